@@ -1,0 +1,59 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check style types layers mirror unit node cluster page lock clean
+
+help:                  ## show this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1 — /'
+
+demo: $(VENV)/installed ## a sandbox with sample Services, the proxy and its page; Ctrl-C ends it
+	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
+
+test: ## everything: installs what it needs, checks the form, runs all tests
+	@tests/tools/prepare.sh
+	@$(MAKE) --no-print-directory check node cluster page
+
+check: style types layers mirror unit ## all that needs neither root nor a cluster
+
+style: $(VENV)/installed-dev ## format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed-dev ## mypy --strict
+	$(BIN)/mypy
+
+layers: $(VENV)/installed-dev ## who may import whom (pyproject: tool.importlinter)
+	$(BIN)/lint-imports
+
+mirror: $(VENV)/installed-dev ## every module has its test module, and the other way round
+	$(BIN)/python tests/tools/mirror.py
+
+unit: $(VENV)/installed-dev ## values in, values out, and sockets on loopback
+	$(BIN)/pytest tests/unit
+
+node: $(VENV)/installed-dev ## real kernel: rules, routes and sockets in namespaces
+	$(BIN)/pytest tests/node tests/faults
+
+cluster: $(VENV)/installed-dev ## real kube-apiserver and etcd
+	$(BIN)/pytest tests/cluster
+
+page: $(VENV)/installed-dev ## real Chromium
+	$(BIN)/pytest tests/page
+
+lock: $(VENV)/installed-dev ## write requirements.lock and requirements-dev.lock anew
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=dev pyproject.toml -o requirements-dev.lock
+
+clean: ## remove the virtual environment and what tools left
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements.lock
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock pyproject.toml
+	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements-dev.lock
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,1 @@
+"""The tests: unit, node, cluster, page and faults; CONTRIBUTING says what belongs where."""

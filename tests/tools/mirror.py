@@ -1,0 +1,95 @@
+"""Checks that tests/unit mirrors the package: a test module for every module, and back.
+
+    userspace_proxy/plan/diff.py ◀──▶ tests/unit/plan/test_diff.py
+
+Run it as ``python tests/tools/mirror.py``. It prints what is missing, one line each, and
+ends with status 1; silence and status 0 mean that the mirror is whole.
+
+Rule 1: a module that only real parts can test stands in ELSEWHERE, with that test module.
+Rule 2: a module without a test of its own stands in UNTESTED, with the reason.
+Rule 3: what stands in these lists and needn't is reported too, so they don't rot.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path("userspace_proxy")
+UNIT = Path("tests/unit")
+
+ELSEWHERE: Mapping[str, str] = {
+    "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_lifecycle.py",
+    "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
+    **{
+        f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
+        for name in ("guard", "helper", "nat", "steering", "tables", "writer")
+    },
+    "userspace_proxy/steering/iptables/programmer.py": (
+        "tests/node/test_steering_iptables_traffic.py"
+    ),
+    "userspace_proxy/steering/routes.py": "tests/node/test_steering_local.py",
+    "userspace_proxy/steering/local.py": "tests/node/test_steering_local.py",
+    "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
+    "userspace_proxy/testing/fake_steering.py": "tests/node/test_steering_fake.py",
+}
+"""Modules whose tests need the kernel, an API server or a contract suite: where those are."""
+
+UNTESTED: Mapping[str, str] = {
+    "userspace_proxy/dataplane/tuning.py": "figures; each is tested where it is used",
+    "userspace_proxy/__main__.py": "one call",
+    "userspace_proxy/cli/__main__.py": "one call",
+}
+"""Modules without a test of their own: why."""
+
+
+def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str]) -> Iterator[str]:
+    """Yield what keeps the mirror from being whole, one sentence each.
+
+    Args:
+        root: The checkout.
+        elsewhere: As ELSEWHERE.
+        untested: As UNTESTED.
+    """
+    modules = {p.relative_to(root) for p in (root / PACKAGE).rglob("*.py")}
+    modules = {module for module in modules if module.name != "__init__.py"}
+    tests = {p.relative_to(root) for p in (root / UNIT).rglob("test_*.py")}
+    for module in sorted(modules):
+        name, test = module.as_posix(), test_of(module)
+        listed = [table for table in (elsewhere, untested) if name in table]
+        if test in tests:
+            if listed:
+                yield f"{name} stands in a list of exceptions, but has {test.as_posix()}"
+        elif not listed:
+            yield f"{name} has no {test.as_posix()}"
+    for test in sorted(tests - {test_of(module) for module in modules}):
+        yield f"{test.as_posix()} has no module {module_of(test).as_posix()}"
+    for name in sorted((elsewhere.keys() | untested.keys()) - {m.as_posix() for m in modules}):
+        yield f"{name} stands in a list of exceptions, but does not exist"
+    for name, where in sorted(elsewhere.items()):
+        if not (root / where).is_file():
+            yield f"{name} is said to be tested by {where}, which does not exist"
+
+
+def test_of(module: Path) -> Path:
+    """Return the test module that belongs to a module."""
+    return UNIT / module.relative_to(PACKAGE).with_name(f"test_{module.name}")
+
+
+def module_of(test: Path) -> Path:
+    """Return the module that belongs to a test module."""
+    return PACKAGE / test.relative_to(UNIT).with_name(test.name.removeprefix("test_"))
+
+
+def main() -> int:
+    """Check this checkout; return the exit status."""
+    problems = list(missing(ROOT, ELSEWHERE, UNTESTED))
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

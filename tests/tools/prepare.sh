@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need from Debian, if it isn't there: kernel tools, browser, compiler.
+set -euo pipefail
+
+declare -A needs=(
+  [ip]=iproute2 [nsenter]=util-linux [iptables-legacy]=iptables [nft]=nftables [conntrack]=conntrack
+  [cc]=gcc [openssl]=openssl [chromium]=chromium [curl]=curl [ps]=procps
+)
+missing=()
+for command in "${!needs[@]}"; do
+  PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("${needs[$command]}")
+done
+# python-iptables is a source package: it needs Python's headers beside the compiler.
+header=$("${PYTHON:-python3}" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h
+[ -e "$header" ] || missing+=(python3-dev libc6-dev)
+"${PYTHON:-python3}" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+echo "installing Debian packages: ${missing[*]}"
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null ||
+    { echo "error: the tests need ${missing[*]}: install them, or run as root" >&2; exit 1; }
+  sudo=(sudo)
+fi
+export DEBIAN_FRONTEND=noninteractive
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
