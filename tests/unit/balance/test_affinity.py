@@ -1,0 +1,84 @@
+"""Pins: when a client has one, and when not any more."""
+
+import pytest
+
+from userspace_proxy.balance import AffinityTable
+
+from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
+
+
+@pytest.mark.parametrize(
+    ("client", "usable", "now", "expected"),
+    [
+        pytest.param(ALICE, {POD_A, POD_B}, 0.0, POD_A, id="pinned"),
+        pytest.param(ALICE, {POD_A, POD_B}, 10799.9, POD_A, id="still-pinned"),
+        pytest.param(ALICE, {POD_A, POD_B}, 10800.0, None, id="timed-out"),
+        pytest.param(ALICE, {POD_B}, 1.0, None, id="endpoint-gone"),
+        pytest.param(BOB, {POD_A, POD_B}, 1.0, None, id="never-seen"),
+    ],
+)
+def test_lookup(client, usable, now, expected):
+    table = AffinityTable(timeout_s=10800, max_clients=2)
+    table.pin(ALICE, POD_A, now=0.0)
+    assert table.lookup(client, usable, now) == expected
+
+
+def test_the_timeout_counts_from_the_last_use():
+    table = AffinityTable(timeout_s=60)
+    table.pin(ALICE, POD_A, now=0.0)
+    table.pin(ALICE, POD_A, now=59.0)
+    assert table.lookup(ALICE, {POD_A}, now=118.9) == POD_A
+    assert table.lookup(ALICE, {POD_A}, now=119.0) is None
+
+
+def test_a_look_up_is_no_use():
+    table = AffinityTable(timeout_s=60)
+    table.pin(ALICE, POD_A, now=0.0)
+    assert table.lookup(ALICE, {POD_A}, now=59.0) == POD_A
+    assert table.lookup(ALICE, {POD_A}, now=60.0) is None
+
+
+def test_a_client_is_pinned_anew_to_another_endpoint():
+    table = AffinityTable(timeout_s=60)
+    table.pin(ALICE, POD_A, now=0.0)
+    table.pin(ALICE, POD_B, now=1.0)
+    assert table.lookup(ALICE, {POD_A, POD_B}, now=2.0) == POD_B
+    assert len(table) == 1
+
+
+@pytest.mark.parametrize(
+    ("usable", "now"),
+    [
+        pytest.param({POD_A}, 60.0, id="timed-out"),
+        pytest.param({POD_B}, 1.0, id="endpoint-gone"),
+    ],
+)
+def test_a_pin_that_does_not_hold_is_forgotten(usable, now):
+    table = AffinityTable(timeout_s=60)
+    table.pin(ALICE, POD_A, now=0.0)
+    table.lookup(ALICE, usable, now)
+    assert len(table) == 0
+
+
+def test_a_new_client_takes_the_place_of_the_longest_unused():
+    table = AffinityTable(timeout_s=60, max_clients=2)
+    table.pin(ALICE, POD_A, now=0.0)
+    table.pin(BOB, POD_A, now=1.0)
+    table.pin(ALICE, POD_A, now=2.0)
+    table.pin(CAROL, POD_A, now=3.0)
+    pinned = {who: table.lookup(who, {POD_A}, now=4.0) for who in (ALICE, BOB, CAROL)}
+    assert pinned == {ALICE: POD_A, BOB: None, CAROL: POD_A}
+
+
+def test_the_table_never_grows_beyond_its_bound():
+    table = AffinityTable(timeout_s=60, max_clients=10)
+    for n in range(100):
+        table.pin(f"203.0.113.{n}", POD_A, now=n)
+        assert len(table) <= 10
+
+
+def test_another_timeout_holds_for_pins_that_stand_already():
+    table = AffinityTable(timeout_s=10800)
+    table.pin(ALICE, POD_A, now=0.0)
+    table.timeout_s = 60
+    assert table.lookup(ALICE, {POD_A}, now=61.0) is None

@@ -1,0 +1,194 @@
+"""The choice: affinity, ejection and turns together."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.balance import Balancer
+
+from ..model.samples import ALICE, BOB, POD_A, POD_B, POD_C
+
+PODS = (POD_A, POD_B, POD_C)
+
+
+def connect(balancer, client, now, dead=()):
+    """Dial as a connection does; return the endpoints tried, the last one answered if any did."""
+    tried = []
+    while (endpoint := balancer.pick(client, now, tried=tried)) is not None:
+        tried.append(endpoint)
+        if endpoint not in dead:
+            balancer.answered(endpoint)
+            break
+        balancer.failed(endpoint, now)
+    return tried
+
+
+class TestTurns:
+    def test_without_affinity_every_connection_takes_the_next_turn(self):
+        balancer = Balancer(PODS)
+        assert [balancer.pick(ALICE, 0.0) for _ in range(4)] == [*PODS, POD_A]
+
+    def test_the_first_turn_is_where_it_is_told_to_start(self):
+        assert Balancer(PODS, start=2).pick(ALICE, 0.0) == POD_C
+
+    def test_the_turn_survives_an_update(self):
+        balancer = Balancer(PODS)
+        balancer.pick(ALICE, 0.0)
+        balancer.update([*PODS, POD_C._replace(port=9090)], affinity_timeout_s=None)
+        assert balancer.pick(ALICE, 0.0) == POD_B
+
+    def test_without_endpoints_nobody_is_picked(self):
+        balancer = Balancer()
+        assert balancer.pick(ALICE, 0.0) is None
+        balancer.update(PODS, affinity_timeout_s=None)
+        assert balancer.pick(ALICE, 0.0) == POD_A
+
+    def test_an_endpoint_that_was_tried_is_not_picked_again(self):
+        balancer = Balancer(PODS)
+        assert balancer.pick(ALICE, 0.0, tried=[POD_A]) == POD_B
+        assert balancer.pick(ALICE, 0.0, tried=PODS) is None
+
+    @given(st.data())
+    def test_within_one_connection_no_endpoint_is_picked_twice(self, data):
+        dead = data.draw(st.sets(st.sampled_from(PODS)))
+        balancer = Balancer(PODS, affinity_timeout_s=data.draw(st.sampled_from([None, 7])))
+        for now in data.draw(st.lists(st.integers(0, 90), max_size=12).map(sorted)):
+            client = data.draw(st.sampled_from([ALICE, BOB]))
+            tried = connect(balancer, client, float(now), dead)
+            assert len(tried) == len(set(tried))
+            # Fail-over ends only with an answer, or when nobody is left.
+            assert tried[-1] not in dead or set(tried) == set(PODS) == dead
+
+
+class TestEjection:
+    def test_a_dead_endpoint_is_tried_once_then_left_out(self):
+        balancer = Balancer(PODS)
+        rounds = [connect(balancer, ALICE, now, dead={POD_A}) for now in (0.0, 1.0, 2.0, 3.0)]
+        assert rounds == [[POD_A, POD_B], [POD_C], [POD_B], [POD_C]]
+
+    def test_one_connection_probes_when_the_time_is_over(self):
+        balancer = Balancer((POD_A, POD_B))
+        balancer.failed(POD_A, 0.0)
+        picked = [balancer.pick(ALICE, 5.0) for _ in range(4)]
+        assert picked == [POD_A, POD_B, POD_B, POD_B]
+
+    def test_an_answered_probe_brings_the_endpoint_back(self):
+        balancer = Balancer((POD_A, POD_B))
+        balancer.failed(POD_A, 0.0)
+        assert balancer.pick(ALICE, 5.0) == POD_A
+        assert balancer.answered(POD_A)
+        assert balancer.ejected(5.0) == {}
+        assert [balancer.pick(ALICE, 5.0) for _ in range(2)] == [POD_B, POD_A]
+
+    def test_when_all_are_ejected_they_are_tried_all_the_same(self):
+        balancer = Balancer((POD_A, POD_B))
+        assert connect(balancer, ALICE, 0.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
+        assert connect(balancer, ALICE, 1.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
+        assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
+
+    def test_when_the_others_are_ejected_they_are_tried_after_those_in_use(self):
+        balancer = Balancer(PODS)
+        balancer.failed(POD_A, 0.0)
+        balancer.failed(POD_B, 0.0)
+        assert connect(balancer, ALICE, 1.0, dead=PODS) == [POD_C, POD_A, POD_B]
+
+    def test_a_report_says_whether_it_begins_or_ends_an_ejection(self):
+        balancer = Balancer(PODS)
+        assert balancer.failed(POD_A, 0.0)
+        assert not balancer.failed(POD_A, 0.1)
+        assert balancer.answered(POD_A)
+        assert not balancer.answered(POD_A)
+
+    def test_a_late_report_of_an_endpoint_that_left_is_not_heard(self):
+        balancer = Balancer(PODS, affinity_timeout_s=60)
+        balancer.update((POD_B,), affinity_timeout_s=60)
+        assert not balancer.failed(POD_A, 0.0)
+        assert not balancer.answered(POD_A)
+        assert (balancer.ejected(0.0), balancer.pinned_clients) == ({}, 0)
+
+    def test_an_update_keeps_the_ejections_of_what_stays_and_forgets_the_others(self):
+        balancer = Balancer(PODS)
+        balancer.failed(POD_A, 0.0)
+        balancer.failed(POD_B, 0.0)
+        balancer.update((POD_B, POD_C), affinity_timeout_s=None)
+        balancer.update(PODS, affinity_timeout_s=None)
+        assert balancer.ejected(1.0) == {POD_B: 4.0}
+
+
+class TestAffinity:
+    def test_a_client_stays_with_the_endpoint_that_answered(self):
+        balancer = Balancer(PODS, affinity_timeout_s=60)
+        alice = [connect(balancer, ALICE, now) for now in (0.0, 1.0, 2.0)]
+        bob = [connect(balancer, BOB, now) for now in (0.0, 1.0, 2.0)]
+        assert (alice, bob) == ([[POD_A]] * 3, [[POD_B]] * 3)
+        assert balancer.pinned_clients == 2
+
+    @pytest.mark.parametrize(
+        ("now", "expected"),
+        [
+            pytest.param(60.0, POD_A, id="within-the-timeout-of-the-last-use"),
+            pytest.param(60.1, POD_B, id="after-it"),
+        ],
+    )
+    def test_each_connection_is_a_use(self, now, expected):
+        balancer = Balancer(PODS, affinity_timeout_s=30)
+        connect(balancer, ALICE, 0.0)
+        connect(balancer, ALICE, 29.0)
+        connect(balancer, ALICE, 30.1)
+        assert balancer.pick(ALICE, now) == expected
+
+    def test_connections_that_begin_together_go_to_one_endpoint(self):
+        balancer = Balancer(PODS, affinity_timeout_s=60)
+        assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
+
+    def test_a_dead_endpoint_never_keeps_a_client(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        assert connect(balancer, ALICE, 0.0) == [POD_A]
+        assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
+        later = [connect(balancer, ALICE, now, dead={POD_A}) for now in (2.0, 6.0, 60.0)]
+        assert later == [[POD_B]] * 3
+
+    def test_a_pin_is_no_reason_to_try_an_endpoint_twice(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        # It was tried and not ejected: as when source ports to it run out.
+        assert balancer.pick(ALICE, 1.0, tried=[POD_A]) == POD_B
+
+    def test_an_endpoint_that_another_client_found_dead_keeps_nobody_either(self):
+        balancer = Balancer((POD_A, POD_B), affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        balancer.failed(POD_A, 1.0)
+        assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_B]
+
+    def test_a_client_probes_its_own_endpoint_when_the_time_is_over(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        balancer.failed(POD_A, 1.0)
+        assert balancer.pick(ALICE, 6.0) == POD_A
+        assert balancer.pick(ALICE, 6.0) == POD_B
+
+    def test_an_endpoint_that_is_not_usable_any_more_keeps_nobody(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        balancer.update((POD_B, POD_C), affinity_timeout_s=10800)
+        assert connect(balancer, ALICE, 1.0) == [POD_C]
+        assert connect(balancer, ALICE, 2.0) == [POD_C]
+
+    def test_an_update_keeps_the_pins_of_what_stays(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        balancer.update((POD_C, POD_A), affinity_timeout_s=10800)
+        assert connect(balancer, ALICE, 1.0) == [POD_A]
+
+    def test_another_timeout_holds_for_clients_that_are_pinned_already(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        balancer.update(PODS, affinity_timeout_s=60)
+        assert balancer.pick(ALICE, 60.0) == POD_B
+
+    def test_affinity_switched_off_forgets_every_client(self):
+        balancer = Balancer(PODS, affinity_timeout_s=10800)
+        connect(balancer, ALICE, 0.0)
+        balancer.update(PODS, affinity_timeout_s=None)
+        assert balancer.pinned_clients == 0
+        assert connect(balancer, ALICE, 1.0) == [POD_B]

@@ -1,0 +1,124 @@
+"""Ejections: how long, how they end, and who probes."""
+
+import pytest
+
+from userspace_proxy.balance import Ejections
+
+from ..model.samples import POD_A, POD_B
+
+PROBE_S = 3.0
+
+
+@pytest.fixture
+def ejections():
+    """POD_A is ejected since 0 s, until 5 s."""
+    ejections = Ejections()
+    ejections.failed(POD_A, now=0.0)
+    return ejections
+
+
+def probe_fails(ejections, now):
+    ejections.picked(POD_A, now)
+    return ejections.failed(POD_A, now)
+
+
+def test_nobody_is_out_at_first():
+    ejections = Ejections()
+    assert not ejections
+    assert ejections.out(now=0.0) == set()
+    assert ejections.left_s([POD_A], now=0.0) == {}
+
+
+@pytest.mark.parametrize(
+    ("now", "out"),
+    [
+        pytest.param(0.0, {POD_A}, id="at-once"),
+        pytest.param(4.9, {POD_A}, id="for-5-s"),
+        pytest.param(5.0, set(), id="then-due-for-a-probe"),
+    ],
+)
+def test_a_failed_dial_ejects_for_5_s(ejections, now, out):
+    assert ejections
+    assert ejections.out(now) == out
+
+
+def test_only_the_first_failure_begins_an_ejection():
+    ejections = Ejections()
+    assert ejections.failed(POD_A, now=0.0)
+    assert not ejections.failed(POD_A, now=0.5)
+    assert ejections.failed(POD_B, now=0.5)
+
+
+def test_failures_of_dials_that_were_under_way_make_it_no_longer(ejections):
+    for _ in range(100):
+        ejections.failed(POD_A, now=1.0)
+    assert ejections.left_s([POD_A], now=1.0) == {POD_A: 4.0}
+
+
+def test_each_failed_probe_doubles_the_ejection_up_to_60_s(ejections):
+    now, lengths = 0.0, []
+    for _ in range(6):
+        lengths.append(ejections.left_s([POD_A], now)[POD_A])
+        now += lengths[-1]
+        assert ejections.out(now) == set()
+        assert probe_fails(ejections, now)
+    assert lengths == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+
+
+def test_a_longer_ejection_lasts_to_its_end(ejections):
+    probe_fails(ejections, now=5.0)
+    assert ejections.out(now=14.9) == {POD_A}
+    assert ejections.out(now=15.0) == set()
+
+
+def test_one_probe_only_goes_out(ejections):
+    ejections.picked(POD_A, now=5.0)
+    assert ejections.out(now=5.0) == {POD_A}
+
+
+def test_a_pick_before_the_time_is_no_probe(ejections):
+    ejections.picked(POD_A, now=4.0)
+    assert ejections.out(now=5.0) == set()
+
+
+def test_a_probe_that_is_answered_ends_the_ejection(ejections):
+    ejections.picked(POD_A, now=5.0)
+    assert ejections.answered(POD_A)
+    assert not ejections
+    assert ejections.out(now=5.0) == set()
+
+
+def test_after_an_answer_the_next_ejection_is_short_again(ejections):
+    probe_fails(ejections, now=5.0)
+    ejections.answered(POD_A)
+    ejections.failed(POD_A, now=20.0)
+    assert ejections.left_s([POD_A], now=20.0) == {POD_A: 5.0}
+
+
+def test_an_answer_of_one_that_was_not_ejected_says_so(ejections):
+    assert not ejections.answered(POD_B)
+
+
+def test_a_probe_that_never_reports_makes_room_for_another(ejections):
+    ejections.picked(POD_A, now=5.0)
+    assert ejections.out(now=5.0 + PROBE_S - 0.1) == {POD_A}
+    assert ejections.out(now=5.0 + PROBE_S) == set()
+    ejections.picked(POD_A, now=9.0)
+    assert ejections.out(now=9.0) == {POD_A}
+
+
+def test_a_pick_of_one_that_is_not_ejected_changes_nothing(ejections):
+    ejections.picked(POD_B, now=6.0)
+    assert ejections.out(now=6.0) == set()
+
+
+def test_whoever_leaves_the_plan_is_forgotten(ejections):
+    ejections.failed(POD_B, now=0.0)
+    ejections.keep({POD_B})
+    assert ejections.out(now=1.0) == {POD_B}
+
+
+def test_the_time_left_is_told_of_the_ejected_ones_asked_for(ejections):
+    ejections.failed(POD_B, now=2.0)
+    assert ejections.left_s([POD_A, POD_B], now=6.0) == {POD_A: 0.0, POD_B: 1.0}
+    assert ejections.left_s([POD_B], now=6.0) == {POD_B: 1.0}

@@ -1,0 +1,238 @@
+"""The store: what a source says becomes snapshots, and nothing else does."""
+
+import copy
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.cluster import ServiceState, Store
+from userspace_proxy.model import Node, SliceKey
+
+from ..model.samples import CART, WEB, WEB_IP, service, slice_of
+
+CART_SERVICE = service()
+WEB_SERVICE = service(WEB, cluster_ips=(WEB_IP,))
+CART_SLICE = slice_of("192.0.2.1")
+WEB_SLICE = slice_of("192.0.2.2", key="web-1", of=WEB)
+MISSING = SliceKey("shop", "missing")
+
+
+@pytest.fixture
+def store():
+    store = Store()
+    store.replace_services([CART_SERVICE, WEB_SERVICE])
+    store.replace_slices([CART_SLICE, WEB_SLICE])
+    store.set_node(Node("node-1"))
+    return store
+
+
+def test_an_empty_store_has_an_empty_snapshot_of_revision_0():
+    snapshot = Store().snapshot()
+    assert (dict(snapshot.services), snapshot.node, snapshot.revision) == ({}, None, 0)
+
+
+def test_a_snapshot_holds_every_service_with_its_slices_and_the_node(store):
+    snapshot = store.snapshot()
+    assert snapshot.services == {
+        CART: ServiceState(CART_SERVICE, (CART_SLICE,)),
+        WEB: ServiceState(WEB_SERVICE, (WEB_SLICE,)),
+    }
+    assert (snapshot.node, snapshot.revision) == (Node("node-1"), 1)
+
+
+def test_slices_come_in_the_order_of_their_names():
+    store = Store()
+    slices = [slice_of("192.0.2.1", key=f"cart-{letter}") for letter in "cab"]
+    store.replace_slices(slices)
+    store.put_service(CART_SERVICE)
+    names = [item.key.name for item in store.snapshot().services[CART].slices]
+    assert names == ["cart-a", "cart-b", "cart-c"]
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        pytest.param(lambda s: None, id="nothing"),
+        pytest.param(lambda s: s.put_service(copy.deepcopy(CART_SERVICE)), id="equal-service"),
+        pytest.param(lambda s: s.put_slice(copy.deepcopy(CART_SLICE)), id="equal-slice"),
+        pytest.param(lambda s: s.set_node(Node("node-1")), id="equal-node"),
+        pytest.param(
+            lambda s: s.replace_services(copy.deepcopy([WEB_SERVICE, CART_SERVICE])),
+            id="relist-of-services",
+        ),
+        pytest.param(
+            lambda s: s.replace_slices(copy.deepcopy([WEB_SLICE, CART_SLICE])),
+            id="relist-of-slices",
+        ),
+        pytest.param(lambda s: s.delete_service(WEB._replace(name="x")), id="unknown-service"),
+        pytest.param(lambda s: s.delete_slice(MISSING), id="unknown-slice"),
+        pytest.param(
+            lambda s: (s.delete_service(CART), s.put_service(CART_SERVICE)), id="service-made-anew"
+        ),
+        pytest.param(
+            lambda s: (s.delete_slice(CART_SLICE.key), s.put_slice(CART_SLICE)),
+            id="slice-made-anew",
+        ),
+        pytest.param(
+            lambda s: (s.set_node(None), s.set_node(Node("node-1"))), id="node-there-and-back"
+        ),
+        pytest.param(
+            lambda s: s.put_slice(slice_of("192.0.2.9", key="bank-1", of=WEB._replace(name="x"))),
+            id="slice-of-an-unknown-service",
+        ),
+    ],
+)
+def test_what_says_nothing_new_makes_no_new_snapshot(store, say):
+    before = store.snapshot()
+    say(store)
+    assert store.snapshot() is before
+
+
+@pytest.mark.parametrize(
+    ("say", "expected"),
+    [
+        pytest.param(
+            lambda s: s.put_service(dataclasses.replace(CART_SERVICE, affinity_timeout_s=60)),
+            ServiceState(dataclasses.replace(CART_SERVICE, affinity_timeout_s=60), (CART_SLICE,)),
+            id="service-changed",
+        ),
+        pytest.param(
+            lambda s: s.put_slice(slice_of("192.0.2.3")),
+            ServiceState(CART_SERVICE, (slice_of("192.0.2.3"),)),
+            id="slice-changed",
+        ),
+        pytest.param(
+            lambda s: s.delete_slice(CART_SLICE.key),
+            ServiceState(CART_SERVICE, ()),
+            id="slice-deleted",
+        ),
+        pytest.param(
+            lambda s: s.replace_slices([WEB_SLICE]),
+            ServiceState(CART_SERVICE, ()),
+            id="slice-gone-from-the-list",
+        ),
+        pytest.param(lambda s: s.delete_service(CART), None, id="service-deleted"),
+        pytest.param(
+            lambda s: s.replace_services([WEB_SERVICE]), None, id="service-gone-from-the-list"
+        ),
+    ],
+)
+def test_a_change_is_seen_and_leaves_other_services_the_same_objects(store, say, expected):
+    before = store.snapshot()
+    say(store)
+    after = store.snapshot()
+    assert after.services.get(CART) == expected
+    assert after.services[WEB] is before.services[WEB]
+    assert after.revision == before.revision + 1
+
+
+def test_what_a_list_repeats_stays_the_same_object_beside_what_changed(store):
+    store.put_slice(slice_of("192.0.2.3", key="cart-2"))
+    before = store.snapshot().services[CART].slices
+    store.replace_slices(copy.deepcopy([WEB_SLICE, CART_SLICE, slice_of(key="cart-2")]))
+    after = store.snapshot().services[CART].slices
+    assert [new is old for new, old in zip(after, before, strict=True)] == [True, False]
+
+
+def test_a_slice_that_moves_to_another_service_leaves_the_old_one(store):
+    store.put_slice(slice_of("192.0.2.1", of=WEB))
+    services = store.snapshot().services
+    assert services[CART].slices == ()
+    assert [item.key.name for item in services[WEB].slices] == ["cart-1", "web-1"]
+
+
+def test_slices_that_came_before_their_service_wait_for_it():
+    store = Store()
+    store.put_slice(CART_SLICE)
+    assert store.snapshot().revision == 0
+    store.put_service(CART_SERVICE)
+    assert store.snapshot().services == {CART: ServiceState(CART_SERVICE, (CART_SLICE,))}
+
+
+def test_slices_that_outlive_their_service_serve_the_next_of_that_name(store):
+    store.delete_service(CART)
+    store.snapshot()
+    store.put_service(CART_SERVICE)
+    assert store.snapshot().services[CART].slices == (CART_SLICE,)
+
+
+def test_many_changes_between_two_snapshots_are_one_revision(store):
+    before = store.snapshot()
+    store.put_slice(slice_of("192.0.2.3"))
+    store.delete_service(WEB)
+    store.set_node(None)
+    after = store.snapshot()
+    assert (after.revision, after.node) == (before.revision + 1, None)
+
+
+def test_a_snapshot_never_changes_after_it_was_handed_out(store):
+    before = store.snapshot()
+    kept = copy.deepcopy(before)
+    store.replace_services([])
+    store.replace_slices([])
+    store.set_node(None)
+    store.snapshot()
+    assert before == kept
+
+
+KEYS = st.sampled_from([CART, WEB])
+SERVICES = st.builds(
+    service, KEYS, affinity_timeout_s=st.sampled_from([None, 60]), created=st.sampled_from("ab")
+)
+SLICES = st.builds(
+    lambda of, name, ips: slice_of(*ips, of=of, key=name),
+    KEYS,
+    st.sampled_from(["a", "b"]),
+    st.lists(st.sampled_from(["192.0.2.1", "192.0.2.2"]), max_size=2),
+)
+NODES = st.sampled_from([None, Node("node-1"), Node("node-2")])
+OPERATIONS = st.one_of(
+    st.tuples(st.just("put_service"), SERVICES),
+    st.tuples(st.just("delete_service"), KEYS),
+    st.tuples(st.just("replace_services"), st.lists(SERVICES, max_size=3)),
+    st.tuples(st.just("put_slice"), SLICES),
+    st.tuples(st.just("delete_slice"), SLICES.map(lambda item: item.key)),
+    st.tuples(st.just("replace_slices"), st.lists(SLICES, max_size=3)),
+    st.tuples(st.just("set_node"), NODES),
+    st.tuples(st.just("snapshot")),
+)
+
+
+def say(said, name, value):
+    """Keep what was said last, in plain dicts: (services, slices, node)."""
+    services, slices, _ = said
+    kept = {"service": services, "slice": slices}.get(name.rpartition("_")[2].removesuffix("s"))
+    if name == "set_node":
+        said[2] = value
+    elif name.startswith("replace"):
+        kept.clear()
+        kept.update({item.key: item for item in value})
+    elif name.startswith("put"):
+        kept[value.key] = value
+    else:
+        kept.pop(value, None)
+
+
+def store_from_scratch(services, slices, node):
+    store = Store()
+    store.replace_services(services.values())
+    store.replace_slices(slices.values())
+    store.set_node(node)
+    return store
+
+
+@given(st.lists(OPERATIONS, max_size=25))
+def test_whatever_was_said_the_snapshot_is_as_one_made_from_scratch(operations):
+    store, said, last = Store(), [{}, {}, None], Store().snapshot()
+    for name, *values in [*operations, ("snapshot",)]:
+        result = getattr(store, name)(*values)
+        if name != "snapshot":
+            say(said, name, *values)
+            continue
+        assert result == store_from_scratch(*said).snapshot()
+        assert (result.revision == last.revision) == (result == last)
+        for key, state in result.services.items():
+            assert (state == last.services.get(key)) == (state is last.services.get(key))
+        last = result

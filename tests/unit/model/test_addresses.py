@@ -1,0 +1,100 @@
+"""Addresses: reading, printing and sorting them."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.model import (
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Protocol,
+    SocketAddress,
+    pack_ip,
+    parse_ip,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        pytest.param("192.0.2.1", "192.0.2.1", id="ipv4"),
+        pytest.param("2001:DB8::0001", "2001:db8::1", id="upper-case-and-zeros"),
+        pytest.param("2001:db8:0:0:0:0:0:7", "2001:db8::7", id="written-out"),
+        pytest.param("::", "::", id="unspecified"),
+    ],
+)
+def test_an_address_is_made_canonical(text, canonical):
+    assert parse_ip(text) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param("", "'' is not an IP address", id="empty"),
+        pytest.param("cart", "'cart' is not an IP address", id="name"),
+        pytest.param("192.0.2.01", "'192.0.2.01' is not an IP address", id="leading-zero"),
+        pytest.param("192.0.2", "'192.0.2' is not an IP address", id="three-parts"),
+        pytest.param(" 192.0.2.1", "' 192.0.2.1' is not an IP address", id="space"),
+        pytest.param("192.0.2.0/24", "'192.0.2.0/24' is not an IP address", id="range"),
+        pytest.param(
+            "fe80::1%eth0", "'fe80::1%eth0' has a zone; write the address alone", id="zone"
+        ),
+        pytest.param(
+            "::ffff:192.0.2.1",
+            "'::ffff:192.0.2.1' is an IPv4 address; write 192.0.2.1",
+            id="ipv4-as-ipv6",
+        ),
+    ],
+)
+def test_what_is_no_address_in_strict_notation_is_refused(text, problem):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
+        parse_ip(text)
+    assert str(caught.value) == problem
+
+
+@given(st.ip_addresses().filter(lambda ip: ip.version == 4 or ip.ipv4_mapped is None))
+def test_an_address_packs_to_the_bytes_that_it_stands_for(ip):
+    canonical = parse_ip(str(ip))
+    assert pack_ip(canonical) == ip.packed
+    assert ipaddress.ip_address(canonical) == ip
+    assert IPFamily.of(canonical) == ip.version
+
+
+def test_packed_addresses_sort_as_numbers():
+    ips = ["192.0.2.10", "192.0.2.9", "192.0.2.101"]
+    assert sorted(ips, key=pack_ip) == ["192.0.2.9", "192.0.2.10", "192.0.2.101"]
+
+
+@pytest.mark.parametrize(
+    ("address", "text", "family"),
+    [
+        pytest.param(SocketAddress("192.0.2.1", 80), "192.0.2.1:80", IPFamily.IPV4, id="ipv4"),
+        pytest.param(
+            SocketAddress("2001:db8::1", 80), "[2001:db8::1]:80", IPFamily.IPV6, id="ipv6"
+        ),
+    ],
+)
+def test_a_socket_address_prints_as_people_write_it(address, text, family):
+    assert str(address) == text
+    assert address.family is family
+
+
+def test_a_family_prints_as_kubernetes_writes_it():
+    assert [str(family) for family in IPFamily] == ["IPv4", "IPv6"]
+    assert f"{IPFamily.IPV6}" == "IPv6"
+
+
+def test_a_frontend_is_an_address_and_a_protocol():
+    frontend = Frontend("2001:db8::7", 53, Protocol.UDP)
+    assert str(frontend) == "[2001:db8::7]:53/UDP"
+    assert frontend.address == SocketAddress("2001:db8::7", 53)
+    assert frontend.family is IPFamily.IPV6
+    assert frontend.kind is FrontendKind.CLUSTER_IP
+
+
+def test_tcp_and_udp_on_one_port_are_two_frontends():
+    both = {Frontend("198.51.100.7", 53, protocol) for protocol in Protocol}
+    assert len(both) == 2

@@ -1,0 +1,190 @@
+"""Reading text into values that know their line, and saying what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from textwrap import dedent
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from userspace_proxy.errors import InputError
+from userspace_proxy.model import document
+from userspace_proxy.model.document import Document, parse_documents
+
+WEB = dedent("""\
+    # the shop
+    apiVersion: v1
+    kind: Service
+    metadata:
+      name: web
+      labels: {app.kubernetes.io/name: web}
+    spec:
+      ports:
+        - name: http
+          port: 80
+        - port: 443
+          name: https
+    """)
+
+
+# The fixture below is the same for all examples of a test, as it should be.
+for_each_loader = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30
+)
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[
+        pytest.param("CSafeLoader", id="libyaml"),
+        pytest.param("SafeLoader", id="python"),
+    ],
+)
+def loader(request, monkeypatch):
+    if not hasattr(yaml, request.param):
+        pytest.skip(f"PyYAML was built without {request.param}")
+    monkeypatch.setattr(document, "_Loader", getattr(yaml, request.param))
+
+
+def read(text: str) -> Document:
+    [only] = parse_documents(text, place="web.yaml")
+    return only
+
+
+def problem_of(text: str) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_documents(text, place="web.yaml")
+    return str(caught.value)
+
+
+def test_a_document_has_its_value_and_its_line():
+    web = read(WEB)
+    assert web.value["spec"]["ports"] == [
+        {"name": "http", "port": 80},
+        {"port": 443, "name": "https"},
+    ]
+    assert (web.line, web.place) == (2, "web.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        pytest.param("", 2, id="the-document"),
+        pytest.param("kind", 3, id="key"),
+        pytest.param("spec.ports", 8, id="list"),
+        pytest.param("spec.ports[0]", 9, id="item"),
+        pytest.param("spec.ports[0].port", 10, id="field-of-an-item"),
+        pytest.param("spec.ports[1].name", 12, id="last-field"),
+        pytest.param("spec.ports[1].nodePort", 11, id="missing-field"),
+        pytest.param("spec.ports[2].port", 8, id="missing-item"),
+        pytest.param("spec.clusterIP", 7, id="missing-key"),
+        pytest.param("status.x[0].y", 2, id="nothing-of-it"),
+        pytest.param("metadata.labels.app.kubernetes.io/name", 6, id="dots-in-a-key"),
+        pytest.param("metadata.name.x", 5, id="below-a-scalar"),
+        pytest.param("spec[", 7, id="half-an-index"),
+    ],
+)
+def test_a_field_has_its_line_or_that_of_the_nearest_one_around_it(path, line):
+    assert read(WEB).line_of(path) == line
+
+
+def test_documents_count_their_lines_on_and_empty_ones_are_left_out():
+    documents = parse_documents("---\n# none\n---\na: 1\n---\n\n--- null\n---\nb: 2\n", place="x")
+    assert [(d.value, d.line) for d in documents] == [({"a": 1}, 4), ({"b": 2}, 9)]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "~", "\ufeff"])
+def test_a_text_without_a_document_gives_none(text):
+    assert parse_documents(text, place="x") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"a":{"b":[1,"\\/",true,null]}}', id="tight"),
+        pytest.param('\ufeff{"a": {"b": [1, "/", true, null]}}', id="byte-order-mark"),
+        pytest.param("a: {b: [1, /, true, ~]}\r\n", id="yaml"),
+    ],
+)
+def test_json_is_read_as_yaml_is(text):
+    assert read(text).value == {"a": {"b": [1, "/", True, None]}}
+
+
+def test_json_may_be_indented_with_tabs(monkeypatch):
+    monkeypatch.setattr(document, "_Loader", yaml.CSafeLoader)  # the Python parser can't
+    assert read('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n').value == {"a": {"b": 1}}
+
+
+def test_json_writes_characters_as_surrogate_pairs():
+    assert read(json.dumps({"a": "\\ud83d 🐍 \\"})).value == {"a": "\\ud83d 🐍 \\"}
+
+
+# YAML allows DEL nowhere, JSON within text.
+texts = st.text(
+    alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=40
+)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+    max_leaves=20,
+)
+
+
+@for_each_loader
+@given(value=st.dictionaries(texts, json_values, min_size=1))
+def test_what_json_writes_comes_back(loader, value):
+    assert read(json.dumps(value)).value == value
+    assert read(json.dumps(value, indent=2)).value == value
+    assert read(json.dumps(value, separators=(",", ":"))).value == value
+
+
+@for_each_loader
+@given(text=st.text(alphabet=st.sampled_from("ab:-[]{},&*<|>?!'\"#%@ \t\n\r0129.~\\\x00\ud800é")))
+def test_any_text_is_read_or_refused_in_one_line(loader, text):
+    try:
+        documents = parse_documents(text, place="web.yaml")
+        said = "web.yaml:1: "
+    except InputError as exc:
+        documents, said = [], str(exc)
+    assert all(d.value is not None for d in documents)
+    place, line, _ = said.split(":", 2)
+    assert place == "web.yaml"
+    assert 1 <= int(line) <= text.count("\n") + text.count("\r") + 1
+    assert "\n" not in said
+
+
+def test_text_keys_stay_text_where_yaml_1_1_saw_booleans():
+    assert read("on: yes\nno: off\ny: n").value == {"on": "yes", "no": "off", "y": "n"}
+
+
+def test_quoted_scalars_and_those_tagged_as_text_are_text():
+    assert read("['012', \"80\", !!str 80, ! true]").value == ["012", "80", "80", "true"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param("a: 1\nb: \x07", "web.yaml:2: not YAML: character U+0007: ", id="control"),
+        pytest.param("a: é\nb: \ud800", "web.yaml:2: the text isn't valid Unicode", id="half"),
+        pytest.param("a:\n  b: c: d", "web.yaml:2: not YAML: ", id="two-colons"),
+        pytest.param("a: 1\n--- b: [", "web.yaml:2: not YAML: ", id="second-document"),
+        pytest.param("a: {b: 1", "web.yaml:1: not YAML: ", id="open-end"),
+    ],
+)
+def test_a_syntax_error_is_one_line_with_place_and_cause(text, problem):
+    said = problem_of(text)
+    assert said.startswith(problem)
+    assert "\n" not in said
+
+
+def test_a_tab_is_named_as_what_is_wrong():
+    said = problem_of("a:\n\tb: 1")
+    assert said.startswith("web.yaml:2: not YAML: while scanning for the next token, found char")
+    assert said.endswith("(indent with spaces, not tabs)")

@@ -1,0 +1,103 @@
+"""Endpoints objects as slices."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    ServiceKey,
+    SliceKey,
+    SlicePort,
+)
+from userspace_proxy.model.mirroring import is_mirrored, mirror_endpoints
+from userspace_proxy.model.reading import FieldError
+from userspace_proxy.model.wire import WireEndpoints, convert
+
+WEB = ServiceKey("shop", "web")
+HTTP = {"name": "http", "port": 8080}
+
+
+def endpoints(*subsets: dict[str, object], **metadata: object) -> WireEndpoints:
+    whole = {"name": "web", "namespace": "shop", **metadata}
+    return convert({"metadata": whole, "subsets": list(subsets)}, WireEndpoints)
+
+
+def test_each_subset_gives_a_slice_for_each_family():
+    wire = endpoints(
+        {
+            "addresses": [{"ip": "10.244.1.7", "nodeName": "alice"}, {"ip": "fd00::7"}],
+            "notReadyAddresses": [{"ip": "10.244.1.8"}],
+            "ports": [HTTP, {"name": "dns", "port": 53, "protocol": "UDP"}],
+        },
+        {"addresses": [{"ip": "10.244.2.7"}], "ports": [{"port": 80}]},
+    )
+    ports = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 53, "UDP"))
+    assert mirror_endpoints(wire) == [
+        EndpointSlice(
+            SliceKey("shop", "web:0:IPv4"),
+            WEB,
+            IPFamily.IPV4,
+            ports,
+            (
+                Endpoint("10.244.1.7", node="alice"),
+                Endpoint("10.244.1.8", ready=False, serving=False),
+            ),
+        ),
+        EndpointSlice(
+            SliceKey("shop", "web:0:IPv6"), WEB, IPFamily.IPV6, ports, (Endpoint("fd00::7"),)
+        ),
+        EndpointSlice(
+            SliceKey("shop", "web:1:IPv4"),
+            WEB,
+            IPFamily.IPV4,
+            (SlicePort("", 80, "TCP"),),
+            (Endpoint("10.244.2.7"),),
+        ),
+    ]
+
+
+def test_no_subsets_give_no_slices():
+    assert mirror_endpoints(endpoints()) == []
+
+
+@pytest.mark.parametrize(
+    ("subset", "problem"),
+    [
+        pytest.param(
+            {"addresses": [{"ip": "10.244.1.7"}, {"ip": "web"}]},
+            "subsets[0].addresses[1].ip: 'web' is not an IP address",
+            id="address",
+        ),
+        pytest.param(
+            {"notReadyAddresses": [{}]},
+            "subsets[0].notReadyAddresses[0].ip: is missing",
+            id="no-address",
+        ),
+        pytest.param(
+            {"ports": [{"port": 70000}]}, "subsets[0].ports[0].port: 70000 is not in", id="port"
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_field(subset, problem):
+    with pytest.raises(FieldError) as caught:
+        mirror_endpoints(endpoints(subset))
+    assert str(caught.value).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        pytest.param({}, True, id="plain"),
+        pytest.param(
+            {"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}, False, id="skip-label"
+        ),
+        pytest.param(
+            {"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}, False, id="lock"
+        ),
+    ],
+)
+def test_locks_and_those_that_say_so_are_not_mirrored(metadata, expected):
+    assert is_mirrored(endpoints(**metadata)) is expected

@@ -1,0 +1,33 @@
+"""Identities, and how they print."""
+
+import pytest
+
+from userspace_proxy.model import ServiceKey, ServicePortName, SliceKey
+
+
+@pytest.mark.parametrize(
+    ("identity", "text"),
+    [
+        pytest.param(ServiceKey("shop", "cart"), "shop/cart", id="service"),
+        pytest.param(SliceKey("shop", "cart-x7"), "shop/cart-x7", id="slice"),
+        pytest.param(ServicePortName("shop", "cart", "http"), "shop/cart:http", id="service-port"),
+        pytest.param(ServicePortName("shop", "cart", ""), "shop/cart", id="port-without-a-name"),
+    ],
+)
+def test_an_identity_prints_as_kubernetes_writes_it(identity, text):
+    assert str(identity) == text
+    assert f"{identity}" == text
+
+
+def test_a_service_port_names_its_service():
+    assert ServicePortName("shop", "cart", "http").service == ServiceKey("shop", "cart")
+
+
+def test_identities_sort_by_namespace_then_name_then_port():
+    names = [
+        ServicePortName("shop", "web", ""),
+        ServicePortName("shop", "cart", "http"),
+        ServicePortName("shop", "cart", "dns"),
+        ServicePortName("bank", "zeta", "http"),
+    ]
+    assert sorted(names) == list(reversed(names))

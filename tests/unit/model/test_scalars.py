@@ -1,0 +1,82 @@
+"""What a plain YAML scalar is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.model.scalars import ScalarError, read_plain
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None), ("~", None), ("null", None), ("NULL", None),
+        ("true", True), ("False", False), ("FALSE", False),
+        ("0", 0), ("80", 80), ("-1", -1), ("+5", 5), ("-0", 0),
+        ("0x1F", 31), ("0o17", 15), ("18446744073709551615", 2**64 - 1),
+        ("1.5", 1.5), (".5", 0.5), ("1.", 1.0), ("1e3", 1000.0), ("-1.5E-2", -0.015),
+        (".inf", math.inf), ("-.INF", -math.inf),
+    ],
+)  # fmt: skip
+def test_the_core_schema_is_read(text, value):
+    read = read_plain(text)
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_nan_is_a_number():
+    assert math.isnan(read_plain(".nan"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yes", "no", "on", "off", "y", "n", "tRUE", "12:30", "12:30:45", "2024-01-02", "1_000",
+        "0b11", "10.96.0.1", "fd00::1", "-", ".", "+", "-a", "0x", "0xg", "0o8", "nULL", "1.2.3",
+        "٣", "1e", "e3", "=", "v1",
+    ],
+)  # fmt: skip
+def test_everything_else_is_text(text):
+    assert read_plain(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        pytest.param(
+            "012", "012 is 10 in YAML 1.1 and 12 in YAML 1.2", "quote it, or write 10 or 12",
+            id="octal-or-decimal",
+        ),
+        pytest.param(
+            "-0777", "-0777 is -511 in YAML 1.1 and -777 in YAML 1.2",
+            "quote it, or write -511 or -777", id="negative",
+        ),
+        pytest.param("089", "089 has a leading zero", "quote it, or write 89", id="not-octal"),
+        pytest.param("007", "007 has a leading zero", "quote it, or write 7", id="the-same"),
+        pytest.param("000", "000 has a leading zero", "quote it, or write 0", id="zeros"),
+        pytest.param(
+            "18446744073709551616", "18446744073709551616 is a number of more than 64 bits",
+            "quote it", id="65-bits",
+        ),
+        pytest.param(
+            "0x" + "f" * 5000, "0xffffffffffffffffff… is a number of more than 64 bits",
+            "quote it", id="endless",
+        ),
+    ],
+)  # fmt: skip
+def test_what_means_two_things_or_none_is_refused(text, problem, hint):
+    with pytest.raises(ScalarError) as caught:
+        read_plain(text)
+    assert (caught.value.problem, caught.value.hint) == (problem, hint)
+
+
+@given(text=st.text(alphabet="0123456789+-._exo:~ntfalsru"))
+def test_any_text_is_read_or_refused(text):
+    try:
+        read = read_plain(text)
+    except ScalarError as exc:
+        read = exc.hint
+    assert read is None or isinstance(read, str | int | float)

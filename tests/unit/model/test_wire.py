@@ -1,0 +1,148 @@
+"""Decoding what the API server sends, and saying what is wrong with it."""
+
+import json
+
+import msgspec
+import pytest
+
+from userspace_proxy.model.wire import (
+    DecodeError,
+    Metadata,
+    Status,
+    WireEndpoints,
+    WireEndpointSlice,
+    WireEvent,
+    WireList,
+    WireNode,
+    WireService,
+    convert,
+    decode,
+)
+
+CART = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "cart", "namespace": "shop", "resourceVersion": "7", "uid": "1"},
+    "spec": {
+        "clusterIP": "198.51.100.7",
+        "clusterIPs": ["198.51.100.7"],
+        "externalIPs": ["203.0.113.9"],
+        "selector": {"app": "cart"},
+        "ports": [{"name": "http", "port": 80, "targetPort": "web", "nodePort": 30080}],
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}},
+    },
+    "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.8", "hostname": "lb"}]}},
+}
+
+
+def test_the_wanted_fields_of_a_service_are_read_under_the_names_of_the_api():
+    wire = decode(json.dumps(CART).encode(), WireService)
+    assert wire.metadata == Metadata("cart", "shop", "7")
+    assert wire.spec.cluster_ip == "198.51.100.7"
+    assert wire.spec.cluster_ips == ["198.51.100.7"]
+    assert wire.spec.external_ips == ["203.0.113.9"]
+    assert (wire.spec.ports[0].port, wire.spec.ports[0].node_port) == (80, 30080)
+    assert wire.spec.session_affinity_config.client_ip.timeout_seconds == 60
+    assert wire.status.load_balancer.ingress[0].ip == "203.0.113.8"
+
+
+@pytest.mark.parametrize("type_", [WireService, WireEndpointSlice, WireEndpoints, WireNode])
+def test_an_object_may_lack_every_field(type_):
+    assert decode(b"{}", type_) == type_()
+
+
+@pytest.mark.parametrize(
+    ("type_", "text"),
+    [
+        pytest.param(WireService, '{"spec": null, "status": null}', id="service"),
+        pytest.param(WireService, '{"metadata": {"name": null, "labels": null}}', id="metadata"),
+        pytest.param(
+            WireService,
+            '{"spec": {"ports": null, "clusterIPs": null, "sessionAffinityConfig": null}}',
+            id="spec",
+        ),
+        pytest.param(WireEndpointSlice, '{"endpoints": null, "ports": null}', id="slice"),
+        pytest.param(
+            WireEndpointSlice, '{"endpoints": [{"conditions": null, "zone": null}]}', id="endpoint"
+        ),
+        pytest.param(WireNode, '{"status": {"addresses": null}}', id="node"),
+        pytest.param(WireEndpoints, '{"subsets": [{"addresses": null}]}', id="endpoints"),
+    ],
+)
+def test_null_is_as_good_as_missing(type_, text):
+    bare = msgspec.to_builtins(decode(text.encode(), type_))
+    assert "null" not in json.dumps(_without_nulls(bare))
+
+
+def test_a_page_of_a_list_says_where_the_next_one_begins():
+    page = b'{"metadata": {"resourceVersion": "9", "continue": "abc"}, "items": [{}, {}]}'
+    wire = decode(page, WireList[WireService])
+    assert (wire.metadata.resource_version, wire.metadata.continue_) == ("9", "abc")
+    assert wire.items == [WireService(), WireService()]
+
+
+def test_the_object_of_an_event_waits_for_its_type():
+    event = decode(b'{"type": "ERROR", "object": {"code": 410, "reason": "Gone"}}', WireEvent)
+    assert event.type == "ERROR"
+    assert decode(event.object, Status) == Status(code=410, reason="Gone")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        pytest.param([], "expected mapping, got list", id="not-an-object"),
+        pytest.param({"spec": []}, "spec: expected mapping, got list", id="list-for-mapping"),
+        pytest.param(
+            {"spec": {"ports": [{"port": "80"}]}},
+            "spec.ports[0].port: expected int, got str",
+            id="text-for-number",
+        ),
+        pytest.param(
+            {"spec": {"ports": {"http": 80}}},
+            "spec.ports: expected list, got mapping",
+            id="mapping-for-list",
+        ),
+        pytest.param(
+            {"metadata": {"labels": {"app": 1}}},
+            "metadata.labels[...]: expected str, got int",
+            id="number-for-a-labels-value",
+        ),
+        pytest.param({"metadata": None}, "metadata: expected mapping, got null", id="no-metadata"),
+    ],
+)
+def test_a_wrong_type_is_named_with_its_field(value, problem):
+    for read in (lambda: convert(value, WireService), lambda: decode(_json(value), WireService)):
+        with pytest.raises(DecodeError) as caught:
+            read()
+        assert str(caught.value) == problem
+
+
+def test_a_mappings_key_of_a_wrong_type_is_named_with_the_mapping():
+    with pytest.raises(DecodeError) as caught:
+        convert({"metadata": {"labels": {1: "cart"}}}, WireService)
+    assert str(caught.value) == "metadata.labels: expected str, got int"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b'{"spec":', id="cut-off"),
+        pytest.param(b"<html>", id="a-page-of-some-gateway"),
+        pytest.param(b'{"metadata": {"name": "\xff"}}', id="not-unicode"),
+        pytest.param(b'{"x":' + b"[" * 100_000, id="too-deep"),
+    ],
+)
+def test_what_is_not_json_is_an_error_of_ours(data):
+    with pytest.raises(DecodeError, match=r"^not JSON: "):
+        decode(data, WireService)
+
+
+def _json(value):
+    return json.dumps(value).encode()
+
+
+def _without_nulls(value):
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,106 @@
+"""Which Services are ours, and the words when they aren't."""
+
+import pytest
+
+from userspace_proxy.model import ServicePort, ServiceType
+from userspace_proxy.policy import NodeFacts, why_ignored, why_port_ignored
+
+from ..model.samples import CART_IP_V6, service
+
+EVERYBODYS = NodeFacts()
+MESH = NodeFacts(proxy_name="mesh")
+
+
+@pytest.mark.parametrize(
+    ("given", "facts"),
+    [
+        pytest.param(service(), EVERYBODYS, id="cluster-ip"),
+        pytest.param(service(type=ServiceType.NODE_PORT), EVERYBODYS, id="node-port"),
+        pytest.param(service(type=ServiceType.LOAD_BALANCER), EVERYBODYS, id="load-balancer"),
+        pytest.param(service(cluster_ips=(CART_IP_V6,)), EVERYBODYS, id="ipv6"),
+        pytest.param(service(ports=()), EVERYBODYS, id="no-ports"),
+        pytest.param(service(proxy_name="mesh"), MESH, id="given-to-us-by-label"),
+        pytest.param(service(proxy_name=""), NodeFacts(proxy_name=""), id="empty-label-and-name"),
+    ],
+)
+def test_a_service_of_ours_is_not_ignored(given, facts):
+    assert why_ignored(given, facts) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "facts", "reason"),
+    [
+        pytest.param(
+            service(type=ServiceType.EXTERNAL_NAME),
+            EVERYBODYS,
+            "type ExternalName is served by DNS alone",
+            id="external-name",
+        ),
+        pytest.param(
+            service(cluster_ips=(), is_headless=True),
+            EVERYBODYS,
+            "it is headless (clusterIP: None): clients reach its endpoints directly",
+            id="headless",
+        ),
+        pytest.param(
+            service(has_headless_label=True),
+            EVERYBODYS,
+            "it has the label service.kubernetes.io/headless",
+            id="headless-label",
+        ),
+        pytest.param(
+            service(cluster_ips=()), EVERYBODYS, "it has no cluster IP yet", id="no-cluster-ip"
+        ),
+        pytest.param(
+            service(proxy_name="mesh"),
+            EVERYBODYS,
+            "its label gives it to the service proxy 'mesh'",
+            id="label-of-another-proxy",
+        ),
+        pytest.param(
+            service(proxy_name=""),
+            EVERYBODYS,
+            "its label gives it to the service proxy ''",
+            id="an-empty-label-is-a-label",
+        ),
+        pytest.param(
+            service(),
+            MESH,
+            "it has no label service.kubernetes.io/service-proxy-name=mesh",
+            id="we-serve-by-label-and-it-has-none",
+        ),
+        pytest.param(
+            service(proxy_name="other"),
+            MESH,
+            "its label gives it to the service proxy 'other'",
+            id="we-serve-by-label-and-it-has-another",
+        ),
+        pytest.param(
+            service(proxy_name="mesh", cluster_ips=()),
+            MESH,
+            "it has no cluster IP yet",
+            id="the-other-rules-hold-for-labelled-ones-too",
+        ),
+        pytest.param(
+            service(proxy_name="mesh", is_headless=True),
+            EVERYBODYS,
+            "its label gives it to the service proxy 'mesh'",
+            id="whose-it-is-comes-first",
+        ),
+    ],
+)
+def test_a_service_that_is_not_ours_is_ignored_with_the_reason(given, facts, reason):
+    assert why_ignored(given, facts) == reason
+
+
+@pytest.mark.parametrize(
+    ("protocol", "reason"),
+    [
+        pytest.param("TCP", None, id="tcp"),
+        pytest.param("UDP", None, id="udp"),
+        pytest.param("SCTP", "protocol SCTP is not carried (TCP and UDP are)", id="sctp"),
+        pytest.param("tcp", "protocol tcp is not carried (TCP and UDP are)", id="lower-case"),
+    ],
+)
+def test_a_port_is_ours_when_we_carry_its_protocol(protocol, reason):
+    assert why_port_ignored(ServicePort("http", 80, protocol)) == reason

@@ -1,0 +1,53 @@
+"""``sessionAffinity: ClientIP``: which client was served by which endpoint."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Container
+
+from ..model import SocketAddress
+
+# A pin is about 300 bytes: 20 MB for a Service port that is asked by a whole /16.
+MAX_CLIENTS = 65536
+
+
+class AffinityTable:
+    """The pins of one Service port, the longest unused first.
+
+    Args:
+        timeout_s: Seconds after the last use at which a pin is forgotten.
+        max_clients: A new client beyond this takes the place of the longest unused.
+    """
+
+    def __init__(self, timeout_s: float, max_clients: int = MAX_CLIENTS) -> None:
+        self.timeout_s = timeout_s
+        self._max_clients = max_clients
+        self._pins: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._pins)
+
+    def lookup(
+        self, client: str, usable: Container[SocketAddress], now: float
+    ) -> SocketAddress | None:
+        """Return the client's endpoint; a look-up is no use, :meth:`pin` is.
+
+        Returns:
+            None for a client that was never seen, whose pin has timed out (counted
+            from the last use), or whose endpoint isn't usable any more.
+        """
+        pin = self._pins.get(client)
+        if pin is None:
+            return None
+        endpoint, used = pin
+        if now - used >= self.timeout_s or endpoint not in usable:
+            del self._pins[client]
+            return None
+        return endpoint
+
+    def pin(self, client: str, endpoint: SocketAddress, now: float) -> None:
+        """Remember the choice for a client, or that it was used once more."""
+        self._pins[client] = (endpoint, now)
+        self._pins.move_to_end(client)
+        if len(self._pins) > self._max_clients:
+            self._pins.popitem(last=False)

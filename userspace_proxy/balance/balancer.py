@@ -1,0 +1,131 @@
+"""Picks an endpoint for each connection of one Service port.
+
+    client ─▶ pinned and not out? ─▶ that one
+                    │ no
+                    └▶ round robin over those that aren't out
+                              └▶ none left: over all (better a try than a refusal)
+
+Rule 1: within one connection no endpoint is picked twice (``tried``).
+Rule 2: a pick pins the client at once, so that connections that begin together go to
+one endpoint; when that one fails, the next pick pins the client to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Mapping, Sequence
+
+from ..model import SocketAddress
+from .affinity import AffinityTable
+from .ejection import Ejections
+from .round_robin import RoundRobin
+
+
+class Balancer:
+    """The choice for one Service port and family.
+
+    Args:
+        endpoints: Usable endpoints in plan order; may be empty.
+        affinity_timeout_s: Seconds of ``sessionAffinity: ClientIP``; None for none.
+        start: Position of the first turn.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[SocketAddress] = (),
+        *,
+        affinity_timeout_s: float | None = None,
+        start: int = 0,
+    ) -> None:
+        self._round_robin = RoundRobin(start)
+        self._ejections = Ejections()
+        self._affinity: AffinityTable | None = None
+        self.endpoints: Sequence[SocketAddress] = ()
+        self._usable: frozenset[SocketAddress] = frozenset()
+        self.update(endpoints, affinity_timeout_s=affinity_timeout_s)
+
+    def update(
+        self, endpoints: Sequence[SocketAddress], *, affinity_timeout_s: float | None
+    ) -> None:
+        """Take a new plan; the turn, the pins and the ejections of what stays are kept."""
+        self.endpoints = endpoints
+        self._usable = frozenset(endpoints)
+        self._ejections.keep(self._usable)
+        if affinity_timeout_s is None:
+            self._affinity = None
+        elif self._affinity is None:
+            self._affinity = AffinityTable(affinity_timeout_s)
+        else:
+            self._affinity.timeout_s = affinity_timeout_s
+
+    @property
+    def pinned_clients(self) -> int:
+        """How many clients are remembered."""
+        return 0 if self._affinity is None else len(self._affinity)
+
+    def pick(
+        self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
+    ) -> SocketAddress | None:
+        """Return the endpoint to dial next, or None if all have been tried.
+
+        The caller then reports :meth:`answered` or :meth:`failed`.
+
+        Args:
+            client: The client's IP address.
+            now: Monotonic seconds.
+            tried: Endpoints that this connection has tried already.
+        """
+        endpoint = self._choose(client, now, tried)
+        if endpoint is not None:
+            if self._ejections:
+                self._ejections.picked(endpoint, now)
+            if self._affinity is not None:
+                self._affinity.pin(client, endpoint, now)
+        return endpoint
+
+    def answered(self, endpoint: SocketAddress) -> bool:
+        """Note that a dial succeeded.
+
+        Returns:
+            True if this ends an ejection.
+        """
+        return bool(self._ejections) and self._ejections.answered(endpoint)
+
+    def failed(self, endpoint: SocketAddress, now: float) -> bool:
+        """Note that a dial failed for a reason of the endpoint's, and eject it.
+
+        Returns:
+            True if this begins an ejection.
+        """
+        return endpoint in self._usable and self._ejections.failed(endpoint, now)
+
+    def ejected(self, now: float) -> Mapping[SocketAddress, float]:
+        """Return the ejected endpoints, each with the seconds until its probe is due."""
+        return self._ejections.left_s(self.endpoints, now)
+
+    def _choose(
+        self, client: str, now: float, tried: Collection[SocketAddress]
+    ) -> SocketAddress | None:
+        out = self._ejections.out(now) if self._ejections else frozenset()
+        if self._affinity is not None:
+            pinned = self._affinity.lookup(client, self._usable, now)
+            if pinned is not None and pinned not in tried and pinned not in out:
+                return pinned
+        if not out and not tried:
+            return self._round_robin.pick(self.endpoints)
+        endpoint = self._round_robin.pick(self.endpoints, skip=_Either(out, tried))
+        if endpoint is None:
+            endpoint = self._round_robin.pick(self.endpoints, skip=tried)
+        return endpoint
+
+
+class _Either:
+    """Membership in one of two containers, without building their union."""
+
+    __slots__ = ("_a", "_b")
+
+    def __init__(self, a: Container[SocketAddress], b: Container[SocketAddress]) -> None:
+        self._a = a
+        self._b = b
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._a or item in self._b

@@ -1,0 +1,90 @@
+"""Endpoints that are left out for a while because dials to them failed.
+
+    in use ──failed──▶ ejected 5 s ──time──▶ one probe ──answered──▶ in use
+                          ▲                     │
+                          └──── 10, 20, 40, 60 s ◀──failed
+
+Rule 1: a probe is an ordinary connection, and one only: as long as it is out,
+nobody else is sent to the endpoint.
+Rule 2: whoever took a probe and never reports costs PROBE_S, not the endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..model import SocketAddress
+
+FIRST_S = 5.0
+LONGEST_S = 60.0
+# Longer than a dial may last (1 s of silence), so that a late answer still counts.
+PROBE_S = 3.0
+
+
+@dataclass(slots=True)
+class _Ejection:
+    until: float
+    lasts_s: float
+    probe_until: float = 0.0
+
+
+class Ejections:
+    """The ejected endpoints of one Service port."""
+
+    def __init__(self) -> None:
+        self._ejected: dict[SocketAddress, _Ejection] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._ejected)
+
+    def failed(self, endpoint: SocketAddress, now: float) -> bool:
+        """Eject an endpoint after a failed dial, for longer after each failed probe.
+
+        Returns:
+            True when this begins an ejection; False for one more failure of an
+            endpoint that is out already, as when many dials were under way.
+        """
+        known = self._ejected.get(endpoint)
+        if known is None:
+            self._ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
+            return True
+        if now < known.until:
+            return False
+        known.lasts_s = min(known.lasts_s * 2, LONGEST_S)
+        known.until = now + known.lasts_s
+        known.probe_until = 0.0
+        return True
+
+    def answered(self, endpoint: SocketAddress) -> bool:
+        """Take an endpoint back; True if it was ejected."""
+        return self._ejected.pop(endpoint, None) is not None
+
+    def out(self, now: float) -> frozenset[SocketAddress]:
+        """Return the endpoints that nobody is to be sent to at this moment."""
+        return frozenset(
+            endpoint
+            for endpoint, known in self._ejected.items()
+            if now < known.until or now < known.probe_until
+        )
+
+    def picked(self, endpoint: SocketAddress, now: float) -> None:
+        """Note that a connection goes to this endpoint: if it was due, this is its probe."""
+        known = self._ejected.get(endpoint)
+        if known is not None and now >= known.until:
+            known.probe_until = now + PROBE_S
+
+    def keep(self, endpoints: Container[SocketAddress]) -> None:
+        """Forget every endpoint but these."""
+        for endpoint in [e for e in self._ejected if e not in endpoints]:
+            del self._ejected[endpoint]
+
+    def left_s(
+        self, endpoints: Iterable[SocketAddress], now: float
+    ) -> Mapping[SocketAddress, float]:
+        """Return how many seconds more each ejected endpoint is out; 0 means due for a probe."""
+        return {
+            endpoint: max(0.0, self._ejected[endpoint].until - now)
+            for endpoint in endpoints
+            if endpoint in self._ejected
+        }

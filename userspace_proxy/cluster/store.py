@@ -1,0 +1,107 @@
+"""Collects what a source says, and hands out snapshots.
+
+Rule 1: an object that says what it said before changes nothing: no new revision.
+Rule 2: a list replaces all of its kind, and what stays equal stays the same
+object; so a relist is a diff, never a flap.
+Rule 3: a snapshot is never changed after it has been handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
+from .snapshot import ServiceState, Snapshot
+
+
+class Store:
+    """The objects of one source."""
+
+    def __init__(self) -> None:
+        self._services: dict[ServiceKey, Service] = {}
+        self._slices: dict[SliceKey, EndpointSlice] = {}
+        self._slices_of: dict[ServiceKey, dict[SliceKey, EndpointSlice]] = {}
+        self._node: Node | None = None
+        self._touched: set[ServiceKey] = set()
+        self._last = Snapshot({}, None, 0)
+
+    def replace_services(self, services: Iterable[Service]) -> None:
+        """Take a complete list of Services; those that aren't in it are gone."""
+        new = {service.key: service for service in services}
+        for key in self._services.keys() - new.keys():
+            self.delete_service(key)
+        for service in new.values():
+            self.put_service(service)
+
+    def put_service(self, service: Service) -> None:
+        """Add a Service, or replace the one of the same name."""
+        if self._services.get(service.key) != service:
+            self._services[service.key] = service
+            self._touched.add(service.key)
+
+    def delete_service(self, key: ServiceKey) -> None:
+        """Forget a Service; one that isn't here is no error."""
+        if self._services.pop(key, None) is not None:
+            self._touched.add(key)
+
+    def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
+        """Take a complete list of slices; those that aren't in it are gone."""
+        new = {item.key: item for item in slices}
+        for key in self._slices.keys() - new.keys():
+            self.delete_slice(key)
+        for item in new.values():
+            self.put_slice(item)
+
+    def put_slice(self, item: EndpointSlice) -> None:
+        """Add a slice, or replace the one of the same name, also where its Service changed."""
+        old = self._slices.get(item.key)
+        if old == item:
+            return
+        if old is not None and old.service != item.service:
+            self.delete_slice(item.key)
+        self._slices[item.key] = item
+        self._slices_of.setdefault(item.service, {})[item.key] = item
+        self._touched.add(item.service)
+
+    def delete_slice(self, key: SliceKey) -> None:
+        """Forget a slice; one that isn't here is no error."""
+        old = self._slices.pop(key, None)
+        if old is None:
+            return
+        siblings = self._slices_of[old.service]
+        del siblings[key]
+        if not siblings:
+            del self._slices_of[old.service]
+        self._touched.add(old.service)
+
+    def set_node(self, node: Node | None) -> None:
+        """Take this node's object; None when it has been deleted."""
+        if node != self._node:
+            self._node = node
+
+    def snapshot(self) -> Snapshot:
+        """Return the present state; the same object while nothing has changed."""
+        changed = {key for key in self._touched if self._differs(key)}
+        if changed or self._node != self._last.node:
+            services = dict(self._last.services)
+            for key in changed:
+                service = self._services.get(key)
+                if service is None:
+                    services.pop(key, None)
+                else:
+                    services[key] = ServiceState(service, self._slices_for(key))
+            self._last = Snapshot(services, self._node, self._last.revision + 1)
+        self._touched.clear()
+        return self._last
+
+    def _slices_for(self, key: ServiceKey) -> tuple[EndpointSlice, ...]:
+        slices = self._slices_of.get(key, {})
+        return tuple(slices[k] for k in sorted(slices))
+
+    def _differs(self, key: ServiceKey) -> bool:
+        """Tell whether a touched Service is other than in the last snapshot."""
+        service = self._services.get(key)
+        old = self._last.services.get(key)
+        if service is None or old is None:
+            return service is not None or old is not None
+        return old.service != service or old.slices != self._slices_for(key)

@@ -1,0 +1,101 @@
+"""Addresses that clients dial and that endpoints serve on."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Protocol(enum.StrEnum):
+    """Transport protocols that this proxy carries; SCTP isn't one of them."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+
+
+class IPFamily(enum.IntEnum):
+    """IP version of an address; prints as Kubernetes writes it."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+    def __str__(self) -> str:
+        return f"IPv{self.value}"
+
+    @staticmethod
+    def of(ip: str) -> IPFamily:
+        """Return the family of an address in canonical form."""
+        return IPFamily.IPV6 if ":" in ip else IPFamily.IPV4
+
+
+class FrontendKind(enum.StrEnum):
+    """Why clients dial an address."""
+
+    CLUSTER_IP = "ClusterIP"
+
+
+class SocketAddress(NamedTuple):
+    """An address and port, in the form that ``connect`` and ``bind`` take."""
+
+    ip: str
+    port: int
+
+    @property
+    def family(self) -> IPFamily:
+        """IPv4 or IPv6."""
+        return IPFamily.of(self.ip)
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Frontend:
+    """An address, port and protocol that clients dial for a Service port."""
+
+    ip: str
+    port: int
+    protocol: Protocol
+    kind: FrontendKind = field(default=FrontendKind.CLUSTER_IP, compare=False)
+
+    @property
+    def address(self) -> SocketAddress:
+        """Address and port without the protocol."""
+        return SocketAddress(self.ip, self.port)
+
+    @property
+    def family(self) -> IPFamily:
+        """IPv4 or IPv6."""
+        return IPFamily.of(self.ip)
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.protocol}"
+
+
+def parse_ip(text: str) -> str:
+    """Return an IP address in canonical form.
+
+    Raises:
+        ValueError: Not an address in strict notation: a leading zero, a zone
+            (``fe80::1%eth0``) and an IPv4 address written as IPv6 are errors.
+
+    Source: Kubernetes' strict IP validation (KEP-4858).
+    """
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone; write the address alone")
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"{text!r} is an IPv4 address; write {address.ipv4_mapped}")
+    return str(address)
+
+
+def pack_ip(ip: str) -> bytes:
+    """Return an address in canonical form as its 4 or 16 bytes, which sort as numbers do."""
+    if ":" in ip:
+        return ipaddress.IPv6Address(ip).packed
+    return bytes(map(int, ip.split(".")))

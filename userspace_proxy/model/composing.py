@@ -1,0 +1,254 @@
+"""Builds values and places out of the events of a YAML parser.
+
+A place is the line of a key or an item: what an error about it has to name.
+
+Rule 1: what is written twice or can be read in two ways is an error that names the line
+and the way out; a reader that guesses serves the wrong port.
+Rule 2: the work is bounded by the length of the text: depth and aliases have limits, and
+nothing here recurses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn
+
+from yaml import events
+
+from ..errors import InputError
+from .scalars import ScalarError, read_plain
+
+DEPTH_MAX = 100
+"""Containers inside each other; a Service needs 8, and recursive readers come after us."""
+ALIASED_NODES_MAX = 100_000
+"""Values that aliases stand for in one text, so that a small file can't become a huge object."""
+
+_TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
+_TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
+class Place(NamedTuple):
+    """Where a container stands, and its children: by key, or by index as ``[0]``.
+
+    A scalar's place is its line alone.
+    """
+
+    line: int
+    children: Mapping[str, Place | int]
+
+
+def line_at(place: Place | int) -> int:
+    """Return the line of a place, counted from 1."""
+    return place if isinstance(place, int) else place.line
+
+
+@dataclass(slots=True)
+class _Made:
+    """A value that is complete, with what its container must know of it."""
+
+    value: Any
+    place: Place | int
+    nodes: int = 1
+    """Itself and all below it, aliases counted as often as they are used."""
+    height: int = 0
+    """How many containers are inside each other in it."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A container that is being read."""
+
+    value: dict[str, Any] | list[Any]
+    line: int
+    anchor: str | None
+    children: dict[str, Place | int] = field(default_factory=dict)
+    nodes: int = 1
+    height: int = 1
+    key: str | None = None
+    """The key whose value comes next."""
+    is_merge: bool = False
+    """That key is a plain ``<<``."""
+    merged: _Made | None = None
+
+
+class Reader:
+    """Reads the documents of one text.
+
+    Args:
+        place: The file, as errors name it.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._open: list[_Open] = []
+        self._anchors: dict[str, _Made | None] = {}
+        """None while what it names isn't complete."""
+        self._aliased_nodes = 0
+        self._root: _Made | None = None
+
+    def documents(self, stream: Iterator[events.Event]) -> Iterator[tuple[Any, Place | int]]:
+        """Yield the value and the place of each document that isn't empty.
+
+        Raises:
+            InputError: See rule 1 and rule 2.
+        """
+        for event in stream:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            match event:
+                case events.ScalarEvent():
+                    self._scalar(event, line)
+                case events.MappingStartEvent():
+                    self._start({}, event, line)
+                case events.SequenceStartEvent():
+                    self._start([], event, line)
+                case events.MappingEndEvent() | events.SequenceEndEvent():
+                    self._end()
+                case events.AliasEvent():
+                    self._alias(event, line)
+                case events.DocumentStartEvent():
+                    self._anchors.clear()
+                case events.DocumentEndEvent():
+                    if self._root is not None and self._root.value is not None:
+                        yield self._root.value, self._root.place
+
+    def _scalar(self, event: events.ScalarEvent, line: int) -> None:
+        value: Any = event.value
+        if event.implicit[0] and event.tag is None:
+            try:
+                value = read_plain(event.value)
+            except ScalarError as exc:
+                self._fail(line, exc.problem, exc.hint)
+        elif event.tag is not None and event.tag not in _TAGS_OF_TEXT:
+            self._fail_tag(event.tag, line)
+        made = _Made(value, line)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = made
+        if self._wants_key():
+            self._key(value, line, is_merge=event.implicit[0] and value == "<<")
+        else:
+            self._add(made)
+
+    def _start(
+        self, value: dict[str, Any] | list[Any], event: events.CollectionStartEvent, line: int
+    ) -> None:
+        if self._wants_key():
+            self._fail(line, "a key must be text, not a mapping or list")
+        if event.tag not in _TAGS_OF_CONTAINERS:
+            self._fail_tag(event.tag or "", line)
+        if len(self._open) >= DEPTH_MAX:
+            self._fail(line, f"nested more than {DEPTH_MAX} deep")
+        if event.anchor is not None:
+            self._anchors[event.anchor] = None
+        self._open.append(_Open(value, self._line_of_next(line), event.anchor))
+
+    def _end(self) -> None:
+        done = self._open.pop()
+        if done.merged is not None:
+            self._merge(done, done.merged)
+        made = _Made(done.value, Place(done.line, done.children), done.nodes, done.height)
+        if done.anchor is not None:
+            self._anchors[done.anchor] = made
+        self._add(made)
+
+    def _alias(self, event: events.AliasEvent, line: int) -> None:
+        name = event.anchor
+        if name not in self._anchors:
+            self._fail(line, f"alias *{name} names nothing", f"write &{name} before it")
+        target = self._anchors[name]
+        if target is None:
+            self._fail(line, f"alias *{name} stands inside of what it names")
+        self._aliased_nodes += target.nodes
+        if self._aliased_nodes > ALIASED_NODES_MAX:
+            self._fail(line, f"aliases stand for more than {ALIASED_NODES_MAX} values")
+        if len(self._open) + target.height > DEPTH_MAX:
+            self._fail(line, f"alias *{name} nests more than {DEPTH_MAX} deep")
+        if self._wants_key():
+            self._key(target.value, line, is_merge=False)
+            return
+        here = self._line_of_next(line)
+        place = here if isinstance(target.place, int) else Place(here, target.place.children)
+        self._add(_Made(target.value, place, target.nodes, target.height))
+
+    def _wants_key(self) -> bool:
+        return (
+            bool(self._open)
+            and isinstance(self._open[-1].value, dict)
+            and not (self._open[-1].is_merge or self._open[-1].key is not None)
+        )
+
+    def _key(self, key: Any, line: int, *, is_merge: bool) -> None:
+        here = self._open[-1]
+        if not isinstance(key, str):
+            self._fail(line, f"key {_yaml_word(key)} is not text", "quote it")
+        if is_merge:
+            if here.merged is not None:
+                self._fail(line, "<< is given twice", "merge a list of aliases")
+            here.is_merge = True
+            return
+        if key in here.children:
+            first = line_at(here.children[key])
+            self._fail(line, f"key {key!r} is given twice, first in line {first}")
+        here.key = key
+        here.children[key] = line
+
+    def _add(self, made: _Made) -> None:
+        """Put a complete value where the next one belongs."""
+        if not self._open:
+            self._root = made
+            return
+        here = self._open[-1]
+        here.nodes += made.nodes
+        here.height = max(here.height, made.height + 1)
+        if isinstance(here.value, list):
+            here.children[f"[{len(here.value)}]"] = made.place
+            here.value.append(made.value)
+        elif here.is_merge:
+            here.is_merge, here.merged = False, made
+        elif here.key is not None:
+            if not isinstance(made.place, int):
+                here.children[here.key] = made.place
+            here.value[here.key] = made.value
+            here.key = None
+
+    def _merge(self, here: _Open, made: _Made) -> None:
+        """Fill in what ``<<`` brings: keys of the mapping itself win, then earlier ones."""
+        place = made.place
+        places = {} if isinstance(place, int) else place.children
+        sources = (
+            [(v, places[f"[{i}]"]) for i, v in enumerate(made.value)]
+            if isinstance(made.value, list)
+            else [(made.value, place)]
+        )
+        for value, source in sources:
+            if not isinstance(value, dict) or isinstance(source, int):
+                self._fail(line_at(source), "<< takes a mapping or a list of mappings")
+            for key, item in value.items():
+                if key not in here.children and isinstance(here.value, dict):
+                    here.value[key] = item
+                    here.children[key] = source.children[key]
+
+    def _line_of_next(self, line: int) -> int:
+        """Return the line of the next value: that of its key where it has one."""
+        if self._open and (key := self._open[-1].key) is not None:
+            return line_at(self._open[-1].children[key])
+        return line
+
+    def _fail_tag(self, tag: str, line: int) -> NoReturn:
+        shown = tag.replace("tag:yaml.org,2002:", "!!")
+        self._fail(line, f"tag {shown} is not understood", "leave it out")
+
+    def _fail(self, line: int, problem: str, hint: str = "") -> NoReturn:
+        path = ""
+        for container in self._open:
+            if isinstance(container.value, list):
+                path += f"[{len(container.value)}]"
+            elif container.key is not None:
+                path += f".{container.key}" if path else container.key
+        field_ = f"{path}: " if path else ""
+        raise InputError(f"{self._place}:{line}: {field_}{problem}", hint=hint)
+
+
+def _yaml_word(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,69 @@
+"""Makes EndpointSlices of an Endpoints object, as the control plane's mirroring does.
+
+    subset 0: addresses, notReadyAddresses ──▶ slice web:0:IPv4, slice web:0:IPv6
+    subset 1: …                            ──▶ slice web:1:IPv4, …
+
+Where no API server stands in front, bad addresses and ports are errors, not left out.
+"""
+
+from __future__ import annotations
+
+from .addresses import IPFamily
+from .admission import check_address, check_slice_ports
+from .endpoints import Endpoint, EndpointSlice, SlicePort
+from .names import ServiceKey, SliceKey
+from .wire import WireEndpoints, WireSubset
+
+LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
+ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
+
+
+def is_mirrored(wire: WireEndpoints) -> bool:
+    """Tell whether an Endpoints object is one that the control plane mirrors.
+
+    Source: the endpointslicemirroring controller, skipMirror: not with the label
+    skip-mirror, nor where the object is a lock of old leader elections.
+    """
+    return (wire.metadata.labels or {}).get(LABEL_SKIP_MIRROR) != "true" and (
+        ANNOTATION_LEADER not in (wire.metadata.annotations or {})
+    )
+
+
+def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
+    """Return the slices of an Endpoints object, by subset and family.
+
+    Their names contain colons, which no object's name does, so they replace no slice
+    that was written.
+
+    Raises:
+        FieldError: An address or a port that can't be.
+    """
+    service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
+    slices = []
+    for i, subset in enumerate(wire.subsets or ()):
+        path = f"subsets[{i}]"
+        check_slice_ports(subset.ports or (), f"{path}.ports")
+        ports = tuple(
+            SlicePort(port.name or "", port.port or 0, port.protocol or "TCP")
+            for port in subset.ports or ()
+        )
+        endpoints = _endpoints(subset, path)
+        for family in IPFamily:
+            of_family = tuple(e for e in endpoints if IPFamily.of(e.ip) is family)
+            if of_family:
+                key = SliceKey(service.namespace, f"{service.name}:{i}:{family}")
+                slices.append(EndpointSlice(key, service, family, ports, of_family))
+    return slices
+
+
+def _endpoints(subset: WireSubset, path: str) -> list[Endpoint]:
+    """Return the ready ones, then the others, in the order of the object."""
+    endpoints = []
+    for name, items, ready in (
+        ("addresses", subset.addresses, True),
+        ("notReadyAddresses", subset.not_ready_addresses, False),
+    ):
+        for i, item in enumerate(items or ()):
+            ip = check_address(item.ip, f"{path}.{name}[{i}].ip")
+            endpoints.append(Endpoint(ip, ready=ready, serving=ready, node=item.node_name or ""))
+    return endpoints

@@ -1,0 +1,16 @@
+"""The node that the proxy runs on, as its Node object says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of the cluster."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    """Its InternalIP and ExternalIP addresses, in the object's order."""
+    zone: str = ""
+    is_being_deleted: bool = False

@@ -1,0 +1,102 @@
+"""What a plain YAML scalar is: YAML 1.2's core schema, and no guessing.
+
+``on``, ``yes``, ``12:30`` and dates are text. Where YAML 1.1, which kubectl reads, and
+YAML 1.2 see different numbers (``012``), the reader refuses instead of choosing.
+"""
+
+from __future__ import annotations
+
+import re
+
+Scalar = str | int | float | bool | None
+
+_WORDS: dict[str, Scalar] = {
+    "": None,
+    "~": None,
+    **dict.fromkeys(("null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+    **{sign + word: float("inf") for sign in ("", "+") for word in (".inf", ".Inf", ".INF")},
+    **{word: float("-inf") for word in ("-.inf", "-.Inf", "-.INF")},
+}
+_DECIMAL = re.compile(r"[-+]?[0-9]+", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_OCTAL = re.compile(r"0o[0-7]+")
+_MAY_BE_NUMBER = frozenset("0123456789+-.")
+
+INTEGER_BITS = 64
+"""Larger numbers stand in no Kubernetes object; Python would take minutes for a long one."""
+
+
+class ScalarError(ValueError):
+    """A scalar that means nothing, or two things.
+
+    Args:
+        problem: What is wrong.
+        hint: What to write instead.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+
+def read_plain(text: str) -> Scalar:
+    """Return what an unquoted scalar stands for.
+
+    Raises:
+        ScalarError: A number with a leading zero, or one of more than 64 bits.
+
+    Source: YAML 1.2.2, section 10.3.2 (core schema).
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in _MAY_BE_NUMBER:
+        return text
+    if _DECIMAL.fullmatch(text):
+        return _decimal(text)
+    if _HEX.fullmatch(text):
+        return _fitting(text, 16)
+    if _OCTAL.fullmatch(text):
+        return _fitting(text, 8)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def _decimal(text: str) -> int:
+    digits = text.lstrip("+-")
+    if len(digits) > 1 and digits[0] == "0":
+        raise _leading_zero(text, digits)
+    return _fitting(text, 10)
+
+
+def _leading_zero(text: str, digits: str) -> ScalarError:
+    sign = "-" if text[0] == "-" else ""
+    decimal = sign + (digits.lstrip("0") or "0")
+    if len(digits) > INTEGER_BITS or not set(digits) <= set("01234567"):
+        shown = _short(text)
+        return ScalarError(f"{shown} has a leading zero", f"quote it, or write {_short(decimal)}")
+    octal = sign + str(int(digits, 8))
+    if octal == decimal:
+        return ScalarError(f"{text} has a leading zero", f"quote it, or write {decimal}")
+    return ScalarError(
+        f"{text} is {octal} in YAML 1.1 and {decimal} in YAML 1.2",
+        f"quote it, or write {octal} or {decimal}",
+    )
+
+
+def _fitting(text: str, base: int) -> int:
+    # Checked by length first: int() of a very long text is slow or refused.
+    if len(text) <= INTEGER_BITS + 2:
+        number = int(text, base)
+        if number.bit_length() <= INTEGER_BITS:
+            return number
+    raise ScalarError(f"{_short(text)} is a number of more than {INTEGER_BITS} bits", "quote it")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:20]}…"

@@ -1,0 +1,46 @@
+"""Which Services this proxy serves, and the reason when it doesn't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model import Protocol, Service, ServicePort, ServiceType
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What the plan must know of this node and of how the proxy was started."""
+
+    node_name: str = ""
+    proxy_name: str | None = None
+    """``--service-proxy-name``: None serves only Services without that label."""
+    allow_loopback_endpoints: bool = False
+    """For embedding: endpoints on 127.0.0.0/8 and ::1 are refused elsewhere."""
+
+
+def why_ignored(service: Service, facts: NodeFacts) -> str | None:
+    """Return why a Service gets no listener, or None when it is ours to serve.
+
+    Source: kube-proxy's ShouldSkipService, and the well-known labels
+    service.kubernetes.io/service-proxy-name and service.kubernetes.io/headless.
+    """
+    if service.proxy_name != facts.proxy_name:
+        if service.proxy_name is None:
+            return f"it has no label service.kubernetes.io/service-proxy-name={facts.proxy_name}"
+        return f"its label gives it to the service proxy {service.proxy_name!r}"
+    if service.has_headless_label:
+        return "it has the label service.kubernetes.io/headless"
+    if service.type is ServiceType.EXTERNAL_NAME:
+        return "type ExternalName is served by DNS alone"
+    if service.is_headless:
+        return "it is headless (clusterIP: None): clients reach its endpoints directly"
+    if not service.cluster_ips:
+        return "it has no cluster IP yet"
+    return None
+
+
+def why_port_ignored(port: ServicePort) -> str | None:
+    """Return why one port of a Service of ours gets no listener, or None."""
+    if port.protocol not in Protocol.__members__:
+        return f"protocol {port.protocol} is not carried (TCP and UDP are)"
+    return None
