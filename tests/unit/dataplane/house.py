@@ -1,0 +1,193 @@
+"""One data plane with everything around it: Services, endpoints and clients on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol as Interface
+from typing import TypeVar
+
+import pytest
+
+from userspace_proxy.dataplane import DataPlane, EndpointGroup, Listener, Tuning
+from userspace_proxy.model import Protocol, SocketAddress
+
+from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
+
+
+class Closeable(Interface):
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closeable)
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Service:
+    """One group and its listener."""
+
+    group: EndpointGroup
+    listener: Listener
+
+    @property
+    def address(self) -> SocketAddress:
+        return self.listener.address
+
+
+class House:
+    """A data plane, and what is to be closed at the end.
+
+    Args:
+        tuning: Figures to work by.
+        clock: Monotonic seconds.
+        loop: Its timers are used; None for the running one.
+    """
+
+    def __init__(
+        self,
+        tuning: Tuning | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        loop = loop or asyncio.get_running_loop()
+        self.bugs: list[str] = []
+        loop.set_exception_handler(lambda _loop, context: self.bugs.append(repr(context)))
+        self.plane = DataPlane(loop, tuning, clock=clock)
+        self._guests: list[Closeable] = []
+
+    def close(self) -> None:
+        """Close the data plane and everybody else."""
+        self.plane.close()
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Close everybody but the data plane."""
+        for guest in self._guests:
+            guest.close()
+        self._guests.clear()
+
+    def keep(self, guest: C) -> C:
+        """Close it at the end."""
+        self._guests.append(guest)
+        return guest
+
+    def service(
+        self,
+        *endpoints: SocketAddress,
+        protocol: Protocol = Protocol.TCP,
+        at: str = "127.0.0.1",
+        affinity_timeout_s: float | None = None,
+    ) -> Service:
+        """Serve these endpoints."""
+        group = EndpointGroup("shop/web:http", endpoints, affinity_timeout_s=affinity_timeout_s)
+        return Service(group, self.plane.listen(group, protocol, SocketAddress(at, 0)))
+
+    def udp_service(
+        self,
+        *endpoints: SocketAddress,
+        at: str = "127.0.0.1",
+        affinity_timeout_s: float | None = None,
+    ) -> Service:
+        """Serve these endpoints over UDP."""
+        return self.service(
+            *endpoints, protocol=Protocol.UDP, at=at, affinity_timeout_s=affinity_timeout_s
+        )
+
+    def update(self, service: Service, *endpoints: SocketAddress) -> None:
+        """Give a Service other endpoints."""
+        self.plane.update(service.group, endpoints, affinity_timeout_s=None)
+
+    def endpoint(self, ip: str = "127.0.0.1", port: int = 0) -> TcpEndpoint:
+        return self.keep(TcpEndpoint(ip, port))
+
+    def silent(self) -> SocketAddress:
+        """Return the address of an endpoint that drops every SYN."""
+        return self.keep(SilentEndpoint()).address
+
+    def refusing(self, ip: str = "127.0.0.1") -> SocketAddress:
+        """Return the address of an endpoint that answers every SYN with a RST."""
+        return self.keep(RefusingEndpoint(socket.SOCK_STREAM, ip)).address
+
+    def refusing_udp(self) -> SocketAddress:
+        """Return the address of an endpoint that answers with port unreachable."""
+        return self.keep(RefusingEndpoint(socket.SOCK_DGRAM)).address
+
+    async def client(
+        self, service: Service, *, source: str | None = None, receive_bytes: int = 0
+    ) -> Peer:
+        """Connect to a Service."""
+        return self.keep(await dial(service.address, source=source, receive_bytes=receive_bytes))
+
+    async def resets_a_client(self, service: Service) -> bool:
+        """Tell whether a new connection is answered and ends with a RST."""
+        try:
+            client = await self.client(service)
+        except ConnectionResetError:
+            return True
+        return await client.was_reset()
+
+    async def pair(self, service: Service, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
+        """Return both ends of a new connection through the data plane: client and endpoint."""
+        client = await self.client(service)
+        return client, await endpoint.accept()
+
+    async def pair_without_proxy(self, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
+        """Return both ends of a connection straight to an endpoint: client and endpoint."""
+        return self.keep(await dial(endpoint.address)), await endpoint.accept()
+
+    def udp_peer(self, ip: str = "127.0.0.1", port: int = 0) -> UdpPeer:
+        return self.keep(UdpPeer(ip, port))
+
+    def udp_client(self, service: Service, ip: str = "127.0.0.1") -> UdpPeer:
+        """Return a client whose socket is connected to a Service."""
+        return self.keep(UdpPeer(ip, to=service.address))
+
+
+# No route leads there: connect() itself fails.
+UNREACHABLE = SocketAddress("255.255.255.255", 80)
+
+
+def open_sockets() -> int:
+    """Count this process's sockets and epolls."""
+    count = 0
+    for fd in Path("/proc/self/fd").iterdir():
+        # The one that is open for this very look has gone.
+        with contextlib.suppress(FileNotFoundError):
+            count += str(fd.readlink()).startswith(("socket:", "anon_inode:[eventpoll]"))
+    return count
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """While this lasts the process gets no new descriptor."""
+    lowest_free = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest_free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def access_lines(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """Return the lines of the access log."""
+    return [record for record in caplog.records if record.name == "userspace_proxy.access"]

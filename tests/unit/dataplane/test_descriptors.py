@@ -1,0 +1,108 @@
+import logging
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from userspace_proxy.dataplane.descriptors import Descriptors
+
+from .timers import TimerLoop
+
+
+@pytest.fixture
+def loop():
+    return TimerLoop()
+
+
+def wait(descriptors, loop, called, name="listener"):
+    descriptors.wait(lambda: called.append(name), loop.now)
+
+
+def test_there_is_room_up_to_the_limit_and_not_beyond(loop):
+    descriptors = Descriptors(loop, 10)
+    descriptors.take(8)
+    assert descriptors.has_room(2)
+    assert not descriptors.has_room(3)
+
+
+def test_who_waits_is_called_once_there_is_room_for_a_few(loop):
+    descriptors, called = Descriptors(loop, 100), []
+    descriptors.take(100)
+    wait(descriptors, loop, called)
+    assert not descriptors.is_accepting
+    descriptors.give(15)
+    assert called == []
+    descriptors.give(1)
+    assert called == ["listener"]
+    assert descriptors.is_accepting
+    descriptors.give(10)
+    assert called == ["listener"]
+
+
+def test_who_waits_is_called_within_a_second_though_nothing_was_given_back(loop):
+    """Else a limit that listeners fill but for a few would pause accepting for ever."""
+    descriptors, called = Descriptors(loop, 10), []
+    descriptors.take(9)
+    wait(descriptors, loop, called)
+    loop.advance(0.9)
+    assert called == ["listener"]
+    assert loop.waiting == 0
+
+
+def test_all_who_wait_are_called_by_one_timer(loop):
+    descriptors, called = Descriptors(loop, 10), []
+    wait(descriptors, loop, called, "web")
+    wait(descriptors, loop, called, "cart")
+    assert loop.waiting == 1
+    loop.advance(1)
+    assert called == ["web", "cart"]
+
+
+def test_who_waits_again_is_called_again(loop):
+    descriptors = Descriptors(loop, 10)
+    called = []
+
+    def again():
+        called.append(loop.now)
+        if len(called) < 3:
+            descriptors.wait(again, loop.now)
+
+    descriptors.wait(again, loop.now)
+    loop.advance(5)
+    assert len(called) == 3
+
+
+def test_nobody_is_called_and_no_timer_stays_after_the_close(loop):
+    descriptors, called = Descriptors(loop, 10), []
+    wait(descriptors, loop, called)
+    descriptors.close()
+    loop.advance(1)
+    descriptors.give(10)
+    assert called == []
+    assert loop.waiting == 0
+
+
+def test_the_log_has_one_line_a_minute(loop, caplog):
+    caplog.set_level(logging.WARNING)
+    descriptors = Descriptors(loop, 10)
+    for now in (0, 59, 60, 61, 119, 120):
+        descriptors.wait(lambda: None, now)
+    assert [record.getMessage() for record in caplog.records] == [
+        "descriptor limit reached, accepting is paused"
+    ] * 3
+    assert (caplog.records[0].limit, caplog.records[0].in_use) == (10, 0)
+
+
+def test_the_limit_is_what_the_process_has_left_less_a_reserve(loop):
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert soft - 600 < Descriptors(loop).limit < soft - 64
+
+
+def test_the_soft_limit_is_raised_to_the_hard_one():
+    code = (
+        "import resource as r; from userspace_proxy.dataplane import raise_descriptor_limit as up;"
+        "r.setrlimit(r.RLIMIT_NOFILE, (100, 150)); print(up(), *r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["150", "150", "150"]

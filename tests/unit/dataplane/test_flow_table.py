@@ -1,0 +1,124 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.dataplane.flow_table import FlowTable
+
+
+class Flow:
+    """What a flow table keeps."""
+
+    is_stream = False
+    used = 0.0
+
+    def __init__(self, name=""):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+
+ALICE, BOB, CAROL = "alice", "bob", "carol"
+
+
+def table_of(*names, max_flows=10, idle_s=None):
+    """Return a table in which one flow came each second from 0 on, and the flows."""
+    table = FlowTable(max_flows, idle_s)
+    flows = [Flow(name) for name in names]
+    for now, flow in enumerate(flows):
+        table.add(flow, float(now))
+    return table, flows
+
+
+@pytest.mark.parametrize(
+    ("is_stream", "idle_s", "lasts"),
+    [
+        pytest.param(False, None, 30, id="one-exchange"),
+        pytest.param(True, None, 120, id="back-and-forth"),
+        pytest.param(False, 250, 250, id="one-exchange-as-set"),
+        pytest.param(True, 5, 5, id="back-and-forth-as-set"),
+    ],
+)
+def test_a_flow_ends_when_it_was_idle_for_its_time(is_stream, idle_s, lasts):
+    table, (flow,) = table_of(ALICE, idle_s=idle_s)
+    if is_stream:
+        table.make_stream(flow, 0.0)
+    assert table.expired(lasts - 0.1) == []
+    assert table.expired(lasts) == [flow]
+
+
+def test_a_use_prolongs_a_flow():
+    table, (alice, bob) = table_of(ALICE, BOB)
+    table.use(alice, 20.0)
+    assert table.expired(31.0) == [bob]
+    assert table.expired(50.0) == [bob, alice]
+
+
+def test_only_the_first_use_within_a_second_moves_a_flow():
+    table, (alice, _bob) = table_of(ALICE, BOB)
+    table.use(alice, 0.9)
+    assert table.longest_idle() is alice
+    assert table.expired(30.0) == [alice]
+
+
+def test_the_longest_idle_is_found_across_both_classes():
+    table, (alice, bob, carol) = table_of(ALICE, BOB, CAROL)
+    assert table.longest_idle() is alice
+    table.make_stream(alice, 5.0)
+    assert table.longest_idle() is bob
+    table.use(bob, 6.0)
+    table.use(carol, 7.0)
+    assert table.longest_idle() is alice
+
+
+def test_a_stream_stays_one():
+    table, (alice,) = table_of(ALICE)
+    table.make_stream(alice, 1.0)
+    table.make_stream(alice, 50.0)
+    assert len(table) == 1
+    assert table.expired(121.0) == [alice]
+
+
+def test_a_removed_flow_is_gone_whatever_its_class():
+    table, (alice, bob) = table_of(ALICE, BOB)
+    table.make_stream(bob, 2.0)
+    for flow in (alice, bob, bob):
+        table.remove(flow)
+    assert len(table) == 0
+    assert table.longest_idle() is None
+    assert table.expired(1e9) == []
+
+
+def test_the_table_is_full_at_its_bound():
+    table, _ = table_of(ALICE, BOB, max_flows=3)
+    assert not table.is_full
+    table.add(Flow(CAROL), 3.0)
+    assert table.is_full
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "use", "stream", "remove"]), st.integers(0, 5)),
+        max_size=60,
+    )
+)
+def test_whatever_happens_the_order_is_that_of_the_last_use(steps):
+    table, flows = FlowTable(100), [Flow(str(number)) for number in range(6)]
+    inside, now = set(), 0.0
+    for what, who in steps:
+        flow = flows[who]
+        now += 0.4
+        if what == "add" and flow not in inside:
+            inside.add(flow)
+            table.add(flow, now)
+        elif what == "use" and flow in inside:
+            table.use(flow, now)
+        elif what == "stream" and flow in inside:
+            table.make_stream(flow, now)
+        elif what == "remove":
+            inside.discard(flow)
+            table.remove(flow)
+        assert len(table) == len(inside)
+        oldest = table.longest_idle()
+        assert (oldest.used if oldest else None) == min((f.used for f in inside), default=None)
+    assert set(table.expired(now + 121)) == inside

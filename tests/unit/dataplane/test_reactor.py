@@ -1,0 +1,240 @@
+import asyncio
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import reactor as epoll
+from userspace_proxy.dataplane.reactor import Reactor
+
+from .house import Clock, open_sockets
+from .waiting import turns, until
+
+
+@pytest.fixture
+async def reactor():
+    reactor = Reactor(asyncio.get_running_loop())
+    yield reactor
+    reactor.close()
+
+
+@pytest.fixture
+def pairs():
+    """Makes socket pairs, non-blocking, and closes them at the end."""
+    made = []
+
+    def pairs():
+        ours, theirs = socket.socketpair()
+        made.extend((ours, theirs))
+        ours.setblocking(False)
+        return ours, theirs
+
+    yield pairs
+    for sock in made:
+        sock.close()
+
+
+async def test_a_socket_that_can_be_read_calls_its_handler(reactor, pairs):
+    ours, theirs = pairs()
+    heard = []
+    reactor.register(ours, epoll.IN | epoll.ET, lambda events: heard.append((events, ours.recv(9))))
+    theirs.send(b"hello")
+    await until(lambda: heard)
+    assert heard == [(epoll.IN, b"hello")]
+
+
+async def test_what_is_ready_at_the_registration_is_delivered(reactor, pairs):
+    ours, theirs = pairs()
+    theirs.send(b"hello")
+    heard = []
+    reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    await until(lambda: heard == [epoll.IN])
+
+
+async def test_an_edge_is_delivered_once(reactor, pairs):
+    ours, theirs = pairs()
+    heard = []
+    reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    theirs.send(b"hello")
+    await until(lambda: heard)
+    await turns(3)
+    assert heard == [epoll.IN]
+
+
+async def test_other_events_may_be_asked_for(reactor, pairs):
+    ours, _theirs = pairs()
+    heard = []
+    reactor.register(ours, epoll.IN | epoll.ET, heard.append)
+    await turns(3)
+    assert heard == []
+    reactor.modify(ours, epoll.IN | epoll.OUT | epoll.ET)
+    await until(lambda: heard == [epoll.OUT])
+
+
+async def test_another_handler_may_take_over(reactor, pairs):
+    ours, theirs = pairs()
+    heard = []
+    reactor.register(ours, epoll.IN | epoll.ET, lambda _events: heard.append("old"))
+    reactor.replace_handler(ours, lambda _events: heard.append("new"))
+    theirs.send(b"hello")
+    await until(lambda: heard == ["new"])
+
+
+async def test_an_unregistered_socket_stays_open_and_silent(reactor, pairs):
+    ours, theirs = pairs()
+    heard = []
+    reactor.register(ours, epoll.IN, heard.append)
+    reactor.unregister(ours)
+    reactor.unregister(ours)
+    theirs.send(b"hello")
+    await turns(3)
+    assert heard == []
+    assert ours.recv(9) == b"hello"
+
+
+async def test_a_socket_that_another_handler_closed_gets_no_event_of_the_same_batch(reactor, pairs):
+    """Nor does a new socket, which would get the number of the closed one."""
+    (first, theirs), (second, others) = pairs(), pairs()
+    heard = []
+    new = []
+
+    def close_the_other(sock, other):
+        def handler(_events):
+            heard.append(sock)
+            reactor.close_socket(other)
+            new.append(socket.socket(type=socket.SOCK_DGRAM))
+            reactor.register(new[0], epoll.ET, lambda _events: None)
+            reactor.replace_handler(new[0], lambda _events: heard.append("somebody else's"))
+
+        return handler
+
+    reactor.register(first, epoll.IN | epoll.ET, close_the_other(first, second))
+    reactor.register(second, epoll.IN | epoll.ET, close_the_other(second, first))
+    theirs.send(b"hello")
+    others.send(b"hello")
+    await until(lambda: heard)
+    await turns(3)
+    new[0].close()
+    assert len(heard) == 1
+    assert {first.fileno(), second.fileno()} & {-1}
+
+
+async def test_a_socket_closed_between_events_is_closed_at_once(reactor, pairs):
+    ours, theirs = pairs()
+    reactor.register(ours, epoll.IN, print)
+    reactor.close_socket(ours)
+    assert ours.fileno() == -1
+    assert theirs.recv(1) == b""
+
+
+async def test_who_asks_to_go_on_comes_after_the_other_events(reactor, pairs):
+    (first, theirs), (second, others) = pairs(), pairs()
+    order = []
+
+    def handler(_events):
+        order.append("event")
+        reactor.run_soon(lambda: order.append("go on"))
+
+    reactor.register(first, epoll.IN | epoll.ET, handler)
+    reactor.register(second, epoll.IN | epoll.ET, handler)
+    theirs.send(b"hello")
+    others.send(b"hello")
+    await until(lambda: len(order) == 4)
+    assert order == ["event", "event", "go on", "go on"]
+
+
+async def test_who_asks_to_go_on_is_called_though_nothing_happens(reactor):
+    called = []
+    reactor.run_soon(lambda: called.append(1))
+    reactor.run_soon(lambda: called.append(2))
+    assert called == []
+    await until(lambda: called == [1, 2])
+
+
+async def test_who_goes_on_for_ever_gets_one_turn_in_each_round_of_the_loop(reactor, pairs):
+    """Else the embedder's own tasks would wait longer and longer."""
+    ours, theirs = pairs()
+    reactor.register(ours, epoll.IN, lambda _events: None)
+    theirs.send(b"never read, so the epoll is always readable")
+    gone_on = []
+
+    def go_on():
+        gone_on.append(None)
+        reactor.run_soon(go_on)
+
+    reactor.run_soon(go_on)
+    await turns(200)
+    assert len(gone_on) <= 4 * 200
+
+
+async def test_a_handler_that_fails_is_reported_and_the_others_go_on(reactor, pairs):
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: reported.append(str(context["exception"]))
+    )
+    (first, theirs), (second, others) = pairs(), pairs()
+    called = []
+
+    def fail(events):
+        called.append(events)
+        reactor.run_soon(fail_again)
+        raise ValueError("event")
+
+    def fail_again():
+        raise ValueError("turn")
+
+    reactor.register(first, epoll.IN | epoll.ET, fail)
+    reactor.register(second, epoll.IN | epoll.ET, fail)
+    theirs.send(b"hello")
+    others.send(b"hello")
+    await until(lambda: len(reported) == 4)
+    assert called == [epoll.IN, epoll.IN]
+    assert sorted(reported) == ["event", "event", "turn", "turn"]
+
+
+async def test_the_time_is_that_of_the_dispatch(pairs):
+    clock = Clock()
+    reactor = Reactor(asyncio.get_running_loop(), clock=clock)
+    ours, theirs = pairs()
+    times = []
+    reactor.register(ours, epoll.IN | epoll.ET, lambda _events: times.append(reactor.now))
+    clock.now += 5
+    theirs.send(b"hello")
+    await until(lambda: times == [1005])
+    clock.now += 1
+    assert reactor.now == 1005
+    reactor.tick()
+    assert reactor.now == 1006
+    reactor.close()
+
+
+async def test_a_closed_reactor_delivers_nothing_and_gives_its_descriptor_back(pairs):
+    before = open_sockets()
+    reactor = Reactor(asyncio.get_running_loop())
+    ours, theirs = pairs()
+    heard = []
+    reactor.register(ours, epoll.IN, heard.append)
+    reactor.run_soon(lambda: heard.append("turn"))
+    theirs.send(b"hello")
+    reactor.close()
+    reactor.close()
+    await turns(3)
+    assert heard == []
+    assert open_sockets() == before + 2
+    assert ours.recv(9) == b"hello"
+
+
+async def test_a_reactor_may_be_closed_by_a_handler(reactor, pairs):
+    (first, theirs), (second, others) = pairs(), pairs()
+    heard = []
+
+    def close(_events):
+        heard.append(None)
+        reactor.close()
+
+    reactor.register(first, epoll.IN, close)
+    reactor.register(second, epoll.IN, close)
+    theirs.send(b"hello")
+    others.send(b"hello")
+    await until(lambda: heard)
+    await turns(3)
+    assert len(heard) == 1

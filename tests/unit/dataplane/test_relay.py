@@ -1,0 +1,374 @@
+import asyncio
+import hashlib
+import random
+import socket
+
+import pytest
+import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userspace_proxy.dataplane import relay
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS
+
+from .house import House
+from .waiting import turns, until
+
+SIDES = pytest.mark.parametrize("first", ["client", "endpoint"])
+MIB = 1 << 20
+
+
+async def both_ends(house, first="client"):
+    """Return the two ends of a connection, the one that acts first before the other."""
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    await until(lambda: all(c.up for c in house.plane.connections), "the dial is answered")
+    return (client, server) if first == "client" else (server, client)
+
+
+def error_of(peer):
+    """Return the error that the kernel holds for a socket, if any."""
+    return peer.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+# -- the ends ----------------------------------------------------------------
+
+
+@SIDES
+async def test_an_answer_arrives_after_the_fin_of_whoever_asked(house, first):
+    asks, answers = await both_ends(house, first)
+    await asks.send(b"question")
+    asks.finish()
+    assert await answers.read_all() == b"question"
+    for part in (b"an", b"swer"):
+        await answers.send(part)
+        assert await asks.read() == part
+    answers.finish()
+    assert await asks.read() == b""
+    await until(lambda: not house.plane.connections)
+
+
+@SIDES
+async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(house, first):
+    resets, hears = await both_ends(house, first)
+    await resets.send(bytes(100_000))
+    await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in house.plane.connections))
+    resets.reset()
+    assert len(await hears.read_exactly(100_000)) == 100_000
+    assert await hears.was_reset()
+    assert house.plane.connections == set()
+
+
+@SIDES
+async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(house, first):
+    resets, hears = await both_ends(house, first)
+    assert resets.send_some(b"last words") == 10
+    resets.reset()
+    assert await hears.read_exactly(10) == b"last words"
+    assert await hears.was_reset()
+
+
+@SIDES
+async def test_a_reset_behind_a_fin_stays_a_reset(house, first):
+    resets, hears = await both_ends(house, first)
+    resets.finish()
+    assert await hears.read() == b""
+    resets.reset()
+    await until(lambda: error_of(hears), "the other side hears of it without sending")
+    assert house.plane.connections == set()
+
+
+@SIDES
+async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(house, first):
+    resets, hears = await both_ends(house, first)
+    resets.finish()
+    resets.reset()
+    await until(lambda: error_of(hears), "the other side hears of it without sending")
+    assert house.plane.connections == set()
+
+
+@SIDES
+async def test_a_reset_ends_a_transfer_in_both_directions(house, first):
+    resets, hears = await both_ends(house, first)
+    await until(lambda: not resets.fill() and not hears.fill(), "both directions are full")
+    resets.reset()
+    assert await hears.was_reset()
+    assert house.plane.connections == set()
+
+
+@SIDES
+async def test_an_answer_before_a_reset_reaches_whoever_is_still_sending(house, first):
+    """A server that answers 413 and closes with the upload unread."""
+    uploads, refuses = await both_ends(house, first)
+    await until(lambda: not uploads.fill(), "the upload is stuck")
+    await refuses.send(b"413 too large")
+    refuses.close()
+    assert await uploads.read_exactly(13) == b"413 too large"
+    assert await uploads.was_reset()
+
+
+@SIDES
+@pytest.mark.parametrize("size", [1, 65536, BUFFER_BYTES, 2 * BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
+async def test_a_fin_in_one_piece_with_the_data_is_never_lost(house, first, size):
+    sends, hears = await both_ends(house, first)
+    data = random.Random(size).randbytes(size)
+    sent = sends.send_some(data)
+    sends.finish()
+    assert await hears.read_all() == data[:sent]
+
+
+@SIDES
+async def test_a_fin_behind_a_full_turn_is_never_lost(house, first):
+    sends, hears = await both_ends(house, first)
+    for sock in (sends.sock, hears.sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)
+    sent = sends.fill()
+    sends.finish()
+    assert len(await hears.read_all()) == sent
+
+
+# -- the bytes ---------------------------------------------------------------
+
+
+async def pour(peer, count, seed):
+    """Send so many bytes in random pieces, then a FIN; returns their digest."""
+    rng = random.Random(seed)
+    block = memoryview(rng.randbytes(4 * MIB))
+    digest = hashlib.sha256()
+    while count:
+        size = min(count, rng.choice([1, 100, 4096, 65536, MIB]) + rng.randrange(1000))
+        start = rng.randrange(len(block) - size)
+        piece = block[start : start + size]
+        digest.update(piece)
+        await peer.send(piece)
+        count -= size
+    peer.finish()
+    return digest.hexdigest()
+
+
+async def drink(peer):
+    """Return the digest of everything up to the FIN."""
+    digest = hashlib.sha256()
+    while piece := await peer.read(MIB):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+async def test_200_mb_arrive_unchanged_in_both_directions_at_once(house):
+    client, server = await both_ends(house)
+    asked, heard, answered, got = await asyncio.gather(
+        pour(client, 200 * MIB, 1), drink(server), pour(server, 200 * MIB, 2), drink(client)
+    )
+    assert (heard, got) == (asked, answered)
+    house.plane.settle()
+
+
+def pending(house):
+    """Return how many bytes the connections hold."""
+    return [
+        len(direction.pending or b"")
+        for connection in house.plane.connections
+        for direction in (connection.up, connection.down)
+    ]
+
+
+@SIDES
+async def test_a_stalled_reader_costs_one_buffer_and_stops_its_peer(house, first):
+    sends, _stalls = await both_ends(house, first)
+    await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
+    assert max(pending(house)) <= BUFFER_BYTES
+    client, server = await both_ends(house)
+    await client.send(b"the others go on")
+    assert await server.read() == b"the others go on"
+
+
+@SIDES
+async def test_a_reader_that_was_stalled_gets_everything_in_the_end(house, first):
+    sends, stalls = await both_ends(house, first)
+    sent = [0]
+
+    def is_stopped():
+        more = sends.fill()
+        sent[0] += more
+        return not more and any(pending(house))
+
+    await until(is_stopped, "the sender is stopped")
+    sends.finish()
+    assert len(await stalls.read_all()) == sent[0]
+    assert not any(pending(house))
+
+
+TURN_BYTES = ROUNDS * 4096
+
+
+@pytest.fixture
+def small_turns(monkeypatch):
+    """Turns so short that what a socket holds takes many of them."""
+    buffer = bytearray(TURN_BYTES // ROUNDS)
+    monkeypatch.setattr(relay, "_buffer", buffer)
+    monkeypatch.setattr(relay, "_view", memoryview(buffer))
+    monkeypatch.setattr(relay, "BUFFER_BYTES", len(buffer))
+
+
+@SIDES
+async def test_a_bulk_transfer_leaves_the_others_their_turn(house, small_turns, first):
+    sends, hears = await both_ends(house, first)
+    client, server = await both_ends(house, first)
+    bulk = sends.fill()
+    assert client.send_some(b"question") == 8
+    house.plane.reactor._dispatch()
+    assert server.sock.recv(9) == b"question"
+    # One turn for its event, one as it went on.
+    assert sorted(bytes_moved(house)) == [0, 0, 8, 2 * TURN_BYTES]
+    sends.finish()
+    assert len(await hears.read_all()) == bulk
+
+
+@SIDES
+async def test_who_waits_for_a_turn_is_not_moved_by_an_event(house, small_turns, first):
+    sends, _ = await both_ends(house, first)
+    sends.fill()
+    (connection,) = house.plane.connections
+    direction = connection.up if first == "client" else connection.down
+    for _ in range(3):
+        direction.pump()
+    assert direction.bytes_moved == TURN_BYTES
+
+
+@SIDES
+async def test_a_turn_that_was_ended_goes_on_by_itself(house, small_turns, first):
+    sends, hears = await both_ends(house, first)
+    bulk = sends.fill()
+    assert bulk > 2 * TURN_BYTES
+    assert len(await hears.read_exactly(bulk)) == bulk
+
+
+@SIDES
+async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(house, small_turns, first):
+    """They come when the error is noticed while sending, so that no later turn will read them."""
+    resets, hears = await both_ends(house, first)
+    words = bytes(TURN_BYTES * 3 // 2)
+    await until(lambda: not hears.fill() and any(pending(house)), "the other direction is stuck")
+    assert resets.send_some(words) == len(words)
+    resets.close()
+    assert await hears.read_exactly(len(words)) == words
+    assert await hears.was_reset()
+
+
+def bytes_moved(house):
+    """Return what each direction has moved."""
+    return [
+        direction.bytes_moved
+        for connection in house.plane.connections
+        for direction in (connection.up, connection.down)
+    ]
+
+
+# -- anything at any time ----------------------------------------------------
+
+FACTORIES = pytest.mark.parametrize(
+    "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+SIZES = st.one_of(st.integers(1, 3000), st.sampled_from([65536, BUFFER_BYTES, 3 * BUFFER_BYTES]))
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 1]),
+        st.one_of(
+            st.tuples(st.just("send"), SIZES),
+            st.tuples(st.just("read"), SIZES),
+            st.tuples(st.just("pause"), st.integers(1, 3)),
+            st.tuples(st.just("finish"), st.none()),
+            st.tuples(st.just("reset"), st.none()),
+        ),
+    ),
+    max_size=14,
+)
+ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for seed in (1, 2))
+
+
+class Actor:
+    """One end of a connection that does as it is told, and what it has seen."""
+
+    def __init__(self, peer, data):
+        self.peer = peer
+        self.data = data
+        self.sent = 0
+        self.heard = bytearray()
+        self.has_finished = self.has_reset = self.heard_fin = self.saw_error = False
+
+    def act(self, what, how):
+        """Do one step, if it is still possible."""
+        if self.has_reset:
+            return
+        try:
+            if what == "send" and not self.has_finished:
+                self.sent += self.peer.send_some(self.data[self.sent : self.sent + how])
+            elif what == "read":
+                self.take(self.peer.sock.recv(how))
+            elif what == "finish" and not self.has_finished:
+                self.has_finished = True
+                self.peer.finish()
+            elif what == "reset":
+                self.has_reset = True
+                self.peer.reset()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.saw_error = True
+
+    def take(self, piece):
+        """Note what was read; nothing is the FIN."""
+        self.heard += piece
+        self.heard_fin = self.heard_fin or not piece
+
+    async def hear_the_end(self):
+        """Read up to the FIN or an error."""
+        while not (self.heard_fin or self.saw_error or self.has_reset):
+            try:
+                self.take(await self.peer.read())
+            except OSError:
+                self.saw_error = True
+
+
+async def play(house, steps):
+    """Let both ends act, then end what is still open; return both."""
+    first, second = await both_ends(house)
+    actors = Actor(first, ONE_SIDE), Actor(second, OTHER_SIDE)
+    for who, (what, how) in steps:
+        if what == "pause":
+            await turns(how)
+        actors[who].act(what, how)
+    for actor in actors:
+        actor.act("finish", None)
+    await asyncio.gather(*(actor.hear_the_end() for actor in actors))
+    await until(lambda: not house.plane.connections, "the connection has ended")
+    return actors
+
+
+@FACTORIES
+def test_whatever_happens_bytes_are_equal_or_both_sides_see_an_error(factory):
+    with asyncio.Runner(loop_factory=factory) as runner:
+
+        async def build():
+            return House()
+
+        house = runner.run(build())
+
+        @settings(max_examples=150, deadline=None)
+        @given(STEPS)
+        def check(steps):
+            actors = runner.run(play(house, steps))
+            for one, other in (actors, actors[::-1]):
+                assert one.heard == other.data[: len(one.heard)]
+                if not (one.has_reset or other.has_reset):
+                    assert len(one.heard) == other.sent
+                    assert not one.saw_error
+                if other.has_reset and not one.has_reset and not other.has_finished:
+                    assert one.saw_error
+            house.dismiss()
+
+        try:
+            check()
+        finally:
+            house.close()
+        assert house.bugs == []

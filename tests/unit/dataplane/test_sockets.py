@@ -1,0 +1,153 @@
+import _socket
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane.sockets import (
+    family_of,
+    is_connected,
+    is_self_connected,
+    is_wildcard,
+    listen_again,
+    open_listening,
+    reset,
+)
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import Protocol, SocketAddress
+
+PROTOCOLS = pytest.mark.parametrize("protocol", list(Protocol))
+IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0", "::"])
+
+
+@pytest.fixture
+def opened():
+    """Opens listening sockets, and closes them at the end."""
+    socks = []
+
+    def opened(protocol, ip="127.0.0.1", port=0, *, freebind=False):
+        socks.append(open_listening(protocol, SocketAddress(ip, port), freebind=freebind))
+        return socks[-1]
+
+    yield opened
+    for sock in socks:
+        sock.close()
+
+
+@PROTOCOLS
+@IPS
+def test_a_socket_is_bound_where_it_was_asked_for(opened, protocol, ip):
+    sock = opened(protocol, ip)
+    assert sock.getsockname()[0] == ip
+    assert sock.getsockname()[1] > 0
+    assert sock.gettimeout() == 0
+
+
+@PROTOCOLS
+def test_both_families_may_have_the_same_port(opened, protocol):
+    port = opened(protocol, "::").getsockname()[1]
+    assert opened(protocol, "0.0.0.0", port).getsockname()[1] == port
+
+
+@PROTOCOLS
+def test_a_port_that_is_taken_is_told_with_the_way_out(opened, protocol):
+    port = opened(protocol).getsockname()[1]
+    with pytest.raises(ListenError) as caught:
+        opened(protocol, port=port)
+    assert str(caught.value) == (
+        f"cannot listen on 127.0.0.1:{port}/{protocol}: Address already in use "
+        f"(another program holds port {port}: see ss -lntup)"
+    )
+
+
+@PROTOCOLS
+def test_an_address_that_is_not_ours_is_told_with_the_way_out(opened, protocol):
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1 is not an address of this node"):
+        opened(protocol, "192.0.2.1", 8080)
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("ip", ["192.0.2.1", "2001:db8::1"])
+def test_an_address_that_is_not_ours_yet_can_be_had(opened, protocol, ip):
+    assert opened(protocol, ip, freebind=True).getsockname()[0] == ip
+
+
+def test_accepted_sockets_send_without_delay(opened):
+    sock = opened(Protocol.TCP)
+    with socket.create_connection(sock.getsockname()):
+        accepted = socket.socket(fileno=sock._accept()[0])
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_chosen_port_stays_taken_while_its_socket_does_not_listen(opened):
+    sock = opened(Protocol.TCP)
+    name = sock.getsockname()
+    sock.shutdown(socket.SHUT_RDWR)
+    assert sock.getsockname() == name
+    listen_again(sock, SocketAddress(*name))
+    with socket.create_connection(name):
+        pass
+
+
+def test_a_port_that_somebody_took_meanwhile_is_told(opened):
+    sock = opened(Protocol.TCP)
+    address = SocketAddress(*sock.getsockname())
+    sock.shutdown(socket.SHUT_RDWR)
+    opened(Protocol.TCP, port=address.port)
+    with pytest.raises(ListenError, match="another program holds port"):
+        listen_again(sock, address)
+
+
+def test_a_datagram_at_a_wildcard_tells_where_it_arrived(opened):
+    sock = opened(Protocol.UDP, "0.0.0.0")
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.sendto(b"", ("127.0.0.9", sock.getsockname()[1]))
+    _, ancillary, _, _ = sock.recvmsg(10, 128)
+    assert ancillary[0][2][4:8] == socket.inet_aton("127.0.0.9")
+
+
+def test_the_wildcards_are_those_of_both_families():
+    assert [is_wildcard(ip) for ip in ("0.0.0.0", "::", "127.0.0.1", "::1")] == [1, 1, 0, 0]
+
+
+def test_the_family_is_that_of_the_address():
+    assert [family_of("127.0.0.1"), family_of("::1")] == [socket.AF_INET, socket.AF_INET6]
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["TCP", "UDP"])
+def test_a_socket_that_talks_to_itself_is_noticed(ip, kind):
+    sock = _socket.socket(family_of(ip), kind)
+    try:
+        sock.bind((ip, 0))
+        address = SocketAddress(*sock.getsockname()[:2])
+        assert sock.connect_ex(address) == 0
+        assert is_self_connected(sock, address)
+        assert not is_self_connected(sock, SocketAddress(ip, address.port ^ 1))
+        assert not is_self_connected(sock, None)
+    finally:
+        sock.close()
+
+
+def test_a_dial_is_answered_when_the_kernel_says_so(opened):
+    sock = opened(Protocol.TCP)
+    with socket.socket() as client:
+        assert not is_connected(client)
+        client.connect(sock.getsockname())
+        assert is_connected(client)
+
+
+def test_a_reset_socket_closes_with_a_reset(opened):
+    sock = opened(Protocol.TCP)
+    with socket.create_connection(sock.getsockname(), timeout=10) as client:
+        accepted = socket.socket(fileno=sock._accept()[0])
+        reset(accepted)
+        accepted.close()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_a_closed_socket_is_reset_without_an_error():
+    sock = socket.socket()
+    sock.close()
+    reset(sock)

@@ -1,0 +1,497 @@
+import _socket
+import asyncio
+import errno
+import gc
+import logging
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import EndpointGroup, Tuning
+from userspace_proxy.dataplane import reactor as epoll
+from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
+from userspace_proxy.dataplane.tuning import DIALS
+from userspace_proxy.model import SocketAddress
+
+from .house import UNREACHABLE, Clock, access_lines, no_descriptors
+from .peers import RefusingEndpoint, TcpEndpoint
+from .timers import TimerLoop
+from .waiting import until
+
+QUICK = Tuning(connect_timeout_s=0.02, last_connect_timeout_s=0.02)
+PATIENT = Tuning(connect_timeout_s=60, last_connect_timeout_s=60)
+
+
+async def begun(house, group):
+    """Return a connection that has not dialled yet, and the client's own socket."""
+    anteroom = house.endpoint()
+    client, accepted = await house.pair_without_proxy(anteroom)
+    house.plane.descriptors.take(DESCRIPTORS)
+    connection = TcpConnection(
+        house.plane, group, accepted.detached(), SocketAddress("127.0.0.1", 4711)
+    )
+    house.plane.connections.add(connection)
+    return connection, client
+
+
+# -- dialling ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_a_client_talks_to_the_endpoint_and_hears_its_answer(house, ip):
+    pod = house.endpoint(ip)
+    client, server = await house.pair(house.service(pod.address, at=ip), pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    await server.send(b"answer")
+    assert await client.read() == b"answer"
+
+
+@pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
+async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
+    house = build(QUICK)
+    live = house.endpoint()
+    first = {"refusing": house.refusing, "silent": house.silent, "unreachable": lambda: UNREACHABLE}
+    dead_one = first[dead]()
+    web = house.service(dead_one, live.address)
+    client = await house.client(web)
+    await client.send(b"not lost")
+    assert await (await live.accept()).read() == b"not lost"
+    assert web.group.counters_of(dead_one).failures == 1
+    assert web.group.balancer.ejected(house.plane.reactor.now).keys() == {dead_one}
+
+
+async def test_the_dial_goes_to_an_endpoint_of_the_other_family(house):
+    pod = house.endpoint("::1")
+    client, server = await house.pair(house.service(house.refusing(), pod.address), pod)
+    await client.send(b"hello")
+    assert await server.read() == b"hello"
+
+
+async def test_nobody_waits_for_somebody_elses_silent_endpoint(build):
+    house = build(PATIENT)
+    pod = house.endpoint()
+    web = house.service(house.silent(), pod.address)
+    waiting = await house.client(web)
+    served = await house.client(web)
+    await served.send(b"me first")
+    assert await (await pod.accept()).read() == b"me first"
+    assert len(house.plane.connections) == 2
+    assert waiting.send_some(b"still waiting") > 0
+
+
+@pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
+async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
+    house = build(QUICK)
+    make = {"refusing": house.refusing, "silent": house.silent, "unreachable": lambda: UNREACHABLE}
+    web = house.service(make[dead](), make[dead]())
+    assert await house.resets_a_client(web)
+    assert web.group.counters.refused == 1
+    assert house.plane.connections == set()
+
+
+async def test_each_dead_endpoint_is_dialled_once_for_one_client(house):
+    dead = [house.refusing() for _ in range(5)]
+    web = house.service(*dead)
+    assert await house.resets_a_client(web)
+    assert [web.group.counters_of(one).failures for one in dead] == [1] * 5
+
+
+async def test_when_all_are_ejected_all_are_tried_all_the_same(house):
+    dead = [house.refusing() for _ in range(3)]
+    web = house.service(*dead)
+    for _ in range(2):
+        assert await house.resets_a_client(web)
+    assert [web.group.counters_of(one).failures for one in dead] == [2] * 3
+
+
+async def test_dials_that_fail_at_once_leave_the_others_their_turn(house):
+    dead = [UNREACHABLE._replace(port=port) for port in range(1, 21)]
+    group = EndpointGroup("shop/web", dead)
+    connection, client = await begun(house, group)
+    connection.dial()
+    assert group.totals().failures == DIALS
+    assert await client.was_reset()
+    assert group.totals().failures == len(dead)
+
+
+async def test_the_next_dial_gets_a_deadline_of_its_own(build):
+    clock = Clock()
+    house = build(Tuning(connect_timeout_s=0.02), clock)
+    first, second = house.silent(), house.silent()
+    web = house.service(first, second, house.endpoint().address)
+    await house.client(web)
+    await until(lambda: house.plane.connections)
+    clock.now += 1.5
+    await until(lambda: web.group.counters_of(first).failures)
+    (connection,) = house.plane.connections
+    assert connection.endpoint == second
+    assert web.group.counters_of(second).failures == 0
+
+
+async def test_an_answer_that_is_on_its_way_is_no_timeout(house):
+    pod = house.endpoint()
+    group = EndpointGroup("shop/web", [pod.address, house.refusing()])
+    connection, client = await begun(house, group)
+    connection.dial()
+    connection.dial_timed_out()
+    await client.send(b"in time")
+    assert await (await pod.accept()).read() == b"in time"
+    assert group.counters_of(pod.address).failures == 0
+
+
+async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(house):
+    pods = [house.endpoint(), house.endpoint()]
+    group = EndpointGroup("shop/web", [pod.address for pod in pods])
+    connection, client = await begun(house, group)
+    with no_descriptors():
+        connection.dial()
+    assert group.totals().failures == group.counters.shortages == 1
+    assert group.balancer.ejected(house.plane.reactor.now) == {}
+    await client.send(b"patience")
+    assert await (await pods[1].accept()).read() == b"patience"
+
+
+async def test_a_client_does_not_wait_for_a_descriptor_for_ever(build):
+    timers = TimerLoop(asyncio.get_running_loop())
+    house = build(None, timers.clock, timers)
+    connection, client = await begun(house, EndpointGroup("shop/web", [house.silent()]))
+    with no_descriptors():
+        connection.dial()
+        timers.advance(4.9)
+        assert not connection.is_closed
+        timers.advance(0.4)
+    assert await client.was_reset()
+    assert timers.waiting == 0
+
+
+async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays_closed(build):
+    timers = TimerLoop(asyncio.get_running_loop())
+    house = build(None, timers.clock, timers)
+    pod = house.endpoint()
+    connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
+    with no_descriptors():
+        connection.dial()
+    connection.close()
+    timers.advance(1)
+    assert await client.was_reset()
+    assert pod.accept_now() is None
+
+
+async def test_a_connection_that_cannot_be_watched_is_reset(house, monkeypatch):
+    pod = house.endpoint()
+    group = EndpointGroup("shop/web", [pod.address])
+    connection, client = await begun(house, group)
+    connection.dial()
+
+    def out_of_watches(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(house.plane.reactor, "register", out_of_watches)
+    assert await client.was_reset()
+    assert house.plane.connections == set()
+    assert group.counters.shortages == 1
+
+
+async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(house, monkeypatch):
+    pod = house.endpoint()
+    group = EndpointGroup("shop/web", [pod.address])
+    connection, client = await begun(house, group)
+
+    def out_of_watches(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(house.plane.reactor, "register", out_of_watches)
+        connection.dial()
+    await client.send(b"patience")
+    assert await (await pod.accept()).read() == b""
+    assert await (await pod.accept()).read() == b"patience"
+
+
+async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing(house):
+    pod = house.endpoint()
+    own = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    own.bind(("127.0.0.1", 0))
+    own.connect(own.getsockname())
+    own.setblocking(False)
+    itself = SocketAddress(*own.getsockname())
+    group = EndpointGroup("shop/web", [itself, pod.address])
+    connection, client = await begun(house, group)
+    connection.endpoint = group.balancer.pick("127.0.0.1", 0.0)
+    connection._endpoint_socket = own
+    connection._on_dialling(epoll.OUT)
+    await client.send(b"hello")
+    assert await (await pod.accept()).read() == b"hello"
+    assert group.counters_of(itself).failures == 1
+
+
+async def test_what_an_endpoint_says_before_its_answer_was_heard_arrives(house):
+    pod = house.endpoint()
+    connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
+    connection.dial()
+    assert pod.accept_now().send_some(b"220 ready") == 9
+    assert await client.read() == b"220 ready"
+
+
+# -- plans that change meanwhile ---------------------------------------------
+
+
+async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(house):
+    pod = house.endpoint()
+    group = EndpointGroup("shop/web", [pod.address])
+    connection, client = await begun(house, group)
+    connection.dial()
+    group.update([house.refusing()], affinity_timeout_s=None)
+    await client.send(b"just in time")
+    assert await (await pod.accept()).read() == b"just in time"
+    assert group.totals().active == 1
+
+
+async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(build):
+    house = build(QUICK)
+    web = house.service(house.silent(), house.endpoint().address)
+    client = await house.client(web)
+    await until(lambda: house.plane.connections)
+    house.update(web)
+    assert await client.was_reset()
+    assert house.plane.connections == set()
+
+
+async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
+    house = build(QUICK)
+    web = house.service(house.silent())
+    client = await house.client(web)
+    await until(lambda: house.plane.connections)
+    pod = house.endpoint()
+    house.update(web, pod.address)
+    await client.send(b"welcome")
+    assert await (await pod.accept()).read() == b"welcome"
+
+
+# -- clients that leave ------------------------------------------------------
+
+
+async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_fin(build):
+    house = build(QUICK)
+    pod = house.endpoint()
+    client = await house.client(house.service(house.silent(), pod.address))
+    await client.send(b"question")
+    client.finish()
+    server = await pod.accept()
+    assert await server.read_all() == b"question"
+    await server.send(b"answer")
+    server.close()
+    assert await client.read_all() == b"answer"
+
+
+async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_reset(house):
+    pod = house.endpoint()
+    group = EndpointGroup("shop/web", [pod.address])
+    connection, client = await begun(house, group)
+    await client.send(b"last words")
+    client.reset()
+    connection.dial()
+    server = await pod.accept()
+    assert await server.read_exactly(10) == b"last words"
+    assert await server.was_reset()
+
+
+async def test_nobody_else_is_dialled_for_a_client_that_has_gone(build):
+    house = build(QUICK)
+    pod = house.endpoint()
+    web = house.service(house.silent(), pod.address)
+    client = await house.client(web)
+    await until(lambda: house.plane.connections)
+    client.reset()
+    await until(lambda: not house.plane.connections)
+    assert pod.accept_now() is None
+
+
+# -- affinity and ejection ---------------------------------------------------
+
+
+async def test_a_client_with_affinity_stays_with_its_endpoint(house):
+    pods = [house.endpoint() for _ in range(3)]
+    web = house.service(*(pod.address for pod in pods), affinity_timeout_s=60)
+    for _ in range(4):
+        for pod, source in zip(pods, ["127.0.0.2", "127.0.0.3", "127.0.0.4"], strict=True):
+            await house.client(web, source=source)
+            await pod.accept()
+
+
+async def test_without_affinity_clients_go_round(house):
+    pods = [house.endpoint() for _ in range(3)]
+    web = house.service(*(pod.address for pod in pods))
+    for pod in pods * 2:
+        await house.pair(web, pod)
+
+
+async def test_a_pinned_client_is_pinned_anew_when_its_endpoint_dies(house):
+    pods = [house.endpoint() for _ in range(3)]
+    web = house.service(*(pod.address for pod in pods), affinity_timeout_s=60)
+    await house.pair(web, pods[0])
+    pods[0].close()
+    for _ in range(3):
+        await house.pair(web, pods[1])
+
+
+async def test_an_ejected_endpoint_is_left_alone_until_its_probe(build):
+    clock = Clock()
+    house = build(PATIENT, clock)
+    dead, live = house.refusing(), house.endpoint()
+    web = house.service(dead, live.address)
+    failures = []
+    for now in (1000, 1001, 1004.9, 1005, 1005.1, 1014.9, 1015, 1034.9, 1035):
+        clock.now = now
+        await house.pair(web, live)
+        await house.pair(web, live)
+        failures.append(web.group.counters_of(dead).failures)
+    assert failures == [1, 1, 1, 2, 2, 2, 3, 3, 4]
+
+
+async def test_one_probe_brings_an_endpoint_back(build):
+    clock = Clock()
+    house = build(PATIENT, clock)
+    dead, live = RefusingEndpoint(socket.SOCK_STREAM), house.endpoint()
+    web = house.service(dead.address, live.address)
+    await house.pair(web, live)
+    dead.close()
+    back = house.keep(TcpEndpoint(port=dead.address.port))
+    clock.now += 5
+    await house.pair(web, back)
+    await until(lambda: not web.group.balancer.ejected(clock.now))
+    for pod in (live, back, live, back):
+        await house.pair(web, pod)
+
+
+# -- counters and log --------------------------------------------------------
+
+
+async def test_the_counters_are_exact(house):
+    pod = house.endpoint()
+    web = house.service(house.refusing(), pod.address)
+    for _ in range(3):
+        client, server = await house.pair(web, pod)
+        await client.send(bytes(1000))
+        await server.read_exactly(1000)
+        await server.send(bytes(20))
+        await client.read_exactly(20)
+    client.reset()
+    assert await server.was_reset()
+    house.plane.settle()
+    counters = web.group.counters_of(pod.address)
+    assert (counters.connections, counters.active, counters.failures) == (3, 2, 0)
+    assert (counters.received_bytes, counters.sent_bytes) == (3000, 60)
+    assert web.group.totals().failures == 1
+
+
+async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(house):
+    gone, stays = house.endpoint(), house.endpoint()
+    web = house.service(gone.address, stays.address)
+    client, server = await house.pair(web, gone)
+    house.update(web, stays.address)
+    await client.send(b"12345")
+    assert await server.read() == b"12345"
+    client.close()
+    server.close()
+    await until(lambda: not house.plane.connections)
+    house.update(web)
+    totals = web.group.totals()
+    assert (totals.connections, totals.active, totals.received_bytes) == (1, 0, 5)
+
+
+async def test_a_connection_leaves_one_line_in_the_access_log(build, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.access")
+    clock = Clock()
+    house = build(PATIENT, clock)
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+    clock.now += 2.5
+    await server.send(b"answer!")
+    server.close()
+    assert await client.read_all() == b"answer!"
+    address = client.address
+    client.close()
+    await until(lambda: access_lines(caplog))
+    (line,) = access_lines(caplog)
+    assert line.getMessage() == "connection complete"
+    assert (line.service, line.client) == ("shop/web:http", str(address))
+    assert (line.endpoint, line.duration_s) == (str(pod.address), 2.5)
+    assert (line.received_bytes, line.sent_bytes) == (8, 7)
+
+
+async def test_a_reset_and_an_unanswered_connection_are_logged_as_such(house, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.access")
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    client.reset()
+    assert await server.was_reset()
+    assert await house.resets_a_client(house.service(house.refusing()))
+    assert [(line.getMessage(), line.endpoint) for line in access_lines(caplog)] == [
+        ("connection reset", str(pod.address)),
+        ("connection unanswered", ""),
+    ]
+
+
+# -- what is left behind -----------------------------------------------------
+
+
+def living():
+    return [thing for thing in gc.get_objects() if isinstance(thing, TcpConnection)]
+
+
+async def complete(house):
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    client.close()
+    server.close()
+
+
+async def left_by_the_client(house):
+    pod = house.endpoint()
+    client, _ = await house.pair(house.service(pod.address), pod)
+    client.reset()
+
+
+async def left_by_the_endpoint_after_a_half_close(house):
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    client.finish()
+    assert await server.read() == b""
+    server.reset()
+
+
+async def left_with_a_full_buffer(house):
+    pod = house.endpoint()
+    client, _ = await house.pair(house.service(pod.address), pod)
+    await until(lambda: not client.fill() and any(c.up.pending for c in house.plane.connections))
+    client.reset()
+    pod.close()
+
+
+async def never_answered(house):
+    assert await house.resets_a_client(house.service(house.refusing(), UNREACHABLE))
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        complete,
+        left_by_the_client,
+        left_by_the_endpoint_after_a_half_close,
+        left_with_a_full_buffer,
+        never_answered,
+    ],
+)
+async def test_a_connection_that_ended_is_given_back_without_the_collector(house, ending):
+    gc.collect()
+    gc.disable()
+    try:
+        await ending(house)
+        await until(lambda: not house.plane.connections)
+        assert living() == []
+    finally:
+        gc.enable()

@@ -1,0 +1,108 @@
+import pytest
+
+from userspace_proxy.dataplane.timeouts import Timeouts
+
+from .timers import TimerLoop
+
+ALICE, BOB = "alice", "bob"
+
+
+@pytest.fixture
+def loop():
+    return TimerLoop()
+
+
+@pytest.fixture
+def expired():
+    return []
+
+
+@pytest.fixture
+def timeouts(loop, expired):
+    return Timeouts(loop, loop.clock, 1.0, expired.append)
+
+
+def test_an_item_expires_after_its_time_and_not_before(timeouts, loop, expired):
+    timeouts.start(ALICE, loop.now)
+    loop.advance(0.9)
+    assert expired == []
+    loop.advance(0.2)
+    assert expired == [ALICE]
+    assert len(timeouts) == 0
+
+
+def test_an_item_that_was_stopped_does_not_expire(timeouts, loop, expired):
+    timeouts.start(ALICE, loop.now)
+    timeouts.start(BOB, loop.now)
+    timeouts.stop(ALICE)
+    timeouts.stop(ALICE)
+    loop.advance(2)
+    assert expired == [BOB]
+
+
+def test_each_item_has_its_own_time(timeouts, loop, expired):
+    timeouts.start(ALICE, loop.now)
+    loop.advance(0.6)
+    timeouts.start(BOB, loop.now)
+    loop.advance(0.6)
+    assert expired == [ALICE]
+    loop.advance(0.6)
+    assert expired == [ALICE, BOB]
+
+
+def test_an_item_that_was_started_anew_begins_from_the_start(timeouts, loop, expired):
+    timeouts.start(ALICE, loop.now)
+    timeouts.start(BOB, loop.now)
+    loop.advance(0.6)
+    timeouts.stop(ALICE)
+    timeouts.start(ALICE, loop.now)
+    loop.advance(0.6)
+    assert expired == [BOB]
+    loop.advance(0.6)
+    assert expired == [BOB, ALICE]
+
+
+def test_one_timer_serves_them_all(timeouts, loop):
+    for number in range(100):
+        timeouts.start(number, loop.now)
+        loop.advance(0.001)
+    assert loop.waiting == 1
+
+
+def test_an_item_may_be_started_again_when_it_expires(loop):
+    expired = []
+
+    def again(item):
+        expired.append(loop.now)
+        timeouts.start(item, loop.now)
+
+    timeouts = Timeouts(loop, loop.clock, 1.0, again)
+    timeouts.start(ALICE, 1000.0)
+    loop.advance(3.5)
+    assert expired == [1001.0, 1002.0, 1003.0]
+    assert loop.waiting == 1
+
+
+def test_a_callback_that_fails_does_not_keep_the_others_waiting(loop):
+    expired = []
+
+    def fail_for_alice(item):
+        if item == ALICE:
+            raise ValueError(item)
+        expired.append(item)
+
+    timeouts = Timeouts(loop, loop.clock, 1.0, fail_for_alice)
+    timeouts.start(ALICE, loop.now)
+    timeouts.start(BOB, loop.now)
+    with pytest.raises(ValueError, match=ALICE):
+        loop.advance(1)
+    loop.advance(1)
+    assert expired == [BOB]
+
+
+def test_nothing_expires_and_no_timer_stays_after_the_close(timeouts, loop, expired):
+    timeouts.start(ALICE, loop.now)
+    timeouts.close()
+    assert loop.waiting == 0
+    loop.advance(2)
+    assert expired == []

@@ -1,0 +1,29 @@
+"""Sockets: listeners, TCP connections, UDP flows. Knows nothing of Kubernetes.
+
+    client ─▶ Listener ─▶ EndpointGroup.balancer.pick ─▶ dial, next on failure ─▶ relay
+                 │                                                                  │
+                 └────────────── one edge-triggered epoll (Reactor) ────────────────┘
+
+There is no task, no transport and no stream on the traffic path: one epoll, nested
+in whatever event loop the caller runs, and raw non-blocking sockets.
+"""
+
+from .counters import EndpointCounters, GroupCounters
+from .dataplane import DataPlane, Listener
+from .descriptors import raise_descriptor_limit
+from .group import EndpointGroup
+from .ports import PortPool
+from .sockets import is_wildcard
+from .tuning import Tuning
+
+__all__ = [
+    "DataPlane",
+    "EndpointCounters",
+    "EndpointGroup",
+    "GroupCounters",
+    "Listener",
+    "PortPool",
+    "Tuning",
+    "is_wildcard",
+    "raise_descriptor_limit",
+]

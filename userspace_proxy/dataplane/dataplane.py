@@ -1,0 +1,281 @@
+"""The data plane of one event loop: its listeners, connections, flows and books.
+
+Rule 1: everything here runs in the loop's thread.
+Rule 2: a listener serves while its group has endpoints and refuses while it has
+none; it never accepts what nobody can answer.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+
+from ..errors import ListenError
+from ..model import Protocol, SocketAddress
+from .descriptors import Descriptors
+from .flow_table import FlowTable
+from .group import EndpointGroup
+from .reactor import Reactor
+from .sockets import open_listening
+from .tcp import DESCRIPTORS, TcpConnection
+from .tcp_listener import TcpListener
+from .timeouts import Timeouts
+from .tuning import Tuning
+from .udp import UdpFlow, UdpListener
+
+_FLOW_SWEEP_S = 1.0
+
+
+class DataPlane:
+    """What carries the traffic.
+
+    Args:
+        loop: Any asyncio event loop, asyncio's own or uvloop's.
+        tuning: Figures to work by.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tuning: Tuning | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        tuning = tuning or Tuning()
+        self.loop = loop
+        self.reactor = Reactor(loop, clock=clock)
+        self.descriptors = Descriptors(loop, tuning.descriptor_limit)
+        max_flows = tuning.max_flows or max(16, self.descriptors.limit // 4)
+        self.flows: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
+        self.connections: set[TcpConnection] = set()
+        self._listeners_of: dict[EndpointGroup, set[Listener]] = {}
+        self._deadlines = Timeouts[TcpConnection](
+            loop, clock, tuning.connect_timeout_s, TcpConnection.dial_timed_out
+        )
+        self._last_deadlines = Timeouts[TcpConnection](
+            loop, clock, tuning.last_connect_timeout_s, TcpConnection.dial_timed_out
+        )
+        self._flow_timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event | None = None
+        self._is_closed = False
+
+    def listen(
+        self,
+        group: EndpointGroup,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool = False,
+    ) -> Listener:
+        """Open a listener; it refuses from the start if its group has no endpoints.
+
+        Args:
+            group: Chooses endpoints for its clients, and counts.
+            protocol: TCP or UDP.
+            at: Where to bind; port 0 for any free one.
+            freebind: Bind an address that this node doesn't have (yet).
+
+        Raises:
+            ListenError: The port can't be had.
+        """
+        listener = Listener(self, group, protocol, at, freebind=freebind)
+        self._listeners_of.setdefault(group, set()).add(listener)
+        return listener
+
+    def update(
+        self,
+        group: EndpointGroup,
+        endpoints: Sequence[SocketAddress],
+        *,
+        affinity_timeout_s: float | None,
+    ) -> None:
+        """Give a group its new endpoints, and have its listeners serve or refuse by them.
+
+        Raises:
+            ListenError: A listener could not take its port back; the others have.
+        """
+        group.update(endpoints, affinity_timeout_s=affinity_timeout_s)
+        error: ListenError | None = None
+        for listener in self._listeners_of.get(group, ()):
+            if not endpoints:
+                listener.refuse()
+                continue
+            try:
+                listener.serve()
+            except ListenError as exc:
+                error = exc
+        if error is not None:
+            raise error
+
+    def settle(self) -> None:
+        """Bring the byte counters up to date; call before reading them."""
+        for connection in self.connections:
+            connection.settle()
+        for listener in self._all_listeners():
+            listener.settle()
+
+    async def drain(self, seconds: float) -> int:
+        """Wait until the open connections have ended, then reset what is left.
+
+        Close the listeners first.
+
+        Returns:
+            How many connections had to be reset.
+        """
+        if self.connections and seconds > 0:
+            self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), seconds)
+        left = list(self.connections)
+        for connection in left:
+            connection.close()
+        return len(left)
+
+    def close(self) -> None:
+        """Close every socket at once; open connections are reset. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.descriptors.close()
+        for listener in self._all_listeners():
+            listener.close()
+        for connection in list(self.connections):
+            connection.close()
+        self._deadlines.close()
+        self._last_deadlines.close()
+        if self._flow_timer is not None:
+            self._flow_timer.cancel()
+        self.reactor.close()
+
+    # -- for connections, flows and listeners ---------------------------------
+
+    def start_deadline(self, connection: TcpConnection, *, is_last: bool) -> None:
+        """Begin the deadline of a dial."""
+        deadlines = self._last_deadlines if is_last else self._deadlines
+        deadlines.start(connection, self.reactor.now)
+
+    def stop_deadline(self, connection: TcpConnection) -> None:
+        """End the deadline of a dial."""
+        self._deadlines.stop(connection)
+        self._last_deadlines.stop(connection)
+
+    def connection_ended(self, connection: TcpConnection) -> None:
+        """Take a closed connection out of the books."""
+        self.stop_deadline(connection)
+        self.connections.discard(connection)
+        self.descriptors.give(DESCRIPTORS)
+        if self._idle is not None and not self.connections:
+            self._idle.set()
+
+    def listener_closed(self, listener: Listener) -> None:
+        """Take a closed listener out of the books."""
+        siblings = self._listeners_of[listener.group]
+        siblings.discard(listener)
+        if not siblings:
+            del self._listeners_of[listener.group]
+
+    def make_room_for_flow(self) -> bool:
+        """See that one more flow fits, if need be by ending the longest idle one."""
+        if self._flow_timer is None:
+            self._flow_timer = self.loop.call_later(_FLOW_SWEEP_S, self._sweep_flows)
+        if not self.flows.is_full and self.descriptors.has_room(1):
+            return True
+        oldest = self.flows.longest_idle()
+        if oldest is None:
+            return False
+        oldest.group.counters.evicted_flows += 1
+        oldest.listener.end(oldest, "evicted")
+        return True
+
+    def _all_listeners(self) -> list[Listener]:
+        return [x for listeners in self._listeners_of.values() for x in listeners]
+
+    def _sweep_flows(self) -> None:
+        for flow in self.flows.expired(self.reactor.clock()):
+            flow.listener.end(flow, "complete")
+        self._flow_timer = (
+            self.loop.call_later(_FLOW_SWEEP_S, self._sweep_flows) if len(self.flows) else None
+        )
+
+
+class Listener:
+    """One address that clients reach, TCP or UDP, serving or refusing.
+
+    Made by :meth:`DataPlane.listen`; closed by its owner, or with the data plane.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        group: EndpointGroup,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool,
+    ) -> None:
+        self.group = group
+        self.protocol = protocol
+        self._plane = plane
+        self._freebind = freebind
+        self._server: TcpListener | UdpListener | None = None
+        self._is_closed = False
+        sock = open_listening(protocol, at, freebind=freebind)
+        self.address = SocketAddress(at.ip, sock.getsockname()[1])
+        """Where it is bound, with the port that was chosen."""
+        self._serve_on(sock)
+        self.is_serving = True
+        """False while clients are refused."""
+        plane.descriptors.take(1)
+        if not group.balancer.endpoints:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Refuse clients (TCP RST, UDP port unreachable) and keep the port; idempotent."""
+        if not self.is_serving or self._is_closed:
+            return
+        self.is_serving = False
+        if isinstance(self._server, TcpListener):
+            self._server.refuse()
+        elif self._server is not None:
+            # A bound UDP socket can't refuse, so the port is given up until serve().
+            self._server.close()
+            self._server = None
+
+    def serve(self) -> None:
+        """Serve clients again after :meth:`refuse`; idempotent.
+
+        Raises:
+            ListenError: Somebody has taken the port meanwhile.
+        """
+        if self.is_serving or self._is_closed:
+            return
+        if isinstance(self._server, TcpListener):
+            self._server.serve()
+        else:
+            self._serve_on(open_listening(self.protocol, self.address, freebind=self._freebind))
+        self.is_serving = True
+
+    def close(self) -> None:
+        """Close the socket; TCP connections go on, UDP flows end. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.is_serving = False
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._plane.descriptors.give(1)
+        self._plane.listener_closed(self)
+
+    def settle(self) -> None:
+        """Bring the byte counters of live flows up to date."""
+        if self._server is not None:
+            self._server.settle()
+
+    def _serve_on(self, sock: _socket.socket) -> None:
+        server = TcpListener if self.protocol is Protocol.TCP else UdpListener
+        self._server = server(self._plane, self.group, sock, self.address)

@@ -1,0 +1,48 @@
+"""The proxy ports of this node: which number to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+class PortPool:
+    """Hands out port numbers of a range, the most recently freed last.
+
+    A number that was handed out isn't handed out again before it is given back;
+    whether the kernel has it free is found out by binding.
+
+    Args:
+        first: Lowest number.
+        last: Highest number, included.
+    """
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first = first
+        self.last = last
+        self._next = first
+        self._taken: set[int] = set()
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, int) and self.first <= port <= self.last
+
+    def candidates(self, preferred: int | None = None) -> Iterator[int]:
+        """Yield each number that isn't taken, once, the preferred one first.
+
+        The caller takes the first that it can bind.
+        """
+        if preferred is not None and preferred in self and preferred not in self._taken:
+            yield preferred
+        size = self.last - self.first + 1
+        for step in range(size):
+            port = self.first + (self._next - self.first + step) % size
+            if port not in self._taken and port != preferred:
+                yield port
+
+    def take(self, port: int) -> None:
+        """Note that a number is in use; the search goes on behind it."""
+        self._taken.add(port)
+        self._next = port + 1 if port < self.last else self.first
+
+    def give(self, port: int) -> None:
+        """Note that a number is free; one that wasn't taken is no error."""
+        self._taken.discard(port)

@@ -1,0 +1,163 @@
+"""One edge-triggered epoll, nested in the caller's event loop.
+
+    loop ──epoll readable──▶ dispatch: events ▶ ready list ▶ late closes
+                                 ▲                  │
+                                 └──── call_soon ───┘   (who stopped early goes on)
+
+Rule 1: whoever stops reading before EAGAIN puts itself on the ready list: an edge
+that was delivered and not read to the end is never reported again.
+Rule 2: a descriptor closed inside a dispatch is really closed at its end, so that
+no event of the same batch can reach a new socket of the same number.
+Rule 3: nobody waits here; deadlines are the loop's timers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Closeable(Protocol):
+    """A socket, as far as the reactor cares."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+
+
+Handler = Callable[[int], None]
+"""Takes the epoll events of one descriptor."""
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+ERR = select.EPOLLERR
+HUP = select.EPOLLHUP
+RDHUP = select.EPOLLRDHUP
+ET = select.EPOLLET
+
+# Events taken in one go: the kernel copies them in one call, and timers wait for no more.
+_MAX_EVENTS = 256
+
+
+class Reactor:
+    """Delivers readiness to handlers.
+
+    Args:
+        loop: Any asyncio event loop; the reactor lives in its thread.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.loop = loop
+        self.clock = clock
+        self.now = clock()
+        """Time of the present dispatch; a timer's callback calls :meth:`tick` first."""
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._ready: list[Callable[[], None]] = []
+        self._late: list[Closeable] = []
+        self._is_dispatching = False
+        self._is_scheduled = False
+        self._is_closed = False
+        loop.add_reader(self._epoll.fileno(), self._dispatch)
+
+    def tick(self) -> None:
+        """Bring :attr:`now` up to date."""
+        self.now = self.clock()
+
+    def register(self, sock: Closeable, events: int, handler: Handler) -> None:
+        """Deliver the events of a socket to a handler; what is ready now is delivered too."""
+        fd = sock.fileno()
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def replace_handler(self, sock: Closeable, handler: Handler) -> None:
+        """Deliver the events of a registered socket to another handler from now on."""
+        self._handlers[sock.fileno()] = handler
+
+    def modify(self, sock: Closeable, events: int) -> None:
+        """Ask for other events; what is ready now is delivered again."""
+        self._epoll.modify(sock.fileno(), events)
+
+    def unregister(self, sock: Closeable) -> None:
+        """Deliver nothing more; the socket stays open. Unknown sockets are no error."""
+        fd = sock.fileno()
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close_socket(self, sock: Closeable) -> None:
+        """Deliver nothing more and close the socket (closing takes it out of the epoll)."""
+        self._handlers.pop(sock.fileno(), None)
+        if self._is_dispatching:
+            self._late.append(sock)
+        else:
+            sock.close()
+
+    def run_soon(self, callback: Callable[[], None]) -> None:
+        """Call back after the other events that are waiting now."""
+        self._ready.append(callback)
+        if not self._is_dispatching:
+            self._schedule()
+
+    def close(self) -> None:
+        """Stop delivering; sockets that are registered stay open and are their owners'."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.loop.remove_reader(self._epoll.fileno())
+        self._handlers.clear()
+        self._ready.clear()
+        self._epoll.close()
+
+    def _schedule(self) -> None:
+        # Once: two dispatches that each ask for the next would become three, and so on.
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_scheduled = False
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        if self._is_closed:
+            return
+        self.now = self.clock()
+        self._is_dispatching = True
+        handlers = self._handlers
+        try:
+            for fd, events in self._epoll.poll(0, _MAX_EVENTS):
+                handler = handlers.get(fd)
+                if handler is not None:
+                    try:
+                        handler(events)
+                    except Exception as exc:  # noqa: BLE001 - an edge lost is a connection lost
+                        self._report(exc, handler)
+            if self._ready:
+                ready, self._ready = self._ready, []
+                for callback in ready:
+                    try:
+                        callback()
+                    except Exception as exc:  # noqa: BLE001 - as above
+                        self._report(exc, callback)
+        finally:
+            self._is_dispatching = False
+            if self._late:
+                late, self._late = self._late, []
+                for sock in late:
+                    sock.close()
+        if self._ready:
+            self._schedule()
+
+    def _report(self, exc: Exception, culprit: object) -> None:
+        """Hand a bug to the loop's exception handler; the other events of the batch go on."""
+        self.loop.call_exception_handler(
+            {"message": f"bug in the data plane: {culprit!r}", "exception": exc}
+        )

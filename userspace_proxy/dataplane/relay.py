@@ -1,0 +1,167 @@
+"""Moves the bytes of one direction of a TCP connection.
+
+    source ──recv──▶ shared buffer ──send──▶ sink
+                          │ the sink is full
+                          └▶ pending: kept here, and nothing more is read
+
+Rule 1: back-pressure: as long as bytes are pending nothing is read, so a stalled
+reader costs one buffer and the kernel stops its peer.
+Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends
+that direction only: many protocols answer after the client's FIN.
+Rule 3: a short read means that the socket is empty, unless the end was announced
+(EPOLLRDHUP): then it is read to the end, because no further edge will come.
+"""
+
+from __future__ import annotations
+
+import _socket
+from typing import TYPE_CHECKING
+
+from .tuning import BUFFER_BYTES, LAST_TURNS, ROUNDS
+
+if TYPE_CHECKING:
+    from .tcp import TcpConnection
+
+# One for all: a turn copies out of it what it can't send before anybody else reads.
+_buffer = bytearray(BUFFER_BYTES)
+_view = memoryview(_buffer)
+
+
+class Direction:
+    """One direction of a connection.
+
+    Args:
+        connection: Told of errors and of the end.
+        source: Read from.
+        sink: Written to.
+    """
+
+    __slots__ = (
+        "_bytes_counted",
+        "bytes_moved",
+        "connection",
+        "end_is_near",
+        "is_broken",
+        "is_ended",
+        "is_waiting_turn",
+        "pending",
+        "sink",
+        "source",
+    )
+
+    def __init__(
+        self, connection: TcpConnection, source: _socket.socket, sink: _socket.socket
+    ) -> None:
+        self.connection = connection
+        self.source = source
+        self.sink = sink
+        self.pending: memoryview | None = None
+        """Read and not yet taken by the sink."""
+        self.bytes_moved = 0
+        self._bytes_counted = 0
+        self.end_is_near = False
+        """The source's FIN or RST has been announced."""
+        self.is_broken = False
+        """It was a RST, or another error: behind a FIN no read will tell."""
+        self.is_ended = False
+        """The FIN has been passed on."""
+        self.is_waiting_turn = False
+
+    def pump(self) -> None:
+        """Move what is there; ends at EAGAIN, a full sink, the end, an error, or a turn's end."""
+        if self.pending is not None or self.is_ended or self.is_waiting_turn:
+            return
+        receive, send = self.source.recv_into, self.sink.send
+        for _ in range(ROUNDS):
+            try:
+                count = receive(_buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                self.connection.abort()
+                return
+            if count == 0:
+                self._end()
+                return
+            try:
+                sent = send(_view[:count])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.connection.abort()
+                return
+            self.bytes_moved += sent
+            if sent < count:
+                self.pending = memoryview(bytes(_view[sent:count]))
+                self.connection.sink_is_full(self)
+                return
+            if count < BUFFER_BYTES and not self.end_is_near:
+                return
+        self.is_waiting_turn = True
+        self.connection.reactor.run_soon(self._take_turn)
+
+    def pump_to_end(self, *, is_broken: bool) -> None:
+        """Move what is there, now that the source's FIN or, if broken, RST has come."""
+        self.end_is_near = True
+        if is_broken:
+            self.is_broken = True
+            if self.is_ended:
+                self.connection.abort()
+                return
+        self.pump()
+
+    def pump_last(self) -> None:
+        """Move what has arrived as far as the sink takes it at once, whoever else waits.
+
+        For the reset that comes next: an end passes no FIN on any more, as the error may
+        have been told to a send already, and reads then look like a clean end.
+        """
+        self.end_is_near = self.is_broken = True
+        self.flush()
+        for _ in range(LAST_TURNS):
+            self.is_waiting_turn = False
+            self.pump()
+            if not self.is_waiting_turn:
+                return
+
+    def flush(self) -> None:
+        """Send what is pending, now that the sink has room, and go on reading."""
+        if self.pending is None:
+            return
+        try:
+            sent = self.sink.send(self.pending)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.connection.abort()
+            return
+        self.bytes_moved += sent
+        if sent < len(self.pending):
+            self.pending = self.pending[sent:]
+            return
+        self.pending = None
+        self.pump()
+
+    def take_moved(self) -> int:
+        """Return how many bytes were moved since this was last asked."""
+        moved = self.bytes_moved - self._bytes_counted
+        self._bytes_counted = self.bytes_moved
+        return moved
+
+    def _take_turn(self) -> None:
+        self.is_waiting_turn = False
+        if not self.connection.is_closed:
+            self.pump()
+
+    def _end(self) -> None:
+        self.is_ended = True
+        if self.is_broken:
+            self.connection.abort()
+            return
+        try:
+            self.sink.shutdown(_socket.SHUT_WR)
+        except OSError:
+            # The other side is gone already; its error event would say the same.
+            self.connection.abort()
+            return
+        self.connection.direction_ended()

@@ -1,0 +1,118 @@
+"""The listening socket of TCP: takes connections from the queue and has them dialled.
+
+Rule 1: the queue is drained, but no more than a batch at a time.
+Rule 2: at the descriptor limit nothing is taken: the kernel keeps the clients waiting.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from typing import TYPE_CHECKING
+
+from ..model import SocketAddress
+from . import reactor as epoll
+from .sockets import EXHAUSTED, family_of, listen_again
+from .tcp import DESCRIPTORS, TcpConnection
+from .tuning import BATCH
+
+if TYPE_CHECKING:
+    from .dataplane import DataPlane
+    from .group import EndpointGroup
+
+
+class TcpListener:
+    """One listening socket.
+
+    Args:
+        plane: Its reactor and books are used.
+        group: Chooses endpoints and counts.
+        sock: Listening and non-blocking; the listener closes it.
+        at: Where it is bound.
+    """
+
+    def __init__(
+        self, plane: DataPlane, group: EndpointGroup, sock: _socket.socket, at: SocketAddress
+    ) -> None:
+        self.plane = plane
+        self.group = group
+        self.sock = sock
+        self._at = at
+        self._family = family_of(at.ip)
+        self._is_listening = True
+        self._is_registered = False
+        self._resume()
+
+    def refuse(self) -> None:
+        """Stop listening but keep the port: the kernel answers with RST, to queued clients too.
+
+        Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening
+        socket and keeps its bound port, and listen() makes it listen again.
+        """
+        self._is_listening = False
+        self._stop_accepting()
+        try:
+            self.sock.shutdown(_socket.SHUT_RDWR)
+        except OSError as exc:
+            if exc.errno != errno.ENOTCONN:
+                raise
+
+    def serve(self) -> None:
+        """Listen again after :meth:`refuse`.
+
+        Raises:
+            ListenError: Another socket listens there meanwhile.
+        """
+        listen_again(self.sock, self._at)
+        self._is_listening = True
+        self._resume()
+
+    def close(self) -> None:
+        """Close the socket; connections that were taken go on."""
+        self._is_listening = False
+        self.plane.reactor.close_socket(self.sock)
+
+    def settle(self) -> None:
+        """Nothing to do: connections are in the data plane's books."""
+
+    def _resume(self) -> None:
+        if self._is_listening and not self._is_registered:
+            self._is_registered = True
+            # Level-triggered: what is left after a batch, or after a pause, is reported again.
+            self.plane.reactor.register(self.sock, epoll.IN, self._on_acceptable)
+
+    def _on_acceptable(self, _events: int) -> None:
+        plane = self.plane
+        descriptors = plane.descriptors
+        accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
+        for _ in range(BATCH):
+            if not descriptors.has_room(DESCRIPTORS):
+                self._pause()
+                return
+            try:
+                fd, address = accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno in EXHAUSTED:
+                    # Descriptors that we didn't count: an embedder's.
+                    self._pause()
+                    return
+                # The client is gone already (ECONNABORTED and the network errors of accept(2)).
+                continue
+            client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
+            client.setblocking(False)
+            descriptors.take(DESCRIPTORS)
+            connection = TcpConnection(
+                plane, self.group, client, SocketAddress(address[0], address[1])
+            )
+            plane.connections.add(connection)
+            connection.dial()
+
+    def _pause(self) -> None:
+        self._stop_accepting()
+        self.plane.descriptors.wait(self._resume, self.plane.reactor.now)
+
+    def _stop_accepting(self) -> None:
+        self._is_registered = False
+        self.plane.reactor.unregister(self.sock)

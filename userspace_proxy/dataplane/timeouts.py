@@ -1,0 +1,74 @@
+"""Deadlines that are all equally long, such as that of a dial."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+class Timeouts(Generic[Item]):
+    """Calls back for each item that wasn't taken out within ``after_s`` seconds.
+
+    Equal lengths make the oldest item the next one due, so starting and ending a
+    deadline costs a dictionary entry, and one timer of the loop serves them all.
+
+    Args:
+        loop: Its timers are used.
+        clock: Monotonic seconds.
+        after_s: The length of every deadline.
+        expired: Called with an item that is due; it may start others.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        after_s: float,
+        expired: Callable[[Item], None],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._after_s = after_s
+        self._expired = expired
+        self._due: OrderedDict[Item, float] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def start(self, item: Item, now: float) -> None:
+        """Begin the deadline of an item that has none."""
+        self._due[item] = now + self._after_s
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._after_s, self._fire)
+
+    def stop(self, item: Item) -> None:
+        """End an item's deadline; one that has none is no error."""
+        self._due.pop(item, None)
+
+    def close(self) -> None:
+        """Forget all of them."""
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._clock()
+        try:
+            while self._due:
+                item, due = next(iter(self._due.items()))
+                if due > now:
+                    break
+                del self._due[item]
+                self._expired(item)
+        finally:
+            # A deadline that was started meanwhile may have set the timer already.
+            if self._due and self._timer is None:
+                due = next(iter(self._due.values()))
+                self._timer = self._loop.call_later(max(0.0, due - now), self._fire)

@@ -1,0 +1,43 @@
+"""Figures that the data plane works by, each with its unit and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# One read takes this much at most. Small enough that the unsent rest of a stalled
+# reader stays bounded, large enough that bulk is not made of system calls.
+BUFFER_BYTES = 256 * 1024
+
+# Reads of one direction before others get their turn: 2 MiB, a millisecond or less.
+ROUNDS = 8
+
+# Turns of one direction before a reset, when all others have to wait: more than the
+# kernel keeps of one socket, unless tcp_rmem allows more than 16 MiB.
+LAST_TURNS = 8
+
+# Connections taken from one queue, and datagrams from one socket, before others get their turn.
+BATCH = 64
+
+# Dials that fail at once, without a route for instance, before others get their turn.
+DIALS = 8
+
+# Linux cuts it to net.core.somaxconn (4096 since 5.4).
+BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What whoever runs the proxy may set."""
+
+    connect_timeout_s: float = 1.0
+    """Silence for so long and the next endpoint is tried: the kernel resends a SYN
+    after one second, so less would give up on every lost packet."""
+    last_connect_timeout_s: float = 5.0
+    """The same where no other endpoint is left to try: two SYNs more are worth waiting for."""
+    udp_idle_s: float | None = None
+    """Seconds without a datagram after which a flow ends; None for conntrack's rule:
+    30 s after one exchange, 120 s once it has gone back and forth."""
+    max_flows: int | None = None
+    """UDP flows at the most; None for a quarter of the descriptors."""
+    descriptor_limit: int | None = None
+    """Descriptors that may be used; None for what RLIMIT_NOFILE leaves of them."""

@@ -1,0 +1,422 @@
+"""UDP: one receiving socket per listener, one connected socket per flow.
+
+    client ──▶ listener's socket ──▶ flow (client, address dialled) ──▶ its own socket ──▶ endpoint
+           ◀──  from the address at which the datagram arrived  ◀──────────────────────
+
+Rule 1: a reply leaves from the address that the datagram arrived at (IP_PKTINFO):
+only then do conntrack, and clients with connected sockets, know it again.
+Rule 2: an ICMP error is the news of an earlier datagram; it never costs a good one,
+neither one that is to be sent nor one that has arrived.
+Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet
+goes on with another one, first datagrams included.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import logging
+import struct
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from ..model import SocketAddress
+from . import reactor as epoll
+from .sockets import (
+    EXHAUSTED,
+    IP_PKTINFO,
+    IPV6_PKTINFO,
+    family_of,
+    is_self_connected,
+    is_wildcard,
+)
+from .tuning import BATCH, DIALS
+
+if TYPE_CHECKING:
+    from .dataplane import DataPlane
+    from .group import EndpointGroup
+
+_access = logging.getLogger("userspace_proxy.access")
+
+# The largest payload is 65,507 bytes (IPv4) or 65,527 (IPv6); none can be cut.
+_buffer = bytearray(65536)
+_view = memoryview(_buffer)
+_ANCILLARY_BYTES = 128
+
+# What a flow begins with is kept until the endpoint has answered, to be sent to another
+# one if it is refused: the A and AAAA queries that glibc sends at once, or a QUIC hello,
+# not a bulk transfer. A refusal that comes later is not about these any more.
+_KEEP_BYTES = 2048
+_KEEP_DATAGRAMS = 4
+_KEEP_S = 1.0
+
+# What ICMP can say against an endpoint (icmp_err_convert in net/ipv4/icmp.c, and IPv6's).
+# EMSGSIZE isn't among them: the kernel has learnt the path's MTU, and the next one fits.
+_REFUSALS = frozenset(
+    {
+        errno.EACCES,
+        errno.ECONNREFUSED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EPROTO,
+    }
+)
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+class UdpFlow:
+    """One client at one address of a listener, and its socket to an endpoint."""
+
+    __slots__ = (
+        "address",
+        "ancillary",
+        "counted",
+        "endpoint",
+        "group",
+        "has_answer",
+        "is_ended",
+        "is_stream",
+        "kept",
+        "key",
+        "listener",
+        "received_bytes",
+        "sent_bytes",
+        "sock",
+        "started",
+        "tried",
+        "used",
+    )
+
+    def __init__(
+        self, listener: UdpListener, key: Hashable, address: Any, ancillary: Ancillary
+    ) -> None:
+        self.listener = listener
+        self.group = listener.group
+        self.key = key
+        self.address = address
+        """The client, in the form that ``sendmsg`` takes."""
+        self.ancillary = ancillary
+        """What makes a reply leave from the right address; empty for a bound one."""
+        self.endpoint: SocketAddress | None = None
+        self.sock: _socket.socket | None = None
+        self.kept: list[bytes] | None = []
+        """What it began with; None when that is not to be sent again."""
+        self.has_answer = False
+        self.is_ended = False
+        self.is_stream = False
+        self.used = 0.0
+        self.started = 0.0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.counted = (0, 0)
+        """What of the two was written into the endpoint's counters."""
+        self.tried: set[SocketAddress] | None = None
+        """Endpoints that refused; most flows need no set."""
+
+    def on_endpoint(self, _events: int) -> None:
+        """Send the endpoint's datagrams to the client; an error means it refused."""
+        listener = self.listener
+        plane = listener.plane
+        sock = self.sock
+        if sock is None:
+            return
+        refusal = 0
+        for _ in range(BATCH):
+            try:
+                count = sock.recv_into(_buffer)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                # The kernel reports it ahead of datagrams that came before it.
+                if exc.errno in _REFUSALS:
+                    refusal = exc.errno
+                continue
+            if not self.has_answer:
+                self.has_answer = True
+                self.kept = None
+                if self.endpoint is not None:
+                    self.group.answered(self.endpoint)
+            plane.flows.use(self, plane.reactor.now)
+            try:
+                listener.sock.sendmsg([_view[:count]], self.ancillary, 0, self.address)
+            except OSError:
+                self.group.counters.dropped_datagrams += 1
+            else:
+                self.sent_bytes += count
+        else:
+            plane.reactor.run_soon(self._take_turn)
+        if refusal:
+            listener.endpoint_refused(self, refusal)
+
+    def _take_turn(self) -> None:
+        if not self.is_ended:
+            self.on_endpoint(0)
+
+
+class UdpListener:
+    """One receiving socket and its flows.
+
+    Args:
+        plane: Its reactor, flow table and books are used.
+        group: Chooses endpoints and counts.
+        sock: Bound and non-blocking; the listener closes it.
+        at: Where it is bound.
+    """
+
+    def __init__(
+        self, plane: DataPlane, group: EndpointGroup, sock: _socket.socket, at: SocketAddress
+    ) -> None:
+        self.plane = plane
+        self.group = group
+        self.sock = sock
+        self._flows: dict[Hashable, UdpFlow] = {}
+        self._is_wildcard = is_wildcard(at.ip)
+        group.on_removed.append(self._endpoints_removed)
+        # Level-triggered: what is left after a batch is reported again.
+        plane.reactor.register(sock, epoll.IN, self._on_readable)
+
+    def close(self) -> None:
+        """End the flows and close the socket: from now on the kernel refuses."""
+        for flow in list(self._flows.values()):
+            self.end(flow, "listener closed")
+        self.group.on_removed.remove(self._endpoints_removed)
+        self.plane.reactor.close_socket(self.sock)
+
+    def _on_readable(self, _events: int) -> None:
+        if self._is_wildcard:
+            self._receive_with_destination()
+        else:
+            self._receive()
+
+    def _receive(self) -> None:
+        receive = self.sock.recvfrom_into
+        for _ in range(BATCH):
+            try:
+                count, address = receive(_buffer)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+            flow = self._flows.get(address)
+            if flow is None:
+                flow = self._new_flow(address, address, [])
+                if flow is None:
+                    continue
+            self._forward(flow, count)
+
+    def _receive_with_destination(self) -> None:
+        receive = self.sock.recvmsg_into
+        for _ in range(BATCH):
+            try:
+                count, ancillary, _flags, address = receive([_buffer], _ANCILLARY_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+            local = _destination(ancillary)
+            flow = self._flows.get((address, local))
+            if flow is None:
+                flow = self._new_flow((address, local), address, _reply_from(local))
+                if flow is None:
+                    continue
+            self._forward(flow, count)
+
+    def _new_flow(self, key: Hashable, address: Any, ancillary: Ancillary) -> UdpFlow | None:
+        if not self.plane.make_room_for_flow():
+            self.group.counters.refused += 1
+            return None
+        flow = UdpFlow(self, key, address, ancillary)
+        flow.started = self.plane.reactor.now
+        if not self._connect(flow):
+            self.group.counters.refused += 1
+            return None
+        self._flows[key] = flow
+        self.plane.flows.add(flow, self.plane.reactor.now)
+        return flow
+
+    def _connect(self, flow: UdpFlow) -> bool:
+        """Choose an endpoint and connect a socket to it; False when a few couldn't be.
+
+        The client's next datagram then goes on with those that weren't tried.
+        """
+        now = self.plane.reactor.now
+        for _ in range(DIALS):
+            endpoint = self.group.balancer.pick(flow.address[0], now, tried=flow.tried or ())
+            if endpoint is None:
+                break
+            number = self._dial(flow, endpoint)
+            if number == 0:
+                flow.endpoint = endpoint
+                counters = self.group.counters_of(endpoint)
+                counters.connections += 1
+                counters.active += 1
+                self.plane.descriptors.take(1)
+                return True
+            self._dial_failed(flow, endpoint, number)
+            if number in EXHAUSTED:
+                break
+        return False
+
+    def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> int:
+        """Connect a socket for a flow; returns 0, or the errno of the failure."""
+        try:
+            sock = _socket.socket(
+                family_of(endpoint.ip), _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
+            )
+        except OSError as exc:
+            return exc.errno or errno.EMFILE
+        number = sock.connect_ex(endpoint)
+        if number == 0 and is_self_connected(sock, endpoint):
+            number = errno.ECONNREFUSED
+        if number == 0:
+            try:
+                self.plane.reactor.register(sock, epoll.IN | epoll.ET, flow.on_endpoint)
+            except OSError as exc:
+                number = exc.errno or errno.ENOMEM
+            else:
+                flow.sock = sock
+                return 0
+        sock.close()
+        return number
+
+    def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
+        if flow.tried is None:
+            flow.tried = set()
+        flow.tried.add(endpoint)
+        self.group.dial_failed(endpoint, number, self.plane.reactor.now)
+
+    def _forward(self, flow: UdpFlow, count: int) -> None:
+        plane = self.plane
+        now = plane.reactor.now
+        if flow.has_answer:
+            plane.flows.make_stream(flow, now)
+        elif flow.kept is not None:
+            self._keep(flow, count, now)
+        plane.flows.use(flow, now)
+        refusal = self._send(flow, _view[:count])
+        if refusal and flow.kept:
+            self.endpoint_refused(flow, refusal)
+
+    def _keep(self, flow: UdpFlow, count: int, now: float) -> None:
+        kept = flow.kept
+        if now - flow.started > _KEEP_S:
+            flow.kept = None
+        elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
+            fits = count + sum(map(len, kept)) <= _KEEP_BYTES
+            if fits:
+                kept.append(bytes(_view[:count]))
+
+    def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
+        """Send to the endpoint; returns the errno of a refusal that this was the news of, or 0."""
+        sock = flow.sock
+        refusal = 0
+        # Twice: the first call may only deliver the error of an earlier datagram.
+        for _ in range(2):
+            if sock is None:
+                break
+            try:
+                flow.received_bytes += sock.send(payload)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                if exc.errno in _REFUSALS:
+                    refusal = exc.errno
+            else:
+                return refusal
+        self.group.counters.dropped_datagrams += 1
+        return refusal
+
+    def endpoint_refused(self, flow: UdpFlow, number: int) -> None:
+        """Go on with another endpoint if this one never answered; else end the flow."""
+        endpoint, kept = flow.endpoint, flow.kept
+        if endpoint is not None:
+            self._dial_failed(flow, endpoint, number)
+        if not kept or self.plane.reactor.now - flow.started > _KEEP_S:
+            self.end(flow, "refused")
+            return
+        self._leave_endpoint(flow)
+        if not self._connect(flow):
+            self.group.counters.refused += 1
+            self.end(flow, "unanswered")
+            return
+        for payload in kept:
+            self._send(flow, payload)
+
+    def end(self, flow: UdpFlow, outcome: str) -> None:
+        """End a flow; the client's next datagram begins a new one. Idempotent."""
+        if flow.is_ended:
+            return
+        flow.is_ended = True
+        if _access.isEnabledFor(logging.INFO):
+            self._log_access(flow, outcome)
+        self._leave_endpoint(flow)
+        self._flows.pop(flow.key, None)
+        self.plane.flows.remove(flow)
+
+    def settle(self) -> None:
+        """Write what the live flows have moved into their endpoints' counters."""
+        for flow in self._flows.values():
+            self._settle(flow)
+
+    def _settle(self, flow: UdpFlow) -> None:
+        if flow.endpoint is not None:
+            counters = self.group.counters_of(flow.endpoint)
+            received, sent = flow.counted
+            counters.received_bytes += flow.received_bytes - received
+            counters.sent_bytes += flow.sent_bytes - sent
+            flow.counted = flow.received_bytes, flow.sent_bytes
+
+    def _leave_endpoint(self, flow: UdpFlow) -> None:
+        if flow.sock is None or flow.endpoint is None:
+            return
+        self._settle(flow)
+        self.group.counters_of(flow.endpoint).active -= 1
+        self.plane.reactor.close_socket(flow.sock)
+        self.plane.descriptors.give(1)
+        flow.sock = None
+        flow.endpoint = None
+
+    def _endpoints_removed(self, removed: frozenset[SocketAddress]) -> None:
+        for flow in [f for f in self._flows.values() if f.endpoint in removed]:
+            self.end(flow, "endpoint removed")
+
+    def _log_access(self, flow: UdpFlow, outcome: str) -> None:
+        _access.info(
+            "flow %s",
+            outcome,
+            extra={
+                "service": self.group.label,
+                "client": str(SocketAddress(flow.address[0], flow.address[1])),
+                "endpoint": str(flow.endpoint) if flow.endpoint else "",
+                "received_bytes": flow.received_bytes,
+                "sent_bytes": flow.sent_bytes,
+                "duration_s": round(self.plane.reactor.clock() - flow.started, 6),
+            },
+        )
+
+
+def _destination(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
+    """Return the type and address of the local address that a datagram arrived at.
+
+    ``struct in_pktinfo``: ifindex, spec_dst, addr; ``struct in6_pktinfo``: addr, ifindex.
+    """
+    for level, kind, data in ancillary:
+        if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
+            return IP_PKTINFO, data[4:8]
+        if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+            return IPV6_PKTINFO, data[:16]
+    return None
+
+
+def _reply_from(local: tuple[int, bytes] | None) -> Ancillary:
+    """Make what lets a reply leave from there; interface 0: routing decides."""
+    if local is None:
+        return []
+    kind, ip = local
+    if kind == IP_PKTINFO:
+        return [(_socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, ip, bytes(4)))]
+    return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip + struct.pack("=I", 0))]
