@@ -1,0 +1,166 @@
+"""What every steering keeps; each has a test module whose class derives from this one.
+
+A subclass gives the fixture ``steerings``: a factory of steerings that share one kernel, so that
+two of them in turn are a restart.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import REFUSE, Bind, Steering
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
+
+MakeSteering = Callable[[], Steering]
+
+
+class SteeringContract:
+    """The suite; the hooks below say what differs."""
+
+    @pytest.fixture
+    async def steering(self, steerings: MakeSteering) -> AsyncIterator[Steering]:
+        steering = steerings()
+        await steering.start()
+        yield steering
+        await steering.clean_up()
+        await steering.close()
+
+    def in_force(self) -> str:
+        """Return what is in force as the kernel's own tools show it."""
+        return ""
+
+    async def test_what_is_applied_is_rendered_one_sorted_line_a_frontend(self, steering):
+        await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36003, OUTSIDE: 36004})
+        assert await steering.render() == (
+            "TCP 10.96.7.1:80 -> :36001\n"
+            "TCP 10.96.7.2:80 -> refuse\n"
+            "TCP 198.51.100.7:443 -> :36004\n"
+            "TCP [fd00:96::1]:80 -> :36003\n"
+            "UDP 10.96.0.10:53 -> :36002"
+        )
+
+    async def test_nothing_is_rendered_before_the_first_apply(self, steering):
+        assert await steering.render() == ""
+
+    async def test_applying_the_same_again_changes_nothing(self, steering):
+        await steering.apply({WEB: 36001, DNS: 36002})
+        before = self.in_force()
+        await steering.apply({DNS: 36002, WEB: 36001})
+        assert self.in_force() == before
+        assert await steering.repair() == 0
+
+    async def test_an_apply_says_the_whole_state(self, steering):
+        await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
+        await steering.apply({WEB: 36005})
+        assert await steering.render() == "TCP 10.96.7.1:80 -> :36005"
+
+    async def test_an_apply_takes_a_copy(self, steering):
+        wanted = {WEB: 36001}
+        await steering.apply(wanted)
+        wanted.clear()
+        assert await steering.repair() == 0
+        assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+
+    async def test_tcp_and_udp_of_one_address_are_two_frontends(self, steering):
+        over_tcp = Frontend(DNS.ip, DNS.port, Protocol.TCP)
+        await steering.apply({DNS: 36001, over_tcp: REFUSE})
+        assert await steering.render() == (
+            "TCP 10.96.0.10:53 -> refuse\nUDP 10.96.0.10:53 -> :36001"
+        )
+
+    async def test_a_restart_recovers_the_proxy_ports(self, steering, steerings):
+        await steering.apply({WEB: 36001, DNS: 36002, CART: REFUSE, WEB_6: 36003})
+        await steering.close()
+        successor = steerings()
+        recovered = await successor.start()
+        expected = {WEB: 36001, DNS: 36002, WEB_6: 36003}
+        assert recovered == (expected if successor.bind is Bind.PROXY_PORT else {})
+        await successor.close()
+
+    async def test_after_a_restart_nothing_is_doubled(self, steering, steerings):
+        wanted = {WEB: 36001, DNS: 36002, CART: REFUSE}
+        await steering.apply(wanted)
+        before = self.in_force()
+        await steering.close()
+        successor = steerings()
+        await successor.start()
+        await successor.apply(wanted)
+        assert self.in_force() == before
+        await successor.close()
+
+    async def test_cleaning_up_leaves_everything_as_found(self, steerings):
+        before = self.in_force()
+        steering = steerings()
+        await steering.start()
+        await steering.apply({WEB: 36001, DNS: 36002, CART: REFUSE, WEB_6: 36003})
+        await steering.clean_up()
+        assert await steering.render() == ""
+        assert self.in_force() == before
+        await steering.close()
+
+    async def test_cleaning_up_needs_no_start_and_can_be_repeated(self, steering, steerings):
+        await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
+        await steering.close()
+        cleaner = steerings()
+        await cleaner.clean_up()
+        await cleaner.clean_up()
+        assert await cleaner.render() == ""
+        await cleaner.close()
+
+    async def test_after_a_clean_up_it_can_be_applied_again(self, steering):
+        await steering.apply({WEB: 36001})
+        await steering.clean_up()
+        assert await steering.repair() == 0
+        await steering.apply({CART: 36001})
+        assert await steering.render() == "TCP 10.96.7.2:80 -> :36001"
+
+    async def test_closing_can_be_repeated(self, steering):
+        await steering.close()
+        await steering.close()
+
+
+class KernelSteeringContract(SteeringContract):
+    """What those keep besides whose state is in a kernel, which can refuse and drift."""
+
+    @abc.abstractmethod
+    def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
+        """Make an ``apply`` with this frontend impossible for a while."""
+
+    @abc.abstractmethod
+    def break_it(self, steering: Steering) -> None:
+        """Remove what is in force."""
+
+    async def test_a_failed_apply_leaves_the_old_state_in_force(self, steering):
+        await steering.apply({WEB: 36001})
+        before = self.in_force()
+        with self.obstacle(OUTSIDE), pytest.raises(SteeringError):
+            await steering.apply({OUTSIDE: 36002, DNS: 36003})
+        assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+        assert self.in_force() == before
+
+    async def test_after_a_failed_apply_repair_keeps_the_old_state(self, steering):
+        await steering.apply({WEB: 36001})
+        with self.obstacle(OUTSIDE), pytest.raises(SteeringError):
+            await steering.apply({OUTSIDE: 36002})
+        assert await steering.repair() == 0
+        assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+
+    async def test_drift_is_counted_and_put_right(self, steering):
+        await steering.apply({WEB: 36001, DNS: REFUSE})
+        before = await steering.render()
+        self.break_it(steering)
+        assert await steering.render() != before
+        assert await steering.repair() > 0
+        assert await steering.render() == before
+        assert await steering.repair() == 0

@@ -1,0 +1,268 @@
+"""A node and its pods for the steering tests: network namespaces of this process's threads.
+
+A socket belongs to the namespace in which it was made, so a test opens it inside ``with pod:``
+and uses it anywhere. Every wait has a deadline of :data:`DEADLINE_S`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+CLONE_NEWNET = 0x40000000
+# Not in Python's socket module before 3.14.
+IP_PKTINFO = 8
+DEADLINE_S = 10.0
+NODE_IP, POD_IP = "10.1.0.1", "10.1.0.2"
+NODE_IP6, POD_IP6 = "fd00:1::1", "fd00:1::2"
+BARE_POD_IP = "10.2.0.2"
+# Calico's; it makes proxy ARP, and so forwarding, needless here.
+BARE_LINK_MAC = "ee:ee:ee:ee:ee:ee"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def need_namespaces() -> None:
+    """Skip where namespaces can't be made; fail there if REQUIRE_NETNS=1."""
+    try:
+        Net("probe").close()
+    except OSError as exc:
+        reason = f"no network namespace: {exc.strerror}; run by: unshare -Urn pytest -m netns"
+        if os.environ.get("REQUIRE_NETNS") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+class Net:
+    """One network namespace with lo up; ``with net:`` puts the calling thread into it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._outside: list[int] = []
+        made: list[int | OSError] = []
+
+        def make() -> None:
+            if _libc.unshare(CLONE_NEWNET) != 0:
+                code = ctypes.get_errno()
+                made.append(OSError(code, os.strerror(code)))
+            else:
+                made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if isinstance(made[0], OSError):
+            raise made[0]
+        self.fd = made[0]
+        self.run("ip link set lo up")
+
+    def run(self, command: str) -> str:
+        """Run a shell command here; return what it printed."""
+        done = subprocess.run(
+            ["nsenter", f"--net=/proc/self/fd/{self.fd}", "sh", "-ec", command],
+            pass_fds=[self.fd],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        assert done.returncode == 0, f"{self.name}: {command}: {done.stderr}"
+        return done.stdout
+
+    def __enter__(self) -> Net:
+        self._outside.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+        self._set(self.fd)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        outside = self._outside.pop()
+        self._set(outside)
+        os.close(outside)
+
+    def tcp(self, family: int = socket.AF_INET) -> socket.socket:
+        """Return a TCP socket of this namespace."""
+        return self._socket(family, socket.SOCK_STREAM)
+
+    def udp(self, family: int = socket.AF_INET) -> socket.socket:
+        """Return a UDP socket of this namespace."""
+        return self._socket(family, socket.SOCK_DGRAM)
+
+    def close(self) -> None:
+        """Let the namespace go, when its last socket has."""
+        os.close(self.fd)
+
+    def _socket(self, family: int, kind: int) -> socket.socket:
+        with self:
+            made = socket.socket(family, kind)
+        made.settimeout(DEADLINE_S)
+        return made
+
+    @staticmethod
+    def _set(fd: int) -> None:
+        if _libc.setns(fd, CLONE_NEWNET) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+
+
+class Cluster:
+    """A node, a pod on a numbered interface, and a pod on an unnumbered one when asked for."""
+
+    def __init__(self) -> None:
+        self.node, self.pod = Net("node"), Net("pod")
+        self.nets = [self.node, self.pod]
+        self._link("pod0", self.pod)
+        self.node.run(f"""
+            ip address add {NODE_IP}/24 dev pod0
+            ip address add {NODE_IP6}/64 dev pod0 nodad
+            ip link set pod0 up
+            ip route add default via {POD_IP}
+            ip route add default via {POD_IP6}""")
+        self.pod.run(f"""
+            ip address add {POD_IP}/24 dev eth0
+            ip address add {POD_IP6}/64 dev eth0 nodad
+            ip link set eth0 up
+            ip route add default via {NODE_IP}
+            ip route add default via {NODE_IP6}""")
+
+    def add_bare_pod(self) -> Net:
+        """Add a pod as Calico does: the node's end of its link has no address."""
+        pod = Net("bare-pod")
+        self.nets.append(pod)
+        self._link("cali0", pod)
+        self.node.run(f"""
+            ip link set cali0 address {BARE_LINK_MAC} up
+            ip route add {BARE_POD_IP} dev cali0 scope link""")
+        pod.run(f"""
+            ip address add {BARE_POD_IP}/32 dev eth0
+            ip link set eth0 up
+            ip route add 169.254.1.1 dev eth0 scope link
+            ip neighbour add 169.254.1.1 lladdr {BARE_LINK_MAC} dev eth0
+            ip route add default via 169.254.1.1 dev eth0""")
+        return pod
+
+    def close(self) -> None:
+        """Let all namespaces go."""
+        for net in self.nets:
+            net.close()
+
+    def _link(self, name: str, pod: Net) -> None:
+        # nsenter gave the shell the other namespace's descriptor under the same number.
+        with self.node:
+            command = f"ip link add {name} type veth peer name eth0 netns /proc/self/fd/{pod.fd}"
+            subprocess.run(command.split(), pass_fds=[pod.fd], check=True, timeout=DEADLINE_S)
+
+
+def tcp_server(net: Net, port: int, family: int = socket.AF_INET) -> socket.socket:
+    """Return a listener on all addresses."""
+    server = net.tcp(family)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("", port))
+    server.listen()
+    return server
+
+
+def can_dial(net: Net, ip: str, port: int) -> bool:
+    """Return whether a TCP connection is accepted; False when it is refused."""
+    with net.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as client:
+        try:
+            client.connect((ip, port))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+class UdpServer:
+    """A UDP socket on all addresses that answers from the one that was asked."""
+
+    def __init__(self, net: Net, port: int, family: int = socket.AF_INET) -> None:
+        self._socket = net.udp(family)
+        if family == socket.AF_INET6:
+            self._level, self._info = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
+            self._socket.setsockopt(self._level, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            self._level, self._info = socket.IPPROTO_IP, IP_PKTINFO
+            self._socket.setsockopt(self._level, IP_PKTINFO, 1)
+        self._socket.bind(("", port))
+
+    def answer(self, data: bytes) -> bytes:
+        """Wait for a datagram, send data back, and return what came."""
+        asked, ancillary, _flags, client = self._socket.recvmsg(2048, 256)
+        packed = ancillary[0][2]
+        if self._level == socket.IPPROTO_IPV6:
+            info = packed[:16] + struct.pack("=I", 0)
+        else:
+            # in_pktinfo: ifindex 0, then the local address as the source of the answer.
+            info = struct.pack("=I", 0) + packed[4:8] + bytes(4)
+        self._socket.sendmsg([data], [(self._level, self._info, info)], 0, client)
+        return asked
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def exchange(client: socket.socket, server: UdpServer) -> bool:
+    """Return whether a question of a connected client comes to a server and back."""
+    client.send(b"question")
+    return server.answer(b"answer") == b"question" and client.recv(2048) == b"answer"
+
+
+def is_refused(client: socket.socket) -> bool:
+    """Return whether a datagram of a connected client is answered by port unreachable."""
+    client.send(b"question")
+    try:
+        client.recv(2048)
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def tables(net: Net) -> str:
+    """Return all legacy rules as text, without counters, comments and empty built-in tables."""
+    text = net.run(
+        "for save in iptables-legacy-save ip6tables-legacy-save; do $save; done"
+        r" | sed -e '/^#/d' -e 's/ \[[0-9:]*\]$//'"
+    )
+    return "".join(
+        f"*{table}"
+        for table in text.split("*")[1:]
+        if any(line.startswith("-A") or " - " in f"{line} " for line in table.splitlines())
+        or "DROP" in table
+    )
+
+
+def run_until_killed(program: str) -> bool:
+    """Run a program that prints the id of its child, reads a line and kills itself.
+
+    Returns:
+        Whether its child has ended too.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
+        assert parent.wait(DEADLINE_S) == -signal.SIGKILL
+    readable, _, _ = select.select([child], [], [], DEADLINE_S)
+    os.close(child)
+    return bool(readable)
+
+
+def own_name() -> str:
+    """Return the name under which the kernel knows this process."""
+    return Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+
+
+def wait_until_dead(pid: int) -> None:
+    """Wait for a child to die, without taking its exit status from its owner."""
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)

@@ -1,0 +1,44 @@
+"""The published fake keeps the contract."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+from steering_contract import OUTSIDE, WEB, KernelSteeringContract
+
+from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.model import Frontend
+from userspace_proxy.steering.base import render_targets
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+
+class TestFakeSteering(KernelSteeringContract):
+    @pytest.fixture
+    def steerings(self):
+        self.kernel = {}
+        self.taken = {}
+        return lambda: FakeSteering(kernel=self.kernel, taken=self.taken)
+
+    def in_force(self) -> str:
+        return render_targets(self.kernel)
+
+    @contextmanager
+    def obstacle(self, frontend: Frontend):
+        self.taken[frontend] = "table ip kube-proxy"
+        yield
+        del self.taken[frontend]
+
+    def break_it(self, steering: FakeSteering) -> None:
+        steering.kernel.clear()
+
+
+async def test_a_conflict_names_the_address_the_owner_and_the_way_out():
+    steering = FakeSteering(taken={WEB: "table ip kube-proxy"})
+    with pytest.raises(SteeringConflict) as caught:
+        await steering.apply({OUTSIDE: 36001, WEB: 36002})
+    assert str(caught.value) == (
+        "cannot steer 10.96.7.1:80/TCP: already steered by table ip kube-proxy "
+        "(stop kube-proxy on this node or run with --steering=none)"
+    )
+    assert await steering.render() == ""

@@ -1,0 +1,291 @@
+"""Steering by iptables in real namespaces: the contract, and the rules as text."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from contextlib import contextmanager
+from textwrap import dedent
+
+import pytest
+import steering_nodes as nodes
+from steering_contract import CART, DNS, WEB, WEB_6, KernelSteeringContract
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, IPFamily, Protocol
+from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
+from userspace_proxy.steering.iptables import lock
+from userspace_proxy.steering.iptables.programmer import FULL_COMPARISON_EVERY
+
+pytestmark = pytest.mark.netns
+FACTS = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
+
+
+@pytest.fixture(autouse=True)
+def lock_file(tmp_path, monkeypatch):
+    path = tmp_path / "xtables.lock"
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
+    return path
+
+
+@pytest.fixture
+def cluster(lock_file):
+    """A node and a pod; the test's thread stands in the node."""
+    nodes.need_namespaces()
+    cluster = nodes.Cluster()
+    with cluster.node:
+        yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def node(cluster):
+    return cluster.node
+
+
+@pytest.fixture
+async def steering(node):
+    steering = make_steering("iptables", FACTS)
+    await steering.start()
+    yield steering
+    await steering.close()
+
+
+class TestIptablesSteering(KernelSteeringContract):
+    @pytest.fixture
+    def steerings(self, node, lock_file, monkeypatch):
+        self.node, self.lock_file, self.monkeypatch = node, lock_file, monkeypatch
+        # Tables that others have made before us stay when we are gone.
+        nodes.tables(node)
+        return lambda: make_steering("iptables", FACTS)
+
+    def in_force(self) -> str:
+        return nodes.tables(self.node)
+
+    @contextmanager
+    def obstacle(self, _frontend: Frontend):
+        # A directory can't be opened for it; the helper opens the lock anew each time.
+        self.lock_file.unlink()
+        self.lock_file.mkdir()
+        yield
+        self.lock_file.rmdir()
+
+    def break_it(self, steering: Steering) -> None:
+        self.node.run("iptables-legacy -t nat -F; ip6tables-legacy -t nat -F")
+
+
+async def test_the_rules_of_a_node(node, steering):
+    await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002})
+    assert nodes.tables(node) == dedent("""\
+        *nat
+        :PREROUTING ACCEPT
+        :INPUT ACCEPT
+        :OUTPUT ACCEPT
+        :POSTROUTING ACCEPT
+        :UPROXY-OUT -
+        :UPROXY-PRE -
+        -A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE
+        -A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT
+        -A UPROXY-OUT -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
+        -A UPROXY-OUT -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 35999
+        -A UPROXY-OUT -d 10.96.0.10/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36002
+        -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
+        -A UPROXY-PRE -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 35999
+        -A UPROXY-PRE -d 10.96.0.10/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36002
+        COMMIT
+        *filter
+        :INPUT ACCEPT
+        :FORWARD ACCEPT
+        :OUTPUT ACCEPT
+        :UPROXY-GUARD -
+        :UPROXY-INPUT -
+        -A INPUT -m comment --comment userspace-proxy -j UPROXY-INPUT
+        -A UPROXY-GUARD -m conntrack --ctstate ESTABLISHED -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with tcp-reset
+        -A UPROXY-GUARD -p tcp -m multiport --dports 36001 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-GUARD -p tcp -m multiport --dports 36001 -j REJECT --reject-with tcp-reset
+        -A UPROXY-GUARD -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
+        -A UPROXY-GUARD -p udp -m multiport --dports 36002 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-GUARD -p udp -m multiport --dports 36002 -j REJECT --reject-with icmp-port-unreachable
+        -A UPROXY-INPUT -p tcp -m tcp --dport 35999:36999 -j UPROXY-GUARD
+        -A UPROXY-INPUT -p udp -m udp --dport 35999:36999 -j UPROXY-GUARD
+        COMMIT
+    """)  # noqa: E501
+
+
+async def test_rules_of_others_stay_as_they_are(node, steering):
+    foreign = """
+        iptables-legacy -t nat -N OTHERS
+        iptables-legacy -t nat -A OTHERS -p tcp --dport 1:99 -j RETURN
+        iptables-legacy -t nat -A PREROUTING -j OTHERS
+        iptables-legacy -A INPUT -p icmp -m limit --limit 1/s -j ACCEPT
+        iptables-legacy -P FORWARD DROP
+        iptables-legacy -t mangle -A FORWARD -j MARK --set-mark 1"""
+    node.run(foreign)
+    before = nodes.tables(node)
+    await steering.apply({WEB: 36001})
+    await steering.apply({DNS: 36001})
+    await steering.clean_up()
+    assert nodes.tables(node) == before
+
+
+async def test_our_jumps_stand_before_those_of_others(node, steering):
+    node.run("iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -j DROP")
+    await steering.apply({WEB: 36001})
+    rules = node.run("iptables-legacy -S INPUT")
+    assert rules.splitlines()[1].endswith("-j UPROXY-INPUT")
+
+
+@pytest.mark.parametrize(
+    ("command", "drifted"),
+    [
+        pytest.param("iptables-legacy -t nat -F UPROXY-PRE", 2, id="chain-flushed"),
+        pytest.param("iptables-legacy -t nat -D UPROXY-OUT 1", 1, id="rule-removed"),
+        pytest.param("iptables-legacy -t nat -D PREROUTING 1", 1, id="jump-removed"),
+        pytest.param("iptables-legacy -t nat -A OUTPUT -j UPROXY-OUT", 1, id="jump-doubled"),
+        pytest.param("iptables-legacy -t nat -A UPROXY-OUT -j RETURN", 1, id="rule-added"),
+        pytest.param("iptables-legacy -D UPROXY-INPUT 1", 1, id="guard-rule-removed"),
+        pytest.param("iptables-legacy -F UPROXY-GUARD", 7, id="guard-flushed"),
+        pytest.param("iptables-legacy -F INPUT", 1, id="guard-jump-removed"),
+        pytest.param(
+            "iptables-legacy -t nat -F; iptables-legacy -t nat -X", 6, id="everything-of-nat-gone"
+        ),
+    ],
+)
+async def test_drift_is_counted_in_rules(node, steering, command, drifted):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    before = nodes.tables(node)
+    node.run(command)
+    assert await steering.repair() == drifted
+    assert sorted(nodes.tables(node).splitlines()) == sorted(before.splitlines())
+    assert await steering.repair() == 0
+
+
+async def test_a_replaced_rule_of_the_same_size_shows_in_the_full_comparison(node, steering):
+    await steering.apply({WEB: 36001})
+    before = nodes.tables(node)
+    node.run(
+        "iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.1 -p tcp --dport 80"
+        " -j REDIRECT --to-ports 6666"
+    )
+    drifted = [await steering.repair() for _ in range(FULL_COMPARISON_EVERY)]
+    assert sum(drifted) == 2
+    assert nodes.tables(node) == before
+
+
+async def test_rules_that_others_add_are_no_drift(node, steering):
+    await steering.apply({WEB: 36001})
+    node.run("iptables-legacy -t nat -A PREROUTING -j RETURN; iptables-legacy -I INPUT -j RETURN")
+    before = nodes.tables(node)
+    assert await steering.repair() == 0
+    assert nodes.tables(node) == before
+
+
+async def test_a_change_meets_a_rule_that_somebody_replaced(node, steering):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    node.run(
+        "iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.1 -p tcp --dport 80"
+        " -j REDIRECT --to-ports 6666"
+    )
+    await steering.apply({DNS: 36002})
+    assert "6666" not in nodes.tables(node)
+    assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
+
+
+async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
+    await steering.apply({WEB: 36001, CART: REFUSE})
+    await steering.close()
+    successor = make_steering("iptables", SteeringFacts(refuse_port=35888))
+    assert await successor.start() == {WEB: 36001}
+    await successor.apply({WEB: 36001, CART: REFUSE})
+    assert "35999" not in nodes.tables(node)
+    await successor.close()
+
+
+async def test_many_frontends_come_and_go(node, steering):
+    many = {
+        Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 36000 + i for i in range(900)
+    }
+    await steering.apply(many)
+    assert len((await steering.render()).splitlines()) == 900
+    assert await steering.repair() == 0
+    few = dict(list(many.items())[::3])
+    await steering.apply(few)
+    assert len((await steering.render()).splitlines()) == 300
+    assert await steering.repair() == 0
+    await steering.apply({})
+    assert await steering.render() == ""
+
+
+async def test_a_helper_that_was_killed_is_started_anew(node, steering):
+    await steering.apply({WEB: 36001, WEB_6: 36003})
+    before = nodes.tables(node)
+    for pid in steering.helper_pids.values():
+        os.kill(pid, signal.SIGKILL)
+        nodes.wait_until_dead(pid)
+    assert await steering.repair() == 0
+    assert nodes.tables(node) == before
+    await steering.apply({WEB: 36004})
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36004"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_helper_outlives_the_signals_that_end_the_agent(steering, number):
+    await steering.apply({WEB: 36001})
+    before = dict(steering.helper_pids)
+    os.kill(before[IPFamily.IPV4], number)
+    assert await steering.repair() == 0
+    assert steering.helper_pids == before
+    await steering.clean_up()
+
+
+async def test_the_helpers_end_with_close(steering):
+    await steering.apply({WEB: 36001})
+    (pid,) = steering.helper_pids.values()
+    await steering.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_ipv6_has_a_helper_only_where_it_is_wanted(steering):
+    await steering.apply({WEB: 36001})
+    assert set(steering.helper_pids) == {IPFamily.IPV4}
+    await steering.apply({WEB_6: 36001})
+    assert set(steering.helper_pids) == {IPFamily.IPV4, IPFamily.IPV6}
+
+
+async def test_when_the_agent_is_killed_its_helper_dies_and_its_rules_are_recovered(node, steering):
+    program = dedent("""
+        import asyncio, os, signal
+        from userspace_proxy.model import Frontend, Protocol
+        from userspace_proxy.steering import SteeringFacts, make_steering
+
+        async def main():
+            steering = make_steering("iptables", SteeringFacts(refuse_port=35999))
+            await steering.apply({Frontend("10.96.7.1", 80, Protocol.TCP): 36001})
+            print(*steering.helper_pids.values(), flush=True)
+            await asyncio.get_running_loop().run_in_executor(None, input)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        asyncio.run(main())
+    """)
+    assert nodes.run_until_killed(program)
+    assert await steering.start() == {WEB: 36001}
+
+
+async def test_a_held_lock_is_an_error_that_names_the_holder(
+    node, steering, lock_file, monkeypatch
+):
+    await steering.apply({WEB: 36001})
+    with lock_file.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SteeringError) as caught:
+            await steering.apply({DNS: 36002})
+    assert str(caught.value) == (
+        f"cannot lock {lock_file} within {lock.WAIT_S:g} s: held by "
+        f"{nodes.own_name()} (pid {os.getpid()}) (it is taken up again by the next sync)"
+    )
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    await steering.apply({DNS: 36002})
+    assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"

@@ -1,0 +1,18 @@
+"""No steering keeps the contract, as far as there is something to keep."""
+
+from __future__ import annotations
+
+import pytest
+from steering_contract import SteeringContract
+
+from userspace_proxy.steering import Bind, SteeringFacts, make_steering
+
+
+class TestNoSteering(SteeringContract):
+    @pytest.fixture
+    def steerings(self):
+        return lambda: make_steering("none", SteeringFacts())
+
+
+def test_its_listeners_stand_on_loopback():
+    assert make_steering("none", SteeringFacts()).bind is Bind.LOOPBACK

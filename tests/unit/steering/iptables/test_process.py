@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.steering.iptables.process import HelperProcess
+
+FACTS = [35999, None, []]
+
+
+@pytest.fixture
+def helper():
+    helper = HelperProcess(4)
+    yield helper
+    helper.close()
+
+
+def test_it_runs_from_the_first_request_on(helper, monkeypatch):
+    assert helper.pid is None
+    assert helper.is_new
+    monkeypatch.setenv("XTABLES_LIBDIR", "/nowhere")
+    with pytest.raises(SteeringError):
+        helper.ask({"do": "nothing that it knows", "facts": FACTS})
+
+
+def test_one_that_ends_without_an_answer_is_an_error_with_its_last_words(helper):
+    with pytest.raises(SteeringError) as caught:
+        helper.ask({"do": "start"})
+    assert str(caught.value) == (
+        "cannot steer by iptables: the helper process for IPv4 ended with status 1: "
+        "KeyError: 'facts' (it is started anew by the next sync)"
+    )
+    assert helper.is_new
+
+
+def test_closing_can_be_repeated(helper):
+    helper.close()
+    helper.close()
+    assert helper.pid is None

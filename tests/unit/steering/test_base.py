@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.base import REFUSE, render_targets
+
+
+def test_targets_are_rendered_one_sorted_line_a_frontend():
+    targets = {
+        Frontend("fd00:96::1", 80, Protocol.TCP): 36003,
+        Frontend("10.96.0.10", 53, Protocol.UDP): 36002,
+        Frontend("10.96.7.1", 80, Protocol.TCP): REFUSE,
+    }
+    assert render_targets(targets) == (
+        "TCP 10.96.7.1:80 -> refuse\nTCP [fd00:96::1]:80 -> :36003\nUDP 10.96.0.10:53 -> :36002"
+    )
+
+
+def test_no_target_is_no_text():
+    assert render_targets({}) == ""

@@ -1,0 +1,18 @@
+"""How traffic for a frontend reaches its listener: by rules, by routes, or not at all.
+
+``base`` has the contract; each other module here is one way to keep it, and
+:func:`make_steering` is the one place that knows their names.
+"""
+
+from .base import REFUSE, Bind, Refusal, Steering, SteeringFacts, Target
+from .choice import make_steering
+
+__all__ = [
+    "REFUSE",
+    "Bind",
+    "Refusal",
+    "Steering",
+    "SteeringFacts",
+    "Target",
+    "make_steering",
+]

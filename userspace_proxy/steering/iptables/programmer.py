@@ -1,0 +1,205 @@
+"""Makes one IP family's tables what was asked for; runs in the helper process.
+
+    guard for old and new ports ─▶ nat ─▶ guard for the new ports ─▶ stale UDP associations
+
+A port is guarded before the first packet comes to it and until the last one did; associations
+that were made while another rule or none was in force go when the new ones are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ...errors import SteeringError
+from .. import conntrack
+from ..conntrack import UdpFrontend
+from ..interfaces import InterfaceWatch, choose_address, is_local
+from .blob import TableInfo, TableReader
+from .guard import GuardTable
+from .nat import NatTable
+from .rules import OUT, PRE, PROTOCOLS, GuardRule, NatFrontend, NatRule, guard_rules
+from .tables import explained
+from .writer import Writer
+
+# The agent asks each second. The tables' size and layout show each rule that came or went; a
+# rule that was replaced by one of the same size shows in the full comparison only.
+FULL_COMPARISON_EVERY = 30
+
+
+class Facts(NamedTuple):
+    """What the rules depend on besides the frontends; as in SteeringFacts."""
+
+    refuse_port: int
+    proxy_ports: tuple[int, int] | None = None
+    node_addresses: tuple[str, ...] = ()
+
+
+Rules = dict[NatFrontend, NatRule]
+
+
+class Programmer:
+    """The rules of one IP family in this process's network namespace.
+
+    Args:
+        version: 4 or 6.
+        facts: Of this node.
+
+    Raises:
+        SteeringError: A library, a privilege or a kernel part is missing.
+    """
+
+    def __init__(self, version: int, facts: Facts) -> None:
+        self._version = version
+        self._facts = facts
+        writer = Writer(version)
+        try:
+            reader = TableReader(version)
+        except OSError as exc:
+            raise explained("nat", exc) from exc
+        self._nat = NatTable(reader, writer)
+        self._guard = GuardTable(reader, writer)
+        self._watch = InterfaceWatch()
+        self._rules: Rules | None = None
+        self._to_ip = ""
+        self._infos: tuple[TableInfo, ...] = ()
+        self._repairs = 0
+
+    def start(self) -> list[NatRule]:
+        """Return the rules that an earlier run left, one a frontend.
+
+        Raises:
+            SteeringError: A privilege or a kernel part is missing.
+        """
+        refuse_ports = {self._facts.refuse_port, *self._guard.refuse_ports()}
+        left = self._nat.left_behind()
+        conntrack.check(self._version)
+        self._to_ip = next((rule.to_ip for rule in left[PRE] if rule.to_ip), "")
+        rules = {rule.frontend: rule for rule in (*left[PRE], *left[OUT])}
+        return [rule for rule in rules.values() if rule.to_port not in refuse_ports]
+
+    def apply(self, rules: Iterable[NatRule]) -> None:
+        """Steer exactly these frontends.
+
+        Raises:
+            SteeringError: The kernel refused; what was in force is.
+        """
+        left = self.start() if self._rules is None else []
+        wanted = {rule.frontend: rule for rule in rules}
+        self._become(wanted, (*left, *(self._rules or {}).values()), self._want_all)
+        self._forget_stale((*left, *wanted.values()))
+
+    def change(self, rules: Iterable[NatRule], gone: Iterable[NatFrontend]) -> None:
+        """Steer these frontends besides those of the last ``apply``, and some no longer.
+
+        Raises:
+            SteeringError: The kernel refused; what was in force is.
+        """
+        before = self._rules
+        if before is None:
+            raise SteeringError("cannot change rules: none were applied")
+        added = {rule.frontend: rule for rule in rules}
+        removed = [before[f] for f in (*added, *gone) if f in before]
+        wanted = before | added
+        for frontend in gone:
+            wanted.pop(frontend, None)
+
+        def want() -> None:
+            self._nat.change(removed=removed, added=added.values())
+
+        self._become(wanted, removed, want)
+
+    def repair(self) -> int:
+        """Put right what differs from the last ``apply``; return how many rules did."""
+        if self._rules is None:
+            return 0
+        self._repairs += 1
+        if (
+            self._repairs % FULL_COMPARISON_EVERY
+            and not self._watch.has_changed()
+            and self._read_infos() == self._infos
+        ):
+            return 0
+        self._nat.forget()
+        self._guard.forget()
+        return self._put(())
+
+    def render(self) -> list[NatRule]:
+        """Return the rules in force that steer clients on pods and on the node alike."""
+        rules = self._nat.rules()
+        everywhere = {rule._replace(to_ip="") for rule in rules[PRE]}
+        return [rule for rule in rules[OUT] if rule in everywhere]
+
+    def clean_up(self) -> None:
+        """Remove everything of ours; idempotent."""
+        left = self._nat.left_behind()
+        self._nat.remove_all()
+        self._guard.remove_all()
+        self._rules = {}
+        self._forget_stale((*left[PRE], *left[OUT]))
+        self._rules = None
+
+    def _become(self, wanted: Rules, leaving: Iterable[NatRule], want: Callable[[], None]) -> None:
+        """Make these the rules; when the kernel refuses, the old ones stay wanted."""
+        before, self._rules = self._rules, wanted
+        try:
+            want()
+            self._put(leaving)
+        except SteeringError:
+            self._rules = before
+            self._want_all()
+            raise
+
+    def _want_all(self) -> None:
+        self._nat.want((self._rules or {}).values(), self._to_ip)
+
+    def _put(self, leaving: Iterable[NatRule]) -> int:
+        """Make the tables right; return how many rules weren't."""
+        rules = (self._rules or {}).values()
+        to_ip = self._prerouting_ip()
+        if to_ip != self._to_ip:
+            self._to_ip = to_ip
+            self._want_all()
+        drifted = self._guard.put(self._guard_rules((*leaving, *rules)))
+        change = self._nat.put()
+        self._guard.put(self._guard_rules(rules))
+        self._infos = self._read_infos()
+        self._forget_stale(change.touched)
+        return drifted + change.count
+
+    def _prerouting_ip(self) -> str:
+        """Return the address for DNAT in PREROUTING; empty for REDIRECT, which is IPv6's.
+
+        Once taken DNAT stays while the address does: it serves all interfaces, and going back
+        and forth as pods come and go would write all rules anew each time.
+        """
+        if self._version == 6:
+            return ""
+        view = self._watch.view()
+        if self._to_ip and is_local(self._to_ip):
+            return self._to_ip
+        return choose_address(self._facts.node_addresses, view) if view.unnumbered else ""
+
+    def _guard_rules(self, rules: Iterable[NatRule]) -> list[GuardRule]:
+        ports: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
+        for rule in rules:
+            ports[rule.protocol].add(rule.to_port)
+        return guard_rules(
+            ports,
+            refuse_port=self._facts.refuse_port,
+            proxy_ports=self._facts.proxy_ports,
+            is_ipv6=self._version == 6,
+        )
+
+    def _forget_stale(self, touched: Iterable[NatRule]) -> None:
+        """Remove the UDP associations of frontends whose rules came or went."""
+        rules = self._rules or {}
+        targets: dict[UdpFrontend, int | None] = {}
+        for protocol, ip, port in {rule.frontend for rule in touched}:
+            if protocol == "udp":
+                rule = rules.get(NatFrontend(protocol, ip, port))
+                targets[UdpFrontend(ip, port)] = rule.to_port if rule else None
+        conntrack.forget_stale(self._version, targets)
+
+    def _read_infos(self) -> tuple[TableInfo, ...]:
+        return self._nat.info(), self._guard.info()

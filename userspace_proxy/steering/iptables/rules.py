@@ -1,0 +1,198 @@
+"""Which rules bear our name, as values: chains, jumps, nat rules and the guard.
+
+Rule 1: nothing here knows python-iptables; text is as ``iptables-save`` prints it.
+Rule 2: nat rules of one chain exclude each other, so their order doesn't matter; the guard's
+order does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from typing import NamedTuple
+
+# The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN less one); python-iptables the same.
+PREFIX = "UPROXY-"
+PRE = "UPROXY-PRE"
+OUT = "UPROXY-OUT"
+INPUT = "UPROXY-INPUT"
+GUARD = "UPROXY-GUARD"
+COMMENT = "userspace-proxy"
+
+NAT = "nat"
+FILTER = "filter"
+# Which built-in chain jumps to which of ours.
+JUMPS: Mapping[str, Mapping[str, str]] = {
+    NAT: {"PREROUTING": PRE, "OUTPUT": OUT},
+    FILTER: {"INPUT": INPUT},
+}
+CHAINS: Mapping[str, tuple[str, ...]] = {NAT: (PRE, OUT), FILTER: (INPUT, GUARD)}
+PROTOCOLS = ("tcp", "udp")
+# Source: xt_multiport.h, XT_MULTI_PORTS; a range takes two of them.
+MULTIPORT_SLOTS = 15
+
+
+class NatFrontend(NamedTuple):
+    """What clients dial, as rules say it."""
+
+    protocol: str
+    ip: str
+    port: int
+
+
+class NatRule(NamedTuple):
+    """A rule that brings one frontend's packets to a port of this node."""
+
+    protocol: str
+    """``tcp`` or ``udp``."""
+    ip: str
+    port: int
+    to_port: int
+    to_ip: str = ""
+    """The address for DNAT; empty for REDIRECT, which takes the interface's."""
+
+    @property
+    def frontend(self) -> NatFrontend:
+        """Whose packets it takes."""
+        return NatFrontend(self.protocol, self.ip, self.port)
+
+    def __str__(self) -> str:
+        prefix = 128 if ":" in self.ip else 32
+        target = (
+            f"DNAT --to-destination {self.to_ip}:{self.to_port}"
+            if self.to_ip
+            else f"REDIRECT --to-ports {self.to_port}"
+        )
+        return (
+            f"-d {self.ip}/{prefix} -p {self.protocol} -m {self.protocol} "
+            f"--dport {self.port} -j {target}"
+        )
+
+
+class Match(NamedTuple):
+    """One ``-m`` of a rule with its only option."""
+
+    name: str
+    option: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"-m {self.name} --{self.option} {self.value}"
+
+
+class Rule(NamedTuple):
+    """A rule of the guard, or a jump to a chain of ours."""
+
+    target: str
+    matches: tuple[Match, ...] = ()
+    protocol: str = ""
+    reject_with: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"-p {self.protocol}"] if self.protocol else []
+        parts += [*map(str, self.matches), f"-j {self.target}"]
+        if self.reject_with:
+            parts.append(f"--reject-with {self.reject_with}")
+        return " ".join(parts)
+
+
+class GuardRule(NamedTuple):
+    """A rule and the chain that it stands in."""
+
+    chain: str
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"-A {self.chain} {self.rule}"
+
+
+def jump(to: str) -> Rule:
+    """Return the rule by which a built-in chain jumps to one of ours."""
+    return Rule(to, (Match("comment", "comment", COMMENT),))
+
+
+def guard_rules(
+    ports: Mapping[str, Iterable[int]],
+    *,
+    refuse_port: int,
+    proxy_ports: tuple[int, int] | None = None,
+    is_ipv6: bool = False,
+) -> list[GuardRule]:
+    """Return who may reach the ports that frontends are steered to.
+
+    Exactly the ports in use are guarded, not their range: another daemon of the node may
+    listen inside the range, and must not be cut off. The range stands only in the first
+    rules, so that a packet to anything else walks two of them.
+
+    Args:
+        ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
+        refuse_port: Where refused frontends are steered to; 0 where there is none.
+        proxy_ports: First and last port that proxy ports come from, so that connections to
+            one that has just been given back stay accepted until they end.
+        is_ipv6: Whether the rules are for ip6tables.
+    """
+    first: list[GuardRule] = []
+    guard: list[GuardRule] = [
+        # Each packet of a connection comes here. Only a new one walks the ports below, and
+        # without DNAT none gets established.
+        GuardRule(GUARD, Rule("ACCEPT", (_ctstate("ESTABLISHED"), _ctstate("DNAT"))))
+    ]
+    for protocol in PROTOCOLS:
+        used = sorted(set(ports.get(protocol, ())) - {refuse_port})
+        edges = [*used, *(proxy_ports or ()), *([refuse_port] if refuse_port else [])]
+        if not edges:
+            continue
+        span = Match(protocol, "dport", f"{min(edges)}:{max(edges)}")
+        first.append(GuardRule(INPUT, Rule(GUARD, (span,), protocol)))
+        reject = _reject_with(protocol, is_ipv6=is_ipv6)
+        if refuse_port:
+            guard.append(GuardRule(GUARD, refusal(protocol, refuse_port, is_ipv6=is_ipv6)))
+        for chunk in _multiports(used):
+            match = Match("multiport", "dports", chunk)
+            guard.append(GuardRule(GUARD, Rule("ACCEPT", (match, _ctstate("DNAT")), protocol)))
+            guard.append(GuardRule(GUARD, Rule("REJECT", (match,), protocol, reject)))
+    return first + guard if first else []
+
+
+def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
+    """Return the rule that refuses what was steered to the refuse port."""
+    port = Match(protocol, "dport", str(refuse_port))
+    reject = _reject_with(protocol, is_ipv6=is_ipv6)
+    return Rule("REJECT", (port, _ctstate("DNAT")), protocol, reject)
+
+
+def _ctstate(state: str) -> Match:
+    return Match("conntrack", "ctstate", state)
+
+
+def _reject_with(protocol: str, *, is_ipv6: bool) -> str:
+    if protocol == "tcp":
+        return "tcp-reset"
+    return "icmp6-port-unreachable" if is_ipv6 else "icmp-port-unreachable"
+
+
+def _multiports(ports: Iterable[int]) -> Iterator[str]:
+    """Yield ports as ``--dports`` takes them, runs as ranges: ``36001:36004,36009``."""
+    chunk: list[str] = []
+    slots = 0
+    for first, last in _runs(ports):
+        need = 1 if first == last else 2
+        if slots + need > MULTIPORT_SLOTS:
+            yield ",".join(chunk)
+            chunk, slots = [], 0
+        chunk.append(f"{first}" if first == last else f"{first}:{last}")
+        slots += need
+    if chunk:
+        yield ",".join(chunk)
+
+
+def _runs(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last port of each run of neighbours; the ports come sorted."""
+    first = last = -1
+    for port in chain(ports, (-1,)):
+        if first >= 0 and port != last + 1:
+            yield first, last
+            first = port
+        elif first < 0:
+            first = port
+        last = port

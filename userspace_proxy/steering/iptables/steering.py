@@ -1,0 +1,196 @@
+"""The agent's end of steering by iptables: from frontends to rules, one helper per family."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import SteeringError
+from ...model import Frontend, IPFamily, Protocol
+from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
+from .process import HelperProcess
+from .rules import NatRule
+
+# Which legacy tables are in use in this network namespace, one a line.
+_IN_USE = {
+    IPFamily.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
+    IPFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
+Result = TypeVar("Result")
+
+
+class IptablesSteering(Steering):
+    """REDIRECT and DNAT rules in the legacy tables.
+
+    The helper for IPv4 is there from ``start`` on; IPv6's when an IPv6 frontend is wanted, or
+    when an earlier run may have left rules. Their network namespace is that of the thread that
+    calls the first method.
+
+    Args:
+        facts: Of these all are used but the Service ranges; the refuse port must be set.
+    """
+
+    name = "iptables"
+    bind = Bind.PROXY_PORT
+
+    def __init__(self, facts: SteeringFacts) -> None:
+        self.facts = facts
+        self._helpers = {family: HelperProcess(family.value) for family in IPFamily}
+        self._applied: dict[IPFamily, dict[Frontend, Target]] = {}
+        self._left_behind: set[IPFamily] | None = None
+        # One thread: the helpers' sockets block, and no request overtakes another.
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def start(self) -> Mapping[Frontend, int]:
+        """Part of Steering."""
+        return await self._do(self._start)
+
+    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Part of Steering."""
+        asked = dict(wanted)
+        await self._do(lambda: self._apply(asked))
+
+    async def render(self) -> str:
+        """Part of Steering."""
+        return render_targets(await self._do(self._render))
+
+    async def repair(self) -> int:
+        """Part of Steering."""
+        return await self._do(self._repair)
+
+    async def clean_up(self) -> None:
+        """Part of Steering."""
+        await self._do(self._clean_up)
+
+    async def close(self) -> None:
+        """Part of Steering; waits for the helpers' end."""
+        if self._thread is not None:
+            await self._do(self._close)
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    @property
+    def helper_pids(self) -> Mapping[IPFamily, int]:
+        """The ids of the helper processes that run."""
+        return {f: h.pid for f, h in self._helpers.items() if h.pid is not None}
+
+    async def _do(self, call: Callable[[], Result]) -> Result:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="iptables-steering")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _start(self) -> dict[Frontend, int]:
+        found = {}
+        self._left_behind = set()
+        for family in IPFamily:
+            if family is IPFamily.IPV4 or _may_have_rules(family):
+                rules = self._rules(family, "start")
+                found.update({_frontend(rule): rule.to_port for rule in rules})
+                if rules:
+                    self._left_behind.add(family)
+                elif family is IPFamily.IPV6:
+                    # Others use IPv6's tables; a helper without work needs 50 MiB.
+                    self._helpers[family].close()
+        return found
+
+    def _apply(self, wanted: dict[Frontend, Target]) -> None:
+        if self._left_behind is None:
+            self._start()
+        by_family: dict[IPFamily, dict[Frontend, Target]] = {family: {} for family in IPFamily}
+        for frontend, target in wanted.items():
+            by_family[frontend.family][frontend] = target
+        before = dict(self._applied)
+        try:
+            for family, targets in by_family.items():
+                if targets or self._is_ours(family):
+                    self._send(family, targets)
+        except SteeringError:
+            self._go_back(before)
+            raise
+
+    def _go_back(self, before: Mapping[IPFamily, dict[Frontend, Target]]) -> None:
+        """Undo what a family got before the other one failed."""
+        for family, targets in list(self._applied.items()):
+            if targets is not before.get(family):
+                self._send(family, before.get(family, {}))
+
+    def _send(self, family: IPFamily, targets: dict[Frontend, Target]) -> None:
+        """Tell a helper what is wanted: the difference, if it knows what was."""
+        before = self._applied.get(family)
+        if before is None or self._helpers[family].is_new:
+            rules = [self._rule(frontend, target) for frontend, target in targets.items()]
+            self._ask(family, "apply", rules=rules)
+        else:
+            self._send_difference(family, before, targets)
+        self._applied[family] = targets
+
+    def _send_difference(
+        self, family: IPFamily, before: dict[Frontend, Target], targets: dict[Frontend, Target]
+    ) -> None:
+        rules = [self._rule(f, target) for f, target in targets.items() if before.get(f) != target]
+        gone = [self._rule(f, REFUSE).frontend for f in before.keys() - targets.keys()]
+        self._ask(family, "change", rules=rules, gone=gone)
+
+    def _render(self) -> dict[Frontend, Target]:
+        targets: dict[Frontend, Target] = {}
+        for family in IPFamily:
+            if family in self._applied or _may_have_rules(family):
+                for rule in self._rules(family, "render"):
+                    refused = rule.to_port == self.facts.refuse_port
+                    targets[_frontend(rule)] = REFUSE if refused else rule.to_port
+        return targets
+
+    def _repair(self) -> int:
+        drifted = 0
+        for family, targets in self._applied.items():
+            if self._helpers[family].is_new:
+                # A new helper knows of nothing that it should keep right.
+                self._send(family, targets)
+            drifted += self._ask(family, "repair")
+        return drifted
+
+    def _clean_up(self) -> None:
+        for family in IPFamily:
+            if family in self._applied or _may_have_rules(family):
+                self._ask(family, "clean_up")
+        self._applied = {}
+        self._left_behind = None
+
+    def _close(self) -> None:
+        for helper in self._helpers.values():
+            helper.close()
+
+    def _is_ours(self, family: IPFamily) -> bool:
+        left = self._left_behind or ()
+        return family is IPFamily.IPV4 or family in self._applied or family in left
+
+    def _rules(self, family: IPFamily, request: str) -> Iterable[NatRule]:
+        return [NatRule(*rule) for rule in self._ask(family, request)]
+
+    def _rule(self, frontend: Frontend, target: Target) -> NatRule:
+        port = self.facts.refuse_port if target is REFUSE else target
+        if not port:
+            raise SteeringError(f"cannot refuse {frontend}: no refuse port was given")
+        return NatRule(str(frontend.protocol).lower(), frontend.ip, frontend.port, port)
+
+    def _ask(self, family: IPFamily, request: str, **more: Any) -> Any:
+        facts = [self.facts.refuse_port, self.facts.proxy_ports, self.facts.node_addresses]
+        return self._helpers[family].ask({"do": request, "facts": facts, **more})
+
+
+def _frontend(rule: NatRule) -> Frontend:
+    return Frontend(rule.ip, rule.port, Protocol(rule.protocol.upper()))
+
+
+def _may_have_rules(family: IPFamily) -> bool:
+    """Return whether the family's nat table is in use, by us or by others."""
+    try:
+        return "nat" in _IN_USE[family].read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Unreadable without a right; the helper will say what is missing.
+        return True

@@ -1,0 +1,125 @@
+"""One of our tables as a whole: its chains, the jumps to them, and their removal.
+
+Rule 1: a jump is put before all others of its chain when it is missing or doubled; when
+somebody puts his own before it later, it stays where it is: two programs that both want to be
+first would rewrite the table for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ...errors import SteeringError
+from .blob import Contents, Entry, TableInfo, TableReader
+from .rules import CHAINS, JUMPS, PREFIX, jump
+from .writer import TableEdit, Writer
+
+_HINTS = {
+    errno.EPERM: "grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none",
+    errno.ENOENT: "modprobe ip_tables iptable_nat iptable_filter, or run with --steering=none",
+}
+# What a kernel without legacy tables answers: no such table, or no such option.
+_MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
+
+
+class OurTable:
+    """The chains and jumps of ours in one table.
+
+    Args:
+        name: ``nat`` or ``filter``.
+        reader: Reads it.
+        writer: Changes it.
+    """
+
+    def __init__(self, name: str, reader: TableReader, writer: Writer) -> None:
+        self.name = name
+        self._reader = reader
+        self._writer = writer
+
+    def info(self) -> TableInfo:
+        """Return what changes when somebody adds or removes rules.
+
+        Raises:
+            SteeringError: The kernel has no such table, or gives no right.
+        """
+        try:
+            return self._reader.info(self.name)
+        except OSError as exc:
+            raise explained(self.name, exc) from exc
+
+    def read(self) -> Contents:
+        """Return its built-in chains and ours.
+
+        Raises:
+            SteeringError: As :meth:`info`.
+        """
+        try:
+            return self._reader.read(self.name, PREFIX)
+        except OSError as exc:
+            raise explained(self.name, exc) from exc
+
+    def count_jump_faults(self, contents: Contents) -> int:
+        """Return how many of our jumps are missing, doubled or changed."""
+        return sum(
+            _jumps(contents, source, to) != [self._writer.expected(jump(to)).condition]
+            for source, to in JUMPS[self.name].items()
+        )
+
+    def put_chains(self, edit: TableEdit) -> None:
+        """Make our chains where they are missing."""
+        for chain in CHAINS[self.name]:
+            edit.make_chain(chain)
+
+    def put_jumps(self, edit: TableEdit, contents: Contents) -> None:
+        """Put the jumps right; our chains must be there.
+
+        Args:
+            edit: The change that they are part of.
+            contents: What is in force.
+        """
+        for source, to in JUMPS[self.name].items():
+            if _jumps(contents, source, to) != [self._writer.expected(jump(to)).condition]:
+                _remove_jumps(edit, source, contents.chains[source], to)
+                edit.insert_first(source, jump(to))
+
+    def remove_all(self) -> None:
+        """Remove our jumps and chains, and nothing else; idempotent."""
+        if any(chain.startswith(PREFIX) for chain in self.read().chains):
+            self._writer.change(self.name, self._remove_all)
+
+    def _remove_all(self, edit: TableEdit) -> bool:
+        contents = self.read()
+        ours = [chain for chain in contents.chains if chain.startswith(PREFIX)]
+        for source, entries in contents.chains.items():
+            if source not in ours:
+                _remove_jumps(edit, source, entries, PREFIX)
+        # Chains of ours jump to each other, so all are emptied before one goes.
+        for chain in ours:
+            edit.flush(chain)
+        for chain in ours:
+            edit.remove_chain(chain)
+        return bool(ours)
+
+
+def _jumps(contents: Contents, source: str, to: str) -> list[bytes]:
+    return [entry.condition for entry in contents.chains[source] if entry.verdict == to]
+
+
+def _remove_jumps(edit: TableEdit, source: str, entries: list[Entry], to: str) -> None:
+    """Remove the rules that jump to a chain, or to all whose names begin with ``to``."""
+    for index in reversed(range(len(entries))):
+        if entries[index].verdict.startswith(to):
+            edit.remove_number(source, index)
+
+
+def explained(table: str, exc: OSError) -> SteeringError:
+    """Return one line for the operator, with the way out."""
+    if exc.errno in _MISSING:
+        return SteeringError(
+            f"cannot read the iptables table {table}: this kernel has no legacy tables",
+            hint=_HINTS[errno.ENOENT],
+        )
+    return SteeringError(
+        f"cannot read the iptables table {table}: {exc.strerror}",
+        hint=_HINTS.get(exc.errno or 0, ""),
+    )

@@ -1,0 +1,49 @@
+"""No steering: clients dial the listeners themselves, on loopback.
+
+For embedding in a program or a test suite: no privilege, no rule, no route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..model import Frontend
+from .base import Bind, Steering, SteeringFacts, Target, render_targets
+
+
+class NoSteering(Steering):
+    """Remembers what it was told, so that ``status`` can show it.
+
+    Args:
+        facts: As every steering takes them; nothing in them is needed here.
+    """
+
+    name = "none"
+    bind = Bind.LOOPBACK
+
+    def __init__(self, facts: SteeringFacts | None = None) -> None:
+        self.facts = facts or SteeringFacts()
+        self._targets: dict[Frontend, Target] = {}
+
+    async def start(self) -> Mapping[Frontend, int]:
+        """Part of Steering; nothing outlives the process, so nothing is recovered."""
+        return {}
+
+    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Part of Steering."""
+        self._targets = dict(wanted)
+
+    async def render(self) -> str:
+        """Part of Steering."""
+        return render_targets(self._targets)
+
+    async def repair(self) -> int:
+        """Part of Steering; memory doesn't drift."""
+        return 0
+
+    async def clean_up(self) -> None:
+        """Part of Steering."""
+        self._targets = {}
+
+    async def close(self) -> None:
+        """Part of Steering."""
