@@ -1,0 +1,1 @@
+"""Where Services come from: files, memory, and the API server's fake."""

@@ -1,0 +1,1 @@
+"""Services from an API server, which is the published fake here."""

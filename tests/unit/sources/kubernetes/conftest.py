@@ -1,0 +1,33 @@
+"""Fixtures: a fake API server, and sources of it that don't wait."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.reflector import Timing
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
+
+
+@pytest.fixture(autouse=True)
+def no_http_proxy(monkeypatch):
+    """Dial the fake itself, whatever the environment says."""
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer() as api:
+        yield api
+
+
+@pytest.fixture
+def source_of() -> Callable[..., KubernetesSource]:
+    def source_of(api: FakeApiServer, **options) -> KubernetesSource:
+        return KubernetesSource(**{"master": api.url, "timing": QUICK, **options})
+
+    return source_of

@@ -1,0 +1,126 @@
+"""What a source must do with any API server: run for the fake, and for the real one.
+
+A module that runs it defines ``TestContract(SourceContract)`` and a fixture ``cluster``.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.model import Node
+from userspace_proxy.sources.kubernetes import KubernetesSource
+
+from ..running import running
+from .objects import WEB, endpoint_slice, node, service
+
+NODE_NAME = "alice"
+
+
+class Cluster(abc.ABC):
+    """An API server that a test changes."""
+
+    @abc.abstractmethod
+    async def put(self, item: dict[str, Any]) -> None:
+        """Add an object, or replace the one of its kind and name."""
+
+    @abc.abstractmethod
+    async def delete(self, kind: str, name: str) -> None:
+        """Delete an object of the namespace ``default``."""
+
+    @abc.abstractmethod
+    async def stop(self) -> None:
+        """Kill the API server; its objects stay."""
+
+    @abc.abstractmethod
+    async def start(self) -> None:
+        """Start it again, at the same address."""
+
+    @abc.abstractmethod
+    def source(self) -> KubernetesSource:
+        """Return a source of this API server for the node NODE_NAME."""
+
+
+def ips(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the addresses of the Service web; empty where it isn't there."""
+    state = snapshot.services.get(WEB)
+    return state.service.cluster_ips if state else ()
+
+
+def endpoints(snapshot: Snapshot) -> list[str]:
+    """Return the addresses of the endpoints of the Service web."""
+    state = snapshot.services.get(WEB)
+    return [e.ip for item in state.slices for e in item.endpoints] if state else []
+
+
+class SourceContract:
+    async def test_what_is_there_at_the_start_is_the_first_snapshot(self, cluster: Cluster) -> None:
+        await cluster.put(service())
+        await cluster.put(endpoint_slice("10.244.1.7"))
+        await cluster.put(node())
+        source = cluster.source()
+        async with running(source) as published:
+            first = await published.first()
+            assert (ips(first), endpoints(first)) == (("10.96.7.1",), ["10.244.1.7"])
+            assert first.node == Node("alice", zone="east")
+            assert source.status().is_synced
+            assert source.status().problems == ()
+
+    async def test_a_service_is_added_changed_and_deleted(self, cluster: Cluster) -> None:
+        async with running(cluster.source()) as published:
+            assert ips(await published.first()) == ()
+            await cluster.put(service())
+            await published.until(lambda s: ips(s) == ("10.96.7.1",))
+            await cluster.put(service(sessionAffinity="ClientIP"))
+            await published.until(lambda s: s.services[WEB].service.affinity_timeout_s == 10800)
+            await cluster.delete("Service", "web")
+            await published.until(lambda s: ips(s) == ())
+
+    async def test_a_slice_is_added_changed_and_deleted(self, cluster: Cluster) -> None:
+        await cluster.put(service())
+        async with running(cluster.source()) as published:
+            assert endpoints(await published.first()) == []
+            await cluster.put(endpoint_slice("10.244.1.7"))
+            await published.until(lambda s: endpoints(s) == ["10.244.1.7"])
+            await cluster.put(endpoint_slice("10.244.1.7", "10.244.1.8"))
+            await published.until(lambda s: endpoints(s) == ["10.244.1.7", "10.244.1.8"])
+            await cluster.delete("EndpointSlice", "web-1")
+            await published.until(lambda s: endpoints(s) == [])
+
+    async def test_a_slice_that_moves_to_another_service_leaves_its_own(
+        self, cluster: Cluster
+    ) -> None:
+        await cluster.put(service())
+        await cluster.put(endpoint_slice("10.244.1.7"))
+        async with running(cluster.source()) as published:
+            assert endpoints(await published.first()) == ["10.244.1.7"]
+            await cluster.put(endpoint_slice("10.244.1.7", of="cart"))
+            await published.until(lambda s: endpoints(s) == [])
+
+    async def test_only_this_nodes_object_is_followed(self, cluster: Cluster) -> None:
+        await cluster.put(node("bob", zone="west"))
+        async with running(cluster.source()) as published:
+            assert (await published.first()).node is None
+            await cluster.put(node())
+            await published.until(lambda s: s.node == Node("alice", zone="east"))
+            await cluster.put(node(zone="north"))
+            await published.until(lambda s: s.node == Node("alice", zone="north"))
+            await cluster.delete("Node", "alice")
+            await published.until(lambda s: s.node is None)
+
+    async def test_losing_the_api_server_changes_nothing_and_what_follows_is_seen(
+        self, cluster: Cluster
+    ) -> None:
+        await cluster.put(service())
+        await cluster.put(endpoint_slice("10.244.1.7"))
+        source = cluster.source()
+        async with running(source) as published:
+            await published.first()
+            count = len(published.snapshots)
+            await cluster.stop()
+            await cluster.start()
+            await cluster.put(endpoint_slice("10.244.1.8"))
+            after = await published.until(lambda s: endpoints(s) == ["10.244.1.8"])
+            assert ips(after) == ("10.96.7.1",)
+            assert len(published.snapshots) == count + 1

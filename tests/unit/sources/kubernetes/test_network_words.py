@@ -1,0 +1,107 @@
+"""Errors of a request in the words of whoever said no; each one is made for real."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+
+import aiohttp
+import pytest
+
+from userspace_proxy.sources.kubernetes.network_words import describe
+
+
+async def said_of(url: str, **options) -> str:
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises((aiohttp.ClientError, OSError)) as caught:
+            async with session.get(url, **options) as response:
+                await response.read()
+    return describe(caught.value)
+
+
+@pytest.fixture
+async def answering():
+    """Give a server that answers each connection with some bytes, and ends it."""
+    servers = []
+
+    async def start(answer: bytes) -> int:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1000)
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        servers.append(server)
+        return server.sockets[0].getsockname()[1]
+
+    yield start
+    for server in servers:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_refused_connection():
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{reserved.getsockname()[1]}"
+        assert await said_of(url) == "Connection refused"
+
+
+async def test_a_name_without_an_address(monkeypatch):
+    async def getaddrinfo(*args, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    words = await said_of("http://nowhere.invalid")
+    assert words == "its name can't be resolved: Name or service not known"
+
+
+async def test_a_connection_closed_without_an_answer(answering):
+    url = f"http://127.0.0.1:{await answering(b'')}"
+    assert await said_of(url) == "it closed the connection without an answer"
+
+
+async def test_an_answer_that_breaks_off(answering):
+    port = await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+    assert await said_of(f"http://127.0.0.1:{port}") == "its answer broke off"
+
+
+async def test_a_server_that_does_not_speak_tls(answering):
+    port = await answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    words = await said_of(f"https://127.0.0.1:{port}")
+    assert words.startswith("TLS failed: ")
+
+
+async def test_no_answer_in_time():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        timeout = aiohttp.ClientTimeout(sock_read=0.01)
+        assert await said_of(url, timeout=timeout) == "no answer in time"
+
+
+@pytest.mark.parametrize(
+    ("exc", "words"),
+    [
+        pytest.param(TimeoutError(), "no answer in time", id="timeout"),
+        pytest.param(OSError(errno.ECONNRESET, "x"), "Connection reset by peer", id="errno"),
+        pytest.param(OSError("two\nlines"), "two lines", id="text"),
+        pytest.param(OSError(), "OSError", id="nothing"),
+        pytest.param(
+            ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong"), "TLS failed: ", id="tls"
+        ),
+    ],
+)
+def test_an_error_is_one_line(exc, words):
+    assert describe(exc).startswith(words)
+
+
+def test_an_untrusted_certificate_says_why():
+    exc = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    exc.verify_message = "self-signed certificate"
+    outer = OSError("outer")
+    outer.__cause__ = exc
+    assert describe(outer) == "its certificate is not trusted: self-signed certificate"

@@ -1,0 +1,79 @@
+"""What to ask for next: a conversation with a server, line by line."""
+
+from __future__ import annotations
+
+from userspace_proxy.sources.kubernetes.position import Position
+
+
+def listed(at: str = "1000") -> Position:
+    position = Position()
+    assert position.page_done(at, "")
+    return position
+
+
+def test_the_first_list_takes_any_state_and_the_watch_begins_there():
+    position = Position()
+    assert position.needs_list
+    assert position.list_query() == {"limit": "500", "resourceVersion": "0"}
+    assert position.page_done("1000", "")
+    assert not position.needs_list
+    assert position.watch_query(450) == {
+        "watch": "1",
+        "allowWatchBookmarks": "true",
+        "resourceVersion": "1000",
+        "timeoutSeconds": "450",
+    }
+
+
+def test_pages_go_on_by_token_and_the_first_ones_version_counts():
+    position = Position()
+    assert not position.page_done("1000", "a")
+    assert position.list_query() == {"limit": "500", "continue": "a"}
+    assert not position.page_done("1000", "b")
+    assert position.page_done("1005", "")
+    assert position.watch_query(1)["resourceVersion"] == "1000"
+
+
+def test_the_watch_goes_on_after_what_was_seen_last():
+    position = listed()
+    position.advance("1007")
+    position.advance(None)
+    position.advance("")
+    assert position.watch_query(1)["resourceVersion"] == "1007"
+
+
+def test_an_expired_watch_is_followed_by_a_list_that_is_not_older():
+    position = listed()
+    position.advance("1007")
+    position.watch_expired()
+    assert position.needs_list
+    assert position.list_query() == {
+        "limit": "500",
+        "resourceVersion": "1007",
+        "resourceVersionMatch": "NotOlderThan",
+    }
+    assert position.restarts == 1
+
+
+def test_a_state_that_the_server_does_not_know_is_followed_by_the_newest():
+    position = listed()
+    position.watch_expired()
+    assert position.list_expired()
+    assert position.list_query() == {"limit": "500"}
+    assert not position.list_expired()
+
+
+def test_pages_that_expire_are_followed_by_the_whole_list_in_one_piece():
+    position = Position()
+    position.page_done("1000", "a")
+    assert position.list_expired()
+    assert position.list_query() == {}
+    assert position.page_done("1009", "")
+    assert position.watch_query(1)["resourceVersion"] == "1009"
+
+
+def test_a_list_that_broke_off_begins_with_its_first_page():
+    position = Position()
+    position.page_done("1000", "a")
+    position.list_broken_off()
+    assert position.list_query() == {"limit": "500", "resourceVersion": "0"}

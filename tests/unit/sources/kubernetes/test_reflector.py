@@ -1,0 +1,384 @@
+"""Listing and watching one kind, seen from both ends: what was asked, what was kept."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.sources.kubernetes.connection import Connection
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
+from userspace_proxy.sources.kubernetes.table import SERVICES, Table
+from userspace_proxy.sources.pause import pause
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+from .objects import service
+
+DEADLINE_S = 30.0
+LIST = "GET /api/v1/services?limit=500&resourceVersion={}"
+RELIST = LIST + "&resourceVersionMatch=NotOlderThan"
+WATCH = (
+    "GET /api/v1/services?watch=1&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds=300"
+)
+
+
+class Lucky(random.Random):
+    """Draws 0, so that there is no jitter."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+@dataclass
+class Reflection:
+    """A reflector that runs, and what it did."""
+
+    api: FakeApiServer
+    store: Store = field(default_factory=Store)
+    now_s: float = 0.0
+    waits: list[float] = field(default_factory=list)
+    """What it waited for, but for turns of the event loop."""
+    problems: list[str] = field(default_factory=list)
+    """All that was wrong, in order, and an empty one for each time it was well again."""
+    reflector: Reflector = field(init=False)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def changed(self) -> None:
+        problem = self.reflector.problem.replace(self.api.url, "URL")
+        if problem != (self.problems[-1] if self.problems else ""):
+            self.problems.append(problem)
+        self._changed.set()
+
+    async def pause(self, seconds: float) -> None:
+        if seconds:
+            self.waits.append(seconds)
+        await pause(0)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(key.name for key in self.store.snapshot().services)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def watching(self, *, requests: int = 2) -> None:
+        """Return when a watch stands after that many requests."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self.api.until(
+                lambda a: len(a.requests) >= requests and a.watch_count("services") == 1
+            )
+        await self.until(lambda: self.reflector.is_watching)
+
+
+@asynccontextmanager
+async def reflecting(api: FakeApiServer, timing: Timing | None = None) -> AsyncIterator[Reflection]:
+    connection = Connection(Credentials(master=api.url))
+    await connection.open()
+    reflection = Reflection(api)
+    reflection.reflector = Reflector(
+        Table(SERVICES, reflection.store),
+        connection,
+        reflection.changed,
+        timing=timing or Timing(),
+        rng=Lucky(),
+        clock=lambda: reflection.now_s,
+        pause=reflection.pause,
+    )
+    task = asyncio.create_task(reflection.reflector.run())
+    try:
+        yield reflection
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await connection.close()
+
+
+# -- lists
+
+
+async def test_a_list_from_memory_is_followed_by_a_watch_from_there(api):
+    api.put(service())
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        assert api.requests == [LIST.format(0), WATCH.format(1001)]
+        assert reflection.names == ["web"]
+        assert reflection.problems == []
+
+
+async def test_a_list_comes_in_pages(api):
+    api.has_watch_cache = False
+    for n in range(1100):
+        api.put(service(f"web-{n:04}"))
+    async with reflecting(api) as reflection:
+        await reflection.watching(requests=4)
+        assert api.requests == [
+            LIST.format(0),
+            "GET /api/v1/services?limit=500&continue=600-more-at-2100",
+            "GET /api/v1/services?limit=500&continue=100-more-at-2100",
+            WATCH.format(2100),
+        ]
+        assert len(reflection.names) == 1100
+
+
+async def test_pages_that_expire_are_followed_by_the_whole_list(api):
+    api.has_watch_cache = False
+    for n in range(600):
+        api.put(service(f"web-{n:04}"))
+    async with reflecting(api) as reflection:
+        await api.until(lambda a: len(a.requests) == 1)
+        api.forget()
+        await reflection.watching(requests=4)
+        assert api.requests == [
+            LIST.format(0),
+            "GET /api/v1/services?limit=500&continue=100-more-at-1600",
+            "GET /api/v1/services",
+            WATCH.format(1601),
+        ]
+        assert len(reflection.names) == 600
+        assert reflection.waits == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "problem"),
+    [
+        pytest.param(
+            403,
+            "services is forbidden",
+            "the API server at URL refuses to list services: services is forbidden "
+            "(apply the RBAC rules in examples/deploy)",
+            id="forbidden",
+        ),
+        pytest.param(
+            500,
+            "etcd is gone",
+            "the API server at URL can't list services: etcd is gone",
+            id="internal",
+        ),
+    ],
+)
+async def test_a_list_that_is_refused_is_a_problem_and_tried_again(api, code, message, problem):
+    api.refuse("services", code, message=message, times=3)
+    async with reflecting(api) as reflection:
+        await reflection.watching(requests=5)
+        assert reflection.problems == [problem, ""]
+        assert reflection.waits == [0.8, 1.6, 3.2]
+
+
+async def test_the_server_is_asked_again_no_sooner_than_it_wants(api):
+    api.refuse("services", 429, message="busy", retry_after_s=7)
+    async with reflecting(api) as reflection:
+        await reflection.watching(requests=3)
+        assert reflection.waits == [7]
+
+
+async def test_a_server_that_is_not_there_is_a_problem_until_it_is(api):
+    await api.stop()
+    async with reflecting(api) as reflection:
+        await reflection.until(lambda: len(reflection.waits) >= 2)
+        await api.start()
+        await reflection.watching()
+        assert reflection.problems == [
+            "cannot reach the API server at URL: Connection refused",
+            "",
+        ]
+
+
+# -- watches
+
+
+async def test_events_are_taken_and_the_next_watch_goes_on_after_the_last(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.put(service("web"))
+        api.put(service("cart"))
+        api.delete("Service", "web")
+        await reflection.until(lambda: reflection.names == ["cart"])
+        reflection.now_s = 60
+        api.end_watches()
+        await reflection.watching(requests=3)
+        assert api.requests[-1] == WATCH.format(1003)
+        assert reflection.reflector.restarts == 0
+
+
+async def test_a_bookmark_moves_where_the_next_watch_begins(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.put({"kind": "Node", "metadata": {"name": "alice"}})
+        api.bookmark()
+        api.end_watches()
+        await reflection.watching(requests=3)
+        assert api.requests[-1] == WATCH.format(1001)
+
+
+async def test_a_watch_that_lived_long_is_followed_at_once(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        reflection.now_s = 5
+        api.end_watches()
+        await reflection.watching(requests=3)
+        assert reflection.waits == []
+
+
+async def test_watches_that_end_at_once_come_ever_slower(api):
+    async with reflecting(api) as reflection:
+        for count in range(2, 6):
+            await reflection.watching(requests=count)
+            api.end_watches()
+        await reflection.watching(requests=6)
+        assert reflection.waits == [0.8, 1.6, 3.2, 6.4]
+        assert reflection.problems == []
+
+
+async def test_a_watch_that_ends_early_but_brought_something_is_not_punished_more(api):
+    async with reflecting(api) as reflection:
+        for count in range(2, 5):
+            await reflection.watching(requests=count)
+            api.bookmark()
+            api.end_watches()
+        await reflection.watching(requests=5)
+        assert reflection.waits == [0.8, 0.8, 0.8]
+
+
+async def test_an_expired_watch_is_followed_by_a_list_that_is_a_difference(api):
+    api.put(service("web"))
+    api.put(service("cart"))
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        before = reflection.store.snapshot()
+        api.be_silent()
+        api.delete("Service", "cart")
+        api.forget()
+        api.end_watches()
+        await reflection.watching(requests=5)
+        assert api.requests[1:] == [
+            WATCH.format(1002),
+            WATCH.format(1002),
+            RELIST.format(1002),
+            WATCH.format(1004),
+        ]
+        after = reflection.store.snapshot()
+        assert reflection.names == ["web"]
+        assert all(after.services[key] is before.services[key] for key in after.services)
+        assert reflection.reflector.restarts == 1
+        assert reflection.problems == []
+
+
+async def test_a_watch_refused_with_gone_is_followed_by_a_list(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.refuse("services", 410, reason="Expired", message="too old")
+        api.end_watches()
+        await reflection.watching(requests=5)
+        assert api.requests[3:] == [RELIST.format(1000), WATCH.format(1000)]
+
+
+async def test_a_server_restored_from_a_backup_is_listed_anew(api):
+    bookmark = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9999"}}}\n'
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.send("services", bookmark)
+        api.end_watches()
+        await reflection.watching(requests=6)
+        assert api.requests[2:] == [
+            WATCH.format(9999),
+            RELIST.format(9999),
+            "GET /api/v1/services?limit=500",
+            WATCH.format(1000),
+        ]
+
+
+async def test_a_watch_that_is_refused_is_a_problem_and_goes_on_from_where_it_stood(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.refuse("services", 503, message="shutting down")
+        reflection.now_s = 60
+        api.end_watches()
+        await reflection.watching(requests=4)
+        assert reflection.problems == [
+            "the API server at URL can't list services: shutting down",
+            "",
+        ]
+        assert api.requests[2:] == [WATCH.format(1000)] * 2
+        assert reflection.waits == [0.8]
+
+
+async def test_a_watch_that_breaks_off_is_no_problem_when_the_next_one_stands(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        reflection.now_s = 60
+        api.break_watches()
+        await reflection.watching(requests=3)
+        assert reflection.problems == []
+        assert reflection.waits == []
+
+
+async def test_an_error_event_is_a_problem_until_the_next_watch_stands(api):
+    error = b'{"type": "ERROR", "object": {"code": 500, "message": "etcd\\nis gone"}}\n'
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.send("services", error)
+        await reflection.watching(requests=3)
+        assert reflection.problems == ["the API server at URL ended a watch: etcd is gone", ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        pytest.param(b"<html>\n", "not JSON: ", id="html"),
+        pytest.param(b'{"type": 7}\n', "type: expected str, got int", id="type"),
+        pytest.param(b'{"type": "MOVED"}\n', "type: 'MOVED' is no type of event", id="unknown"),
+    ],
+)
+async def test_a_line_of_nonsense_is_a_problem_and_followed_by_a_list(api, line, problem):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.send("services", line)
+        await reflection.watching(requests=4)
+        said, well_again = reflection.problems
+        assert said.startswith(
+            f"the server at URL answers nonsense about services: in a watch, {problem}"
+        )
+        assert well_again == ""
+        assert api.requests[2:] == [RELIST.format(1000), WATCH.format(1000)]
+
+
+async def test_a_bad_object_is_skipped_and_the_watch_goes_on(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        api.put(service("bad", ports=[{"port": 0}]))
+        api.put(service("web"))
+        await reflection.until(lambda: reflection.names == ["web"])
+        assert len(api.requests) == 2
+        assert reflection.problems == []
+
+
+# -- silence
+
+
+async def test_where_bookmarks_come_their_absence_cuts_the_watch(api):
+    async with reflecting(api, Timing(silence_s=0.05)) as reflection:
+        await reflection.watching()
+        api.bookmark()
+        api.be_silent()
+        api.put(service())
+        await reflection.watching(requests=3)
+        await reflection.until(lambda: reflection.names == ["web"])
+        assert reflection.problems == []
+
+
+async def test_where_none_come_a_watch_may_be_silent_for_as_long_as_it_lasts(api):
+    timing = Timing(watch_s=0.02, silence_over_s=0.03, silence_s=0.0)
+    async with reflecting(api, timing) as reflection:
+        await reflection.watching()
+        await reflection.watching(requests=3)
+        assert reflection.problems == []

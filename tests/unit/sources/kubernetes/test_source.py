@@ -1,0 +1,160 @@
+"""The API server as a source: the contract, coalescing, problems, log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+from ..running import Published, running
+from .conftest import QUICK
+from .contract import NODE_NAME, Cluster, SourceContract, endpoints, ips
+from .objects import endpoint_slice, service
+
+ALL = ("services", "endpointslices", "nodes")
+
+
+class FakeCluster(Cluster):
+    def __init__(self, api: FakeApiServer) -> None:
+        self._api = api
+
+    async def put(self, item: dict[str, Any]) -> None:
+        self._api.put(item)
+
+    async def delete(self, kind: str, name: str) -> None:
+        self._api.delete(kind, name)
+
+    async def stop(self) -> None:
+        await self._api.stop()
+
+    async def start(self) -> None:
+        await self._api.start()
+
+    def source(self) -> KubernetesSource:
+        return KubernetesSource(master=self._api.url, node_name=NODE_NAME, timing=QUICK)
+
+
+class TestContract(SourceContract):
+    @pytest.fixture
+    def cluster(self, api):
+        return FakeCluster(api)
+
+
+def watches_all(api: FakeApiServer) -> bool:
+    return all(api.watch_count(resource) == 1 for resource in ALL)
+
+
+async def test_without_a_node_name_no_node_is_asked_for(api, source_of):
+    async with running(source_of(api)) as published:
+        await published.first()
+    assert [line for line in api.requests if "/nodes" in line] == []
+
+
+async def test_nothing_is_published_before_each_kind_was_listed(api, source_of):
+    api.put(service())
+    api.refuse("endpointslices", 500, times=3)
+    async with running(source_of(api)) as published:
+        await published.first()
+        assert api.watch_count("services") == 1
+        assert len(published.snapshots) == 1
+
+
+async def test_what_comes_at_once_is_one_snapshot(api, source_of):
+    async with running(source_of(api, node_name="alice")) as published:
+        await api.until(watches_all)
+        for n in range(100):
+            api.put(service(f"web-{n}", f"10.96.8.{n}"))
+        await published.until(lambda s: len(s.services) == 100)
+        assert len(published.snapshots) <= 3
+
+
+async def test_a_restart_of_watches_with_equal_objects_publishes_nothing(api, source_of):
+    api.put(service())
+    source = source_of(api)
+    async with running(source) as published:
+        await api.until(lambda a: a.watch_count("services") == 1)
+        api.forget()
+        api.end_watches()
+        await api.until(lambda a: sum("watch" not in r for r in a.requests) == 4)
+        api.put(endpoint_slice("10.244.1.7"))
+        await published.until(lambda s: endpoints(s) == ["10.244.1.7"])
+        assert len(published.snapshots) == 2
+        assert source.status().restarts == 2
+
+
+async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.sources")
+    api.token = "secret"
+    source = source_of(api, node_name="alice")
+    async with running(source) as published:
+        await api.until(lambda a: len(a.requests) >= 9)
+        problem = (
+            f"the API server at {api.url} doesn't know us: Unauthorized "
+            "(check --kubeconfig: none is given)"
+        )
+        assert source.status().problems == (problem,)
+        assert not source.status().is_synced
+        api.token = ""
+        await published.first()
+        assert source.status().problems == ()
+    assert [(r.message, r.__dict__.get("problem")) for r in caplog.records] == [
+        ("cluster problem", problem),
+        ("cluster is well again", None),
+    ]
+
+
+async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(api, source_of):
+    api.put(service("bad", ports=[{"port": "http"}]))
+    api.put(service())
+    source = source_of(api)
+    async with running(source) as published:
+        assert ips(await published.first()) == ("10.96.7.1",)
+        assert source.status().problems == (
+            "Service default/bad: spec.ports[0].port: expected int, got str",
+        )
+        api.put(service("bad"))
+        await published.until(lambda s: len(s.services) == 2)
+        assert source.status().problems == ()
+
+
+async def test_many_objects_that_cannot_be_read_are_counted(api, source_of):
+    for n in range(25):
+        api.put(service(f"bad-{n:02}", ports=[{"port": 0}]))
+    source = source_of(api)
+    async with running(source) as published:
+        await published.first()
+        problems = source.status().problems
+    assert len(problems) == 21
+    assert problems[0] == "Service default/bad-00: spec.ports[0].port: 0 is not in 1–65535"
+    assert problems[-1] == "… and 5 more objects that can't be read"
+
+
+async def test_what_cannot_begin_ends_the_run(tmp_path):
+    source = KubernetesSource(kubeconfig=str(tmp_path / "nothing"))
+    with pytest.raises(SourceError, match="cannot read kubeconfig"):
+        await source.run(Published())
+
+
+async def test_the_location_is_what_leads_to_the_server_and_then_its_url(api, tmp_path):
+    assert KubernetesSource().location == "the API server of this pod"
+    assert KubernetesSource(kubeconfig="/etc/kubeconfig").location == "/etc/kubeconfig"
+    source = KubernetesSource(master=f"{api.url}/", timing=QUICK)
+    async with running(source) as published:
+        await published.first()
+        assert source.location == api.url
+
+
+async def test_the_end_of_a_run_closes_all_watches(api, source_of):
+    async with running(source_of(api, node_name="alice")):
+        await api.until(watches_all)
+    await api.until(lambda a: not any(a.watch_count(resource) for resource in ALL))
+
+
+def test_importing_the_sources_imports_no_client_library():
+    assert "kubernetes_asyncio" not in sys.modules

@@ -1,0 +1,114 @@
+"""Objects of one kind, from JSON into the store."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import Node
+from userspace_proxy.sources.kubernetes.table import SERVICES, SLICES, Table, node_kind
+
+from .objects import WEB, endpoint_slice, node, service
+
+
+def raw(item: dict[str, Any], version: str = "1001") -> bytes:
+    metadata = {"namespace": "default", **item["metadata"], "resourceVersion": version}
+    return json.dumps({**item, "metadata": metadata}).encode()
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+def services(store):
+    return Table(SERVICES, store)
+
+
+def names(store: Store) -> list[str]:
+    return sorted(key.name for key in store.snapshot().services)
+
+
+def test_objects_come_and_go_and_tell_their_version(store, services):
+    assert services.put(raw(service(), "1001")) == "1001"
+    assert names(store) == ["web"]
+    assert services.delete(raw(service(), "1002")) == "1002"
+    assert names(store) == []
+
+
+def test_a_list_deletes_what_it_does_not_name_and_keeps_what_is_equal(store, services):
+    for name in ("web", "cart"):
+        services.put(raw(service(name)))
+    before = store.snapshot().services[WEB]
+    services.begin_list()
+    services.list_items([raw(service("web"), "1009")])
+    services.list_items([raw(service("db"))])
+    assert names(store) == ["cart", "db", "web"]
+    services.end_list()
+    assert names(store) == ["db", "web"]
+    assert store.snapshot().services[WEB] is before
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        pytest.param({"ports": [{"port": 0}]}, "spec.ports[0].port: 0 is not in", id="value"),
+        pytest.param({"ports": "http"}, "spec.ports: expected list, got str", id="type"),
+    ],
+)
+def test_what_cannot_be_read_is_a_problem_and_keeps_what_was_read(store, services, spec, problem):
+    services.put(raw(service()))
+    before = store.snapshot()
+    assert services.put(raw(service(**spec), "1002")) == "1002"
+    [said] = services.problems.values()
+    assert said.startswith(f"Service default/web: {problem}")
+    services.begin_list()
+    services.list_items([raw(service(**spec))])
+    services.end_list()
+    assert store.snapshot() is before
+    services.put(raw(service()))
+    assert services.problems == {}
+
+
+def test_a_problem_ends_with_its_object(services):
+    bad = raw(service(ports=[{"port": 0}]))
+    services.put(bad)
+    services.delete(bad)
+    assert services.problems == {}
+    services.put(bad)
+    services.begin_list()
+    services.end_list()
+    assert services.problems == {}
+
+
+def test_an_object_that_says_nothing_of_itself_is_a_problem(services):
+    assert services.put(b'{"metadata": 7}') is None
+    assert list(services.problems.values()) == [
+        "Service (without a name): metadata: expected mapping, got int"
+    ]
+
+
+def test_a_slice_that_serves_no_service_any_more_is_gone(store):
+    Table(SERVICES, store).put(raw(service()))
+    slices = Table(SLICES, store)
+    slices.put(raw(endpoint_slice("10.244.1.7")))
+    assert len(store.snapshot().services[WEB].slices) == 1
+    unlabelled = endpoint_slice("10.244.1.7")
+    del unlabelled["metadata"]["labels"]
+    slices.put(raw(unlabelled))
+    assert store.snapshot().services[WEB].slices == ()
+
+
+def test_the_node_is_one_object(store):
+    nodes = Table(node_kind("alice"), store)
+    assert nodes.kind.query == {"fieldSelector": "metadata.name=alice"}
+    alice = json.dumps(node()).encode()
+    nodes.put(alice)
+    assert store.snapshot().node == Node("alice", zone="east")
+    nodes.begin_list()
+    nodes.end_list()
+    assert store.snapshot().node is None

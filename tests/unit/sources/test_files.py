@@ -1,0 +1,167 @@
+"""Which files are there, and what in them is new: each look is one call."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources import files
+from userspace_proxy.sources.files import FileWatch, Look
+
+
+def names(look: Look) -> list[str]:
+    return [path.rpartition("/")[2] for path in look.texts]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "web.yaml").write_text("web 1")
+    return tmp_path
+
+
+@pytest.fixture
+def watch(folder):
+    watch = FileWatch(folder)
+    assert names(watch.first_look()) == ["web.yaml"]
+    return watch
+
+
+def test_the_first_look_reads_manifests_sorted_and_nothing_else(folder):
+    for name in ("b.yml", "a.json", "notes.txt", ".hidden.yaml", "web.yaml~"):
+        (folder / name).write_text(name)
+    (folder / "below.yaml").mkdir()
+    os.mkfifo(folder / "pipe.yaml")
+    look = FileWatch(folder).first_look()
+    assert names(look) == ["a.json", "b.yml", "web.yaml"]
+    assert (look.gone, look.problems, look.is_settling) == (frozenset(), {}, False)
+
+
+def test_a_single_file_counts_whatever_its_name(folder):
+    (folder / "notes.txt").write_text("text")
+    look = FileWatch(folder / "notes.txt").first_look()
+    assert look.texts == {str(folder / "notes.txt"): "text"}
+
+
+def test_what_did_not_change_is_not_read_again(watch):
+    assert watch.look() == Look()
+
+
+def test_a_change_counts_once_two_looks_agree(folder, watch):
+    web = folder / "web.yaml"
+    web.write_text("")
+    assert watch.look() == Look(is_settling=True)
+    web.write_text("web 2")
+    assert watch.look() == Look(is_settling=True)
+    assert watch.look() == Look({str(web): "web 2"})
+    assert watch.look() == Look()
+
+
+def test_a_file_that_never_stands_still_is_read_all_the_same(folder, watch):
+    looks = []
+    for n in range(files.UNSETTLED_LOOKS_MAX + 1):
+        (folder / "web.yaml").write_text("x" * n)
+        looks.append(watch.look())
+    assert [look.is_settling for look in looks] == [True] * files.UNSETTLED_LOOKS_MAX + [False]
+    assert names(looks[-1]) == ["web.yaml"]
+
+
+def test_a_new_file_is_found_and_a_deleted_one_is_gone(folder, watch):
+    (folder / "cart.yaml").write_text("cart")
+    (folder / "web.yaml").unlink()
+    assert watch.look() == Look(is_settling=True)
+    assert watch.look() == Look(
+        {str(folder / "cart.yaml"): "cart"}, frozenset({str(folder / "web.yaml")})
+    )
+
+
+def test_an_editor_that_moves_the_old_file_away_first_makes_no_gap(folder, watch):
+    web = folder / "web.yaml"
+    web.rename(folder / "web.yaml~")
+    assert watch.look() == Look(
+        problems={str(folder): f"{folder}: holds no manifests (*.yaml, *.yml, *.json)"},
+        is_settling=True,
+    )
+    web.write_text("web 2")
+    assert watch.look() == Look(is_settling=True)
+    assert watch.look() == Look({str(web): "web 2"})
+
+
+def test_a_file_renamed_over_the_old_one_is_a_change(folder, watch):
+    (folder / "new").write_text("web 2")
+    (folder / "new").rename(folder / "web.yaml")
+    watch.look()
+    assert watch.look().texts == {str(folder / "web.yaml"): "web 2"}
+
+
+def test_the_swap_of_a_config_map_is_a_change(folder):
+    for version in ("1", "2"):
+        (folder / f"..{version}").mkdir()
+        (folder / f"..{version}" / "shop.yaml").write_text(f"shop {version}")
+    (folder / "..data").symlink_to("..1")
+    (folder / "shop.yaml").symlink_to("..data/shop.yaml")
+    watch = FileWatch(folder)
+    assert watch.first_look().texts[str(folder / "shop.yaml")] == "shop 1"
+    (folder / "..tmp").symlink_to("..2")
+    (folder / "..tmp").rename(folder / "..data")
+    watch.look()
+    assert watch.look().texts == {str(folder / "shop.yaml"): "shop 2"}
+
+
+def test_a_path_that_vanishes_is_a_problem_and_changes_nothing(folder, watch):
+    folder.rename(folder.with_name("elsewhere"))
+    expected = Look(problems={str(folder): f"{folder}: cannot read: No such file or directory"})
+    assert [watch.look(), watch.look()] == [expected, expected]
+    folder.with_name("elsewhere").rename(folder)
+    assert watch.look() == Look()
+
+
+def test_a_path_that_is_not_there_at_the_start_is_an_error(tmp_path):
+    with pytest.raises(SourceError) as caught:
+        FileWatch(tmp_path / "nothing").first_look()
+    assert str(caught.value) == (
+        f"cannot read manifests from {tmp_path}/nothing: No such file or directory "
+        "(give a YAML or JSON file, or a folder of them)"
+    )
+
+
+def test_a_path_that_is_no_file_is_an_error(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="Not a directory"):
+        FileWatch(tmp_path / "pipe").first_look()
+
+
+def test_a_link_to_nowhere_is_a_problem(folder, watch):
+    (folder / "cart.yaml").symlink_to("nowhere")
+    problem = f"{folder}/cart.yaml: cannot read: No such file or directory"
+    assert watch.look() == Look(problems={str(folder / "cart.yaml"): problem})
+
+
+def test_what_cannot_be_read_is_a_problem_until_it_can(folder, watch, monkeypatch):
+    web = folder / "web.yaml"
+    web.write_text("web 2")
+    monkeypatch.setattr(files, "FILE_BYTES_MAX", 4)
+    problem = {str(web): f"{web}: cannot read: it is larger than 0 MiB; split it"}
+    watch.look()
+    assert [watch.look(), watch.look()] == [Look(problems=problem), Look(problems=problem)]
+    monkeypatch.undo()
+    assert watch.look() == Look({str(web): "web 2"})
+
+
+def test_a_file_that_is_not_text_is_a_problem_until_it_changes(folder, watch):
+    web = folder / "web.yaml"
+    web.write_bytes(b"a: 1\nb: \xff\n")
+    problem = {str(web): f"{web}:2: not UTF-8: invalid start byte"}
+    watch.look()
+    assert [watch.look(), watch.look()] == [Look(problems=problem), Look(problems=problem)]
+    web.write_text("web 2")
+    watch.look()
+    assert watch.look() == Look({str(web): "web 2"})
+
+
+def test_a_folder_without_manifests_says_so(tmp_path):
+    look = FileWatch(tmp_path).first_look()
+    assert look.problems == {
+        str(tmp_path): f"{tmp_path}: holds no manifests (*.yaml, *.yml, *.json)"
+    }

@@ -1,0 +1,207 @@
+"""One file's text as objects, or as what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from textwrap import dedent
+
+import pytest
+
+from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
+from userspace_proxy.sources.manifest_objects import FileObjects, MirroredEndpoints, read_manifest
+
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: shop
+spec:
+  clusterIP: 10.96.7.1
+  ports:
+    - port: 80
+"""
+SLICE = """\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-1
+  labels:
+    kubernetes.io/service-name: web
+addressType: IPv4
+endpoints:
+  - addresses: [10.244.1.7]
+ports:
+  - port: 8080
+"""
+ENDPOINTS = """\
+apiVersion: v1
+kind: Endpoints
+metadata: {name: cart}
+subsets:
+  - addresses: [{ip: 10.244.1.8}]
+    ports: [{port: 8080}]
+"""
+NODE = """\
+apiVersion: v1
+kind: Node
+metadata: {name: alice}
+"""
+
+
+def read(text: str) -> FileObjects:
+    return read_manifest(dedent(text), place="web.yaml")
+
+
+def problem_of(text: str) -> str:
+    said = read(text)
+    assert said.objects == ()
+    [problem] = said.problems
+    return problem
+
+
+def test_each_kind_is_read_with_its_place():
+    read_all = read("---\n".join((SERVICE, SLICE, ENDPOINTS, NODE)))
+    assert read_all.problems == read_all.ignored == ()
+    assert [(f.kind, f.key, f.place) for f in read_all.objects] == [
+        ("Service", "shop/web", "web.yaml:1"),
+        ("EndpointSlice", "default/web-1", "web.yaml:11"),
+        ("Endpoints", "default/cart", "web.yaml:23"),
+        ("Node", "alice", "web.yaml:30"),
+    ]
+    web, web_slice, cart, node = (found.value for found in read_all.objects)
+    assert web == Service(
+        ServiceKey("shop", "web"), (ServicePort("", 80, "TCP"),), cluster_ips=("10.96.7.1",)
+    )
+    assert (web_slice.key, web_slice.family) == (SliceKey("default", "web-1"), IPFamily.IPV4)
+    assert isinstance(cart, MirroredEndpoints)
+    assert cart.service == ServiceKey("default", "cart")
+    assert node == Node("alice")
+
+
+def test_lists_are_read_as_their_items():
+    text = """\
+        apiVersion: v1
+        kind: List
+        items:
+        - apiVersion: v1
+          kind: ServiceList
+          items:
+          - metadata: {name: web}
+            spec: {ports: [{port: 80}]}
+        - {apiVersion: v1, kind: Node, metadata: {name: alice}}
+        """
+    assert [(f.kind, f.key, f.place) for f in read(text).objects] == [
+        ("Service", "default/web", "web.yaml:7"),
+        ("Node", "alice", "web.yaml:9"),
+    ]
+
+
+def test_an_empty_list_is_no_problem():
+    assert read("{apiVersion: v1, kind: List, items: []}") == FileObjects()
+    assert read("{apiVersion: v1, kind: ServiceList, items: null}") == FileObjects()
+
+
+def test_json_is_read_as_yaml_is():
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.7.1", "ports": [{"port": 80}]},
+    }
+    read_json = read_manifest(json.dumps(service, indent="\t"), place="web.yaml")
+    assert read_json == read(SERVICE)
+
+
+def test_other_kinds_are_ignored_and_named_once():
+    text = """\
+        {apiVersion: apps/v1, kind: Deployment, metadata: {name: web}}
+        ---
+        {apiVersion: apps/v1, kind: Deployment, metadata: {name: cart}}
+        ---
+        {apiVersion: serving.knative.dev/v1, kind: Service}
+        """
+    assert read(text) == FileObjects(
+        ignored=(
+            "web.yaml:1: kind apps/v1 Deployment is none of ours",
+            "web.yaml:5: kind serving.knative.dev/v1 Service is none of ours",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        pytest.param(
+            SERVICE.replace("80", "70000"),
+            "web.yaml:9: spec.ports[0].port: 70000 is not in 1–65535",
+            id="value",
+        ),
+        pytest.param(
+            SERVICE.replace("80", '"80"'),
+            "web.yaml:9: spec.ports[0].port: expected int, got str",
+            id="type",
+        ),
+        pytest.param(
+            SERVICE.replace("name: web", "nmae: web"),
+            "web.yaml:3: metadata.name: is missing",
+            id="missing-field-has-the-line-around-it",
+        ),
+        pytest.param(
+            "kind: Service\nspec: {a: [}\n", "web.yaml:2: not YAML: while parsing a flow", id="yaml"
+        ),
+        pytest.param("kind: Service", "web.yaml:1: apiVersion: is missing", id="no-version"),
+        pytest.param("apiVersion: v1", "web.yaml:1: kind: is missing", id="no-kind"),
+        pytest.param(
+            "- apiVersion: v1",
+            "web.yaml:1: an object must be a mapping with apiVersion, kind and metadata",
+            id="no-object",
+        ),
+        pytest.param(
+            "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice",
+            "web.yaml:1: apiVersion: discovery.k8s.io/v1beta1 of EndpointSlice is not read: "
+            "write discovery.k8s.io/v1",
+            id="old-version",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: List\nitems:\n- a\n",
+            "web.yaml:4: items[0]: an object must be a mapping",
+            id="item",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: web}\n  spec:\n"
+            "    ports:\n    - {port: 0}\n",
+            "web.yaml:7: items[0].spec.ports[0].port: 0 is not in 1–65535",
+            id="field-of-an-item",
+        ),
+        pytest.param(
+            SLICE.replace("10.244.1.7", "fd00::7"),
+            "web.yaml:9: endpoints[0].addresses[0]: fd00::7 is not IPv4",
+            id="slice",
+        ),
+        pytest.param(
+            ENDPOINTS.replace("10.244.1.8", "10.244.1.300"),
+            "web.yaml:5: subsets[0].addresses[0].ip: '10.244.1.300' is not an IP address",
+            id="endpoints",
+        ),
+    ],
+)
+def test_a_problem_names_file_line_and_field(text, problem):
+    assert problem_of(text).startswith(problem)
+
+
+def test_all_objects_with_a_problem_are_named_and_none_of_the_file_is_taken():
+    said = read(SERVICE.replace("80", "0") + "---\n" + SLICE + "---\n" + "kind: Node\n")
+    assert said.objects == ()
+    assert said.problems == (
+        "web.yaml:9: spec.ports[0].port: 0 is not in 1–65535",
+        "web.yaml:23: apiVersion: is missing",
+    )
+
+
+def test_slices_of_names_and_locks_give_nothing():
+    text = SLICE.replace("IPv4", "FQDN").replace("10.244.1.7", "shop.example")
+    lock = ENDPOINTS.replace(
+        "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"
+    )
+    assert read(text) == read(lock) == FileObjects()

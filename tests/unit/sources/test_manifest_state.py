@@ -1,0 +1,149 @@
+"""What all files say together."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources.files import Look
+from userspace_proxy.sources.manifest_state import ManifestState
+
+WEB = ServiceKey("shop", "web")
+
+
+def service(name: str = "web", **spec: object) -> str:
+    fields = "".join(f", {key}: {value}" for key, value in spec.items())
+    return (
+        f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n"
+        f"spec: {{ports: [{{port: 80}}]{fields}}}\n---\n"
+    )
+
+
+def endpoint_slice(ip: str, name: str = "web-1") -> str:
+    return (
+        f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n"
+        f"metadata: {{name: {name}, namespace: shop, labels: "
+        f"{{kubernetes.io/service-name: web}}}}\nendpoints: [{{addresses: [{ip}]}}]\n---\n"
+    )
+
+
+def endpoints(ip: str) -> str:
+    return (
+        "apiVersion: v1\nkind: Endpoints\nmetadata: {name: web, namespace: shop}\n"
+        f"subsets: [{{addresses: [{{ip: {ip}}}]}}]\n---\n"
+    )
+
+
+@pytest.fixture
+def state():
+    return ManifestState(node_name="alice", service_cidr="10.96.0.0/16")
+
+
+def addresses(state: ManifestState) -> list[str]:
+    return [e.ip for item in state.snapshot.services[WEB].slices for e in item.endpoints]
+
+
+def test_services_and_slices_come_together_from_several_files(state):
+    state.take(Look({"a.yaml": endpoint_slice("10.244.1.7"), "b.yaml": service()}))
+    assert state.problems == ()
+    assert addresses(state) == ["10.244.1.7"]
+
+
+def test_a_missing_cluster_ip_is_allocated_and_a_named_one_kept(state):
+    text = service() + service("cart", clusterIP="10.96.7.1")
+    text += service("db", clusterIP="None") + service("far", type="ExternalName")
+    state.take(Look({"shop.yaml": text}))
+    ips = {key.name: s.service.cluster_ips for key, s in state.snapshot.services.items()}
+    assert ips == {"web": ("10.96.67.208",), "cart": ("10.96.7.1",), "db": (), "far": ()}
+
+
+def test_without_an_address_left_the_service_is_a_problem():
+    state = ManifestState(node_name="", service_cidr="10.96.0.1/32")
+    state.take(Look({"a.yaml": service(clusterIP="10.96.0.1"), "b.yaml": service("cart")}))
+    assert state.problems == ("b.yaml:1: spec.clusterIP: no address is left in 10.96.0.1/32",)
+    assert state.snapshot.services[ServiceKey("shop", "cart")].service.cluster_ips == ()
+
+
+def test_a_range_that_is_none_is_refused():
+    with pytest.raises(ConfigError):
+        ManifestState(node_name="", service_cidr="10.96.0.0")
+
+
+def test_a_broken_file_keeps_its_last_good_objects_while_others_go_on(state):
+    state.take(Look({"a.yaml": service(), "b.yaml": endpoint_slice("10.244.1.7")}))
+    state.take(Look({"a.yaml": "kind: [", "b.yaml": endpoint_slice("10.244.1.8")}))
+    assert addresses(state) == ["10.244.1.8"]
+    [problem] = state.problems
+    assert problem.startswith("a.yaml:1: not YAML: ")
+    state.take(Look({"a.yaml": service("cart")}))
+    assert [key.name for key in state.snapshot.services] == ["cart"]
+    assert state.problems == ()
+
+
+def test_nothing_of_a_file_that_was_never_good_is_served(state):
+    state.take(Look({"a.yaml": service() + service("cart", clusterIP="x")}))
+    assert state.snapshot.services == {}
+    assert state.problems == ("a.yaml:9: spec.clusterIP: 'x' is not an IP address",)
+
+
+def test_a_deleted_file_takes_its_objects_and_its_problems_with_it(state):
+    state.take(Look({"a.yaml": service(), "b.yaml": "kind: ["}))
+    state.take(Look(gone=frozenset({"a.yaml", "b.yaml"})))
+    assert (state.snapshot.services, state.problems) == ({}, ())
+
+
+def test_of_two_objects_with_one_name_the_first_counts_and_both_places_are_named(state):
+    state.take(
+        Look(
+            {
+                "b.yaml": service(clusterIP="10.96.7.2"),
+                "a.yaml": service("cart") + service(clusterIP="10.96.7.1"),
+            }
+        )
+    )
+    assert state.problems == ("b.yaml:1: Service shop/web is defined in a.yaml:6 already",)
+    assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.1",)
+    state.take(Look(gone=frozenset({"a.yaml"})))
+    assert state.problems == ()
+    assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.2",)
+
+
+def test_endpoints_count_only_where_no_slices_are_written(state):
+    state.take(Look({"a.yaml": service() + endpoints("10.244.1.7")}))
+    assert addresses(state) == ["10.244.1.7"]
+    state.take(Look({"b.yaml": endpoint_slice("10.244.1.8")}))
+    assert addresses(state) == ["10.244.1.8"]
+
+
+def test_only_the_node_of_our_name_is_ours(state):
+    nodes = "".join(
+        f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n---\n"
+        for name in ("bob", "alice")
+    )
+    state.take(Look({"a.yaml": nodes}))
+    assert state.snapshot.node is not None
+    assert state.snapshot.node.name == "alice"
+    state.take(Look(gone=frozenset({"a.yaml"})))
+    assert state.snapshot.node is None
+
+
+def test_a_text_that_says_the_same_changes_nothing(state):
+    state.take(Look({"a.yaml": service()}))
+    before = state.snapshot
+    state.take(Look({"a.yaml": "# reworded\n" + service()}))
+    assert state.snapshot is before
+
+
+def test_files_that_cannot_be_read_are_problems_as_long_as_they_are(state):
+    state.take(
+        Look({"a.yaml": service()}, problems={"b.yaml": "b.yaml: cannot read: it is locked"})
+    )
+    assert state.problems == ("b.yaml: cannot read: it is locked",)
+    state.take(Look())
+    assert state.problems == ()
+
+
+def test_foreign_kinds_are_named_for_each_file(state):
+    state.take(Look({"a.yaml": "{apiVersion: v1, kind: Pod}\n"}))
+    assert state.ignored == ("a.yaml:1: kind v1 Pod is none of ours",)

@@ -1,0 +1,22 @@
+"""Where Services come from: the API server, files, or the program that embeds us.
+
+    list and watch ──▶ kubernetes ─┐
+    files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)
+    calls ───────────▶ memory ─────┘
+
+Importing this package imports neither kubernetes_asyncio nor aiohttp: the first costs a
+second and many megabytes, so only a run against an API server pays for it.
+"""
+
+from .base import Publish, Source, SourceStatus
+from .manifests import ManifestSource, load_manifests
+from .memory import MemorySource
+
+__all__ = [
+    "ManifestSource",
+    "MemorySource",
+    "Publish",
+    "Source",
+    "SourceStatus",
+    "load_manifests",
+]

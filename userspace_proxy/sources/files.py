@@ -1,0 +1,173 @@
+"""Which manifest files are there, and what in them is new.
+
+    look() ──stat all──▶ seen twice alike? ──▶ read ──▶ Look(texts, gone, problems)
+                         └─ no: it is being written; look again soon
+
+Rule 1: a file that changes or vanishes counts once two looks agree. Editors truncate,
+write, and move the old file away before the new one comes; none of that must be served.
+Rule 2: what can't be read is a problem and keeps what was read of it before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import SourceError
+
+SUFFIXES = (".yaml", ".yml", ".json")
+FILE_BYTES_MAX = 64 << 20
+"""One file: 100,000 Services take about half of that."""
+UNSETTLED_LOOKS_MAX = 5
+"""Then a file that never stands still is read as it is."""
+
+Fingerprint = tuple[int, ...]
+"""Differs whenever a file's content may: times, size, and which file it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found to be new."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Files that are new or changed, by path."""
+    gone: frozenset[str] = frozenset()
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """All that can't be read now, by path, as one line each."""
+    is_settling: bool = False
+    """Something is changing this moment; look again soon."""
+
+
+class FileWatch:
+    """The manifests under one path; one thread at a time.
+
+    Args:
+        path: A file, or a folder whose ``*.yaml``, ``*.yml`` and ``*.json`` count, but
+            not hidden ones or those in folders below. Links are followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._taken: dict[str, Fingerprint] = {}
+        """What was read, and as what."""
+        self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
+        """What the last look saw of files that had changed, and for how many looks."""
+        self._unread: dict[str, str] = {}
+        """Files that couldn't be read, with the reason."""
+
+    def first_look(self) -> Look:
+        """Read everything as it is now.
+
+        Raises:
+            SourceError: The path isn't there, or can't be listed.
+        """
+        try:
+            found, problems = _list(self._path)
+        except OSError as exc:
+            raise SourceError(
+                f"cannot read manifests from {self._path}: {exc.strerror}",
+                hint="give a YAML or JSON file, or a folder of them",
+            ) from exc
+        return self._read(found, found, problems)
+
+    def look(self) -> Look:
+        """Read what has changed since the last look, where it stands still."""
+        try:
+            found, problems = _list(self._path)
+        except OSError as exc:
+            return Look(problems={str(self._path): f"{self._path}: cannot read: {exc.strerror}"})
+        names = (found.keys() | self._taken.keys()) - problems.keys()
+        changed = {n: found.get(n) for n in names if found.get(n) != self._taken.get(n)}
+        settled = {n for n, fingerprint in changed.items() if self._is_settled(n, fingerprint)}
+        self._changing = {
+            n: (fingerprint, self._changing.get(n, (None, 0))[1] + 1)
+            for n, fingerprint in changed.items()
+        }
+        return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
+
+    def _is_settled(self, name: str, fingerprint: Fingerprint | None) -> bool:
+        if name not in self._changing:
+            return False
+        seen, looks = self._changing[name]
+        return seen == fingerprint or looks >= UNSETTLED_LOOKS_MAX
+
+    def _read(
+        self,
+        found: Mapping[str, Fingerprint],
+        names: Collection[str],
+        problems: Mapping[str, str],
+        *,
+        is_settling: bool = False,
+    ) -> Look:
+        texts = {}
+        gone = frozenset(names) - found.keys()
+        for name in gone:
+            self._taken.pop(name, None)
+            self._unread.pop(name, None)
+        for name in sorted(found.keys() & frozenset(names)):
+            try:
+                texts[name], self._taken[name] = _read_file(name)
+                self._unread.pop(name, None)
+            except OSError as exc:
+                # Not taken: the next look tries again, as nothing may change when it is over.
+                self._unread[name] = f"{name}: cannot read: {exc.strerror}"
+            except UnicodeDecodeError as exc:
+                line = exc.object.count(b"\n", 0, exc.start) + 1
+                self._taken[name] = found[name]
+                self._unread[name] = f"{name}:{line}: not UTF-8: {exc.reason}"
+        return Look(texts, gone, {**self._unread, **problems}, is_settling)
+
+
+def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
+    """Return the files under a path, and the problems with those that can't be seen.
+
+    Raises:
+        OSError: The path itself can't be listed.
+    """
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode):
+        return {str(path): _fingerprint(status)}, {}
+    found: dict[str, Fingerprint] = {}
+    problems: dict[str, str] = {}
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or not entry.name.endswith(SUFFIXES):
+                continue
+            try:
+                status = entry.stat()
+            except OSError as exc:
+                # A plain file went away in between: that's no problem. A link leads nowhere.
+                if entry.is_symlink():
+                    problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
+                continue
+            # Opening a pipe would wait for a writer.
+            if stat.S_ISREG(status.st_mode):
+                found[entry.path] = _fingerprint(status)
+    if not found and not problems:
+        endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+        problems[str(path)] = f"{path}: holds no manifests ({endings})"
+    return found, problems
+
+
+def _read_file(name: str) -> tuple[str, Fingerprint]:
+    """Return a file's text, and the fingerprint from before it was read."""
+    with Path(name).open("rb") as file:
+        fingerprint = _fingerprint(os.fstat(file.fileno()))
+        data = file.read(FILE_BYTES_MAX + 1)
+    if len(data) > FILE_BYTES_MAX:
+        raise OSError(errno.EFBIG, f"it is larger than {FILE_BYTES_MAX >> 20} MiB; split it")
+    return data.decode(), fingerprint
+
+
+def _fingerprint(status: os.stat_result) -> Fingerprint:
+    return (
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_size,
+        status.st_ino,
+        status.st_dev,
+    )

@@ -1,0 +1,44 @@
+"""How long to wait before trying again."""
+
+from __future__ import annotations
+
+import random
+
+# client-go's reflector: 800 ms to 30 s, factor 2, jitter 1.0, reset after two minutes.
+BASE_S = 0.8
+CAP_S = 30.0
+FACTOR = 2.0
+JITTER = 1.0
+
+RETRY_AFTER_MAX_S = 300.0
+"""A server that asks for more is asked again all the same."""
+
+
+class Backoff:
+    """Doubling waits with jitter, so that a thousand nodes don't come back at once.
+
+    Args:
+        rng: Where jitter comes from.
+        base_s: The first wait, before jitter.
+        cap_s: The longest one, before jitter.
+    """
+
+    def __init__(self, rng: random.Random, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> None:
+        self._rng = rng
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._next_s = base_s
+
+    def reset(self) -> None:
+        """Begin again with the shortest wait: things have gone well."""
+        self._next_s = self._base_s
+
+    def next_s(self, *, at_least_s: float = 0.0) -> float:
+        """Return how many seconds to wait now.
+
+        Args:
+            at_least_s: What the server asked for (``Retry-After``); 0 for nothing.
+        """
+        wait_s = self._next_s * (1 + JITTER * self._rng.random())
+        self._next_s = min(self._next_s * FACTOR, self._cap_s)
+        return max(wait_s, min(at_least_s, RETRY_AFTER_MAX_S))

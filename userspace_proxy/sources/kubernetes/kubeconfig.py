@@ -1,0 +1,78 @@
+"""Checks a kubeconfig before it is used, so that what is wrong has a line and a way out.
+
+kubernetes-asyncio reads it; but a missing file, a missing context or a cluster without a
+server end there in a warning, an AssertionError or a TypeError.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, SourceError
+from ...model.document import Document, parse_documents
+
+_HINT = "give --kubeconfig a file that kubectl works with"
+
+
+def check_kubeconfig(path: str) -> None:
+    """Check that a kubeconfig leads to a server.
+
+    Raises:
+        SourceError: In one line what is wrong, with the line in the file.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except OSError as exc:
+        raise SourceError(f"cannot read kubeconfig {path}: {exc.strerror}", hint=_HINT) from exc
+    except UnicodeDecodeError as exc:
+        raise SourceError(f"cannot read kubeconfig {path}: not UTF-8", hint=_HINT) from exc
+    try:
+        documents = parse_documents(text, place=path)
+    except InputError as exc:
+        raise SourceError(f"cannot use kubeconfig {exc.message}", hint=exc.hint or _HINT) from exc
+    if len(documents) != 1:
+        raise SourceError(
+            f"cannot use kubeconfig {path}: it has {len(documents)} documents instead of one",
+            hint=_HINT,
+        )
+    _check_server(documents[0])
+
+
+def _check_server(document: Document) -> None:
+    config = document.value
+    if not isinstance(config, dict):
+        raise _wrong(document, "", "it is not a mapping")
+    name = config.get("current-context")
+    if not name:
+        raise _wrong(document, "current-context", "is missing")
+    context, path = _named(document, "contexts", name, "current-context")
+    cluster_name = _part(context, "context").get("cluster")
+    if not cluster_name:
+        raise _wrong(document, f"{path}.context.cluster", "is missing")
+    cluster, path = _named(document, "clusters", cluster_name, f"{path}.context.cluster")
+    server = _part(cluster, "cluster").get("server")
+    if not isinstance(server, str) or not server:
+        raise _wrong(document, f"{path}.cluster.server", "is missing")
+    if not server.startswith(("https://", "http://")):
+        raise _wrong(document, f"{path}.cluster.server", f"{server!r} is not an http(s) URL")
+
+
+def _named(document: Document, list_: str, name: Any, asked_by: str) -> tuple[Any, str]:
+    """Return the item of a list that has a name, and its path."""
+    items = document.value.get(list_)
+    for i, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict) and item.get("name") == name:
+            return item, f"{list_}[{i}]"
+    raise _wrong(document, asked_by, f"{name!r} is not among {list_}")
+
+
+def _part(item: Any, name: str) -> dict[str, Any]:
+    value = item.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _wrong(document: Document, path: str, problem: str) -> SourceError:
+    said = f"{path}: {problem}" if path else problem
+    place = f"{document.place}:{document.line_of(path)}"
+    return SourceError(f"cannot use kubeconfig {place}: {said}", hint=_HINT)

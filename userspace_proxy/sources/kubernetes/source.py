@@ -1,0 +1,145 @@
+"""Services of a Kubernetes API server, as a source.
+
+Rule 1: nothing is published before each kind was listed once.
+Rule 2: what comes in one turn of the event loop is one snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ...cluster import Snapshot, Store
+from ..base import Publish, Source, SourceStatus
+from ..pause import Pause, pause
+from .connection import Connection
+from .credentials import SERVICE_ACCOUNT, Credentials
+from .reflector import Reflector, Timing
+from .table import SERVICES, SLICES, Table, node_kind
+
+_log = logging.getLogger("userspace_proxy.sources")
+
+OBJECT_PROBLEMS_MAX = 20
+"""Objects that can't be read, named one by one; the rest are counted."""
+
+
+class KubernetesSource(Source):
+    """Lists and watches Services, EndpointSlices and this node's object.
+
+    A Node that isn't there is no obstacle: the snapshot has none then.
+
+    Args:
+        kubeconfig: A kubeconfig file; empty: none.
+        master: The server's URL instead of the kubeconfig's. Both empty: the server of
+            the pod that we are in, with its service account.
+        node_name: This node's name; empty: no Node is watched.
+        service_account: Where a pod finds its token and the server's certificate.
+        timing: How long things may take.
+        rng: Where jitter comes from.
+        clock: Seconds, monotonic.
+    """
+
+    kind = "kubernetes"
+
+    def __init__(
+        self,
+        *,
+        kubeconfig: str = "",
+        master: str = "",
+        node_name: str = "",
+        service_account: Path = SERVICE_ACCOUNT,
+        timing: Timing | None = None,
+        rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Pause = pause,
+    ) -> None:
+        credentials = Credentials(
+            kubeconfig=kubeconfig, master=master, service_account=service_account
+        )
+        self.location = credentials.location
+        self._connection = Connection(credentials, clock=clock)
+        self._store = Store()
+        kinds = [SERVICES, SLICES, *([node_kind(node_name)] if node_name else [])]
+        self._tables = [Table(kind, self._store) for kind in kinds]
+        self._reflectors = [
+            Reflector(
+                table,
+                self._connection,
+                self._changed,
+                timing=timing or Timing(),
+                rng=rng or random.Random(),
+                clock=clock,
+                pause=pause,
+            )
+            for table in self._tables
+        ]
+        self._publish: Publish | None = None
+        self._published: Snapshot | None = None
+        self._is_due = False
+        self._problems: tuple[str, ...] = ()
+
+    async def run(self, publish: Publish) -> None:
+        """Part of Source.
+
+        Raises:
+            SourceError: The kubeconfig, or the pod's service account, can't be used.
+        """
+        await self._connection.open()
+        self.location = self._connection.url
+        self._publish = publish
+        try:
+            async with asyncio.TaskGroup() as group:
+                for reflector in self._reflectors:
+                    group.create_task(reflector.run())
+        finally:
+            self._publish = None
+            await self._connection.close()
+
+    def status(self) -> SourceStatus:
+        """Part of Source."""
+        return SourceStatus(
+            is_synced=self._published is not None,
+            problems=self._problems,
+            restarts=sum(reflector.restarts for reflector in self._reflectors),
+        )
+
+    def _changed(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Publish what one turn of the event loop has brought, and log new problems."""
+        self._is_due = False
+        if self._publish is None:
+            return
+        self._report()
+        if not all(reflector.is_listed for reflector in self._reflectors):
+            return
+        snapshot = self._store.snapshot()
+        if snapshot is not self._published:
+            self._published = snapshot
+            self._publish(snapshot)
+
+    def _report(self) -> None:
+        problems = tuple(self._find_problems())
+        for line in problems:
+            if line not in self._problems:
+                _log.warning("cluster problem", extra={"problem": line})
+        if self._problems and not problems:
+            _log.info("cluster is well again", extra={"server": self.location})
+        self._problems = problems
+
+    def _find_problems(self) -> list[str]:
+        # One cause hits all kinds alike: say it once.
+        lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
+        objects = [line for table in self._tables for _, line in sorted(table.problems.items())]
+        more = len(objects) - OBJECT_PROBLEMS_MAX
+        if more > 0:
+            del objects[OBJECT_PROBLEMS_MAX:]
+            objects.append(f"… and {more} more objects that can't be read")
+        return [*lines, *objects]

@@ -1,0 +1,171 @@
+"""The objects of one kind, as the API server says them, kept in the store.
+
+Rule 1: an object that can't be read is a problem and nothing else: what was read of it
+before stays, and the others go on.
+Rule 2: a list is a difference: what stays equal stays the same object, and only what the
+whole list doesn't name is deleted, at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ...cluster import Store
+from ...model import ServiceKey, SliceKey
+from ...model.reading import FieldError, read_node, read_service, read_slice
+from ...model.wire import (
+    DecodeError,
+    Metadata,
+    WireEndpointSlice,
+    WireHead,
+    WireNode,
+    WireService,
+    decode,
+)
+
+Key = tuple[str, str]
+"""Namespace (empty for a Node) and name."""
+
+
+class _HasMetadata(Protocol):
+    @property
+    def metadata(self) -> Metadata: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of objects: where it is listed, and what becomes of it."""
+
+    name: str
+    """``Service``."""
+    resource: str
+    """``services``."""
+    path: str
+    wire: type[Any]
+    put: Callable[[Store, Any], None]
+    """Reads a decoded object into the store; may raise FieldError."""
+    delete: Callable[[Store, Key], None]
+    query: Mapping[str, str] = field(default_factory=dict)
+    """What restricts lists and watches."""
+
+
+def _put_slice(store: Store, wire: WireEndpointSlice) -> None:
+    item = read_slice(wire)
+    if item is not None:
+        store.put_slice(item)
+    else:
+        # It may have served a Service before.
+        _delete_slice(store, _key(wire.metadata))
+
+
+def _delete_slice(store: Store, key: Key) -> None:
+    store.delete_slice(SliceKey(*key))
+
+
+# All Services and slices are listed, also those that get no listener (headless ones, those
+# of another service proxy), which kube-proxy leaves out: the page says why they get none.
+SERVICES = Kind(
+    name="Service",
+    resource="services",
+    path="/api/v1/services",
+    wire=WireService,
+    put=lambda store, wire: store.put_service(read_service(wire)),
+    delete=lambda store, key: store.delete_service(ServiceKey(*key)),
+)
+SLICES = Kind(
+    name="EndpointSlice",
+    resource="endpointslices",
+    path="/apis/discovery.k8s.io/v1/endpointslices",
+    wire=WireEndpointSlice,
+    put=_put_slice,
+    delete=_delete_slice,
+)
+
+
+def node_kind(name: str) -> Kind:
+    """Return the kind of which this node's object is the only one."""
+    return Kind(
+        name="Node",
+        resource="nodes",
+        path="/api/v1/nodes",
+        wire=WireNode,
+        put=lambda store, wire: store.set_node(read_node(wire)),
+        delete=lambda store, _: store.set_node(None),
+        query={"fieldSelector": f"metadata.name={name}"},
+    )
+
+
+class Table:
+    """The objects of one kind in a store."""
+
+    def __init__(self, kind: Kind, store: Store) -> None:
+        self.kind = kind
+        self._store = store
+        self._known: set[Key] = set()
+        self._listed: set[Key] = set()
+        self.problems: dict[Key, str] = {}
+        """Objects that can't be read, one line each."""
+
+    def begin_list(self) -> None:
+        """Begin a list: what none of its items names will be gone."""
+        self._listed.clear()
+
+    def list_items(self, items: Iterable[Any]) -> None:
+        """Take some items of a list, as JSON."""
+        for item in items:
+            self._listed.add(self._put(item)[0])
+
+    def end_list(self) -> None:
+        """End a list: delete what it didn't name."""
+        for key in self._known - self._listed:
+            self._delete(key)
+        for key in self.problems.keys() - self._listed:
+            del self.problems[key]
+        self._listed.clear()
+
+    def put(self, item: Any) -> str | None:
+        """Take an object that was added or modified, as JSON; return its resourceVersion."""
+        return self._put(item)[1]
+
+    def delete(self, item: Any) -> str | None:
+        """Forget an object that was deleted; return its last resourceVersion."""
+        metadata = _metadata(item)
+        self._delete(_key(metadata))
+        return metadata.resource_version
+
+    def _put(self, item: Any) -> tuple[Key, str | None]:
+        try:
+            wire: _HasMetadata = decode(item, self.kind.wire)
+            metadata = wire.metadata
+            self.kind.put(self._store, wire)
+        except (DecodeError, FieldError) as exc:
+            metadata = _metadata(item)
+            self.problems[_key(metadata)] = f"{self._title(metadata)}: {exc}"
+            return _key(metadata), metadata.resource_version
+        key = _key(metadata)
+        self.problems.pop(key, None)
+        self._known.add(key)
+        return key, metadata.resource_version
+
+    def _delete(self, key: Key) -> None:
+        self.kind.delete(self._store, key)
+        self._known.discard(key)
+        self.problems.pop(key, None)
+
+    def _title(self, metadata: Metadata) -> str:
+        name = "/".join(part for part in _key(metadata) if part)
+        return f"{self.kind.name} {name or '(without a name)'}"
+
+
+def _metadata(item: Any) -> Metadata:
+    """Return what an object says of itself; nothing where even that can't be read."""
+    try:
+        return decode(item, WireHead).metadata
+    except DecodeError:
+        return Metadata()
+
+
+def _key(metadata: Metadata) -> Key:
+    return metadata.namespace or "", metadata.name or ""

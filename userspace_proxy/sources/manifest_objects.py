@@ -1,0 +1,203 @@
+"""Turns the documents of a manifest file into objects, or says what is wrong with them.
+
+    text ──▶ documents ──▶ items of lists ──▶ kind ──▶ checked ──▶ Found(key, value, place)
+
+Rule 1: every problem is one line that names file, line and field.
+Rule 2: a file with a problem gives no objects: half of a file is what nobody wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ..model import EndpointSlice, Node, Service, ServiceKey
+from ..model.admission import check_metadata, check_service, check_slice
+from ..model.document import Document, parse_documents
+from ..model.mirroring import is_mirrored, mirror_endpoints
+from ..model.reading import FieldError, read_node, read_service, read_slice
+from ..model.wire import (
+    DecodeError,
+    WireEndpoints,
+    WireEndpointSlice,
+    WireNode,
+    WireService,
+    convert,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredEndpoints:
+    """An Endpoints object, as the slices that it is mirrored into."""
+
+    service: ServiceKey
+    slices: tuple[EndpointSlice, ...]
+
+
+ManifestObject = Service | EndpointSlice | MirroredEndpoints | Node
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One object of a file."""
+
+    kind: str
+    key: str
+    """``namespace/name``, or the name of a Node."""
+    value: ManifestObject
+    place: str
+    """``web.yaml:14``: where it begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileObjects:
+    """What one file says."""
+
+    objects: tuple[Found, ...] = ()
+    """Empty when there are problems."""
+    problems: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Kinds that are none of ours, each once, as ``web.yaml:20: kind Deployment …``."""
+
+
+def read_manifest(text: str, *, place: str) -> FileObjects:
+    """Read one file.
+
+    Args:
+        text: YAML or JSON.
+        place: The file, as problems name it.
+    """
+    try:
+        documents = parse_documents(text, place=place)
+    except InputError as exc:
+        return FileObjects(problems=(str(exc),))
+    objects: list[Found] = []
+    problems: list[str] = []
+    ignored: dict[str, str] = {}
+    for item in (item for document in documents for item in _items(document)):
+        try:
+            kind, read = _reader_of(item)
+            if read is None:
+                ignored.setdefault(kind, f"{item.at()}: kind {kind} is none of ours")
+                continue
+            objects.extend(Found(kind, key, value, item.at()) for key, value in read(item.value))
+        except (FieldError, DecodeError) as exc:
+            field = ".".join(part for part in (item.path, exc.path) if part)
+            said = f"{field}: {exc.problem}" if field else exc.problem
+            problems.append(f"{item.at(exc.path)}: {said}")
+    if problems:
+        return FileObjects(problems=tuple(problems), ignored=tuple(ignored.values()))
+    return FileObjects(tuple(objects), (), tuple(ignored.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One object as written: a document, or an item of a list in it."""
+
+    value: Any
+    document: Document
+    path: str = ""
+    """``items[3]`` within the document; empty for a document itself."""
+    default_kind: str = ""
+    default_version: str = ""
+
+    def at(self, path: str = "") -> str:
+        """Return file and line of a field."""
+        whole = ".".join(part for part in (self.path, path) if part)
+        return f"{self.document.place}:{self.document.line_of(whole)}"
+
+    def text(self, name: str) -> str:
+        """Return the text of ``kind`` or ``apiVersion``; empty where there is none."""
+        value = self.value.get(name) if isinstance(self.value, dict) else None
+        return value if isinstance(value, str) else ""
+
+
+def _items(document: Document) -> Iterator[_Item]:
+    """Yield the objects of a document: itself, or what its lists hold."""
+    waiting = [_Item(document.value, document)]
+    while waiting:
+        item = waiting.pop()
+        kind, items = item.text("kind"), None
+        if kind.endswith("List") and isinstance(item.value, dict):
+            items = item.value.get("items")
+        if not isinstance(items, list):
+            yield item
+            continue
+        prefix = f"{item.path}.items" if item.path else "items"
+        version = "" if kind == "List" else item.text("apiVersion")
+        waiting.extend(
+            _Item(value, document, f"{prefix}[{i}]", kind.removesuffix("List"), version)
+            for i, value in reversed(list(enumerate(items)))
+        )
+
+
+_Read = Callable[[Any], list[tuple[str, ManifestObject]]]
+
+
+def _reader_of(item: _Item) -> tuple[str, _Read | None]:
+    """Return the kind of an object, and how to read it; None for a foreign kind.
+
+    Raises:
+        FieldError: It has no kind, or one of ours in a version that isn't.
+    """
+    if not isinstance(item.value, dict):
+        raise FieldError("", "an object must be a mapping with apiVersion, kind and metadata")
+    kind = item.text("kind") or item.default_kind
+    version = item.text("apiVersion") or item.default_version
+    if not kind:
+        raise FieldError("kind", "is missing")
+    if kind.endswith("List") and item.value.get("items", "") is None:
+        return kind, lambda _: []  # A null list is an empty one.
+    if not version:
+        raise FieldError("apiVersion", "is missing")
+    if (version, kind) in _READERS:
+        return kind, _READERS[version, kind]
+    for ours, name in _READERS:
+        if name == kind and _group(ours) == _group(version):
+            raise FieldError("apiVersion", f"{version} of {kind} is not read: write {ours}")
+    return f"{version} {kind}", None
+
+
+def _group(version: str) -> str:
+    return version.rpartition("/")[0]
+
+
+def _read_service(value: Any) -> list[tuple[str, ManifestObject]]:
+    wire = convert(value, WireService)
+    check_service(wire)
+    service = read_service(wire)
+    return [(str(service.key), service)]
+
+
+def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:
+    wire = convert(value, WireEndpointSlice)
+    check_slice(wire)
+    item = read_slice(wire)
+    return [] if item is None else [(str(item.key), item)]
+
+
+def _read_endpoints(value: Any) -> list[tuple[str, ManifestObject]]:
+    wire = convert(value, WireEndpoints)
+    check_metadata(wire.metadata)
+    slices = mirror_endpoints(wire)
+    if not is_mirrored(wire):
+        return []
+    service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
+    return [(str(service), MirroredEndpoints(service, tuple(slices)))]
+
+
+def _read_node(value: Any) -> list[tuple[str, ManifestObject]]:
+    wire = convert(value, WireNode)
+    check_metadata(wire.metadata, is_namespaced=False)
+    node = read_node(wire)
+    return [(node.name, node)]
+
+
+_READERS: dict[tuple[str, str], _Read] = {
+    ("v1", "Service"): _read_service,
+    ("discovery.k8s.io/v1", "EndpointSlice"): _read_slice,
+    ("v1", "Endpoints"): _read_endpoints,
+    ("v1", "Node"): _read_node,
+}

@@ -1,0 +1,78 @@
+"""Services given by the program that embeds the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from ..cluster import Store
+from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
+from .base import Publish, Source, SourceStatus
+
+
+class MemorySource(Source):
+    """Publishes what it is given, at once; also what it was given before ``run``.
+
+    All methods belong to the event loop's thread. Each call that changes something
+    publishes one snapshot, whose cost grows with the number of Services: give many at
+    once to the ``replace_…`` methods.
+    """
+
+    kind = "memory"
+    location = "this program"
+
+    def __init__(self) -> None:
+        self._store = Store()
+        self._publish: Publish | None = None
+
+    async def run(self, publish: Publish) -> None:
+        """Part of Source: publishes what is there, then every change."""
+        self._publish = publish
+        try:
+            publish(self._store.snapshot())
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._publish = None
+
+    def status(self) -> SourceStatus:
+        """Part of Source: nothing can go wrong here."""
+        return SourceStatus(is_synced=self._publish is not None)
+
+    def put_service(self, service: Service) -> None:
+        """Add a Service, or replace the one of the same name."""
+        self._store.put_service(service)
+        self._changed()
+
+    def delete_service(self, key: ServiceKey) -> None:
+        """Forget a Service; its slices stay. One that isn't here is no error."""
+        self._store.delete_service(key)
+        self._changed()
+
+    def replace_services(self, services: Iterable[Service]) -> None:
+        """Take all Services at once; those that aren't among them are gone."""
+        self._store.replace_services(services)
+        self._changed()
+
+    def put_slice(self, item: EndpointSlice) -> None:
+        """Add a slice, or replace the one of the same name."""
+        self._store.put_slice(item)
+        self._changed()
+
+    def delete_slice(self, key: SliceKey) -> None:
+        """Forget a slice; one that isn't here is no error."""
+        self._store.delete_slice(key)
+        self._changed()
+
+    def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
+        """Take all slices at once; those that aren't among them are gone."""
+        self._store.replace_slices(slices)
+        self._changed()
+
+    def set_node(self, node: Node | None) -> None:
+        """Take this node's object; None: there is none."""
+        self._store.set_node(node)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._publish is not None:
+            self._publish(self._store.snapshot())

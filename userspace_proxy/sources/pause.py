@@ -1,0 +1,20 @@
+"""Waiting for time to pass, for loops whose condition can only be asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+Pause = Callable[[float], Awaitable[None]]
+"""Returns after that many seconds; tests pass one that returns at their word."""
+
+
+async def pause(seconds: float) -> None:
+    """Return after that many seconds."""
+    loop = asyncio.get_running_loop()
+    passed = loop.create_future()
+    timer = loop.call_later(seconds, passed.set_result, None)
+    try:
+        await passed
+    finally:
+        timer.cancel()

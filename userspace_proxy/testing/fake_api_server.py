@@ -1,0 +1,285 @@
+"""A Kubernetes API server in memory: Services, EndpointSlices and Nodes, listed and watched.
+
+    test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
+         ──refuse, forget, break …──────────┘
+
+It behaves as kube-apiserver does where a client can tell: resourceVersions, pages with
+continue tokens, bookmarks, 410 for what is forgotten, 504 for what is yet to come, Status
+objects for errors. It admits what it is given; it allocates nothing.
+
+Rule 1: what was asked is text, one line a request, in ``requests``.
+Rule 2: nothing happens by itself: bookmarks, ends, silence and errors come at the test's word.
+Rule 3: it belongs to the event loop in which it was started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from .fake_api_objects import Event, Expired, FakeObjects, Object, Selection
+
+PATHS = {
+    "services": "/api/v1/services",
+    "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
+    "nodes": "/api/v1/nodes",
+}
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One open watch."""
+
+    selection: Selection
+    transport: asyncio.Transport | None
+    lines: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
+    """What is to be sent; an empty one ends the watch."""
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """An answer instead of the right one."""
+
+    resource: str
+    code: int
+    reason: str
+    message: str
+    retry_after_s: int
+    times: int
+
+
+class FakeApiServer:
+    """A server on 127.0.0.1, from ``start`` to ``stop``; also an async context manager.
+
+    Args:
+        token: The only bearer token that it takes; empty: it asks for none.
+        has_watch_cache: As kube-apiserver does, it sends lists from a resourceVersion in
+            one page, whatever the limit; False: every list comes in pages.
+    """
+
+    def __init__(self, *, token: str = "", has_watch_cache: bool = True) -> None:
+        self.token = token
+        self.has_watch_cache = has_watch_cache
+        self.requests: list[str] = []
+        """What was asked: ``GET /api/v1/services?limit=500&resourceVersion=0``."""
+        self.url = ""
+        self._port = 0
+        self._runner: web.AppRunner | None = None
+        self._objects = FakeObjects()
+        self._watches: list[_Watch] = []
+        self._refusals: list[_Refusal] = []
+        self._is_silent = False
+        self._something = asyncio.Condition()
+
+    # -- life
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; at the same port as before, with the same objects, after a ``stop``."""
+        app = web.Application()
+        for resource, path in PATHS.items():
+            app.router.add_get(path, self._handler(resource))
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
+
+    async def stop(self) -> None:
+        """Break all watches off and listen no more; idempotent."""
+        self.break_watches()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    # -- objects
+
+    def put(self, item: Object) -> str:
+        """Add an object, or replace the one of its kind and name; return its resourceVersion.
+
+        Raises:
+            KeyError: It has no kind of ours, or no name.
+        """
+        return self._send_event(self._objects.put(item))
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> str:
+        """Delete an object and return the resourceVersion of that.
+
+        Raises:
+            KeyError: It isn't there.
+        """
+        return self._send_event(self._objects.delete(kind, name, namespace))
+
+    # -- what goes wrong
+
+    def forget(self) -> None:
+        """Forget the past: watches and continue tokens from before now are expired."""
+        self._objects.forget()
+
+    def refuse(
+        self,
+        resource: str,
+        code: int,
+        *,
+        reason: str = "",
+        message: str = "",
+        retry_after_s: int = 0,
+        times: int = 1,
+    ) -> None:
+        """Answer the next requests for a resource with an error."""
+        self._refusals.append(_Refusal(resource, code, reason, message, retry_after_s, times))
+
+    def bookmark(self) -> None:
+        """Send each watch a bookmark with the present resourceVersion."""
+        for watch in self._watches:
+            revision, resource = self._objects.revision, watch.selection.resource
+            item = {"metadata": {"resourceVersion": str(revision)}}
+            self._send(watch, Event(revision, resource, "BOOKMARK", item).line)
+
+    def send(self, resource: str, line: bytes) -> None:
+        """Send each watch of a resource some bytes, sense or nonsense."""
+        for watch in self._watches:
+            if watch.selection.resource == resource:
+                self._send(watch, line)
+
+    def be_silent(self, is_silent: bool = True) -> None:
+        """Send watches nothing any more; what happens meanwhile is lost to them."""
+        self._is_silent = is_silent
+
+    def end_watches(self) -> None:
+        """End all watches as the server does when their time is over."""
+        for watch in self._watches:
+            watch.lines.put_nowait(b"")
+
+    def break_watches(self) -> None:
+        """Break all watches off, as a server that is killed does."""
+        for watch in self._watches:
+            if watch.transport is not None:
+                watch.transport.abort()
+
+    # -- waiting
+
+    async def until(self, condition: Callable[[FakeApiServer], bool]) -> None:
+        """Return once a condition holds; it is asked after each request and change of watches."""
+        async with self._something:
+            await self._something.wait_for(lambda: condition(self))
+
+    def watch_count(self, resource: str) -> int:
+        """Return how many watches of a resource are open."""
+        return sum(watch.selection.resource == resource for watch in self._watches)
+
+    # -- answers
+
+    def _handler(self, resource: str) -> Callable[[web.Request], Any]:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self.requests.append(f"GET {request.path_qs}")
+            await self._tell()
+            refusal = self._refuse(resource, request)
+            if refusal is not None:
+                return refusal
+            if request.query.get("watch") in ("1", "true"):
+                return await self._watch(resource, request)
+            return self._list(resource, request.query)
+
+        return handle
+
+    def _refuse(self, resource: str, request: web.Request) -> web.Response | None:
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _status(401, "Unauthorized", "Unauthorized")
+        for refusal in self._refusals:
+            if refusal.resource == resource and refusal.times:
+                refusal.times -= 1
+                return _status(refusal.code, refusal.reason, refusal.message, refusal.retry_after_s)
+        version = request.query.get("resourceVersion", "")
+        if version and not version.isdigit():
+            return _status(400, "BadRequest", f"resourceVersion: Invalid value: {version!r}")
+        if version and int(version) > self._objects.revision:
+            message = f"Too large resource version: {version}, current: {self._objects.revision}"
+            return _status(504, "Timeout", message, 1)
+        return None
+
+    def _list(self, resource: str, query: Mapping[str, str]) -> web.Response:
+        limit = int(query.get("limit", 0))
+        if self.has_watch_cache and query.get("resourceVersion"):
+            limit = 0
+        try:
+            if token := query.get("continue"):
+                page = self._objects.list_on(token, limit)
+            else:
+                page = self._objects.list(_selection(resource, query), limit)
+        except Expired as exc:
+            return _status(410, "Expired", str(exc))
+        revision = str(page.revision)
+        if query.get("limit") and "resourceVersionMatch" not in query:
+            # As kube-apiserver does, a limit without a match means exactly that state, and
+            # who watches on from there may be too late again.
+            # Source: Kubernetes API concepts, "resourceVersion parameter".
+            asked = query.get("resourceVersion", "0")
+            revision = revision if asked in ("", "0") else asked
+        metadata = {"resourceVersion": revision, "continue": page.token}
+        return web.json_response({"kind": "List", "metadata": metadata, "items": page.items})
+
+    async def _watch(self, resource: str, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        watch = _Watch(_selection(resource, request.query), request.transport)
+        since = int(request.query.get("resourceVersion", 0))
+        try:
+            for event in self._objects.since(since, watch.selection):
+                watch.lines.put_nowait(event.line)
+        except Expired as exc:
+            error = {"kind": "Status", "code": 410, "reason": "Expired", "message": str(exc)}
+            await response.write(Event(since, resource, "ERROR", error).line)
+            return response
+        self._watches.append(watch)
+        try:
+            await self._tell()
+            while line := await watch.lines.get():
+                await response.write(line)
+        finally:
+            self._watches.remove(watch)
+            await self._tell()
+        return response
+
+    def _send_event(self, event: Event) -> str:
+        for watch in self._watches:
+            if watch.selection.wants(event.resource, event.object):
+                self._send(watch, event.line)
+        return str(event.revision)
+
+    def _send(self, watch: _Watch, line: bytes) -> None:
+        if not self._is_silent:
+            watch.lines.put_nowait(line)
+
+    async def _tell(self) -> None:
+        async with self._something:
+            self._something.notify_all()
+
+
+def _selection(resource: str, query: Mapping[str, str]) -> Selection:
+    return Selection(resource, query.get("fieldSelector", "").removeprefix("metadata.name="))
+
+
+def _status(code: int, reason: str, message: str, retry_after_s: int = 0) -> web.Response:
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
+    body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason}
+    return web.json_response({**body, "message": message}, status=code, headers=headers)
