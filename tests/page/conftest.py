@@ -1,0 +1,101 @@
+"""A real Chromium, and a status server to look at with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.unit.status.views import NOW
+from userspace_proxy.status.server import StatusServer
+from userspace_proxy.status.view import StatusView
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def require_chromium() -> str:
+    """Return where Chromium is; without it skip with the reason, and fail in CI."""
+    if CHROMIUM.exists():
+        return str(CHROMIUM)
+    reason = f"no {CHROMIUM}: apt-get install chromium"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class Screen:
+    """One page of a browser, and everything that went wrong on it."""
+
+    page: Page
+    url: str
+    show: Callable[[StatusView], None]
+    errors: list[str] = field(default_factory=list)
+    """Console errors, exceptions, and requests that failed."""
+
+    async def open(self, view: StatusView, path: str = "/?refresh=off") -> Page:
+        """Show a view; it stands still unless the path says otherwise."""
+        self.show(view)
+        await self.page.goto(self.url + path)
+        return self.page
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests, with a profile that ends with it."""
+    path = require_chromium()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGS, headless=True)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A window that knows nothing of the others."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+    try:
+        yield context
+    finally:
+        await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
+    """A page of a running status server; fails if the page complained of anything."""
+    shown: list[StatusView] = []
+    server = StatusServer(lambda: shown[-1], clock=lambda: NOW)
+    host, port = await server.serve_admin(("127.0.0.1", 0))
+    page = await context.new_page()
+    screen = Screen(page, f"http://{host}:{port}", shown.append)
+    page.on(
+        "console",
+        lambda m: screen.errors.append(m.text) if m.type in {"error", "warning"} else None,
+    )
+    page.on("pageerror", lambda error: screen.errors.append(str(error)))
+    page.on("requestfailed", lambda request: screen.errors.append(request.url))
+    page.on(
+        "response",
+        lambda r: screen.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None,
+    )
+    try:
+        yield screen
+        assert screen.errors == []
+    finally:
+        await server.close()

@@ -1,0 +1,287 @@
+import itertools
+
+import pytest
+
+from tests.unit.status.views import (
+    make_calm_view,
+    make_port,
+    make_troubled_view,
+    make_view,
+)
+from userspace_proxy.status.view import EndpointView, IgnoredView, SourceView
+
+# One loop for all, because one browser serves all.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+PHONE = {"width": 390, "height": 844}
+
+# Every text on the page with the colours it is drawn in, as the WCAG computes contrast.
+CONTRASTS = """
+() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map(v => v / 255).map(
+      v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = rgb(getComputedStyle(e).backgroundColor);
+      if (colour[3] === 255) return colour;
+    }
+    return [255, 255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !element.getClientRects().length) continue;
+    const pair = [light(rgb(getComputedStyle(element).color)), light(ground(element))];
+    const [dark, bright] = pair.sort((a, b) => a - b);
+    found.push([(bright + 0.05) / (dark + 0.05), walker.currentNode.data.trim()]);
+  }
+  return found;
+}
+"""
+
+
+def block_of(page, name):
+    return page.locator("article").filter(has=page.get_by_role("heading", name=name))
+
+
+async def test_a_calm_node_says_so_and_shows_what_it_serves(screen):
+    page = await screen.open(make_calm_view())
+    assert await page.get_by_role("heading", level=1).inner_text() == "node-a"
+    assert await page.get_by_text("All is well. 4 Service ports served.").is_visible()
+    block = block_of(page, "shop/shop-front:http")
+    assert await block.get_by_text("192.0.2.10:30080").is_visible()
+    assert await block.get_by_text("proxy port 20010").first.is_visible()
+    rows = await block.get_by_role("row").all_inner_texts()
+    assert rows[1].split() == (
+        ["10.244.1.40:8080", "ready", "node-a", "7", "18,204", "0", "48", "MB", "1.2", "GB"]
+    )
+
+
+async def test_a_troubled_node_says_first_what_is_wrong(screen):
+    page = await screen.open(make_troubled_view())
+    assert await page.title() == "Trouble: node-a, userspace-proxy"
+    problems = await page.get_by_role("region", name="What is wrong").inner_text()
+    assert "cannot watch Services at https://10.0.0.1:6443: Connection refused" in problems
+    assert "shop/cart:http Clients are refused: 3 endpoints: 3 not ready" in problems
+    box = await page.get_by_role("region", name="What is wrong").bounding_box()
+    assert box["y"] < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param("shop/cart:http", "Clients are refused: 3 endpoints: 3 not ready", id="why"),
+        pytest.param("shop/payments:http", "ejected for 12 s", id="ejected"),
+        pytest.param("shop/payments:http", "terminating", id="terminating"),
+        pytest.param("shop/payments:http", "node port 30443 is not served", id="note"),
+        pytest.param("shop/cart:http", "1,294 refused", id="refused"),
+        pytest.param("shop/batch:http", "does its selector match a pod?", id="no-endpoints"),
+    ],
+)
+async def test_a_service_in_trouble_shows(screen, name, words):
+    page = await screen.open(make_troubled_view())
+    assert await block_of(page, name).get_by_text(words).first.is_visible()
+
+
+async def test_what_is_ignored_stands_with_its_reason(screen):
+    page = await screen.open(make_calm_view())
+    rows = await page.get_by_role("region", name="Ignored").get_by_role("row").all_inner_texts()
+    assert rows[3].split("\t") == [
+        "voice/media",
+        "rtp",
+        "protocol SCTP is not carried (TCP and UDP are)",
+    ]
+
+
+async def test_a_problem_leads_to_its_service(screen):
+    page = await screen.open(make_troubled_view())
+    await page.get_by_role("link", name="shop/cart:http").click()
+    await page.wait_for_url("**/?q=shop%2Fcart%3Ahttp&refresh=off")
+    assert await page.locator("article").count() == 1
+
+
+async def test_the_filter_and_its_end(screen):
+    page = await screen.open(make_troubled_view())
+    await page.get_by_label("Filter by name or address").fill("payments")
+    await page.get_by_role("button", name="Filter").click()
+    await page.wait_for_url("**/?q=payments&refresh=off")
+    assert await page.locator("article").count() == 1
+    await page.get_by_role("link", name="Clear").click()
+    await page.wait_for_url("**/?refresh=off")
+    assert await page.locator("article").count() == 10
+
+
+async def test_only_what_needs_attention(screen):
+    page = await screen.open(make_troubled_view())
+    await page.get_by_role("link", name="Need attention").click()
+    await page.wait_for_url("**/?show=trouble&refresh=off")
+    assert await page.locator("article").count() == 6
+
+
+async def test_pages_of_a_large_cluster(screen):
+    view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
+    page = await screen.open(view)
+    assert await page.get_by_text("250 Service ports, page 1 of 3").is_visible()
+    await page.get_by_role("link", name="Next").click()
+    await page.wait_for_url("**/?page=2&refresh=off")
+    assert await page.get_by_role("heading", name="shop/web-100:http").is_visible()
+    assert await page.get_by_role("link", name="Previous").get_attribute("href") == "./?refresh=off"
+
+
+async def test_refreshing_can_be_paused_and_resumed(screen):
+    page = await screen.open(make_calm_view(), "/?q=web")
+    await page.get_by_role("link", name="Pause refreshing").click()
+    await page.wait_for_url("**/?q=web&refresh=off")
+    assert await page.locator("meta[http-equiv=refresh]").count() == 0
+    await page.get_by_role("link", name="Resume refreshing").click()
+    await page.wait_for_url("**/?q=web")
+
+
+async def test_the_page_loads_itself_again(screen):
+    page = await screen.open(make_view(make_port("cart")), "/?q=shop")
+    screen.show(make_view(make_port("web")))
+    await page.get_by_role("heading", name="shop/web:http").wait_for(timeout=30_000)
+    assert page.url.endswith("/?q=shop")
+
+
+async def test_an_empty_node_says_how_to_go_on(screen):
+    source = SourceView("manifests", "web.yaml", is_synced=True)
+    page = await screen.open(make_view(source=source))
+    assert await page.get_by_text("Put a manifest of one into web.yaml").is_visible()
+
+
+async def test_markup_in_names_and_reasons_is_shown_as_text(screen):
+    evil = '"><img src=x onerror="document.title=1"><script>document.title=2</script>'
+    port = make_port(
+        evil,
+        reason=evil,
+        notes=(evil,),
+        endpoints=(EndpointView(evil, evil, False, evil),),
+    )
+    page = await screen.open(make_view(port, node=evil, ignored=(IgnoredView(evil, "", evil),)))
+    assert evil in await page.locator("h1").inner_text()
+    assert evil in await page.locator("h3").inner_text()
+    assert await page.locator("img, script").count() == 0
+    assert (await page.title()).startswith("Attention")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "view", [make_calm_view(), make_troubled_view(), make_view()], ids=["calm", "trouble", "empty"]
+)
+async def test_every_text_can_be_read(screen, scheme, view):
+    await screen.page.emulate_media(color_scheme=scheme)
+    page = await screen.open(view)
+    contrasts = await page.evaluate(CONTRASTS)
+    assert len(contrasts) > 20
+    # WCAG 2.2, 1.4.3 (AA): 4.5 to 1 for text of normal size.
+    assert [pair for pair in contrasts if pair[0] < 4.5] == []
+
+
+async def test_dark_is_dark_and_light_is_light(screen):
+    for scheme, expected in (("light", "rgb(243, 245, 247)"), ("dark", "rgb(14, 19, 23)")):
+        await screen.page.emulate_media(color_scheme=scheme)
+        page = await screen.open(make_calm_view())
+        ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == expected
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        pytest.param("h1", 1, id="one-h1"),
+        pytest.param("main", 1, id="one-main"),
+        pytest.param("html[lang=en]", 1, id="language"),
+        pytest.param("th:not([scope])", 0, id="every-header-has-its-scope"),
+        pytest.param("table:not(:has(> caption))", 0, id="every-table-has-its-caption"),
+        pytest.param("input:not([type=hidden]):not([id])", 0, id="every-input-has-its-label"),
+        pytest.param("svg[role=img]:not([aria-label])", 0, id="every-icon-has-its-word"),
+        pytest.param("[tabindex], [style], [onclick]", 0, id="no-tricks"),
+        pytest.param("script, iframe, object, style", 0, id="no-script"),
+    ],
+)
+async def test_the_markup_is_sound(screen, selector, expected):
+    page = await screen.open(make_troubled_view())
+    assert await page.locator(selector).count() == expected
+
+
+async def test_ids_are_unique_and_headings_skip_no_level(screen):
+    page = await screen.open(make_troubled_view())
+    ids = await page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    levels = await page.eval_on_selector_all(
+        "h1, h2, h3, h4", "all => all.map(e => Number(e.tagName[1]))"
+    )
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+async def test_the_keyboard_reaches_the_services_at_once(screen):
+    page = await screen.open(make_calm_view())
+    await page.keyboard.press("Tab")
+    focused = page.locator(":focus")
+    assert await focused.inner_text() == "Skip to the Services"
+    assert (await focused.bounding_box())["y"] >= 0
+
+
+LONG = "a-very-long-service-name-of-sixty-three-letters-as-kubernetes-let"
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize(
+    "view",
+    [
+        make_troubled_view(),
+        make_view(
+            make_port(
+                LONG,
+                namespace=LONG,
+                endpoints=(
+                    EndpointView(
+                        "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535", LONG, False, LONG
+                    ),
+                ),
+                reason=LONG * 5,
+            ),
+            node=LONG,
+        ),
+    ],
+    ids=["trouble", "long-names"],
+)
+async def test_nothing_scrolls_sideways(screen, width, view):
+    await screen.page.set_viewport_size({"width": width, "height": 844})
+    page = await screen.open(view)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = await page.eval_on_selector_all(
+        "main *", "all => all.filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
+    )
+    assert wide == 0
+
+
+async def test_a_table_stays_a_table_on_the_phone(screen):
+    await screen.page.set_viewport_size(PHONE)
+    page = await screen.open(make_calm_view())
+    table = page.get_by_role("table", name="Endpoints of shop/shop-front:http, TCP IPv4")
+    assert await table.get_by_role("rowheader").count() == 2
+    assert await table.get_by_role("cell").count() == 14
+
+
+async def test_it_works_without_javascript(browser, screen):
+    await screen.open(make_troubled_view())
+    async with await browser.new_context(java_script_enabled=False) as plain:
+        page = await plain.new_page()
+        await page.goto(f"{screen.url}/?refresh=off")
+        await page.get_by_role("link", name="shop/cart:http").click()
+        assert await block_of(page, "shop/cart:http").is_visible()
+        assert await page.locator("article").count() == 1

@@ -1,0 +1,89 @@
+import json
+import pathlib
+from dataclasses import dataclass
+
+from userspace_proxy.status.api import render_configz, render_status
+from userspace_proxy.status.selection import Selection
+from userspace_proxy.status.view import EndpointView
+
+from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+
+
+def status(view, **selection):
+    return json.loads(render_status(view, now=NOW, selection=Selection(**selection)))
+
+
+def test_the_fields_of_the_view_are_there_by_name():
+    answer = status(make_calm_view())
+    assert answer["node"] == "node-a"
+    assert answer["source"]["kind"] == "kubernetes"
+    assert answer["now"] == NOW
+    assert answer["verdict"] == "All is well. 4 Service ports served."
+    web = answer["ports"][2]
+    assert (web["service"], web["endpoints"][0]["connections"]) == ("web", 18_204)
+    assert web["state"]["word"] == "served"
+
+
+def test_settings_are_left_to_configz():
+    assert "config" not in status(make_calm_view())
+
+
+def test_problems_are_told_in_words_and_worst_first():
+    answer = status(make_troubled_view())
+    assert answer["level"] == "trouble"
+    assert answer["problems"][3] == {
+        "level": "trouble",
+        "what": "Not served: cannot listen on 10.96.7.30:80/TCP: Address already in use",
+        "way_out": "",
+        "port": "shop/admin:http",
+        "family": "IPv4",
+    }
+
+
+def test_a_selection_narrows_the_ports_and_not_the_words():
+    answer = status(make_troubled_view(), q="cart")
+    assert [port["service"] for port in answer["ports"]] == ["cart"]
+    assert answer["verdict"] == "4 problems on this node. 6 of 10 Service ports need attention."
+
+
+def test_infinity_is_null_because_json_has_no_word_for_it():
+    odd = EndpointView("10.0.0.1:1", "ready", True, ejected_for_s=float("inf"))
+    answer = status(make_view(make_port(endpoints=(odd,))))
+    assert answer["ports"][0]["endpoints"][0]["ejected_for_s"] is None
+    assert answer["ports"][0]["endpoints"][0]["address"] == "10.0.0.1:1"
+
+
+def test_configz_tells_value_and_origin():
+    assert json.loads(render_configz(make_view())) == {
+        "settings": {
+            "nodePortAddresses": {"value": ["primary"], "origin": "file"},
+            "steering": {"value": "nftables", "origin": "flag"},
+            "udpIdleTimeout": {"value": 120.0, "origin": "default"},
+        }
+    }
+
+
+@dataclass(frozen=True)
+class Ports:
+    first: int
+    last: int
+
+
+def test_configz_has_a_form_for_every_value():
+    config = (
+        ("a", pathlib.PurePosixPath("web.yaml"), "flag"),
+        ("b", Ports(1, 2), "file"),
+        ("c", frozenset({"x", "y"}), "file"),
+        ("d", float("inf"), "default"),
+        ("e", None, "default"),
+        ("f", {"k": Ports(3, 4)}, "file"),
+    )
+    settings = json.loads(render_configz(make_view(config=config)))["settings"]
+    assert [settings[name]["value"] for name in "abcdef"] == [
+        "web.yaml",
+        {"first": 1, "last": 2},
+        ["x", "y"],
+        None,
+        None,
+        {"k": {"first": 3, "last": 4}},
+    ]

@@ -1,0 +1,149 @@
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.status.families import families_of, state_label
+from userspace_proxy.status.view import EndpointView, SyncView
+
+from .views import make_calm_view, make_port, make_troubled_view, make_view
+
+WEB = {
+    "namespace": "shop",
+    "service": "web",
+    "port": "http",
+    "protocol": "TCP",
+    "family": "IPv4",
+}
+
+
+def samples(view):
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families_of(view)
+        for sample in family.samples
+    }
+
+
+def value(view, name, **labels):
+    return samples(view).get((name, tuple(sorted(labels.items()))))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("connections_total", 36_407),
+        ("connections_active", 12),
+        ("connections_refused_total", 0),
+        ("received_bytes_total", 96_400_000),
+        ("sent_bytes_total", 2_400_000_000),
+        ("usable_endpoints", 2),
+        ("service_port_problem", 0),
+    ],
+)
+def test_a_service_port_has(name, expected):
+    assert value(make_view(make_port()), f"userspace_proxy_{name}", **WEB) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("connections_total", 18_204),
+        ("connections_active", 7),
+        ("failures_total", 0),
+        ("received_bytes_total", 48_300_000),
+        ("sent_bytes_total", 1_220_000_000),
+        ("ejected", 0),
+    ],
+)
+def test_an_endpoint_has(name, expected):
+    web = make_port()
+    labels = {**WEB, "endpoint": web.endpoints[0].address}
+    assert value(make_view(web), f"userspace_proxy_endpoint_{name}", **labels) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("userspace_proxy_ready", 1),
+        ("userspace_proxy_source_synced", 1),
+        ("userspace_proxy_source_problems", 1),
+        ("userspace_proxy_source_restarts_total", 4),
+        ("userspace_proxy_steering_problems", 1),
+        ("userspace_proxy_steering_repairs_total", 3),
+        ("userspace_proxy_descriptors", 18_700),
+        ("userspace_proxy_descriptors_limit", 20_000),
+        ("userspace_proxy_service_ports", 10),
+        ("userspace_proxy_ignored", 3),
+        ("userspace_proxy_sync_rounds_total", 812),
+        ("kubeproxy_sync_proxy_rules_service_changes_total", 40),
+    ],
+)
+def test_a_node_has(name, expected):
+    assert value(make_troubled_view(), name) == expected
+
+
+def test_build_info_names_version_and_node():
+    assert value(make_view(), "userspace_proxy_build_info", version="0.1.0", node="node-a") == 1
+
+
+def test_what_nobody_counts_is_left_out_instead_of_zero():
+    names = {name for name, _ in samples(make_view(sync=SyncView()))}
+    assert "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds" in names
+    assert not any("_changes_" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        pytest.param(EndpointView("a", "ready", True), "ready", id="ready"),
+        pytest.param(EndpointView("a", "not ready", False), "not_ready", id="not-ready"),
+        pytest.param(EndpointView("a", "terminating", True), "terminating", id="terminating"),
+        pytest.param(
+            EndpointView("a", "terminating, not serving", False), "terminating", id="not-serving"
+        ),
+        pytest.param(EndpointView("a", "ready", True, ejected_for_s=0.0), "ejected", id="ejected"),
+        pytest.param(
+            EndpointView("a", "refused: link-local address", False), "refused", id="refused"
+        ),
+    ],
+)
+def test_the_state_label_is_one_of_few(endpoint, expected):
+    assert state_label(endpoint) == expected
+
+
+def test_endpoints_are_counted_by_state():
+    view = make_troubled_view()
+    labels = {**WEB, "service": "payments"}
+    name = "userspace_proxy_endpoints"
+    assert value(view, name, **labels, state="ready") == 1
+    assert value(view, name, **labels, state="ejected") == 1
+    assert value(view, name, **labels, state="terminating") == 1
+    assert value(view, name, **labels, state="refused") is None
+
+
+def test_no_series_appears_twice_even_if_the_view_repeats_itself():
+    web = make_port()
+    twice = make_view(replace(web, endpoints=web.endpoints * 2), web)
+    made = [
+        (sample.name, tuple(sample.labels.items()))
+        for family in families_of(twice)
+        for sample in family.samples
+    ]
+    assert len(made) == len(set(made))
+
+
+def test_label_values_can_always_be_encoded():
+    odd = make_port("\ud800")
+    assert all(
+        text.encode()
+        for family in families_of(make_view(odd))
+        for sample in family.samples
+        for text in sample.labels.values()
+        if text
+    )
+
+
+def test_the_names_follow_one_form():
+    for family in families_of(make_calm_view()):
+        assert family.name.startswith(("userspace_proxy_", "kubeproxy_sync_proxy_rules_"))
+        assert family.documentation

@@ -1,0 +1,90 @@
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from userspace_proxy.status.metrics import ProbeCounts, SyncMetrics, render_metrics
+
+from .views import make_port, make_troubled_view, make_view
+
+
+def render(view, *, sync=None, probes=None, accept=""):
+    taken = [(sync or SyncMetrics()).family(), *(probes or ProbeCounts()).families()]
+    return render_metrics(view, taken, accept=accept)
+
+
+def values(page):
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in parse(page.body.decode())
+        for sample in family.samples
+    }
+
+
+def test_the_page_can_be_parsed_and_no_series_is_there_twice():
+    page = render(make_troubled_view())
+    assert page.content_type.startswith("text/plain; version=0.0.4")
+    lines = [
+        line.rpartition(" ")[0]
+        for line in page.body.decode().splitlines()
+        if not line.startswith("#")
+    ]
+    assert len(lines) == len(set(lines)) == len(values(page))
+
+
+def test_openmetrics_is_given_to_who_asks_for_it():
+    page = render(make_troubled_view(), accept="application/openmetrics-text; version=1.0.0")
+    assert page.content_type.startswith("application/openmetrics-text; version=1.0.0")
+    names = {family.name for family in parse_openmetrics(page.body.decode())}
+    assert {"userspace_proxy_connections", "kubeproxy_sync_proxy_rules_duration_seconds"} <= names
+
+
+def test_every_family_has_help_and_type():
+    for family in parse(render(make_troubled_view()).body.decode()):
+        assert family.documentation, family.name
+        assert family.type != "unknown", family.name
+
+
+def test_rounds_are_counted_in_kube_proxys_buckets():
+    sync = SyncMetrics()
+    for duration_s in (0.0005, 0.001, 0.0011, 20.0):
+        sync.observe(duration_s)
+    name = "kubeproxy_sync_proxy_rules_duration_seconds"
+    found = values(render(make_view(), sync=sync))
+    assert found[f"{name}_bucket", "0.001"] == 2
+    assert found[f"{name}_bucket", "0.002"] == 3
+    assert found[f"{name}_bucket", "16.384"] == 3
+    assert found[f"{name}_bucket", "+Inf"] == found[f"{name}_count",] == 4
+    assert found[f"{name}_sum",] == pytest.approx(20.0026)
+
+
+def test_what_was_taken_for_a_scrape_does_not_change_while_it_is_rendered():
+    sync = SyncMetrics()
+    taken = [sync.family()]
+    sync.observe(1.0)
+    found = values(render_metrics(make_view(), taken))
+    assert found["kubeproxy_sync_proxy_rules_duration_seconds_count",] == 0
+
+
+def test_probes_are_counted_by_code_from_the_start():
+    probes = ProbeCounts()
+    probes.count("healthz", 503)
+    found = values(render(make_view(), probes=probes))
+    assert found["kubeproxy_proxy_healthz_total", "503"] == 1
+    assert found["kubeproxy_proxy_healthz_total", "200"] == 0
+    assert found["kubeproxy_proxy_livez_total", "200"] == 0
+
+
+def test_the_process_is_measured_too():
+    names = {name for name, *_ in values(render(make_view()))}
+    assert {"process_open_fds", "process_resident_memory_bytes", "python_info"} <= names
+
+
+def test_strange_names_come_back_as_they_went_in():
+    strange = 'we"b\\\n{}'
+    page = render(make_view(make_port(strange)))
+    assert (
+        "userspace_proxy_connections_total",
+        *sorted(("shop", strange, "http", "TCP", "IPv4")),
+    ) in values(page)

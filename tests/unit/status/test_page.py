@@ -1,0 +1,196 @@
+import pytest
+
+from userspace_proxy.status.page import (
+    ENDPOINTS_SHOWN,
+    IGNORED_SHOWN,
+    PORTS_A_PAGE,
+    TROUBLE_SHOWN,
+    build_page,
+    render_page,
+)
+from userspace_proxy.status.problems import Level
+from userspace_proxy.status.selection import Selection
+from userspace_proxy.status.view import EndpointView, FrontendView, IgnoredView, SourceView
+
+from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+
+
+def build(view, **selection):
+    return build_page(view, now=NOW, selection=Selection(**selection))
+
+
+def render(view, **selection):
+    return render_page(view, now=NOW, selection=Selection(**selection)).decode()
+
+
+def endpoints(count, state="ready"):
+    return tuple(EndpointView(f"10.1.0.{n}:80", state, state == "ready") for n in range(count))
+
+
+def test_the_title_begins_with_the_state():
+    assert build(make_calm_view()).title == "OK: node-a, userspace-proxy"
+    assert build(make_troubled_view()).title == "Trouble: node-a, userspace-proxy"
+    assert build(make_view(node="")).title == "OK: this node, userspace-proxy"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "level", "words"),
+    [
+        pytest.param(EndpointView("a", "ready", True), Level.OK, "ready", id="ready"),
+        pytest.param(EndpointView("a", "ready", False), Level.OK, "ready, not used", id="policy"),
+        pytest.param(
+            EndpointView("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
+        ),
+        pytest.param(
+            EndpointView("a", "terminating", True),
+            Level.ATTENTION,
+            "terminating, still serving",
+            id="terminating-but-serving",
+        ),
+        pytest.param(
+            EndpointView("a", "ready", True, ejected_for_s=12.4),
+            Level.TROUBLE,
+            "ejected for 12 s",
+            id="ejected",
+        ),
+        pytest.param(
+            EndpointView("a", "not ready", False, ejected_for_s=12.4),
+            Level.ATTENTION,
+            "not ready",
+            id="gone-while-ejected",
+        ),
+    ],
+)
+def test_an_endpoint_says_its_state(endpoint, level, words):
+    (block,) = build(make_view(make_port(endpoints=(endpoint,)))).blocks
+    assert [(row.level, row.state) for row in block.endpoints] == [(level, words)]
+
+
+def test_a_hundred_service_ports_a_page():
+    view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
+    assert [len(build(view, page=n).blocks) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
+    assert build(view, page=2).blocks[0].port.service == "web-100"
+    assert build(view).pages == 3
+
+
+def test_past_the_end_is_the_last_page():
+    view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
+    page = build(view, page=999_999)
+    assert page.page == 2
+    assert len(page.blocks) == 50
+
+
+def test_a_cluster_of_ten_thousand_services_makes_a_small_page():
+    view = make_view(*(make_port(f"web-{n:05}", endpoints=endpoints(100)) for n in range(10_000)))
+    assert len(render_page(view, now=NOW, selection=Selection())) < 3_000_000
+
+
+def test_endpoints_that_are_left_out_are_counted_and_the_ill_are_shown_first():
+    many = (*endpoints(30), *endpoints(1, "not ready"))
+    block = build(make_view(make_port("web", endpoints=many), make_port("cart"))).blocks[1]
+    assert len(block.endpoints) == ENDPOINTS_SHOWN
+    assert block.endpoints[0].state == "not ready"
+    assert block.more_endpoints == "11 more endpoints, all ready"
+
+
+def test_a_service_port_alone_shows_all_its_endpoints():
+    (block,) = build(make_view(make_port(endpoints=endpoints(300)))).blocks
+    assert len(block.endpoints) == 300
+    assert block.more_endpoints == ""
+
+
+def test_many_frontends_are_cut_and_counted():
+    frontends = tuple(FrontendView(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
+    (block,) = build(make_view(make_port(frontends=frontends))).blocks
+    assert (len(block.frontends), block.more_frontends) == (20, 30)
+
+
+def test_many_ill_services_are_cut_with_a_link_to_all():
+    view = make_view(*(make_port(f"w{n}", endpoints=(), reason="none") for n in range(40)))
+    assert len(build(view).problems) == TROUBLE_SHOWN
+    assert "Show all 40 Service ports that need attention" in render(view)
+
+
+def test_many_ignored_services_are_cut_and_counted():
+    view = make_view(ignored=tuple(IgnoredView(f"a/b{n:03}", "", "why") for n in range(150)))
+    assert len(build(view).ignored) == IGNORED_SHOWN
+    assert "And 50 more" in render(view)
+
+
+def test_the_sums_are_of_everything_and_not_of_the_page():
+    page = build(make_view(make_port("a"), make_port("b")), q="a")
+    assert (page.active, page.connections) == (24, 72_814)
+
+
+@pytest.mark.parametrize(
+    ("view", "selection", "sentence"),
+    [
+        pytest.param(make_view(), {}, "kubectl get services --all-namespaces", id="kubernetes"),
+        pytest.param(
+            make_view(source=SourceView("manifests", "web.yaml", is_synced=True)),
+            {},
+            "Put a manifest of one into <code>web.yaml</code>",
+            id="manifests",
+        ),
+        pytest.param(
+            make_view(source=SourceView("memory", "", is_synced=True)),
+            {},
+            "Proxy.add_service()",
+            id="memory",
+        ),
+        pytest.param(
+            make_view(source=SourceView("kubernetes", "https://k", is_synced=False)),
+            {},
+            "Services were not read yet from https://k",
+            id="not-synced",
+        ),
+        pytest.param(make_view(make_port()), {"q": "x"}, "No Service port matches", id="filter"),
+        pytest.param(
+            make_view(make_port(endpoints=(), reason="it has no endpoints")),
+            {},
+            "does its selector match a pod?",
+            id="no-endpoints",
+        ),
+    ],
+)
+def test_where_nothing_is_the_page_helps_on(view, selection, sentence):
+    assert sentence in render(view, **selection)
+
+
+def test_names_and_reasons_are_text_and_never_markup():
+    evil = "<script>alert(1)</script>"
+    port = make_port(
+        evil,
+        namespace=evil,
+        port=evil,
+        reason=evil,
+        notes=(evil,),
+        problem=evil,
+        frontends=(FrontendView(evil, evil, evil),),
+        endpoints=(EndpointView(evil, evil, False, evil),),
+    )
+    view = make_view(
+        port,
+        ignored=(IgnoredView(evil, evil, evil),),
+        node=evil,
+        version=evil,
+        source=SourceView(evil, evil, is_synced=True, problems=(evil,)),
+    )
+    assert "<script" not in render(view)
+    assert "<script" not in render(view, q=f'"{evil}')
+
+
+def test_names_that_utf8_cannot_hold_do_not_stop_the_page():
+    assert "shop/" in render(make_view(make_port("\ud800")))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1])
+def test_impossible_numbers_do_not_stop_the_page(number):
+    odd = EndpointView("a", "ready", True, ejected_for_s=number, connections=number)
+    port = make_port(endpoints=(odd,), active=number, received_bytes=number)
+    assert "unknown" in render(make_view(port, started=number))
+
+
+def test_refreshing_can_be_paused():
+    assert 'http-equiv="refresh" content="5"' in render(make_view())
+    assert 'http-equiv="refresh"' not in render(make_view(), refresh=False)

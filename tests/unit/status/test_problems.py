@@ -1,0 +1,172 @@
+import pytest
+
+from userspace_proxy.status.problems import Level, judge, summarise
+from userspace_proxy.status.view import EndpointView, SourceView, SteeringView, SyncView
+
+from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+
+READY = EndpointView("10.244.1.7:8080", "ready", True)
+EJECTED = EndpointView("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
+NOT_READY = EndpointView("10.244.1.9:8080", "not ready", False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "sentence"),
+    [
+        pytest.param({"endpoints": (READY,)}, Level.OK, "Served by 1 endpoint", id="served"),
+        pytest.param(
+            {"endpoints": (NOT_READY,) * 3, "reason": "3 endpoints: 3 not ready"},
+            Level.ATTENTION,
+            "Clients are refused: 3 endpoints: 3 not ready",
+            id="refused",
+        ),
+        pytest.param(
+            {"endpoints": (NOT_READY,)},
+            Level.ATTENTION,
+            "Clients are refused: no endpoint is usable",
+            id="refused-without-a-reason",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "problem": "cannot listen: Address already in use"},
+            Level.TROUBLE,
+            "Not served: cannot listen: Address already in use",
+            id="port-in-use",
+        ),
+        pytest.param(
+            {"endpoints": (READY, EJECTED)},
+            Level.ATTENTION,
+            "1 of 2 endpoints did not answer; the other serves",
+            id="one-ejected",
+        ),
+        pytest.param(
+            {"endpoints": (EJECTED, EJECTED, NOT_READY)},
+            Level.TROUBLE,
+            "Clients wait or fail: none of its 2 endpoints answers dials",
+            id="all-ejected",
+        ),
+        pytest.param(
+            {"endpoints": (EJECTED,)},
+            Level.TROUBLE,
+            "Clients wait or fail: its only endpoint doesn't answer dials",
+            id="the-only-one-ejected",
+        ),
+    ],
+)
+def test_how_a_service_port_is_served(changes, level, sentence):
+    state = judge(make_port(**changes))
+    assert (state.level, state.sentence) == (level, sentence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "what"),
+    [
+        pytest.param(
+            {"is_ready": False, "source": SourceView("manifests", "web.yaml", is_synced=False)},
+            Level.ATTENTION,
+            "Starting: Services were not read yet from web.yaml",
+            id="not-read-yet",
+        ),
+        pytest.param(
+            {"is_ready": False, "sync": SyncView()},
+            Level.ATTENTION,
+            "Starting: the first plan is not in force yet",
+            id="not-in-force-yet",
+        ),
+        pytest.param(
+            {"is_ready": False},
+            Level.ATTENTION,
+            "Shutting down: open connections may finish",
+            id="draining",
+        ),
+        pytest.param(
+            {"source": SourceView("manifests", ".", is_synced=True, problems=("a.yaml:3: bad",))},
+            Level.TROUBLE,
+            "Source: a.yaml:3: bad",
+            id="source",
+        ),
+        pytest.param(
+            {"steering": SteeringView("iptables", problem="Operation not permitted")},
+            Level.TROUBLE,
+            "Steering by iptables: Operation not permitted",
+            id="steering",
+        ),
+        pytest.param(
+            {"sync": SyncView(waiting_since=NOW - 190, problem="No buffer space available")},
+            Level.TROUBLE,
+            "A change has waited 3 min and is not in force: No buffer space available",
+            id="late-change",
+        ),
+        pytest.param(
+            {"sync": SyncView(waiting_since=NOW - 2, problem="No buffer space available")},
+            Level.TROUBLE,
+            "The last round failed: No buffer space available",
+            id="failed-round",
+        ),
+        pytest.param(
+            {"descriptors": 95, "descriptor_limit": 100},
+            Level.ATTENTION,
+            "Descriptors run short: 95 of 100 descriptors in use",
+            id="descriptors-run-short",
+        ),
+        pytest.param(
+            {"descriptors": 100, "descriptor_limit": 100, "is_accepting": False},
+            Level.TROUBLE,
+            "New connections wait: 100 of 100 descriptors in use",
+            id="accepting-is-paused",
+        ),
+        pytest.param(
+            {"node_is_eligible": False},
+            Level.ATTENTION,
+            "This node is to be deleted: /healthz answers 503, so that load balancers leave it",
+            id="node-leaves",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_node(changes, level, what):
+    summary = summarise(make_view(make_port(), **changes), NOW)
+    assert [(p.level, p.what) for p in summary.problems] == [(level, what)]
+    assert summary.level is level
+
+
+def test_all_is_well_says_how_much_is_served():
+    assert summarise(make_calm_view(), NOW).verdict == "All is well. 4 Service ports served."
+    assert summarise(make_view(), NOW).verdict == "All is well. No Services yet."
+
+
+def test_trouble_comes_first_and_names_the_service_port():
+    summary = summarise(make_troubled_view(), NOW)
+    assert [(p.level.value, p.port) for p in summary.problems] == [
+        ("trouble", ""),
+        ("trouble", ""),
+        ("trouble", ""),
+        ("trouble", "shop/admin:http"),
+        ("trouble", "shop/search:http"),
+        ("attention", ""),
+        ("attention", "shop/batch:http"),
+        ("attention", "shop/cart:http"),
+        ("attention", "shop/payments:http"),
+        ("attention", "shop/trick:http"),
+    ]
+    assert summary.verdict == "4 problems on this node. 6 of 10 Service ports need attention."
+
+
+def test_a_refused_service_alone_is_no_trouble_of_the_proxy():
+    batch = make_port("batch", endpoints=(), reason="it has no endpoints")
+    summary = summarise(make_view(make_port(), batch), NOW)
+    assert summary.level is Level.ATTENTION
+    assert summary.verdict == "1 of 2 Service ports needs attention."
+
+
+def test_a_proxy_that_starts_says_so_before_it_counts_problems():
+    source = SourceView("kubernetes", "https://k", is_synced=False, problems=("refused",))
+    summary = summarise(make_view(is_ready=False, source=source, sync=SyncView()), NOW)
+    assert summary.verdict == "Starting. 1 problem on this node."
+
+
+def test_one_problem_is_counted_as_one():
+    view = make_view(make_port(), steering=SteeringView("iptables", problem="lost"))
+    assert summarise(view, NOW).verdict == "1 problem on this node."
+
+
+def test_a_proxy_that_ends_says_so():
+    assert summarise(make_view(is_ready=False), NOW).verdict == "Shutting down."

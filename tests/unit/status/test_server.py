@@ -1,0 +1,245 @@
+import asyncio
+import contextlib
+import json
+import socket
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from userspace_proxy.errors import ListenError
+from userspace_proxy.status.server import StatusServer
+
+from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+
+ADMIN_PATHS = ("/", "/metrics", "/proxyMode", "/healthz", "/livez", "/configz", "/api/v1/status")
+
+
+class Client:
+    """Asks the two servers of one StatusServer."""
+
+    def __init__(self, session, admin, health):
+        self._session = session
+        self.admin = admin
+        self.health = health
+
+    async def ask(self, path, *, port=None, method="GET", **headers):
+        port = port or self.admin
+        url = f"http://127.0.0.1:{port}{path}"
+        async with self._session.request(method, url, headers=headers) as response:
+            return response, await response.text()
+
+
+@contextlib.asynccontextmanager
+async def serving(view, **options):
+    server = StatusServer(lambda: view, clock=lambda: NOW, **options)
+    try:
+        _, admin = await server.serve_admin(("127.0.0.1", 0))
+        _, health = await server.serve_health(("127.0.0.1", 0))
+        async with aiohttp.ClientSession() as session:
+            yield Client(session, admin, health)
+    finally:
+        await server.close()
+
+
+@pytest.mark.parametrize("path", ADMIN_PATHS)
+async def test_every_admin_path_answers_with_the_security_headers(path):
+    async with serving(make_calm_view()) as client:
+        response, text = await client.ask(path)
+        assert response.status == 200
+        assert text
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["Server"] == "userspace-proxy"
+
+
+async def test_the_mode_is_userspace():
+    async with serving(make_view()) as client:
+        response, text = await client.ask("/proxyMode")
+        assert (text, response.content_type) == ("userspace", "text/plain")
+
+
+async def test_the_page_shows_services_and_its_parts_are_served():
+    async with serving(make_troubled_view()) as client:
+        response, text = await client.ask("/?q=cart")
+        assert response.content_type == "text/html"
+        assert "Clients are refused: 3 endpoints: 3 not ready" in text
+        style, _ = await client.ask("/static/style.css")
+        icon, _ = await client.ask("/static/icon-trouble.svg")
+        assert (style.content_type, icon.content_type) == ("text/css", "image/svg+xml")
+
+
+async def test_metrics_can_be_scraped():
+    async with serving(make_troubled_view()) as client:
+        await client.ask("/healthz", port=client.health)
+        response, text = await client.ask("/metrics")
+        assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        found = {
+            (s.name, *s.labels.values()): s.value
+            for family in text_string_to_metric_families(text)
+            for s in family.samples
+        }
+        assert found["kubeproxy_proxy_healthz_total", "503"] == 1
+        assert found["userspace_proxy_steering_repairs_total",] == 3
+
+
+async def test_the_status_is_json_and_can_be_filtered():
+    async with serving(make_troubled_view()) as client:
+        response, text = await client.ask("/api/v1/status?q=cart")
+        assert response.content_type == "application/json"
+        assert [port["service"] for port in json.loads(text)["ports"]] == ["cart"]
+
+
+async def test_settings_are_json():
+    async with serving(make_view()) as client:
+        _, text = await client.ask("/configz")
+        assert json.loads(text)["settings"]["steering"] == {"value": "nftables", "origin": "flag"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "healthz", "livez"),
+    [
+        pytest.param({}, 200, 200, id="well"),
+        pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
+    ],
+)
+async def test_both_servers_answer_probes(changes, healthz, livez):
+    async with serving(make_view(**changes)) as client:
+        for port in (client.admin, client.health):
+            response, text = await client.ask("/healthz", port=port)
+            assert response.status == healthz
+            assert json.loads(text)["nodeEligible"] is (healthz == 200)
+            assert response.content_type == "application/json"
+            assert (await client.ask("/livez", port=port))[0].status == livez
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/configz", "/api/v1/status", "/static/x"])
+async def test_the_health_port_serves_nothing_else(path):
+    async with serving(make_view()) as client:
+        response, text = await client.ask(path, port=client.health)
+        assert (response.status, text) == (404, "Not Found\n")
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_probes_are_answered_from_the_cheaper_view():
+    def everything():
+        raise AssertionError("a probe asked for every Service")
+
+    server = StatusServer(everything, health=make_view, clock=lambda: NOW)
+    _, port = await server.serve_health(("127.0.0.1", 0))
+    async with aiohttp.ClientSession() as session:
+        response, _ = await Client(session, port, port).ask("/healthz")
+    await server.close()
+    assert response.status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+async def test_nothing_but_reading_is_allowed(method):
+    async with serving(make_view()) as client:
+        response, _ = await client.ask("/", method=method)
+        assert response.status == 405
+        assert response.headers["Allow"] == "GET,HEAD"
+
+
+async def test_head_has_the_headers_and_no_body():
+    async with serving(make_view()) as client:
+        response, text = await client.ask("/", method="HEAD")
+        assert (response.status, text) == (200, "")
+
+
+@pytest.mark.parametrize("path", [*ADMIN_PATHS, "/nowhere"])
+async def test_a_foreign_host_gets_nothing_on_loopback(path):
+    async with serving(make_troubled_view()) as client:
+        response, text = await client.ask(path, Host="evil.example")
+        assert response.status == 403
+        assert "DNS rebinding" in text
+        assert "cart" not in text
+
+
+@pytest.mark.parametrize("host", ["localhost:10249", "127.0.0.1", "[::1]:8080"])
+async def test_a_loopback_host_is_let_in(host):
+    async with serving(make_view()) as client:
+        response, _ = await client.ask("/", Host=host)
+        assert response.status == 200
+
+
+async def test_a_load_balancer_may_probe_under_any_host():
+    async with serving(make_view()) as client:
+        response, _ = await client.ask("/healthz", port=client.health, Host="lb.example")
+        assert response.status == 200
+
+
+async def test_a_probe_does_not_hold_its_connection():
+    async with serving(make_view()) as client:
+        response, _ = await client.ask("/healthz", port=client.health)
+        assert response.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("path", ["/static/..%2Fserver.py", "/static/page.html", "/static/"])
+async def test_only_the_pages_own_files_are_served(path):
+    async with serving(make_view()) as client:
+        assert (await client.ask(path))[0].status == 404
+
+
+@pytest.mark.parametrize(
+    "query", ["?page=-1", "?page=1e9", "?show=%00", "?q=%FF%FE", "?q=" + "x" * 5000, "?q=a&q=b"]
+)
+async def test_odd_queries_are_answered(query):
+    async with serving(make_view(make_port())) as client:
+        assert (await client.ask(f"/{query}"))[0].status == 200
+        assert (await client.ask(f"/api/v1/status{query}"))[0].status == 200
+
+
+async def test_odd_views_are_shown():
+    nan = float("nan")
+    odd = make_view(
+        make_port("\ud800\x00", active=nan, sent_bytes=float("inf")),
+        node="\ud800",
+        started=nan,
+        config=(("a", object, "flag"), ("b", {1: nan}, "file")),
+    )
+    async with serving(odd) as client:
+        assert [(await client.ask(path))[0].status for path in ADMIN_PATHS] == [200] * 7
+
+
+async def test_a_taken_port_names_the_flag_to_change_it():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        server = StatusServer(make_view)
+        with pytest.raises(ListenError, match="--metrics-bind-address"):
+            await server.serve_admin(address)
+        with pytest.raises(ListenError, match="--healthz-bind-address"):
+            await server.serve_health(address)
+        await server.close()
+
+
+async def test_a_socket_of_another_namespace_is_served_and_closed():
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = StatusServer(make_view)
+    address = await server.serve_admin(sock)
+    assert address == sock.getsockname()
+    async with aiohttp.ClientSession() as session:
+        response, _ = await Client(session, address[1], 0).ask("/proxyMode")
+    await server.close()
+    assert response.status == 200
+    assert sock.fileno() == -1
+
+
+async def test_after_closing_nobody_listens_and_closing_again_is_fine():
+    server = StatusServer(make_view)
+    address = await server.serve_admin(("127.0.0.1", 0))
+    await server.close()
+    await server.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+
+
+async def test_what_is_no_http_is_refused_without_a_word_in_the_log(caplog):
+    async with serving(make_view()) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.health)
+        writer.write(b"\x16\x03\x01\x00\xa5 hello\r\n\r\n")
+        assert b"400" in await reader.read()
+        writer.close()
+    assert caplog.text == ""

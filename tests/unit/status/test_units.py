@@ -1,0 +1,56 @@
+import pytest
+
+from userspace_proxy.status.units import bytes_in_words, count_in_words, plural, seconds_in_words
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (9_949, "9.9 kB"),
+        (9_950, "10 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (48_300_000, "48 MB"),
+        (1_220_000_000, "1.2 GB"),
+        (5 * 10**21, "5,000 EB"),
+        (-1, "unknown"),
+        (float("nan"), "unknown"),
+    ],
+)
+def test_bytes(count, expected):
+    assert bytes_in_words(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0.0042, "4 ms"),
+        (12.4, "12 s"),
+        (60, "1 min"),
+        (3600, "1 h"),
+        (11_100, "3 h 5 min"),
+        (86_400, "1 d"),
+        (273_600, "3 d 4 h"),
+        (-1, "unknown"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_seconds(seconds, expected):
+    assert seconds_in_words(seconds) == expected
+
+
+def test_counts_have_their_thousands_apart():
+    assert count_in_words(12_345) == "12,345"
+    assert count_in_words(float("nan")) == "unknown"
+
+
+def test_only_one_is_singular():
+    assert [plural(n, "endpoint") for n in (0, 1, 2000)] == [
+        "0 endpoints",
+        "1 endpoint",
+        "2,000 endpoints",
+    ]
+    assert plural(2, "more address", "more addresses") == "2 more addresses"

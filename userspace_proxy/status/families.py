@@ -1,0 +1,267 @@
+"""What of a status view becomes which metric, with which labels.
+
+Rule 1: a series never appears twice, whatever the view holds; Prometheus would throw
+the whole scrape away.
+Rule 2: labels are names from the plan, never of clients, so their number is bounded by
+what the cluster holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from .view import EndpointView, ServicePortView, StatusView
+
+PORT_LABELS = ("namespace", "service", "port", "protocol", "family")
+ENDPOINT_LABELS = (*PORT_LABELS, "endpoint")
+ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused")
+
+_PortRow = tuple[tuple[str, ...], ServicePortView]
+_EndpointRow = tuple[tuple[str, ...], EndpointView]
+
+
+class _Series(NamedTuple):
+    """One metric with one value a row."""
+
+    name: str
+    help: str
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily]
+
+
+_PORT_SERIES: tuple[tuple[_Series, Callable[[ServicePortView], float]], ...] = (
+    (
+        _Series(
+            "userspace_proxy_connections",
+            "Connections (UDP: flows) since the start",
+            CounterMetricFamily,
+        ),
+        lambda port: port.connections,
+    ),
+    (
+        _Series(
+            "userspace_proxy_connections_active",
+            "Open connections (UDP: live flows)",
+            GaugeMetricFamily,
+        ),
+        lambda port: port.active,
+    ),
+    (
+        _Series(
+            "userspace_proxy_connections_refused",
+            "Connections that no endpoint answered, and datagrams without an endpoint",
+            CounterMetricFamily,
+        ),
+        lambda port: port.refused,
+    ),
+    (
+        _Series("userspace_proxy_received_bytes", "Bytes from clients", CounterMetricFamily),
+        lambda port: port.received_bytes,
+    ),
+    (
+        _Series("userspace_proxy_sent_bytes", "Bytes to clients", CounterMetricFamily),
+        lambda port: port.sent_bytes,
+    ),
+    (
+        _Series(
+            "userspace_proxy_usable_endpoints",
+            "Endpoints that may serve from this node now; clients are refused at 0",
+            GaugeMetricFamily,
+        ),
+        lambda port: sum(e.is_usable for e in port.endpoints),
+    ),
+    (
+        _Series(
+            "userspace_proxy_service_port_problem",
+            "1 where a Service port is not served although it should be",
+            GaugeMetricFamily,
+        ),
+        lambda port: bool(port.problem),
+    ),
+)
+
+_ENDPOINT_SERIES: tuple[tuple[_Series, Callable[[EndpointView], float]], ...] = (
+    (
+        _Series(
+            "userspace_proxy_endpoint_connections",
+            "Connections (UDP: flows) to this endpoint since the start",
+            CounterMetricFamily,
+        ),
+        lambda endpoint: endpoint.connections,
+    ),
+    (
+        _Series(
+            "userspace_proxy_endpoint_connections_active",
+            "Open connections (UDP: live flows) to this endpoint",
+            GaugeMetricFamily,
+        ),
+        lambda endpoint: endpoint.active,
+    ),
+    (
+        _Series(
+            "userspace_proxy_endpoint_failures",
+            "Dials of this endpoint that failed",
+            CounterMetricFamily,
+        ),
+        lambda endpoint: endpoint.failures,
+    ),
+    (
+        _Series(
+            "userspace_proxy_endpoint_received_bytes",
+            "Bytes from clients to this endpoint",
+            CounterMetricFamily,
+        ),
+        lambda endpoint: endpoint.received_bytes,
+    ),
+    (
+        _Series(
+            "userspace_proxy_endpoint_sent_bytes",
+            "Bytes from this endpoint to clients",
+            CounterMetricFamily,
+        ),
+        lambda endpoint: endpoint.sent_bytes,
+    ),
+    (
+        _Series(
+            "userspace_proxy_endpoint_ejected",
+            "1 while this endpoint is left out because dials to it failed",
+            GaugeMetricFamily,
+        ),
+        lambda endpoint: endpoint.ejected_for_s is not None,
+    ),
+)
+
+
+def families_of(view: StatusView) -> Iterator[Metric]:
+    """Return every metric of a view, one family at a time."""
+    yield from _node_families(view)
+    rows = _port_rows(view)
+    for series, of_port in _PORT_SERIES:
+        family = series.kind(series.name, series.help, labels=PORT_LABELS)
+        for labels, port in rows:
+            family.add_metric(labels, of_port(port))
+        yield family
+    yield _endpoint_states(rows)
+    endpoint_rows = _endpoint_rows(rows)
+    for series, of_endpoint in _ENDPOINT_SERIES:
+        family = series.kind(series.name, series.help, labels=ENDPOINT_LABELS)
+        for labels, endpoint in endpoint_rows:
+            family.add_metric(labels, of_endpoint(endpoint))
+        yield family
+
+
+def state_label(endpoint: EndpointView) -> str:
+    """Return which of :data:`ENDPOINT_STATES` an endpoint is counted in.
+
+    The view's words name the reason of a refusal; a label must come from a short list.
+    """
+    if endpoint.is_usable and endpoint.ejected_for_s is not None:
+        return "ejected"
+    if endpoint.state.startswith("terminating"):
+        return "terminating"
+    return {"ready": "ready", "not ready": "not_ready"}.get(endpoint.state, "refused")
+
+
+def _node_families(view: StatusView) -> Iterator[Metric]:
+    """Return what there is once a node; last in kube-proxy's names, first in ours."""
+    info = {"version": _label(view.version), "node": _label(view.node)}
+    yield InfoMetricFamily("userspace_proxy_build", "Version and node of this proxy", value=info)
+    source, steering, sync = view.source, view.steering, view.sync
+    for name, text, value in (
+        ("ready", "1 while the first plan is in force and nothing drains", view.is_ready),
+        ("node_eligible", "0 while the Node is to be deleted", view.node_is_eligible),
+        ("accepting", "0 while accepting is paused for want of descriptors", view.is_accepting),
+        ("descriptors", "Descriptors in use by the data plane", view.descriptors),
+        ("descriptors_limit", "Descriptors that this process may have", view.descriptor_limit),
+        ("service_ports", "Service ports that are served, by family", len(view.ports)),
+        ("ignored", "Services and ports that get no listener", len(view.ignored)),
+        ("source_synced", "1 when everything was read at least once", source.is_synced),
+        ("source_problems", "What is wrong with the source now", len(source.problems)),
+        ("steering_problems", "1 while the steering can't be put right", bool(steering.problem)),
+    ):
+        yield GaugeMetricFamily(f"userspace_proxy_{name}", text, value=value)
+    for name, text, count in (
+        ("source_restarts", "Watches that began anew with a list", source.restarts),
+        ("steering_repairs", "Frontends and guard rules put right after drift", steering.repairs),
+        ("sync_rounds", "Rounds of plan, diff and apply", sync.rounds),
+        ("sync_failures", "Rounds that failed", sync.failures),
+    ):
+        yield CounterMetricFamily(f"userspace_proxy_{name}", text, value=count)
+    yield from _kube_proxy_families(view)
+
+
+def _kube_proxy_families(view: StatusView) -> Iterator[Metric]:
+    """Return what kube-proxy shows too, so that its alerts and dashboards go on working.
+
+    It labels them by IP family since 1.34, because it has a loop for each; a round of
+    ours is for both, and a query that sums or takes the maximum sees no difference.
+
+    Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
+    """
+    prefix, sync = "kubeproxy_sync_proxy_rules", view.sync
+    gauges: tuple[tuple[str, str, float | None], ...] = (
+        ("last_timestamp_seconds", "When everything was last in force", sync.last_done),
+        ("last_queued_timestamp_seconds", "When the last change came in", sync.last_queued),
+        (
+            "service_changes_pending",
+            "Changes of Services not in force yet",
+            sync.service_changes_pending,
+        ),
+        (
+            "endpoint_changes_pending",
+            "Changes of endpoints not in force yet",
+            sync.endpoint_changes_pending,
+        ),
+    )
+    for name, text, value in gauges:
+        if value is not None:
+            yield GaugeMetricFamily(f"{prefix}_{name}", text, value=value)
+    for name, text, count in (
+        ("service_changes", "Changes of Services that came in", sync.service_changes),
+        ("endpoint_changes", "Changes of endpoints that came in", sync.endpoint_changes),
+    ):
+        if count is not None:
+            yield CounterMetricFamily(f"{prefix}_{name}", text, value=count)
+
+
+def _port_rows(view: StatusView) -> list[_PortRow]:
+    rows: dict[tuple[str, ...], ServicePortView] = {}
+    for port in view.ports:
+        labels = (port.namespace, port.service, port.port, port.protocol, port.family)
+        rows.setdefault(tuple(map(_label, labels)), port)
+    return list(rows.items())
+
+
+def _endpoint_rows(ports: list[_PortRow]) -> list[_EndpointRow]:
+    rows: dict[tuple[str, ...], EndpointView] = {}
+    for labels, port in ports:
+        for endpoint in port.endpoints:
+            rows.setdefault((*labels, _label(endpoint.address)), endpoint)
+    return list(rows.items())
+
+
+def _endpoint_states(rows: list[_PortRow]) -> Metric:
+    family = GaugeMetricFamily(
+        "userspace_proxy_endpoints", "Endpoints by state", labels=(*PORT_LABELS, "state")
+    )
+    for labels, port in rows:
+        counts = dict.fromkeys(ENDPOINT_STATES, 0)
+        for endpoint in port.endpoints:
+            counts[state_label(endpoint)] += 1
+        for state, count in counts.items():
+            # All five for each port would nearly double the page for rows of zeros.
+            if count or state == "ready":
+                family.add_metric((*labels, state), count)
+    return family
+
+
+def _label(text: str) -> str:
+    """Return a label value that can be encoded: lone surrogates become question marks."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,88 @@
+"""Whether this proxy is healthy, as kube-proxy's ``/healthz`` and ``/livez`` say it.
+
+    is ready ─┐
+    no late change ─┼─▶ /healthz   load balancers and readiness: send clients here?
+    node stays ─┘
+    no late change ───▶ /livez     liveness: would a restart help?
+
+Rule 1: ``/livez`` never asks for what a restart can't bring: a proxy that still waits
+for the API server is alive, and a node that is to be deleted keeps its proxy.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .view import StatusView, SyncView
+
+# kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
+LATE_S = 60.0
+
+# How Go prints the zero time, which kube-proxy shows before its first round.
+NEVER = "0001-01-01 00:00:00 +0000 UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """One answer to a probe."""
+
+    status: int
+    """200 or 503."""
+    body: bytes
+    """JSON."""
+
+
+def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
+    """Say whether clients may be sent to this node.
+
+    Args:
+        view: The state at this moment.
+        now: Unix time.
+
+    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go; but before the
+    first sync kube-proxy answers 200 and we 503, so a load balancer waits for us.
+    """
+    is_healthy = view.is_ready and view.node_is_eligible and late_s(view.sync, now) == 0
+    return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
+
+
+def answer_livez(view: StatusView, now: float) -> HealthAnswer:
+    """Say whether this process does its work, or should be started anew.
+
+    Args:
+        view: The state at this moment.
+        now: Unix time.
+
+    Source: as above, and KEP-3836.
+    """
+    return _answer(view, now, is_healthy=late_s(view.sync, now) == 0, extra={})
+
+
+def late_s(sync: SyncView, now: float) -> float:
+    """Return how long a change has waited, in seconds, or 0 if none is late."""
+    since = sync.waiting_since
+    if not since and sync.last_queued > sync.last_done:
+        since = sync.last_queued
+    waited_s = now - since if since else 0.0
+    return waited_s if waited_s > LATE_S else 0.0
+
+
+def _answer(
+    view: StatusView, now: float, *, is_healthy: bool, extra: dict[str, object]
+) -> HealthAnswer:
+    # kube-proxy shows a recent time while it is healthy, even if nothing has changed,
+    # because old versions did and load balancers came to look at it.
+    last_updated = now if is_healthy else view.sync.last_done
+    body = {"lastUpdated": go_time(last_updated), "currentTime": go_time(now), **extra}
+    return HealthAnswer(200 if is_healthy else 503, json.dumps(body).encode())
+
+
+def go_time(unix: float) -> str:
+    """Return a Unix time in the form of Go's ``time.Time.String``, in UTC."""
+    try:
+        moment = datetime.fromtimestamp(unix, UTC) if unix else None
+    except (ValueError, OverflowError, OSError):
+        moment = None
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} +0000 UTC" if moment else NEVER

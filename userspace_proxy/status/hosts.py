@@ -1,0 +1,37 @@
+"""Which ``Host`` headers a listener on loopback answers.
+
+A page of another site can make the browser's name for that site point to 127.0.0.1
+(DNS rebinding) and read the answers as its own; only the ``Host`` header still tells.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:]+))(?::[0-9]{1,5})?")
+
+
+def is_loopback_host(header: str) -> bool:
+    """Return whether a ``Host`` header names this machine's loopback.
+
+    Args:
+        header: As received: ``localhost:10249``, ``127.0.0.1``, ``[::1]:80``. Any port
+            is fine, so that ``kubectl port-forward`` works.
+    """
+    match = _HOST.fullmatch(header.strip())
+    if match is None:
+        return False
+    name = match["v6"] or match["name"]
+    if name.lower().removesuffix(".") == "localhost":
+        return match["v6"] is None
+    return is_loopback_address(name)
+
+
+def is_loopback_address(text: str) -> bool:
+    """Return whether an address lies in 127.0.0.0/8 or is ::1; a name never does."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return address.is_loopback

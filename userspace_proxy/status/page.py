@@ -1,0 +1,179 @@
+"""The page: a view becomes HTML here, without a script, bounded in size.
+
+    view ──▶ problems on top ──▶ Services, 100 ports a page ──▶ ignored ──▶ HTML
+
+Rule 1: words and figures are made here and in ``units``; templates only place them.
+Rule 2: whatever the cluster holds, a page has at most ``PORTS_A_PAGE`` Service ports
+and ``ENDPOINTS_SHOWN`` rows for each, and says what it leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .problems import Level, PortState, Problem, judge, summarise
+from .selection import Chosen, Selection, select
+from .units import bytes_in_words, count_in_words, plural, seconds_in_words
+from .view import EndpointView, FrontendView, IgnoredView, ServicePortView, StatusView
+
+REFRESH_S = 5
+PORTS_A_PAGE = 100
+# A whole page of such ports stays near 1 MB of HTML; one port alone shows more.
+ENDPOINTS_SHOWN = 20
+ENDPOINTS_SHOWN_ALONE = 1000
+FRONTENDS_SHOWN = 20
+IGNORED_SHOWN = 100
+# More lines than fit on a screen help nobody at 3 am; the filter shows the rest.
+TROUBLE_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """One endpoint as the page shows it."""
+
+    endpoint: EndpointView
+    level: Level
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortBlock:
+    """One Service port as the page shows it."""
+
+    port: ServicePortView
+    state: PortState
+    endpoints: tuple[EndpointRow, ...]
+    more_endpoints: str
+    """What is left out, in words; empty when nothing is."""
+    frontends: tuple[FrontendView, ...]
+    more_frontends: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the template is given."""
+
+    view: StatusView
+    level: Level
+    verdict: str
+    problems: tuple[Problem, ...]
+    """All of the node, and the first of Service ports."""
+    ill_ports: int
+    """How many Service ports aren't well."""
+    blocks: tuple[PortBlock, ...]
+    chosen: Chosen
+    ignored: tuple[IgnoredView, ...]
+    selection: Selection
+    page: int
+    pages: int
+    now: float
+    active: int
+    """Of all Service ports, like the next three."""
+    connections: int
+    received_bytes: int
+    sent_bytes: int
+
+    @property
+    def title(self) -> str:
+        """Names the state first: a narrow tab shows only the start."""
+        word = {Level.OK: "OK", Level.ATTENTION: "Attention", Level.TROUBLE: "Trouble"}[self.level]
+        return f"{word}: {self.view.node or 'this node'}, userspace-proxy"
+
+
+def render_page(view: StatusView, *, now: float, selection: Selection) -> bytes:
+    """Return the page as HTML in UTF-8.
+
+    A page of 100 Service ports takes some 10 ms, and judging 10,000 some 50: call it
+    in a thread.
+
+    Args:
+        view: The state at this moment.
+        now: Unix time.
+        selection: Which Service ports to show.
+    """
+    page = build_page(view, now=now, selection=selection)
+    text = _environment().get_template("status.html").render(page=page, selection=page.selection)
+    # Names from a manifest may hold what UTF-8 can't.
+    return text.encode("utf-8", "replace")
+
+
+def build_page(view: StatusView, *, now: float, selection: Selection) -> Page:
+    """Return what the page shows, without its markup."""
+    summary = summarise(view, now)
+    ill = [problem for problem in summary.problems if problem.port]
+    left_out = set(ill[TROUBLE_SHOWN:])
+    chosen = select(view, selection)
+    pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
+    number = min(selection.page, pages)
+    shown = chosen.ports[(number - 1) * PORTS_A_PAGE : number * PORTS_A_PAGE]
+    limit = ENDPOINTS_SHOWN_ALONE if len(shown) == 1 else ENDPOINTS_SHOWN
+    return Page(
+        view=view,
+        level=summary.level,
+        verdict=summary.verdict,
+        problems=tuple(p for p in summary.problems if p not in left_out),
+        ill_ports=len(ill),
+        blocks=tuple(_block(port, limit) for port in shown),
+        chosen=chosen,
+        ignored=chosen.ignored[:IGNORED_SHOWN],
+        selection=selection,
+        page=number,
+        pages=pages,
+        now=now,
+        active=sum(port.active for port in view.ports),
+        connections=sum(port.connections for port in view.ports),
+        received_bytes=sum(port.received_bytes for port in view.ports),
+        sent_bytes=sum(port.sent_bytes for port in view.ports),
+    )
+
+
+def _block(port: ServicePortView, limit: int) -> PortBlock:
+    rows = [_row(endpoint) for endpoint in port.endpoints]
+    more = ""
+    if len(rows) > limit:
+        # What is ill must not be hidden by what is well; sorting is stable.
+        rows.sort(key=lambda row: row.level is Level.OK)
+        hidden = rows[limit:]
+        ready = sum(row.level is Level.OK for row in hidden)
+        well = "all ready" if ready == len(hidden) else f"{ready:,} of them ready"
+        more = f"{plural(len(hidden), 'more endpoint')}, {well}"
+    return PortBlock(
+        port=port,
+        state=judge(port),
+        endpoints=tuple(rows[:limit]),
+        more_endpoints=more,
+        frontends=port.frontends[:FRONTENDS_SHOWN],
+        more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
+    )
+
+
+def _row(endpoint: EndpointView) -> EndpointRow:
+    state = endpoint.state
+    if endpoint.is_usable and endpoint.ejected_for_s is not None:
+        left = seconds_in_words(max(0.0, endpoint.ejected_for_s))
+        return EndpointRow(endpoint, Level.TROUBLE, f"ejected for {left}")
+    if state == "ready":
+        # Traffic policy or hints keep this node's clients to other endpoints.
+        return EndpointRow(endpoint, Level.OK, state if endpoint.is_usable else "ready, not used")
+    return EndpointRow(
+        endpoint, Level.ATTENTION, f"{state}, still serving" if endpoint.is_usable else state
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__package__ or ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bytes=bytes_in_words, count=count_in_words, plural=plural, seconds=seconds_in_words
+    )
+    environment.globals.update(refresh_s=REFRESH_S, shown_ill=TROUBLE_SHOWN)
+    return environment

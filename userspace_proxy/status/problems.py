@@ -1,0 +1,188 @@
+"""What is wrong, in plain words, the worst first.
+
+    of the node   ── source, steering, rounds, descriptors ──┐
+    of Services   ── refused, not served, not answering ─────┴─▶ Problem …
+
+Rule 1: trouble is what this proxy, or something under it, doesn't do as it should.
+Rule 2: attention is what the cluster asks for in vain: a Service without a ready
+endpoint is refused on purpose, and on many clusters somewhere always.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .health import late_s
+from .units import count_in_words, plural, seconds_in_words
+from .view import ServicePortView, StatusView
+
+# From here on a busy node should get a higher limit before it has to pause accepting.
+_DESCRIPTORS_SHORT = 0.9
+
+
+class Level(enum.StrEnum):
+    """How well something goes."""
+
+    OK = "ok"
+    ATTENTION = "attention"
+    TROUBLE = "trouble"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    level: Level
+    what: str
+    """One sentence without a full stop."""
+    way_out: str = ""
+    """What to do about it; empty where the sentence says it all."""
+    port: str = ""
+    """The Service port that it is about; empty for the node."""
+    family: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """All of a view in a sentence and a list."""
+
+    level: Level
+    verdict: str
+    problems: tuple[Problem, ...]
+    """Trouble first; of one level the node's first, then Service ports by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """How one Service port is served."""
+
+    level: Level
+    word: str
+    """``served``, ``refused``, ``not served``, ``not answering``, ``partly answering``."""
+    sentence: str
+
+
+def summarise(view: StatusView, now: float) -> Summary:
+    """Return how everything goes, and what is wrong.
+
+    Args:
+        view: The state at this moment.
+        now: Unix time.
+    """
+    node = [*_starting(view), *_source(view), *_steering(view), *_sync(view, now), *_node(view)]
+    ports = [
+        Problem(state.level, state.sentence, port=port.name, family=port.family)
+        for port in view.ports
+        if (state := judge(port)).level is not Level.OK
+    ]
+    ports.sort(key=lambda problem: (problem.port, problem.family))
+    problems = sorted([*node, *ports], key=lambda problem: problem.level is not Level.TROUBLE)
+    return Summary(
+        level=problems[0].level if problems else Level.OK,
+        verdict=_verdict(view, on_node=len(node), on_ports=len(ports)),
+        problems=tuple(problems),
+    )
+
+
+def judge(port: ServicePortView) -> PortState:
+    """Return how one Service port is served, and why not."""
+    if port.problem:
+        return PortState(Level.TROUBLE, "not served", f"Not served: {port.problem}")
+    usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
+    if port.reason or not usable:
+        reason = port.reason or "no endpoint is usable"
+        return PortState(Level.ATTENTION, "refused", f"Clients are refused: {reason}")
+    ejected = sum(endpoint.ejected_for_s is not None for endpoint in usable)
+    if ejected == len(usable):
+        which = "its only endpoint doesn't" if ejected == 1 else f"none of its {ejected} endpoints"
+        end = "answer" if ejected == 1 else "answers"
+        return PortState(
+            Level.TROUBLE, "not answering", f"Clients wait or fail: {which} {end} dials"
+        )
+    if ejected:
+        return PortState(
+            Level.ATTENTION,
+            "partly answering",
+            f"{ejected} of {plural(len(usable), 'endpoint')} did not answer; "
+            + ("the other serves" if len(usable) - ejected == 1 else "the others serve"),
+        )
+    return PortState(Level.OK, "served", f"Served by {plural(len(usable), 'endpoint')}")
+
+
+def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
+    all_ports = plural(len(view.ports), "Service port")
+    parts = []
+    if not view.is_ready:
+        # To start and to end is no problem, though it stands first among them.
+        parts.append("Shutting down." if _was_ready(view) else "Starting.")
+        on_node -= 1
+    if on_node:
+        parts.append(f"{plural(on_node, 'problem')} on this node.")
+    if on_ports:
+        needs = "needs" if on_ports == 1 else "need"
+        parts.append(f"{on_ports:,} of {all_ports} {needs} attention.")
+    if not parts:
+        parts = ["All is well.", f"{all_ports} served." if view.ports else "No Services yet."]
+    return " ".join(parts)
+
+
+def _was_ready(view: StatusView) -> bool:
+    return view.source.is_synced and bool(view.sync.last_done)
+
+
+def _starting(view: StatusView) -> Iterator[Problem]:
+    """Say in one problem why this proxy isn't ready, if it isn't."""
+    if view.is_ready:
+        return
+    way_out = ""
+    if _was_ready(view):
+        what = "Shutting down: open connections may finish"
+    elif view.source.is_synced:
+        what = "Starting: the first plan is not in force yet"
+    else:
+        what = f"Starting: Services were not read yet from {view.source.location}"
+        way_out = "" if view.source.problems else "This should take seconds"
+    yield Problem(Level.ATTENTION, what, way_out)
+
+
+def _source(view: StatusView) -> Iterator[Problem]:
+    kept = "The last good state stays in force" if view.source.is_synced else ""
+    for line in view.source.problems:
+        yield Problem(Level.TROUBLE, f"Source: {line}", kept)
+
+
+def _steering(view: StatusView) -> Iterator[Problem]:
+    if view.steering.problem:
+        yield Problem(
+            Level.TROUBLE,
+            f"Steering by {view.steering.name}: {view.steering.problem}",
+            "Run userspace-proxy check on this node",
+        )
+
+
+def _sync(view: StatusView, now: float) -> Iterator[Problem]:
+    waited_s = late_s(view.sync, now)
+    if waited_s:
+        what = f"A change has waited {seconds_in_words(waited_s)} and is not in force"
+        cause = f": {view.sync.problem}" if view.sync.problem else ""
+        yield Problem(Level.TROUBLE, what + cause, "The last plan that worked is in force")
+    elif view.sync.problem:
+        what = f"The last round failed: {view.sync.problem}"
+        yield Problem(Level.TROUBLE, what, "It is tried again")
+
+
+def _node(view: StatusView) -> Iterator[Problem]:
+    used, limit = view.descriptors, view.descriptor_limit
+    figures = f"{count_in_words(used)} of {count_in_words(limit)} descriptors in use"
+    more = "Raise the limit of open files (RLIMIT_NOFILE, systemd: LimitNOFILE=)"
+    if limit and not view.is_accepting:
+        yield Problem(Level.TROUBLE, f"New connections wait: {figures}", more)
+    elif limit and used >= limit * _DESCRIPTORS_SHORT:
+        yield Problem(Level.ATTENTION, f"Descriptors run short: {figures}", more)
+    if not view.node_is_eligible:
+        yield Problem(
+            Level.ATTENTION,
+            "This node is to be deleted: /healthz answers 503, so that load balancers leave it",
+        )

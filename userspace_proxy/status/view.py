@@ -1,0 +1,164 @@
+"""What the page, the metrics and the health answers are made of.
+
+The agent fills these values in from the plan, the data plane, the steering and
+the source; this room only shows them. Counters grow until the process ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """One endpoint of a Service port."""
+
+    address: str
+    """``10.244.1.7:8080``."""
+    state: str
+    """``ready``, ``not ready``, ``terminating``, or why it is refused."""
+    is_usable: bool
+    node: str = ""
+    ejected_for_s: float | None = None
+    """Seconds until it is tried again; None when it isn't ejected."""
+    active: int = 0
+    """Open connections, or live flows."""
+    connections: int = 0
+    """Connections (flows) since the start."""
+    failures: int = 0
+    """Dials that failed."""
+    received_bytes: int = 0
+    """From clients to this endpoint."""
+    sent_bytes: int = 0
+    """From this endpoint to clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendView:
+    """One address that clients dial."""
+
+    address: str
+    """``10.96.7.1:80``."""
+    kind: str
+    """``ClusterIP``."""
+    target: str
+    """Where it leads: ``proxy port 20001``, ``127.0.0.1:41234``, ``refused``, …"""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePortView:
+    """One family of one Service port."""
+
+    namespace: str
+    service: str
+    port: str
+    """The port's name; empty where it has none."""
+    family: str
+    """``IPv4`` or ``IPv6``."""
+    protocol: str
+    frontends: tuple[FrontendView, ...]
+    endpoints: tuple[EndpointView, ...]
+    reason: str
+    """Why clients are refused; empty when they are served."""
+    affinity_timeout_s: int | None = None
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+    """Why it isn't served although it should be (a port in use); empty when all is well."""
+    active: int = 0
+    connections: int = 0
+    refused: int = 0
+    """Connections that no endpoint answered, and datagrams without an endpoint."""
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """``namespace/service:port``, without the colon where the port has no name."""
+        text = f"{self.namespace}/{self.service}"
+        return f"{text}:{self.port}" if self.port else text
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredView:
+    """A Service, or a port of one, that gets no listener."""
+
+    service: str
+    """``namespace/name``."""
+    port: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """Where Services come from, and how that goes."""
+
+    kind: str
+    """``kubernetes``, ``manifests`` or ``memory``."""
+    location: str
+    """The server's URL, or the path."""
+    is_synced: bool
+    problems: tuple[str, ...] = ()
+    """What is wrong at this moment, one line each; the last good state is in force."""
+    restarts: int = 0
+    """How often a watch had to begin anew with a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringView:
+    """How traffic reaches the proxy, and how that goes."""
+
+    name: str
+    problem: str = ""
+    repairs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncView:
+    """The rounds of plan, diff and apply."""
+
+    rounds: int = 0
+    failures: int = 0
+    last_s: float = 0.0
+    """How long the last round took, in seconds."""
+    last_queued: float = 0.0
+    """Unix time at which the last change came in; 0 before the first."""
+    last_done: float = 0.0
+    """Unix time at which everything was in force; 0 before the first."""
+    waiting_since: float = 0.0
+    """Unix time at which the oldest change that is not in force yet came in; 0 when
+    none waits. Health counts from here: while changes keep coming and every round
+    fails, ``last_queued`` is always young."""
+    problem: str = ""
+    """Why the last round failed, in the other side's words; empty after a good one."""
+    service_changes: int | None = None
+    """Changes of Services that came in; None where nobody counts them, as below."""
+    service_changes_pending: int | None = None
+    endpoint_changes: int | None = None
+    endpoint_changes_pending: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """All of it at one moment."""
+
+    version: str
+    node: str
+    started: float
+    """Unix time."""
+    revision: int
+    source: SourceView
+    steering: SteeringView
+    sync: SyncView
+    ports: tuple[ServicePortView, ...] = ()
+    ignored: tuple[IgnoredView, ...] = ()
+    descriptors: int = 0
+    """Descriptors in use by the data plane."""
+    descriptor_limit: int = 0
+    is_accepting: bool = True
+    """False while accepting is paused at the descriptor limit."""
+    config: tuple[tuple[str, object, str], ...] = field(default=())
+    """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
+    is_ready: bool = True
+    """False until the first snapshot is in force, and while draining."""
+    node_is_eligible: bool = True
+    """False when the Node is being deleted."""
