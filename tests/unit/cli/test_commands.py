@@ -1,0 +1,200 @@
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from userspace_proxy import __version__
+from userspace_proxy.cli import main
+from userspace_proxy.errors import ConfigError, SteeringError
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    """Stand in for the rooms that do the work; returns what they were called with."""
+    calls = []
+
+    def stand_in(module, function, outcome):
+        def called(*args):
+            calls.append((function, *args))
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+
+        room = ModuleType(module)
+        setattr(room, function, called)
+        monkeypatch.setitem(sys.modules, module, room)
+
+    def set_outcome(outcome=0):
+        stand_in("userspace_proxy.agent.run", "run_agent", outcome)
+        stand_in("userspace_proxy.agent.cleanup", "cleanup", outcome)
+        stand_in("userspace_proxy.cli.demo", "demo", outcome)
+        return calls
+
+    return set_outcome
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["--v=2"], id="flags-only"),
+        pytest.param(["run", "--v=2"], id="run"),
+    ],
+)
+def test_run_is_what_happens_without_another_command(words, rooms, clean_logging):
+    calls = rooms()
+    assert main(words) == 0
+    assert [call[0] for call in calls] == ["run_agent"]
+
+
+def test_run_gets_settings_and_warnings(rooms, clean_logging):
+    calls = rooms(outcome=1)
+    assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
+    ((_, settings, warnings),) = calls
+    assert settings.hostname_override == "node-1"
+    assert warnings == (
+        "ignored --ipvs-scheduler: there are no IPVS rules in userspace mode",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["cleanup"], ["run", "--cleanup"], ["--cleanup", "--v=2"]])
+def test_cleanup_is_a_command_and_a_flag(words, rooms, clean_logging):
+    calls = rooms()
+    assert main(words) == 0
+    assert [call[0] for call in calls] == ["cleanup"]
+
+
+def test_cleanup_says_what_is_ignored(rooms, clean_logging, capsys):
+    rooms()
+    main(["cleanup", "--proxy-mode=ipvs"])
+    assert capsys.readouterr().err == (
+        "warning: --proxy-mode=ipvs has no effect: this proxy runs in userspace mode\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "port"),
+    [(["demo"], None), (["demo", "--port=8080"], 8080), (["demo", "--port", "0"], 0)],
+)
+def test_demo_gets_its_port(words, port, rooms):
+    calls = rooms()
+    assert main(words) == 0
+    ((_, options),) = calls
+    assert options.port == port
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "unknown command 'rnu' (did you mean run?)"),
+        (["xyzzy"], "unknown command 'xyzzy' (commands: run, demo, cleanup, help)"),
+        (["help", "dmo"], "unknown command 'dmo' (did you mean demo?)"),
+        (["--kubecofnig=x"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
+        (
+            ["cleanup", "--xyzzy"],
+            "unknown flag --xyzzy (userspace-proxy cleanup --help lists them)",
+        ),
+        (["--xyzzy"], "unknown flag --xyzzy (userspace-proxy --help lists them)"),
+        (["--v=2", "run"], "unexpected argument 'run' (a value follows its flag: --flag=value)"),
+        (["demo", "--prot=1"], "unknown flag --prot (did you mean --port?)"),
+        (["demo", "8080"], "unexpected argument '8080' (demo takes only --port=N)"),
+        (["demo", "--port=x"], "--port: 'x' is not a whole number"),
+        (["--config=/nonexistent"], "cannot read --config=/nonexistent: No such file or directory"),
+        (
+            ["--write-config-to=/nonexistent/x"],
+            "cannot write --write-config-to=/nonexistent/x: No such file or directory",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "err"),
+    [
+        pytest.param(SteeringError("cannot steer", hint="why"), 1, "error: cannot steer (why)\n",
+                     id="expected-error"),
+        pytest.param(ConfigError("wrong"), 2, "error: wrong\n", id="late-config-error"),
+        pytest.param(SteeringError("two\nlines"), 1, "error: two lines\n", id="two-lines"),
+        pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
+    ],
+)  # fmt: skip
+def test_an_end_becomes_a_status(outcome, status, err, rooms, clean_logging, capsys):
+    rooms(outcome)
+    assert main([]) == status
+    assert capsys.readouterr().err == err
+
+
+def test_a_bug_shows_its_traceback(rooms, clean_logging):
+    rooms(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+@pytest.mark.parametrize("words", [["--version"], ["run", "--version"]])
+def test_version_is_printed(words, capsys):
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"userspace-proxy {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "beginning"),
+    [
+        (["--help"], "userspace-proxy: a Service proxy"),
+        (["-h"], "userspace-proxy: a Service proxy"),
+        (["help"], "userspace-proxy: a Service proxy"),
+        (["run", "--help"], "userspace-proxy: a Service proxy"),
+        (["demo", "--help"], "userspace-proxy demo:"),
+        (["help", "demo"], "userspace-proxy demo:"),
+    ],
+)
+def test_help_is_printed(words, beginning, capsys):
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith(beginning)
+
+
+def test_settings_are_written_and_nothing_is_run(rooms, tmp_path, capsys):
+    calls = rooms()
+    path = tmp_path / "settings.yaml"
+    assert main([f"--write-config-to={path}", "--proxy-mode=ipvs"]) == 0
+    assert "mode: ipvs\n" in path.read_text()
+    assert capsys.readouterr().err.startswith("warning: --proxy-mode=ipvs has no effect")
+    assert calls == []
+
+
+def python(code, **streams):
+    return subprocess.run([sys.executable, "-c", code], text=True, timeout=30, **streams)
+
+
+def test_words_come_from_the_command_line_when_none_are_given():
+    done = subprocess.run(
+        [sys.executable, "-m", "userspace_proxy.cli", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout) == (0, f"userspace-proxy {__version__}\n")
+
+
+def test_help_needs_nothing_that_is_slow_to_import():
+    code = (
+        "import sys; from userspace_proxy.cli import main; main(['--help'])\n"
+        "slow = {'aiohttp', 'asyncio', 'kubernetes_asyncio', 'msgspec', 'uvloop', 'yaml'}\n"
+        "print('imported:', *slow & set(sys.modules))"
+    )
+    done = python(code, capture_output=True)
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    code = "import sys; from userspace_proxy.cli import main; sys.exit(main(['--help']))"
+    done = python(code, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")

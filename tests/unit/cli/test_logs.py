@@ -1,0 +1,131 @@
+import io
+import json
+import logging
+
+import pytest
+
+from userspace_proxy.cli.logs import set_up_logging
+
+AT = 1795166283.123456
+"""2026-11-20T09:18:03.123Z."""
+
+
+@pytest.fixture
+def logged(clean_logging):
+    """Log one record in a form; returns what was written."""
+
+    def log(form, message, *args, verbosity=0, name="userspace_proxy.test", exc=None, **fields):
+        stream = io.StringIO()
+        set_up_logging(form, verbosity, stream=stream)
+        logger = logging.getLogger(name)
+        exc_info = (type(exc), exc, exc.__traceback__) if exc else None
+        record = logger.makeRecord(
+            name, logging.INFO, "f.py", 1, message, args, exc_info, extra=fields
+        )
+        record.created = AT
+        logger.handle(record)
+        return stream.getvalue()
+
+    return log
+
+
+def test_text_is_time_level_message_and_fields(logged):
+    assert logged(
+        "text", "connection complete", service="shop/web", client="10.0.0.1:4242", sent_bytes=7
+    ) == (
+        "2026-11-20T09:18:03.123Z INFO connection complete "
+        "service=shop/web client=10.0.0.1:4242 sent_bytes=7\n"
+    )
+
+
+def test_json_has_the_same_fields(logged):
+    line = logged("json", "connection complete", service="shop/web", sent_bytes=7)
+    assert line.count("\n") == 1
+    assert json.loads(line) == {
+        "time": "2026-11-20T09:18:03.123Z",
+        "level": "INFO",
+        "logger": "userspace_proxy.test",
+        "message": "connection complete",
+        "service": "shop/web",
+        "sent_bytes": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param("plain", "plain", id="plain"),
+        pytest.param("two words", '"two words"', id="space"),
+        pytest.param('say "hi"', '"say \\"hi\\""', id="quotes"),
+        pytest.param("a=b", '"a=b"', id="equals"),
+        pytest.param("a\nb", '"a\\nb"', id="line-end"),
+        pytest.param("\x1b[31m", '"\\u001b[31m"', id="terminal-escape"),
+        pytest.param("", '""', id="empty"),
+        pytest.param("grün", "grün", id="letters-of-others"),
+        pytest.param(None, "null", id="none"),
+        pytest.param(True, "true", id="boolean"),
+        pytest.param(0.25, "0.25", id="fraction"),
+        pytest.param(1234567.0, "1234567", id="whole-float"),
+        pytest.param(0.1 + 0.2, "0.3", id="rounded"),
+    ],
+)
+def test_a_field_of_text_is_quoted_where_it_must(value, shown, logged):
+    line = logged("text", "m", key=value)
+    assert line == f"2026-11-20T09:18:03.123Z INFO m key={shown}\n"
+
+
+def test_a_message_stays_on_its_line(logged):
+    line = logged("text", "cannot read %s", 'a\n"b"')
+    assert line == '2026-11-20T09:18:03.123Z INFO cannot read a\\n"b"\n'
+
+
+def int_of(text):
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_traceback_stays_on_its_record(form, logged):
+    with pytest.raises(ValueError, match="boom") as caught:
+        int_of("boom")
+    line = logged(form, "failed", exc=caught.value, service="shop/web")
+    assert line.count("\n") == 1
+    assert "Traceback (most recent call last):\\n" in line
+    assert "ValueError: boom" in line
+    assert line.index("shop/web") < line.index("Traceback")
+
+
+def test_a_field_cannot_replace_one_of_jsons_own(logged):
+    shown = json.loads(logged("json", "m", level="fake"))
+    assert (shown["level"], shown["level_"]) == ("INFO", "fake")
+
+
+def test_a_value_that_json_does_not_know_is_text(logged):
+    assert json.loads(logged("json", "m", error=ValueError("boom")))["error"] == "boom"
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "is_debug", "has_access"),
+    [(0, False, False), (2, False, False), (3, False, True), (4, True, True), (9, True, True)],
+)
+def test_verbosity_switches_debugging_and_a_line_per_connection(
+    verbosity, is_debug, has_access, clean_logging
+):
+    set_up_logging("text", verbosity, stream=io.StringIO())
+    assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.DEBUG) is is_debug
+    assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.INFO)
+    assert logging.getLogger("userspace_proxy.access").isEnabledFor(logging.INFO) is has_access
+
+
+def test_libraries_only_warn(clean_logging):
+    set_up_logging("text", 9, stream=io.StringIO())
+    assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
+    assert logging.getLogger("aiohttp.server").isEnabledFor(logging.WARNING)
+
+
+def test_what_was_set_up_before_is_replaced(clean_logging):
+    first, second = io.StringIO(), io.StringIO()
+    set_up_logging("text", 0, stream=first)
+    set_up_logging("json", 0, stream=second)
+    logging.getLogger("userspace_proxy").info("once")
+    assert first.getvalue() == ""
+    assert second.getvalue().count("once") == 1

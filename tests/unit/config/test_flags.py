@@ -1,0 +1,131 @@
+import pytest
+
+from userspace_proxy.config.flags import read_flags, warn_ignored
+from userspace_proxy.config.values import PortRange
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import SocketAddress
+
+
+def test_kube_proxys_command_line_is_read():
+    flags = read_flags(
+        [
+            "--kubeconfig=/etc/kube.conf",
+            "--cluster_cidr",
+            "10.244.0.0/16,fd00:10:244::/56",
+            "--proxy-port-range=20000-20100",
+            "--udp-timeout=250ms",
+            "-v2",
+        ]
+    )
+    assert flags.values == {
+        "kubeconfig": "/etc/kube.conf",
+        "cluster_cidr": ("10.244.0.0/16", "fd00:10:244::/56"),
+        "proxy_port_range": PortRange(20000, 20100),
+        "udp_idle_s": 0.25,
+        "verbosity": 2,
+    }
+    assert flags.warnings == ()
+
+
+def test_a_flag_is_kept_as_it_was_written():
+    assert read_flags(["--proxy_mode", "ipvs"]).texts == {"proxy_mode": "--proxy-mode=ipvs"}
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        pytest.param(["--v=1", "--v=3"], "verbosity", 3, id="last-wins"),
+        pytest.param(
+            ["--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=192.168.0.0/16"],
+            "nodeport_addresses",
+            ("10.0.0.0/8", "192.168.0.0/16"),
+            id="lists-add-up",
+        ),
+        pytest.param(
+            ["--feature-gates=A=true", "--feature-gates=B=false,A=false"],
+            "feature_gates",
+            (("A", False), ("B", False)),
+            id="gates-add-up",
+        ),
+        pytest.param(["--cleanup=f"], "cleanup", False, id="switch-off"),
+        pytest.param(["--logging-format=json"], "log_format", "json", id="kube-proxys-name"),
+        pytest.param(["--healthz-bind-address="], "healthz_bind_address", None, id="switched-off"),
+        pytest.param(["--healthz-port=0"], "healthz_bind_address", None, id="port-0"),
+        pytest.param(
+            ["--metrics-port=80"], "metrics_bind_address", SocketAddress("127.0.0.1", 80), id="port"
+        ),
+        pytest.param(
+            ["--metrics-port=80", "--metrics-bind-address=10.0.0.1:81"],
+            "metrics_bind_address",
+            SocketAddress("10.0.0.1", 81),
+            id="address-wins-over-port",
+        ),
+    ],
+)
+def test_one_setting(words, name, value):
+    assert read_flags(words).values[name] == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--udp-timeout=5"], "--udp-timeout: '5' has no unit (write 5s)"),
+        (["--v=x"], "-v: 'x' is not a whole number"),
+        (
+            ["--steering=magic"],
+            ("--steering: 'magic' is not one of auto, iptables, nftables, local, none"),
+        ),
+        (["--connect-timeout=0"], "--connect-timeout: 0 is too short (at least 1ms)"),
+        (["--conntrack-min=many"], "--conntrack-min: 'many' is not a whole number"),
+        (["--kube-api-qps=fast"], "--kube-api-qps: 'fast' is not a number"),
+        (["--metrics-port=99999"], "--metrics-port: 99999 is not in 0–65535"),
+        (
+            ["--cleanup", "false"],
+            ("unexpected argument 'false' (a value follows its flag: --flag=value)"),
+        ),
+        (["--kubecofnig=x"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(words, message):
+    with pytest.raises(ConfigError) as caught:
+        read_flags(words)
+    assert str(caught.value) == message
+
+
+def test_ignored_flags_are_named_once_for_each_reason():
+    words = [
+        "--ipvs-scheduler=rr",
+        "--ipvs_strict_arp",
+        "--oom-score-adj=-999",
+        "--ipvs-scheduler=sh",
+    ]
+    assert read_flags(words).warnings == (
+        "ignored --ipvs-scheduler, --ipvs-strict-arp: there are no IPVS rules in userspace mode",
+        "ignored --oom-score-adj: the pod's or unit's settings decide it",
+    )
+
+
+def test_a_switch_that_is_off_is_not_worth_a_word():
+    assert read_flags(["--profiling=false", "--ipvs-udp-timeout=0s"]).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "wants_help", "wants_version"),
+    [
+        (["--help"], True, False),
+        (["-h"], True, False),
+        (["--version"], False, True),
+        (["--version=raw"], False, True),
+        (["--version=false"], False, False),
+        ([], False, False),
+    ],
+)
+def test_help_and_version_are_asked_for(words, wants_help, wants_version):
+    flags = read_flags(words)
+    assert (flags.wants_help, flags.wants_version) == (wants_help, wants_version)
+
+
+def test_a_warning_names_the_file():
+    assert warn_ignored([("conntrack.min", "why")], place="config.conf") == [
+        "config.conf: ignored conntrack.min: why"
+    ]

@@ -1,0 +1,85 @@
+import pytest
+
+from userspace_proxy.config.forms import (
+    JOINED_CIDRS,
+    NODE_ADDRESS,
+    NODE_NAME,
+    NODEPORT_ADDRESSES,
+    SERVER,
+    SERVICE_CIDRS,
+    WORKERS,
+    listen_address,
+)
+from userspace_proxy.config.values import BadValueError
+from userspace_proxy.model import SocketAddress
+
+HEALTH = listen_address(10256)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "read"),
+    [
+        pytest.param(HEALTH, "10.0.0.1", SocketAddress("10.0.0.1", 10256), id="default-port"),
+        pytest.param(HEALTH, "disabled", None, id="disabled"),
+        pytest.param(NODE_ADDRESS, "[FD00::1]", "fd00::1", id="node-address"),
+        pytest.param(NODE_NAME, " Node-1.Example ", "node-1.example", id="name-as-kube-proxy"),
+        pytest.param(SERVER, "https://10.0.0.1:6443", "https://10.0.0.1:6443", id="url"),
+        pytest.param(SERVER, "10.0.0.1:6443", "https://10.0.0.1:6443", id="host-and-port"),
+        pytest.param(SERVER, "", "", id="no-server"),
+        pytest.param(WORKERS, "auto", None, id="as-many-as-cores"),
+        pytest.param(WORKERS, 4, 4, id="four-workers"),
+        pytest.param(NODEPORT_ADDRESSES, ["primary"], ("primary",), id="primary"),
+        pytest.param(NODEPORT_ADDRESSES, ["10.0.0.1/8"], ("10.0.0.0/8",), id="node-ports"),
+        pytest.param(JOINED_CIDRS, "10.0.0.0/8,fd00::/8", ("10.0.0.0/8", "fd00::/8"), id="two"),
+        pytest.param(JOINED_CIDRS, "", (), id="no-cidr"),
+    ],
+)
+def test_a_value_is_read(kind, value, read):
+    assert kind.read(value) == read
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (NODE_NAME, "node 1", "'node 1' is not a node's name (letters, digits, '-' and '.')"),
+        (NODE_NAME, "-node", "'-node' is not a node's name (letters, digits, '-' and '.')"),
+        (SERVER, "ftp://x", "'ftp://x' is not a server's URL (write https://10.0.0.1:6443)"),
+        (SERVER, "a b", "'a b' is not a server's URL (write https://10.0.0.1:6443)"),
+        (SERVER, "https://", "'https://' is not a server's URL (write https://10.0.0.1:6443)"),
+        (SERVER, "a:b:c", "'a:b:c' is not a server's URL (write https://10.0.0.1:6443)"),
+        (WORKERS, "many", "'many' is not a whole number (write auto, or 1–64)"),
+        (WORKERS, "0", "0 is not in 1–64 (write auto, or 1–64)"),
+        (WORKERS, True, "True (a boolean) is not auto or a whole number"),
+        (
+            NODEPORT_ADDRESSES,
+            ["primary", "10.0.0.0/8"],
+            "'primary' stands alone (leave out the CIDRs, or it)",
+        ),
+        (NODEPORT_ADDRESSES, "10.0.0.0/8", "'10.0.0.0/8' (text) is not a list of texts"),
+        (JOINED_CIDRS, ["10.0.0.0/8"], "a list is not text"),
+        (SERVICE_CIDRS, [], "names no network (write 10.96.0.0/12, or leave it out)"),
+        (HEALTH, 10256, "10256 (a number) is not text as 0.0.0.0:10256"),
+    ],
+)
+def test_a_value_that_cant_be_is_refused(kind, value, message):
+    with pytest.raises(BadValueError) as caught:
+        kind.read(value)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1:6443", "[", "10.0.0.1:x"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(host):
+    with pytest.raises(BadValueError) as caught:
+        SERVER.parse(f"https://alice:secret@{host}")
+    message = "a URL must not hold a password (put it into the kubeconfig)"
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1:80", "[::]:10256", "fd://3", "disabled"])
+def test_a_listen_address_is_written_as_it_is_read(text):
+    assert HEALTH.write(HEALTH.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["auto", "4"])
+def test_workers_are_written_as_they_are_read(text):
+    assert WORKERS.write_text(WORKERS.parse(text)) == text

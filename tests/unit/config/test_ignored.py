@@ -1,0 +1,95 @@
+import pytest
+
+from userspace_proxy.config.flags import read_flags
+from userspace_proxy.config.ignored import FIELDS, FLAGS
+from userspace_proxy.config.kinds import BOOL
+from userspace_proxy.config.settings import TABLE
+
+
+def _words(text):
+    return text.split()
+
+
+# The flags of ``kube-proxy --help``, on Linux.
+OF_1_25 = _words("""
+    add-dir-header alsologtostderr bind-address bind-address-hard-fail boot-id-file cleanup
+    cluster-cidr config config-sync-period conntrack-max-per-core conntrack-min
+    conntrack-tcp-timeout-close-wait conntrack-tcp-timeout-established detect-local-mode
+    feature-gates healthz-bind-address healthz-port help hostname-override
+    iptables-masquerade-bit iptables-min-sync-period iptables-sync-period ipvs-exclude-cidrs
+    ipvs-min-sync-period ipvs-scheduler ipvs-strict-arp ipvs-sync-period ipvs-tcp-timeout
+    ipvs-tcpfin-timeout ipvs-udp-timeout kube-api-burst kube-api-content-type kube-api-qps
+    kubeconfig log-backtrace-at log-dir log-file log-file-max-size log-flush-frequency
+    logtostderr machine-id-file masquerade-all master metrics-bind-address metrics-port
+    nodeport-addresses one-output oom-score-adj pod-bridge-interface pod-interface-name-prefix
+    profiling proxy-mode proxy-port-range show-hidden-metrics-for-version skip-headers
+    skip-log-headers stderrthreshold udp-timeout v version vmodule write-config-to
+""")
+OF_1_36 = _words("""
+    bind-address bind-address-hard-fail cleanup cluster-cidr config config-sync-period
+    conntrack-max-per-core conntrack-min conntrack-tcp-be-liberal
+    conntrack-tcp-timeout-close-wait conntrack-tcp-timeout-established conntrack-udp-timeout
+    conntrack-udp-timeout-stream detect-local-mode feature-gates healthz-bind-address
+    healthz-port help hostname-override init-only iptables-localhost-nodeports
+    iptables-masquerade-bit iptables-min-sync-period iptables-sync-period ipvs-exclude-cidrs
+    ipvs-min-sync-period ipvs-scheduler ipvs-strict-arp ipvs-sync-period ipvs-tcp-timeout
+    ipvs-tcpfin-timeout ipvs-udp-timeout kube-api-burst kube-api-content-type kube-api-qps
+    kubeconfig log-flush-frequency log-json-info-buffer-size log-json-split-stream
+    log-text-info-buffer-size log-text-split-stream logging-format masquerade-all master
+    metrics-bind-address metrics-port nodeport-addresses oom-score-adj pod-bridge-interface
+    pod-interface-name-prefix profiling proxy-mode show-hidden-metrics-for-version v version
+    vmodule write-config-to
+""")
+ALL = sorted({*OF_1_25, *OF_1_36})
+
+# A value that each of our own kinds takes; a number suits most.
+VALUES = {
+    "bind-address": "10.0.0.1",
+    "cluster-cidr": "10.244.0.0/16",
+    "config": "",
+    "config-sync-period": "1m",
+    "feature-gates": "A=true",
+    "healthz-bind-address": "0.0.0.0",
+    "iptables-min-sync-period": "1s",
+    "iptables-sync-period": "1m",
+    "logging-format": "json",
+    "metrics-bind-address": "127.0.0.1",
+    "nodeport-addresses": "10.0.0.0/8",
+    "udp-timeout": "10s",
+}
+
+
+@pytest.mark.parametrize("flag", ALL)
+def test_every_flag_of_kube_proxy_is_accepted(flag):
+    row = FLAGS.get(flag)
+    is_switch = flag in ("help", "version", "cleanup") or (row is not None and row.kind is BOOL)
+    value = "true" if is_switch else VALUES.get(flag, "1s" if "timeout" in flag else "1")
+    if row is not None and row.kind.name == "DURATION":
+        value = "1s"
+    read_flags([f"--{flag}={value}"])
+
+
+def test_no_flag_is_both_ours_and_ignored():
+    ours = {flag for row in TABLE.values() for flag in (row.flag, *row.aliases)}
+    assert not ours & set(FLAGS)
+
+
+def test_no_field_is_both_ours_and_ignored():
+    assert not {row.kube_field for row in TABLE.values()} & set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "is_harmless"),
+    [
+        pytest.param(FIELDS["iptables.masqueradeBit"], 0, True, id="zero"),
+        pytest.param(FIELDS["iptables.masqueradeBit"], 14, False, id="number"),
+        pytest.param(FIELDS["ipvs.tcpTimeout"], 0.0, True, id="no-duration"),
+        pytest.param(FIELDS["ipvs.excludeCIDRs"], (), True, id="empty-list"),
+        pytest.param(FIELDS["detectLocalMode"], "ClusterCIDR", True, id="as-here"),
+        pytest.param(FIELDS["detectLocalMode"], "BridgeInterface", False, id="not-as-here"),
+        pytest.param(FIELDS["iptables.localhostNodePorts"], True, True, id="true-as-here"),
+        pytest.param(FIELDS["logging.options.json.infoBufferSize"], "0", True, id="zero-as-text"),
+    ],
+)
+def test_what_asks_for_what_happens_anyway_is_harmless(row, value, is_harmless):
+    assert row.is_harmless(value) is is_harmless

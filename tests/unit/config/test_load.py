@@ -1,0 +1,145 @@
+import pytest
+
+from userspace_proxy.config.load import load_settings
+from userspace_proxy.config.settings import Settings
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import SocketAddress
+
+HEAD = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Write a KubeProxyConfiguration; returns the flag that names it."""
+
+    def write(text):
+        path = tmp_path / "config.conf"
+        path.write_text(HEAD + text)
+        return f"--config={path}"
+
+    return write
+
+
+def test_without_flags_all_is_default():
+    loaded = load_settings([])
+    assert loaded.settings == Settings()
+    assert loaded.settings.origins == {}
+    assert loaded.warnings == ()
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(config):
+    flag = config("hostnameOverride: node-1\nlogging:\n  verbosity: 2\n")
+    settings = load_settings([flag, "--hostname-override=node-2"]).settings
+    assert settings.hostname_override == "node-2"
+    assert settings.verbosity == 2
+    assert settings.origins == {
+        "config_file": "flag",
+        "hostname_override": "flag",
+        "verbosity": "file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "healthz", "metrics"),
+    [
+        pytest.param([], "0.0.0.0:10256", "127.0.0.1:10249", id="ipv4"),
+        pytest.param(["--bind-address=::"], "[::]:10256", "[::1]:10249", id="ipv6"),
+        pytest.param(
+            ["--bind-address=fd00::1", "--healthz-bind-address=10.0.0.1"],
+            "10.0.0.1:10256",
+            "[::1]:10249",
+            id="ipv6-but-one-is-given",
+        ),
+    ],
+)
+def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metrics):
+    settings = load_settings(words).settings
+    assert str(settings.healthz_bind_address) == healthz
+    assert str(settings.metrics_bind_address) == metrics
+
+
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        pytest.param(
+            ["--proxy-mode=ipvs"],
+            ("--proxy-mode=ipvs has no effect: this proxy runs in userspace mode",),
+            id="another-mode",
+        ),
+        pytest.param(["--proxy-mode=userspace"], (), id="our-mode"),
+        pytest.param(
+            ["--workers=4"],
+            ("--workers=4 has no effect: this version carries all traffic in one process",),
+            id="more-workers",
+        ),
+        pytest.param(["--workers=1"], (), id="one-worker"),
+        pytest.param(
+            ["--manifests=m.yaml", "--kubeconfig=k"],
+            ("--kubeconfig isn't used: Services come from --manifests=m.yaml",),
+            id="two-sources",
+        ),
+        pytest.param(
+            ["--service-cluster-ip-range=10.0.0.0/16"],
+            ("--service-cluster-ip-range isn't used: the API server allocates ClusterIPs",),
+            id="range-without-manifests",
+        ),
+        pytest.param(
+            ["--manifests=m.yaml", "--service-cluster-ip-range=10.0.0.0/16,fd00::/112"],
+            ("--service-cluster-ip-range: fd00::/112 isn't used: only one is yet",),
+            id="second-range",
+        ),
+        pytest.param(
+            ["--proxy-port-range=29000-31000"],
+            (
+                (
+                    "--proxy-port-range=29000-31000 reaches into node ports (from 30000) or "
+                    "ephemeral ports (from 32768): a port may be taken when it is needed"
+                ),
+            ),
+            id="ports-of-others",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_said(words, warnings):
+    assert load_settings(words).warnings == warnings
+
+
+def test_a_mode_in_the_file_is_named_with_its_place(config):
+    flag = config("mode: iptables\n")
+    place = flag.removeprefix("--config=")
+    assert load_settings([flag]).warnings == (
+        f"{place}:3: mode: iptables has no effect: this proxy runs in userspace mode",
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(
+            ["--iptables-sync-period=1s", "--iptables-min-sync-period=2s"],
+            "--iptables-min-sync-period is longer than --iptables-sync-period "
+            "(kube-proxy refuses that too)",
+            id="periods",
+        ),
+        pytest.param(
+            ["--healthz-bind-address=127.0.0.1:10249"],
+            "--healthz-bind-address and --metrics-bind-address are both 127.0.0.1:10249 "
+            "(one is for load balancers, the other for this node's operator)",
+            id="one-address-twice",
+        ),
+        pytest.param(
+            ["--config=/nonexistent/config.conf"],
+            "cannot read --config=/nonexistent/config.conf: No such file or directory",
+            id="no-file",
+        ),
+    ],
+)
+def test_what_cant_go_together_stops(words, message):
+    with pytest.raises(ConfigError) as caught:
+        load_settings(words)
+    assert str(caught.value) == message
+
+
+def test_two_servers_on_any_free_port_are_two():
+    words = ["--healthz-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"]
+    assert load_settings(words).settings.metrics_bind_address == SocketAddress("127.0.0.1", 0)

@@ -1,0 +1,77 @@
+import dataclasses
+import json
+
+import pytest
+
+from userspace_proxy.config.kinds import BOOL
+from userspace_proxy.config.settings import TABLE, Settings
+from userspace_proxy.config.values import PortRange
+from userspace_proxy.model import SocketAddress
+
+
+def test_defaults_are_those_of_the_design():
+    settings = Settings()
+    assert settings.healthz_bind_address == SocketAddress("0.0.0.0", 10256)
+    assert settings.metrics_bind_address == SocketAddress("127.0.0.1", 10249)
+    assert settings.udp_idle_s is None
+    assert settings.connect_timeout_s == 1.0
+    assert settings.steering == "auto"
+
+
+def test_proxy_ports_stay_below_node_ports_and_ephemeral_ports():
+    ports = Settings().proxy_port_range
+    assert ports == PortRange(17000, 29999)
+    assert ports.last < 30000 < 32768
+
+
+def test_every_setting_but_the_origins_has_a_row():
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert fields - set(TABLE) == {"origins"}
+
+
+@pytest.mark.parametrize("attribute", ["kube_field", "own_field"])
+def test_no_two_settings_share_a_field(attribute):
+    fields = [getattr(row, attribute) for row in TABLE.values() if getattr(row, attribute)]
+    assert len(fields) == len(set(fields))
+
+
+def test_no_two_settings_share_a_flag():
+    flags = [flag for row in TABLE.values() for flag in (row.flag, *row.aliases)]
+    assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_default_is_one_that_its_own_flag_reads(name):
+    kind = TABLE[name].kind
+    default = getattr(Settings(), name)
+    if default is None and kind.name == "DURATION":
+        assert kind.parse("0") is None
+    else:
+        assert kind.parse(kind.write_text(default)) == default
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.kind is not BOOL])
+def test_a_default_has_its_reason(name):
+    assert TABLE[name].why or TABLE[name].shown_default
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().verbosity = 4
+
+
+def test_rows_say_name_plain_value_and_origin():
+    settings = Settings(
+        drain_s=10.0, feature_gates=(("A", True),), origins={"drain_s": "flag", "master": "file"}
+    )
+    rows = {name: (value, origin) for name, value, origin in settings.as_rows()}
+    assert list(rows) == list(TABLE)
+    assert rows["drain_s"] == ("10s", "flag")
+    assert rows["master"] == ("", "file")
+    assert rows["feature_gates"] == ({"A": True}, "default")
+    assert rows["healthz_bind_address"] == ("0.0.0.0:10256", "default")
+    assert rows["udp_idle_s"] == (None, "default")
+
+
+def test_rows_are_json():
+    assert json.loads(json.dumps(Settings().as_rows()))[0] == ["config_file", "", "default"]

@@ -1,0 +1,22 @@
+from dataclasses import dataclass
+
+from userspace_proxy.config.kinds import TEXT
+from userspace_proxy.config.table import Group, rows_of, setting
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    first: str = setting("a", kind=TEXT, group=Group.NODE, help="one", why="so", flag="first")
+    second: str = setting("b", kind=TEXT, group=Group.NODE, help="two", why="so", flag="second")
+    plain: str = ""
+
+
+def test_rows_stand_in_the_order_of_the_fields_and_fields_without_row_are_left_out():
+    assert [(name, row.flag) for name, row in rows_of(Few).items()] == [
+        ("first", "first"),
+        ("second", "second"),
+    ]
+
+
+def test_a_field_keeps_its_default():
+    assert Few() == Few(first="a", second="b", plain="")

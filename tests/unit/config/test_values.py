@@ -1,0 +1,212 @@
+import pytest
+
+from userspace_proxy.config.values import (
+    BadValueError,
+    InheritedSocket,
+    PortRange,
+    format_duration,
+    parse_address,
+    parse_bool,
+    parse_cidr,
+    parse_duration,
+    parse_listen_address,
+    parse_port,
+    parse_port_range,
+)
+from userspace_proxy.model import SocketAddress
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("0s", 0.0),
+        ("30s", 30.0),
+        ("1m0s", 60.0),
+        ("1h30m", 5400.0),
+        ("250ms", 0.25),
+        ("1.5s", 1.5),
+        (".5s", 0.5),
+        ("2.s", 2.0),
+        ("1m0.1s", 60.1),
+        ("10us", 1e-5),
+        ("10µs", 1e-5),
+        ("5ns", 5e-9),
+        ("+3s", 3.0),
+        (" 3s ", 3.0),
+    ],
+)
+def test_a_duration_is_read_as_go_writes_it(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("5", "'5' has no unit (write 5s)", id="no-unit"),
+        pytest.param("-5s", "'-5s' is negative", id="negative"),
+        pytest.param("", "'' is not a duration (write 30s, 250ms or 1m30s)", id="empty"),
+        pytest.param("5 s", "'5 s' is not a duration (write 30s, 250ms or 1m30s)", id="space"),
+        pytest.param("1d", "'1d' is not a duration (write 30s, 250ms or 1m30s)", id="days"),
+        pytest.param("300000000h", "'300000000h' is too long", id="longer-than-go-has"),
+        pytest.param("s", "'s' is not a duration (write 30s, 250ms or 1m30s)", id="unit-alone"),
+        pytest.param("٣s", "'٣s' is not a duration (write 30s, 250ms or 1m30s)", id="other-digits"),
+    ],
+)
+def test_what_is_no_duration_is_refused(text, message):
+    with pytest.raises(BadValueError) as caught:
+        parse_duration(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (1, "1s"),
+        (30.0, "30s"),
+        (60, "1m0s"),
+        (90.5, "1m30.5s"),
+        (3600, "1h0m0s"),
+        (5400.0, "1h30m0s"),
+        (0.25, "250ms"),
+        (0.0015, "1.5ms"),
+        (1e-5, "10µs"),
+        (5e-9, "5ns"),
+    ],
+)
+def test_a_duration_is_written_as_go_does_and_reads_back(seconds, text):
+    assert format_duration(seconds) == text
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *((text, True) for text in ("1", "t", "T", "true", "TRUE", "True")),
+        *((text, False) for text in ("0", "f", "F", "false", "FALSE", "False")),
+    ],
+)
+def test_a_boolean_is_one_of_gos_twelve_words(text, value):
+    assert parse_bool(text) is value
+
+
+@pytest.mark.parametrize("text", ["", "yes", "on", "2", "tRUE", " true"])
+def test_other_words_are_no_booleans(text):
+    with pytest.raises(BadValueError, match="is not true or false"):
+        parse_bool(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        pytest.param("0.0.0.0", SocketAddress("0.0.0.0", 10256), id="address-alone"),
+        pytest.param("10.0.0.1:80", SocketAddress("10.0.0.1", 80), id="address-and-port"),
+        pytest.param(":8080", SocketAddress("0.0.0.0", 8080), id="port-alone"),
+        pytest.param("127.0.0.1:0", SocketAddress("127.0.0.1", 0), id="any-free-port"),
+        pytest.param("::", SocketAddress("::", 10256), id="ipv6-alone"),
+        pytest.param("fd00::1", SocketAddress("fd00::1", 10256), id="ipv6-that-looks-like-port"),
+        pytest.param("[::]:80", SocketAddress("::", 80), id="ipv6-and-port"),
+        pytest.param("[fd00:0::1]", SocketAddress("fd00::1", 10256), id="ipv6-in-brackets"),
+        pytest.param("fd://3", InheritedSocket(3), id="inherited"),
+        pytest.param("", None, id="nowhere"),
+    ],
+)
+def test_where_a_server_listens(text, address):
+    assert parse_listen_address(text, 10256) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("localhost:80", "'localhost' is not an IP address"),
+        ("10.0.0.1:http", "'http' is not a port"),
+        ("10.0.0.1:65536", "65536 is not in 0–65535"),
+        ("10.0.0.1:", "'' is not a port"),
+        ("10.0.0:80", "'10.0.0' is not an IP address"),
+        ("fd://x", "'fd://x' names no file descriptor (write fd://3)"),
+        ("fe80::1%eth0", "'fe80::1%eth0' has a zone; write the address alone"),
+    ],
+)
+def test_where_no_server_can_listen(text, message):
+    with pytest.raises(BadValueError) as caught:
+        parse_listen_address(text, 10256)
+    assert str(caught.value) == message
+
+
+def test_an_inherited_socket_prints_as_it_is_written():
+    assert str(InheritedSocket(3)) == "fd://3"
+
+
+def test_an_address_is_made_canonical():
+    assert parse_address("FD00:0:0::1") == "fd00::1"
+
+
+def test_a_port_may_be_zero():
+    assert parse_port("0") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "cidr"),
+    [
+        ("10.244.0.0/16", "10.244.0.0/16"),
+        ("10.244.3.7/16", "10.244.0.0/16"),
+        ("FD00::/48", "fd00::/48"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+    ],
+)
+def test_a_network_is_made_canonical(text, cidr):
+    assert parse_cidr(text) == cidr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("10.244.0.0", "'10.244.0.0' has no prefix length (write 10.244.0.0/32 for it alone)"),
+        ("10.244.0.0/33", "'10.244.0.0/33' is not a CIDR"),
+        ("pods/16", "'pods' is not an IP address"),
+        ("fd00::", "'fd00::' has no prefix length (write fd00::/128 for it alone)"),
+    ],
+)
+def test_what_is_no_network_is_refused(text, message):
+    with pytest.raises(BadValueError) as caught:
+        parse_cidr(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("17000-29999", PortRange(17000, 29999)),
+        ("17000+999", PortRange(17000, 17999)),
+        ("20000", PortRange(20000, 20000)),
+        ("20000+0", PortRange(20000, 20000)),
+        (" 1-65535 ", PortRange(1, 65535)),
+        ("", None),
+        ("0", None),
+        ("0-0", None),
+    ],
+)
+def test_a_port_range_is_read_as_kube_proxy_does(text, ports):
+    assert parse_port_range(text) == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("300-200", "'300-200' ends before it begins"),
+        ("60000-70000", "'60000-70000' is not within 1–65535"),
+        ("60000+9999", "'60000+9999' is not within 1–65535"),
+        ("0-100", "'0-100' is not within 1–65535"),
+        ("a-b", "'a-b' is not a port range (write 17000-29999 or 17000+999)"),
+        ("1-2-3", "'1-2-3' is not a port range (write 17000-29999 or 17000+999)"),
+    ],
+)
+def test_what_is_no_port_range_is_refused(text, message):
+    with pytest.raises(BadValueError) as caught:
+        parse_port_range(text)
+    assert str(caught.value) == message
+
+
+def test_a_port_range_prints_as_it_is_written():
+    assert str(PortRange(17000, 29999)) == "17000-29999"

@@ -1,0 +1,9 @@
+"""The commands: they read words, call the room that does the work, and print.
+
+:func:`main` is all of it. Rooms are imported when their command runs, so that ``--help``
+and a wrong flag are answered at once.
+"""
+
+from .commands import main
+
+__all__ = ["main"]

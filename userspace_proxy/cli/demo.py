@@ -1,0 +1,210 @@
+"""``userspace-proxy demo``: a sandbox with backends, sample Services, the proxy and its page.
+
+    here ── 127.0.0.1:10249 (page) ──┐ a socket opened here and handed in
+    sandbox: client ── node-1 (userspace-proxy run --steering=local) ── web-1…3, dns-1…2, gone
+
+Everything but the page's socket lives in namespaces that end with this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..agent.own_namespace import own_namespace_environment
+from ..errors import ListenError, UserspaceProxyError
+from ..sandbox import Pod, Sandbox, SandboxError
+from .demo_manifests import manifests_for
+
+PAGE_PORT = 10249
+_READY_S = 20.0
+_POLL_S = 0.02
+_STOP_S = 10.0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the demo until Ctrl-C; returns the exit status.
+
+    Args:
+        options: ``port``: the page's port on 127.0.0.1; None for 10249, or any free one.
+
+    Raises:
+        SandboxError: Namespaces can't be made here; the message says how they can.
+        ListenError: The page's port is taken.
+    """
+    began = time.monotonic()
+    with _page_socket(options.port) as page, contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userspace-proxy-")))
+        stop = _StopOnSignal()
+        sandbox = stack.enter_context(Sandbox())
+        pods = _add_pods(sandbox)
+        client = sandbox.add_pod("client")
+        manifests = folder / "shop.yaml"
+        manifests.write_text(manifests_for({name: str(pod.ip) for name, pod in pods.items()}))
+        _write_scripts(folder, sandbox, client)
+        proxy = stack.enter_context(_proxy(sandbox, page, manifests, folder / "proxy.log"))
+        port = page.getsockname()[1]
+        _wait_until_ready(port, proxy, folder / "proxy.log", stop)
+        if not stop.is_set:
+            print(_text(folder, port, time.monotonic() - began), flush=True)
+        while not stop.is_set and proxy.poll() is None:
+            stop.wait()
+        print("\nending the demo …", flush=True)
+        if proxy.poll() not in (None, 0):
+            raise UserspaceProxyError(f"the proxy ended by itself: {_last_line(folder)}")
+    return 0
+
+
+class _StopOnSignal:
+    """Ctrl-C and SIGTERM end the demo in good order; a child's end wakes it too.
+
+    Signals are bytes on a socket here, so that none is lost between a check and a wait.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._woken, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._set)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def wait(self) -> None:
+        """Wait for a signal of any kind."""
+        self._woken.recv(64)
+
+    def _set(self, *_: object) -> None:
+        self.is_set = True
+
+
+def _page_socket(port: int | None) -> socket.socket:
+    """Open the page's socket out here: a socket belongs to the namespace it was made in."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for candidate in (PAGE_PORT, 0) if port is None else (port,):
+        try:
+            sock.bind(("127.0.0.1", candidate))
+            sock.listen(128)
+        except OSError as exc:
+            if port is not None:
+                sock.close()
+                raise ListenError(
+                    f"cannot listen on 127.0.0.1:{port}: {exc.strerror}",
+                    hint="choose another with --port=N, or --port=0 for any free one",
+                ) from exc
+            continue
+        break
+    return sock
+
+
+def _add_pods(sandbox: Sandbox) -> dict[str, Pod]:
+    pods = {name: sandbox.add_pod(name) for name in ("web-1", "web-2", "web-3", "dns-1", "dns-2")}
+    for name, pod in pods.items():
+        if name.startswith("web"):
+            pod.serve(tcp=8080)
+        else:
+            pod.serve(udp=5353)
+    # A pod without a server: its kernel refuses, as that of a crashed container does.
+    pods["gone"] = sandbox.add_pod("gone")
+    return pods
+
+
+def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
+    """Write ``pod`` and ``node``, which run a command there, and ``ask``, the dial tool."""
+    ask = (sys.executable, "-m", "userspace_proxy.sandbox.client")
+    for name, words in (
+        ("pod", client.prefix),
+        ("node", sandbox.node.prefix),
+        ("ask", (*client.prefix, *ask)),
+    ):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        script.chmod(0o755)
+
+
+@contextlib.contextmanager
+def _proxy(
+    sandbox: Sandbox, page: socket.socket, manifests: Path, log: Path
+) -> Iterator[subprocess.Popen[str]]:
+    page.set_inheritable(True)
+    with log.open("w") as stream:
+        proxy = sandbox.node.popen(
+            [
+                sys.executable,
+                "-m",
+                "userspace_proxy",
+                "run",
+                f"--manifests={manifests}",
+                "--steering=local",
+                "--hostname-override=node-1",
+                f"--bind-address={sandbox.node.ip}",
+                f"--metrics-bind-address=fd://{page.fileno()}",
+                "--v=3",
+            ],
+            stdin=subprocess.DEVNULL,
+            stderr=stream,
+            env={**os.environ, **own_namespace_environment(sandbox.node.pid)},
+            pass_fds=[page.fileno()],
+            # Ctrl-C reaches us alone; we end the proxy with SIGTERM and wait for its clean stop.
+            start_new_session=True,
+        )
+        try:
+            yield proxy
+        finally:
+            proxy.terminate()
+            try:
+                proxy.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                proxy.kill()
+                proxy.wait()
+
+
+def _wait_until_ready(
+    port: int, proxy: subprocess.Popen[str], log: Path, stop: _StopOnSignal
+) -> None:
+    deadline = time.monotonic() + _READY_S
+    while not stop.is_set:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1.0):
+                return
+        except (urllib.error.URLError, OSError):
+            pass
+        if proxy.poll() is not None or time.monotonic() > deadline:
+            raise SandboxError(f"cannot start the proxy: {_last_line(log.parent)}")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            proxy.wait(_POLL_S)
+
+
+def _last_line(folder: Path) -> str:
+    lines = (folder / "proxy.log").read_text().strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _text(folder: Path, port: int, seconds: float) -> str:
+    return f"""
+userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves nothing behind.
+
+  the page            http://127.0.0.1:{port}/
+  round robin         {folder}/ask http http://10.96.0.10/ --count 6
+  ClientIP affinity   {folder}/ask http http://10.96.0.20/ --count 6
+  UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4
+  a dead endpoint     {folder}/ask http http://10.96.0.30/ --count 6    (no request fails)
+
+  change something    edit {folder}/shop.yaml: the proxy follows within a second
+  be in the pod       {folder}/pod sh
+  be on the node      {folder}/node sh
+  the proxy's log     tail -f {folder}/proxy.log
+"""

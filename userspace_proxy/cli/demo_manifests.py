@@ -1,0 +1,67 @@
+"""The sample Services of the demo, as manifests that its user may edit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_HEAD = """\
+# The demo's Services. Edit and save: the proxy follows within a second.
+# Every web-N answers with its name on port 8080, every dns-N on UDP port 5353;
+# nobody listens on the pod "gone".
+"""
+
+_SERVICE = """\
+---
+# {comment}
+apiVersion: v1
+kind: Service
+metadata: {{namespace: shop, name: {name}}}
+spec:
+  clusterIP: {ip}{extra}
+  ports: [{{port: {port}, protocol: {protocol}}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{namespace: shop, name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports: [{{port: {target}, protocol: {protocol}}}]
+endpoints:
+{endpoints}
+"""
+
+_AFFINITY = """
+  sessionAffinity: ClientIP
+  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}"""
+
+_SERVICES = (
+    ("web", "Round robin over three pods.", "10.96.0.10", "TCP", ("web-1", "web-2", "web-3"), ""),
+    ("cart", "A client stays with its pod.", "10.96.0.20", "TCP", ("web-1", "web-2"), _AFFINITY),
+    ("flaky", "One of two pods is dead.", "10.96.0.30", "TCP", ("gone", "web-3"), ""),
+    ("dns", "UDP.", "10.96.0.53", "UDP", ("dns-1", "dns-2"), ""),
+)
+
+
+def manifests_for(pods: Mapping[str, str]) -> str:
+    """Return the manifests as YAML.
+
+    Args:
+        pods: Address of each pod by its name.
+    """
+    parts = [_HEAD]
+    for name, comment, ip, protocol, names, extra in _SERVICES:
+        is_tcp = protocol == "TCP"
+        parts.append(
+            _SERVICE.format(
+                name=name,
+                comment=comment,
+                ip=ip,
+                protocol=protocol,
+                extra=extra,
+                port=80 if is_tcp else 53,
+                target=8080 if is_tcp else 5353,
+                endpoints="\n".join(
+                    f"- {{addresses: [{pods[n]}], nodeName: node-1}}  # {n}" for n in names
+                ),
+            )
+        )
+    return "".join(parts)

@@ -1,0 +1,120 @@
+"""The log on stderr: one record a line, as text for people or as JSON for machines.
+
+    2026-11-20T09:18:03.123Z INFO connection complete service=shop/web client=10.0.0.1:4242
+    {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
+
+A log call has a fixed text, and its facts as ``extra``; both forms show the same. A traceback
+stays on its record's line, because container runtimes make a record of every line.
+
+    --v=0…2    INFO
+    --v=3      and a line per connection (logger ``userspace_proxy.access``, level INFO)
+    --v=4…     and DEBUG
+
+The line per connection isn't on at 2, which is what many clusters run kube-proxy with.
+Below 3 the access logger's level is WARNING: ``isEnabledFor(INFO)`` is then one look into a
+cache, so the data plane asks before it gathers the fields.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TextIO
+
+ACCESS_LOGGER = "userspace_proxy.access"
+ACCESS_VERBOSITY = 3
+DEBUG_VERBOSITY = 4
+
+# What every record has; the rest came as ``extra``.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# Fields of our own making in JSON, which an ``extra`` of that name must not replace.
+_RESERVED = frozenset(("time", "level", "logger"))
+# What a value may hold without quotes. Source: the logfmt that Heroku and Go's log/slog write.
+_NEEDS_QUOTES = frozenset(' ="\\')
+
+
+def set_up_logging(form: str, verbosity: int, *, stream: TextIO | None = None) -> None:
+    """Send all records to a stream, in place of what was set up before.
+
+    Args:
+        form: ``text`` or ``json``.
+        verbosity: As ``--v`` gives it.
+        stream: Defaults to stderr.
+    """
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter())
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    # Libraries only warn: below that they write what they read, tokens included.
+    root.setLevel(logging.WARNING)
+    is_debug = verbosity >= DEBUG_VERBOSITY
+    logging.getLogger("userspace_proxy").setLevel(logging.DEBUG if is_debug else logging.INFO)
+    has_access = verbosity >= ACCESS_VERBOSITY
+    logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO if has_access else logging.WARNING)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, message, then the fields as ``key=value``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        fields = _fields(record)
+        pairs = "".join(f" {key}={_logfmt(value)}" for key, value in fields.items())
+        return f"{_time(record)} {record.levelname} {_escaped(record.getMessage())}{pairs}"
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object a record: time, level, logger, message, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        shown: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        shown |= {f"{k}_" if k in _RESERVED else k: v for k, v in _fields(record).items()}
+        return json.dumps(shown, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """Return what came as ``extra``, in its order, then the traceback."""
+    fields = {key: value for key, value in vars(record).items() if key not in _OWN}
+    if record.exc_info:
+        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    elif record.exc_text:
+        fields["traceback"] = record.exc_text
+    if record.stack_info:
+        fields["stack"] = record.stack_info
+    return fields
+
+
+def _logfmt(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        value = round(value, 6)
+        value = int(value) if value.is_integer() else value
+    text = str(value)
+    if text and not _NEEDS_QUOTES.intersection(text) and text.isprintable():
+        return text
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _escaped(message: str) -> str:
+    """Keep a message on its line; what a client or a cluster sent may be in it."""
+    if message.isprintable():
+        return message
+    return json.dumps(message, ensure_ascii=False)[1:-1].replace('\\"', '"')

@@ -1,0 +1,21 @@
+"""Settings: one table from which flags, help, files, docs and validation come.
+
+    flags.read_flags ──┐
+    kubeproxy (file) ──┼──▶ load ──▶ Settings, warnings
+    settings (table) ──┘
+
+:class:`Settings` alone is the defaults, for programs that embed the proxy.
+"""
+
+from .load import Loaded, load_settings
+from .settings import Settings
+from .values import InheritedSocket, ListenAddress, PortRange
+
+__all__ = [
+    "InheritedSocket",
+    "ListenAddress",
+    "Loaded",
+    "PortRange",
+    "Settings",
+    "load_settings",
+]

@@ -1,0 +1,126 @@
+"""Reads the command line of ``run`` and ``cleanup``: our settings, and the rest of kube-proxy's.
+
+Rule 1: a flag of kube-proxy's is never unknown. What has no effect here is returned with
+its reason, so that kube-proxy's own command line goes on working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError
+from ..model import SocketAddress
+from .ignored import FLAGS as IGNORED
+from .kinds import BOOL
+from .settings import TABLE, Settings
+from .values import BadValueError, parse_port
+from .words import dashed, split_words
+
+# kube-proxy's older flags for the port alone; 0 switches the server off.
+_PORT_FLAGS = {
+    "healthz-port": "healthz_bind_address",
+    "metrics-port": "metrics_bind_address",
+}
+_NAMES = {flag: name for name, row in TABLE.items() for flag in (row.flag, *row.aliases)}
+_FLAGS: Mapping[str, bool] = {
+    **{flag: TABLE[name].kind is not BOOL for flag, name in _NAMES.items()},
+    **dict.fromkeys(_PORT_FLAGS, True),
+    **{flag: row.kind is not BOOL for flag, row in IGNORED.items()},
+    **dict.fromkeys(("help", "h", "version"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What a command line says.
+
+    Args:
+        values: Name → value of the settings that were given.
+        texts: Name → the flag as it was written, for messages: ``--udp-timeout=5s``.
+        warnings: Sentences about flags without effect, one for each reason.
+        wants_help: ``--help`` or ``-h`` is among them.
+        wants_version: ``--version`` is among them.
+    """
+
+    values: Mapping[str, Any]
+    texts: Mapping[str, str]
+    warnings: tuple[str, ...]
+    wants_help: bool
+    wants_version: bool
+
+
+def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
+    """Read the words after the command.
+
+    Raises:
+        ConfigError: An unknown flag, a value that can't be, or a word that is no flag.
+    """
+    given, others = split_words(words, _FLAGS, command=command)
+    if others:
+        raise ConfigError(
+            f"unexpected argument {others[0]!r}", hint="a value follows its flag: --flag=value"
+        )
+    texts: dict[str, str] = {}
+    ports: dict[str, str] = {}
+    ignored: list[tuple[str, str]] = []
+    wanted: dict[str, bool] = {}
+    for flag, text in given:
+        if name := _NAMES.get(flag):
+            adds_up = TABLE[name].kind.adds_up and name in texts
+            texts[name] = f"{texts[name]},{text}" if adds_up else text
+        elif name := _PORT_FLAGS.get(flag):
+            ports[name] = text
+        elif row := IGNORED.get(flag):
+            if not row.is_harmless(parsed(flag, text, row.kind.parse)):
+                ignored.append((dashed(flag), row.reason))
+        else:
+            wanted[flag] = text == "raw" or parsed(flag, text, BOOL.parse)
+    values = {n: parsed(TABLE[n].flag, text, TABLE[n].kind.parse) for n, text in texts.items()}
+    shown = {name: f"{dashed(TABLE[name].flag)}={text}" for name, text in texts.items()}
+    for flag, name in _PORT_FLAGS.items():
+        if name in ports and name not in values:
+            values[name] = _at_port(name, parsed(flag, ports[name], parse_port))
+            shown[name] = f"{dashed(flag)}={ports[name]}"
+    return Flags(
+        values=values,
+        texts=shown,
+        warnings=tuple(warn_ignored(ignored)),
+        wants_help=wanted.get("help", False) or wanted.get("h", False),
+        wants_version=wanted.get("version", False),
+    )
+
+
+def warn_ignored(ignored: Iterable[tuple[str, str]], *, place: str = "") -> list[str]:
+    """Return one sentence for each reason.
+
+    Args:
+        ignored: (flag or field, reason).
+        place: The file; empty for flags.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in ignored:
+        names.setdefault(reason, []).append(name)
+    prefix = f"{place}: " if place else ""
+    return [
+        f"{prefix}ignored {', '.join(dict.fromkeys(shown))}: {reason}"
+        for reason, shown in names.items()
+    ]
+
+
+def _at_port(name: str, port: int) -> SocketAddress | None:
+    default = getattr(Settings(), name)
+    return default._replace(port=port) if port else None
+
+
+def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
+    """Read the text of a flag.
+
+    Raises:
+        ConfigError: It can't be; the flag is named.
+    """
+    try:
+        return parse(text)
+    except BadValueError as exc:
+        raise ConfigError(f"{dashed(flag)}: {exc.problem}", hint=exc.hint) from exc

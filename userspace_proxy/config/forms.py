@@ -1,0 +1,116 @@
+"""Kinds that only one or two settings have: listen addresses, node names, the server's URL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from .kinds import Kind, integer, texts, wrong_type
+from .values import BadValueError, parse_address, parse_cidr, parse_listen_address
+
+PRIMARY = "primary"
+# A node's name is a DNS subdomain. Source: RFC 1123, Kubernetes' object names.
+_NODE_NAME = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
+# Source: RFC 3986, section 2.
+_URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
+# More processes than that wait for each other in the kernel's SO_REUSEPORT group; no node has more
+# cores to spare for its proxy.
+_WORKERS_MAX = 64
+
+
+def listen_address(default_port: int) -> Kind:
+    """Make a kind of places where a server listens; an empty text in a flag switches it off.
+
+    In a file the empty text means the default, because kubeadm writes it always;
+    ``disabled`` does in both.
+    """
+    return Kind(
+        "ADDRESS",
+        lambda text: parse_listen_address("" if text == "disabled" else text, default_port),
+        lambda address: "disabled" if address is None else str(address),
+        wants="text as 0.0.0.0:10256",
+    )
+
+
+def _parse_node_name(text: str) -> str:
+    # Trimmed and lowered as kube-proxy does, which is how kubelet registers a node.
+    name = text.strip().lower()
+    if name and not _NODE_NAME.fullmatch(name):
+        raise BadValueError(f"{text!r} is not a node's name", "letters, digits, '-' and '.'")
+    return name
+
+
+def _parse_server(text: str) -> str:
+    text = text.strip()
+    if not text:
+        return ""
+    if "@" in text:
+        # Checked first: the settings, and errors, are shown to people who mustn't know it.
+        raise BadValueError("a URL must not hold a password", "put it into the kubeconfig")
+    url = text if "://" in text else f"https://{text}"
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        has_host = False
+    if not has_host or parts.scheme not in ("http", "https") or not _URL_TEXT.fullmatch(url):
+        raise BadValueError(f"{text!r} is not a server's URL", "write https://10.0.0.1:6443")
+    return url
+
+
+def _parse_cidrs(text: str) -> tuple[str, ...]:
+    return tuple(parse_cidr(item.strip()) for item in text.split(",") if item.strip())
+
+
+def _parse_nodeport_address(text: str) -> str:
+    return PRIMARY if text == PRIMARY else parse_cidr(text)
+
+
+def _check_nodeport_addresses(items: Sequence[str]) -> None:
+    if PRIMARY in items and len(items) > 1:
+        raise BadValueError(f"{PRIMARY!r} stands alone", "leave out the CIDRs, or it")
+
+
+def _check_any(items: Sequence[str]) -> None:
+    if not items:
+        raise BadValueError("names no network", "write 10.96.0.0/12, or leave it out")
+
+
+_COUNT = integer(1, _WORKERS_MAX)
+
+
+def _parse_workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        count: int = _COUNT.parse(text)
+    except BadValueError as exc:
+        raise BadValueError(exc.problem, f"write auto, or 1–{_WORKERS_MAX}") from None
+    return count
+
+
+def _plain_workers(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(_COUNT.read(value))
+    raise wrong_type(value, "auto or a whole number")
+
+
+NODE_ADDRESS = Kind("IP", lambda text: parse_address(text.strip()))
+NODE_NAME = Kind("NAME", _parse_node_name)
+SERVER = Kind("URL", _parse_server)
+# One text in kube-proxy's file, not a list; a pair of families is joined by a comma.
+JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
+SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
+NODEPORT_ADDRESSES = texts(
+    "CIDR,...", _parse_nodeport_address, check=_check_nodeport_addresses, takes_text=False
+)
+WORKERS = Kind(
+    "N|auto",
+    _parse_workers,
+    lambda count: "auto" if count is None else count,
+    wants="auto or a whole number",
+    read_plain=_plain_workers,
+)

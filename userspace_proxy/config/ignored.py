@@ -1,0 +1,147 @@
+"""What else kube-proxy's command line and file may say, and why it is ignored here.
+
+kube-proxy's flags and fields of 1.25 (the last with a userspace mode) and of 1.36, other
+than those that :mod:`.settings` knows. Each has a kind, so that a wrong type is still found,
+and a reason, which is logged once when a value stands there that kubeadm would not write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .kinds import ANY, BOOL, NUMBER, TEXT, Kind, duration, integer, texts
+
+_INT = integer(-(2**31), 2**31 - 1)
+_TEXTS = texts("TEXT,...", str)
+_DURATION = duration()
+
+_API_RATE = "two watches need no rate limit"
+_API_FORM = "objects are read as JSON"
+_IPVS = "there are no IPVS rules in userspace mode"
+_NFTABLES = "there are no rules of kube-proxy's nftables mode"
+_MASQUERADE = "connections to endpoints come from the node in any case"
+_LOCALHOST = "a proxy in userspace answers on localhost without a setting"
+_CONNTRACK = "the size and timeouts of the connection table are the node's own (sysctl)"
+_DETECT_LOCAL = "clients of this node are told by the cluster's CIDRs only"
+_PROFILING = "there is no profiling server"
+_METRICS = "no metric is hidden"
+_OOM = "the pod's or unit's settings decide it"
+_HARD_FAIL = "a port that can't be opened is shown, logged and tried again"
+_WINDOWS = "this proxy runs on Linux"
+_KLOG = "the log goes to stderr, one record a line; --v and --log-format set it"
+_INIT_ONLY = "there is no separate step that needs more privileges"
+_CADVISOR = "the machine's id isn't used"
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """One flag or field of kube-proxy that has no effect.
+
+    Args:
+        kind: What it takes.
+        reason: Why it is ignored.
+        harmless: Values that ask for what happens anyway, besides the kind's zero.
+    """
+
+    kind: Kind
+    reason: str
+    harmless: tuple[object, ...] = ()
+
+    def is_harmless(self, value: object) -> bool:
+        """Tell whether nothing is lost by ignoring this value."""
+        return self.kind.is_unset(value) or value in self.harmless
+
+
+def _rows(
+    reason: str, kind: Kind, *names: str, harmless: tuple[object, ...] = ()
+) -> dict[str, Ignored]:
+    return {name: Ignored(kind, reason, harmless) for name in names}
+
+
+FLAGS: dict[str, Ignored] = {
+    **_rows(_API_RATE, NUMBER, "kube-api-burst", "kube-api-qps"),
+    **_rows(_API_FORM, TEXT, "kube-api-content-type"),
+    **_rows(_HARD_FAIL, BOOL, "bind-address-hard-fail"),
+    **_rows(_PROFILING, BOOL, "profiling"),
+    **_rows(_METRICS, TEXT, "show-hidden-metrics-for-version"),
+    **_rows(_INIT_ONLY, BOOL, "init-only"),
+    **_rows(_OOM, _INT, "oom-score-adj"),
+    **_rows(_MASQUERADE, _INT, "iptables-masquerade-bit"),
+    **_rows(_MASQUERADE, BOOL, "masquerade-all"),
+    **_rows(_LOCALHOST, BOOL, "iptables-localhost-nodeports", harmless=(True,)),
+    **_rows(_IPVS, TEXT, "ipvs-scheduler"),
+    **_rows(_IPVS, _TEXTS, "ipvs-exclude-cidrs"),
+    **_rows(_IPVS, BOOL, "ipvs-strict-arp"),
+    **_rows(
+        _IPVS, _DURATION,
+        "ipvs-sync-period", "ipvs-min-sync-period",
+        "ipvs-tcp-timeout", "ipvs-tcpfin-timeout", "ipvs-udp-timeout",
+    ),
+    **_rows(_DETECT_LOCAL, TEXT, "detect-local-mode", harmless=("ClusterCIDR",)),
+    **_rows(_DETECT_LOCAL, TEXT, "pod-bridge-interface", "pod-interface-name-prefix"),
+    **_rows(_CONNTRACK, _INT, "conntrack-max-per-core", "conntrack-min"),
+    **_rows(_CONNTRACK, BOOL, "conntrack-tcp-be-liberal"),
+    **_rows(
+        _CONNTRACK, _DURATION,
+        "conntrack-tcp-timeout-established", "conntrack-tcp-timeout-close-wait",
+        "conntrack-udp-timeout", "conntrack-udp-timeout-stream",
+    ),
+    **_rows(_KLOG, _DURATION, "log-flush-frequency"),
+    **_rows(
+        _KLOG, BOOL,
+        "add-dir-header", "alsologtostderr", "legacy-stderr-threshold-behavior",
+        "log-json-split-stream", "log-text-split-stream", "logtostderr", "one-output",
+        "skip-headers", "skip-log-headers",
+    ),
+    **_rows(
+        _KLOG, TEXT,
+        "alsologtostderrthreshold", "log-backtrace-at", "log-dir", "log-file",
+        "log-file-max-size", "log-json-info-buffer-size", "log-text-info-buffer-size",
+        "stderrthreshold", "vmodule",
+    ),
+    **_rows(_CADVISOR, TEXT, "boot-id-file", "machine-id-file"),
+    **_rows(_WINDOWS, BOOL, "windows-service", "enable-dsr", "forward-healthcheck-vip"),
+    **_rows(_WINDOWS, TEXT, "source-vip", "network-name", "root-hnsendpoint-name"),
+}  # fmt: skip
+"""Flag without dashes → why kube-proxy's flag of that name is ignored."""
+
+FIELDS: dict[str, Ignored] = {
+    **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),
+    **_rows(_API_FORM, TEXT, "clientConnection.acceptContentTypes", "clientConnection.contentType"),
+    **_rows(_HARD_FAIL, BOOL, "bindAddressHardFail"),
+    **_rows(_PROFILING, BOOL, "enableProfiling"),
+    **_rows(_METRICS, TEXT, "showHiddenMetricsForVersion"),
+    **_rows(_OOM, _INT, "oomScoreAdj"),
+    **_rows(_MASQUERADE, _INT, "iptables.masqueradeBit", "nftables.masqueradeBit"),
+    **_rows(_MASQUERADE, BOOL, "iptables.masqueradeAll", "nftables.masqueradeAll"),
+    **_rows(_LOCALHOST, BOOL, "iptables.localhostNodePorts", harmless=(True,)),
+    **_rows(_IPVS, TEXT, "ipvs.scheduler"),
+    **_rows(_IPVS, _TEXTS, "ipvs.excludeCIDRs"),
+    **_rows(_IPVS, BOOL, "ipvs.strictARP"),
+    **_rows(
+        _IPVS, _DURATION,
+        "ipvs.syncPeriod", "ipvs.minSyncPeriod",
+        "ipvs.tcpTimeout", "ipvs.tcpFinTimeout", "ipvs.udpTimeout",
+    ),
+    **_rows(_NFTABLES, _DURATION, "nftables.syncPeriod", "nftables.minSyncPeriod"),
+    **_rows(_DETECT_LOCAL, TEXT, "detectLocalMode", harmless=("ClusterCIDR",)),
+    **_rows(_DETECT_LOCAL, TEXT, "detectLocal.bridgeInterface", "detectLocal.interfaceNamePrefix"),
+    **_rows(_CONNTRACK, _INT, "conntrack.maxPerCore", "conntrack.min"),
+    **_rows(_CONNTRACK, BOOL, "conntrack.tcpBeLiberal"),
+    **_rows(
+        _CONNTRACK, _DURATION,
+        "conntrack.tcpEstablishedTimeout", "conntrack.tcpCloseWaitTimeout",
+        "conntrack.udpTimeout", "conntrack.udpStreamTimeout",
+    ),
+    **_rows(_KLOG, ANY, "logging.flushFrequency", harmless=(5_000_000_000, "5s")),
+    **_rows(_KLOG, ANY, "logging.vmodule"),
+    **_rows(_KLOG, BOOL, "logging.options.json.splitStream", "logging.options.text.splitStream"),
+    **_rows(
+        _KLOG, ANY, "logging.options.json.infoBufferSize", "logging.options.text.infoBufferSize"
+    ),
+    **_rows(_WINDOWS, TEXT, "winkernel.networkName", "winkernel.sourceVip"),
+    **_rows(_WINDOWS, TEXT, "winkernel.rootHnsEndpointName"),
+    **_rows(_WINDOWS, BOOL, "winkernel.enableDSR", "winkernel.forwardHealthCheckVip"),
+    **_rows(_WINDOWS, BOOL, "windowsRunAsService"),
+}  # fmt: skip
+"""Path in KubeProxyConfiguration → why that field is ignored."""

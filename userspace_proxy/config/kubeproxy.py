@@ -1,0 +1,192 @@
+"""Reads a ``--config`` file: kube-proxy's document and our own.
+
+Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null)
+means the default; an unknown field or one without effect is a warning; a wrong type stops.
+Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, InputError
+from ..model.document import Document, parse_documents
+from .flags import warn_ignored
+from .ignored import FIELDS as IGNORED
+from .kinds import Kind, wrong_type
+from .settings import TABLE
+from .values import BadValueError
+from .words import did_you_mean
+
+KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
+OURS = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
+
+_KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
+_OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
+_LEAVES = frozenset((*_KUBE_FIELDS, *IGNORED))
+# ``logging.options.json`` and all that leads to it.
+_BRANCHES = frozenset(
+    path[:dot] for path in _LEAVES for dot, letter in enumerate(path) if letter == "."
+)
+
+
+@dataclass(slots=True)
+class FileSettings:
+    """What a file says.
+
+    Args:
+        values: Name → value of the settings that stand in it.
+        texts: Name → place and field, for messages: ``config.conf:7: mode: ipvs``.
+        warnings: Sentences about fields without effect.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_config_file(path: str) -> FileSettings:
+    """Read a file of one or both documents, in either order.
+
+    Raises:
+        ConfigError: It can't be read, isn't YAML, or a field in it is wrong.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"cannot read --config={path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"cannot read --config={path}: not UTF-8 text") from exc
+    return read_config(text, place=path)
+
+
+def read_config(text: str, *, place: str) -> FileSettings:
+    """Read the text of a file.
+
+    Args:
+        text: YAML or JSON.
+        place: The file, as errors name it.
+
+    Raises:
+        ConfigError: It isn't YAML, or a field in it is wrong.
+    """
+    try:
+        documents = parse_documents(text, place=place)
+    except InputError as exc:
+        raise ConfigError(exc.message, hint=exc.hint) from exc
+    if not documents:
+        raise ConfigError(f"{place}: is empty", hint=_ways_out())
+    found: dict[tuple[str, str], Document] = {}
+    for document in documents:
+        kind = _kind_of(document)
+        if kind in found:
+            raise ConfigError(f"{place}:{document.line}: a second {kind[1]}", hint="join them")
+        found[kind] = document
+    settings = FileSettings()
+    if KUBE_PROXY in found:
+        _read_kube_proxys(found[KUBE_PROXY], settings)
+    if OURS in found:
+        _read_ours(found[OURS], settings)
+    return settings
+
+
+def _kind_of(document: Document) -> tuple[str, str]:
+    value = document.value
+    if not isinstance(value, Mapping):
+        problem = wrong_type(value, "a configuration").problem
+        raise ConfigError(f"{document.place}:{document.line}: {problem}", hint=_ways_out())
+    for name in ("apiVersion", "kind"):
+        if not isinstance(value.get(name), str):
+            problem = "is missing" if value.get(name) is None else "is not text"
+            raise _error(document, name, problem, _ways_out())
+    kind = (value["apiVersion"], value["kind"])
+    if kind not in (KUBE_PROXY, OURS):
+        raise _error(document, "kind", f"{' '.join(kind)} is no configuration of ours", _ways_out())
+    return kind
+
+
+def _ways_out() -> str:
+    return f"write {' '.join(KUBE_PROXY)} or {' '.join(OURS)}"
+
+
+def _read_kube_proxys(document: Document, settings: FileSettings) -> None:
+    ignored: list[tuple[str, str]] = []
+    for path, value in _leaves(document, document.value, "", settings.warnings):
+        name = _KUBE_FIELDS.get(path)
+        row = IGNORED.get(path)
+        kind: Kind = TABLE[name].kind if name else IGNORED[path].kind
+        if value is None or (value == "" and kind.takes_text):
+            continue
+        read = _read(document, path, value, kind)
+        if row is not None:
+            if not row.is_harmless(read):
+                ignored.append((path, row.reason))
+        elif name is not None and not kind.is_unset(read):
+            _keep(document, path, name, read, settings)
+    settings.warnings += warn_ignored(ignored, place=document.place)
+
+
+def _leaves(
+    document: Document, value: Mapping[str, Any], prefix: str, warnings: list[str]
+) -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of all known fields; unknown ones become warnings."""
+    for key, item in value.items():
+        path = f"{prefix}{key}"
+        if path in ("apiVersion", "kind"):
+            continue
+        if path in _LEAVES:
+            yield path, item
+        elif path not in _BRANCHES:
+            hint = did_you_mean(key, _names_in(prefix))
+            line = document.line_of(path)
+            warnings.append(
+                f"{document.place}:{line}: ignored {path}: KubeProxyConfiguration has no such field"
+                + (f" ({hint})" if hint else "")
+            )
+        elif isinstance(item, Mapping):
+            yield from _leaves(document, item, f"{path}.", warnings)
+        elif item is not None:
+            raise _error(document, path, wrong_type(item, "a mapping").problem)
+
+
+def _names_in(prefix: str) -> set[str]:
+    """Return the names of the fields in one mapping; for ``iptables.`` ``syncPeriod`` is one."""
+    inside = (path[len(prefix) :] for path in _LEAVES if path.startswith(prefix))
+    return {path.partition(".")[0] for path in inside}
+
+
+def _read_ours(document: Document, settings: FileSettings) -> None:
+    for key, value in document.value.items():
+        if key in ("apiVersion", "kind"):
+            continue
+        if key not in _OWN_FIELDS:
+            raise _error(document, key, "is not a field of UserspaceProxyConfiguration", _near(key))
+        if value is not None:
+            name = _OWN_FIELDS[key]
+            _keep(document, key, name, _read(document, key, value, TABLE[name].kind), settings)
+
+
+def _near(key: str) -> str:
+    if key in _LEAVES or key in _BRANCHES:
+        return "it belongs into the KubeProxyConfiguration document"
+    return did_you_mean(key, _OWN_FIELDS) or f"known: {', '.join(_OWN_FIELDS)}"
+
+
+def _read(document: Document, path: str, value: Any, kind: Kind) -> Any:
+    try:
+        return kind.read(value)
+    except BadValueError as exc:
+        raise _error(document, path, exc.problem, exc.hint) from exc
+
+
+def _keep(document: Document, path: str, name: str, value: Any, settings: FileSettings) -> None:
+    settings.values[name] = value
+    written = TABLE[name].kind.write(value)
+    settings.texts[name] = f"{document.place}:{document.line_of(path)}: {path}: {written}"
+
+
+def _error(document: Document, path: str, problem: str, hint: str = "") -> ConfigError:
+    return ConfigError(f"{document.place}:{document.line_of(path)}: {path}: {problem}", hint=hint)

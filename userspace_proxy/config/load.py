@@ -1,0 +1,125 @@
+"""Joins flags, file and defaults to the settings of a run.
+
+Rule 1: flags win over the file, the file wins over defaults. (kube-proxy ignores most flags
+when there is a file; whoever writes a flag means it.)
+Rule 2: what is odd but can be lived with is a warning, returned and not logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import ConfigError
+from ..model import SocketAddress
+from .flags import Flags, read_flags
+from .settings import TABLE, Settings
+from .table import Origin
+
+# Kubernetes' default --service-node-port-range, and Linux' ip_local_port_range above it.
+_NODE_PORTS_FIRST = 30000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and what is to be said about them once there is a log."""
+
+    settings: Settings
+    warnings: tuple[str, ...]
+
+
+def load_settings(words: Sequence[str]) -> Loaded:
+    """Read a command line, and the file that it names.
+
+    Raises:
+        ConfigError: A flag or a field of the file is wrong.
+    """
+    return load_flags(read_flags(words))
+
+
+def load_flags(flags: Flags) -> Loaded:
+    """Join flags that were read with the file that they name, and with the defaults.
+
+    Raises:
+        ConfigError: A field of the file, or the combination, is wrong.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    texts: dict[str, str] = {}
+    warnings = list(flags.warnings)
+    if path := flags.values.get("config_file"):
+        # Read here and not above: a run without a file doesn't need a YAML reader.
+        from .kubeproxy import read_config_file
+
+        file = read_config_file(path)
+        values.update(file.values)
+        texts.update(file.texts)
+        origins.update(dict.fromkeys(file.values, "file"))
+        warnings += file.warnings
+    values.update(flags.values)
+    texts.update(flags.texts)
+    origins.update(dict.fromkeys(flags.values, "flag"))
+    settings = _with_family_defaults(Settings(**values, origins=origins))
+    _check(settings)
+    warnings += _without_effect(values, texts)
+    warnings += _oddities(settings)
+    return Loaded(settings, tuple(warnings))
+
+
+def _with_family_defaults(settings: Settings) -> Settings:
+    """Move the servers' defaults to IPv6 when the bind address is of that family.
+
+    Source: kube-proxy's getDefaultAddresses.
+    """
+    if ":" not in settings.bind_address:
+        return settings
+    defaults: dict[str, Any] = {
+        "healthz_bind_address": SocketAddress("::", 10256),
+        "metrics_bind_address": SocketAddress("::1", 10249),
+    }
+    return replace(settings, **{n: a for n, a in defaults.items() if n not in settings.origins})
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what can't go together.
+
+    Raises:
+        ConfigError: Two settings exclude each other.
+    """
+    if settings.iptables_min_sync_period_s > settings.iptables_sync_period_s:
+        raise ConfigError(
+            "--iptables-min-sync-period is longer than --iptables-sync-period",
+            hint="kube-proxy refuses that too",
+        )
+    health, metrics = settings.healthz_bind_address, settings.metrics_bind_address
+    # Port 0 is any free one, so two of them are two.
+    if health is not None and health == metrics and health[-1] != 0:
+        raise ConfigError(
+            f"--healthz-bind-address and --metrics-bind-address are both {health}",
+            hint="one is for load balancers, the other for this node's operator",
+        )
+
+
+def _without_effect(values: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[str]:
+    defaults = Settings()
+    for name, row in TABLE.items():
+        quiet = (getattr(defaults, name), *row.harmless)
+        if row.no_effect and name in values and values[name] not in quiet:
+            yield f"{texts[name]} has no effect: {row.no_effect}"
+
+
+def _oddities(settings: Settings) -> Iterator[str]:
+    if settings.manifests:
+        for name in ("kubeconfig", "master"):
+            if getattr(settings, name):
+                yield f"--{name} isn't used: Services come from --manifests={settings.manifests}"
+        if rest := settings.service_cluster_ip_range[1:]:
+            yield f"--service-cluster-ip-range: {', '.join(rest)} isn't used: only one is yet"
+    elif "service_cluster_ip_range" in settings.origins:
+        yield "--service-cluster-ip-range isn't used: the API server allocates ClusterIPs"
+    if settings.proxy_port_range.last >= _NODE_PORTS_FIRST:
+        yield (
+            f"--proxy-port-range={settings.proxy_port_range} reaches into node ports (from 30000) "
+            "or ephemeral ports (from 32768): a port may be taken when it is needed"
+        )

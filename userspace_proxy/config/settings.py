@@ -1,0 +1,228 @@
+# ruff: noqa: RUF009  (defaults are immutable, and a row is a call)
+"""The settings of the program: one table, from which everything about them is made.
+
+Each field is a value, its default, and its row (see ``table``): flag, fields in files,
+kind, help, and the reason of the default. A new setting is one new field here, then
+``python -m userspace_proxy.config.docs docs/configuration.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..model import SocketAddress
+from .forms import (
+    JOINED_CIDRS,
+    NODE_ADDRESS,
+    NODE_NAME,
+    NODEPORT_ADDRESSES,
+    SERVER,
+    SERVICE_CIDRS,
+    WORKERS,
+    listen_address,
+)
+from .kinds import BOOL, GATES, PATH, TEXT, choice, duration, integer, port_range
+from .table import Group, Origin, rows_of, setting
+from .values import ListenAddress, PortRange
+
+# Below node ports (30000–32767) and ephemeral ports (32768–60999): a proxy port among those can
+# be taken by one of the node's own outgoing connections while we restart.
+PROXY_PORTS = PortRange(17000, 29999)
+
+_CLUSTER_IPS_ONLY = "this version serves ClusterIPs only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of one run. Units are in the names; a text is empty where nothing is set.
+
+    Networks and addresses are in canonical form; lists keep their writer's order.
+    """
+
+    # A table: a line holds what belongs together, so that a setting can be seen at a glance.
+    # fmt: off
+    config_file: str = setting(
+        "", kind=PATH, group=Group.SOURCE, flag="config",
+        help="file with a KubeProxyConfiguration, a UserspaceProxyConfiguration, or both",
+        shown_default="none", why="flags and defaults do without",
+    )
+    kubeconfig: str = setting(
+        "", kind=PATH, group=Group.SOURCE, flag="kubeconfig",
+        kube_field="clientConnection.kubeconfig",
+        help="file that says how to reach the API server, and as whom",
+        shown_default="none", why="a pod has its service account",
+    )
+    master: str = setting(
+        "", kind=SERVER, group=Group.SOURCE, flag="master", own_field="master",
+        help="URL of the API server, instead of the kubeconfig's",
+        shown_default="none", why="the kubeconfig, or the pod's environment, names it",
+    )
+    manifests: str = setting(
+        "", kind=PATH, group=Group.SOURCE, flag="manifests", own_field="manifests",
+        help="file or folder with Services and EndpointSlices, instead of an API server",
+        shown_default="none", why="Services come from an API server",
+    )
+    service_cluster_ip_range: tuple[str, ...] = setting(
+        ("10.96.0.0/12",), kind=SERVICE_CIDRS, group=Group.SOURCE,
+        flag="service-cluster-ip-range", own_field="serviceClusterIPRange",
+        help="where ClusterIPs are allocated for manifests that leave them out",
+        why="kubeadm's default",
+    )
+    service_proxy_name: str = setting(
+        "", kind=TEXT, group=Group.SOURCE, flag="service-proxy-name", own_field="serviceProxyName",
+        help="serve only Services with this label service.kubernetes.io/service-proxy-name",
+        shown_default="none", why="as kube-proxy: Services without the label",
+    )
+    config_sync_period_s: float = setting(
+        900.0, kind=duration(least_s=1.0, zero_means=900.0), group=Group.SOURCE,
+        flag="config-sync-period", kube_field="configSyncPeriod",
+        help="how often kube-proxy hands out anew what it knows",
+        why="kube-proxy's",
+        no_effect="each change is compared with all that is known anyway",
+    )
+    hostname_override: str = setting(
+        "", kind=NODE_NAME, group=Group.NODE, flag="hostname-override",
+        kube_field="hostnameOverride",
+        help="name of this node in Kubernetes",
+        shown_default="the host's name", why="under which kubelet registers it",
+    )
+    bind_address: str = setting(
+        "0.0.0.0", kind=NODE_ADDRESS, group=Group.NODE, flag="bind-address",
+        kube_field="bindAddress",
+        help="its family is that of the servers' default addresses; nothing is bound to it",
+        why="kube-proxy's",
+    )
+    cluster_cidr: tuple[str, ...] = setting(
+        (), kind=JOINED_CIDRS, group=Group.NODE, flag="cluster-cidr",
+        kube_field="clusterCIDR",
+        help="addresses of the cluster's pods, one CIDR per family",
+        shown_default="none", why="it can't be guessed",
+        no_effect=_CLUSTER_IPS_ONLY,
+    )
+    nodeport_addresses: tuple[str, ...] = setting(
+        (), kind=NODEPORT_ADDRESSES, group=Group.NODE, flag="nodeport-addresses",
+        kube_field="nodePortAddresses",
+        help="CIDRs of the local addresses that answer at node ports, or primary",
+        shown_default="all local ones", why="kube-proxy's",
+        no_effect=_CLUSTER_IPS_ONLY,
+    )
+    connect_timeout_s: float = setting(
+        1.0, kind=duration(least_s=0.001), group=Group.CONNECTIONS, flag="connect-timeout",
+        own_field="connectTimeout",
+        help="how long an endpoint may stay silent before the next one is tried",
+        why="one lost SYN is sent again after 1 s: later means a dead endpoint",
+    )
+    drain_s: float = setting(
+        5.0, kind=duration(), group=Group.CONNECTIONS, flag="drain-timeout",
+        own_field="drainTimeout",
+        help="how long open connections may go on after SIGTERM; 0: they end at once",
+        why="new ones find nobody meanwhile; a pod gets 30 s in all",
+    )
+    udp_idle_s: float | None = setting(
+        None, kind=duration(zero_means=None, least_s=0.001), group=Group.CONNECTIONS,
+        flag="udp-timeout", kube_field="udpIdleTimeout",
+        help="how long a UDP flow lives without a datagram; 0: the default",
+        shown_default="30s after one exchange, 120s after more", why="as conntrack",
+    )
+    workers: int | None = setting(
+        None, kind=WORKERS, group=Group.CONNECTIONS, flag="workers", own_field="workers",
+        help="processes that carry traffic",
+        shown_default="auto", why="as many as the node has cores for",
+        no_effect="this version carries all traffic in one process", harmless=(1,),
+    )
+    preserve_client_address: Literal["auto", "never"] = setting(
+        "auto", kind=choice("auto", "never"), group=Group.CONNECTIONS,
+        flag="preserve-client-address", own_field="preserveClientAddress",
+        help="whether endpoints see the client's own address",
+        why="where the kernel lets us",
+        no_effect="in this version endpoints always see the node's", harmless=("never",),
+    )
+    steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
+        "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), group=Group.STEERING,
+        flag="steering", own_field="steering",
+        help="how traffic for Service addresses reaches the proxy",
+        why="joins what the node already uses",
+    )
+    proxy_port_range: PortRange = setting(
+        PROXY_PORTS, kind=port_range(PROXY_PORTS), group=Group.STEERING, flag="proxy-port-range",
+        kube_field="portRange",
+        help="local ports that proxy ports are taken from: begin-end, begin+offset or one",
+        why="below node ports and ephemeral ports, room for 10,000 Service ports",
+    )
+    iptables_sync_period_s: float = setting(
+        30.0, kind=duration(least_s=1.0, zero_means=30.0), group=Group.STEERING,
+        flag="iptables-sync-period", kube_field="iptables.syncPeriod",
+        help="how often the rules in the kernel are compared in full",
+        why="kube-proxy's",
+        no_effect="this version compares them every 30s",
+    )
+    iptables_min_sync_period_s: float = setting(
+        0.1, kind=duration(zero_means=0.1), group=Group.STEERING, flag="iptables-min-sync-period",
+        kube_field="iptables.minSyncPeriod",
+        help="shortest time between two changes of the rules; what comes in between is joined",
+        why="kube-proxy's 1s would let a second edit wait for longer than a second",
+    )
+    proxy_mode: str = setting(
+        "userspace", kind=TEXT, group=Group.STEERING, flag="proxy-mode", kube_field="mode",
+        help="kube-proxy's mode",
+        why="there is no other",
+        no_effect="this proxy runs in userspace mode",
+    )
+    feature_gates: tuple[tuple[str, bool], ...] = setting(
+        (), kind=GATES, group=Group.STEERING, flag="feature-gates", kube_field="featureGates",
+        help="kube-proxy's feature gates",
+        shown_default="none", why="there are none here",
+        no_effect="this proxy has no feature gates",
+    )
+    healthz_bind_address: ListenAddress | None = setting(
+        SocketAddress("0.0.0.0", 10256), kind=listen_address(10256), group=Group.SERVERS,
+        flag="healthz-bind-address", kube_field="healthzBindAddress",
+        help="where /healthz and /livez answer; also fd://N, or disabled",
+        why="kube-proxy's; load balancers ask there",
+    )
+    metrics_bind_address: ListenAddress | None = setting(
+        SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), group=Group.SERVERS,
+        flag="metrics-bind-address", kube_field="metricsBindAddress",
+        help="where the status page and /metrics answer; also fd://N, or disabled",
+        why="kube-proxy's; it tells much, so nobody beyond the node is answered",
+    )
+    log_format: Literal["text", "json"] = setting(
+        "text", kind=choice("text", "json"), group=Group.SERVERS, flag="log-format",
+        aliases=("logging-format",), kube_field="logging.format", own_field="logFormat",
+        help="form of the log on stderr",
+        why="for people",
+    )
+    verbosity: int = setting(
+        0, kind=integer(0, 100), group=Group.SERVERS, flag="v", kube_field="logging.verbosity",
+        help="how much is logged: 3 adds a line per connection, 4 adds debugging",
+        why="clusters often run kube-proxy with 2, and a line per connection costs much",
+    )
+    cleanup: bool = setting(
+        False, kind=BOOL, group=Group.ONCE, flag="cleanup",
+        help="remove every rule and route that this program made, and exit",
+        why="",
+    )
+    write_config_to: str = setting(
+        "", kind=PATH, group=Group.ONCE, flag="write-config-to",
+        help="write these settings to a file for --config, and exit",
+        shown_default="none", why="",
+    )
+    # fmt: on
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    """Name → where its value comes from; a name that is missing has its default."""
+
+    def as_rows(self) -> tuple[tuple[str, object, Origin], ...]:
+        """Return (name, plain value, origin) of every setting, in the table's order.
+
+        None of them is a secret: credentials stand in the kubeconfig only.
+        """
+        return tuple(
+            (name, row.kind.write(getattr(self, name)), self.origins.get(name, "default"))
+            for name, row in TABLE.items()
+        )
+
+
+TABLE = rows_of(Settings)
+"""Name → row of every setting, in the order of help and docs."""

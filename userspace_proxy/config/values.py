@@ -1,0 +1,215 @@
+"""Reads the texts that settings are made of: durations, addresses, CIDRs, port ranges.
+
+Forms are those of kube-proxy's flags, which are Go's: ``1m30s``, ``10.0.0.1:10256``,
+``[::]:10256``, ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text
+in canonical form.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from ..model import SocketAddress, parse_ip
+
+
+class BadValueError(ValueError):
+    """A text or a value that a setting can't have.
+
+    Args:
+        problem: What is wrong: ``'5x' is not a duration``.
+        hint: What to write instead; may be empty.
+    """
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(f"{problem} ({hint})" if hint else problem)
+        self.problem = problem
+        self.hint = hint
+
+
+class PortRange(NamedTuple):
+    """Ports from the first to the last, both included."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+class InheritedSocket(NamedTuple):
+    """A listening socket that whoever started us has opened: ``fd://3``."""
+
+    fd: int
+
+    def __str__(self) -> str:
+        return f"fd://{self.fd}"
+
+
+ListenAddress = SocketAddress | InheritedSocket
+
+# Go's units, in seconds. Source: Go's time.ParseDuration.
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+# Go counts nanoseconds in 63 bits: 292 years.
+_LONGEST_S = 9223372036.0
+_AMOUNT = r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
+_DURATION = re.compile(f"(?:{_AMOUNT})+", re.ASCII)
+_DIGITS = re.compile(r"\d{1,9}", re.ASCII)
+
+_TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
+_FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
+
+
+def parse_bool(text: str) -> bool:
+    """Read a boolean as Go's strconv.ParseBool does.
+
+    Raises:
+        BadValueError: Not one of its twelve words.
+    """
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise BadValueError(f"{text!r} is not true or false")
+
+
+def parse_duration(text: str) -> float:
+    """Return a duration in seconds; ``0`` needs no unit.
+
+    Raises:
+        BadValueError: Not a duration, or less than nothing.
+    """
+    text = text.strip().removeprefix("+")
+    if text.startswith("-") and _DURATION.fullmatch(text[1:]):
+        raise BadValueError(f"{text!r} is negative")
+    if text == "0":
+        return 0.0
+    if _DURATION.fullmatch(text):
+        amounts = re.findall(_AMOUNT, text, re.ASCII)
+        seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in amounts)
+        if seconds > _LONGEST_S:
+            raise BadValueError(f"{text[:20]!r} is too long")
+        # Rounded to nanoseconds, so that 1m0.1s is 60.1 and not 60.1000…01.
+        return round(seconds, 9)
+    if _DIGITS.fullmatch(text):
+        raise BadValueError(f"{text!r} has no unit", f"write {text}s")
+    raise BadValueError(f"{text!r} is not a duration", "write 30s, 250ms or 1m30s")
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as Go does: ``1h30m0s``, ``250ms``, ``0s``."""
+    if seconds == 0:
+        return "0s"
+    if seconds < 1:
+        for unit in ("ms", "µs"):
+            if seconds >= _UNITS_S[unit]:
+                return f"{_plain(seconds / _UNITS_S[unit])}{unit}"
+        return f"{_plain(seconds * 1e9)}ns"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    written = f"{_plain(rest)}s"
+    if hours or minutes:
+        written = f"{minutes}m{written}"
+    return f"{hours}h{written}" if hours else written
+
+
+def _plain(number: float) -> str:
+    return f"{number:.9f}".rstrip("0").rstrip(".")
+
+
+def parse_address(text: str) -> str:
+    """Return an IP address in canonical form.
+
+    Raises:
+        BadValueError: Not an address.
+    """
+    try:
+        return parse_ip(text.removeprefix("[").removesuffix("]"))
+    except ValueError as exc:
+        raise BadValueError(str(exc)) from None
+
+
+def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
+    """Read where a server listens.
+
+    Args:
+        text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256``, ``fd://3``;
+            empty: nowhere.
+        default_port: The port where the text names none.
+
+    Returns:
+        None for a server that is switched off.
+
+    Raises:
+        BadValueError: None of these.
+
+    Source: kube-proxy's IPPortVar and AppendPortIfNeeded; port 0 is any free one.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if text.startswith("fd://"):
+        if not _DIGITS.fullmatch(text[5:]):
+            raise BadValueError(f"{text!r} names no file descriptor", "write fd://3")
+        return InheritedSocket(int(text[5:]))
+    host, colon, port = text.rpartition(":")
+    if not colon or "]" in port or (":" in host and not host.startswith("[")):
+        return SocketAddress(parse_address(text), default_port)
+    return SocketAddress(parse_address(host) if host else "0.0.0.0", parse_port(port))
+
+
+def parse_port(text: str) -> int:
+    """Return a port, or 0 for any.
+
+    Raises:
+        BadValueError: Not a number of 0–65535.
+    """
+    if not _DIGITS.fullmatch(text):
+        raise BadValueError(f"{text!r} is not a port")
+    if int(text) > 65535:
+        raise BadValueError(f"{text} is not in 0–65535")
+    return int(text)
+
+
+def parse_cidr(text: str) -> str:
+    """Return a network in canonical form; host bits are cleared, as kube-proxy does.
+
+    Raises:
+        BadValueError: Not a network.
+    """
+    address, slash, _ = text.partition("/")
+    if not slash:
+        alone = "128" if ":" in parse_address(address) else "32"
+        raise BadValueError(f"{text!r} has no prefix length", f"write {text}/{alone} for it alone")
+    parse_address(address)
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise BadValueError(f"{text!r} is not a CIDR") from None
+
+
+def parse_port_range(text: str) -> PortRange | None:
+    """Read ports as ``begin-end``, ``begin+offset`` or one alone.
+
+    Returns:
+        None for kube-proxy's ways to say "any": nothing, ``0``, ``0-0``.
+
+    Raises:
+        BadValueError: Not a range of ports.
+
+    Source: k8s.io/apimachinery/pkg/util/net, PortRange.Set.
+    """
+    text = text.strip()
+    if text in ("", "0", "0-0", "0+0"):
+        return None
+    found = re.fullmatch(r"(\d{1,9})(?:([-+])(\d{1,9}))?", text, re.ASCII)
+    if found is None:
+        raise BadValueError(f"{text!r} is not a port range", "write 17000-29999 or 17000+999")
+    first = int(found[1])
+    last = first if found[2] is None else int(found[3]) + (first if found[2] == "+" else 0)
+    if last < first:
+        raise BadValueError(f"{text!r} ends before it begins")
+    if first < 1 or last > 65535:
+        raise BadValueError(f"{text!r} is not within 1–65535")
+    return PortRange(first, last)

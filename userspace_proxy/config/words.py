@@ -1,0 +1,87 @@
+"""Splits a command line into flags and other words, by the rules of kube-proxy's pflag.
+
+``--name=value`` and ``--name value`` · ``--name`` alone for a boolean, which never takes
+the next word · ``-v4``, ``-v 4``, ``-v=4`` · underscores count as dashes · no
+abbreviations, no single dash before a long name · ``--`` ends the flags.
+
+argparse does none of the first four in this way, so it isn't used.
+
+Source: github.com/spf13/pflag; k8s.io/component-base/cli/flag, WordSepNormalizeFunc.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..errors import ConfigError
+
+
+def split_words(
+    words: Sequence[str], flags: Mapping[str, bool], *, command: str = ""
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return (flag, value) pairs in their order, and the words that are no flags.
+
+    Args:
+        words: The command line without the program and the command.
+        flags: Name without dashes → whether it needs a value; a boolean gets ``true``.
+        command: For the hint where a flag is unknown.
+
+    Raises:
+        ConfigError: An unknown flag, or one without its value.
+    """
+    given: list[tuple[str, str]] = []
+    others: list[str] = []
+    rest = list(reversed(words))
+    while rest:
+        word = rest.pop()
+        if word == "--":
+            others.extend(reversed(rest))
+            break
+        if len(word) < 2 or not word.startswith("-"):
+            others.append(word)
+            continue
+        name, equals, value = _name_and_value(word, flags, command)
+        if not equals:
+            if not flags[name]:
+                value = "true"
+            elif rest:
+                value = rest.pop()
+            else:
+                raise ConfigError(f"{dashed(name)} needs a value")
+        given.append((name, value))
+    return given, others
+
+
+def dashed(name: str) -> str:
+    """Return a flag as users write it."""
+    return f"-{name}" if len(name) == 1 else f"--{name}"
+
+
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return ``did you mean --kubeconfig?``, or nothing where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _name_and_value(word: str, flags: Mapping[str, bool], command: str) -> tuple[str, str, str]:
+    if word.startswith("--"):
+        name, equals, value = word[2:].partition("=")
+    elif word[1] in flags and (len(word) == 2 or word[2] in "=0123456789"):
+        name, value = word[1], word[2:].removeprefix("=")
+        equals = word[2:3]
+    else:
+        raise _unknown(word, word[1:].partition("=")[0], flags, command)
+    normal = name.replace("_", "-")
+    if normal not in flags:
+        raise _unknown(word, normal, flags, command)
+    return normal, equals, value
+
+
+def _unknown(word: str, name: str, flags: Mapping[str, bool], command: str) -> ConfigError:
+    shown = word.partition("=")[0]
+    known = [flag for flag in flags if len(flag) > 1]
+    name = name.replace("_", "-")
+    hint = f"did you mean --{name}?" if name in known else did_you_mean(name, known, prefix="--")
+    called = f"userspace-proxy {command} --help".replace("  ", " ")
+    return ConfigError(f"unknown flag {shown}", hint=hint or f"{called} lists them")

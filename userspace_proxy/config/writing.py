@@ -1,0 +1,69 @@
+"""Writes settings as a ``--config`` file: kube-proxy's document and our own.
+
+What is written reads back as the same settings. Each field has its help and, in full, what
+else it may be is in docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ConfigError
+from .settings import TABLE, Settings
+from .table import Setting
+
+_KUBE_HEAD = """\
+# What kube-proxy has settings for, in kube-proxy's own form.
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+"""
+_OWN_HEAD = """\
+---
+# What only userspace-proxy has settings for.
+apiVersion: userspace-proxy.io/v1alpha1
+kind: UserspaceProxyConfiguration
+"""
+
+
+def write_config(settings: Settings, path: str) -> None:
+    """Write settings to a file, in place of what it held.
+
+    Raises:
+        ConfigError: It can't be written.
+    """
+    try:
+        Path(path).write_text(render_config(settings), encoding="utf-8")
+    except OSError as exc:
+        raise ConfigError(f"cannot write --write-config-to={path}: {exc.strerror}") from exc
+
+
+def render_config(settings: Settings) -> str:
+    """Return both documents as YAML; settings that only a flag can give are left out."""
+    kube, own = [_KUBE_HEAD], [_OWN_HEAD]
+    parents: list[str] = []
+    for name, row in sorted(TABLE.items(), key=lambda item: "." in item[1].kube_field):
+        value = row.kind.write(getattr(settings, name))
+        if row.kube_field:
+            *branch, leaf = row.kube_field.split(".")
+            if branch != parents:
+                kube += [f"{'  ' * depth}{part}:\n" for depth, part in enumerate(branch)]
+                parents = branch
+            kube.append(_field(leaf, value, row, "  " * len(branch)))
+        elif row.own_field:
+            own.append(_field(row.own_field, value, row, ""))
+    return "".join([*kube, *own])
+
+
+def _field(key: str, value: object, row: Setting, indent: str) -> str:
+    return f"{indent}# {row.help}\n{indent}{key}: {_plain(value)}\n"
+
+
+def _plain(value: object) -> str:
+    """Return a value as JSON writes it, which YAML reads; texts without need lose the quotes."""
+    if isinstance(value, list | Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.isalpha() and value not in ("true", "false", "null"):
+        return value
+    return json.dumps(value, ensure_ascii=False)
