@@ -1,0 +1,394 @@
+"""The sandbox in real namespaces, as root and as a user without any rights."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from userspace_proxy.sandbox import Sandbox, SandboxError
+from userspace_proxy.sandbox.holder import REAPER
+from userspace_proxy.sandbox.privileges import needs_user_namespace
+
+pytestmark = pytest.mark.netns
+
+ROOT = Path(__file__).parents[2]
+CLIENT = (sys.executable, "-IS", str(ROOT / "userspace_proxy" / "sandbox" / "client.py"))
+# setpriv itself may still read everything when it runs its command; env may not.
+SOME_USER = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", "env")
+MODES = {"pod-a": "routed", "pod-b": "unnumbered", "pod-c": "bridge", "pod-d": "bridge"}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["root", "rootless"])
+def sandbox(request):
+    if not request.param and needs_user_namespace(Path("/proc/self/status").read_text()):
+        pytest.skip("only root makes network namespaces without a user namespace")
+    with Sandbox(rootless=request.param) as sandbox:
+        for name, mode in MODES.items():
+            sandbox.add_pod(name, mode).serve(
+                tcp=80, echo=81, sum=82, source=83, reset=84, silent=85, udp=53, udp_echo=54
+            )
+        sandbox.add_outside("laptop")
+        yield sandbox
+
+
+@pytest.fixture
+def pod(sandbox):
+    return sandbox.pods["pod-a"]
+
+
+@pytest.fixture
+def fresh():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+def dial(namespace, *arguments):
+    """Run the dial tool in a namespace; return its one line, answer or error."""
+    done = namespace.run([*CLIENT, *arguments], check=False)
+    return (done.stdout + done.stderr).strip()
+
+
+def script(namespace, text, *arguments):
+    """Run a Python script in a namespace and return what it prints."""
+    command = [sys.executable, "-IS", "-c", dedent(text), *map(str, arguments)]
+    return namespace.run(command).stdout.strip()
+
+
+def urls(host):
+    return f"http://{host.ip}/", f"http://[{host.ip6}]/"
+
+
+def all_gone(descriptors):
+    """Wait until all processes behind these pidfds are gone; close them."""
+    gone = []
+    for descriptor in descriptors:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        gone.append(bool(poll.poll(20_000)))
+        os.close(descriptor)
+    return all(gone)
+
+
+@pytest.mark.parametrize("to", MODES)
+@pytest.mark.parametrize("origin", [*MODES, "node"])
+def test_pods_and_node_reach_every_pod_in_both_families(sandbox, origin, to):
+    client = sandbox.node if origin == "node" else sandbox.pods[origin]
+    for url in urls(sandbox.pods[to]):
+        assert dial(client, "http", url) == to
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pods_reach_the_node(sandbox, mode):
+    with sandbox.node.serve("the-node", tcp=9000):
+        for url in (f"http://{sandbox.node.ip}:9000/", f"http://[{sandbox.node.ip6}]:9000/"):
+            assert dial(sandbox.pods[mode], "http", url) == "the-node"
+
+
+def test_an_unnumbered_pods_link_has_no_ipv4_address_on_the_node(sandbox):
+    interface = sandbox.pods["pod-b"].host_interface
+    shown = sandbox.node.run(["ip", "-4", "address", "show", "dev", interface])
+    assert "inet " not in shown.stdout
+
+
+def test_an_outside_clients_service_traffic_arrives_at_the_node(sandbox):
+    node, laptop = sandbox.node, sandbox.outside["laptop"]
+    service = ["10.96.0.10/32", "fd00:10:96::10/128", "203.0.113.5/32"]
+    node.configure(f"address add {address} dev lo" for address in service)
+    with node.serve("the-proxy", tcp=9001):
+        for host in ("10.96.0.10", "[fd00:10:96::10]", "203.0.113.5"):
+            assert dial(laptop, "http", f"http://{host}:9001/") == "the-proxy"
+
+
+def test_a_backend_sees_the_pods_own_address(sandbox, pod):
+    request = "GET / HTTP/1.0\r\n\r\n"
+    peer = sandbox.pods["pod-b"]
+    answer = script(
+        pod,
+        """
+        import socket, sys
+        with socket.create_connection((sys.argv[1], 80), 5) as s:
+            s.sendall(sys.argv[2].encode())
+            print(s.makefile().read())
+        """,
+        peer.ip,
+        request,
+    )
+    assert f"X-Client-Address: {pod.ip}\n" in answer
+
+
+@pytest.mark.parametrize("who", ["node", "pod", "laptop"])
+def test_every_dial_to_nowhere_is_told_so(sandbox, pod, who):
+    client = {"node": sandbox.node, "pod": pod, "laptop": sandbox.outside["laptop"]}[who]
+    attempts = 20  # More than the kernel's rate limit would let through.
+    dial_all = """
+        import select, socket, sys
+        sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
+        poll = select.poll()
+        for s in sockets:
+            s.setblocking(False)
+            s.connect_ex(("10.96.99.99", 80))
+            poll.register(s, select.POLLOUT)
+        errors = []
+        while len(errors) < len(sockets) and (ready := poll.poll(10_000)):
+            for fd, _ in ready:
+                poll.unregister(fd)
+                failed = next(s for s in sockets if s.fileno() == fd)
+                errors.append(failed.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        print(*errors)
+        """
+    errors = script(client, dial_all, attempts).split()
+    assert errors == [str(errno.EHOSTUNREACH)] * attempts
+
+
+def test_a_pod_that_is_closed_is_unreachable_from_its_node_at_once(fresh):
+    pod = fresh.add_pod("web")
+    pod.serve(tcp=80)
+    pod.close()
+    assert dial(fresh.node, "tcp", f"{pod.ip}:80").endswith("No route to host")
+
+
+def test_an_outside_client_does_not_reach_pods(sandbox, pod):
+    assert "unreachable" in dial(sandbox.outside["laptop"], "tcp", f"{pod.ip}:80")
+
+
+def test_a_port_without_listener_is_refused(sandbox, pod):
+    assert dial(sandbox.node, "tcp", f"{pod.ip}:99").endswith("/TCP: Connection refused")
+    assert dial(sandbox.node, "udp", f"{pod.ip}:99", "hi").endswith("/UDP: Connection refused")
+
+
+def test_an_echo_answers_and_then_ends(sandbox, pod):
+    assert dial(sandbox.node, "tcp", f"{pod.ip}:81", "question") == "question"
+
+
+def test_a_sum_comes_after_the_clients_fin(sandbox, pod):
+    digest = sha256(b"abc\n").hexdigest()
+    assert dial(sandbox.node, "tcp", f"{pod.ip}:82", "abc") == f"{digest} 4"
+
+
+def test_a_source_sends_the_pattern(sandbox, pod):
+    read = """
+        import socket, sys
+        with socket.create_connection((sys.argv[1], 83), 5) as s:
+            s.sendall(b"1000000\\n")
+            data = s.makefile("rb").read(1000000)
+            print(data == bytes(i % 251 for i in range(1000000)))
+        """
+    assert script(sandbox.node, read, pod.ip) == "True"
+
+
+def test_a_reset_is_a_reset(sandbox, pod):
+    answer = dial(sandbox.node, "tcp", f"{pod.ip}:84", "x")
+    assert answer.endswith("/TCP: Connection reset by peer")
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6"])
+def test_a_silent_port_answers_no_syn(sandbox, pod, family):
+    host = pod.ip if family == "ip" else f"[{pod.ip6}]"
+    answer = dial(sandbox.node, "tcp", "--timeout", "0.3", f"{host}:85")
+    assert answer.endswith("no answer after 0.3 s")
+
+
+@pytest.mark.parametrize("size", [0, 1, 1472, 1473, 65507])
+def test_a_datagram_comes_back_unchanged_whatever_its_size(sandbox, pod, size):
+    ask = """
+        import socket, sys
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(5)
+            s.connect((sys.argv[1], 54))
+            sent = bytes(i % 251 for i in range(int(sys.argv[2])))
+            s.send(sent)
+            print(s.recv(65535) == sent)
+        """
+    assert script(sandbox.node, ask, pod.ip, size) == "True"
+
+
+@pytest.mark.parametrize("address", ["10.96.0.53", "fd00:10:96::53"])
+def test_a_udp_answer_comes_from_the_address_that_was_dialled(sandbox, pod, address):
+    pod.configure([f"address add {address} dev lo"])
+    own = pod.ip6 if ":" in address else pod.ip
+    sandbox.node.configure([f"route replace {address} via {own}"])
+    host = f"[{address}]" if ":" in address else address
+    assert dial(sandbox.node, "udp", f"{host}:53", "hi") == "pod-a: hi"
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_pod_that_drops_traffic_is_silent_until_it_passes_it_again(sandbox, name):
+    pod = sandbox.pods[name]
+    addresses = [f"{pod.ip}:80", f"[{pod.ip6}]:80", f"{pod.ip}:99", f"[{pod.ip6}]:99"]
+    pod.drop_traffic()
+    client = sandbox.pods["pod-d" if name == "pod-c" else "pod-c"]
+    for address in addresses:
+        answer = dial(client, "tcp", "--timeout", "0.2", address)
+        assert answer.endswith("no answer after 0.2 s")
+    pod.pass_traffic()
+    assert dial(sandbox.node, "http", urls(pod)[1]) == name
+
+
+def test_a_stopped_backend_is_refused_and_a_paused_one_hangs(sandbox, pod):
+    backend = pod.serve(tcp=8080)
+    backend.pause()
+    url = f"http://{pod.ip}:8080/"
+    assert "no answer" in dial(sandbox.node, "http", "--timeout", "0.2", url)
+    backend.resume()
+    assert dial(sandbox.node, "http", url) == "pod-a"
+    backend.stop()
+    assert "refused" in dial(sandbox.node, "http", url)
+
+
+def test_a_backend_names_the_port_that_it_cannot_open(pod):
+    with pytest.raises(SandboxError) as caught:
+        pod.serve(tcp=80)
+    assert str(caught.value) == (
+        "cannot serve in pod-a: cannot listen on 0.0.0.0:80: Address already in use"
+    )
+
+
+def test_commands_may_see_other_files(sandbox, tmp_path):
+    mine = tmp_path / "hostname"
+    mine.write_text("hello\n")
+    prefix = sandbox.node.prefix_with_files({"/etc/hostname": mine})
+    shown = subprocess.run(
+        [*prefix, "sh", "-c", "pwd; cat /etc/hostname"], capture_output=True, text=True
+    )
+    assert shown.stdout == f"{Path.cwd()}\nhello\n"
+    assert Path("/etc/hostname").read_text() != "hello\n"
+
+
+def test_a_second_node_and_its_pods_are_reached(fresh):
+    here, there = fresh.add_pod("here"), fresh.add_node().add_pod("there", "bridge")
+    there.serve(tcp=80)
+    assert str(there.ip) == "10.244.1.130"
+    for client in (here, fresh.node):
+        for url in urls(there):
+            assert dial(client, "http", url) == "there"
+
+
+def test_a_name_is_free_again_when_its_pod_is_closed(fresh):
+    old = fresh.add_pod("web")
+    with pytest.raises(SandboxError, match="node-1 has a pod of that name"):
+        fresh.add_pod("web")
+    old.close()
+    assert fresh.add_pod("web").ip == old.ip + 1
+
+
+def test_a_closed_sandbox_can_be_opened_again():
+    sandbox = Sandbox()
+    for _ in range(2):
+        with sandbox:
+            assert str(sandbox.add_pod("web").ip) == "10.244.0.2"
+
+
+def test_a_command_inside_may_be_given_our_descriptors(pod):
+    out, into = os.pipe()
+    write = f"import os; os.write({into}, b'hello')"
+    with pod.popen([sys.executable, "-IS", "-c", write], pass_fds=[into]):
+        os.close(into)
+        assert os.read(out, 10) == b"hello"
+    os.close(out)
+
+
+def test_closing_ends_all_that_ran_inside():
+    sandbox = Sandbox().open()
+    pod = sandbox.add_pod("web")
+    backend = pod.serve(tcp=80)
+    orphan = pod.run(["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"])
+    pids = [pod.pid, sandbox.node.pid, sandbox.lan.pid, backend.pid, int(orphan.stdout)]
+    watched = [os.pidfd_open(pid) for pid in pids]
+    sandbox.close()
+    assert all_gone(watched)
+    sandbox.close()
+
+
+def test_the_reaper_spares_the_namespace_that_it_is_told_to(pod):
+    link = pod.run(["readlink", "/proc/self/ns/net"]).stdout.strip()
+    done = pod.run([sys.executable, "-IS", str(REAPER), link], check=False)
+    assert done.returncode == 1
+    assert dial(pod, "http", f"http://{pod.ip}/") == "pod-a"
+
+
+OWNER = """
+    import json, os, sys
+    from userspace_proxy.sandbox import Sandbox
+
+    sandbox = Sandbox().open()
+    pod = sandbox.add_pod("web", "unnumbered")
+    backend = pod.serve(tcp=80)
+    answer = sandbox.node.run([sys.executable, "-IS", sys.argv[1], "http", f"http://{pod.ip}/"])
+    orphan = pod.run(["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"])
+    forked = os.fork()
+    if forked == 0:
+        sys.stdin.read()
+        os._exit(0)
+    pids = [pod.pid, sandbox.node.pid, sandbox.lan.pid, backend.pid, int(orphan.stdout)]
+    said = {"rootless": sandbox.rootless, "answer": answer.stdout, "pids": pids}
+    print(json.dumps(said), flush=True)
+    sys.stdin.read()
+    """
+
+
+def readable_python(prefix):
+    """Return an interpreter that works behind a prefix, or skip."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        check = [*prefix, python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        if subprocess.run(check, capture_output=True, cwd="/").returncode == 0:
+            return python
+    return pytest.skip(f"no Python 3.11 behind `{shlex.join(prefix)}`")
+
+
+def start_owner(prefix):
+    """Start a process that owns a sandbox; return it and what it says of itself."""
+    owner = subprocess.Popen(
+        [*prefix, readable_python(prefix), "-c", dedent(OWNER), CLIENT[-1]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    return owner, json.loads(owner.stdout.readline())
+
+
+@pytest.mark.parametrize("user", [pytest.param((), id="us"), pytest.param(SOME_USER, id="nobody")])
+def test_a_killed_owner_takes_everything_with_it_while_its_forked_child_lives(user):
+    owner, said = start_owner(user)
+    watched = [os.pidfd_open(pid) for pid in said["pids"]]
+    with owner:
+        owner.send_signal(signal.SIGKILL)
+        assert all_gone(watched)
+    assert said["answer"] == "web\n"
+    assert said["rootless"] is needs_user_namespace(
+        "" if user else Path("/proc/self/status").read_text()
+    )
+
+
+def test_forbidden_user_namespaces_are_named_with_the_way_out():
+    attempt = """
+        from userspace_proxy.sandbox import Sandbox, SandboxError
+        try:
+            Sandbox(rootless=True).open()
+        except SandboxError as exc:
+            print(exc)
+        """
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", forbid, "sh", sys.executable, "-c", dedent(attempt)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.startswith("cannot make a user namespace: unshare: ")
+    assert done.stdout.endswith(
+        "; user.max_user_namespaces is 0 "
+        "(as root: sysctl -w user.max_user_namespaces=15000; or run this as root)\n"
+    )

@@ -1,0 +1,43 @@
+"""Services, slices and snapshots for the agent's tests."""
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+)
+
+
+def service(name, ip, *, port=80, protocol="TCP"):
+    return Service(ServiceKey("shop", name), (ServicePort("", port, protocol),), cluster_ips=(ip,))
+
+
+def endpoints(name, *ips, port=8080, protocol="TCP"):
+    return EndpointSlice(
+        SliceKey("shop", f"{name}-1"),
+        ServiceKey("shop", name),
+        IPFamily.IPV4,
+        (SlicePort("", port, protocol),),
+        tuple(Endpoint(ip) for ip in ips),
+    )
+
+
+class Cluster:
+    """A store that says snapshots briefly: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
+
+    def __init__(self):
+        self.store = Store()
+
+    def serve(self, name, ip, *pods, **more):
+        self.store.put_service(service(name, ip, **more))
+        self.store.put_slice(endpoints(name, *pods, protocol=more.get("protocol", "TCP")))
+        return self.store.snapshot()
+
+    def remove(self, name):
+        self.store.delete_service(ServiceKey("shop", name))
+        return self.store.snapshot()

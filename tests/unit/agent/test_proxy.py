@@ -1,0 +1,341 @@
+"""The embeddable class, on asyncio and on uvloop, without privileges."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import weakref
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from userspace_proxy import Options, Proxy
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.errors import ListenError, SourceError
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources import ManifestSource
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request):
+    """Run a coroutine in a loop of each kind."""
+
+    def run(main):
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            return runner.run(asyncio.wait_for(main, 20))
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def backend(name):
+    """A server that says its name and closes; yields its address."""
+
+    async def answer(_reader, writer):
+        writer.write(name)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+
+
+async def ask(address):
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def answers(address, count):
+    return [await ask(address) for _ in range(count)]
+
+
+def free_address():
+    """An address where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return "{}:{}".format(*sock.getsockname())
+
+
+def test_connections_go_round_robin_over_the_endpoints(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one, two])
+            assert sorted(await answers(web.address, 4)) == [b"one", b"one", b"two", b"two"]
+
+    run(main())
+
+
+def test_each_service_keeps_the_port_that_was_asked_for(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one])
+            cart = await proxy.add_service("cart", port=8080, endpoints=[one])
+            assert web.address.port == cart.address.port == 8080
+            assert web.address.ip != cart.address.ip
+            assert web.address.ip.startswith("127.")
+
+    run(main())
+
+
+def test_a_port_that_is_taken_is_replaced_by_a_free_one(run):
+    async def main():
+        with socket.create_server(("127.99.1.1", 8080)):
+            async with backend(b"one") as one, Proxy() as proxy:
+                web = await proxy.add_service(
+                    "web", port=8080, endpoints=[one], cluster_ip="127.99.1.1"
+                )
+                assert web.address.ip == "127.99.1.1"
+                assert web.address.port != 8080
+                assert await ask(web.address) == b"one"
+
+    run(main())
+
+
+def test_a_dead_endpoint_costs_no_request(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[free_address(), one])
+            assert await answers(web.address, 6) == [b"one"] * 6
+            failures = {e.failures for e in proxy.status().ports[0].endpoints}
+            assert failures == {0, 1}
+
+    run(main())
+
+
+def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_address(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080)
+            before = web.address
+            with pytest.raises(ConnectionRefusedError):
+                await ask(web.address)
+            await web.set_endpoints([one])
+            assert await ask(web.address) == b"one"
+            await web.set_endpoints([])
+            with pytest.raises(ConnectionRefusedError):
+                await ask(web.address)
+            assert web.address == before
+
+    run(main())
+
+
+def test_a_removed_service_is_refused_and_its_open_connections_go_on(run):
+    async def main():
+        async def echo(reader, writer):
+            writer.write(await reader.readexactly(4))
+            writer.close()
+
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            address = web.address
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"ab")
+            await web.remove()
+            with pytest.raises(ConnectionRefusedError):
+                await ask(address)
+            writer.write(b"cd")
+            assert await reader.read() == b"abcd"
+            writer.close()
+            with pytest.raises(LookupError):
+                _ = web.address
+
+    run(main())
+
+
+def test_stopping_leaves_no_descriptor_behind(run):
+    async def main():
+        counts = []
+        # Twice: the first time libraries and the loop open what they keep.
+        for _ in range(2):
+            async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+                for i in range(5):
+                    await proxy.add_service(f"web-{i}", port=8080, endpoints=["127.0.0.1:1"])
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+        assert counts[0] == counts[1]
+
+    run(main())
+
+
+def test_stopping_leaves_no_object_behind(run):
+    async def main():
+        proxy = Proxy()
+        await proxy.start()
+        await proxy.add_service("web", port=8080)
+        gone = weakref.ref(proxy)
+        await proxy.stop()
+        del proxy
+        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+        gc.collect()
+        assert gone() is None
+
+    run(main())
+
+
+def test_a_drain_waits_for_open_connections(run):
+    async def main():
+        answered = asyncio.Event()
+
+        async def slow(reader, writer):
+            await answered.wait()
+            writer.write(b"late")
+            writer.close()
+
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            proxy = Proxy()
+            await proxy.start()
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            asking = asyncio.create_task(ask(web.address))
+            while not proxy.status().ports[0].connections:
+                await asyncio.wait({asking}, timeout=0.01)
+            stopping = asyncio.create_task(proxy.stop(drain_s=10))
+            answered.set()
+            assert await asking == b"late"
+            await stopping
+
+    run(main())
+
+
+def test_a_connection_that_outlives_the_drain_is_reset(run):
+    async def main():
+        hold = asyncio.Event()
+
+        async def silent(_reader, writer):
+            await hold.wait()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            proxy = Proxy()
+            await proxy.start()
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            asking = asyncio.create_task(ask(web.address))
+            while not proxy.status().ports[0].connections:
+                await asyncio.wait({asking}, timeout=0.01)
+            await proxy.stop(drain_s=0)
+            with pytest.raises(ConnectionResetError):
+                await asking
+            hold.set()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param({"port": 0}, "port: 0 is not in 1–65535", id="port-zero"),
+        pytest.param({"port": 80, "protocol": "SCTP"}, "'SCTP' is not TCP or UDP", id="protocol"),
+        pytest.param({"port": 80, "endpoints": ["web"]}, "expected ip:port", id="no-port"),
+        pytest.param(
+            {"port": 80, "endpoints": ["192.0.2.01:80"]}, "is not an IP address", id="leading-zero"
+        ),
+        pytest.param({"port": 80, "cluster_ip": "x"}, "'x' is not an IP address", id="cluster-ip"),
+    ],
+)
+def test_a_wrong_argument_is_named(run, arguments, words):
+    async def main():
+        async with Proxy() as proxy:
+            with pytest.raises(ValueError, match=words):
+                await proxy.add_service("web", **arguments)
+            assert proxy.status().ports == ()
+
+    run(main())
+
+
+def test_a_headless_address_without_a_free_port_is_an_error_and_nothing_stays(run):
+    async def main():
+        options = Options(proxy_ports=(29990, 29990))
+        with (
+            socket.create_server(("127.99.1.2", 8080)),
+            socket.create_server(("127.99.1.2", 29990)),
+        ):
+            async with Proxy(options=options) as proxy:
+                with pytest.raises(ListenError):
+                    await proxy.add_service("web", port=8080, cluster_ip="127.99.1.2")
+                assert proxy.status().ports == ()
+
+    run(main())
+
+
+def test_a_source_that_cannot_begin_fails_with_its_own_words(run, tmp_path):
+    async def main():
+        proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
+        await proxy.start()
+        try:
+            with pytest.raises(SourceError, match=r"absent\.yaml"):
+                await proxy.settled()
+            assert isinstance(await proxy.failed(), SourceError)
+        finally:
+            await proxy.stop()
+
+    run(main())
+
+
+def test_services_of_manifests_are_served_and_edits_followed(run, tmp_path):
+    async def main():
+        path = tmp_path / "web.yaml"
+        async with backend(b"one") as one, backend(b"two") as two:
+            path.write_text(manifest(one))
+            options = Options(allow_loopback_endpoints=True)
+            async with Proxy(source=ManifestSource(path), options=options) as proxy:
+                await proxy.settled()
+                address = proxy.address_of(ServiceKey("shop", "web"))
+                assert address is not None
+                assert await ask(address) == b"one"
+                path.write_text(manifest(two))
+                while await ask(address) != b"two":
+                    await proxy.settled()
+                with pytest.raises(ValueError, match="reads its Services from manifests"):
+                    await proxy.add_service("more", port=80)
+
+    run(main())
+
+
+def manifest(endpoint):
+    ip, _, port = endpoint.rpartition(":")
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{namespace: shop, name: web}}
+spec: {{clusterIP: 127.99.1.3, ports: [{{port: 8080}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{namespace: shop, name: web-1, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{port: {port}}}]
+endpoints: [{{addresses: [{ip}]}}]
+"""
+
+
+def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
+    async def main():
+        # Nobody takes connections from this queue of one: further SYNs get no answer.
+        silent = socket.create_server(("127.0.0.1", 0), backlog=0)
+        address = silent.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        options = Options(tuning=Tuning(connect_timeout_s=0.1))
+        async with backend(b"one") as one, Proxy(options=options) as proxy:
+            web = await proxy.add_service(
+                "web", port=8080, endpoints=["{}:{}".format(*address), one]
+            )
+            assert await answers(web.address, 4) == [b"one"] * 4
+            ejected = [e.ejected_for_s for e in proxy.status().ports[0].endpoints]
+            assert sum(e is not None for e in ejected) == 1
+        for sock in (*fillers, silent):
+            sock.close()
+
+    run(main())

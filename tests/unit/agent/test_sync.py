@@ -1,0 +1,165 @@
+"""Rounds: listeners before rules, rules out before listeners, and what failures leave."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from userspace_proxy.agent import sync as sync_module
+from userspace_proxy.agent.listeners import Listeners
+from userspace_proxy.agent.sync import SyncLoop
+from userspace_proxy.dataplane import DataPlane, PortPool
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.plan import Planner
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.steering import REFUSE
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from .samples import Cluster
+
+POD = "192.0.2.1"
+WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
+CART = Frontend("10.96.0.2", 80, Protocol.TCP)
+
+
+def accepts(port):
+    with socket.socket() as sock:
+        sock.settimeout(5)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+class WatchedSteering(FakeSteering):
+    """Looks at every moment of change whether what is steered also listens."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.lies = []
+        self.fails_with = None
+        self.applied = 0
+
+    async def apply(self, wanted):
+        if self.fails_with is not None:
+            raise self.fails_with
+        self._look(self.kernel)
+        await super().apply(wanted)
+        self.applied += 1
+        self._look(self.kernel)
+
+    def _look(self, kernel):
+        self.lies += [f for f, port in kernel.items() if port is not REFUSE and not accepts(port)]
+
+
+@pytest.fixture
+async def start(monkeypatch):
+    """Start a loop over a fake kernel; what fails is tried again at once."""
+    monkeypatch.setattr(sync_module, "REPAIR_S", 0.01)
+    monkeypatch.setattr(sync_module, "RETRY_S", 0.01)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(steering, recovered=None):
+            plane = DataPlane(asyncio.get_running_loop())
+            stack.callback(plane.close)
+            listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
+            loop = SyncLoop(Planner(NodeFacts()), listeners, steering, recovered=recovered or {})
+            task = asyncio.create_task(loop.run())
+
+            async def end():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+            stack.push_async_callback(end)
+            return loop
+
+        yield start
+
+
+async def settle(loop, snapshot):
+    loop.publish(snapshot)
+    await asyncio.wait_for(loop.settled(), 5)
+
+
+async def until(condition):
+    """Let the loop run until a condition holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.005)
+
+
+async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_accepts(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.serve("cart", CART.ip, POD))
+    await settle(loop, cluster.serve("web", WEB.ip))
+    assert steering.kernel[WEB] is REFUSE
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.remove("cart"))
+    assert steering.kernel.keys() == {WEB}
+    assert steering.lies == [WEB], "only while the last endpoint goes do rules follow the listener"
+
+
+async def test_an_endpoint_change_touches_no_rule(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.serve("web", WEB.ip, POD, "192.0.2.2"))
+    assert steering.applied == 1
+
+
+async def test_what_the_kernel_refuses_is_tried_again_and_what_served_goes_on(start, caplog):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    port = steering.kernel[WEB]
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.remove("web"))
+    await until(lambda: loop.counters.failures >= 2)
+    assert loop.steering_problem == "cannot commit: Device or resource busy"
+    assert steering.kernel == {WEB: port}
+    assert accepts(port)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert steering.kernel == {}
+    assert not accepts(port)
+    assert loop.steering_problem == ""
+    assert sum(r.message.startswith("steering failed") for r in caplog.records) == 1
+
+
+async def test_drift_is_repaired_and_counted(start):
+    steering = WatchedSteering()
+    loop = await start(steering)
+    await settle(loop, Cluster().serve("web", WEB.ip, POD))
+    wanted = dict(steering.kernel)
+    steering.kernel.clear()
+    await until(lambda: steering.kernel == wanted)
+    await until(lambda: loop.counters.repairs == 1)
+
+
+async def test_recovered_ports_are_nobody_elses_in_the_first_round(start):
+    steering = WatchedSteering(kernel={CART: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    cluster.serve("another", WEB.ip, POD)
+    await settle(loop, cluster.serve("cart", CART.ip, POD))
+    assert steering.kernel[CART] == 28000
+
+
+async def test_the_newest_of_many_snapshots_counts(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    for pods in ((POD,), (), (POD,), ()):
+        snapshot = cluster.serve("web", WEB.ip, *pods)
+        loop.publish(snapshot)
+    await asyncio.wait_for(loop.settled(), 5)
+    assert steering.kernel == {WEB: REFUSE}
+    assert loop.counters.rounds == 1
+
+
+async def test_nothing_is_steered_before_the_first_snapshot(start):
+    steering = WatchedSteering(kernel={WEB: 28000})
+    loop = await start(steering)
+    await until(lambda: True)
+    assert steering.kernel == {WEB: 28000}
+    assert not loop.is_synced

@@ -1,0 +1,79 @@
+"""Background tasks end the proxy on purpose, or start again; never in silence."""
+
+import asyncio
+
+import pytest
+
+from userspace_proxy.agent import tasks
+from userspace_proxy.agent.tasks import Supervisor
+from userspace_proxy.errors import SourceError
+
+
+async def test_an_error_on_purpose_reaches_who_waits_for_it():
+    supervisor = Supervisor()
+
+    async def fail():
+        raise SourceError("cannot read services/: no such folder")
+
+    supervisor.start("source", fail)
+    failure = await asyncio.wait_for(supervisor.failed(), 5)
+    assert str(failure) == "cannot read services/: no such folder"
+    assert supervisor.failure is failure
+    await supervisor.stop()
+
+
+async def test_a_bug_is_logged_with_its_traceback_and_the_task_starts_again(caplog, monkeypatch):
+    monkeypatch.setattr(tasks, "_RESTART_S", 0)
+    supervisor = Supervisor()
+    attempts = asyncio.Semaphore(0)
+    count = 0
+
+    async def stumble():
+        nonlocal count
+        count += 1
+        attempts.release()
+        if count == 1:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    supervisor.start("sync", stumble)
+    for _ in range(2):
+        await asyncio.wait_for(attempts.acquire(), 5)
+    assert supervisor.failure is None
+    await supervisor.stop()
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.task == "sync"
+
+
+async def test_stopping_ends_all_tasks_and_may_be_repeated():
+    supervisor = Supervisor()
+    ended = []
+
+    async def wait():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    began = asyncio.Event()
+
+    async def begin():
+        began.set()
+        await wait()
+
+    supervisor.start("one", begin)
+    supervisor.start("two", begin)
+    await asyncio.wait_for(began.wait(), 5)
+    await supervisor.stop()
+    await supervisor.stop()
+    assert ended == [True, True]
+
+
+@pytest.mark.parametrize("started", [True, False], ids=["with-a-task", "without"])
+async def test_nothing_failed_yet(started):
+    supervisor = Supervisor()
+    if started:
+        supervisor.start("idle", asyncio.Event().wait)
+    assert supervisor.failure is None
+    await supervisor.stop()

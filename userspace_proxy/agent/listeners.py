@@ -1,0 +1,217 @@
+"""The listeners that are open, and how they follow the plan.
+
+    Bind.PROXY_PORT   one a Service port, on 0.0.0.0 or ::, out of the proxy port range
+    Bind.FRONTEND     one a frontend, on its own address and port
+    Bind.LOOPBACK     one a frontend: its own address if that is a loopback one, with its
+                      own port if that is free; else a port of the range on 127.0.0.1
+
+Rule 1: what can't be opened is a problem of that Service port alone: it is said, the
+frontend refuses, and it is tried again.
+Rule 2: nothing here awaits: a round of changes is one step of the loop, so traffic
+sees the state before or after it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ..dataplane import DataPlane, EndpointGroup, Listener, PortPool
+from ..errors import ListenError
+from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..plan import PortKey, PortPlan
+from ..steering import REFUSE, Bind, Target
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+_WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+_LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+
+# Ports tried in the range before giving up for this round; a node whose range is full of
+# other programs' ports is better told than searched for seconds.
+_TRIES = 256
+
+
+@dataclass(slots=True)
+class ServedPort:
+    """One Service port that is served: its group, its listeners, its problem."""
+
+    plan: PortPlan
+    group: EndpointGroup
+    listeners: dict[Frontend, Listener] = field(default_factory=dict)
+    """By frontend; with proxy ports they all share one listener."""
+    problem: str = ""
+
+
+class Listeners:
+    """Opens, updates and closes the listeners of one proxy.
+
+    Args:
+        plane: The data plane.
+        bind: Where the steering wants listeners.
+        pool: Proxy port numbers.
+    """
+
+    def __init__(self, plane: DataPlane, bind: Bind, pool: PortPool) -> None:
+        self._plane = plane
+        self._bind = bind
+        self._pool = pool
+        self._served: dict[PortKey, ServedPort] = {}
+        self._leaving: list[ServedPort] = []
+
+    def __iter__(self) -> Iterator[ServedPort]:
+        return iter(self._served.values())
+
+    def get(self, key: PortKey) -> ServedPort | None:
+        """Return what serves a Service port; None when it isn't served."""
+        return self._served.get(key)
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether something should be tried again."""
+        return any(served.problem for served in self._served.values())
+
+    def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
+        """Begin to serve a Service port.
+
+        Args:
+            plan: What to serve.
+            preferred: Proxy ports that rules of an earlier run still name.
+        """
+        old = self._served.pop(plan.key, None)
+        if old is not None:
+            self._leaving.append(old)
+        group = EndpointGroup(
+            str(plan.key), plan.usable, affinity_timeout_s=plan.affinity_timeout_s
+        )
+        served = ServedPort(plan, group)
+        self._served[plan.key] = served
+        self._open_missing(served, preferred)
+
+    def update(self, plan: PortPlan) -> None:
+        """Give a served Service port its new frontends, endpoints and affinity."""
+        served = self._served[plan.key]
+        served.plan = plan
+        for frontend in served.listeners.keys() - set(plan.frontends):
+            self._close(served, frontend)
+        try:
+            self._plane.update(
+                served.group, plan.usable, affinity_timeout_s=plan.affinity_timeout_s
+            )
+        except ListenError as exc:
+            self._note(served, str(exc))
+            return
+        self._open_missing(served, {})
+
+    def leave(self, key: PortKey) -> None:
+        """Note that a Service port is to be closed, once nothing is steered to it."""
+        self._leaving.append(self._served.pop(key))
+        if self._bind is not Bind.PROXY_PORT:
+            # Its address may already be another Service port's: no rule leads to it.
+            self.close_leaving()
+
+    def close_leaving(self) -> None:
+        """Close what was left; open connections go on."""
+        leaving, self._leaving = self._leaving, []
+        for served in leaving:
+            for frontend in list(served.listeners):
+                self._close(served, frontend)
+
+    def retry(self) -> bool:
+        """Try again what couldn't be opened; True if something has changed."""
+        has_changed = False
+        for served in self._served.values():
+            if served.problem:
+                self.update(served.plan)
+                has_changed = has_changed or not served.problem
+        return has_changed
+
+    def targets(self) -> dict[Frontend, Target]:
+        """Return where each frontend is to be steered."""
+        targets: dict[Frontend, Target] = {}
+        for served in self._served.values():
+            for frontend in served.plan.frontends:
+                listener = served.listeners.get(frontend)
+                serves = listener is not None and listener.is_serving
+                targets[frontend] = listener.address.port if listener and serves else REFUSE
+        return targets
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._leaving.extend(self._served.values())
+        self._served.clear()
+        self.close_leaving()
+
+    def _open_missing(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
+        problem = ""
+        for frontend in served.plan.frontends:
+            if frontend in served.listeners:
+                continue
+            try:
+                served.listeners[frontend] = self._listener_for(served, frontend, preferred)
+            except ListenError as exc:
+                problem = str(exc)
+        self._note(served, problem)
+
+    def _listener_for(
+        self, served: ServedPort, frontend: Frontend, preferred: Mapping[Frontend, int]
+    ) -> Listener:
+        protocol = served.plan.protocol
+        if self._bind is Bind.FRONTEND:
+            return self._plane.listen(served.group, protocol, frontend.address, freebind=True)
+        if self._bind is Bind.LOOPBACK:
+            return self._on_loopback(served, frontend)
+        for other in served.listeners.values():
+            return other
+        wildcard = _WILDCARD[frontend.family]
+        return self._in_range(served.group, protocol, wildcard, preferred.get(frontend))
+
+    def _on_loopback(self, served: ServedPort, frontend: Frontend) -> Listener:
+        protocol = served.plan.protocol
+        if frontend.ip.startswith("127.") or frontend.ip == "::1":
+            try:
+                return self._plane.listen(served.group, protocol, frontend.address)
+            except ListenError:
+                # Below ip_unprivileged_port_start, or taken: any port will do, and is told.
+                return self._in_range(served.group, protocol, frontend.ip, None)
+        return self._in_range(served.group, protocol, _LOOPBACK[frontend.family], None)
+
+    def _in_range(
+        self, group: EndpointGroup, protocol: Protocol, ip: str, preferred: int | None
+    ) -> Listener:
+        error: ListenError | None = None
+        for tries, port in enumerate(self._pool.candidates(preferred)):
+            if tries >= _TRIES:
+                break
+            try:
+                listener = self._plane.listen(group, protocol, SocketAddress(ip, port))
+            except ListenError as exc:
+                error = exc
+                continue
+            self._pool.take(port)
+            return listener
+        if error is not None:
+            raise error
+        raise ListenError(
+            f"cannot listen for {group.label}: every proxy port of "
+            f"{self._pool.first}-{self._pool.last} is in use",
+            hint="widen --proxy-port-range",
+        )
+
+    def _close(self, served: ServedPort, frontend: Frontend) -> None:
+        listener = served.listeners.pop(frontend)
+        if listener not in served.listeners.values():
+            listener.close()
+            self._pool.give(listener.address.port)
+
+    def _note(self, served: ServedPort, problem: str) -> None:
+        """Remember what is wrong with a Service port, if anything; news are logged."""
+        if problem and problem != served.problem:
+            _log.warning(
+                "cannot serve a Service port",
+                extra={"service": served.group.label, "cause": problem},
+            )
+        elif served.problem and not problem:
+            _log.info("serving a Service port after all", extra={"service": served.group.label})
+        served.problem = problem

@@ -1,0 +1,64 @@
+"""One proxy per node: a lock that a crash can't leave behind.
+
+An abstract Unix socket belongs to a network namespace, as rules and routes do, and
+vanishes with the process that bound it. Whoever finds it taken learns the owner's
+process id from it (SO_PEERCRED).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+from ..errors import LockHeld
+
+_NAME = "\0userspace-proxy"
+_CREDENTIALS = struct.Struct("3i")
+
+
+class NodeLock:
+    """The lock of one network namespace."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def take(self) -> None:
+        """Take the lock, for as long as this process lives or until :meth:`release`.
+
+        Raises:
+            LockHeld: Another proxy has it; the message names its process.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(_NAME)
+            sock.listen(1)
+        except OSError as exc:
+            sock.close()
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            owner = _owner()
+            raise LockHeld(
+                f"cannot start: another userspace-proxy{owner} steers this node",
+                hint="stop it first, or run with --steering=none",
+            ) from exc
+        self._socket = sock
+
+    def release(self) -> None:
+        """Give the lock back; idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _owner() -> str:
+    """Return `` (pid 4711)``, or nothing where the owner can't be asked."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(_NAME)
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except OSError:
+            return ""
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    return f" (pid {pid})" if pid else ""

@@ -1,0 +1,43 @@
+"""What a proxy is told when it is made; ``run`` fills it in from flags and files."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+from ..dataplane import Tuning
+
+Bind = tuple[str, int] | socket.socket
+"""An address and port (0 for any free one), or a listening socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The parts of a proxy that have a default for embedding.
+
+    ``Proxy(steering="none")`` needs none of them.
+    """
+
+    node_name: str = ""
+    """Name of this node in Kubernetes; empty when there is no cluster."""
+    proxy_name: str | None = None
+    """Serve only Services with this ``service-proxy-name`` label; None: those without."""
+    proxy_ports: tuple[int, int] = (17000, 29999)
+    """First and last number of the proxy port range."""
+    service_cidrs: tuple[str, ...] = ()
+    """The ranges that cluster IPs come from, for steerings that route them."""
+    node_addresses: tuple[str, ...] = ()
+    """This node's own addresses, best first; empty: the kernel's choice."""
+    allow_loopback_endpoints: bool = False
+    """Endpoints on 127.0.0.0/8 and ::1; refused on nodes (CVE-2021-25737)."""
+    is_own_namespace: bool = False
+    """The network namespace was made for this proxy: it may route as it likes."""
+    tuning: Tuning = field(default_factory=Tuning)
+    min_sync_period_s: float = 0.0
+    """Seconds between the beginnings of two rounds."""
+    health: Bind | None = None
+    """Where ``/healthz`` and ``/livez`` answer; None: nowhere."""
+    admin: Bind | None = None
+    """Where the page, ``/metrics`` and the rest answer; None: nowhere."""
+    config: tuple[tuple[str, object, str], ...] = ()
+    """Settings for ``/configz``: name, value, origin."""

@@ -1,0 +1,407 @@
+"""The proxy as one object: what ``run`` and ``demo`` are made of, and what embeds.
+
+::
+
+    async with Proxy(steering="none") as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
+        reader, writer = await asyncio.open_connection(*web.address)
+
+It lives in the loop that starts it, asyncio's own or uvloop's, starts no thread and no
+process of its own with steering ``none``, and needs no privileges there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from .. import __version__
+from ..dataplane import DataPlane, PortPool
+from ..errors import ListenError, UserspaceProxyError
+from ..model import EndpointSlice, Service, ServiceKey, SliceKey, SocketAddress
+from ..plan import Planner
+from ..policy import NodeFacts
+from ..sources import MemorySource, Source
+from ..status.view import ServicePortView, SourceView, StatusView, SteeringView, SyncView
+from ..steering import Bind, Steering, SteeringFacts, make_steering
+from .added import AddedService, make_service
+from .listeners import Listeners
+from .lock import NodeLock
+from .options import Options
+from .refuse import RefusePort
+from .sync import SyncCounters, SyncLoop
+from .tasks import Supervisor
+from .view import view_ignored, view_ports
+
+if TYPE_CHECKING:
+    from ..status.server import StatusServer
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+
+class Proxy:
+    """A running Service proxy.
+
+    Args:
+        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+            ``iptables`` or ``auto``; or a steering of your own.
+        source: Where Services come from; None: from :meth:`add_service` alone.
+        options: Everything else.
+    """
+
+    def __init__(
+        self,
+        *,
+        steering: str | Steering = "none",
+        source: Source | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self._wanted_steering = steering
+        self._memory = MemorySource() if source is None else None
+        self._source: Source = source or self._memory or MemorySource()
+        self._options = options or Options()
+        self._supervisor = Supervisor()
+        self._lock = NodeLock()
+        self._stack = contextlib.AsyncExitStack()
+        self._steering: Steering | None = None
+        self._plane: DataPlane | None = None
+        self._listeners: Listeners | None = None
+        self._sync: SyncLoop | None = None
+        self._is_draining = False
+        self._started = 0.0
+        self.admin_address: tuple[str, int] | None = None
+        """Where the page answers; None when it doesn't."""
+        self.health_address: tuple[str, int] | None = None
+        """Where ``/healthz`` answers; None when it doesn't."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open what needs opening and begin to read Services; :meth:`stop` undoes it.
+
+        Returns before the first Services are read: see :meth:`settled`.
+
+        Raises:
+            LockHeld: Another proxy steers this node.
+            SteeringError: The steering can't work here; the message says what would.
+            ListenError: A status address is taken.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        options = self._options
+        self._started = time.time()
+        first, last = options.proxy_ports
+        pool = PortPool(first, last)
+        steering = self._steering = self._make_steering(pool)
+        self._stack.push_async_callback(steering.close)
+        recovered = await steering.start()
+
+        loop = asyncio.get_running_loop()
+        plane = self._plane = DataPlane(loop, options.tuning)
+        self._stack.callback(plane.close)
+        listeners = self._listeners = Listeners(plane, steering.bind, pool)
+        node_facts = NodeFacts(
+            node_name=options.node_name,
+            proxy_name=options.proxy_name,
+            allow_loopback_endpoints=options.allow_loopback_endpoints or self._memory is not None,
+        )
+        status = await self._open_status()
+        sync = self._sync = SyncLoop(
+            Planner(node_facts),
+            listeners,
+            steering,
+            recovered=recovered,
+            min_period_s=options.min_sync_period_s,
+            observe=status.sync.observe if status is not None else lambda _seconds: None,
+        )
+        self._supervisor.start("sync", sync.run)
+        self._supervisor.start("source", lambda: self._source.run(sync.publish))
+        _log.info(
+            "started",
+            extra={
+                "version": __version__,
+                "steering": steering.name,
+                "source": self._source.kind,
+                "location": self._source.location,
+                "recovered": len(recovered),
+            },
+        )
+
+    def _make_steering(self, pool: PortPool) -> Steering:
+        options, wanted = self._options, self._wanted_steering
+        if not isinstance(wanted, str):
+            return wanted
+        facts = SteeringFacts(
+            service_cidrs=options.service_cidrs,
+            proxy_ports=options.proxy_ports,
+            node_addresses=options.node_addresses,
+        )
+        if wanted != "none":
+            self._lock.take()
+            self._stack.callback(self._lock.release)
+            refuse_port = RefusePort()
+            self._stack.callback(refuse_port.close)
+            pool.take(refuse_port.open(pool.first, pool.last))
+            facts = replace(facts, refuse_port=refuse_port.number)
+        return make_steering(wanted, facts, own_namespace=options.is_own_namespace)
+
+    async def _open_status(self) -> StatusServer | None:
+        options = self._options
+        if options.admin is None and options.health is None:
+            return None
+        # aiohttp costs half a second to import: only who shows something pays.
+        from ..status.server import StatusServer
+
+        server = StatusServer(self.status, health=lambda: self._view(()))
+        self._stack.push_async_callback(server.close)
+        if options.admin is not None:
+            self.admin_address = await server.serve_admin(options.admin)
+        if options.health is not None:
+            self.health_address = await server.serve_health(options.health)
+        return server
+
+    async def stop(self, *, drain_s: float = 0.0) -> None:
+        """Take the steering away, close the listeners, let connections finish, close all.
+
+        What this proxy made in the kernel is gone afterwards. Idempotent.
+
+        Args:
+            drain_s: Seconds that open connections may go on; then they are reset.
+        """
+        self._is_draining = True
+        await self._supervisor.stop()
+        # Routes carry the packets of open connections too, so they go last; rules are only
+        # asked by new ones, which must not come to a port that is closed.
+        if self._steering is not None and self._steering.bind is not Bind.FRONTEND:
+            await self._take_steering_away()
+        if self._listeners is not None:
+            self._listeners.close()
+        if self._plane is not None:
+            reset = await self._plane.drain(drain_s)
+            if reset:
+                _log.warning(
+                    "connections were reset at the end of the drain", extra={"count": reset}
+                )
+        await self._take_steering_away()
+        await self._stack.aclose()
+
+    async def _take_steering_away(self) -> None:
+        steering, self._steering = self._steering, None
+        if steering is not None:
+            try:
+                await steering.clean_up()
+            except UserspaceProxyError as exc:
+                _log.error("steering is left behind", extra={"cause": str(exc)})
+
+    async def failed(self) -> UserspaceProxyError:
+        """Wait until the source or the steering can't go on, and return why."""
+        return await self._supervisor.failed()
+
+    async def settled(self) -> None:
+        """Wait until everything that the source has published is in force.
+
+        Raises:
+            UserspaceProxyError: The source can't be read at all.
+        """
+        sync = self._running()
+        waiting = asyncio.ensure_future(sync.settled())
+        failing = asyncio.ensure_future(self._supervisor.failed())
+        try:
+            await asyncio.wait({waiting, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                raise failing.result()
+        finally:
+            waiting.cancel()
+            failing.cancel()
+
+    # -- Services of an embedder ----------------------------------------------
+
+    async def add_service(
+        self,
+        name: str,
+        *,
+        port: int,
+        endpoints: Iterable[str] = (),
+        namespace: str = "default",
+        protocol: str = "TCP",
+        cluster_ip: str | None = None,
+        affinity_timeout_s: int | None = None,
+    ) -> AddedService:
+        """Serve a Service, or replace the one of the same name; in force on return.
+
+        Args:
+            name: Its name.
+            port: The port that clients dial.
+            endpoints: ``ip:port`` or ``[ip6]:port``, in any order; none: clients are refused.
+            namespace: Its namespace.
+            protocol: ``TCP`` or ``UDP``.
+            cluster_ip: The address that clients dial; None for one of 127.64.0.0/10.
+            affinity_timeout_s: Seconds of ClientIP affinity; None for none.
+
+        Returns:
+            A handle, whose ``address`` is what to dial: with steering ``none`` the port
+            is another than asked for where that one can't be had.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere, or an argument can't be.
+            ListenError: The port can't be had.
+        """
+        service = make_service(
+            ServiceKey(namespace, name),
+            port,
+            protocol,
+            cluster_ip=cluster_ip,
+            affinity_timeout_s=affinity_timeout_s,
+            taken={f.ip for port in self._running().plan.ports.values() for f in port.frontends},
+        )
+        added = AddedService(self, service)
+        await added.set_endpoints(endpoints)
+        problem = self._problem_of(service.key)
+        if problem:
+            await added.remove()
+            raise ListenError(problem)
+        return added
+
+    async def put(
+        self, service: Service, slices: Iterable[EndpointSlice], gone: Iterable[SliceKey] = ()
+    ) -> None:
+        """Serve a Service made of model values, with these slices; in force on return.
+
+        Args:
+            service: Added, or put in the place of the one of the same name.
+            slices: Added, or put in the place of those of the same names.
+            gone: Slices to forget.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+        """
+        memory = self._embedded()
+        memory.put_service(service)
+        for item in slices:
+            memory.put_slice(item)
+        for key in gone:
+            memory.delete_slice(key)
+        await self.settled()
+
+    async def delete(self, key: ServiceKey, slices: Iterable[SliceKey] = ()) -> None:
+        """Stop serving a Service and forget these slices; in force on return. Idempotent.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+        """
+        memory = self._embedded()
+        memory.delete_service(key)
+        for slice_key in slices:
+            memory.delete_slice(slice_key)
+        await self.settled()
+
+    def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
+        """Return what clients of a Service port dial; None when it isn't served.
+
+        Args:
+            key: The Service.
+            port: The port's name; empty for the one without a name.
+        """
+        for served in self._listeners or ():
+            name = served.plan.key.name
+            if name.service == key and name.port == port:
+                frontend = served.plan.frontends[0]
+                listener = served.listeners.get(frontend)
+                if listener is None:
+                    return None
+                steering = self._steering
+                is_dialled = steering is not None and steering.bind is Bind.PROXY_PORT
+                return frontend.address if is_dialled else listener.address
+        return None
+
+    # -- what it does ----------------------------------------------------------
+
+    def status(self) -> StatusView:
+        """Return everything about this proxy at this moment."""
+        plane, listeners, steering = self._plane, self._listeners, self._steering
+        if plane is None or listeners is None or steering is None:
+            return self._view(())
+        return self._view(view_ports(listeners, plane, steering.bind, plane.reactor.clock()))
+
+    def _view(self, ports: tuple[ServicePortView, ...]) -> StatusView:
+        """Return what is known beside the Service ports; probes need no more."""
+        sync, plane, steering = self._sync, self._plane, self._steering
+        counters = sync.counters if sync else SyncCounters()
+        source = self._source.status()
+        return StatusView(
+            version=__version__,
+            node=self._options.node_name,
+            started=self._started,
+            revision=sync.plan.revision if sync else 0,
+            source=SourceView(
+                kind=self._source.kind,
+                location=self._source.location,
+                is_synced=source.is_synced,
+                problems=source.problems,
+                restarts=source.restarts,
+            ),
+            steering=SteeringView(
+                name=steering.name if steering else "none",
+                problem=sync.steering_problem if sync else "",
+                repairs=counters.repairs,
+            ),
+            sync=SyncView(
+                rounds=counters.rounds,
+                failures=counters.failures,
+                last_s=counters.last_s,
+                last_queued=counters.last_queued,
+                last_done=counters.last_done,
+                waiting_since=counters.waiting_since,
+                problem=sync.steering_problem if sync else "",
+            ),
+            ports=ports,
+            ignored=view_ignored(sync.plan) if sync else (),
+            descriptors=plane.descriptors.in_use if plane else 0,
+            descriptor_limit=plane.descriptors.limit if plane else 0,
+            is_accepting=plane.descriptors.is_accepting if plane else False,
+            config=self._options.config,
+            is_ready=bool(sync and sync.is_synced) and not self._is_draining,
+            node_is_eligible=not (sync and sync.node_is_being_deleted),
+        )
+
+    def _running(self) -> SyncLoop:
+        if self._sync is None or self._is_draining:
+            raise RuntimeError("this proxy isn't running: enter `async with Proxy(…)` first")
+        return self._sync
+
+    def _embedded(self) -> MemorySource:
+        self._running()
+        if self._memory is None:
+            raise ValueError(f"this proxy reads its Services from {self._source.kind}")
+        return self._memory
+
+    def _problem_of(self, key: ServiceKey) -> str:
+        """Return why a Service isn't served; empty when it is."""
+        for served in self._listeners or ():
+            if served.plan.key.name.service == key:
+                return served.problem
+        for ignored in self._running().plan.ignored:
+            if ignored.service == key:
+                return f"cannot serve {key}: {ignored.reason}"
+        return f"cannot serve {key}"

@@ -1,0 +1,125 @@
+"""The node agent: a :class:`Proxy` made from settings, with signals and an end.
+
+    settings ─▶ options, source, steering ─▶ Proxy ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
+                                               └────▶ the source can't go on ───▶ exit 1
+
+Everything that a setting means for the proxy is said here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+
+import uvloop
+
+from ..config import InheritedSocket, ListenAddress, Settings
+from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
+from ..errors import ConfigError
+from ..sources import Source
+from .options import Bind, Options
+from .own_namespace import is_own_namespace
+from .proxy import Proxy
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+
+def run_agent(settings: Settings, warnings: Sequence[str]) -> int:
+    """Run until a signal; returns the exit status.
+
+    Args:
+        settings: From flags and files.
+        warnings: What reading them found; logged once.
+
+    Raises:
+        UserspaceProxyError: It can't start, or can't go on; the message says why.
+    """
+    for warning in warnings:
+        _log.warning(warning)
+    raise_descriptor_limit()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    proxy = Proxy(
+        steering=settings.steering,
+        source=make_source(settings),
+        options=make_options(settings),
+    )
+    await proxy.start()
+    # What was made so far lives as long as the process: the collector need not look at it.
+    gc.collect()
+    gc.freeze()
+    stopping = asyncio.ensure_future(stop.wait())
+    failing = asyncio.ensure_future(proxy.failed())
+    try:
+        await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            raise failing.result()
+        _log.info("stopping", extra={"drain_s": settings.drain_s})
+        return 0
+    finally:
+        stopping.cancel()
+        failing.cancel()
+        await proxy.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
+        _log.info("stopped")
+
+
+def make_source(settings: Settings) -> Source:
+    """Return the source that the settings ask for: manifests, or an API server."""
+    from ..sources import ManifestSource
+
+    if settings.manifests:
+        return ManifestSource(
+            settings.manifests,
+            node_name=node_name(settings),
+            service_cidr=settings.service_cluster_ip_range[0],
+        )
+    # kubernetes-asyncio costs 1.5 s and 100 MiB to import: only who talks to an API server pays.
+    from ..sources.kubernetes import KubernetesSource
+
+    return KubernetesSource(
+        kubeconfig=settings.kubeconfig, master=settings.master, node_name=node_name(settings)
+    )
+
+
+def make_options(settings: Settings) -> Options:
+    """Translate settings into what a :class:`Proxy` takes."""
+    return Options(
+        node_name=node_name(settings),
+        proxy_name=settings.service_proxy_name or None,
+        proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),
+        service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
+        node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),
+        is_own_namespace=is_own_namespace(),
+        tuning=Tuning(connect_timeout_s=settings.connect_timeout_s, udp_idle_s=settings.udp_idle_s),
+        min_sync_period_s=settings.iptables_min_sync_period_s,
+        health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
+        admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
+        config=settings.as_rows(),
+    )
+
+
+def node_name(settings: Settings) -> str:
+    """Return this node's name: as told, else the host's, as kubelet would have it."""
+    return settings.hostname_override or socket.gethostname().strip().lower()
+
+
+def _bind(address: ListenAddress | None, flag: str) -> Bind | None:
+    if isinstance(address, InheritedSocket):
+        try:
+            return socket.socket(fileno=address.fd)
+        except OSError as exc:
+            raise ConfigError(
+                f"{flag}: descriptor {address.fd} is not an inherited socket: {exc.strerror}"
+            ) from exc
+    return address

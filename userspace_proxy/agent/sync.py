@@ -1,0 +1,207 @@
+"""One round: the newest snapshot, its plan, what changed, done in the right order.
+
+    open listeners ─▶ steer everything in one transaction ─▶ close listeners
+
+Rule 1: a frontend is steered to a proxy port only while its listener accepts.
+Rule 2: snapshots that come in during a round are one round later: the newest counts.
+Rule 3: a round that fails changes nothing that was served, and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..cluster import Snapshot
+from ..errors import SteeringError
+from ..model import Frontend
+from ..plan import Plan, Planner, diff_plans
+from ..steering import Steering, Target
+from .listeners import Listeners
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+# Legacy tables send no event when somebody changes them: look often enough that a
+# flush is repaired within two seconds.
+REPAIR_S = 1.0
+# After a failure: the lock of somebody else's rule change is held for less.
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class SyncCounters:
+    """How the rounds went."""
+
+    rounds: int = 0
+    failures: int = 0
+    repairs: int = 0
+    last_s: float = 0.0
+    last_queued: float = 0.0
+    last_done: float = 0.0
+    waiting_since: float = 0.0
+    """Unix time at which the oldest change that isn't in force came in; 0: none waits."""
+
+
+class SyncLoop:
+    """Keeps the node as the newest snapshot wants it.
+
+    Args:
+        planner: Makes plans.
+        listeners: Opens and closes sockets.
+        steering: Steers; started by the caller.
+        recovered: Proxy ports that rules of an earlier run still name.
+        min_period_s: Seconds between the beginnings of two rounds, so that churn is
+            one round and not hundreds.
+        observe: Told how long each round took.
+    """
+
+    def __init__(
+        self,
+        planner: Planner,
+        listeners: Listeners,
+        steering: Steering,
+        *,
+        recovered: Mapping[Frontend, int],
+        min_period_s: float = 0.0,
+        observe: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self.plan = Plan.empty()
+        """The plan in force, as far as listeners go."""
+        self.counters = SyncCounters()
+        self.steering_problem = ""
+        """Why the kernel's rules are behind the plan; empty when they aren't."""
+        self._planner = planner
+        self._listeners = listeners
+        self._steering = steering
+        self._recovered = dict(recovered)
+        self._min_period_s = min_period_s
+        self._observe = observe
+        self._latest: Snapshot | None = None
+        self._in_force: Snapshot | None = None
+        self._applied: dict[Frontend, Target] | None = None
+        self._wake = asyncio.Event()
+        self._done = asyncio.Condition()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Take the newest snapshot; the round follows."""
+        if snapshot is self._latest:
+            return
+        self._latest = snapshot
+        self.counters.last_queued = time.time()
+        self.counters.waiting_since = self.counters.waiting_since or self.counters.last_queued
+        self._wake.set()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether a first snapshot is in force."""
+        return self._in_force is not None
+
+    @property
+    def node_is_being_deleted(self) -> bool:
+        """Whether this node's object says so."""
+        node = self._latest.node if self._latest else None
+        return node is not None and node.is_being_deleted
+
+    async def settled(self) -> None:
+        """Wait until the newest snapshot is in force."""
+        async with self._done:
+            await self._done.wait_for(lambda: self._in_force is self._latest is not None)
+
+    async def run(self) -> None:
+        """Do rounds for ever, and repair what others undo."""
+        loop = asyncio.get_running_loop()
+        round_began = -self._min_period_s
+        while True:
+            # An earlier round may have failed with the wish still open.
+            is_behind = self._in_force is not self._latest
+            try:
+                await asyncio.wait_for(self._wake.wait(), RETRY_S if is_behind else REPAIR_S)
+            except TimeoutError:
+                if not is_behind and not self._listeners.retry():
+                    await self._repair()
+                    continue
+            early = round_began + self._min_period_s - loop.time()
+            if early > 0:
+                await asyncio.sleep(early)  # noqa: TID251 - the pause between two rounds
+            self._wake.clear()
+            round_began = loop.time()
+            if self._latest is not None:
+                await self._round(self._latest)
+
+    async def _round(self, snapshot: Snapshot) -> None:
+        began = time.perf_counter()
+        plan = self._planner.plan(snapshot)
+        changes = diff_plans(self.plan, plan)
+        for key in changes.close:
+            self._listeners.leave(key)
+        for port in changes.update:
+            self._listeners.update(port)
+        # Those that rules of an earlier run lead to come first: nobody may take their ports.
+        known = self._recovered.keys()
+        for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
+            self._listeners.open(port, self._recovered)
+        self.plan = plan
+        if not await self._steer():
+            return
+        self._listeners.close_leaving()
+        self._recovered.clear()
+        self.counters.rounds += 1
+        self.counters.last_s = time.perf_counter() - began
+        self.counters.last_done = time.time()
+        self._observe(self.counters.last_s)
+        self._in_force = snapshot
+        if snapshot is self._latest:
+            self.counters.waiting_since = 0.0
+        async with self._done:
+            self._done.notify_all()
+        if changes:
+            _log.info(
+                "plan in force",
+                extra={
+                    "revision": snapshot.revision,
+                    "opened": len(changes.open),
+                    "updated": len(changes.update),
+                    "closed": len(changes.close),
+                    "duration_s": round(self.counters.last_s, 4),
+                },
+            )
+
+    async def _steer(self) -> bool:
+        targets = self._listeners.targets()
+        if targets == self._applied:
+            return True
+        try:
+            await self._steering.apply(targets)
+        except SteeringError as exc:
+            self._trouble(exc)
+            return False
+        self._applied = targets
+        self._well()
+        return True
+
+    async def _repair(self) -> None:
+        if self._applied is None:
+            return
+        try:
+            repaired = await self._steering.repair()
+        except SteeringError as exc:
+            self._trouble(exc)
+            return
+        self._well()
+        if repaired:
+            self.counters.repairs += repaired
+            _log.warning("steering had drifted and was repaired", extra={"rules": repaired})
+
+    def _trouble(self, exc: SteeringError) -> None:
+        self.counters.failures += 1
+        if str(exc) != self.steering_problem:
+            self.steering_problem = str(exc)
+            _log.error("steering failed, the old state is in force", extra={"cause": str(exc)})
+
+    def _well(self) -> None:
+        if self.steering_problem:
+            self.steering_problem = ""
+            _log.info("steering works again")

@@ -1,0 +1,74 @@
+"""Background tasks that can't die in silence.
+
+A task that ends by an error on purpose (:class:`UserspaceProxyError`) ends the proxy:
+its words reach whoever waits for :meth:`Supervisor.failed`. Anything else is a bug:
+it is logged with its traceback, and the task starts again after a pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ..errors import UserspaceProxyError
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+# Long enough that a bug that strikes at once doesn't fill the log, short enough to be a hiccup.
+_RESTART_S = 1.0
+
+
+class Supervisor:
+    """The background tasks of one proxy."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: asyncio.Future[UserspaceProxyError] | None = None
+
+    @property
+    def failure(self) -> UserspaceProxyError | None:
+        """What ended a task on purpose; None while all is well."""
+        if self._failure is not None and self._failure.done() and not self._failure.cancelled():
+            return self._failure.result()
+        return None
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run something until :meth:`stop`."""
+        if self._failure is None:
+            self._failure = asyncio.get_running_loop().create_future()
+        self._tasks.append(asyncio.create_task(self._guard(name, run), name=name))
+
+    async def failed(self) -> UserspaceProxyError:
+        """Wait until a task ends on purpose, and return its error."""
+        if self._failure is None:
+            self._failure = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._failure)
+
+    async def stop(self) -> None:
+        """Cancel all tasks and wait for their end; idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guard(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await run()
+            except UserspaceProxyError as exc:
+                if self._failure is not None and not self._failure.done():
+                    self._failure.set_result(exc)
+                return
+            except Exception:
+                _log.exception(
+                    "bug: a background task failed and is started again", extra={"task": name}
+                )
+            else:
+                return
+            await pause(_RESTART_S)
+
+
+async def pause(seconds: float) -> None:
+    """Wait; the one place of this room where time passes."""
+    await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself

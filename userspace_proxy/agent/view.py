@@ -1,0 +1,90 @@
+"""Fills in what the status page shows, from the plan, the listeners and the counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..dataplane import DataPlane
+from ..model import Frontend, SocketAddress
+from ..plan import Plan
+from ..policy import EndpointVerdict
+from ..status.view import EndpointView, FrontendView, IgnoredView, ServicePortView
+from ..steering import Bind
+from .listeners import Listeners, ServedPort
+
+
+def view_ports(
+    listeners: Listeners, plane: DataPlane, bind: Bind, now: float
+) -> tuple[ServicePortView, ...]:
+    """Return the Service ports that are served, by name.
+
+    Args:
+        listeners: What is open.
+        plane: Its byte counters are brought up to date.
+        bind: Decides how a frontend's target is worded.
+        now: Monotonic seconds.
+    """
+    plane.settle()
+    served = sorted(listeners, key=lambda s: s.plan.key)
+    return tuple(_view_port(port, bind, now) for port in served)
+
+
+def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:
+    """Return the Services and ports that get no listener."""
+    return tuple(IgnoredView(str(i.service), i.port, i.reason) for i in plan.ignored)
+
+
+def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
+    plan = served.plan
+    totals = served.group.totals()
+    ejected = served.group.balancer.ejected(now)
+    return ServicePortView(
+        namespace=plan.key.name.namespace,
+        service=plan.key.name.name,
+        port=plan.key.name.port,
+        family=str(plan.key.family),
+        protocol=str(plan.protocol),
+        frontends=tuple(
+            FrontendView(str(f.address), str(f.kind), _target(served, f, bind))
+            for f in plan.frontends
+        ),
+        endpoints=tuple(_view_endpoint(served, v, ejected) for v in plan.endpoints),
+        reason=plan.reason,
+        affinity_timeout_s=plan.affinity_timeout_s,
+        notes=plan.notes,
+        problem=served.problem,
+        active=totals.active,
+        connections=totals.connections,
+        refused=served.group.counters.refused,
+        received_bytes=totals.received_bytes,
+        sent_bytes=totals.sent_bytes,
+    )
+
+
+def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
+    listener = served.listeners.get(frontend)
+    if listener is None or not listener.is_serving:
+        return "refused"
+    if bind is Bind.PROXY_PORT:
+        return f"proxy port {listener.address.port}"
+    if listener.address == frontend.address:
+        return "listens there"
+    return str(listener.address)
+
+
+def _view_endpoint(
+    served: ServedPort, verdict: EndpointVerdict, ejected: Mapping[SocketAddress, float]
+) -> EndpointView:
+    counters = served.group.counters_of(verdict.address)
+    return EndpointView(
+        address=str(verdict.address),
+        state=verdict.reason,
+        is_usable=verdict.is_usable,
+        node=verdict.node,
+        ejected_for_s=ejected.get(verdict.address),
+        active=counters.active,
+        connections=counters.connections,
+        failures=counters.failures,
+        received_bytes=counters.received_bytes,
+        sent_bytes=counters.sent_bytes,
+    )

@@ -1,0 +1,232 @@
+"""What to tell ``ip`` and the kernel so that a new namespace is reached.
+
+Every link is a veth pair. The *near* end is in the namespace that is already
+there (a node, or the LAN), the *far* end is ``eth0`` of the new one.
+
+Rule 1: this file runs nothing; it gives lines for ``ip -batch`` and sysctls.
+Rule 2: all routes of a far end are in ``Wiring.routes``, so that they can be taken
+        away and put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from .addresses import Address, AddressPlan, Network, by_family, nth
+
+Mode = Literal["routed", "bridge", "unnumbered"]
+
+BRIDGE = "cni0"
+LAN_BRIDGE = "lan0"
+UPLINK = "uplink"
+# Calico's gateways: the host end answers for them by proxy ARP, or has them as link-local address.
+UNNUMBERED_GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
+DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+class Route(NamedTuple):
+    """One route of a far end."""
+
+    to: str
+    how: str
+
+    def line(self) -> str:
+        """Return the line that sets it."""
+        return f"route replace {self.to} {self.how}"
+
+    def blackhole(self) -> str:
+        """Return the line that swallows, without a word to anybody, what would take it."""
+        return f"route replace blackhole {self.to}"
+
+
+class Wiring(NamedTuple):
+    """How one new namespace is linked; ``near`` comes first, it makes the link."""
+
+    near: tuple[str, ...]
+    far: tuple[str, ...]
+    routes: tuple[Route, ...]
+    near_sysctls: tuple[str, ...] = ()
+
+    def far_lines(self) -> tuple[str, ...]:
+        """Return all that the far end is told."""
+        return (*self.far, *(route.line() for route in self.routes))
+
+
+class FarEnd(NamedTuple):
+    """Whom a link is made for."""
+
+    pid: int
+    """A process in the new namespace."""
+    addresses: tuple[Address, ...]
+
+
+def routed_pod(near: str, pod: FarEnd, gateways: Sequence[Address]) -> Wiring:
+    """Link a pod with a veth of its own, whose near end has the gateway's address."""
+    return Wiring(
+        near=(
+            *_veth(near, pod.pid),
+            *(f"address add {gateway} dev {near}" for gateway in gateways),
+            *(f"route replace {address} dev {near}" for address in pod.addresses),
+        ),
+        far=_eth0(pod.addresses),
+        routes=(*_on_link(gateways), *_default_by(gateways)),
+    )
+
+
+def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
+    """Link a pod as Calico does: the near end has no IPv4 address and answers all ARP.
+
+    Args:
+        near: Name of the near end.
+        pod: Whom to link.
+        node: The node's own addresses, from which it speaks to the pod.
+    """
+    to_pod = [
+        f"route replace {address} dev {near} src {own}"
+        for address in pod.addresses
+        for own in node
+        if own.version == address.version
+    ]
+    link_local = [f"address add {UNNUMBERED_GATEWAYS[6]}/64 dev {near}"]
+    families = [address.version for address in pod.addresses]
+    return Wiring(
+        near=(*_veth(near, pod.pid), *(link_local if 6 in families else ()), *to_pod),
+        far=_eth0(pod.addresses),
+        routes=(
+            Route(UNNUMBERED_GATEWAYS[4], "dev eth0"),
+            *(Route(DEFAULT[v], f"via {UNNUMBERED_GATEWAYS[v]} dev eth0") for v in families),
+        ),
+        # The kernel lets a proxied ARP answer wait up to 0.8 s unless told otherwise.
+        near_sysctls=(
+            f"net/ipv4/conf/{near}/proxy_arp=1",
+            f"net/ipv4/neigh/{near}/proxy_delay=0",
+        ),
+    )
+
+
+def bridged_pod(near: str, pod: FarEnd, subnets: Sequence[Network]) -> Wiring:
+    """Link a pod to the node's bridge; pods there talk to each other past the node's routes."""
+    return Wiring(
+        near=(*_veth(near, pod.pid, BRIDGE), f"link set {near} type bridge_slave hairpin on"),
+        far=_eth0(pod.addresses),
+        routes=(
+            *(Route(str(subnet), "dev eth0") for subnet in subnets),
+            *_default_by(nth(subnets, 1)),
+        ),
+    )
+
+
+def bridge(subnets: Sequence[Network]) -> tuple[str, ...]:
+    """Return the lines that make the node's bridge, the gateway of its subnets."""
+    gateways = nth(subnets, 1)
+    return (
+        *_new_bridge(BRIDGE, "02:00:00:00:00:01"),
+        *(f"address add {a}/{n.prefixlen} dev {BRIDGE}" for n, a in by_family(subnets, gateways)),
+    )
+
+
+def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
+    """Return the lines that make the segment between nodes and outside clients.
+
+    Its router sends what is for elsewhere to ``uplink``, where nobody is: who dials
+    nowhere learns from the router that nobody answered there (``lan_sysctls``).
+    """
+    return (
+        *_new_bridge(LAN_BRIDGE, "02:00:00:00:00:02"),
+        *(
+            f"address add {a}/{n.prefixlen} dev {LAN_BRIDGE}"
+            for n, a in by_family(plan.nodes, router)
+        ),
+        *(f"route add {n} dev {LAN_BRIDGE}" for n in plan.outside),
+        f"link add {UPLINK} type veth peer name nowhere",
+        "link set nowhere up",
+        f"link set {UPLINK} up",
+        *(f"route add {DEFAULT[n.version]} dev {UPLINK}" for n in plan.nodes),
+    )
+
+
+def lan_sysctls(plan: AddressPlan) -> list[str]:
+    """Return the settings by which the router gives up on ``uplink`` after 10 ms.
+
+    An unreachable route would do worse: the kernel sends five such errors, then one a
+    second, and a TCP that gets its error before it is done sending looks at it 1 s later.
+    """
+    return [
+        f"net/ipv{network.version}/neigh/{UPLINK}/{setting}"
+        for network in plan.nodes
+        for setting in ("mcast_solicit=1", "retrans_time_ms=10")
+    ]
+
+
+def node(
+    near: str,
+    far: FarEnd,
+    plan: AddressPlan,
+    *,
+    pods: Sequence[Network],
+    router: Sequence[Address],
+) -> Wiring:
+    """Link a node to the LAN.
+
+    Args:
+        near: Name of the near end.
+        far: The node.
+        plan: The ranges.
+        pods: The node's own share of the pod ranges; addresses without a pod are unreachable.
+        router: The LAN's router, the default gateway.
+    """
+    on_link = (*plan.nodes, *plan.outside)
+    return Wiring(
+        near=_veth(near, far.pid, LAN_BRIDGE),
+        far=(*_eth0(far.addresses), *(f"route add unreachable {n}" for n in pods)),
+        routes=(*(Route(str(n), "dev eth0") for n in on_link), *_default_by(router)),
+    )
+
+
+def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]) -> Wiring:
+    """Link a client to the LAN; it reaches Services through the node ``via``, and no pods."""
+    on_link = (*plan.outside, *plan.nodes)
+    through = by_family(plan.steered_outside(), via)
+    return Wiring(
+        near=_veth(near, far.pid, LAN_BRIDGE),
+        far=_eth0(far.addresses),
+        routes=(
+            *(Route(str(n), "dev eth0") for n in on_link),
+            *(Route(str(n), f"via {node} dev eth0") for n, node in through),
+        ),
+    )
+
+
+def to_node(pods: Sequence[Network], addresses: Sequence[Address]) -> list[str]:
+    """Return the lines by which one node reaches another's pods."""
+    return [f"route replace {pod} via {node}" for pod, node in by_family(pods, addresses)]
+
+
+def _veth(near: str, far_pid: int, master: str = "") -> tuple[str, ...]:
+    return (
+        f"link add {near} type veth peer name eth0 netns {far_pid}",
+        f"link set {near} master {master} up" if master else f"link set {near} up",
+    )
+
+
+def _eth0(addresses: Sequence[Address]) -> tuple[str, ...]:
+    # Addresses without a prefix: every route is then one of ours.
+    return ("link set eth0 up", *(f"address add {address} dev eth0" for address in addresses))
+
+
+def _new_bridge(name: str, mac: str) -> tuple[str, ...]:
+    # A bridge without an address of its own takes the lowest of its ports', so neighbours would
+    # lose it when a port comes or goes; snooping may hold back IPv6 neighbour discovery.
+    return (
+        f"link add {name} address {mac} type bridge mcast_snooping 0",
+        f"link set {name} up",
+    )
+
+
+def _on_link(gateways: Sequence[Address]) -> tuple[Route, ...]:
+    return tuple(Route(str(gateway), "dev eth0") for gateway in gateways)
+
+
+def _default_by(gateways: Sequence[Address]) -> tuple[Route, ...]:
+    return tuple(Route(DEFAULT[g.version], f"via {g} dev eth0") for g in gateways)
