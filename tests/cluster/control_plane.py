@@ -1,0 +1,388 @@
+"""A real Kubernetes control plane for tests: one etcd, one kube-apiserver, nothing else.
+
+    kubectl, the agent under test ──TLS, token──▶ kube-apiserver ──Unix socket──▶ etcd ──▶ folder
+
+It allocates ClusterIPs and node ports and validates as every cluster does. There are no
+controllers: a test writes the EndpointSlices that it wants.
+
+Rule 1: all that it writes is in one temporary folder, and all that it starts are two processes
+whose ids it keeps; `stop` leaves neither.
+Rule 2: everything that waits has a deadline, and its error shows the end of the server's log.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .build import Binaries
+from .child import Child
+from .credentials import (
+    ADMIN,
+    GROUPS,
+    NODE_PROXIER,
+    make_service_account_key,
+    render_kubeconfig,
+    render_tokens,
+    token_of,
+)
+from .waiting import wait_for
+
+READY_DEADLINE_S = 60.0
+"""A start takes 2 to 3 s on two idle cores; CI machines have been ten times slower."""
+KUBECTL_DEADLINE_S = 60.0
+"""For one kubectl command; a usual one takes 0.1 s."""
+NAMESPACE_PORT = 6443
+"""The API server's usual port, taken inside a network namespace, where nobody else has it."""
+
+NODE_PROXIER_ROLE = Path(__file__).with_name("node-proxier.yaml")
+
+
+class ControlPlaneError(RuntimeError):
+    """A part of the control plane didn't start, or a command to it failed."""
+
+
+class ControlPlane:
+    """One etcd and one kube-apiserver, from `start` to `stop`; also a context manager.
+
+    Args:
+        binaries: What to run.
+        prefix: A command that runs its arguments inside a network namespace and execs them
+            without forking, as ``nsenter --net=… --`` does; empty: here. The namespace's loopback
+            must be up.
+        bind_address: Where the API server listens, an address that exists there. It goes into the
+            certificate, so clients dial this one.
+        port: Where it listens; None: a free one, or 6443 with a prefix.
+        service_cidr: Where ClusterIPs come from; two, separated by a comma, for dual stack, with
+            the family of ``bind_address`` first.
+        apiserver_flags: Flags of kube-apiserver after ours; they win over ours.
+    """
+
+    def __init__(
+        self,
+        binaries: Binaries,
+        *,
+        prefix: Sequence[str] = (),
+        bind_address: str = "127.0.0.1",
+        port: int | None = None,
+        service_cidr: str = "10.96.0.0/16",
+        apiserver_flags: Sequence[str] = (),
+    ) -> None:
+        self._binaries = binaries
+        self._prefix = tuple(prefix)
+        self._bind_address = bind_address
+        self._wanted_port = port
+        self._service_cidr = service_cidr
+        self._apiserver_flags = tuple(apiserver_flags)
+        self._reserved: socket.socket | None = None
+        self._port = 0
+        self._folder: Path | None = None
+        self._etcd: Child | None = None
+        self._apiserver: Child | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def folder(self) -> Path:
+        """The temporary folder, with ``etcd.log`` and ``kube-apiserver.log``; gone after `stop`."""
+        if self._folder is None:
+            raise ControlPlaneError("cannot use the control plane: it was not started (call start)")
+        return self._folder
+
+    @property
+    def server(self) -> str:
+        """The API server's URL; the same after every `start_apiserver`."""
+        is_v6 = isinstance(ip_address(self._bind_address), IPv6Address)
+        host = f"[{self._bind_address}]" if is_v6 else self._bind_address
+        return f"https://{host}:{self._port}"
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate that the API server made for itself; it is its own authority."""
+        return self.folder / "pki" / "apiserver.crt"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The admin's kubeconfig."""
+        return self.kubeconfig_for(ADMIN)
+
+    @property
+    def apiserver_pid(self) -> int:
+        """The API server's process id, for a test that pauses it."""
+        if self._apiserver is None:
+            raise ControlPlaneError("cannot name a process: kube-apiserver doesn't run")
+        return self._apiserver.pid
+
+    def start(self) -> None:
+        """Start both servers and return once the API server is ready.
+
+        Ready means that it says so, and that it has made what it makes for itself: the namespace
+        ``default``, the RBAC roles, and the Service ``kubernetes``.
+
+        Raises:
+            ControlPlaneError: A server ended, with the end of its log; nothing is left running.
+            DeadlineExceededError: It wasn't ready in time; likewise.
+        """
+        if self._folder is not None:
+            raise ControlPlaneError("cannot start the control plane: it runs already")
+        self._folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-"))
+        try:
+            self._reserve_port()
+            self._start_etcd()
+            self._write_credentials()
+            self.start_apiserver()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Kill both servers and remove the folder; idempotent."""
+        self.stop_apiserver()
+        if self._etcd is not None:
+            self._etcd.kill()
+            self._etcd = None
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
+            self._folder = None
+
+    def stop_apiserver(self) -> None:
+        """Kill the API server; etcd keeps the data. Idempotent.
+
+        Clients see resets, then refused connections. SIGTERM would wait a minute for watches.
+        """
+        if self._apiserver is not None:
+            self._apiserver.kill()
+            self._apiserver = None
+
+    def start_apiserver(self) -> None:
+        """Start the API server with the same data, address and certificate; wait until ready.
+
+        Raises:
+            ControlPlaneError: It runs already, or it ended, with the end of its log.
+            DeadlineExceededError: It wasn't ready in time; it is stopped again.
+        """
+        if self._apiserver is not None:
+            raise ControlPlaneError("cannot start kube-apiserver: it runs already")
+        self._apiserver = Child(
+            [self._binaries.kube_apiserver, *self._flags()],
+            self.folder / "kube-apiserver.log",
+            self._prefix,
+        )
+        try:
+            self._wait_for(self._apiserver, self._has_certificate)
+            for user in GROUPS:
+                self.write_kubeconfig(self.kubeconfig_for(user), token_of(user))
+            self._wait_for(self._apiserver, self._is_ready)
+        except BaseException:
+            self.stop_apiserver()
+            raise
+
+    def kubectl(
+        self,
+        *args: str,
+        input: str | None = None,  # noqa: A002 - named as in subprocess.run
+        check: bool = True,
+        user: str = ADMIN,
+    ) -> str:
+        """Run kubectl where the API server runs and return what it printed.
+
+        Args:
+            args: Its arguments; it has no configuration but this control plane's.
+            input: What it reads for ``-f -``.
+            check: False: a failure is no error, and what it printed on standard error follows.
+            user: Whose token it shows, a key of `GROUPS`.
+
+        Raises:
+            ControlPlaneError: It failed, with what it said.
+        """
+        # Its cache of the API's resources goes to HOME; proxies of ours know no namespace.
+        ours = {
+            "KUBECONFIG": str(self.kubeconfig_for(user)),
+            "HOME": str(self.folder),
+            "NO_PROXY": "*",
+        }
+        command = f"kubectl {' '.join(args)}"
+        try:
+            done = subprocess.run(
+                [*self._prefix, self._binaries.kubectl, *args],
+                input=input,
+                stdin=subprocess.DEVNULL if input is None else None,
+                capture_output=True,
+                text=True,
+                timeout=KUBECTL_DEADLINE_S,
+                env=os.environ | ours,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ControlPlaneError(
+                f"cannot {command}: still busy after {error.timeout} s"
+            ) from error
+        if not check:
+            return done.stdout + done.stderr
+        if done.returncode:
+            raise ControlPlaneError(f"cannot {command}: {done.stderr.strip()}")
+        return done.stdout
+
+    def kubeconfig_for(self, user: str) -> Path:
+        """Return the kubeconfig of a key of `GROUPS`."""
+        return self.folder / f"{user}.kubeconfig"
+
+    def write_kubeconfig(self, path: Path, token: str, server: str | None = None) -> None:
+        """Write a kubeconfig that stands alone: the certificate is in it.
+
+        Args:
+            path: Where; a file that is there is replaced.
+            token: A token, known to the API server or not.
+            server: The URL to dial; None: the API server's own.
+        """
+        config = render_kubeconfig(server or self.server, self.ca_file.read_bytes(), token)
+        path.write_text(config)
+        path.chmod(0o600)
+
+    def grant_node_proxier(self) -> None:
+        """Let the user ``userspace-proxy`` do what the node agent needs; wait until it may."""
+        self.kubectl("apply", "-f", str(NODE_PROXIER_ROLE))
+        question = ("auth", "can-i", "list", "endpointslices.discovery.k8s.io")
+        wait_for(
+            "the API server to know the new role",
+            lambda: self.kubectl(*question, user=NODE_PROXIER, check=False).startswith("yes"),
+        )
+
+    def _reserve_port(self) -> None:
+        """Choose the port and, outside a namespace, keep others from it while we live.
+
+        The reserving socket never listens; kube-apiserver binds beside it (SO_REUSEPORT), so no
+        other program gets the port, neither before the first start nor between two.
+        """
+        if self._prefix:
+            self._port = self._wanted_port or NAMESPACE_PORT
+            return
+        is_v6 = isinstance(ip_address(self._bind_address), IPv6Address)
+        self._reserved = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind((self._bind_address, self._wanted_port or 0))
+        self._port = self._reserved.getsockname()[1]
+
+    def _start_etcd(self) -> None:
+        """Start etcd on a Unix socket, as Kubernetes' own integration tests do.
+
+        Source:
+            test/integration/framework/etcd.go: the advertised address is never dialled, and
+            etcd takes no Unix socket for it.
+        """
+        self._etcd = Child(
+            [
+                self._binaries.etcd,
+                f"--data-dir={self.folder / 'etcd'}",
+                f"--listen-client-urls=unix://{self._etcd_socket}",
+                "--advertise-client-urls=http://127.0.0.1:0",
+                "--listen-peer-urls=http://127.0.0.1:0",
+                "--unsafe-no-fsync",
+                "--log-level=warn",
+            ],
+            self.folder / "etcd.log",
+            self._prefix,
+        )
+        self._wait_for(self._etcd, self._etcd_answers)
+
+    @property
+    def _etcd_socket(self) -> Path:
+        return self.folder / "etcd.sock"
+
+    def _write_credentials(self) -> None:
+        (self.folder / "tokens.csv").write_text(render_tokens())
+        (self.folder / "service-accounts.key").write_text(make_service_account_key())
+
+    def _flags(self) -> list[str]:
+        key = self.folder / "service-accounts.key"
+        return [
+            f"--etcd-servers=unix://{self._etcd_socket}",
+            f"--bind-address={self._bind_address}",
+            # Else it looks for a default route, which a namespace may not have.
+            f"--advertise-address={self._bind_address}",
+            f"--secure-port={self._port}",
+            "--permit-port-sharing",
+            f"--cert-dir={self.ca_file.parent}",
+            f"--service-cluster-ip-range={self._service_cidr}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            f"--token-auth-file={self.folder / 'tokens.csv'}",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            # The Service kubernetes gets no endpoints of its own accord.
+            "--endpoint-reconciler-type=none",
+            *self._apiserver_flags,
+        ]
+
+    def _wait_for(self, child: Child, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds; a child that ended first is an error at once."""
+
+        def holds() -> bool:
+            if child.status is not None:
+                raise ControlPlaneError(
+                    f"cannot start {child.name}: it ended with status {child.status}; "
+                    + child.log_tail()
+                )
+            return condition()
+
+        wait_for(
+            f"{child.name} to be ready", holds, deadline_s=READY_DEADLINE_S, hint=child.log_tail
+        )
+
+    def _etcd_answers(self) -> bool:
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            return client.connect_ex(str(self._etcd_socket)) == 0
+
+    def _has_certificate(self) -> bool:
+        end = b"-----END CERTIFICATE-----\n"
+        return self.ca_file.is_file() and self.ca_file.read_bytes().endswith(end)
+
+    def _is_ready(self) -> bool:
+        return all(map(self._serves, ("/readyz", "/api/v1/namespaces/default/services/kubernetes")))
+
+    def _serves(self, path: str) -> bool:
+        """Tell whether the API server answers a GET with 200."""
+        if self._prefix:
+            return self._serves_in_namespace(path)
+        context = ssl.create_default_context(cafile=self.ca_file)
+        with closing(
+            http.client.HTTPSConnection(self._bind_address, self._port, timeout=5, context=context)
+        ) as connection:
+            try:
+                headers = {"Authorization": f"Bearer {token_of(ADMIN)}"}
+                connection.request("GET", path, headers=headers)
+                return connection.getresponse().status == http.HTTPStatus.OK
+            except (OSError, http.client.HTTPException):
+                return False
+
+    def _serves_in_namespace(self, path: str) -> bool:
+        """Ask by kubectl: a socket of ours would be in our namespace."""
+        try:
+            self.kubectl("get", "--raw", path, "--request-timeout=5s")
+        except ControlPlaneError:
+            return False
+        return True

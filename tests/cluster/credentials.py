@@ -1,0 +1,53 @@
+"""Who may talk to the control plane: tokens, kubeconfigs, and the service accounts' key."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+
+ADMIN = "admin"
+NODE_PROXIER = "userspace-proxy"
+GROUPS = {ADMIN: "system:masters", NODE_PROXIER: ""}
+"""Who has a token, and their group: the admin may do all, the other what a role grants it."""
+
+
+def token_of(user: str) -> str:
+    """Return the token of a key of `GROUPS`."""
+    return f"{user}-token"
+
+
+def render_tokens() -> str:
+    """Return the file for ``--token-auth-file``: token, user, uid, groups."""
+    return "".join(f'{token_of(user)},{user},{user},"{group}"\n' for user, group in GROUPS.items())
+
+
+def render_kubeconfig(server: str, ca: bytes, token: str) -> str:
+    """Return a kubeconfig that stands alone, as JSON, which is YAML too and needs no package.
+
+    Args:
+        server: The URL to dial.
+        ca: The certificate of the server or of its authority, as PEM.
+        token: A token, known to the API server or not.
+    """
+    cluster = {"server": server, "certificate-authority-data": base64.b64encode(ca).decode()}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "test", "user": {"token": token}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        "current-context": "test",
+    }
+    return json.dumps(config, indent=2)
+
+
+def make_service_account_key() -> str:
+    """Return a new private key as PEM, without which kube-apiserver doesn't start.
+
+    It serves for signing and for checking: the API server also takes the public part from a
+    private key, if that is in the older form, which ``openssl ecparam`` writes and ``genpkey``
+    doesn't.
+    """
+    command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,221 @@
+"""From kubectl apply to bytes at a pod: real API server, real agent, real rules, real pods."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.sandbox import Host, Pod, Sandbox
+
+from .build import Binaries
+from .control_plane import ControlPlane
+from .credentials import NODE_PROXIER
+from .waiting import wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.netns]
+
+ASK = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec:
+  clusterIP: {ip}
+  ports:
+  - {{name: web, port: 80, protocol: TCP}}
+  - {{name: dns, port: 53, protocol: UDP}}
+"""
+
+SLICE = """
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}-1, labels: {{kubernetes.io/service-name: {name}}}}}
+addressType: IPv4
+ports:
+- {{name: web, port: 8080, protocol: TCP}}
+- {{name: dns, port: 5353, protocol: UDP}}
+endpoints: [{endpoints}]
+"""
+
+
+class Cluster:
+    """A node with an API server, an agent and pods."""
+
+    def __init__(self, sandbox: Sandbox, control_plane: ControlPlane, folder: Path) -> None:
+        self.sandbox = sandbox
+        self.control_plane = control_plane
+        self.log = folder / "agent.log"
+        self.pods = [sandbox.add_pod(f"pod-{letter}") for letter in "abc"]
+        for pod in self.pods:
+            pod.serve(tcp=8080, udp=5353)
+        self.client = sandbox.add_pod("client")
+        self.unnumbered = sandbox.add_pod("unnumbered", mode="unnumbered")
+        self.laptop = sandbox.add_outside("laptop")
+        self.agent: subprocess.Popen[str] | None = None
+
+    @property
+    def clients(self) -> list[Host]:
+        """In a pod, behind an unnumbered interface, on the node, beyond the node."""
+        return [self.client, self.unnumbered, self.sandbox.node, self.laptop]
+
+    def start_agent(self) -> None:
+        """Start the agent, as the least of users, and wait until it is healthy."""
+        kubeconfig = self.control_plane.kubeconfig_for(NODE_PROXIER)
+        with self.log.open("a") as log:
+            self.agent = self.sandbox.node.popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "userspace_proxy",
+                    f"--kubeconfig={kubeconfig}",
+                    "--steering=iptables",
+                    "--hostname-override=node-1",
+                ],
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        wait_for("the agent", self._is_healthy, deadline_s=30, hint=self.log.read_text)
+
+    def stop_agent(self, number: signal.Signals) -> int:
+        """End the agent by a signal and return its status."""
+        assert self.agent is not None
+        self.agent.send_signal(number)
+        return self.agent.wait(20)
+
+    def apply(self, name: str, ip: str, *pods: Pod) -> None:
+        """Apply a Service and its slice with kubectl."""
+        endpoints = ", ".join(f"{{addresses: [{pod.ip}]}}" for pod in pods)
+        text = (
+            SERVICE.format(name=name, ip=ip) + "---" + SLICE.format(name=name, endpoints=endpoints)
+        )
+        self.control_plane.kubectl("apply", "-f", "-", input=text)
+
+    def rules(self) -> str:
+        """The node's rules and chains, without counters and empty built-in chains."""
+        text = self.sandbox.node.run(["iptables-legacy-save"]).stdout
+        return "\n".join(
+            line.split(" [")[0]
+            for line in text.splitlines()
+            if line.startswith(("-A", ":")) and " ACCEPT [" not in line
+        )
+
+    def _is_healthy(self) -> bool:
+        url = "http://127.0.0.1:10256/healthz"
+        return self.sandbox.node.run([*ASK, "http", url], check=False).returncode == 0
+
+
+def ask(client: Host, *words: str) -> list[str]:
+    """Answers to the dial tool's requests; empty when there is none."""
+    return client.run([*ASK, *words], check=False).stdout.splitlines()
+
+
+def served_by(client: Host, ip: str, names: set[str]) -> None:
+    """Wait until exactly these pods answer a client, by TCP and by UDP."""
+    count = str(2 * len(names))
+
+    def web() -> bool:
+        return set(ask(client, "http", f"http://{ip}/", "--count", count)) == names
+
+    def dns() -> bool:
+        answers = ask(client, "udp", f"{ip}:53", "hello")
+        return bool(answers) and answers[0].removesuffix(": hello") in names
+
+    wait_for(f"{names} by TCP for {client.name}", web)
+    wait_for(f"{names} by UDP for {client.name}", dns)
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    cluster_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A running cluster of one node."""
+    with contextlib.ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox())
+        control_plane = stack.enter_context(
+            ControlPlane(
+                cluster_binaries,
+                prefix=sandbox.node.prefix,
+                bind_address=str(sandbox.node.ip),
+            )
+        )
+        control_plane.grant_node_proxier()
+        cluster = Cluster(sandbox, control_plane, tmp_path_factory.mktemp("agent"))
+        before = cluster.rules()
+        cluster.start_agent()
+        yield cluster
+        assert cluster.stop_agent(signal.SIGTERM) == 0, cluster.log.read_text()
+        assert cluster.rules() == before
+
+
+def test_a_service_applied_with_kubectl_is_reached_by_tcp_and_udp_from_everywhere(
+    cluster: Cluster,
+) -> None:
+    cluster.apply("web", "10.96.1.1", *cluster.pods)
+    for client in cluster.clients:
+        served_by(client, "10.96.1.1", {"pod-a", "pod-b", "pod-c"})
+
+
+def test_traffic_follows_the_endpoints(cluster: Cluster) -> None:
+    a, b, _ = cluster.pods
+    cluster.apply("edited", "10.96.1.2", a)
+    served_by(cluster.client, "10.96.1.2", {"pod-a"})
+    cluster.apply("edited", "10.96.1.2", b)
+    served_by(cluster.client, "10.96.1.2", {"pod-b"})
+
+
+def test_without_endpoints_clients_are_refused_and_served_when_there_are_some(
+    cluster: Cluster,
+) -> None:
+    cluster.apply("empty", "10.96.1.3")
+
+    def refuses(client: Host, *words: str) -> bool:
+        said = client.run([*ASK, *words], check=False)
+        return said.returncode == 1 and "refused" in said.stderr.lower()
+
+    for client in (cluster.client, cluster.sandbox.node):
+        wait_for("RST", partial(refuses, client, "http", "http://10.96.1.3/"))
+        wait_for("ICMP", partial(refuses, client, "udp", "10.96.1.3:53", "hello"))
+    cluster.apply("empty", "10.96.1.3", cluster.pods[0])
+    served_by(cluster.client, "10.96.1.3", {"pod-a"})
+
+
+def test_a_deleted_service_is_served_no_more_and_one_made_anew_is(cluster: Cluster) -> None:
+    cluster.apply("phoenix", "10.96.1.4", cluster.pods[0])
+    served_by(cluster.client, "10.96.1.4", {"pod-a"})
+    cluster.control_plane.kubectl("delete", "service", "phoenix")
+    wait_for("its rules' end", lambda: "10.96.1.4" not in cluster.rules())
+    cluster.apply("phoenix", "10.96.1.4", cluster.pods[1])
+    served_by(cluster.client, "10.96.1.4", {"pod-b"})
+
+
+def test_losing_the_api_server_changes_nothing(cluster: Cluster) -> None:
+    cluster.apply("steady", "10.96.1.5", cluster.pods[0])
+    served_by(cluster.client, "10.96.1.5", {"pod-a"})
+    rules = cluster.rules()
+    cluster.control_plane.stop_apiserver()
+    wait_for("the news", lambda: "refused" in cluster.log.read_text())
+    assert ask(cluster.client, "http", "http://10.96.1.5/") == ["pod-a"]
+    assert cluster.rules() == rules
+    cluster.control_plane.start_apiserver()
+    cluster.apply("steady", "10.96.1.5", cluster.pods[1])
+    served_by(cluster.client, "10.96.1.5", {"pod-b"})
+
+
+def test_a_killed_agent_takes_up_its_rules_and_ports_again(cluster: Cluster) -> None:
+    cluster.apply("crash", "10.96.1.6", cluster.pods[0])
+    served_by(cluster.client, "10.96.1.6", {"pod-a"})
+    rules = cluster.rules()
+    cluster.stop_agent(signal.SIGKILL)
+    assert cluster.rules() == rules
+    cluster.start_agent()
+    served_by(cluster.client, "10.96.1.6", {"pod-a"})
+    assert sorted(cluster.rules().splitlines()) == sorted(rules.splitlines())

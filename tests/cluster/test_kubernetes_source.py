@@ -1,0 +1,203 @@
+"""The Kubernetes source against a real kube-apiserver: the contract, and what no fake has."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.sources.kubernetes.contract import NODE_NAME, Cluster, SourceContract, endpoints
+from tests.unit.sources.kubernetes.objects import endpoint_slice, service
+from tests.unit.sources.running import running
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources.kubernetes import KubernetesSource
+from userspace_proxy.sources.kubernetes.reflector import Timing
+
+from .control_plane import ControlPlane
+from .credentials import ADMIN, NODE_PROXIER, token_of
+from .waiting import wait_for
+
+pytestmark = pytest.mark.cluster
+
+QUICK = Timing(backoff_base_s=0.05, backoff_cap_s=0.1)
+
+
+class RealCluster(Cluster):
+    """The control plane, changed with kubectl."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+
+    async def put(self, item: dict[str, Any]) -> None:
+        await self.kubectl("apply", "-f", "-", input=json.dumps(item))
+
+    async def delete(self, kind: str, name: str) -> None:
+        await self.kubectl("delete", kind, name)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._control_plane.stop_apiserver)
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._control_plane.start_apiserver)
+
+    def source(self, **options: Any) -> KubernetesSource:
+        return KubernetesSource(
+            **{
+                "kubeconfig": str(self._control_plane.kubeconfig),
+                "node_name": NODE_NAME,
+                "timing": QUICK,
+                **options,
+            }
+        )
+
+    async def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002
+        return await asyncio.to_thread(self._control_plane.kubectl, *args, input=input)
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealCluster]:
+    monkeypatch.setenv("NO_PROXY", "*")
+    yield RealCluster(control_plane)
+    # One request each, where kubectl's --all takes one for every object; the Service kubernetes,
+    # which the API server keeps itself, is the only one with the label provider.
+    for path in (
+        "/api/v1/namespaces/default/services?labelSelector=%21provider",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        "/api/v1/nodes",
+    ):
+        control_plane.kubectl("delete", "--raw", path)
+
+
+class TestContract(SourceContract):
+    """What every API server must do."""
+
+
+async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluster) -> None:
+    item = service()
+    del item["spec"]["clusterIP"]
+    await cluster.put(item)
+    async with running(cluster.source()) as published:
+        first = await published.first()
+    [ip] = first.services[ServiceKey("default", "web")].service.cluster_ips
+    assert ip.startswith("10.96.")
+    assert ServiceKey("default", "kubernetes") in first.services
+
+
+@pytest.mark.parametrize("is_newest", [False, True], ids=["from-memory", "in-pages"])
+async def test_of_many_services_none_is_lost(cluster: RealCluster, is_newest: bool) -> None:
+    items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
+    await cluster.put({"apiVersion": "v1", "kind": "List", "items": items})
+    source = cluster.source()
+    if is_newest:
+        # Only the newest state comes in pages from a server with a watch cache.
+        source._reflectors[0]._position.list_expired()
+    async with running(source) as published:
+        first = await published.first()
+        assert sum(key.name.startswith("web-") for key in first.services) == 1200
+        assert source.status().problems == ()
+
+
+async def test_watches_that_end_are_resumed_without_a_list(cluster: RealCluster) -> None:
+    await cluster.put(service())
+    source = cluster.source(timing=Timing(watch_s=1, healthy_s=0.5), rng=random.Random(1))
+    async with running(source) as published:
+        await published.first()
+        for n in range(1, 6):
+            await cluster.put(endpoint_slice(f"10.244.1.{n}"))
+            wanted = [f"10.244.1.{n}"]
+            await published.until(lambda s, wanted=wanted: endpoints(s) == wanted)  # type: ignore[misc]
+        assert source.status().restarts == 0
+
+
+async def test_a_server_that_has_forgotten_is_listed_anew_without_a_gap(
+    cluster: RealCluster,
+) -> None:
+    await cluster.put(service())
+    source = cluster.source()
+    async with running(source) as published:
+        await published.first()
+        # The source doesn't see this, so after the restart its version is older than memory.
+        await cluster.kubectl("create", "configmap", "unrelated")
+        await cluster.stop()
+        await cluster.start()
+        await eventually("the watch to begin anew", lambda: source.status().restarts > 0)
+        await cluster.put(endpoint_slice("10.244.1.9"))
+        await published.until(lambda s: endpoints(s) == ["10.244.1.9"])
+        assert len(published.snapshots) == 2
+        assert source.status().problems == ()
+    await cluster.kubectl("delete", "configmap", "unrelated")
+
+
+async def test_while_the_server_is_away_the_problem_names_it(cluster: RealCluster) -> None:
+    source = cluster.source()
+    async with running(source) as published:
+        await published.first()
+        await cluster.stop()
+        problem = f"cannot reach the API server at {source.location}: Connection refused"
+        try:
+            # One for all kinds, once the connections that the server left are used up.
+            await eventually("the problem", lambda: source.status().problems == (problem,))
+        finally:
+            await cluster.start()
+        await eventually("the end of it", lambda: source.status().problems == ())
+
+
+async def test_without_the_right_role_the_refusal_names_user_and_way_out(
+    cluster: RealCluster, control_plane: ControlPlane
+) -> None:
+    source = cluster.source(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
+    async with running(source) as published:
+        await eventually("all refusals", lambda: len(source.status().problems) == 3)
+        assert sorted(source.status().problems)[2] == (
+            f"the API server at {control_plane.server} refuses to list services: services is "
+            f'forbidden: User "{NODE_PROXIER}" cannot list resource "services" in API group "" '
+            "at the cluster scope (apply the RBAC rules in examples/deploy)"
+        )
+        await asyncio.to_thread(control_plane.grant_node_proxier)
+        await published.first()
+        assert source.status().problems == ()
+
+
+async def test_an_unknown_token_is_a_problem_that_names_the_file(
+    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    control_plane.write_kubeconfig(kubeconfig, "nobody")
+    source = cluster.source(kubeconfig=str(kubeconfig))
+    async with running(source) as published:
+        await eventually("the problem", lambda: source.status().problems != ())
+        assert source.status().problems == (
+            (
+                f"the API server at {control_plane.server} doesn't know us: Unauthorized "
+                f"(check the credentials in {kubeconfig})"
+            ),
+        )
+        # A kubeconfig that is put right is read again at once, for the server said no.
+        control_plane.write_kubeconfig(kubeconfig, token_of(ADMIN))
+        await published.first()
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_problem(
+    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    config = json.loads(control_plane.kubeconfig.read_text())
+    del config["clusters"][0]["cluster"]["certificate-authority-data"]
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    source = cluster.source(kubeconfig=str(kubeconfig))
+    async with running(source):
+        await eventually("the problem", lambda: source.status().problems != ())
+        [problem] = source.status().problems
+    assert problem.startswith(
+        f"cannot reach the API server at {control_plane.server}: its certificate is not trusted: "
+    )
+
+
+async def eventually(what: str, holds: Callable[[], bool]) -> None:
+    """Wait for something that nothing tells of, and let the event loop go on meanwhile."""
+    await asyncio.to_thread(wait_for, what, holds)
