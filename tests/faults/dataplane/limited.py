@@ -1,0 +1,45 @@
+"""A data plane in a process of its own that may have few descriptors.
+
+Started as ``python -m tests.faults.dataplane.limited LIMIT TAKEN IP PORT``: serves the
+endpoint IP:PORT, with TAKEN descriptors held by somebody else in the same process. Prints its
+own port, logs to standard error, and ends when standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import sys
+
+from userspace_proxy.dataplane import DataPlane, EndpointGroup
+from userspace_proxy.model import Protocol, SocketAddress
+
+
+async def serve(taken: int, endpoint: SocketAddress) -> None:
+    """Serve one endpoint until standard input ends."""
+    loop = asyncio.get_running_loop()
+    plane = DataPlane(loop)
+    group = EndpointGroup("shop/web:http", [endpoint])
+    listener = plane.listen(group, Protocol.TCP, SocketAddress("127.0.0.1", 0))
+    held = [open("/dev/null", "rb") for _ in range(taken)]  # noqa: SIM115, ASYNC230, PTH123
+    ended = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), ended.set)
+    sys.stdout.write(f"{listener.address.port}\n")
+    sys.stdout.flush()
+    await ended.wait()
+    for file in held:
+        file.close()
+    plane.close()
+
+
+def main() -> None:
+    """Part of ``python -m``."""
+    limit, taken, ip, port = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    asyncio.run(serve(int(taken), SocketAddress(ip, int(port))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Proxy ports are for steered traffic alone, whatever the node's firewall says."""
+
+from __future__ import annotations
+
+import agent_harness as harness
+import pytest
+from agent_harness import CLIENTS, House, Service, with_endpoints
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+NOBODY = Service("nobody", "10.96.0.30")
+NOBODY_UDP = Service("nobody-udp", "10.96.0.31", 53, "UDP")
+# What every firewall with such a policy lets in, or the node could not speak to anybody.
+DROP = """
+    iptables-legacy -A INPUT -i lo -j ACCEPT
+    iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+    iptables-legacy -P INPUT DROP"""
+
+
+@pytest.fixture(scope="module", params=["", DROP], ids=["open", "policy-drop"])
+def house(request, tmp_path_factory):
+    """A node that serves by iptables."""
+    with House(tmp_path_factory.mktemp("agent"), "iptables", clients=CLIENTS) as house:
+        house.shell(request.param)
+        ips = house.add_pods("one", tcp=8080, udp=53)
+        house.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NOBODY, NOBODY_UDP)
+        yield house
+
+
+@pytest.fixture
+def proxy_ports(house):
+    """The addresses at which the proxy listens for WEB and DNS."""
+    node = str(house.node.ip)
+    return [(node, house.agent.proxy_port(name)) for name in ("web", "dns")]
+
+
+def test_nobody_dials_a_proxy_port_directly(house, proxy_ports):
+    web, dns = proxy_ports
+    said = {
+        name: (client.tcp_refusal(web), client.udp_refusal(dns))
+        for name, client in house.clients.items()
+    }
+    assert said == dict.fromkeys(house.clients, ("refused", "refused"))
+
+
+def test_services_are_served_all_the_same(house):
+    for name, client in house.clients.items():
+        assert client.get(WEB.address) == "one", name
+        assert client.asks(DNS.address) == "one: hello", name
+
+
+def test_refusals_arrive_all_the_same(house):
+    said = {
+        name: (client.tcp_refusal(NOBODY.address), client.udp_refusal(NOBODY_UDP.address))
+        for name, client in house.clients.items()
+    }
+    assert said == dict.fromkeys(house.clients, ("refused", "refused"))
+
+
+def test_a_dialled_proxy_port_leaves_its_clients_alone(house, proxy_ports):
+    """A refusal of one client must not end what others have."""
+    sock = house["pod"].udp(DNS.address)
+    assert harness.ask(sock) == b"one: hello"
+    assert house["laptop"].udp_refusal(proxy_ports[1]) == "refused"
+    assert harness.ask(sock) == b"one: hello"

@@ -1,0 +1,244 @@
+"""What clients get from a running agent: every steering, every place that a client can be in."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+from collections import Counter
+
+import agent_harness as harness
+import pytest
+from agent_harness import CLIENT_IP, CLIENTS, House, Service
+
+from userspace_proxy.sandbox.backends import pattern
+
+pytestmark = pytest.mark.netns
+
+WEB_PODS = ("web-1", "web-2", "web-3")
+DNS_PODS = ("dns-1", "dns-2")
+BULK_BYTES = 200_000_000
+NOT_BARE = tuple(name for name in CLIENTS if name != "bare-pod")
+# While a pod's link has no address the agent's rules in PREROUTING are others: DNAT.
+HOUSES = {
+    "iptables-redirect": ("iptables", NOT_BARE),
+    "iptables-dnat": ("iptables", CLIENTS),
+    "local": ("local", CLIENTS),
+}
+
+WEB = Service("web", "10.96.0.10")
+CART = Service("cart", "10.96.0.20", more=CLIENT_IP)
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+PINNED_DNS = Service("pinned-dns", "10.96.0.54", 53, "UDP", target=53, more=CLIENT_IP)
+ECHO = Service("echo", "10.96.0.40", 7, target=81)
+SUM = Service("sum", "10.96.0.41", 7, target=82)
+SOURCE = Service("source", "10.96.0.42", 7, target=83)
+RESET = Service("reset", "10.96.0.43", 7, target=84)
+EARS = Service("ears", "10.96.0.45", 7, target=9000)
+UDP_ECHO = Service("udp-echo", "10.96.0.44", 7, "UDP", target=54)
+OWN_POD = Service("own-pod", "10.96.0.50")
+OWN_BRIDGE_POD = Service("own-bridge-pod", "10.96.0.51")
+NOBODY = Service("nobody", "10.96.0.30")
+NOBODY_UDP = Service("nobody-udp", "10.96.0.31", 53, "UDP")
+
+
+@pytest.fixture(scope="module", params=HOUSES)
+def house(request, tmp_path_factory):
+    """A node whose agent serves all of the above."""
+    steering, clients = HOUSES[request.param]
+    with House(tmp_path_factory.mktemp("agent"), steering, clients=clients) as house:
+        web = house.add_pods(*WEB_PODS, tcp=8080)
+        dns = house.add_pods(*DNS_PODS, udp=53)
+        tools = house.add_pods("tools", echo=81, sum=82, source=83, reset=84, udp_echo=54)
+        endpoints = {WEB: web, CART: web, DNS: dns, PINNED_DNS: dns}
+        endpoints |= dict.fromkeys((ECHO, SUM, SOURCE, RESET, EARS, UDP_ECHO), tools)
+        for own, name in {OWN_POD: "pod", OWN_BRIDGE_POD: "bridge-pod"}.items():
+            house.pod(name).serve(tcp=8080)
+            endpoints[own] = [house.ip(name)]
+        house.serve(
+            *(harness.with_endpoints(service, ips) for service, ips in endpoints.items()),
+            NOBODY,
+            NOBODY_UDP,
+        )
+        yield house
+
+
+@pytest.fixture(autouse=True)
+def _hang_up(house):
+    yield
+    house.hang_up()
+
+
+@pytest.fixture
+def pod(house):
+    return house["pod"]
+
+
+@pytest.fixture
+def ears(house):
+    """The endpoint of EARS, in the test's own hands."""
+    with harness.listen(house.pod("tools"), 9000) as server:
+        yield server
+
+
+def in_turns(answers, count):
+    """Return whether the answers go round ``count`` endpoints in a strict order."""
+    first = answers[:count]
+    return len(set(first)) == count and all(
+        answer == first[i % count] for i, answer in enumerate(answers)
+    )
+
+
+def test_clients_everywhere_are_served_by_all_endpoints_in_turn(house):
+    for name, client in house.clients.items():
+        answers = [client.get(WEB.address) for _ in range(7)]
+        assert set(answers) == set(WEB_PODS), name
+        assert in_turns(answers, 3), (name, answers)
+
+
+def test_udp_clients_everywhere_are_served_by_all_endpoints_in_turn(house):
+    for name, client in house.clients.items():
+        answers = [client.asks(DNS.address) for _ in range(5)]
+        assert set(answers) == {"dns-1: hello", "dns-2: hello"}, name
+        assert in_turns(answers, 2), (name, answers)
+
+
+def test_with_client_ip_affinity_every_client_stays_with_one_endpoint(house):
+    answers = {
+        name: {client.get(CART.address) for _ in range(4)}
+        for name, client in house.clients.items()
+    }
+    assert {name: len(pods) for name, pods in answers.items()} == dict.fromkeys(house.clients, 1)
+    assert len(set.union(*answers.values())) > 1
+
+
+def test_with_client_ip_affinity_every_udp_client_stays_with_one_endpoint(house):
+    answers = {
+        name: {client.asks(PINNED_DNS.address) for _ in range(4)}
+        for name, client in house.clients.items()
+    }
+    assert {name: len(pods) for name, pods in answers.items()} == dict.fromkeys(house.clients, 1)
+    assert len(set.union(*answers.values())) > 1
+
+
+def test_a_udp_client_that_keeps_its_port_keeps_its_endpoint(house):
+    for name, client in house.clients.items():
+        first, second = client.udp(DNS.address), client.udp(DNS.address)
+        answers = [(harness.ask(first), harness.ask(second)) for _ in range(4)]
+        assert len(set(answers)) == 1, name
+        assert set(answers[0]) == {b"dns-1: hello", b"dns-2: hello"}, name
+
+
+def test_a_pod_reaches_itself_through_its_own_service(house):
+    assert house["pod"].get(OWN_POD.address) == "pod"
+    assert house["bridge-pod"].get(OWN_BRIDGE_POD.address) == "bridge-pod"
+
+
+def test_pods_of_one_bridge_reach_each_other_through_a_service(house):
+    house.sandbox.add_pod("bridge-neighbour", "bridge")
+    neighbour = harness.Client(house.pod("bridge-neighbour"))
+    assert neighbour.get(OWN_BRIDGE_POD.address) == "bridge-pod"
+    neighbour.close()
+
+
+def test_without_endpoints_tcp_is_refused_everywhere(house):
+    said = {name: client.tcp_refusal(NOBODY.address) for name, client in house.clients.items()}
+    assert said == dict.fromkeys(house.clients, "refused")
+
+
+def test_without_endpoints_udp_is_refused_everywhere(house):
+    said = {name: client.udp_refusal(NOBODY_UDP.address) for name, client in house.clients.items()}
+    assert said == dict.fromkeys(house.clients, "refused")
+
+
+def test_a_udp_client_without_endpoints_is_refused_each_time(house):
+    for name, client in house.clients.items():
+        sock = client.udp(NOBODY_UDP.address)
+        for _ in range(3):
+            with pytest.raises(ConnectionRefusedError):
+                harness.ask(sock)
+                pytest.fail(name)
+
+
+def test_200_mb_arrive_whole_at_the_endpoint(pod):
+    digest = hashlib.sha256()
+    connection = pod.dial(SUM.address)
+    for piece in pattern(BULK_BYTES):
+        digest.update(piece)
+        connection.sendall(piece)
+    connection.shutdown(socket.SHUT_WR)
+    assert harness.read_all(connection).decode() == f"{digest.hexdigest()} {BULK_BYTES}\n"
+
+
+def test_200_mb_arrive_whole_at_the_client(pod):
+    expected, digest, count = hashlib.sha256(), hashlib.sha256(), 0
+    for piece in pattern(BULK_BYTES):
+        expected.update(piece)
+    connection = pod.dial(SOURCE.address)
+    connection.sendall(f"{BULK_BYTES}\n".encode())
+    connection.shutdown(socket.SHUT_WR)
+    while chunk := connection.recv(1 << 20):
+        digest.update(chunk)
+        count += len(chunk)
+    assert (count, digest.hexdigest()) == (BULK_BYTES, expected.hexdigest())
+
+
+def test_a_reply_after_the_clients_fin_arrives(house):
+    expected = f"{hashlib.sha256(b'question').hexdigest()} 8\n".encode()
+    for name, client in house.clients.items():
+        connection = client.dial(SUM.address)
+        connection.sendall(b"question")
+        connection.shutdown(socket.SHUT_WR)
+        assert harness.read_all(connection) == expected, name
+
+
+def test_an_endpoints_reset_arrives_as_a_reset(house):
+    for client in house.clients.values():
+        connection = client.dial(RESET.address)
+        connection.sendall(b"x")
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
+
+
+def test_a_clients_reset_arrives_as_a_reset(pod, ears):
+    """Seen by an endpoint of ours, because a backend has nobody to tell."""
+    connection = pod.dial(EARS.address)
+    connection.sendall(b"x")
+    accepted, _ = ears.accept()
+    with accepted:
+        accepted.settimeout(harness.DEADLINE_S)
+        assert accepted.recv(1) == b"x"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        with pytest.raises(ConnectionResetError):
+            accepted.recv(1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1472, 1473, 9000, 65507])
+def test_a_datagram_passes_unchanged_both_ways_whatever_its_size(house, size):
+    sent = b"".join(pattern(size))
+    for name, client in house.clients.items():
+        assert harness.ask(client.udp(UDP_ECHO.address), sent) == sent, name
+
+
+def test_many_datagrams_of_one_client_come_back_in_order(pod):
+    sock = pod.udp(UDP_ECHO.address)
+    sent = [f"number {i}".encode() for i in range(50)]
+    for datagram in sent:
+        sock.send(datagram)
+    assert [sock.recv(100) for _ in sent] == sent
+
+
+def test_the_page_counts_what_clients_did(house, pod):
+    def counted():
+        (port,) = (p for p in house.agent.status()["ports"] if p["service"] == "echo")
+        (endpoint,) = port["endpoints"]
+        return Counter({k: endpoint[k] for k in ("connections", "received_bytes", "sent_bytes")})
+
+    before = counted()
+    connection = pod.dial(ECHO.address)
+    connection.sendall(b"four")
+    connection.shutdown(socket.SHUT_WR)
+    assert harness.read_all(connection) == b"four"
+    expected = before + Counter(connections=1, received_bytes=4, sent_bytes=4)
+    harness.wait_for("the counters", lambda: counted() == expected, hint=lambda: str(counted()))

@@ -1,0 +1,1 @@
+"""The published fakes, and the pytest plugin."""
