@@ -102,7 +102,7 @@ async def test_the_rules_of_a_node(node, steering):
         :UPROXY-INPUT -
         -A INPUT -m comment --comment userspace-proxy -j UPROXY-INPUT
         -A UPROXY-GUARD -m conntrack --ctstate ESTABLISHED -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with tcp-reset
+        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-GUARD -p tcp -m multiport --dports 36001 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-GUARD -p tcp -m multiport --dports 36001 -j REJECT --reject-with tcp-reset
         -A UPROXY-GUARD -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable

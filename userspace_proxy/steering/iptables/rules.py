@@ -155,10 +155,17 @@ def guard_rules(
 
 
 def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
-    """Return the rule that refuses what was steered to the refuse port."""
-    port = Match(protocol, "dport", str(refuse_port))
-    reject = _reject_with(protocol, is_ipv6=is_ipv6)
-    return Rule("REJECT", (port, _ctstate("DNAT")), protocol, reject)
+    """Return the rule by which what was steered to the refuse port is refused.
+
+    TCP is let in: nobody listens there, and the RST of the kernel's own stack is translated
+    back for everybody. A RST made by REJECT isn't for pods on a bridge where bridge-nf-call-iptables
+    is on, as Kubernetes wants it: the kernel sends it past connection tracking, with the wrong
+    source, and the client waits (nf_send_reset with nf_bridge_info; docs/adr/0004).
+    """
+    matches = (Match(protocol, "dport", str(refuse_port)), _ctstate("DNAT"))
+    if protocol == "tcp":
+        return Rule("ACCEPT", matches, protocol)
+    return Rule("REJECT", matches, protocol, _reject_with(protocol, is_ipv6=is_ipv6))
 
 
 def _ctstate(state: str) -> Match:

@@ -63,7 +63,7 @@ def test_the_guard_of_ports_in_use():
         -A UPROXY-INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-GUARD
         -A UPROXY-INPUT -p udp -m udp --dport 35999:36009 -j UPROXY-GUARD
         -A UPROXY-GUARD -m conntrack --ctstate ESTABLISHED -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with tcp-reset
+        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-GUARD -p tcp -m multiport --dports 36001:36003 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-GUARD -p tcp -m multiport --dports 36001:36003 -j REJECT --reject-with tcp-reset
         -A UPROXY-GUARD -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
