@@ -105,14 +105,16 @@ class Balancer:
     def _choose(
         self, client: str, now: float, tried: Collection[SocketAddress]
     ) -> SocketAddress | None:
-        out = self._ejections.out(now) if self._ejections else frozenset()
+        out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections else ()
         if self._affinity is not None:
             pinned = self._affinity.lookup(client, self._usable, now)
             if pinned is not None and pinned not in tried and pinned not in out:
                 return pinned
         if not out and not tried:
             return self._round_robin.pick(self.endpoints)
-        endpoint = self._round_robin.pick(self.endpoints, skip=_Either(out, tried))
+        endpoint = None
+        if len(out) < len(self.endpoints):
+            endpoint = self._round_robin.pick(self.endpoints, skip=_Either(out, tried))
         if endpoint is None:
             endpoint = self._round_robin.pick(self.endpoints, skip=tried)
         return endpoint

@@ -7,11 +7,14 @@
 Rule 1: a probe is an ordinary connection, and one only: as long as it is out,
 nobody else is sent to the endpoint.
 Rule 2: whoever took a probe and never reports costs PROBE_S, not the endpoint.
+Rule 3: who is out is kept as a set, and gone through only when somebody falls due: with
+thousands of dead endpoints each pick would otherwise look at all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+import math
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..model import SocketAddress
@@ -34,6 +37,9 @@ class Ejections:
 
     def __init__(self) -> None:
         self._ejected: dict[SocketAddress, _Ejection] = {}
+        self._out: set[SocketAddress] = set()
+        self._due = math.inf
+        """When the first of ``_out`` is due."""
 
     def __bool__(self) -> bool:
         return bool(self._ejected)
@@ -48,36 +54,43 @@ class Ejections:
         known = self._ejected.get(endpoint)
         if known is None:
             self._ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
+            self._put_out(endpoint, now + FIRST_S)
             return True
         if now < known.until:
             return False
         known.lasts_s = min(known.lasts_s * 2, LONGEST_S)
         known.until = now + known.lasts_s
-        known.probe_until = 0.0
+        self._put_out(endpoint, known.until)
         return True
 
     def answered(self, endpoint: SocketAddress) -> bool:
         """Take an endpoint back; True if it was ejected."""
+        self._out.discard(endpoint)
         return self._ejected.pop(endpoint, None) is not None
 
-    def out(self, now: float) -> frozenset[SocketAddress]:
-        """Return the endpoints that nobody is to be sent to at this moment."""
-        return frozenset(
-            endpoint
-            for endpoint, known in self._ejected.items()
-            if now < known.until or now < known.probe_until
-        )
+    def out(self, now: float) -> Collection[SocketAddress]:
+        """Return the endpoints that nobody is to be sent to at this moment.
+
+        The collection is the table's own: look at it, and don't keep it.
+        """
+        if now >= self._due:
+            ends = {e: max(k.until, k.probe_until) for e, k in self._ejected.items()}
+            self._out = {endpoint for endpoint, end in ends.items() if now < end}
+            self._due = min((ends[endpoint] for endpoint in self._out), default=math.inf)
+        return self._out
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
         """Note that a connection goes to this endpoint: if it was due, this is its probe."""
         known = self._ejected.get(endpoint)
         if known is not None and now >= known.until:
             known.probe_until = now + PROBE_S
+            self._put_out(endpoint, known.probe_until)
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
         """Forget every endpoint but these."""
         for endpoint in [e for e in self._ejected if e not in endpoints]:
             del self._ejected[endpoint]
+            self._out.discard(endpoint)
 
     def left_s(
         self, endpoints: Iterable[SocketAddress], now: float
@@ -88,3 +101,7 @@ class Ejections:
             for endpoint in endpoints
             if endpoint in self._ejected
         }
+
+    def _put_out(self, endpoint: SocketAddress, until: float) -> None:
+        self._out.add(endpoint)
+        self._due = min(self._due, until)
