@@ -9,6 +9,8 @@ that was delivered and not read to the end is never reported again.
 Rule 2: a descriptor closed inside a dispatch is really closed at its end, so that
 no event of the same batch can reach a new socket of the same number.
 Rule 3: nobody waits here; deadlines are the loop's timers.
+Rule 4: all handlers read into one buffer; who can't pass on what it has read copies it
+before it returns. Never a module's buffer: other threads have reactors of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import select
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+from .tuning import BUFFER_BYTES
 
 
 class Closeable(Protocol):
@@ -59,6 +63,8 @@ class Reactor:
         self.clock = clock
         self.now = clock()
         """Time of the present dispatch; a timer's callback calls :meth:`tick` first."""
+        self.buffer = memoryview(bytearray(BUFFER_BYTES))
+        """Where handlers read to."""
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._ready: list[Callable[[], None]] = []

@@ -1,8 +1,8 @@
 """Moves the bytes of one direction of a TCP connection.
 
-    source ──recv──▶ shared buffer ──send──▶ sink
-                          │ the sink is full
-                          └▶ pending: kept here, and nothing more is read
+    source ──recv──▶ the reactor's buffer ──send──▶ sink
+                              │ the sink is full
+                              └▶ pending: kept here, and nothing more is read
 
 Rule 1: back-pressure: as long as bytes are pending nothing is read, so a stalled
 reader costs one buffer and the kernel stops its peer.
@@ -22,10 +22,6 @@ from .tuning import BUFFER_BYTES, LAST_TURNS, ROUNDS
 if TYPE_CHECKING:
     from .tcp import TcpConnection
 
-# One for all: a turn copies out of it what it can't send before anybody else reads.
-_buffer = bytearray(BUFFER_BYTES)
-_view = memoryview(_buffer)
-
 
 class Direction:
     """One direction of a connection.
@@ -37,6 +33,7 @@ class Direction:
     """
 
     __slots__ = (
+        "_buffer",
         "_bytes_counted",
         "bytes_moved",
         "connection",
@@ -58,6 +55,7 @@ class Direction:
         self.pending: memoryview | None = None
         """Read and not yet taken by the sink."""
         self.bytes_moved = 0
+        self._buffer = connection.reactor.buffer
         self._bytes_counted = 0
         self.end_is_near = False
         """The source's FIN or RST has been announced."""
@@ -71,10 +69,10 @@ class Direction:
         """Move what is there; ends at EAGAIN, a full sink, the end, an error, or a turn's end."""
         if self.pending is not None or self.is_ended or self.is_waiting_turn:
             return
-        receive, send = self.source.recv_into, self.sink.send
+        buffer, receive, send = self._buffer, self.source.recv_into, self.sink.send
         for _ in range(ROUNDS):
             try:
-                count = receive(_buffer)
+                count = receive(buffer)
             except BlockingIOError:
                 return
             except OSError:
@@ -84,7 +82,7 @@ class Direction:
                 self._end()
                 return
             try:
-                sent = send(_view[:count])
+                sent = send(buffer[:count])
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -92,7 +90,7 @@ class Direction:
                 return
             self.bytes_moved += sent
             if sent < count:
-                self.pending = memoryview(bytes(_view[sent:count]))
+                self.pending = memoryview(bytes(buffer[sent:count]))
                 self.connection.sink_is_full(self)
                 return
             if count < BUFFER_BYTES and not self.end_is_near:

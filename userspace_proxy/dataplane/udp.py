@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 _access = logging.getLogger("userspace_proxy.access")
 
-# The largest payload is 65,507 bytes (IPv4) or 65,527 (IPv6); none can be cut.
-_buffer = bytearray(65536)
-_view = memoryview(_buffer)
 _ANCILLARY_BYTES = 128
 
 # What a flow begins with is kept until the endpoint has answered, to be sent to another
@@ -124,10 +121,11 @@ class UdpFlow:
         sock = self.sock
         if sock is None:
             return
+        buffer = plane.reactor.buffer
         refusal = 0
         for _ in range(BATCH):
             try:
-                count = sock.recv_into(_buffer)
+                count = sock.recv_into(buffer)
             except BlockingIOError:
                 break
             except OSError as exc:
@@ -142,7 +140,7 @@ class UdpFlow:
                     self.group.answered(self.endpoint)
             plane.flows.use(self, plane.reactor.now)
             try:
-                listener.sock.sendmsg([_view[:count]], self.ancillary, 0, self.address)
+                listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
             except OSError:
                 self.group.counters.dropped_datagrams += 1
             else:
@@ -193,10 +191,10 @@ class UdpListener:
             self._receive()
 
     def _receive(self) -> None:
-        receive = self.sock.recvfrom_into
+        buffer, receive = self.plane.reactor.buffer, self.sock.recvfrom_into
         for _ in range(BATCH):
             try:
-                count, address = receive(_buffer)
+                count, address = receive(buffer)
             except BlockingIOError:
                 return
             except OSError:
@@ -206,13 +204,13 @@ class UdpListener:
                 flow = self._new_flow(address, address, [])
                 if flow is None:
                     continue
-            self._forward(flow, count)
+            self._forward(flow, buffer[:count])
 
     def _receive_with_destination(self) -> None:
-        receive = self.sock.recvmsg_into
+        buffer, receive = self.plane.reactor.buffer, self.sock.recvmsg_into
         for _ in range(BATCH):
             try:
-                count, ancillary, _flags, address = receive([_buffer], _ANCILLARY_BYTES)
+                count, ancillary, _flags, address = receive([buffer], _ANCILLARY_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -223,7 +221,7 @@ class UdpListener:
                 flow = self._new_flow((address, local), address, _reply_from(local))
                 if flow is None:
                     continue
-            self._forward(flow, count)
+            self._forward(flow, buffer[:count])
 
     def _new_flow(self, key: Hashable, address: Any, ancillary: Ancillary) -> UdpFlow | None:
         if not self.plane.make_room_for_flow():
@@ -289,26 +287,29 @@ class UdpListener:
         flow.tried.add(endpoint)
         self.group.dial_failed(endpoint, number, self.plane.reactor.now)
 
-    def _forward(self, flow: UdpFlow, count: int) -> None:
+    def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
         plane = self.plane
         now = plane.reactor.now
         if flow.has_answer:
             plane.flows.make_stream(flow, now)
         elif flow.kept is not None:
-            self._keep(flow, count, now)
+            self._keep(flow, payload, now)
         plane.flows.use(flow, now)
-        refusal = self._send(flow, _view[:count])
+        refusal = self._send(flow, payload)
         if refusal and flow.kept:
             self.endpoint_refused(flow, refusal)
 
-    def _keep(self, flow: UdpFlow, count: int, now: float) -> None:
+    def _keep(self, flow: UdpFlow, payload: memoryview, now: float) -> None:
         kept = flow.kept
         if now - flow.started > _KEEP_S:
             flow.kept = None
+            if flow.endpoint is not None:
+                # Most endpoints that are only told things never answer; not to refuse will do.
+                self.group.answered(flow.endpoint)
         elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
-            fits = count + sum(map(len, kept)) <= _KEEP_BYTES
+            fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES
             if fits:
-                kept.append(bytes(_view[:count]))
+                kept.append(bytes(payload))
 
     def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
         """Send to the endpoint; returns the errno of a refusal that this was the news of, or 0."""

@@ -229,6 +229,19 @@ async def test_a_refusal_that_comes_late_sends_nothing_again(build, timers):
     assert new.received() == []
 
 
+async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(build, timers):
+    house = build(None, timers.clock, timers)
+    pod = house.udp_peer()
+    syslog = house.udp_service(pod.address)
+    syslog.group.dial_failed(pod.address, errno.ECONNREFUSED, timers.now)
+    client = house.udp_client(syslog)
+    for _ in range(2):
+        client.send(b"message")
+        assert await pod.receive() == b"message"
+        timers.advance(2)
+    assert syslog.group.balancer.ejected(timers.now) == {}
+
+
 async def revived(house, pod):
     """Return an endpoint at the address of one that was closed."""
     return house.keep(UdpPeer(port=pod.address.port))
