@@ -182,6 +182,21 @@ async def test_an_unknown_token_is_a_problem_that_names_the_file(
         await published.first()
 
 
+async def test_files_for_token_and_certificate_do_as_kubeadm_writes_them(
+    cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(token_of(ADMIN) + "\n")
+    config = json.loads(control_plane.kubeconfig.read_text())
+    del config["clusters"][0]["cluster"]["certificate-authority-data"]
+    config["clusters"][0]["cluster"]["certificate-authority"] = str(control_plane.ca_file)
+    config["users"][0]["user"] = {"tokenFile": str(token)}
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+    async with running(cluster.source(kubeconfig=str(kubeconfig))) as published:
+        await published.first()
+
+
 async def test_a_certificate_that_is_not_trusted_is_a_problem(
     cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from ..errors import SourceError
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
-"""One file: 100,000 Services take about half of that."""
+"""One file: room for 250,000 Services of the usual 250 bytes."""
 UNSETTLED_LOOKS_MAX = 5
 """Then a file that never stands still is read as it is."""
 
@@ -58,6 +58,8 @@ class FileWatch:
         """What the last look saw of files that had changed, and for how many looks."""
         self._unread: dict[str, str] = {}
         """Files that couldn't be read, with the reason."""
+        self._is_lost = False
+        """The last look didn't find the path itself."""
 
     def first_look(self) -> Look:
         """Read everything as it is now.
@@ -79,7 +81,8 @@ class FileWatch:
         try:
             found, problems = _list(self._path)
         except OSError as exc:
-            return Look(problems={str(self._path): f"{self._path}: cannot read: {exc.strerror}"})
+            return self._lost(exc)
+        self._is_lost = False
         names = (found.keys() | self._taken.keys()) - problems.keys()
         changed = {n: found.get(n) for n in names if found.get(n) != self._taken.get(n)}
         settled = {n for n, fingerprint in changed.items() if self._is_settled(n, fingerprint)}
@@ -88,6 +91,13 @@ class FileWatch:
             for n, fingerprint in changed.items()
         }
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
+
+    def _lost(self, exc: OSError) -> Look:
+        """Keep everything while the path itself isn't there; say so when that lasts."""
+        if not self._is_lost:
+            self._is_lost = True
+            return Look(problems=dict(self._unread), is_settling=True)
+        return Look(problems={str(self._path): f"{self._path}: cannot read: {exc.strerror}"})
 
     def _is_settled(self, name: str, fingerprint: Fingerprint | None) -> bool:
         if name not in self._changing:
@@ -119,7 +129,11 @@ class FileWatch:
                 line = exc.object.count(b"\n", 0, exc.start) + 1
                 self._taken[name] = found[name]
                 self._unread[name] = f"{name}:{line}: not UTF-8: {exc.reason}"
-        return Look(texts, gone, {**self._unread, **problems}, is_settling)
+        problems = {**self._unread, **problems}
+        if not found and not self._taken and not problems:
+            endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+            problems[str(self._path)] = f"{self._path}: holds no manifests ({endings})"
+        return Look(texts, gone, problems, is_settling)
 
 
 def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
@@ -147,9 +161,6 @@ def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
             # Opening a pipe would wait for a writer.
             if stat.S_ISREG(status.st_mode):
                 found[entry.path] = _fingerprint(status)
-    if not found and not problems:
-        endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-        problems[str(path)] = f"{path}: holds no manifests ({endings})"
     return found, problems
 
 

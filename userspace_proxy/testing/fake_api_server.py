@@ -178,10 +178,19 @@ class FakeApiServer:
 
     # -- waiting
 
-    async def until(self, condition: Callable[[FakeApiServer], bool]) -> None:
-        """Return once a condition holds; it is asked after each request and change of watches."""
-        async with self._something:
-            await self._something.wait_for(lambda: condition(self))
+    async def until(
+        self, condition: Callable[[FakeApiServer], bool], *, deadline_s: float = 30.0
+    ) -> None:
+        """Return once a condition holds; it is asked after each request and change of watches.
+
+        Raises:
+            TimeoutError: It didn't in time; the text is what was asked.
+        """
+        try:
+            async with asyncio.timeout(deadline_s), self._something:
+                await self._something.wait_for(lambda: condition(self))
+        except TimeoutError as exc:
+            raise TimeoutError("\n".join(["not so after:", *self.requests])) from exc
 
     def watch_count(self, resource: str) -> int:
         """Return how many watches of a resource are open."""

@@ -79,10 +79,7 @@ def test_a_new_file_is_found_and_a_deleted_one_is_gone(folder, watch):
 def test_an_editor_that_moves_the_old_file_away_first_makes_no_gap(folder, watch):
     web = folder / "web.yaml"
     web.rename(folder / "web.yaml~")
-    assert watch.look() == Look(
-        problems={str(folder): f"{folder}: holds no manifests (*.yaml, *.yml, *.json)"},
-        is_settling=True,
-    )
+    assert watch.look() == Look(is_settling=True)
     web.write_text("web 2")
     assert watch.look() == Look(is_settling=True)
     assert watch.look() == Look({str(web): "web 2"})
@@ -112,6 +109,7 @@ def test_the_swap_of_a_config_map_is_a_change(folder):
 def test_a_path_that_vanishes_is_a_problem_and_changes_nothing(folder, watch):
     folder.rename(folder.with_name("elsewhere"))
     expected = Look(problems={str(folder): f"{folder}: cannot read: No such file or directory"})
+    assert watch.look() == Look(is_settling=True)
     assert [watch.look(), watch.look()] == [expected, expected]
     folder.with_name("elsewhere").rename(folder)
     assert watch.look() == Look()
@@ -165,3 +163,9 @@ def test_a_folder_without_manifests_says_so(tmp_path):
     assert look.problems == {
         str(tmp_path): f"{tmp_path}: holds no manifests (*.yaml, *.yml, *.json)"
     }
+
+
+def test_a_folder_whose_last_manifest_is_deleted_says_so(folder, watch):
+    (folder / "web.yaml").unlink()
+    assert watch.look() == Look(is_settling=True)
+    assert list(watch.look().problems) == [str(folder)]

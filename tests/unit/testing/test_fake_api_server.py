@@ -143,3 +143,9 @@ async def test_waiting_ends_with_the_watch_that_is_waited_for(api, client):
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}):
         async with asyncio.timeout(DEADLINE_S):
             await waiting
+
+
+async def test_waiting_in_vain_ends_with_what_was_asked(api, client):
+    await get(client, SERVICES)
+    with pytest.raises(TimeoutError, match="not so after:\nGET /api/v1/services"):
+        await api.until(lambda _: False, deadline_s=0.01)

@@ -53,12 +53,12 @@ def is_expired(code: int, status: Status) -> bool:
     return code == 410 or status.reason in ("Expired", "Gone") or too_large
 
 
-def refusal(url: str, resource: str, answer: Answer, *, credentials: str) -> Failure:
+def refusal(url: str, wish: str, answer: Answer, *, credentials: str) -> Failure:
     """Put an answer that isn't 200 into words.
 
     Args:
         url: The server's.
-        resource: What was asked for, as ``services``.
+        wish: What was asked for, as ``list services``.
         answer: What came.
         credentials: What we showed, as ``the token in /etc/token``.
     """
@@ -70,15 +70,15 @@ def refusal(url: str, resource: str, answer: Answer, *, credentials: str) -> Fai
             words = f"the API server at {url} doesn't know us: {said} (check {credentials})"
         case 403:
             words = (
-                f"the API server at {url} refuses to list {resource}: {said} "
+                f"the API server at {url} refuses to {wish}: {said} "
                 "(apply the RBAC rules in examples/deploy)"
             )
         case 404:
-            words = f"the server at {url} has no {resource}: {said} (check its address and version)"
+            words = f"the server at {url} can't {wish}: {said} (check its address and version)"
         case 429:
             words = f"the API server at {url} is busy: {said}"
         case _:
-            words = f"the API server at {url} can't list {resource}: {said}"
+            words = f"the API server at {url} can't {wish}: {said}"
     return Failure(words, answer.retry_after_s)
 
 

@@ -29,7 +29,7 @@ ANSWER_S = 75.0
 """For the start of an answer, and between two parts of a list. The server itself gives up
 after 60 s (its --request-timeout)."""
 ANSWER_BYTES_MAX = 512 << 20
-"""One page; 100,000 Services with all their fields take half of that."""
+"""One page: room for 300,000 Services of the usual 1.7 kB."""
 
 # A peer that is gone without a word is found within a minute, also where nothing is sent.
 _KEEPALIVE = (

@@ -90,7 +90,7 @@ class KubernetesSource(Source):
         """
         await self._connection.open()
         self.location = self._connection.url
-        self._publish = publish
+        self._publish, self._published = publish, None
         try:
             async with asyncio.TaskGroup() as group:
                 for reflector in self._reflectors:

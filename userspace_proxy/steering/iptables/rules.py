@@ -158,9 +158,11 @@ def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
     """Return the rule by which what was steered to the refuse port is refused.
 
     TCP is let in: nobody listens there, and the RST of the kernel's own stack is translated
-    back for everybody. A RST made by REJECT isn't for pods on a bridge where bridge-nf-call-iptables
-    is on, as Kubernetes wants it: the kernel sends it past connection tracking, with the wrong
-    source, and the client waits (nf_send_reset with nf_bridge_info; docs/adr/0004).
+    back for everybody. A RST made by REJECT isn't for pods on a bridge with
+    bridge-nf-call-iptables on, as Kubernetes wants it: the kernel sends it past connection
+    tracking, with the wrong source, and the client waits.
+
+    Source: nf_send_reset, where it has nf_bridge_info; docs/adr/0004.
     """
     matches = (Match(protocol, "dport", str(refuse_port)), _ctstate("DNAT"))
     if protocol == "tcp":

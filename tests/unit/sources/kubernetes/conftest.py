@@ -14,9 +14,11 @@ QUICK = Timing(backoff_base_s=0.001, backoff_cap_s=0.002)
 
 
 @pytest.fixture(autouse=True)
-def no_http_proxy(monkeypatch):
-    """Dial the fake itself, whatever the environment says."""
+def nothing_of_this_machine(monkeypatch):
+    """Dial the fake itself, and don't load the machine's certificates, 56 ms a time."""
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+    monkeypatch.setenv("SSL_CERT_DIR", "/dev/null")
 
 
 @pytest.fixture

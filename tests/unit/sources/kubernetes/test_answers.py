@@ -44,7 +44,7 @@ def status(message: str) -> bytes:
         pytest.param(
             404,
             b"404 page not found\n",
-            f"the server at {URL} has no services: 404 page not found "
+            f"the server at {URL} can't list services: 404 page not found "
             "(check its address and version)",
             id="not-found",
         ),
@@ -74,7 +74,7 @@ def status(message: str) -> bytes:
 )
 def test_a_refusal_says_what_the_server_said_and_the_way_out(code, body, words):
     answer = Answer(code, body, retry_after_s=7)
-    assert refusal(URL, "services", answer, credentials="the token in /t") == Failure(words, 7)
+    assert refusal(URL, "list services", answer, credentials="the token in /t") == Failure(words, 7)
 
 
 @pytest.mark.parametrize(

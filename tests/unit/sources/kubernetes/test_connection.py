@@ -66,6 +66,13 @@ async def test_silence_is_no_trouble_but_a_timeout(api, connection):
             await stream.read(silence_s=0.01)
 
 
+async def test_the_kernel_probes_a_stream_that_is_silent(connection):
+    async with connection.stream(SERVICES, WATCH) as stream:
+        peer = stream._response.connection.transport.get_extra_info("socket")
+        options = [peer.getsockopt(level, option) for level, option, _ in module._KEEPALIVE]
+    assert options == [1, 30, 10, 3]
+
+
 async def test_a_stream_that_breaks_off_is_trouble(api, connection):
     async with connection.stream(SERVICES, WATCH) as stream:
         await api.until(lambda a: a.watch_count("services") == 1)

@@ -1,0 +1,94 @@
+"""Runs a reflector of Services for a test, and notes what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.sources.kubernetes.connection import Connection
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
+from userspace_proxy.sources.kubernetes.table import SERVICES, Table
+from userspace_proxy.sources.pause import pause
+from userspace_proxy.testing.fake_api_server import FakeApiServer
+
+DEADLINE_S = 30.0
+
+
+class Lucky(random.Random):
+    """Draws 0, so that there is no jitter."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+@dataclass
+class Reflection:
+    """A reflector that runs, and what it did."""
+
+    api: FakeApiServer
+    store: Store = field(default_factory=Store)
+    now_s: float = 0.0
+    waits: list[float] = field(default_factory=list)
+    """What it waited for, but for turns of the event loop."""
+    problems: list[str] = field(default_factory=list)
+    """All that was wrong, in order, and an empty one for each time it was well again."""
+    reflector: Reflector = field(init=False)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def changed(self) -> None:
+        problem = self.reflector.problem.replace(self.api.url, "URL")
+        if problem != (self.problems[-1] if self.problems else ""):
+            self.problems.append(problem)
+        self._changed.set()
+
+    async def pause(self, seconds: float) -> None:
+        if seconds:
+            self.waits.append(seconds)
+        await pause(0)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(key.name for key in self.store.snapshot().services)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def watching(self, *, requests: int = 2) -> None:
+        """Return when a watch stands after that many requests."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self.api.until(
+                lambda a: len(a.requests) >= requests and a.watch_count("services") == 1
+            )
+        await self.until(lambda: self.reflector.is_watching)
+
+
+@asynccontextmanager
+async def reflecting(api: FakeApiServer, timing: Timing | None = None) -> AsyncIterator[Reflection]:
+    connection = Connection(Credentials(master=api.url))
+    await connection.open()
+    reflection = Reflection(api)
+    reflection.reflector = Reflector(
+        Table(SERVICES, reflection.store),
+        connection,
+        reflection.changed,
+        timing=timing or Timing(),
+        rng=Lucky(),
+        clock=lambda: reflection.now_s,
+        pause=reflection.pause,
+    )
+    task = asyncio.create_task(reflection.reflector.run())
+    try:
+        yield reflection
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await connection.close()
