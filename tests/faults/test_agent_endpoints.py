@@ -1,4 +1,4 @@
-"""Endpoints that are dead, unreachable or silent behind a running agent: no client pays for them."""
+"""Endpoints that are dead, unreachable or silent behind a running agent: no client pays."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ pytestmark = pytest.mark.netns
 REQUESTS = 30
 # Below the connect timeout of 1 s, and far above what a request takes that meets nobody silent.
 WAITED_S = 0.9
+# The connect timeout and much more, as a busy machine may need it.
+LONG_S = 3.0
 
 WEB = Service("web", "10.96.0.10")
 CRASHED = Service("crashed", "10.96.0.11")
@@ -84,6 +86,7 @@ def test_of_a_silent_endpoint_only_one_request_pays_and_none_fails(house, pod):
     # One a dial of the silent endpoint: the first, and a probe if the machine is that slow.
     assert sum(wait > WAITED_S for wait in waits) == dials
     assert dials <= 1 + sum(waits) / 5
+    assert max(waits) < LONG_S
 
 
 def test_while_one_connection_waits_for_a_silent_endpoint_others_are_served(pod):

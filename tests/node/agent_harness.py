@@ -13,10 +13,12 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 
 import pytest
 
+import userspace_proxy
 from tests.cluster.waiting import wait_for
 from userspace_proxy.agent.own_namespace import own_namespace_environment
 from userspace_proxy.sandbox import Host, Namespace, Node, Pod, Sandbox, SandboxError
@@ -66,12 +69,16 @@ class Sockets:
         """Return a UDP socket of that namespace."""
         return self._make(socket.SOCK_DGRAM)
 
+    def unix(self) -> socket.socket:
+        """Return a Unix socket, which finds the abstract names of that namespace."""
+        return self._make(socket.SOCK_STREAM, socket.AF_UNIX)
+
     def close(self) -> None:
         """Let the process there end."""
         self._peer.close()
 
-    def _make(self, kind: int) -> socket.socket:
-        self._peer.send(bytes([socket.AF_INET, kind]))
+    def _make(self, kind: int, family: int = socket.AF_INET) -> socket.socket:
+        self._peer.send(bytes([family, kind]))
         _, descriptors, _, _ = socket.recv_fds(self._peer, 1, 1)
         made = socket.socket(fileno=descriptors[0])
         made.settimeout(DEADLINE_S)
@@ -124,13 +131,7 @@ class Client:
         """Return how a datagram ends: ``refused``, ``answered``, or the kernel's own words."""
         with self._sockets.udp() as made:
             made.connect(address)
-            try:
-                ask(made, b"anybody there?")
-            except ConnectionRefusedError:
-                return "refused"
-            except OSError as exc:
-                return str(exc)
-            return "answered"
+            return refusal(made)
 
     def hang_up(self) -> None:
         """Close what was dialled and is still open."""
@@ -154,11 +155,24 @@ def ask(sock: socket.socket, text: bytes = b"hello") -> bytes:
     return sock.recv(_MAX_DATAGRAM)
 
 
+def refusal(sock: socket.socket) -> str:
+    """Return how a datagram of a connected socket ends; see :meth:`Client.udp_refusal`."""
+    try:
+        ask(sock, b"anybody there?")
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError as exc:
+        return str(exc)
+    return "answered"
+
+
 def http_get(sock: socket.socket, address: tuple[str, int], path: str) -> tuple[int, str]:
     """Send one request by a new socket; return status and body, and close the socket."""
     with sock:
         sock.connect(address)
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        sock.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
         head, _, body = read_all(sock).partition(b"\r\n\r\n")
     return int(head.split()[1]), body.decode()
 
@@ -294,6 +308,11 @@ class Agent:
         except ConnectionRefusedError:
             return False
 
+    def ask_for_the_lock(self) -> None:
+        """Ask who has the node's lock, as an agent that finds it taken does."""
+        with self._sockets.unix() as asker:
+            asker.connect("\0userspace-proxy")
+
     def read(self, path: str, *, port: int = ADMIN) -> tuple[int, str]:
         """Return status and body of what the agent answers on the node's loopback."""
         return http_get(self._sockets.tcp(), ("127.0.0.1", port), path)
@@ -364,7 +383,10 @@ class Agent:
         return self.wait()
 
     def run(
-        self, *flags: str, command: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+        self,
+        *flags: str,
+        command: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run it in the node's namespace until it ends by itself, with these flags besides."""
         return self.node.run(
@@ -544,3 +566,37 @@ def listen(pod: Pod, port: int) -> socket.socket:
     server.bind((str(pod.ip), port))
     server.listen()
     return server
+
+
+@contextlib.contextmanager
+def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
+    """Yield how to run this interpreter and package as a user without any rights.
+
+    Their files may be anywhere, below ``/root`` too, where such a user can't look: in a mount
+    namespace of the command's own they are shown in a folder that everybody may read.
+
+    Yields:
+        The prefix of a command, the interpreter, and what its environment needs.
+    """
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    shown = [sys.base_prefix, str(Path(userspace_proxy.__file__).parents[1]), *packages]
+    with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        places = [f"{folder}/{number}" for number in range(len(shown))]
+        for place in places:
+            Path(place).mkdir()
+        mounts = "; ".join(
+            f"mount --bind {shlex.quote(path)} {place}"
+            for path, place in zip(shown, places, strict=True)
+        )
+        drop = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        prefix = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec {drop} -- "$@"', "sh"]
+        minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        environment = {
+            "PYTHONPATH": os.pathsep.join(places[1:]),
+            # An interpreter with a library of its own would find the system's, or none.
+            "LD_LIBRARY_PATH": f"{places[0]}/lib",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/",
+        }
+        yield prefix, f"{places[0]}/bin/{minor}", environment

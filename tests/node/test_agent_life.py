@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-import subprocess
 import time
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import agent_harness as harness
 import pytest
@@ -21,6 +21,8 @@ NOBODY = Service("nobody", "10.96.0.30")
 RESTART_S = 2.0
 # On a machine that is busy with other things one restart may be slow; three aren't.
 RESTARTS = 3
+# More askers than a queue of the kernel's holds.
+MANY = 200
 # What another program of the node may have: rules before and behind ours, chains, marks.
 FOREIGN = """
     iptables-legacy -t nat -N FOREIGN
@@ -39,90 +41,87 @@ FOREIGN = """
 def node(request, tmp_path_factory):
     """A node with what others have there, endpoints, and manifests, but no agent yet."""
     folder = tmp_path_factory.mktemp("agent")
-    with House(folder, request.param, "--drain-timeout=1h", clients=CLIENTS) as house:
+    with House(folder, request.param, clients=CLIENTS) as house:
         house.shell(FOREIGN)
         ips = house.add_pods("one", tcp=8080, echo=81, udp=53)
         house.edit(*(with_endpoints(service, ips) for service in (WEB, ECHO, DNS)), NOBODY)
         yield house
 
 
-@dataclass
-class Story:
-    """What was seen of an agent that ran, crashed, ran again, and was stopped."""
-
-    kernel_before: str
-    rules_before: str
-    kernel_running: str
-    rules_running: str
-    second: subprocess.CompletedProcess[str]
-    cleanup: subprocess.CompletedProcess[str]
-    first_pid: int
-    kernel_disturbed: str
-    down: dict[str, tuple[str, str]]
-    restarts_s: list[float]
-    kernel_restarted: str
-    udp: dict[str, bytes]
-    """What clients that kept their port were answered after the restart."""
-    status: int
-    kernel_after: str
-
-
 @pytest.fixture(scope="module")
 def story(node):
-    """The story, told once; the tests below look at its moments."""
-    agent = node.agent
-    kernel_before, rules_before = node.kernel(), node.rules()
-    agent.start_until_ready()
-    use_everything(node)
-    socks = {name: client.udp(DNS.address) for name, client in node.clients.items()}
-    assert {harness.ask(sock) for sock in socks.values()} == {b"one: hello"}
-    kernel_running, rules_running, first_pid = node.kernel(), node.rules(), agent.pid
-    second, cleanup = agent.run(), agent.run(command=CLEANUP)
-    kernel_disturbed = node.kernel()
-    agent.kill()
-    down = {
-        name: (client.tcp_refusal(WEB.address), refusal(socks[name]))
-        for name, client in node.clients.items()
-    }
-    restarts_s = []
-    while not restarts_s or (min(restarts_s) > RESTART_S and len(restarts_s) < RESTARTS):
-        agent.kill()
-        restarts_s.append(seconds_until_served(node))
-    wait_for("a healthy agent", agent.is_healthy)
-    story = Story(
-        kernel_before,
-        rules_before,
-        kernel_running,
-        rules_running,
-        second,
-        cleanup,
-        first_pid,
-        kernel_disturbed,
-        down,
-        restarts_s,
-        kernel_restarted=node.kernel(),
-        udp={name: harness.ask(sock) for name, sock in socks.items()},
-        status=agent.stop(),
-        kernel_after=node.kernel(),
-    )
+    """The life of an agent, told once; the tests below look at its moments."""
+    story = SimpleNamespace(kernel_before=node.kernel(), rules_before=node.rules())
+    node.agent.flags = ("--drain-timeout=300ms",)
+    socks = run_among_others(node, story)
+    crash_and_restart(node, story, socks)
+    crash_and_clean_up(node, story)
+    run_and_stop(node, story)
     yield story
     node.hang_up()
 
 
-def use_everything(node):
-    """Let clients everywhere use what there is."""
-    for client in node.clients.values():
+def run_among_others(node, story):
+    """Run the first one; return the sockets of UDP clients that keep their port."""
+    node.agent.start_until_ready()
+    story.first_pid = node.agent.pid
+    socks = {name: client.udp(DNS.address) for name, client in node.clients.items()}
+    assert {harness.ask(sock) for sock in socks.values()} == {b"one: hello"}
+    story.kernel_running, story.rules_running = node.kernel(), node.rules()
+    for _ in range(MANY):
+        node.agent.ask_for_the_lock()
+    story.second = node.agent.run()
+    story.early_cleanup = node.agent.run(command=CLEANUP)
+    story.kernel_disturbed = node.kernel()
+    return socks
+
+
+def crash_and_restart(node, story, socks):
+    """Kill it, look at what clients get, and start it again."""
+    node.agent.kill()
+    story.down = {
+        name: (client.tcp_refusal(WEB.address), harness.refusal(socks[name]))
+        for name, client in node.clients.items()
+    }
+    story.restarts_s = [seconds_until_served(node)]
+    while min(story.restarts_s) > RESTART_S and len(story.restarts_s) < RESTARTS:
+        node.agent.kill()
+        story.restarts_s.append(seconds_until_served(node))
+    wait_for("a healthy agent", node.agent.is_healthy)
+    story.kernel_restarted = node.kernel()
+    story.udp_restarted = {name: harness.ask(sock) for name, sock in socks.items()}
+
+
+def crash_and_clean_up(node, story):
+    """Kill it, and remove what it left."""
+    node.agent.kill()
+    story.kernel_crashed = node.kernel()
+    story.cleanup = node.agent.run(command=CLEANUP)
+    story.kernel_cleaned = node.kernel()
+
+
+def run_and_stop(node, story):
+    """Let clients everywhere use what there is, then stop it under open connections."""
+    node.agent.start_until_ready()
+    connections = {}
+    for name, client in node.clients.items():
         assert client.get(WEB.address) == "one"
         assert client.asks(DNS.address) == "one: hello"
         client.tcp_refusal(NOBODY.address)
+        connections[name] = client.dial(ECHO.address)
+        connections[name].sendall(b"before")
+        assert connections[name].recv(100) == b"before"
+    story.status = node.agent.stop()
+    story.kernel_stopped = node.kernel()
+    story.ends = {name: end_of(connection) for name, connection in connections.items()}
 
 
-def refusal(sock):
-    """Return how a datagram of a connected socket ends."""
+def end_of(connection):
+    """Return how an open connection has ended."""
     try:
-        return harness.ask(sock).decode()
+        return connection.recv(100)
     except OSError as exc:
-        return "refused" if isinstance(exc, ConnectionRefusedError) else str(exc)
+        return type(exc)
 
 
 def serves(node):
@@ -155,8 +154,8 @@ def test_a_second_agent_is_refused_with_the_first_ones_pid(story):
 
 
 def test_cleanup_is_refused_while_an_agent_runs(story):
-    assert story.cleanup.returncode == 1
-    assert f"another userspace-proxy (pid {story.first_pid})" in story.cleanup.stderr
+    assert story.early_cleanup.returncode == 1
+    assert f"another userspace-proxy (pid {story.first_pid})" in story.early_cleanup.stderr
 
 
 def test_whoever_is_refused_leaves_the_running_agent_alone(story):
@@ -168,7 +167,7 @@ def test_while_the_agent_is_down_clients_are_refused_and_do_not_wait(story):
 
 
 def test_an_agent_serves_within_two_seconds_after_a_crash(story):
-    assert min(story.restarts_s) < RESTART_S
+    assert min(story.restarts_s) < RESTART_S, f"{story.restarts_s} s, load {os.getloadavg()}"
 
 
 def test_a_crash_and_a_restart_change_no_rule_no_route_and_no_port(story):
@@ -176,35 +175,32 @@ def test_a_crash_and_a_restart_change_no_rule_no_route_and_no_port(story):
 
 
 def test_udp_clients_that_keep_their_port_outlive_a_crash_and_a_restart(story):
-    assert story.udp == dict.fromkeys(CLIENTS, b"one: hello")
+    assert story.udp_restarted == dict.fromkeys(CLIENTS, b"one: hello")
 
 
-def test_an_agent_without_connections_stops_at_once(story):
-    """Its drain would last for an hour."""
-    assert story.status == 0
+def test_cleanup_after_a_crash_leaves_rules_routes_and_sockets_as_found(story):
+    assert story.kernel_crashed != story.kernel_before
+    assert story.cleanup.returncode == 0
+    assert story.kernel_cleaned == story.kernel_before
 
 
 def test_a_clean_stop_leaves_rules_routes_and_sockets_as_found(story):
+    assert story.status == 0
     assert story.kernel_running != story.kernel_before
-    assert story.kernel_after == story.kernel_before
+    assert story.kernel_stopped == story.kernel_before
 
 
-def test_cleanup_after_a_crash_leaves_rules_routes_and_sockets_as_found(node):
-    before = node.kernel()
-    node.agent.start_until_ready()
-    node.agent.kill()
-    left = node.kernel()
-    assert node.agent.run(command=CLEANUP).returncode == 0
-    assert node.kernel() == before
-    assert left != before
+def test_connections_that_are_open_at_the_end_of_the_drain_are_reset(story):
+    assert story.ends == dict.fromkeys(CLIENTS, ConnectionResetError)
 
 
-def test_an_open_connection_may_finish_during_the_drain(node):
+def test_a_connection_may_finish_during_the_drain_and_the_agent_ends_with_it(node, story):
+    node.agent.flags = ("--drain-timeout=1h",)
     node.agent.start_until_ready()
     connection = node["pod"].dial(ECHO.address)
     connection.sendall(b"before")
     assert connection.recv(100) == b"before"
-    node.agent.send(signal.SIGTERM)
+    node.agent.send(signal.SIGINT)
     wait_for("the drain", lambda: not serves(node))
     connection.sendall(b"after")
     assert connection.recv(100) == b"after"
@@ -212,18 +208,3 @@ def test_an_open_connection_may_finish_during_the_drain(node):
     assert connection.recv(100) == b""
     connection.close()
     assert node.agent.wait() == 0
-
-
-def test_open_connections_are_reset_at_the_end_of_the_drain(node):
-    node.agent.flags = ("--drain-timeout=300ms",)
-    node.agent.start_until_ready()
-    connections = [client.dial(ECHO.address) for client in node.clients.values()]
-    for connection in connections:
-        connection.sendall(b"before")
-        assert connection.recv(100) == b"before"
-    node.agent.send(signal.SIGINT)
-    assert node.agent.wait() == 0
-    for connection in connections:
-        with pytest.raises(ConnectionResetError):
-            connection.recv(100)
-    node.hang_up()

@@ -21,7 +21,7 @@ PACKAGE = Path("userspace_proxy")
 UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {
-    "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_lifecycle.py",
+    "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_life.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"

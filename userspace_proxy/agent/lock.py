@@ -7,6 +7,7 @@ process id from it (SO_PEERCRED).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -31,8 +32,9 @@ class NodeLock:
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            sock.setblocking(False)
             sock.bind(_NAME)
-            sock.listen(1)
+            sock.listen()
         except OSError as exc:
             sock.close()
             if exc.errno != errno.EADDRINUSE:
@@ -43,6 +45,20 @@ class NodeLock:
                 hint="stop it first, or run with --steering=none",
             ) from exc
         self._socket = sock
+
+    def fileno(self) -> int:
+        """Return what becomes readable when somebody asks who has the lock.
+
+        Call :meth:`answer` then: the kernel's queue is short, and who comes when it is full
+        isn't told.
+        """
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def answer(self) -> None:
+        """Let whoever asked go; the kernel has told them already."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.accept()[0].close()
 
     def release(self) -> None:
         """Give the lock back; idempotent."""

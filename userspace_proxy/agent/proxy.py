@@ -158,13 +158,19 @@ class Proxy:
             node_addresses=options.node_addresses,
         )
         if wanted != "none":
-            self._lock.take()
-            self._stack.callback(self._lock.release)
+            self._take_lock()
             refuse_port = RefusePort()
             self._stack.callback(refuse_port.close)
             pool.take(refuse_port.open(pool.first, pool.last))
             facts = replace(facts, refuse_port=refuse_port.number)
         return make_steering(wanted, facts, own_namespace=options.is_own_namespace)
+
+    def _take_lock(self) -> None:
+        self._lock.take()
+        self._stack.callback(self._lock.release)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._lock.fileno(), self._lock.answer)
+        self._stack.callback(loop.remove_reader, self._lock.fileno())
 
     async def _open_status(self) -> StatusServer | None:
         options = self._options

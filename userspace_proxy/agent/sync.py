@@ -118,7 +118,9 @@ class SyncLoop:
             # An earlier round may have failed with the wish still open.
             is_behind = self._in_force is not self._latest
             try:
-                await asyncio.wait_for(self._wake.wait(), RETRY_S if is_behind else REPAIR_S)
+                # Not wait_for: until Python 3.12 it loses a cancellation that comes with a wake.
+                async with asyncio.timeout(RETRY_S if is_behind else REPAIR_S):
+                    await self._wake.wait()
             except TimeoutError:
                 if not is_behind and not self._listeners.retry():
                     await self._repair()

@@ -48,23 +48,39 @@ def demo(options: argparse.Namespace) -> int:
     with _page_socket(options.port) as page, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userspace-proxy-")))
         stop = _StopOnSignal()
-        sandbox = stack.enter_context(Sandbox())
-        pods = _add_pods(sandbox)
-        client = sandbox.add_pod("client")
-        manifests = folder / "shop.yaml"
-        manifests.write_text(manifests_for({name: str(pod.ip) for name, pod in pods.items()}))
-        _write_scripts(folder, sandbox, client)
-        proxy = stack.enter_context(_proxy(sandbox, page, manifests, folder / "proxy.log"))
-        port = page.getsockname()[1]
-        _wait_until_ready(port, proxy, folder / "proxy.log", stop)
-        if not stop.is_set:
-            print(_text(folder, port, time.monotonic() - began), flush=True)
-        while not stop.is_set and proxy.poll() is None:
-            stop.wait()
+        try:
+            _show(page, folder, stop, began, stack)
+        except SandboxError:
+            # Ctrl-C also ends the command that was setting something up at that moment.
+            if not stop.is_set:
+                raise
         print("\nending the demo …", flush=True)
-        if proxy.poll() not in (None, 0):
-            raise UserspaceProxyError(f"the proxy ended by itself: {_last_line(folder)}")
     return 0
+
+
+def _show(
+    page: socket.socket,
+    folder: Path,
+    stop: _StopOnSignal,
+    began: float,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Set everything up, say what there is, and wait for the signal to end it."""
+    sandbox = stack.enter_context(Sandbox())
+    pods = _add_pods(sandbox)
+    client = sandbox.add_pod("client")
+    manifests = folder / "shop.yaml"
+    manifests.write_text(manifests_for({name: str(pod.ip) for name, pod in pods.items()}))
+    _write_scripts(folder, sandbox, client)
+    proxy = stack.enter_context(_proxy(sandbox, page, manifests, folder / "proxy.log"))
+    port = page.getsockname()[1]
+    _wait_until_ready(port, proxy, folder / "proxy.log", stop)
+    if not stop.is_set:
+        print(_text(folder, port, time.monotonic() - began), flush=True)
+    while not stop.is_set and proxy.poll() is None:
+        stop.wait()
+    if not stop.is_set and proxy.returncode != 0:
+        raise UserspaceProxyError(f"the proxy ended by itself: {_last_line(folder)}")
 
 
 class _StopOnSignal:

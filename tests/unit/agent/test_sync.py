@@ -163,3 +163,29 @@ async def test_nothing_is_steered_before_the_first_snapshot(start):
     await until(lambda: True)
     assert steering.kernel == {WEB: 28000}
     assert not loop.is_synced
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_an_end_that_comes_with_a_change_is_not_lost(steps):
+    """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
+    plane = DataPlane(asyncio.get_running_loop())
+    steering = FakeSteering()
+    listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
+    loop = SyncLoop(Planner(NodeFacts()), listeners, steering, recovered={})
+    task = asyncio.create_task(loop.run())
+    await until(lambda: loop._wake._waiters)
+    loop.publish(Cluster().serve("web", WEB.ip, POD))
+    for _ in range(steps):
+        await turn()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=5)
+    assert done == {task}
+    listeners.close()
+    plane.close()
+
+
+async def turn():
+    """Let the loop run once."""
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turned.set_result, None)
+    await turned

@@ -1,0 +1,193 @@
+"""What an agent on a real node can't begin with: one clear line each, and nothing is left."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import contextmanager
+
+import agent_harness as harness
+import pytest
+from agent_harness import House
+
+pytestmark = pytest.mark.netns
+
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+current-context: here
+contexts: [{name: here, context: {cluster: here, user: me}}]
+users: [{name: me, user: {token: secret}}]
+clusters:
+- name: here
+  cluster: {}
+"""
+# Makes python-iptables as absent as on a machine that never had it.
+WITHOUT_IPTC = """\
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name == "iptc" else find(name, *rest)
+"""
+NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
+LOG_LINE = re.compile(r"\S+Z (INFO|WARNING) ")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A node whose agent doesn't run."""
+    with House(tmp_path_factory.mktemp("agent"), "iptables", clients=()) as house:
+        yield house
+
+
+@pytest.fixture
+def refused(house):
+    """Run an agent that must end by itself; returns status and what it said beside its log."""
+
+    def refused(*flags, command=(), env=None, before=()):
+        done = house.agent.run(
+            *flags, command=[*before, *(command or house.agent.command)], env=env
+        )
+        assert done.stdout == ""
+        lines = done.stderr.splitlines()
+        return done.returncode, [line for line in lines if not LOG_LINE.match(line)]
+
+    before = house.kernel()
+    yield refused
+    assert house.kernel() == before
+
+
+def run_flags(*flags):
+    return [sys.executable, "-m", "userspace_proxy", "run", *flags]
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--manifest=x", "unknown flag --manifest (did you mean --manifests?)"),
+        ("--frobnicate", "unknown flag --frobnicate (userspace-proxy run --help lists them)"),
+        ("--proxy-port-range=9-1", "--proxy-port-range: '9-1' ends before it begins"),
+        (
+            "--steering=ebpf",
+            "--steering: 'ebpf' is not one of auto, iptables, nftables, local, none",
+        ),
+        ("--config=/nowhere", "cannot read --config=/nowhere: No such file or directory"),
+        ("surplus", "unexpected argument 'surplus'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(refused, flag, said):
+    status, lines = refused(flag)
+    assert status == 2
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {said}")
+
+
+def test_a_missing_manifests_path_is_one_line(refused):
+    command = run_flags("--manifests=/nowhere/x.yaml", "--steering=local")
+    assert refused(command=command) == (
+        1,
+        [
+            "error: cannot read manifests from /nowhere/x.yaml: No such file or directory "
+            "(give a YAML or JSON file, or a folder of them)"
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(None, "cannot read kubeconfig {}: No such file or directory", id="missing"),
+        pytest.param("{{{", "cannot use kubeconfig {}:1: ", id="not-yaml"),
+        pytest.param(
+            KUBECONFIG,
+            "cannot use kubeconfig {}:8: clusters[0].cluster.server: is missing",
+            id="no-server",
+        ),
+    ],
+)
+def test_a_useless_kubeconfig_is_one_line(refused, tmp_path, text, said):
+    path = tmp_path / "kubeconfig"
+    if text is not None:
+        path.write_text(text)
+    command = run_flags(f"--kubeconfig={path}", "--steering=none")
+    status, lines = refused(command=command)
+    assert status == 1
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {said.format(path)}")
+    assert lines[0].endswith("(give --kubeconfig a file that kubectl works with)")
+    assert "secret" not in lines[0]
+
+
+def test_without_python_iptables_one_line_says_how_to_get_it(refused, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_IPTC)
+    assert refused(env={"PYTHONPATH": str(tmp_path)}) == (
+        1,
+        [
+            "error: cannot steer by iptables: python-iptables doesn't load: No module named 'iptc' "
+            '(pip install "userspace-proxy[iptables]", or run with --steering=none)'
+        ],
+    )
+
+
+def test_without_rights_one_line_names_them(refused):
+    assert refused(before=NO_RIGHTS) == (
+        1,
+        [
+            "error: cannot read the iptables table nat: Operation not permitted "
+            "(grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none)"
+        ],
+    )
+
+
+def test_as_an_unprivileged_user_one_line_names_the_rights(house, refused):
+    with harness.readable_runtime() as (prefix, python, env):
+        command = [*prefix, python, *house.agent.command[1:]]
+        status, lines = refused(command=command, env=env)
+    assert (status, len(lines)) == (1, 1)
+    assert lines[0].startswith("error: cannot ")
+    assert "run as root, or run with --steering=none)" in lines[0]
+
+
+def test_local_steering_is_refused_on_a_node_that_is_not_ours(refused):
+    assert refused("--steering=local", env={"USERSPACE_PROXY_OWN_NETNS": "1"}) == (
+        1,
+        [
+            "error: cannot use local steering on a node: every daemon on 0.0.0.0 would answer at "
+            "every Service address (run in a sandbox of our own, or with --steering=iptables)"
+        ],
+    )
+
+
+def test_nftables_steering_is_refused_with_what_to_use(refused):
+    assert refused("--steering=nftables") == (
+        1,
+        ["error: cannot steer by nftables: not in this version (use --steering=iptables)"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("ip", "port", "said", "flag"),
+    [
+        ("127.0.0.1", 10249, "the status page", "--metrics-bind-address"),
+        ("0.0.0.0", 10256, "health checks", "--healthz-bind-address"),
+    ],
+)
+def test_a_status_port_that_is_taken_is_one_line(house, refused, ip, port, said, flag):
+    with occupied(house, ip, port):
+        assert refused("--steering=local") == (
+            1,
+            [
+                f"error: cannot serve {said} on {ip}:{port}: Address already in use (stop what "
+                f"listens there, perhaps kube-proxy, or choose another address with {flag})"
+            ],
+        )
+
+
+@contextmanager
+def occupied(house, ip, port):
+    """Let somebody else listen on a port of the node."""
+    maker = harness.Sockets(house.node)
+    with maker.tcp() as other:
+        maker.close()
+        other.bind((ip, port))
+        other.listen()
+        yield

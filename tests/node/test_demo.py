@@ -1,0 +1,304 @@
+"""The demo, as root and as a user without any rights: what it prints works, and nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import agent_harness as harness
+import pytest
+from agent_harness import wait_for
+
+pytestmark = pytest.mark.netns
+
+COMMAND = ("-m", "userspace_proxy", "demo")
+# "  round robin         /tmp/…/ask http … --count 6": a label, a gap, and what to do.
+PRINTED = re.compile(r"^  (\S.*?) {2,}(\S.*?)(?: {2,}\(.*\))?$", re.MULTILINE)
+WEB_PODS = ["web-1", "web-2", "web-3"]
+LEAVES_NOTHING = {
+    "status": 0,
+    "said": "ending the demo …",
+    "processes": [],
+    "namespaces": set(),
+    "files": [],
+}
+
+
+class Demo:
+    """One demo in a session of its own, as a terminal gives it one.
+
+    Args:
+        stack: Ends it, whatever happened.
+        is_root: Whether root runs it; else a user without any rights.
+    """
+
+    def __init__(self, stack, *, is_root):
+        prefix, self.python, self._env = [], sys.executable, {}
+        if not is_root:
+            prefix, self.python, self._env = stack.enter_context(harness.readable_runtime())
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        self.folder.chmod(0o1777)
+        self.process = subprocess.Popen(
+            [*prefix, self.python, *COMMAND, "--port=0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | self._env | {"TMPDIR": str(self.folder)},
+            start_new_session=True,
+        )
+        stack.callback(self._kill)
+        self._enter = []
+        if not is_root:
+            self._enter = [
+                *("nsenter", "--mount", "--target", str(self.process.pid), "--"),
+                *("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"),
+            ]
+        self.printed = {}
+
+    def read(self):
+        """Wait until it has printed what to try; return itself."""
+        self.printed = dict(PRINTED.findall(self._read_until("the proxy's log")))
+        return self
+
+    def run(self, label, more="", **options):
+        """Run a command that was printed, as the one who started the demo; return its output."""
+        done = subprocess.run(
+            [*self._enter, "sh", "-c", f"{self.printed[label]} {more}"],
+            capture_output=True,
+            text=True,
+            timeout=harness.READY_S,
+            env=os.environ | self._env,
+            **options,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def first_line(self, label):
+        """Run a printed command that doesn't end; return its first line."""
+        command = [*self._enter, "sh", "-c", f"exec {self.printed[label]}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+            line = running.stdout.readline()
+            running.kill()
+        return line
+
+    def lines(self, label):
+        """Return the lines that a printed command answers with."""
+        return self.run(label).splitlines()
+
+    def pids(self):
+        """Return all its processes: its children, theirs, and so on."""
+        parents = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found
+
+    def end_by(self, number):
+        """Send a signal to its group, as a terminal does; return what is left after it."""
+        with harness.descriptors_of(self.pids()) as descriptors:
+            own = {namespace_of("self"), ""}
+            namespaces = {namespace_of(pid) for pid in self.pids()} - own
+            assert namespaces
+            os.killpg(self.process.pid, number)
+            rest, _ = self.process.communicate(timeout=harness.READY_S)
+            running = [d for d in descriptors if not is_gone(d)]
+        there = {namespace_of(path.name) for path in Path("/proc").glob("[0-9]*")}
+        return {
+            "status": self.process.returncode,
+            "said": rest.strip(),
+            "processes": running,
+            "namespaces": namespaces & there,
+            "files": [path.name for path in self.folder.iterdir()],
+        }
+
+    def _read_until(self, last):
+        text = ""
+        readable = select.poll()
+        readable.register(self.process.stdout, select.POLLIN)
+        while last not in text.rpartition("\n")[0]:
+            assert readable.poll(harness.READY_S * 1000), text
+            chunk = os.read(self.process.stdout.fileno(), 4096).decode()
+            assert chunk, text
+            text += chunk
+        return text
+
+    def _kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def namespace_of(pid):
+    """Return a process's network namespace; empty when it is gone."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+    except OSError:
+        return ""
+
+
+def is_gone(descriptor):
+    """Wait for a process to end."""
+    return bool(select.select([descriptor], [], [], harness.DEADLINE_S)[0])
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["root", "nobody"])
+def is_root(request):
+    if os.geteuid() != 0 and request.param is False:
+        harness.skip_or_fail("only root can become a user without any rights")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def demo(is_root):
+    with contextlib.ExitStack() as stack:
+        yield Demo(stack, is_root=is_root).read()
+
+
+@pytest.fixture
+def manifest(demo):
+    """The manifest that the demo names; as it was after the test."""
+    path = Path(re.match(r"edit (\S+):", demo.printed["change something"])[1])
+    text = path.read_text()
+    yield path
+    path.write_text(text)
+
+
+def test_every_line_that_is_printed_has_its_test_here(demo):
+    assert set(demo.printed) == {
+        "the page",
+        "round robin",
+        "ClientIP affinity",
+        "UDP",
+        "a dead endpoint",
+        "change something",
+        "be in the pod",
+        "be on the node",
+        "the proxy's log",
+    }
+
+
+def test_the_page_answers_on_loopback_and_shows_the_services(demo):
+    url = demo.printed["the page"]
+    assert url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(url, timeout=harness.DEADLINE_S) as answer:
+        page = answer.read().decode()
+    assert all(name in page for name in ("shop/web", "shop/cart", "shop/flaky", "shop/dns"))
+
+
+def test_round_robin_goes_over_all_pods(demo):
+    answers = demo.lines("round robin")
+    assert sorted(answers) == sorted(WEB_PODS * 2)
+    assert answers[:3] == answers[3:]
+
+
+def test_affinity_keeps_a_client_with_one_pod(demo):
+    answers = demo.lines("ClientIP affinity")
+    assert answers == [answers[0]] * 6
+    assert answers[0] in WEB_PODS
+
+
+def test_udp_is_answered(demo):
+    answers = demo.lines("UDP")
+    assert len(answers) == 4
+    assert set(answers) <= {"dns-1: hello", "dns-2: hello"}
+
+
+def test_a_dead_endpoint_fails_no_request(demo):
+    assert demo.lines("a dead endpoint") == ["web-3"] * 6
+
+
+def test_an_edit_of_the_manifest_is_followed(demo, manifest):
+    edited = re.sub(r"^- .*# web-[13]\n", "", manifest.read_text(), flags=re.MULTILINE)
+    manifest.write_text(edited)
+    wait_for("the edit", lambda: demo.lines("round robin") == ["web-2"] * 6)
+
+
+@pytest.mark.parametrize("label", ["be in the pod", "be on the node"])
+def test_a_shell_is_there_and_reaches_the_services(demo, label):
+    ask = demo.printed["round robin"].partition(" ")[2].replace("--count 6", "")
+    client = f"{shlex.quote(demo.python)} -m userspace_proxy.sandbox.client {ask}"
+    said = demo.run(label, input=f"readlink /proc/self/ns/net; {client}\n").splitlines()
+    assert said[0] != namespace_of("self")
+    assert said[1] in WEB_PODS
+
+
+def test_the_pod_and_the_node_are_different_places(demo):
+    places = {
+        demo.run(label, input="readlink /proc/self/ns/net\n")
+        for label in ("be in the pod", "be on the node")
+    }
+    assert len(places) == 2
+
+
+def test_the_log_can_be_followed(demo):
+    assert re.match(r"\d{4}-\S+Z INFO ", demo.first_line("the proxy's log"))
+
+
+def test_ctrl_c_ends_it_and_leaves_nothing(demo):
+    assert demo.end_by(signal.SIGINT) == LEAVES_NOTHING
+
+
+def test_ctrl_c_while_it_is_being_set_up_ends_it_and_leaves_nothing():
+    with contextlib.ExitStack() as stack:
+        demo = Demo(stack, is_root=True)
+        wait_for("the first namespace", lambda: len({namespace_of(p) for p in demo.pids()}) > 1)
+        left = demo.end_by(signal.SIGINT)
+    assert left == LEAVES_NOTHING
+
+
+def test_a_killed_demo_leaves_no_process_and_no_namespace(is_root):
+    with contextlib.ExitStack() as stack:
+        left = Demo(stack, is_root=is_root).read().end_by(signal.SIGKILL)
+    assert (left["processes"], left["namespaces"]) == ([], set())
+
+
+def run_demo(*flags, prefix=()):
+    done = subprocess.run(
+        [*prefix, sys.executable, *COMMAND, *flags],
+        capture_output=True,
+        text=True,
+        timeout=harness.READY_S,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_port_that_is_taken_is_one_line():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert run_demo(f"--port={port}") == (
+            1,
+            "",
+            f"error: cannot listen on 127.0.0.1:{port}: Address already in use "
+            "(choose another with --port=N, or --port=0 for any free one)\n",
+        )
+
+
+def test_a_wrong_flag_is_one_line_and_status_2():
+    status, said, error = run_demo("--prot=1")
+    assert (status, said, error.count("\n")) == (2, "", 1)
+    assert error.startswith("error: unknown flag --prot")
+
+
+def test_where_namespaces_are_forbidden_one_line_says_how_to_allow_them():
+    forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv"
+    prefix = ["unshare", "-Ur", "sh", "-c", f'{forbid} --bounding-set=-all -- "$@"', "sh"]
+    status, said, error = run_demo("--port=0", prefix=prefix)
+    assert (status, said, error.count("\n")) == (1, "", 1)
+    assert error.startswith("error: cannot make a user namespace: ")
+    assert error.endswith("sysctl -w user.max_user_namespaces=15000; or run this as root)\n")
