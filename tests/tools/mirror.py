@@ -38,7 +38,6 @@ ELSEWHERE: Mapping[str, str] = {
 """Modules whose tests need the kernel, an API server or a contract suite: where those are."""
 
 UNTESTED: Mapping[str, str] = {
-    "userspace_proxy/dataplane/tuning.py": "figures; each is tested where it is used",
     "userspace_proxy/__main__.py": "one call",
     "userspace_proxy/cli/__main__.py": "one call",
 }
