@@ -89,7 +89,11 @@ async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
         lambda m: screen.errors.append(m.text) if m.type in {"error", "warning"} else None,
     )
     page.on("pageerror", lambda error: screen.errors.append(str(error)))
-    page.on("requestfailed", lambda request: screen.errors.append(request.url))
+    # What was still under way when the page closed is nobody's fault.
+    page.on(
+        "requestfailed",
+        lambda r: screen.errors.append(r.url) if r.failure != "net::ERR_ABORTED" else None,
+    )
     page.on(
         "response",
         lambda r: screen.errors.append(f"{r.status} {r.url}") if r.status >= 400 else None,
