@@ -18,6 +18,7 @@ from ..model import Protocol, SocketAddress
 from .descriptors import Descriptors
 from .flow_table import FlowTable
 from .group import EndpointGroup
+from .pipes import PipePool
 from .reactor import Reactor
 from .sockets import open_listening
 from .tcp import DESCRIPTORS, TcpConnection
@@ -49,6 +50,7 @@ class DataPlane:
         self.loop = loop
         self.reactor = Reactor(loop, clock=clock)
         self.descriptors = Descriptors(loop, tuning.descriptor_limit)
+        self.pipes = PipePool(self.descriptors, tuning.max_pipes)
         max_flows = tuning.max_flows or max(16, self.descriptors.limit // 4)
         self.flows: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
         self.connections: set[TcpConnection] = set()
@@ -145,6 +147,7 @@ class DataPlane:
             listener.close()
         for connection in list(self.connections):
             connection.close()
+        self.pipes.close()
         self._deadlines.close()
         self._last_deadlines.close()
         if self._flow_timer is not None:

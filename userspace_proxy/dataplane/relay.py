@@ -1,26 +1,35 @@
 """Moves the bytes of one direction of a TCP connection.
 
-    source ──recv──▶ the reactor's buffer ──send──▶ sink
+    source ──recv──▶ the reactor's buffer ──send──▶ sink        small messages
                               │ the sink is full
                               └▶ pending: kept here, and nothing more is read
 
+    source ──splice──▶ pipe ──splice──▶ sink                    bulk, after a read of 64 KiB
+                        └▶ the sink is full: they stay in the pipe, and nothing more is read
+
 Rule 1: back-pressure: as long as bytes are pending nothing is read, so a stalled
-reader costs one buffer and the kernel stops its peer.
+reader costs one buffer or one pipe, and the kernel stops its peer.
 Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends
 that direction only: many protocols answer after the client's FIN.
 Rule 3: a short read means that the socket is empty, unless the end was announced
 (EPOLLRDHUP): then it is read to the end, because no further edge will come.
+Rule 4: the source is spliced only into an empty pipe. EAGAIN could mean an empty socket
+or a full pipe; so it always means an empty socket.
 """
 
 from __future__ import annotations
 
 import _socket
+import os
 from typing import TYPE_CHECKING
 
-from .tuning import BUFFER_BYTES, LAST_TURNS, ROUNDS
+from .pipes import PIPE_BYTES, Pipe
+from .tuning import BUFFER_BYTES, BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 
 if TYPE_CHECKING:
     from .tcp import TcpConnection
+
+_SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Direction:
@@ -35,6 +44,9 @@ class Direction:
     __slots__ = (
         "_buffer",
         "_bytes_counted",
+        "_in_pipe",
+        "_is_bulk",
+        "_pipe",
         "bytes_moved",
         "connection",
         "end_is_near",
@@ -57,6 +69,11 @@ class Direction:
         self.bytes_moved = 0
         self._buffer = connection.reactor.buffer
         self._bytes_counted = 0
+        self._pipe: Pipe | None = None
+        """Held while bulk is on its way."""
+        self._in_pipe = 0
+        """Bytes read into the pipe and not yet taken by the sink."""
+        self._is_bulk = False
         self.end_is_near = False
         """The source's FIN or RST has been announced."""
         self.is_broken = False
@@ -65,9 +82,16 @@ class Direction:
         """The FIN has been passed on."""
         self.is_waiting_turn = False
 
-    def pump(self) -> None:
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait for room in the sink, in memory or in the pipe."""
+        return self._in_pipe if self.pending is None else len(self.pending)
+
+    def pump(self) -> None:  # noqa: C901 - one loop: each read would pay for a call
         """Move what is there; ends at EAGAIN, a full sink, the end, an error, or a turn's end."""
-        if self.pending is not None or self.is_ended or self.is_waiting_turn:
+        if self.pending is not None or self._in_pipe or self.is_ended or self.is_waiting_turn:
+            return
+        if self._is_bulk and self._splice():
             return
         buffer, receive, send = self._buffer, self.source.recv_into, self.sink.send
         for _ in range(ROUNDS):
@@ -93,10 +117,64 @@ class Direction:
                 self.pending = memoryview(bytes(buffer[sent:count]))
                 self.connection.sink_is_full(self)
                 return
+            if count >= BULK_BYTES:
+                self._is_bulk = True
+                if self._splice():
+                    return
             if count < BUFFER_BYTES and not self.end_is_near:
                 return
-        self.is_waiting_turn = True
-        self.connection.reactor.run_soon(self._take_turn)
+        self._wait_turn()
+
+    def _splice(self) -> bool:
+        """Move bulk through a pipe; False if there is no pipe, and bytes must be copied."""
+        pipe = self._pipe = self.connection.plane.pipes.take()
+        if pipe is None:
+            return False
+        source, moved = self.source.fileno(), self.bytes_moved
+        for _ in range(SPLICE_ROUNDS):
+            try:
+                count = os.splice(source, pipe.write_end, PIPE_BYTES, flags=_SPLICE)
+            except BlockingIOError:
+                # Small change is cheaper to copy: one call less.
+                self._is_bulk = self.bytes_moved - moved >= BULK_BYTES
+                self.release()
+                return True
+            except OSError:
+                self.connection.abort()
+                return True
+            if count == 0:
+                self.release()
+                self._end()
+                return True
+            self._in_pipe = count
+            if not self._drain_pipe(pipe):
+                return True
+        self.release()
+        self._wait_turn()
+        return True
+
+    def _drain_pipe(self, pipe: Pipe) -> bool:
+        """Move what is in the pipe to the sink; False if it is full, or gone."""
+        sink = self.sink.fileno()
+        while self._in_pipe:
+            try:
+                sent = os.splice(pipe.read_end, sink, self._in_pipe, flags=_SPLICE)
+            except BlockingIOError:
+                self.connection.sink_is_full(self)
+                return False
+            except OSError:
+                self.connection.abort()
+                return False
+            self._in_pipe -= sent
+            self.bytes_moved += sent
+        return True
+
+    def release(self) -> None:
+        """Give the pipe back; bytes that are still in it are lost."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            self.connection.plane.pipes.give(pipe, self._in_pipe)
+            self._in_pipe = 0
 
     def pump_to_end(self, *, is_broken: bool) -> None:
         """Move what is there, now that the source's FIN or, if broken, RST has come."""
@@ -124,6 +202,11 @@ class Direction:
 
     def flush(self) -> None:
         """Send what is pending, now that the sink has room, and go on reading."""
+        if self._in_pipe and self._pipe is not None:
+            if self._drain_pipe(self._pipe):
+                self.release()
+                self.pump()
+            return
         if self.pending is None:
             return
         try:
@@ -145,6 +228,10 @@ class Direction:
         moved = self.bytes_moved - self._bytes_counted
         self._bytes_counted = self.bytes_moved
         return moved
+
+    def _wait_turn(self) -> None:
+        self.is_waiting_turn = True
+        self.connection.reactor.run_soon(self._take_turn)
 
     def _take_turn(self) -> None:
         self.is_waiting_turn = False

@@ -228,7 +228,7 @@ class TcpConnection:
         up, down = self.up, self.down
         if up is None or down is None:
             return
-        if events & epoll.OUT and down.pending is not None:
+        if events & epoll.OUT and down.waiting_bytes:
             down.flush()
             if self.is_closed:
                 return
@@ -241,7 +241,7 @@ class TcpConnection:
         up, down = self.up, self.down
         if up is None or down is None:
             return
-        if events & epoll.OUT and up.pending is not None:
+        if events & epoll.OUT and up.waiting_bytes:
             up.flush()
             if self.is_closed:
                 return
@@ -292,8 +292,10 @@ class TcpConnection:
         self.settle()
         if _access.isEnabledFor(logging.INFO):
             self._log_access(outcome)
-        if self.up is not None and self.endpoint is not None:
+        if self.up is not None and self.down is not None and self.endpoint is not None:
             self.group.counters_of(self.endpoint).active -= 1
+            self.up.release()
+            self.down.release()
         for sock in (self.client, self._endpoint_socket):
             if sock is not None:
                 if as_reset:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .pipes import MAX_PIPES
+
 # One read takes this much at most. Small enough that the unsent rest of a stalled
 # reader stays bounded, large enough that bulk is not made of system calls.
 BUFFER_BYTES = 256 * 1024
 
 # Reads of one direction before others get their turn: 2 MiB, a millisecond or less.
 ROUNDS = 8
+
+# A read of so much is bulk: from here on splicing costs less than copying (measured; below
+# it the two calls more cost more than the copies).
+BULK_BYTES = 64 * 1024
+
+# Fillings of a pipe of one direction before others get their turn: up to 4 MiB, some 2 ms.
+SPLICE_ROUNDS = 4
 
 # Turns of one direction before a reset, when all others have to wait: more than the
 # kernel keeps of one socket, unless tcp_rmem allows more than 16 MiB.
@@ -39,5 +48,7 @@ class Tuning:
     30 s after one exchange, 120 s once it has gone back and forth."""
     max_flows: int | None = None
     """UDP flows at the most; None for a quarter of the descriptors."""
+    max_pipes: int = MAX_PIPES
+    """Pipes to splice bulk through, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None
     """Descriptors that may be used; None for what RLIMIT_NOFILE leaves of them."""

@@ -9,8 +9,9 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane import relay
-from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS
+from userspace_proxy.dataplane import Tuning, relay
+from userspace_proxy.dataplane.pipes import PIPE_BYTES
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS, SPLICE_ROUNDS
 
 from .house import House
 from .waiting import turns, until
@@ -181,7 +182,7 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
 def pending(house):
     """Return how many bytes the connections hold."""
     return [
-        len(direction.pending or b"")
+        direction.waiting_bytes
         for connection in house.plane.connections
         for direction in (connection.up, connection.down)
     ]
@@ -191,7 +192,7 @@ def pending(house):
 async def test_a_stalled_reader_costs_one_buffer_and_stops_its_peer(house, first):
     sends, _stalls = await both_ends(house, first)
     await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
-    assert max(pending(house)) <= BUFFER_BYTES
+    assert max(pending(house)) <= PIPE_BYTES
     client, server = await both_ends(house)
     await client.send(b"the others go on")
     assert await server.read() == b"the others go on"
@@ -275,6 +276,87 @@ def bytes_moved(house):
         for connection in house.plane.connections
         for direction in (connection.up, connection.down)
     ]
+
+
+# -- bulk --------------------------------------------------------------------
+
+
+@pytest.fixture(params=[32, 0], ids=["spliced", "copied"])
+async def bulk_house(build, request):
+    """A data plane with pipes, and one without."""
+    return build(Tuning(max_pipes=request.param))
+
+
+@SIDES
+async def test_bulk_arrives_unchanged_and_the_pipes_come_back(bulk_house, first):
+    sends, hears = await both_ends(bulk_house, first)
+    sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
+    assert sent == heard
+    pipes = bulk_house.plane.pipes
+    assert len(pipes._free) == pipes.open_pipes
+    assert bool(pipes.open_pipes) == bool(pipes._max_pipes)
+
+
+async def test_small_messages_take_no_pipe(house):
+    client, server = await both_ends(house)
+    for _ in range(50):
+        await client.send(b"question")
+        assert await server.read() == b"question"
+    assert house.plane.pipes.open_pipes == 0
+
+
+@SIDES
+async def test_talk_after_bulk_is_copied_again(house, first):
+    sends, hears = await both_ends(house, first)
+    await asyncio.gather(pour_some(sends, 8 * MIB), hears.read_exactly(8 * MIB))
+    await sends.send(b"a word")
+    assert await hears.read_exactly(6) == b"a word"
+    (connection,) = house.plane.connections
+    direction = connection.up if first == "client" else connection.down
+    assert direction._is_bulk is False
+    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+
+
+@SIDES
+async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(house, first):
+    sends, hears = await both_ends(house, first)
+    await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
+    hears.reset()
+    await until(lambda: not house.plane.connections, "the end of the connection")
+    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+
+
+@SIDES
+async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
+    house = build(Tuning(max_pipes=1))
+    ends = [await both_ends(house, first) for _ in range(4)]
+    digests = await asyncio.gather(
+        *(pour(sends, 20 * MIB, seed) for seed, (sends, _) in enumerate(ends)),
+        *(drink(hears) for _, hears in ends),
+    )
+    assert digests[:4] == digests[4:]
+    assert house.plane.pipes.open_pipes == 1
+
+
+@SIDES
+async def test_spliced_bulk_leaves_the_others_their_turn(house, first, monkeypatch):
+    monkeypatch.setattr(relay, "PIPE_BYTES", 65536)
+    sends, hears = await both_ends(house, first)
+    client, server = await both_ends(house, first)
+    bulk = sends.fill()
+    await client.send(b"question")
+    house.plane.reactor._dispatch()
+    assert server.sock.recv(9) == b"question"
+    turn = BUFFER_BYTES + SPLICE_ROUNDS * 65536
+    assert max(bytes_moved(house)) <= 2 * turn < bulk
+    sends.finish()
+    assert len(await hears.read_all()) == bulk
+
+
+async def pour_some(peer, count):
+    """Send so many bytes, and no FIN."""
+    for _ in range(0, count, MIB):
+        await peer.send(bytes(MIB))
 
 
 # -- anything at any time ----------------------------------------------------

@@ -467,7 +467,9 @@ async def left_by_the_endpoint_after_a_half_close(house):
 async def left_with_a_full_buffer(house):
     pod = house.endpoint()
     client, _ = await house.pair(house.service(pod.address), pod)
-    await until(lambda: not client.fill() and any(c.up.pending for c in house.plane.connections))
+    await until(
+        lambda: not client.fill() and any(c.up.waiting_bytes for c in house.plane.connections)
+    )
     client.reset()
     pod.close()
 

@@ -1,0 +1,97 @@
+"""The pipes through which bulk is spliced, kept to be used again.
+
+Rule 1: a direction takes a pipe when it has bulk to move, and gives it back empty when its
+source has nothing more; so a few pipes serve any number of connections, and an idle one
+holds none (a proxy with two pipes per connection needs six descriptors for each).
+Rule 2: none is left means that bytes are copied; nobody waits for a pipe.
+Rule 3: a pipe with bytes in it is closed, never given to somebody else.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from dataclasses import dataclass
+
+from .descriptors import Descriptors
+
+PIPE_BYTES = 1024 * 1024
+
+# An unprivileged user has 64 MiB for all pipes (fs.pipe-user-pages-soft), then F_SETPIPE_SZ
+# fails. Half of it, so that others of the same user have some.
+MAX_PIPES = 32
+
+_REFUSED = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """Two ends, non-blocking by the flags of each splice."""
+
+    read_end: int
+    write_end: int
+
+
+class PipePool:
+    """The pipes of one data plane.
+
+    Args:
+        descriptors: Each pipe uses two.
+        max_pipes: How many at the most; 0 to copy everything.
+    """
+
+    def __init__(self, descriptors: Descriptors, max_pipes: int = MAX_PIPES) -> None:
+        self._descriptors = descriptors
+        self._max_pipes = max_pipes
+        self._free: list[Pipe] = []
+        self.open_pipes = 0
+        """How many there are, in use or free."""
+
+    def take(self) -> Pipe | None:
+        """Return an empty pipe, or None when there is none to be had."""
+        if self._free:
+            return self._free.pop()
+        if self.open_pipes >= self._max_pipes or not self._descriptors.has_room(2):
+            return None
+        return self._open()
+
+    def give(self, pipe: Pipe, left_bytes: int) -> None:
+        """Take a pipe back; with bytes left in it, it is closed."""
+        if left_bytes:
+            self._close(pipe)
+        else:
+            self._free.append(pipe)
+
+    def close(self) -> None:
+        """Close the pipes that nobody uses."""
+        self._max_pipes = 0
+        while self._free:
+            self._close(self._free.pop())
+
+    def _open(self) -> Pipe | None:
+        try:
+            read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            if exc.errno not in _REFUSED:
+                raise
+            return None
+        pipe = Pipe(read_end, write_end)
+        self.open_pipes += 1
+        self._descriptors.take(2)
+        try:
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError as exc:
+            self._close(pipe)
+            if exc.errno not in _REFUSED:
+                raise
+            # The user's share is used up: what we have is what we get.
+            self._max_pipes = self.open_pipes
+            return None
+        return pipe
+
+    def _close(self, pipe: Pipe) -> None:
+        os.close(pipe.read_end)
+        os.close(pipe.write_end)
+        self.open_pipes -= 1
+        self._descriptors.give(2)
