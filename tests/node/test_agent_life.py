@@ -43,8 +43,7 @@ def node(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("agent")
     with House(folder, request.param, clients=CLIENTS) as house:
         house.shell(FOREIGN)
-        ips = house.add_pods("one", tcp=8080, echo=81, udp=53)
-        house.edit(*(with_endpoints(service, ips) for service in (WEB, ECHO, DNS)), NOBODY)
+        house.add_pods("one", tcp=8080, echo=81, udp=53)
         yield house
 
 
@@ -63,7 +62,11 @@ def story(node):
 
 def run_among_others(node, story):
     """Run the first one; return the sockets of UDP clients that keep their port."""
-    node.agent.start_until_ready()
+    web, *others = (with_endpoints(service, [node.ip("one")]) for service in (WEB, DNS, ECHO))
+    # What comes later gets later ports, which nobody would guess from the manifests alone.
+    node.serve(web)
+    node.edit(web, *others, NOBODY)
+    node.agent.wait_until_settled(web, *others, NOBODY)
     story.first_pid = node.agent.pid
     socks = {name: client.udp(DNS.address) for name, client in node.clients.items()}
     assert {harness.ask(sock) for sock in socks.values()} == {b"one: hello"}

@@ -83,7 +83,6 @@ FLAGS: dict[str, Ignored] = {
     **_rows(_CONNTRACK, BOOL, "conntrack-tcp-be-liberal"),
     **_rows(
         _CONNTRACK, _DURATION,
-        "conntrack-tcp-timeout-established", "conntrack-tcp-timeout-close-wait",
         "conntrack-udp-timeout", "conntrack-udp-timeout-stream",
     ),
     **_rows(_KLOG, _DURATION, "log-flush-frequency"),
@@ -130,7 +129,6 @@ FIELDS: dict[str, Ignored] = {
     **_rows(_CONNTRACK, BOOL, "conntrack.tcpBeLiberal"),
     **_rows(
         _CONNTRACK, _DURATION,
-        "conntrack.tcpEstablishedTimeout", "conntrack.tcpCloseWaitTimeout",
         "conntrack.udpTimeout", "conntrack.udpStreamTimeout",
     ),
     **_rows(_KLOG, ANY, "logging.flushFrequency", harmless=(5_000_000_000, "5s")),

@@ -120,6 +120,18 @@ class Settings:
         help="how long open connections may go on after SIGTERM; 0: they end at once",
         why="new ones find nobody meanwhile; a pod gets 30 s in all",
     )
+    tcp_idle_s: float = setting(
+        86400.0, kind=duration(zero_means=86400.0, least_s=1.0), group=Group.CONNECTIONS,
+        flag="conntrack-tcp-timeout-established", kube_field="conntrack.tcpEstablishedTimeout",
+        help="how long a connection lives without a byte in either direction; 0: the default",
+        why="kube-proxy's, for conntrack's entries",
+    )
+    tcp_half_closed_s: float = setting(
+        3600.0, kind=duration(zero_means=3600.0, least_s=1.0), group=Group.CONNECTIONS,
+        flag="conntrack-tcp-timeout-close-wait", kube_field="conntrack.tcpCloseWaitTimeout",
+        help="the same after one side has ended its direction; 0: the default",
+        why="kube-proxy's, for conntrack's entries",
+    )
     udp_idle_s: float | None = setting(
         None, kind=duration(zero_means=None, least_s=0.001), group=Group.CONNECTIONS,
         flag="udp-timeout", kube_field="udpIdleTimeout",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import ListenError
 from ..model import Protocol, SocketAddress
+from .ageing import Ageing
 from .descriptors import Descriptors
 from .flow_table import FlowTable
 from .group import EndpointGroup
@@ -61,6 +62,7 @@ class DataPlane:
         self._last_deadlines = Timeouts[TcpConnection](
             loop, clock, tuning.last_connect_timeout_s, TcpConnection.dial_timed_out
         )
+        self.ageing = Ageing(loop, clock, tuning, self.connections)
         self._flow_timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event | None = None
         self._is_closed = False
@@ -148,6 +150,7 @@ class DataPlane:
         for connection in list(self.connections):
             connection.close()
         self.pipes.close()
+        self.ageing.close()
         self._deadlines.close()
         self._last_deadlines.close()
         if self._flow_timer is not None:
@@ -165,6 +168,12 @@ class DataPlane:
         """End the deadline of a dial."""
         self._deadlines.stop(connection)
         self._last_deadlines.stop(connection)
+
+    def connection_began(self, connection: TcpConnection) -> None:
+        """Take an accepted connection into the books."""
+        self.connections.add(connection)
+        self.descriptors.take(DESCRIPTORS)
+        self.ageing.start()
 
     def connection_ended(self, connection: TcpConnection) -> None:
         """Take a closed connection out of the books."""

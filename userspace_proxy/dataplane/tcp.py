@@ -15,8 +15,10 @@ Rule 3: a RST is passed on as a RST, behind what was sent before it.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..model import SocketAddress
@@ -67,6 +69,8 @@ class TcpConnection:
         "is_closed",
         "plane",
         "reactor",
+        "seen_moved",
+        "seen_moving_at",
         "up",
     )
 
@@ -95,6 +99,10 @@ class TcpConnection:
         self._started = plane.reactor.now
         self._wants_client_out = False
         self._is_aborting = False
+        self.seen_moved = 0
+        """Bytes that had moved at the last look; the ageing's."""
+        self.seen_moving_at: float | None = None
+        """When a look last saw bytes moving; None before the first one."""
 
     # -- dialling ------------------------------------------------------------
 
@@ -270,6 +278,18 @@ class TcpConnection:
             if direction is not None:
                 direction.pump_last()
         self._finish("reset", as_reset=True)
+
+    def keep_alive(self, options: Iterable[tuple[int, int, int]]) -> None:
+        """Set options on both sockets; one whose other side has just gone takes none."""
+        for sock in (self.client, self._endpoint_socket):
+            with contextlib.suppress(OSError):
+                for level, option, value in options:
+                    if sock is not None:
+                        sock.setsockopt(level, option, value)
+
+    def time_out(self) -> None:
+        """Reset both sides, as nothing has moved for too long; idempotent."""
+        self._finish("idle", as_reset=True)
 
     def close(self) -> None:
         """Reset both sides at once; idempotent."""

@@ -102,11 +102,10 @@ class TcpListener:
                 continue
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
-            descriptors.take(DESCRIPTORS)
             connection = TcpConnection(
                 plane, self.group, client, SocketAddress(address[0], address[1])
             )
-            plane.connections.add(connection)
+            plane.connection_began(connection)
             connection.dial()
 
     def _pause(self) -> None:

@@ -43,6 +43,11 @@ class Tuning:
     after one second, so less would give up on every lost packet."""
     last_connect_timeout_s: float = 5.0
     """The same where no other endpoint is left to try: two SYNs more are worth waiting for."""
+    tcp_idle_s: float = 86400.0
+    """Seconds without a byte in either direction after which a connection is reset; a day,
+    as conntrack's entries live under kube-proxy (tcpEstablishedTimeout)."""
+    tcp_half_closed_s: float = 3600.0
+    """The same after one side's FIN or RST; an hour, as there (tcpCloseWaitTimeout)."""
     udp_idle_s: float | None = None
     """Seconds without a datagram after which a flow ends; None for conntrack's rule:
     30 s after one exchange, 120 s once it has gone back and forth."""

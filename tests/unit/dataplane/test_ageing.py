@@ -1,0 +1,104 @@
+"""Long connections are kept alive, forgotten ones are ended; short ones pay nothing."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning, ageing
+
+from .waiting import until
+
+TUNING = Tuning(tcp_idle_s=100, tcp_half_closed_s=10)
+
+
+@pytest.fixture
+async def house(build):
+    return build(TUNING)
+
+
+async def joined(house):
+    """Return both ends of a connection and the connection itself."""
+    pod = house.endpoint()
+    before = set(house.plane.connections)
+    client, server = await house.pair(house.service(pod.address), pod)
+    (connection,) = house.plane.connections - before
+    await until(lambda: connection.up, "the dial is answered")
+    return client, server, connection
+
+
+def is_kept_alive(connection):
+    return [
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for sock in (connection.client, connection._endpoint_socket)
+    ]
+
+
+async def test_the_first_look_keeps_both_sides_alive_and_none_before(house):
+    _, _, connection = await joined(house)
+    assert is_kept_alive(connection) == [0, 0]
+    house.plane.ageing.look_at(connection, now=0)
+    assert is_kept_alive(connection) == [1, 1]
+    idle = connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+    assert idle == 60
+
+
+async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house):
+    client, server, connection = await joined(house)
+    look_at = house.plane.ageing.look_at
+    look_at(connection, now=0)
+    look_at(connection, now=99.9)
+    assert not connection.is_closed
+    look_at(connection, now=100)
+    assert connection.is_closed
+    assert await client.was_reset()
+    assert await server.was_reset()
+
+
+async def test_each_byte_begins_the_time_anew(house):
+    client, server, connection = await joined(house)
+    look_at = house.plane.ageing.look_at
+    look_at(connection, now=0)
+    await client.send(b"!")
+    assert await server.read() == b"!"
+    look_at(connection, now=99)
+    look_at(connection, now=198)
+    assert not connection.is_closed
+    look_at(connection, now=199)
+    assert connection.is_closed
+
+
+async def test_a_half_closed_connection_has_less_time(house):
+    client, server, connection = await joined(house)
+    client.finish()
+    assert await server.read() == b""
+    house.plane.ageing.look_at(connection, now=0)
+    house.plane.ageing.look_at(connection, now=9.9)
+    assert not connection.is_closed
+    house.plane.ageing.look_at(connection, now=10)
+    assert connection.is_closed
+
+
+async def test_a_dial_is_left_to_its_own_deadline(house):
+    service = house.service(house.silent())
+    dialling = await house.client(service)
+    await until(lambda: house.plane.connections, "the dial")
+    (connection,) = house.plane.connections
+    house.plane.ageing.look_at(connection, now=0)
+    house.plane.ageing.look_at(connection, now=1e9)
+    assert not connection.is_closed
+    dialling.close()
+
+
+async def test_looks_come_by_themselves_in_slices_and_end_with_the_last_connection(
+    house, monkeypatch
+):
+    monkeypatch.setattr(ageing, "LOOK_S", 0.01)
+    monkeypatch.setattr(ageing, "_SLICE", 2)
+    ends = [await joined(house) for _ in range(5)]
+    await until(lambda: all(is_kept_alive(c) == [1, 1] for *_, c in ends), "a look at each")
+    for client, _, _ in ends:
+        client.reset()
+    await until(lambda: not house.plane.connections, "their end")
+    await until(lambda: house.plane.ageing._timer is None, "the end of the looks")

@@ -1,0 +1,105 @@
+"""Looks after connections that live long: keep-alive, and the end of those that are forgotten.
+
+    joined ──▶ first look: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
+                                                    └───▶ half-closed, for half_closed_s ──▶ reset
+
+Rule 1: a connection that ends before its first look pays nothing, not even a system call.
+Rule 2: what a look notices is late by LOOK_S at most; timeouts are counted from the look
+that first saw nothing move.
+Rule 3: a look takes a slice of the connections, so that thousands never hold the loop.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+from collections.abc import Callable, Collection, Iterator
+
+from .tcp import TcpConnection
+from .tuning import Tuning
+
+LOOK_S = 5.0
+# Some 0.3 ms.
+_SLICE = 1024
+
+# The other side is asked after a minute of silence, and given up 90 s later.
+# Go, and so kube-proxy, asks every 15 s; conntrack and load balancers forget after minutes.
+_KEEPALIVE = (
+    (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 60),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 15),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
+    # Milliseconds. As long as the kernel itself resends (tcp_retries2), and a bound where
+    # that was raised. Not shorter: it also ends a reader that is alive and only stalled.
+    (_socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 924_000),
+)
+
+
+class Ageing:
+    """The looks at the connections of one data plane.
+
+    Args:
+        loop: Its timers are used.
+        clock: Monotonic seconds.
+        tuning: Has the two timeouts.
+        connections: Those that are open; looked at anew each time.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        tuning: Tuning,
+        connections: Collection[TcpConnection],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._idle_s = tuning.tcp_idle_s
+        self._half_closed_s = tuning.tcp_half_closed_s
+        self._connections = connections
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._rest: Iterator[TcpConnection] = iter(())
+
+    def start(self) -> None:
+        """Begin to look, if there is somebody to look at; idempotent."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(LOOK_S, self._begin)
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def look_at(self, connection: TcpConnection, now: float) -> None:
+        """Look at one connection; it may be closed afterwards."""
+        up, down = connection.up, connection.down
+        if up is None or down is None:
+            return
+        moved = up.bytes_moved + down.bytes_moved
+        if connection.seen_moving_at is None:
+            connection.keep_alive(_KEEPALIVE)
+        elif moved == connection.seen_moved:
+            is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
+            limit_s = self._half_closed_s if is_half_closed else self._idle_s
+            if now - connection.seen_moving_at >= limit_s:
+                connection.time_out()
+            return
+        connection.seen_moved = moved
+        connection.seen_moving_at = now
+
+    def _begin(self) -> None:
+        self._rest = iter(list(self._connections))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        now = self._clock()
+        for _ in range(_SLICE):
+            connection = next(self._rest, None)
+            if connection is None:
+                self._timer = None
+                if self._connections:
+                    self.start()
+                return
+            self.look_at(connection, now)
+        self._timer = self._loop.call_soon(self._go_on)
