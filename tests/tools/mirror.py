@@ -30,6 +30,7 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/steering/iptables/programmer.py": (
         "tests/node/test_steering_iptables_traffic.py"
     ),
+    "userspace_proxy/dataplane/udp_flow.py": "tests/unit/dataplane/test_udp.py",
     "userspace_proxy/steering/routes.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/local.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",

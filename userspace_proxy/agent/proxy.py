@@ -28,16 +28,16 @@ from ..model import EndpointSlice, Service, ServiceKey, SliceKey, SocketAddress
 from ..plan import Planner
 from ..policy import NodeFacts
 from ..sources import MemorySource, Source
-from ..status.view import ServicePortView, SourceView, StatusView, SteeringView, SyncView
+from ..status.view import ServicePortView, StatusView
 from ..steering import Bind, Steering, SteeringFacts, make_steering
 from .added import AddedService, make_service
 from .listeners import Listeners
 from .lock import NodeLock
 from .options import Options
 from .refuse import RefusePort
-from .sync import SyncCounters, SyncLoop
+from .sync import SyncLoop
 from .tasks import Supervisor
-from .view import view_ignored, view_ports
+from .view import view_ports, view_proxy
 
 if TYPE_CHECKING:
     from ..status.server import StatusServer
@@ -352,43 +352,15 @@ class Proxy:
 
     def _view(self, ports: tuple[ServicePortView, ...]) -> StatusView:
         """Return what is known beside the Service ports; probes need no more."""
-        sync, plane, steering = self._sync, self._plane, self._steering
-        counters = sync.counters if sync else SyncCounters()
-        source = self._source.status()
-        return StatusView(
-            version=__version__,
-            node=self._options.node_name,
+        return view_proxy(
+            ports,
+            options=self._options,
             started=self._started,
-            revision=sync.plan.revision if sync else 0,
-            source=SourceView(
-                kind=self._source.kind,
-                location=self._source.location,
-                is_synced=source.is_synced,
-                problems=source.problems,
-                restarts=source.restarts,
-            ),
-            steering=SteeringView(
-                name=steering.name if steering else "none",
-                problem=sync.steering_problem if sync else "",
-                repairs=counters.repairs,
-            ),
-            sync=SyncView(
-                rounds=counters.rounds,
-                failures=counters.failures,
-                last_s=counters.last_s,
-                last_queued=counters.last_queued,
-                last_done=counters.last_done,
-                waiting_since=counters.waiting_since,
-                problem=sync.steering_problem if sync else "",
-            ),
-            ports=ports,
-            ignored=view_ignored(sync.plan) if sync else (),
-            descriptors=plane.descriptors.in_use if plane else 0,
-            descriptor_limit=plane.descriptors.limit if plane else 0,
-            is_accepting=plane.descriptors.is_accepting if plane else False,
-            config=self._options.config,
-            is_ready=bool(sync and sync.is_synced) and not self._is_draining,
-            node_is_eligible=not (sync and sync.node_is_being_deleted),
+            source=self._source,
+            steering=self._steering,
+            sync=self._sync,
+            plane=self._plane,
+            is_draining=self._is_draining,
         )
 
     def _running(self) -> SyncLoop:

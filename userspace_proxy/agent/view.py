@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .. import __version__
 from ..dataplane import DataPlane
 from ..model import Frontend, SocketAddress
 from ..plan import Plan
 from ..policy import EndpointVerdict
-from ..status.view import EndpointView, FrontendView, IgnoredView, ServicePortView
-from ..steering import Bind
+from ..sources import Source
+from ..status.view import (
+    EndpointView,
+    FrontendView,
+    IgnoredView,
+    ServicePortView,
+    SourceView,
+    StatusView,
+    SteeringView,
+    SyncView,
+)
+from ..steering import Bind, Steering
 from .listeners import Listeners, ServedPort
+from .options import Options
+from .sync import SyncCounters, SyncLoop
 
 
 def view_ports(
@@ -27,6 +40,67 @@ def view_ports(
     plane.settle()
     served = sorted(listeners, key=lambda s: s.plan.key)
     return tuple(_view_port(port, bind, now) for port in served)
+
+
+def view_proxy(
+    ports: tuple[ServicePortView, ...],
+    *,
+    options: Options,
+    started: float,
+    source: Source,
+    steering: Steering | None,
+    sync: SyncLoop | None,
+    plane: DataPlane | None,
+    is_draining: bool,
+) -> StatusView:
+    """Return all that is known of a proxy.
+
+    Args:
+        ports: As :func:`view_ports` makes them; empty for who needs the rest alone.
+        options: What the proxy was told.
+        started: Unix time of its start.
+        source: Where its Services come from.
+        steering: None before the start and after the end, as the next two.
+        sync: Has the plan in force and how the rounds went.
+        plane: Has the books of descriptors.
+        is_draining: Whether it is being stopped.
+    """
+    counters = sync.counters if sync else SyncCounters()
+    status = source.status()
+    problem = sync.steering_problem if sync else ""
+    return StatusView(
+        version=__version__,
+        node=options.node_name,
+        started=started,
+        revision=sync.plan.revision if sync else 0,
+        source=SourceView(
+            kind=source.kind,
+            location=source.location,
+            is_synced=status.is_synced,
+            problems=status.problems,
+            restarts=status.restarts,
+        ),
+        steering=SteeringView(
+            name=steering.name if steering else "none", problem=problem, repairs=counters.repairs
+        ),
+        sync=SyncView(
+            rounds=counters.rounds,
+            failures=counters.failures,
+            last_s=counters.last_s,
+            last_queued=counters.last_queued,
+            last_done=counters.last_done,
+            waiting_since=counters.waiting_since,
+            problem=problem,
+        ),
+        ports=ports,
+        ignored=view_ignored(sync.plan) if sync else (),
+        descriptors=plane.descriptors.in_use if plane else 0,
+        descriptor_limit=plane.descriptors.limit if plane else 0,
+        is_accepting=plane.descriptors.is_accepting if plane else False,
+        config=options.config,
+        is_ready=bool(sync and sync.is_synced) and not is_draining,
+        node_is_eligible=not (sync and sync.node_is_being_deleted),
+    )
 
 
 def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:

@@ -26,7 +26,8 @@ from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_listener import TcpListener
 from .timeouts import Timeouts
 from .tuning import Tuning
-from .udp import UdpFlow, UdpListener
+from .udp import UdpListener
+from .udp_flow import UdpFlow
 
 _FLOW_SWEEP_S = 1.0
 

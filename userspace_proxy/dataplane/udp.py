@@ -16,21 +16,15 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
-import struct
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from ..model import SocketAddress
 from . import reactor as epoll
-from .sockets import (
-    EXHAUSTED,
-    IP_PKTINFO,
-    IPV6_PKTINFO,
-    family_of,
-    is_self_connected,
-    is_wildcard,
-)
+from .pktinfo import ANCILLARY_BYTES, Ancillary, destination_of, reply_from
+from .sockets import EXHAUSTED, family_of, is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
+from .udp_flow import REFUSALS, UdpFlow
 
 if TYPE_CHECKING:
     from .dataplane import DataPlane
@@ -38,121 +32,12 @@ if TYPE_CHECKING:
 
 _access = logging.getLogger("userspace_proxy.access")
 
-_ANCILLARY_BYTES = 128
-
 # What a flow begins with is kept until the endpoint has answered, to be sent to another
 # one if it is refused: the A and AAAA queries that glibc sends at once, or a QUIC hello,
 # not a bulk transfer. A refusal that comes later is not about these any more.
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
-
-# What ICMP can say against an endpoint (icmp_err_convert in net/ipv4/icmp.c, and IPv6's).
-# EMSGSIZE isn't among them: the kernel has learnt the path's MTU, and the next one fits.
-_REFUSALS = frozenset(
-    {
-        errno.EACCES,
-        errno.ECONNREFUSED,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.ENONET,
-        errno.ENOPROTOOPT,
-        errno.EPROTO,
-    }
-)
-
-Ancillary = list[tuple[int, int, bytes]]
-
-
-class UdpFlow:
-    """One client at one address of a listener, and its socket to an endpoint."""
-
-    __slots__ = (
-        "address",
-        "ancillary",
-        "counted",
-        "endpoint",
-        "group",
-        "has_answer",
-        "is_ended",
-        "is_stream",
-        "kept",
-        "key",
-        "listener",
-        "received_bytes",
-        "sent_bytes",
-        "sock",
-        "started",
-        "tried",
-        "used",
-    )
-
-    def __init__(
-        self, listener: UdpListener, key: Hashable, address: Any, ancillary: Ancillary
-    ) -> None:
-        self.listener = listener
-        self.group = listener.group
-        self.key = key
-        self.address = address
-        """The client, in the form that ``sendmsg`` takes."""
-        self.ancillary = ancillary
-        """What makes a reply leave from the right address; empty for a bound one."""
-        self.endpoint: SocketAddress | None = None
-        self.sock: _socket.socket | None = None
-        self.kept: list[bytes] | None = []
-        """What it began with; None when that is not to be sent again."""
-        self.has_answer = False
-        self.is_ended = False
-        self.is_stream = False
-        self.used = 0.0
-        self.started = 0.0
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.counted = (0, 0)
-        """What of the two was written into the endpoint's counters."""
-        self.tried: set[SocketAddress] | None = None
-        """Endpoints that refused; most flows need no set."""
-
-    def on_endpoint(self, _events: int) -> None:
-        """Send the endpoint's datagrams to the client; an error means it refused."""
-        listener = self.listener
-        plane = listener.plane
-        sock = self.sock
-        if sock is None:
-            return
-        buffer = plane.reactor.buffer
-        refusal = 0
-        for _ in range(BATCH):
-            try:
-                count = sock.recv_into(buffer)
-            except BlockingIOError:
-                break
-            except OSError as exc:
-                # The kernel reports it ahead of datagrams that came before it.
-                if exc.errno in _REFUSALS:
-                    refusal = exc.errno
-                continue
-            if not self.has_answer:
-                self.has_answer = True
-                self.kept = None
-                if self.endpoint is not None:
-                    self.group.answered(self.endpoint)
-            plane.flows.use(self, plane.reactor.now)
-            try:
-                listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
-            except OSError:
-                self.group.counters.dropped_datagrams += 1
-            else:
-                self.sent_bytes += count
-        else:
-            plane.reactor.run_soon(self._take_turn)
-        if refusal:
-            listener.endpoint_refused(self, refusal)
-
-    def _take_turn(self) -> None:
-        if not self.is_ended:
-            self.on_endpoint(0)
 
 
 class UdpListener:
@@ -186,7 +71,7 @@ class UdpListener:
 
     def _on_readable(self, _events: int) -> None:
         if self._is_wildcard:
-            self._receive_with_destination()
+            self._receive_withdestination_of()
         else:
             self._receive()
 
@@ -206,19 +91,19 @@ class UdpListener:
                     continue
             self._forward(flow, buffer[:count])
 
-    def _receive_with_destination(self) -> None:
+    def _receive_withdestination_of(self) -> None:
         buffer, receive = self.plane.reactor.buffer, self.sock.recvmsg_into
         for _ in range(BATCH):
             try:
-                count, ancillary, _flags, address = receive([buffer], _ANCILLARY_BYTES)
+                count, ancillary, _flags, address = receive([buffer], ANCILLARY_BYTES)
             except BlockingIOError:
                 return
             except OSError:
                 continue
-            local = _destination(ancillary)
+            local = destination_of(ancillary)
             flow = self._flows.get((address, local))
             if flow is None:
-                flow = self._new_flow((address, local), address, _reply_from(local))
+                flow = self._new_flow((address, local), address, reply_from(local))
                 if flow is None:
                     continue
             self._forward(flow, buffer[:count])
@@ -324,7 +209,7 @@ class UdpListener:
             except BlockingIOError:
                 break
             except OSError as exc:
-                if exc.errno in _REFUSALS:
+                if exc.errno in REFUSALS:
                     refusal = exc.errno
             else:
                 return refusal
@@ -398,26 +283,3 @@ class UdpListener:
                 "duration_s": round(self.plane.reactor.clock() - flow.started, 6),
             },
         )
-
-
-def _destination(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
-    """Return the type and address of the local address that a datagram arrived at.
-
-    ``struct in_pktinfo``: ifindex, spec_dst, addr; ``struct in6_pktinfo``: addr, ifindex.
-    """
-    for level, kind, data in ancillary:
-        if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
-            return IP_PKTINFO, data[4:8]
-        if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            return IPV6_PKTINFO, data[:16]
-    return None
-
-
-def _reply_from(local: tuple[int, bytes] | None) -> Ancillary:
-    """Make what lets a reply leave from there; interface 0: routing decides."""
-    if local is None:
-        return []
-    kind, ip = local
-    if kind == IP_PKTINFO:
-        return [(_socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, ip, bytes(4)))]
-    return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip + struct.pack("=I", 0))]

@@ -1,0 +1,48 @@
+"""The local address of a datagram, read and written as the kernel has it."""
+
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane.pktinfo import destination_of, reply_from
+from userspace_proxy.dataplane.sockets import IP_PKTINFO, IPV6_PKTINFO
+
+V4 = socket.inet_aton("192.0.2.1")
+V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+INTERFACE = (7).to_bytes(4, "little")
+
+ARRIVED_V4 = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + V4 + socket.inet_aton("198.51.100.9"))
+ARRIVED_V6 = (socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + INTERFACE)
+OTHER = (socket.SOL_SOCKET, 29, b"a timestamp")
+
+
+@pytest.mark.parametrize(
+    ("ancillary", "local"),
+    [
+        pytest.param([ARRIVED_V4], (IP_PKTINFO, V4), id="ipv4"),
+        pytest.param([OTHER, ARRIVED_V6], (IPV6_PKTINFO, V6), id="ipv6-behind-another"),
+        pytest.param([OTHER], None, id="not-said"),
+    ],
+)
+def test_the_local_address_is_read(ancillary, local):
+    assert destination_of(ancillary) == local
+
+
+@pytest.mark.parametrize(
+    ("local", "ancillary"),
+    [
+        pytest.param(
+            (IP_PKTINFO, V4),
+            [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + V4 + bytes(4))],
+            id="ipv4-any-interface",
+        ),
+        pytest.param(
+            (IPV6_PKTINFO, V6),
+            [(socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + bytes(4))],
+            id="ipv6-any-interface",
+        ),
+        pytest.param(None, [], id="a-bound-socket-needs-none"),
+    ],
+)
+def test_a_reply_leaves_from_there_by_any_interface(local, ancillary):
+    assert reply_from(local) == ancillary

@@ -1,0 +1,40 @@
+"""Which local address a datagram arrived at, and how its reply leaves from there.
+
+Source: ip(7) IP_PKTINFO and ipv6(7) IPV6_PKTINFO.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+
+from .sockets import IP_PKTINFO, IPV6_PKTINFO
+
+ANCILLARY_BYTES = 128
+"""Room for what the kernel says beside a datagram."""
+
+Ancillary = list[tuple[int, int, bytes]]
+"""As ``sendmsg`` takes it and ``recvmsg`` gives it: level, type, data."""
+
+
+def destination_of(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
+    """Return the type and address of the local address that a datagram arrived at.
+
+    ``struct in_pktinfo``: ifindex, spec_dst, addr; ``struct in6_pktinfo``: addr, ifindex.
+    """
+    for level, kind, data in ancillary:
+        if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
+            return IP_PKTINFO, data[4:8]
+        if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+            return IPV6_PKTINFO, data[:16]
+    return None
+
+
+def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
+    """Make what lets a reply leave from there; interface 0: routing decides."""
+    if local is None:
+        return []
+    kind, ip = local
+    if kind == IP_PKTINFO:
+        return [(_socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, ip, bytes(4)))]
+    return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip + struct.pack("=I", 0))]

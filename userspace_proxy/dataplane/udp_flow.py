@@ -1,0 +1,120 @@
+"""One UDP flow: a client at one address of a listener, and its socket to an endpoint."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from ..model import SocketAddress
+from .pktinfo import Ancillary
+from .tuning import BATCH
+
+if TYPE_CHECKING:
+    from .udp import UdpListener
+
+# What ICMP can say against an endpoint (icmp_err_convert in net/ipv4/icmp.c, and IPv6's).
+# EMSGSIZE isn't among them: the kernel has learnt the path's MTU, and the next one fits.
+REFUSALS = frozenset(
+    {
+        errno.EACCES,
+        errno.ECONNREFUSED,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENONET,
+        errno.ENOPROTOOPT,
+        errno.EPROTO,
+    }
+)
+
+
+class UdpFlow:
+    """One client at one address of a listener, and its socket to an endpoint."""
+
+    __slots__ = (
+        "address",
+        "ancillary",
+        "counted",
+        "endpoint",
+        "group",
+        "has_answer",
+        "is_ended",
+        "is_stream",
+        "kept",
+        "key",
+        "listener",
+        "received_bytes",
+        "sent_bytes",
+        "sock",
+        "started",
+        "tried",
+        "used",
+    )
+
+    def __init__(
+        self, listener: UdpListener, key: Hashable, address: Any, ancillary: Ancillary
+    ) -> None:
+        self.listener = listener
+        self.group = listener.group
+        self.key = key
+        self.address = address
+        """The client, in the form that ``sendmsg`` takes."""
+        self.ancillary = ancillary
+        """What makes a reply leave from the right address; empty for a bound one."""
+        self.endpoint: SocketAddress | None = None
+        self.sock: _socket.socket | None = None
+        self.kept: list[bytes] | None = []
+        """What it began with; None when that is not to be sent again."""
+        self.has_answer = False
+        self.is_ended = False
+        self.is_stream = False
+        self.used = 0.0
+        self.started = 0.0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.counted = (0, 0)
+        """What of the two was written into the endpoint's counters."""
+        self.tried: set[SocketAddress] | None = None
+        """Endpoints that refused; most flows need no set."""
+
+    def on_endpoint(self, _events: int) -> None:
+        """Send the endpoint's datagrams to the client; an error means it refused."""
+        listener = self.listener
+        plane = listener.plane
+        sock = self.sock
+        if sock is None:
+            return
+        buffer = plane.reactor.buffer
+        refusal = 0
+        for _ in range(BATCH):
+            try:
+                count = sock.recv_into(buffer)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                # The kernel reports it ahead of datagrams that came before it.
+                if exc.errno in REFUSALS:
+                    refusal = exc.errno
+                continue
+            if not self.has_answer:
+                self.has_answer = True
+                self.kept = None
+                if self.endpoint is not None:
+                    self.group.answered(self.endpoint)
+            plane.flows.use(self, plane.reactor.now)
+            try:
+                listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
+            except OSError:
+                self.group.counters.dropped_datagrams += 1
+            else:
+                self.sent_bytes += count
+        else:
+            plane.reactor.run_soon(self._take_turn)
+        if refusal:
+            listener.endpoint_refused(self, refusal)
+
+    def _take_turn(self) -> None:
+        if not self.is_ended:
+            self.on_endpoint(0)
