@@ -114,7 +114,7 @@ async def test_the_rules_of_a_node(node, steering):
     """)  # noqa: E501
 
 
-async def test_rules_of_others_stay_as_they_are(node, steering):
+async def test_we_touch_only_what_bears_our_name(node, steering):
     foreign = """
         iptables-legacy -t nat -N OTHERS
         iptables-legacy -t nat -A OTHERS -p tcp --dport 1:99 -j RETURN

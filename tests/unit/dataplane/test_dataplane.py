@@ -20,7 +20,7 @@ IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 
 
 @IPS
-async def test_without_endpoints_tcp_is_refused_at_once(house, ip):
+async def test_without_usable_endpoints_a_connection_is_refused_never_accepted_and_closed(house, ip):
     web = house.service(at=ip)
     with pytest.raises(ConnectionRefusedError):
         await house.client(web)

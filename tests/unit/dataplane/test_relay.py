@@ -37,7 +37,7 @@ def error_of(peer):
 
 
 @SIDES
-async def test_an_answer_arrives_after_the_fin_of_whoever_asked(house, first):
+async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(house, first):
     asks, answers = await both_ends(house, first)
     await asks.send(b"question")
     asks.finish()
@@ -90,7 +90,7 @@ async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(house, first):
 
 
 @SIDES
-async def test_a_reset_ends_a_transfer_in_both_directions(house, first):
+async def test_a_reset_closes_both_directions_as_a_reset(house, first):
     resets, hears = await both_ends(house, first)
     await until(lambda: not resets.fill() and not hears.fill(), "both directions are full")
     resets.reset()
@@ -189,7 +189,7 @@ def pending(house):
 
 
 @SIDES
-async def test_a_stalled_reader_costs_one_buffer_and_stops_its_peer(house, first):
+async def test_what_queues_for_a_stalled_reader_has_a_bound_and_stops_its_peer(house, first):
     sends, _stalls = await both_ends(house, first)
     await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
     assert max(pending(house)) <= PIPE_BYTES

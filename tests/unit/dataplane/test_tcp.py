@@ -115,7 +115,7 @@ async def test_dials_that_fail_at_once_leave_the_others_their_turn(house):
     assert group.totals().failures == len(dead)
 
 
-async def test_the_next_dial_gets_a_deadline_of_its_own(build):
+async def test_each_dial_that_waits_has_a_deadline_of_its_own(build):
     clock = Clock()
     house = build(Tuning(connect_timeout_s=0.02), clock)
     first, second = house.silent(), house.silent()
