@@ -20,7 +20,7 @@ IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 
 
 @IPS
-async def test_without_usable_endpoints_a_connection_is_refused_never_accepted_and_closed(house, ip):
+async def test_without_usable_endpoints_a_connection_is_refused_and_never_accepted(house, ip):
     web = house.service(at=ip)
     with pytest.raises(ConnectionRefusedError):
         await house.client(web)
