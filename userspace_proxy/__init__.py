@@ -7,18 +7,24 @@
         reader, writer = await asyncio.open_connection(*web.address)
 
 Names are imported when they are first used, so that a small program that needs
-only one room of the house does not pay for the others.
+only one room of the house does not pay for the others. Nothing is logged unless the
+program sets logging up; the facts of a record are its extra fields.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .agent import AddedService, Options, Proxy
+    from .dataplane import Tuning
 
 __version__ = "0.1.0.dev0"
-__all__ = ["AddedService", "Options", "Proxy", "__version__"]
+__all__ = ["AddedService", "Options", "Proxy", "Tuning", "__version__"]
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:
@@ -26,4 +32,8 @@ def __getattr__(name: str) -> object:
         from . import agent
 
         return getattr(agent, name)
+    if name == "Tuning":
+        from .dataplane import Tuning
+
+        return Tuning
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -156,7 +156,8 @@ async def test_without_the_right_role_the_refusal_names_user_and_way_out(
         assert sorted(source.status().problems)[2] == (
             f"the API server at {control_plane.server} refuses to list services: services is "
             f'forbidden: User "{NODE_PROXIER}" cannot list resource "services" in API group "" '
-            "at the cluster scope (apply the RBAC rules in examples/deploy)"
+            "at the cluster scope "
+            "(let this user get, list and watch services, endpointslices and nodes)"
         )
         await asyncio.to_thread(control_plane.grant_node_proxier)
         await published.first()

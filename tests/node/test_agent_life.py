@@ -26,7 +26,7 @@ MANY = 200
 # What another program of the node may have: rules before and behind ours, chains, marks.
 FOREIGN = """
     iptables-legacy -t nat -N FOREIGN
-    iptables-legacy -t nat -A FOREIGN -d 203.0.113.9 -p tcp --dport 80 -j REDIRECT --to-ports 9
+    iptables-legacy -t nat -A FOREIGN -d 203.0.113.9 -p tcp --dport 80 -j RETURN
     iptables-legacy -t nat -A PREROUTING -j FOREIGN
     iptables-legacy -t nat -A OUTPUT -d 203.0.113.9 -j FOREIGN
     iptables-legacy -t nat -A POSTROUTING -s 10.9.9.0/24 -j MASQUERADE

@@ -37,6 +37,7 @@ class AddedService:
         self._proxy = proxy
         self._service = service
         self._slices: list[EndpointSlice] = []
+        self._is_removed = False
 
     @property
     def key(self) -> ServiceKey:
@@ -63,7 +64,13 @@ class AddedService:
 
         Raises:
             ValueError: One of them isn't an address.
+            TypeError: A text in place of a list of them.
+            LookupError: The Service was removed.
         """
+        if self._is_removed:
+            raise LookupError(f"{self.key} was removed")
+        if isinstance(endpoints, str):
+            raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
         addresses = [parse_address(text) for text in endpoints]
         slices = make_slices(self._service, addresses)
         gone = {s.key for s in self._slices} - {s.key for s in slices}
@@ -72,6 +79,7 @@ class AddedService:
 
     async def remove(self) -> None:
         """Stop serving it; open connections go on. Idempotent."""
+        self._is_removed = True
         slices, self._slices = self._slices, []
         await self._proxy.delete(self.key, [s.key for s in slices])
 

@@ -124,7 +124,9 @@ class Proxy:
         node_facts = NodeFacts(
             node_name=options.node_name,
             proxy_name=options.proxy_name,
-            allow_loopback_endpoints=options.allow_loopback_endpoints or self._memory is not None,
+            # Without steering only programs of this machine get here; they reach its
+            # loopback addresses anyway.
+            allow_loopback_endpoints=options.allow_loopback_endpoints or steering.name == "none",
         )
         status = await self._open_status()
         sync = self._sync = SyncLoop(
@@ -145,6 +147,7 @@ class Proxy:
                 "source": self._source.kind,
                 "location": self._source.location,
                 "recovered": len(recovered),
+                "page": "{}:{}".format(*self.admin_address) if self.admin_address else "off",
             },
         )
 
@@ -197,10 +200,11 @@ class Proxy:
         """
         self._is_draining = True
         await self._supervisor.stop()
-        # Routes carry the packets of open connections too, so they go last; rules are only
-        # asked by new ones, which must not come to a port that is closed.
-        if self._steering is not None and self._steering.bind is not Bind.FRONTEND:
-            await self._take_steering_away()
+        # New connections must not come to a port that is closed; but open ones still need
+        # the routes that carry their packets, and the guard, without which the kernel would
+        # stop tracking, and so translating, them. So no frontend is steered, and the rest
+        # goes last.
+        await self._steer_nothing()
         if self._listeners is not None:
             self._listeners.close()
         if self._plane is not None:
@@ -219,6 +223,13 @@ class Proxy:
                 await steering.clean_up()
             except UserspaceProxyError as exc:
                 _log.error("steering is left behind", extra={"cause": str(exc)})
+
+    async def _steer_nothing(self) -> None:
+        if self._steering is not None:
+            try:
+                await self._steering.apply({})
+            except UserspaceProxyError as exc:
+                _log.error("clients are still steered here", extra={"cause": str(exc)})
 
     async def failed(self) -> UserspaceProxyError:
         """Wait until the source or the steering can't go on, and return why."""

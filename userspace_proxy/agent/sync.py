@@ -145,6 +145,12 @@ class SyncLoop:
         known = self._recovered.keys()
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._listeners.open(port, self._recovered)
+        for item in set(plan.ignored) - set(self.plan.ignored):
+            if item.is_conflict:
+                _log.warning(
+                    "a Service is not served",
+                    extra={"service": str(item.service), "port": item.port, "cause": item.reason},
+                )
         self.plan = plan
         if not await self._steer():
             return

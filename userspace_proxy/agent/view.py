@@ -105,7 +105,7 @@ def view_proxy(
 
 def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:
     """Return the Services and ports that get no listener."""
-    return tuple(IgnoredView(str(i.service), i.port, i.reason) for i in plan.ignored)
+    return tuple(IgnoredView(str(i.service), i.port, i.reason, i.is_conflict) for i in plan.ignored)
 
 
 def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:

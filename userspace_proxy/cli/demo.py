@@ -80,7 +80,12 @@ def _show(
     while not stop.is_set and proxy.poll() is None:
         stop.wait()
     if not stop.is_set and proxy.returncode != 0:
-        raise UserspaceProxyError(f"the proxy ended by itself: {_last_line(folder)}")
+        how = (
+            f"was killed by signal {-proxy.returncode}"
+            if proxy.returncode < 0
+            else f"ended with status {proxy.returncode}"
+        )
+        raise UserspaceProxyError(f"the proxy {how}; its last words: {_last_line(folder)}")
 
 
 class _StopOnSignal:
@@ -216,7 +221,7 @@ userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves not
   the page            http://127.0.0.1:{port}/
   round robin         {folder}/ask http http://10.96.0.10/ --count 6
   ClientIP affinity   {folder}/ask http http://10.96.0.20/ --count 6
-  UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4
+  UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4    (one socket, one pod)
   a dead endpoint     {folder}/ask http http://10.96.0.30/ --count 6    (no request fails)
 
   change something    edit {folder}/shop.yaml: the proxy follows within a second

@@ -47,6 +47,8 @@ class Ignored:
     port: str
     """The port's name or number; empty when the whole Service is ignored."""
     reason: str
+    is_conflict: bool = False
+    """It should be served, and another Service has its address: somebody must decide."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class Planner:
                 holder = self._settlement.holders[frontend].key.name
                 port = key.name.port or str(frontend.port)
                 reason = f"{frontend} is already held by {holder}"
-                ignored.append(Ignored(key.name.service, port, reason))
+                ignored.append(Ignored(key.name.service, port, reason, is_conflict=True))
         return tuple(sorted(ignored, key=lambda i: (i.service, i.port, i.reason)))
 
 

@@ -153,7 +153,9 @@ def _block(port: ServicePortView, limit: int) -> PortBlock:
 def _row(endpoint: EndpointView) -> EndpointRow:
     state = endpoint.state
     if endpoint.is_usable and endpoint.ejected_for_s is not None:
-        left = seconds_in_words(max(0.0, endpoint.ejected_for_s))
+        if endpoint.ejected_for_s <= 0:
+            return EndpointRow(endpoint, Level.TROUBLE, "ejected; the next client tries it")
+        left = seconds_in_words(endpoint.ejected_for_s)
         return EndpointRow(endpoint, Level.TROUBLE, f"ejected for {left}")
     if state == "ready":
         # Traffic policy or hints keep this node's clients to other endpoints.

@@ -71,7 +71,14 @@ def summarise(view: StatusView, now: float) -> Summary:
         view: The state at this moment.
         now: Unix time.
     """
-    node = [*_starting(view), *_source(view), *_steering(view), *_sync(view, now), *_node(view)]
+    node = [
+        *_starting(view),
+        *_source(view),
+        *_steering(view),
+        *_sync(view, now),
+        *_conflicts(view),
+        *_node(view),
+    ]
     ports = [
         Problem(state.level, state.sentence, port=port.name, family=port.family)
         for port in view.ports
@@ -158,7 +165,7 @@ def _steering(view: StatusView) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             f"Steering by {view.steering.name}: {view.steering.problem}",
-            "Run userspace-proxy check on this node",
+            "What was in force before still is; it is tried again each second",
         )
 
 
@@ -171,6 +178,16 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
     elif view.sync.problem:
         what = f"The last round failed: {view.sync.problem}"
         yield Problem(Level.TROUBLE, what, "It is tried again")
+
+
+def _conflicts(view: StatusView) -> Iterator[Problem]:
+    for item in view.ignored:
+        if item.is_conflict:
+            yield Problem(
+                Level.TROUBLE,
+                f"{item.service} is not served: {item.reason}",
+                "Give one of them another address",
+            )
 
 
 def _node(view: StatusView) -> Iterator[Problem]:

@@ -86,6 +86,8 @@ class IgnoredView:
     """``namespace/name``."""
     port: str
     reason: str
+    is_conflict: bool = False
+    """It should be served, and another Service has its address."""
 
 
 @dataclass(frozen=True, slots=True)

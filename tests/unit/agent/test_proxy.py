@@ -150,6 +150,18 @@ def test_a_removed_service_is_refused_and_its_open_connections_go_on(run):
     run(main())
 
 
+def test_a_removed_service_is_not_revived_by_its_handle(run):
+    async def main():
+        async with Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080)
+            await web.remove()
+            with pytest.raises(LookupError, match="default/web was removed"):
+                await web.set_endpoints(["127.0.0.1:1"])
+            assert proxy.status().ports == ()
+
+    run(main())
+
+
 def test_stopping_leaves_no_descriptor_behind(run):
     async def main():
         counts = []

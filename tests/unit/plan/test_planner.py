@@ -204,13 +204,13 @@ class TestIgnored:
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
         reason = "198.51.100.7:80/TCP is already held by shop/cart:http"
-        assert plan.ignored == (Ignored(WEB, "http", reason),)
+        assert plan.ignored == (Ignored(WEB, "http", reason, is_conflict=True),)
 
     def test_a_port_without_a_name_that_lost_its_address_is_listed_by_its_number(self):
         nameless = (ServicePort("", 80, "TCP"),)
         plan = plan_of(service(CART, nameless), service(WEB, nameless))
         reason = "198.51.100.7:80/TCP is already held by shop/cart"
-        assert plan.ignored == (Ignored(WEB, "80", reason),)
+        assert plan.ignored == (Ignored(WEB, "80", reason, is_conflict=True),)
 
     def test_a_service_that_lost_one_of_two_addresses_keeps_the_other(self):
         plan = plan_of(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))

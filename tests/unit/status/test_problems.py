@@ -1,7 +1,13 @@
 import pytest
 
 from userspace_proxy.status.problems import Level, judge, summarise
-from userspace_proxy.status.view import EndpointView, SourceView, SteeringView, SyncView
+from userspace_proxy.status.view import (
+    EndpointView,
+    IgnoredView,
+    SourceView,
+    SteeringView,
+    SyncView,
+)
 
 from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
 
@@ -170,3 +176,16 @@ def test_one_problem_is_counted_as_one():
 
 def test_a_proxy_that_ends_says_so():
     assert summarise(make_view(is_ready=False), NOW).verdict == "Shutting down."
+
+
+def test_a_service_whose_address_another_holds_is_a_problem_and_one_that_is_not_ours_is_none():
+    reason = "10.96.0.1:80/TCP is already held by shop/cart"
+    view = make_view(
+        ignored=(
+            IgnoredView("shop/web", "80", reason, is_conflict=True),
+            IgnoredView("shop/db", "", "it is headless"),
+        )
+    )
+    (problem,) = summarise(view, NOW).problems
+    assert problem.level is Level.TROUBLE
+    assert problem.what == f"shop/web is not served: {reason}"

@@ -71,7 +71,7 @@ def refusal(url: str, wish: str, answer: Answer, *, credentials: str) -> Failure
         case 403:
             words = (
                 f"the API server at {url} refuses to {wish}: {said} "
-                "(apply the RBAC rules in examples/deploy)"
+                "(let this user get, list and watch services, endpointslices and nodes)"
             )
         case 404:
             words = f"the server at {url} can't {wish}: {said} (check its address and version)"

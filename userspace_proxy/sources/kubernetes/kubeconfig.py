@@ -47,14 +47,17 @@ def _check_server(document: Document) -> None:
     if not name:
         raise _wrong(document, "current-context", "is missing")
     context, path = _named(document, "contexts", name, "current-context")
+    user = _part(context, "context").get("user")
+    if user:
+        _named(document, "users", user, f"{path}.context.user")
     cluster_name = _part(context, "context").get("cluster")
     if not cluster_name:
         raise _wrong(document, f"{path}.context.cluster", "is missing")
     cluster, path = _named(document, "clusters", cluster_name, f"{path}.context.cluster")
     server = _part(cluster, "cluster").get("server")
-    if not isinstance(server, str) or not server:
+    if not server:
         raise _wrong(document, f"{path}.cluster.server", "is missing")
-    if not server.startswith(("https://", "http://")):
+    if not isinstance(server, str) or not server.startswith(("https://", "http://")):
         raise _wrong(document, f"{path}.cluster.server", f"{server!r} is not an http(s) URL")
 
 

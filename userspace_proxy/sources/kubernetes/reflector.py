@@ -13,6 +13,7 @@ Rule 3: much at once is taken in parts, and the event loop turns in between.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -68,6 +69,8 @@ class Reflector:
         table: Takes the objects.
         connection: An open one.
         changed: Called after something of the table or of ``problem`` may have changed.
+        recovered: Called when a list or watch stands again after a problem: the server is
+            there, so others needn't wait.
         timing: How long things may take.
         rng: Where jitter comes from.
         clock: Seconds, monotonic.
@@ -79,6 +82,7 @@ class Reflector:
         table: Table,
         connection: Connection,
         changed: Callable[[], None],
+        recovered: Callable[[], None] = lambda: None,
         *,
         timing: Timing,
         rng: random.Random,
@@ -89,6 +93,8 @@ class Reflector:
         self._kind = table.kind
         self._connection = connection
         self._changed = changed
+        self._recovered = recovered
+        self._waiting: asyncio.Future[None] | None = None
         self._timing = timing
         self._rng = rng
         self._clock = clock
@@ -124,8 +130,22 @@ class Reflector:
                 self._backoff.reset()
             if failure is None and was_healthy:
                 continue
-            at_least_s = 0.0 if failure is None else failure.retry_after_s
-            await self._pause(self._backoff.next_s(at_least_s=at_least_s))
+            await self._wait(0.0 if failure is None else failure.retry_after_s)
+
+    def wake(self) -> None:
+        """Try again at once, unless the server asked for patience."""
+        if self._waiting is not None:
+            self._backoff.reset()
+            self._waiting.cancel()
+
+    async def _wait(self, at_least_s: float) -> None:
+        waiting = asyncio.ensure_future(self._pause(self._backoff.next_s(at_least_s=at_least_s)))
+        self._waiting = None if at_least_s else waiting
+        try:
+            await asyncio.wait({waiting})
+        finally:
+            self._waiting = None
+            waiting.cancel()
 
     async def _turn(self) -> Failure | None:
         """List if that is needed, then watch once; return why it failed, if it did."""
@@ -143,8 +163,10 @@ class Reflector:
 
     def _stands(self) -> None:
         """Note that all is well: a list or a watch stands."""
-        self.problem = ""
+        had_problem, self.problem = bool(self.problem), ""
         self._changed()
+        if had_problem:
+            self._recovered()
 
     # -- list
 

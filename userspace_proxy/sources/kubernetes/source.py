@@ -70,6 +70,7 @@ class KubernetesSource(Source):
                 table,
                 self._connection,
                 self._changed,
+                self._recovered,
                 timing=timing or Timing(),
                 rng=rng or random.Random(),
                 clock=clock,
@@ -106,6 +107,11 @@ class KubernetesSource(Source):
             problems=self._problems,
             restarts=sum(reflector.restarts for reflector in self._reflectors),
         )
+
+    def _recovered(self) -> None:
+        """One kind has found the server again: let the others try now."""
+        for reflector in self._reflectors:
+            reflector.wake()
 
     def _changed(self) -> None:
         if not self._is_due:

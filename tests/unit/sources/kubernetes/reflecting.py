@@ -39,6 +39,7 @@ class Reflection:
     """All that was wrong, in order, and an empty one for each time it was well again."""
     reflector: Reflector = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_held: bool = False
 
     def changed(self) -> None:
         problem = self.reflector.problem.replace(self.api.url, "URL")
@@ -49,7 +50,14 @@ class Reflection:
     async def pause(self, seconds: float) -> None:
         if seconds:
             self.waits.append(seconds)
+            self._changed.set()
+            if self._is_held:
+                await asyncio.Event().wait()
         await pause(0)
+
+    def hold(self) -> None:
+        """Let no wait end by itself from now on."""
+        self._is_held = True
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +79,11 @@ class Reflection:
 
 
 @asynccontextmanager
-async def reflecting(api: FakeApiServer, timing: Timing | None = None) -> AsyncIterator[Reflection]:
+async def reflecting(
+    api: FakeApiServer,
+    timing: Timing | None = None,
+    recovered: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Reflection]:
     connection = Connection(Credentials(master=api.url))
     await connection.open()
     reflection = Reflection(api)
@@ -79,6 +91,7 @@ async def reflecting(api: FakeApiServer, timing: Timing | None = None) -> AsyncI
         Table(SERVICES, reflection.store),
         connection,
         reflection.changed,
+        recovered,
         timing=timing or Timing(),
         rng=Lucky(),
         clock=lambda: reflection.now_s,

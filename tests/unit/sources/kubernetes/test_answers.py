@@ -38,7 +38,8 @@ def status(message: str) -> bytes:
             403,
             status('services is forbidden: User "alice"\n cannot list'),
             f"the API server at {URL} refuses to list services: services is forbidden: "
-            'User "alice" cannot list (apply the RBAC rules in examples/deploy)',
+            'User "alice" cannot list '
+            "(let this user get, list and watch services, endpointslices and nodes)",
             id="forbidden",
         ),
         pytest.param(

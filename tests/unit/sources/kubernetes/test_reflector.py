@@ -68,7 +68,7 @@ async def test_pages_that_expire_are_followed_by_the_whole_list(api):
             403,
             "services is forbidden",
             "the API server at URL refuses to list services: services is forbidden "
-            "(apply the RBAC rules in examples/deploy)",
+            "(let this user get, list and watch services, endpointslices and nodes)",
             id="forbidden",
         ),
         pytest.param(
@@ -148,8 +148,29 @@ async def test_watches_that_end_at_once_come_ever_slower(api):
             await reflection.watching(requests=count)
             api.end_watches()
         await reflection.watching(requests=6)
-        assert reflection.waits == [0.8, 1.6, 3.2, 6.4]
+        assert reflection.waits == [0.8, 1.6, 3.2, 5.0]
         assert reflection.problems == []
+
+
+async def test_who_waits_tries_again_when_told_that_the_server_is_there(api):
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        reflection.hold()
+        api.end_watches()
+        await reflection.until(lambda: reflection.waits == [0.8])
+        reflection.reflector.wake()
+        await reflection.watching(requests=3)
+
+
+async def test_the_others_are_told_once_when_a_list_stands_again_after_a_problem(api):
+    told = []
+    async with reflecting(api, recovered=lambda: told.append(True)) as reflection:
+        await reflection.watching()
+        assert told == []
+        api.refuse("services", code=500, reason="InternalError", message="etcd is away")
+        api.end_watches()
+        await reflection.until(lambda: reflection.problems[-1:] == [""])
+        assert told == [True]
 
 
 async def test_a_watch_that_ends_early_but_brought_something_is_not_punished_more(api):
