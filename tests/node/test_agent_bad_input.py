@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import agent_harness as harness
 import pytest
@@ -142,8 +144,13 @@ def test_without_rights_one_line_names_them(refused):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without any rights")
 def test_as_an_unprivileged_user_one_line_names_the_rights(house, refused):
-    with harness.readable_runtime() as (prefix, python, env):
-        command = [*prefix, python, *house.agent.command[1:]]
+    with (
+        harness.readable_runtime() as (prefix, python, env),
+        tempfile.TemporaryDirectory() as manifests,
+    ):
+        Path(manifests).chmod(0o755)
+        mine = [word for word in house.agent.command[1:] if not word.startswith("--manifests")]
+        command = [*prefix, python, *mine, f"--manifests={manifests}"]
         status, lines = refused(command=command, env=env)
     assert (status, len(lines)) == (1, 1)
     assert lines[0].startswith("error: cannot ")

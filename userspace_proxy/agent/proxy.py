@@ -98,6 +98,7 @@ class Proxy:
         Returns before the first Services are read: see :meth:`settled`.
 
         Raises:
+            SourceError: There is nothing to read Services from.
             LockHeld: Another proxy steers this node.
             SteeringError: The steering can't work here; the message says what would.
             ListenError: A status address is taken.
@@ -111,6 +112,7 @@ class Proxy:
     async def _start(self) -> None:
         options = self._options
         self._started = time.time()
+        self._source.check()
         first, last = options.proxy_ports
         pool = PortPool(first, last)
         steering = self._steering = self._make_steering(pool)

@@ -39,6 +39,13 @@ class Source(abc.ABC):
     location: str
     """The server's URL or the path, for logs and the page."""
 
+    def check(self) -> None:  # noqa: B027 - most sources can always begin
+        """See whether reading can begin, before anything else is set up; blocks shortly.
+
+        Raises:
+            SourceError: As :meth:`run` would.
+        """
+
     @abc.abstractmethod
     async def run(self, publish: Publish) -> None:
         """Read for ever, and publish; ends only by cancellation.

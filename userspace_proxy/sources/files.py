@@ -67,14 +67,25 @@ class FileWatch:
         Raises:
             SourceError: The path isn't there, or can't be listed.
         """
+        found, problems = self._list_all()
+        return self._read(found, found, problems)
+
+    def check(self) -> None:
+        """See that there is something to look at.
+
+        Raises:
+            SourceError: As :meth:`first_look`.
+        """
+        self._list_all()
+
+    def _list_all(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
         try:
-            found, problems = _list(self._path)
+            return _list(self._path)
         except OSError as exc:
             raise SourceError(
                 f"cannot read manifests from {self._path}: {exc.strerror}",
                 hint="give a YAML or JSON file, or a folder of them",
             ) from exc
-        return self._read(found, found, problems)
 
     def look(self) -> Look:
         """Read what has changed since the last look, where it stands still."""

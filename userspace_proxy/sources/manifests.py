@@ -64,6 +64,10 @@ class ManifestSource(Source):
         self._problems: tuple[str, ...] = ()
         self._ignored: frozenset[str] = frozenset()
 
+    def check(self) -> None:
+        """Part of Source."""
+        self._files.check()
+
     async def run(self, publish: Publish) -> None:
         """Part of Source.
 

@@ -14,7 +14,7 @@ from userspace_proxy import Options, Proxy
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError, SourceError
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.sources import ManifestSource
+from userspace_proxy.sources import ManifestSource, MemorySource
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -279,16 +279,29 @@ def test_a_headless_address_without_a_free_port_is_an_error_and_nothing_stays(ru
     run(main())
 
 
-def test_a_source_that_cannot_begin_fails_with_its_own_words(run, tmp_path):
+def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(run, tmp_path):
     async def main():
         proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
-        await proxy.start()
-        try:
-            with pytest.raises(SourceError, match=r"absent\.yaml"):
+        with pytest.raises(SourceError, match=r"absent\.yaml"):
+            await proxy.start()
+        await proxy.stop()
+
+    run(main())
+
+
+class Ending(MemorySource):
+    """A source that can't go on."""
+
+    async def run(self, publish):
+        raise SourceError("cannot read Services: the disk is gone")
+
+
+def test_a_source_that_cannot_go_on_fails_with_its_own_words(run):
+    async def main():
+        async with Proxy(source=Ending()) as proxy:
+            with pytest.raises(SourceError, match="the disk is gone"):
                 await proxy.settled()
             assert isinstance(await proxy.failed(), SourceError)
-        finally:
-            await proxy.stop()
 
     run(main())
 

@@ -151,12 +151,21 @@ class Credentials:
                 del self._loader.exec_plugin_expiry
             await self._loader.load_and_set(self.configuration)
 
+    def check(self) -> None:
+        """See whether there is a kubeconfig that leads to a server, if one is to be used.
+
+        Raises:
+            SourceError: There isn't.
+        """
+        if self._kubeconfig:
+            check_kubeconfig(self._kubeconfig)
+
     async def _load(self, now: float) -> None:
         configuration = self._library.configuration()
         # As client-go, which doesn't ask for key identifiers in certificates; Python 3.13 does.
         configuration.disable_strict_ssl_verification = True
         if self._kubeconfig:
-            check_kubeconfig(self._kubeconfig)
+            self.check()
             self._seen = _fingerprint(self._kubeconfig)
             self._loader = await self._library.kube_config.load_kube_config(
                 config_file=self._kubeconfig, client_configuration=configuration

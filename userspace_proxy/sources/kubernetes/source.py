@@ -61,6 +61,7 @@ class KubernetesSource(Source):
             kubeconfig=kubeconfig, master=master, service_account=service_account
         )
         self.location = credentials.location
+        self._credentials = credentials
         self._connection = Connection(credentials, clock=clock)
         self._store = Store()
         kinds = [SERVICES, SLICES, *([node_kind(node_name)] if node_name else [])]
@@ -82,6 +83,10 @@ class KubernetesSource(Source):
         self._published: Snapshot | None = None
         self._is_due = False
         self._problems: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Part of Source."""
+        self._credentials.check()
 
     async def run(self, publish: Publish) -> None:
         """Part of Source.
