@@ -5,6 +5,7 @@
     ├── InputError             an object or a file is wrong: what, where, the way out
     ├── SourceError            Services cannot be read at all
     ├── ListenError            a port cannot be opened
+    │   └── ShortageError      nor any other: descriptors or memory have run out
     ├── SteeringError          the kernel refused a rule or a route
     │   └── SteeringConflict   another program owns that name or address
     ├── LockHeld               another proxy runs on this node
@@ -49,6 +50,10 @@ class SourceError(UserspaceProxyError):
 
 class ListenError(UserspaceProxyError):
     """A port cannot be opened on this node."""
+
+
+class ShortageError(ListenError):
+    """No port can be opened at all for want of descriptors or memory."""
 
 
 class SteeringError(UserspaceProxyError):

@@ -36,7 +36,6 @@ class AddedService:
     def __init__(self, proxy: Proxy, service: Service) -> None:
         self._proxy = proxy
         self._service = service
-        self._slices: list[EndpointSlice] = []
         self._is_removed = False
 
     @property
@@ -72,16 +71,12 @@ class AddedService:
         if isinstance(endpoints, str):
             raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
         addresses = [parse_address(text) for text in endpoints]
-        slices = make_slices(self._service, addresses)
-        gone = {s.key for s in self._slices} - {s.key for s in slices}
-        await self._proxy.put(self._service, slices, gone)
-        self._slices = slices
+        await self._proxy.put(self._service, make_slices(self._service, addresses))
 
     async def remove(self) -> None:
         """Stop serving it; open connections go on. Idempotent."""
         self._is_removed = True
-        slices, self._slices = self._slices, []
-        await self._proxy.delete(self.key, [s.key for s in slices])
+        await self._proxy.delete(self.key)
 
 
 def make_service(

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..dataplane import DataPlane, EndpointGroup, Listener, PortPool
-from ..errors import ListenError
+from ..errors import ListenError, ShortageError
 from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..steering import REFUSE, Bind, Target
@@ -93,20 +93,35 @@ class Listeners:
         """Give a served Service port its new frontends, endpoints and affinity."""
         served = self._served[plan.key]
         served.plan = plan
-        for frontend in served.listeners.keys() - set(plan.frontends):
-            self._close(served, frontend)
+        self._change_frontends(served)
         try:
             self._plane.update(
                 served.group, plan.usable, affinity_timeout_s=plan.affinity_timeout_s
             )
         except ListenError as exc:
-            self._note(served, str(exc))
-            return
+            if self._bind is not Bind.PROXY_PORT:
+                self._note(served, str(exc))
+                return
+            # Somebody has taken the number while the port was given up: another will do.
+            for frontend in list(served.listeners):
+                self._close(served, frontend)
         self._open_missing(served, {})
+
+    def _change_frontends(self, served: ServedPort) -> None:
+        """Close what no frontend needs; a proxy port stays, as rules still lead to it."""
+        wanted = served.plan.frontends
+        if self._bind is Bind.PROXY_PORT and served.listeners:
+            shared = next(iter(served.listeners.values()))
+            served.listeners = dict.fromkeys(wanted, shared)
+            return
+        for frontend in served.listeners.keys() - set(wanted):
+            self._close(served, frontend)
 
     def leave(self, key: PortKey) -> None:
         """Note that a Service port is to be closed, once nothing is steered to it."""
-        self._leaving.append(self._served.pop(key))
+        served = self._served.pop(key, None)
+        if served is not None:
+            self._leaving.append(served)
         if self._bind is not Bind.PROXY_PORT:
             # Its address may already be another Service port's: no rule leads to it.
             self.close_leaving()
@@ -172,6 +187,8 @@ class Listeners:
         if frontend.ip.startswith("127.") or frontend.ip == "::1":
             try:
                 return self._plane.listen(served.group, protocol, frontend.address)
+            except ShortageError:
+                raise
             except ListenError:
                 # Below ip_unprivileged_port_start, or taken: any port will do, and is told.
                 return self._in_range(served.group, protocol, frontend.ip, None)
@@ -186,6 +203,8 @@ class Listeners:
                 break
             try:
                 listener = self._plane.listen(group, protocol, SocketAddress(ip, port))
+            except ShortageError:
+                raise
             except ListenError as exc:
                 error = exc
                 continue

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("userspace_proxy.agent")
 
+# Each waits some seconds for a lock that somebody else holds; a pod gets 30 s in all.
+_CLEAN_UP_TRIES = 3
+
 
 class Proxy:
     """A running Service proxy.
@@ -74,7 +77,12 @@ class Proxy:
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
         self._is_draining = False
+        self._stopping = asyncio.Event()
+        self._slices: dict[ServiceKey, set[SliceKey]] = {}
+        """The slices of each Service that was put here."""
         self._started = 0.0
+        self.left_behind = False
+        """A stop could not remove everything from the kernel."""
         self.admin_address: tuple[str, int] | None = None
         """Where the page answers; None when it doesn't."""
         self.health_address: tuple[str, int] | None = None
@@ -201,6 +209,7 @@ class Proxy:
             drain_s: Seconds that open connections may go on; then they are reset.
         """
         self._is_draining = True
+        self._stopping.set()
         await self._supervisor.stop()
         # New connections must not come to a port that is closed; but open ones still need
         # the routes that carry their packets, and the guard, without which the kernel would
@@ -221,10 +230,15 @@ class Proxy:
     async def _take_steering_away(self) -> None:
         steering, self._steering = self._steering, None
         if steering is not None:
-            try:
-                await steering.clean_up()
-            except UserspaceProxyError as exc:
-                _log.error("steering is left behind", extra={"cause": str(exc)})
+            for _ in range(_CLEAN_UP_TRIES):
+                try:
+                    await steering.clean_up()
+                except UserspaceProxyError as exc:
+                    _log.warning("steering could not be cleaned up", extra={"cause": str(exc)})
+                else:
+                    return
+            self.left_behind = True
+            _log.error("steering is left behind: run userspace-proxy cleanup")
 
     async def _steer_nothing(self) -> None:
         if self._steering is not None:
@@ -242,17 +256,22 @@ class Proxy:
 
         Raises:
             UserspaceProxyError: The source can't be read at all.
+            RuntimeError: The proxy was stopped meanwhile.
         """
         sync = self._running()
         waiting = asyncio.ensure_future(sync.settled())
         failing = asyncio.ensure_future(self._supervisor.failed())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        everything = {waiting, failing, stopping}
         try:
-            await asyncio.wait({waiting, failing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             if failing.done():
                 raise failing.result()
+            if not waiting.done():
+                raise RuntimeError("this proxy was stopped before the change was in force")
         finally:
-            waiting.cancel()
-            failing.cancel()
+            for future in everything:
+                future.cancel()
 
     # -- Services of an embedder ----------------------------------------------
 
@@ -302,36 +321,35 @@ class Proxy:
             raise ListenError(problem)
         return added
 
-    async def put(
-        self, service: Service, slices: Iterable[EndpointSlice], gone: Iterable[SliceKey] = ()
-    ) -> None:
+    async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
         """Serve a Service made of model values, with these slices; in force on return.
 
         Args:
             service: Added, or put in the place of the one of the same name.
-            slices: Added, or put in the place of those of the same names.
-            gone: Slices to forget.
+            slices: All that it has: those of an earlier call are forgotten.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
         """
         memory = self._embedded()
         memory.put_service(service)
-        for item in slices:
+        new = {item.key: item for item in slices}
+        for item in new.values():
             memory.put_slice(item)
-        for key in gone:
+        for key in self._slices.get(service.key, set()) - new.keys():
             memory.delete_slice(key)
+        self._slices[service.key] = set(new)
         await self.settled()
 
-    async def delete(self, key: ServiceKey, slices: Iterable[SliceKey] = ()) -> None:
-        """Stop serving a Service and forget these slices; in force on return. Idempotent.
+    async def delete(self, key: ServiceKey) -> None:
+        """Stop serving a Service that was put here; in force on return. Idempotent.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
         """
         memory = self._embedded()
         memory.delete_service(key)
-        for slice_key in slices:
+        for slice_key in self._slices.pop(key, set()):
             memory.delete_slice(slice_key)
         await self.settled()
 

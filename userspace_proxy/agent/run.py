@@ -66,12 +66,12 @@ async def _run(settings: Settings) -> int:
         if failing.done():
             raise failing.result()
         _log.info("stopping", extra={"drain_s": settings.drain_s})
-        return 0
     finally:
         stopping.cancel()
         failing.cancel()
         await proxy.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
+    return 1 if proxy.left_behind else 0
 
 
 def make_source(settings: Settings) -> Source:

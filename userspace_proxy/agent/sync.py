@@ -82,6 +82,8 @@ class SyncLoop:
         self._latest: Snapshot | None = None
         self._in_force: Snapshot | None = None
         self._applied: dict[Frontend, Target] | None = None
+        self._arrived = 0.0
+        """Unix time of the first snapshot since the present round began; 0: none."""
         self._wake = asyncio.Event()
         self._done = asyncio.Condition()
 
@@ -91,6 +93,7 @@ class SyncLoop:
             return
         self._latest = snapshot
         self.counters.last_queued = time.time()
+        self._arrived = self._arrived or self.counters.last_queued
         self.counters.waiting_since = self.counters.waiting_since or self.counters.last_queued
         self._wake.set()
 
@@ -114,17 +117,18 @@ class SyncLoop:
         """Do rounds for ever, and repair what others undo."""
         loop = asyncio.get_running_loop()
         round_began = -self._min_period_s
+        look_at = loop.time() + REPAIR_S
         while True:
             # An earlier round may have failed with the wish still open.
             is_behind = self._in_force is not self._latest
-            try:
-                # Not wait_for: until Python 3.12 it loses a cancellation that comes with a wake.
-                async with asyncio.timeout(RETRY_S if is_behind else REPAIR_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                if not is_behind and not self._listeners.retry():
-                    await self._repair()
-                    continue
+            is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
+            if not is_behind and loop.time() >= look_at:
+                # Also while changes keep coming: a flush must not wait for their end.
+                look_at = loop.time() + REPAIR_S
+                is_due = self._listeners.retry() or is_due
+                await self._repair()
+            if not is_due and not is_behind:
+                continue
             early = round_began + self._min_period_s - loop.time()
             if early > 0:
                 await asyncio.sleep(early)  # noqa: TID251 - the pause between two rounds
@@ -133,8 +137,19 @@ class SyncLoop:
             if self._latest is not None:
                 await self._round(self._latest)
 
+    async def _woken(self, within_s: float) -> bool:
+        """Wait for a snapshot; False if none came in time."""
+        # Not wait_for: until Python 3.12 it loses a cancellation that comes with a wake.
+        try:
+            async with asyncio.timeout(max(0.0, within_s)):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def _round(self, snapshot: Snapshot) -> None:
         began = time.perf_counter()
+        self._arrived = 0.0
         plan = self._planner.plan(snapshot)
         changes = diff_plans(self.plan, plan)
         for key in changes.close:
@@ -161,8 +176,7 @@ class SyncLoop:
         self.counters.last_done = time.time()
         self._observe(self.counters.last_s)
         self._in_force = snapshot
-        if snapshot is self._latest:
-            self.counters.waiting_since = 0.0
+        self.counters.waiting_since = self._arrived
         async with self._done:
             self._done.notify_all()
         if changes:

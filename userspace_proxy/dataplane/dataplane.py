@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import ListenError
+from ..errors import ListenError, ShortageError
 from ..model import Protocol, SocketAddress
 from .ageing import Ageing
 from .descriptors import Descriptors
@@ -21,7 +21,7 @@ from .flow_table import FlowTable
 from .group import EndpointGroup
 from .pipes import PipePool
 from .reactor import Reactor
-from .sockets import open_listening
+from .sockets import cannot_listen, open_listening
 from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_listener import TcpListener
 from .timeouts import Timeouts
@@ -30,6 +30,8 @@ from .udp import UdpListener
 from .udp_flow import UdpFlow
 
 _FLOW_SWEEP_S = 1.0
+# So many are never too many; beyond them half of the descriptors is for connections.
+_FEW_LISTENERS = 32
 
 
 class DataPlane:
@@ -57,6 +59,7 @@ class DataPlane:
         self.flows: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
         self.connections: set[TcpConnection] = set()
         self._listeners_of: dict[EndpointGroup, set[Listener]] = {}
+        self._listener_count = 0
         self._deadlines = Timeouts[TcpConnection](
             loop, clock, tuning.connect_timeout_s, TcpConnection.dial_timed_out
         )
@@ -89,6 +92,7 @@ class DataPlane:
         """
         listener = Listener(self, group, protocol, at, freebind=freebind)
         self._listeners_of.setdefault(group, set()).add(listener)
+        self._listener_count += 1
         return listener
 
     def update(
@@ -188,8 +192,13 @@ class DataPlane:
         """Take a closed listener out of the books."""
         siblings = self._listeners_of[listener.group]
         siblings.discard(listener)
+        self._listener_count -= 1
         if not siblings:
             del self._listeners_of[listener.group]
+
+    def has_room_for_listener(self) -> bool:
+        """Tell whether one more listener leaves enough descriptors for connections."""
+        return self._listener_count < max(_FEW_LISTENERS, self.descriptors.limit // 2)
 
     def make_room_for_flow(self) -> bool:
         """See that one more flow fits, if need be by ending the longest idle one."""
@@ -236,6 +245,11 @@ class Listener:
         self._freebind = freebind
         self._server: TcpListener | UdpListener | None = None
         self._is_closed = False
+        if not plane.has_room_for_listener():
+            raise ShortageError(
+                f"cannot listen on {at}/{protocol}: half of the descriptors are listeners already",
+                hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
+            )
         sock = open_listening(protocol, at, freebind=freebind)
         self.address = SocketAddress(at.ip, sock.getsockname()[1])
         """Where it is bound, with the port that was chosen."""
@@ -291,4 +305,9 @@ class Listener:
 
     def _serve_on(self, sock: _socket.socket) -> None:
         server = TcpListener if self.protocol is Protocol.TCP else UdpListener
-        self._server = server(self._plane, self.group, sock, self.address)
+        try:
+            self._server = server(self._plane, self.group, sock, self.address)
+        except OSError as exc:
+            # The epoll takes no more; the socket would be nobody's.
+            sock.close()
+            raise cannot_listen(self.address, self.protocol, exc) from exc

@@ -39,6 +39,7 @@ Handler = Callable[[int], None]
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
+PRI = select.EPOLLPRI
 ERR = select.EPOLLERR
 HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP

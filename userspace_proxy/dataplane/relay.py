@@ -11,8 +11,8 @@ Rule 1: back-pressure: as long as bytes are pending nothing is read, so a stalle
 reader costs one buffer or one pipe, and the kernel stops its peer.
 Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends
 that direction only: many protocols answer after the client's FIN.
-Rule 3: a short read means that the socket is empty, unless the end was announced
-(EPOLLRDHUP): then it is read to the end, because no further edge will come.
+Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent
+data (EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come.
 Rule 4: the source is spliced only into an empty pipe. EAGAIN could mean an empty socket
 or a full pipe; so it always means an empty socket.
 """
@@ -20,6 +20,7 @@ or a full pipe; so it always means an empty socket.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,11 @@ class Direction:
         "_pipe",
         "bytes_moved",
         "connection",
-        "end_is_near",
         "is_broken",
         "is_ended",
         "is_waiting_turn",
         "pending",
+        "reads_to_empty",
         "sink",
         "source",
     )
@@ -74,8 +75,8 @@ class Direction:
         self._in_pipe = 0
         """Bytes read into the pipe and not yet taken by the sink."""
         self._is_bulk = False
-        self.end_is_near = False
-        """The source's FIN or RST has been announced."""
+        self.reads_to_empty = False
+        """A short read doesn't mean an empty socket: an end or urgent data was announced."""
         self.is_broken = False
         """It was a RST, or another error: behind a FIN no read will tell."""
         self.is_ended = False
@@ -121,7 +122,7 @@ class Direction:
                 self._is_bulk = True
                 if self._splice():
                     return
-            if count < BUFFER_BYTES and not self.end_is_near:
+            if count < BUFFER_BYTES and not self.reads_to_empty:
                 return
         self._wait_turn()
 
@@ -176,9 +177,18 @@ class Direction:
             self.connection.plane.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
+    def expect_urgent(self) -> None:
+        """Read urgent data as ordinary bytes, and to the end: reads stop short at its mark.
+
+        The mark itself isn't passed on: what telnet and FTP mean by it stands in the bytes.
+        """
+        self.reads_to_empty = True
+        with contextlib.suppress(OSError):
+            self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
+
     def pump_to_end(self, *, is_broken: bool) -> None:
         """Move what is there, now that the source's FIN or, if broken, RST has come."""
-        self.end_is_near = True
+        self.reads_to_empty = True
         if is_broken:
             self.is_broken = True
             if self.is_ended:
@@ -192,7 +202,7 @@ class Direction:
         For the reset that comes next: an end passes no FIN on any more, as the error may
         have been told to a send already, and reads then look like a clean end.
         """
-        self.end_is_near = self.is_broken = True
+        self.reads_to_empty = self.is_broken = True
         self.flush()
         for _ in range(LAST_TURNS):
             self.is_waiting_turn = False

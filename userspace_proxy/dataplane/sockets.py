@@ -12,7 +12,7 @@ import errno
 import socket
 import struct
 
-from ..errors import ListenError
+from ..errors import ListenError, ShortageError
 from ..model import IPFamily, Protocol, SocketAddress
 from .tuning import BACKLOG
 
@@ -54,7 +54,7 @@ def open_listening(protocol: Protocol, at: SocketAddress, *, freebind: bool) -> 
     try:
         sock = _socket.socket(family, kind | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     except OSError as exc:
-        raise ListenError(f"cannot open a socket for {at}/{protocol}: {exc.strerror}") from exc
+        raise cannot_listen(at, protocol, exc) from exc
     try:
         sock.setblocking(False)
         if family == _socket.AF_INET6:
@@ -75,7 +75,7 @@ def open_listening(protocol: Protocol, at: SocketAddress, *, freebind: bool) -> 
             sock.bind(at)
     except OSError as exc:
         sock.close()
-        raise _cannot_listen(at, protocol, exc) from exc
+        raise cannot_listen(at, protocol, exc) from exc
     return sock
 
 
@@ -88,7 +88,7 @@ def listen_again(sock: _socket.socket, at: SocketAddress) -> None:
     try:
         sock.listen(BACKLOG)
     except OSError as exc:
-        raise _cannot_listen(at, Protocol.TCP, exc) from exc
+        raise cannot_listen(at, Protocol.TCP, exc) from exc
 
 
 def is_wildcard(ip: str) -> bool:
@@ -162,10 +162,10 @@ def _ask_for_destinations(sock: _socket.socket, family: int) -> None:
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
 
 
-def _cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> ListenError:
-    return ListenError(
-        f"cannot listen on {at}/{protocol}: {exc.strerror}", hint=_way_out(exc.errno, at)
-    )
+def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> ListenError:
+    """Return the error for a socket that can't be opened, in the kernel's words."""
+    kind = ShortageError if exc.errno in EXHAUSTED else ListenError
+    return kind(f"cannot listen on {at}/{protocol}: {exc.strerror}", hint=_way_out(exc.errno, at))
 
 
 def _way_out(number: int | None, at: SocketAddress) -> str:
@@ -173,6 +173,8 @@ def _way_out(number: int | None, at: SocketAddress) -> str:
         return f"another program holds port {at.port}: see ss -lntup"
     if number == errno.EACCES:
         return f"port {at.port} needs CAP_NET_BIND_SERVICE"
+    if number in EXHAUSTED:
+        return "raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE="
     if number == errno.EADDRNOTAVAIL:
         return f"{at.ip} is not an address of this node"
     return ""

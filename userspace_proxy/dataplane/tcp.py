@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _access = logging.getLogger("userspace_proxy.access")
 
-_CLIENT_EVENTS = epoll.IN | epoll.RDHUP | epoll.ET
-_ENDPOINT_EVENTS = epoll.IN | epoll.OUT | epoll.RDHUP | epoll.ET
+_CLIENT_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
+_ENDPOINT_EVENTS = _CLIENT_EVENTS | epoll.OUT
 _END = epoll.RDHUP | epoll.HUP | epoll.ERR
 _IN_OR_END = epoll.IN | _END
 
@@ -240,6 +240,8 @@ class TcpConnection:
             down.flush()
             if self.is_closed:
                 return
+        if events & epoll.PRI:
+            up.expect_urgent()
         if events & _END:
             up.pump_to_end(is_broken=bool(events & epoll.ERR))
         elif events & epoll.IN:
@@ -253,6 +255,8 @@ class TcpConnection:
             up.flush()
             if self.is_closed:
                 return
+        if events & epoll.PRI:
+            down.expect_urgent()
         if events & _END:
             down.pump_to_end(is_broken=bool(events & epoll.ERR))
         elif events & epoll.IN:

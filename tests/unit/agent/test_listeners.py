@@ -120,6 +120,24 @@ async def test_a_changed_protocol_is_another_socket(make):
     assert targets.keys() == {frontend("10.96.0.1", protocol=Protocol.UDP)}
 
 
+async def test_a_service_that_changes_its_address_keeps_its_proxy_port(make):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    (port,) = listeners.follow(cluster.serve("web", "10.96.0.1", POD)).values()
+    targets = listeners.follow(cluster.serve("web", "10.96.0.2", POD))
+    assert targets == {frontend("10.96.0.2"): port}
+
+
+async def test_a_udp_port_that_was_taken_meanwhile_is_replaced(make):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    (port,) = listeners.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
+    listeners.follow(cluster.serve("dns", "10.96.0.1", protocol="UDP"))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+        thief.bind(("0.0.0.0", port))
+        (other,) = listeners.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
+    assert other not in (port, REFUSE)
+    assert not listeners.has_problems
+
+
 async def test_a_frontend_is_bound_as_it_is(make):
     targets = make(Bind.FRONTEND).follow(Cluster().serve("web", "127.98.0.1", POD, port=8080))
     assert targets == {frontend("127.98.0.1", 8080): 8080}

@@ -150,6 +150,36 @@ def test_a_removed_service_is_refused_and_its_open_connections_go_on(run):
     run(main())
 
 
+def test_a_service_that_is_added_again_has_its_new_endpoints_alone(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
+            await proxy.add_service("web", port=8080, endpoints=[one])
+            web = await proxy.add_service("web", port=8080, endpoints=[two])
+            assert await answers(web.address, 4) == [b"two"] * 4
+
+    run(main())
+
+
+def test_who_waits_for_a_change_is_told_when_the_proxy_stops(run):
+    async def main():
+        proxy = Proxy(source=Silent())
+        await proxy.start()
+        waiting = asyncio.ensure_future(proxy.settled())
+        await asyncio.wait({waiting}, timeout=0.01)
+        await proxy.stop()
+        with pytest.raises(RuntimeError, match="was stopped before"):
+            await waiting
+
+    run(main())
+
+
+class Silent(MemorySource):
+    """A source that never has anything to say."""
+
+    async def run(self, publish):
+        await asyncio.Event().wait()
+
+
 def test_a_removed_service_is_not_revived_by_its_handle(run):
     async def main():
         async with Proxy() as proxy:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 
 import pytest
@@ -138,6 +139,34 @@ async def test_drift_is_repaired_and_counted(start):
     await until(lambda: loop.counters.repairs == 1)
 
 
+async def test_drift_is_repaired_while_changes_keep_coming(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    wanted = dict(steering.kernel)
+    steering.kernel.clear()
+    pods = itertools.cycle([(POD,), (POD, "192.0.2.2")])
+    async with asyncio.timeout(5):
+        while steering.kernel != wanted:
+            await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
+
+
+async def test_a_change_waits_only_since_it_came(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert loop.counters.waiting_since == 0
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    first = loop.counters.waiting_since
+    loop.publish(cluster.serve("admin", "10.96.0.3", POD))
+    await until(lambda: loop.counters.failures >= 1)
+    assert loop.counters.waiting_since == first > 0
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert loop.counters.waiting_since == 0
+
+
 async def test_recovered_ports_are_nobody_elses_in_the_first_round(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
@@ -160,7 +189,9 @@ async def test_the_newest_of_many_snapshots_counts(start):
 async def test_nothing_is_steered_before_the_first_snapshot(start):
     steering = WatchedSteering(kernel={WEB: 28000})
     loop = await start(steering)
-    await until(lambda: True)
+    looks = []
+    loop._listeners.retry = lambda: looks.append(1) is not None
+    await until(lambda: len(looks) >= 3)
     assert steering.kernel == {WEB: 28000}
     assert not loop.is_synced
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
-from userspace_proxy.errors import ListenError
+from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .house import UNREACHABLE, House, open_sockets
@@ -247,3 +247,11 @@ async def test_a_listener_whose_port_is_taken_leaves_nothing_behind(house):
                 EndpointGroup("shop/web"), Protocol.TCP, SocketAddress(*thief.getsockname())
             )
     assert house.plane.descriptors.in_use == before
+
+
+async def test_listeners_leave_half_of_the_descriptors_for_connections(build):
+    house = build(Tuning(descriptor_limit=100))
+    for _ in range(50):
+        house.service()
+    with pytest.raises(ShortageError, match="half of the descriptors are listeners already"):
+        house.service()

@@ -278,6 +278,15 @@ def bytes_moved(house):
     ]
 
 
+@SIDES
+async def test_bytes_behind_urgent_data_arrive_and_the_urgent_one_in_its_place(house, first):
+    sends, hears = await both_ends(house, first)
+    sends.sock.send(b"abc")
+    sends.sock.send(b"!", socket.MSG_OOB)
+    sends.sock.send(b"d" * 3000)
+    assert await hears.read_exactly(3004) == b"abc!" + b"d" * 3000
+
+
 # -- bulk --------------------------------------------------------------------
 
 

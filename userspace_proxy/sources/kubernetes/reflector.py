@@ -108,6 +108,8 @@ class Reflector:
         """Everything was read at least once."""
         self.is_watching = False
         """What changes now comes in as it changes."""
+        self.is_forbidden = False
+        """The server knows us, and doesn't let us read this kind (403)."""
         self.problem = ""
         """Why there is no list or watch now; empty when there is."""
 
@@ -164,6 +166,7 @@ class Reflector:
     def _stands(self) -> None:
         """Note that all is well: a list or a watch stands."""
         had_problem, self.problem = bool(self.problem), ""
+        self.is_forbidden = False
         self._changed()
         if had_problem:
             self._recovered()
@@ -233,13 +236,13 @@ class Reflector:
         splitter = LineSplitter()
         self._has_bookmarks = False
         while chunk := await stream.read(silence_s=self._silence_s(asked_s)):
-            self._has_heard = True
             for batch in _batches(splitter.feed(chunk)):
                 for line in batch:
                     event = decode(line, WireEvent)
                     if event.type == "ERROR":
                         self._changed()
                         return self._error(decode(event.object, Status))
+                    self._has_heard = True
                     self._take_event(event)
                 self._changed()
                 await self._pause(0)
@@ -289,6 +292,7 @@ class Reflector:
     # -- words
 
     def _refusal(self, verb: str, answer: Answer) -> Failure:
+        self.is_forbidden = answer.code == 403
         return refusal(
             self._connection.url,
             f"{verb} {self._kind.resource}",

@@ -129,7 +129,11 @@ class KubernetesSource(Source):
         if self._publish is None:
             return
         self._report()
-        if not all(reflector.is_listed for reflector in self._reflectors):
+        # The Node is good to have; who may not read it serves Services all the same.
+        services, slices, *node = self._reflectors
+        if not (services.is_listed and slices.is_listed):
+            return
+        if not all(reflector.is_listed or reflector.is_forbidden for reflector in node):
             return
         snapshot = self._store.snapshot()
         if snapshot is not self._published:

@@ -85,10 +85,14 @@ class HelperProcess:
 
     def _start(self) -> None:
         self.close()
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+            self._socket = ours
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the helper.
+        except OSError as exc:
+            self.close()
+            raise SteeringError(f"cannot start the iptables helper: {exc.strerror}") from exc
         ours.settimeout(ANSWER_WITHIN_S)
-        self._socket = ours
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the helper.
         # -P: nothing is imported from the directory that we happen to stand in.
         command = [sys.executable, "-P", "-m", _MODULE]
         paths = [str(_IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -64,6 +64,8 @@ class Programmer:
         self._to_ip = ""
         self._infos: tuple[TableInfo, ...] = ()
         self._repairs = 0
+        self._stale: dict[NatFrontend, NatRule] = {}
+        """Rules that came or went while their stale associations couldn't be removed."""
 
     def start(self) -> list[NatRule]:
         """Return the rules that an earlier run left, one a frontend.
@@ -162,9 +164,12 @@ class Programmer:
             self._want_all()
         drifted = self._guard.put(self._guard_rules((*leaving, *rules)))
         change = self._nat.put()
+        # From here on the rules are other ones, whatever fails: the next try must know.
+        self._stale |= {rule.frontend: rule for rule in change.touched}
         self._guard.put(self._guard_rules(rules))
         self._infos = self._read_infos()
-        self._forget_stale(change.touched)
+        self._forget_stale(self._stale.values())
+        self._stale = {}
         return drifted + change.count
 
     def _prerouting_ip(self) -> str:

@@ -108,6 +108,17 @@ async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, 
     ]
 
 
+async def test_who_may_not_read_the_node_serves_services_all_the_same(api, source_of):
+    api.put(service())
+    api.refuse("nodes", code=403, reason="Forbidden", message="nodes is forbidden", times=1000)
+    source = source_of(api, node_name="alice")
+    async with running(source) as published:
+        snapshot = await published.first()
+        assert ips(snapshot) == ("10.96.7.1",)
+        assert snapshot.node is None
+        assert "nodes is forbidden" in source.status().problems[0]
+
+
 async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(api, source_of):
     api.put(service("bad", ports=[{"port": "http"}]))
     api.put(service())
