@@ -17,8 +17,9 @@ from ..errors import SteeringError
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# The kernel filters a listing by one address and port; beyond so many one full listing is less.
-FULL_LISTING_ABOVE = 32
+# The kernel filters a listing by one address and port, in 0.3 µs an entry; to read an entry here
+# takes 0.33 ms (measured with 60,000). Beyond so many one full listing is less work.
+FULL_LISTING_ABOVE = 1000
 
 
 class UdpFrontend(NamedTuple):
