@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check style types layers mirror unit node cluster page lock clean
+.PHONY: help demo test check style types layers mirror unit node cluster page bench lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1 — /'
@@ -42,6 +42,9 @@ cluster: $(VENV)/installed-dev ## real kube-apiserver and etcd
 
 page: $(VENV)/installed-dev ## real Chromium
 	$(BIN)/pytest tests/page
+
+bench: $(VENV)/installed-dev ## us and peers on the same work, in namespaces; writes docs/benchmarks.md (minutes, root)
+	$(BIN)/python -m benchmarks
 
 lock: $(VENV)/installed-dev ## write requirements.lock and requirements-dev.lock anew
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

@@ -1,0 +1,13 @@
+"""The same work through us and through peers, in one run: ``python -m benchmarks``.
+
+::
+
+    tools     Go programs of ours, built once; wrk and HAProxy of Debian
+    sites     a node, a client and two backend pods in namespaces, one site for each way
+    ways      how a client's bytes reach a pod: direct, kernel, us, HAProxy, a Go proxy
+    loads     what clients do, and what of it is measured
+    runner    rounds: every load, and within it every way, one after the other
+    samples   what was measured; medians, and ratios within a round
+    goals     what was promised, and whether it is kept
+    report    docs/benchmarks.md, from ``page.md`` and tables;  chart: its picture
+"""

@@ -1,0 +1,116 @@
+"""``python -m benchmarks``: measure, print, and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from userspace_proxy.errors import UserspaceProxyError
+
+from .goals import judge
+from .loads import LOADS, Load, WrkLoad
+from .machine import describe_machine
+from .report import page_of, write_report
+from .runner import open_ways, raise_descriptor_limit, run_rounds
+from .samples import Samples, load_samples
+from .tools import build_tools, find_program
+from .ways import DEFAULT_WAYS, WAYS, HAProxy
+
+PAGE = Path("docs/benchmarks.md")
+QUICK_SECONDS = 1.0
+CALM = 1.0
+"""Load average of a machine that has little else to do."""
+
+
+def main() -> int:
+    """Run the benchmarks; returns the exit status."""
+    options = _parse(sys.argv[1:])
+    # Our namespaces end in good order when we are told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        samples = load_samples(options.render) if options.render else _run(options)
+    except UserspaceProxyError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 1
+    if options.raw:
+        samples.save(options.raw)
+    if options.output:
+        write_report(samples, options.output)
+        print(f"wrote {options.output}")
+    else:
+        print(page_of(samples).partition("## Goals")[2])
+    met = [verdict.is_met for verdict in judge(samples)]
+    print(f"{met.count(True)} of {len(met)} goals are met")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> Samples:
+    began = time.monotonic()
+    loads: Sequence[Load] = [LOADS[key] for key in options.only]
+    # What is missing is said before anything is started.
+    if any(isinstance(load, WrkLoad) for load in loads):
+        find_program("wrk")
+    if HAProxy.key in options.candidates:
+        find_program("haproxy")
+    find_program("iptables-legacy")
+    tools = build_tools()
+    raise_descriptor_limit()
+    if os.getloadavg()[0] > CALM:
+        print("the machine is busy with other work: these figures will not be worth much")
+    samples = Samples(machine=describe_machine(tools))
+    with open_ways(options.candidates, tools) as ways:
+        run_rounds(ways, loads, samples, rounds=options.rounds, seconds=options.seconds)
+    took = time.monotonic() - began
+    samples.machine["run"] = (
+        f"{options.rounds} rounds, {options.seconds:g} s for each load, {took / 60:.0f} minutes"
+    )
+    print(f"measured for {took:.0f} s")
+    return samples
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of all loads (default 5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one load (default 2)")
+    parser.add_argument("--only", type=_keys(LOADS), default=list(LOADS), help=",".join(LOADS))
+    parser.add_argument(
+        "--candidates",
+        type=_keys(WAYS),
+        default=list(DEFAULT_WAYS),
+        help=f"{','.join(WAYS)} (default: all but ours-2w)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of 1 s; prints, and writes no page"
+    )
+    parser.add_argument("--output", type=Path, help=f"the page to write (default {PAGE})")
+    parser.add_argument("--raw", type=Path, help="write all samples as JSON, for --render")
+    parser.add_argument("--render", type=Path, help="measure nothing, write the page of a --raw")
+    options = parser.parse_args(words)
+    if options.quick:
+        options.rounds, options.seconds = 1, QUICK_SECONDS
+    elif options.output is None and options.only == list(LOADS):
+        options.output = PAGE
+    return options
+
+
+def _keys(known: Mapping[str, object]) -> Callable[[str], list[str]]:
+    def split(text: str) -> list[str]:
+        keys = text.split(",")
+        for key in keys:
+            if key not in known:
+                raise argparse.ArgumentTypeError(f"{key} is none of {','.join(known)}")
+        return keys
+
+    return split
+
+
+if __name__ == "__main__":
+    sys.exit(main())

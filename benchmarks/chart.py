@@ -1,0 +1,92 @@
+"""The report's picture: bars as plain SVG, without a library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH = 860
+LEFT = 170
+RIGHT = 70
+BAR, GAP, GROUP_GAP = 13, 3, 16
+TOP = 78
+
+COLOURS = {
+    "go": "#9aa0a6",
+    "haproxy": "#6f9bd1",
+    "ours": "#e07b39",
+    "ours-2w": "#b5501b",
+    "ours-local": "#f2b134",
+    "dnat": "#d5d9dd",
+}
+OTHER = "#888888"
+
+STYLE = (
+    "text{font:12px system-ui,sans-serif;fill:#202124}.title{font-size:15px;font-weight:600}"
+    ".value{font-size:11px;fill:#5f6368}.one{stroke:#5f6368;stroke-dasharray:3 3}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The bars of one load, by way."""
+
+    title: str
+    values: dict[str, float]
+
+
+def draw_bars(title: str, labels: dict[str, str], groups: Sequence[Group]) -> str:
+    """Return an SVG of horizontal bars; 1 is marked by a line.
+
+    Args:
+        title: What the bars' lengths mean.
+        labels: The ways in their order, and what the legend calls them.
+        groups: One for each load; a way that is missing has no bar.
+    """
+    most = max((v for group in groups for v in group.values.values()), default=1.0)
+    unit = (WIDTH - LEFT - RIGHT) / max(most, 1.0)
+    parts, y = [], TOP
+    for group in groups:
+        bars = [(way, group.values[way]) for way in labels if way in group.values]
+        height = len(bars) * (BAR + GAP)
+        parts.append(
+            f'<text x="{LEFT - 10}" y="{y + height / 2 + 2:.0f}" text-anchor="end">'
+            f"{escape(group.title)}</text>"
+        )
+        for way, value in bars:
+            parts.append(
+                f'<rect x="{LEFT}" y="{y}" width="{value * unit:.1f}" height="{BAR}" '
+                f'fill="{COLOURS.get(way, OTHER)}"/>'
+                f'<text class="value" x="{LEFT + value * unit + 5:.1f}" y="{y + BAR - 3}">'
+                f"{value:.2f}</text>"
+            )
+            y += BAR + GAP
+        y += GROUP_GAP
+    one = LEFT + unit
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img">',
+            f"<title>{escape(title)}</title>",
+            f"<style>{STYLE}</style>",
+            f'<rect width="{WIDTH}" height="{y}" fill="#ffffff"/>',
+            f'<text class="title" x="16" y="26">{escape(title)}</text>',
+            *_legend(labels),
+            *parts,
+            f'<path class="one" d="M{one:.1f} {TOP - 8}V{y - GROUP_GAP + 4}"/>',
+            "</svg>\n",
+        ]
+    )
+
+
+def _legend(labels: dict[str, str]) -> list[str]:
+    parts, x = [], 16.0
+    for way, label in labels.items():
+        colour = COLOURS.get(way, OTHER)
+        parts.append(
+            f'<rect x="{x:.0f}" y="42" width="12" height="12" fill="{colour}"/>'
+            f'<text x="{x + 17:.0f}" y="52">{escape(label)}</text>'
+        )
+        # Half an em a letter is near enough.
+        x += 17 + 6.6 * len(label) + 18
+    return parts

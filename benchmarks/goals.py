@@ -1,0 +1,122 @@
+"""What was promised, as ratios to a peer in the same run, and whether it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .samples import Samples
+
+TOLERANCE = 0.05
+"""A ratio that falls short by no more than this is met: runs differ by as much."""
+
+_CONNECTING = (
+    "four fifths of a connection's CPU are the kernel's, for much the same system calls as Go's, "
+    "and rules of our guard, which Go has not, take 1 to 6 % of it; the interpreter has some 15 µs"
+)
+_DATAGRAMS = (
+    "both make five system calls an exchange, and ours cost more: the reply needs `sendmsg` with "
+    "the address to leave from, and each call passes the interpreter"
+)
+_STREAMS = (
+    "both splice, the kernel does the work, and the cores are full: what is left is who sleeps "
+    "less between two readings of eight streams"
+)
+WHY = {
+    "close": _CONNECTING,
+    "echo": _CONNECTING,
+    "keepalive": "most of a request is the kernel's work, which is the same for all proxies",
+    "bulk1": _STREAMS,
+    "bulk8": _STREAMS,
+    "udp1": _DATAGRAMS,
+    "udp16": _DATAGRAMS,
+}
+"""Why a goal of a load isn't met; for the page, from profiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One promise.
+
+    Args:
+        what: What is compared.
+        load: Under which load.
+        metric: Of which the medians over rounds are taken.
+        way: Whose.
+        to: The way that it is divided by; None: the value itself.
+        bound: What it has to reach.
+        at_most: Whether less is better.
+    """
+
+    what: str
+    load: str
+    metric: str
+    way: str
+    to: str | None
+    bound: float
+    at_most: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A goal and what was measured; ``value`` None: nothing was."""
+
+    goal: Goal
+    value: float | None
+
+    @property
+    def is_met(self) -> bool | None:
+        """None when nothing was measured."""
+        if self.value is None:
+            return None
+        # Not for bytes: those don't differ from run to run.
+        slack = TOLERANCE if self.goal.metric != "bytes_each" else 0.0
+        if self.goal.at_most:
+            return self.value <= self.goal.bound + slack
+        return self.value >= self.goal.bound - slack
+
+
+_CONNECTS = (("close", "connections"), ("echo", "connections"))
+_BULKS = (("bulk1", "gbits"), ("bulk8", "gbits"))
+_UDP = (("udp1", "exchanges"), ("udp16", "exchanges"))
+
+
+def _against_go(
+    way: str, *, connects: float, requests: float, bulk: float, udp: float
+) -> tuple[Goal, ...]:
+    return (
+        *(Goal("connections/s", load, m, way, "go", connects) for load, m in _CONNECTS),
+        Goal("requests/s", "keepalive", "requests", way, "go", requests),
+        Goal("p99", "keepalive", "p99_ms", way, "go", 1.0, at_most=True),
+        *(Goal("Gbit/s", load, m, way, "go", bulk) for load, m in _BULKS),
+        *(Goal("CPU", load, "cpu_us", way, "go", 0.8, at_most=True) for load, _ in _CONNECTS),
+        *(Goal("CPU", load, "cpu_s_per_gb", way, "go", 0.8, at_most=True) for load, _ in _BULKS),
+        *(Goal("exchanges/s", load, m, way, "go", udp) for load, m in _UDP),
+    )
+
+
+GOALS = (
+    *_against_go("ours", connects=1.15, requests=1.15, bulk=1.0, udp=1.05),
+    *_against_go("ours-2w", connects=1.3, requests=1.25, bulk=1.2, udp=1.3),
+    *(
+        Goal("bytes of user memory each", load, "bytes_each", "ours", None, 3000, at_most=True)
+        for load in ("held2000", "held8000")
+    ),
+    *(Goal("connections/s", load, m, "ours-local", "ours", 1.1) for load, m in _CONNECTS),
+    Goal("requests/s", "keepalive", "requests", "ours-local", "ours", 1.1),
+    Goal("share of our own rate that is kept", "silent", "share", "ours", None, 0.9),
+    *(Goal("connections/s", load, m, "ours", "haproxy", 0.93) for load, m in _CONNECTS),
+    Goal("requests/s", "keepalive", "requests", "ours", "haproxy", 0.93),
+    *(Goal("Gbit/s", load, m, "ours", "haproxy", 1.3) for load, m in _BULKS),
+)
+
+
+def judge(samples: Samples) -> list[Verdict]:
+    """Return a verdict on each goal for which something was measured."""
+    verdicts = (Verdict(goal, _value(goal, samples)) for goal in GOALS)
+    return [verdict for verdict in verdicts if verdict.value is not None]
+
+
+def _value(goal: Goal, samples: Samples) -> float | None:
+    if goal.to is None:
+        return samples.median(goal.load, goal.way, goal.metric)
+    return samples.ratio(goal.load, goal.metric, goal.way, goal.to)

@@ -1,0 +1,397 @@
+"""What clients do, and what of it is measured.
+
+Rule 1: the load generator and the backends are processes of their own, outside the proxy.
+Rule 2: CPU is that of all processes of the proxy while a load runs, by the unit of work done.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+import re
+import resource
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.sandbox.holder import read_line
+
+from .processes import cpu_seconds, descriptors, memory_bytes
+from .tools import find_program
+from .ways import Way
+
+Values = dict[str, float]
+
+MARGIN_S = 15.0
+"""For a command to end after its load has."""
+
+BYTES_IN_GB = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured quantity."""
+
+    head: str
+    """Of its column."""
+    digits: int
+    cpu: bool = False
+    """Only where there is a process."""
+
+
+METRICS = {
+    "connections": Metric("connections/s", 0),
+    "requests": Metric("requests/s", 0),
+    "exchanges": Metric("exchanges/s", 0),
+    "gbits": Metric("Gbit/s", 1),
+    "cpu_us": Metric("proxy CPU, µs each", 1, cpu=True),
+    "cpu_s_per_gb": Metric("proxy CPU, s/GB", 2, cpu=True),
+    "p50_ms": Metric("p50 ms", 2),
+    "p99_ms": Metric("p99 ms", 2),
+    "max_ms": Metric("longest ms", 0),
+    "errors": Metric("errors", 0),
+    "bytes_each": Metric("user memory, bytes each", 0, cpu=True),
+    "descriptors_each": Metric("descriptors each", 1, cpu=True),
+    "base_mb": Metric("user memory before, MB", 1, cpu=True),
+    "both_alive": Metric("connections/s, both alive", 0),
+    "one_silent": Metric("connections/s, one silent", 0),
+    "share": Metric("share kept", 3),
+}
+
+
+class NotMeasured(Exception):
+    """A load can't be put on a way; the text is the reader's."""
+
+
+class Load(abc.ABC):
+    """One kind of traffic.
+
+    ``rate`` names the metric of which more is better, by which ways are compared.
+    """
+
+    key: str
+    short: str
+    """Its name."""
+    details: str = ""
+    """What its name leaves open."""
+    port: str
+    rate: str
+    metrics: tuple[str, ...]
+    rounds_at_most: int | None = None
+    skips: frozenset[str] = frozenset()
+    """Ways that it isn't put on."""
+
+    def suits(self, way: Way) -> bool:
+        """Tell whether it can be put on a way."""
+        return self.port in way.serves and way.key not in self.skips
+
+    @abc.abstractmethod
+    def run(self, way: Way, seconds: float) -> Values:
+        """Put it on a way.
+
+        Raises:
+            NotMeasured: It can't be done there.
+            SandboxError: It failed.
+        """
+
+
+class WrkLoad(Load):
+    """HTTP by wrk, one thread, against backends that answer 128 bytes.
+
+    Args:
+        close: A connection for each request, or 64 that are kept.
+    """
+
+    port = "http"
+
+    def __init__(self, key: str, short: str, details: str, *, close: bool) -> None:
+        self.key, self.short, self.details, self.close = key, short, details, close
+        self.rate = "connections" if close else "requests"
+        self.metrics = (self.rate, "cpu_us", "p50_ms", "p99_ms", "errors")
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        # wrk counts whole seconds and takes no fractions.
+        command = [find_program("wrk"), "-t1", "-c64", f"-d{max(1, round(seconds))}s", "--latency"]
+        if self.close:
+            command += ["-H", "Connection: close"]
+        began = cpu_seconds(way.pids())
+        done = way.site.client.run(
+            [*command, f"http://{way.address(self.port)}/"], timeout=seconds + MARGIN_S
+        )
+        cpu = cpu_seconds(way.pids()) - began
+        said = read_wrk(done.stdout)
+        count = said.pop("count")
+        return {self.rate: said.pop("rate"), **said, **_cpu_each(way, cpu, count)}
+
+
+class GoLoad(Load):
+    """A timed load of goload.
+
+    Args:
+        words: Its command and flags.
+    """
+
+    def __init__(
+        self, key: str, short: str, details: str, *words: str, port: str, rate: str
+    ) -> None:
+        self.key, self.short, self.details, self.port, self.rate = key, short, details, port, rate
+        self.words = words
+        self.metrics = (rate, "cpu_us", "p50_ms", "p99_ms", "errors")
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        began = cpu_seconds(way.pids())
+        said = _goload(way, self.port, seconds, *self.words)
+        cpu = cpu_seconds(way.pids()) - began
+        return {
+            self.rate: said["count"] / said["seconds"],
+            **_timings(said),
+            **_cpu_each(way, cpu, said["count"]),
+        }
+
+
+class BulkLoad(Load):
+    """Bytes from pods to the client, as fast as they come.
+
+    Args:
+        streams: Connections.
+    """
+
+    port, rate = "source", "gbits"
+    metrics = ("gbits", "cpu_s_per_gb")
+
+    def __init__(self, streams: int) -> None:
+        self.key, self.streams = f"bulk{streams}", streams
+        self.short = f"bulk, {streams} stream{'s' * (streams > 1)}"
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        began = cpu_seconds(way.pids())
+        said = _goload(way, self.port, seconds, "bulk", f"--streams={self.streams}")
+        cpu = cpu_seconds(way.pids()) - began
+        values = {"gbits": said["bytes"] * 8 / said["seconds"] / 1e9}
+        if way.pids() and said["bytes"]:
+            values["cpu_s_per_gb"] = cpu / (said["bytes"] / BYTES_IN_GB)
+        return values
+
+
+class HeldLoad(Load):
+    """Many connections: what each costs while idle, and messages over all of them in turn.
+
+    Args:
+        connections: How many.
+    """
+
+    port, rate = "echo", "exchanges"
+    metrics = ("exchanges", "cpu_us", "p99_ms", "bytes_each", "descriptors_each", "base_mb")
+    # Nothing happens in user memory.
+    skips = frozenset({"direct", "dnat"})
+    rounds_at_most = 3
+
+    def __init__(self, connections: int) -> None:
+        self.key, self.connections = f"held{connections}", connections
+        self.short = f"{connections:,} connection{'s' * (connections > 1)}"
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        needed = way.descriptors_each * self.connections
+        if needed > limit:
+            raise NotMeasured(f"would need {needed:,} descriptors; the limit is {limit:,}")
+        # Memory that an earlier load has left behind would be used again, and cost nothing.
+        way.restart()
+        before = memory_bytes(way.pids()), descriptors(way.pids())
+        with _held(way, self.port, self.connections, seconds) as client:
+            grown = memory_bytes(way.pids()) - before[0]
+            more = descriptors(way.pids()) - before[1]
+            began = cpu_seconds(way.pids())
+            said = client.talk(seconds)
+            cpu = cpu_seconds(way.pids()) - began
+        values = {
+            "exchanges": said["count"] / said["seconds"],
+            **_timings(said),
+            **_cpu_each(way, cpu, said["count"]),
+            "base_mb": before[0] / 1e6,
+        }
+        # Of a few connections it would be noise.
+        if self.connections >= 1000:
+            values["bytes_each"] = grown / self.connections
+            values["descriptors_each"] = more / self.connections
+        return values
+
+
+class SilentLoad(Load):
+    """One endpoint of two falls silent: 64 clients that connect, echo and close.
+
+    The first moments after the silence are not counted: who was dialling then has to wait for
+    the connect timeout. The window that is counted is long enough for a probe of the silent one.
+    """
+
+    key = "silent"
+    short = "one silent endpoint of two"
+    details = "64 clients that connect, echo and close"
+    port, rate = "echo", "one_silent"
+    metrics = ("one_silent", "both_alive", "share", "max_ms", "errors")
+    skips = frozenset({"direct", "dnat", "haproxy", "ours-local"})
+    settle_s = 1.5
+    window_s = 6.5
+    rounds_at_most = 5
+
+    def run(self, way: Way, seconds: float) -> Values:
+        """Part of Load."""
+        way.restart()
+        echo = ("echo", "--parallel=64")
+        alive = _goload(way, self.port, seconds, *echo)
+        # Those whom the clients have left behind in the queue would be dialled for, too.
+        way.wait_until_answered()
+        silenced = way.site.pods[1]
+        silenced.drop_traffic()
+        try:
+            said = _goload(way, self.port, self.window_s, *echo, f"--settle={self.settle_s}")
+        finally:
+            silenced.pass_traffic()
+            way.restart()
+        both, one = (s["count"] / s["seconds"] for s in (alive, said))
+        return {
+            "both_alive": both,
+            "one_silent": one,
+            "share": one / both if both else 0.0,
+            "max_ms": said["max_us"] / 1e3,
+            "errors": said["errors"],
+        }
+
+
+LOADS: dict[str, Load] = {
+    load.key: load
+    for load in (
+        WrkLoad("close", "short connections, wrk", "`Connection: close`, 64 clients", close=True),
+        GoLoad(
+            "echo",
+            "short connections, echo",
+            "connect, 64 bytes there and back, close; 32 clients",
+            "echo",
+            "--parallel=32",
+            port="echo",
+            rate="connections",
+        ),
+        WrkLoad("keepalive", "keep-alive requests", "wrk, 64 connections", close=False),
+        BulkLoad(1),
+        BulkLoad(8),
+        *(
+            GoLoad(
+                f"udp{sockets}",
+                f"UDP, {sockets} socket{'s' * (sockets > 1)}",
+                "64 bytes there and back, one datagram in flight for each socket",
+                "udp",
+                f"--sockets={sockets}",
+                port="udp",
+                rate="exchanges",
+            )
+            for sockets in (1, 16)
+        ),
+        *(HeldLoad(connections) for connections in (1, 100, 2000, 8000)),
+        SilentLoad(),
+    )
+}
+
+
+def read_wrk(text: str) -> Values:
+    """Return rate, count, p50, p99 and errors out of what wrk printed.
+
+    Raises:
+        SandboxError: It printed something else.
+    """
+    count = re.search(r"(\d+) requests in", text)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    shares = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+\w+)$", text, re.MULTILINE))
+    if count is None or rate is None or len(shares) != 2:
+        raise SandboxError(f"cannot read what wrk says: {text.strip()[-200:]}")
+    complaints = re.findall(r"^ *(?:Socket errors|Non-2xx or 3xx.*?): (.*)$", text, re.MULTILINE)
+    errors = [int(number) for line in complaints for number in re.findall(r"\d+", line)]
+    return {
+        "count": float(count[1]),
+        "rate": float(rate[1]),
+        "p50_ms": _milliseconds(shares["50"]),
+        "p99_ms": _milliseconds(shares["99"]),
+        "errors": float(sum(errors)),
+    }
+
+
+def _milliseconds(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}[unit]
+
+
+def _goload(way: Way, port: str, seconds: float, *words: str) -> dict[str, Any]:
+    command, *flags = words
+    done = way.site.client.run(
+        [way.site.goload, command, "--to", way.address(port), f"--seconds={seconds}", *flags],
+        timeout=seconds + MARGIN_S,
+    )
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def _timings(said: dict[str, Any]) -> Values:
+    return {
+        "p50_ms": said["p50_us"] / 1e3,
+        "p99_ms": said["p99_us"] / 1e3,
+        "errors": said["errors"],
+    }
+
+
+def _cpu_each(way: Way, cpu_s: float, count: float) -> Values:
+    return {"cpu_us": cpu_s * 1e6 / count} if way.pids() and count else {}
+
+
+class _HeldClient:
+    """A client that holds connections, and talks when it is told to."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def read(self, timeout_s: float) -> dict[str, Any]:
+        """Return its next report."""
+        assert self._process.stdout is not None
+        line = read_line(self._process.stdout.fileno(), timeout_s)
+        try:
+            said: dict[str, Any] = json.loads(line)
+        except ValueError as exc:
+            raise SandboxError(f"cannot hold connections: the client said {line!r}") from exc
+        return said
+
+    def talk(self, seconds: float) -> dict[str, Any]:
+        """Return how the messages went."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return self.read(seconds + MARGIN_S)
+
+
+@contextlib.contextmanager
+def _held(way: Way, port: str, connections: int, seconds: float) -> Iterator[_HeldClient]:
+    process = way.site.client.popen(
+        [
+            way.site.goload,
+            "hold",
+            "--to",
+            way.address(port),
+            f"--connections={connections}",
+            f"--seconds={seconds}",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        client = _HeldClient(process)
+        opened = client.read(MARGIN_S * 2)
+        if opened["failed"]:
+            raise SandboxError(f"cannot hold {connections} connections: {opened}")
+        yield client
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,190 @@
+"""Writes docs/benchmarks.md: the text of ``page.md`` with tables put in, and the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from string import Template
+
+from .chart import Group, draw_bars
+from .goals import WHY, Goal, Verdict, judge
+from .loads import LOADS, METRICS, HeldLoad, Load
+from .samples import Samples
+from .ways import WAYS
+
+PAGE = Path(__file__).with_name("page.md")
+
+MAIN = ("close", "echo", "keepalive", "bulk1", "bulk8", "udp1", "udp16")
+HELD = tuple(key for key, load in LOADS.items() if isinstance(load, HeldLoad))
+PICTURED = {
+    "close": "connections/s, wrk",
+    "echo": "connections/s, echo",
+    "keepalive": "keep-alive req/s",
+    "bulk1": "bulk, 1 stream",
+    "bulk8": "bulk, 8 streams",
+    "udp16": "UDP exchanges/s",
+}
+LEGEND = {
+    "go": "Go, userspace style",
+    "haproxy": "HAProxy",
+    "ours": "us, REDIRECT",
+    "ours-2w": "us, 2 workers",
+    "ours-local": "us, local",
+    "dnat": "kernel DNAT",
+}
+
+Rows = Iterable[Sequence[str]]
+
+
+def write_report(samples: Samples, path: Path) -> None:
+    """Write the page, and its picture into ``images/`` beside it."""
+    picture = path.parent / "images" / "benchmarks.svg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_text(picture_of(samples))
+    path.write_text(page_of(samples))
+
+
+def page_of(samples: Samples) -> str:
+    """Return the page as Markdown."""
+    verdicts = judge(samples)
+    return Template(PAGE.read_text()).substitute(
+        machine=table(("what", "here"), samples.machine.items(), numbers=False),
+        verdict=_summary(verdicts),
+        goals=_goals(verdicts),
+        why=_reasons(verdicts),
+        main="\n\n".join(_load_table(LOADS[key], samples) for key in MAIN if _has(samples, key)),
+        held=_held_tables(samples),
+        silent=_load_table(LOADS["silent"], samples) if _has(samples, "silent") else "Not run.",
+        spread=_spread(samples),
+    )
+
+
+def picture_of(samples: Samples) -> str:
+    """Return the picture: rates as ratios to the Go proxy."""
+    groups = []
+    for key, title in PICTURED.items():
+        metric = LOADS[key].rate
+        ratios = {way: samples.ratio(key, metric, way, "go") for way in samples.ways(key)}
+        values = {way: ratio for way, ratio in ratios.items() if ratio and way in LEGEND}
+        if values:
+            groups.append(Group(title, values))
+    shown = {
+        way: label for way, label in LEGEND.items() if any(way in group.values for group in groups)
+    }
+    return draw_bars("Rates as multiples of the Go proxy's in the same round", shown, groups)
+
+
+def table(head: Sequence[str], rows: Rows, *, numbers: bool = True) -> str:
+    """Return a table in Markdown; all but the first column are numbers, or words."""
+    others = "---:" if numbers else "---"
+    lines = [head, ["---", *[others] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _has(samples: Samples, key: str) -> bool:
+    return key in samples.loads()
+
+
+def _load_table(load: Load, samples: Samples) -> str:
+    unit = METRICS[load.rate].head
+    head = ["", unit, f"to Go's {unit}", *(METRICS[m].head for m in load.metrics[1:])]
+    rows = []
+    for key in (key for key in WAYS if key in samples.ways(load.key)):
+        if note := samples.note(load.key, key):
+            rows.append([WAYS[key].label, note, *[""] * (len(head) - 2)])
+            continue
+        rate, *others = (_figure(samples.median(load.key, key, m), m) for m in load.metrics)
+        ratio = samples.ratio(load.key, load.rate, key, "go")
+        rows.append([WAYS[key].label, rate, f"{ratio:.2f}" if ratio else "–", *others])
+    title = f"{load.short[:1].upper()}{load.short[1:]}"
+    return f"### {title}{': ' * bool(load.details)}{load.details}\n\n{table(head, rows)}"
+
+
+def _held_tables(samples: Samples) -> str:
+    keys = [key for key in HELD if _has(samples, key)]
+    if not keys:
+        return "Not run."
+    keys_of = {"base_mb": keys[:1]}
+    parts = []
+    for metric, title in (
+        ("exchanges", "Exchanges/s over all connections in turn, 64 at a time"),
+        ("cpu_us", "Proxy CPU, µs for each exchange"),
+        ("p99_ms", "p99, ms"),
+        ("bytes_each", "User memory, bytes for each idle connection"),
+        ("descriptors_each", "Descriptors for each connection"),
+        ("base_mb", "User memory before any connection, MB"),
+    ):
+        used = [
+            key
+            for key in keys_of.get(metric, keys)
+            if any(samples.values(key, way, metric) for way in WAYS)
+        ]
+        if not used:
+            continue
+        rows = [
+            [WAYS[way].label, *(_held_cell(samples, key, way, metric) for key in used)]
+            for way in WAYS
+            if way in samples.ways(used[0])
+        ]
+        head = ["", *(LOADS[key].short for key in used)]
+        parts.append(f"### {title}\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def _held_cell(samples: Samples, load: str, way: str, metric: str) -> str:
+    return samples.note(load, way) or _figure(samples.median(load, way, metric), metric)
+
+
+def _figure(value: float | None, metric: str) -> str:
+    return "–" if value is None else f"{value:,.{METRICS[metric].digits}f}"
+
+
+def _goals(verdicts: Sequence[Verdict]) -> str:
+    words = {True: "met", False: "**not met**", None: "not measured"}
+    rows = []
+    for verdict in verdicts:
+        goal = verdict.goal
+        sign = "≤" if goal.at_most else "≥"
+        digits = 0 if goal.metric == "bytes_each" else 2
+        rows.append(
+            (
+                goal.what,
+                LOADS[goal.load].short,
+                _whose(goal),
+                f"{sign} {goal.bound:,g}",
+                f"{verdict.value:,.{digits}f}",
+                words[verdict.is_met],
+            )
+        )
+    return table(("what", "load", "of", "goal", "measured", ""), rows, numbers=False)
+
+
+def _reasons(verdicts: Sequence[Verdict]) -> str:
+    """Return why goals aren't met; empty when all are."""
+    missed = dict.fromkeys(v.goal.load for v in verdicts if v.is_met is False)
+    lines = [f"- **{LOADS[load].short}**: {WHY.get(load, 'not explained yet')}." for load in missed]
+    return "\n".join(["What is not met, and why:", "", *lines]) if lines else ""
+
+
+def _whose(goal: Goal) -> str:
+    return f"{LEGEND[goal.way]}, to {LEGEND[goal.to]}" if goal.to else LEGEND[goal.way]
+
+
+def _summary(verdicts: Sequence[Verdict]) -> str:
+    met = sum(verdict.is_met is True for verdict in verdicts)
+    return f"{met} of {len(verdicts)} goals are met"
+
+
+def _spread(samples: Samples) -> str:
+    """Say how far rounds were apart."""
+    keys = [key for key in MAIN if _has(samples, key)]
+    spreads = sorted(
+        spread
+        for key in keys
+        for way in samples.ways(key)
+        if (spread := samples.spread(key, way, LOADS[key].rate)) is not None
+    )
+    if not spreads:
+        return "unknown"
+    middle, most = spreads[len(spreads) // 2], spreads[-1]
+    return f"{middle:.0%} of the median in the middle cell, {most:.0%} in the worst one"

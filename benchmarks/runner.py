@@ -1,0 +1,90 @@
+"""Puts every load on every way, round by round."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.sandbox import Sandbox
+
+from .loads import METRICS, Load, NotMeasured, Values
+from .samples import Sample, Samples
+from .sites import Site
+from .tools import Tools
+from .ways import WAYS, Way
+
+
+def raise_descriptor_limit() -> None:
+    """Let everything that is started here have as many descriptors as it may."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def open_ways(keys: Sequence[str], tools: Tools) -> Iterator[list[Way]]:
+    """Start all ways, each in a site of its own; everything ends with the block."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-")))
+        sandbox = stack.enter_context(Sandbox())
+        ways = []
+        for key in keys:
+            print(f"starting {key} … ", end="", flush=True)
+            began = time.monotonic()
+            place = folder / key
+            place.mkdir()
+            way = WAYS[key](Site(sandbox, key, tools.goload), tools, place)
+            stack.callback(way.stop)
+            way.open()
+            way.start()
+            ways.append(way)
+            print(f"{time.monotonic() - began:.1f} s", flush=True)
+        yield ways
+
+
+def run_rounds(
+    ways: Sequence[Way], loads: Sequence[Load], samples: Samples, *, rounds: int, seconds: float
+) -> None:
+    """Measure, and add to the samples.
+
+    Within a round a load is put on one way after the other, so that what changes on the
+    machine meanwhile meets all of them; each round begins with another way.
+    """
+    for number in range(rounds):
+        turn = number % len(ways)
+        for load in loads:
+            if load.rounds_at_most is not None and number >= load.rounds_at_most:
+                continue
+            for way in [*ways[turn:], *ways[:turn]]:
+                if load.suits(way):
+                    sample = _measure(load, way, number, seconds)
+                    samples.add(sample)
+                    print(_line(sample, rounds), flush=True)
+
+
+def _measure(load: Load, way: Way, number: int, seconds: float) -> Sample:
+    """Measure once; a failure is noted, and the way is started afresh."""
+    values: Values = {}
+    note = ""
+    try:
+        values = load.run(way, seconds)
+    except NotMeasured as exc:
+        note = str(exc)
+    except (SandboxError, OSError) as exc:
+        note = f"failed: {exc}"
+    if way.has_died:
+        values, note = {}, f"it died: {way.last_words()}"
+        way.restart()
+    return Sample(load.key, way.key, number, values, note)
+
+
+def _line(sample: Sample, rounds: int) -> str:
+    said = sample.note or "  ".join(
+        f"{METRICS[name].head} {value:,.{METRICS[name].digits}f}"
+        for name, value in sample.values.items()
+    )
+    return f"{sample.round + 1}/{rounds} {sample.load:9} {sample.way:11} {said}"

@@ -1,0 +1,92 @@
+"""What was measured, by way, load and round; medians, and ratios within a round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One way under one load in one round."""
+
+    load: str
+    way: str
+    round: int
+    values: dict[str, float] = field(default_factory=dict)
+    """By metric; see ``loads.METRICS``."""
+    note: str = ""
+    """Why there are no values."""
+
+
+class Samples:
+    """All samples of one run.
+
+    Args:
+        samples: Those that are there already.
+        machine: Facts for the report, by name.
+    """
+
+    def __init__(
+        self, samples: Iterable[Sample] = (), machine: dict[str, str] | None = None
+    ) -> None:
+        self.all = list(samples)
+        self.machine = machine or {}
+
+    def add(self, sample: Sample) -> None:
+        """Keep one more."""
+        self.all.append(sample)
+
+    def ways(self, load: str) -> list[str]:
+        """Return which ways were put under a load, in their order in the first round."""
+        return list(dict.fromkeys(s.way for s in self.all if s.load == load))
+
+    def loads(self) -> set[str]:
+        """Return which loads there are samples of."""
+        return {sample.load for sample in self.all}
+
+    def rounds(self, load: str) -> int:
+        """Return how many rounds of a load there were."""
+        return len({s.round for s in self.all if s.load == load})
+
+    def values(self, load: str, way: str, metric: str) -> dict[int, float]:
+        """Return a metric by round; rounds without it are left out."""
+        return {
+            s.round: s.values[metric]
+            for s in self.all
+            if (s.load, s.way) == (load, way) and metric in s.values
+        }
+
+    def median(self, load: str, way: str, metric: str) -> float | None:
+        """Return the median over the rounds; None when there is no value."""
+        values = self.values(load, way, metric)
+        return median(values.values()) if values else None
+
+    def ratio(self, load: str, metric: str, way: str, to: str) -> float | None:
+        """Return the median of the ratios within each round; None when there is none."""
+        ours, theirs = self.values(load, way, metric), self.values(load, to, metric)
+        ratios = [ours[n] / theirs[n] for n in ours if theirs.get(n)]
+        return median(ratios) if ratios else None
+
+    def spread(self, load: str, way: str, metric: str) -> float | None:
+        """Return how far apart least and most are, as a share of the median."""
+        values = self.values(load, way, metric).values()
+        return (max(values) - min(values)) / median(values) if values else None
+
+    def note(self, load: str, way: str) -> str:
+        """Return why a way has no values under a load; empty when it has."""
+        return next((s.note for s in self.all if (s.load, s.way) == (load, way) and s.note), "")
+
+    def save(self, path: Path) -> None:
+        """Write all of it as JSON."""
+        document = {"machine": self.machine, "samples": [asdict(s) for s in self.all]}
+        path.write_text(json.dumps(document, indent=1))
+
+
+def load_samples(path: Path) -> Samples:
+    """Read what ``Samples.save`` wrote."""
+    document = json.loads(path.read_text())
+    return Samples((Sample(**sample) for sample in document["samples"]), document["machine"])

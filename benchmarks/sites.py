@@ -1,0 +1,90 @@
+"""One place to measure in: a client, a node and two backend pods of its own.
+
+    client ──veth── node ──veth── pod a
+                         └─veth── pod b
+
+Every way has a site of its own, so that the rules of one, and the connection tracking
+that they switch on, cost the others nothing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.sandbox import Node, Pod, Sandbox
+from userspace_proxy.sandbox.holder import read_line
+
+SERVICE_IP = "10.96.0.10"
+READY_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One port of the Service."""
+
+    name: str
+    protocol: str
+    front: int
+    """What clients dial at the Service address."""
+    back: int
+    """Where the backends listen."""
+
+
+PORTS = {
+    port.name: port
+    for port in (
+        Port("http", "TCP", 80, 8080),
+        Port("echo", "TCP", 7, 7000),
+        Port("source", "TCP", 19, 9000),
+        Port("udp", "UDP", 53, 5353),
+    )
+}
+
+# Thousands of connections a second to one address need their source ports back: those that are
+# in TIME_WAIT are used again after a second. Proxy ports stay outside the node's range.
+CLIENT_SYSCTLS = ("net/ipv4/ip_local_port_range=10240 65535", "net/ipv4/tcp_tw_reuse=1")
+NODE_SYSCTLS = ("net/ipv4/ip_local_port_range=30000 65535", "net/ipv4/tcp_tw_reuse=1")
+# The table would otherwise hold two minutes of closed connections.
+CONNTRACK = "net/netfilter/nf_conntrack_tcp_timeout_time_wait=5"
+
+
+class Site:
+    """The namespaces of one way, with backends that answer.
+
+    Args:
+        sandbox: Where the node is made.
+        name: Of the node, and the beginning of its pods' names.
+        goload: The load program.
+    """
+
+    def __init__(self, sandbox: Sandbox, name: str, goload: Path) -> None:
+        self.node: Node = sandbox.add_node(name)
+        self.client: Pod = self.node.add_pod(f"{name}-client")
+        self.pods: list[Pod] = [self.node.add_pod(f"{name}-{letter}") for letter in "ab"]
+        self.goload = str(goload)
+        self.client.configure(sysctls=CLIENT_SYSCTLS)
+        self.node.configure(sysctls=NODE_SYSCTLS)
+        for pod in self.pods:
+            self._serve(pod)
+
+    def endpoints(self, port: Port) -> list[str]:
+        """Return where the backends of a port are, as IP:PORT."""
+        return [f"{pod.ip}:{port.back}" for pod in self.pods]
+
+    def shorten_conntrack(self) -> None:
+        """Let closed connections leave the node's table soon; where there is none, do nothing."""
+        path, _, value = CONNTRACK.partition("=")
+        script = f"[ ! -e /proc/sys/{path} ] || echo {value} >/proc/sys/{path}"
+        self.node.run(["sh", "-c", script])
+
+    def _serve(self, pod: Pod) -> None:
+        flags = [f"--{port.name}={port.back}" for port in PORTS.values()]
+        backend = pod.popen(
+            [self.goload, "serve", *flags], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        if backend.stdout is None or read_line(backend.stdout.fileno(), READY_S) != "ready":
+            raise SandboxError(f"cannot start the backend in {pod.name}")
+        backend.stdout.close()

@@ -1,0 +1,91 @@
+"""The programs that the benchmarks need: two Go programs of ours, built once, and Debian's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.build import BuildError, find_go
+from userspace_proxy.errors import UserspaceProxyError
+
+HERE = Path(__file__).parent
+
+PACKAGES = {"wrk": "wrk", "haproxy": "haproxy", "iptables-legacy": "iptables"}
+"""Programs by their Debian package."""
+
+SEARCHED = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+class ToolMissing(UserspaceProxyError):
+    """A program is not there, or could not be built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Where our Go programs are."""
+
+    goload: Path
+    goproxy: Path
+    go_version: str
+
+
+def find_program(name: str) -> str:
+    """Return where one of Debian's programs is.
+
+    Raises:
+        ToolMissing: It isn't there; the message names the package.
+    """
+    found = shutil.which(name, path=SEARCHED)
+    if found is None:
+        raise ToolMissing(
+            f"cannot run the benchmarks: the program {name} is missing",
+            hint=f"apt-get install {PACKAGES[name]}",
+        )
+    return found
+
+
+def build_tools() -> Tools:
+    """Return our Go programs, built anew when their sources have changed.
+
+    Raises:
+        ToolMissing: There is no Go, or it refused.
+    """
+    try:
+        go = find_go()
+    except BuildError as exc:
+        raise ToolMissing(str(exc)) from exc
+    said = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True)
+    version = said.stdout.strip().removeprefix("go")
+    goload, goproxy = (_build(go, HERE / name, version) for name in ("goload", "goproxy"))
+    return Tools(goload, goproxy, version)
+
+
+def _build(go: Path, source: Path, version: str) -> Path:
+    """Build one program outside the checkout, under a name that its sources and Go give it."""
+    digest = hashlib.sha256(version.encode())
+    for path in sorted(source.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    program = base / "userspace-proxy" / "benchmarks" / f"{source.name}-{digest.hexdigest()[:12]}"
+    if program.is_file():
+        return program
+    program.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = program.with_name(f".{program.name}.{os.getpid()}")
+    done = subprocess.run(
+        [go, "build", "-trimpath", "-o", str(unfinished), "."],
+        cwd=source,
+        env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOTOOLCHAIN": "local"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        unfinished.unlink(missing_ok=True)
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        raise ToolMissing(f"cannot build benchmarks/{source.name}: {lines[-1]}")
+    unfinished.rename(program)
+    return program
