@@ -95,7 +95,7 @@ def _load_table(load: Load, samples: Samples) -> str:
             continue
         rate, *others = (_figure(samples.median(load.key, key, m), m) for m in load.metrics)
         ratio = samples.ratio(load.key, load.rate, key, "go")
-        rows.append([WAYS[key].label, rate, f"{ratio:.2f}" if ratio else "–", *others])
+        rows.append([WAYS[key].label, rate, f"{ratio:,.2f}" if ratio else "–", *others])
     title = f"{load.short[:1].upper()}{load.short[1:]}"
     return f"### {title}{': ' * bool(load.details)}{load.details}\n\n{table(head, rows)}"
 
@@ -187,4 +187,4 @@ def _spread(samples: Samples) -> str:
     if not spreads:
         return "unknown"
     middle, most = spreads[len(spreads) // 2], spreads[-1]
-    return f"{middle:.0%} of the median in the middle cell, {most:.0%} in the worst one"
+    return f"{middle * 100:.0f} % (half of the cells) and up to {most * 100:.0f} % of its median"
