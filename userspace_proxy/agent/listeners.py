@@ -63,10 +63,6 @@ class Listeners:
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
 
-    def get(self, key: PortKey) -> ServedPort | None:
-        """Return what serves a Service port; None when it isn't served."""
-        return self._served.get(key)
-
     @property
     def has_problems(self) -> bool:
         """Whether something should be tried again."""

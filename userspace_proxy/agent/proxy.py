@@ -76,7 +76,6 @@ class Proxy:
         self._plane: DataPlane | None = None
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
-        self._is_draining = False
         self._stopping = asyncio.Event()
         self._slices: dict[ServiceKey, set[SliceKey]] = {}
         """The slices of each Service that was put here."""
@@ -208,7 +207,6 @@ class Proxy:
         Args:
             drain_s: Seconds that open connections may go on; then they are reset.
         """
-        self._is_draining = True
         self._stopping.set()
         await self._supervisor.stop()
         # New connections must not come to a port that is closed; but open ones still need
@@ -391,11 +389,11 @@ class Proxy:
             steering=self._steering,
             sync=self._sync,
             plane=self._plane,
-            is_draining=self._is_draining,
+            is_draining=self._stopping.is_set(),
         )
 
     def _running(self) -> SyncLoop:
-        if self._sync is None or self._is_draining:
+        if self._sync is None or self._stopping.is_set():
             raise RuntimeError("this proxy isn't running: enter `async with Proxy(…)` first")
         return self._sync
 

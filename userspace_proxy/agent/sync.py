@@ -21,6 +21,7 @@ from ..model import Frontend
 from ..plan import Plan, Planner, diff_plans
 from ..steering import Steering, Target
 from .listeners import Listeners
+from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -131,7 +132,7 @@ class SyncLoop:
                 continue
             early = round_began + self._min_period_s - loop.time()
             if early > 0:
-                await asyncio.sleep(early)  # noqa: TID251 - the pause between two rounds
+                await pause(early)
             self._wake.clear()
             round_began = loop.time()
             if self._latest is not None:

@@ -63,11 +63,6 @@ class Position:
             case _ListFrom.NEWEST_WHOLE:
                 return {}
 
-    @property
-    def is_first_page(self) -> bool:
-        """Tell whether the next page is the first of its list."""
-        return not self._continue
-
     def page_done(self, resource_version: str, continue_: str) -> bool:
         """Take what a page says of itself; return whether it was the last."""
         if not self._continue:
