@@ -10,6 +10,7 @@ makes them and hands them over; a test uses them like its own. Every wait has a 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -94,11 +95,22 @@ class Client:
         self._sockets = Sockets(host)
         self._open: list[socket.socket] = []
 
-    def dial(self, address: tuple[str, int]) -> socket.socket:
-        """Return a TCP connection; refusals and silence are raised. Closed with the client."""
-        made = self._kept(self._sockets.tcp())
+    def dial(self, address: tuple[str, int], *, port: int = 0) -> socket.socket:
+        """Return a TCP connection; refusals and silence are raised. Closed with the client.
+
+        Args:
+            address: What to dial.
+            port: The source port; 0 for any.
+        """
+        made = self._kept(self._dialler(port))
         made.connect(address)
         return made
+
+    def dial_in_vain(self, address: tuple[str, int], *, port: int) -> None:
+        """Send the SYN of a connection that nobody will answer, and give it up."""
+        with self._dialler(port) as made:
+            made.setblocking(False)
+            assert made.connect_ex(address) == errno.EINPROGRESS
 
     def udp(self, address: tuple[str, int]) -> socket.socket:
         """Return a connected UDP socket, which keeps its source port. Closed with the client."""
@@ -143,6 +155,12 @@ class Client:
         """Close everything."""
         self.hang_up()
         self._sockets.close()
+
+    def _dialler(self, port: int) -> socket.socket:
+        made = self._sockets.tcp()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("", port))
+        return made
 
     def _kept(self, made: socket.socket) -> socket.socket:
         self._open.append(made)

@@ -21,6 +21,7 @@ NOBODY = Service("nobody", "10.96.0.30")
 # On a machine that has nothing else to do; on a busier one it is so much longer.
 RESTART_S = 2.0
 RESTARTS = 3
+PORT_OF_THE_PAUSE = 41000
 # More askers than a queue of the kernel's holds.
 MANY = 200
 # What another program of the node may have: rules before and behind ours, chains, marks.
@@ -212,3 +213,15 @@ def test_a_connection_may_finish_during_the_drain_and_the_agent_ends_with_it(nod
     assert connection.recv(100) == b""
     connection.close()
     assert node.agent.wait() == 0
+
+
+def test_a_client_of_the_pause_is_served_from_the_same_port_after_it(node, story):
+    """Its SYN went past us while there was no rule, and its entry would lead others there."""
+    clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
+    for client in clients:
+        client.dial_in_vain(WEB.address, port=PORT_OF_THE_PAUSE)
+    node.agent.start_until_ready()
+    for client in clients:
+        client.dial(WEB.address, port=PORT_OF_THE_PAUSE)
+    node.hang_up()
+    assert node.agent.stop() == 0

@@ -98,18 +98,17 @@ async def test_the_rules_of_a_node(node, steering):
         :INPUT ACCEPT
         :FORWARD ACCEPT
         :OUTPUT ACCEPT
-        :UPROXY-GUARD -
-        :UPROXY-INPUT -
-        -A INPUT -m comment --comment userspace-proxy -j UPROXY-INPUT
-        -A UPROXY-GUARD -m conntrack --ctstate ESTABLISHED -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m multiport --dports 36001 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m multiport --dports 36001 -j REJECT --reject-with tcp-reset
-        -A UPROXY-GUARD -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
-        -A UPROXY-GUARD -p udp -m multiport --dports 36002 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p udp -m multiport --dports 36002 -j REJECT --reject-with icmp-port-unreachable
-        -A UPROXY-INPUT -p tcp -m tcp --dport 35999:36999 -j UPROXY-GUARD
-        -A UPROXY-INPUT -p udp -m udp --dport 35999:36999 -j UPROXY-GUARD
+        :UPROXY-TCP -
+        :UPROXY-UDP -
+        -A INPUT -p tcp -m tcp --dport 35999:36999 -j UPROXY-TCP
+        -A INPUT -p udp -m udp --dport 35999:36999 -j UPROXY-UDP
+        -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36001 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36001 -j REJECT --reject-with tcp-reset
+        -A UPROXY-TCP -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-UDP -p udp -m multiport --dports 36002 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-UDP -p udp -m multiport --dports 36002 -j REJECT --reject-with icmp-port-unreachable
+        -A UPROXY-UDP -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
         COMMIT
     """)  # noqa: E501
 
@@ -134,7 +133,11 @@ async def test_our_jumps_stand_before_those_of_others(node, steering):
     node.run("iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -j DROP")
     await steering.apply({WEB: 36001})
     rules = node.run("iptables-legacy -S INPUT")
-    assert rules.splitlines()[1].endswith("-j UPROXY-INPUT")
+    assert [rule.split()[-1] for rule in rules.splitlines()[1:]] == [
+        "UPROXY-TCP",
+        "UPROXY-UDP",
+        "DROP",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -145,9 +148,13 @@ async def test_our_jumps_stand_before_those_of_others(node, steering):
         pytest.param("iptables-legacy -t nat -D PREROUTING 1", 1, id="jump-removed"),
         pytest.param("iptables-legacy -t nat -A OUTPUT -j UPROXY-OUT", 1, id="jump-doubled"),
         pytest.param("iptables-legacy -t nat -A UPROXY-OUT -j RETURN", 1, id="rule-added"),
-        pytest.param("iptables-legacy -D UPROXY-INPUT 1", 1, id="guard-rule-removed"),
-        pytest.param("iptables-legacy -F UPROXY-GUARD", 7, id="guard-flushed"),
-        pytest.param("iptables-legacy -F INPUT", 1, id="guard-jump-removed"),
+        pytest.param("iptables-legacy -D UPROXY-UDP 1", 1, id="guard-rule-removed"),
+        pytest.param("iptables-legacy -F UPROXY-TCP", 4, id="guard-flushed"),
+        pytest.param("iptables-legacy -D INPUT 1", 1, id="guard-jump-removed"),
+        pytest.param("iptables-legacy -F INPUT", 2, id="both-guard-jumps-removed"),
+        pytest.param(
+            "iptables-legacy -I INPUT -p tcp -j UPROXY-TCP", 1, id="a-jump-without-a-range"
+        ),
         pytest.param(
             "iptables-legacy -t nat -F; iptables-legacy -t nat -X", 6, id="everything-of-nat-gone"
         ),

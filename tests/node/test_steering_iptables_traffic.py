@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import struct
 
 import pytest
 import steering_nodes as nodes
@@ -15,6 +17,9 @@ pytestmark = pytest.mark.netns
 FACTS = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
+CLIENT_PORT = 41000
+# Source: RFC 9293, the control bits.
+FIN, SYN, RST, ACK = 1, 2, 4, 16
 REFUSED_UDP = Frontend("10.96.0.11", 53, Protocol.UDP)
 TARGETS = {WEB: 36001, DNS: 36002, CART: REFUSE, REFUSED_UDP: REFUSE}
 
@@ -118,6 +123,47 @@ async def test_an_open_connection_outlives_its_frontend_under_a_policy_of_drop(
     server.close()
 
 
+async def test_of_a_connection_only_the_syn_is_asked_how_it_came(cluster, steering, web):
+    await steering.apply(TARGETS)
+    with dial_again(cluster.pod, WEB) as client:
+        server, _ = web.accept()
+        for _ in range(10):
+            client.send(b"question")
+            server.recv(100)
+        server.close()
+    later, steered, *others = packets(cluster.node, "UPROXY-TCP")
+    assert later >= 10
+    assert (steered, others) == (1, [0, 0])
+
+
+async def test_answers_of_endpoints_enter_no_chain_of_the_guard(cluster, steering):
+    await steering.apply(TARGETS)
+    with nodes.tcp_server(cluster.pod, 8080):
+        assert nodes.can_dial(cluster.node, nodes.POD_IP, 8080)
+    assert sum(packets(cluster.node, "UPROXY-TCP")) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "met"),
+    [
+        pytest.param(SYN, [0, 0, 1], id="syn"),
+        pytest.param(SYN | FIN, [0, 0, 1], id="syn-fin"),
+        pytest.param(SYN | RST, [0, 0, 1], id="syn-rst"),
+        pytest.param(SYN | ACK, [1, 0, 0], id="syn-ack"),
+        pytest.param(ACK, [1, 0, 0], id="ack"),
+        pytest.param(FIN, [1, 0, 0], id="fin"),
+        pytest.param(0, [1, 0, 0], id="nothing"),
+    ],
+)
+async def test_no_segment_that_was_not_steered_opens_a_connection(
+    cluster, steering, web, flags, met
+):
+    await steering.apply(TARGETS)
+    send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
+    assert packets(cluster.node, "UPROXY-TCP")[:3] == met
+    assert cluster.node.run("ss -Htan state syn-recv state established") == ""
+
+
 @pytest.mark.parametrize("where", ["pod", "node"])
 async def test_nobody_dials_a_proxy_port_directly(cluster, steering, web, dns, where):
     client = net_of(cluster, where)
@@ -213,6 +259,37 @@ async def test_a_udp_client_of_before_the_service_is_served_once_it_is_there(
         assert nodes.exchange(local, dns)
 
 
+@pytest.mark.parametrize("where", ["pod", "node"])
+async def test_a_tcp_client_of_before_the_service_is_served_from_the_same_port(
+    cluster, steering, web, where
+):
+    """Its SYN has gone past us, and its entry would lead the next one there too."""
+    client = net_of(cluster, where)
+    await steering.apply({})
+    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    dial_in_vain(client, WEB)
+    await steering.apply(TARGETS)
+    dial_again(client, WEB).close()
+
+
+async def test_a_tcp_client_of_a_flush_is_served_from_the_same_port(cluster, steering, web):
+    await steering.apply(TARGETS)
+    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward; iptables-legacy -t nat -F")
+    dial_in_vain(cluster.pod, WEB)
+    assert await steering.repair() > 0
+    dial_again(cluster.pod, WEB).close()
+
+
+async def test_an_ipv6_tcp_client_of_before_the_service_is_served_from_the_same_port(
+    cluster, steering
+):
+    await steering.apply({DNS_6: 36002})
+    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
+        dial_in_vain(cluster.node, WEB_6)
+        await steering.apply({DNS_6: 36002, WEB_6: 36001})
+        dial_again(cluster.node, WEB_6).close()
+
+
 async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steering, dns):
     await steering.apply(TARGETS)
     other = nodes.UdpServer(cluster.node, 36005)
@@ -276,6 +353,43 @@ async def test_associations_of_others_stay(cluster, steering, dns):
         await steering.apply({})
         assert associations(cluster.node) == before
     foreign.close()
+
+
+def dial_in_vain(net: nodes.Net, frontend: Frontend) -> None:
+    """Send the SYN of a connection from a certain port to where nobody answers."""
+    with dialler(net, frontend) as client:
+        client.setblocking(False)
+        assert client.connect_ex((frontend.ip, frontend.port)) == errno.EINPROGRESS
+
+
+def dial_again(net: nodes.Net, frontend: Frontend) -> socket.socket:
+    """Return a connection from that port."""
+    client = dialler(net, frontend)
+    client.connect((frontend.ip, frontend.port))
+    return client
+
+
+def dialler(net: nodes.Net, frontend: Frontend) -> socket.socket:
+    client = net.tcp(socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("", CLIENT_PORT))
+    return client
+
+
+def send_segment(net: nodes.Net, to: tuple[str, int], flags: int) -> None:
+    """Send one TCP segment without data from the pod, whatever its flags."""
+    head = struct.pack(">HHIIBBHHH", CLIENT_PORT, to[1], 1, 1, 5 << 4, flags, 1024, 0, 0)
+    pseudo = socket.inet_aton(nodes.POD_IP) + socket.inet_aton(to[0]) + struct.pack(">HH", 6, 20)
+    total = sum(struct.unpack(">16H", pseudo + head))
+    checksum = ~(total % 0xFFFF) & 0xFFFF
+    with net, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender:
+        sender.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], to)
+
+
+def packets(node: nodes.Net, chain: str) -> list[int]:
+    """Return how many packets each rule of a chain has taken."""
+    lines = node.run(f"iptables-legacy -vxnL {chain}").splitlines()[2:]
+    return [int(line.split()[0]) for line in lines]
 
 
 def associations(node: nodes.Net) -> set[str]:

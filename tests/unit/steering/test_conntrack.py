@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 
-from userspace_proxy.steering.conntrack import Association, UdpFrontend, forget_stale
+from userspace_proxy.steering.conntrack import (
+    forget_stale_udp,
+    forget_unsteered_tcp,
+    has_passed_by,
+    leads_to,
+)
+from userspace_proxy.steering.ctnetlink import IPS_DST_NAT, IPS_SEEN_REPLY, Entry, pack_address
 
-CLIENT = ("10.1.0.2", 40000)
-DNS = UdpFrontend("10.96.0.10", 53)
-STEERED = Association(CLIENT, DNS, ("10.1.0.1", 36002))
-PASSED_BY = Association(CLIENT, DNS, ("10.96.0.10", 53))
+CLIENT = pack_address("10.1.0.2", 40000)
+DNS = pack_address("10.96.0.10", 53)
+STEERED = Entry(CLIENT, DNS, pack_address("10.1.0.1", 36002), b"")
+PASSED_BY = Entry(CLIENT, DNS, DNS, b"")
 
 
 @pytest.mark.parametrize(
@@ -21,8 +29,23 @@ PASSED_BY = Association(CLIENT, DNS, ("10.96.0.10", 53))
     ],
 )
 def test_where_an_association_leads(association, port, expected):
-    assert association.leads_to(port) is expected
+    assert leads_to(association, port) is expected
 
 
-def test_without_frontends_nothing_is_asked():
-    assert forget_stale(4, {}) == 0
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        pytest.param(0, True, id="a-syn-that-nobody-answered"),
+        pytest.param(IPS_DST_NAT, False, id="translated"),
+        pytest.param(IPS_SEEN_REPLY, False, id="good-without-us"),
+    ],
+)
+def test_which_connections_have_passed_by(status, expected):
+    said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big")
+    assert has_passed_by(Entry(CLIENT, DNS, DNS, said)) is expected
+
+
+def test_without_frontends_nothing_is_asked(monkeypatch):
+    monkeypatch.delattr("userspace_proxy.steering.ctnetlink.Connection.entries")
+    assert forget_stale_udp(4, {}) == 0
+    assert forget_unsteered_tcp(4, ()) == 0

@@ -7,10 +7,9 @@ anew, in one commit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from .blob import Contents, TableInfo, TableReader
-from .rules import CHAINS, FILTER, GUARD, GuardRule
+from .rules import CHAINS, FILTER, Guard
 from .tables import OurTable
 from .writer import TableEdit, Writer
 
@@ -25,11 +24,11 @@ class GuardTable(OurTable):
 
     def __init__(self, reader: TableReader, writer: Writer) -> None:
         super().__init__(FILTER, reader, writer)
-        self._wanted: Sequence[GuardRule] = ()
+        self._wanted = Guard()
         self._known_info: TableInfo | None = None
 
-    def put(self, rules: Sequence[GuardRule]) -> int:
-        """Make the guard these rules.
+    def put(self, guard: Guard) -> int:
+        """Make the guard this one.
 
         Returns:
             How many rules and jumps were missing, too many or out of order.
@@ -38,9 +37,9 @@ class GuardTable(OurTable):
             SteeringError: The kernel refused; what was in force is.
         """
         known = self._known_info
-        if known is not None and rules == self._wanted and self.info() == known:
+        if known is not None and guard == self._wanted and self.info() == known:
             return 0
-        self._wanted = rules
+        self._wanted, self.jumps = guard, guard.jumps
         self.forget()
         contents = self.read()
         count = self._count_faults(contents) + self.count_jump_faults(contents)
@@ -51,7 +50,8 @@ class GuardTable(OurTable):
 
     def refuse_ports(self) -> set[int]:
         """Return the refuse ports that rules in force name; an earlier run may have had another."""
-        entries = self.read().chains.get(GUARD, ())
+        chains = self.read().chains
+        entries = (entry for chain in CHAINS[FILTER] for entry in chains.get(chain, ()))
         ports = (self._writer.read_refusal(entry.raw) for entry in entries)
         return {port for port in ports if port is not None}
 
@@ -66,7 +66,7 @@ class GuardTable(OurTable):
             for entry in contents.chains.get(chain, ())
         ]
         want = []
-        for chain, rule in self._wanted:
+        for chain, rule in self._wanted.rules:
             entry = self._writer.expected(rule)
             want.append((chain, entry.condition, entry.effect))
         if have == want:
@@ -79,7 +79,7 @@ class GuardTable(OurTable):
         self.put_chains(edit)
         for chain in CHAINS[FILTER]:
             edit.flush(chain)
-        for chain, rule in self._wanted:
+        for chain, rule in self._wanted.rules:
             edit.append(chain, self._writer.rule_bytes(rule))
         self.put_jumps(edit, contents)
         return True

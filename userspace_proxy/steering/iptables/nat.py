@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ...errors import SteeringError
 from .blob import Contents, TableInfo, TableReader
-from .rules import NAT, OUT, PRE, NatRule
+from .rules import NAT, NAT_JUMPS, OUT, PRE, NatRule
 from .tables import OurTable
 from .writer import TableEdit, Writer
 
@@ -50,6 +50,8 @@ class NatTable(OurTable):
         reader: Reads it.
         writer: Changes it.
     """
+
+    jumps = NAT_JUMPS
 
     def __init__(self, reader: TableReader, writer: Writer) -> None:
         super().__init__(NAT, reader, writer)

@@ -1,9 +1,9 @@
 """Makes one IP family's tables what was asked for; runs in the helper process.
 
-    guard for old and new ports ─▶ nat ─▶ guard for the new ports ─▶ stale UDP associations
+    guard for old and new ports ─▶ nat ─▶ guard for the new ports ─▶ stale conntrack
 
-A port is guarded before the first packet comes to it and until the last one did; associations
-that were made while another rule or none was in force go when the new ones are.
+A port is guarded before the first packet comes to it and until the last one did; conntrack
+entries that were made while another rule or none was in force go when the new ones are.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from ...errors import SteeringError
 from .. import conntrack
-from ..conntrack import UdpFrontend
+from ..conntrack import Dialled
 from ..interfaces import InterfaceWatch, choose_address, is_local
 from .blob import TableInfo, TableReader
 from .guard import GuardTable
 from .nat import NatTable
-from .rules import OUT, PRE, PROTOCOLS, GuardRule, NatFrontend, NatRule, guard_rules
+from .rules import OUT, PRE, PROTOCOLS, Guard, NatFrontend, NatRule, make_guard
 from .tables import explained
 from .writer import Writer
 
@@ -65,7 +65,7 @@ class Programmer:
         self._infos: tuple[TableInfo, ...] = ()
         self._repairs = 0
         self._stale: dict[NatFrontend, NatRule] = {}
-        """Rules that came or went while their stale associations couldn't be removed."""
+        """Rules that came or went, whose stale conntrack entries are still to be removed."""
 
     def start(self) -> list[NatRule]:
         """Return the rules that an earlier run left, one a frontend.
@@ -88,8 +88,9 @@ class Programmer:
         """
         left = self.start() if self._rules is None else []
         wanted = {rule.frontend: rule for rule in rules}
+        # What was made while nobody looked after the rules may lead anywhere.
+        self._stale |= {rule.frontend: rule for rule in (*left, *wanted.values())}
         self._become(wanted, (*left, *(self._rules or {}).values()), self._want_all)
-        self._forget_stale((*left, *wanted.values()))
 
     def change(self, rules: Iterable[NatRule], gone: Iterable[NatFrontend]) -> None:
         """Steer these frontends besides those of the last ``apply``, and some no longer.
@@ -162,11 +163,11 @@ class Programmer:
         if to_ip != self._to_ip:
             self._to_ip = to_ip
             self._want_all()
-        drifted = self._guard.put(self._guard_rules((*leaving, *rules)))
+        drifted = self._guard.put(self._make_guard((*leaving, *rules)))
         change = self._nat.put()
         # From here on the rules are other ones, whatever fails: the next try must know.
         self._stale |= {rule.frontend: rule for rule in change.touched}
-        self._guard.put(self._guard_rules(rules))
+        self._guard.put(self._make_guard(rules))
         self._infos = self._read_infos()
         self._forget_stale(self._stale.values())
         self._stale = {}
@@ -185,11 +186,11 @@ class Programmer:
             return self._to_ip
         return choose_address(self._facts.node_addresses, view) if view.unnumbered else ""
 
-    def _guard_rules(self, rules: Iterable[NatRule]) -> list[GuardRule]:
+    def _make_guard(self, rules: Iterable[NatRule]) -> Guard:
         ports: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
         for rule in rules:
             ports[rule.protocol].add(rule.to_port)
-        return guard_rules(
+        return make_guard(
             ports,
             refuse_port=self._facts.refuse_port,
             proxy_ports=self._facts.proxy_ports,
@@ -197,14 +198,19 @@ class Programmer:
         )
 
     def _forget_stale(self, touched: Iterable[NatRule]) -> None:
-        """Remove the UDP associations of frontends whose rules came or went."""
+        """Remove the conntrack entries that frontends got under other rules, or without any."""
         rules = self._rules or {}
-        targets: dict[UdpFrontend, int | None] = {}
-        for protocol, ip, port in {rule.frontend for rule in touched}:
-            if protocol == "udp":
-                rule = rules.get(NatFrontend(protocol, ip, port))
-                targets[UdpFrontend(ip, port)] = rule.to_port if rule else None
-        conntrack.forget_stale(self._version, targets)
+        udp: dict[Dialled, int | None] = {}
+        tcp: set[Dialled] = set()
+        for frontend in {rule.frontend for rule in touched}:
+            rule = rules.get(frontend)
+            dialled = Dialled(frontend.ip, frontend.port)
+            if frontend.protocol == "udp":
+                udp[dialled] = rule.to_port if rule else None
+            elif rule:
+                tcp.add(dialled)
+        conntrack.forget_stale_udp(self._version, udp)
+        conntrack.forget_unsteered_tcp(self._version, tcp)
 
     def _read_infos(self) -> tuple[TableInfo, ...]:
         return self._nat.info(), self._guard.info()

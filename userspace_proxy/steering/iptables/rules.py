@@ -15,19 +15,16 @@ from typing import NamedTuple
 PREFIX = "UPROXY-"
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
-INPUT = "UPROXY-INPUT"
-GUARD = "UPROXY-GUARD"
+TCP = "UPROXY-TCP"
+UDP = "UPROXY-UDP"
 COMMENT = "userspace-proxy"
 
 NAT = "nat"
 FILTER = "filter"
-# Which built-in chain jumps to which of ours.
-JUMPS: Mapping[str, Mapping[str, str]] = {
-    NAT: {"PREROUTING": PRE, "OUTPUT": OUT},
-    FILTER: {"INPUT": INPUT},
-}
-CHAINS: Mapping[str, tuple[str, ...]] = {NAT: (PRE, OUT), FILTER: (INPUT, GUARD)}
-PROTOCOLS = ("tcp", "udp")
+CHAINS: Mapping[str, tuple[str, ...]] = {NAT: (PRE, OUT), FILTER: (TCP, UDP)}
+GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
+"""The guard's chain of each protocol."""
+PROTOCOLS = tuple(GUARDS)
 # Source: xt_multiport.h, XT_MULTI_PORTS; a range takes two of them.
 MULTIPORT_SLOTS = 15
 
@@ -75,9 +72,11 @@ class Match(NamedTuple):
     name: str
     option: str
     value: str
+    is_inverted: bool = False
 
     def __str__(self) -> str:
-        return f"-m {self.name} --{self.option} {self.value}"
+        sign = "! " if self.is_inverted else ""
+        return f"-m {self.name} {sign}--{self.option} {self.value}"
 
 
 class Rule(NamedTuple):
@@ -96,8 +95,8 @@ class Rule(NamedTuple):
         return " ".join(parts)
 
 
-class GuardRule(NamedTuple):
-    """A rule and the chain that it stands in."""
+class ChainRule(NamedTuple):
+    """A rule of the guard, or a jump, and the chain that it stands in."""
 
     chain: str
     rule: Rule
@@ -106,52 +105,70 @@ class GuardRule(NamedTuple):
         return f"-A {self.chain} {self.rule}"
 
 
-def jump(to: str) -> Rule:
-    """Return the rule by which a built-in chain jumps to one of ours."""
-    return Rule(to, (Match("comment", "comment", COMMENT),))
+NAT_JUMPS = tuple(
+    ChainRule(source, Rule(to, (Match("comment", "comment", COMMENT),)))
+    for source, to in (("PREROUTING", PRE), ("OUTPUT", OUT))
+)
 
 
-def guard_rules(
+class Guard(NamedTuple):
+    """Who may reach the ports that frontends are steered to."""
+
+    jumps: tuple[ChainRule, ...] = ()
+    rules: tuple[ChainRule, ...] = ()
+
+    def __str__(self) -> str:
+        return "".join(f"{rule}\n" for rule in (*self.jumps, *self.rules))
+
+
+def make_guard(
     ports: Mapping[str, Iterable[int]],
     *,
     refuse_port: int,
     proxy_ports: tuple[int, int] | None = None,
     is_ipv6: bool = False,
-) -> list[GuardRule]:
-    """Return who may reach the ports that frontends are steered to.
+) -> Guard:
+    """Return the guard of these ports.
+
+    Every packet that the node gets meets the jumps, and every packet of a connection the
+    first rule, so that is where the cost lies:
+
+    - The jumps ask for the range of ports; what goes elsewhere, like the answers of
+      endpoints, passes by without entering a chain.
+    - Of TCP only the SYN is asked how it came, as without one there is no connection: the
+      kernel's own stack refuses whatever else arrives.
+    - UDP has no such packet: each is asked.
 
     Exactly the ports in use are guarded, not their range: another daemon of the node may
-    listen inside the range, and must not be cut off. The range stands only in the first
-    rules, so that a packet to anything else walks two of them.
+    listen inside the range, and who may open a connection to it is not ours to say. The later
+    packets of a connection are let in on all the range, so that those to a port that has just
+    been given back stay until they end.
 
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
         refuse_port: Where refused frontends are steered to; 0 where there is none.
-        proxy_ports: First and last port that proxy ports come from, so that connections to
-            one that has just been given back stay accepted until they end.
+        proxy_ports: First and last port that proxy ports come from.
         is_ipv6: Whether the rules are for ip6tables.
     """
-    first: list[GuardRule] = []
-    guard: list[GuardRule] = [
-        # Each packet of a connection comes here. Only a new one walks the ports below, and
-        # without DNAT none gets established.
-        GuardRule(GUARD, Rule("ACCEPT", (_ctstate("ESTABLISHED"), _ctstate("DNAT"))))
-    ]
-    for protocol in PROTOCOLS:
+    jumps: list[ChainRule] = []
+    rules: list[ChainRule] = []
+    for protocol, guard in GUARDS.items():
         used = sorted(set(ports.get(protocol, ())) - {refuse_port})
         edges = [*used, *(proxy_ports or ()), *([refuse_port] if refuse_port else [])]
         if not edges:
             continue
         span = Match(protocol, "dport", f"{min(edges)}:{max(edges)}")
-        first.append(GuardRule(INPUT, Rule(GUARD, (span,), protocol)))
+        jumps.append(ChainRule("INPUT", Rule(guard, (span,), protocol)))
+        if protocol == "tcp":
+            rules.append(ChainRule(guard, _LATER_PACKETS))
         reject = _reject_with(protocol, is_ipv6=is_ipv6)
-        if refuse_port:
-            guard.append(GuardRule(GUARD, refusal(protocol, refuse_port, is_ipv6=is_ipv6)))
         for chunk in _multiports(used):
             match = Match("multiport", "dports", chunk)
-            guard.append(GuardRule(GUARD, Rule("ACCEPT", (match, _ctstate("DNAT")), protocol)))
-            guard.append(GuardRule(GUARD, Rule("REJECT", (match,), protocol, reject)))
-    return first + guard if first else []
+            rules.append(ChainRule(guard, Rule("ACCEPT", (match, _STEERED), protocol)))
+            rules.append(ChainRule(guard, Rule("REJECT", (match,), protocol, reject)))
+        if refuse_port:
+            rules.append(ChainRule(guard, refusal(protocol, refuse_port, is_ipv6=is_ipv6)))
+    return Guard(tuple(jumps), tuple(rules))
 
 
 def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
@@ -164,14 +181,18 @@ def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
 
     Source: nf_send_reset, where it has nf_bridge_info; docs/adr/0004.
     """
-    matches = (Match(protocol, "dport", str(refuse_port)), _ctstate("DNAT"))
+    matches = (Match(protocol, "dport", str(refuse_port)), _STEERED)
     if protocol == "tcp":
         return Rule("ACCEPT", matches, protocol)
     return Rule("REJECT", matches, protocol, _reject_with(protocol, is_ipv6=is_ipv6))
 
 
-def _ctstate(state: str) -> Match:
-    return Match("conntrack", "ctstate", state)
+# What conntrack says of a packet that a rule of the nat table has brought here.
+_STEERED = Match("conntrack", "ctstate", "DNAT")
+# Not --syn: that would let in a SYN with FIN or RST too, which only Linux itself then drops.
+_LATER_PACKETS = Rule(
+    "ACCEPT", (Match("tcp", "tcp-flags", "SYN,ACK SYN", is_inverted=True),), "tcp"
+)
 
 
 def _reject_with(protocol: str, *, is_ipv6: bool) -> str:

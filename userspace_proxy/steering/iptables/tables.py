@@ -1,17 +1,18 @@
 """One of our tables as a whole: its chains, the jumps to them, and their removal.
 
-Rule 1: a jump is put before all others of its chain when it is missing or doubled; when
-somebody puts his own before it later, it stays where it is: two programs that both want to be
-first would rewrite the table for ever.
+Rule 1: our jumps are put before all others of their chain when one is missing or doubled; when
+somebody puts his own before them later, they stay where they are: two programs that both want
+to be first would rewrite the table for ever.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 from ...errors import SteeringError
 from .blob import Contents, Entry, TableInfo, TableReader
-from .rules import CHAINS, JUMPS, PREFIX, jump
+from .rules import CHAINS, PREFIX, ChainRule
 from .writer import TableEdit, Writer
 
 _HINTS = {
@@ -30,6 +31,9 @@ class OurTable:
         reader: Reads it.
         writer: Changes it.
     """
+
+    jumps: Sequence[ChainRule] = ()
+    """Those that there should be, in the order in which packets should meet them."""
 
     def __init__(self, name: str, reader: TableReader, writer: Writer) -> None:
         self.name = name
@@ -60,10 +64,7 @@ class OurTable:
 
     def count_jump_faults(self, contents: Contents) -> int:
         """Return how many of our jumps are missing, doubled or changed."""
-        return sum(
-            _jumps(contents, source, to) != [self._writer.expected(jump(to)).condition]
-            for source, to in JUMPS[self.name].items()
-        )
+        return sum(not self._stands(jump, contents) for jump in self.jumps)
 
     def put_chains(self, edit: TableEdit) -> None:
         """Make our chains where they are missing."""
@@ -77,10 +78,18 @@ class OurTable:
             edit: The change that they are part of.
             contents: What is in force.
         """
-        for source, to in JUMPS[self.name].items():
-            if _jumps(contents, source, to) != [self._writer.expected(jump(to)).condition]:
-                _remove_jumps(edit, source, contents.chains[source], to)
-                edit.insert_first(source, jump(to))
+        faulty = {jump.chain for jump in self.jumps if not self._stands(jump, contents)}
+        for chain in faulty:
+            _remove_jumps(edit, chain, contents.chains[chain])
+        for jump in reversed(self.jumps):
+            if jump.chain in faulty:
+                edit.insert_first(jump.chain, jump.rule)
+
+    def _stands(self, jump: ChainRule, contents: Contents) -> bool:
+        """Return whether a jump is there once, as it should be."""
+        entries = contents.chains[jump.chain]
+        have = [entry.condition for entry in entries if entry.verdict == jump.rule.target]
+        return have == [self._writer.expected(jump.rule).condition]
 
     def remove_all(self) -> None:
         """Remove our jumps and chains, and nothing else; idempotent."""
@@ -92,8 +101,8 @@ class OurTable:
         ours = [chain for chain in contents.chains if chain.startswith(PREFIX)]
         for source, entries in contents.chains.items():
             if source not in ours:
-                _remove_jumps(edit, source, entries, PREFIX)
-        # Chains of ours jump to each other, so all are emptied before one goes.
+                _remove_jumps(edit, source, entries)
+        # Chains of ours may jump to each other, so all are emptied before one goes.
         for chain in ours:
             edit.flush(chain)
         for chain in ours:
@@ -101,14 +110,10 @@ class OurTable:
         return bool(ours)
 
 
-def _jumps(contents: Contents, source: str, to: str) -> list[bytes]:
-    return [entry.condition for entry in contents.chains[source] if entry.verdict == to]
-
-
-def _remove_jumps(edit: TableEdit, source: str, entries: list[Entry], to: str) -> None:
-    """Remove the rules that jump to a chain, or to all whose names begin with ``to``."""
+def _remove_jumps(edit: TableEdit, source: str, entries: list[Entry]) -> None:
+    """Remove all rules of a chain that jump to chains of ours."""
     for index in reversed(range(len(entries))):
-        if entries[index].verdict.startswith(to):
+        if entries[index].verdict.startswith(PREFIX):
             edit.remove_number(source, index)
 
 

@@ -135,7 +135,8 @@ class Writer:
         if rule.protocol:
             made.protocol = rule.protocol
         for match in rule.matches:
-            setattr(made.create_match(match.name), match.option, match.value)
+            words = ["!"] * match.is_inverted + match.value.split()
+            made.create_match(match.name).set_parameter(match.option, words)
         target = made.create_target(rule.target)
         if rule.reject_with:
             target.reject_with = rule.reject_with

@@ -6,16 +6,12 @@ import pytest
 
 from userspace_proxy.steering.iptables.rules import (
     CHAINS,
-    JUMPS,
+    NAT_JUMPS,
+    Guard,
     NatFrontend,
     NatRule,
-    guard_rules,
-    jump,
+    make_guard,
 )
-
-
-def lines(rules) -> str:
-    return "".join(f"{rule}\n" for rule in rules)
 
 
 @pytest.mark.parametrize(
@@ -47,58 +43,66 @@ def test_a_nat_rule_knows_its_frontend():
     assert rule.frontend == NatFrontend("tcp", "10.96.7.1", 80)
 
 
-def test_a_jump_names_us_in_a_comment():
-    assert str(jump("UPROXY-PRE")) == "-m comment --comment userspace-proxy -j UPROXY-PRE"
+def test_the_jumps_of_nat_name_us_in_a_comment():
+    assert [str(jump) for jump in NAT_JUMPS] == [
+        "-A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE",
+        "-A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT",
+    ]
 
 
 def test_chain_names_fit_the_kernel():
     chains = [name for table in CHAINS.values() for name in table]
     assert all(len(name) <= 28 for name in chains)
-    assert {to for table in JUMPS.values() for to in table.values()} <= set(chains)
 
 
 def test_the_guard_of_ports_in_use():
-    rules = guard_rules({"tcp": [36003, 36001, 36002], "udp": [36009]}, refuse_port=35999)
-    assert lines(rules) == dedent("""\
-        -A UPROXY-INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-GUARD
-        -A UPROXY-INPUT -p udp -m udp --dport 35999:36009 -j UPROXY-GUARD
-        -A UPROXY-GUARD -m conntrack --ctstate ESTABLISHED -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m multiport --dports 36001:36003 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m multiport --dports 36001:36003 -j REJECT --reject-with tcp-reset
-        -A UPROXY-GUARD -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
-        -A UPROXY-GUARD -p udp -m multiport --dports 36009 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p udp -m multiport --dports 36009 -j REJECT --reject-with icmp-port-unreachable
+    guard = make_guard({"tcp": [36003, 36001, 36002], "udp": [36009]}, refuse_port=35999)
+    assert str(guard) == dedent("""\
+        -A INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-TCP
+        -A INPUT -p udp -m udp --dport 35999:36009 -j UPROXY-UDP
+        -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36001:36003 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36001:36003 -j REJECT --reject-with tcp-reset
+        -A UPROXY-TCP -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-UDP -p udp -m multiport --dports 36009 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-UDP -p udp -m multiport --dports 36009 -j REJECT --reject-with icmp-port-unreachable
+        -A UPROXY-UDP -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
     """)  # noqa: E501
 
 
 def test_the_refuse_port_is_guarded_once_however_many_frontends_it_refuses():
-    alone = guard_rules({}, refuse_port=35999)
-    assert guard_rules({"tcp": [35999], "udp": [35999]}, refuse_port=35999) == alone
+    alone = make_guard({}, refuse_port=35999)
+    assert make_guard({"tcp": [35999], "udp": [35999]}, refuse_port=35999) == alone
 
 
 def test_the_guard_looks_at_the_whole_range_but_rejects_only_ports_in_use():
-    rules = lines(guard_rules({"tcp": [36005]}, refuse_port=0, proxy_ports=(36000, 36999)))
-    assert rules == dedent("""\
-        -A UPROXY-INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-GUARD
-        -A UPROXY-INPUT -p udp -m udp --dport 36000:36999 -j UPROXY-GUARD
-        -A UPROXY-GUARD -m conntrack --ctstate ESTABLISHED -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m multiport --dports 36005 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-GUARD -p tcp -m multiport --dports 36005 -j REJECT --reject-with tcp-reset
+    guard = make_guard({"tcp": [36005]}, refuse_port=0, proxy_ports=(36000, 36999))
+    assert str(guard) == dedent("""\
+        -A INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-TCP
+        -A INPUT -p udp -m udp --dport 36000:36999 -j UPROXY-UDP
+        -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36005 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36005 -j REJECT --reject-with tcp-reset
     """)
 
 
+def test_ports_that_come_and_go_leave_the_jumps_alone():
+    facts = {"refuse_port": 36000, "proxy_ports": (36000, 36999)}
+    empty = make_guard({}, **facts)
+    assert make_guard({"tcp": [36001, 36999], "udp": [36500]}, **facts).jumps == empty.jumps
+
+
 def test_ipv6_has_its_own_word_for_an_unreachable_port():
-    rules = lines(guard_rules({"udp": [36001]}, refuse_port=35999, is_ipv6=True))
-    assert rules.count("icmp6-port-unreachable") == 2
+    guard = make_guard({"udp": [36001]}, refuse_port=35999, is_ipv6=True)
+    assert str(guard).count("icmp6-port-unreachable") == 2
 
 
 def test_a_guard_rule_holds_fifteen_ports_and_a_range_counts_as_two():
     scattered = [36000 + 2 * i for i in range(14)] + [36101, 36102, 36200]
-    rules = guard_rules({"tcp": scattered}, refuse_port=0)
+    rules = make_guard({"tcp": scattered}, refuse_port=0).rules
     ports = [rule.rule.matches[0].value for rule in rules if rule.rule.target == "REJECT"]
     assert ports == [",".join(map(str, scattered[:14])), "36101:36102,36200"]
 
 
 def test_without_ports_there_is_no_guard():
-    assert guard_rules({"tcp": []}, refuse_port=0) == []
+    assert make_guard({"tcp": []}, refuse_port=0) == Guard()

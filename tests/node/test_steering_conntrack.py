@@ -1,0 +1,157 @@
+"""Connection tracking by bytes, against a kernel's own table and what conntrack(8) says of it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import steering_nodes as nodes
+
+from userspace_proxy.steering.conntrack import (
+    FULL_LISTING_ABOVE,
+    Dialled,
+    forget_stale_udp,
+    forget_unsteered_tcp,
+)
+from userspace_proxy.steering.ctnetlink import (
+    IPS_SEEN_REPLY,
+    Connection,
+    Wanted,
+    pack_address,
+    remove_request,
+)
+
+pytestmark = pytest.mark.netns
+CLIENTS = 3000
+DNS = Dialled("10.96.0.10", 53)
+# More than are listed one by one.
+MANY = [Dialled(f"10.96.1.{number}", 53) for number in range(FULL_LISTING_ABOVE + 1)]
+WEB, LOST = Dialled("10.96.7.1", 80), Dialled("10.96.7.2", 80)
+OTHER = Dialled("10.96.7.3", 80)
+IPS = {4: (nodes.NODE_IP, "10.96.0.10"), 6: (nodes.NODE_IP6, "fd00:96::a")}
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+# Switches tracking on, and lets no datagram reach anybody who would answer.
+TRACK = """
+    for tables in iptables-legacy ip6tables-legacy; do
+        $tables -A OUTPUT -m conntrack --ctstate INVALID -j DROP
+        $tables -t nat -A OUTPUT -p udp --dport 5353 -j REDIRECT --to-ports 36002
+    done"""
+
+
+@pytest.fixture
+def node():
+    """A node that tracks; the test's thread stands in it."""
+    nodes.need_namespaces()
+    cluster = nodes.Cluster()
+    cluster.node.run(TRACK)
+    with cluster.node:
+        yield cluster.node
+    cluster.close()
+
+
+def send(node: nodes.Net, frontends: list[Dialled], times: int, version: int = 4) -> None:
+    """Send datagrams to frontends in turn, each from a port of its own."""
+    for number in range(times):
+        with node.udp(FAMILIES[version]) as client:
+            client.bind((IPS[version][0], 20000 + number))
+            client.sendto(b"question", frontends[number % len(frontends)])
+
+
+def listed(node: nodes.Net, version: int, protocol: str = "udp") -> set[tuple[str, ...]]:
+    """Return client, dialled and where the answer comes from, as conntrack(8) has them."""
+    text = node.run(f"conntrack -L -f ipv{version} -p {protocol} 2>/dev/null")
+    found = set()
+    for line in text.splitlines():
+        words = [word.partition("=")[2] for word in line.split() if "=" in word]
+        src, dst, sport, dport, from_ip, _, from_port, *_ = words
+        found.add((src, sport, dst, dport, from_ip, from_port))
+    return found
+
+
+def ours(version: int, wanted: Wanted) -> set[tuple[str, ...]]:
+    """Return the same as :func:`listed`, read by us."""
+
+    def show(packed: bytes) -> tuple[str, str]:
+        ip = socket.inet_ntop(FAMILIES[version], packed[:-2])
+        return ip, str(int.from_bytes(packed[-2:], "big"))
+
+    with Connection() as connection:
+        return {
+            (*show(entry.client), *show(entry.dialled), *show(entry.answered_from))
+            for entry in connection.entries(version, wanted)
+        }
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, version):
+    ip = IPS[version][1]
+    send(node, [Dialled(ip, 53), Dialled(ip, 5353)], CLIENTS, version)
+    read = ours(version, Wanted(socket.IPPROTO_UDP))
+    assert len(read) >= CLIENTS
+    assert read == listed(node, version)
+    assert {entry[5] for entry in read if entry[3] == "5353"} == {"36002"}
+
+
+def test_the_kernel_lists_what_was_dialled(node):
+    send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], 30)
+    with Connection() as connection:
+        entries = list(connection.entries(4, Wanted(socket.IPPROTO_UDP, *DNS)))
+    assert [entry.dialled for entry in entries] == [pack_address(*DNS)] * 10
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [pytest.param([DNS], id="filtered-listing"), pytest.param([DNS, *MANY], id="full-listing")],
+)
+def test_only_the_frontends_own_associations_go(node, targets):
+    send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], CLIENTS)
+    before = listed(node, 4)
+    assert forget_stale_udp(4, dict.fromkeys(targets, 36002)) == CLIENTS // 3
+    gone = before - listed(node, 4)
+    assert len(gone) == CLIENTS // 3
+    assert {entry[2:4] for entry in gone} == {("10.96.0.10", "53")}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_associations_that_lead_right_stay(node, version):
+    steered = Dialled(IPS[version][1], 5353)
+    send(node, [steered], 10, version)
+    assert forget_stale_udp(version, {steered: 36002}) == 0
+    assert forget_stale_udp(version, {steered: 36003}) == 10
+    assert listed(node, version) == set()
+
+
+def test_what_has_ended_meanwhile_is_passed_over(node):
+    wanted = Wanted(socket.IPPROTO_UDP, *DNS)
+    send(node, [DNS], CLIENTS)
+    with Connection() as connection:
+        removals = [remove_request(entry) for entry in connection.entries(4, wanted)]
+        connection.remove(removals[::2])
+        connection.remove(removals)
+        assert list(connection.entries(4, wanted)) == []
+
+
+def test_unanswered_syns_of_the_frontends_go_and_other_connections_stay(node):
+    node.run(f"ip address add {WEB.ip} dev lo")
+    with nodes.tcp_server(node, 80), node.tcp() as opened:
+        opened.connect(WEB)
+        with dialling(node, LOST), dialling(node, OTHER):
+            assert forget_unsteered_tcp(4, {WEB, LOST}) == 1
+            dialled = {entry[2:4] for entry in listed(node, 4, "tcp")}
+            assert dialled == {(WEB.ip, "80"), (OTHER.ip, "80")}
+
+
+def test_the_kernel_leaves_out_what_has_a_status(node):
+    node.run(f"ip address add {WEB.ip} dev lo")
+    wanted = Wanted(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)
+    with nodes.tcp_server(node, 80), node.tcp() as opened, dialling(node, LOST), Connection() as ct:
+        opened.connect(WEB)
+        assert [entry.dialled for entry in ct.entries(4, wanted)] == [pack_address(*LOST)]
+
+
+def dialling(node: nodes.Net, frontend: Dialled) -> socket.socket:
+    """Return a socket whose SYN is on its way to nobody."""
+    client = node.tcp()
+    client.setblocking(False)
+    client.connect_ex(frontend)
+    return client
