@@ -30,7 +30,7 @@ CRASHED_UDP = Service("crashed-udp", "10.96.0.53", 53, "UDP", target=53)
 @pytest.fixture(scope="module", params=["iptables", "local"])
 def house(request, tmp_path_factory):
     """A node whose Services have good endpoints and bad ones."""
-    with House(tmp_path_factory.mktemp("agent"), request.param) as house:
+    with House(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as house:
         good = house.add_pods("good-1", "good-2", tcp=8080, udp=53)
         mute = house.add_pods("mute", tcp=8080)
         house.pod("mute").drop_traffic()
@@ -66,7 +66,9 @@ def pod(house):
 @pytest.mark.parametrize("service", [CRASHED, UNREACHABLE], ids=lambda service: service.name)
 def test_with_one_dead_endpoint_of_three_no_request_fails_and_the_others_take_turns(pod, service):
     answers = [pod.get(service.address) for _ in range(REQUESTS)]
-    assert {answers.count("good-1"), answers.count("good-2")} == {REQUESTS // 2}
+    # Each of the two workers takes strict turns.
+    assert abs(answers.count("good-1") - answers.count("good-2")) <= 2
+    assert set(answers) == {"good-1", "good-2"}
 
 
 def test_with_one_crashed_endpoint_of_three_every_udp_client_is_answered(pod):
@@ -95,7 +97,7 @@ def test_while_one_connection_waits_for_a_silent_endpoint_others_are_served(pod)
         connection = pod.dial(SILENT_PAIR.address)
         connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
         waiting[number] = connection
-    assert [pod.get(WEB.address) for _ in range(4)].count("good-1") == 2
+    assert {pod.get(WEB.address) for _ in range(4)} == {"good-1", "good-2"}
     silent = [number for number, connection in waiting.items() if not has_data(connection)]
     assert len(silent) == 1
     assert all(b"good-1" in read_all(connection) for connection in waiting.values())

@@ -264,6 +264,20 @@ class Manifests:
         draft.replace(self.folder / name)
 
 
+def child_pids(pid: int) -> list[int]:
+    """Return the children of a process."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process still runs; one that nobody has waited for doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Agent:
     """``userspace-proxy run`` in the node's namespace, as often as it is started.
 
@@ -377,11 +391,13 @@ class Agent:
         return self.log_path.read_text()
 
     def kill(self) -> None:
-        """Kill it with SIGKILL; idempotent."""
+        """Kill it with SIGKILL, and see its workers go; idempotent."""
         if self.process is not None:
+            children = child_pids(self.process.pid)
             self.process.kill()
             self.process.wait()
             self.process = None
+            wait_for("the end of its workers", lambda: not any(map(is_alive, children)))
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -81,26 +81,22 @@ def ears(house):
         yield server
 
 
-def in_turns(answers, count):
-    """Return whether the answers go round ``count`` endpoints in a strict order."""
-    first = answers[:count]
-    return len(set(first)) == count and all(
-        answer == first[i % count] for i, answer in enumerate(answers)
-    )
+def assert_fair(house, answers, count, name):
+    """Fail unless ``count`` endpoints were asked equally often, as far as workers can know."""
+    counts = Counter(answers)
+    workers = len(house.agent.status()["workers"])
+    assert len(counts) == count, (name, counts)
+    assert max(counts.values()) - min(counts.values()) <= workers, (name, counts)
 
 
-def test_clients_everywhere_are_served_by_all_endpoints_in_turn(house):
+def test_clients_everywhere_are_served_by_all_endpoints_alike(house):
     for name, client in house.clients.items():
-        answers = [client.get(WEB.address) for _ in range(7)]
-        assert set(answers) == set(WEB_PODS), name
-        assert in_turns(answers, 3), (name, answers)
+        assert_fair(house, [client.get(WEB.address) for _ in range(15)], 3, name)
 
 
-def test_udp_clients_everywhere_are_served_by_all_endpoints_in_turn(house):
+def test_udp_clients_everywhere_are_served_by_all_endpoints_alike(house):
     for name, client in house.clients.items():
-        answers = [client.asks(DNS.address) for _ in range(5)]
-        assert set(answers) == {"dns-1: hello", "dns-2: hello"}, name
-        assert in_turns(answers, 2), (name, answers)
+        assert_fair(house, [client.asks(DNS.address) for _ in range(10)], 2, name)
 
 
 def test_with_client_ip_affinity_every_client_stays_with_one_endpoint(house):
@@ -122,10 +118,10 @@ def test_with_client_ip_affinity_every_udp_client_stays_with_one_endpoint(house)
 
 def test_a_udp_client_that_keeps_its_port_keeps_its_endpoint(house):
     for name, client in house.clients.items():
-        first, second = client.udp(DNS.address), client.udp(DNS.address)
-        answers = [(harness.ask(first), harness.ask(second)) for _ in range(4)]
-        assert len(set(answers)) == 1, name
-        assert set(answers[0]) == {b"dns-1: hello", b"dns-2: hello"}, name
+        socks = [client.udp(DNS.address) for _ in range(10)]
+        first, *others = ([harness.ask(sock) for sock in socks] for _ in range(4))
+        assert others == [first] * 3, name
+        assert_fair(house, first, 2, name)
 
 
 def test_a_pod_reaches_itself_through_its_own_service(house):

@@ -104,6 +104,15 @@ async def test_what_is_ignored_stands_with_its_reason(screen):
     ]
 
 
+async def test_workers_stand_with_their_process_and_restarts(screen):
+    page = await screen.open(make_troubled_view())
+    rows = await page.get_by_role("region", name="Workers").get_by_role("row").all_inner_texts()
+    assert [row.split() for row in rows[1:]] == [
+        ["Worker", "0", "pid", "4711", "1,204", "2"],
+        ["Worker", "1", "not", "running", "0", "3"],
+    ]
+
+
 async def test_a_problem_leads_to_its_service(screen):
     page = await screen.open(make_troubled_view())
     await page.get_by_role("link", name="shop/cart:http").click()

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..dataplane import DataPlane, EndpointGroup, Listener, PortPool
+from ..dataplane import AnyPlane, Group, OpenPort, PortPool
 from ..errors import ListenError, ShortageError
 from ..model import Frontend, IPFamily, Protocol, SocketAddress
 from ..plan import PortKey, PortPlan
@@ -38,8 +38,8 @@ class ServedPort:
     """One Service port that is served: its group, its listeners, its problem."""
 
     plan: PortPlan
-    group: EndpointGroup
-    listeners: dict[Frontend, Listener] = field(default_factory=dict)
+    group: Group
+    listeners: dict[Frontend, OpenPort] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
     problem: str = ""
 
@@ -53,7 +53,7 @@ class Listeners:
         pool: Proxy port numbers.
     """
 
-    def __init__(self, plane: DataPlane, bind: Bind, pool: PortPool) -> None:
+    def __init__(self, plane: AnyPlane, bind: Bind, pool: PortPool) -> None:
         self._plane = plane
         self._bind = bind
         self._pool = pool
@@ -78,7 +78,7 @@ class Listeners:
         old = self._served.pop(plan.key, None)
         if old is not None:
             self._leaving.append(old)
-        group = EndpointGroup(
+        group = self._plane.open_group(
             str(plan.key), plan.usable, affinity_timeout_s=plan.affinity_timeout_s
         )
         served = ServedPort(plan, group)
@@ -128,6 +128,7 @@ class Listeners:
         for served in leaving:
             for frontend in list(served.listeners):
                 self._close(served, frontend)
+            self._plane.close_group(served.group)
 
     def retry(self) -> bool:
         """Try again what couldn't be opened; True if something has changed."""
@@ -167,7 +168,7 @@ class Listeners:
 
     def _listener_for(
         self, served: ServedPort, frontend: Frontend, preferred: Mapping[Frontend, int]
-    ) -> Listener:
+    ) -> OpenPort:
         protocol = served.plan.protocol
         if self._bind is Bind.FRONTEND:
             return self._plane.listen(served.group, protocol, frontend.address, freebind=True)
@@ -178,7 +179,7 @@ class Listeners:
         wildcard = _WILDCARD[frontend.family]
         return self._in_range(served.group, protocol, wildcard, preferred.get(frontend))
 
-    def _on_loopback(self, served: ServedPort, frontend: Frontend) -> Listener:
+    def _on_loopback(self, served: ServedPort, frontend: Frontend) -> OpenPort:
         protocol = served.plan.protocol
         if frontend.ip.startswith("127.") or frontend.ip == "::1":
             try:
@@ -191,8 +192,8 @@ class Listeners:
         return self._in_range(served.group, protocol, _LOOPBACK[frontend.family], None)
 
     def _in_range(
-        self, group: EndpointGroup, protocol: Protocol, ip: str, preferred: int | None
-    ) -> Listener:
+        self, group: Group, protocol: Protocol, ip: str, preferred: int | None
+    ) -> OpenPort:
         error: ListenError | None = None
         for tries, port in enumerate(self._pool.candidates(preferred)):
             if tries >= _TRIES:

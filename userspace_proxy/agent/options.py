@@ -33,6 +33,8 @@ class Options:
     is_own_namespace: bool = False
     """The network namespace was made for this proxy: it may route as it likes."""
     tuning: Tuning = field(default_factory=Tuning)
+    workers: int | None = None
+    """Processes of their own that carry the traffic; None: the caller's event loop does."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
     health: Bind | None = None

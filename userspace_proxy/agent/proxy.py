@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .. import __version__
-from ..dataplane import DataPlane, PortPool
+from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
 from ..errors import ListenError, UserspaceProxyError
 from ..model import EndpointSlice, Service, ServiceKey, SliceKey, SocketAddress
 from ..plan import Planner
@@ -73,7 +73,7 @@ class Proxy:
         self._lock = NodeLock()
         self._stack = contextlib.AsyncExitStack()
         self._steering: Steering | None = None
-        self._plane: DataPlane | None = None
+        self._plane: AnyPlane | None = None
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
         self._stopping = asyncio.Event()
@@ -126,8 +126,7 @@ class Proxy:
         self._stack.push_async_callback(steering.close)
         recovered = await steering.start()
 
-        loop = asyncio.get_running_loop()
-        plane = self._plane = DataPlane(loop, options.tuning)
+        plane = self._plane = self._make_plane()
         self._stack.callback(plane.close)
         listeners = self._listeners = Listeners(plane, steering.bind, pool)
         node_facts = NodeFacts(
@@ -160,6 +159,14 @@ class Proxy:
             },
         )
 
+    def _make_plane(self) -> AnyPlane:
+        options, loop = self._options, asyncio.get_running_loop()
+        if options.workers is None:
+            return DataPlane(loop, options.tuning)
+        pool = WorkerPool(loop, options.workers, options.tuning)
+        pool.start()
+        return pool
+
     def _make_steering(self, pool: PortPool) -> Steering:
         options, wanted = self._options, self._wanted_steering
         if not isinstance(wanted, str):
@@ -191,7 +198,7 @@ class Proxy:
         # aiohttp costs half a second to import: only who shows something pays.
         from ..status.server import StatusServer
 
-        server = StatusServer(self.status, health=lambda: self._view(()))
+        server = StatusServer(self.status, health=lambda: self._view(()), refresh=self._refresh)
         self._stack.push_async_callback(server.close)
         if options.admin is not None:
             self.admin_address = await server.serve_admin(options.admin)
@@ -373,11 +380,18 @@ class Proxy:
     # -- what it does ----------------------------------------------------------
 
     def status(self) -> StatusView:
-        """Return everything about this proxy at this moment."""
+        """Return everything about this proxy at this moment.
+
+        Counters of worker processes are some seconds old; those of the page are not.
+        """
         plane, listeners, steering = self._plane, self._listeners, self._steering
         if plane is None or listeners is None or steering is None:
             return self._view(())
-        return self._view(view_ports(listeners, plane, steering.bind, plane.reactor.clock()))
+        return self._view(view_ports(listeners, plane, steering.bind, time.monotonic()))
+
+    async def _refresh(self) -> None:
+        if self._plane is not None:
+            await self._plane.refresh()
 
     def _view(self, ports: tuple[ServicePortView, ...]) -> StatusView:
         """Return what is known beside the Service ports; probes need no more."""
@@ -388,7 +402,7 @@ class Proxy:
             source=self._source,
             steering=self._steering,
             sync=self._sync,
-            plane=self._plane,
+            plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
         )
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import uvloop
 
 from ..config import InheritedSocket, ListenAddress, Settings
-from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
+from ..dataplane import Tuning, default_workers, is_wildcard, raise_descriptor_limit
 from ..errors import ConfigError
 from ..sources import Source
 from .options import Bind, Options
@@ -101,7 +101,13 @@ def make_options(settings: Settings) -> Options:
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),
         is_own_namespace=is_own_namespace(),
-        tuning=Tuning(connect_timeout_s=settings.connect_timeout_s, udp_idle_s=settings.udp_idle_s),
+        tuning=Tuning(
+            connect_timeout_s=settings.connect_timeout_s,
+            tcp_idle_s=settings.tcp_idle_s,
+            tcp_half_closed_s=settings.tcp_half_closed_s,
+            udp_idle_s=settings.udp_idle_s,
+        ),
+        workers=settings.workers or default_workers(),
         min_sync_period_s=settings.iptables_min_sync_period_s,
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .. import __version__
-from ..dataplane import DataPlane
+from ..dataplane import AnyPlane, PlaneState
 from ..model import Frontend, SocketAddress
 from ..plan import Plan
 from ..policy import EndpointVerdict
@@ -19,6 +19,7 @@ from ..status.view import (
     StatusView,
     SteeringView,
     SyncView,
+    WorkerView,
 )
 from ..steering import Bind, Steering
 from .listeners import Listeners, ServedPort
@@ -27,13 +28,13 @@ from .sync import SyncCounters, SyncLoop
 
 
 def view_ports(
-    listeners: Listeners, plane: DataPlane, bind: Bind, now: float
+    listeners: Listeners, plane: AnyPlane, bind: Bind, now: float
 ) -> tuple[ServicePortView, ...]:
     """Return the Service ports that are served, by name.
 
     Args:
         listeners: What is open.
-        plane: Its byte counters are brought up to date.
+        plane: Its byte counters are brought up to date, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
         now: Monotonic seconds.
     """
@@ -50,7 +51,7 @@ def view_proxy(
     source: Source,
     steering: Steering | None,
     sync: SyncLoop | None,
-    plane: DataPlane | None,
+    plane: PlaneState,
     is_draining: bool,
 ) -> StatusView:
     """Return all that is known of a proxy.
@@ -62,7 +63,7 @@ def view_proxy(
         source: Where its Services come from.
         steering: None before the start and after the end, as the next two.
         sync: Has the plan in force and how the rounds went.
-        plane: Has the books of descriptors.
+        plane: How the data plane is doing.
         is_draining: Whether it is being stopped.
     """
     counters = sync.counters if sync else SyncCounters()
@@ -94,11 +95,13 @@ def view_proxy(
         ),
         ports=ports,
         ignored=view_ignored(sync.plan) if sync else (),
-        descriptors=plane.descriptors.in_use if plane else 0,
-        descriptor_limit=plane.descriptors.limit if plane else 0,
-        is_accepting=plane.descriptors.is_accepting if plane else False,
+        descriptors=plane.descriptors,
+        descriptor_limit=plane.descriptor_limit,
+        is_accepting=plane.is_accepting,
+        workers=tuple(WorkerView(w.index, w.pid, w.restarts, w.connections) for w in plane.workers),
+        worker_problems=plane.problems,
         config=options.config,
-        is_ready=bool(sync and sync.is_synced) and not is_draining,
+        is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
     )
 
@@ -111,7 +114,7 @@ def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:
 def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
     plan = served.plan
     totals = served.group.totals()
-    ejected = served.group.balancer.ejected(now)
+    ejected = served.group.ejected(now)
     return ServicePortView(
         namespace=plan.key.name.namespace,
         service=plan.key.name.name,

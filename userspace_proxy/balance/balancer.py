@@ -74,9 +74,11 @@ class Balancer:
             now: Monotonic seconds.
             tried: Endpoints that this connection has tried already.
         """
+        if self._affinity is None and not tried and not self._ejections.ejected:
+            return self._round_robin.pick(self.endpoints)
         endpoint = self._choose(client, now, tried)
         if endpoint is not None:
-            if self._ejections:
+            if self._ejections.ejected:
                 self._ejections.picked(endpoint, now)
             if self._affinity is not None:
                 self._affinity.pin(client, endpoint, now)
@@ -88,7 +90,7 @@ class Balancer:
         Returns:
             True if this ends an ejection.
         """
-        return bool(self._ejections) and self._ejections.answered(endpoint)
+        return bool(self._ejections.ejected) and self._ejections.answered(endpoint)
 
     def failed(self, endpoint: SocketAddress, now: float) -> bool:
         """Note that a dial failed for a reason of the endpoint's, and eject it.
@@ -105,7 +107,7 @@ class Balancer:
     def _choose(
         self, client: str, now: float, tried: Collection[SocketAddress]
     ) -> SocketAddress | None:
-        out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections else ()
+        out: Collection[SocketAddress] = self._ejections.out(now) if self._ejections.ejected else ()
         if self._affinity is not None:
             pinned = self._affinity.lookup(client, self._usable, now)
             if pinned is not None and pinned not in tried and pinned not in out:

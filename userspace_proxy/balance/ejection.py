@@ -36,13 +36,14 @@ class Ejections:
     """The ejected endpoints of one Service port."""
 
     def __init__(self) -> None:
-        self._ejected: dict[SocketAddress, _Ejection] = {}
+        self.ejected: dict[SocketAddress, _Ejection] = {}
+        """Those who are out or due for a probe; look, and change nothing."""
         self._out: set[SocketAddress] = set()
         self._due = math.inf
         """When the first of ``_out`` is due."""
 
     def __bool__(self) -> bool:
-        return bool(self._ejected)
+        return bool(self.ejected)
 
     def failed(self, endpoint: SocketAddress, now: float) -> bool:
         """Eject an endpoint after a failed dial, for longer after each failed probe.
@@ -51,9 +52,9 @@ class Ejections:
             True when this begins an ejection; False for one more failure of an
             endpoint that is out already, as when many dials were under way.
         """
-        known = self._ejected.get(endpoint)
+        known = self.ejected.get(endpoint)
         if known is None:
-            self._ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
+            self.ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
             self._put_out(endpoint, now + FIRST_S)
             return True
         if now < known.until:
@@ -66,7 +67,7 @@ class Ejections:
     def answered(self, endpoint: SocketAddress) -> bool:
         """Take an endpoint back; True if it was ejected."""
         self._out.discard(endpoint)
-        return self._ejected.pop(endpoint, None) is not None
+        return self.ejected.pop(endpoint, None) is not None
 
     def out(self, now: float) -> Collection[SocketAddress]:
         """Return the endpoints that nobody is to be sent to at this moment.
@@ -74,22 +75,22 @@ class Ejections:
         The collection is the table's own: look at it, and don't keep it.
         """
         if now >= self._due:
-            ends = {e: max(k.until, k.probe_until) for e, k in self._ejected.items()}
+            ends = {e: max(k.until, k.probe_until) for e, k in self.ejected.items()}
             self._out = {endpoint for endpoint, end in ends.items() if now < end}
             self._due = min((ends[endpoint] for endpoint in self._out), default=math.inf)
         return self._out
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
         """Note that a connection goes to this endpoint: if it was due, this is its probe."""
-        known = self._ejected.get(endpoint)
+        known = self.ejected.get(endpoint)
         if known is not None and now >= known.until:
             known.probe_until = now + PROBE_S
             self._put_out(endpoint, known.probe_until)
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
         """Forget every endpoint but these."""
-        for endpoint in [e for e in self._ejected if e not in endpoints]:
-            del self._ejected[endpoint]
+        for endpoint in [e for e in self.ejected if e not in endpoints]:
+            del self.ejected[endpoint]
             self._out.discard(endpoint)
 
     def left_s(
@@ -97,9 +98,9 @@ class Ejections:
     ) -> Mapping[SocketAddress, float]:
         """Return how many seconds more each ejected endpoint is out; 0 means due for a probe."""
         return {
-            endpoint: max(0.0, self._ejected[endpoint].until - now)
+            endpoint: max(0.0, self.ejected[endpoint].until - now)
             for endpoint in endpoints
-            if endpoint in self._ejected
+            if endpoint in self.ejected
         }
 
     def _put_out(self, endpoint: SocketAddress, until: float) -> None:

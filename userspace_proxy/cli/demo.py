@@ -174,6 +174,8 @@ def _proxy(
                 f"--bind-address={sandbox.node.ip}",
                 f"--metrics-bind-address=fd://{page.fileno()}",
                 "--v=3",
+                # One turn for all connections, so that round robin can be seen.
+                "--workers=1",
             ],
             stdin=subprocess.DEVNULL,
             stderr=stream,

@@ -140,9 +140,8 @@ class Settings:
     )
     workers: int | None = setting(
         None, kind=WORKERS, group=Group.CONNECTIONS, flag="workers", own_field="workers",
-        help="processes that carry traffic",
-        shown_default="auto", why="as many as the node has cores for",
-        no_effect="this version carries all traffic in one process", harmless=(1,),
+        help="processes that carry traffic, without privileges",
+        shown_default="auto", why="one for each core, 4 at the most",
     )
     preserve_client_address: Literal["auto", "never"] = setting(
         "auto", kind=choice("auto", "never"), group=Group.CONNECTIONS,

@@ -8,6 +8,7 @@ There is no task, no transport and no stream on the traffic path: one epoll, nes
 in whatever event loop the caller runs, and raw non-blocking sockets.
 """
 
+from .base import AnyPlane, Group, OpenPort, Plane, PlaneState, WorkerState
 from .counters import EndpointCounters, GroupCounters
 from .dataplane import DataPlane, Listener
 from .descriptors import raise_descriptor_limit
@@ -15,15 +16,24 @@ from .group import EndpointGroup
 from .ports import PortPool
 from .sockets import is_wildcard
 from .tuning import Tuning
+from .workers import WorkerPool, default_workers
 
 __all__ = [
+    "AnyPlane",
     "DataPlane",
     "EndpointCounters",
     "EndpointGroup",
+    "Group",
     "GroupCounters",
     "Listener",
+    "OpenPort",
+    "Plane",
+    "PlaneState",
     "PortPool",
     "Tuning",
+    "WorkerPool",
+    "WorkerState",
+    "default_workers",
     "is_wildcard",
     "raise_descriptor_limit",
 ]

@@ -7,6 +7,7 @@ Rule 1: a connection that ends before its first look pays nothing, not even a sy
 Rule 2: what a look notices is late by LOOK_S at most; timeouts are counted from the look
 that first saw nothing move.
 Rule 3: a look takes a slice of the connections, so that thousands never hold the loop.
+Rule 4: who has stalled keeps no pipe: there are few, and others would copy for want of one.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Ageing:
         if connection.seen_moving_at is None:
             connection.keep_alive(_KEEPALIVE)
         elif moved == connection.seen_moved:
+            up.give_up_pipe()
+            down.give_up_pipe()
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
             limit_s = self._half_closed_s if is_half_closed else self._idle_s
             if now - connection.seen_moving_at >= limit_s:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+
+from ..model import SocketAddress
+
 
 class EndpointCounters:
     """The counters of one endpoint of one Service port."""
@@ -43,3 +47,40 @@ class GroupCounters:
         """Datagrams that a full socket didn't take."""
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
+
+
+class Books:
+    """All counters of one Service port.
+
+    Those of an endpoint that has left stay while it is in use, and then in the sums.
+    """
+
+    def __init__(self) -> None:
+        self.counters = GroupCounters()
+        self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
+        self._gone = EndpointCounters()
+
+    def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
+        """Return the counters of an endpoint, made when first asked for."""
+        counters = self._per_endpoint.get(endpoint)
+        if counters is None:
+            counters = self._per_endpoint[endpoint] = EndpointCounters()
+        return counters
+
+    def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
+        """Return the endpoints that were ever counted for, with their counters."""
+        return self._per_endpoint.items()
+
+    def totals(self) -> EndpointCounters:
+        """Return the sums over all endpoints, those that have gone included."""
+        sums = EndpointCounters()
+        sums.add(self._gone)
+        for counters in self._per_endpoint.values():
+            sums.add(counters)
+        return sums
+
+    def fold(self, current: Container[SocketAddress]) -> None:
+        """Move the counters of endpoints that are neither current nor in use into one sum."""
+        for endpoint, counters in list(self._per_endpoint.items()):
+            if endpoint not in current and counters.active == 0:
+                self._gone.add(self._per_endpoint.pop(endpoint))

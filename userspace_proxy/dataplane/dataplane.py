@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from ..errors import ListenError, ShortageError
 from ..model import Protocol, SocketAddress
 from .ageing import Ageing
+from .base import PlaneState
 from .descriptors import Descriptors
 from .flow_table import FlowTable
 from .group import EndpointGroup
@@ -70,6 +71,20 @@ class DataPlane:
         self._flow_timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event | None = None
         self._is_closed = False
+
+    def open_group(
+        self,
+        label: str,
+        endpoints: Sequence[SocketAddress],
+        *,
+        affinity_timeout_s: float | None,
+    ) -> EndpointGroup:
+        """Begin to serve a Service port; without listeners nobody comes yet."""
+        return EndpointGroup(label, endpoints, affinity_timeout_s=affinity_timeout_s)
+
+    def close_group(self, group: EndpointGroup) -> None:
+        """Forget a group whose listeners are closed; open connections go on. Idempotent."""
+        self._listeners_of.pop(group, None)
 
     def listen(
         self,
@@ -127,6 +142,16 @@ class DataPlane:
         for listener in self._all_listeners():
             listener.settle()
 
+    async def refresh(self) -> None:
+        """Bring all counters up to date; call before reading them."""
+        self.settle()
+
+    def state(self) -> PlaneState:
+        """Return how it is doing."""
+        return PlaneState(
+            self.descriptors.in_use, self.descriptors.limit, self.descriptors.is_accepting
+        )
+
     async def drain(self, seconds: float) -> int:
         """Wait until the open connections have ended, then reset what is left.
 
@@ -181,8 +206,7 @@ class DataPlane:
         self.ageing.start()
 
     def connection_ended(self, connection: TcpConnection) -> None:
-        """Take a closed connection out of the books."""
-        self.stop_deadline(connection)
+        """Take a closed connection out of the books; it has ended its deadline."""
         self.connections.discard(connection)
         self.descriptors.give(DESCRIPTORS)
         if self._idle is not None and not self.connections:

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar
 # conntrack's nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
 YOUNG_IDLE_S = 30.0
 STREAM_IDLE_S = 120.0
-_GRAIN_S = 1.0
+GRAIN_S = 1.0
 
 
 class Flow(Protocol):
@@ -60,7 +60,7 @@ class FlowTable(Generic[F]):
 
     def use(self, flow: F, now: float) -> None:
         """Note a datagram in either direction."""
-        if now - flow.used >= _GRAIN_S:
+        if now - flow.used >= GRAIN_S:
             flow.used = now
             (self._streams if flow.is_stream else self._young).move_to_end(flow)
 

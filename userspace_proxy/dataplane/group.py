@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..balance import Balancer
 from ..model import SocketAddress
-from .counters import EndpointCounters, GroupCounters
+from .counters import Books
 from .sockets import SHORTAGES
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -17,7 +17,7 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 _LOG_EVERY_S = 60.0
 
 
-class EndpointGroup:
+class EndpointGroup(Books):
     """One balancer with its counters; listeners hand their clients to it.
 
     Connections keep their group for life, so the counters of an endpoint that has
@@ -38,13 +38,15 @@ class EndpointGroup:
         affinity_timeout_s: float | None = None,
         start: int = 0,
     ) -> None:
+        super().__init__()
         self.label = label
         self.balancer = Balancer(endpoints, affinity_timeout_s=affinity_timeout_s, start=start)
-        self.counters = GroupCounters()
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
         """Called with the endpoints that an update took away."""
-        self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
-        self._gone = EndpointCounters()
+        self.on_ejected: Callable[[SocketAddress], None] | None = None
+        """Called when a failed dial has ejected an endpoint, or has for longer."""
+        self.on_returned: Callable[[SocketAddress], None] | None = None
+        """Called when a dial has ended an ejection."""
         self._shortage_logged_at = -_LOG_EVERY_S
 
     def update(
@@ -56,14 +58,7 @@ class EndpointGroup:
         if removed:
             for callback in self.on_removed:
                 callback(removed)
-            self._fold(removed)
-
-    def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
-        """Return the counters of an endpoint, made when first asked for."""
-        counters = self._per_endpoint.get(endpoint)
-        if counters is None:
-            counters = self._per_endpoint[endpoint] = EndpointCounters()
-        return counters
+            self.fold(frozenset(endpoints))
 
     def dial_failed(self, endpoint: SocketAddress, number: int, now: float) -> None:
         """Count a failed dial, and eject the endpoint if the reason was the endpoint's.
@@ -82,23 +77,16 @@ class EndpointGroup:
                 _log.warning("cannot dial for want of local resources", extra=fields)
         elif self.balancer.failed(endpoint, now):
             _log.warning("endpoint ejected", extra=fields)
+            if self.on_ejected is not None:
+                self.on_ejected(endpoint)
 
     def answered(self, endpoint: SocketAddress) -> None:
         """Note that a dial succeeded; it ends an ejection."""
         if self.balancer.answered(endpoint):
             _log.info("endpoint is back", extra={"service": self.label, "endpoint": str(endpoint)})
+            if self.on_returned is not None:
+                self.on_returned(endpoint)
 
-    def totals(self) -> EndpointCounters:
-        """Return the sums over all endpoints, those that have gone included."""
-        sums = EndpointCounters()
-        sums.add(self._gone)
-        for counters in self._per_endpoint.values():
-            sums.add(counters)
-        return sums
-
-    def _fold(self, removed: frozenset[SocketAddress]) -> None:
-        """Move the counters of endpoints that are neither in the plan nor in use into one sum."""
-        current = frozenset(self.balancer.endpoints)
-        for endpoint, counters in list(self._per_endpoint.items()):
-            if endpoint not in current and counters.active == 0:
-                self._gone.add(self._per_endpoint.pop(endpoint))
+    def ejected(self, now: float) -> Mapping[SocketAddress, float]:
+        """Return the ejected endpoints, each with the seconds until its probe is due."""
+        return self.balancer.ejected(now)

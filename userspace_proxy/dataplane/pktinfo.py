@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import _socket
 import struct
+from typing import NamedTuple
 
 from .sockets import IP_PKTINFO, IPV6_PKTINFO
 
 ANCILLARY_BYTES = 128
 """Room for what the kernel says beside a datagram."""
+
+# Addresses by interfaces; a node has a handful.
+_MAX_KNOWN = 1024
 
 Ancillary = list[tuple[int, int, bytes]]
 """As ``sendmsg`` takes it and ``recvmsg`` gives it: level, type, data."""
@@ -38,3 +42,33 @@ def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
     if kind == IP_PKTINFO:
         return [(_socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, ip, bytes(4)))]
     return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip + struct.pack("=I", 0))]
+
+
+class Destination(NamedTuple):
+    """A local address that datagrams arrive at."""
+
+    key: bytes
+    """Tells it from the others of one socket; empty where the kernel doesn't say."""
+    reply: Ancillary
+    """What lets a reply leave from there."""
+
+
+class Destinations:
+    """The local addresses that the datagrams of one socket arrived at.
+
+    Each datagram says it in the same few bytes, so they are read once (some 0.4 µs).
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int, bytes], Destination] = {}
+        """By what the kernel said, if that was one item; who finds none here asks :meth:`of`."""
+
+    def of(self, ancillary: Ancillary) -> Destination:
+        """Return the destination of a datagram, and know it the next time."""
+        local = destination_of(ancillary)
+        destination = Destination(b"" if local is None else local[1], reply_from(local))
+        if len(ancillary) == 1:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[ancillary[0]] = destination
+        return destination

@@ -64,6 +64,8 @@ class Reactor:
         self.clock = clock
         self.now = clock()
         """Time of the present dispatch; a timer's callback calls :meth:`tick` first."""
+        self.turn = 0
+        """Number of the present dispatch."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         """Where handlers read to."""
         self._epoll = select.epoll()
@@ -137,6 +139,7 @@ class Reactor:
         if self._is_closed:
             return
         self.now = self.clock()
+        self.turn += 1
         self._is_dispatching = True
         handlers = self._handlers
         try:

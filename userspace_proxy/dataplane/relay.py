@@ -8,11 +8,14 @@
                         └▶ the sink is full: they stay in the pipe, and nothing more is read
 
 Rule 1: back-pressure: as long as bytes are pending nothing is read, so a stalled
-reader costs one buffer or one pipe, and the kernel stops its peer.
+reader costs one buffer or one pipe and what the kernel keeps (see buffers), and the
+kernel stops its peer.
 Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends
 that direction only: many protocols answer after the client's FIN.
 Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent
 data (EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come.
+With nothing but a FIN announced, a short read has reached it: what was read is sent in one
+packet with the FIN, and no read asks for the end.
 Rule 4: the source is spliced only into an empty pipe. EAGAIN could mean an empty socket
 or a full pipe; so it always means an empty socket.
 """
@@ -24,6 +27,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from . import reactor as epoll
+from .buffers import bound_buffers
 from .pipes import PIPE_BYTES, Pipe
 from .tuning import BUFFER_BYTES, BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
 
@@ -31,6 +36,13 @@ if TYPE_CHECKING:
     from .tcp import TcpConnection
 
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+# Not in Python's socket module; linux/socket.h.
+_MSG_MORE = 0x8000
+
+_IN = epoll.IN
+_IN_AND_OUT = epoll.IN | epoll.OUT
+_END = epoll.RDHUP | epoll.HUP | epoll.ERR
 
 
 class Direction:
@@ -45,18 +57,23 @@ class Direction:
     __slots__ = (
         "_buffer",
         "_bytes_counted",
+        "_has_bounds",
+        "_has_urgent",
         "_in_pipe",
         "_is_bulk",
         "_pipe",
         "bytes_moved",
         "connection",
+        "has_fin",
         "is_broken",
         "is_ended",
+        "is_stuck",
         "is_waiting_turn",
         "pending",
         "reads_to_empty",
         "sink",
         "source",
+        "wakes_other",
     )
 
     def __init__(
@@ -75,8 +92,16 @@ class Direction:
         self._in_pipe = 0
         """Bytes read into the pipe and not yet taken by the sink."""
         self._is_bulk = False
+        self._has_bounds = False
+        self._has_urgent = False
+        self.is_stuck = False
+        """Bytes wait for room in the sink, in memory or in the pipe."""
+        self.wakes_other = False
+        """The other direction is stuck: room in our source is room in its sink."""
         self.reads_to_empty = False
         """A short read doesn't mean an empty socket: an end or urgent data was announced."""
+        self.has_fin = False
+        """The FIN, and nothing else, is behind what can be read."""
         self.is_broken = False
         """It was a RST, or another error: behind a FIN no read will tell."""
         self.is_ended = False
@@ -88,16 +113,24 @@ class Direction:
         """How many bytes wait for room in the sink, in memory or in the pipe."""
         return self._in_pipe if self.pending is None else len(self.pending)
 
-    def pump(self) -> None:  # noqa: C901 - one loop: each read would pay for a call
-        """Move what is there; ends at EAGAIN, a full sink, the end, an error, or a turn's end."""
-        if self.pending is not None or self._in_pipe or self.is_ended or self.is_waiting_turn:
+    def pump(self, events: int = _IN) -> None:  # noqa: C901 - each read would pay for a call
+        """Move what is there; ends at EAGAIN, a full sink, the end, an error, or a turn's end.
+
+        Args:
+            events: Of the source: this is also the handler that it is registered with.
+        """
+        if events != _IN and (events != _IN_AND_OUT or self.wakes_other):
+            self._on_news(events)
+            return
+        if self.is_stuck or self.is_ended or self.is_waiting_turn:
             return
         if self._is_bulk and self._splice():
             return
-        buffer, receive, send = self._buffer, self.source.recv_into, self.sink.send
-        for _ in range(ROUNDS):
+        buffer = self._buffer
+        rounds = ROUNDS
+        while True:
             try:
-                count = receive(buffer)
+                count = self.source.recv_into(buffer)
             except BlockingIOError:
                 return
             except OSError:
@@ -106,8 +139,12 @@ class Direction:
             if count == 0:
                 self._end()
                 return
+            is_last = self.has_fin and count < BUFFER_BYTES
             try:
-                sent = send(buffer[:count])
+                if is_last:
+                    sent = self.sink.send(buffer[:count], _MSG_MORE)
+                else:
+                    sent = self.sink.send(buffer[:count])
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -116,15 +153,43 @@ class Direction:
             self.bytes_moved += sent
             if sent < count:
                 self.pending = memoryview(bytes(buffer[sent:count]))
-                self.connection.sink_is_full(self)
+                self._bound_buffers()
+                self._wait_for_room()
+                return
+            if is_last:
+                self._end()
                 return
             if count >= BULK_BYTES:
                 self._is_bulk = True
+                self._bound_buffers()
                 if self._splice():
                     return
             if count < BUFFER_BYTES and not self.reads_to_empty:
                 return
-        self._wait_turn()
+            rounds -= 1
+            if not rounds:
+                self._wait_turn()
+                return
+
+    def _on_news(self, events: int) -> None:
+        """Handle what is more than bytes to read."""
+        if events & epoll.OUT and self.wakes_other:
+            self.connection.room_in(self.source)
+            if self.connection.is_closed:
+                return
+        if events & epoll.PRI:
+            self.expect_urgent()
+        if events & _END:
+            self.has_fin = not events & (epoll.PRI | epoll.ERR) and not self._has_urgent
+            self.pump_to_end(is_broken=bool(events & epoll.ERR))
+        elif events & (_IN | epoll.PRI):
+            self.pump()
+
+    def _bound_buffers(self) -> None:
+        """Bound what the kernel keeps; once, so that talk pays nothing for it."""
+        if not self._has_bounds:
+            self._has_bounds = True
+            bound_buffers(self.sink)
 
     def _splice(self) -> bool:
         """Move bulk through a pipe; False if there is no pipe, and bytes must be copied."""
@@ -141,6 +206,8 @@ class Direction:
                 self.release()
                 return True
             except OSError:
+                # Before the last words: they may need a pipe, and this one would be forgotten.
+                self.release()
                 self.connection.abort()
                 return True
             if count == 0:
@@ -161,9 +228,15 @@ class Direction:
             try:
                 sent = os.splice(pipe.read_end, sink, self._in_pipe, flags=_SPLICE)
             except BlockingIOError:
-                self.connection.sink_is_full(self)
+                self._wait_for_room()
                 return False
             except OSError:
+                self.is_stuck = True
+                self.connection.abort()
+                return False
+            if not sent:
+                # No kernel does this; one that did would hold the loop for ever.
+                self.is_stuck = True
                 self.connection.abort()
                 return False
             self._in_pipe -= sent
@@ -177,12 +250,25 @@ class Direction:
             self.connection.plane.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
+    def give_up_pipe(self) -> None:
+        """Keep in memory what waits in the pipe, so that others can have it; idempotent."""
+        if self._pipe is None or not self._in_pipe:
+            return
+        waiting = bytearray()
+        while self._in_pipe:
+            some = os.read(self._pipe.read_end, self._in_pipe)
+            self._in_pipe -= len(some)
+            waiting += some
+        self.pending = memoryview(waiting)
+        self.release()
+
     def expect_urgent(self) -> None:
         """Read urgent data as ordinary bytes, and to the end: reads stop short at its mark.
 
         The mark itself isn't passed on: what telnet and FTP mean by it stands in the bytes.
         """
-        self.reads_to_empty = True
+        self.reads_to_empty = self._has_urgent = True
+        self.has_fin = False
         with contextlib.suppress(OSError):
             self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
@@ -203,6 +289,7 @@ class Direction:
         have been told to a send already, and reads then look like a clean end.
         """
         self.reads_to_empty = self.is_broken = True
+        self.has_fin = False
         self.flush()
         for _ in range(LAST_TURNS):
             self.is_waiting_turn = False
@@ -214,6 +301,7 @@ class Direction:
         """Send what is pending, now that the sink has room, and go on reading."""
         if self._in_pipe and self._pipe is not None:
             if self._drain_pipe(self._pipe):
+                self.is_stuck = False
                 self.release()
                 self.pump()
             return
@@ -231,6 +319,7 @@ class Direction:
             self.pending = self.pending[sent:]
             return
         self.pending = None
+        self.is_stuck = False
         self.pump()
 
     def take_moved(self) -> int:
@@ -238,6 +327,10 @@ class Direction:
         moved = self.bytes_moved - self._bytes_counted
         self._bytes_counted = self.bytes_moved
         return moved
+
+    def _wait_for_room(self) -> None:
+        self.is_stuck = True
+        self.connection.sink_is_full(self)
 
     def _wait_turn(self) -> None:
         self.is_waiting_turn = True
@@ -252,6 +345,10 @@ class Direction:
         self.is_ended = True
         if self.is_broken:
             self.connection.abort()
+            return
+        if self.connection.is_ended:
+            # Both FINs have been read, so nothing is unread: the close sends the FIN.
+            self.connection.direction_ended()
             return
         try:
             self.sink.shutdown(_socket.SHUT_WR)

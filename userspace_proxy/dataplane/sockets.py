@@ -13,7 +13,7 @@ import socket
 import struct
 
 from ..errors import ListenError, ShortageError
-from ..model import IPFamily, Protocol, SocketAddress
+from ..model import Protocol, SocketAddress
 from .tuning import BACKLOG
 
 # Not in Python's socket module; linux/in.h and linux/in6.h.
@@ -35,16 +35,19 @@ SHORTAGES = EXHAUSTED | {errno.EADDRNOTAVAIL, errno.EAGAIN}
 
 def family_of(ip: str) -> int:
     """Return AF_INET or AF_INET6."""
-    return _socket.AF_INET6 if IPFamily.of(ip) is IPFamily.IPV6 else _socket.AF_INET
+    return _socket.AF_INET6 if ":" in ip else _socket.AF_INET
 
 
-def open_listening(protocol: Protocol, at: SocketAddress, *, freebind: bool) -> _socket.socket:
+def open_listening(
+    protocol: Protocol, at: SocketAddress, *, freebind: bool, share: bool = False
+) -> _socket.socket:
     """Return a bound socket: listening for TCP, receiving for UDP; the caller closes it.
 
     Args:
         protocol: TCP or UDP.
         at: Where to bind; port 0 for any free one, 0.0.0.0 or :: for all addresses.
         freebind: Bind an address that this node doesn't have (yet).
+        share: Others of this user may bind the same, too (SO_REUSEPORT).
 
     Raises:
         ListenError: In the kernel's words.
@@ -61,6 +64,8 @@ def open_listening(protocol: Protocol, at: SocketAddress, *, freebind: bool) -> 
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         if freebind:
             _set_freebind(sock, family)
+        if share:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
         if protocol is Protocol.TCP:
             # A restarted proxy takes its ports back while old connections linger.
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)

@@ -10,6 +10,8 @@ Rule 1: the client's socket isn't read before an endpoint has answered, so fail-
 never loses a byte: they wait in the kernel.
 Rule 2: a client that can't be served gets a RST, never a clean end.
 Rule 3: a RST is passed on as a RST, behind what was sent before it.
+Rule 4: packets are what a connection costs: the last ACK of a dial travels with the client's
+first bytes if they are there, and a FIN with the bytes before it.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ import contextlib
 import errno
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .ephemeral import EPHEMERAL
 from .relay import Direction
 from .sockets import EXHAUSTED, family_of, is_connected, is_self_connected, reset
 from .tuning import DIALS
 
 if TYPE_CHECKING:
+    from .counters import EndpointCounters
     from .dataplane import DataPlane
     from .group import EndpointGroup
 
@@ -35,8 +39,13 @@ _access = logging.getLogger("userspace_proxy.access")
 
 _CLIENT_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _ENDPOINT_EVENTS = _CLIENT_EVENTS | epoll.OUT
-_END = epoll.RDHUP | epoll.HUP | epoll.ERR
-_IN_OR_END = epoll.IN | _END
+_FAILED = epoll.HUP | epoll.ERR
+_IN_OR_END = epoll.IN | epoll.RDHUP | _FAILED
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+# The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm holds back
+# what comes second, so a first send of no more than this needs no TCP_NODELAY.
+_ONE_PACKET_BYTES = 536
 
 # As long as a last endpoint may be silent: who has been accepted can't go elsewhere.
 _SHORTAGE_S = 5.0
@@ -52,12 +61,15 @@ class TcpConnection:
         plane: Its reactor, deadlines and books are used.
         group: Chooses the endpoint and counts.
         client: Accepted and non-blocking; the connection closes it.
-        address: The client's address.
+        address: The client's address, as ``accept`` gives it: IP address and port come first.
     """
 
     __slots__ = (
+        "_counters",
         "_endpoint_socket",
+        "_has_deadline",
         "_is_aborting",
+        "_is_talking",
         "_started",
         "_tried",
         "_wants_client_out",
@@ -79,7 +91,7 @@ class TcpConnection:
         plane: DataPlane,
         group: EndpointGroup,
         client: _socket.socket,
-        address: SocketAddress,
+        address: Any,
     ) -> None:
         self.plane = plane
         self.reactor = plane.reactor
@@ -94,11 +106,16 @@ class TcpConnection:
         """Endpoint to client."""
         self.is_closed = False
         self._endpoint_socket: _socket.socket | None = None
+        self._counters: EndpointCounters | None = None
+        """The endpoint's, while the two are joined."""
         self._tried: set[SocketAddress] | None = None
         """Endpoints that failed; most connections need no set."""
         self._started = plane.reactor.now
+        self._has_deadline = False
         self._wants_client_out = False
         self._is_aborting = False
+        self._is_talking = False
+        """The endpoint's socket has TCP_NODELAY."""
         self.seen_moved = 0
         """Bytes that had moved at the last look; the ageing's."""
         self.seen_moving_at: float | None = None
@@ -110,7 +127,7 @@ class TcpConnection:
         """Dial the next endpoint; when none is left the client gets a RST."""
         for _ in range(DIALS):
             now = self.reactor.now
-            endpoint = self.group.balancer.pick(self.address.ip, now, tried=self._tried or ())
+            endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
             self.endpoint = endpoint
             if endpoint is None:
                 self._refuse()
@@ -140,20 +157,22 @@ class TcpConnection:
     def _connect(self, endpoint: SocketAddress) -> int:
         """Begin a dial; returns 0 when it is under way, else the errno of its failure."""
         try:
-            sock = _socket.socket(
-                family_of(endpoint.ip), _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
-            )
+            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         except OSError as exc:
             return exc.errno or errno.EMFILE
-        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        # The handshake's last ACK waits for the client's bytes: see _join. The kernel waits
+        # for 0.2 s at most, and acknowledges at once again afterwards (Linux's
+        # tcp_rcv_synsent_state_process).
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 0)
         number = sock.connect_ex(endpoint)
-        if number in (0, errno.EINPROGRESS):
+        if number in (errno.EINPROGRESS, 0):
             try:
                 self.reactor.register(sock, _ENDPOINT_EVENTS, self._on_dialling)
             except OSError as exc:
                 number = exc.errno or errno.ENOMEM
             else:
                 self._endpoint_socket = sock
+                self._has_deadline = True
                 self.plane.start_deadline(self, is_last=self._is_last())
                 return 0
         sock.close()
@@ -167,11 +186,18 @@ class TcpConnection:
         sock = self._endpoint_socket
         if sock is None:
             return
-        number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        if number == 0 and not events & epoll.OUT:
-            return
-        self.plane.stop_deadline(self)
-        if number == 0 and is_self_connected(sock, self.endpoint):
+        number = 0
+        if events & _FAILED or not events & epoll.OUT:
+            number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            if number == 0 and not events & epoll.OUT:
+                return
+        self._stop_deadline()
+        if (
+            number == 0
+            and self.endpoint is not None
+            and EPHEMERAL.includes(self.endpoint.port, self.reactor.now)
+            and is_self_connected(sock, self.endpoint)
+        ):
             number = errno.ECONNREFUSED
         if number != 0:
             self._drop_endpoint_socket()
@@ -179,11 +205,17 @@ class TcpConnection:
             self.dial()
             return
         self._join(sock)
-        if events & _IN_OR_END:
-            self._on_endpoint(events)
+        if events & _IN_OR_END and self.down is not None:
+            self.down.pump(events)
+
+    def _stop_deadline(self) -> None:
+        if self._has_deadline:
+            self._has_deadline = False
+            self.plane.stop_deadline(self)
 
     def dial_timed_out(self) -> None:
         """Give up the present dial after its deadline and try the next endpoint."""
+        self._has_deadline = False
         self.reactor.tick()
         if self._endpoint_socket is not None and is_connected(self._endpoint_socket):
             # The loop was held up, and the news is still on its way to us.
@@ -215,8 +247,10 @@ class TcpConnection:
     # -- relaying ------------------------------------------------------------
 
     def _join(self, sock: _socket.socket) -> None:
+        """Join the two sides, and move at once what the client has said already."""
         endpoint = self.endpoint
         assert endpoint is not None, "a dial that answered has an endpoint"
+        up = Direction(self, self.client, sock)
         try:
             self.reactor.register(self.client, _CLIENT_EVENTS, self._on_client)
         except OSError:
@@ -224,53 +258,68 @@ class TcpConnection:
             self._refuse()
             return
         self.group.answered(endpoint)
-        counters = self.group.counters_of(endpoint)
+        counters = self._counters = self.group.counters_of(endpoint)
         counters.connections += 1
         counters.active += 1
         self._tried = None
-        self.up = Direction(self, self.client, sock)
-        self.down = Direction(self, sock, self.client)
-        self.reactor.replace_handler(sock, self._on_endpoint)
+        self.up = up
+        down = self.down = Direction(self, sock, self.client)
+        self.reactor.replace_handler(sock, down.pump)
+        up.pump()
+        if up.bytes_moved == 0 and not self.is_closed:
+            # A server that speaks first waits for the ACK.
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_QUICKACK, 1)
+        elif up.bytes_moved > _ONE_PACKET_BYTES:
+            self._talk()
 
     def _on_client(self, events: int) -> None:
-        up, down = self.up, self.down
-        if up is None or down is None:
+        """Handle the client's first events; TCP_NODELAY is for those who say more than once."""
+        up = self.up
+        if up is None:
             return
-        if events & epoll.OUT and down.waiting_bytes:
-            down.flush()
-            if self.is_closed:
-                return
-        if events & epoll.PRI:
-            up.expect_urgent()
-        if events & _END:
-            up.pump_to_end(is_broken=bool(events & epoll.ERR))
-        elif events & epoll.IN:
-            up.pump()
+        if up.bytes_moved and not events & epoll.RDHUP:
+            self._talk()
+        up.pump(events)
+        if up.bytes_moved > _ONE_PACKET_BYTES:
+            self._talk()
 
-    def _on_endpoint(self, events: int) -> None:
-        up, down = self.up, self.down
-        if up is None or down is None:
-            return
-        if events & epoll.OUT and up.waiting_bytes:
-            up.flush()
-            if self.is_closed:
-                return
-        if events & epoll.PRI:
-            down.expect_urgent()
-        if events & _END:
-            down.pump_to_end(is_broken=bool(events & epoll.ERR))
-        elif events & epoll.IN:
-            down.pump()
+    def _talk(self) -> None:
+        """Send the endpoint what is there at once, now and from now on."""
+        up, sock = self.up, self._endpoint_socket
+        if up is not None and sock is not None and not self._is_talking:
+            self._is_talking = True
+            self.reactor.replace_handler(self.client, up.pump)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     def sink_is_full(self, direction: Direction) -> None:
         """Ask for the moment at which the sink has room again."""
-        if direction is self.down and not self._wants_client_out:
+        up, down = self.up, self.down
+        if up is None or down is None:
+            return
+        if direction is up:
+            down.wakes_other = True
+            return
+        up.wakes_other = True
+        if not self._wants_client_out:
             self._wants_client_out = True
             self.reactor.modify(self.client, _CLIENT_EVENTS | epoll.OUT)
 
+    def room_in(self, sock: _socket.socket) -> None:
+        """Go on with the direction that waited for room in a socket."""
+        direction = self.down if sock is self.client else self.up
+        if direction is not None:
+            direction.flush()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether both directions have ended."""
+        up, down = self.up, self.down
+        return up is not None and down is not None and up.is_ended and down.is_ended
+
     def direction_ended(self) -> None:
         """Close both sockets when both directions have ended."""
-        if self.up and self.down and self.up.is_ended and self.down.is_ended:
+        if self.is_ended:
             self._finish("complete", as_reset=False)
 
     def abort(self) -> None:
@@ -281,6 +330,8 @@ class TcpConnection:
         for direction in (self.up, self.down):
             if direction is not None:
                 direction.pump_last()
+        # A reset drops what Nagle's algorithm holds back.
+        self._talk()
         self._finish("reset", as_reset=True)
 
     def keep_alive(self, options: Iterable[tuple[int, int, int]]) -> None:
@@ -303,9 +354,9 @@ class TcpConnection:
 
     def settle(self) -> None:
         """Write the bytes moved since the last time into the endpoint's counters."""
-        if self.endpoint is None or self.up is None or self.down is None:
+        counters = self._counters
+        if counters is None or self.up is None or self.down is None:
             return
-        counters = self.group.counters_of(self.endpoint)
         counters.received_bytes += self.up.take_moved()
         counters.sent_bytes += self.down.take_moved()
 
@@ -316,8 +367,8 @@ class TcpConnection:
         self.settle()
         if _access.isEnabledFor(logging.INFO):
             self._log_access(outcome)
-        if self.up is not None and self.down is not None and self.endpoint is not None:
-            self.group.counters_of(self.endpoint).active -= 1
+        if self._counters is not None and self.up is not None and self.down is not None:
+            self._counters.active -= 1
             self.up.release()
             self.down.release()
         for sock in (self.client, self._endpoint_socket):
@@ -327,6 +378,7 @@ class TcpConnection:
                 self.reactor.close_socket(sock)
         # Breaks the cycles, so that memory is given back now and not by the collector.
         self.up = self.down = self._endpoint_socket = None
+        self._stop_deadline()
         self.plane.connection_ended(self)
 
     def _log_access(self, outcome: str) -> None:
@@ -336,7 +388,7 @@ class TcpConnection:
             outcome,
             extra={
                 "service": self.group.label,
-                "client": str(self.address),
+                "client": str(SocketAddress(self.address[0], self.address[1])),
                 "endpoint": str(self.endpoint) if self.endpoint else "",
                 "received_bytes": up.bytes_moved if up else 0,
                 "sent_bytes": down.bytes_moved if down else 0,

@@ -43,14 +43,23 @@ class TcpListener:
         self._is_registered = False
         self._resume()
 
+    def pause(self) -> None:
+        """Look away: somebody else has the socket refuse. Idempotent."""
+        self._is_listening = False
+        self._stop_accepting()
+
+    def resume(self) -> None:
+        """Accept: somebody else has the socket listen again. Idempotent."""
+        self._is_listening = True
+        self._resume()
+
     def refuse(self) -> None:
         """Stop listening but keep the port: the kernel answers with RST, to queued clients too.
 
         Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening
         socket and keeps its bound port, and listen() makes it listen again.
         """
-        self._is_listening = False
-        self._stop_accepting()
+        self.pause()
         try:
             self.sock.shutdown(_socket.SHUT_RDWR)
         except OSError as exc:
@@ -64,8 +73,7 @@ class TcpListener:
             ListenError: Another socket listens there meanwhile.
         """
         listen_again(self.sock, self._at)
-        self._is_listening = True
-        self._resume()
+        self.resume()
 
     def close(self) -> None:
         """Close the socket; connections that were taken go on."""
@@ -81,7 +89,11 @@ class TcpListener:
             # Level-triggered: what is left after a batch, or after a pause, is reported again.
             self.plane.reactor.register(self.sock, epoll.IN, self._on_acceptable)
 
-    def _on_acceptable(self, _events: int) -> None:
+    def _on_acceptable(self, events: int) -> None:
+        if events & epoll.HUP:
+            # Whoever shares the socket with us has shut it down, and will say so.
+            self._stop_accepting()
+            return
         plane = self.plane
         descriptors = plane.descriptors
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
@@ -102,9 +114,7 @@ class TcpListener:
                 continue
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
-            connection = TcpConnection(
-                plane, self.group, client, SocketAddress(address[0], address[1])
-            )
+            connection = TcpConnection(plane, self.group, client, address)
             plane.connection_began(connection)
             connection.dial()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -34,7 +33,7 @@ class Timeouts(Generic[Item]):
         self._clock = clock
         self._after_s = after_s
         self._expired = expired
-        self._due: OrderedDict[Item, float] = OrderedDict()
+        self._due: dict[Item, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -61,14 +60,22 @@ class Timeouts(Generic[Item]):
         self._timer = None
         now = self._clock()
         try:
-            while self._due:
-                item, due = next(iter(self._due.items()))
-                if due > now:
-                    break
-                del self._due[item]
-                self._expired(item)
+            for item, due in self._expiring(now):
+                # Who expired before it may have ended it, or begun it anew.
+                if self._due.get(item) == due:
+                    del self._due[item]
+                    self._expired(item)
         finally:
             # A deadline that was started meanwhile may have set the timer already.
             if self._due and self._timer is None:
                 due = next(iter(self._due.values()))
                 self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
+
+    def _expiring(self, now: float) -> list[tuple[Item, float]]:
+        """Return those who are due, in one go: the head of a dictionary is slow to find."""
+        items: list[tuple[Item, float]] = []
+        for item, due in self._due.items():
+            if due > now:
+                break
+            items.append((item, due))
+        return items

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..model import SocketAddress
 from . import reactor as epoll
-from .pktinfo import ANCILLARY_BYTES, Ancillary, destination_of, reply_from
+from .ephemeral import EPHEMERAL
+from .flow_table import GRAIN_S
+from .pktinfo import ANCILLARY_BYTES, Ancillary, Destinations
 from .sockets import EXHAUSTED, family_of, is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
@@ -58,6 +60,10 @@ class UdpListener:
         self.sock = sock
         self._flows: dict[Hashable, UdpFlow] = {}
         self._is_wildcard = is_wildcard(at.ip)
+        self._destinations = Destinations()
+        self._turn = 0
+        """The reactor's, when the socket was last read."""
+        self._had_more = False
         group.on_removed.append(self._endpoints_removed)
         # Level-triggered: what is left after a batch is reported again.
         plane.reactor.register(sock, epoll.IN, self._on_readable)
@@ -70,43 +76,52 @@ class UdpListener:
         self.plane.reactor.close_socket(self.sock)
 
     def _on_readable(self, _events: int) -> None:
-        if self._is_wildcard:
-            self._receive_withdestination_of()
-        else:
-            self._receive()
+        # Where one datagram came, mostly one comes: the read that finds nothing is left out.
+        # Who had more is back in the next turn.
+        reactor = self.plane.reactor
+        most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
+        self._turn = reactor.turn
+        count = self._receive_at_any(most) if self._is_wildcard else self._receive(most)
+        self._had_more = count > 1
 
-    def _receive(self) -> None:
-        buffer, receive = self.plane.reactor.buffer, self.sock.recvfrom_into
-        for _ in range(BATCH):
+    def _receive(self, most: int) -> int:
+        buffer, receive, flows = self.plane.reactor.buffer, self.sock.recvfrom_into, self._flows
+        for number in range(most):
             try:
                 count, address = receive(buffer)
             except BlockingIOError:
-                return
+                return number
             except OSError:
                 continue
-            flow = self._flows.get(address)
+            flow = flows.get(address)
             if flow is None:
                 flow = self._new_flow(address, address, [])
                 if flow is None:
                     continue
             self._forward(flow, buffer[:count])
+        return most
 
-    def _receive_withdestination_of(self) -> None:
-        buffer, receive = self.plane.reactor.buffer, self.sock.recvmsg_into
-        for _ in range(BATCH):
+    def _receive_at_any(self, most: int) -> int:
+        buffer, receive, flows = self.plane.reactor.buffer, self.sock.recvmsg_into, self._flows
+        buffers, known = [buffer], self._destinations.known
+        for number in range(most):
             try:
-                count, ancillary, _flags, address = receive([buffer], ANCILLARY_BYTES)
+                count, ancillary, _flags, address = receive(buffers, ANCILLARY_BYTES)
             except BlockingIOError:
-                return
+                return number
             except OSError:
                 continue
-            local = destination_of(ancillary)
-            flow = self._flows.get((address, local))
+            local = known.get(ancillary[0]) if len(ancillary) == 1 else None
+            if local is None:
+                local = self._destinations.of(ancillary)
+            key = (address, local.key)
+            flow = flows.get(key)
             if flow is None:
-                flow = self._new_flow((address, local), address, reply_from(local))
+                flow = self._new_flow(key, address, local.reply)
                 if flow is None:
                     continue
             self._forward(flow, buffer[:count])
+        return most
 
     def _new_flow(self, key: Hashable, address: Any, ancillary: Ancillary) -> UdpFlow | None:
         if not self.plane.make_room_for_flow():
@@ -153,11 +168,15 @@ class UdpListener:
         except OSError as exc:
             return exc.errno or errno.EMFILE
         number = sock.connect_ex(endpoint)
-        if number == 0 and is_self_connected(sock, endpoint):
+        if (
+            number == 0
+            and EPHEMERAL.includes(endpoint.port, self.plane.reactor.now)
+            and is_self_connected(sock, endpoint)
+        ):
             number = errno.ECONNREFUSED
         if number == 0:
             try:
-                self.plane.reactor.register(sock, epoll.IN | epoll.ET, flow.on_endpoint)
+                self.plane.reactor.register(sock, epoll.IN, flow.on_endpoint)
             except OSError as exc:
                 number = exc.errno or errno.ENOMEM
             else:
@@ -175,11 +194,13 @@ class UdpListener:
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
         plane = self.plane
         now = plane.reactor.now
-        if flow.has_answer:
-            plane.flows.make_stream(flow, now)
-        elif flow.kept is not None:
-            self._keep(flow, payload, now)
-        plane.flows.use(flow, now)
+        if not flow.is_stream:
+            if flow.has_answer:
+                plane.flows.make_stream(flow, now)
+            elif flow.kept is not None:
+                self._keep(flow, payload, now)
+        if now - flow.used >= GRAIN_S:
+            plane.flows.use(flow, now)
         refusal = self._send(flow, payload)
         if refusal and flow.kept:
             self.endpoint_refused(flow, refusal)

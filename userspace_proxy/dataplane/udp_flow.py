@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 from ..model import SocketAddress
+from .flow_table import GRAIN_S
 from .pktinfo import Ancillary
 from .tuning import BATCH
 
@@ -50,6 +51,7 @@ class UdpFlow:
         "sock",
         "started",
         "tried",
+        "turn",
         "used",
     )
 
@@ -74,21 +76,31 @@ class UdpFlow:
         self.started = 0.0
         self.received_bytes = 0
         self.sent_bytes = 0
+        self.turn = 0
+        """The reactor's, when its socket was last read."""
         self.counted = (0, 0)
         """What of the two was written into the endpoint's counters."""
         self.tried: set[SocketAddress] | None = None
         """Endpoints that refused; most flows need no set."""
 
     def on_endpoint(self, _events: int) -> None:
-        """Send the endpoint's datagrams to the client; an error means it refused."""
+        """Send the endpoint's datagrams to the client; an error means it refused.
+
+        The socket is level-triggered: most flows have one answer to read, so a read that finds
+        nothing is left out, and who had more is back in the next turn and is read to the end.
+        """
         listener = self.listener
         plane = listener.plane
         sock = self.sock
         if sock is None:
             return
-        buffer = plane.reactor.buffer
+        reactor = plane.reactor
+        buffer, now = reactor.buffer, reactor.now
+        left = BATCH if reactor.turn - self.turn == 1 else 1
+        self.turn = reactor.turn
         refusal = 0
-        for _ in range(BATCH):
+        while left:
+            left -= 1
             try:
                 count = sock.recv_into(buffer)
             except BlockingIOError:
@@ -97,24 +109,20 @@ class UdpFlow:
                 # The kernel reports it ahead of datagrams that came before it.
                 if exc.errno in REFUSALS:
                     refusal = exc.errno
+                left = left or BATCH
                 continue
             if not self.has_answer:
                 self.has_answer = True
                 self.kept = None
                 if self.endpoint is not None:
                     self.group.answered(self.endpoint)
-            plane.flows.use(self, plane.reactor.now)
+            if now - self.used >= GRAIN_S:
+                plane.flows.use(self, now)
             try:
                 listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
             except OSError:
                 self.group.counters.dropped_datagrams += 1
             else:
                 self.sent_bytes += count
-        else:
-            plane.reactor.run_soon(self._take_turn)
         if refusal:
             listener.endpoint_refused(self, refusal)
-
-    def _take_turn(self) -> None:
-        if not self.is_ended:
-            self.on_endpoint(0)

@@ -18,10 +18,11 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from .view import EndpointView, ServicePortView, StatusView
+from .view import EndpointView, ServicePortView, StatusView, WorkerView
 
 PORT_LABELS = ("namespace", "service", "port", "protocol", "family")
 ENDPOINT_LABELS = (*PORT_LABELS, "endpoint")
+WORKER_LABELS = ("worker",)
 ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused")
 
 _PortRow = tuple[tuple[str, ...], ServicePortView]
@@ -138,10 +139,35 @@ _ENDPOINT_SERIES: tuple[tuple[_Series, Callable[[EndpointView], float]], ...] = 
     ),
 )
 
+_WORKER_SERIES: tuple[tuple[_Series, Callable[[WorkerView], float]], ...] = (
+    (
+        _Series(
+            "userspace_proxy_worker_up",
+            "1 while this process that carries traffic runs",
+            GaugeMetricFamily,
+        ),
+        lambda worker: worker.pid != 0,
+    ),
+    (
+        _Series(
+            "userspace_proxy_worker_restarts",
+            "How often this process that carries traffic was replaced",
+            CounterMetricFamily,
+        ),
+        lambda worker: worker.restarts,
+    ),
+)
+
 
 def families_of(view: StatusView) -> Iterator[Metric]:
     """Return every metric of a view, one family at a time."""
     yield from _node_families(view)
+    workers = {str(worker.index): worker for worker in view.workers}
+    for series, of_worker in _WORKER_SERIES if workers else ():
+        family = series.kind(series.name, series.help, labels=WORKER_LABELS)
+        for index, worker in workers.items():
+            family.add_metric((index,), of_worker(worker))
+        yield family
     rows = _port_rows(view)
     for series, of_port in _PORT_SERIES:
         family = series.kind(series.name, series.help, labels=PORT_LABELS)

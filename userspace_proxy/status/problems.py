@@ -74,6 +74,7 @@ def summarise(view: StatusView, now: float) -> Summary:
     node = [
         *_starting(view),
         *_source(view),
+        *_workers(view),
         *_steering(view),
         *_sync(view, now),
         *_conflicts(view),
@@ -158,6 +159,15 @@ def _source(view: StatusView) -> Iterator[Problem]:
     kept = "The last good state stays in force" if view.source.is_synced else ""
     for line in view.source.problems:
         yield Problem(Level.TROUBLE, f"Source: {line}", kept)
+
+
+def _workers(view: StatusView) -> Iterator[Problem]:
+    for line in view.worker_problems:
+        yield Problem(
+            Level.TROUBLE,
+            line[:1].upper() + line[1:],
+            "Its new connections wait for it; its open ones were reset",
+        )
 
 
 def _steering(view: StatusView) -> Iterator[Problem]:

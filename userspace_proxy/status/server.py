@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import TypeVar
 
@@ -51,6 +51,7 @@ class StatusServer:
         view: Returns the state at this moment; called in the event loop, once a request.
         health: As ``view``, but asked for probes, which come more often than people; it
             may leave the Service ports out. None: ``view``.
+        refresh: Awaited before ``view``, where counters have to be asked for first.
         sync: How long the rounds took; the agent feeds the same object.
         clock: Returns the Unix time.
     """
@@ -60,12 +61,14 @@ class StatusServer:
         view: Callable[[], StatusView],
         *,
         health: Callable[[], StatusView] | None = None,
+        refresh: Callable[[], Awaitable[None]] | None = None,
         sync: SyncMetrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.sync = sync or SyncMetrics()
         self._view = view
         self._health = health or view
+        self._refresh = refresh
         self._clock = clock
         self._probes = ProbeCounts()
         # One page is rendered at a time: each holds the interpreter for a part of a
@@ -162,18 +165,18 @@ class StatusServer:
         return web.Response(status=answer.status, body=answer.body, content_type="application/json")
 
     async def _page(self, request: web.Request) -> web.Response:
-        view, now, selection = self._view(), self._clock(), Selection.parse(request.query)
+        view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
         body = await self._render(lambda: render_page(view, now=now, selection=selection))
         return web.Response(body=body, content_type="text/html", charset="utf-8")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        view, accept = self._view(), request.headers.get("Accept", "")
+        view, accept = await self._fresh(), request.headers.get("Accept", "")
         taken = [self.sync.family(), *self._probes.families()]
         page = await self._render(lambda: render_metrics(view, taken, accept=accept))
         return web.Response(body=page.body, headers={"Content-Type": page.content_type})
 
     async def _status(self, request: web.Request) -> web.Response:
-        view, now, selection = self._view(), self._clock(), Selection.parse(request.query)
+        view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
         body = await self._render(lambda: render_status(view, now=now, selection=selection))
         return web.Response(body=body, content_type="application/json")
 
@@ -190,6 +193,11 @@ class StatusServer:
             raise web.HTTPNotFound
         body = (resources.files(__package__) / "static" / name).read_bytes()
         return web.Response(body=body, content_type=_STATIC[name], charset="utf-8")
+
+    async def _fresh(self) -> StatusView:
+        if self._refresh is not None:
+            await self._refresh()
+        return self._view()
 
     async def _render(self, render: Callable[[], _T]) -> _T:
         async with self._rendering:

@@ -140,6 +140,18 @@ class SyncView:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One process that carries traffic."""
+
+    index: int
+    pid: int
+    """0 while it isn't running."""
+    restarts: int
+    connections: int
+    """Open ones."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """All of it at one moment."""
 
@@ -162,5 +174,9 @@ class StatusView:
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
     is_ready: bool = True
     """False until the first snapshot is in force, and while draining."""
+    workers: tuple[WorkerView, ...] = ()
+    """Empty where the proxy carries the traffic in its own process."""
+    worker_problems: tuple[str, ...] = ()
+    """Which of them are missing, and why, one line each."""
     node_is_eligible: bool = True
     """False when the Node is being deleted."""

@@ -1,14 +1,22 @@
+import asyncio
 import contextlib
+import logging
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.unit.dataplane.house import no_descriptors
 from tests.unit.dataplane.peers import dial
+from tests.unit.dataplane.timers import TimerLoop
+from tests.unit.dataplane.waiting import until
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
 
 CLIENTS = 100
+PAUSED = "descriptor limit reached, accepting is paused"
 ROOT = Path(__file__).parents[3]
 
 
@@ -52,6 +60,41 @@ async def test_beyond_the_descriptor_limit_clients_wait_and_all_are_served(house
         for client in clients:
             assert await client.read_exactly(6) == b"answer"
         _, log = process.communicate()
-    assert log.splitlines().count("WARNING descriptor limit reached, accepting is paused") == 1
+    assert log.splitlines().count(f"WARNING {PAUSED}") == 1
     assert "ejected" not in log
     assert "Traceback" not in log
+
+
+@pytest.fixture
+async def timers():
+    """Timers that fire when the test lets time pass; sockets are the real loop's."""
+    return TimerLoop(asyncio.get_running_loop())
+
+
+async def test_at_the_limit_for_minutes_there_is_one_line_a_minute(build, timers, caplog):
+    caplog.set_level(logging.WARNING)
+    house = build(Tuning(descriptor_limit=3), timers.clock, timers)
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    await house.pair(web, pod)
+    await house.client(web)
+    for _ in range(240):
+        await until(lambda: not house.plane.descriptors.is_accepting, "accepting is paused again")
+        timers.advance(0.75)
+    assert [record.getMessage() for record in caplog.records] == [PAUSED] * 3
+    assert pod.accept_now() is None
+
+
+async def test_within_a_second_of_the_limits_end_all_who_waited_are_served(build, timers):
+    house = build(None, timers.clock, timers)
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    waiting = [house.keep(socket.socket()) for _ in range(CLIENTS)]
+    with no_descriptors():
+        for client in waiting:
+            client.connect(web.address)
+        await until(lambda: not house.plane.descriptors.is_accepting, "accepting is paused")
+    timers.advance(1)
+    for _ in waiting:
+        await pod.accept()
+    assert len(house.plane.connections) == CLIENTS

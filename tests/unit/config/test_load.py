@@ -68,12 +68,6 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
         ),
         pytest.param(["--proxy-mode=userspace"], (), id="our-mode"),
         pytest.param(
-            ["--workers=4"],
-            ("--workers=4 has no effect: this version carries all traffic in one process",),
-            id="more-workers",
-        ),
-        pytest.param(["--workers=1"], (), id="one-worker"),
-        pytest.param(
             ["--manifests=m.yaml", "--kubeconfig=k"],
             ("--kubeconfig isn't used: Services come from --manifests=m.yaml",),
             id="two-sources",

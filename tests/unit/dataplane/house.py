@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Listener, Tuning
+from userspace_proxy.dataplane import AnyPlane, DataPlane, EndpointGroup, Listener, Tuning
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
@@ -59,6 +59,7 @@ class House:
         tuning: Figures to work by.
         clock: Monotonic seconds.
         loop: Its timers are used; None for the running one.
+        plane: Another data plane than an in-loop one of its own.
     """
 
     def __init__(
@@ -66,11 +67,12 @@ class House:
         tuning: Tuning | None = None,
         clock: Callable[[], float] = time.monotonic,
         loop: asyncio.AbstractEventLoop | None = None,
+        plane: AnyPlane | None = None,
     ) -> None:
         loop = loop or asyncio.get_running_loop()
         self.bugs: list[str] = []
         loop.set_exception_handler(lambda _loop, context: self.bugs.append(repr(context)))
-        self.plane = DataPlane(loop, tuning, clock=clock)
+        self.plane = plane or DataPlane(loop, tuning, clock=clock)
         self._guests: list[Closeable] = []
 
     def close(self) -> None:
@@ -97,7 +99,9 @@ class House:
         affinity_timeout_s: float | None = None,
     ) -> Service:
         """Serve these endpoints."""
-        group = EndpointGroup("shop/web:http", endpoints, affinity_timeout_s=affinity_timeout_s)
+        group = self.plane.open_group(
+            "shop/web:http", endpoints, affinity_timeout_s=affinity_timeout_s
+        )
         return Service(group, self.plane.listen(group, protocol, SocketAddress(at, 0)))
 
     def udp_service(

@@ -80,6 +80,28 @@ async def test_a_half_closed_connection_has_less_time(house):
     assert connection.is_closed
 
 
+async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in_the_end(house):
+    client, server, connection = await joined(house)
+    sent = 0
+
+    def is_stalled():
+        nonlocal sent
+        more = client.fill()
+        sent += more
+        return not more and connection.up.waiting_bytes
+
+    await until(is_stalled, "the sender is stopped")
+    waiting = connection.up.waiting_bytes
+    pipes = house.plane.pipes
+    assert (pipes.open_pipes, len(pipes._free)) == (1, 0)
+    for now in (0, 5, 10):
+        house.plane.ageing.look_at(connection, now=now)
+    assert connection.up.waiting_bytes == waiting
+    assert len(pipes._free) == pipes.open_pipes
+    client.finish()
+    assert len(await server.read_all()) == sent
+
+
 async def test_a_dial_is_left_to_its_own_deadline(house):
     service = house.service(house.silent())
     dialling = await house.client(service)

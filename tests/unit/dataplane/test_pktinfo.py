@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane.pktinfo import destination_of, reply_from
+from userspace_proxy.dataplane.pktinfo import Destinations, destination_of, reply_from
 from userspace_proxy.dataplane.sockets import IP_PKTINFO, IPV6_PKTINFO
 
 V4 = socket.inet_aton("192.0.2.1")
@@ -46,3 +46,28 @@ def test_the_local_address_is_read(ancillary, local):
 )
 def test_a_reply_leaves_from_there_by_any_interface(local, ancillary):
     assert reply_from(local) == ancillary
+
+
+def test_a_destination_is_known_by_its_address_whatever_the_interface():
+    destinations = Destinations()
+    other_interface = (*ARRIVED_V4[:2], bytes(4) + ARRIVED_V4[2][4:])
+    first = destinations.of([ARRIVED_V4])
+    assert first == destinations.of([other_interface])
+    assert first.reply == reply_from(destination_of([ARRIVED_V4]))
+    assert destinations.known == {ARRIVED_V4: first, other_interface: first}
+
+
+def test_a_destination_that_comes_with_something_else_is_not_remembered():
+    destinations = Destinations()
+    assert destinations.of([OTHER, ARRIVED_V6]).key == V6
+    assert destinations.of([]).key == b""
+    assert destinations.known == {}
+
+
+def test_no_more_destinations_are_remembered_than_a_node_may_have():
+    destinations = Destinations()
+    for number in range(3000):
+        local = number.to_bytes(4, "big")
+        item = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + local + local)
+        assert destinations.of([item]).key == local
+    assert len(destinations.known) <= 1024

@@ -207,6 +207,15 @@ async def test_the_time_is_that_of_the_dispatch(pairs):
     reactor.close()
 
 
+async def test_turns_are_counted(reactor, pairs):
+    ours, theirs = pairs()
+    turns_seen = []
+    reactor.register(ours, epoll.IN, lambda _events: turns_seen.append(reactor.turn))
+    theirs.send(b"never read")
+    await until(lambda: len(turns_seen) >= 3)
+    assert turns_seen == list(range(turns_seen[0], turns_seen[0] + len(turns_seen)))
+
+
 async def test_a_closed_reactor_delivers_nothing_and_gives_its_descriptor_back(pairs):
     before = open_sockets()
     reactor = Reactor(asyncio.get_running_loop())

@@ -13,8 +13,9 @@ from userspace_proxy.dataplane import Tuning, relay
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS, SPLICE_ROUNDS
 
+from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
 from .house import House
-from .waiting import turns, until
+from .waiting import until
 
 SIDES = pytest.mark.parametrize("first", ["client", "endpoint"])
 MIB = 1 << 20
@@ -127,6 +128,70 @@ async def test_a_fin_behind_a_full_turn_is_never_lost(house, first):
     sent = sends.fill()
     sends.finish()
     assert len(await hears.read_all()) == sent
+
+
+def packets_received(peer):
+    """Return how many packets came; tcpi_segs_in."""
+    info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int.from_bytes(info[140:144], "little")
+
+
+@SIDES
+async def test_a_fin_that_came_with_the_data_leaves_with_it(house, first):
+    sends, hears = await both_ends(house, first)
+    await sends.send(b"first")
+    assert await hears.read() == b"first"
+    before = packets_received(hears)
+    sends.send_some(b"last words")
+    sends.finish()
+    assert await hears.read_all() == b"last words"
+    assert packets_received(hears) == before + 1
+
+
+@SIDES
+async def test_a_reset_behind_data_and_a_fin_stays_a_reset(house, first):
+    resets, hears = await both_ends(house, first)
+    resets.send_some(b"last words")
+    resets.finish()
+    assert await hears.read_all() == b"last words"
+    resets.reset()
+    await until(lambda: error_of(hears), "the other side hears of it without sending")
+    assert house.plane.connections == set()
+
+
+@SIDES
+async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(house, first):
+    sends, hears = await both_ends(house, first)
+    sends.send_some(b"abc")
+    sends.sock.send(b"!", socket.MSG_OOB)
+    sends.send_some(b"d" * 3000)
+    sends.finish()
+    assert await hears.read_all() == b"abc!" + b"d" * 3000
+
+
+@SIDES
+async def test_old_urgent_data_does_not_hide_what_comes_with_the_fin(house, first):
+    sends, hears = await both_ends(house, first)
+    sends.sock.send(b"!", socket.MSG_OOB)
+    assert await hears.read() == b"!"
+    sends.send_some(b"abc")
+    sends.sock.send(b"!", socket.MSG_OOB)
+    sends.send_some(b"def")
+    sends.finish()
+    assert await hears.read_all() == b"abc!def"
+
+
+@SIDES
+async def test_the_last_close_is_no_reset(house, first):
+    ends, answers = await both_ends(house, first)
+    ends.finish()
+    assert await answers.read() == b""
+    answers.send_some(bytes(100_000))
+    answers.finish()
+    assert len(await ends.read_all()) == 100_000
+    await until(lambda: not house.plane.connections)
+    assert not error_of(ends)
+    assert not error_of(answers)
 
 
 # -- the bytes ---------------------------------------------------------------
@@ -336,6 +401,29 @@ async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(house, first):
 
 
 @SIDES
+async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(house, first):
+    """The last words are read once more, and took a second pipe while the first was forgotten."""
+    sends, hears = await both_ends(house, first)
+    await asyncio.gather(pour_some(sends, MIB), hears.read_exactly(MIB))
+    (connection,) = house.plane.connections
+    (connection.up if first == "client" else connection.down)._is_bulk = True
+    sends.reset()
+    assert await hears.was_reset()
+    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+
+
+@SIDES
+async def test_a_reset_that_is_heard_of_in_the_pipe_leaves_no_pipe_behind(house, first):
+    sends, hears = await both_ends(house, first)
+    (connection,) = house.plane.connections
+    (connection.up if first == "client" else connection.down)._is_bulk = True
+    sends.fill()
+    hears.reset()
+    await until(lambda: not house.plane.connections, "the end of the connection")
+    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+
+
+@SIDES
 async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
     house = build(Tuning(max_pipes=1))
     ends = [await both_ends(house, first) for _ in range(4)]
@@ -370,68 +458,10 @@ async def pour_some(peer, count):
 
 # -- anything at any time ----------------------------------------------------
 
+STEPS = st.lists(st.tuples(st.sampled_from([0, 1]), ACTIONS), max_size=14)
 FACTORIES = pytest.mark.parametrize(
     "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
-SIZES = st.one_of(st.integers(1, 3000), st.sampled_from([65536, BUFFER_BYTES, 3 * BUFFER_BYTES]))
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from([0, 1]),
-        st.one_of(
-            st.tuples(st.just("send"), SIZES),
-            st.tuples(st.just("read"), SIZES),
-            st.tuples(st.just("pause"), st.integers(1, 3)),
-            st.tuples(st.just("finish"), st.none()),
-            st.tuples(st.just("reset"), st.none()),
-        ),
-    ),
-    max_size=14,
-)
-ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for seed in (1, 2))
-
-
-class Actor:
-    """One end of a connection that does as it is told, and what it has seen."""
-
-    def __init__(self, peer, data):
-        self.peer = peer
-        self.data = data
-        self.sent = 0
-        self.heard = bytearray()
-        self.has_finished = self.has_reset = self.heard_fin = self.saw_error = False
-
-    def act(self, what, how):
-        """Do one step, if it is still possible."""
-        if self.has_reset:
-            return
-        try:
-            if what == "send" and not self.has_finished:
-                self.sent += self.peer.send_some(self.data[self.sent : self.sent + how])
-            elif what == "read":
-                self.take(self.peer.sock.recv(how))
-            elif what == "finish" and not self.has_finished:
-                self.has_finished = True
-                self.peer.finish()
-            elif what == "reset":
-                self.has_reset = True
-                self.peer.reset()
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.saw_error = True
-
-    def take(self, piece):
-        """Note what was read; nothing is the FIN."""
-        self.heard += piece
-        self.heard_fin = self.heard_fin or not piece
-
-    async def hear_the_end(self):
-        """Read up to the FIN or an error."""
-        while not (self.heard_fin or self.saw_error or self.has_reset):
-            try:
-                self.take(await self.peer.read())
-            except OSError:
-                self.saw_error = True
 
 
 async def play(house, steps):
@@ -439,13 +469,8 @@ async def play(house, steps):
     first, second = await both_ends(house)
     actors = Actor(first, ONE_SIDE), Actor(second, OTHER_SIDE)
     for who, (what, how) in steps:
-        if what == "pause":
-            await turns(how)
-        actors[who].act(what, how)
-    for actor in actors:
-        actor.act("finish", None)
-    await asyncio.gather(*(actor.hear_the_end() for actor in actors))
-    await until(lambda: not house.plane.connections, "the connection has ended")
+        await actors[who].act(what, how)
+    await end_all(house, actors)
     return actors
 
 
@@ -462,13 +487,7 @@ def test_whatever_happens_bytes_are_equal_or_both_sides_see_an_error(factory):
         @given(STEPS)
         def check(steps):
             actors = runner.run(play(house, steps))
-            for one, other in (actors, actors[::-1]):
-                assert one.heard == other.data[: len(one.heard)]
-                if not (one.has_reset or other.has_reset):
-                    assert len(one.heard) == other.sent
-                    assert not one.saw_error
-                if other.has_reset and not one.has_reset and not other.has_finished:
-                    assert one.saw_error
+            assert_equal_or_told(*actors)
             house.dismiss()
 
         try:

@@ -4,7 +4,7 @@ from userspace_proxy.dataplane.timeouts import Timeouts
 
 from .timers import TimerLoop
 
-ALICE, BOB = "alice", "bob"
+ALICE, BOB, CAROL = "alice", "bob", "carol"
 
 
 @pytest.fixture
@@ -106,3 +106,21 @@ def test_nothing_expires_and_no_timer_stays_after_the_close(timeouts, loop, expi
     assert loop.waiting == 0
     loop.advance(2)
     assert expired == []
+
+
+def test_who_expires_may_end_and_begin_the_deadlines_of_others_who_are_due(loop):
+    expired = []
+
+    def expire(item):
+        expired.append((item, loop.now))
+        if item == ALICE:
+            timeouts.stop(BOB)
+            timeouts.stop(CAROL)
+            timeouts.start(CAROL, loop.now)
+
+    timeouts = Timeouts(loop, loop.clock, 1.0, expire)
+    began = loop.now
+    for item in (ALICE, BOB, CAROL):
+        timeouts.start(item, began)
+    loop.advance(5)
+    assert expired == [(ALICE, began + 1), (CAROL, began + 2)]

@@ -134,6 +134,56 @@ async def test_an_answer_that_nobody_takes_is_dropped(house):
     assert dns.group.totals().sent_bytes == sent
 
 
+class CountedReads:
+    """A socket that counts how often it is read."""
+
+    def __init__(self, sock):
+        self._sock = sock
+        self.reads = 0
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
+
+    def recv_into(self, buffer):
+        self.reads += 1
+        return self._sock.recv_into(buffer)
+
+
+async def test_an_answer_costs_one_read(house):
+    pod = house.udp_peer()
+    client = house.udp_client(house.udp_service(pod.address))
+    await exchange(client, pod)
+    flow = flow_of(house)
+    flow.sock = CountedReads(flow.sock)
+    for _ in range(3):
+        await exchange(client, pod)
+    assert flow.sock.reads == 3
+
+
+async def test_many_answers_are_read_in_two_turns(house):
+    pod = house.udp_peer()
+    client = house.udp_client(house.udp_service(pod.address))
+    proxy = await exchange(client, pod)
+    for _ in range(BATCH):
+        pod.send_to(b"answer", proxy)
+    reactor = house.plane.reactor
+    for _ in range(2):
+        reactor._dispatch()
+    assert len(client.received()) == BATCH
+
+
+async def test_many_questions_are_read_in_two_turns(house):
+    pod = house.udp_peer()
+    client = house.udp_client(house.udp_service(pod.address))
+    await exchange(client, pod)
+    for _ in range(BATCH):
+        client.send(b"question")
+    reactor = house.plane.reactor
+    for _ in range(2):
+        reactor._dispatch()
+    assert len(pod.received()) == BATCH
+
+
 # -- endpoints that refuse ---------------------------------------------------
 
 
@@ -263,10 +313,13 @@ async def test_an_old_refusal_does_not_eat_a_datagram_that_is_to_be_sent(house, 
     assert await back.receive() == b"good"
 
 
-async def test_an_old_refusal_does_not_eat_an_answer_that_has_arrived(house):
+@pytest.mark.parametrize("quiet_turns", [0, 2])
+async def test_an_old_refusal_does_not_eat_an_answer_that_has_arrived(house, quiet_turns):
     pod = house.udp_peer()
     client = house.udp_client(house.udp_service(pod.address))
     proxy = await exchange(client, pod)
+    for _ in range(quiet_turns):
+        house.plane.reactor._dispatch()
     pod.send_to(b"good", proxy)
     pod.close()
     flow_of(house).sock.send(b"lost")

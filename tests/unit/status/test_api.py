@@ -1,6 +1,6 @@
 import json
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
@@ -22,6 +22,15 @@ def test_the_fields_of_the_view_are_there_by_name():
     web = answer["ports"][2]
     assert (web["service"], web["endpoints"][0]["connections"]) == ("web", 18_204)
     assert web["state"]["word"] == "served"
+
+
+def test_workers_are_there_by_name():
+    answer = status(replace(make_troubled_view(), worker_problems=("worker 1 ended by signal 9",)))
+    assert answer["workers"] == [
+        {"index": 0, "pid": 4711, "restarts": 2, "connections": 1_204},
+        {"index": 1, "pid": 0, "restarts": 3, "connections": 0},
+    ]
+    assert answer["worker_problems"] == ["worker 1 ended by signal 9"]
 
 
 def test_settings_are_left_to_configz():

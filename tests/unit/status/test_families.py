@@ -82,6 +82,20 @@ def test_a_node_has(name, expected):
     assert value(make_troubled_view(), name) == expected
 
 
+@pytest.mark.parametrize(
+    ("worker", "up", "restarts"),
+    [pytest.param("0", 1, 2, id="up"), pytest.param("1", 0, 3, id="down")],
+)
+def test_a_worker_has(worker, up, restarts):
+    view = make_troubled_view()
+    assert value(view, "userspace_proxy_worker_up", worker=worker) == up
+    assert value(view, "userspace_proxy_worker_restarts_total", worker=worker) == restarts
+
+
+def test_without_workers_there_is_no_word_of_them():
+    assert not any("worker" in family.name for family in families_of(make_view()))
+
+
 def test_build_info_names_version_and_node():
     assert value(make_view(), "userspace_proxy_build_info", version="0.1.0", node="node-a") == 1
 
@@ -124,6 +138,7 @@ def test_endpoints_are_counted_by_state():
 def test_no_series_appears_twice_even_if_the_view_repeats_itself():
     web = make_port()
     twice = make_view(replace(web, endpoints=web.endpoints * 2), web)
+    twice = replace(twice, workers=make_calm_view().workers * 2)
     made = [
         (sample.name, tuple(sample.labels.items()))
         for family in families_of(twice)

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from userspace_proxy.status.page import (
@@ -189,6 +191,18 @@ def test_impossible_numbers_do_not_stop_the_page(number):
     odd = EndpointView("a", "ready", True, ejected_for_s=number, connections=number)
     port = make_port(endpoints=(odd,), active=number, received_bytes=number)
     assert "unknown" in render(make_view(port, started=number))
+
+
+def test_workers_stand_with_their_process_and_restarts():
+    text = render(make_troubled_view())
+    rows = [" ".join(row.split()) for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL)]
+    first, second = (re.sub(r"<[^>]+>", " ", row).split() for row in rows if ">Worker " in row)
+    assert first == ["Worker", "0", "pid", "4711", "1,204", "2"]
+    assert second == ["Worker", "1", "not", "running", "0", "3"]
+
+
+def test_where_the_proxy_carries_the_traffic_itself_there_is_no_table_of_workers():
+    assert "Workers" not in render(make_view(make_port()))
 
 
 def test_refreshing_can_be_paused():

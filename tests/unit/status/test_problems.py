@@ -121,6 +121,12 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="accepting-is-paused",
         ),
         pytest.param(
+            {"worker_problems": ("worker 1 ended by signal 9 and is started again",)},
+            Level.TROUBLE,
+            "Worker 1 ended by signal 9 and is started again",
+            id="worker",
+        ),
+        pytest.param(
             {"node_is_eligible": False},
             Level.ATTENTION,
             "This node is to be deleted: /healthz answers 503, so that load balancers leave it",

@@ -13,6 +13,7 @@ from userspace_proxy.status.view import (
     StatusView,
     SteeringView,
     SyncView,
+    WorkerView,
 )
 
 NOW = 1_763_600_000.0
@@ -125,7 +126,8 @@ def make_calm_view() -> StatusView:
         ),
         IgnoredView("voice/media", "rtp", "protocol SCTP is not carried (TCP and UDP are)"),
     )
-    return make_view(make_port("web"), six, dns, nodes, ignored=ignored)
+    workers = (WorkerView(0, 4711, 0, 20), WorkerView(1, 4712, 0, 16))
+    return make_view(make_port("web"), six, dns, nodes, ignored=ignored, workers=workers)
 
 
 def make_troubled_view() -> StatusView:
@@ -196,4 +198,5 @@ def make_troubled_view() -> StatusView:
             problem="cannot steer 10.96.7.1:80/TCP: Operation not permitted",
         ),
         descriptors=18_700,
+        workers=(WorkerView(0, 4711, 2, 1_204), WorkerView(1, 0, 3, 0)),
     )

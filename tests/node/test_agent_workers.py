@@ -1,0 +1,185 @@
+"""A real agent's worker processes: who they are, how they share clients, what their death costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections import Counter
+from pathlib import Path
+
+import agent_harness as harness
+import pytest
+from agent_harness import CLIENT_IP, House, Service, wait_for, with_endpoints
+
+from userspace_proxy.dataplane.workers.privileges import NOBODY
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+CART = Service("cart", "10.96.0.20", more=CLIENT_IP)
+ECHO = Service("echo", "10.96.0.40", 7, target=81)
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+PINNED_DNS = Service("pinned-dns", "10.96.0.54", 53, "UDP", target=53, more=CLIENT_IP)
+PODS = ("one", "two", "three")
+REQUESTS = 30
+
+
+def start(house):
+    """Serve all of the above by three pods."""
+    pods = house.add_pods(*PODS, tcp=8080, echo=81, udp=53)
+    house.serve(*(with_endpoints(s, pods) for s in (WEB, CART, ECHO, DNS, PINNED_DNS)))
+    wait_for("all workers", lambda: all(w["pid"] for w in workers(house)))
+
+
+@pytest.fixture(scope="module", params=["iptables", "local"])
+def house(request, tmp_path_factory):
+    """A node whose agent has two workers."""
+    with House(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as house:
+        start(house)
+        yield house
+
+
+@pytest.fixture(scope="module")
+def small_house(tmp_path_factory):
+    """A node whose agent has one."""
+    with House(tmp_path_factory.mktemp("agent"), "iptables", "--workers=1") as house:
+        start(house)
+        yield house
+
+
+@pytest.fixture(autouse=True)
+def _hang_up(request):
+    yield
+    for name in {"house", "small_house"} & set(request.fixturenames):
+        request.getfixturevalue(name).hang_up()
+
+
+def workers(house):
+    """Return what the page's JSON says of the workers."""
+    return house.agent.status()["workers"]
+
+
+def counted(house, service):
+    """Return the sums of a Service, as the page's JSON has them at this moment."""
+    (port,) = (p for p in house.agent.status()["ports"] if p["service"] == service.name)
+    return Counter({name: port[name] for name in ("connections", "received_bytes", "sent_bytes")})
+
+
+def process(pid):
+    """Return what the kernel says of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
+def connect_by(house, worker):
+    """Return an open connection to an echo that this worker carries."""
+    while True:
+        before = workers(house)[worker]["connections"]
+        connection = house["pod"].dial(ECHO.address)
+        assert echoes(connection)
+        if workers(house)[worker]["connections"] > before:
+            return connection
+
+
+def echoes(connection):
+    """Return whether an open connection brings back what it was given."""
+    connection.sendall(b"hello")
+    return connection.recv(100) == b"hello"
+
+
+def test_workers_are_nobody_and_hold_no_capability(house):
+    """In a user namespace with one user they stay that one."""
+    agent = process(house.agent.pid)
+    mapped = Path(f"/proc/{house.agent.pid}/uid_map").read_text().split()
+    user = str(NOBODY) if int(mapped[2]) > NOBODY else agent["Uid"].split()[0]
+    assert int(agent["CapEff"], 16) != 0
+    for worker in workers(house):
+        said = process(worker["pid"])
+        assert said["Uid"].split() == [user] * 4
+        assert (int(said["CapEff"], 16), int(said["CapPrm"], 16)) == (0, 0)
+        assert said["NoNewPrivs"] == "1"
+        assert said["PPid"] == str(house.agent.pid)
+
+
+@pytest.mark.parametrize("ask", ["tcp", "udp"])
+def test_two_workers_are_fair_in_sum(house, ask):
+    pod = house["pod"]
+    answers = Counter(
+        pod.get(WEB.address) if ask == "tcp" else pod.asks(DNS.address) for _ in range(REQUESTS)
+    )
+    assert len(answers) == len(PODS)
+    assert max(answers.values()) - min(answers.values()) <= 2
+
+
+def test_one_worker_takes_strict_turns(small_house):
+    pod = small_house["pod"]
+    answers = [pod.get(WEB.address) for _ in range(9)]
+    assert answers == answers[:3] * 3
+    assert set(answers) == set(PODS)
+    answers = [pod.asks(DNS.address) for _ in range(9)]
+    assert answers == answers[:3] * 3
+    assert len(set(answers)) == len(PODS)
+
+
+def test_both_workers_carry_traffic(house):
+    for worker in (0, 1):
+        assert echoes(connect_by(house, worker))
+
+
+def test_with_client_ip_affinity_a_client_stays_with_one_endpoint(house):
+    for name, client in house.clients.items():
+        assert len({client.get(CART.address) for _ in range(10)}) == 1, name
+        assert len({client.asks(PINNED_DNS.address) for _ in range(10)}) == 1, name
+
+
+def test_the_page_counts_what_was_done_just_now(house):
+    pod = house["pod"]
+    for number in range(1, 11):
+        if number == 1:
+            tcp, udp = counted(house, ECHO), counted(house, DNS)
+        connection = pod.dial(ECHO.address)
+        assert echoes(connection)
+        connection.shutdown(socket.SHUT_WR)
+        assert harness.read_all(connection) == b""
+        answer = pod.asks(DNS.address, b"four")
+        assert counted(house, ECHO) - tcp == Counter(
+            connections=number, received_bytes=5 * number, sent_bytes=5 * number
+        )
+        done = counted(house, DNS) - udp
+        assert (done["connections"], done["received_bytes"]) == (number, 4 * number)
+        assert done["sent_bytes"] >= len(answer) * number - 2 * number
+
+
+def test_a_killed_worker_costs_its_own_connections_and_no_new_one(house):
+    pod = house["pod"]
+    before = workers(house)
+    kept, lost = connect_by(house, 1), connect_by(house, 0)
+    sums = counted(house, WEB)
+    os.kill(before[0]["pid"], signal.SIGKILL)
+    answers = Counter(pod.get(WEB.address) for _ in range(REQUESTS))
+    assert {pod.asks(DNS.address) for _ in range(REQUESTS)} == {f"{name}: hello" for name in PODS}
+    assert sum(answers.values()) == REQUESTS
+    assert echoes(kept)
+    assert ended(lost)
+    after = wait_for("both workers", lambda: both_run(house))
+    assert [w["restarts"] - b["restarts"] for w, b in zip(after, before, strict=True)] == [1, 0]
+    assert after[0]["pid"] != before[0]["pid"]
+    assert after[1]["pid"] == before[1]["pid"]
+    assert (counted(house, WEB) - sums)["connections"] == REQUESTS
+    assert "worker 0 ended by signal 9 and is started again" in house.agent.log()
+    assert house.agent.is_healthy()
+
+
+def both_run(house):
+    """Return the workers if none is missing."""
+    status = house.agent.status()
+    return status["workers"] if not status["worker_problems"] else None
+
+
+def ended(connection):
+    """Return whether a connection has ended, one way or the other."""
+    try:
+        return connection.recv(100) == b""
+    except ConnectionResetError:
+        return True

@@ -1,0 +1,99 @@
+"""Ends of connections that do what hypothesis thinks of, and what must be true in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES
+
+from .house import House
+from .peers import Peer
+from .waiting import turns, until
+
+MIB = 1 << 20
+
+SIZES = st.one_of(st.integers(1, 3000), st.sampled_from([65536, BUFFER_BYTES, 3 * BUFFER_BYTES]))
+ACTIONS = st.one_of(
+    st.tuples(st.just("send"), SIZES),
+    st.tuples(st.just("read"), SIZES),
+    st.tuples(st.just("pause"), st.integers(1, 3)),
+    st.tuples(st.just("finish"), st.just(0)),
+    st.tuples(st.just("reset"), st.just(0)),
+)
+"""What an end may do, and how much of it: bytes, or turns of the loop."""
+
+ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for seed in (1, 2))
+
+
+class Actor:
+    """One end of a connection that does as it is told, and what it has seen.
+
+    Args:
+        peer: The end.
+        data: What it sends, from the beginning.
+    """
+
+    def __init__(self, peer: Peer, data: memoryview) -> None:
+        self.peer = peer
+        self.data = data
+        self.sent = 0
+        self.heard = bytearray()
+        self.has_finished = self.has_reset = self.heard_fin = self.saw_error = False
+
+    async def act(self, what: str, how: int = 0) -> None:
+        """Do one step of ACTIONS, if it is still possible."""
+        if what == "pause":
+            await turns(how)
+        if self.has_reset:
+            return
+        try:
+            if what == "send" and not self.has_finished:
+                self.sent += self.peer.send_some(self.data[self.sent : self.sent + how])
+            elif what == "read":
+                self.take(self.peer.sock.recv(how))
+            elif what == "finish" and not self.has_finished:
+                self.has_finished = True
+                self.peer.finish()
+            elif what == "reset":
+                self.has_reset = True
+                self.peer.reset()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.saw_error = True
+
+    def take(self, piece: bytes) -> None:
+        """Note what was read; nothing is the FIN."""
+        self.heard += piece
+        self.heard_fin = self.heard_fin or not piece
+
+    async def hear_the_end(self) -> None:
+        """Read up to the FIN or an error."""
+        while not (self.heard_fin or self.saw_error or self.has_reset):
+            try:
+                self.take(await self.peer.read())
+            except OSError:
+                self.saw_error = True
+
+
+async def end_all(house: House, actors: Sequence[Actor]) -> None:
+    """Let all ends finish and hear what is on its way, until no connection is left."""
+    for actor in actors:
+        await actor.act("finish")
+    await asyncio.gather(*(actor.hear_the_end() for actor in actors))
+    await until(lambda: not house.plane.connections, "the connections have ended")
+
+
+def assert_equal_or_told(first: Actor, second: Actor) -> None:
+    """Fail unless the bytes are equal, or the connection was reset and whoever didn't was told."""
+    for one, other in ((first, second), (second, first)):
+        assert one.heard == other.data[: len(one.heard)]
+        if not (one.has_reset or other.has_reset):
+            assert len(one.heard) == other.sent
+            assert not one.saw_error
+        if other.has_reset and not one.has_reset and not other.has_finished:
+            assert one.saw_error

@@ -1,0 +1,450 @@
+"""What every data plane keeps, whoever carries the traffic: one suite for all of them."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import pytest
+import pytest_asyncio
+
+from userspace_proxy.dataplane import DataPlane, WorkerPool
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import Protocol, SocketAddress
+
+from .house import House, open_sockets
+from .peers import Peer, RefusingEndpoint, TcpEndpoint, UdpPeer, dial
+from .waiting import until
+
+# The workers of a module's tests live in one loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+PLANES = {"in-loop": None, "1-worker": 1, "2-workers": 2}
+ALICE, BOB = "127.0.0.2", "127.0.0.3"
+ANY = SocketAddress("127.0.0.1", 0)
+
+
+def make_plane(workers):
+    loop = asyncio.get_running_loop()
+    if workers is None:
+        return DataPlane(loop)
+    pool = WorkerPool(loop, workers)
+    pool.start()
+    return pool
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def plane(request):
+    """One that all tests use: each opens groups of its own."""
+    with contextlib.closing(make_plane(request.param)) as plane:
+        await until(lambda: plane.state().is_running)
+        yield plane
+        assert [worker.restarts for worker in plane.state().workers] == [0] * (request.param or 0)
+
+
+class Rooms(House):
+    """A house in a data plane that others use, too: it closes what it has opened."""
+
+    def service(self, *endpoints, **kwargs):
+        service = super().service(*endpoints, **kwargs)
+        self.keep(service.listener)
+        return service
+
+    async def totals(self, service):
+        """Return the sums of a Service, brought up to date."""
+        await self.plane.refresh()
+        return service.group.totals()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(plane):
+    house = Rooms(plane=plane)
+    yield house
+    house.dismiss()
+    assert house.bugs == []
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def own_house(request):
+    """A house with a data plane of its own, which may be drained and closed."""
+    before = open_sockets()
+    house = Rooms(plane=make_plane(request.param))
+    yield house
+    house.close()
+    assert open_sockets() == before, "a socket was left open"
+
+
+async def serves(client, pod):
+    """Tell whether a TCP client and this endpoint talk to each other."""
+    server = await pod.accept()
+    await client.send(b"question")
+    question = await server.read()
+    await server.send(b"answer")
+    return (question, await client.read()) == (b"question", b"answer")
+
+
+async def asked(client, pod):
+    """Have a UDP client ask until this endpoint hears it; return the answer.
+
+    For the moment of a change the datagram of a client that asks may be lost.
+    """
+
+    def has_come():
+        with contextlib.suppress(OSError):
+            client.sock.recv(100)
+        with contextlib.suppress(ConnectionRefusedError):
+            client.send(b"question")
+        return pod.received()
+
+    await until(has_come)
+    client.received()
+    client.send(b"question")
+    _, proxy = await pod.receive_from()
+    pod.send_to(b"answer", proxy)
+    return await client.receive()
+
+
+async def is_refused(client):
+    """Ask until a UDP client hears that nobody is there."""
+
+    def is_told():
+        try:
+            client.send(b"anybody there?")
+            client.received()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    await until(is_told)
+    return True
+
+
+def is_free(listener):
+    """Tell whether somebody else could have a listener's port."""
+    kind = socket.SOCK_STREAM if listener.protocol is TCP else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as sock, contextlib.suppress(OSError):
+        if listener.protocol is TCP:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(listener.address)
+        return True
+    return False
+
+
+# -- serving -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_tcp_is_served_when_listen_returns(house, ip):
+    pod = house.endpoint()
+    web = house.service(pod.address, at=ip)
+    assert web.listener.is_serving
+    assert await serves(await house.client(web), pod)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0"])
+async def test_udp_is_served_when_listen_returns(house, ip):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address, at=ip)
+    at = "127.0.0.1" if ip == "0.0.0.0" else ip
+    client = house.keep(UdpPeer(at, to=SocketAddress(at, dns.address.port)))
+    client.send(b"question")
+    payload, proxy = await pod.receive_from()
+    pod.send_to(b"answer", proxy)
+    assert (payload, await client.receive()) == (b"question", b"answer")
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_port_0_gives_a_port_of_its_own(house, protocol):
+    first, second = (house.service(protocol=protocol) for _ in range(2))
+    assert 0 != first.address.port != second.address.port != 0
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_taken_port_is_a_listen_error(house, protocol):
+    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+    taken = house.keep(RefusingEndpoint(kind)).address
+    group = house.plane.open_group("shop/web", [], affinity_timeout_s=None)
+    with pytest.raises(ListenError, match="another program holds port"):
+        house.plane.listen(group, protocol, taken)
+
+
+# -- refusing ------------------------------------------------------------------
+
+
+async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(house):
+    web, pod = house.service(), house.endpoint()
+    address = web.address
+    for _ in range(2):
+        assert not web.listener.is_serving
+        with pytest.raises(ConnectionRefusedError):
+            await house.client(web)
+        house.update(web, pod.address)
+        assert await serves(await house.client(web), pod)
+        house.update(web)
+    assert web.address == address
+
+
+async def test_udp_without_endpoints_refuses_and_serves_on_the_same_port(house):
+    dns, pod = house.udp_service(), house.udp_peer()
+    client = house.udp_client(dns)
+    for _ in range(2):
+        assert await is_refused(client)
+        house.update(dns, pod.address)
+        assert await asked(client, pod) == b"answer"
+        house.update(dns)
+
+
+async def test_udp_that_refuses_for_a_moment_only_goes_on_serving(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    for _ in range(20):
+        house.update(dns)
+        house.update(dns, pod.address)
+    assert await asked(client, pod) == b"answer"
+    house.update(dns)
+    assert await is_refused(client)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_port_that_somebody_took_meanwhile_is_told_and_the_others_serve(house, protocol):
+    taken = house.service(protocol=protocol)
+    other = house.keep(house.plane.listen(taken.group, protocol, ANY))
+    await until(lambda: is_free(taken.listener))
+    thief = house.keep((TcpEndpoint if protocol is TCP else UdpPeer)(port=taken.address.port))
+    pod = house.endpoint() if protocol is TCP else house.udp_peer()
+    with pytest.raises(ListenError, match="another program holds port"):
+        house.update(taken, pod.address)
+    assert (taken.listener.is_serving, other.is_serving) == (False, True)
+    thief.close()
+    house.update(taken, pod.address)
+    assert taken.listener.is_serving
+
+
+# -- changes -------------------------------------------------------------------
+
+
+async def test_new_connections_follow_the_endpoints_and_open_ones_stay(house):
+    old, new = house.endpoint(), house.endpoint()
+    web = house.service(old.address)
+    client = await house.client(web)
+    server = await old.accept()
+    house.update(web, new.address)
+    assert await serves(await house.client(web), new)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_udp_flow_leaves_an_endpoint_that_was_removed(house):
+    old, new = house.udp_peer(), house.udp_peer()
+    dns = house.udp_service(old.address)
+    client = house.udp_client(dns)
+    assert await asked(client, old) == b"answer"
+    house.update(dns, new.address)
+    assert await asked(client, new) == b"answer"
+    # What was lost is counted nowhere, but what has ended has ended.
+    totals = await house.totals(dns)
+    assert (totals.active, totals.connections) == (1, 2)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_clients_endpoint_stays_with_affinity(house, protocol):
+    pods = [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(2)]
+    web = house.service(
+        *(pod.address for pod in pods), protocol=protocol, affinity_timeout_s=60.0, at="0.0.0.0"
+    )
+    for client in (ALICE, BOB):
+        served = {await place_of(house, web, pods, client) for _ in range(10)}
+        assert len(served) == 1
+
+
+async def place_of(house, service, pods, client):
+    """Return which of these endpoints a client of this address comes to."""
+    to = SocketAddress("127.0.0.1", service.address.port)
+    if service.listener.protocol is TCP:
+        house.keep(await dial(to, source=client))
+    else:
+        house.keep(UdpPeer(client, to=to)).send(b"question")
+    found = []
+
+    def has_come():
+        for place, pod in enumerate(pods):
+            if isinstance(pod, TcpEndpoint):
+                if pod.accept_now() is not None:
+                    found.append(place)
+            elif pod.received():
+                found.append(place)
+        return found
+
+    await until(has_come)
+    return found[0]
+
+
+# -- closing -------------------------------------------------------------------
+
+
+async def test_a_closed_listener_refuses_and_its_connections_go_on(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    client = await house.client(web)
+    server = await pod.accept()
+    for _ in range(2):
+        web.listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(web.address)
+    house.plane.close_group(web.group)
+    house.plane.close_group(web.group)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_closed_udp_listener_refuses(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    assert await asked(client, pod) == b"answer"
+    dns.listener.close()
+    assert await is_refused(client)
+
+
+@pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_port_may_be_another_groups_at_once(house, protocol, is_refusing):
+    """As when a Service is deleted and made anew under its old address."""
+    pods = [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(2)]
+    old = house.service(pods[0].address, protocol=protocol)
+    if is_refusing:
+        house.update(old)
+    old.listener.close()
+    house.plane.close_group(old.group)
+    group = house.plane.open_group("shop/new", [pods[1].address], affinity_timeout_s=None)
+    house.keep(house.plane.listen(group, protocol, old.address))
+    if protocol is TCP:
+        assert await serves(await house.client(old), pods[1])
+    else:
+        assert await asked(house.udp_client(old), pods[1]) == b"answer"
+
+
+# -- books ---------------------------------------------------------------------
+
+
+async def test_after_a_refresh_tcp_counters_equal_what_was_moved(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    for number in range(1, 4):
+        client = await house.client(web)
+        server = await pod.accept()
+        await client.send(b"12345")
+        assert await server.read_exactly(5) == b"12345"
+        await server.send(b"12")
+        assert await client.read_exactly(2) == b"12"
+        totals = await house.totals(web)
+        assert (totals.connections, totals.active) == (number, number)
+        assert (totals.received_bytes, totals.sent_bytes) == (5 * number, 2 * number)
+    assert web.group.counters_of(pod.address).connections == 3
+
+
+async def test_after_a_refresh_udp_counters_equal_what_was_moved(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    client.send(b"12345")
+    _, proxy = await pod.receive_from()
+    pod.send_to(b"12", proxy)
+    assert await client.receive() == b"12"
+    totals = await house.totals(dns)
+    assert (totals.connections, totals.active) == (1, 1)
+    assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
+
+
+async def test_connections_that_nobody_answers_are_counted_as_refused(house):
+    web = house.service(house.refusing())
+    assert await house.resets_a_client(web)
+    await house.plane.refresh()
+    assert web.group.counters.refused == 1
+    assert web.group.totals().failures == 1
+
+
+async def test_an_ejection_is_seen(house):
+    dead, pod = house.refusing(), house.endpoint()
+    web = house.service(dead, pod.address)
+    # Two turns whoever is asked, so that one of them is the dead one's.
+    for _ in range(4):
+        assert await serves(await house.client(web), pod)
+    await house.plane.refresh()
+    now = time.monotonic()
+    assert set(web.group.ejected(now)) == {dead}
+    assert web.group.ejected(now)[dead] <= 5
+
+
+async def test_its_state_tells_of_descriptors_in_use(house):
+    await house.plane.refresh()
+    before = house.plane.state()
+    assert before.is_accepting
+    assert 0 < before.descriptors + 1000 <= before.descriptor_limit
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    assert await serves(await house.client(web), pod)
+    await house.plane.refresh()
+    assert house.plane.state().descriptors >= before.descriptors + 3
+
+
+# -- the end -------------------------------------------------------------------
+
+
+async def test_a_drain_tells_how_many_had_to_be_reset(own_house):
+    house, pods = own_house, [own_house.endpoint(), own_house.endpoint()]
+    services = [house.service(pod.address) for pod in pods]
+    pairs = []
+    for web, pod in zip(services * 2, pods * 2, strict=True):
+        pairs.append((await house.client(web), await pod.accept()))
+    for web in services:
+        web.listener.close()
+    pairs.pop()[0].close()
+    assert await house.plane.drain(0.2) in (3, 4)
+    for client, server in pairs:
+        assert await client.was_reset()
+        assert await server.was_reset()
+
+
+async def test_a_drain_waits_for_who_finishes(own_house):
+    house, pod = own_house, own_house.endpoint()
+    web = house.service(pod.address)
+    pairs = [(await house.client(web), await pod.accept()) for _ in range(3)]
+    web.listener.close()
+    draining = asyncio.create_task(house.plane.drain(60))
+    for client, server in pairs:
+        await client.send(b"goodbye")
+        assert await server.read() == b"goodbye"
+        assert not draining.done()
+        client.close()
+        server.close()
+    assert await draining == 0
+
+
+async def test_a_drain_of_nothing_ends_at_once(own_house):
+    assert await own_house.plane.drain(60) == 0
+
+
+async def test_a_close_resets_connections_and_refuses_from_now_on(own_house):
+    house, pod = own_house, own_house.endpoint()
+    web, dns = house.service(pod.address), house.udp_service(house.udp_peer().address)
+    client = await house.client(web)
+    await pod.accept()
+    for _ in range(2):
+        house.plane.close()
+    assert await client.was_reset()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(web.address)
+    house.keep(UdpPeer(port=dns.address.port))
+    for service in (web, dns):
+        service.listener.close()
+
+
+async def test_who_waits_in_the_queue_when_all_ends_is_reset(own_house):
+    web = own_house.service(own_house.silent())
+    waiting = own_house.keep(Peer(socket.socket()))
+    waiting.sock.connect_ex(web.address)
+    own_house.plane.close()
+    assert await waiting.was_reset()

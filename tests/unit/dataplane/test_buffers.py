@@ -1,0 +1,84 @@
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+
+from .waiting import until
+
+MIB = 1 << 20
+# asm-generic/socket.h; linux/sock_diag.h has the order of its figures.
+SO_MEMINFO = 55
+STALLED = 6
+# A look a millisecond: packets on loopback take some microseconds.
+QUIET_LOOKS = 10
+# 2 MiB unsent, the pipe's 1 MiB, and a segment that begins below the bound and ends above it.
+MOST_BYTES = 4 * MIB
+
+
+def held_bytes(direction):
+    """Return what is behind the receive buffer: moved by us, and not acknowledged."""
+    queued = struct.unpack("9I", direction.sink.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
+    return queued[5] + direction.waiting_bytes
+
+
+async def run_and_stall(house, web, pod, first):
+    """Move some bulk, then stop to read; returns the direction when nothing moves any more."""
+    before = set(house.plane.connections)
+    ends = await house.pair(web, pod)
+    sends, hears = ends if first == "client" else ends[::-1]
+    await asyncio.gather(sends.send(bytes(32 * MIB)), hears.read_exactly(32 * MIB))
+    (connection,) = house.plane.connections - before
+    direction = connection.up if first == "client" else connection.down
+    quiet = 0
+
+    def is_stalled():
+        nonlocal quiet
+        quiet = quiet + 1 if not sends.fill() and direction.waiting_bytes else 0
+        return quiet == QUIET_LOOKS
+
+    await until(is_stalled, "the sender is stopped")
+    return direction
+
+
+@pytest.mark.parametrize("max_pipes", [32, 0], ids=["spliced", "copied"])
+@pytest.mark.parametrize("first", ["client", "endpoint"])
+async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, first, max_pipes):
+    house = build(Tuning(max_pipes=max_pipes))
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    stalled = [await run_and_stall(house, web, pod, first) for _ in range(STALLED)]
+    client, server = await house.pair(web, pod)
+    block = bytes(MIB)
+    _, heard = await asyncio.gather(client.send(block * 64), server.read_exactly(64 * MIB))
+    assert len(heard) == 64 * MIB
+    assert max(map(held_bytes, stalled)) < MOST_BYTES
+
+
+async def test_talk_costs_no_system_call_for_its_buffers(house, monkeypatch):
+    bounded = []
+    monkeypatch.setattr(
+        "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
+    )
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    for _ in range(20):
+        await client.send(b"question")
+        assert await server.read() == b"question"
+    assert bounded == []
+
+
+async def test_a_direction_is_bounded_once(house, monkeypatch):
+    bounded = []
+    monkeypatch.setattr(
+        "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
+    )
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    for _ in range(3):
+        await asyncio.gather(client.send(bytes(8 * MIB)), server.read_exactly(8 * MIB))
+        await client.send(b"a word")
+        assert await server.read_exactly(6) == b"a word"
+    assert len(bounded) == 1

@@ -1,0 +1,48 @@
+import pytest
+
+from userspace_proxy.dataplane.ephemeral import EPHEMERAL, EphemeralPorts
+
+from .peers import TcpEndpoint
+
+
+@pytest.fixture
+def told(tmp_path):
+    """What the kernel tells."""
+    path = tmp_path / "ip_local_port_range"
+    path.write_text("32768\t60999\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("port", "is_one"),
+    [
+        pytest.param(32767, False, id="below"),
+        pytest.param(32768, True, id="first"),
+        pytest.param(60999, True, id="last"),
+        pytest.param(61000, False, id="above"),
+    ],
+)
+def test_the_range_is_the_kernels(told, port, is_one):
+    assert EphemeralPorts(told).includes(port, now=0.0) is is_one
+
+
+def test_a_range_that_was_changed_is_heard_of_after_ten_seconds(told):
+    ports = EphemeralPorts(told)
+    assert not ports.includes(8080, now=100.0)
+    told.write_text("1024 65535")
+    assert not ports.includes(8080, now=109.9)
+    assert ports.includes(8080, now=110.0)
+
+
+@pytest.mark.parametrize("text", [None, "", "many"])
+def test_where_nobody_tells_every_port_may_be_one(told, text):
+    told.unlink()
+    if text is not None:
+        told.write_text(text)
+    assert EphemeralPorts(told).includes(80, now=0.0)
+
+
+def test_a_port_that_the_kernel_chose_is_one():
+    endpoint = TcpEndpoint()
+    endpoint.close()
+    assert EPHEMERAL.includes(endpoint.address.port, now=0.0)

@@ -1,0 +1,81 @@
+"""In a child process: whoever gives up privileges doesn't get them back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.dataplane.workers.privileges import NOBODY
+
+SCRIPT = """
+from pathlib import Path
+from userspace_proxy.dataplane.workers.privileges import become_unprivileged
+for _ in range(2):
+    become_unprivileged()
+print(Path("/proc/self/status").read_text())
+"""
+# The same user, as the only one of a user namespace.
+ALONE = ("unshare", "--user", "--map-root-user")
+
+
+def is_root_of_many():
+    """Return whether we are root, and there are others to become."""
+    maps = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return os.geteuid() == 0 and any(int(first) + int(n) > NOBODY for first, _, n in maps)
+
+
+def status_of(*prefix, **kwargs):
+    """Return what the kernel says of a process that has given up its privileges."""
+    said = subprocess.run(
+        [*prefix, sys.executable, "-c", SCRIPT],
+        check=True,
+        text=True,
+        capture_output=True,
+        **kwargs,
+    )
+    return dict(line.split(":\t", 1) for line in said.stdout.splitlines() if line)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return status_of(**({"extra_groups": [4, 27]} if is_root_of_many() else {}))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    tried = subprocess.run([*ALONE, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        reason = f"no user namespace: {tried.stderr.strip()}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return status_of(*ALONE)
+
+
+def test_root_becomes_nobody_and_anybody_else_stays(plain):
+    user = NOBODY if is_root_of_many() else os.geteuid()
+    group = NOBODY if is_root_of_many() else os.getegid()
+    assert plain["Uid"].split() == [str(user)] * 4
+    assert plain["Gid"].split() == [str(group)] * 4
+
+
+@pytest.mark.skipif(not is_root_of_many(), reason="only root has groups to give up")
+def test_root_leaves_its_groups(plain):
+    assert plain["Groups"].strip() == ""
+
+
+def test_the_only_user_of_a_namespace_stays(alone):
+    assert alone["Uid"].split() == ["0"] * 4
+
+
+@pytest.mark.parametrize("who", ["plain", "alone"])
+@pytest.mark.parametrize("name", ["CapEff", "CapPrm", "CapInh", "CapAmb"])
+def test_no_capability_is_left(request, who, name):
+    assert int(request.getfixturevalue(who)[name], 16) == 0
+
+
+@pytest.mark.parametrize("who", ["plain", "alone"])
+def test_no_program_can_give_new_ones(request, who):
+    assert request.getfixturevalue(who)["NoNewPrivs"] == "1"

@@ -1,0 +1,191 @@
+import contextlib
+import os
+import select
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane.workers.shared_sockets import SharedSockets
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import Protocol, SocketAddress
+
+from ..house import open_sockets
+from ..peers import RefusingEndpoint, TcpEndpoint, UdpPeer, address_of, dial
+
+ANY = SocketAddress("127.0.0.1", 0)
+TCP, UDP = Protocol.TCP, Protocol.UDP
+BOTH = pytest.mark.parametrize("protocol", list(Protocol))
+CLIENTS = [f"127.0.0.{number}" for number in range(2, 20)]
+
+
+@pytest.fixture
+def share():
+    before = open_sockets()
+    with contextlib.ExitStack() as stack:
+
+        def share(protocol=TCP, at=ANY, workers=(0, 1)):
+            sockets = SharedSockets(protocol, at, freebind=False, workers=workers)
+            stack.callback(sockets.close)
+            return sockets
+
+        yield share
+    assert open_sockets() == before, "a socket was left open"
+
+
+async def who_is_reached(sockets, client):
+    """Return the worker whose socket a TCP client comes to."""
+    peer = await dial(sockets.at, source=client)
+    with contextlib.closing(peer):
+        for worker, sock in sockets.by_worker.items():
+            with contextlib.suppress(BlockingIOError):
+                sock.accept()[0].close()
+                return worker
+    return None
+
+
+@BOTH
+def test_each_worker_has_a_socket_on_the_same_port(share, protocol):
+    sockets = share(protocol, workers=(0, 1, 2))
+    assert list(sockets.by_worker) == [0, 1, 2]
+    assert {address_of(sock) for sock in sockets.by_worker.values()} == {sockets.at}
+    assert sockets.at.port != 0
+
+
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "reuseport"])
+@BOTH
+def test_a_port_of_another_program_is_refused(share, protocol, is_shared, workers):
+    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as other:
+        if is_shared:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        if protocol is TCP:
+            other.listen()
+        with pytest.raises(ListenError, match="another program holds port"):
+            share(protocol, address_of(other), workers)
+
+
+@BOTH
+def test_a_socket_of_one_worker_is_shared_with_nobody(share, protocol):
+    sockets = share(protocol, workers=(1,))
+    with pytest.raises(ListenError):
+        share(protocol, sockets.at, workers=(0, 1))
+
+
+async def test_tcp_refuses_and_serves_again_on_the_same_port(share):
+    sockets = share()
+    for _ in range(2):
+        sockets.refuse()
+        sockets.refuse()
+        with pytest.raises(ConnectionRefusedError):
+            await dial(sockets.at)
+        sockets.serve()
+        assert await who_is_reached(sockets, "127.0.0.1") is not None
+
+
+async def test_who_waits_in_a_queue_is_reset_by_the_refusal(share):
+    sockets = share()
+    waiting = [await dial(sockets.at) for _ in range(4)]
+    sockets.refuse()
+    for peer in waiting:
+        with contextlib.closing(peer):
+            assert await peer.was_reset()
+
+
+async def test_by_client_each_has_its_worker_also_after_a_refusal(share):
+    sockets = share(workers=(0, 1, 2))
+    sockets.choose(by_client=True)
+    before = {client: await who_is_reached(sockets, client) for client in CLIENTS}
+    assert set(before.values()) == {0, 1, 2}
+    sockets.refuse()
+    sockets.serve()
+    assert {client: await who_is_reached(sockets, client) for client in CLIENTS} == before
+
+
+async def test_the_choice_may_change_while_it_refuses(share):
+    sockets = share()
+    sockets.refuse()
+    sockets.choose(by_client=True)
+    sockets.serve()
+    assert len({await who_is_reached(sockets, "127.0.0.3") for _ in range(30)}) == 1
+    sockets.choose(by_client=False)
+    assert {await who_is_reached(sockets, "127.0.0.3") for _ in range(100)} == {0, 1}
+
+
+def test_udp_serves_again_on_the_same_port_after_a_close(share):
+    sockets = share(UDP)
+    at = sockets.at
+    sockets.choose(by_client=True)
+    sockets.close()
+    assert sockets.by_worker == {}
+    sockets.serve()
+    assert {address_of(sock) for sock in sockets.by_worker.values()} == {at}
+    with contextlib.closing(UdpPeer("127.0.0.3", to=at)) as client:
+        for _ in range(20):
+            client.send(b"hello")
+    # By its address: 127.0.0.3 is odd.
+    assert len(received(sockets.by_worker[1])) == 20
+
+
+def received(sock):
+    got = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            got.append(sock.recv(100))
+    return got
+
+
+def test_udp_that_serves_keeps_its_sockets(share):
+    sockets = share(UDP)
+    inodes = [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()]
+    sockets.refuse()
+    sockets.serve()
+    assert [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()] == inodes
+    # Shut down, they would be reported as readable for ever.
+    assert select.select(sockets.by_worker.values(), [], [], 0) == ([], [], [])
+
+
+@BOTH
+async def test_a_port_that_somebody_took_meanwhile_is_told(share, protocol):
+    sockets = share(protocol)
+    sockets.refuse()
+    if protocol is UDP:
+        sockets.close()
+    thief = (TcpEndpoint if protocol is TCP else UdpPeer)(port=sockets.at.port)
+    with contextlib.closing(thief), pytest.raises(ListenError, match="another program holds"):
+        sockets.serve()
+    sockets.serve()
+
+
+async def test_where_one_can_not_listen_again_none_does(share):
+    sockets = share()
+    sockets.refuse()
+    # Connected, it can't listen; the first one can.
+    with contextlib.closing(TcpEndpoint()) as other:
+        sockets.by_worker[1].setblocking(True)
+        sockets.by_worker[1].connect(other.address)
+        with pytest.raises(ListenError):
+            sockets.serve()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(sockets.at)
+
+
+async def test_a_closed_tcp_port_refuses_and_is_free_whoever_holds_a_copy(share):
+    sockets = share()
+    with sockets.by_worker[0].dup() as copy:
+        sockets.close()
+        sockets.close()
+        with pytest.raises(ConnectionRefusedError):
+            await dial(sockets.at)
+        share(at=sockets.at)
+        assert copy.fileno() >= 0
+
+
+@BOTH
+def test_what_can_not_be_opened_leaves_nothing_open(share, protocol):
+    before = open_sockets()
+    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+    with contextlib.closing(RefusingEndpoint(kind)) as other, pytest.raises(ListenError):
+        share(protocol, other.address)
+    assert open_sockets() == before

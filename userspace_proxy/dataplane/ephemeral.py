@@ -1,0 +1,53 @@
+"""Which ports the kernel takes for connections that we open.
+
+Only from one of these can a dial reach itself; for all others nobody needs to look.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+# The IPv4 setting is that of IPv6, too.
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+# The range may be changed while we run. A look costs some 15 µs.
+_LOOK_EVERY_S = 10.0
+
+_ALL = range(1 << 16)
+
+
+class EphemeralPorts:
+    """The ephemeral range of this process's network namespace.
+
+    Args:
+        path: Where the kernel tells it.
+    """
+
+    def __init__(self, path: Path = _RANGE) -> None:
+        self._path = path
+        self._ports = _ALL
+        self._looked_at = -math.inf
+
+    def includes(self, port: int, now: float) -> bool:
+        """Tell whether a dial may leave from a port; also true when nobody knows.
+
+        Args:
+            port: The port in question.
+            now: Monotonic seconds; what was read lasts for ten of them.
+        """
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._ports = self._read()
+        return port in self._ports
+
+    def _read(self) -> range:
+        try:
+            first, last = map(int, self._path.read_text().split())
+        except (OSError, ValueError):
+            return _ALL
+        return range(first, last + 1)
+
+
+EPHEMERAL = EphemeralPorts()
+"""Those of this process."""

@@ -1,0 +1,75 @@
+"""A worker's log lines, written by the control process: one writer, one form, one level."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from .messages import Logged
+
+LOGGERS = ("userspace_proxy", "userspace_proxy.access")
+
+# What every record has; the rest came as ``extra``.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class ForwardingHandler(logging.Handler):
+    """Hands each record to a function, as a message.
+
+    Args:
+        send: Takes it.
+    """
+
+    def __init__(self, send: Callable[[Logged], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Part of Handler."""
+        fields = {k: _plain(v) for k, v in vars(record).items() if k not in _OWN}
+        traceback = ""
+        if record.exc_info:
+            traceback = logging.Formatter().formatException(record.exc_info)
+        self._send(
+            Logged(
+                record.name, record.levelno, record.created, record.getMessage(), fields, traceback
+            )
+        )
+
+
+def current_levels() -> dict[str, int]:
+    """Return the levels that this process logs at, by logger."""
+    return {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGERS}
+
+
+def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
+    """Log at these levels, and through this handler alone."""
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def write_record(line: Logged) -> None:
+    """Write a worker's line into this process's log."""
+    logger = logging.getLogger(line.logger if line.logger.startswith(LOGGERS[0]) else LOGGERS[0])
+    if not logger.isEnabledFor(line.level):
+        return
+    fields = {key: value for key, value in line.fields.items() if key not in _OWN}
+    logger.handle(
+        logging.makeLogRecord(
+            {
+                **fields,
+                "name": logger.name,
+                "levelno": line.level,
+                "levelname": logging.getLevelName(line.level),
+                "created": line.created,
+                "msg": line.message,
+                "exc_text": line.traceback or None,
+            }
+        )
+    )
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,536 @@
+"""The data plane of a node agent: worker processes carry the traffic, this one commands.
+
+    WorkerPool ──OpenGroup, OpenListener + its socket, ChangeGroup …──▶ worker 0
+               ──▶ worker 1 …
+               ◀── Counted, Logged
+
+Rule 1: the sockets are made, kept and put to listening or refusing here, at once; what workers
+are told afterwards is who to dial. So a listener accepts when ``listen`` returns, and a worker
+that hasn't heard of it yet, or has died, costs its clients a wait, not a refusal.
+Rule 2: a worker that dies is replaced, and told everything; so all that workers are told is
+derived from what is kept here.
+Rule 3: a worker that can't be heard for STUCK_S is as good as dead.
+Rule 4: a listener has a socket for each worker as long as descriptors are plenty, else one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from ...errors import ListenError, ShortageError
+from ...model import Protocol, SocketAddress
+from ..base import PlaneState, WorkerState
+from ..pipes import MAX_PIPES
+from ..tuning import Tuning
+from .changes import diff_endpoints
+from .forwarding import current_levels, write_record
+from .messages import (
+    ChangeGroup,
+    CloseGroup,
+    CloseListener,
+    Counted,
+    Drain,
+    Drained,
+    Ejected,
+    GroupReport,
+    ListenerClosed,
+    Logged,
+    Message,
+    PauseListener,
+    Report,
+    ResumeListener,
+    Returned,
+    Running,
+    Start,
+)
+from .process import WorkerProcess
+from .shared_group import SharedGroup, SharedListener
+from .shared_sockets import SharedSockets
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+# Counters that a dying worker takes along are no older than this.
+REPORT_S = 5.0
+# Longer than any pause of a busy machine.
+STUCK_S = 30.0
+# Two in a row that die sooner than this die of their start; then the next one waits as long.
+_SHORT_LIFE_S = 5.0
+# Who reads counters doesn't wait for a busy worker for longer than this.
+_REFRESH_S = 1.0
+# For a worker to say that it has drained, beyond the time that it was given.
+_LAST_WORDS_S = 2.0
+# Kept for what isn't a listener's: log files, API connections, status requests.
+_RESERVE = 512
+# Of those that nobody asked for: each costs some 20 MB, and a node has other work, too.
+_MOST_WORKERS = 4
+
+_NOTHING = Counted(0, (), 0, 0, 0, True)
+
+
+def default_workers() -> int:
+    """Return how many workers this machine is good for: one for each core, 4 at the most."""
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One place among the workers, whoever holds it."""
+
+    index: int
+    process: WorkerProcess | None = None
+    is_running: bool = False
+    """It has spoken since it was started."""
+    restarts: int = 0
+    began: float = 0.0
+    has_died_early: bool = False
+    """The one before lived for a short time only, too: no hurry with the next."""
+    asked: dict[int, float] = field(default_factory=dict)
+    """Reports that it owes: number → when it was asked."""
+    last: Counted = _NOTHING
+    listeners: int = 0
+    reset: int | None = None
+    """How many connections it has reset at the end of a drain."""
+    problem: str = ""
+
+
+class WorkerPool:
+    """The workers of one proxy. Part of Plane.
+
+    Args:
+        loop: Of the control process.
+        count: How many workers.
+        tuning: Figures for each of them; pipes are shared out.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        count: int,
+        tuning: Tuning | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        tuning = tuning or Tuning()
+        self._loop = loop
+        self._clock = clock
+        # The kernel's limit is the user's, and all workers are the same one.
+        pipes = min(tuning.max_pipes, MAX_PIPES) // count
+        self._tuning = replace(tuning, max_pipes=pipes)
+        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._workers = [_Worker(index) for index in range(count)]
+        self._groups: dict[int, SharedGroup] = {}
+        self._listeners: dict[int, SharedListener] = {}
+        self._leaving: dict[int, SharedListener] = {}
+        """UDP listeners whose sockets some worker still holds under this number: closed ones, or
+        those that have taken over their port."""
+        self._numbers = 0
+        self._socket_count = 0
+        self._reports = 0
+        self._refreshing: dict[int, asyncio.Future[None]] = {}
+        """Report number → done when its worker has answered."""
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._drained: asyncio.Event | None = None
+        self._is_closed = False
+
+    def start(self) -> None:
+        """Start the workers; returns before they run, and what is opened meanwhile waits."""
+        for worker in self._workers:
+            self._start_worker(worker)
+        self._call_later(REPORT_S, self._look)
+
+    # -- Plane ---------------------------------------------------------------
+
+    def open_group(
+        self,
+        label: str,
+        endpoints: Sequence[SocketAddress],
+        *,
+        affinity_timeout_s: float | None,
+    ) -> SharedGroup:
+        """Part of Plane."""
+        group = SharedGroup(
+            self._next_number(), label, endpoints, affinity_timeout_s=affinity_timeout_s
+        )
+        self._groups[group.number] = group
+        for worker in self._workers:
+            self._send(worker, group.opening())
+        return group
+
+    def close_group(self, group: SharedGroup) -> None:
+        """Part of Plane."""
+        if self._groups.pop(group.number, None) is not None:
+            for worker in self._workers:
+                self._send(worker, CloseGroup(group.number))
+
+    def listen(
+        self, group: SharedGroup, protocol: Protocol, at: SocketAddress, *, freebind: bool = False
+    ) -> SharedListener:
+        """Part of Plane."""
+        old = self._just_closed(protocol, at)
+        if old is None:
+            chosen = [worker.index for worker in self._choose_workers(protocol, at)]
+            sockets = SharedSockets(protocol, at, freebind=freebind, workers=chosen)
+        else:
+            sockets = old.sockets
+        sockets.choose(by_client=group.affinity_timeout_s is not None)
+        listener = SharedListener(self, self._next_number(), group, protocol, sockets)
+        if old is not None:
+            listener.closing = old.closing
+            self._leaving = {n: listener if x is old else x for n, x in self._leaving.items()}
+        listener.is_serving = bool(group.endpoints)
+        if not listener.is_serving:
+            sockets.refuse()
+            self._close_refusing(listener)
+        self._listeners[listener.number] = listener
+        group.listeners.add(listener)
+        self._socket_count += len(listener.workers)
+        for index in listener.workers:
+            worker = self._workers[index]
+            worker.listeners += 1
+            self._send_listener(worker, listener)
+        return listener
+
+    def update(
+        self,
+        group: SharedGroup,
+        endpoints: Sequence[SocketAddress],
+        *,
+        affinity_timeout_s: float | None,
+    ) -> None:
+        """Part of Plane."""
+        if not endpoints:
+            # First: a worker that has no endpoint must not accept.
+            for listener in group.listeners:
+                self._refuse(listener)
+        changes = diff_endpoints(group.endpoints, endpoints)
+        if changes.removed or changes.added or affinity_timeout_s != group.affinity_timeout_s:
+            group.endpoints = tuple(endpoints)
+            group.affinity_timeout_s = affinity_timeout_s
+            message = ChangeGroup(group.number, *changes, affinity_timeout_s)
+            for worker in self._workers:
+                self._send(worker, message)
+            group.fold(frozenset(endpoints))
+        error: ListenError | None = None
+        for listener in group.listeners:
+            listener.sockets.choose(by_client=affinity_timeout_s is not None)
+            try:
+                if endpoints:
+                    self._serve(listener)
+            except ListenError as exc:
+                error = exc
+        if error is not None:
+            raise error
+
+    def settle(self) -> None:
+        """Part of Plane; nothing here: what workers have counted must be asked for."""
+
+    async def refresh(self) -> None:
+        """Part of Plane."""
+        owed = [self._ask(worker) for worker in self._workers if worker.is_running]
+        if owed:
+            await asyncio.wait(owed, timeout=_REFRESH_S)
+
+    def state(self) -> PlaneState:
+        """Part of Plane."""
+        last = [worker.last for worker in self._workers if worker.is_running]
+        return PlaneState(
+            descriptors=sum(report.descriptors for report in last),
+            descriptor_limit=sum(report.descriptor_limit for report in last),
+            is_accepting=all(report.is_accepting for report in last),
+            is_running=bool(last),
+            workers=tuple(
+                WorkerState(
+                    worker.index,
+                    worker.process.pid if worker.process else 0,
+                    worker.restarts,
+                    worker.last.connections,
+                )
+                for worker in self._workers
+            ),
+            problems=tuple(worker.problem for worker in self._workers if worker.problem),
+        )
+
+    async def drain(self, seconds: float) -> int:
+        """Part of Plane."""
+        self._drained = asyncio.Event()
+        for worker in self._workers:
+            if worker.process is not None:
+                self._send(worker, Drain(seconds))
+        self._note_drained()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds + _LAST_WORDS_S):
+                await self._drained.wait()
+        return sum(worker.reset or 0 for worker in self._workers)
+
+    def close(self) -> None:
+        """Part of Plane."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for timer in self._timers:
+            timer.cancel()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.hang_up()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.close()
+                worker.process = None
+            self._forgive(worker)
+        for listener in (*self._listeners.values(), *self._leaving.values()):
+            listener.is_closed = True
+            listener.is_serving = False
+            listener.sockets.close()
+        self._listeners.clear()
+        self._leaving.clear()
+
+    # -- listeners -----------------------------------------------------------
+
+    def close_listener(self, listener: SharedListener) -> None:
+        """Close a listener; for :meth:`SharedListener.close`."""
+        if listener.is_closed:
+            return
+        listener.is_closed = True
+        listener.is_serving = False
+        listener.group.listeners.discard(listener)
+        del self._listeners[listener.number]
+        self._socket_count -= len(listener.workers)
+        for index in listener.workers:
+            self._workers[index].listeners -= 1
+        self._have_closed(listener)
+        if listener.protocol is Protocol.TCP:
+            listener.sockets.close()
+        elif listener.sockets.by_worker:
+            self._leaving[listener.number] = listener
+            self._close_refusing(listener)
+
+    def _just_closed(self, protocol: Protocol, at: SocketAddress) -> SharedListener | None:
+        """Return a closed UDP listener whose port is still ours, to be taken over."""
+        for listener in self._leaving.values():
+            if listener.is_closed and (protocol, at) == (listener.protocol, listener.address):
+                return listener
+        return None
+
+    def _choose_workers(self, protocol: Protocol, at: SocketAddress) -> list[_Worker]:
+        """Return who is to serve one more listener: all, one, or nobody.
+
+        Raises:
+            ShortageError: Half of a worker's descriptors would be listeners, or all of ours.
+        """
+        count = len(self._workers)
+        least = min(self._workers, key=lambda worker: worker.listeners)
+        if self._socket_count + count <= self._limit // 2:
+            chosen = self._workers
+        elif self._socket_count < self._limit - _RESERVE:
+            chosen = [least]
+        else:
+            chosen = []
+        if not chosen or max(worker.listeners for worker in chosen) >= self._limit // 2:
+            raise ShortageError(
+                f"cannot listen on {at}/{protocol}: half of the descriptors are listeners already",
+                hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
+            )
+        return chosen
+
+    def _refuse(self, listener: SharedListener) -> None:
+        if not listener.is_serving or listener.is_closed:
+            return
+        listener.is_serving = False
+        if listener.protocol is Protocol.TCP:
+            listener.sockets.refuse()
+            for index in listener.workers:
+                self._send(self._workers[index], PauseListener(listener.number))
+        else:
+            self._have_closed(listener)
+            self._close_refusing(listener)
+
+    def _serve(self, listener: SharedListener) -> None:
+        if listener.is_serving or listener.is_closed:
+            return
+        listener.sockets.serve()
+        listener.is_serving = True
+        for index in listener.workers:
+            worker = self._workers[index]
+            if listener.protocol is Protocol.TCP:
+                self._send(worker, ResumeListener(listener.number))
+            else:
+                self._send_listener(worker, listener)
+
+    def _have_closed(self, listener: SharedListener) -> None:
+        """Tell the workers to close their copies."""
+        for index in listener.workers:
+            worker = self._workers[index]
+            if worker.process is not None:
+                listener.closing[index] += 1
+                worker.process.send(CloseListener(listener.number))
+
+    def _close_refusing(self, listener: SharedListener) -> None:
+        """Give up a refusing UDP port once no worker holds it.
+
+        Until then our copies stay, so that who serves again meanwhile finds them.
+        """
+        if listener.closing:
+            return
+        self._leaving = {n: other for n, other in self._leaving.items() if other is not listener}
+        if not listener.is_serving and listener.protocol is Protocol.UDP:
+            listener.sockets.close()
+
+    def _send_listener(self, worker: _Worker, listener: SharedListener) -> None:
+        sock = listener.sockets.by_worker.get(worker.index)
+        if worker.process is not None and sock is not None:
+            worker.process.send(listener.opening(), sock)
+
+    # -- workers -------------------------------------------------------------
+
+    def _start_worker(self, worker: _Worker) -> None:
+        if self._is_closed:
+            return
+        worker.began = self._clock()
+        try:
+            worker.process = WorkerProcess(
+                self._loop,
+                receive=lambda message: self._on_message(worker, message),
+                ended=lambda how: self._on_ended(worker, how),
+            )
+        except OSError as exc:
+            self._trouble(worker, f"cannot start worker {worker.index}: {exc.strerror}")
+            self._call_later(_SHORT_LIFE_S, lambda: self._start_worker(worker))
+            return
+        self._send(worker, Start(worker.index, asdict(self._tuning), current_levels()))
+        for group in self._groups.values():
+            self._send(worker, group.opening())
+        for listener in self._listeners.values():
+            if listener.is_serving or listener.protocol is Protocol.TCP:
+                self._send_listener(worker, listener)
+
+    def _send(self, worker: _Worker, message: Message) -> None:
+        if worker.process is not None:
+            worker.process.send(message)
+
+    def _on_message(self, worker: _Worker, message: Message) -> None:
+        if isinstance(message, Counted):
+            self._on_counted(worker, message)
+        elif isinstance(message, Ejected | Returned):
+            for other in self._workers:
+                if other is not worker:
+                    self._send(other, message)
+        elif isinstance(message, Logged):
+            write_record(message)
+        elif isinstance(message, ListenerClosed):
+            self._on_listener_closed(worker, message.listener)
+        elif isinstance(message, Running):
+            self._on_running(worker, message)
+        elif isinstance(message, Drained):
+            worker.reset = message.reset
+            self._note_drained()
+
+    def _on_running(self, worker: _Worker, message: Running) -> None:
+        worker.is_running = True
+        worker.problem = ""
+        _log.info(
+            "worker runs",
+            extra={"worker": worker.index, "pid": message.pid, "user": message.user},
+        )
+
+    def _on_counted(self, worker: _Worker, message: Counted) -> None:
+        now = self._clock()
+        for item in message.groups:
+            report = GroupReport(*item)
+            group = self._groups.get(report.group)
+            if group is not None:
+                group.add(worker.index, report, now)
+        worker.last = message._replace(groups=())
+        worker.asked.pop(message.number, None)
+        waiting = self._refreshing.pop(message.number, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _on_listener_closed(self, worker: _Worker, number: int) -> None:
+        listener = self._listeners.get(number) or self._leaving.get(number)
+        if listener is not None and worker.index in listener.closing:
+            listener.closing[worker.index] -= 1
+            # Without those at 0, so that it is false when nobody owes anything.
+            listener.closing = +listener.closing
+            self._close_refusing(listener)
+
+    def _on_ended(self, worker: _Worker, how: str) -> None:
+        worker.process = None
+        worker.is_running = False
+        worker.last = _NOTHING
+        self._forgive(worker)
+        for group in self._groups.values():
+            group.worker_ended(worker.index)
+        for listener in (*self._listeners.values(), *self._leaving.values()):
+            if listener.closing.pop(worker.index, 0):
+                self._close_refusing(listener)
+        self._note_drained()
+        if self._drained is not None or self._is_closed:
+            return
+        worker.restarts += 1
+        self._trouble(worker, f"worker {worker.index} ended by {how} and is started again")
+        had_died_early = worker.has_died_early
+        worker.has_died_early = self._clock() - worker.began < _SHORT_LIFE_S
+        if had_died_early and worker.has_died_early:
+            self._call_later(_SHORT_LIFE_S, lambda: self._start_worker(worker))
+        else:
+            self._start_worker(worker)
+
+    def _trouble(self, worker: _Worker, problem: str) -> None:
+        worker.problem = problem
+        _log.error("a worker is missing", extra={"worker": worker.index, "cause": problem})
+
+    def _note_drained(self) -> None:
+        if self._drained is not None and all(
+            worker.process is None or worker.reset is not None for worker in self._workers
+        ):
+            self._drained.set()
+
+    # -- reports -------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Ask everybody for a report; who owes one for long is ended, and so replaced."""
+        now = self._clock()
+        for worker in self._workers:
+            oldest = min(worker.asked.values(), default=now if worker.is_running else worker.began)
+            if worker.process is not None and now - oldest >= STUCK_S:
+                _log.error("a worker is stuck", extra={"worker": worker.index})
+                worker.process.kill()
+            elif worker.is_running and not worker.asked:
+                self._ask(worker)
+        self._call_later(REPORT_S, self._look)
+
+    def _ask(self, worker: _Worker) -> asyncio.Future[None]:
+        self._reports += 1
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._refreshing[self._reports] = future
+        worker.asked[self._reports] = self._clock()
+        self._send(worker, Report(self._reports))
+        return future
+
+    def _forgive(self, worker: _Worker) -> None:
+        """Wait for nothing from a worker that is gone."""
+        for number in worker.asked:
+            waiting = self._refreshing.pop(number, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        worker.asked.clear()
+
+    def _next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        def fire() -> None:
+            self._timers.discard(timer)
+            callback()
+
+        timer = self._loop.call_later(seconds, fire)
+        self._timers.add(timer)

@@ -1,0 +1,109 @@
+"""One worker process as its parent sees it: started, heard, seen to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from .channel import Channel
+from .messages import Message
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+PROGRAM = (sys.executable, "-m", "userspace_proxy.dataplane.workers")
+
+# For a worker whose channel is closed to reset its connections: some milliseconds, or its start.
+_LAST_TURN_S = 1.0
+
+
+class WorkerProcess:
+    """A child that runs :mod:`.worker`, and the channel to it.
+
+    Args:
+        loop: Its readers are used.
+        receive: Called with each message.
+        ended: Called once when it is gone, with how: ``exit status 1``, ``signal 9``.
+        program: What to run; its last argument will be the descriptor of the channel.
+
+    Raises:
+        OSError: No process can be made.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        receive: Callable[[Message], None],
+        ended: Callable[[str], None],
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._ended = ended
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                # Not our stdout: what a worker prints belongs into the log.
+                self._process = subprocess.Popen(
+                    [*program, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,
+                    pass_fds=(theirs.fileno(),),
+                )
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except BaseException:
+            ours.close()
+            raise
+        self.pid = self._process.pid
+        self._channel = Channel(loop, ours, receive=self._on_message, lost=self.kill)
+        loop.add_reader(self._pidfd, self._on_end)
+
+    def send(self, message: Message, *socks: socket.socket) -> None:
+        """Send a message; to one that is gone it goes nowhere."""
+        self._channel.send(message, *socks)
+
+    def kill(self) -> None:
+        """End it at once; ``ended`` is called when it is gone. Idempotent."""
+        self._process.kill()
+
+    def hang_up(self) -> None:
+        """Have it end by itself, which resets its connections; killed, it would end them."""
+        self._channel.close()
+
+    def close(self) -> None:
+        """End it at once, wait for that, and call nobody. Idempotent."""
+        if self._pidfd >= 0:
+            self.hang_up()
+            select.select([self._pidfd], [], [], _LAST_TURN_S)
+            self._forget()
+            self._process.kill()
+            self._process.wait()
+
+    def _on_message(self, message: Message, descriptors: list[int]) -> None:
+        # Workers send none; what isn't asked for isn't kept.
+        for descriptor in descriptors:
+            os.close(descriptor)
+        try:
+            self._receive(message)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            _log.exception("a worker talks nonsense", extra={"pid": self.pid})
+            self.kill()
+
+    def _on_end(self) -> None:
+        status = self._process.wait()
+        # What it said last may have come together with its end.
+        self._channel.read()
+        self._forget()
+        self._ended(f"signal {-status}" if status < 0 else f"exit status {status}")
+
+    def _forget(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._channel.close()

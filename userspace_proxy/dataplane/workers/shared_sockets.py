@@ -1,0 +1,124 @@
+"""The sockets of one listener, one for each worker that serves it; the control process keeps them.
+
+Rule 1: they are made, and begin to listen, in the order of the workers: by affinity the kernel
+chooses one by its place.
+Rule 2: a worker's socket outlives the worker: its successor gets the same one, and so the
+clients that wait in its queue.
+Rule 3: a port that others share with us isn't ours: before several sockets take it, one has
+it alone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import socket
+from collections.abc import Iterable
+
+from ...errors import ListenError
+from ...model import Protocol, SocketAddress
+from ..sockets import family_of, listen_again, open_listening
+from . import reuseport
+
+
+class SharedSockets:
+    """The sockets of one listener, by worker.
+
+    Args:
+        protocol: TCP or UDP.
+        at: Where to bind; port 0 for any free one.
+        freebind: Bind an address that this node doesn't have (yet).
+        workers: Who gets one, in order.
+
+    Raises:
+        ListenError: The port can't be had.
+    """
+
+    def __init__(
+        self, protocol: Protocol, at: SocketAddress, *, freebind: bool, workers: Iterable[int]
+    ) -> None:
+        self._protocol = protocol
+        self._freebind = freebind
+        self._workers = tuple(workers)
+        self._by_client = False
+        self.by_worker: dict[int, socket.socket] = {}
+        """Empty while it refuses, for UDP."""
+        self.at = at
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def choose(self, *, by_client: bool) -> None:
+        """Have the kernel bring clients to sockets by their address, or by chance."""
+        if by_client != self._by_client:
+            self._by_client = by_client
+            self._choose()
+
+    def refuse(self) -> None:
+        """Refuse clients and keep the port, if it is TCP's; idempotent.
+
+        A bound UDP socket can't refuse: close it when the workers have, see :meth:`close`.
+        """
+        if self._protocol is Protocol.TCP:
+            for sock in self.by_worker.values():
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def serve(self) -> None:
+        """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
+
+        Raises:
+            ListenError: Somebody has taken the port meanwhile.
+        """
+        if self._protocol is Protocol.TCP:
+            try:
+                for sock in self.by_worker.values():
+                    listen_again(sock, self.at)
+            except ListenError:
+                # One that listens, and that no worker looks at, would keep clients waiting.
+                self.refuse()
+                raise
+            self._choose()
+        elif not self.by_worker:
+            self._open()
+
+    def close(self) -> None:
+        """Close all of them; idempotent.
+
+        TCP refuses at once, and its port can be had again, whatever copies workers still hold.
+        UDP's is taken until they have closed theirs.
+        """
+        self.refuse()
+        for sock in self.by_worker.values():
+            sock.close()
+        self.by_worker.clear()
+
+    def _open(self) -> None:
+        is_shared = len(self._workers) > 1
+        at = self.at
+        try:
+            if is_shared or not at.port:
+                with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
+                    at = SocketAddress(at.ip, alone.getsockname()[1])
+            for worker in self._workers:
+                sock = open_listening(self._protocol, at, freebind=self._freebind, share=is_shared)
+                self.by_worker[worker] = _wrapped(sock)
+        except BaseException:
+            self.close()
+            raise
+        self.at = at
+        self._choose()
+
+    def _choose(self) -> None:
+        if len(self.by_worker) < 2:
+            return
+        sock = next(iter(self.by_worker.values()))
+        if self._by_client:
+            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.by_worker))
+        else:
+            reuseport.choose_by_chance(sock)
+
+
+def _wrapped(sock: _socket.socket) -> socket.socket:
+    return socket.socket(sock.family, sock.type, sock.proto, sock.detach())
