@@ -10,22 +10,26 @@ TOLERANCE = 0.05
 """A ratio that falls short by no more than this is met: runs differ by as much."""
 
 _CONNECTING = (
-    "four fifths of a connection's CPU are the kernel's, for much the same system calls as Go's, "
-    "and rules of our guard, which Go has not, take 1 to 6 % of it; the interpreter has some 15 µs"
+    "four fifths of a connection's CPU are the kernel's, and what is left to save are packets; "
+    "client and backends share the cores, so a rate rises by less than the CPU falls"
 )
 _REQUESTING = (
-    "each packet of a request passes the rules of our guard, which peers here do without, and "
-    "the interpreter; by `local`, which has no rules, it costs what it does through HAProxy"
+    "a request takes four system calls, as few as can be, and most of its CPU is the kernel's "
+    "`sendto`, which peers pay alike; the interpreter has some 2 µs"
 )
 _DATAGRAMS = (
-    "both make five system calls an exchange, and ours cost more: the reply needs `sendmsg` with "
-    "the address to leave from, and each call passes the interpreter"
+    "an exchange takes some four system calls, as in Go, and ours cost more: the reply needs "
+    "`sendmsg` with the address to leave from, and each call passes the interpreter"
 )
 _STREAMS = (
     "both splice, the kernel does the work, and the cores are full: what is left is who sleeps "
-    "less between two readings of eight streams"
+    "less between two readings of a stream"
 )
-WHY = {
+_TWO_WORKERS = (
+    "the machine has two cores, and client, backends and the Go proxy fill them already: a second "
+    "worker brings no core, it only takes turns; whether it pays on more cores isn't shown here"
+)
+_WHY = {
     "close": _CONNECTING,
     "echo": _CONNECTING,
     "keepalive": _REQUESTING,
@@ -34,7 +38,11 @@ WHY = {
     "udp1": _DATAGRAMS,
     "udp16": _DATAGRAMS,
 }
-"""Why a goal of a load isn't met; for the page, from profiles."""
+
+
+def why(way: str, load: str) -> str:
+    """Return why a goal isn't met; for the page, from profiles."""
+    return _TWO_WORKERS if way == "ours-2w" else _WHY.get(load, "not explained yet")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import json
 import re
 import resource
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ MARGIN_S = 15.0
 """For a command to end after its load has."""
 
 BYTES_IN_GB = 1e9
+
+AT_REST_EVERY_S = 0.5
+AT_REST_LOOKS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +208,7 @@ class HeldLoad(Load):
             raise NotMeasured(f"would need {needed:,} descriptors; the limit is {limit:,}")
         # Memory that an earlier load has left behind would be used again, and cost nothing.
         way.restart()
+        _wait_until_at_rest(way)
         before = memory_bytes(way.pids()), descriptors(way.pids())
         with _held(way, self.port, self.connections, seconds) as client:
             grown = memory_bytes(way.pids()) - before[0]
@@ -334,6 +339,17 @@ def _goload(way: Way, port: str, seconds: float, *words: str) -> dict[str, Any]:
     )
     said: dict[str, Any] = json.loads(done.stdout)
     return said
+
+
+def _wait_until_at_rest(way: Way) -> None:
+    """Wait until a way that has answered has also finished its start: its memory stays."""
+    before = memory_bytes(way.pids())
+    for _ in range(AT_REST_LOOKS):
+        threading.Event().wait(AT_REST_EVERY_S)
+        now = memory_bytes(way.pids())
+        if now == before:
+            return
+        before = now
 
 
 def _timings(said: dict[str, Any]) -> Values:

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from .chart import Group, draw_bars
-from .goals import WHY, Goal, Verdict, judge
+from .goals import Goal, Verdict, judge, why
 from .loads import LOADS, METRICS, HeldLoad, Load
 from .samples import Samples
 from .ways import WAYS
@@ -161,8 +161,13 @@ def _goals(verdicts: Sequence[Verdict]) -> str:
 
 def _reasons(verdicts: Sequence[Verdict]) -> str:
     """Return why goals aren't met; empty when all are."""
-    missed = dict.fromkeys(v.goal.load for v in verdicts if v.is_met is False)
-    lines = [f"- **{LOADS[load].short}**: {WHY.get(load, 'not explained yet')}." for load in missed]
+    missed: dict[str, dict[str, None]] = {}
+    for verdict in verdicts:
+        if verdict.is_met is False:
+            goal = verdict.goal
+            loads = missed.setdefault(why(goal.way, goal.load), {})
+            loads[f"{LOADS[goal.load].short} ({LEGEND[goal.way]})"] = None
+    lines = [f"- **{'; '.join(loads)}**: {reason}." for reason, loads in missed.items()]
     return "\n".join(["What is not met, and why:", "", *lines]) if lines else ""
 
 

@@ -266,9 +266,8 @@ class Ours(Way):
             f"--steering={self.steering}",
             "--hostname-override=node-1",
             "--drain-timeout=0s",
+            f"--workers={self.workers}",
         ]
-        if self.workers != 1:
-            flags.append(f"--workers={self.workers}")
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 
     def environment(self) -> dict[str, str]:
@@ -320,8 +319,6 @@ class OursTwoWorkers(Ours):
 WAYS: dict[str, type[Way]] = {
     way.key: way for way in (Direct, KernelDnat, Ours, OursLocal, OursTwoWorkers, HAProxy, GoProxy)
 }
-# Two workers come into it when the agent has workers.
-DEFAULT_WAYS = tuple(key for key in WAYS if key != OursTwoWorkers.key)
 
 
 def _matching(port: Port) -> list[str]:

@@ -141,7 +141,7 @@ class Settings:
     workers: int | None = setting(
         None, kind=WORKERS, group=Group.CONNECTIONS, flag="workers", own_field="workers",
         help="processes that carry traffic, without privileges",
-        shown_default="auto", why="one for each core, 4 at the most",
+        shown_default="auto", why="one for two cores, 1 to 4; the node has other work",
     )
     preserve_client_address: Literal["auto", "never"] = setting(
         "auto", kind=choice("auto", "never"), group=Group.CONNECTIONS,

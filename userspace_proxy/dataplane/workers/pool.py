@@ -68,15 +68,16 @@ _REFRESH_S = 1.0
 _LAST_WORDS_S = 2.0
 # Kept for what isn't a listener's: log files, API connections, status requests.
 _RESERVE = 512
-# Of those that nobody asked for: each costs some 20 MB, and a node has other work, too.
+# Of those that nobody asked for. The other half of the cores is for clients and endpoints on the
+# node: on two cores a second worker doubles p99 and wins nothing (docs/benchmarks.md).
 _MOST_WORKERS = 4
 
 _NOTHING = Counted(0, (), 0, 0, 0, True)
 
 
 def default_workers() -> int:
-    """Return how many workers this machine is good for: one for each core, 4 at the most."""
-    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+    """Return how many workers this machine is good for: one for two cores, 1 to 4."""
+    return min(max(1, len(os.sched_getaffinity(0)) // 2), _MOST_WORKERS)
 
 
 @dataclass(slots=True)
