@@ -230,38 +230,16 @@ async def test_what_an_endpoint_says_before_its_answer_was_heard_arrives(house):
     pod = house.endpoint()
     connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
     connection.dial()
-    # As when the kernel got tired of waiting for us.
-    connection._endpoint_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
     assert pod.accept_now().send_some(b"220 ready") == 9
     assert await client.read() == b"220 ready"
 
 
 async def test_an_endpoint_that_speaks_first_hears_of_the_client_at_once(house):
-    """Not after the 0.2 s for which the kernel would wait for the client's bytes."""
     pod = house.endpoint()
     connection, _client = await begun(house, EndpointGroup("shop/web", [pod.address]))
     connection.dial()
     await until(lambda: connection.up)
     assert pod.accept_now() is not None
-
-
-def packets_received(peer):
-    """Return how many packets came, that of the handshake's end included; tcpi_segs_in."""
-    info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    return int.from_bytes(info[140:144], "little")
-
-
-async def test_the_first_bytes_travel_with_the_end_of_the_handshake(house):
-    pod = house.endpoint()
-    connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
-    await client.send(b"question")
-    connection.dial()
-    server = await pod.accept()
-    assert await server.read() == b"question"
-    alone, other_end = await house.pair_without_proxy(pod)
-    await alone.send(b"question")
-    assert await other_end.read() == b"question"
-    assert packets_received(server) == packets_received(other_end) - 1
 
 
 def sends_at_once(connection):

@@ -26,14 +26,20 @@ class ForwardingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Part of Handler."""
+        try:
+            line = self._line_of(record)
+        except Exception:  # noqa: BLE001 - as logging has it: a bad record must not stop a caller
+            self.handleError(record)
+        else:
+            self._send(line)
+
+    def _line_of(self, record: logging.LogRecord) -> Logged:
         fields = {k: _plain(v) for k, v in vars(record).items() if k not in _OWN}
         traceback = ""
         if record.exc_info:
             traceback = logging.Formatter().formatException(record.exc_info)
-        self._send(
-            Logged(
-                record.name, record.levelno, record.created, record.getMessage(), fields, traceback
-            )
+        return Logged(
+            record.name, record.levelno, record.created, record.getMessage(), fields, traceback
         )
 
 

@@ -50,7 +50,7 @@ from .messages import (
     Running,
     Start,
 )
-from .process import WorkerProcess
+from .process import LAST_TURN_S, WorkerProcess
 from .shared_group import SharedGroup, SharedListener
 from .shared_sockets import SharedSockets
 
@@ -123,7 +123,7 @@ class WorkerPool:
         self._loop = loop
         self._clock = clock
         # The kernel's limit is the user's, and all workers are the same one.
-        pipes = min(tuning.max_pipes, MAX_PIPES) // count
+        pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
         self._tuning = replace(tuning, max_pipes=pipes)
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._workers = [_Worker(index) for index in range(count)]
@@ -214,6 +214,7 @@ class WorkerPool:
         changes = diff_endpoints(group.endpoints, endpoints)
         if changes.removed or changes.added or affinity_timeout_s != group.affinity_timeout_s:
             group.endpoints = tuple(endpoints)
+            group.note_endpoints()
             group.affinity_timeout_s = affinity_timeout_s
             message = ChangeGroup(group.number, *changes, affinity_timeout_s)
             for worker in self._workers:
@@ -281,9 +282,10 @@ class WorkerPool:
         for worker in self._workers:
             if worker.process is not None:
                 worker.process.hang_up()
+        deadline = time.monotonic() + LAST_TURN_S
         for worker in self._workers:
             if worker.process is not None:
-                worker.process.close()
+                worker.process.close(deadline - time.monotonic())
                 worker.process = None
             self._forgive(worker)
         for listener in (*self._listeners.values(), *self._leaving.values()):
@@ -392,7 +394,7 @@ class WorkerPool:
     # -- workers -------------------------------------------------------------
 
     def _start_worker(self, worker: _Worker) -> None:
-        if self._is_closed:
+        if self._is_closed or self._drained is not None:
             return
         worker.began = self._clock()
         try:

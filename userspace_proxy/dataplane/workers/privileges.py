@@ -1,7 +1,7 @@
 """Gives up what a worker doesn't need: it relays, and was handed every socket that it listens on.
 
     root, several users mapped    ▶ nobody, no capability
-    root of a single mapped user  ▶ the same user, no capability
+    root of a single mapped user, or without CAP_SETUID  ▶ the same user, no capability
     anybody else                  ▶ no capability
 
 Rule 1: it is done when everything is imported: another user may not read what root installed.
@@ -9,6 +9,7 @@ Rule 1: it is done when everything is imported: another user may not read what r
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -28,9 +29,11 @@ def become_unprivileged() -> None:
         OSError: The kernel refused: better no worker than one with privileges.
     """
     if os.geteuid() == 0 and _is_mapped(NOBODY):
-        os.setgroups([])
-        os.setresgid(NOBODY, NOBODY, NOBODY)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
+        # A container may have a root without CAP_SETUID or CAP_SETGID.
+        with contextlib.suppress(PermissionError):
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
     libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     if libc.capset(header, bytes(24)) != 0 or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

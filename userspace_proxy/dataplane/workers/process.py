@@ -16,10 +16,20 @@ from .messages import Message
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-PROGRAM = (sys.executable, "-m", "userspace_proxy.dataplane.workers")
+# Isolated, and with our own path: ``-m`` would look for modules in the current folder first, and
+# a worker begins with our privileges.
+PROGRAM = (
+    sys.executable,
+    "-I",
+    "-c",
+    """import sys
+sys.path[:] = sys.argv[1:-1]
+from userspace_proxy.dataplane.workers.worker import run_worker
+sys.exit(run_worker(int(sys.argv[-1])))""",
+)
 
 # For a worker whose channel is closed to reset its connections: some milliseconds, or its start.
-_LAST_TURN_S = 1.0
+LAST_TURN_S = 1.0
 
 
 class WorkerProcess:
@@ -29,7 +39,8 @@ class WorkerProcess:
         loop: Its readers are used.
         receive: Called with each message.
         ended: Called once when it is gone, with how: ``exit status 1``, ``signal 9``.
-        program: What to run; its last argument will be the descriptor of the channel.
+        program: What to run; its arguments will be where this process finds modules, and at
+            last the descriptor of the channel.
 
     Raises:
         OSError: No process can be made.
@@ -51,7 +62,7 @@ class WorkerProcess:
             with theirs:
                 # Not our stdout: what a worker prints belongs into the log.
                 self._process = subprocess.Popen(
-                    [*program, str(theirs.fileno())],
+                    [*program, *sys.path, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=2,
                     pass_fds=(theirs.fileno(),),
@@ -76,11 +87,17 @@ class WorkerProcess:
         """Have it end by itself, which resets its connections; killed, it would end them."""
         self._channel.close()
 
-    def close(self) -> None:
-        """End it at once, wait for that, and call nobody. Idempotent."""
+    def close(self, within_s: float = LAST_TURN_S) -> None:
+        """End it, wait for that, and call nobody. Idempotent.
+
+        Args:
+            within_s: How long it may take to end by itself, which resets its connections.
+        """
         if self._pidfd >= 0:
             self.hang_up()
-            select.select([self._pidfd], [], [], _LAST_TURN_S)
+            end = select.poll()
+            end.register(self._pidfd, select.POLLIN)
+            end.poll(max(0.0, within_s) * 1000)
             self._forget()
             self._process.kill()
             self._process.wait()

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .pool import WorkerPool
 
 
+# Of one group: what a worker says of others is not believed, nor kept.
+KNOWN_MAX = 10_000
+
+
 class SharedGroup(Books):
     """The endpoints of one Service port, served by several processes, and their sums.
 
@@ -38,6 +42,8 @@ class SharedGroup(Books):
         self.label = label
         self.endpoints = tuple(endpoints)
         self.affinity_timeout_s = affinity_timeout_s
+        self._known = dict.fromkeys(self.endpoints)
+        """Endpoints that it has or had, the latest last: connections outlive their endpoint."""
         self.listeners: set[SharedListener] = set()
         self._active: dict[int, dict[SocketAddress, int]] = {}
         """By worker: what is to be taken off when it dies."""
@@ -47,6 +53,13 @@ class SharedGroup(Books):
     def opening(self) -> OpenGroup:
         """Return the message by which a worker learns of it."""
         return OpenGroup(self.number, self.label, self.endpoints, self.affinity_timeout_s)
+
+    def note_endpoints(self) -> None:
+        """Remember the present endpoints, and some of the former ones."""
+        self._known.update(dict.fromkeys(self.endpoints))
+        for endpoint in list(self._known)[: max(0, len(self._known) - KNOWN_MAX)]:
+            if endpoint not in self.endpoints:
+                del self._known[endpoint]
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted.
@@ -64,6 +77,9 @@ class SharedGroup(Books):
         active_of = self._active.setdefault(worker, {})
         for address, active, connections, failures, received, sent in report.endpoints:
             endpoint = SocketAddress(*address)
+            if endpoint not in self._known:
+                # The worker makes it up.
+                continue
             each = self.counters_of(endpoint)
             each.active += active
             each.connections += connections

@@ -139,7 +139,12 @@ class Worker:
             self._plane.close()
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
-        self._handlers[type(message)](message, descriptors)
+        try:
+            self._handlers[type(message)](message, descriptors)
+        except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
+            # It would serve something else than the control process thinks: a new one won't.
+            _log.exception("a worker can't do as it is told")
+            self._end(1)
 
     def _on_lost(self) -> None:
         self._end(1)
@@ -153,8 +158,9 @@ class Worker:
     def _start(self, message: Start, _descriptors: list[int]) -> None:
         self._index = message.worker
         take_levels(message.log_levels, ForwardingHandler(self._log))
-        self._plane = DataPlane(self._loop, Tuning(**message.tuning))
+        plane = DataPlane(self._loop, Tuning(**message.tuning))
         self._confine()
+        self._plane = plane
         # What was imported lives as long as the process: the collector need not look at it.
         gc.collect()
         gc.freeze()

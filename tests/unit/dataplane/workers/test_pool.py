@@ -584,10 +584,11 @@ async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol, expe
 
 async def test_pipes_are_shared_out():
     pool = WorkerPool(asyncio.get_running_loop(), 4, Tuning(max_pipes=10))
-    assert pool._tuning.max_pipes == 2
+    assert pool._tuning.max_pipes == 3
+    assert WorkerPool(asyncio.get_running_loop(), 64)._tuning.max_pipes == 1
 
 
-def test_there_is_a_worker_for_each_core_and_four_at_the_most():
+def test_there_is_a_worker_for_two_cores_and_four_at_the_most():
     assert default_workers() == max(1, min(4, len(os.sched_getaffinity(0)) // 2))
 
 
