@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,14 +62,16 @@ class Sockets:
             where.popen(command, pass_fds=[theirs.fileno()])
         ours.settimeout(DEADLINE_S)
         self._peer = ours
+        # Clients may dial from several threads, and the answer to one is no other's.
+        self._lock = threading.Lock()
 
-    def tcp(self) -> socket.socket:
-        """Return a TCP socket of that namespace."""
-        return self._make(socket.SOCK_STREAM)
+    def tcp(self, ip: str = "") -> socket.socket:
+        """Return a TCP socket of that namespace, of the family of an address."""
+        return self._make(socket.SOCK_STREAM, family_of(ip))
 
-    def udp(self) -> socket.socket:
-        """Return a UDP socket of that namespace."""
-        return self._make(socket.SOCK_DGRAM)
+    def udp(self, ip: str = "") -> socket.socket:
+        """Return a UDP socket of that namespace, of the family of an address."""
+        return self._make(socket.SOCK_DGRAM, family_of(ip))
 
     def unix(self) -> socket.socket:
         """Return a Unix socket, which finds the abstract names of that namespace."""
@@ -79,8 +82,9 @@ class Sockets:
         self._peer.close()
 
     def _make(self, kind: int, family: int = socket.AF_INET) -> socket.socket:
-        self._peer.send(bytes([family, kind]))
-        _, descriptors, _, _ = socket.recv_fds(self._peer, 1, 1)
+        with self._lock:
+            self._peer.send(bytes([family, kind]))
+            _, descriptors, _, _ = socket.recv_fds(self._peer, 1, 1)
         made = socket.socket(fileno=descriptors[0])
         made.settimeout(DEADLINE_S)
         return made
@@ -102,35 +106,43 @@ class Client:
             address: What to dial.
             port: The source port; 0 for any.
         """
-        made = self._kept(self._dialler(port))
+        made = self._kept(self._dialler(address[0], port))
         made.connect(address)
         return made
 
     def dial_in_vain(self, address: tuple[str, int], *, port: int) -> None:
         """Send the SYN of a connection that nobody will answer, and give it up."""
-        with self._dialler(port) as made:
+        with self._dialler(address[0], port) as made:
             made.setblocking(False)
             assert made.connect_ex(address) == errno.EINPROGRESS
 
     def udp(self, address: tuple[str, int]) -> socket.socket:
         """Return a connected UDP socket, which keeps its source port. Closed with the client."""
-        made = self._kept(self._sockets.udp())
+        made = self._kept(self._sockets.udp(address[0]))
         made.connect(address)
         return made
 
     def get(self, address: tuple[str, int]) -> str:
         """Return what a web server answers to one request by a connection of its own."""
-        return http_get(self._sockets.tcp(), address, "/")[1].strip()
+        return http_get(self.tcp(address[0]), address, "/")[1].strip()
+
+    def tcp(self, ip: str = "") -> socket.socket:
+        """Return a new TCP socket, of the family of an address; the caller closes it."""
+        return self._sockets.tcp(ip)
+
+    def new_udp(self, ip: str = "") -> socket.socket:
+        """Return a new UDP socket that isn't connected; the caller closes it."""
+        return self._sockets.udp(ip)
 
     def asks(self, address: tuple[str, int], text: bytes = b"hello") -> str:
         """Return what a UDP server answers to one datagram from a port of its own."""
-        with self._sockets.udp() as made:
+        with self._sockets.udp(address[0]) as made:
             made.connect(address)
             return ask(made, text).decode()
 
     def tcp_refusal(self, address: tuple[str, int]) -> str:
         """Return how a TCP dial ends: ``refused``, ``accepted``, or the kernel's own words."""
-        with self._sockets.tcp() as made:
+        with self._sockets.tcp(address[0]) as made:
             try:
                 made.connect(address)
             except ConnectionRefusedError:
@@ -141,7 +153,7 @@ class Client:
 
     def udp_refusal(self, address: tuple[str, int]) -> str:
         """Return how a datagram ends: ``refused``, ``answered``, or the kernel's own words."""
-        with self._sockets.udp() as made:
+        with self._sockets.udp(address[0]) as made:
             made.connect(address)
             return refusal(made)
 
@@ -156,8 +168,8 @@ class Client:
         self.hang_up()
         self._sockets.close()
 
-    def _dialler(self, port: int) -> socket.socket:
-        made = self._sockets.tcp()
+    def _dialler(self, ip: str, port: int) -> socket.socket:
+        made = self._sockets.tcp(ip)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("", port))
         return made
@@ -165,6 +177,11 @@ class Client:
     def _kept(self, made: socket.socket) -> socket.socket:
         self._open.append(made)
         return made
+
+
+def family_of(ip: str) -> int:
+    """Return the family of an address; IPv4 where there is none."""
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
 
 
 def ask(sock: socket.socket, text: bytes = b"hello") -> bytes:
@@ -297,6 +314,7 @@ class Agent:
         self.log_path = folder / "agent.log"
         self.environment = agent_environment(node, folder)
         self.steering = steering
+        self.source = f"--manifests={self.manifests.folder}"
         self.flags = flags
         self.process: subprocess.Popen[str] | None = None
         self._sockets = sockets
@@ -306,7 +324,7 @@ class Agent:
         """The command line."""
         return [
             *(sys.executable, "-m", "userspace_proxy", "run"),
-            f"--manifests={self.manifests.folder}",
+            self.source,
             f"--steering={self.steering}",
             "--hostname-override=node-1",
             *self.flags,
@@ -382,7 +400,7 @@ class Agent:
                 for port in status["ports"]
             )
             # The plan is shown a moment before the rules are in the kernel.
-            return shown == wanted and status["sync"]["last_done"] >= status["sync"]["last_queued"]
+            return shown == wanted and not status["sync"]["waiting_since"]
 
         wait_for(f"{wanted} to be in force", is_in_force, hint=self.log)
 
@@ -479,7 +497,7 @@ class House:
     def add_pods(self, *names: str, **ports: int | Sequence[int]) -> list[str]:
         """Start pods with one backend each; return their addresses."""
         for name in names:
-            self.sandbox.add_pod(name).serve(**ports)
+            self.sandbox.add_pod(name).serve(None, **ports)
         return [self.ip(name) for name in names]
 
     def pod(self, name: str) -> Pod:

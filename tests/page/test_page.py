@@ -6,6 +6,7 @@ from tests.unit.status.views import (
     make_calm_view,
     make_port,
     make_troubled_view,
+    make_two_sides,
     make_view,
 )
 from userspace_proxy.status.view import EndpointView, IgnoredView, SourceView
@@ -92,6 +93,27 @@ async def test_a_troubled_node_says_first_what_is_wrong(screen):
 async def test_a_service_in_trouble_shows(screen, name, words):
     page = await screen.open(make_troubled_view())
     assert await block_of(page, name).get_by_text(words).first.is_visible()
+
+
+async def test_who_is_dropped_and_why_stands_with_the_addresses_that_drop(screen):
+    page = await screen.open(make_view(*make_two_sides()))
+    blocks = page.locator("article")
+    assert await blocks.count() == 2
+    outside = blocks.nth(1)
+    assert await outside.get_by_text("external addresses").is_visible()
+    words = "Clients from outside are dropped here: 2 endpoints: 2 not on this node"
+    assert await outside.get_by_text(words).is_visible()
+    assert await outside.get_by_text("10.244.0.0/16, 127.0.0.0/8; others are dropped").is_visible()
+
+
+async def test_health_check_node_ports_stand_with_what_they_tell(screen):
+    page = await screen.open(make_calm_view())
+    table = page.get_by_role("region", name="Health check node ports")
+    rows = await table.get_by_role("row").all_inner_texts()
+    assert [[cell.strip() for cell in row.split("\t")] for row in rows[1:]] == [
+        ["shop/checkout", "load balancers leave this node", "31044", "0"],
+        ["shop/shop-front", "clients may come here", "31080", "2"],
+    ]
 
 
 async def test_what_is_ignored_stands_with_its_reason(screen):
@@ -187,7 +209,9 @@ async def test_markup_in_names_and_reasons_is_shown_as_text(screen):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "view", [make_calm_view(), make_troubled_view(), make_view()], ids=["calm", "trouble", "empty"]
+    "view",
+    [make_calm_view(), make_troubled_view(), make_view(), make_view(*make_two_sides())],
+    ids=["calm", "trouble", "empty", "dropped"],
 )
 async def test_every_text_can_be_read(screen, scheme, view):
     await screen.page.emulate_media(color_scheme=scheme)

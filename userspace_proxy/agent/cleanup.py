@@ -1,53 +1,85 @@
-"""Removes what this program made in the kernel, and nothing else."""
+"""Removes what this program made in the kernel, and nothing else.
+
+    cleanup                             of all proxies, whatever their names, and the routes
+    cleanup --service-proxy-name NAME   the rules of the proxy of that name alone
+
+Routes bear no proxy's name: they are only made in namespaces of our own.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..config import Settings
 from ..errors import SteeringError
-from ..steering import SteeringFacts, make_steering
+from ..steering import IptablesSteering, SteeringFacts, make_steering, proxy_label
 from .lock import NodeLock
 
 _log = logging.getLogger("userspace_proxy.agent")
 
 
-def cleanup(_settings: Settings) -> int:
+def cleanup(settings: Settings) -> int:
     """Remove the rules and routes of every steering; returns the exit status.
 
     Raises:
-        LockHeld: A proxy runs on this node; it would put everything back.
+        LockHeld: A proxy of which something is to be removed runs on this node; it would put
+            everything back. Nothing was removed.
         SteeringError: The kernel refused, or there are tables that can't be looked into.
     """
-    lock = NodeLock()
-    lock.take()
-    try:
-        return asyncio.run(_cleanup())
-    finally:
-        lock.release()
+    return asyncio.run(_cleanup(settings.service_proxy_name))
 
 
-async def _cleanup() -> int:
-    names = ["local"]
+async def _cleanup(proxy_name: str) -> int:
     can_see_rules = importlib.util.find_spec("iptc") is not None
-    if can_see_rules:
-        names.append("iptables")
-    for name in names:
-        steering = make_steering(name, SteeringFacts(), own_namespace=True)
-        try:
-            await steering.clean_up()
-        finally:
-            await steering.close()
-        _log.info("cleaned up", extra={"steering": name})
+    if proxy_name:
+        labels = {proxy_label(proxy_name)}
+    else:
+        # The proxy without a name may have routes only.
+        labels = {"", *(await _labels_in_use() if can_see_rules else ())}
+    with _locked(labels):
+        if not proxy_name:
+            await _clean_up("local", "")
+        if can_see_rules:
+            for label in sorted(labels):
+                await _clean_up("iptables", label)
     if not can_see_rules and _has_legacy_tables():
         raise SteeringError(
             "cannot look for our rules in this node's legacy tables: python-iptables is missing",
             hint='pip install "userspace-proxy[iptables]"',
         )
     return 0
+
+
+async def _labels_in_use() -> list[str]:
+    steering = IptablesSteering(SteeringFacts())
+    try:
+        return await steering.labels()
+    finally:
+        await steering.close()
+
+
+@contextlib.contextmanager
+def _locked(labels: Iterable[str]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for label in sorted(labels):
+            lock = NodeLock(label)
+            lock.take()
+            stack.callback(lock.release)
+        yield
+
+
+async def _clean_up(name: str, label: str) -> None:
+    steering = make_steering(name, SteeringFacts(proxy_name=label), own_namespace=True)
+    try:
+        await steering.clean_up()
+    finally:
+        await steering.close()
+    _log.info("cleaned up", extra={"steering": name, "proxy_name": label})
 
 
 def _has_legacy_tables() -> bool:

@@ -13,15 +13,18 @@ sees the state before or after it.
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..dataplane import AnyPlane, Group, OpenPort, PortPool
+from ..dataplane import AnyPlane, Group, OpenPort, PortPool, Serving
 from ..errors import ListenError, ShortageError
-from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..model import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..steering import REFUSE, Bind, Target
+from .node_ports import NodePortHolds
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -42,6 +45,8 @@ class ServedPort:
     listeners: dict[Frontend, OpenPort] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
     problem: str = ""
+    held_by_others: set[Frontend] = field(default_factory=set)
+    """Node ports that a daemon of the node has: they are left to it."""
 
 
 class Listeners:
@@ -51,12 +56,22 @@ class Listeners:
         plane: The data plane.
         bind: Where the steering wants listeners.
         pool: Proxy port numbers.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, plane: AnyPlane, bind: Bind, pool: PortPool) -> None:
+    def __init__(
+        self,
+        plane: AnyPlane,
+        bind: Bind,
+        pool: PortPool,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._plane = plane
         self._bind = bind
         self._pool = pool
+        self._clock = clock
+        self._holds = NodePortHolds()
         self._served: dict[PortKey, ServedPort] = {}
         self._leaving: list[ServedPort] = []
 
@@ -78,9 +93,7 @@ class Listeners:
         old = self._served.pop(plan.key, None)
         if old is not None:
             self._leaving.append(old)
-        group = self._plane.open_group(
-            str(plan.key), plan.usable, affinity_timeout_s=plan.affinity_timeout_s
-        )
+        group = self._plane.open_group(str(plan.key), _serving(plan))
         served = ServedPort(plan, group)
         self._served[plan.key] = served
         self._open_missing(served, preferred)
@@ -91,9 +104,7 @@ class Listeners:
         served.plan = plan
         self._change_frontends(served)
         try:
-            self._plane.update(
-                served.group, plan.usable, affinity_timeout_s=plan.affinity_timeout_s
-            )
+            self._plane.update(served.group, _serving(plan))
         except ListenError as exc:
             if self._bind is not Bind.PROXY_PORT:
                 self._note(served, str(exc))
@@ -124,6 +135,7 @@ class Listeners:
 
     def close_leaving(self) -> None:
         """Close what was left; open connections go on."""
+        self._give_node_ports()
         leaving, self._leaving = self._leaving, []
         for served in leaving:
             for frontend in list(served.listeners):
@@ -135,8 +147,9 @@ class Listeners:
         has_changed = False
         for served in self._served.values():
             if served.problem:
+                held = set(served.held_by_others)
                 self.update(served.plan)
-                has_changed = has_changed or not served.problem
+                has_changed = has_changed or not served.problem or served.held_by_others != held
         return has_changed
 
     def targets(self) -> dict[Frontend, Target]:
@@ -144,6 +157,8 @@ class Listeners:
         targets: dict[Frontend, Target] = {}
         for served in self._served.values():
             for frontend in served.plan.frontends:
+                if frontend in served.held_by_others:
+                    continue
                 listener = served.listeners.get(frontend)
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
@@ -154,17 +169,55 @@ class Listeners:
         self._leaving.extend(self._served.values())
         self._served.clear()
         self.close_leaving()
+        self._holds.close()
 
     def _open_missing(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
-        problem = ""
+        problem = self._take_node_ports(served)
         for frontend in served.plan.frontends:
-            if frontend in served.listeners:
+            if frontend in served.listeners or frontend in served.held_by_others:
                 continue
             try:
                 served.listeners[frontend] = self._listener_for(served, frontend, preferred)
             except ListenError as exc:
-                problem = str(exc)
+                problem = self._explained(exc, frontend)
         self._note(served, problem)
+
+    def _explained(self, exc: ListenError, frontend: Frontend) -> str:
+        """Return why a frontend can't be had, with the program that has it."""
+        cause = exc.__cause__
+        is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+        if not is_taken or self._bind is not Bind.FRONTEND:
+            return str(exc)
+        protocol, now = frontend.protocol, self._clock()
+        holder = self._holds.holder(protocol, frontend.family, frontend.port, now=now)
+        return f"{frontend} is held by {holder}" if holder else str(exc)
+
+    def _take_node_ports(self, served: ServedPort) -> str:
+        """Take the node ports that rules lead elsewhere; returns why one can't be had."""
+        problem = ""
+        served.held_by_others.clear()
+        if self._bind is not Bind.PROXY_PORT:
+            return ""
+        for frontend in served.plan.frontends:
+            if frontend.kind is FrontendKind.NODE_PORT:
+                why = self._holds.take(
+                    frontend.protocol, frontend.family, frontend.port, now=self._clock()
+                )
+                if why:
+                    problem = why
+                    served.held_by_others.add(frontend)
+        return problem
+
+    def _give_node_ports(self) -> None:
+        if len(self._holds):
+            self._holds.keep(
+                {
+                    (f.protocol, f.family, f.port)
+                    for served in self._served.values()
+                    for f in served.plan.frontends
+                    if f.kind is FrontendKind.NODE_PORT
+                }
+            )
 
     def _listener_for(
         self, served: ServedPort, frontend: Frontend, preferred: Mapping[Frontend, int]
@@ -231,3 +284,14 @@ class Listeners:
         elif served.problem and not problem:
             _log.info("serving a Service port after all", extra={"service": served.group.label})
         served.problem = problem
+
+
+def _serving(plan: PortPlan) -> Serving:
+    return Serving(
+        endpoints=plan.usable,
+        affinity_timeout_s=plan.affinity_timeout_s,
+        outside=plan.outside,
+        inside=plan.inside,
+        admits=plan.admits,
+        balance=plan.balance,
+    )

@@ -1,4 +1,4 @@
-"""One proxy per node: a lock that a crash can't leave behind.
+"""One proxy of a name per node: a lock that a crash can't leave behind.
 
 An abstract Unix socket belongs to a network namespace, as rules and routes do, and
 vanishes with the process that bound it. Whoever finds it taken learns the owner's
@@ -13,15 +13,23 @@ import socket
 import struct
 
 from ..errors import LockHeld
+from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
 _CREDENTIALS = struct.Struct("3i")
 
 
 class NodeLock:
-    """The lock of one network namespace."""
+    """The lock of one network namespace and proxy name.
 
-    def __init__(self) -> None:
+    Args:
+        proxy_name: The ``--service-proxy-name``: proxies of different names steer different
+            Services, side by side. None or empty: the proxy without one.
+    """
+
+    def __init__(self, proxy_name: str | None = None) -> None:
+        self._label = proxy_label(proxy_name or "")
+        self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self._socket: socket.socket | None = None
 
     def take(self) -> None:
@@ -33,15 +41,16 @@ class NodeLock:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            sock.bind(_NAME)
+            sock.bind(self._name)
             sock.listen()
         except OSError as exc:
             sock.close()
             if exc.errno != errno.EADDRINUSE:
                 raise
-            owner = _owner()
+            named = f" of the name {self._label}" if self._label else ""
+            other = f"{named}{_owner(self._name)}"
             raise LockHeld(
-                f"cannot start: another userspace-proxy{owner} steers this node",
+                f"cannot start: another userspace-proxy{other} steers this node",
                 hint="stop it first, or run with --steering=none",
             ) from exc
         self._socket = sock
@@ -67,12 +76,12 @@ class NodeLock:
             self._socket = None
 
 
-def _owner() -> str:
+def _owner(lock: str) -> str:
     """Return `` (pid 4711)``, or nothing where the owner can't be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
-            sock.connect(_NAME)
+            sock.connect(lock)
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:
             return ""

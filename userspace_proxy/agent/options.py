@@ -28,6 +28,12 @@ class Options:
     """The ranges that cluster IPs come from, for steerings that route them."""
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, best first; empty: the kernel's choice."""
+    node_port_networks: tuple[str, ...] = ()
+    """Whose addresses of this node answer at node ports, or ``primary``; empty: all do."""
+    external_ip_networks: tuple[str, ...] = ()
+    """Which external IPs are served; empty: none (CVE-2020-8554)."""
+    cluster_networks: tuple[str, ...] = ()
+    """Where this cluster's pods are; empty: unknown."""
     allow_loopback_endpoints: bool = False
     """Endpoints on 127.0.0.0/8 and ::1; refused on nodes (CVE-2021-25737)."""
     is_own_namespace: bool = False

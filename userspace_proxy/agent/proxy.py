@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -24,28 +24,35 @@ from typing import TYPE_CHECKING, Self
 from .. import __version__
 from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
 from ..errors import ListenError, UserspaceProxyError
-from ..model import EndpointSlice, Service, ServiceKey, SliceKey, SocketAddress
-from ..plan import Planner
+from ..model import EndpointSlice, IPFamily, Service, ServiceKey, SliceKey, SocketAddress
+from ..plan import Plan, Planner
 from ..policy import NodeFacts
 from ..sources import MemorySource, Source
-from ..status.view import ServicePortView, StatusView
+from ..status.health import is_working
+from ..status.view import HealthCheckView, ServicePortView, StatusView
 from ..steering import Bind, Steering, SteeringFacts, make_steering
 from .added import AddedService, make_service
+from .facts import make_facts
 from .listeners import Listeners
 from .lock import NodeLock
+from .node_addresses import NodeAddresses
 from .options import Options
 from .refuse import RefusePort
 from .sync import SyncLoop
 from .tasks import Supervisor
-from .view import view_ports, view_proxy
+from .view import view_health_checks, view_ports, view_proxy
 
 if TYPE_CHECKING:
+    from ..cluster import Snapshot
+    from ..status.health_checks import HealthCheckPorts
     from ..status.server import StatusServer
 
 _log = logging.getLogger("userspace_proxy.agent")
 
 # Each waits some seconds for a lock that somebody else holds; a pod gets 30 s in all.
 _CLEAN_UP_TRIES = 3
+# Where node ports stand without steering: nobody else's.
+_LOOPBACK = ("127.0.0.1",)
 
 
 class Proxy:
@@ -70,7 +77,7 @@ class Proxy:
         self._source: Source = source or self._memory or MemorySource()
         self._options = options or Options()
         self._supervisor = Supervisor()
-        self._lock = NodeLock()
+        self._lock = NodeLock(self._options.proxy_name)
         self._stack = contextlib.AsyncExitStack()
         self._steering: Steering | None = None
         self._plane: AnyPlane | None = None
@@ -79,6 +86,10 @@ class Proxy:
         self._stopping = asyncio.Event()
         self._slices: dict[ServiceKey, set[SliceKey]] = {}
         """The slices of each Service that was put here."""
+        self._addresses: Callable[[], Sequence[str]] = tuple
+        self._node_facts = NodeFacts()
+        """Those that the plan in force was made with."""
+        self._health_checks: HealthCheckPorts | None = None
         self._started = 0.0
         self.left_behind = False
         """A stop could not remove everything from the kernel."""
@@ -129,22 +140,18 @@ class Proxy:
         plane = self._plane = self._make_plane()
         self._stack.callback(plane.close)
         listeners = self._listeners = Listeners(plane, steering.bind, pool)
-        node_facts = NodeFacts(
-            node_name=options.node_name,
-            proxy_name=options.proxy_name,
-            # Without steering only programs of this machine get here; they reach its
-            # loopback addresses anyway.
-            allow_loopback_endpoints=options.allow_loopback_endpoints or steering.name == "none",
-        )
         status = await self._open_status()
         sync = self._sync = SyncLoop(
-            Planner(node_facts),
+            Planner(self._facts(None)),
             listeners,
             steering,
             recovered=recovered,
             min_period_s=options.min_sync_period_s,
             observe=status.sync.observe if status is not None else lambda _seconds: None,
+            facts=self._facts,
+            check_health=self._check_health,
         )
+        self._watch_addresses(steering)
         self._supervisor.start("sync", sync.run)
         self._supervisor.start("source", lambda: self._source.run(sync.publish))
         _log.info(
@@ -157,6 +164,50 @@ class Proxy:
                 "recovered": len(recovered),
                 "page": "{}:{}".format(*self.admin_address) if self.admin_address else "off",
             },
+        )
+
+    def _watch_addresses(self, steering: Steering) -> None:
+        """Know the node's addresses, where frontends may stand on them."""
+        if steering.name == "none":
+            self._addresses = lambda: _LOOPBACK
+            return
+        sync = self._running()
+        watch = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
+        self._stack.callback(watch.close)
+        self._addresses = lambda: watch.current
+
+    def _facts(self, snapshot: Snapshot | None) -> NodeFacts:
+        options, steering = self._options, self._steering
+        # Without steering only programs of this machine get here; they reach its loopback
+        # addresses anyway.
+        is_here_only = steering is not None and steering.name == "none"
+        self._node_facts = make_facts(
+            options,
+            snapshot,
+            self._addresses(),
+            allow_loopback_endpoints=options.allow_loopback_endpoints or is_here_only,
+        )
+        return self._node_facts
+
+    async def _check_health(self, plan: Plan) -> None:
+        """Serve the health check node ports of a plan."""
+        if self._health_checks is None:
+            if not plan.health_checks:
+                return
+            # aiohttp costs half a second to import: only who has such a Service pays.
+            from ..status.health_checks import HealthCheckPorts
+
+            self._health_checks = HealthCheckPorts(
+                lambda: is_working(self._view(()), time.time()),
+            )
+            self._stack.push_async_callback(self._health_checks.close)
+        facts = self._node_facts
+        networks = self._options.node_port_networks
+        await self._health_checks.apply(
+            {key: (check.port, check.local_endpoints) for key, check in plan.health_checks.items()},
+            [ip for family in IPFamily for ip in facts.node_port_addresses(family)]
+            if networks
+            else None,
         )
 
     def _make_plane(self) -> AnyPlane:
@@ -172,6 +223,7 @@ class Proxy:
         if not isinstance(wanted, str):
             return wanted
         facts = SteeringFacts(
+            proxy_name=options.proxy_name or "",
             service_cidrs=options.service_cidrs,
             proxy_ports=options.proxy_ports,
             node_addresses=options.node_addresses,
@@ -387,16 +439,26 @@ class Proxy:
         plane, listeners, steering = self._plane, self._listeners, self._steering
         if plane is None or listeners is None or steering is None:
             return self._view(())
-        return self._view(view_ports(listeners, plane, steering.bind, time.monotonic()))
+        ports = view_ports(listeners, plane, steering.bind, time.monotonic())
+        problems = self._health_checks.problems if self._health_checks is not None else {}
+        return self._view(ports, view_health_checks(self._running_plan(), problems))
 
     async def _refresh(self) -> None:
         if self._plane is not None:
             await self._plane.refresh()
 
-    def _view(self, ports: tuple[ServicePortView, ...]) -> StatusView:
+    def _running_plan(self) -> Plan:
+        return self._sync.plan if self._sync is not None else Plan.empty()
+
+    def _view(
+        self,
+        ports: tuple[ServicePortView, ...],
+        health_checks: tuple[HealthCheckView, ...] = (),
+    ) -> StatusView:
         """Return what is known beside the Service ports; probes need no more."""
         return view_proxy(
             ports,
+            health_checks=health_checks,
             options=self._options,
             started=self._started,
             source=self._source,

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -82,7 +84,8 @@ def make_source(settings: Settings) -> Source:
         return ManifestSource(
             settings.manifests,
             node_name=node_name(settings),
-            service_cidr=settings.service_cluster_ip_range[0],
+            service_cidrs=settings.service_cluster_ip_range,
+            state_file=_state_file(),
         )
     # Its parts of kubernetes-asyncio cost 0.3 s and 30 MiB: only who talks to an API server pays.
     from ..sources.kubernetes import KubernetesSource
@@ -97,6 +100,9 @@ def make_options(settings: Settings) -> Options:
     return Options(
         node_name=node_name(settings),
         proxy_name=settings.service_proxy_name or None,
+        node_port_networks=settings.nodeport_addresses,
+        external_ip_networks=settings.allow_external_ips,
+        cluster_networks=settings.cluster_cidr,
         proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),
@@ -113,6 +119,18 @@ def make_options(settings: Settings) -> Options:
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
         config=settings.as_rows(),
     )
+
+
+def _state_file() -> Path:
+    """Return where allocations for manifests are kept: root's place, or the user's own.
+
+    Source: FHS 3.0 (/var/lib), and the XDG Base Directory Specification.
+    """
+    if os.geteuid() == 0 and os.access("/var/lib", os.W_OK):
+        folder = Path("/var/lib")
+    else:
+        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    return folder / "userspace-proxy" / "allocations.json"
 
 
 def node_name(settings: Settings) -> str:

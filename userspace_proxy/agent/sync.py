@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from ..cluster import Snapshot
 from ..errors import SteeringError
 from ..model import Frontend
 from ..plan import Plan, Planner, diff_plans
+from ..policy import NodeFacts
 from ..steering import Steering, Target
 from .listeners import Listeners
 from .tasks import pause
@@ -57,6 +58,9 @@ class SyncLoop:
         min_period_s: Seconds between the beginnings of two rounds, so that churn is
             one round and not hundreds.
         observe: Told how long each round took.
+        facts: Returns what the plan must know of this node now; None: what the planner has.
+        check_health: Serves the health check node ports of a plan; also called each second,
+            so that what failed is tried again. None: nobody does.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class SyncLoop:
         recovered: Mapping[Frontend, int],
         min_period_s: float = 0.0,
         observe: Callable[[float], None] = lambda _seconds: None,
+        facts: Callable[[Snapshot], NodeFacts] | None = None,
+        check_health: Callable[[Plan], Awaitable[None]] | None = None,
     ) -> None:
         self.plan = Plan.empty()
         """The plan in force, as far as listeners go."""
@@ -80,6 +86,8 @@ class SyncLoop:
         self._recovered = dict(recovered)
         self._min_period_s = min_period_s
         self._observe = observe
+        self._facts = facts
+        self._check_health = check_health or _no_health_checks
         self._latest: Snapshot | None = None
         self._in_force: Snapshot | None = None
         self._applied: dict[Frontend, Target] | None = None
@@ -96,6 +104,10 @@ class SyncLoop:
         self.counters.last_queued = time.time()
         self._arrived = self._arrived or self.counters.last_queued
         self.counters.waiting_since = self.counters.waiting_since or self.counters.last_queued
+        self._wake.set()
+
+    def look_again(self) -> None:
+        """Do a round with the snapshot that is in force: something of the node has changed."""
         self._wake.set()
 
     @property
@@ -128,6 +140,7 @@ class SyncLoop:
                 look_at = loop.time() + REPAIR_S
                 is_due = self._listeners.retry() or is_due
                 await self._repair()
+                await self._check_health(self.plan)
             if not is_due and not is_behind:
                 continue
             early = round_began + self._min_period_s - loop.time()
@@ -151,7 +164,8 @@ class SyncLoop:
     async def _round(self, snapshot: Snapshot) -> None:
         began = time.perf_counter()
         self._arrived = 0.0
-        plan = self._planner.plan(snapshot)
+        facts = self._facts(snapshot) if self._facts is not None else None
+        plan = self._planner.plan(snapshot, facts)
         changes = diff_plans(self.plan, plan)
         for key in changes.close:
             self._listeners.leave(key)
@@ -171,6 +185,7 @@ class SyncLoop:
         if not await self._steer():
             return
         self._listeners.close_leaving()
+        await self._check_health(plan)
         self._recovered.clear()
         self.counters.rounds += 1
         self.counters.last_s = time.perf_counter() - began
@@ -228,3 +243,7 @@ class SyncLoop:
         if self.steering_problem:
             self.steering_problem = ""
             _log.info("steering works again")
+
+
+async def _no_health_checks(_plan: Plan) -> None:
+    """Serve no health check node port."""

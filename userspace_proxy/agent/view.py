@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .. import __version__
 from ..dataplane import AnyPlane, PlaneState
-from ..model import Frontend, SocketAddress
+from ..model import Balance, Frontend, FrontendKind, ServiceKey, SocketAddress
 from ..plan import Plan
-from ..policy import EndpointVerdict
+from ..policy import EndpointVerdict, Scope
 from ..sources import Source
 from ..status.view import (
     EndpointView,
     FrontendView,
+    HealthCheckView,
     IgnoredView,
     ServicePortView,
     SourceView,
@@ -25,6 +26,19 @@ from ..steering import Bind, Steering
 from .listeners import Listeners, ServedPort
 from .options import Options
 from .sync import SyncCounters, SyncLoop
+
+_POLICIES = {
+    Scope.CLUSTER: "",
+    Scope.LOCAL: "only this node's endpoints",
+    Scope.LOCAL_FROM_OUTSIDE: "from outside: only this node's endpoints",
+}
+# A node port stands on many addresses, and those of the Service alone are what one looks for.
+_KINDS = (
+    FrontendKind.CLUSTER_IP,
+    FrontendKind.LOAD_BALANCER,
+    FrontendKind.EXTERNAL_IP,
+    FrontendKind.NODE_PORT,
+)
 
 
 def view_ports(
@@ -46,6 +60,7 @@ def view_ports(
 def view_proxy(
     ports: tuple[ServicePortView, ...],
     *,
+    health_checks: tuple[HealthCheckView, ...] = (),
     options: Options,
     started: float,
     source: Source,
@@ -58,6 +73,7 @@ def view_proxy(
 
     Args:
         ports: As :func:`view_ports` makes them; empty for who needs the rest alone.
+        health_checks: As :func:`view_health_checks` makes them; likewise.
         options: What the proxy was told.
         started: Unix time of its start.
         source: Where its Services come from.
@@ -95,6 +111,7 @@ def view_proxy(
         ),
         ports=ports,
         ignored=view_ignored(sync.plan) if sync else (),
+        health_checks=health_checks,
         descriptors=plane.descriptors,
         descriptor_limit=plane.descriptor_limit,
         is_accepting=plane.is_accepting,
@@ -111,6 +128,21 @@ def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:
     return tuple(IgnoredView(str(i.service), i.port, i.reason, i.is_conflict) for i in plan.ignored)
 
 
+def view_health_checks(
+    plan: Plan, problems: Mapping[ServiceKey, str]
+) -> tuple[HealthCheckView, ...]:
+    """Return the health check node ports of a plan, by Service.
+
+    Args:
+        plan: The one in force.
+        problems: Why some aren't served, or not everywhere.
+    """
+    return tuple(
+        HealthCheckView(str(key), check.port, check.local_endpoints, problems.get(key, ""))
+        for key, check in sorted(plan.health_checks.items())
+    )
+
+
 def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
     plan = served.plan
     totals = served.group.totals()
@@ -121,12 +153,14 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         port=plan.key.name.port,
         family=str(plan.key.family),
         protocol=str(plan.protocol),
-        frontends=tuple(
-            FrontendView(str(f.address), str(f.kind), _target(served, f, bind))
-            for f in plan.frontends
-        ),
+        frontends=tuple(_view_frontend(served, f, bind) for f in _by_kind(plan.frontends)),
         endpoints=tuple(_view_endpoint(served, v, ejected) for v in plan.endpoints),
         reason=plan.reason,
+        side=str(plan.key.side),
+        is_dropping=not plan.is_refusing and bool(plan.reason),
+        policy=_POLICIES[plan.scope],
+        admits=plan.admits,
+        balance="" if plan.balance is Balance.ROUND_ROBIN else str(plan.balance),
         affinity_timeout_s=plan.affinity_timeout_s,
         notes=plan.notes,
         problem=served.problem,
@@ -138,10 +172,26 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
     )
 
 
+def _by_kind(frontends: Sequence[Frontend]) -> list[Frontend]:
+    return sorted(frontends, key=lambda frontend: _KINDS.index(frontend.kind))
+
+
+def _view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendView:
+    is_held = frontend in served.held_by_others
+    return FrontendView(
+        address=str(frontend.address),
+        kind=str(frontend.kind),
+        target="another program has it" if is_held else _target(served, frontend, bind),
+        is_reached=frontend in served.listeners and not is_held,
+    )
+
+
 def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
     listener = served.listeners.get(frontend)
     if listener is None or not listener.is_serving:
         return "refused"
+    if served.plan.admits == ():
+        return "dropped"
     if bind is Bind.PROXY_PORT:
         return f"proxy port {listener.address.port}"
     if listener.address == frontend.address:

@@ -1,8 +1,20 @@
-"""Which endpoint next: round robin, ClientIP affinity, ejection of dead ones."""
+"""Which endpoint next: in turn or by load, ClientIP affinity, ejection of dead ones."""
 
 from .affinity import AffinityTable
-from .balancer import Balancer
+from .balancer import Balancer, Strategy
 from .ejection import Ejections
+from .least_connections import LeastConnections
+from .power_of_two import PowerOfTwoChoices
 from .round_robin import RoundRobin
+from .split import SplitBalancer
 
-__all__ = ["AffinityTable", "Balancer", "Ejections", "RoundRobin"]
+__all__ = [
+    "AffinityTable",
+    "Balancer",
+    "Ejections",
+    "LeastConnections",
+    "PowerOfTwoChoices",
+    "RoundRobin",
+    "SplitBalancer",
+    "Strategy",
+]

@@ -13,11 +13,21 @@ one endpoint; when that one fails, the next pick pins the client to another.
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
+from typing import Protocol
 
 from ..model import SocketAddress
 from .affinity import AffinityTable
 from .ejection import Ejections
 from .round_robin import RoundRobin
+
+
+class Strategy(Protocol):
+    """Chooses among endpoints that may all be had."""
+
+    def pick(
+        self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
+    ) -> SocketAddress | None:
+        """Return one that isn't to be skipped, or None if all are; None skips nobody."""
 
 
 class Balancer:
@@ -27,6 +37,7 @@ class Balancer:
         endpoints: Usable endpoints in plan order; may be empty.
         affinity_timeout_s: Seconds of ``sessionAffinity: ClientIP``; None for none.
         start: Position of the first turn.
+        strategy: How one is chosen; None: in turn.
     """
 
     def __init__(
@@ -35,8 +46,10 @@ class Balancer:
         *,
         affinity_timeout_s: float | None = None,
         start: int = 0,
+        strategy: Strategy | None = None,
     ) -> None:
-        self._round_robin = RoundRobin(start)
+        self.strategy: Strategy = strategy or RoundRobin(start)
+        """How one is chosen; may be replaced."""
         self._ejections = Ejections()
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
@@ -62,6 +75,10 @@ class Balancer:
         """How many clients are remembered."""
         return 0 if self._affinity is None else len(self._affinity)
 
+    def count_for(self, _client: str) -> int:
+        """Return how many endpoints a client may be sent to."""
+        return len(self.endpoints)
+
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:
@@ -75,7 +92,7 @@ class Balancer:
             tried: Endpoints that this connection has tried already.
         """
         if self._affinity is None and not tried and not self._ejections.ejected:
-            return self._round_robin.pick(self.endpoints)
+            return self.strategy.pick(self.endpoints)
         endpoint = self._choose(client, now, tried)
         if endpoint is not None:
             if self._ejections.ejected:
@@ -113,12 +130,12 @@ class Balancer:
             if pinned is not None and pinned not in tried and pinned not in out:
                 return pinned
         if not out and not tried:
-            return self._round_robin.pick(self.endpoints)
+            return self.strategy.pick(self.endpoints)
         endpoint = None
         if len(out) < len(self.endpoints):
-            endpoint = self._round_robin.pick(self.endpoints, skip=_Either(out, tried))
+            endpoint = self.strategy.pick(self.endpoints, skip=_Either(out, tried))
         if endpoint is None:
-            endpoint = self._round_robin.pick(self.endpoints, skip=tried)
+            endpoint = self.strategy.pick(self.endpoints, skip=tried)
         return endpoint
 
 

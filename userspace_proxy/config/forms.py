@@ -104,6 +104,7 @@ SERVER = Kind("URL", _parse_server)
 # One text in kube-proxy's file, not a list; a pair of families is joined by a comma.
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
 SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
+EXTERNAL_CIDRS = texts("CIDR,...", parse_cidr)
 NODEPORT_ADDRESSES = texts(
     "CIDR,...", _parse_nodeport_address, check=_check_nodeport_addresses, takes_text=False
 )

@@ -114,8 +114,6 @@ def _oddities(settings: Settings) -> Iterator[str]:
         for name in ("kubeconfig", "master"):
             if getattr(settings, name):
                 yield f"--{name} isn't used: Services come from --manifests={settings.manifests}"
-        if rest := settings.service_cluster_ip_range[1:]:
-            yield f"--service-cluster-ip-range: {', '.join(rest)} isn't used: only one is yet"
     elif "service_cluster_ip_range" in settings.origins:
         yield "--service-cluster-ip-range isn't used: the API server allocates ClusterIPs"
     if settings.proxy_port_range.last >= _NODE_PORTS_FIRST:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ..model import SocketAddress
 from .forms import (
+    EXTERNAL_CIDRS,
     JOINED_CIDRS,
     NODE_ADDRESS,
     NODE_NAME,
@@ -30,8 +31,6 @@ from .values import ListenAddress, PortRange
 # Below node ports (30000–32767) and ephemeral ports (32768–60999): a proxy port among those can
 # be taken by one of the node's own outgoing connections while we restart.
 PROXY_PORTS = PortRange(17000, 29999)
-
-_CLUSTER_IPS_ONLY = "this version serves ClusterIPs only"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +98,19 @@ class Settings:
         kube_field="clusterCIDR",
         help="addresses of the cluster's pods, one CIDR per family",
         shown_default="none", why="it can't be guessed",
-        no_effect=_CLUSTER_IPS_ONLY,
     )
     nodeport_addresses: tuple[str, ...] = setting(
         (), kind=NODEPORT_ADDRESSES, group=Group.NODE, flag="nodeport-addresses",
         kube_field="nodePortAddresses",
         help="CIDRs of the local addresses that answer at node ports, or primary",
         shown_default="all local ones", why="kube-proxy's",
-        no_effect=_CLUSTER_IPS_ONLY,
+    )
+    allow_external_ips: tuple[str, ...] = setting(
+        (), kind=EXTERNAL_CIDRS, group=Group.NODE, flag="allow-external-ips",
+        own_field="allowExternalIPs",
+        help="networks whose addresses Services may have as external IPs",
+        shown_default="none",
+        why="whoever may write a Service could take anybody's traffic (CVE-2020-8554)",
     )
     connect_timeout_s: float = setting(
         1.0, kind=duration(least_s=0.001), group=Group.CONNECTIONS, flag="connect-timeout",

@@ -14,6 +14,7 @@ from .dataplane import DataPlane, Listener
 from .descriptors import raise_descriptor_limit
 from .group import EndpointGroup
 from .ports import PortPool
+from .serving import Serving
 from .sockets import is_wildcard
 from .tuning import Tuning
 from .workers import WorkerPool, default_workers
@@ -30,6 +31,7 @@ __all__ = [
     "Plane",
     "PlaneState",
     "PortPool",
+    "Serving",
     "Tuning",
     "WorkerPool",
     "WorkerState",

@@ -10,13 +10,14 @@ endpoints some milliseconds later.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from ..model import Protocol as Transport
 from ..model import SocketAddress
 from .counters import EndpointCounters, GroupCounters
+from .serving import Serving
 
 
 class Group(Protocol):
@@ -83,13 +84,7 @@ G = TypeVar("G")
 class Plane(Protocol[G]):
     """What carries the traffic. G is its kind of :class:`Group`."""
 
-    def open_group(
-        self,
-        label: str,
-        endpoints: Sequence[SocketAddress],
-        *,
-        affinity_timeout_s: float | None,
-    ) -> G:
+    def open_group(self, label: str, serving: Serving) -> G:
         """Begin to serve a Service port; without listeners nobody comes yet."""
 
     def listen(
@@ -107,13 +102,12 @@ class Plane(Protocol[G]):
             ListenError: The port can't be had.
         """
 
-    def update(
-        self, group: G, endpoints: Sequence[SocketAddress], *, affinity_timeout_s: float | None
-    ) -> None:
-        """Give a group its new endpoints, and have its listeners serve or refuse by them.
+    def update(self, group: G, serving: Serving) -> None:
+        """Give a group its new endpoints, and have its listeners serve, refuse or drop by them.
 
         Raises:
-            ListenError: A listener could not take its port back; the others have.
+            ListenError: A listener could not take its port back, or tell its clients apart: it
+                refuses; the others don't.
         """
 
     def close_group(self, group: G) -> None:

@@ -22,7 +22,9 @@ from .flow_table import FlowTable
 from .group import EndpointGroup
 from .pipes import PipePool
 from .reactor import Reactor
+from .serving import Serving
 from .sockets import cannot_listen, open_listening
+from .source_filter import admit, cannot_admit
 from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_listener import TcpListener
 from .timeouts import Timeouts
@@ -72,15 +74,9 @@ class DataPlane:
         self._idle: asyncio.Event | None = None
         self._is_closed = False
 
-    def open_group(
-        self,
-        label: str,
-        endpoints: Sequence[SocketAddress],
-        *,
-        affinity_timeout_s: float | None,
-    ) -> EndpointGroup:
+    def open_group(self, label: str, serving: Serving) -> EndpointGroup:
         """Begin to serve a Service port; without listeners nobody comes yet."""
-        return EndpointGroup(label, endpoints, affinity_timeout_s=affinity_timeout_s)
+        return EndpointGroup(label, serving)
 
     def close_group(self, group: EndpointGroup) -> None:
         """Forget a group whose listeners are closed; open connections go on. Idempotent."""
@@ -110,27 +106,25 @@ class DataPlane:
         self._listener_count += 1
         return listener
 
-    def update(
-        self,
-        group: EndpointGroup,
-        endpoints: Sequence[SocketAddress],
-        *,
-        affinity_timeout_s: float | None,
-    ) -> None:
-        """Give a group its new endpoints, and have its listeners serve or refuse by them.
+    def update(self, group: EndpointGroup, serving: Serving) -> None:
+        """Give a group its new endpoints, and have its listeners serve, refuse or drop by them.
 
         Raises:
-            ListenError: A listener could not take its port back; the others have.
+            ListenError: A listener could not take its port back, or tell its clients apart: it
+                refuses; the others don't.
         """
-        group.update(endpoints, affinity_timeout_s=affinity_timeout_s)
+        group.update(serving)
         error: ListenError | None = None
         for listener in self._listeners_of.get(group, ()):
-            if not endpoints:
+            if serving.is_refusing:
                 listener.refuse()
                 continue
             try:
+                listener.admit(serving.admits)
                 listener.serve()
             except ListenError as exc:
+                # Better nobody than somebody who is to be dropped.
+                listener.refuse()
                 error = exc
         if error is not None:
             raise error
@@ -274,14 +268,15 @@ class Listener:
                 f"cannot listen on {at}/{protocol}: half of the descriptors are listeners already",
                 hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
             )
-        sock = open_listening(protocol, at, freebind=freebind)
+        self._admits = group.serving.admits
+        sock = open_listening(protocol, at, freebind=freebind, admits=self._admits)
         self.address = SocketAddress(at.ip, sock.getsockname()[1])
         """Where it is bound, with the port that was chosen."""
         self._serve_on(sock)
         self.is_serving = True
         """False while clients are refused."""
         plane.descriptors.take(1)
-        if not group.balancer.endpoints:
+        if group.serving.is_refusing:
             self.refuse()
 
     def refuse(self) -> None:
@@ -296,6 +291,21 @@ class Listener:
             self._server.close()
             self._server = None
 
+    def admit(self, networks: Sequence[str] | None) -> None:
+        """Let in packets from these networks alone; None lets everybody's in.
+
+        Raises:
+            ListenError: The kernel can't tell them apart.
+        """
+        if networks == self._admits or self._is_closed:
+            return
+        if self._server is not None:
+            try:
+                admit(self._server.sock, networks)
+            except OSError as exc:
+                raise cannot_admit(self.address, self.protocol, exc) from exc
+        self._admits = networks
+
     def serve(self) -> None:
         """Serve clients again after :meth:`refuse`; idempotent.
 
@@ -307,7 +317,10 @@ class Listener:
         if isinstance(self._server, TcpListener):
             self._server.serve()
         else:
-            self._serve_on(open_listening(self.protocol, self.address, freebind=self._freebind))
+            sock = open_listening(
+                self.protocol, self.address, freebind=self._freebind, admits=self._admits
+            )
+            self._serve_on(sock)
         self.is_serving = True
 
     def close(self) -> None:

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 
-from ..balance import Balancer
-from ..model import SocketAddress
+from ..balance import (
+    Balancer,
+    LeastConnections,
+    PowerOfTwoChoices,
+    RoundRobin,
+    SplitBalancer,
+    Strategy,
+)
+from ..model import Balance, SocketAddress
 from .counters import Books
+from .serving import Serving
 from .sockets import SHORTAGES
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -25,22 +34,21 @@ class EndpointGroup(Books):
 
     Args:
         label: Name for logs, as ``shop/web:http``.
-        endpoints: Usable endpoints in plan order.
-        affinity_timeout_s: Seconds of ClientIP affinity; None for none.
+        serving: Endpoints, and how they are chosen.
         start: Position of the first turn.
     """
 
-    def __init__(
-        self,
-        label: str,
-        endpoints: Sequence[SocketAddress] = (),
-        *,
-        affinity_timeout_s: float | None = None,
-        start: int = 0,
-    ) -> None:
+    def __init__(self, label: str, serving: Serving | None = None, *, start: int = 0) -> None:
         super().__init__()
         self.label = label
-        self.balancer = Balancer(endpoints, affinity_timeout_s=affinity_timeout_s, start=start)
+        self.serving = serving or Serving()
+        """The last one that was given."""
+        self.minds_load = False
+        """Whether dials must be counted: some strategies go by load."""
+        self._start = start
+        self._rng = random.Random(start)
+        self._dialling: dict[SocketAddress, int] = {}
+        self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
         """Called with the endpoints that an update took away."""
         self.on_ejected: Callable[[SocketAddress], None] | None = None
@@ -48,17 +56,75 @@ class EndpointGroup(Books):
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
         self._shortage_logged_at = -_LOG_EVERY_S
+        self._change_balancer(self.serving)
 
-    def update(
-        self, endpoints: Sequence[SocketAddress], *, affinity_timeout_s: float | None
-    ) -> None:
-        """Take new endpoints; TCP connections to removed ones live on, UDP flows don't."""
-        removed = frozenset(self.balancer.endpoints) - frozenset(endpoints)
-        self.balancer.update(endpoints, affinity_timeout_s=affinity_timeout_s)
+    def update(self, serving: Serving) -> None:
+        """Take new endpoints; TCP connections to removed ones live on, UDP flows don't.
+
+        The turn, the pins and the ejections of what stays are kept.
+        """
+        old, self.serving = self.serving, serving
+        current = frozenset(serving.all_endpoints)
+        self._change_balancer(old)
+        removed = frozenset(old.all_endpoints) - current
         if removed:
             for callback in self.on_removed:
                 callback(removed)
-            self.fold(frozenset(endpoints))
+            self.fold(current)
+
+    def load_of(self, endpoint: SocketAddress) -> int:
+        """Return how many connections an endpoint has, those that are being dialled included."""
+        return self.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
+
+    def dial_began(self, endpoint: SocketAddress) -> None:
+        """Count a dial; where ``minds_load`` only."""
+        self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
+
+    def dial_ended(self, endpoint: SocketAddress) -> None:
+        """Count a dial no more, however it ended; one that wasn't counted is no error."""
+        left = self._dialling.get(endpoint, 0) - 1
+        if left > 0:
+            self._dialling[endpoint] = left
+        else:
+            self._dialling.pop(endpoint, None)
+
+    def _change_balancer(self, old: Serving) -> None:
+        serving, before = self.serving, self.balancer
+        inner, outer = (
+            (before.inner, before.outer) if isinstance(before, SplitBalancer) else (before, None)
+        )
+        self._change(inner, serving.endpoints, old)
+        self.balancer = inner
+        if serving.outside is not None:
+            if outer is None:
+                outer = self._balancer_of(serving.outside)
+            else:
+                self._change(outer, serving.outside, old)
+            self.balancer = SplitBalancer(inner, outer, serving.inside)
+
+    def _balancer_of(self, endpoints: Sequence[SocketAddress]) -> Balancer:
+        return Balancer(
+            endpoints,
+            affinity_timeout_s=self.serving.affinity_timeout_s,
+            strategy=self._make_strategy(),
+        )
+
+    def _change(self, balancer: Balancer, endpoints: Sequence[SocketAddress], old: Serving) -> None:
+        if self.serving.balance is not old.balance:
+            balancer.strategy = self._make_strategy()
+        balancer.update(endpoints, affinity_timeout_s=self.serving.affinity_timeout_s)
+
+    def _make_strategy(self) -> Strategy:
+        balance = self.serving.balance
+        self.minds_load = balance is not Balance.ROUND_ROBIN
+        if not self.minds_load:
+            # Nobody tells when those that are under way end.
+            self._dialling.clear()
+        if balance is Balance.LEAST_CONNECTIONS:
+            return LeastConnections(self.load_of, self._start)
+        if balance is Balance.POWER_OF_TWO_CHOICES:
+            return PowerOfTwoChoices(self.load_of, self._rng)
+        return RoundRobin(self._start)
 
     def dial_failed(self, endpoint: SocketAddress, number: int, now: float) -> None:
         """Count a failed dial, and eject the endpoint if the reason was the endpoint's.

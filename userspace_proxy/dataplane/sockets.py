@@ -11,9 +11,11 @@ import contextlib
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 
 from ..errors import ListenError, ShortageError
 from ..model import Protocol, SocketAddress
+from .source_filter import admit, cannot_admit
 from .tuning import BACKLOG
 
 # Not in Python's socket module; linux/in.h and linux/in6.h.
@@ -39,7 +41,12 @@ def family_of(ip: str) -> int:
 
 
 def open_listening(
-    protocol: Protocol, at: SocketAddress, *, freebind: bool, share: bool = False
+    protocol: Protocol,
+    at: SocketAddress,
+    *,
+    freebind: bool,
+    share: bool = False,
+    admits: Iterable[str] | None = None,
 ) -> _socket.socket:
     """Return a bound socket: listening for TCP, receiving for UDP; the caller closes it.
 
@@ -48,6 +55,7 @@ def open_listening(
         at: Where to bind; port 0 for any free one, 0.0.0.0 or :: for all addresses.
         freebind: Bind an address that this node doesn't have (yet).
         share: Others of this user may bind the same, too (SO_REUSEPORT).
+        admits: Networks whose packets alone come in; None for everybody's.
 
     Raises:
         ListenError: In the kernel's words.
@@ -66,6 +74,12 @@ def open_listening(
             _set_freebind(sock, family)
         if share:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
+        if admits is not None:
+            try:
+                admit(sock, admits)
+            except OSError as exc:
+                sock.close()
+                raise cannot_admit(at, protocol, exc) from exc
         if protocol is Protocol.TCP:
             # A restarted proxy takes its ports back while old connections linger.
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)

@@ -130,7 +130,10 @@ class TcpConnection:
             endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
             self.endpoint = endpoint
             if endpoint is None:
-                self._refuse()
+                if self._tried is None:
+                    self._wait_for_news()
+                else:
+                    self._refuse()
                 return
             number = self._connect(endpoint)
             if number == 0:
@@ -141,6 +144,16 @@ class TcpConnection:
                 return
             self._dial_failed(number)
         self.reactor.run_soon(self._dial_again)
+
+    def _wait_for_news(self) -> None:
+        """Ask for an endpoint once more when the loop has looked at everybody.
+
+        A worker may see a client before the change that lets it in: both have come, and the
+        loop chooses. Twice, as what the loop saw last may be older than this client.
+        """
+        self._tried = set()
+        loop = self.plane.loop
+        loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_later(self, now: float) -> None:
         """Wait for descriptors, like those who are still in the queue, but not for ever."""
@@ -169,6 +182,8 @@ class TcpConnection:
             else:
                 self._endpoint_socket = sock
                 self._has_deadline = True
+                if self.group.minds_load:
+                    self.group.dial_began(endpoint)
                 self.plane.start_deadline(self, is_last=self._is_last())
                 return 0
         sock.close()
@@ -176,7 +191,7 @@ class TcpConnection:
 
     def _is_last(self) -> bool:
         failed = len(self._tried) if self._tried else 0
-        return failed + 1 >= len(self.group.balancer.endpoints)
+        return failed + 1 >= self.group.balancer.count_for(self.address[0])
 
     def _on_dialling(self, events: int) -> None:
         sock = self._endpoint_socket
@@ -206,12 +221,17 @@ class TcpConnection:
 
     def _stop_deadline(self) -> None:
         if self._has_deadline:
-            self._has_deadline = False
+            self._dial_ended()
             self.plane.stop_deadline(self)
+
+    def _dial_ended(self) -> None:
+        self._has_deadline = False
+        if self.group.minds_load and self.endpoint is not None:
+            self.group.dial_ended(self.endpoint)
 
     def dial_timed_out(self) -> None:
         """Give up the present dial after its deadline and try the next endpoint."""
-        self._has_deadline = False
+        self._dial_ended()
         self.reactor.tick()
         if self._endpoint_socket is not None and is_connected(self._endpoint_socket):
             # The loop was held up, and the news is still on its way to us.

@@ -12,9 +12,10 @@ from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, ServicePortName, SliceKey
 from .nodes import Node
-from .services import Service, ServicePort, ServiceType
+from .services import Balance, Service, ServicePort, ServiceType
 
 __all__ = [
+    "Balance",
     "Endpoint",
     "EndpointSlice",
     "Frontend",

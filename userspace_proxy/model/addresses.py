@@ -34,6 +34,10 @@ class FrontendKind(enum.StrEnum):
     """Why clients dial an address."""
 
     CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+    """An address of ``status.loadBalancer.ingress``."""
+    EXTERNAL_IP = "ExternalIP"
 
 
 class SocketAddress(NamedTuple):

@@ -1,37 +1,61 @@
-"""What the API server would refuse, for objects that no API server has seen.
+"""What the API server would refuse of a Service that it hasn't seen.
 
 ``reading`` trusts what was admitted; manifests are checked here first.
 
 Rule 1: every refusal is a :class:`FieldError` with the path of the field as written.
 Rule 2: what the API server lets pass is not refused, but for addresses: only strict
 notation (KEP-4858), as everywhere in this program.
+Rule 3: what the API server fills in may be missing. Two address families without an
+``ipFamilyPolicy`` are taken as dual stack, which can't mean anything else.
+
+Source: Kubernetes' pkg/apis/core/validation (validateService), its defaults, and the
+allocators of pkg/registry/core/service.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Collection
+from collections.abc import Callable
 
-from .addresses import IPFamily, parse_ip
-from .reading import LABEL_SERVICE_NAME, FieldError
-from .wire import (
-    Metadata,
-    WireEndpointSlice,
-    WireService,
-    WireServicePort,
-    WireServiceSpec,
-    WireSlicePort,
+from .addresses import IPFamily
+from .notation import (
+    check_address,
+    check_common_address,
+    check_family,
+    check_label,
+    check_number,
+    check_port_name,
+    check_protocol,
+    check_subdomain,
+    check_word,
 )
+from .reading import FieldError
+from .services import ServiceType
+from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
+from .wire import Metadata, WireService, WireServicePort, WireServiceSpec
 
-# Source: RFC 1123 label and subdomain, as Kubernetes' IsDNS1123Label and -Subdomain.
-_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_IS_LABEL = re.compile(_LABEL)
-_IS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
-LABEL_MAX = 63
-SUBDOMAIN_MAX = 253
+NODE_PORTS = range(30000, 32768)
+"""Where node ports and health check node ports come from.
 
-PROTOCOLS = ("TCP", "UDP", "SCTP")
+Source: kube-apiserver's --service-node-port-range, which is 30000-32767 by default."""
+
+_LOCAL_OR_NOT = ("Cluster", "Local")
+_FAMILIES = tuple(str(family) for family in IPFamily)
+_WORDS: dict[str, tuple[Callable[[WireServiceSpec], str | None], tuple[str, ...]]] = {
+    "type": (lambda spec: spec.type, tuple(ServiceType)),
+    "sessionAffinity": (lambda spec: spec.session_affinity, ("ClientIP", "None")),
+    "internalTrafficPolicy": (lambda spec: spec.internal_traffic_policy, _LOCAL_OR_NOT),
+    "externalTrafficPolicy": (lambda spec: spec.external_traffic_policy, _LOCAL_OR_NOT),
+    "ipFamilyPolicy": (
+        lambda spec: spec.ip_family_policy,
+        ("SingleStack", "PreferDualStack", "RequireDualStack"),
+    ),
+    "trafficDistribution": (
+        lambda spec: spec.traffic_distribution,
+        ("PreferClose", "PreferSameZone", "PreferSameNode"),
+    ),
+}
+"""Fields of ``spec`` that hold one of a few words."""
 
 
 def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
@@ -42,14 +66,9 @@ def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
     """
     if not metadata.name:
         raise FieldError("metadata.name", "is missing")
-    if len(metadata.name) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(metadata.name):
-        raise FieldError(
-            "metadata.name",
-            f"{metadata.name!r} is not a DNS name: lower-case letters, digits, '-' and '.', "
-            f"at most {SUBDOMAIN_MAX}, a letter or digit at both ends",
-        )
+    check_subdomain(metadata.name, "metadata.name")
     if is_namespaced and metadata.namespace:
-        _check_label(metadata.namespace, "metadata.namespace")
+        check_label(metadata.namespace, "metadata.namespace")
 
 
 def check_service(wire: WireService) -> None:
@@ -59,70 +78,42 @@ def check_service(wire: WireService) -> None:
         FieldError: The first thing that the API server would refuse.
     """
     check_metadata(wire.metadata)
-    _check_label(wire.metadata.name or "", "metadata.name")
-    if wire.spec is None:
+    check_label(wire.metadata.name or "", "metadata.name")
+    spec = wire.spec
+    if spec is None:
         raise FieldError("spec", "is missing")
-    _check_cluster_ips(wire.spec)
-    for i, text in enumerate(wire.spec.external_ips or ()):
-        check_address(text, f"spec.externalIPs[{i}]")
-    _check_service_ports(wire.spec)
+    for field, (value, words) in _WORDS.items():
+        check_word(value(spec), f"spec.{field}", words)
+    _check_kind(spec)
+    _check_cluster_ips(spec)
+    _check_families(spec)
+    for i, text in enumerate(spec.external_ips or ()):
+        check_common_address(text, f"spec.externalIPs[{i}]")
+    _check_ports(spec)
+    _check_source_ranges(wire, spec)
+    _check_external_policy(spec)
+    _check_ingress(wire, spec)
 
 
-def check_slice(wire: WireEndpointSlice) -> None:
-    """Check an EndpointSlice.
-
-    Raises:
-        FieldError: The first thing that the API server would refuse, or a slice that
-            serves no Service for want of the label, which can only be a mistake here.
-    """
-    check_metadata(wire.metadata)
-    if not (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME):
-        raise FieldError(
-            "metadata.labels",
-            f"{LABEL_SERVICE_NAME} is missing: it must name the Service that the slice serves",
-        )
-    if wire.address_type not in ("IPv4", "IPv6", "FQDN"):
-        shown = "is missing" if not wire.address_type else f"{wire.address_type!r} is unknown"
-        raise FieldError("addressType", f"{shown}: write IPv4, IPv6 or FQDN")
-    check_slice_ports(wire.ports or (), "ports")
-    for i, endpoint in enumerate(wire.endpoints or ()):
-        path = f"endpoints[{i}].addresses"
-        if not endpoint.addresses:
-            raise FieldError(path, "is missing")
-        for j, text in enumerate(endpoint.addresses):
-            if wire.address_type != "FQDN":
-                ip = check_address(text, f"{path}[{j}]")
-                if str(IPFamily.of(ip)) != wire.address_type:
-                    raise FieldError(f"{path}[{j}]", f"{ip} is not {wire.address_type}")
-
-
-def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object.
-
-    Raises:
-        FieldError: A number, a protocol or a name that can't be, or a name used twice.
-    """
-    names: set[str] = set()
-    for i, port in enumerate(ports):
-        here = f"{path}[{i}]"
-        if port.port is not None:
-            _check_number(port.port, f"{here}.port")
-        _check_protocol(port.protocol, f"{here}.protocol")
-        _check_port_name(port.name, len(ports), names, f"{here}.name")
-
-
-def check_address(text: str | None, path: str) -> str:
-    """Return an address in canonical form.
-
-    Raises:
-        FieldError: It is missing, or isn't one in strict notation.
-    """
-    if not text:
-        raise FieldError(path, "is missing")
-    try:
-        return parse_ip(text)
-    except ValueError as exc:
-        raise FieldError(path, str(exc)) from None
+def _check_kind(spec: WireServiceSpec) -> None:
+    """Check what the type asks for."""
+    if spec.type == ServiceType.EXTERNAL_NAME:
+        name = (spec.external_name or "").removesuffix(".")
+        if not name:
+            raise FieldError("spec.externalName", "is missing: type ExternalName needs it")
+        check_subdomain(name, "spec.externalName")
+        for field, value in (
+            ("clusterIP", spec.cluster_ip),
+            ("clusterIPs", spec.cluster_ips),
+            ("ipFamilies", spec.ip_families),
+            ("ipFamilyPolicy", spec.ip_family_policy),
+        ):
+            if value:
+                raise FieldError(f"spec.{field}", "may not be used with type ExternalName")
+    if spec.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER) and _is_headless(spec):
+        raise FieldError("spec.clusterIP", f"'None' may not be used with type {spec.type}")
+    if spec.allocate_load_balancer_node_ports is not None:
+        _need_load_balancer(spec, "spec.allocateLoadBalancerNodePorts")
 
 
 def _check_cluster_ips(spec: WireServiceSpec) -> None:
@@ -138,64 +129,126 @@ def _check_cluster_ips(spec: WireServiceSpec) -> None:
         raise FieldError("spec.clusterIPs[0]", f"{both[0]} is not clusterIP, {spec.cluster_ip}")
     if len(both) > 1:
         families = {IPFamily.of(text) for text in both}
-        if "None" in both or len(both) > len(families):
+        if "None" in both or "" in both or len(both) > len(families):
             raise FieldError("spec.clusterIPs", "may have one address of each family")
 
 
-def _check_service_ports(spec: WireServiceSpec) -> None:
+def _check_families(spec: WireServiceSpec) -> None:
+    families = spec.ip_families or []
+    for i, family in enumerate(families):
+        check_word(family or "''", f"spec.ipFamilies[{i}]", _FAMILIES)
+        if family in families[:i]:
+            raise FieldError(f"spec.ipFamilies[{i}]", f"{family} is named already")
+    named = [ip for ip in spec.cluster_ips or [spec.cluster_ip or ""] if ip not in ("", "None")]
+    for i, (ip, family) in enumerate(zip(named, families, strict=False)):
+        path = f"spec.clusterIPs[{i}]" if spec.cluster_ips else "spec.clusterIP"
+        check_family(ip, family, path)
+    if spec.ip_family_policy == "SingleStack" and max(len(named), len(families)) > 1:
+        raise FieldError(
+            "spec.ipFamilyPolicy",
+            "'SingleStack' has one address family, not two: "
+            "write PreferDualStack or RequireDualStack",
+        )
+
+
+def _check_ports(spec: WireServiceSpec) -> None:
     ports = spec.ports or []
-    is_headless = "None" in (spec.cluster_ip, *(spec.cluster_ips or ()))
-    if not ports and not is_headless and spec.type != "ExternalName":
+    if not ports and not _is_headless(spec) and spec.type != ServiceType.EXTERNAL_NAME:
         raise FieldError("spec.ports", "is missing: write at least one")
     names: set[str] = set()
     seen: dict[tuple[int, str], int] = {}
+    seen_node_ports: dict[tuple[int, str], int] = {}
     for i, port in enumerate(ports):
         here = f"spec.ports[{i}]"
         if port.port is None:
             raise FieldError(f"{here}.port", "is missing")
-        _check_number(port.port, f"{here}.port")
+        check_number(port.port, f"{here}.port")
+        check_protocol(port.protocol, f"{here}.protocol")
+        check_port_name(port.name, len(ports), names, f"{here}.name")
+        _check_once(port.port, port, i, "port", seen)
         if port.node_port:
-            _check_number(port.node_port, f"{here}.nodePort")
-        _check_protocol(port.protocol, f"{here}.protocol")
-        _check_port_name(port.name, len(ports), names, f"{here}.name")
-        _check_once(port, i, seen)
+            if (spec.type or ServiceType.CLUSTER_IP) == ServiceType.CLUSTER_IP:
+                raise FieldError(
+                    f"{here}.nodePort", "may only be used with type NodePort or LoadBalancer"
+                )
+            check_number(port.node_port, f"{here}.nodePort", NODE_PORTS)
+            _check_once(port.node_port, port, i, "nodePort", seen_node_ports)
 
 
-def _check_once(port: WireServicePort, index: int, seen: dict[tuple[int, str], int]) -> None:
-    number, protocol = port.port or 0, port.protocol or "TCP"
+def _check_once(
+    number: int,
+    port: WireServicePort,
+    index: int,
+    field: str,
+    seen: dict[tuple[int, str], int],
+) -> None:
+    protocol = port.protocol or "TCP"
     first = seen.setdefault((number, protocol), index)
     if first != index:
         raise FieldError(
-            f"spec.ports[{index}].port",
+            f"spec.ports[{index}].{field}",
             f"{number}/{protocol} is that of spec.ports[{first}] already",
         )
 
 
-def _check_number(number: int, path: str) -> None:
-    if not 1 <= number <= 65535:
-        raise FieldError(path, f"{number} is not in 1–65535")
+def _check_source_ranges(wire: WireService, spec: WireServiceSpec) -> None:
+    texts = spec.load_balancer_source_ranges or []
+    paths = [f"spec.loadBalancerSourceRanges[{i}]" for i in range(len(texts))]
+    if texts:
+        _need_load_balancer(spec, "spec.loadBalancerSourceRanges")
+    else:
+        annotation = (wire.metadata.annotations or {}).get(ANNOTATION_SOURCE_RANGES)
+        if annotation is not None:
+            path = f"metadata.annotations.{ANNOTATION_SOURCE_RANGES}"
+            _need_load_balancer(spec, path)
+            texts = annotation.split(",") if annotation.strip() else []
+            paths = [path] * len(texts)
+    for text, path in zip(texts, paths, strict=True):
+        try:
+            parse_range(text.strip())
+        except ValueError as exc:
+            raise FieldError(path, str(exc)) from None
 
 
-def _check_protocol(protocol: str | None, path: str) -> None:
-    if protocol and protocol not in PROTOCOLS:
-        raise FieldError(path, f"{protocol!r} is not one of {', '.join(PROTOCOLS)}")
-
-
-def _check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    if not name:
-        if count > 1:
-            raise FieldError(path, "is missing: one of several ports needs a name")
-        return
-    _check_label(name, path)
-    if name in names:
-        raise FieldError(path, f"{name!r} is the name of another port already")
-    names.add(name)
-
-
-def _check_label(text: str, path: str) -> None:
-    if len(text) > LABEL_MAX or not _IS_LABEL.fullmatch(text):
+def _check_external_policy(spec: WireServiceSpec) -> None:
+    is_external = spec.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER) or (
+        spec.type != ServiceType.EXTERNAL_NAME and spec.external_ips
+    )
+    if spec.external_traffic_policy and not is_external:
         raise FieldError(
-            path,
-            f"{text!r} is not a DNS label: lower-case letters, digits and '-', "
-            f"at most {LABEL_MAX}, a letter or digit at both ends",
+            "spec.externalTrafficPolicy",
+            "may only be used with type NodePort or LoadBalancer, or with externalIPs",
         )
+    if spec.health_check_node_port:
+        path = "spec.healthCheckNodePort"
+        if spec.type != ServiceType.LOAD_BALANCER or spec.external_traffic_policy != "Local":
+            raise FieldError(
+                path, "may only be used with type LoadBalancer and externalTrafficPolicy Local"
+            )
+        check_number(spec.health_check_node_port, path, NODE_PORTS)
+        for i, port in enumerate(spec.ports or ()):
+            if port.node_port == spec.health_check_node_port:
+                raise FieldError(path, f"{port.node_port} is that of spec.ports[{i}] already")
+
+
+def _check_ingress(wire: WireService, spec: WireServiceSpec) -> None:
+    load_balancer = wire.status and wire.status.load_balancer
+    items = (load_balancer and load_balancer.ingress) or ()
+    if items:
+        _need_load_balancer(spec, "status.loadBalancer.ingress")
+    for i, item in enumerate(items):
+        path = f"status.loadBalancer.ingress[{i}]"
+        if item.ip:
+            check_address(item.ip, f"{path}.ip")
+        elif item.ip_mode:
+            raise FieldError(f"{path}.ipMode", "may only be used with ip")
+        check_word(item.ip_mode, f"{path}.ipMode", ("VIP", "Proxy"))
+
+
+def _need_load_balancer(spec: WireServiceSpec, path: str) -> None:
+    if spec.type != ServiceType.LOAD_BALANCER:
+        raise FieldError(path, "may only be used with type LoadBalancer")
+
+
+def _is_headless(spec: WireServiceSpec) -> bool:
+    return "None" in (spec.cluster_ip, *(spec.cluster_ips or ()))

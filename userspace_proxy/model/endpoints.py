@@ -22,7 +22,10 @@ class Endpoint:
     terminating: bool = False
     node: str = ""
     """Name of the node it runs on; empty when the slice doesn't say."""
-    zone: str = ""
+    hinted_zones: tuple[str, ...] = ()
+    """``hints.forZones``: who is to use it, by zone; empty where there is no hint."""
+    hinted_nodes: tuple[str, ...] = ()
+    """``hints.forNodes``, likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ Where no API server stands in front, bad addresses and ports are errors, not lef
 from __future__ import annotations
 
 from .addresses import IPFamily
-from .admission import check_address, check_slice_ports
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
+from .notation import check_address
+from .slice_admission import check_slice_ports
 from .wire import WireEndpoints, WireSubset
 
 LABEL_SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"

@@ -14,3 +14,6 @@ class Node:
     """Its InternalIP and ExternalIP addresses, in the object's order."""
     zone: str = ""
     is_being_deleted: bool = False
+    """It has a deletion timestamp, or the cluster autoscaler's taint that says the same.
+
+    Source: kube-proxy's NodeEligible: ToBeDeletedByClusterAutoscaler, KEP-3836."""

@@ -1,41 +1,37 @@
-"""Reads Kubernetes objects into our nouns, politely.
+"""Reads slices and nodes into our nouns, politely; ``service_reading`` reads Services.
 
 Rule 1: what a missing, null or unknown value means stands here, with its source.
 Rule 2: an object that can't be what it says raises :class:`FieldError` with the
 field's path; the caller knows the place (a file and line, or a watch) and says it.
 Rule 3: a bad part of a slice (one address of many), and an external address that can't
 be, costs that part, not the object: it is left out, because the API server has already
-admitted the object.
+admitted the object. Where that isn't to be seen elsewhere, ``Service.notes`` says so.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from sys import intern
 
 from .addresses import IPFamily, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
-from .services import Service, ServicePort, ServiceType
 from .wire import (
     Metadata,
     WireConditions,
     WireEndpointSlice,
+    WireHint,
     WireNode,
-    WireService,
-    WireServicePort,
-    WireServiceSpec,
 )
 
-# Kubernetes' default for sessionAffinityConfig.clientIP.timeoutSeconds: three hours.
-AFFINITY_TIMEOUT_S = 10800
-# Its upper bound: one day.
-AFFINITY_TIMEOUT_MAX_S = 86400
-
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
-LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
-LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
+TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
+
+
+_NO_CONDITIONS = WireConditions()
 
 
 class FieldError(ValueError):
@@ -50,36 +46,6 @@ class FieldError(ValueError):
         super().__init__(f"{path}: {problem}")
         self.path = path
         self.problem = problem
-
-
-def read_service(wire: WireService) -> Service:
-    """Make a Service of what came over the wire.
-
-    Raises:
-        FieldError: A name, an address or a port that can't be.
-    """
-    spec = wire.spec or WireServiceSpec()
-    labels = wire.metadata.labels or {}
-    addresses = [ip for ip in spec.cluster_ips or (spec.cluster_ip,) if ip]
-    is_headless = "None" in addresses
-    ingress = (
-        wire.status and wire.status.load_balancer and wire.status.load_balancer.ingress
-    ) or ()
-    return Service(
-        key=ServiceKey(_namespace(wire.metadata), _name(wire.metadata)),
-        ports=tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ())),
-        type=_service_type(spec.type),
-        cluster_ips=() if is_headless else _cluster_ips(addresses),
-        is_headless=is_headless,
-        affinity_timeout_s=_affinity(spec),
-        external_ips=_sound(spec.external_ips or ()),
-        load_balancer_ips=_sound(item.ip for item in ingress),
-        is_internal_local=spec.internal_traffic_policy == "Local",
-        is_external_local=spec.external_traffic_policy == "Local",
-        proxy_name=labels.get(LABEL_PROXY_NAME),
-        has_headless_label=LABEL_HEADLESS in labels,
-        created=wire.metadata.creation_timestamp or "",
-    )
 
 
 def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
@@ -100,26 +66,29 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
     if wire.address_type not in ("IPv4", "IPv6"):
         raise FieldError("addressType", f"{wire.address_type!r} is not IPv4, IPv6 or FQDN")
     family = IPFamily.IPV4 if wire.address_type == "IPv4" else IPFamily.IPV6
-    namespace = _namespace(wire.metadata)
+    namespace = namespace_of(wire.metadata)
     endpoints = []
     for item in wire.endpoints or ():
         # Consumers use the first address only, and must accept that it is the only one.
         # Source: discovery.k8s.io/v1, Endpoint.addresses.
         address = _address_of(item.addresses, family)
         if address is not None:
-            conditions = item.conditions or WireConditions()
+            conditions = item.conditions or _NO_CONDITIONS
+            hints = item.hints
             endpoints.append(
                 Endpoint(
                     address,
                     ready=conditions.ready is not False,
                     serving=conditions.serving is not False,
                     terminating=conditions.terminating is True,
-                    node=item.node_name or "",
-                    zone=item.zone or "",
+                    # Shared: a node's name stands at thousands of endpoints.
+                    node=intern(item.node_name or ""),
+                    hinted_zones=_hinted(hints.for_zones) if hints else (),
+                    hinted_nodes=_hinted(hints.for_nodes) if hints else (),
                 )
             )
     return EndpointSlice(
-        key=SliceKey(namespace, _name(wire.metadata)),
+        key=SliceKey(namespace, name_of(wire.metadata)),
         service=ServiceKey(namespace, service),
         family=family,
         ports=tuple(
@@ -138,53 +107,56 @@ def read_node(wire: WireNode) -> Node:
     Raises:
         FieldError: It has no name.
     """
+    taints = (wire.spec and wire.spec.taints) or ()
     addresses = (wire.status and wire.status.addresses) or ()
     return Node(
-        name=_name(wire.metadata),
-        addresses=_sound(a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")),
+        name=name_of(wire.metadata),
+        addresses=sound_addresses(
+            a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")
+        ),
         zone=(wire.metadata.labels or {}).get(LABEL_ZONE) or "",
-        is_being_deleted=wire.metadata.deletion_timestamp is not None,
+        # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
+        is_being_deleted=wire.metadata.deletion_timestamp is not None
+        or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
     )
 
 
-def _name(metadata: Metadata) -> str:
+def name_of(metadata: Metadata) -> str:
+    """Return the name of an object.
+
+    Raises:
+        FieldError: It has none.
+    """
     if not metadata.name:
         raise FieldError("metadata.name", "is missing")
     return metadata.name
 
 
-def _namespace(metadata: Metadata) -> str:
+def namespace_of(metadata: Metadata) -> str:
+    """Return the namespace of an object; without one it is in the default one."""
     return metadata.namespace or "default"
 
 
-def _service_type(text: str | None) -> ServiceType:
-    try:
-        return ServiceType(text or "ClusterIP")
-    except ValueError:
-        choices = ", ".join(ServiceType)
-        raise FieldError("spec.type", f"{text!r} is not one of {choices}") from None
+def _hinted(items: list[WireHint] | None) -> tuple[str, ...]:
+    if not items:
+        return ()
+    if len(items) == 1:
+        return _only(items[0].name or "")
+    return _shared(tuple(item.name for item in items if item.name))
 
 
-def _service_port(wire: WireServicePort, index: int) -> ServicePort:
-    path = f"spec.ports[{index}]"
-    if wire.port is None:
-        raise FieldError(f"{path}.port", "is missing")
-    if not 1 <= wire.port <= 65535:
-        raise FieldError(f"{path}.port", f"{wire.port} is not in 1–65535")
-    node_port = wire.node_port or 0
-    if not 0 <= node_port <= 65535:
-        raise FieldError(f"{path}.nodePort", f"{node_port} is not in 1–65535")
-    return ServicePort(wire.name or "", wire.port, wire.protocol or "TCP", node_port)
+@functools.lru_cache(maxsize=16384)
+def _only(name: str) -> tuple[str, ...]:
+    # Cost: one tuple of 48 bytes for a zone instead of one for each endpoint.
+    return (intern(name),) if name else ()
 
 
-def _cluster_ips(texts: list[str]) -> tuple[str, ...]:
-    try:
-        return tuple(parse_ip(text) for text in texts)
-    except ValueError as exc:
-        raise FieldError("spec.clusterIPs", str(exc)) from None
+@functools.lru_cache(maxsize=4096)
+def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(intern, names))
 
 
-def _sound(texts: Iterable[str | None]) -> tuple[str, ...]:
+def sound_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
     """Return those that are addresses."""
     addresses = []
     for text in texts:
@@ -197,22 +169,5 @@ def _sound(texts: Iterable[str | None]) -> tuple[str, ...]:
 
 def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:
     """Return the first address, or None where it isn't one of the slice's family."""
-    sound = _sound((addresses or [])[:1])
+    sound = sound_addresses((addresses or [])[:1])
     return sound[0] if sound and IPFamily.of(sound[0]) is family else None
-
-
-def _affinity(spec: WireServiceSpec) -> int | None:
-    if spec.session_affinity in (None, "", "None"):
-        return None
-    if spec.session_affinity != "ClientIP":
-        raise FieldError(
-            "spec.sessionAffinity", f"{spec.session_affinity!r} is not ClientIP or None"
-        )
-    config = spec.session_affinity_config
-    seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
-    if seconds is None:
-        return AFFINITY_TIMEOUT_S
-    if not 1 <= seconds <= AFFINITY_TIMEOUT_MAX_S:
-        path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
-        raise FieldError(path, f"{seconds} is not in 1–{AFFINITY_TIMEOUT_MAX_S}")
-    return seconds

@@ -17,6 +17,14 @@ class ServiceType(enum.StrEnum):
     EXTERNAL_NAME = "ExternalName"
 
 
+class Balance(enum.StrEnum):
+    """How the endpoint of a new connection is chosen."""
+
+    ROUND_ROBIN = "round-robin"
+    LEAST_CONNECTIONS = "least-connections"
+    POWER_OF_TWO_CHOICES = "power-of-two-choices"
+
+
 @dataclass(frozen=True, slots=True)
 class ServicePort:
     """One port of a Service."""
@@ -45,10 +53,20 @@ class Service:
     """Seconds for ``sessionAffinity: ClientIP``; None for no affinity."""
     external_ips: tuple[str, ...] = ()
     load_balancer_ips: tuple[str, ...] = ()
+    """Those of ``status.loadBalancer.ingress`` that clients reach through the node: without
+    ``ipMode: Proxy``."""
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    """Networks in canonical form that alone may come by a load-balancer IP; empty: all may."""
+    health_check_node_port: int = 0
+    """0 where none is allocated."""
     is_internal_local: bool = False
     """``internalTrafficPolicy: Local``."""
     is_external_local: bool = False
     """``externalTrafficPolicy: Local``."""
+    balance: Balance = Balance.ROUND_ROBIN
+    """The annotation ``userspace-proxy.io/balance``."""
+    notes: tuple[str, ...] = ()
+    """What was written and can't be followed, one sentence each: an unknown balance."""
     proxy_name: str | None = None
     """The label ``service.kubernetes.io/service-proxy-name``; None when unset."""
     has_headless_label: bool = False

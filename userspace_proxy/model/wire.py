@@ -64,14 +64,24 @@ class WireServiceSpec(_Wire, frozen=True):
     external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
     internal_traffic_policy: str | None = None
     external_traffic_policy: str | None = None
+    load_balancer_source_ranges: list[str] | None = None
+    health_check_node_port: int | None = None
+    allocate_load_balancer_node_ports: bool | None = None
+    ip_families: list[str] | None = None
+    ip_family_policy: str | None = None
+    external_name: str | None = None
+    traffic_distribution: str | None = None
 
 
-class _Ingress(_Wire, frozen=True):
+class WireIngress(_Wire, frozen=True):
+    """An item of ``status.loadBalancer.ingress`` of a Service."""
+
     ip: str | None = None
+    ip_mode: str | None = None
 
 
 class _LoadBalancer(_Wire, frozen=True):
-    ingress: list[_Ingress] | None = None
+    ingress: list[WireIngress] | None = None
 
 
 class _ServiceStatus(_Wire, frozen=True):
@@ -94,13 +104,26 @@ class WireConditions(_Wire, frozen=True):
     terminating: bool | None = None
 
 
+class WireHint(_Wire, frozen=True):
+    """An item of ``hints.forZones`` or ``hints.forNodes``."""
+
+    name: str | None = None
+
+
+class WireHints(_Wire, frozen=True):
+    """``hints`` of an endpoint."""
+
+    for_zones: list[WireHint] | None = None
+    for_nodes: list[WireHint] | None = None
+
+
 class WireEndpoint(_Wire, frozen=True):
     """An item of ``endpoints`` of a slice."""
 
     addresses: list[str] | None = None
     conditions: WireConditions | None = None
     node_name: str | None = None
-    zone: str | None = None
+    hints: WireHints | None = None
 
 
 class WireSlicePort(_Wire, frozen=True):
@@ -129,10 +152,19 @@ class _NodeStatus(_Wire, frozen=True):
     addresses: list[_NodeAddress] | None = None
 
 
+class _Taint(_Wire, frozen=True):
+    key: str | None = None
+
+
+class _NodeSpec(_Wire, frozen=True):
+    taints: list[_Taint] | None = None
+
+
 class WireNode(_Wire, frozen=True):
     """``v1 Node``."""
 
     metadata: Metadata = Metadata()
+    spec: _NodeSpec | None = None
     status: _NodeStatus | None = None
 
 

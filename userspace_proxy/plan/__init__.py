@@ -1,7 +1,17 @@
 """The wanted state of the node, and what turns one such state into another."""
 
 from .diff import PlanChanges, diff_plans
-from .plan import Ignored, Plan, PortKey, PortPlan
+from .plan import HealthCheck, Ignored, Plan, PortKey, PortPlan, Side
 from .planner import Planner
 
-__all__ = ["Ignored", "Plan", "PlanChanges", "Planner", "PortKey", "PortPlan", "diff_plans"]
+__all__ = [
+    "HealthCheck",
+    "Ignored",
+    "Plan",
+    "PlanChanges",
+    "Planner",
+    "PortKey",
+    "PortPlan",
+    "Side",
+    "diff_plans",
+]

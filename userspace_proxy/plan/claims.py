@@ -2,40 +2,85 @@
 
 Service ──claims_of──▶ its ports with their frontends ──settle──▶ one holder a frontend
 
-Rule 1: where two ports claim one frontend, that of the older Service has it, as the API
-server's allocator would have it; names decide between those of one second.
+Rule 1: where two ports claim one frontend, a cluster IP goes before what comes from outside,
+then that of the older Service has it, as the API server's allocator would have it; names
+decide between those of one second.
+Rule 2: an external IP is never another Service's cluster IP, whatever the port, and whoever
+serves that Service.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..model import Frontend, IPFamily, Protocol, Service, ServicePort, ServicePortName
-from ..policy import NodeFacts, why_ignored, why_port_ignored
-from .plan import Ignored, PortKey
+from ..model import (
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServicePortName,
+)
+from ..policy import (
+    NodeFacts,
+    Scope,
+    contains,
+    of_family,
+    own_network,
+    why_ignored,
+    why_port_ignored,
+)
+from .plan import Ignored, PortKey, Side
 
 
 @dataclass(frozen=True, slots=True)
 class PortClaim:
-    """The frontends that one family of one Service port asks for."""
+    """The frontends that one family and side of one Service port asks for."""
 
     key: PortKey
     port: ServicePort
     protocol: Protocol
+    scope: Scope
     frontends: tuple[Frontend, ...]
     """Sorted; never empty."""
     created: str
     """The Service's, as there."""
+    admits: tuple[str, ...] | None = None
+    """The Service's source ranges, of this family; None: everybody may come."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceClaims:
     """What one Service asks for."""
 
+    service: ServiceKey
     ports: tuple[PortClaim, ...]
     """Sorted by key."""
     ignored: tuple[Ignored, ...]
+    cluster_ips: tuple[str, ...]
+    """Those of a Service that is ignored, too: they are nobody else's."""
+
+    def is_same(self, other: ServiceClaims | None) -> bool:
+        """Tell whether two claims are settled alike: the kinds of frontends count, too."""
+        return self == other and all(
+            have.kind is want.kind
+            for old, new in zip(self.ports, other.ports, strict=True)
+            for have, want in zip(old.frontends, new.frontends, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A frontend that a port asked for and doesn't get."""
+
+    frontend: Frontend
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +88,185 @@ class Settlement:
     """Who has which frontend."""
 
     holders: Mapping[Frontend, PortClaim]
-    lost: Mapping[PortKey, frozenset[Frontend]]
-    """What a port asked for and another one has; only ports that lost something."""
+    lost: Mapping[PortKey, tuple[Lost, ...]]
+    """Only ports that lost something."""
+
+    def lost_by(self, key: PortKey) -> frozenset[Frontend]:
+        """Return the frontends that a port asked for and doesn't get."""
+        return frozenset(item.frontend for item in self.lost.get(key, ()))
 
 
 def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
     """Return what a Service asks for on this node."""
     reason = why_ignored(service, facts)
     if reason is not None:
-        return ServiceClaims((), (Ignored(service.key, "", reason),))
-    by_family = {
-        family: sorted(ip for ip in service.cluster_ips if IPFamily.of(ip) is family)
-        for family in sorted({IPFamily.of(ip) for ip in service.cluster_ips})
-    }
+        ignored_whole = (Ignored(service.key, "", reason),)
+        return ServiceClaims(service.key, (), ignored_whole, service.cluster_ips)
     ports: list[PortClaim] = []
     ignored: list[Ignored] = []
+    families = sorted({IPFamily.of(ip) for ip in service.cluster_ips})
     for port in service.ports:
         reason = why_port_ignored(port)
         if reason is not None:
             ignored.append(Ignored(service.key, port.name or str(port.port), reason))
             continue
-        protocol = Protocol(port.protocol)
-        name = ServicePortName(*service.key, port.name)
-        ports.extend(
-            PortClaim(
-                key=PortKey(name, family),
-                port=port,
-                protocol=protocol,
-                frontends=tuple(Frontend(ip, port.port, protocol) for ip in ips),
-                created=service.created,
-            )
-            for family, ips in by_family.items()
+        for family in families:
+            ports.extend(_claims(service, port, family, facts))
+    ports.sort(key=lambda claim: claim.key)
+    return ServiceClaims(service.key, tuple(ports), tuple(ignored), service.cluster_ips)
+
+
+def _claims(
+    service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
+) -> Iterator[PortClaim]:
+    """Yield the claims of one family of a port: one for each policy among its frontends."""
+    protocol = Protocol(port.protocol)
+    name = ServicePortName(*service.key, port.name)
+    sides: dict[Side, dict[Frontend, None]] = {}
+    seen: set[Frontend] = set()
+    for kind, ip, number in _addresses(service, port, family, facts):
+        frontend = Frontend(ip, number, protocol, kind)
+        if frontend.family is family and frontend not in seen:
+            seen.add(frontend)
+            sides.setdefault(_side(service, kind), {})[frontend] = None
+    notes = (*service.notes, *_notes(service, port, family, facts))
+    for side, frontends in sides.items():
+        yield PortClaim(
+            key=PortKey(name, family, side),
+            port=port,
+            protocol=protocol,
+            scope=_scope(service, side),
+            frontends=tuple(sorted(frontends)),
+            created=service.created,
+            admits=_admits(service, family, facts) if side is Side.LOAD_BALANCER else None,
+            notes=notes if side is Side.ALL else (),
         )
-    return ServiceClaims(tuple(sorted(ports, key=lambda claim: claim.key)), tuple(ignored))
 
 
-def settle(claims: Iterable[ServiceClaims]) -> Settlement:
+def _addresses(
+    service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
+) -> Iterator[tuple[FrontendKind, str, int]]:
+    """Yield what clients dial, of both families where the Service names it.
+
+    Where two kinds name one address, the stricter comes first.
+    """
+    for ip in service.cluster_ips:
+        yield FrontendKind.CLUSTER_IP, ip, port.port
+    for ip in service.load_balancer_ips:
+        yield FrontendKind.LOAD_BALANCER, ip, port.port
+    for ip in service.external_ips:
+        if not _why_no_external_ip(ip, facts):
+            yield FrontendKind.EXTERNAL_IP, ip, port.port
+    if port.node_port:
+        for ip in facts.node_port_addresses(family):
+            yield FrontendKind.NODE_PORT, ip, port.node_port
+
+
+def _side(service: Service, kind: FrontendKind) -> Side:
+    if kind is FrontendKind.CLUSTER_IP:
+        return Side.ALL
+    if kind is FrontendKind.LOAD_BALANCER and service.load_balancer_source_ranges:
+        return Side.LOAD_BALANCER
+    is_one_policy = not (service.is_internal_local or service.is_external_local)
+    return Side.ALL if is_one_policy else Side.EXTERNAL
+
+
+def _scope(service: Service, side: Side) -> Scope:
+    if side is Side.ALL:
+        return Scope.LOCAL if service.is_internal_local else Scope.CLUSTER
+    return Scope.LOCAL_FROM_OUTSIDE if service.is_external_local else Scope.CLUSTER
+
+
+def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, ...] | None:
+    """Return the source ranges of a family; None: everybody may come.
+
+    As with kube-proxy, which limits a family by ranges of its own only.
+
+    Source: kube-proxy's allowFromNode: where this node is in the ranges, packets from the
+    load-balancer IP itself are the node's, which has that address while it dials it.
+    """
+    ranges = of_family(service.load_balancer_source_ranges, family)
+    if not ranges:
+        return None
+    if any(contains(ranges, ip) for ip in facts.primary_addresses):
+        own = of_family(service.load_balancer_ips, family)
+        return tuple(dict.fromkeys((*ranges, *map(own_network, own))))
+    return ranges
+
+
+def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
+    """Return why an external IP isn't served on this node, or nothing.
+
+    Source: CVE-2020-8554: whoever may write a Service could take anybody's traffic.
+    """
+    if not facts.external_ip_networks:
+        return "external IPs are off: see --allow-external-ips"
+    if not contains(facts.external_ip_networks, ip):
+        return "it is in none of the networks of --allow-external-ips"
+    if ip in facts.addresses or ip in facts.primary_addresses:
+        return "it is an address of this node"
+    if ip in facts.api_server_addresses:
+        return "it is the API server's address"
+    return ""
+
+
+def _notes(
+    service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
+) -> Iterator[str]:
+    for ip in service.external_ips:
+        why = _why_no_external_ip(ip, facts) if IPFamily.of(ip) is family else ""
+        if why:
+            yield f"external IP {ip} is not served: {why}"
+    ips = of_family(service.load_balancer_ips, family)
+    ranges = service.load_balancer_source_ranges
+    if ips and ranges and not of_family(ranges, family):
+        yield f"{family} clients of the load balancer aren't limited: no source range is {family}"
+    if port.node_port and not facts.node_port_addresses(family):
+        yield f"node port {port.node_port} is not served: this node has no {family} address for it"
+
+
+def settle(claims: Collection[ServiceClaims]) -> Settlement:
     """Give every frontend to one port; the order of the claims doesn't matter."""
     holders: dict[Frontend, PortClaim] = {}
-    lost: dict[PortKey, frozenset[Frontend]] = {}
-    for claim in (claim for service in claims for claim in service.ports):
-        for frontend in claim.frontends:
-            holder = holders.setdefault(frontend, claim)
-            if holder is not claim:
-                first, second = sorted((holder, claim), key=lambda c: (c.created, c.key))
-                holders[frontend] = first
-                lost[second.key] = lost.get(second.key, frozenset()) | {frontend}
-    return Settlement(holders, lost)
+    rivals: dict[Frontend, list[PortClaim]] = {}
+    lost: dict[PortKey, list[Lost]] = {}
+    owners = _owners(claims)
+    for service in claims:
+        for claim in service.ports:
+            for frontend in claim.frontends:
+                if frontend.kind is FrontendKind.EXTERNAL_IP and (
+                    why := _why_never(frontend.ip, service.service, owners)
+                ):
+                    lost.setdefault(claim.key, []).append(Lost(frontend, why))
+                elif holders.setdefault(frontend, claim) is not claim:
+                    rivals.setdefault(frontend, [holders[frontend]]).append(claim)
+    for frontend, claimants in rivals.items():
+        first, *others = sorted(claimants, key=functools.partial(_rank, frontend=frontend))
+        holders[frontend] = first
+        why = f"{frontend} is already held by {first.key.name}"
+        for claim in others:
+            lost.setdefault(claim.key, []).append(Lost(frontend, why))
+    in_order = operator.attrgetter("frontend")
+    return Settlement(
+        holders, {key: tuple(sorted(items, key=in_order)) for key, items in lost.items()}
+    )
+
+
+def _rank(claim: PortClaim, frontend: Frontend) -> tuple[bool, str, PortKey]:
+    (own,) = (f for f in claim.frontends if f == frontend)
+    return own.kind is not FrontendKind.CLUSTER_IP, claim.created, claim.key
+
+
+def _owners(claims: Iterable[ServiceClaims]) -> Mapping[str, list[ServiceKey]]:
+    """Return whose each cluster IP is: two Services may both say that it is theirs."""
+    owners: dict[str, list[ServiceKey]] = {}
+    for service in claims:
+        for ip in service.cluster_ips:
+            owners.setdefault(ip, []).append(service.service)
+    return owners
+
+
+def _why_never(ip: str, service: ServiceKey, owners: Mapping[str, list[ServiceKey]]) -> str:
+    """Return why an external IP is nobody's to ask for, or nothing."""
+    others = [owner for owner in owners.get(ip, ()) if owner != service]
+    return f"external IP {ip} is the cluster IP of {min(others)}" if others else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..model import FrontendKind
 from .plan import Plan, PortKey, PortPlan
 
 
@@ -43,10 +44,15 @@ def diff_plans(have: Plan, want: Plan) -> PlanChanges:
             continue
         kept += 1
         # Nearly all are the same object: comparing 10,000 by value takes 5 ms.
-        if old is not port and old != port:
+        if old is not port and (old != port or _kinds(old) != _kinds(port)):
             updated.append(port)
     closed = () if kept == len(have.ports) else _closed(have, want)
     return PlanChanges(open=tuple(opened), update=tuple(updated), close=closed)
+
+
+def _kinds(port: PortPlan) -> list[FrontendKind]:
+    """Return what frontends compare without, and the page shows."""
+    return [frontend.kind for frontend in port.frontends]
 
 
 def _closed(have: Plan, want: Plan) -> tuple[PortKey, ...]:

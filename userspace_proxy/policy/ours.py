@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..model import Protocol, Service, ServicePort, ServiceType
-
-
-@dataclass(frozen=True, slots=True)
-class NodeFacts:
-    """What the plan must know of this node and of how the proxy was started."""
-
-    node_name: str = ""
-    proxy_name: str | None = None
-    """``--service-proxy-name``: None serves only Services without that label."""
-    allow_loopback_endpoints: bool = False
-    """For embedding: endpoints on 127.0.0.0/8 and ::1 are refused elsewhere."""
+from .facts import NodeFacts
 
 
 def why_ignored(service: Service, facts: NodeFacts) -> str | None:

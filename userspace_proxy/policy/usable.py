@@ -1,18 +1,39 @@
 """Which endpoints may serve one Service port from this node now, and why not.
 
-slices of one family ──▶ every address once ──▶ inward ones out ──▶ ready ones
-                                                               └─▶ none: serving and terminating
+slices of one family ──▶ every address once ──▶ inward ones out ──▶ of the scope's own set:
+                                          ready ones ── none: serving and terminating
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import enum
+import functools
+import operator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SocketAddress, pack_ip
-from .ours import NodeFacts
+from .facts import NodeFacts
+from .hints import why_not_meant
 
 _LOOPBACK = "a loopback address is the node itself"
+_ELSEWHERE = "not on this node"
+_by_number = operator.itemgetter(0, 1)
+
+_WhyNot = Callable[[Endpoint], str]
+_Judged = tuple[bytes, SocketAddress, Endpoint]
+
+
+class Scope(enum.Enum):
+    """Whose endpoints a frontend's clients may be sent to."""
+
+    CLUSTER = "Cluster"
+    """The whole cluster's, for everybody."""
+    LOCAL = "Local"
+    """This node's, for everybody (``internalTrafficPolicy: Local``)."""
+    LOCAL_FROM_OUTSIDE = "Local from outside"
+    """This node's for clients from outside, the cluster's for its own
+    (``externalTrafficPolicy: Local``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +42,9 @@ class EndpointVerdict:
 
     address: SocketAddress
     is_usable: bool
+    """By clients from outside, where those have a set of their own."""
     reason: str
-    """``ready``, ``not ready``, ``terminating``, or why it is refused."""
+    """``ready``, ``not ready``, ``terminating``, or why it is refused or left out."""
     node: str = ""
 
 
@@ -32,13 +54,16 @@ class Usable:
 
     verdicts: tuple[EndpointVerdict, ...]
     """All of them, by address and port."""
+    addresses: tuple[SocketAddress, ...]
+    """The usable ones, in order."""
     reason: str
-    """Why there is no usable one; empty when there is."""
-
-    @property
-    def addresses(self) -> tuple[SocketAddress, ...]:
-        """The usable ones, in order."""
-        return tuple(v.address for v in self.verdicts if v.is_usable)
+    """Why there is no usable one, for clients from outside where they have a set of their
+    own; empty when there is."""
+    outside: tuple[SocketAddress, ...] | None = None
+    """What clients from outside may use; None: what all may."""
+    is_dropping: bool = False
+    """Somebody is without a usable endpoint only because of the scope: other nodes have some,
+    so the packets are dropped, not refused."""
 
 
 def usable_endpoints(
@@ -49,6 +74,7 @@ def usable_endpoints(
     family: IPFamily,
     facts: NodeFacts,
     ours: Collection[SocketAddress] = (),
+    scope: Scope = Scope.CLUSTER,
 ) -> Usable:
     """Judge the endpoints of one Service port.
 
@@ -57,42 +83,92 @@ def usable_endpoints(
         port: Name of the Service port.
         protocol: Protocol of the Service port.
         family: Only slices of this family count.
-        facts: What is allowed on this node.
+        facts: What is allowed on this node, its name and zone.
         ours: Addresses that this proxy itself serves: never endpoints.
+        scope: Whose endpoints count.
 
     Source:
         KEP-1669: the ready endpoints; if there are none, those that are serving and
-        terminating. CVE-2021-25737: endpoints must not point into the node itself.
+        terminating, of each set on its own. KEP-2086: without local endpoints a Local
+        policy drops. CVE-2021-25737: endpoints must not point into the node itself.
     """
-    merged = _merge(slices, port, protocol, family)
+    merged = _merge(slices, port, protocol, family, facts)
     if not merged:
-        return Usable((), "it has no endpoints")
-    judged = [
-        (address, endpoint, _why_inward(address, packed, facts, ours))
-        for packed, address, endpoint in sorted(
-            ((pack_ip(a.ip), a, e) for a, e in merged.items()), key=lambda item: item[:2]
-        )
-    ]
-    use_terminating = not any(e.ready and refusal is None for _, e, refusal in judged)
+        is_split = scope is Scope.LOCAL_FROM_OUTSIDE
+        return Usable((), (), "it has no endpoints", outside=() if is_split else None)
+    judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
+    refused = {a: why for packed, a, _ in judged if (why := _why_inward(a, packed, facts, ours))}
+    sound = [item for item in judged if item[1] not in refused] if refused else judged
+    why_not = why_not_meant([e for _, _, e in sound if e.ready], facts)
+    in_cluster = _choose(sound, why_not)
+    chosen, outside = in_cluster, None
+    if scope is not Scope.CLUSTER:
+        local = _choose([item for item in sound if _is_local(item[2], facts)])
+        why_not = functools.partial(_why_not_local, facts=facts)
+        chosen = local if scope is Scope.LOCAL else in_cluster
+        outside = None if scope is Scope.LOCAL else local
+    shown = chosen if outside is None else outside
+    # Cost: mostly all serve, and then looking up each would be a tenth of all this.
+    is_everyone = len(shown) == len(judged)
+    is_shown = frozenset(() if is_everyone else shown).__contains__
+    verdicts = tuple(
+        [
+            EndpointVerdict(
+                a, is_everyone or is_shown(a), refused.get(a) or _words(e, why_not), e.node
+            )
+            for _, a, e in judged
+        ]
+    )
+    return Usable(
+        verdicts,
+        chosen,
+        "" if shown else _why_none(verdicts),
+        outside,
+        is_dropping=not shown and bool(in_cluster),
+    )
 
-    verdicts = []
-    for address, endpoint, refusal in judged:
-        if refusal is not None:
-            verdicts.append(EndpointVerdict(address, False, refusal, endpoint.node))
-            continue
-        is_fallback = use_terminating and endpoint.serving and endpoint.terminating
-        is_usable = endpoint.ready or is_fallback
-        verdicts.append(EndpointVerdict(address, is_usable, _words(endpoint), endpoint.node))
-    return Usable(tuple(verdicts), _why_none(verdicts))
+
+def _choose(
+    endpoints: Collection[_Judged], why_not: _WhyNot | None = None
+) -> tuple[SocketAddress, ...]:
+    """Return the ready ones that are meant for us, or else those that are on their way out."""
+    ready = [a for _, a, e in endpoints if e.ready and not (why_not and why_not(e))]
+    return tuple(ready or [a for _, a, e in endpoints if e.serving and e.terminating])
+
+
+def _why_not_local(endpoint: Endpoint, facts: NodeFacts) -> str:
+    return "" if _is_local(endpoint, facts) else _ELSEWHERE
+
+
+def _is_local(endpoint: Endpoint, facts: NodeFacts) -> bool:
+    return bool(endpoint.node) and endpoint.node == facts.node_name
+
+
+def count_local_ready(slices: Iterable[EndpointSlice], facts: NodeFacts) -> int:
+    """Return how many ready endpoints of a Service are on this node, over all its ports.
+
+    Source: kube-proxy's LocalReadyEndpoints: each address counts once. There each family
+    counts its own; a pod of both families is one endpoint, so the larger count is it.
+    """
+    ips: dict[IPFamily, set[str]] = {family: set() for family in IPFamily}
+    for item in slices:
+        ips[item.family].update(e.ip for e in item.endpoints if e.ready and _is_local(e, facts))
+    return max(map(len, ips.values()))
 
 
 def _merge(
-    slices: Iterable[EndpointSlice], port: str, protocol: Protocol, family: IPFamily
+    slices: Iterable[EndpointSlice],
+    port: str,
+    protocol: Protocol,
+    family: IPFamily,
+    facts: NodeFacts,
 ) -> dict[SocketAddress, Endpoint]:
     """Collect every address once; where slices disagree, the better condition wins.
 
     While an endpoint moves between slices it stands in both for a moment, and the
     stale copy must not take it away.
+
+    Source: kube-proxy's endpointslicecache.go, for the one that says it is on this node.
     """
     merged: dict[SocketAddress, Endpoint] = {}
     for item in slices:
@@ -100,13 +176,14 @@ def _merge(
             continue
         for address, endpoint in item.addresses(port, protocol):
             known = merged.get(address)
-            if known is None or _rank(endpoint) > _rank(known):
+            if known is None or _rank(endpoint, facts) > _rank(known, facts):
                 merged[address] = endpoint
     return merged
 
 
-def _rank(endpoint: Endpoint) -> tuple[bool, bool]:
-    return endpoint.ready, endpoint.serving
+def _rank(endpoint: Endpoint, facts: NodeFacts) -> tuple[bool, bool, bool, bool]:
+    is_local = _is_local(endpoint, facts)
+    return endpoint.ready, endpoint.serving, endpoint.terminating, is_local
 
 
 def _why_inward(
@@ -146,17 +223,17 @@ def _block_v6(packed: bytes) -> str:
     return _LOOPBACK if packed[15] else "unspecified address"
 
 
-def _words(endpoint: Endpoint) -> str:
+def _words(endpoint: Endpoint, why_not: _WhyNot | None) -> str:
     if endpoint.ready:
-        return "ready"
-    if endpoint.terminating:
-        return "terminating" if endpoint.serving else "terminating, not serving"
-    return "not ready"
+        return (why_not and why_not(endpoint)) or "ready"
+    if not endpoint.terminating:
+        return "not ready"
+    if not endpoint.serving:
+        return "terminating, not serving"
+    return (why_not and why_not(endpoint)) or "terminating"
 
 
-def _why_none(verdicts: list[EndpointVerdict]) -> str:
-    if any(v.is_usable for v in verdicts):
-        return ""
+def _why_none(verdicts: Collection[EndpointVerdict]) -> str:
     counts: dict[str, int] = {}
     for verdict in verdicts:
         counts[verdict.reason] = counts.get(verdict.reason, 0) + 1

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..model import EndpointSlice, Node, Service, ServiceKey
-from ..model.admission import check_metadata, check_service, check_slice
+from ..model import EndpointSlice, Node, ServiceKey
+from ..model.admission import check_metadata, check_service
 from ..model.document import Document, parse_documents
 from ..model.mirroring import is_mirrored, mirror_endpoints
-from ..model.reading import FieldError, read_node, read_service, read_slice
+from ..model.reading import FieldError, read_node, read_slice
+from ..model.slice_admission import check_slice
 from ..model.wire import (
     DecodeError,
     WireEndpoints,
@@ -26,6 +27,7 @@ from ..model.wire import (
     WireService,
     convert,
 )
+from .written import WrittenService, read_written
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class MirroredEndpoints:
     slices: tuple[EndpointSlice, ...]
 
 
-ManifestObject = Service | EndpointSlice | MirroredEndpoints | Node
+ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,8 @@ def _group(version: str) -> str:
 def _read_service(value: Any) -> list[tuple[str, ManifestObject]]:
     wire = convert(value, WireService)
     check_service(wire)
-    service = read_service(wire)
-    return [(str(service.key), service)]
+    written = read_written(wire)
+    return [(str(written.service.key), written)]
 
 
 def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:

@@ -10,13 +10,15 @@ Rule 3: endpoints in slices win over an Endpoints object of the same Service.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..cluster import Snapshot, Store
-from ..model import EndpointSlice, Node, Service, ServiceType
-from .allocation import ClusterIPs
+from ..model import EndpointSlice, Node
+from .allocator import Allocator
 from .files import Look
 from .manifest_objects import FileObjects, Found, MirroredEndpoints, read_manifest
+from .written import WrittenService
 
 
 class ManifestState:
@@ -24,15 +26,18 @@ class ManifestState:
 
     Args:
         node_name: Which Node object is this node's; empty: none is.
-        service_cidr: Where addresses come from for Services that name none.
+        service_cidrs: Where addresses come from for Services that name none.
+        state_file: Where what is given outlives a restart; None: nowhere.
 
     Raises:
-        ConfigError: The range isn't one.
+        ConfigError: The ranges aren't one of each family.
     """
 
-    def __init__(self, *, node_name: str, service_cidr: str) -> None:
+    def __init__(
+        self, *, node_name: str, service_cidrs: Sequence[str], state_file: Path | None = None
+    ) -> None:
         self._node_name = node_name
-        self._cluster_ips = ClusterIPs(service_cidr)
+        self._allocator = Allocator(service_cidrs, state_file)
         self._store = Store()
         self._objects: dict[str, tuple[Found, ...]] = {}
         """By file, as its last good text says."""
@@ -86,38 +91,16 @@ class ManifestState:
                         f"{found.place}: {found.kind} {found.key} "
                         f"is defined in {holder.place} already"
                     )
-        self._store.replace_services(self._with_addresses(first, conflicts))
+        allocated = self._allocator.allocate(
+            (f.value, f.place) for f in first.values() if isinstance(f.value, WrittenService)
+        )
+        conflicts.extend(allocated.problems)
+        self._store.replace_services(allocated.services)
         self._store.replace_slices(_slices(first))
         nodes = [f.value for f in first.values() if isinstance(f.value, Node)]
         self._store.set_node(next((n for n in nodes if n.name == self._node_name), None))
         self._conflicts = tuple(conflicts)
         self.snapshot = self._store.snapshot()
-
-    def _with_addresses(
-        self, first: dict[tuple[str, str], Found], conflicts: list[str]
-    ) -> list[Service]:
-        """Give an address to each Service that wants one and names none."""
-        services = [(f.value, f.place) for f in first.values() if isinstance(f.value, Service)]
-        taken = {ip for service, _ in services for ip in service.cluster_ips}
-        wanting = {service.key: place for service, place in services if _wants_address(service)}
-        given = self._cluster_ips.allocate(wanting, taken=taken)
-        conflicts.extend(
-            f"{place}: spec.clusterIP: no address is left in {self._cluster_ips.cidr}"
-            for key, place in wanting.items()
-            if key not in given
-        )
-        return [
-            replace(service, cluster_ips=(given[service.key],)) if service.key in given else service
-            for service, _ in services
-        ]
-
-
-def _wants_address(service: Service) -> bool:
-    return (
-        not service.cluster_ips
-        and not service.is_headless
-        and service.type is not ServiceType.EXTERNAL_NAME
-    )
 
 
 def _slices(first: dict[tuple[str, str], Found]) -> list[EndpointSlice]:

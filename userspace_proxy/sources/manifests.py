@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..cluster import Snapshot
@@ -23,7 +24,7 @@ POLL_S = 0.5
 """Between two looks at the files. A look at 100 files costs 0.4 ms."""
 SETTLE_S = 0.1
 """Between two looks while something changes; an editor's save takes less."""
-SERVICE_CIDR = "10.96.0.0/16"
+SERVICE_CIDRS = ("10.96.0.0/16",)
 """kubeadm's default is 10.96.0.0/12, of which this is the start."""
 
 
@@ -33,13 +34,16 @@ class ManifestSource(Source):
     Args:
         path: A file, or a folder whose ``*.yaml``, ``*.yml`` and ``*.json`` count.
         node_name: The Node object of that name is this node's; empty: there is none.
-        service_cidr: Where addresses come from for Services that name none; the same
-            Service gets the same one after a restart.
+        service_cidrs: Where addresses come from for Services that name none: one range, or
+            two of different families, of which the first one's is that of Services that
+            ask for none. The same Service gets the same one after a restart.
+        state_file: Keeps the addresses and node ports that were given, also where the names
+            of two Services meet on one; None: only names decide.
         poll_s: Seconds between two looks at the files.
         settle_s: Seconds between two looks while something changes.
 
     Raises:
-        ConfigError: ``service_cidr`` isn't a range of addresses.
+        ConfigError: ``service_cidrs`` aren't such.
     """
 
     kind = "manifests"
@@ -49,14 +53,17 @@ class ManifestSource(Source):
         path: str | os.PathLike[str],
         *,
         node_name: str = "",
-        service_cidr: str = SERVICE_CIDR,
+        service_cidrs: Sequence[str] = SERVICE_CIDRS,
+        state_file: Path | None = None,
         poll_s: float = POLL_S,
         settle_s: float = SETTLE_S,
         pause: Pause = pause,
     ) -> None:
         self.location = os.fspath(path)
         self._files = FileWatch(Path(path))
-        self._state = ManifestState(node_name=node_name, service_cidr=service_cidr)
+        self._state = ManifestState(
+            node_name=node_name, service_cidrs=service_cidrs, state_file=state_file
+        )
         self._poll_s = poll_s
         self._settle_s = settle_s
         self._pause = pause
@@ -116,14 +123,17 @@ class ManifestSource(Source):
 
 
 def load_manifests(
-    path: str | os.PathLike[str], *, node_name: str = "", service_cidr: str = SERVICE_CIDR
+    path: str | os.PathLike[str],
+    *,
+    node_name: str = "",
+    service_cidrs: Sequence[str] = SERVICE_CIDRS,
 ) -> tuple[Snapshot, tuple[str, ...]]:
     """Read manifests once, without watching them.
 
     Args:
         path: As for :class:`ManifestSource`.
         node_name: Likewise.
-        service_cidr: Likewise.
+        service_cidrs: Likewise.
 
     Returns:
         What they say, and all problems with them, one line each; files with a problem
@@ -131,8 +141,8 @@ def load_manifests(
 
     Raises:
         SourceError: The path isn't there.
-        ConfigError: ``service_cidr`` isn't a range of addresses.
+        ConfigError: ``service_cidrs`` aren't such.
     """
-    state = ManifestState(node_name=node_name, service_cidr=service_cidr)
+    state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)
     state.take(FileWatch(Path(path)).first_look())
     return state.snapshot, state.problems

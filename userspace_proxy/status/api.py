@@ -24,7 +24,7 @@ def render_status(view: StatusView, *, now: float, selection: Selection | None =
     Args:
         view: The state at this moment.
         now: Unix time.
-        selection: Which Service ports and ignored Services; None for all. The page
+        selection: Which Service ports, ignored Services and health checks; None for all. The page
             number is ignored, and the words are about all.
     """
     chosen = select(view, selection or Selection())
@@ -32,6 +32,7 @@ def render_status(view: StatusView, *, now: float, selection: Selection | None =
     del answer["config"]
     answer["ports"] = [{**_fields(port), "state": judge(port)} for port in chosen.ports]
     answer["ignored"] = chosen.ignored
+    answer["health_checks"] = chosen.health_checks
     return _encode({"now": now, **_fields(summarise(view, now)), **answer})
 
 

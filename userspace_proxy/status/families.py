@@ -18,12 +18,16 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from .view import EndpointView, ServicePortView, StatusView, WorkerView
+from .view import EndpointView, HealthCheckView, ServicePortView, StatusView, WorkerView
 
-PORT_LABELS = ("namespace", "service", "port", "protocol", "family")
+PORT_LABELS = ("namespace", "service", "port", "protocol", "family", "side")
+"""``side`` is empty, which Prometheus takes for absent, but for frontends with a policy of
+their own; sums over a Service port are right without asking for it."""
 ENDPOINT_LABELS = (*PORT_LABELS, "endpoint")
 WORKER_LABELS = ("worker",)
-ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused")
+HEALTH_LABELS = ("namespace", "service")
+ENDPOINT_STATES = ("ready", "not_ready", "terminating", "ejected", "refused", "not_used")
+"""``not_used``: traffic policy or hints keep this node's clients from it."""
 
 _PortRow = tuple[tuple[str, ...], ServicePortView]
 _EndpointRow = tuple[tuple[str, ...], EndpointView]
@@ -73,7 +77,7 @@ _PORT_SERIES: tuple[tuple[_Series, Callable[[ServicePortView], float]], ...] = (
     (
         _Series(
             "userspace_proxy_usable_endpoints",
-            "Endpoints that may serve from this node now; clients are refused at 0",
+            "Endpoints that may serve from this node now; clients are refused or dropped at 0",
             GaugeMetricFamily,
         ),
         lambda port: sum(e.is_usable for e in port.endpoints),
@@ -159,9 +163,35 @@ _WORKER_SERIES: tuple[tuple[_Series, Callable[[WorkerView], float]], ...] = (
 )
 
 
+_HEALTH_SERIES: tuple[tuple[_Series, Callable[[HealthCheckView], float]], ...] = (
+    (
+        _Series(
+            "userspace_proxy_health_check_local_endpoints",
+            "Ready endpoints on this node, as the Service's health check node port tells them",
+            GaugeMetricFamily,
+        ),
+        lambda check: check.local_endpoints,
+    ),
+    (
+        _Series(
+            "userspace_proxy_health_check_problem",
+            "1 where a health check node port does not answer, or not everywhere",
+            GaugeMetricFamily,
+        ),
+        lambda check: bool(check.problem),
+    ),
+)
+
+
 def families_of(view: StatusView) -> Iterator[Metric]:
     """Return every metric of a view, one family at a time."""
     yield from _node_families(view)
+    checks = {tuple(map(_label, c.service.split("/", 1))): c for c in view.health_checks}
+    for series, of_check in _HEALTH_SERIES if checks else ():
+        family = series.kind(series.name, series.help, labels=HEALTH_LABELS)
+        for labels, check in checks.items():
+            family.add_metric(labels, of_check(check))
+        yield family
     workers = {str(worker.index): worker for worker in view.workers}
     for series, of_worker in _WORKER_SERIES if workers else ():
         family = series.kind(series.name, series.help, labels=WORKER_LABELS)
@@ -192,6 +222,8 @@ def state_label(endpoint: EndpointView) -> str:
         return "ejected"
     if endpoint.state.startswith("terminating"):
         return "terminating"
+    if endpoint.is_left_out:
+        return "not_used"
     return {"ready": "ready", "not ready": "not_ready"}.get(endpoint.state, "refused")
 
 
@@ -206,7 +238,7 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ("accepting", "0 while accepting is paused for want of descriptors", view.is_accepting),
         ("descriptors", "Descriptors in use by the data plane", view.descriptors),
         ("descriptors_limit", "Descriptors that this process may have", view.descriptor_limit),
-        ("service_ports", "Service ports that are served, by family", len(view.ports)),
+        ("service_ports", "Service ports that are served, by family and side", len(view.ports)),
         ("ignored", "Services and ports that get no listener", len(view.ignored)),
         ("source_synced", "1 when everything was read at least once", source.is_synced),
         ("source_problems", "What is wrong with the source now", len(source.problems)),
@@ -260,7 +292,14 @@ def _kube_proxy_families(view: StatusView) -> Iterator[Metric]:
 def _port_rows(view: StatusView) -> list[_PortRow]:
     rows: dict[tuple[str, ...], ServicePortView] = {}
     for port in view.ports:
-        labels = (port.namespace, port.service, port.port, port.protocol, port.family)
+        labels = (
+            port.namespace,
+            port.service,
+            port.port,
+            port.protocol,
+            port.family,
+            port.side,
+        )
         rows.setdefault(tuple(map(_label, labels)), port)
     return list(rows.items())
 
@@ -282,7 +321,7 @@ def _endpoint_states(rows: list[_PortRow]) -> Metric:
         for endpoint in port.endpoints:
             counts[state_label(endpoint)] += 1
         for state, count in counts.items():
-            # All five for each port would nearly double the page for rows of zeros.
+            # All six for each port would nearly double the page for rows of zeros.
             if count or state == "ready":
                 family.add_metric((*labels, state), count)
     return family

@@ -20,8 +20,9 @@ from .view import StatusView, SyncView
 # kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
 LATE_S = 60.0
 
-# How Go prints the zero time, which kube-proxy shows before its first round.
-NEVER = "0001-01-01 00:00:00 +0000 UTC"
+# How Go writes the zero time, which kube-proxy shows before its first round.
+NEVER = "0001-01-01T00:00:00Z"
+_FAMILIES = ("IPv4", "IPv6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,10 @@ def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
         view: The state at this moment.
         now: Unix time.
 
-    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go; but before the
-    first sync kube-proxy answers 200 and we 503, so a load balancer waits for us.
+    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36; but before
+    the first sync kube-proxy answers 200 and we 503, so a load balancer waits for us.
     """
-    is_healthy = view.is_ready and view.node_is_eligible and late_s(view.sync, now) == 0
+    is_healthy = view.is_ready and view.node_is_eligible and is_working(view, now)
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
 
 
@@ -57,7 +58,19 @@ def answer_livez(view: StatusView, now: float) -> HealthAnswer:
 
     Source: as above, and KEP-3836.
     """
-    return _answer(view, now, is_healthy=late_s(view.sync, now) == 0, extra={})
+    return _answer(view, now, is_healthy=is_working(view, now), extra={})
+
+
+def is_working(view: StatusView, now: float) -> bool:
+    """Return whether changes get in force in time, whatever becomes of the Node.
+
+    Args:
+        view: The state at this moment.
+        now: Unix time.
+
+    Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports show, too.
+    """
+    return late_s(view.sync, now) == 0
 
 
 def late_s(sync: SyncView, now: float) -> float:
@@ -66,23 +79,36 @@ def late_s(sync: SyncView, now: float) -> float:
     if not since and sync.last_queued > sync.last_done:
         since = sync.last_queued
     waited_s = now - since if since else 0.0
-    return waited_s if waited_s > LATE_S else 0.0
+    return waited_s if waited_s >= LATE_S else 0.0
 
 
 def _answer(
     view: StatusView, now: float, *, is_healthy: bool, extra: dict[str, object]
 ) -> HealthAnswer:
-    # kube-proxy shows a recent time while it is healthy, even if nothing has changed,
-    # because old versions did and load balancers came to look at it.
-    last_updated = now if is_healthy else view.sync.last_done
-    body = {"lastUpdated": go_time(last_updated), "currentTime": go_time(now), **extra}
+    is_in_time = is_working(view, now)
+    last_done = view.sync.last_done
+    body: dict[str, object] = {
+        # kube-proxy shows a recent time while it is healthy, even if nothing has changed,
+        # because old versions did and load balancers came to look at it.
+        "lastUpdated": go_time(now if is_healthy else last_done),
+        "currentTime": go_time(now),
+        **extra,
+        # As there, of the rounds alone: a node that isn't eligible may be healthy.
+        "healthy": is_in_time,
+    }
+    if last_done:
+        # Our rounds are those of both families.
+        of_family = {"lastUpdated": go_time(last_done), "healthy": is_in_time}
+        body["status"] = dict.fromkeys(_FAMILIES, of_family)
     return HealthAnswer(200 if is_healthy else 503, json.dumps(body).encode())
 
 
 def go_time(unix: float) -> str:
-    """Return a Unix time in the form of Go's ``time.Time.String``, in UTC."""
+    """Return a Unix time as Go writes a ``time.Time`` in JSON (RFC 3339), in UTC."""
     try:
         moment = datetime.fromtimestamp(unix, UTC) if unix else None
     except (ValueError, OverflowError, OSError):
         moment = None
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f} +0000 UTC" if moment else NEVER
+    if moment is None:
+        return NEVER
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{f'.{moment:%f}'.rstrip('0').rstrip('.')}Z"

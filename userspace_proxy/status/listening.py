@@ -45,7 +45,7 @@ async def open_socket(bind: Bind, *, what: str, flag: str) -> socket.socket:
         return bind
     host, port = bind
     try:
-        return _listen(*await _resolve(host, port))
+        return listen(*await _resolve(host, port))
     except OSError as exc:
         # A resolver's error has its words in strerror as well, and no number of the kernel's.
         cause = exc.strerror or str(exc)
@@ -148,13 +148,23 @@ async def _resolve(host: str, port: int) -> tuple[int, tuple[object, ...]]:
     return family, address
 
 
-def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
+def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False) -> socket.socket:
+    """Return a socket that listens, for an event loop; the caller closes it.
+
+    Args:
+        family: AF_INET or AF_INET6.
+        address: What to bind.
+        is_v6_only: ``::`` leaves IPv4 clients to another socket.
+
+    Raises:
+        OSError: The address can't be had.
+    """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # As in Go: [::] means every address of both families.
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            # As in Go: [::] means every address of both families, unless it is told otherwise.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
         sock.bind(address)
         sock.listen(MAX_CONNECTIONS)
         sock.setblocking(False)

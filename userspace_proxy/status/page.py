@@ -9,6 +9,7 @@ and ``ENDPOINTS_SHOWN`` rows for each, and says what it leaves out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,7 +18,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from .problems import Level, PortState, Problem, judge, summarise
 from .selection import Chosen, Selection, select
 from .units import bytes_in_words, count_in_words, plural, seconds_in_words
-from .view import EndpointView, FrontendView, IgnoredView, ServicePortView, StatusView
+from .view import (
+    EndpointView,
+    FrontendView,
+    HealthCheckView,
+    IgnoredView,
+    ServicePortView,
+    StatusView,
+)
 
 REFRESH_S = 5
 PORTS_A_PAGE = 100
@@ -25,7 +33,9 @@ PORTS_A_PAGE = 100
 ENDPOINTS_SHOWN = 20
 ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
+NETWORKS_SHOWN = 8
 IGNORED_SHOWN = 100
+HEALTH_CHECKS_SHOWN = 100
 # More lines than fit on a screen help nobody at 3 am; the filter shows the rest.
 TROUBLE_SHOWN = 8
 
@@ -50,6 +60,8 @@ class PortBlock:
     """What is left out, in words; empty when nothing is."""
     frontends: tuple[FrontendView, ...]
     more_frontends: int
+    admits: str
+    """Whose packets come in, in words; empty where everybody's or nobody's do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,9 @@ class Page:
     blocks: tuple[PortBlock, ...]
     chosen: Chosen
     ignored: tuple[IgnoredView, ...]
+    health_checks: tuple[HealthCheckView, ...]
+    """Those of the Services that the filter leaves, so many as are shown."""
+    more_health_checks: int
     selection: Selection
     page: int
     pages: int
@@ -108,6 +123,7 @@ def build_page(view: StatusView, *, now: float, selection: Selection) -> Page:
     chosen = select(view, selection)
     pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
     number = min(selection.page, pages)
+    checks = chosen.health_checks
     shown = chosen.ports[(number - 1) * PORTS_A_PAGE : number * PORTS_A_PAGE]
     limit = ENDPOINTS_SHOWN_ALONE if len(shown) == 1 else ENDPOINTS_SHOWN
     return Page(
@@ -119,6 +135,8 @@ def build_page(view: StatusView, *, now: float, selection: Selection) -> Page:
         blocks=tuple(_block(port, limit) for port in shown),
         chosen=chosen,
         ignored=chosen.ignored[:IGNORED_SHOWN],
+        health_checks=checks[:HEALTH_CHECKS_SHOWN],
+        more_health_checks=max(0, len(checks) - HEALTH_CHECKS_SHOWN),
         selection=selection,
         page=number,
         pages=pages,
@@ -147,7 +165,14 @@ def _block(port: ServicePortView, limit: int) -> PortBlock:
         more_endpoints=more,
         frontends=port.frontends[:FRONTENDS_SHOWN],
         more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
+        admits=_admits(port.admits or ()),
     )
+
+
+def _admits(networks: Sequence[str]) -> str:
+    shown = ", ".join(networks[:NETWORKS_SHOWN])
+    more = len(networks) - NETWORKS_SHOWN
+    return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
 
 
 def _row(endpoint: EndpointView) -> EndpointRow:
@@ -160,6 +185,8 @@ def _row(endpoint: EndpointView) -> EndpointRow:
     if state == "ready":
         # Traffic policy or hints keep this node's clients to other endpoints.
         return EndpointRow(endpoint, Level.OK, state if endpoint.is_usable else "ready, not used")
+    if endpoint.is_left_out:
+        return EndpointRow(endpoint, Level.OK, state)
     return EndpointRow(
         endpoint, Level.ATTENTION, f"{state}, still serving" if endpoint.is_usable else state
     )

@@ -6,6 +6,8 @@
 Rule 1: trouble is what this proxy, or something under it, doesn't do as it should.
 Rule 2: attention is what the cluster asks for in vain: a Service without a ready
 endpoint is refused on purpose, and on many clusters somewhere always.
+Rule 3: all is well where ``externalTrafficPolicy: Local`` drops who comes from outside: on
+nodes without an endpoint that is what it is for, and load balancers ask before they send.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ class Problem:
     port: str = ""
     """The Service port that it is about; empty for the node."""
     family: str = ""
+    side: str = ""
+    """As in :class:`ServicePortView`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class PortState:
 
     level: Level
     word: str
-    """``served``, ``refused``, ``not served``, ``not answering``, ``partly answering``."""
+    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
+    ``not answering``, ``partly answering``."""
     sentence: str
 
 
@@ -78,14 +83,15 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_steering(view),
         *_sync(view, now),
         *_conflicts(view),
+        *_health_checks(view),
         *_node(view),
     ]
     ports = [
-        Problem(state.level, state.sentence, port=port.name, family=port.family)
+        Problem(state.level, state.sentence, port=port.name, family=port.family, side=port.side)
         for port in view.ports
         if (state := judge(port)).level is not Level.OK
     ]
-    ports.sort(key=lambda problem: (problem.port, problem.family))
+    ports.sort(key=lambda problem: (problem.port, problem.family, problem.side))
     problems = sorted([*node, *ports], key=lambda problem: problem.level is not Level.TROUBLE)
     return Summary(
         level=problems[0].level if problems else Level.OK,
@@ -97,7 +103,12 @@ def summarise(view: StatusView, now: float) -> Summary:
 def judge(port: ServicePortView) -> PortState:
     """Return how one Service port is served, and why not."""
     if port.problem:
+        reached = sum(frontend.is_reached for frontend in port.frontends)
+        if 0 < reached < len(port.frontends):
+            return PortState(Level.TROUBLE, "partly served", f"Partly served: {port.problem}")
         return PortState(Level.TROUBLE, "not served", f"Not served: {port.problem}")
+    if port.is_dropping:
+        return _dropped(port)
     usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
     if port.reason or not usable:
         reason = port.reason or "no endpoint is usable"
@@ -119,6 +130,15 @@ def judge(port: ServicePortView) -> PortState:
     return PortState(Level.OK, "served", f"Served by {plural(len(usable), 'endpoint')}")
 
 
+def _dropped(port: ServicePortView) -> PortState:
+    """Return the state of a port some of whose clients get no answer, on purpose."""
+    if port.admits == ():
+        return PortState(
+            Level.ATTENTION, "dropped", f"Clients get no answer, they are dropped: {port.reason}"
+        )
+    return PortState(Level.OK, "dropped", f"Clients from outside are dropped here: {port.reason}")
+
+
 def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []
@@ -132,7 +152,9 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
         needs = "needs" if on_ports == 1 else "need"
         parts.append(f"{on_ports:,} of {all_ports} {needs} attention.")
     if not parts:
-        parts = ["All is well.", f"{all_ports} served." if view.ports else "No Services yet."]
+        dropped = sum(port.is_dropping for port in view.ports)
+        but = f", {dropped:,} of them not from outside" if dropped else ""
+        parts = ["All is well.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
     return " ".join(parts)
 
 
@@ -197,6 +219,17 @@ def _conflicts(view: StatusView) -> Iterator[Problem]:
                 Level.TROUBLE,
                 f"{item.service} is not served: {item.reason}",
                 "Give one of them another address",
+            )
+
+
+def _health_checks(view: StatusView) -> Iterator[Problem]:
+    for check in view.health_checks:
+        if check.problem:
+            yield Problem(
+                Level.TROUBLE,
+                f"{check.service}: {check.problem}",
+                "Load balancers may take this node for one without endpoints; it is tried again "
+                "each second",
             )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from .problems import Level, judge
-from .view import IgnoredView, ServicePortView, StatusView
+from .view import HealthCheckView, IgnoredView, ServicePortView, StatusView
 
 # Longer filters are cut: no name or address comes near it.
 _MAX_FILTER = 200
@@ -70,8 +70,10 @@ class Chosen:
     """What a selection leaves of a view."""
 
     ports: tuple[ServicePortView, ...]
-    """By namespace, Service, port and family; of all pages."""
+    """By namespace, Service, port, family and side; of all pages."""
     ignored: tuple[IgnoredView, ...]
+    health_checks: tuple[HealthCheckView, ...]
+    """Those with a problem first, then by Service."""
 
 
 def select(view: StatusView, selection: Selection) -> Chosen:
@@ -84,9 +86,11 @@ def select(view: StatusView, selection: Selection) -> Chosen:
         and (selection.show == "all" or judge(port).level is not Level.OK)
     ]
     ignored = [item for item in view.ignored if _has_all(words, f"{item.service}:{item.port}")]
+    checks = [c for c in view.health_checks if _has_all(words, f"{c.service}:{c.port}")]
     return Chosen(
-        tuple(sorted(ports, key=lambda p: (p.namespace, p.service, p.port, p.family))),
+        tuple(sorted(ports, key=lambda p: (p.namespace, p.service, p.port, p.family, p.side))),
         tuple(sorted(ignored, key=lambda i: (i.service, i.port, i.reason))),
+        tuple(sorted(checks, key=lambda c: (not c.problem, c.service))),
     )
 
 

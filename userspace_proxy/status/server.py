@@ -130,6 +130,9 @@ class StatusServer:
             door.close()
             server.close()
             await runner.cleanup()
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
+        self._view = self._health = _is_closed
+        self._refresh = None
 
     async def _serve(
         self, app: web.Application, entrance: Entrance, sock: socket.socket
@@ -202,3 +205,7 @@ class StatusServer:
     async def _render(self, render: Callable[[], _T]) -> _T:
         async with self._rendering:
             return await asyncio.to_thread(render)
+
+
+def _is_closed() -> StatusView:
+    raise RuntimeError("this status server is closed")

@@ -16,8 +16,9 @@ class EndpointView:
     address: str
     """``10.244.1.7:8080``."""
     state: str
-    """``ready``, ``not ready``, ``terminating``, or why it is refused."""
+    """``ready``, ``not ready``, ``terminating``, or why it is refused or not used."""
     is_usable: bool
+    """By clients from outside, where those have endpoints of their own."""
     node: str = ""
     ejected_for_s: float | None = None
     """Seconds until it is tried again; None when it isn't ejected."""
@@ -32,6 +33,12 @@ class EndpointView:
     sent_bytes: int = 0
     """From this endpoint to clients."""
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether it could serve, and traffic policy or hints keep this node's clients from it."""
+        known = ("ready", "not ready", "terminating", "refused")
+        return not self.is_usable and not self.state.startswith(known)
+
 
 @dataclass(frozen=True, slots=True)
 class FrontendView:
@@ -40,14 +47,17 @@ class FrontendView:
     address: str
     """``10.96.7.1:80``."""
     kind: str
-    """``ClusterIP``."""
+    """``ClusterIP``, ``LoadBalancer``, ``ExternalIP`` or ``NodePort``."""
     target: str
-    """Where it leads: ``proxy port 20001``, ``127.0.0.1:41234``, ``refused``, …"""
+    """Where it leads: ``proxy port 20001``, ``127.0.0.1:41234``, ``refused``, ``dropped``, …"""
+    is_reached: bool = True
+    """False where clients can't come to this proxy: another program has the node port, or
+    no listener could be opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePortView:
-    """One family of one Service port."""
+    """One family of one Service port; with two policies, those frontends that share one."""
 
     namespace: str
     service: str
@@ -59,7 +69,18 @@ class ServicePortView:
     frontends: tuple[FrontendView, ...]
     endpoints: tuple[EndpointView, ...]
     reason: str
-    """Why clients are refused; empty when they are served."""
+    """Why clients are refused or dropped; empty when they are served."""
+    side: str = ""
+    """Which frontends these are, where a policy of their own splits them from the cluster
+    IPs: ``external`` or ``load balancer``; empty for the rest, or all."""
+    is_dropping: bool = False
+    """Who has no endpoint gets no answer, instead of a refusal: other nodes have endpoints."""
+    policy: str = ""
+    """Whose endpoints serve, in words; empty where it is the whole cluster's for everybody."""
+    admits: tuple[str, ...] | None = None
+    """Networks whose packets come in; others' are dropped. None: everybody's."""
+    balance: str = ""
+    """How endpoints are chosen; empty for round robin."""
     affinity_timeout_s: int | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
@@ -88,6 +109,19 @@ class IgnoredView:
     reason: str
     is_conflict: bool = False
     """It should be served, and another Service has its address."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckView:
+    """The health check node port of one Service."""
+
+    service: str
+    """``namespace/name``."""
+    port: int
+    local_endpoints: int
+    """Ready ones on this node; load balancers leave the node at 0."""
+    problem: str = ""
+    """Why nobody is answered there, or not everywhere; empty when all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +199,8 @@ class StatusView:
     sync: SyncView
     ports: tuple[ServicePortView, ...] = ()
     ignored: tuple[IgnoredView, ...] = ()
+    health_checks: tuple[HealthCheckView, ...] = ()
+    """By Service."""
     descriptors: int = 0
     """Descriptors in use by the data plane."""
     descriptor_limit: int = 0

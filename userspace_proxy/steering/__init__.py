@@ -6,13 +6,17 @@
 
 from .base import REFUSE, Bind, Refusal, Steering, SteeringFacts, Target
 from .choice import make_steering
+from .iptables import IptablesSteering
+from .names import proxy_label
 
 __all__ = [
     "REFUSE",
     "Bind",
+    "IptablesSteering",
     "Refusal",
     "Steering",
     "SteeringFacts",
     "Target",
     "make_steering",
+    "proxy_label",
 ]

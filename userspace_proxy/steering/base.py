@@ -54,6 +54,8 @@ class SteeringFacts:
     """First and last port that proxy ports are taken from; None where nobody said it."""
     node_addresses: tuple[str, ...] = ()
     """The node's addresses, best first; those that no interface has are passed over."""
+    proxy_name: str = ""
+    """The proxy's ``--service-proxy-name``, which tells its rules from others'; empty: none."""
 
 
 def render_targets(targets: Mapping[Frontend, Target]) -> str:

@@ -46,12 +46,12 @@ class Dialled(NamedTuple):
     port: int
 
 
-def forget_stale_udp(version: int, targets: Mapping[Dialled, int | None]) -> int:
+def forget_stale_udp(version: int, targets: Mapping[Dialled, int]) -> int:
     """Remove the UDP associations of these frontends that don't lead to their port.
 
     Args:
         version: 4 or 6.
-        targets: The port that each leads to now; None where it is no longer steered.
+        targets: The port that each leads to now.
 
     Returns:
         How many were there.
@@ -60,14 +60,33 @@ def forget_stale_udp(version: int, targets: Mapping[Dialled, int | None]) -> int
         SteeringError: The kernel doesn't list or remove associations.
     """
     ports = {pack_address(*dialled): port for dialled, port in targets.items()}
-    if len(targets) <= FULL_LISTING_ABOVE:
-        listings = [Wanted(socket.IPPROTO_UDP, *dialled) for dialled in targets]
-    else:
-        listings = [Wanted(socket.IPPROTO_UDP)]
     return _remove(
         version,
-        listings,
+        _udp_listings(targets),
         lambda entry: entry.dialled in ports and not leads_to(entry, ports[entry.dialled]),
+    )
+
+
+def forget_gone_udp(version: int, ports: Mapping[Dialled, int]) -> int:
+    """Remove the UDP associations of frontends that are no longer steered by us.
+
+    Those that lead elsewhere stay: another proxy on this node may steer the frontend by now.
+
+    Args:
+        version: 4 or 6.
+        ports: The port of ours that each led to.
+
+    Returns:
+        How many were there.
+
+    Raises:
+        SteeringError: The kernel doesn't list or remove associations.
+    """
+    was = {pack_address(*dialled): port for dialled, port in ports.items()}
+    return _remove(
+        version,
+        _udp_listings(ports),
+        lambda entry: entry.dialled in was and leads_to(entry, was[entry.dialled]),
     )
 
 
@@ -91,10 +110,8 @@ def forget_unsteered_tcp(version: int, steered: Collection[Dialled]) -> int:
     )
 
 
-def leads_to(association: Entry, port: int | None) -> bool:
-    """Return whether an association leads to a port of ours, or if None past us."""
-    if port is None:
-        return association.answered_from == association.dialled
+def leads_to(association: Entry, port: int) -> bool:
+    """Return whether an association leads to a port of ours."""
     return association.answered_from[-2:] == port.to_bytes(2, "big")
 
 
@@ -114,6 +131,12 @@ def check(version: int) -> None:
             list(connection.entries(version, Wanted(socket.IPPROTO_UDP, port=_NOBODYS_PORT)))
     except OSError as exc:
         raise SteeringError(f"cannot list conntrack entries: {exc}", hint=_HINT) from exc
+
+
+def _udp_listings(frontends: Collection[Dialled]) -> list[Wanted]:
+    if len(frontends) <= FULL_LISTING_ABOVE:
+        return [Wanted(socket.IPPROTO_UDP, *dialled) for dialled in frontends]
+    return [Wanted(socket.IPPROTO_UDP)]
 
 
 def _remove(version: int, listings: Iterable[Wanted], is_stale: Callable[[Entry], bool]) -> int:

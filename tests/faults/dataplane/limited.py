@@ -12,7 +12,7 @@ import logging
 import resource
 import sys
 
-from userspace_proxy.dataplane import DataPlane, EndpointGroup
+from userspace_proxy.dataplane import DataPlane, EndpointGroup, Serving
 from userspace_proxy.model import Protocol, SocketAddress
 
 
@@ -20,7 +20,7 @@ async def serve(taken: int, endpoint: SocketAddress) -> None:
     """Serve one endpoint until standard input ends."""
     loop = asyncio.get_running_loop()
     plane = DataPlane(loop)
-    group = EndpointGroup("shop/web:http", [endpoint])
+    group = EndpointGroup("shop/web:http", Serving([endpoint]))
     listener = plane.listen(group, Protocol.TCP, SocketAddress("127.0.0.1", 0))
     held = [open("/dev/null", "rb") for _ in range(taken)]  # noqa: SIM115, ASYNC230, PTH123
     ended = asyncio.Event()

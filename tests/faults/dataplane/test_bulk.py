@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
+from userspace_proxy.dataplane import DataPlane, EndpointGroup, Serving, Tuning
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
 from userspace_proxy.model import Protocol, SocketAddress
 
@@ -32,7 +32,7 @@ DEADLINE_S = 60.0
 async def serve(parent, endpoint, max_pipes):
     """Serve one endpoint until the parent says so, then tell it of the pipes."""
     plane = DataPlane(asyncio.get_running_loop(), Tuning(max_pipes=max_pipes))
-    group = EndpointGroup("shop/web:http", [endpoint])
+    group = EndpointGroup("shop/web:http", Serving([endpoint]))
     listener = plane.listen(group, Protocol.TCP, SocketAddress("127.0.0.1", 0))
     parent.send(listener.address)
     ended = asyncio.Event()

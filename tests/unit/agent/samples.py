@@ -13,17 +13,18 @@ from userspace_proxy.model import (
 )
 
 
-def service(name, ip, *, port=80, protocol="TCP"):
-    return Service(ServiceKey("shop", name), (ServicePort("", port, protocol),), cluster_ips=(ip,))
+def service(name, ip, *, port=80, protocol="TCP", node_port=0, **fields):
+    ports = (ServicePort("", port, protocol, node_port),)
+    return Service(ServiceKey("shop", name), ports, cluster_ips=(ip,), **fields)
 
 
-def endpoints(name, *ips, port=8080, protocol="TCP"):
+def endpoints(name, *ips, port=8080, protocol="TCP", node=""):
     return EndpointSlice(
         SliceKey("shop", f"{name}-1"),
         ServiceKey("shop", name),
         IPFamily.IPV4,
         (SlicePort("", port, protocol),),
-        tuple(Endpoint(ip) for ip in ips),
+        tuple(Endpoint(ip, node=node) for ip in ips),
     )
 
 

@@ -1,17 +1,19 @@
 """The listeners follow the plan, for each place where a steering wants them."""
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
 
 from userspace_proxy.agent.listeners import Listeners
-from userspace_proxy.dataplane import DataPlane, PortPool
-from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.dataplane import DataPlane, PortPool, Serving
+from userspace_proxy.model import Balance, Frontend, Protocol, SocketAddress
 from userspace_proxy.plan import Plan, Planner, diff_plans
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 
+from .port_numbers import free_port
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -28,9 +30,9 @@ async def plane():
 def make(plane):
     """Listeners that follow snapshots: ``follow(snapshot)`` does what a round does."""
 
-    def make(bind, pool=None):
+    def make(bind, pool=None, facts=None):
         listeners = Listeners(plane, bind, pool or PortPool(27000, 27999))
-        planner = Planner(NodeFacts())
+        planner = Planner(facts or NodeFacts())
         have = Plan.empty()
 
         def follow(snapshot, preferred=None):
@@ -48,9 +50,11 @@ def make(plane):
             return listeners.targets()
 
         listeners.follow = follow
+        stack.callback(listeners.close)
         return listeners
 
-    return make
+    with contextlib.ExitStack() as stack:
+        yield make
 
 
 def frontend(ip, port=80, protocol=Protocol.TCP):
@@ -174,3 +178,124 @@ async def test_closing_refuses_everything(make):
     listeners.close()
     assert not accepts("127.0.0.1", port)
     assert listeners.targets() == {}
+
+
+# -- what the plan says of clients ---------------------------------------------------
+
+
+async def test_what_the_plan_says_of_clients_reaches_the_data_plane(make):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    more = {"balance": Balance.LEAST_CONNECTIONS, "affinity_timeout_s": 60}
+    pod = SocketAddress(POD, 8080)
+    listeners.follow(cluster.serve("web", "10.96.0.1", POD))
+    (served,) = listeners
+    assert served.group.serving == Serving((pod,))
+    listeners.follow(cluster.serve("web", "10.96.0.1", POD, **more))
+    assert served.group.serving == Serving((pod,), 60, balance=Balance.LEAST_CONNECTIONS)
+    listeners.follow(cluster.serve("web", "10.96.0.1", POD, is_internal_local=True))
+    assert served.group.serving == Serving((), admits=())
+
+
+async def test_who_drops_everybody_is_steered_like_one_who_serves(make):
+    targets = make(Bind.PROXY_PORT).follow(
+        Cluster().serve("web", "10.96.0.1", POD, is_internal_local=True)
+    )
+    assert targets[frontend("10.96.0.1")] is not REFUSE
+
+
+# -- node ports ------------------------------------------------------------------------
+
+AT_NODE = NodeFacts(addresses=("127.0.0.1", "127.98.0.9"))
+
+
+def bound(protocol, port):
+    """Return a daemon's socket, which waits for clients on one address."""
+    tcp = protocol is Protocol.TCP
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    try:
+        sock.bind(("127.98.0.9", port))
+    except OSError:
+        sock.close()
+        raise
+    if tcp:
+        sock.listen()
+    return sock
+
+
+BOTH = pytest.mark.parametrize("protocol", list(Protocol))
+
+
+@BOTH
+async def test_a_node_port_is_nobody_elses_until_its_service_has_gone(make, protocol):
+    port, cluster, listeners = free_port(protocol), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    web = {"protocol": str(protocol), "node_port": port}
+    targets = listeners.follow(cluster.serve("web", "10.96.0.1", POD, **web))
+    assert {f.port for f in targets} == {80, port}
+    assert len(set(targets.values())) == 1, "all lead to one proxy port"
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, port)
+    listeners.follow(cluster.remove("web"))
+    bound(protocol, port).close()
+
+
+@BOTH
+async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(make, protocol):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    with bound(protocol, 0) as daemon:
+        port = daemon.getsockname()[1]
+        web = {"protocol": str(protocol), "node_port": port}
+        targets = listeners.follow(cluster.serve("web", "10.96.0.1", POD, **web))
+        assert targets.keys() == {frontend("10.96.0.1", protocol=protocol)}
+        (served,) = listeners
+        assert served.problem.startswith(f"node port {port}/{protocol} is held by ")
+        assert not listeners.retry()
+    assert listeners.retry()
+    assert {f.port for f in listeners.targets()} == {80, port}
+    assert not listeners.has_problems
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, port)
+
+
+async def test_a_node_port_that_changes_is_given_back_and_the_new_one_taken(make):
+    first, second = free_port(), free_port()
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    for port in (first, second):
+        listeners.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
+    bound(Protocol.TCP, first).close()
+    with pytest.raises(OSError, match="in use"):
+        bound(Protocol.TCP, second)
+
+
+async def test_a_node_port_moves_to_another_service_without_a_gap(make):
+    port, cluster, listeners = free_port(), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    listeners.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
+    cluster.remove("web")
+    targets = listeners.follow(cluster.serve("cart", "10.96.0.2", POD, node_port=port))
+    assert {f.port for f in targets} == {80, port}
+    with pytest.raises(OSError, match="in use"):
+        bound(Protocol.TCP, port)
+
+
+async def test_a_trouble_that_is_over_is_told_while_another_one_lasts(make):
+    with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
+        listeners = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
+        port = daemon.getsockname()[1]
+        listeners.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+        daemon.close()
+        assert listeners.retry()
+        assert not listeners.retry()
+        assert set(listeners.targets().values()) == {REFUSE}
+
+
+async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(make):
+    port, listeners = free_port(), make(Bind.FRONTEND, facts=AT_NODE)
+    targets = listeners.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
+    assert targets.keys() >= {frontend(ip, port) for ip in AT_NODE.addresses}
+    assert accepts("127.98.0.9", port)
+
+
+async def test_closing_gives_node_ports_back(make):
+    port, listeners = free_port(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    listeners.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+    listeners.close()
+    bound(Protocol.TCP, port).close()

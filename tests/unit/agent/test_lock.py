@@ -61,3 +61,25 @@ def test_a_released_lock_can_be_taken_again():
     second = NodeLock()
     second.take()
     second.release()
+
+
+@pytest.mark.parametrize("name", ["canary", "a-name-that-is-longer-than-any-chain"])
+def test_proxies_of_different_names_run_side_by_side(name):
+    locks = [NodeLock(), NodeLock(name), NodeLock("another")]
+    for lock in locks:
+        lock.take()
+    with pytest.raises(
+        LockHeld, match=f"another userspace-proxy of the name .* .pid {os.getpid()}"
+    ):
+        NodeLock(name).take()
+    for lock in locks:
+        lock.release()
+
+
+@pytest.mark.parametrize("name", [None, ""])
+def test_no_name_and_an_empty_one_are_the_same(name):
+    lock = NodeLock(name)
+    lock.take()
+    with pytest.raises(LockHeld, match=r"another userspace-proxy \(pid"):
+        NodeLock().take()
+    lock.release()

@@ -1,7 +1,6 @@
 """The embeddable class, on asyncio and on uvloop, without privileges."""
 
 import asyncio
-import contextlib
 import gc
 import socket
 import weakref
@@ -11,10 +10,15 @@ import pytest
 import uvloop
 
 from userspace_proxy import Options, Proxy
+from userspace_proxy.agent import proxy as proxies
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError, SourceError
-from userspace_proxy.model import ServiceKey
+from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
 from userspace_proxy.sources import ManifestSource, MemorySource
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from .backends import Interfaces, answers, ask, backend, free_address, free_port, http_status
+from .samples import endpoints, service
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -26,40 +30,6 @@ def run(request):
             return runner.run(asyncio.wait_for(main, 20))
 
     return run
-
-
-@contextlib.asynccontextmanager
-async def backend(name):
-    """A server that says its name and closes; yields its address."""
-
-    async def answer(_reader, writer):
-        writer.write(name)
-        writer.close()
-        await writer.wait_closed()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield "{}:{}".format(*server.sockets[0].getsockname())
-
-
-async def ask(address):
-    reader, writer = await asyncio.open_connection(*address)
-    try:
-        return await reader.read()
-    finally:
-        writer.close()
-        await writer.wait_closed()
-
-
-async def answers(address, count):
-    return [await ask(address) for _ in range(count)]
-
-
-def free_address():
-    """An address where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return "{}:{}".format(*sock.getsockname())
 
 
 def test_connections_go_round_robin_over_the_endpoints(run):
@@ -211,6 +181,25 @@ def test_stopping_leaves_no_object_behind(run):
         proxy = Proxy()
         await proxy.start()
         await proxy.add_service("web", port=8080)
+        gone = weakref.ref(proxy)
+        await proxy.stop()
+        del proxy
+        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+        gc.collect()
+        assert gone() is None
+
+    run(main())
+
+
+def test_stopping_leaves_no_object_behind_when_it_was_asked_over_http_either(run):
+    async def main():
+        source, port = MemorySource(), free_port()
+        source.put_service(health_checked(port))
+        proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))
+        await proxy.start()
+        await proxy.settled()
+        assert await http_status(port) == b"503"
+        assert await http_status(proxy.admin_address[1]) == b"200"
         gone = weakref.ref(proxy)
         await proxy.stop()
         del proxy
@@ -394,3 +383,68 @@ def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
             sock.close()
 
     run(main())
+
+
+# -- of this node ----------------------------------------------------------------
+
+
+def test_without_steering_a_node_port_is_served_on_loopback(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            ip, _, target = one.rpartition(":")
+            port = free_port()
+            web = service("web", "127.99.1.4", port=8080, node_port=port)
+            await proxy.put(web, [endpoints("web", ip, port=int(target))])
+            assert await ask(("127.0.0.1", port)) == b"one"
+
+    run(main())
+
+
+def health_checked(port):
+    """A Service whose load balancer asks each node at this port."""
+    fields = {"type": ServiceType.LOAD_BALANCER, "is_external_local": True}
+    return service("web", "127.99.1.5", health_check_node_port=port, **fields)
+
+
+@pytest.mark.parametrize("networks", [(), ("primary",), ("127.0.0.0/8",)], ids=str)
+def test_a_health_check_node_port_answers_while_its_service_has_one(run, networks):
+    async def main():
+        source, port = MemorySource(), free_port()
+        source.set_node(Node("node-7", ("127.0.0.1",)))
+        source.put_service(health_checked(port))
+        source.put_slice(endpoints("web", "127.0.0.9"))
+        options = Options(node_name="node-7", node_port_networks=networks)
+        async with Proxy(source=source, options=options) as proxy:
+            await proxy.settled()
+            assert await http_status(port) == b"503"
+            source.put_slice(endpoints("web", "127.0.0.9", node="node-7"))
+            await proxy.settled()
+            assert await http_status(port) == b"200"
+            source.delete_service(ServiceKey("shop", "web"))
+            await proxy.settled()
+            with pytest.raises(ConnectionRefusedError):
+                await http_status(port)
+
+    run(main())
+
+
+def test_node_ports_follow_the_addresses_of_the_node(run, monkeypatch):
+    interfaces, steering, port = Interfaces(), FakeSteering(), free_port()
+    monkeypatch.setattr(proxies, "NodeAddresses", interfaces)
+
+    async def main():
+        async with Proxy(steering=steering) as proxy:
+            web = service("web", "10.96.0.1", node_port=port)
+            await proxy.put(web, [endpoints("web", "192.0.2.1")])
+            assert node_ports() == {"127.0.0.1"}
+            interfaces.become("127.0.0.1", "192.0.2.10")
+            while node_ports() != {"127.0.0.1", "192.0.2.10"}:
+                await asyncio.wait({asyncio.ensure_future(proxy.settled())})
+
+    def node_ports():
+        return {
+            ip for ip in interfaces.current if Frontend(ip, port, Protocol.TCP) in steering.kernel
+        }
+
+    run(main())
+    assert interfaces.is_closed

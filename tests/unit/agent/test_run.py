@@ -1,11 +1,12 @@
 """Settings become a proxy's options and source; the process itself is tried in tests/node."""
 
+import os
 import socket
 from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.run import make_options, make_source, node_name
+from userspace_proxy.agent.run import _state_file, make_options, make_source, node_name
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.errors import ConfigError
 
@@ -60,3 +61,45 @@ def test_manifests_take_the_place_of_an_api_server():
     source = make_source(Settings(manifests="services/"))
     assert source.kind == "manifests"
     assert source.location == "services/"
+
+
+def test_networks_reach_the_proxy():
+    options = make_options(
+        Settings(
+            nodeport_addresses=("primary",),
+            allow_external_ips=("203.0.113.0/24",),
+            cluster_cidr=("10.0.0.0/8", "fd00::/8"),
+        )
+    )
+    assert options.node_port_networks == ("primary",)
+    assert options.external_ip_networks == ("203.0.113.0/24",)
+    assert options.cluster_networks == ("10.0.0.0/8", "fd00::/8")
+
+
+def test_the_service_range_is_told_where_addresses_are_allocated_here():
+    settings = Settings(service_cluster_ip_range=("10.96.0.0/16",))
+    assert make_options(settings).service_cidrs == ()
+    assert make_options(replace(settings, manifests="services/")).service_cidrs == ("10.96.0.0/16",)
+
+
+def test_what_is_allocated_is_kept_in_the_users_own_place(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert _state_file() == tmp_path / "userspace-proxy/allocations.json"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _state_file() == tmp_path / ".local/state/userspace-proxy/allocations.json"
+
+
+@pytest.mark.parametrize(
+    ("is_writable", "expected"),
+    [
+        pytest.param(True, "/var/lib/userspace-proxy/allocations.json", id="writable"),
+        pytest.param(False, "/state/userspace-proxy/allocations.json", id="read-only"),
+    ],
+)
+def test_roots_place_is_the_systems_where_it_can_be_written(monkeypatch, is_writable, expected):
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: is_writable)
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert str(_state_file()) == expected

@@ -59,11 +59,14 @@ async def start(monkeypatch):
     monkeypatch.setattr(sync_module, "RETRY_S", 0.01)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(steering, recovered=None):
+        async def start(steering, recovered=None, **more):
             plane = DataPlane(asyncio.get_running_loop())
             stack.callback(plane.close)
             listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
-            loop = SyncLoop(Planner(NodeFacts()), listeners, steering, recovered=recovered or {})
+            stack.callback(listeners.close)
+            loop = SyncLoop(
+                Planner(NodeFacts()), listeners, steering, recovered=recovered or {}, **more
+            )
             task = asyncio.create_task(loop.run())
 
             async def end():
@@ -173,6 +176,78 @@ async def test_recovered_ports_are_nobody_elses_in_the_first_round(start):
     cluster.serve("another", WEB.ip, POD)
     await settle(loop, cluster.serve("cart", CART.ip, POD))
     assert steering.kernel[CART] == 28000
+
+
+async def test_who_looks_again_plans_the_same_snapshot_with_the_nodes_new_addresses(start):
+    steering, addresses = WatchedSteering(), []
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
+    port = free_port()
+    snapshot = Cluster().serve("web", WEB.ip, POD, node_port=port)
+    await settle(loop, snapshot)
+    assert steering.kernel.keys() == {WEB}
+    for ip in ("127.0.0.1", "127.98.0.9"):
+        addresses.append(ip)
+        loop.look_again()
+        at = Frontend(ip, port, Protocol.TCP)
+        await until(lambda at=at: steering.kernel.get(at) == steering.kernel[WEB])
+    addresses.clear()
+    loop.look_again()
+    await until(lambda: steering.kernel.keys() == {WEB})
+    assert (loop.plan.revision, loop.counters.rounds) == (snapshot.revision, 4)
+    assert loop.counters.waiting_since == 0
+
+
+def free_port():
+    """A port that nobody has on any address."""
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        return sock.getsockname()[1]
+
+
+async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start):
+    steering, asked = WatchedSteering(kernel={WEB: 28000}), []
+    loop = await start(steering, facts=asked.append)
+    loop.look_again()
+    await until(lambda: not loop._wake.is_set())
+    assert (asked, loop.counters.rounds, loop.is_synced) == ([], 0, False)
+
+
+async def test_facts_are_those_of_the_snapshot_that_is_planned(start):
+    asked = []
+    loop = await start(
+        WatchedSteering(), facts=lambda snapshot: asked.append(snapshot) or NodeFacts()
+    )
+    cluster = Cluster()
+    snapshots = [cluster.serve("web", WEB.ip, *pods) for pods in ((POD,), ())]
+    for snapshot in snapshots:
+        await settle(loop, snapshot)
+    assert asked == snapshots
+
+
+async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_tried_again(start):
+    steering, seen = WatchedSteering(), []
+
+    async def check_health(plan):
+        seen.append((plan, frozenset(steering.kernel)))
+
+    loop = await start(steering, check_health=check_health)
+    await settle(loop, Cluster().serve("web", WEB.ip, POD))
+    plan = loop.plan
+    assert (plan, {WEB}) in seen
+    count = len(seen)
+    await until(lambda: len(seen) >= count + 2)
+    assert seen[-1] == (plan, {WEB})
+
+
+async def test_a_node_port_that_somebody_has_is_steered_when_it_is_free(start):
+    steering = WatchedSteering()
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=("127.0.0.1",)))
+    with socket.create_server(("127.0.0.1", 0)) as daemon:
+        port = daemon.getsockname()[1]
+        await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=port))
+        assert steering.kernel.keys() == {WEB}
+    at = Frontend("127.0.0.1", port, Protocol.TCP)
+    await until(lambda: steering.kernel.get(at) == steering.kernel[WEB])
 
 
 async def test_the_newest_of_many_snapshots_counts(start):

@@ -1,19 +1,24 @@
 """What the page is told about a Service port."""
 
 import asyncio
+import socket
+from dataclasses import replace
 
 import pytest
 
 from userspace_proxy.agent.listeners import Listeners
-from userspace_proxy.agent.view import view_ignored, view_ports
+from userspace_proxy.agent.view import view_health_checks, view_ignored, view_ports
+from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import DataPlane, PortPool
+from userspace_proxy.model import Balance, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import Bind
 
-from .samples import Cluster
+from .samples import Cluster, endpoints, service
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
+NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
 
 
 @pytest.fixture
@@ -23,9 +28,9 @@ async def plane():
     plane.close()
 
 
-def served(plane, bind, snapshot):
+def served(plane, bind, snapshot, facts=NodeFacts()):  # noqa: B008 - it is immutable
     listeners = Listeners(plane, bind, PortPool(26000, 26999))
-    for port in Planner(NodeFacts()).plan(snapshot).ports.values():
+    for port in Planner(facts).plan(snapshot).ports.values():
         listeners.open(port, {})
     return listeners
 
@@ -87,3 +92,98 @@ def test_an_ignored_port_is_named_with_its_reason():
     (view,) = view_ignored(plan)
     assert (view.service, view.port) == ("shop/web", "80")
     assert view.reason == "protocol SCTP is not carried (TCP and UDP are)"
+
+
+def balanced(*nodes, node_port=30080, **changes):
+    """Return a snapshot of a load balancer's Service with an endpoint on each of these nodes."""
+    store = Store()
+    web = service("web", "10.96.0.1")
+    store.put_service(
+        replace(
+            web,
+            ports=(ServicePort("", 80, "TCP", node_port),),
+            type=ServiceType.LOAD_BALANCER,
+            load_balancer_ips=("203.0.113.7",),
+            **changes,
+        )
+    )
+    slice_ = endpoints("web", *(f"192.0.2.{n}" for n in range(1, len(nodes) + 1)))
+    with_nodes = [replace(e, node=n) for e, n in zip(slice_.endpoints, nodes, strict=True)]
+    store.put_slice(replace(slice_, endpoints=tuple(with_nodes)))
+    return store.snapshot()
+
+
+def views(plane, snapshot):
+    listeners = served(plane, Bind.PROXY_PORT, snapshot, NODE)
+    found = view_ports(listeners, plane, Bind.PROXY_PORT, now=0)
+    listeners.close()
+    return found
+
+
+async def test_the_addresses_of_a_service_come_first_and_node_ports_last(plane):
+    (view,) = views(plane, balanced("node-a"))
+    assert [(f.kind, f.address) for f in view.frontends] == [
+        ("ClusterIP", "10.96.0.1:80"),
+        ("LoadBalancer", "203.0.113.7:80"),
+        ("NodePort", "198.51.100.10:30080"),
+    ]
+    assert all(f.is_reached for f in view.frontends)
+    assert (view.side, view.policy, view.balance, view.admits) == ("", "", "", None)
+
+
+async def test_two_policies_are_two_sides_each_with_its_words(plane):
+    cluster, outside = views(plane, balanced("node-a", "node-b", is_external_local=True))
+    assert (cluster.side, cluster.policy) == ("", "")
+    assert (outside.side, outside.policy) == (
+        "external",
+        "from outside: only this node's endpoints",
+    )
+    assert [e.state for e in outside.endpoints] == ["ready", "not on this node"]
+    assert not any(view.is_dropping for view in (cluster, outside))
+
+
+async def test_who_comes_from_outside_is_dropped_where_only_other_nodes_have_endpoints(plane):
+    _, outside = views(plane, balanced("node-b", is_external_local=True))
+    assert outside.is_dropping
+    assert outside.reason == "1 endpoint: 1 not on this node"
+    assert "127.0.0.0/8" in outside.admits
+
+
+async def test_everybody_is_dropped_by_an_internal_policy_without_an_endpoint_here(plane):
+    view, _ = views(plane, balanced("node-b", is_internal_local=True))
+    assert (view.is_dropping, view.admits) == (True, ())
+    assert view.policy == "only this node's endpoints"
+    assert {f.target for f in view.frontends} == {"dropped"}
+
+
+async def test_without_any_endpoint_clients_are_refused_and_not_dropped(plane):
+    assert not any(v.is_dropping for v in views(plane, balanced(is_external_local=True)))
+
+
+async def test_source_ranges_and_the_balance_are_shown(plane):
+    snapshot = balanced(
+        "node-a",
+        load_balancer_source_ranges=("198.51.100.0/24",),
+        balance=Balance.LEAST_CONNECTIONS,
+    )
+    both = {view.side: view for view in views(plane, snapshot)}
+    assert both["load balancer"].admits == ("198.51.100.0/24",)
+    assert both[""].admits is None
+    assert both[""].balance == "least-connections"
+
+
+async def test_a_node_port_that_another_program_has_is_not_reached_and_the_rest_is(plane):
+    with socket.create_server(("", 0)) as daemon:
+        (view,) = views(plane, balanced("node-a", node_port=daemon.getsockname()[1]))
+    assert [f.is_reached for f in view.frontends] == [True, True, False]
+    assert view.frontends[2].target == "another program has it"
+    assert "is held by" in view.problem
+
+
+def test_health_checks_are_shown_with_their_endpoints_and_problems():
+    snapshot = balanced("node-a", is_external_local=True, health_check_node_port=31000)
+    plan = Planner(NODE).plan(snapshot)
+    (key,) = plan.health_checks
+    (view,) = view_health_checks(plan, {key: "in use"})
+    assert (view.service, view.port, view.local_endpoints) == ("shop/web", 31000, 1)
+    assert view.problem == "in use"

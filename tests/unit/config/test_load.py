@@ -78,11 +78,6 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             id="range-without-manifests",
         ),
         pytest.param(
-            ["--manifests=m.yaml", "--service-cluster-ip-range=10.0.0.0/16,fd00::/112"],
-            ("--service-cluster-ip-range: fd00::/112 isn't used: only one is yet",),
-            id="second-range",
-        ),
-        pytest.param(
             ["--proxy-port-range=29000-31000"],
             (
                 (

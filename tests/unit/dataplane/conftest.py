@@ -13,7 +13,7 @@ import uvloop
 
 from .house import House, open_sockets
 
-ON_ONE_LOOP = {"test_base.py", "test_pool.py"}
+ON_ONE_LOOP = {"test_base.py", "test_pool.py", "test_serving.py", "test_shared_listeners.py"}
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:

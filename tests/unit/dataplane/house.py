@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 from typing import Protocol as Interface
-from typing import TypeVar
 
 import pytest
 
-from userspace_proxy.dataplane import AnyPlane, DataPlane, EndpointGroup, Listener, Tuning
+from userspace_proxy.dataplane import AnyPlane, DataPlane, EndpointGroup, Listener, Serving, Tuning
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
@@ -97,27 +97,24 @@ class House:
         protocol: Protocol = Protocol.TCP,
         at: str = "127.0.0.1",
         affinity_timeout_s: float | None = None,
+        **others: Any,
     ) -> Service:
-        """Serve these endpoints."""
-        group = self.plane.open_group(
-            "shop/web:http", endpoints, affinity_timeout_s=affinity_timeout_s
-        )
+        """Serve these endpoints; ``others`` are fields of the :class:`Serving`."""
+        serving = Serving(endpoints, affinity_timeout_s, **others)
+        group = self.plane.open_group("shop/web:http", serving)
         return Service(group, self.plane.listen(group, protocol, SocketAddress(at, 0)))
 
     def udp_service(
         self,
         *endpoints: SocketAddress,
-        at: str = "127.0.0.1",
-        affinity_timeout_s: float | None = None,
+        **others: Any,
     ) -> Service:
         """Serve these endpoints over UDP."""
-        return self.service(
-            *endpoints, protocol=Protocol.UDP, at=at, affinity_timeout_s=affinity_timeout_s
-        )
+        return self.service(*endpoints, protocol=Protocol.UDP, **others)
 
-    def update(self, service: Service, *endpoints: SocketAddress) -> None:
-        """Give a Service other endpoints."""
-        self.plane.update(service.group, endpoints, affinity_timeout_s=None)
+    def update(self, service: Service, *endpoints: SocketAddress, **others: Any) -> None:
+        """Give a Service other endpoints, and whatever else there is to a :class:`Serving`."""
+        self.plane.update(service.group, Serving(endpoints, **others))
 
     def endpoint(self, ip: str = "127.0.0.1", port: int = 0) -> TcpEndpoint:
         return self.keep(TcpEndpoint(ip, port))

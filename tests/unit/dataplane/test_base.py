@@ -8,30 +8,20 @@ import time
 import pytest
 import pytest_asyncio
 
-from userspace_proxy.dataplane import DataPlane, WorkerPool
+from userspace_proxy.dataplane import Serving
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Protocol, SocketAddress
 
-from .house import House, open_sockets
+from .house import open_sockets
 from .peers import Peer, RefusingEndpoint, TcpEndpoint, UdpPeer, dial
+from .planes import PLANES, TCP, Rooms, asked, is_free, is_refused, make_plane, place_of, serves
 from .waiting import until
 
 # The workers of a module's tests live in one loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TCP, UDP = Protocol.TCP, Protocol.UDP
-PLANES = {"in-loop": None, "1-worker": 1, "2-workers": 2}
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 ANY = SocketAddress("127.0.0.1", 0)
-
-
-def make_plane(workers):
-    loop = asyncio.get_running_loop()
-    if workers is None:
-        return DataPlane(loop)
-    pool = WorkerPool(loop, workers)
-    pool.start()
-    return pool
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
@@ -41,20 +31,6 @@ async def plane(request):
         await until(lambda: plane.state().is_running)
         yield plane
         assert [worker.restarts for worker in plane.state().workers] == [0] * (request.param or 0)
-
-
-class Rooms(House):
-    """A house in a data plane that others use, too: it closes what it has opened."""
-
-    def service(self, *endpoints, **kwargs):
-        service = super().service(*endpoints, **kwargs)
-        self.keep(service.listener)
-        return service
-
-    async def totals(self, service):
-        """Return the sums of a Service, brought up to date."""
-        await self.plane.refresh()
-        return service.group.totals()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -73,62 +49,6 @@ async def own_house(request):
     yield house
     house.close()
     assert open_sockets() == before, "a socket was left open"
-
-
-async def serves(client, pod):
-    """Tell whether a TCP client and this endpoint talk to each other."""
-    server = await pod.accept()
-    await client.send(b"question")
-    question = await server.read()
-    await server.send(b"answer")
-    return (question, await client.read()) == (b"question", b"answer")
-
-
-async def asked(client, pod):
-    """Have a UDP client ask until this endpoint hears it; return the answer.
-
-    For the moment of a change the datagram of a client that asks may be lost.
-    """
-
-    def has_come():
-        with contextlib.suppress(OSError):
-            client.sock.recv(100)
-        with contextlib.suppress(ConnectionRefusedError):
-            client.send(b"question")
-        return pod.received()
-
-    await until(has_come)
-    client.received()
-    client.send(b"question")
-    _, proxy = await pod.receive_from()
-    pod.send_to(b"answer", proxy)
-    return await client.receive()
-
-
-async def is_refused(client):
-    """Ask until a UDP client hears that nobody is there."""
-
-    def is_told():
-        try:
-            client.send(b"anybody there?")
-            client.received()
-        except ConnectionRefusedError:
-            return True
-        return False
-
-    await until(is_told)
-    return True
-
-
-def is_free(listener):
-    """Tell whether somebody else could have a listener's port."""
-    kind = socket.SOCK_STREAM if listener.protocol is TCP else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as sock, contextlib.suppress(OSError):
-        if listener.protocol is TCP:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(listener.address)
-        return True
-    return False
 
 
 # -- serving -------------------------------------------------------------------
@@ -164,7 +84,7 @@ async def test_port_0_gives_a_port_of_its_own(house, protocol):
 async def test_a_taken_port_is_a_listen_error(house, protocol):
     kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
     taken = house.keep(RefusingEndpoint(kind)).address
-    group = house.plane.open_group("shop/web", [], affinity_timeout_s=None)
+    group = house.plane.open_group("shop/web", Serving())
     with pytest.raises(ListenError, match="another program holds port"):
         house.plane.listen(group, protocol, taken)
 
@@ -231,6 +151,8 @@ async def test_new_connections_follow_the_endpoints_and_open_ones_stay(house):
     client = await house.client(web)
     server = await old.accept()
     house.update(web, new.address)
+    # Workers have heard of it when they answer.
+    await house.plane.refresh()
     assert await serves(await house.client(web), new)
     await client.send(b"still here")
     assert await server.read() == b"still here"
@@ -257,28 +179,6 @@ async def test_a_clients_endpoint_stays_with_affinity(house, protocol):
     for client in (ALICE, BOB):
         served = {await place_of(house, web, pods, client) for _ in range(10)}
         assert len(served) == 1
-
-
-async def place_of(house, service, pods, client):
-    """Return which of these endpoints a client of this address comes to."""
-    to = SocketAddress("127.0.0.1", service.address.port)
-    if service.listener.protocol is TCP:
-        house.keep(await dial(to, source=client))
-    else:
-        house.keep(UdpPeer(client, to=to)).send(b"question")
-    found = []
-
-    def has_come():
-        for place, pod in enumerate(pods):
-            if isinstance(pod, TcpEndpoint):
-                if pod.accept_now() is not None:
-                    found.append(place)
-            elif pod.received():
-                found.append(place)
-        return found
-
-    await until(has_come)
-    return found[0]
 
 
 # -- closing -------------------------------------------------------------------
@@ -318,7 +218,7 @@ async def test_a_port_may_be_another_groups_at_once(house, protocol, is_refusing
         house.update(old)
     old.listener.close()
     house.plane.close_group(old.group)
-    group = house.plane.open_group("shop/new", [pods[1].address], affinity_timeout_s=None)
+    group = house.plane.open_group("shop/new", Serving([pods[1].address]))
     house.keep(house.plane.listen(group, protocol, old.address))
     if protocol is TCP:
         assert await serves(await house.client(old), pods[1])

@@ -3,15 +3,16 @@ import logging
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.model import Balance, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
+ALICE, BOB = "203.0.113.1", "203.0.113.2"
 
 
 @pytest.fixture
 def group():
-    return EndpointGroup("shop/web:http", [POD_A, POD_B])
+    return EndpointGroup("shop/web:http", Serving([POD_A, POD_B]))
 
 
 def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
@@ -54,22 +55,22 @@ def test_a_shortage_is_logged_once_a_minute(group, caplog):
 def test_an_update_tells_which_endpoints_are_gone_and_only_then(group):
     told = []
     group.on_removed.append(told.append)
-    group.update([POD_B, POD_C], affinity_timeout_s=None)
-    group.update([POD_B, POD_C, POD_A], affinity_timeout_s=None)
+    group.update(Serving([POD_B, POD_C]))
+    group.update(Serving([POD_B, POD_C, POD_A]))
     assert told == [{POD_A}]
 
 
 def test_what_a_gone_endpoint_has_counted_stays_in_the_sums(group):
     group.counters_of(POD_A).connections = 3
     group.counters_of(POD_B).connections = 4
-    group.update([POD_B], affinity_timeout_s=None)
+    group.update(Serving([POD_B]))
     assert group.totals().connections == 7
     assert group.counters_of(POD_A).connections == 0
 
 
 def test_an_endpoint_in_use_keeps_its_counters_after_it_has_gone(group):
     group.counters_of(POD_A).active = 1
-    group.update([POD_B], affinity_timeout_s=None)
+    group.update(Serving([POD_B]))
     assert group.counters_of(POD_A).active == 1
     group.counters_of(POD_A).active -= 1
     assert group.totals().active == 0
@@ -79,7 +80,123 @@ def test_endpoints_that_come_and_go_leave_nothing_behind():
     group = EndpointGroup("shop/web")
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
-        group.update([pod], affinity_timeout_s=None)
+        group.update(Serving([pod]))
         group.counters_of(pod).connections += 1
     assert len(group._per_endpoint) <= 2
     assert group.totals().connections == 1000
+
+
+# -- how one is chosen -----------------------------------------------------------
+
+
+def picks(group, count, client=ALICE, now=0.0):
+    return [group.balancer.pick(client, now) for _ in range(count)]
+
+
+@pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
+def test_those_that_go_by_load_see_connections_and_dials(balance):
+    group = EndpointGroup("shop/web", Serving([POD_A, POD_B], balance=balance))
+    assert group.minds_load
+    group.counters_of(POD_A).active = 1
+    group.dial_began(POD_B)
+    group.dial_began(POD_B)
+    assert (group.load_of(POD_A), group.load_of(POD_B)) == (1, 2)
+    assert picks(group, 3) == [POD_A] * 3
+    group.dial_ended(POD_B)
+    group.dial_ended(POD_B)
+    assert picks(group, 3) == [POD_B] * 3
+
+
+def test_a_dial_that_was_not_counted_may_end(group):
+    group.dial_ended(POD_A)
+    assert group.load_of(POD_A) == 0
+
+
+def test_64_dials_that_nobody_has_answered_yet_are_even():
+    pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
+    group = EndpointGroup("shop/web", Serving(pods, balance=Balance.LEAST_CONNECTIONS))
+    for _ in range(64):
+        group.dial_began(group.balancer.pick(ALICE, 0.0))
+    assert [group.load_of(pod) for pod in pods] == [16] * 4
+
+
+def test_the_balance_may_change_and_pins_and_ejections_stay(group):
+    group.update(Serving([POD_A, POD_B, POD_C], affinity_timeout_s=60.0))
+    (pinned,) = picks(group, 1, BOB)
+    dead = POD_A if pinned != POD_A else POD_B
+    group.dial_failed(dead, errno.ECONNREFUSED, 0.0)
+    lc = Serving([POD_A, POD_B, POD_C], 60.0, balance=Balance.LEAST_CONNECTIONS)
+    group.update(lc)
+    assert group.minds_load
+    assert picks(group, 2, BOB) == [pinned] * 2
+    assert group.ejected(0.0) == {dead: 5.0}
+    group.update(Serving([POD_A, POD_B, POD_C], 60.0))
+    assert not group.minds_load
+
+
+def test_dials_that_end_while_nobody_counts_are_no_load_for_ever(group):
+    by_load = Serving([POD_A, POD_B], balance=Balance.LEAST_CONNECTIONS)
+    group.update(by_load)
+    group.dial_began(POD_A)
+    group.update(Serving([POD_A, POD_B]))
+    group.update(by_load)
+    assert group.load_of(POD_A) == 0
+
+
+def test_affinity_may_begin_and_end(group):
+    group.update(Serving([POD_A, POD_B], affinity_timeout_s=60.0))
+    assert len(set(picks(group, 4))) == 1
+    group.update(Serving([POD_A, POD_B]))
+    assert len(set(picks(group, 4))) == 2
+
+
+# -- inside and outside ------------------------------------------------------------
+
+CLUSTER = ("10.0.0.0/8",)
+POD_CLIENT = "10.9.9.9"
+
+
+def test_clients_outside_have_endpoints_of_their_own(group):
+    group.update(Serving([POD_A, POD_B], outside=[POD_C], inside=CLUSTER))
+    assert picks(group, 2, POD_CLIENT) == [POD_A, POD_B]
+    assert picks(group, 2, ALICE) == [POD_C] * 2
+
+
+def test_a_split_that_comes_and_goes_keeps_turns_pins_and_ejections(group):
+    pods = [POD_A, POD_B, POD_C]
+    group.update(Serving(pods, affinity_timeout_s=60.0))
+    pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
+    group.dial_failed(POD_C, errno.ECONNREFUSED, 0.0)
+    for split in (
+        Serving(pods, 60.0, outside=[POD_B], inside=CLUSTER),
+        Serving(pods, 60.0, outside=[POD_B], inside=("10.9.0.0/16",)),
+        Serving(pods, 60.0),
+    ):
+        group.update(split)
+        assert {client: picks(group, 1, client)[0] for client in pinned} == pinned
+        assert group.ejected(0.0) == {POD_C: 5.0}
+
+
+def test_those_inside_may_become_others(group):
+    group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
+    group.update(Serving([POD_A], outside=[POD_B], inside=(f"{ALICE}/32",)))
+    assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
+
+
+def test_an_endpoint_is_gone_when_nobody_may_use_it(group):
+    told = []
+    group.on_removed.append(told.append)
+    group.update(Serving([POD_A, POD_B], outside=[POD_B, POD_C], inside=CLUSTER))
+    group.update(Serving([POD_A], outside=[POD_B, POD_C], inside=CLUSTER))
+    assert told == []
+    group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
+    assert told == [{POD_C}]
+    group.update(Serving([POD_A]))
+    assert told == [{POD_C}, {POD_B}]
+
+
+def test_by_load_both_sides_see_the_same_load(group):
+    pods = [POD_A, POD_B]
+    group.update(Serving(pods, outside=pods, inside=CLUSTER, balance=Balance.LEAST_CONNECTIONS))
+    group.dial_began(POD_A)
+    assert [picks(group, 1, client)[0] for client in (POD_CLIENT, ALICE)] == [POD_B] * 2

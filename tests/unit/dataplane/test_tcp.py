@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import EndpointGroup, Tuning
+from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
 from userspace_proxy.dataplane.tuning import DIALS
@@ -107,7 +107,7 @@ async def test_when_all_are_ejected_all_are_tried_all_the_same(house):
 
 async def test_dials_that_fail_at_once_leave_the_others_their_turn(house):
     dead = [UNREACHABLE._replace(port=port) for port in range(1, 21)]
-    group = EndpointGroup("shop/web", dead)
+    group = EndpointGroup("shop/web", Serving(dead))
     connection, client = await begun(house, group)
     connection.dial()
     assert group.totals().failures == DIALS
@@ -131,7 +131,7 @@ async def test_each_dial_that_waits_has_a_deadline_of_its_own(build):
 
 async def test_an_answer_that_is_on_its_way_is_no_timeout(house):
     pod = house.endpoint()
-    group = EndpointGroup("shop/web", [pod.address, house.refusing()])
+    group = EndpointGroup("shop/web", Serving([pod.address, house.refusing()]))
     connection, client = await begun(house, group)
     connection.dial()
     connection.dial_timed_out()
@@ -142,7 +142,7 @@ async def test_an_answer_that_is_on_its_way_is_no_timeout(house):
 
 async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(house):
     pods = [house.endpoint(), house.endpoint()]
-    group = EndpointGroup("shop/web", [pod.address for pod in pods])
+    group = EndpointGroup("shop/web", Serving([pod.address for pod in pods]))
     connection, client = await begun(house, group)
     with no_descriptors():
         connection.dial()
@@ -155,7 +155,7 @@ async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(house
 async def test_a_client_does_not_wait_for_a_descriptor_for_ever(build):
     timers = TimerLoop(asyncio.get_running_loop())
     house = build(None, timers.clock, timers)
-    connection, client = await begun(house, EndpointGroup("shop/web", [house.silent()]))
+    connection, client = await begun(house, EndpointGroup("shop/web", Serving([house.silent()])))
     with no_descriptors():
         connection.dial()
         timers.advance(4.9)
@@ -169,7 +169,7 @@ async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays
     timers = TimerLoop(asyncio.get_running_loop())
     house = build(None, timers.clock, timers)
     pod = house.endpoint()
-    connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
+    connection, client = await begun(house, EndpointGroup("shop/web", Serving([pod.address])))
     with no_descriptors():
         connection.dial()
     connection.close()
@@ -180,7 +180,7 @@ async def test_a_connection_that_is_closed_while_it_waits_for_a_descriptor_stays
 
 async def test_a_connection_that_cannot_be_watched_is_reset(house, monkeypatch):
     pod = house.endpoint()
-    group = EndpointGroup("shop/web", [pod.address])
+    group = EndpointGroup("shop/web", Serving([pod.address]))
     connection, client = await begun(house, group)
     connection.dial()
 
@@ -195,7 +195,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(house, monkeypatch):
 
 async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(house, monkeypatch):
     pod = house.endpoint()
-    group = EndpointGroup("shop/web", [pod.address])
+    group = EndpointGroup("shop/web", Serving([pod.address]))
     connection, client = await begun(house, group)
 
     def out_of_watches(*_args):
@@ -216,7 +216,7 @@ async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing
     own.connect(own.getsockname())
     own.setblocking(False)
     itself = SocketAddress(*own.getsockname())
-    group = EndpointGroup("shop/web", [itself, pod.address])
+    group = EndpointGroup("shop/web", Serving([itself, pod.address]))
     connection, client = await begun(house, group)
     connection.endpoint = group.balancer.pick("127.0.0.1", 0.0)
     connection._endpoint_socket = own
@@ -228,7 +228,7 @@ async def test_an_endpoint_that_is_the_dialling_socket_itself_counts_as_refusing
 
 async def test_what_an_endpoint_says_before_its_answer_was_heard_arrives(house):
     pod = house.endpoint()
-    connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
+    connection, client = await begun(house, EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
     assert pod.accept_now().send_some(b"220 ready") == 9
     assert await client.read() == b"220 ready"
@@ -236,7 +236,7 @@ async def test_what_an_endpoint_says_before_its_answer_was_heard_arrives(house):
 
 async def test_an_endpoint_that_speaks_first_hears_of_the_client_at_once(house):
     pod = house.endpoint()
-    connection, _client = await begun(house, EndpointGroup("shop/web", [pod.address]))
+    connection, _client = await begun(house, EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
     await until(lambda: connection.up)
     assert pod.accept_now() is not None
@@ -259,7 +259,7 @@ def sends_at_once(connection):
 @pytest.mark.parametrize("said", ["before", "after"])
 async def test_nothing_that_is_sent_waits_for_an_ack(house, words, is_at_once, said):
     pod = house.endpoint()
-    connection, client = await begun(house, EndpointGroup("shop/web", [pod.address]))
+    connection, client = await begun(house, EndpointGroup("shop/web", Serving([pod.address])))
     if said == "before":
         await client.send(words[0])
     connection.dial()
@@ -285,10 +285,10 @@ async def test_a_client_that_leaves_during_the_dial_leaves_no_deadline(house):
 
 async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(house):
     pod = house.endpoint()
-    group = EndpointGroup("shop/web", [pod.address])
+    group = EndpointGroup("shop/web", Serving([pod.address]))
     connection, client = await begun(house, group)
     connection.dial()
-    group.update([house.refusing()], affinity_timeout_s=None)
+    group.update(Serving([house.refusing()]))
     await client.send(b"just in time")
     assert await (await pod.accept()).read() == b"just in time"
     assert group.totals().active == 1
@@ -333,7 +333,7 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
 
 async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_reset(house):
     pod = house.endpoint()
-    group = EndpointGroup("shop/web", [pod.address])
+    group = EndpointGroup("shop/web", Serving([pod.address]))
     connection, client = await begun(house, group)
     await client.send(b"last words")
     client.reset()

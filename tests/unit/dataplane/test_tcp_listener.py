@@ -1,9 +1,11 @@
+import asyncio
 import socket
 
 import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH
+from userspace_proxy.model import Balance
 
 from .house import no_descriptors
 from .peers import dial
@@ -124,3 +126,29 @@ async def test_who_is_gone_before_it_was_accepted_costs_nothing(house):
         (await house.client(web)).reset()
     await house.pair(web, pod)
     await until(lambda: len(house.plane.connections) == 1)
+
+
+async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answered(house):
+    pods = [house.endpoint() for _ in range(4)]
+    web = house.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
+    await asyncio.gather(*(house.client(web) for _ in range(64)))
+    await until(lambda: web.group.totals().active == 64)
+    assert [web.group.counters_of(pod.address).active for pod in pods] == [16] * 4
+    assert web.group._dialling == {}
+
+
+@pytest.mark.parametrize("dead", ["silent", "refusing"])
+async def test_a_dial_that_failed_is_no_load(build, dead):
+    house = build(Tuning(connect_timeout_s=0.02, last_connect_timeout_s=0.02))
+    web = house.service(getattr(house, dead)(), balance=Balance.LEAST_CONNECTIONS)
+    assert await house.resets_a_client(web)
+    assert web.group._dialling == {}
+
+
+async def test_a_dial_that_is_given_up_is_no_load(house):
+    silent = house.silent()
+    web = house.service(silent, balance=Balance.LEAST_CONNECTIONS)
+    await house.client(web)
+    await until(lambda: web.group.load_of(silent) == 1)
+    assert await house.plane.drain(0) == 1
+    assert web.group.load_of(silent) == 0

@@ -1,14 +1,12 @@
-"""What is refused of objects that no API server has seen."""
+"""What is refused of Services that no API server has seen."""
 
 from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.admission import check_metadata, check_service, check_slice
+from userspace_proxy.model.admission import check_metadata, check_service
 from userspace_proxy.model.reading import FieldError
-from userspace_proxy.model.wire import Metadata, WireEndpointSlice, WireService, convert
-
-WEB_LABEL = {"kubernetes.io/service-name": "web"}
+from userspace_proxy.model.wire import Metadata, WireService, convert
 
 
 def service(*ports: dict[str, object], **spec: object) -> WireService:
@@ -17,13 +15,27 @@ def service(*ports: dict[str, object], **spec: object) -> WireService:
     )
 
 
-def endpoint_slice(**fields: object) -> WireEndpointSlice:
-    whole = {"metadata": {"name": "web-1", "labels": WEB_LABEL}, "addressType": "IPv4", **fields}
-    return convert(whole, WireEndpointSlice)
-
-
 HTTP = {"name": "http", "port": 80}
 HTTPS = {"name": "https", "port": 443}
+
+
+DNS = {"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053}
+DNS_TCP = {"name": "dns-tcp", "port": 53, "nodePort": 30053}
+RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+
+
+def with_ingress(*ingress: dict[str, object], **spec: object) -> WireService:
+    wire = {
+        "metadata": {"name": "web"},
+        "spec": {"ports": [HTTP], "type": "LoadBalancer", **spec},
+        "status": {"loadBalancer": {"ingress": list(ingress)}},
+    }
+    return convert(wire, WireService)
+
+
+def with_annotation(text: str, **spec: object) -> WireService:
+    metadata = {"name": "web", "annotations": {RANGES: text}}
+    return convert({"metadata": metadata, "spec": {"ports": [HTTP], **spec}}, WireService)
 
 
 @pytest.mark.parametrize(
@@ -32,10 +44,50 @@ HTTPS = {"name": "https", "port": 443}
         pytest.param(service({"port": 80}), id="one-port-without-a-name"),
         pytest.param(service(HTTP, HTTPS, {"name": "dns", "port": 80, "protocol": "UDP"}), id="3"),
         pytest.param(service(clusterIP="None"), id="headless-without-ports"),
-        pytest.param(service(type="ExternalName"), id="external-name"),
+        pytest.param(
+            service(type="ExternalName", externalName="shop.example."), id="external-name"
+        ),
         pytest.param(service(HTTP, clusterIP=""), id="no-address-yet"),
         pytest.param(
             service(HTTP, clusterIP="10.96.7.1", clusterIPs=["10.96.7.1", "fd00::7"]), id="dual"
+        ),
+        pytest.param(
+            service(HTTP, ipFamilies=["IPv6", "IPv4"], clusterIPs=["fd00::7"]), id="families"
+        ),
+        pytest.param(
+            service(
+                DNS,
+                DNS_TCP,
+                type="NodePort",
+                externalTrafficPolicy="Local",
+                internalTrafficPolicy="Local",
+                sessionAffinity="ClientIP",
+                trafficDistribution="PreferSameZone",
+                ipFamilyPolicy="PreferDualStack",
+            ),
+            id="node-port-for-tcp-and-udp",
+        ),
+        pytest.param(
+            service(
+                HTTP,
+                type="LoadBalancer",
+                externalTrafficPolicy="Local",
+                healthCheckNodePort=32000,
+                allocateLoadBalancerNodePorts=False,
+                loadBalancerSourceRanges=[" 10.0.0.0/8 ", "2001:DB8::/32"],
+            ),
+            id="load-balancer",
+        ),
+        pytest.param(
+            service(HTTP, externalIPs=["192.0.2.1"], externalTrafficPolicy="Local"),
+            id="external-ips-make-it-external",
+        ),
+        pytest.param(
+            service(HTTP, type="", sessionAffinity="", externalTrafficPolicy=""), id="empty-words"
+        ),
+        pytest.param(
+            with_ingress({"ip": "192.0.2.1", "ipMode": "Proxy"}, {"hostname": "lb.example"}),
+            id="ingress",
         ),
     ],
 )
@@ -52,8 +104,8 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(service({"name": "a"}), "spec.ports[0].port: is missing", id="no-number"),
         pytest.param(
-            service({"port": 80, "nodePort": -1}),
-            "spec.ports[0].nodePort: -1 is not in 1–65535",
+            service({"port": 80, "nodePort": 80}, type="NodePort"),
+            "spec.ports[0].nodePort: 80 is not in 30000–32767",
             id="node-port",
         ),
         pytest.param(
@@ -108,6 +160,196 @@ def test_sound_services_pass(wire):
             id="external-ip",
         ),
         pytest.param(
+            service(HTTP, type="Magic"),
+            "spec.type: 'Magic' is not one of ClusterIP, NodePort, LoadBalancer, ExternalName",
+            id="type",
+        ),
+        pytest.param(
+            service(HTTP, sessionAffinity="Cookie"),
+            "spec.sessionAffinity: 'Cookie' is not one of ClientIP, None",
+            id="affinity",
+        ),
+        pytest.param(
+            service(HTTP, internalTrafficPolicy="local"),
+            "spec.internalTrafficPolicy: 'local' is not one of Cluster, Local",
+            id="internal-policy",
+        ),
+        pytest.param(
+            service(HTTP, type="NodePort", externalTrafficPolicy="Global"),
+            "spec.externalTrafficPolicy: 'Global' is not one of Cluster, Local",
+            id="external-policy",
+        ),
+        pytest.param(
+            service(HTTP, externalTrafficPolicy="Cluster"),
+            "spec.externalTrafficPolicy: may only be used with type NodePort or LoadBalancer, or "
+            "with externalIPs",
+            id="external-policy-inside",
+        ),
+        pytest.param(
+            service(HTTP, trafficDistribution="Near"),
+            "spec.trafficDistribution: 'Near' is not one of PreferClose, PreferSameZone, "
+            "PreferSameNode",
+            id="distribution",
+        ),
+        pytest.param(
+            service(HTTP, ipFamilyPolicy="Dual"),
+            "spec.ipFamilyPolicy: 'Dual' is not one of SingleStack, PreferDualStack, "
+            "RequireDualStack",
+            id="family-policy",
+        ),
+        pytest.param(
+            service({"port": 80, "nodePort": 30080}),
+            "spec.ports[0].nodePort: may only be used with type NodePort or LoadBalancer",
+            id="node-port-inside",
+        ),
+        pytest.param(
+            service({**HTTP, "nodePort": 30080}, {**HTTPS, "nodePort": 30080}, type="NodePort"),
+            "spec.ports[1].nodePort: 30080/TCP is that of spec.ports[0] already",
+            id="node-port-twice",
+        ),
+        pytest.param(
+            service(
+                HTTP, type="NodePort", externalTrafficPolicy="Local", healthCheckNodePort=32000
+            ),
+            "spec.healthCheckNodePort: may only be used with type LoadBalancer and "
+            "externalTrafficPolicy Local",
+            id="health-check-of-a-node-port",
+        ),
+        pytest.param(
+            service(HTTP, type="LoadBalancer", healthCheckNodePort=32000),
+            "spec.healthCheckNodePort: may only be used with type LoadBalancer and "
+            "externalTrafficPolicy Local",
+            id="health-check-of-cluster-policy",
+        ),
+        pytest.param(
+            service(
+                HTTP, type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=10256
+            ),
+            "spec.healthCheckNodePort: 10256 is not in 30000–32767",
+            id="health-check-range",
+        ),
+        pytest.param(
+            service(
+                {**HTTP, "nodePort": 32000},
+                type="LoadBalancer",
+                externalTrafficPolicy="Local",
+                healthCheckNodePort=32000,
+            ),
+            "spec.healthCheckNodePort: 32000 is that of spec.ports[0] already",
+            id="health-check-is-node-port",
+        ),
+        pytest.param(
+            service(HTTP, loadBalancerSourceRanges=["10.0.0.0/8"]),
+            "spec.loadBalancerSourceRanges: may only be used with type LoadBalancer",
+            id="ranges-inside",
+        ),
+        pytest.param(
+            service(HTTP, type="LoadBalancer", loadBalancerSourceRanges=["10.0.0.1/8"]),
+            "spec.loadBalancerSourceRanges[0]: '10.0.0.1/8' has bits behind its prefix (write "
+            "10.0.0.0/8)",
+            id="range-bits",
+        ),
+        pytest.param(
+            with_annotation("10.0.0.0/8,10.0.0.0", type="LoadBalancer"),
+            "metadata.annotations.service.beta.kubernetes.io/load-balancer-source-ranges: "
+            "'10.0.0.0' is not a network (write 10.0.0.0/8)",
+            id="range-annotation",
+        ),
+        pytest.param(
+            with_annotation("10.0.0.0/8"),
+            "metadata.annotations.service.beta.kubernetes.io/load-balancer-source-ranges: may "
+            "only be used with type LoadBalancer",
+            id="range-annotation-inside",
+        ),
+        pytest.param(
+            service(HTTP, allocateLoadBalancerNodePorts=True),
+            "spec.allocateLoadBalancerNodePorts: may only be used with type LoadBalancer",
+            id="allocate-inside",
+        ),
+        pytest.param(
+            service(HTTP, externalIPs=["127.0.0.1"]),
+            "spec.externalIPs[0]: 127.0.0.1 is a loopback address: no other machine is reached "
+            "by it",
+            id="external-ip-loopback",
+        ),
+        pytest.param(
+            service(type="ExternalName"),
+            "spec.externalName: is missing: type ExternalName needs it",
+            id="no-external-name",
+        ),
+        pytest.param(
+            service(type="ExternalName", externalName="a.b", clusterIP="10.96.7.1"),
+            "spec.clusterIP: may not be used with type ExternalName",
+            id="external-name-with-address",
+        ),
+        pytest.param(
+            service(HTTP, type="NodePort", clusterIP="None"),
+            "spec.clusterIP: 'None' may not be used with type NodePort",
+            id="headless-node-port",
+        ),
+        pytest.param(
+            service(HTTP, ipFamilies=["ipv4"]),
+            "spec.ipFamilies[0]: 'ipv4' is not one of IPv4, IPv6",
+            id="family",
+        ),
+        pytest.param(
+            service(HTTP, ipFamilies=[""]),
+            "spec.ipFamilies[0]: \"''\" is not one of IPv4, IPv6",
+            id="family-empty",
+        ),
+        pytest.param(
+            service(HTTP, ipFamilies=["IPv4", "IPv4"]),
+            "spec.ipFamilies[1]: IPv4 is named already",
+            id="family-twice",
+        ),
+        pytest.param(
+            service(HTTP, ipFamilies=["IPv6"], clusterIP="10.96.7.1"),
+            "spec.clusterIP: 10.96.7.1 is not IPv6",
+            id="family-of-the-address",
+        ),
+        pytest.param(
+            service(HTTP, ipFamilies=["IPv6", "IPv4"], ipFamilyPolicy="SingleStack"),
+            "spec.ipFamilyPolicy: 'SingleStack' has one address family, not two: write "
+            "PreferDualStack or RequireDualStack",
+            id="single-stack-of-two",
+        ),
+        pytest.param(
+            service(HTTP, clusterIPs=["10.96.7.1", ""]),
+            "spec.clusterIPs: may have one address of each family",
+            id="address-and-none",
+        ),
+        pytest.param(
+            with_ingress({"ip": "192.0.2.1"}, type="NodePort"),
+            "status.loadBalancer.ingress: may only be used with type LoadBalancer",
+            id="ingress-inside",
+        ),
+        pytest.param(
+            with_ingress({"ip": "192.0.2.01"}),
+            "status.loadBalancer.ingress[0].ip: '192.0.2.01' is not an IP address",
+            id="ingress-ip",
+        ),
+        pytest.param(
+            with_ingress({"ip": "192.0.2.1", "ipMode": "DSR"}),
+            "status.loadBalancer.ingress[0].ipMode: 'DSR' is not one of VIP, Proxy",
+            id="ip-mode",
+        ),
+        pytest.param(
+            with_ingress({"hostname": "lb", "ipMode": "VIP"}),
+            "status.loadBalancer.ingress[0].ipMode: may only be used with ip",
+            id="ip-mode-alone",
+        ),
+        pytest.param(
+            service(type="ExternalName", externalName="shop_web"),
+            "spec.externalName: 'shop_web' is not a DNS name: lower-case letters, digits, '-' "
+            "and '.', at most 253, a letter or digit at both ends",
+            id="external-name",
+        ),
+        pytest.param(
+            convert({"metadata": {}, "spec": {}}, WireService),
+            "metadata.name: is missing",
+            id="metadata",
+        ),
+        pytest.param(
             convert({"metadata": {"name": "web"}}, WireService), "spec: is missing", id="no-spec"
         ),
     ],
@@ -141,64 +383,3 @@ def test_names_are_dns_names(metadata, problem):
     with pytest.raises(FieldError) as caught:
         check_metadata(metadata)
     assert str(caught.value).startswith(problem)
-
-
-@pytest.mark.parametrize(
-    "wire",
-    [
-        pytest.param(endpoint_slice(), id="empty"),
-        pytest.param(
-            endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}], ports=[{"port": 8080}]),
-            id="ipv4",
-        ),
-        pytest.param(
-            endpoint_slice(addressType="FQDN", endpoints=[{"addresses": ["shop.example"]}]),
-            id="names",
-        ),
-        pytest.param(endpoint_slice(ports=[{"name": ""}]), id="all-ports"),
-    ],
-)
-def test_sound_slices_pass(wire):
-    check_slice(wire)
-
-
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        pytest.param(
-            {"metadata": {"name": "web-1"}},
-            "metadata.labels: kubernetes.io/service-name is missing: it must name the Service "
-            "that the slice serves",
-            id="no-service",
-        ),
-        pytest.param(
-            {"addressType": "ipv4"},
-            "addressType: 'ipv4' is unknown: write IPv4, IPv6 or FQDN",
-            id="type",
-        ),
-        pytest.param(
-            {"addressType": None}, "addressType: is missing: write IPv4, IPv6 or FQDN", id="no-type"
-        ),
-        pytest.param(
-            {"endpoints": [{"addresses": ["10.244.1.7"]}, {"addresses": ["fd00::7"]}]},
-            "endpoints[1].addresses[0]: fd00::7 is not IPv4",
-            id="family",
-        ),
-        pytest.param(
-            {"endpoints": [{"addresses": ["10.244.1"]}]},
-            "endpoints[0].addresses[0]: '10.244.1' is not an IP address",
-            id="address",
-        ),
-        pytest.param({"endpoints": [{}]}, "endpoints[0].addresses: is missing", id="no-addresses"),
-        pytest.param({"ports": [{"port": 0}]}, "ports[0].port: 0 is not in 1–65535", id="port"),
-        pytest.param(
-            {"ports": [HTTP, {"port": 81}]},
-            "ports[1].name: is missing: one of several ports needs a name",
-            id="port-name",
-        ),
-    ],
-)
-def test_a_slice_is_refused_with_the_field(fields, problem):
-    with pytest.raises(FieldError) as caught:
-        check_slice(endpoint_slice(**fields))
-    assert str(caught.value) == problem

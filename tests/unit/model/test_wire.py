@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES
 from userspace_proxy.model.wire import (
     DecodeError,
     Metadata,
@@ -18,6 +19,8 @@ from userspace_proxy.model.wire import (
     convert,
     decode,
 )
+
+from .documented import KINDS, METADATA, documented, fields_of, named_values
 
 CART = {
     "apiVersion": "v1",
@@ -63,7 +66,9 @@ def test_an_object_may_lack_every_field(type_):
         ),
         pytest.param(WireEndpointSlice, '{"endpoints": null, "ports": null}', id="slice"),
         pytest.param(
-            WireEndpointSlice, '{"endpoints": [{"conditions": null, "zone": null}]}', id="endpoint"
+            WireEndpointSlice,
+            '{"endpoints": [{"conditions": null, "nodeName": null}]}',
+            id="endpoint",
         ),
         pytest.param(WireNode, '{"status": {"addresses": null}}', id="node"),
         pytest.param(WireEndpoints, '{"subsets": [{"addresses": null}]}', id="endpoints"),
@@ -146,3 +151,21 @@ def _without_nulls(value):
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("kind", [*KINDS, METADATA])
+def test_the_page_on_services_says_of_each_field_whether_it_is_read(kind):
+    fields = fields_of(kind)
+    said = documented()[kind]
+    if kind == METADATA:
+        said = {name: word for name, word in said.items() if name.startswith("metadata.")}
+    assert said == fields
+
+
+def test_the_page_on_services_names_the_labels_and_annotations_that_are_read():
+    said = documented()[METADATA]
+    names = {name for name in said if not name.startswith("metadata.")}
+    assert named_values() <= names
+    # Its presence is noted on the page, and has no other effect.
+    followed = named_values() - {ANNOTATION_SOURCE_RANGES}
+    assert {name for name in names if said[name] == "supported"} == followed

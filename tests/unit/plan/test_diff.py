@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.model import Frontend, IPFamily, Protocol, ServicePortName
-from userspace_proxy.plan import Plan, PlanChanges, PortKey, PortPlan, diff_plans
+from userspace_proxy.model import (
+    Balance,
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Protocol,
+    ServicePortName,
+)
+from userspace_proxy.plan import Plan, PlanChanges, PortKey, PortPlan, Side, diff_plans
 
 from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
 
@@ -23,6 +30,7 @@ def plan(*ports):
 
 CART_PORT = port_plan()
 WEB_PORT = port_plan(WEB, WEB_IP)
+LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +65,31 @@ WEB_PORT = port_plan(WEB, WEB_IP)
             plan(replace(CART_PORT, affinity_timeout_s=60)),
             PlanChanges(open=(), update=(replace(CART_PORT, affinity_timeout_s=60),), close=()),
             id="affinity",
+        ),
+        *(
+            pytest.param(
+                plan(CART_PORT),
+                plan(replace(CART_PORT, **fields)),
+                PlanChanges(open=(), update=(replace(CART_PORT, **fields),), close=()),
+                id=name,
+            )
+            for name, fields in {
+                "balance": {"balance": Balance.LEAST_CONNECTIONS},
+                "source-ranges": {"admits": ("192.0.2.0/24",)},
+                "endpoints-of-the-outside": {"outside": (POD_A,)},
+                "who-is-inside": {"inside": ("192.0.2.0/24",)},
+                "frontend-of-another-kind": {"frontends": (LOAD_BALANCED,)},
+            }.items()
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(replace(CART_PORT, key=CART_PORT.key._replace(side=Side.EXTERNAL))),
+            PlanChanges(
+                open=(replace(CART_PORT, key=CART_PORT.key._replace(side=Side.EXTERNAL)),),
+                update=(),
+                close=(CART_PORT.key,),
+            ),
+            id="another-side-is-another-port",
         ),
         pytest.param(
             plan(CART_PORT),

@@ -3,7 +3,9 @@
 import pytest
 
 from userspace_proxy.model import IPFamily, Protocol, ServicePortName
-from userspace_proxy.plan import Plan, PortKey, PortPlan
+from userspace_proxy.plan import Plan, PortKey, PortPlan, Side
+
+from ..model.samples import POD_A
 
 HTTP = ServicePortName("shop", "cart", "http")
 KEY = PortKey(HTTP, IPFamily.IPV4)
@@ -17,10 +19,23 @@ KEY = PortKey(HTTP, IPFamily.IPV4)
         pytest.param(
             PortKey(ServicePortName("shop", "cart", ""), IPFamily.IPV4), "shop/cart", id="no-name"
         ),
+        pytest.param(
+            KEY._replace(side=Side.EXTERNAL), "shop/cart:http (external)", id="external-side"
+        ),
+        pytest.param(
+            PortKey(HTTP, IPFamily.IPV6, Side.LOAD_BALANCER),
+            "shop/cart:http (IPv6, load balancer)",
+            id="ipv6-and-side",
+        ),
     ],
 )
-def test_a_key_prints_the_service_port_and_the_family_where_it_is_ipv6(key, text):
+def test_a_key_prints_the_service_port_and_what_is_not_usual(key, text):
     assert str(key) == text
+
+
+def test_keys_sort_by_side_last():
+    sides = [KEY._replace(side=side) for side in (Side.ALL, Side.EXTERNAL, Side.LOAD_BALANCER)]
+    assert sorted([*reversed(sides), KEY._replace(family=IPFamily.IPV6)])[:3] == sides
 
 
 def test_keys_sort_by_service_port_then_family():
@@ -39,3 +54,18 @@ def test_plans_compare_by_what_is_wanted_not_by_their_revision():
     port = PortPlan(KEY, Protocol.TCP, (), (), (), "it has no endpoints")
     assert Plan({KEY: port}, revision=1) == Plan({KEY: port}, revision=2)
     assert Plan({KEY: port}) != Plan.empty()
+
+
+@pytest.mark.parametrize(
+    ("usable", "admits", "is_refusing"),
+    [
+        pytest.param((), None, True, id="no-endpoint"),
+        pytest.param((POD_A,), None, False, id="an-endpoint"),
+        pytest.param((), ("192.0.2.0/24",), True, id="who-may-come-is-refused"),
+        pytest.param((), (), False, id="where-nobody-may-come-packets-are-dropped"),
+        pytest.param((POD_A,), (), False, id="nobody-may-come-and-an-endpoint"),
+    ],
+)
+def test_a_port_refuses_when_nobody_could_serve_those_who_may_come(usable, admits, is_refusing):
+    port = PortPlan(KEY, Protocol.TCP, (), (), usable, "", admits=admits)
+    assert port.is_refusing is is_refusing

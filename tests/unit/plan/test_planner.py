@@ -1,6 +1,7 @@
 """Snapshots in, plans out."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,16 +9,18 @@ from hypothesis import strategies as st
 
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
+    Balance,
     Endpoint,
     Frontend,
     IPFamily,
     Protocol,
     ServiceKey,
     ServicePort,
+    ServiceType,
     SlicePort,
     SocketAddress,
 )
-from userspace_proxy.plan import Ignored, Planner, PortPlan
+from userspace_proxy.plan import HealthCheck, Ignored, Planner, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 
 from ..model.samples import (
@@ -28,46 +31,18 @@ from ..model.samples import (
     NOT_READY,
     POD_A,
     POD_B,
+    POD_C,
     WEB,
     WEB_IP,
     service,
     slice_of,
 )
+from .drawn import ALL_FACTS, FACTS, KEYS, SERVICES, SLICES
+from .planning import frontends, plan_of, say, store_of, the_port
 
+AT_8080 = (ServicePort("alt", 8080, "TCP"),)
+AT_NODE = (ServicePort("http", 80, "TCP", 30080),)
 OURS = "refused: it is an address that this proxy serves"
-
-
-def snapshot_of(*things):
-    """Make a snapshot of Services and slices."""
-    return store_of(*things).snapshot()
-
-
-def store_of(*things):
-    store = Store()
-    for thing in things:
-        say(store, thing)
-    return store
-
-
-def say(store, thing):
-    if hasattr(thing, "endpoints"):
-        store.put_slice(thing)
-    else:
-        store.put_service(thing)
-
-
-def plan_of(*things, **facts):
-    return Planner(NodeFacts(**facts)).plan(snapshot_of(*things))
-
-
-def the_port(*things, **facts):
-    """Plan things that come to one port, and return that."""
-    (port,) = plan_of(*things, **facts).ports.values()
-    return port
-
-
-def frontends(plan):
-    return {str(key): [str(f) for f in port.frontends] for key, port in plan.ports.items()}
 
 
 class TestOnePort:
@@ -100,44 +75,129 @@ class TestOnePort:
             SocketAddress("127.0.0.1", 8080),
         )
 
+    def test_it_bears_the_balance_and_the_notes_of_its_service(self):
+        given = service(balance=Balance.LEAST_CONNECTIONS, external_ips=("203.0.113.9",))
+        port = the_port(given, slice_of(POD_A.ip))
+        assert port.balance is Balance.LEAST_CONNECTIONS
+        assert port.notes == (
+            "external IP 203.0.113.9 is not served: external IPs are off: see --allow-external-ips",
+        )
+
+
+HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}
+# The load balancer's, too: under local routes who dials it on the node has it as its own.
+INSIDE = ("10.1.0.0/16", "127.0.0.0/8", "192.0.2.10/32", "203.0.113.8/32")
+EXTERNAL = service(
+    load_balancer_ips=("203.0.113.8",), type=ServiceType.LOAD_BALANCER, is_external_local=True
+)
+LOCAL_POD = Endpoint(POD_A.ip, node="node-1")
+OTHER_POD = Endpoint(POD_B.ip, node="node-2")
+IDLE_POD = Endpoint(POD_C.ip, node="node-1", **NOT_READY)
+
+
+class TestPolicies:
+    """Who gets which endpoints, who is refused, who is dropped."""
+
+    def side(self, side, given, *endpoints):
+        plan = plan_of(given, slice_of(*endpoints), **HERE)
+        return next(port for key, port in plan.ports.items() if key.side is side)
+
     @pytest.mark.parametrize(
-        ("given", "notes"),
+        ("endpoints", "usable", "admits", "is_refusing"),
         [
-            pytest.param(service(), (), id="nothing-unusual"),
+            pytest.param([LOCAL_POD, OTHER_POD], (POD_A,), None, False, id="one-here"),
+            pytest.param([OTHER_POD], (), (), False, id="only-others-drop"),
+            pytest.param([IDLE_POD], (), None, True, id="nobody-ready-refuse"),
+            pytest.param([], (), None, True, id="nobody-refuse"),
+        ],
+    )
+    def test_internal_local(self, endpoints, usable, admits, is_refusing):
+        port = self.side(Side.ALL, service(is_internal_local=True), *endpoints)
+        assert (port.usable, port.admits, port.is_refusing) == (usable, admits, is_refusing)
+        assert (port.outside, port.inside) == (None, ())
+
+    @pytest.mark.parametrize(
+        ("endpoints", "usable", "outside", "admits"),
+        [
             pytest.param(
-                service(ports=(ServicePort("http", 80, "TCP", 30080),)),
-                ("node port 30080 is not served by this version",),
-                id="node-port",
+                [LOCAL_POD, OTHER_POD], (POD_A, POD_B), (POD_A,), None, id="two-sets-of-endpoints"
+            ),
+            pytest.param([OTHER_POD], (POD_B,), (), INSIDE, id="only-others-drop-outside"),
+            pytest.param([IDLE_POD], (), (), None, id="nobody-refuse-everybody"),
+        ],
+    )
+    def test_external_local(self, endpoints, usable, outside, admits):
+        port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
+        assert (port.usable, port.outside, port.admits) == (usable, outside, admits)
+        assert (port.inside, port.is_refusing) == (INSIDE, not usable)
+
+    def test_external_local_leaves_the_cluster_ip_alone(self):
+        port = self.side(Side.ALL, EXTERNAL, OTHER_POD)
+        assert (port.usable, port.outside, port.inside, port.admits) == ((POD_B,), None, (), None)
+
+    @pytest.mark.parametrize(
+        ("endpoints", "ranges", "admits"),
+        [
+            pytest.param([LOCAL_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="as-they-are"),
+            pytest.param([OTHER_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="inside-only"),
+            pytest.param([OTHER_POD], ("10.0.0.0/8",), ("10.1.0.0/16",), id="cut-to-inside"),
+            pytest.param([OTHER_POD], ("198.51.100.0/24",), (), id="outside-only-nobody"),
+            pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-who-is-in-them"),
+        ],
+    )
+    def test_source_ranges_with_external_local(self, endpoints, ranges, admits):
+        given = replace(EXTERNAL, load_balancer_source_ranges=ranges)
+        port = self.side(Side.LOAD_BALANCER, given, *endpoints)
+        assert port.admits == admits
+        assert port.is_refusing is (not endpoints)
+
+    @pytest.mark.parametrize(
+        ("given", "check"),
+        [
+            pytest.param(EXTERNAL, None, id="no-port-allocated"),
+            pytest.param(replace(EXTERNAL, health_check_node_port=30081), 2, id="external-local"),
+            pytest.param(
+                replace(EXTERNAL, health_check_node_port=30081, is_external_local=False),
+                None,
+                id="external-cluster",
             ),
             pytest.param(
-                service(external_ips=("203.0.113.9",)),
-                ("external IP 203.0.113.9 is not served",),
-                id="external-ip",
+                replace(EXTERNAL, health_check_node_port=30081, type=ServiceType.NODE_PORT),
+                None,
+                id="not-a-load-balancer",
             ),
             pytest.param(
-                service(load_balancer_ips=("203.0.113.8",)),
-                ("load-balancer IP 203.0.113.8 is not served by this version",),
-                id="load-balancer-ip",
-            ),
-            pytest.param(
-                service(is_internal_local=True),
-                ("internalTrafficPolicy Local is treated as Cluster by this version",),
-                id="internal-local",
-            ),
-            pytest.param(
-                service(
-                    ports=(ServicePort("http", 80, "TCP", 30080),), external_ips=("203.0.113.9",)
-                ),
-                (
-                    "node port 30080 is not served by this version",
-                    "external IP 203.0.113.9 is not served",
-                ),
-                id="two-of-them",
+                replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"),
+                None,
+                id="not-ours",
             ),
         ],
     )
-    def test_what_is_asked_for_and_not_served_is_noted(self, given, notes):
-        assert the_port(given).notes == notes
+    def test_a_health_check_counts_the_ready_endpoints_here(self, given, check):
+        here = Endpoint(POD_C.ip, node="node-1")
+        endpoints = slice_of(LOCAL_POD, OTHER_POD, here, Endpoint("192.0.2.4", **NOT_READY))
+        plan = plan_of(given, endpoints, **HERE)
+        expected = {} if check is None else {CART: HealthCheck(CART, 30081, check)}
+        assert plan.health_checks == expected
+
+    def test_a_health_check_follows_the_endpoints(self):
+        store = store_of(replace(EXTERNAL, health_check_node_port=30081), slice_of(LOCAL_POD))
+        planner = Planner(NodeFacts(**HERE))
+        counts = []
+        for item in (slice_of(LOCAL_POD), slice_of(OTHER_POD), slice_of(LOCAL_POD, OTHER_POD)):
+            store.put_slice(item)
+            checks = planner.plan(store.snapshot()).health_checks
+            counts.append(checks[CART].local_endpoints)
+        store.delete_service(CART)
+        assert counts == [1, 0, 1]
+        assert planner.plan(store.snapshot()).health_checks == {}
+
+    def test_a_policy_changes_live(self):
+        store, planner = store_of(EXTERNAL, slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
+        sides = [[str(key.side) for key in planner.plan(store.snapshot()).ports]]
+        store.put_service(replace(EXTERNAL, is_external_local=False))
+        sides.append([str(key.side) for key in planner.plan(store.snapshot()).ports])
+        assert sides == [["", "external"], [""]]
 
 
 class TestManyPorts:
@@ -291,6 +351,70 @@ class TestWhatIsKept:
         after = planner.plan(store.snapshot()).ports
         assert [after[key] is before[key] for key in before] == [False, True]
 
+    def test_one_of_five_thousand_endpoints_plans_one_service_anew(self, store):
+        planner = Planner(NodeFacts())
+        ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
+        for i in range(0, 5000, 100):
+            store.put_slice(slice_of(*ips[i : i + 100], key=f"cart-{i}"))
+        assert len(next(iter(planner.plan(store.snapshot()).ports.values())).usable) == 5001
+        store.put_slice(slice_of(*ips[1:100], key="cart-0"))
+        assert len(next(iter(planner.plan(store.snapshot()).ports.values())).usable) == 5000
+        assert planner.planned_services == 3
+
+    def test_a_service_more_plans_nobody_anew_whose_endpoints_it_does_not_touch(self, store):
+        planner = Planner(NodeFacts())
+        planner.plan(store.snapshot())
+        store.put_service(service(ServiceKey("shop", "till"), cluster_ips=(POD_B.ip,)))
+        planner.plan(store.snapshot())
+        assert planner.planned_services == 3
+        store.put_service(service(ServiceKey("shop", "bank"), AT_8080, cluster_ips=(POD_B.ip,)))
+        planner.plan(store.snapshot())
+        assert planner.planned_services == 5
+
+    @pytest.mark.parametrize(
+        ("facts", "planned"),
+        [
+            pytest.param(None, 0, id="none-said"),
+            pytest.param(NodeFacts(), 0, id="equal-ones"),
+            pytest.param(NodeFacts(zone="east"), 2, id="other-ones"),
+        ],
+    )
+    def test_other_facts_plan_every_service_anew(self, store, facts, planned):
+        planner = Planner(NodeFacts())
+        planner.plan(store.snapshot())
+        planner.plan(store.snapshot(), facts)
+        assert planner.planned_services == 2 + planned
+
+    def test_facts_hold_until_others_come(self, store):
+        planner = Planner(NodeFacts())
+        planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
+        assert planner.plan(store.snapshot()).ports == {}
+
+    def test_node_ports_follow_the_addresses_of_the_node(self):
+        store, planner = store_of(service(ports=AT_NODE)), Planner(NodeFacts())
+        seen = []
+        for addresses in (("127.0.0.1",), ("127.0.0.1", "192.0.2.10"), ()):
+            plan = planner.plan(store.snapshot(), NodeFacts(addresses=addresses))
+            seen.append([f for f in frontends(plan)["shop/cart:http"] if f.endswith("30080/TCP")])
+        assert seen == [
+            ["127.0.0.1:30080/TCP"],
+            ["127.0.0.1:30080/TCP", "192.0.2.10:30080/TCP"],
+            [],
+        ]
+
+    def test_a_frontend_of_another_kind_is_settled_anew(self):
+        thief = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=("203.0.113.9",))
+        owner = service(ServiceKey("shop", "dns"), AT_8080, cluster_ips=("203.0.113.9",))
+        store, facts = store_of(thief, owner), NodeFacts(external_ip_networks=("203.0.113.0/24",))
+        planner = Planner(facts)
+        assert planner.plan(store.snapshot()).ignored == ()
+        store.put_service(
+            replace(thief, load_balancer_ips=(), external_ips=thief.load_balancer_ips)
+        )
+        assert [i.reason for i in planner.plan(store.snapshot()).ignored] == [
+            "external IP 203.0.113.9 is the cluster IP of shop/dns"
+        ]
+
     def test_a_plan_never_changes_after_it_was_handed_out(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot())
@@ -309,40 +433,35 @@ class TestWhatIsKept:
         assert planner.plan(Snapshot({})).ports == {}
 
 
-IPS = ["198.51.100.7", "198.51.100.8", "2001:db8::7"]
-KEYS = st.sampled_from([CART, WEB, ServiceKey("bank", "till")])
-PORTS = [HTTP, ServicePort("", 80, "TCP"), ServicePort("a", 80, "UDP"), ServicePort("s", 9, "SCTP")]
-SERVICES = st.builds(
-    service,
-    KEYS,
-    st.lists(st.sampled_from(PORTS), max_size=2, unique_by=lambda port: port.name),
-    st.lists(st.sampled_from(IPS), max_size=2, unique=True),
-    created=st.sampled_from(["", "2026-01-01T00:00:00Z"]),
-    proxy_name=st.sampled_from([None, None, None, "mesh"]),
-)
-# Port 80 on some of these addresses is a frontend of one of the Services, or becomes one.
-SLICES = st.builds(
-    lambda ips, name, of: slice_of(
-        *ips, key=name, of=of, ports=[SlicePort(port.name, 80, port.protocol) for port in PORTS]
-    ),
-    st.lists(st.sampled_from(["192.0.2.1", "127.0.0.1", *IPS[:2]]), max_size=2),
-    st.sampled_from(["a", "b"]),
-    KEYS,
-)
 ROUNDS = st.lists(
-    st.tuples(st.lists(SERVICES, max_size=4), st.lists(SLICES, max_size=4)), max_size=6
+    st.tuples(st.lists(SERVICES, max_size=4), st.lists(SLICES, max_size=4), ALL_FACTS),
+    max_size=6,
 )
 
 
 @given(ROUNDS)
 def test_equal_snapshots_give_equal_plans(rounds):
-    store, planner = Store(), Planner(NodeFacts())
-    for services, slices in rounds:
+    store, planner = Store(), Planner(FACTS)
+    for services, slices, facts in rounds:
         store.replace_services(services)
         store.replace_slices(slices)
         snapshot = store.snapshot()
         other_way_round = Snapshot(dict(reversed(snapshot.services.items())), snapshot.node)
-        plan, anew = planner.plan(snapshot), Planner(NodeFacts()).plan(other_way_round)
+        plan, anew = planner.plan(snapshot, facts), Planner(facts).plan(other_way_round)
         assert plan == anew
         # Byte for byte: in the same order too.
-        assert repr(plan.ports) == repr(anew.ports)
+        assert repr((plan.ports, plan.health_checks)) == repr((anew.ports, anew.health_checks))
+
+
+@given(st.lists(st.one_of(SERVICES, SLICES, ALL_FACTS, KEYS), max_size=12))
+def test_change_by_change_gives_the_plan_of_a_fresh_planner(changes):
+    store, facts, planner = Store(), FACTS, Planner(FACTS)
+    for change in changes:
+        if isinstance(change, NodeFacts):
+            facts = change
+        elif isinstance(change, ServiceKey):
+            store.delete_service(change)
+        else:
+            say(store, change)
+        plan = planner.plan(store.snapshot(), facts)
+        assert repr(plan) == repr(Planner(facts).plan(store.snapshot()))

@@ -104,3 +104,16 @@ def test_a_service_that_is_not_ours_is_ignored_with_the_reason(given, facts, rea
 )
 def test_a_port_is_ours_when_we_carry_its_protocol(protocol, reason):
     assert why_port_ignored(ServicePort("http", 80, protocol)) == reason
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"has_headless_label": True}, id="headless-label"),
+        pytest.param({"proxy_name": "mesh"}, id="label-of-another-proxy"),
+    ],
+)
+def test_a_label_that_goes_gives_the_service_back(fields):
+    labelled = service(**fields)
+    assert why_ignored(labelled, EVERYBODYS)
+    assert why_ignored(service(labelled.key), EVERYBODYS) is None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userspace_proxy.model import Endpoint, IPFamily, Protocol, SlicePort, SocketAddress
-from userspace_proxy.policy import NodeFacts, usable_endpoints
+from userspace_proxy.policy import NodeFacts, Scope, count_local_ready
 
 from ..model.samples import (
     GONE,
@@ -20,19 +20,10 @@ from ..model.samples import (
     TERMINATING,
     slice_of,
 )
+from .judging import judge, reasons, usable_ips
 
 A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
 LOOPBACK = "refused: a loopback address is the node itself"
-
-
-def judge(*slices, port="http", protocol=Protocol.TCP, family=IPFamily.IPV4, ours=(), **facts):
-    return usable_endpoints(
-        slices, port=port, protocol=protocol, family=family, facts=NodeFacts(**facts), ours=ours
-    )
-
-
-def reasons(usable):
-    return [verdict.reason for verdict in usable.verdicts]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +135,12 @@ def test_an_endpoint_in_two_slices_counts_once():
         pytest.param([READY, TERMINATING], "ready", True, id="ready-wins-over-terminating"),
         pytest.param([TERMINATING, GONE], "terminating", True, id="serving-wins"),
         pytest.param([GONE, READY, TERMINATING], "ready", True, id="ready-wins-of-three"),
+        pytest.param(
+            [TERMINATING, {"ready": False, "serving": True}],
+            "terminating",
+            True,
+            id="a-pod-that-ends-does-not-come-back",
+        ),
     ],
 )
 def test_where_slices_disagree_the_better_condition_wins(conditions, word, is_usable):
@@ -220,3 +217,152 @@ def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
 def test_a_refused_endpoint_does_not_count_as_ready():
     judged = judge(slice_of("127.0.0.1", Endpoint(A, **TERMINATING)))
     assert judged.addresses == (POD_A,)
+
+
+def test_of_slices_that_disagree_about_the_node_the_one_that_says_here_wins():
+    copies = [slice_of(Endpoint(A, node=node), key=node) for node in ("node-1", "node-2")]
+    for order in permutations(copies):
+        judged = judge(*order, scope=Scope.LOCAL, node_name="node-1")
+        assert [v.node for v in judged.verdicts] == ["node-1"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        pytest.param({}, "ready", id="none-said"),
+        pytest.param({"serving": True}, "ready", id="serving-alone"),
+        pytest.param({"terminating": True}, "ready", id="ready-not-said-and-terminating"),
+        pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-not-said"),
+    ],
+)
+def test_what_a_slice_does_not_say_of_an_endpoint_counts_as_good(conditions, expected):
+    assert reasons(judge(slice_of(Endpoint(A, **conditions)))) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "expected"),
+    [
+        pytest.param("", "", [A], id="both-unnamed"),
+        pytest.param("http", "", [], id="named-port-and-unnamed-target"),
+        pytest.param("", "http", [], id="unnamed-port-and-named-target"),
+        pytest.param("http", "web", [], id="another-name"),
+        pytest.param("http", "HTTP", [], id="names-are-compared-as-written"),
+    ],
+)
+def test_names_of_ports_must_match(name, target, expected):
+    item = slice_of(A, ports=(SlicePort(target, 8080, "TCP"),))
+    assert usable_ips(judge(item, port=name)) == expected
+
+
+def test_a_slice_without_ports_has_no_endpoints():
+    assert judge(slice_of(A, ports=())).reason == "it has no endpoints"
+
+
+def test_five_thousand_endpoints_are_all_usable_each_once():
+    ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
+    # Slices hold a hundred; the last of each stands in the next one, too.
+    slices = [slice_of(*ips[i : i + 101], key=f"cart-{i}") for i in range(0, 5000, 100)]
+    judged = judge(*reversed(slices))
+    assert usable_ips(judged) == ips
+    assert len(judged.verdicts) == 5000
+
+
+def on(node, ip, **conditions):
+    return Endpoint(ip, node=node, **conditions)
+
+
+HERE, THERE = "node-1", "node-2"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "local", "cluster", "is_dropping"),
+    [
+        pytest.param([on(HERE, A), on(THERE, B)], [A], [A, B], False, id="one-here"),
+        pytest.param([on(THERE, A), on(THERE, B)], [], [A, B], True, id="others-have-them"),
+        pytest.param([], [], [], False, id="nobody-has-any"),
+        pytest.param(
+            [on(HERE, A, **NOT_READY), on(THERE, B, **GONE)], [], [], False, id="nobody-is-ready"
+        ),
+        pytest.param([on(HERE, A, **NOT_READY), on(THERE, B)], [], [B], True, id="here-not-ready"),
+        pytest.param(
+            [on(HERE, A, **TERMINATING), on(THERE, B)], [A], [B], False, id="here-terminating"
+        ),
+        pytest.param(
+            [on(HERE, A), on(THERE, B, **TERMINATING)], [A], [A], False, id="there-terminating"
+        ),
+        pytest.param([on(THERE, A, **TERMINATING)], [], [A], True, id="only-terminating-there"),
+        pytest.param([on("", A)], [], [A], True, id="on-no-node-as-outside-the-cluster"),
+        pytest.param(
+            [on(HERE, "127.0.0.1"), on(THERE, B)], [], [B], True, id="refused-ones-are-not-here"
+        ),
+        pytest.param([on(THERE, "127.0.0.1")], [], [], False, id="refused-ones-are-not-there"),
+    ],
+)
+class TestLocalScopes:
+    def test_local_is_this_nodes_and_drops_when_only_others_have_some(
+        self, endpoints, local, cluster, is_dropping
+    ):
+        judged = judge(slice_of(*endpoints), scope=Scope.LOCAL, node_name=HERE)
+        assert (usable_ips(judged), judged.outside) == (local, None)
+        assert judged.is_dropping is is_dropping
+
+    def test_from_outside_each_side_has_its_set_with_its_own_fallback(
+        self, endpoints, local, cluster, is_dropping
+    ):
+        judged = judge(slice_of(*endpoints), scope=Scope.LOCAL_FROM_OUTSIDE, node_name=HERE)
+        assert usable_ips(judged) == cluster
+        assert [address.ip for address in judged.outside] == local
+        assert judged.is_dropping is is_dropping
+
+    def test_the_clusters_scope_drops_nothing(self, endpoints, local, cluster, is_dropping):
+        judged = judge(slice_of(*endpoints), node_name=HERE)
+        assert (usable_ips(judged), judged.outside) == (cluster, None)
+        assert judged.is_dropping is False
+
+    def test_a_reason_is_given_just_when_a_set_is_empty(
+        self, endpoints, local, cluster, is_dropping
+    ):
+        for scope in (Scope.LOCAL, Scope.LOCAL_FROM_OUTSIDE):
+            judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
+            assert bool(judged.reason) is not bool(local)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        pytest.param(Scope.LOCAL, id="for-everybody"),
+        pytest.param(Scope.LOCAL_FROM_OUTSIDE, id="from-outside"),
+    ],
+)
+def test_a_verdict_says_that_an_endpoint_is_elsewhere(scope):
+    endpoints = [on(THERE, A), on(THERE, B, **TERMINATING), on(THERE, C, **NOT_READY)]
+    judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
+    assert reasons(judged) == ["not on this node", "not on this node", "not ready"]
+    assert judged.reason == "3 endpoints: 2 not on this node, 1 not ready"
+    assert not any(verdict.is_usable for verdict in judged.verdicts)
+
+
+def test_a_node_without_a_name_has_no_local_endpoints():
+    assert judge(slice_of(on("", A), on(HERE, B)), scope=Scope.LOCAL).is_dropping
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "expected"),
+    [
+        pytest.param([on(HERE, A), on(HERE, B), on(THERE, C)], 2, id="those-here"),
+        pytest.param([on(HERE, A, **NOT_READY), on(HERE, B, **TERMINATING)], 0, id="ready-alone"),
+        pytest.param([on(HERE, A), on(HERE, A)], 1, id="each-address-once"),
+        pytest.param([on("", A)], 0, id="nowhere"),
+        pytest.param([], 0, id="none"),
+    ],
+)
+def test_health_checks_count_the_ready_endpoints_of_this_node(endpoints, expected):
+    ports = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 53, "UDP"))
+    item = slice_of(*endpoints, ports=ports)
+    assert count_local_ready([item], NodeFacts(node_name=HERE)) == expected
+
+
+def test_a_pod_of_both_families_counts_once():
+    v6 = slice_of(on(HERE, "2001:db8::1"), key="cart-6", family=IPFamily.IPV6)
+    slices = [slice_of(on(HERE, A)), slice_of(on(HERE, A), on(HERE, B), key="cart-2"), v6]
+    assert count_local_ready(slices, NodeFacts(node_name=HERE)) == 2

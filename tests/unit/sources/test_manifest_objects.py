@@ -70,7 +70,7 @@ def test_each_kind_is_read_with_its_place():
         ("Node", "alice", "web.yaml:30"),
     ]
     web, web_slice, cart, node = (found.value for found in read_all.objects)
-    assert web == Service(
+    assert web.service == Service(
         ServiceKey("shop", "web"), (ServicePort("", 80, "TCP"),), cluster_ips=("10.96.7.1",)
     )
     assert (web_slice.key, web_slice.family) == (SliceKey("default", "web-1"), IPFamily.IPV4)
@@ -146,6 +146,23 @@ def test_other_kinds_are_ignored_and_named_once():
             SERVICE.replace("name: web", "nmae: web"),
             "web.yaml:3: metadata.name: is missing",
             id="missing-field-has-the-line-around-it",
+        ),
+        pytest.param(
+            SERVICE.replace(
+                "spec:",
+                "  annotations:\n    service.beta.kubernetes.io/"
+                "load-balancer-source-ranges: 10.0.0.0\nspec:\n  type: LoadBalancer",
+            ),
+            "web.yaml:7: metadata.annotations.service.beta.kubernetes.io/load-balancer-source-"
+            "ranges: '10.0.0.0' is not a network",
+            id="annotation",
+        ),
+        pytest.param(
+            SERVICE.replace("80", "80\n      nodePort: 80").replace(
+                "spec:", "spec:\n  type: NodePort"
+            ),
+            "web.yaml:11: spec.ports[0].nodePort: 80 is not in 30000–32767",
+            id="node-port",
         ),
         pytest.param(
             "kind: Service\nspec: {a: [}\n", "web.yaml:2: not YAML: while parsing a flow", id="yaml"

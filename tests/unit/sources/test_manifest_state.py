@@ -37,7 +37,7 @@ def endpoints(ip: str) -> str:
 
 @pytest.fixture
 def state():
-    return ManifestState(node_name="alice", service_cidr="10.96.0.0/16")
+    return ManifestState(node_name="alice", service_cidrs=["10.96.0.0/16"])
 
 
 def addresses(state: ManifestState) -> list[str]:
@@ -52,14 +52,16 @@ def test_services_and_slices_come_together_from_several_files(state):
 
 def test_a_missing_cluster_ip_is_allocated_and_a_named_one_kept(state):
     text = service() + service("cart", clusterIP="10.96.7.1")
-    text += service("db", clusterIP="None") + service("far", type="ExternalName")
+    text += service("db", clusterIP="None") + service(
+        "far", type="ExternalName", externalName="shop.example"
+    )
     state.take(Look({"shop.yaml": text}))
     ips = {key.name: s.service.cluster_ips for key, s in state.snapshot.services.items()}
     assert ips == {"web": ("10.96.67.208",), "cart": ("10.96.7.1",), "db": (), "far": ()}
 
 
 def test_without_an_address_left_the_service_is_a_problem():
-    state = ManifestState(node_name="", service_cidr="10.96.0.1/32")
+    state = ManifestState(node_name="", service_cidrs=["10.96.0.1/32"])
     state.take(Look({"a.yaml": service(clusterIP="10.96.0.1"), "b.yaml": service("cart")}))
     assert state.problems == ("b.yaml:1: spec.clusterIP: no address is left in 10.96.0.1/32",)
     assert state.snapshot.services[ServiceKey("shop", "cart")].service.cluster_ips == ()
@@ -67,7 +69,7 @@ def test_without_an_address_left_the_service_is_a_problem():
 
 def test_a_range_that_is_none_is_refused():
     with pytest.raises(ConfigError):
-        ManifestState(node_name="", service_cidr="10.96.0.0")
+        ManifestState(node_name="", service_cidrs=["10.96.0.0"])
 
 
 def test_a_broken_file_keeps_its_last_good_objects_while_others_go_on(state):
@@ -147,3 +149,45 @@ def test_files_that_cannot_be_read_are_problems_as_long_as_they_are(state):
 def test_foreign_kinds_are_named_for_each_file(state):
     state.take(Look({"a.yaml": "{apiVersion: v1, kind: Pod}\n"}))
     assert state.ignored == ("a.yaml:1: kind v1 Pod is none of ours",)
+
+
+def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
+    state = ManifestState(node_name="", service_cidrs=["10.96.0.0/16", "fd00:96::/112"])
+    state.take(
+        Look({"a.yaml": service(type="NodePort", ipFamilyPolicy="PreferDualStack") + service("b")})
+    )
+    web = state.snapshot.services[WEB].service
+    assert web.cluster_ips == ("10.96.67.208", "fd00:96::734c")
+    assert web.ports[0].node_port in range(30086, 32768)
+    other = state.snapshot.services[ServiceKey("shop", "b")].service
+    assert len(other.cluster_ips) == 1
+    assert other.ports[0].node_port == 0
+
+
+def test_a_node_port_of_another_service_is_a_problem_with_the_place(state):
+    port = "{port: 80, nodePort: 30080}"
+    text = service(type="NodePort").replace("{port: 80}", port)
+    state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
+    problem = "spec.ports[0].nodePort: 30080/TCP is that of shop/web already"
+    assert state.problems == (f"b.yaml:1: {problem}",)
+    cart = state.snapshot.services[ServiceKey("shop", "cart")].service
+    assert (cart.ports[0].node_port, cart.notes) == (0, (problem,))
+
+
+def test_a_file_that_is_broken_at_a_restart_costs_nobody_the_address(tmp_path):
+    def started() -> ManifestState:
+        return ManifestState(
+            node_name="", service_cidrs=["10.96.0.0/29"], state_file=tmp_path / "state.json"
+        )
+
+    def ip_of(state: ManifestState, name: str) -> str:
+        return state.snapshot.services[ServiceKey("shop", name)].service.cluster_ips[0]
+
+    files = {f"{name}.yaml": service(name) for name in ("web", "cart", "db")}
+    before = started()
+    before.take(Look(files))
+    after = started()
+    after.take(Look({"new.yaml": service("new"), **files, "web.yaml": "kind: ["}))
+    after.take(Look({"web.yaml": service("web")}))
+    for name in ("web", "cart", "db"):
+        assert ip_of(after, name) == ip_of(before, name)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 
 from userspace_proxy.cluster import Snapshot
 from userspace_proxy.errors import SourceError
-from userspace_proxy.model import ServiceKey
+from userspace_proxy.model import Balance, ServiceKey
 from userspace_proxy.sources import ManifestSource, load_manifests
 from userspace_proxy.sources.pause import pause
 
 from .running import Published, running
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "manifests"
 WEB = ServiceKey("default", "web")
 SERVICE = """\
 apiVersion: v1
@@ -136,3 +138,25 @@ def test_manifests_can_be_read_once_without_watching(web):
     snapshot, problems = load_manifests(web.parent)
     assert cluster_ip(snapshot) == "10.96.7.1"
     assert problems == (f"{web.parent}/cart.yaml:1: apiVersion: is missing",)
+
+
+def test_the_examples_are_taken_and_show_what_they_say():
+    snapshot, problems = load_manifests(EXAMPLES)
+    assert problems == ()
+    assert snapshot.services.keys() == {ServiceKey("shop", "api"), ServiceKey("shop", "web")}
+    api = snapshot.services[ServiceKey("shop", "api")].service
+    assert [port.node_port for port in api.ports] == [30080]
+    assert api.is_external_local
+    assert api.balance is Balance.LEAST_CONNECTIONS
+
+
+async def test_what_was_given_is_kept_in_the_state_file(web, tmp_path):
+    web.write_text(SERVICE.replace("clusterIP: 10.96.7.1", "type: NodePort"))
+    file = tmp_path / "state" / "allocations.json"
+    async with running(source_of(web, state_file=file)) as published:
+        before = (await published.first()).services[WEB].service
+    kept = file.read_text()
+    assert f'"default/web:80": {before.ports[0].node_port}' in kept
+    file.write_text(kept.replace(before.cluster_ips[0], "10.96.99.99"))
+    async with running(source_of(web, state_file=file)) as published:
+        assert cluster_ip(await published.first()) == "10.96.99.99"

@@ -6,7 +6,14 @@ from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.view import EndpointView
 
-from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+from .views import (
+    NOW,
+    make_calm_view,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+    make_view,
+)
 
 
 def status(view, **selection):
@@ -46,6 +53,7 @@ def test_problems_are_told_in_words_and_worst_first():
         "way_out": "",
         "port": "shop/admin:http",
         "family": "IPv4",
+        "side": "",
     }
 
 
@@ -96,3 +104,18 @@ def test_configz_has_a_form_for_every_value():
         None,
         {"k": {"first": 3, "last": 4}},
     ]
+
+
+def test_sides_policies_and_health_checks_are_there_by_name():
+    view = replace(make_calm_view(), ports=make_two_sides())
+    answer = status(view)
+    inside, outside = answer["ports"]
+    assert (inside["side"], inside["balance"], inside["admits"]) == ("", "least-connections", None)
+    assert (outside["side"], outside["state"]["word"]) == ("external", "dropped")
+    assert answer["health_checks"][1] == {
+        "service": "shop/shop-front",
+        "port": 31_080,
+        "local_endpoints": 2,
+        "problem": "",
+    }
+    assert status(view, q="checkout")["health_checks"] == answer["health_checks"][:1]

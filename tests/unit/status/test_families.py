@@ -3,9 +3,15 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.status.families import families_of, state_label
-from userspace_proxy.status.view import EndpointView, SyncView
+from userspace_proxy.status.view import EndpointView, HealthCheckView, SyncView
 
-from .views import make_calm_view, make_port, make_troubled_view, make_view
+from .views import (
+    make_calm_view,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+    make_view,
+)
 
 WEB = {
     "namespace": "shop",
@@ -13,6 +19,7 @@ WEB = {
     "port": "http",
     "protocol": "TCP",
     "family": "IPv4",
+    "side": "",
 }
 
 
@@ -119,6 +126,8 @@ def test_what_nobody_counts_is_left_out_instead_of_zero():
         pytest.param(
             EndpointView("a", "refused: link-local address", False), "refused", id="refused"
         ),
+        pytest.param(EndpointView("a", "not on this node", False), "not_used", id="elsewhere"),
+        pytest.param(EndpointView("a", "meant for zone north", False), "not_used", id="by-hints"),
     ],
 )
 def test_the_state_label_is_one_of_few(endpoint, expected):
@@ -162,3 +171,20 @@ def test_the_names_follow_one_form():
     for family in families_of(make_calm_view()):
         assert family.name.startswith(("userspace_proxy_", "kubeproxy_sync_proxy_rules_"))
         assert family.documentation
+
+
+def test_two_sides_of_a_service_port_are_two_series():
+    view = make_view(*make_two_sides())
+    labels = {**WEB, "service": "front"}
+    assert value(view, "userspace_proxy_usable_endpoints", **labels) == 2
+    assert value(view, "userspace_proxy_usable_endpoints", **{**labels, "side": "external"}) == 0
+    endpoint = {**labels, "endpoint": view.ports[0].endpoints[0].address}
+    name = "userspace_proxy_endpoint_connections_total"
+    assert value(view, name, **endpoint) == value(view, name, **{**endpoint, "side": "external"})
+
+
+def test_a_health_check_node_port_has_its_endpoints_and_its_problem():
+    view = make_view(health_checks=(HealthCheckView("shop/web", 31000, 3, "in use"),))
+    labels = {"namespace": "shop", "service": "web"}
+    assert value(view, "userspace_proxy_health_check_local_endpoints", **labels) == 3
+    assert value(view, "userspace_proxy_health_check_problem", **labels) == 1

@@ -3,7 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.status.health import NEVER, answer_healthz, answer_livez, go_time, late_s
+from userspace_proxy.status.health import (
+    NEVER,
+    answer_healthz,
+    answer_livez,
+    go_time,
+    is_working,
+    late_s,
+)
 from userspace_proxy.status.view import SyncView
 
 from .views import NOW, make_view
@@ -14,17 +21,53 @@ def view_with(**sync):
 
 
 def test_the_json_has_kube_proxys_fields_and_form_of_time():
-    answer = answer_healthz(make_view(), 1_763_600_000.25)
+    answer = answer_healthz(make_view(sync=SyncView(last_done=1_763_600_000)), 1_763_600_000.25)
     assert answer.status == 200
+    of_family = {"lastUpdated": "2025-11-20T00:53:20Z", "healthy": True}
     assert json.loads(answer.body) == {
-        "lastUpdated": "2025-11-20 00:53:20.250000 +0000 UTC",
-        "currentTime": "2025-11-20 00:53:20.250000 +0000 UTC",
+        "lastUpdated": "2025-11-20T00:53:20.25Z",
+        "currentTime": "2025-11-20T00:53:20.25Z",
         "nodeEligible": True,
+        "healthy": True,
+        "status": {"IPv4": of_family, "IPv6": of_family},
+    }
+
+
+def test_before_the_first_round_no_family_has_a_status():
+    body = json.loads(answer_healthz(make_view(sync=SyncView(), is_ready=False), NOW).body)
+    assert body == {
+        "lastUpdated": NEVER,
+        "currentTime": go_time(NOW),
+        "nodeEligible": True,
+        "healthy": True,
     }
 
 
 def test_livez_says_nothing_of_the_node():
-    assert json.loads(answer_livez(make_view(), NOW).body).keys() == {"lastUpdated", "currentTime"}
+    body = json.loads(answer_livez(make_view(node_is_eligible=False), NOW).body)
+    assert body.keys() == {"lastUpdated", "currentTime", "healthy", "status"}
+    assert body["healthy"] is True
+    assert body["lastUpdated"] == go_time(NOW)
+
+
+def test_a_node_that_is_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy():
+    answer = answer_healthz(make_view(node_is_eligible=False), NOW)
+    body = json.loads(answer.body)
+    assert answer.status == 503
+    assert (body["nodeEligible"], body["healthy"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, True, id="all-well"),
+        pytest.param({"node_is_eligible": False}, True, id="node-is-to-be-deleted"),
+        pytest.param({"is_ready": False}, True, id="not-synced-yet-or-draining"),
+        pytest.param({"sync": SyncView(waiting_since=NOW - 61)}, False, id="late-change"),
+    ],
+)
+def test_health_check_ports_ask_for_the_rounds_alone(changes, expected):
+    assert is_working(make_view(**changes), NOW) is expected
 
 
 def test_last_updated_is_the_last_round_while_unhealthy():
@@ -39,7 +82,8 @@ def test_last_updated_is_the_last_round_while_unhealthy():
         pytest.param({"is_ready": False}, 503, 200, id="not-synced-yet"),
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-is-to-be-deleted"),
         pytest.param({"sync": SyncView(waiting_since=NOW - 60.5)}, 503, 503, id="late-change"),
-        pytest.param({"sync": SyncView(waiting_since=NOW - 60)}, 200, 200, id="change-in-time"),
+        pytest.param({"sync": SyncView(waiting_since=NOW - 60)}, 503, 503, id="late-by-now"),
+        pytest.param({"sync": SyncView(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),
         pytest.param({"sync": SyncView()}, 200, 200, id="nothing-ever-came-in"),
     ],
 )
@@ -68,3 +112,15 @@ def test_how_late_a_change_is(sync, expected):
 @pytest.mark.parametrize("unix", [0.0, float("nan"), float("inf"), 1e30])
 def test_no_time_at_all_is_gos_zero_time(unix):
     assert go_time(unix) == NEVER
+
+
+@pytest.mark.parametrize(
+    ("unix", "expected"),
+    [
+        pytest.param(1_763_600_000, "2025-11-20T00:53:20Z", id="whole-second"),
+        pytest.param(1_763_600_000.5, "2025-11-20T00:53:20.5Z", id="half"),
+        pytest.param(1_763_600_010.0, "2025-11-20T00:53:30Z", id="ends-in-a-nought"),
+    ],
+)
+def test_a_time_is_written_as_go_does(unix, expected):
+    assert go_time(unix) == expected

@@ -86,5 +86,5 @@ def test_strange_names_come_back_as_they_went_in():
     page = render(make_view(make_port(strange)))
     assert (
         "userspace_proxy_connections_total",
-        *sorted(("shop", strange, "http", "TCP", "IPv4")),
+        *sorted(("shop", strange, "http", "TCP", "IPv4", "")),
     ) in values(page)

@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.status.page import (
     ENDPOINTS_SHOWN,
+    HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
     PORTS_A_PAGE,
     TROUBLE_SHOWN,
@@ -12,9 +13,22 @@ from userspace_proxy.status.page import (
 )
 from userspace_proxy.status.problems import Level
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import EndpointView, FrontendView, IgnoredView, SourceView
+from userspace_proxy.status.view import (
+    EndpointView,
+    FrontendView,
+    HealthCheckView,
+    IgnoredView,
+    SourceView,
+)
 
-from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+from .views import (
+    NOW,
+    make_calm_view,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+    make_view,
+)
 
 
 def build(view, **selection):
@@ -40,6 +54,12 @@ def test_the_title_begins_with_the_state():
     [
         pytest.param(EndpointView("a", "ready", True), Level.OK, "ready", id="ready"),
         pytest.param(EndpointView("a", "ready", False), Level.OK, "ready, not used", id="policy"),
+        pytest.param(
+            EndpointView("a", "not on this node", False),
+            Level.OK,
+            "not on this node",
+            id="elsewhere",
+        ),
         pytest.param(
             EndpointView("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
         ),
@@ -170,10 +190,15 @@ def test_names_and_reasons_are_text_and_never_markup():
         problem=evil,
         frontends=(FrontendView(evil, evil, evil),),
         endpoints=(EndpointView(evil, evil, False, evil),),
+        side=evil,
+        policy=evil,
+        admits=(evil,),
+        balance=evil,
     )
     view = make_view(
         port,
         ignored=(IgnoredView(evil, evil, evil),),
+        health_checks=(HealthCheckView(evil, 31000, 1), HealthCheckView(evil, 31001, 1, evil)),
         node=evil,
         version=evil,
         source=SourceView(evil, evil, is_synced=True, problems=(evil,)),
@@ -208,3 +233,45 @@ def test_where_the_proxy_carries_the_traffic_itself_there_is_no_table_of_workers
 def test_refreshing_can_be_paused():
     assert 'http-equiv="refresh" content="5"' in render(make_view())
     assert 'http-equiv="refresh"' not in render(make_view(), refresh=False)
+
+
+def text_of(html):
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def test_a_port_that_drops_says_whom_and_whom_it_admits():
+    text = text_of(render(make_view(*make_two_sides())))
+    assert "Clients from outside are dropped here: 2 endpoints: 2 not on this node" in text
+    assert "Traffic policy: from outside: only this node&#39;s endpoints" in text
+    assert "Admits: 10.244.0.0/16, 127.0.0.0/8; others are dropped" in text
+    assert "external addresses" in text
+    assert "least-connections" in text
+
+
+def test_many_networks_are_cut_and_counted():
+    many = tuple(f"192.0.2.{n}/32" for n in range(20))
+    (block,) = build(make_view(make_port(admits=many))).blocks
+    assert block.admits.endswith("192.0.2.7/32 and 12 more networks")
+
+
+def test_health_check_node_ports_stand_with_what_they_tell():
+    text = text_of(render(make_calm_view()))
+    assert "shop/checkout load balancers leave this node 31044 0" in text
+    assert "shop/shop-front clients may come here 31080 2" in text
+
+
+def test_a_health_check_with_a_problem_comes_first():
+    checks = (HealthCheckView("a/a", 31000, 1), HealthCheckView("b/b", 31001, 1, "in use"))
+    page = build(make_view(health_checks=checks))
+    assert [check.service for check in page.health_checks] == ["b/b", "a/a"]
+
+
+def test_many_health_checks_are_cut_and_counted():
+    checks = tuple(HealthCheckView(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
+    page = build(make_view(health_checks=checks))
+    assert len(page.health_checks) == HEALTH_CHECKS_SHOWN
+    assert "And 50 more" in render(make_view(health_checks=checks))
+
+
+def test_without_health_checks_there_is_no_word_of_them():
+    assert "Health check" not in render(make_view(make_port()))

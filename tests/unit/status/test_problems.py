@@ -1,19 +1,34 @@
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.status.problems import Level, judge, summarise
 from userspace_proxy.status.view import (
     EndpointView,
+    FrontendView,
+    HealthCheckView,
     IgnoredView,
     SourceView,
     SteeringView,
     SyncView,
 )
 
-from .views import NOW, make_calm_view, make_port, make_troubled_view, make_view
+from .views import (
+    NOW,
+    make_calm_view,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+    make_view,
+)
 
 READY = EndpointView("10.244.1.7:8080", "ready", True)
 EJECTED = EndpointView("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
 NOT_READY = EndpointView("10.244.1.9:8080", "not ready", False)
+ELSEWHERE = EndpointView("10.244.2.9:8080", "not on this node", False)
+CLUSTER_IP = FrontendView("10.96.7.1:80", "ClusterIP", "proxy port 20001")
+HELD = FrontendView("192.0.2.10:30080", "NodePort", "another program has it", is_reached=False)
+HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
 @pytest.mark.parametrize(
@@ -37,6 +52,40 @@ NOT_READY = EndpointView("10.244.1.9:8080", "not ready", False)
             Level.TROUBLE,
             "Not served: cannot listen: Address already in use",
             id="port-in-use",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "frontends": (CLUSTER_IP, HELD), "problem": HELD_BY},
+            Level.TROUBLE,
+            f"Partly served: {HELD_BY}",
+            id="node-port-held",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "frontends": (HELD,), "problem": HELD_BY},
+            Level.TROUBLE,
+            f"Not served: {HELD_BY}",
+            id="every-frontend-held",
+        ),
+        pytest.param(
+            {
+                "endpoints": (ELSEWHERE,),
+                "reason": "1 endpoint: 1 not on this node",
+                "is_dropping": True,
+                "admits": (),
+            },
+            Level.ATTENTION,
+            "Clients get no answer, they are dropped: 1 endpoint: 1 not on this node",
+            id="everybody-dropped",
+        ),
+        pytest.param(
+            {
+                "endpoints": (ELSEWHERE,),
+                "reason": "1 endpoint: 1 not on this node",
+                "is_dropping": True,
+                "admits": ("127.0.0.0/8",),
+            },
+            Level.OK,
+            "Clients from outside are dropped here: 1 endpoint: 1 not on this node",
+            id="outside-dropped",
         ),
         pytest.param(
             {"endpoints": (READY, EJECTED)},
@@ -127,6 +176,12 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="worker",
         ),
         pytest.param(
+            {"health_checks": (HealthCheckView("shop/web", 31000, 1, "cannot serve it: in use"),)},
+            Level.TROUBLE,
+            "shop/web: cannot serve it: in use",
+            id="health-check",
+        ),
+        pytest.param(
             {"node_is_eligible": False},
             Level.ATTENTION,
             "This node is to be deleted: /healthz answers 503, so that load balancers leave it",
@@ -195,3 +250,19 @@ def test_a_service_whose_address_another_holds_is_a_problem_and_one_that_is_not_
     (problem,) = summarise(view, NOW).problems
     assert problem.level is Level.TROUBLE
     assert problem.what == f"shop/web is not served: {reason}"
+
+
+def test_a_port_that_drops_is_not_said_to_refuse():
+    inside, outside = make_two_sides()
+    assert (judge(inside).word, judge(outside).word) == ("served", "dropped")
+
+
+def test_ports_that_drop_who_comes_from_outside_are_counted_where_all_is_well():
+    verdict = summarise(make_view(make_port(), *make_two_sides()), NOW).verdict
+    assert verdict == "All is well. 3 Service ports served, 1 of them not from outside."
+
+
+def test_a_problem_names_the_side_that_it_is_about():
+    _, outside = make_two_sides()
+    (problem,) = summarise(make_view(replace(outside, problem="in use")), NOW).problems
+    assert (problem.port, problem.side) == ("shop/front:http", "external")

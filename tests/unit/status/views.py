@@ -7,6 +7,7 @@ from dataclasses import replace
 from userspace_proxy.status.view import (
     EndpointView,
     FrontendView,
+    HealthCheckView,
     IgnoredView,
     ServicePortView,
     SourceView,
@@ -127,7 +128,38 @@ def make_calm_view() -> StatusView:
         IgnoredView("voice/media", "rtp", "protocol SCTP is not carried (TCP and UDP are)"),
     )
     workers = (WorkerView(0, 4711, 0, 20), WorkerView(1, 4712, 0, 16))
-    return make_view(make_port("web"), six, dns, nodes, ignored=ignored, workers=workers)
+    return make_view(
+        make_port("web"),
+        six,
+        dns,
+        nodes,
+        ignored=ignored,
+        workers=workers,
+        health_checks=(
+            HealthCheckView("shop/checkout", 31_044, 0),
+            HealthCheckView("shop/shop-front", 31_080, 2),
+        ),
+    )
+
+
+def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
+    """Return a Service port whose outside clients are dropped: this node has no endpoint."""
+    reason = "2 endpoints: 2 not on this node"
+    front = make_port("front", balance="least-connections")
+    elsewhere = tuple(
+        replace(e, state="not on this node", is_usable=False) for e in front.endpoints
+    )
+    outside = replace(
+        front,
+        side="external",
+        frontends=(FrontendView("192.0.2.10:30090", "NodePort", "proxy port 20100"),),
+        endpoints=elsewhere,
+        reason=reason,
+        is_dropping=True,
+        policy="from outside: only this node's endpoints",
+        admits=("10.244.0.0/16", "127.0.0.0/8"),
+    )
+    return front, outside
 
 
 def make_troubled_view() -> StatusView:
@@ -152,7 +184,7 @@ def make_troubled_view() -> StatusView:
             ),
             EndpointView("10.244.2.8:8443", "terminating", False, "node-b", active=1),
         ),
-        notes=("node port 30443 is not served by this version",),
+        notes=("node port 30443 is not served: this node has no IPv4 address for it",),
     )
     search = make_port(
         "search",

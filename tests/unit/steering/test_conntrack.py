@@ -23,9 +23,7 @@ PASSED_BY = Entry(CLIENT, DNS, DNS, b"")
     [
         pytest.param(STEERED, 36002, True, id="to-its-port"),
         pytest.param(STEERED, 36003, False, id="to-an-old-port"),
-        pytest.param(STEERED, None, False, id="steered-and-shouldnt-be"),
         pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
-        pytest.param(PASSED_BY, None, True, id="never-ours"),
     ],
 )
 def test_where_an_association_leads(association, port, expected):

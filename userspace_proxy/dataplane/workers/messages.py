@@ -34,8 +34,8 @@ class OpenGroup(NamedTuple):
 
     group: int
     label: str
-    endpoints: Sequence[Address]
-    affinity_timeout_s: float | None
+    serving: dict[str, Any]
+    """The fields of a ``Serving``."""
 
 
 class ChangeGroup(NamedTuple):
@@ -45,7 +45,8 @@ class ChangeGroup(NamedTuple):
     removed: Sequence[Address]
     added: Sequence[tuple[int, Address]]
     """Each with its place in the new list, lowest first."""
-    affinity_timeout_s: float | None
+    others: dict[str, Any]
+    """The fields of the ``Serving`` that are others, apart from its endpoints."""
 
 
 class CloseGroup(NamedTuple):

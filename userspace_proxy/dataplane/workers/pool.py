@@ -10,7 +10,6 @@ that hasn't heard of it yet, or has died, costs its clients a wait, not a refusa
 Rule 2: a worker that dies is replaced, and told everything; so all that workers are told is
 derived from what is kept here.
 Rule 3: a worker that can't be heard for STUCK_S is as good as dead.
-Rule 4: a listener has a socket for each worker as long as descriptors are plenty, else one.
 """
 
 from __future__ import annotations
@@ -20,21 +19,19 @@ import contextlib
 import logging
 import os
 import resource
+import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
-from ...errors import ListenError, ShortageError
 from ...model import Protocol, SocketAddress
 from ..base import PlaneState, WorkerState
 from ..pipes import MAX_PIPES
+from ..serving import Serving
 from ..tuning import Tuning
-from .changes import diff_endpoints
 from .forwarding import current_levels, write_record
 from .messages import (
-    ChangeGroup,
     CloseGroup,
-    CloseListener,
     Counted,
     Drain,
     Drained,
@@ -43,16 +40,14 @@ from .messages import (
     ListenerClosed,
     Logged,
     Message,
-    PauseListener,
     Report,
-    ResumeListener,
     Returned,
     Running,
     Start,
 )
 from .process import LAST_TURN_S, WorkerProcess
-from .shared_group import SharedGroup, SharedListener
-from .shared_sockets import SharedSockets
+from .shared_group import SharedGroup
+from .shared_listeners import SharedListener, SharedListeners
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -66,8 +61,6 @@ _SHORT_LIFE_S = 5.0
 _REFRESH_S = 1.0
 # For a worker to say that it has drained, beyond the time that it was given.
 _LAST_WORDS_S = 2.0
-# Kept for what isn't a listener's: log files, API connections, status requests.
-_RESERVE = 512
 # Of those that nobody asked for. The other half of the cores is for clients and endpoints on the
 # node: on two cores a second worker doubles p99 and wins nothing (docs/benchmarks.md).
 _MOST_WORKERS = 4
@@ -95,7 +88,6 @@ class _Worker:
     asked: dict[int, float] = field(default_factory=dict)
     """Reports that it owes: number → when it was asked."""
     last: Counted = _NOTHING
-    listeners: int = 0
     reset: int | None = None
     """How many connections it has reset at the end of a drain."""
     problem: str = ""
@@ -125,15 +117,11 @@ class WorkerPool:
         # The kernel's limit is the user's, and all workers are the same one.
         pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
         self._tuning = replace(tuning, max_pipes=pipes)
-        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._workers = [_Worker(index) for index in range(count)]
         self._groups: dict[int, SharedGroup] = {}
-        self._listeners: dict[int, SharedListener] = {}
-        self._leaving: dict[int, SharedListener] = {}
-        """UDP listeners whose sockets some worker still holds under this number: closed ones, or
-        those that have taken over their port."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._listeners = SharedListeners(count, limit, self._send_to)
         self._numbers = 0
-        self._socket_count = 0
         self._reports = 0
         self._refreshing: dict[int, asyncio.Future[None]] = {}
         """Report number → done when its worker has answered."""
@@ -149,17 +137,10 @@ class WorkerPool:
 
     # -- Plane ---------------------------------------------------------------
 
-    def open_group(
-        self,
-        label: str,
-        endpoints: Sequence[SocketAddress],
-        *,
-        affinity_timeout_s: float | None,
-    ) -> SharedGroup:
+    def open_group(self, label: str, serving: Serving) -> SharedGroup:
         """Part of Plane."""
-        group = SharedGroup(
-            self._next_number(), label, endpoints, affinity_timeout_s=affinity_timeout_s
-        )
+        self._numbers += 1
+        group = SharedGroup(self._numbers, label, serving)
         self._groups[group.number] = group
         for worker in self._workers:
             self._send(worker, group.opening())
@@ -175,59 +156,22 @@ class WorkerPool:
         self, group: SharedGroup, protocol: Protocol, at: SocketAddress, *, freebind: bool = False
     ) -> SharedListener:
         """Part of Plane."""
-        old = self._just_closed(protocol, at)
-        if old is None:
-            chosen = [worker.index for worker in self._choose_workers(protocol, at)]
-            sockets = SharedSockets(protocol, at, freebind=freebind, workers=chosen)
-        else:
-            sockets = old.sockets
-        sockets.choose(by_client=group.affinity_timeout_s is not None)
-        listener = SharedListener(self, self._next_number(), group, protocol, sockets)
-        if old is not None:
-            listener.closing = old.closing
-            self._leaving = {n: listener if x is old else x for n, x in self._leaving.items()}
-        listener.is_serving = bool(group.endpoints)
-        if not listener.is_serving:
-            sockets.refuse()
-            self._close_refusing(listener)
-        self._listeners[listener.number] = listener
-        group.listeners.add(listener)
-        self._socket_count += len(listener.workers)
-        for index in listener.workers:
-            worker = self._workers[index]
-            worker.listeners += 1
-            self._send_listener(worker, listener)
-        return listener
+        return self._listeners.open(group, protocol, at, freebind=freebind)
 
-    def update(
-        self,
-        group: SharedGroup,
-        endpoints: Sequence[SocketAddress],
-        *,
-        affinity_timeout_s: float | None,
-    ) -> None:
+    def update(self, group: SharedGroup, serving: Serving) -> None:
         """Part of Plane."""
-        if not endpoints:
+        listeners = self._listeners
+        if serving.is_refusing:
             # First: a worker that has no endpoint must not accept.
-            for listener in group.listeners:
-                self._refuse(listener)
-        changes = diff_endpoints(group.endpoints, endpoints)
-        if changes.removed or changes.added or affinity_timeout_s != group.affinity_timeout_s:
-            group.endpoints = tuple(endpoints)
-            group.note_endpoints()
-            group.affinity_timeout_s = affinity_timeout_s
-            message = ChangeGroup(group.number, *changes, affinity_timeout_s)
+            listeners.refuse(group)
+        elif group.serving.admits is None or not serving.endpoints:
+            # Likewise: who is to be dropped must not be let in for a reset.
+            listeners.admit(group, serving.admits)
+        change = group.change(serving)
+        if change is not None:
             for worker in self._workers:
-                self._send(worker, message)
-            group.fold(frozenset(endpoints))
-        error: ListenError | None = None
-        for listener in group.listeners:
-            listener.sockets.choose(by_client=affinity_timeout_s is not None)
-            try:
-                if endpoints:
-                    self._serve(listener)
-            except ListenError as exc:
-                error = exc
+                self._send(worker, change)
+        error = None if serving.is_refusing else listeners.serve(group)
         if error is not None:
             raise error
 
@@ -288,108 +232,7 @@ class WorkerPool:
                 worker.process.close(deadline - time.monotonic())
                 worker.process = None
             self._forgive(worker)
-        for listener in (*self._listeners.values(), *self._leaving.values()):
-            listener.is_closed = True
-            listener.is_serving = False
-            listener.sockets.close()
-        self._listeners.clear()
-        self._leaving.clear()
-
-    # -- listeners -----------------------------------------------------------
-
-    def close_listener(self, listener: SharedListener) -> None:
-        """Close a listener; for :meth:`SharedListener.close`."""
-        if listener.is_closed:
-            return
-        listener.is_closed = True
-        listener.is_serving = False
-        listener.group.listeners.discard(listener)
-        del self._listeners[listener.number]
-        self._socket_count -= len(listener.workers)
-        for index in listener.workers:
-            self._workers[index].listeners -= 1
-        self._have_closed(listener)
-        if listener.protocol is Protocol.TCP:
-            listener.sockets.close()
-        elif listener.sockets.by_worker:
-            self._leaving[listener.number] = listener
-            self._close_refusing(listener)
-
-    def _just_closed(self, protocol: Protocol, at: SocketAddress) -> SharedListener | None:
-        """Return a closed UDP listener whose port is still ours, to be taken over."""
-        for listener in self._leaving.values():
-            if listener.is_closed and (protocol, at) == (listener.protocol, listener.address):
-                return listener
-        return None
-
-    def _choose_workers(self, protocol: Protocol, at: SocketAddress) -> list[_Worker]:
-        """Return who is to serve one more listener: all, one, or nobody.
-
-        Raises:
-            ShortageError: Half of a worker's descriptors would be listeners, or all of ours.
-        """
-        count = len(self._workers)
-        least = min(self._workers, key=lambda worker: worker.listeners)
-        if self._socket_count + count <= self._limit // 2:
-            chosen = self._workers
-        elif self._socket_count < self._limit - _RESERVE:
-            chosen = [least]
-        else:
-            chosen = []
-        if not chosen or max(worker.listeners for worker in chosen) >= self._limit // 2:
-            raise ShortageError(
-                f"cannot listen on {at}/{protocol}: half of the descriptors are listeners already",
-                hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
-            )
-        return chosen
-
-    def _refuse(self, listener: SharedListener) -> None:
-        if not listener.is_serving or listener.is_closed:
-            return
-        listener.is_serving = False
-        if listener.protocol is Protocol.TCP:
-            listener.sockets.refuse()
-            for index in listener.workers:
-                self._send(self._workers[index], PauseListener(listener.number))
-        else:
-            self._have_closed(listener)
-            self._close_refusing(listener)
-
-    def _serve(self, listener: SharedListener) -> None:
-        if listener.is_serving or listener.is_closed:
-            return
-        listener.sockets.serve()
-        listener.is_serving = True
-        for index in listener.workers:
-            worker = self._workers[index]
-            if listener.protocol is Protocol.TCP:
-                self._send(worker, ResumeListener(listener.number))
-            else:
-                self._send_listener(worker, listener)
-
-    def _have_closed(self, listener: SharedListener) -> None:
-        """Tell the workers to close their copies."""
-        for index in listener.workers:
-            worker = self._workers[index]
-            if worker.process is not None:
-                listener.closing[index] += 1
-                worker.process.send(CloseListener(listener.number))
-
-    def _close_refusing(self, listener: SharedListener) -> None:
-        """Give up a refusing UDP port once no worker holds it.
-
-        Until then our copies stay, so that who serves again meanwhile finds them.
-        """
-        if listener.closing:
-            return
-        self._leaving = {n: other for n, other in self._leaving.items() if other is not listener}
-        if not listener.is_serving and listener.protocol is Protocol.UDP:
-            listener.sockets.close()
-
-    def _send_listener(self, worker: _Worker, listener: SharedListener) -> None:
-        sock = listener.sockets.by_worker.get(worker.index)
-        if worker.process is not None and sock is not None:
-            worker.process.send(listener.opening(), sock)
+        self._listeners.close_all()
 
     # -- workers -------------------------------------------------------------
 
@@ -410,13 +253,16 @@ class WorkerPool:
         self._send(worker, Start(worker.index, asdict(self._tuning), current_levels()))
         for group in self._groups.values():
             self._send(worker, group.opening())
-        for listener in self._listeners.values():
-            if listener.is_serving or listener.protocol is Protocol.TCP:
-                self._send_listener(worker, listener)
+        self._listeners.tell(worker.index)
 
-    def _send(self, worker: _Worker, message: Message) -> None:
-        if worker.process is not None:
-            worker.process.send(message)
+    def _send(self, worker: _Worker, message: Message, *socks: socket.socket) -> bool:
+        if worker.process is None:
+            return False
+        worker.process.send(message, *socks)
+        return True
+
+    def _send_to(self, index: int, message: Message, *socks: socket.socket) -> bool:
+        return self._send(self._workers[index], message, *socks)
 
     def _on_message(self, worker: _Worker, message: Message) -> None:
         if isinstance(message, Counted):
@@ -428,7 +274,7 @@ class WorkerPool:
         elif isinstance(message, Logged):
             write_record(message)
         elif isinstance(message, ListenerClosed):
-            self._on_listener_closed(worker, message.listener)
+            self._listeners.closed_by(worker.index, message.listener)
         elif isinstance(message, Running):
             self._on_running(worker, message)
         elif isinstance(message, Drained):
@@ -456,14 +302,6 @@ class WorkerPool:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
-    def _on_listener_closed(self, worker: _Worker, number: int) -> None:
-        listener = self._listeners.get(number) or self._leaving.get(number)
-        if listener is not None and worker.index in listener.closing:
-            listener.closing[worker.index] -= 1
-            # Without those at 0, so that it is false when nobody owes anything.
-            listener.closing = +listener.closing
-            self._close_refusing(listener)
-
     def _on_ended(self, worker: _Worker, how: str) -> None:
         worker.process = None
         worker.is_running = False
@@ -471,9 +309,7 @@ class WorkerPool:
         self._forgive(worker)
         for group in self._groups.values():
             group.worker_ended(worker.index)
-        for listener in (*self._listeners.values(), *self._leaving.values()):
-            if listener.closing.pop(worker.index, 0):
-                self._close_refusing(listener)
+        self._listeners.worker_ended(worker.index)
         self._note_drained()
         if self._drained is not None or self._is_closed:
             return
@@ -525,10 +361,6 @@ class WorkerPool:
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
         worker.asked.clear()
-
-    def _next_number(self) -> int:
-        self._numbers += 1
-        return self._numbers
 
     def _call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         def fire() -> None:

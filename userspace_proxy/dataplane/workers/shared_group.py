@@ -1,18 +1,19 @@
-"""A group and a listener as the control process knows them: what workers are told of them."""
+"""A group as the control process knows it: what workers are told of it, and what they tell."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from ...model import Protocol, SocketAddress
+from ...model import SocketAddress
 from ..counters import Books
-from .messages import GroupReport, OpenGroup, OpenListener
-from .shared_sockets import SharedSockets
+from ..serving import Serving
+from .changes import diff_endpoints
+from .messages import ChangeGroup, GroupReport, OpenGroup
 
 if TYPE_CHECKING:
-    from .pool import WorkerPool
+    from .shared_listeners import SharedListener
 
 
 # Of one group: what a worker says of others is not believed, nor kept.
@@ -25,24 +26,15 @@ class SharedGroup(Books):
     Args:
         number: Its name in messages.
         label: Name for logs, as ``shop/web:http``.
-        endpoints: Usable endpoints in plan order.
-        affinity_timeout_s: Seconds of ClientIP affinity; None for none.
+        serving: Endpoints, and how they are chosen.
     """
 
-    def __init__(
-        self,
-        number: int,
-        label: str,
-        endpoints: Sequence[SocketAddress],
-        *,
-        affinity_timeout_s: float | None,
-    ) -> None:
+    def __init__(self, number: int, label: str, serving: Serving) -> None:
         super().__init__()
         self.number = number
         self.label = label
-        self.endpoints = tuple(endpoints)
-        self.affinity_timeout_s = affinity_timeout_s
-        self._known = dict.fromkeys(self.endpoints)
+        self.serving = serving
+        self._known = dict.fromkeys(serving.all_endpoints)
         """Endpoints that it has or had, the latest last: connections outlive their endpoint."""
         self.listeners: set[SharedListener] = set()
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -52,13 +44,30 @@ class SharedGroup(Books):
 
     def opening(self) -> OpenGroup:
         """Return the message by which a worker learns of it."""
-        return OpenGroup(self.number, self.label, self.endpoints, self.affinity_timeout_s)
+        serving = {f.name: getattr(self.serving, f.name) for f in fields(Serving)}
+        return OpenGroup(self.number, self.label, serving)
 
-    def note_endpoints(self) -> None:
+    def change(self, serving: Serving) -> ChangeGroup | None:
+        """Take another serving; returns the message that says what is new, None for nothing."""
+        old, self.serving = self.serving, serving
+        changes = diff_endpoints(old.endpoints, serving.endpoints)
+        others = {
+            f.name: getattr(serving, f.name)
+            for f in fields(Serving)
+            if f.name != "endpoints" and getattr(serving, f.name) != getattr(old, f.name)
+        }
+        if not (changes.removed or changes.added or others):
+            return None
+        current = frozenset(serving.all_endpoints)
+        self.fold(current)
+        self._note_endpoints(current)
+        return ChangeGroup(self.number, *changes, others)
+
+    def _note_endpoints(self, current: frozenset[SocketAddress]) -> None:
         """Remember the present endpoints, and some of the former ones."""
-        self._known.update(dict.fromkeys(self.endpoints))
+        self._known.update(dict.fromkeys(current))
         for endpoint in list(self._known)[: max(0, len(self._known) - KNOWN_MAX)]:
-            if endpoint not in self.endpoints:
+            if endpoint not in current:
                 del self._known[endpoint]
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
@@ -100,55 +109,9 @@ class SharedGroup(Books):
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what any worker has ejected, each with the longest time that is left."""
         left: dict[SocketAddress, float] = {}
-        current = frozenset(self.endpoints)
+        current = frozenset(self.serving.all_endpoints)
         for ejected in self._ejected.values():
             for endpoint, until in ejected.items():
                 if endpoint in current:
                     left[endpoint] = max(left.get(endpoint, 0.0), until - now)
         return left
-
-
-class SharedListener:
-    """One address that clients reach, served by several processes, or refusing.
-
-    Args:
-        pool: Told when it is closed.
-        number: Its name in messages.
-        group: Whose clients come here.
-        protocol: TCP or UDP.
-        sockets: One for each worker that serves it; the listener closes them.
-    """
-
-    def __init__(
-        self,
-        pool: WorkerPool,
-        number: int,
-        group: SharedGroup,
-        protocol: Protocol,
-        sockets: SharedSockets,
-    ) -> None:
-        self._pool = pool
-        self.number = number
-        self.group = group
-        self.protocol = protocol
-        self.sockets = sockets
-        self.workers = tuple(sockets.by_worker)
-        """Who serves it."""
-        self.address = sockets.at
-        """Where it is bound, with the port that was chosen."""
-        self.is_serving = True
-        """False while clients are refused."""
-        self.is_closed = False
-        self.closing: Counter[int] = Counter()
-        """How often each worker is yet to say that it has closed its copy of a UDP socket: until
-        then the port is taken."""
-
-    def opening(self) -> OpenListener:
-        """Return the message by which a worker learns of it."""
-        return OpenListener(
-            self.number, self.group.number, str(self.protocol), *self.address, self.is_serving
-        )
-
-    def close(self) -> None:
-        """Close it; TCP connections go on, UDP flows end. Idempotent."""
-        self._pool.close_listener(self)

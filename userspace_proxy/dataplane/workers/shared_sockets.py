@@ -13,11 +13,12 @@ from __future__ import annotations
 import _socket
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ...errors import ListenError
 from ...model import Protocol, SocketAddress
 from ..sockets import family_of, listen_again, open_listening
+from ..source_filter import admit, cannot_admit
 from . import reuseport
 
 
@@ -29,18 +30,26 @@ class SharedSockets:
         at: Where to bind; port 0 for any free one.
         freebind: Bind an address that this node doesn't have (yet).
         workers: Who gets one, in order.
+        admits: Networks whose packets alone come in; None for everybody's.
 
     Raises:
         ListenError: The port can't be had.
     """
 
     def __init__(
-        self, protocol: Protocol, at: SocketAddress, *, freebind: bool, workers: Iterable[int]
+        self,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool,
+        workers: Iterable[int],
+        admits: Sequence[str] | None = None,
     ) -> None:
         self._protocol = protocol
         self._freebind = freebind
         self._workers = tuple(workers)
         self._by_client = False
+        self._admits = admits
         self.by_worker: dict[int, socket.socket] = {}
         """Empty while it refuses, for UDP."""
         self.at = at
@@ -54,6 +63,21 @@ class SharedSockets:
         if by_client != self._by_client:
             self._by_client = by_client
             self._choose()
+
+    def admit(self, networks: Sequence[str] | None) -> None:
+        """Let in packets from these networks alone; None lets everybody's in.
+
+        Raises:
+            ListenError: The kernel can't tell them apart.
+        """
+        if networks == self._admits:
+            return
+        for sock in self.by_worker.values():
+            try:
+                admit(sock, networks)
+            except OSError as exc:
+                raise cannot_admit(self.at, self._protocol, exc) from exc
+        self._admits = networks
 
     def refuse(self) -> None:
         """Refuse clients and keep the port, if it is TCP's; idempotent.
@@ -102,7 +126,13 @@ class SharedSockets:
                 with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             for worker in self._workers:
-                sock = open_listening(self._protocol, at, freebind=self._freebind, share=is_shared)
+                sock = open_listening(
+                    self._protocol,
+                    at,
+                    freebind=self._freebind,
+                    share=is_shared,
+                    admits=self._admits,
+                )
                 self.by_worker[worker] = _wrapped(sock)
         except BaseException:
             self.close()

@@ -18,14 +18,16 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from itertools import islice
 from typing import Any, TypeVar
 
 import uvloop
 
-from ...model import Protocol, SocketAddress
+from ...model import Balance, Protocol, SocketAddress
 from ..dataplane import DataPlane
 from ..group import EndpointGroup
+from ..serving import Serving
 from ..tcp_listener import TcpListener
 from ..tuning import Tuning
 from ..udp import UdpListener
@@ -167,12 +169,7 @@ class Worker:
         self._channel.send(Running(os.getpid(), os.geteuid()))
 
     def _open_group(self, message: OpenGroup, _descriptors: list[int]) -> None:
-        group = EndpointGroup(
-            message.label,
-            _addresses(message.endpoints),
-            affinity_timeout_s=message.affinity_timeout_s,
-            start=self._index,
-        )
+        group = EndpointGroup(message.label, _serving(message.serving), start=self._index)
         number, send = message.group, self._channel.send
         group.on_ejected = lambda endpoint: send(Ejected(number, endpoint))
         group.on_returned = lambda endpoint: send(Returned(number, endpoint))
@@ -184,10 +181,11 @@ class Worker:
         tally = self._tallies[message.group]
         tally.take()
         removed = set(_addresses(message.removed))
-        endpoints = [e for e in group.balancer.endpoints if e not in removed]
+        endpoints = [e for e in group.serving.endpoints if e not in removed]
         for place, address in message.added:
             endpoints.insert(place, SocketAddress(*address))
-        group.update(endpoints, affinity_timeout_s=message.affinity_timeout_s)
+        known = {f.name: getattr(group.serving, f.name) for f in fields(Serving)}
+        group.update(_serving({**known, **message.others, "endpoints": endpoints}))
         tally.note_gone()
 
     def _close_group(self, message: CloseGroup, _descriptors: list[int]) -> None:
@@ -297,6 +295,19 @@ class Worker:
                 descriptors.is_accepting,
             )
         )
+
+
+def _serving(values: dict[str, Any]) -> Serving:
+    """Return the value whose fields came as a message."""
+    outside = values["outside"]
+    return Serving(
+        endpoints=tuple(_addresses(values["endpoints"])),
+        affinity_timeout_s=values["affinity_timeout_s"],
+        outside=None if outside is None else tuple(_addresses(outside)),
+        inside=tuple(values["inside"]),
+        admits=None if values["admits"] is None else tuple(values["admits"]),
+        balance=Balance(values["balance"]),
+    )
 
 
 def _addresses(items: Sequence[Sequence[Any]]) -> list[SocketAddress]:

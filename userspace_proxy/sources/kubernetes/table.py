@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from ...cluster import Store
 from ...model import ServiceKey, SliceKey
-from ...model.reading import FieldError, read_node, read_service, read_slice
+from ...model.reading import FieldError, read_node, read_slice
+from ...model.service_reading import read_service
 from ...model.wire import (
     DecodeError,
     Metadata,

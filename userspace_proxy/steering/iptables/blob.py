@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..names import PREFIX, ChainNames
+
 GET_INFO = 64
 GET_ENTRIES = 65
 LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
@@ -84,13 +86,15 @@ class TableReader:
 
     Args:
         version: 4 or 6.
+        names: Which chains are ours.
 
     Raises:
         OSError: No right to open a raw socket.
     """
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, names: ChainNames) -> None:
         self._version = version
+        self._names = names
         self._socket = socket.socket(FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._libc = ctypes.CDLL(None, use_errno=True)
 
@@ -106,7 +110,11 @@ class TableReader:
         return TableInfo(fields[1], fields[2:7], fields[7:12], fields[12], fields[13])
 
     def read(self, table: str, prefix: str) -> Contents:
-        """Return a table's built-in chains, and those whose name begins with ``prefix``."""
+        """Return a table's built-in chains, and those of ours whose name begins with ``prefix``."""
+        return rename(self.read_everybodys(table, prefix), self._names)
+
+    def read_everybodys(self, table: str, prefix: str) -> Contents:
+        """As :meth:`read`, with the chains of all proxies by their names in the kernel."""
         for _ in range(_ATTEMPTS):
             info = self.info(table)
             buffer = ctypes.create_string_buffer(_ENTRIES_HEADER + info.size_bytes)
@@ -170,6 +178,21 @@ def parse(block: bytes, info: TableInfo, version: int, prefix: str) -> Contents:
         # The last rule of a user chain is its RETURN.
         del chains[name][-1]
     return Contents(info, chains)
+
+
+def rename(contents: Contents, names: ChainNames) -> Contents:
+    """Return a table with our chains as we know them, and without those of other proxies."""
+    chains = {}
+    for name, entries in contents.chains.items():
+        known = names.known(name)
+        if not known.startswith("("):
+            chains[known] = [
+                entry._replace(verdict=names.known(entry.verdict))
+                if entry.verdict.startswith(PREFIX)
+                else entry
+                for entry in entries
+            ]
+    return Contents(contents.info, chains)
 
 
 def _error_name(block: bytes, target: int) -> str | None:

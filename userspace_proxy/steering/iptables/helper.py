@@ -80,13 +80,16 @@ class Server:
                 return programmer.render()
             case "clean_up":
                 return programmer.clean_up()
+            case "labels":
+                return programmer.labels()
             case other:
                 raise AssertionError(f"no such request: {other}")
 
 
 def _facts(values: list[Any]) -> Facts:
-    refuse_port, proxy_ports, node_addresses = values
-    return Facts(refuse_port, tuple(proxy_ports) if proxy_ports else None, tuple(node_addresses))
+    refuse_port, proxy_ports, node_addresses, proxy_name = values
+    ports = tuple(proxy_ports) if proxy_ports else None
+    return Facts(refuse_port, ports, tuple(node_addresses), proxy_name)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ...errors import SteeringError
 from .. import conntrack
 from ..conntrack import Dialled
 from ..interfaces import InterfaceWatch, choose_address, is_local
+from ..names import PREFIX, ChainNames, label_of
 from .blob import TableInfo, TableReader
 from .guard import GuardTable
 from .nat import NatTable
@@ -33,6 +34,7 @@ class Facts(NamedTuple):
     refuse_port: int
     proxy_ports: tuple[int, int] | None = None
     node_addresses: tuple[str, ...] = ()
+    proxy_name: str = ""
 
 
 Rules = dict[NatFrontend, NatRule]
@@ -52,9 +54,10 @@ class Programmer:
     def __init__(self, version: int, facts: Facts) -> None:
         self._version = version
         self._facts = facts
-        writer = Writer(version)
+        names = ChainNames(facts.proxy_name)
+        writer = Writer(version, names)
         try:
-            reader = TableReader(version)
+            reader = self._reader = TableReader(version, names)
         except OSError as exc:
             raise explained("nat", exc) from exc
         self._nat = NatTable(reader, writer)
@@ -133,6 +136,21 @@ class Programmer:
         everywhere = {rule._replace(to_ip="") for rule in rules[PRE]}
         return [rule for rule in rules[OUT] if rule in everywhere]
 
+    def labels(self) -> list[str]:
+        """Return the labels of all proxies whose chains are here, sorted; "" for none.
+
+        Raises:
+            SteeringError: The kernel has no such table, or gives no right.
+        """
+        found: set[str] = set()
+        for table in (self._nat.name, self._guard.name):
+            try:
+                chains = self._reader.read_everybodys(table, PREFIX).chains
+            except OSError as exc:
+                raise explained(table, exc) from exc
+            found.update(label for chain in chains if (label := label_of(chain)) is not None)
+        return sorted(found)
+
     def clean_up(self) -> None:
         """Remove everything of ours; idempotent."""
         left = self._nat.left_behind()
@@ -200,16 +218,21 @@ class Programmer:
     def _forget_stale(self, touched: Iterable[NatRule]) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
         rules = self._rules or {}
-        udp: dict[Dialled, int | None] = {}
+        udp: dict[Dialled, int] = {}
+        gone: dict[Dialled, int] = {}
         tcp: set[Dialled] = set()
-        for frontend in {rule.frontend for rule in touched}:
+        for frontend, old in {rule.frontend: rule for rule in touched}.items():
             rule = rules.get(frontend)
             dialled = Dialled(frontend.ip, frontend.port)
-            if frontend.protocol == "udp":
-                udp[dialled] = rule.to_port if rule else None
+            if frontend.protocol == "tcp":
+                if rule:
+                    tcp.add(dialled)
             elif rule:
-                tcp.add(dialled)
+                udp[dialled] = rule.to_port
+            else:
+                gone[dialled] = old.to_port
         conntrack.forget_stale_udp(self._version, udp)
+        conntrack.forget_gone_udp(self._version, gone)
         conntrack.forget_unsteered_tcp(self._version, tcp)
 
     def _read_infos(self) -> tuple[TableInfo, ...]:

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
+from ..names import PREFIX as PREFIX
+
 # The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN less one); python-iptables the same.
-PREFIX = "UPROXY-"
+# A proxy with a name adds its label to them: see names.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"

@@ -72,6 +72,16 @@ class IptablesSteering(Steering):
             self._thread.shutdown(wait=False)
             self._thread = None
 
+    async def labels(self) -> list[str]:
+        """Return the labels (:func:`~..names.proxy_label`) of all proxies that left rules here.
+
+        Sorted; empty text for those of a proxy without a name.
+
+        Raises:
+            SteeringError: The kernel can't be asked.
+        """
+        return await self._do(self._labels)
+
     @property
     def helper_pids(self) -> Mapping[IPFamily, int]:
         """The ids of the helper processes that run."""
@@ -159,6 +169,10 @@ class IptablesSteering(Steering):
         self._applied = {}
         self._left_behind = None
 
+    def _labels(self) -> list[str]:
+        families = [family for family in IPFamily if _may_have_rules(family)]
+        return sorted({label for family in families for label in self._ask(family, "labels")})
+
     def _close(self) -> None:
         for helper in self._helpers.values():
             helper.close()
@@ -177,8 +191,9 @@ class IptablesSteering(Steering):
         return NatRule(str(frontend.protocol).lower(), frontend.ip, frontend.port, port)
 
     def _ask(self, family: IPFamily, request: str, **more: Any) -> Any:
-        facts = [self.facts.refuse_port, self.facts.proxy_ports, self.facts.node_addresses]
-        return self._helpers[family].ask({"do": request, "facts": facts, **more})
+        facts = self.facts
+        given = [facts.refuse_port, facts.proxy_ports, facts.node_addresses, facts.proxy_name]
+        return self._helpers[family].ask({"do": request, "facts": given, **more})
 
 
 def _frontend(rule: NatRule) -> Frontend:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import SteeringError
+from ..names import ChainNames
 from .blob import Entry, read_entry
 from .form import Form, FormError, PortForm
 from .lock import xtables_lock
@@ -32,12 +33,14 @@ class Writer:
 
     Args:
         version: 4 or 6.
+        names: What our chains are called in the kernel.
 
     Raises:
         SteeringError: python-iptables or a library of iptables is missing.
     """
 
-    def __init__(self, version: int) -> None:
+    def __init__(self, version: int, names: ChainNames) -> None:
+        self.names = names
         try:
             import iptc
         except (ImportError, AttributeError, OSError) as exc:
@@ -131,6 +134,7 @@ class Writer:
 
     def rule_bytes(self, rule: Rule) -> bytes:
         """Return a rule of the guard, or a jump, as an entry."""
+        rule = rule._replace(target=self.names.in_kernel(rule.target))
         made = self._rule_type()
         if rule.protocol:
             made.protocol = rule.protocol
@@ -196,36 +200,42 @@ class TableEdit:
 
     def make_chain(self, chain: str) -> None:
         """Make a chain unless it is there."""
-        if not self._handle.is_chain(chain):
-            self._handle.create_chain(chain)
+        if not self._handle.is_chain(self._named(chain)):
+            self._handle.create_chain(self._named(chain))
 
     def flush(self, chain: str) -> None:
         """Remove all rules of a chain."""
-        self._handle.flush_entries(chain)
+        self._handle.flush_entries(self._named(chain))
 
     def remove_chain(self, chain: str) -> None:
         """Remove an empty chain to which nothing jumps."""
-        self._handle.delete_chain(chain)
+        self._handle.delete_chain(self._named(chain))
 
     def append(self, chain: str, raw: bytes) -> None:
         """Add an entry to the end of a chain."""
-        self._handle.append_entry(chain, _buffer(raw))
+        self._handle.append_entry(self._named(chain), _buffer(raw))
 
     def insert_first(self, chain: str, rule: Rule) -> None:
         """Put a rule before all others of a chain."""
-        self._handle.insert_entry(chain, _buffer(self._writer.rule_bytes(rule)), 0)
+        raw = self._writer.rule_bytes(rule)
+        self._handle.insert_entry(self._named(chain), _buffer(raw), 0)
 
     def remove(self, chain: str, rule: NatRule) -> None:
         """Remove the first entry of a chain that is this rule."""
         raw = self._writer.write_nat(rule)
-        self._handle.delete_entry(chain, _buffer(raw), _buffer(self._writer.mask(rule)))
+        mask = self._writer.mask(rule)
+        self._handle.delete_entry(self._named(chain), _buffer(raw), _buffer(mask))
 
     def remove_number(self, chain: str, index: int) -> None:
         """Remove the entry at an index, counted from 0."""
         library = self._handle._iptc  # noqa: SLF001 - python-iptables has no method for it.
         handle = self._handle._handle  # noqa: SLF001
-        if library.iptc_delete_num_entry(chain.encode(), index, handle) != 1:
-            raise SteeringError(f"cannot remove rule {index + 1} of {chain}")
+        name = self._named(chain)
+        if library.iptc_delete_num_entry(name.encode(), index, handle) != 1:
+            raise SteeringError(f"cannot remove rule {index + 1} of {name}")
+
+    def _named(self, chain: str) -> str:
+        return self._writer.names.in_kernel(chain)
 
 
 def _buffer(raw: bytes) -> Any:

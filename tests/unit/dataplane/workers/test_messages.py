@@ -1,7 +1,9 @@
 import json
+from dataclasses import asdict
 
 import pytest
 
+from userspace_proxy.dataplane import Serving
 from userspace_proxy.dataplane.workers import messages
 from userspace_proxy.dataplane.workers.messages import (
     ChangeGroup,
@@ -17,7 +19,7 @@ from userspace_proxy.dataplane.workers.messages import (
     decode,
     encode,
 )
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Balance, SocketAddress
 
 POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::2", 80)
 
@@ -38,15 +40,29 @@ def test_a_message_arrives_as_it_was(message):
 
 
 def test_addresses_and_nested_messages_arrive_as_lists():
-    opened = OpenGroup(3, "shop/web:http", [POD_A, POD_B], None)
-    assert decode(encode(opened)).endpoints == [["10.0.0.1", 80], ["fd00::2", 80]]
+    opened = OpenGroup(3, "shop/web:http", {"endpoints": [POD_A, POD_B]})
+    assert decode(encode(opened)).serving["endpoints"] == [["10.0.0.1", 80], ["fd00::2", 80]]
     report = GroupReport(3, 1, 0, 0, 0, [(POD_A, 1, 2, 3, 4, 5)], [(POD_B, 4.5)])
     (arrived,) = decode(encode(Counted(9, [report], 1, 2, 3, True))).groups
     assert GroupReport(*arrived).endpoints == [[["10.0.0.1", 80], 1, 2, 3, 4, 5]]
 
 
+def test_a_serving_arrives_with_lists_for_sequences_and_text_for_the_balance():
+    serving = Serving(
+        [POD_A], outside=(), admits=("10.0.0.0/8",), balance=Balance.LEAST_CONNECTIONS
+    )
+    assert decode(encode(OpenGroup(3, "shop/web:http", asdict(serving)))).serving == {
+        "endpoints": [["10.0.0.1", 80]],
+        "affinity_timeout_s": None,
+        "outside": [],
+        "inside": [],
+        "admits": ["10.0.0.0/8"],
+        "balance": "least-connections",
+    }
+
+
 def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
-    assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)], None))) < 100
+    assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)], {}))) < 100
     assert len(encode(Ejected(4711, POD_A))) < 50
 
 

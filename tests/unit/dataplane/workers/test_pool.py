@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning, WorkerPool, default_workers
+from userspace_proxy.dataplane import Serving, Tuning, WorkerPool, default_workers
 from userspace_proxy.dataplane.workers import pool as pools
 from userspace_proxy.dataplane.workers.messages import (
     ChangeGroup,
@@ -26,111 +25,13 @@ from userspace_proxy.dataplane.workers.messages import (
     PauseListener,
     ResumeListener,
 )
-from userspace_proxy.errors import ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 
-from ..house import House, open_sockets
-from ..peers import TcpEndpoint, UdpPeer, dial
-from ..timers import TimerLoop
+from ..peers import UdpPeer, dial
 from ..waiting import until
+from .shop import TCP, UDP, Shop
 
-TCP, UDP = Protocol.TCP, Protocol.UDP
 CLIENTS = [f"127.0.1.{number}" for number in range(1, 13)]
-
-
-class Shop(House):
-    """A house whose data plane is a pool; its timers wait for the test, which lets time pass."""
-
-    def __init__(self, count, tuning=None):
-        self.timers = TimerLoop(asyncio.get_running_loop())
-        super().__init__(
-            plane=WorkerPool(self.timers, count, tuning, clock=self.timers.clock),
-        )
-
-    async def open(self):
-        """Start the workers and wait until they run."""
-        self.plane.start()
-        await self.all_run()
-
-    async def all_run(self):
-        await until(lambda: all(worker.is_running for worker in self.plane._workers))
-
-    @property
-    def pids(self):
-        return [worker.pid for worker in self.plane.state().workers]
-
-    @property
-    def restarts(self):
-        return [worker.restarts for worker in self.plane.state().workers]
-
-    async def is_restarted(self, worker, times):
-        """Return when a worker runs that took the place of those before it."""
-        await until(lambda: self.restarts[worker] == times and self.pids[worker])
-        await self.all_run()
-
-    async def place_of(self, service, pods, client=None):
-        """Return which of these endpoints a new client comes to."""
-        to = SocketAddress("127.0.0.1", service.address.port)
-        if service.listener.protocol is TCP:
-            self.keep(await dial(to, source=client))
-        else:
-            self.keep(UdpPeer(client or "127.0.0.1", to=to)).send(b"question")
-        found = []
-
-        def has_come():
-            for place, pod in enumerate(pods):
-                is_here = pod.accept_now() if isinstance(pod, TcpEndpoint) else pod.received()
-                if is_here:
-                    found.append(place)
-            return found
-
-        await until(has_come)
-        return found[0]
-
-    def pods(self, count, protocol=TCP):
-        return [self.endpoint() if protocol is TCP else self.udp_peer() for _ in range(count)]
-
-    def serve(self, pods, *, protocol=TCP, affinity_timeout_s=None, at="0.0.0.0"):
-        return self.service(
-            *(pod.address for pod in pods),
-            protocol=protocol,
-            at=at,
-            affinity_timeout_s=affinity_timeout_s,
-        )
-
-    async def connect_by(self, worker, service, pod):
-        """Return both ends of a new connection that this worker carries."""
-        while True:
-            before = await self.open_connections()
-            client, server = await self.pair(service, pod)
-            if (await self.open_connections())[worker] > before[worker]:
-                return client, server
-
-    async def open_connections(self):
-        await self.plane.refresh()
-        return [worker.connections for worker in self.plane.state().workers]
-
-
-@pytest.fixture
-async def make():
-    before, shops = open_sockets(), []
-
-    async def make(count=2, **kwargs):
-        shops.append(Shop(count, **kwargs))
-        await shops[-1].open()
-        return shops[-1]
-
-    yield make
-    for shop in shops:
-        shop.close()
-        assert shop.bugs == []
-        assert shop.timers.waiting == 0
-    assert open_sockets() == before, "a socket was left open"
-
-
-@pytest.fixture
-async def shop(make):
-    return await make()
 
 
 def is_gone(pid):
@@ -180,10 +81,10 @@ async def test_affinity_may_begin_and_end_while_it_serves(shop):
     pods = shop.pods(2)
     web = shop.serve(pods)
     addresses = [pod.address for pod in pods]
-    shop.plane.update(web.group, addresses, affinity_timeout_s=60.0)
+    shop.plane.update(web.group, Serving(addresses, affinity_timeout_s=60.0))
     await shop.plane.refresh()
     assert len({await shop.place_of(web, pods, CLIENTS[0]) for _ in range(10)}) == 1
-    shop.plane.update(web.group, addresses, affinity_timeout_s=None)
+    shop.plane.update(web.group, Serving(addresses))
     await shop.plane.refresh()
     assert len({await shop.place_of(web, pods, CLIENTS[0]) for _ in range(10)}) == 2
 
@@ -308,21 +209,6 @@ async def test_a_worker_that_dies_between_refusal_and_closing_holds_no_port(shop
     shop.keep(UdpPeer(port=dns.address.port)).close()
 
 
-async def test_a_refusing_udp_port_is_kept_until_every_copy_is_closed(make):
-    """Else who serves again meanwhile finds it taken: by our own worker."""
-    shop = await make(1)
-    pod = shop.udp_peer()
-    dns = shop.serve([pod], protocol=UDP)
-    (worker,) = shop.plane._workers
-    os.kill(shop.pids[0], signal.SIGSTOP)
-    for endpoints in ((), (pod.address,), ()):
-        shop.update(dns, *endpoints)
-    for is_kept in (True, False):
-        shop.plane._on_listener_closed(worker, dns.listener.number)
-        assert bool(dns.listener.sockets.by_worker) is is_kept
-    os.kill(shop.pids[0], signal.SIGCONT)
-
-
 async def test_the_second_of_two_short_lives_is_followed_by_a_pause(shop):
     for times in (1, 2):
         os.kill(shop.pids[0], signal.SIGKILL)
@@ -440,12 +326,12 @@ async def test_workers_leave_signals_to_the_control_process(shop, number):
 
 CONTROL = """
 import asyncio, sys
-from userspace_proxy.dataplane import WorkerPool
+from userspace_proxy.dataplane import Serving, WorkerPool
 from userspace_proxy.model import Protocol, SocketAddress
 async def main():
     pool = WorkerPool(asyncio.get_running_loop(), 2)
     pool.start()
-    group = pool.open_group("shop/web", [SocketAddress("127.0.0.1", 9)], affinity_timeout_s=None)
+    group = pool.open_group("shop/web", Serving([SocketAddress("127.0.0.1", 9)]))
     at = SocketAddress("127.0.0.1", 0)
     ports = [pool.listen(group, protocol, at).address.port for protocol in Protocol]
     while sum(worker.is_running for worker in pool._workers) < 2:
@@ -468,62 +354,6 @@ async def test_when_the_control_process_is_killed_its_workers_end_and_the_ports_
     for kind, port in ((socket.SOCK_STREAM, tcp), (socket.SOCK_DGRAM, udp)):
         with socket.socket(socket.AF_INET, kind) as sock:
             sock.bind(("127.0.0.1", port))
-
-
-# -- descriptors -------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def descriptor_limit(limit):
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-async def test_short_of_descriptors_a_listener_has_one_socket_and_then_none(make):
-    limit = pools._RESERVE * 2 + 40
-    with descriptor_limit(limit):
-        shop = await make()
-    pod = shop.endpoint()
-    group = shop.plane.open_group("shop/web", [pod.address], affinity_timeout_s=None)
-
-    def listen():
-        return shop.keep(shop.plane.listen(group, TCP, SocketAddress("127.0.0.1", 0)))
-
-    twice = limit // 4
-    once = limit - pools._RESERVE - twice * 2
-    listeners = [listen() for _ in range(twice + once)]
-    with pytest.raises(ShortageError, match="half of the descriptors"):
-        listen()
-    sizes = [len(listener.workers) for listener in listeners]
-    assert sizes == [2] * twice + [1] * once
-    # They take turns, and each serves.
-    assert {listener.workers for listener in listeners[-4:]} == {(0,), (1,)}
-    for listener in listeners[-4:]:
-        shop.keep(await dial(listener.address))
-        await pod.accept()
-    listeners[0].close()
-    listen()
-
-
-async def test_closed_listeners_leave_nothing_behind(shop):
-    await shop.plane.refresh()
-    before = open_sockets(), shop.plane.state().descriptors
-    group = shop.plane.open_group("shop/web", [], affinity_timeout_s=None)
-    for protocol in list(Protocol) * 5:
-        shop.plane.listen(group, protocol, SocketAddress("127.0.0.1", 0)).close()
-    shop.plane.update(group, [shop.refusing()], affinity_timeout_s=None)
-    for protocol in list(Protocol) * 5:
-        shop.plane.listen(group, protocol, SocketAddress("127.0.0.1", 0)).close()
-    shop.plane.close_group(group)
-    await until(lambda: not shop.plane._leaving)
-    await shop.plane.refresh()
-    shop.dismiss()
-    assert (open_sockets(), shop.plane.state().descriptors) == before
-    assert (shop.plane._socket_count, shop.plane._groups, shop.plane._listeners) == (0, {}, {})
 
 
 # -- what one learns, all know -----------------------------------------------------
@@ -553,14 +383,17 @@ async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(mak
 
 async def test_a_change_tells_workers_what_changed_and_no_more(shop):
     pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
-    group = shop.plane.open_group("shop/web", pods, affinity_timeout_s=None)
+    group = shop.plane.open_group("shop/web", Serving(pods))
     sent = []
     for worker in shop.plane._workers:
         worker.process.send = lambda message, *socks: sent.append(message)
-    shop.plane.update(group, pods, affinity_timeout_s=None)
+    shop.plane.update(group, Serving(pods))
     assert sent == []
-    shop.plane.update(group, pods[1:], affinity_timeout_s=None)
+    shop.plane.update(group, Serving(pods[1:]))
     assert [(message.removed, message.added) for message in sent] == [([pods[0]], [])] * 2
+    sent.clear()
+    shop.plane.update(group, Serving(pods[1:], admits=["10.0.0.0/8"]))
+    assert [message[1:] for message in sent] == [([], [], {"admits": ["10.0.0.0/8"]})] * 2
 
 
 @pytest.mark.parametrize(

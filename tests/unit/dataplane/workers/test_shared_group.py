@@ -1,8 +1,9 @@
 import pytest
 
-from userspace_proxy.dataplane.workers.messages import GroupReport, OpenGroup
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.dataplane.workers.messages import ChangeGroup, GroupReport, OpenGroup, encode
 from userspace_proxy.dataplane.workers.shared_group import SharedGroup
-from userspace_proxy.model import SocketAddress
+from userspace_proxy.model import Balance, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ONE, TWO = 0, 1
@@ -10,7 +11,7 @@ ONE, TWO = 0, 1
 
 @pytest.fixture
 def group():
-    return SharedGroup(7, "shop/web:http", [POD_A, POD_B], affinity_timeout_s=60.0)
+    return SharedGroup(7, "shop/web:http", Serving((POD_A, POD_B), affinity_timeout_s=60.0))
 
 
 def told(*endpoints, refused=0, ejected=()):
@@ -27,7 +28,62 @@ def told(*endpoints, refused=0, ejected=()):
 
 
 def test_a_worker_learns_all_that_there_is_to_know(group):
-    assert group.opening() == OpenGroup(7, "shop/web:http", (POD_A, POD_B), 60.0)
+    assert group.opening() == OpenGroup(
+        7,
+        "shop/web:http",
+        {
+            "endpoints": (POD_A, POD_B),
+            "affinity_timeout_s": 60.0,
+            "outside": None,
+            "inside": (),
+            "admits": None,
+            "balance": "round-robin",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("serving", "removed", "added", "others"),
+    [
+        pytest.param(Serving((POD_A,), 60.0), [POD_B], [], {}, id="an-endpoint-less"),
+        pytest.param(Serving((POD_A, POD_C, POD_B), 60.0), [], [(1, POD_C)], {}, id="one-more"),
+        pytest.param(
+            Serving((POD_A, POD_B)), [], [], {"affinity_timeout_s": None}, id="no-affinity"
+        ),
+        pytest.param(
+            Serving((POD_A, POD_B), 60.0, balance=Balance.LEAST_CONNECTIONS),
+            [],
+            [],
+            {"balance": "least-connections"},
+            id="another-balance",
+        ),
+        pytest.param(
+            Serving((POD_A, POD_B), 60.0, outside=(POD_A,), inside=("10.0.0.0/8",)),
+            [],
+            [],
+            {"outside": (POD_A,), "inside": ("10.0.0.0/8",)},
+            id="a-split",
+        ),
+        pytest.param(Serving((POD_A,), 60.0, admits=()), [POD_B], [], {"admits": ()}, id="several"),
+    ],
+)
+def test_of_a_change_workers_learn_what_is_new_and_no_more(group, serving, removed, added, others):
+    assert group.change(serving) == ChangeGroup(7, removed, added, others)
+    assert group.serving is serving
+    assert group.change(serving) is None
+
+
+def test_what_is_sent_is_plain_text_whatever_there_is(group):
+    split = Serving((POD_A,), outside=(POD_B,), admits=("10.0.0.0/8",))
+    assert b'"outside":[["10.0.0.2",80]]' in encode(group.change(split))
+    assert b'"balance":"round-robin"' in encode(group.opening())
+
+
+def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
+    group.change(Serving((POD_A,), outside=(POD_B,)))
+    group.add(ONE, told((POD_B, 0, 1, 0, 0, 0), ejected=[(POD_B, 5.0)]), 0.0)
+    assert group.counters_of(POD_B).connections == 1
+    assert group.ejected(0.0) == {POD_B: 5.0}
 
 
 def test_what_workers_tell_is_added_up(group):

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane.workers.shared_sockets import SharedSockets
-from userspace_proxy.errors import ListenError
+from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 
 from ..house import open_sockets
@@ -23,8 +23,8 @@ def share():
     before = open_sockets()
     with contextlib.ExitStack() as stack:
 
-        def share(protocol=TCP, at=ANY, workers=(0, 1)):
-            sockets = SharedSockets(protocol, at, freebind=False, workers=workers)
+        def share(protocol=TCP, at=ANY, workers=(0, 1), admits=None):
+            sockets = SharedSockets(protocol, at, freebind=False, workers=workers, admits=admits)
             stack.callback(sockets.close)
             return sockets
 
@@ -144,6 +144,42 @@ def test_udp_that_serves_keeps_its_sockets(share):
     assert [os.fstat(sock.fileno()).st_ino for sock in sockets.by_worker.values()] == inodes
     # Shut down, they would be reported as readable for ever.
     assert select.select(sockets.by_worker.values(), [], [], 0) == ([], [], [])
+
+
+def who_gets_in(sockets, *clients):
+    """Return the clients whose datagrams come to any worker."""
+    for client in clients:
+        with contextlib.closing(UdpPeer(client, to=sockets.at)) as peer:
+            peer.send(client.encode())
+    return {payload.decode() for s in sockets.by_worker.values() for payload in received(s)}
+
+
+def test_every_socket_admits_the_same_clients_and_others_from_the_next_change_on(share):
+    sockets = share(UDP, workers=(0, 1, 2), admits=["127.0.0.2/32"])
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
+    sockets.admit(["127.0.0.3/32", "127.0.0.4/32"])
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.3", "127.0.0.4"}
+    sockets.admit([])
+    assert who_gets_in(sockets, *CLIENTS) == set()
+    sockets.admit(None)
+    assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
+
+
+def test_udp_sockets_that_are_opened_again_admit_whom_they_shall(share):
+    sockets = share(UDP)
+    sockets.close()
+    sockets.admit(["127.0.0.2/32"])
+    sockets.serve()
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
+
+
+def test_ranges_that_the_kernel_refused_are_told_each_time_and_those_before_stay(share):
+    sockets = share(UDP, admits=["127.0.0.2/32"])
+    too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
+    for _ in range(2):
+        with pytest.raises(ShortageError, match="too many source ranges"):
+            sockets.admit(too_many)
+    assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
 @BOTH

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from userspace_proxy.dataplane import EndpointGroup
+from userspace_proxy.dataplane import EndpointGroup, Serving
 from userspace_proxy.dataplane.counters import EndpointCounters, GroupCounters
 from userspace_proxy.dataplane.workers.messages import GroupReport
 from userspace_proxy.dataplane.workers.shared_group import SharedGroup
@@ -23,7 +23,7 @@ def values(counters):
 
 @pytest.fixture
 def group():
-    return EndpointGroup("shop/web:http", PODS)
+    return EndpointGroup("shop/web:http", Serving(PODS))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def tally(group):
 def update(group, tally, *endpoints):
     """Do what a worker does."""
     tally.take()
-    group.update(endpoints, affinity_timeout_s=None)
+    group.update(Serving(endpoints))
     tally.note_gone()
 
 
@@ -101,10 +101,10 @@ class Sums(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.group = EndpointGroup("shop/web:http", PODS)
+        self.group = EndpointGroup("shop/web:http", Serving(PODS))
         self.group.on_removed.append(self.end_flows)
         self.tally = Tally(self.group)
-        self.shared = SharedGroup(7, "shop/web:http", PODS, affinity_timeout_s=None)
+        self.shared = SharedGroup(7, "shop/web:http", Serving(PODS))
         self.flows = dict.fromkeys(PODS, 0)
 
     def end_flows(self, removed):

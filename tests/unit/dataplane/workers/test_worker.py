@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.dataplane.workers.channel import Channel
 from userspace_proxy.dataplane.workers.forwarding import LOGGERS
@@ -38,7 +38,7 @@ from userspace_proxy.dataplane.workers.worker import Worker
 from userspace_proxy.model import Protocol, SocketAddress
 
 from ..house import open_sockets
-from ..peers import RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
+from ..peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
 from ..waiting import turns, until
 
 GROUP, LISTENER = 3, 7
@@ -90,7 +90,7 @@ class Control:
         at = SocketAddress("127.0.0.1", 0)
         self.sock = self.keep(open_listening(protocol, at, freebind=False))
         at = SocketAddress(*self.sock.getsockname())
-        self.send(OpenGroup(GROUP, "shop/web:http", endpoints, affinity_timeout_s))
+        self.send(OpenGroup(GROUP, "shop/web:http", asdict(Serving(endpoints, affinity_timeout_s))))
         self.send(OpenListener(LISTENER, GROUP, str(protocol), *at, True), self.sock)
         return at
 
@@ -175,17 +175,44 @@ async def test_it_follows_changes_of_endpoints(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address)
     client, server = await control.pair(at, pod)
-    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)], None))
+    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)], {}))
     await control.report()
     await control.pair(at, other)
     await client.send(b"still here")
     assert await server.read() == b"still here"
 
 
+async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(control, pod):
+    other = control.keep(TcpEndpoint())
+    at = control.serve(pod.address, other.address)
+    for others, expected in (
+        ({"affinity_timeout_s": 60.0}, [pod] * 3),
+        ({"outside": [other.address], "inside": ["127.0.0.2/32"]}, [other] * 3),
+        ({"inside": ["127.0.0.0/8"], "balance": "least-connections"}, [pod] * 3),
+        ({"outside": None, "affinity_timeout_s": None}, [other] * 3),
+    ):
+        control.send(ChangeGroup(GROUP, [], [], others))
+        await control.report()
+        for server in expected:
+            await control.pair(at, server)
+
+
+async def test_a_client_that_comes_with_its_endpoint_is_served_whichever_is_seen_first(control):
+    pods = [control.keep(TcpEndpoint()) for _ in range(20)]
+    at = control.serve()
+    for pod in pods:
+        client = control.keep(Peer(socket.socket()))
+        client.sock.connect_ex(at)
+        control.send(ChangeGroup(GROUP, [], [(0, pod.address)], {}))
+        control.keep(await pod.accept())
+        control.send(ChangeGroup(GROUP, [pod.address], [], {}))
+        await control.report()
+
+
 async def test_a_listener_that_refuses_is_left_alone_until_it_is_resumed(control, pod):
     sock = control.keep(open_listening(TCP, SocketAddress("127.0.0.1", 0), freebind=False))
     at = SocketAddress(*sock.getsockname())
-    control.send(OpenGroup(GROUP, "shop/web:http", [pod.address], None))
+    control.send(OpenGroup(GROUP, "shop/web:http", asdict(Serving([pod.address]))))
     control.send(OpenListener(LISTENER, GROUP, "TCP", *at, False), sock)
     control.keep(await dial(at))
     await control.report()
@@ -290,7 +317,7 @@ async def test_a_flow_whose_endpoint_has_left_is_over_in_the_report(control):
     assert (await control.report()).groups[0].endpoints == [[list(pod.address), 1, 1, 0, 5, 0]]
     client.send(b"123")
     await pod.receive()
-    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)], None))
+    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)], {}))
     assert (await control.report()).groups[0].endpoints == [[list(pod.address), -1, 0, 0, 3, 0]]
 
 

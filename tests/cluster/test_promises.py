@@ -1,0 +1,89 @@
+"""What a Service promises, read from a real API server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node.agent_harness import House
+from tests.promises.affinity import AffinityPromises
+from tests.promises.endpoints import EndpointPromises
+from tests.promises.families import FamilyPromises
+from tests.promises.labels import LabelPromises
+from tests.promises.nodes import NodePromises
+from tests.promises.outside import OutsidePromises
+from tests.promises.policies import PolicyPromises
+from tests.promises.types import TypePromises
+from tests.promises.udp import UdpPromises
+from tests.promises.world import FLAGS, World
+
+from .api_world import ApiWorld
+from .build import Binaries
+from .control_plane import ControlPlane
+
+pytestmark = [pytest.mark.cluster, pytest.mark.netns]
+
+SERVICE_CIDR = "10.96.0.0/16,fd00:10:96::/112"
+
+
+@pytest.fixture(scope="module")
+def world(cluster_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A node with an API server, whose agent is the least of users."""
+    with contextlib.ExitStack() as stack:
+        house = House(tmp_path_factory.mktemp("agent"), "iptables", *FLAGS)
+        stack.callback(house.close)
+        control_plane = ControlPlane(
+            cluster_binaries,
+            prefix=house.node.prefix,
+            bind_address=str(house.node.ip),
+            service_cidr=SERVICE_CIDR,
+        )
+        stack.enter_context(control_plane)
+        control_plane.grant_node_proxier()
+        world = ApiWorld(house, control_plane)
+        stack.callback(world.close)
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def _hang_up(world: World) -> Iterator[None]:
+    yield
+    world.hang_up()
+
+
+class TestAffinity(AffinityPromises):
+    pass
+
+
+class TestTypes(TypePromises):
+    pass
+
+
+class TestEndpoints(EndpointPromises):
+    pass
+
+
+class TestPolicies(PolicyPromises):
+    pass
+
+
+class TestOutside(OutsidePromises):
+    pass
+
+
+class TestFamilies(FamilyPromises):
+    pass
+
+
+class TestLabels(LabelPromises):
+    pass
+
+
+class TestUdp(UdpPromises):
+    pass
+
+
+class TestNodes(NodePromises):
+    pass

@@ -1,0 +1,99 @@
+"""A node's addresses, followed while they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import steering_nodes as nodes
+
+from userspace_proxy.agent.node_addresses import NodeAddresses
+
+pytestmark = pytest.mark.netns
+LOOPBACK = ("127.0.0.1", "::1")
+# More than a socket's queue of events holds.
+MANY = 2000
+
+
+class Followed:
+    """A node, its addresses, and how often they have changed."""
+
+    def __init__(self, net: nodes.Net) -> None:
+        self.net = net
+        self.changes = 0
+        self._news = asyncio.Event()
+        with net:
+            self.addresses = NodeAddresses(asyncio.get_running_loop(), self._changed)
+
+    async def until(self, expected: tuple[str, ...]) -> None:
+        """Wait until the addresses are these."""
+        async with asyncio.timeout(nodes.DEADLINE_S):
+            while self.addresses.current != expected:
+                self._news.clear()
+                await self._news.wait()
+
+    def _changed(self) -> None:
+        self.changes += 1
+        self._news.set()
+
+
+@pytest.fixture
+async def node():
+    nodes.need_namespaces()
+    net = nodes.Net("node")
+    followed = Followed(net)
+    yield followed
+    followed.addresses.close()
+    net.close()
+
+
+async def test_the_addresses_are_those_of_the_makers_namespace(node):
+    assert node.addresses.current == LOOPBACK
+    assert node.changes == 0
+
+
+async def test_an_address_that_comes_and_goes_is_noticed(node):
+    node.net.run("ip address add 10.1.0.1/24 dev lo")
+    await node.until(("10.1.0.1", *LOOPBACK))
+    node.net.run("ip address del 10.1.0.1/24 dev lo")
+    await node.until(LOOPBACK)
+    assert node.changes == 2
+
+
+async def test_an_ipv6_address_is_noticed_when_it_answers(node):
+    node.net.run("""
+        ip link add pod0 type veth peer name eth0
+        ip link set eth0 up
+        ip link set pod0 up
+        ip address add fd00:1::1/64 dev pod0""")
+    await node.until(("127.0.0.1", "::1", "fd00:1::1"))
+    node.net.run("ip link del pod0")
+    await node.until(LOOPBACK)
+
+
+async def test_what_changes_no_address_is_not_told(node):
+    # The second interface has the same address; a link-local one comes by itself.
+    node.net.run("ip address add 10.1.0.1/24 dev lo")
+    await node.until(("10.1.0.1", *LOOPBACK))
+    node.net.run("""
+        ip link add pod0 type veth peer name eth0
+        ip link set eth0 up
+        ip address add 10.1.0.1/24 dev pod0
+        ip link set pod0 up
+        ip address add 10.1.0.2/24 dev lo""")
+    await node.until(("10.1.0.1", "10.1.0.2", *LOOPBACK))
+    assert node.changes == 2
+
+
+async def test_lost_events_lose_no_address(node):
+    # Made while the loop stands still, so that the queue of events overflows.
+    lines = "\n".join(f"address add 10.{i // 250}.{i % 250}.1/32 dev lo" for i in range(MANY))
+    node.net.run(f"ip -batch - <<END\n{lines}\nEND")
+    expected = sorted([f"10.{i // 250}.{i % 250}.1" for i in range(MANY)] + [*LOOPBACK])
+    await node.until(tuple(expected))
+
+
+async def test_after_closing_nothing_is_told(node):
+    node.addresses.close()
+    node.net.run("ip address add 10.1.0.1/24 dev lo")
+    assert node.addresses.current == LOOPBACK

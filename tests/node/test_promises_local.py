@@ -1,0 +1,38 @@
+"""What a Service promises under local routes: what depends on how packets get here."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.node.agent_harness import House
+from tests.promises.outside import OutsidePromises
+from tests.promises.policies import PolicyPromises
+from tests.promises.udp import UdpPromises
+from tests.promises.world import FLAGS, ManifestWorld
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A node whose agent reads a file."""
+    with House(tmp_path_factory.mktemp("agent"), "local", *FLAGS) as house:
+        yield ManifestWorld(house)
+
+
+@pytest.fixture(autouse=True)
+def _hang_up(world):
+    yield
+    world.hang_up()
+
+
+class TestPolicies(PolicyPromises):
+    pass
+
+
+class TestOutside(OutsidePromises):
+    pass
+
+
+class TestUdp(UdpPromises):
+    pass

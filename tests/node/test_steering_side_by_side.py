@@ -1,0 +1,258 @@
+"""Two steerings by iptables on one node, for proxies of different names: each minds its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from textwrap import dedent
+
+import pytest
+import steering_nodes as nodes
+from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, KernelSteeringContract
+
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.model import Frontend
+from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
+
+pytestmark = pytest.mark.netns
+STABLE = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
+CANARY = SteeringFacts(refuse_port=35998, proxy_ports=(36000, 36999), proxy_name="canary")
+LONG = SteeringFacts(refuse_port=35997, proxy_name="a-name-that-no-chain-has-room-for")
+CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
+
+
+@pytest.fixture(autouse=True)
+def lock_file(tmp_path, monkeypatch):
+    path = tmp_path / "xtables.lock"
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
+    return path
+
+
+@pytest.fixture
+def node(lock_file):
+    """The test's thread stands in it."""
+    nodes.need_namespaces()
+    net = nodes.Net("node")
+    with net:
+        # Tables that others have made before us stay when we are gone.
+        nodes.tables(net)
+        yield net
+    net.close()
+
+
+@pytest.fixture
+async def make(node):
+    """Makes steerings that are started, and closes them."""
+    made = []
+
+    async def make(facts: SteeringFacts) -> Steering:
+        steering = make_steering("iptables", facts)
+        made.append(steering)
+        await steering.start()
+        return steering
+
+    yield make
+    for steering in made:
+        await steering.close()
+
+
+@pytest.fixture
+async def stable(make):
+    """One that is there already and steers."""
+    steering = await make(STABLE)
+    await steering.apply({OUTSIDE: 36101, DNS: 36102, CART: REFUSE})
+    return steering
+
+
+class TestBesideAnother(KernelSteeringContract):
+    """The canary keeps the whole contract, and its neighbour never notices."""
+
+    @pytest.fixture
+    async def steerings(self, node, stable, lock_file):
+        self.node, self.lock_file = node, lock_file
+        before = await stable.render()
+        yield lambda: make_steering("iptables", CANARY)
+        assert await stable.render() == before
+        assert await stable.repair() == 0
+
+    def in_force(self) -> str:
+        return nodes.tables(self.node)
+
+    @contextmanager
+    def obstacle(self, _frontend: Frontend):
+        self.lock_file.unlink()
+        self.lock_file.mkdir()
+        yield
+        self.lock_file.rmdir()
+
+    def break_it(self, steering: Steering) -> None:
+        self.node.run(
+            "for chain in PRE OUT; do iptables-legacy -t nat -F UPROXY-$chain-canary; done"
+        )
+
+
+async def test_the_rules_of_both(node, stable, make):
+    canary = await make(CANARY)
+    await canary.apply({WEB: 36001})
+    chains = dedent("""\
+        :PREROUTING ACCEPT
+        :INPUT ACCEPT
+        :OUTPUT ACCEPT
+        :POSTROUTING ACCEPT
+        :UPROXY-OUT -
+        :UPROXY-OUT-canary -
+        :UPROXY-PRE -
+        :UPROXY-PRE-canary -
+        -A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE-canary
+        -A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE
+        -A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT-canary
+        -A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT
+    """)
+    text = nodes.tables(node)
+    assert chains in text
+    ours = [line for line in text.splitlines() if line.startswith("-A UPROXY-OUT-canary")]
+    assert ours == [
+        "-A UPROXY-OUT-canary -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001"
+    ]
+
+
+@pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
+async def test_whoever_goes_first_leaves_the_others_rules_as_they_were(node, make, facts):
+    empty = nodes.tables(node)
+    one, two = await make(STABLE), await make(facts)
+    await one.apply({WEB: 36001, WEB_6: 36001})
+    alone = nodes.tables(node)
+    await two.apply({CART: 36002, DNS: REFUSE, WEB_6: 36002})
+    await two.clean_up()
+    assert nodes.tables(node) == alone
+    await two.apply({CART: 36002, DNS: REFUSE})
+    await one.clean_up()
+    assert await two.repair() == 0
+    assert await two.render() == "TCP 10.96.7.2:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
+    await two.clean_up()
+    assert nodes.tables(node) == empty
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("iptables-legacy -t nat -F UPROXY-PRE", id="rules"),
+        pytest.param("iptables-legacy -t nat -D PREROUTING -j UPROXY-PRE {}", id="jump"),
+        pytest.param("iptables-legacy -t filter -F INPUT", id="guards"),
+    ],
+)
+async def test_each_repairs_its_own_drift_alone(node, stable, make, command):
+    canary = await make(CANARY)
+    await canary.apply({WEB: 36001})
+    before = sorted(nodes.tables(node).splitlines())
+    node.run(command.format("-m comment --comment userspace-proxy"))
+    await canary.repair()
+    assert sorted(nodes.tables(node).splitlines()) != before
+    assert await stable.repair() > 0
+    assert sorted(nodes.tables(node).splitlines()) == before
+    assert (await canary.repair(), await stable.repair()) == (0, 0)
+
+
+async def test_one_frontend_of_both_is_two_rules(stable, make):
+    canary = await make(CANARY)
+    await canary.apply({OUTSIDE: 36001})
+    assert "TCP 198.51.100.7:443 -> :36101" in await stable.render()
+    assert await canary.render() == "TCP 198.51.100.7:443 -> :36001"
+
+
+async def test_after_a_crash_each_recovers_its_own_ports(stable, make):
+    canary = await make(CANARY)
+    await canary.apply({WEB: 36001, CART: REFUSE})
+    await stable.close()
+    await canary.close()
+    assert await (await make(STABLE)).start() == {OUTSIDE: 36101, DNS: 36102}
+    assert await (await make(CANARY)).start() == {WEB: 36001}
+
+
+async def test_all_who_have_rules_here_are_found_by_their_labels(stable, make):
+    canary, long = await make(CANARY), await make(LONG)
+    await canary.apply({WEB: 36001})
+    await long.apply({WEB_6: 36002})
+    labels = await stable.labels()
+    assert labels[0] == ""
+    assert labels[2] == "canary"
+    assert labels[1].startswith("a-name~")
+
+
+@pytest.fixture
+async def cleanup(node):
+    """Runs the command; returns its exit status and the last line of what it wrote."""
+
+    async def cleanup(*flags):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["nsenter", f"--net=/proc/self/fd/{node.fd}", *CLEANUP, *flags],
+            pass_fds=[node.fd],
+            capture_output=True,
+            text=True,
+            timeout=3 * nodes.DEADLINE_S,
+        )
+        return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+
+    return cleanup
+
+
+async def test_the_command_removes_the_rules_of_every_name(node, make, cleanup):
+    empty = nodes.tables(node)
+    for facts in (STABLE, CANARY, LONG):
+        await (await make(facts)).apply({WEB: 36001, WEB_6: 36002})
+    assert (await cleanup())[0] == 0
+    assert nodes.tables(node) == empty
+
+
+async def test_the_command_with_a_name_removes_its_rules_alone(node, stable, make, cleanup):
+    before = nodes.tables(node)
+    await (await make(LONG)).apply({WEB: 36001})
+    assert (await cleanup("--service-proxy-name", LONG.proxy_name))[0] == 0
+    assert nodes.tables(node) == before
+
+
+async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, make, cleanup):
+    await (await make(CANARY)).apply({WEB: 36001})
+    before = nodes.tables(node)
+    lock = NodeLock("canary")
+    lock.take()
+    assert await cleanup() == (
+        1,
+        f"error: cannot start: another userspace-proxy of the name canary (pid {os.getpid()}) "
+        "steers this node (stop it first, or run with --steering=none)",
+    )
+    lock.release()
+    assert nodes.tables(node) == before
+
+
+@pytest.fixture
+def cluster(lock_file):
+    """A node that has a route to Services; the test's thread stands in it."""
+    nodes.need_namespaces()
+    cluster = nodes.Cluster()
+    with cluster.node:
+        yield cluster.node
+    cluster.close()
+
+
+async def test_a_udp_client_that_went_to_the_other_proxy_stays_with_it(cluster):
+    stable, canary = (make_steering("iptables", facts) for facts in (STABLE, CANARY))
+    old, new = nodes.UdpServer(cluster, 36102), nodes.UdpServer(cluster, 36002)
+    client = cluster.udp()
+    client.connect(DNS.address)
+    await stable.apply({DNS: 36102})
+    assert nodes.exchange(client, old)
+    await canary.apply({DNS: 36002})
+    assert nodes.exchange(client, new)
+    client.send(b"before")
+    await stable.apply({})
+    assert new.answer(b"after") == b"before"
+    assert client.recv(2048) == b"after"
+    for opened in (client, old, new):
+        opened.close()
+    for steering in (stable, canary):
+        await steering.close()

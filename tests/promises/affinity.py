@@ -1,0 +1,60 @@
+"""Session affinity: a client stays with its endpoint, for as long as its Service says."""
+
+from __future__ import annotations
+
+import pytest
+
+from .specs import Port, Spec
+from .world import PODS, World, after
+
+CLIENT_IP = {"sessionAffinity": "ClientIP"}
+PINNED = Spec("pinned", ["10.96.1.1"], more=CLIENT_IP)
+SWITCHED = Spec("switched", ["10.96.1.3"])
+SHORT = Spec("short", ["10.96.1.4"], more=CLIENT_IP)
+NODE_PORT = Spec(
+    "pinned-np", ["10.96.1.5"], [Port(node_port=30011)], more={"type": "NodePort", **CLIENT_IP}
+)
+TIMEOUT_S = 1
+
+
+class AffinityPromises:
+    """Source: e2e "should have session affinity work …", "… timeout work …", "… switch …"."""
+
+    @pytest.mark.parametrize("protocol", ["TCP", "UDP"])
+    def test_a_client_stays_with_one_endpoint_until_that_is_gone(
+        self, world: World, protocol: str
+    ) -> None:
+        spec = PINNED.but(name=f"pinned-{protocol.lower()}", ports=[Port(protocol=protocol)])
+        world.put(spec.at(*world.pods()))
+        (first,) = world.all_of("pod", spec.address, protocol)
+        world.put(spec.at(*world.pods(*(name for name in PODS if name != first))))
+        (second,) = world.all_of("pod", spec.address, protocol)
+        assert second != first
+        world.put(spec.at(*world.pods()))
+        assert world.all_of("pod", spec.address, protocol) == {second}
+        world.delete(spec)
+
+    def test_a_client_stays_with_one_endpoint_by_a_node_port(self, world: World) -> None:
+        world.put(NODE_PORT.at(*world.pods()))
+        at = (world.ip("node-1"), 30011)
+        assert len(world.all_of("laptop", at)) == 1
+        assert world.all_of("laptop", at) == world.all_of("laptop", at)
+
+    def test_a_client_is_free_again_after_its_timeout(self, world: World) -> None:
+        config = {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": TIMEOUT_S}}}
+        world.put(SHORT.but(more=CLIENT_IP | config).at(*world.pods()))
+        (first,) = world.all_of("pod", SHORT.address)
+        seen = set()
+        # Others take turns meanwhile, so the client's next one is another.
+        for _ in PODS:
+            after(TIMEOUT_S + 0.1)
+            seen |= world.all_of("pod", SHORT.address)
+        assert seen - {first}
+
+    def test_affinity_is_switched_on_and_off_live(self, world: World) -> None:
+        world.put(SWITCHED.at(*world.pods()))
+        assert world.all_of("pod", SWITCHED.address) == set(PODS)
+        world.put(SWITCHED.but(more=CLIENT_IP).at(*world.pods()))
+        assert len(world.all_of("pod", SWITCHED.address)) == 1
+        world.put(SWITCHED.at(*world.pods()))
+        assert world.all_of("pod", SWITCHED.address) == set(PODS)

@@ -1,0 +1,106 @@
+"""Which endpoints get clients: of no or several slices, terminating, not ready, one's own."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from .specs import At, Port, Spec
+from .world import PODS, World, eventually
+
+BOTH = (Port(80, name="web"), Port(80, "UDP", name="dns"))
+TWO_PROTOCOLS = Spec("two-protocols", ["10.96.3.1"], BOTH)
+EMPTY = Spec(
+    "empty",
+    ["10.96.3.2"],
+    [Port(80, name="web", node_port=30110), Port(80, "UDP", name="dns", node_port=30110)],
+    more={"type": "NodePort"},
+)
+LEAVING = Spec("leaving", ["10.96.3.3"])
+EARLY = Spec("early", ["10.96.3.4"], more={"publishNotReadyAddresses": True})
+SLICED = Spec("sliced", ["10.96.3.5"])
+HAIRPIN = Spec("hairpin", ["10.96.3.6"], BOTH)
+REFUSAL_S = 3.0
+
+
+def leaving(ip: str, *, serving: bool = True) -> At:
+    """Return an endpoint of a pod that is being deleted."""
+    return At(ip, ready=False, serving=serving, terminating=True)
+
+
+class EndpointPromises:
+    """Source: e2e service.go and endpointslice.go, as named in each test's sentence."""
+
+    def test_tcp_and_udp_share_a_number(self, world: World) -> None:
+        """Source: e2e "should serve endpoints on same port and different protocols"."""
+        world.put(TWO_PROTOCOLS.at(*world.pods("one")))
+        assert set(world.everybody(TWO_PROTOCOLS.address).values()) == {"one"}
+        assert set(world.everybody(TWO_PROTOCOLS.address, "UDP").values()) == {"one"}
+        world.put(TWO_PROTOCOLS.but(ports=BOTH[1:]).at(*world.pods("one")))
+        assert not world.serves("pod", TWO_PROTOCOLS.address)
+        assert world.who("pod", TWO_PROTOCOLS.address, "UDP") == "one"
+
+    def test_without_endpoints_clients_are_refused_within_three_seconds(self, world: World) -> None:
+        """Source: e2e "should be rejected when no endpoints exist"."""
+        began = time.monotonic()
+        world.write(EMPTY)
+        for address in (EMPTY.address, (world.ip("node-1"), 30110)):
+            for protocol in ("TCP", "UDP"):
+                eventually(
+                    f"refusals of {protocol} at {address}",
+                    dict.fromkeys(world.house.clients, "refused"),
+                    partial(world.everybody, address, protocol),
+                )
+        assert time.monotonic() - began < REFUSAL_S
+
+    def test_clients_are_refused_when_all_endpoints_are_gone_and_served_by_new_ones(
+        self, world: World
+    ) -> None:
+        """Source: e2e "should be rejected for evicted pods (no endpoints exist)"."""
+        for name in ("one", "two"):
+            world.put(EMPTY.at(*world.pods(name)))
+            assert set(world.everybody(EMPTY.address).values()) == {name}
+            world.put(EMPTY.at(At(world.ip(name), ready=False)))
+            assert set(world.everybody(EMPTY.address).values()) == {"refused"}
+
+    def test_without_ready_endpoints_those_that_terminate_and_serve_are_used(
+        self, world: World
+    ) -> None:
+        """Source: e2e "should fallback to terminating endpoints when there are no ready …"."""
+        one, two, three = world.pods()
+        world.put(LEAVING.at(one, leaving(two)))
+        assert world.all_of("pod", LEAVING.address) == {"one"}
+        world.put(LEAVING.at(leaving(one), leaving(two), leaving(three, serving=False)))
+        assert world.all_of("pod", LEAVING.address) == {"one", "two"}
+        world.put(LEAVING.at(leaving(one), three))
+        assert world.all_of("pod", LEAVING.address) == {"three"}
+        world.put(LEAVING.at(leaving(one, serving=False)))
+        assert world.who("pod", LEAVING.address) == "refused"
+
+    def test_not_ready_addresses_are_published_as_slices_show_it(self, world: World) -> None:
+        """Source: e2e "should be able to connect to terminating and unready endpoints …"."""
+        one, two = world.pods("one", "two")
+        # With publishNotReadyAddresses the control plane shows all of them as ready.
+        world.put(EARLY.at(one, two))
+        assert world.all_of("pod", EARLY.address) == {"one", "two"}
+        world.put(EARLY.but(more={}).at(one, At(two, ready=False)))
+        assert world.all_of("pod", EARLY.address) == {"one"}
+        world.put(EARLY.at(one, two))
+        assert world.all_of("pod", EARLY.address) == {"one", "two"}
+
+    def test_endpoints_of_several_slices_serve_together(self, world: World) -> None:
+        """Source: e2e "should support multiple slices", "… custom EndpointSlices"."""
+        one, two, three = (At(ip) for ip in world.pods())
+        world.put(SLICED.but(slices=[[one], [two, one], [three]]))
+        assert world.all_of("pod", SLICED.address) == set(PODS)
+        world.put(SLICED.but(slices=[[one], [three]]))
+        assert world.all_of("pod", SLICED.address) == {"one", "three"}
+        # The stale copy of an endpoint that moves doesn't take it away.
+        world.put(SLICED.but(slices=[[At(one.ip, ready=False)], [one]]))
+        assert world.all_of("pod", SLICED.address) == {"one"}
+
+    def test_a_pod_reaches_itself_through_its_service(self, world: World) -> None:
+        """Source: e2e "should allow pods to hairpin back to themselves through services"."""
+        world.put(HAIRPIN.at(*world.pods("pod")))
+        assert world.who("pod", HAIRPIN.address) == "pod"
+        assert world.who("pod", HAIRPIN.address, "UDP") == "pod"

@@ -1,0 +1,101 @@
+"""Whose a Service is, by label; how its endpoints take turns, by annotation; and restarts."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from .specs import BALANCE, HEADLESS, PROXY_NAME, Port, Spec
+from .udp import say
+from .world import World, eventually
+
+LABELLED = Spec("labelled", ["10.96.7.1"], [Port(node_port=30150)], more={"type": "NodePort"})
+BALANCED = Spec("balanced", ["10.96.7.2"])
+# So many that each of two workers has some: they don't know of each other's.
+LONG_LIVED = 20
+RESTARTED = Spec(
+    "restarted",
+    ["10.96.7.3", "fd00:10:96::73"],
+    [Port(80, name="web", node_port=30151), Port(80, "UDP", name="dns", node_port=30151)],
+    more={"type": "LoadBalancer"},
+    ingress=[{"ip": "203.0.113.30"}],
+)
+
+
+class LabelPromises:
+    """Source: e2e service.go, as named in each test."""
+
+    @pytest.mark.parametrize(
+        ("label", "reason"),
+        [
+            pytest.param({PROXY_NAME: "canary"}, "its label gives it to", id="another-proxy"),
+            pytest.param({HEADLESS: ""}, "service.kubernetes.io/headless", id="headless"),
+        ],
+    )
+    def test_a_label_takes_a_service_away_and_gives_it_back(
+        self, world: World, label: dict[str, str], reason: str
+    ) -> None:
+        """Source: e2e "should implement service.kubernetes.io/service-proxy-name", "headless"."""
+        at = (world.ip("node-1"), 30150)
+        for labels in ({}, label, {}):
+            world.put(LABELLED.but(labels=labels).at(*world.pods("one")))
+            is_ours = not labels
+            assert world.serves("pod", LABELLED.address) is is_ours
+            assert world.serves("laptop", at) is is_ours
+            assert [reason in said for said in world.why_ignored("labelled")] == [True] * len(
+                labels
+            )
+
+    @pytest.mark.parametrize("balance", ["least-connections", "power-of-two-choices"])
+    def test_a_new_endpoint_gets_the_new_connections_while_old_ones_are_held(
+        self, world: World, balance: str
+    ) -> None:
+        """Long-lived gRPC: with turns a new pod would wait for as long as they live."""
+        spec = BALANCED.but(annotations={BALANCE: balance})
+        world.put(spec.at(*world.pods("one")))
+        assert {hold(world) for _ in range(LONG_LIVED)} == {"one"}
+        world.put(spec.at(*world.pods("one", "two")))
+        assert [hold(world) for _ in range(4)] == ["two"] * 4
+        world.put(BALANCED.at(*world.pods("one", "two")))
+        assert world.all_of("pod", BALANCED.address) == {"one", "two"}
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
+    def test_a_restarted_proxy_serves_what_it_served(
+        self, world: World, number: signal.Signals
+    ) -> None:
+        """Source: e2e "should work after restarting kube-proxy"."""
+        world.put(RESTARTED.at(*world.pods("one"), *world.pods("two", v6=True)))
+        sock = world.udp("laptop", RESTARTED.address)
+        assert say(sock) == "one"
+        if number is signal.SIGKILL:
+            world.agent.kill()
+        else:
+            world.agent.stop()
+        world.agent.start_until_ready()
+        world.settle()
+        said = {at: world.who("laptop", at) for at in addresses(world)}
+        assert said == addresses(world)
+        eventually("the old client", "one", lambda: say(sock))
+
+
+def addresses(world: World) -> dict[tuple[str, int], str]:
+    """Return what the restarted Service is dialled at, and who answers there."""
+    v4, v6 = RESTARTED.ips
+    return {
+        (v4, 80): "one",
+        (v6, 80): "two",
+        ("203.0.113.30", 80): "one",
+        (world.ip("node-1"), 30151): "one",
+        (world.ip("node-1", v6=True), 30151): "two",
+    }
+
+
+def hold(world: World) -> str:
+    """Ask by a connection that stays open, and return who has answered."""
+    made = world.house["pod"].dial(BALANCED.address)
+    made.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"\n") or b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n"):
+        answer += made.recv(4096)
+    return answer.rpartition(b"\r\n\r\n")[2].decode().strip()

@@ -1,0 +1,133 @@
+"""Addresses that come from outside: external IPs, load balancers' IPs, node ports."""
+
+from __future__ import annotations
+
+from tests.cluster.waiting import wait_for
+
+from .specs import Port, Spec
+from .world import World, eventually
+
+EXTERNAL_IP = "203.0.113.20"
+BOTH = (Port(80, name="web"), Port(80, "UDP", name="dns"))
+EXTERNAL = Spec("external-ip", ["10.96.5.1"], BOTH, more={"externalIPs": [EXTERNAL_IP]})
+OTHER = Spec("other", ["10.96.20.1"])
+GREEDY = Spec("greedy", ["10.96.5.2"], more={"externalIPs": ["10.96.20.1", "192.0.2.1"]})
+LB_IP = "203.0.113.21"
+RANGED = Spec(
+    "ranged",
+    ["10.96.5.3"],
+    [Port(80, name="web", node_port=30130), Port(80, "UDP", name="dns", node_port=30130)],
+    more={"type": "LoadBalancer", "loadBalancerSourceRanges": ["198.51.100.0/24"]},
+    ingress=[{"ip": LB_IP}],
+)
+PROXIED = Spec(
+    "proxied",
+    ["10.96.5.4"],
+    [Port(node_port=30131)],
+    more={"type": "LoadBalancer"},
+    ingress=[{"ip": "203.0.113.22", "ipMode": "Proxy"}, {"ip": "203.0.113.23", "ipMode": "VIP"}],
+)
+NODE_PORT = Spec(
+    "node-port",
+    ["10.96.5.5"],
+    [Port(80, name="web", node_port=30132), Port(80, "UDP", name="dns", node_port=30132)],
+    more={"type": "NodePort"},
+)
+DAEMON_PORT = 30133
+COLLIDING = Spec(
+    "colliding", ["10.96.5.6"], [Port(node_port=DAEMON_PORT)], more={"type": "NodePort"}
+)
+CLAIMED = "203.0.113.24"
+FIRST = Spec("claim-a", ["10.96.5.7"], more={"externalIPs": [CLAIMED]})
+SECOND = Spec("claim-b", ["10.96.5.8"], more={"externalIPs": [CLAIMED]})
+
+
+class OutsidePromises:
+    """Source: e2e service.go, loadbalancer.go; KEP-1860; CVE-2020-8554."""
+
+    def test_an_external_ip_that_is_allowed_is_served_to_everybody(self, world: World) -> None:
+        """Source: e2e "should be possible to connect to a service via ExternalIP …"."""
+        at = (EXTERNAL_IP, 80)
+        world.put(EXTERNAL.at(*world.pods("one")))
+        for protocol in ("TCP", "UDP"):
+            assert set(world.everybody(at, protocol).values()) == {"one"}, protocol
+        world.put(EXTERNAL.but(more={}).at(*world.pods("one")))
+        assert [world.serves("laptop", at, protocol) for protocol in ("TCP", "UDP")] == [False] * 2
+
+    def test_an_external_ip_is_never_the_nodes_own_nor_another_services(self, world: World) -> None:
+        world.put(OTHER.at(*world.pods("two")), GREEDY.at(*world.pods("one")))
+        assert world.who("pod", OTHER.address) == "two"
+        assert world.who("laptop", (world.ip("node-1"), 80)) == "refused"
+        assert world.who("pod", GREEDY.address) == "one"
+        said = " ".join(note for port in world.shown("greedy") for note in port["notes"])
+        said += " ".join(world.why_ignored("greedy"))
+        assert "10.96.20.1" in said
+        assert "192.0.2.1" in said
+
+    def test_source_ranges_decide_who_reaches_a_load_balancer_and_change_live(
+        self, world: World
+    ) -> None:
+        """Source: e2e "should only allow access from service loadbalancer source ranges"."""
+        at, everybody = (LB_IP, 80), {}
+        for ranges in (["198.51.100.0/24"], ["10.244.0.0/16"], []):
+            more = {"type": "LoadBalancer", "loadBalancerSourceRanges": ranges}
+            world.put(RANGED.but(more=more).at(*world.pods("one")))
+            said = world.answers((c, at, p) for c in ("laptop", "pod") for p in ("TCP", "UDP"))
+            everybody[tuple(ranges)] = list(said.values())
+        assert everybody == {
+            ("198.51.100.0/24",): ["one", "one", "silence", "silence"],
+            ("10.244.0.0/16",): ["silence", "silence", "one", "one"],
+            (): ["one"] * 4,
+        }
+
+    def test_source_ranges_are_of_the_load_balancer_alone(self, world: World) -> None:
+        more = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.77/32"]}
+        world.put(RANGED.but(more=more).at(*world.pods("one")))
+        assert world.who("laptop", (LB_IP, 80)) == "silence"
+        assert world.who("laptop", (world.ip("node-1"), 30130)) == "one"
+        assert world.who("pod", RANGED.address) == "one"
+
+    def test_an_ingress_with_mode_proxy_is_left_to_the_load_balancer(self, world: World) -> None:
+        world.put(PROXIED.at(*world.pods("one")))
+        assert world.who("laptop", ("203.0.113.23", 80)) == "one"
+        assert not world.serves("laptop", ("203.0.113.22", 80))
+        assert "203.0.113.22:80" not in world.agent.frontends("proxied")
+
+    def test_a_node_port_is_reached_from_everywhere(self, world: World) -> None:
+        """Source: e2e "should be able to create a functioning NodePort service"."""
+        world.put(NODE_PORT.at(*world.pods("one")))
+        everywhere = {name: [(world.ip("node-1"), 30132)] for name in world.house.clients}
+        everywhere["node-1"] += [("127.0.0.1", 30132)]
+        everywhere["pod"] += [("10.244.0.1", 30132)]
+        said = {
+            (name, at, protocol): world.who(name, at, protocol)
+            for name, ats in everywhere.items()
+            for at in ats
+            for protocol in ("TCP", "UDP")
+        }
+        assert said == dict.fromkeys(said, "one")
+
+    def test_a_node_port_that_a_daemon_has_stays_its_own_until_it_ends(self, world: World) -> None:
+        """Source: e2e "should … node port collisions"; our rule: the later one waits."""
+        at = (world.ip("node-1"), DAEMON_PORT)
+        daemon = world.house.node.serve("daemon", tcp=DAEMON_PORT)
+        world.put(COLLIDING.at(*world.pods("one")))
+        assert world.everybody(at) == dict.fromkeys(world.house.clients, "daemon")
+        assert world.who("pod", COLLIDING.address) == "one"
+        problem = " ".join(port["problem"] for port in world.shown("colliding"))
+        assert str(DAEMON_PORT) in problem
+        assert f"(pid {daemon.pid})" in problem
+        daemon.stop()
+        eventually("service", "one", lambda: world.who("laptop", at))
+        wait_for("its end on the page", lambda: not world.shown("colliding")[0]["problem"])
+
+    def test_of_two_services_that_claim_one_address_the_later_waits(self, world: World) -> None:
+        at = (CLAIMED, 80)
+        world.put(FIRST.at(*world.pods("one")))
+        world.put(SECOND.at(*world.pods("two")))
+        assert world.who("laptop", at) == "one"
+        assert world.who("pod", SECOND.address) == "two"
+        assert world.why_ignored("claim-b") == [f"{CLAIMED}:80/TCP is already held by shop/claim-a"]
+        world.delete(FIRST)
+        assert world.who("laptop", at) == "two"
+        assert world.why_ignored("claim-b") == []

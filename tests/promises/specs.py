@@ -1,0 +1,149 @@
+"""Services and their slices as objects, for manifests and the API server alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Object = dict[str, Any]
+
+NAMESPACE = "shop"
+NODE = "node-1"
+"""Where the agent runs."""
+ELSEWHERE = "node-2"
+PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+HEADLESS = "service.kubernetes.io/headless"
+BALANCE = "userspace-proxy.io/balance"
+
+
+@dataclass(frozen=True)
+class Port:
+    """One port of a Service."""
+
+    number: int = 80
+    protocol: str = "TCP"
+    target: int = 8080
+    name: str = ""
+    node_port: int = 0
+
+
+@dataclass(frozen=True)
+class At:
+    """One endpoint."""
+
+    ip: str
+    node: str = NODE
+    ready: bool = True
+    serving: bool | None = None
+    """None: as ``ready``."""
+    terminating: bool = False
+    zones: Sequence[str] = ()
+    """Hints: whose clients it is meant for."""
+    nodes: Sequence[str] = ()
+    """Likewise."""
+
+    def as_object(self) -> Object:
+        """Return it as a slice has it."""
+        serving = self.ready if self.serving is None else self.serving
+        conditions = {"ready": self.ready, "serving": serving, "terminating": self.terminating}
+        shown: Object = {"addresses": [self.ip], "nodeName": self.node, "conditions": conditions}
+        hints = {"forZones": self.zones, "forNodes": self.nodes}
+        if wanted := {k: [{"name": n} for n in names] for k, names in hints.items() if names}:
+            shown["hints"] = wanted
+        return shown
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """A Service with its slices."""
+
+    name: str
+    ips: Sequence[str] = ()
+    """Its cluster IPs, the one of the first family first; none: ExternalName."""
+    ports: Sequence[Port] = (Port(),)
+    slices: Sequence[Sequence[At]] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of its spec."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    ingress: Sequence[Mapping[str, str]] = ()
+    """What the load balancer has told."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """What clients dial first of all."""
+        return self.ips[0], self.ports[0].number
+
+    def at(self, *endpoints: At | str) -> Spec:
+        """Return it with these endpoints in one slice a family; text is a ready one here."""
+        ends = [At(e) if isinstance(e, str) else e for e in endpoints]
+        by_family = ([e for e in ends if (":" in e.ip) is is_6] for is_6 in (False, True))
+        return replace(self, slices=tuple(tuple(part) for part in by_family if part))
+
+    def but(self, **changes: Any) -> Spec:
+        """Return it with other fields."""
+        return replace(self, **changes)
+
+    def service(self) -> Object:
+        """Return the Service."""
+        spec: Object = {"ports": [self._port(port) for port in self.ports], **self.more}
+        if self.ips:
+            families = ["IPv6" if ":" in ip else "IPv4" for ip in self.ips]
+            policy = "RequireDualStack" if len(self.ips) > 1 else "SingleStack"
+            spec |= {"clusterIP": self.ips[0], "clusterIPs": list(self.ips)}
+            spec |= {"ipFamilies": families, "ipFamilyPolicy": policy}
+        metadata = {"labels": dict(self.labels), "annotations": dict(self.annotations)}
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": NAMESPACE, "name": self.name, **metadata},
+            "spec": spec,
+            "status": {"loadBalancer": {"ingress": list(map(dict, self.ingress))}},
+        }
+
+    def endpoint_slices(self) -> Iterator[Object]:
+        """Yield its slices."""
+        label = {"kubernetes.io/service-name": self.name}
+        for number, endpoints in enumerate(self.slices):
+            is_6 = any(":" in e.ip for e in endpoints)
+            family = "IPv6" if is_6 else "IPv4"
+            name = f"{self.name}-{family.lower()}-{number}"
+            yield {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {"namespace": NAMESPACE, "name": name, "labels": label},
+                "addressType": family,
+                "ports": [
+                    {"name": p.name, "port": p.target, "protocol": p.protocol} for p in self.ports
+                ],
+                "endpoints": [e.as_object() for e in endpoints],
+            }
+
+    def objects(self) -> Iterator[Object]:
+        """Yield all of it."""
+        yield self.service()
+        yield from self.endpoint_slices()
+
+    @staticmethod
+    def _port(port: Port) -> Object:
+        # Named ports in the target would need pods.
+        shown: Object = {"port": port.number, "protocol": port.protocol, "targetPort": port.target}
+        if port.name:
+            shown["name"] = port.name
+        if port.node_port:
+            shown["nodePort"] = port.node_port
+        return shown
+
+
+def node_object(
+    *, taints: Sequence[Mapping[str, str]] = (), addresses: Sequence[str] = (), **metadata: Any
+) -> Object:
+    """Return this node's object."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": NODE, **metadata},
+        "spec": {"taints": list(map(dict, taints))},
+        "status": {"addresses": [{"type": "InternalIP", "address": a} for a in addresses]},
+    }

@@ -1,0 +1,101 @@
+"""A Service's type and ports change live; it is deleted and made again."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from .specs import Port, Spec
+from .world import PODS, Address, World
+
+LB_IP = "203.0.113.10"
+NODE_PORT = 30100
+CHANGING = Spec("changing", ["10.96.2.1"])
+# Every change from one type to another, once.
+ALL_CHANGES = "CNCLCENLNELEC"
+SERVED_AT = {
+    "C": {"cluster IP"},
+    "N": {"cluster IP", "node port"},
+    "L": {"cluster IP", "node port", "load balancer"},
+    "E": set[str](),
+}
+MANY = Spec("many-ports", ["10.96.2.2"])
+STAYS = Spec("stays", ["10.96.2.3"])
+PHOENIX = Spec("phoenix", ["10.96.2.4"], [Port(node_port=30101)], more={"type": "NodePort"})
+
+
+def of_type(letter: str) -> Spec:
+    """Return the Service with another type."""
+    with_node_port = [Port(node_port=NODE_PORT)]
+    match letter:
+        case "N":
+            return CHANGING.but(ports=with_node_port, more={"type": "NodePort"})
+        case "L":
+            more = {"type": "LoadBalancer"}
+            return CHANGING.but(ports=with_node_port, more=more, ingress=[{"ip": LB_IP}])
+        case "E":
+            more = {"type": "ExternalName", "externalName": "shop.example.com"}
+            return CHANGING.but(ips=(), more=more)
+    return CHANGING.but(more={"type": "ClusterIP"})
+
+
+class TypePromises:
+    """Source: e2e "should be able to change the type from … to …", "… recreate …"."""
+
+    def test_a_type_changes_in_all_directions(self, world: World) -> None:
+        assert len(set(pairwise(ALL_CHANGES))) == 12
+        addresses: dict[str, Address] = {
+            "cluster IP": CHANGING.address,
+            "node port": (world.ip("node-1"), NODE_PORT),
+            "load balancer": (LB_IP, 80),
+        }
+        for before, letter in pairwise("E" + ALL_CHANGES):
+            world.put(of_type(letter).at(*world.pods("one")))
+            served = {what for what, at in addresses.items() if world.serves("laptop", at)}
+            assert served == SERVED_AT[letter], f"{before} to {letter}"
+
+    def test_a_service_of_type_external_name_is_shown_with_its_reason(self, world: World) -> None:
+        world.put(of_type("E"))
+        assert world.why_ignored("changing") == ["type ExternalName is served by DNS alone"]
+
+    def test_ports_change_and_those_that_stay_have_no_gap(self, world: World) -> None:
+        web, second, third = (Port(n, name=f"p{n}") for n in (80, 81, 82))
+        world.put(MANY.but(ports=[web, second]).at(*world.pods("one")))
+        assert world.who("pod", (MANY.ips[0], 81)) == "one"
+        seen: set[str] = set()
+        world.put(
+            MANY.but(ports=[third, web]).at(*world.pods("one")),
+            meanwhile=lambda: seen.add(world.who("pod", MANY.address)),
+        )
+        assert seen == {"one"}
+        assert world.who("pod", (MANY.ips[0], 82)) == "one"
+        assert not world.serves("pod", (MANY.ips[0], 81))
+
+    def test_a_target_port_changes_without_a_gap(self, world: World) -> None:
+        seen = []
+        world.put(MANY.at(*world.pods("one")))
+        world.put(
+            MANY.but(ports=[Port(target=8081)]).at(*world.pods("one")),
+            meanwhile=lambda: seen.append(world.who("pod", MANY.address)),
+        )
+        assert world.who("pod", MANY.address) == "one-new"
+        # It follows once, and nobody is turned away.
+        assert set(seen) <= {"one", "one-new"}
+        assert seen == sorted(seen)
+
+    def test_a_service_is_deleted_and_made_again_without_a_gap_for_others(
+        self, world: World
+    ) -> None:
+        world.put(PHOENIX.at(*world.pods("one")), STAYS.at(*world.pods()))
+        at, seen = (world.ip("node-1"), 30101), set[str]()
+
+        def look() -> None:
+            seen.add(world.who("pod", STAYS.address))
+
+        for pod in ("two", "three"):
+            world.delete(PHOENIX, meanwhile=look)
+            assert not world.serves("laptop", PHOENIX.address)
+            assert not world.serves("laptop", at)
+            world.put(PHOENIX.at(*world.pods(pod)), meanwhile=look)
+            assert world.everybody(PHOENIX.address) == dict.fromkeys(world.house.clients, pod)
+            assert world.who("laptop", at) == pod
+        assert seen == set(PODS)

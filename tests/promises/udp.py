@@ -1,0 +1,80 @@
+"""UDP clients that keep their source port: they are never left with an endpoint that is gone."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+
+import pytest
+
+from .specs import ELSEWHERE, At, Port, Spec
+from .world import Address, World, eventually
+
+WITH_NODE_PORT = Port(53, "UDP", node_port=30160)
+FLOWING = Spec("flowing", ["10.96.8.1"], [WITH_NODE_PORT], more={"type": "NodePort"})
+MOVE_S = 2.0
+_numbers = itertools.count()
+
+
+def say(sock: socket.socket) -> str:
+    """Ask by a socket that keeps its port; return who answers, or what the kernel says."""
+    text = f"question {next(_numbers)}".encode()
+    sock.settimeout(0.1)
+    try:
+        sock.send(text)
+        while not (answer := sock.recv(2048)).endswith(text):
+            pass
+    except ConnectionRefusedError:
+        return "refused"
+    except TimeoutError:
+        return "silence"
+    return answer.partition(b":")[0].decode()
+
+
+class UdpPromises:
+    """Source: e2e conntrack.go."""
+
+    @pytest.fixture
+    def socks(self, world: World) -> list[socket.socket]:
+        """Sockets of clients everywhere, made and used before anybody serves."""
+        world.put(FLOWING)
+        ats: tuple[Address, ...] = (FLOWING.address, (world.ip("node-1"), 30160))
+        socks = [world.udp(client, at) for client in world.house.clients for at in ats]
+        assert [say(sock) for sock in socks] == ["refused"] * len(socks)
+        return socks
+
+    def test_clients_that_keep_their_port_follow_the_endpoints_within_two_seconds(
+        self, world: World, socks: list[socket.socket]
+    ) -> None:
+        """Source: e2e "should be able to preserve UDP traffic when server pod cycles …"."""
+        for name in ("one", "two", "", "three"):
+            world.write(FLOWING.at(*(world.pods(name) if name else ())))
+            self._turn_to(name or "refused", socks)
+
+    def test_clients_that_keep_their_port_follow_a_target_port_and_a_service_made_anew(
+        self, world: World, socks: list[socket.socket]
+    ) -> None:
+        world.write(FLOWING.at(*world.pods("one")))
+        self._turn_to("one", socks)
+        new = FLOWING.but(ports=[Port(53, "UDP", target=8081, node_port=30160)])
+        world.write(new.at(*world.pods("one")))
+        self._turn_to("one-new", socks)
+        world.delete(FLOWING)
+        assert "one-new" not in map(say, socks)
+        world.write(FLOWING.at(*world.pods("two")))
+        self._turn_to("two", socks)
+
+    def _turn_to(self, who: str, socks: list[socket.socket]) -> None:
+        eventually(who, {who}, lambda: {say(sock) for sock in socks}, deadline_s=MOVE_S)
+
+    def test_a_policy_that_drops_ends_flows_from_outside(self, world: World) -> None:
+        """Source: e2e "should be able to preserve UDP traffic when initial unready …"."""
+        at = (world.ip("node-1"), 30160)
+        world.put(FLOWING.at(*world.pods("one")))
+        sock = world.udp("laptop", at)
+        assert say(sock) == "one"
+        local = FLOWING.but(more={"type": "NodePort", "externalTrafficPolicy": "Local"})
+        world.write(local.at(At(world.ip("one"), node=ELSEWHERE)))
+        eventually("silence", "silence", lambda: say(sock), deadline_s=MOVE_S)
+        world.write(local.at(*world.pods("two")))
+        eventually("service", "two", lambda: say(sock), deadline_s=MOVE_S)

@@ -1,0 +1,243 @@
+"""A node with an agent, clients and pods, and a source that Services are written to.
+
+World.put(Spec…) ──▶ manifests or API server ──▶ agent ──▶ in force ──▶ World.who(…)
+"""
+
+from __future__ import annotations
+
+import abc
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from tests.cluster.waiting import wait_for
+from tests.node.agent_harness import House, ask
+
+from .specs import Object, Port, Spec, node_object
+
+Address = tuple[str, int]
+Ask = tuple[str, Address, str]
+"""A client, what it dials, and the protocol."""
+
+CLUSTER_CIDR = "10.244.0.0/16,fd00:10:244::/56"
+# Among them what must never be one: the node's addresses, cluster IPs.
+EXTERNAL_IPS = "203.0.113.0/24,fd00:203:0:113::/64,192.0.2.0/24,10.96.20.0/24"
+FLAGS = (f"--cluster-cidr={CLUSTER_CIDR}", f"--allow-external-ips={EXTERNAL_IPS}")
+# Of who isn't answered: packets that are dropped don't come later.
+PATIENCE_S = 1.0
+PODS = ("one", "two", "three")
+INSIDE = ("pod", "node-1")
+_MARK = Spec("mark", ["10.96.255.1"])
+
+
+class World(abc.ABC):
+    """One node whose agent reads Services from somewhere.
+
+    Args:
+        house: With clients ``pod``, ``node-1`` and ``laptop``; the agent isn't started.
+    """
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.agent = house.agent
+        self._marks = 0
+        house.add_pods(*PODS, tcp=8080, udp=8080)
+        house.pod("pod").serve(tcp=8080, udp=8080)
+        for name in PODS:
+            house.pod(name).serve(f"{name}-new", tcp=8081, udp=8081)
+
+    @abc.abstractmethod
+    def write(self, *specs: Spec) -> None:
+        """Add these Services, or put them in the place of those of their names."""
+
+    @abc.abstractmethod
+    def erase(self, *specs: Spec) -> None:
+        """Delete these Services and their slices."""
+
+    @abc.abstractmethod
+    def write_node(self, node: Object) -> None:
+        """Add this node's object, or put it in its place."""
+
+    @abc.abstractmethod
+    def doom_node(self) -> None:
+        """Begin to delete this node's object; something keeps it for now."""
+
+    def put(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Write Services and wait until they are in force; ``meanwhile`` is called often."""
+        self.write(*specs)
+        self.settle(meanwhile)
+
+    def delete(self, *specs: Spec, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Delete Services and wait until that is in force; ``meanwhile`` is called often."""
+        self.erase(*specs)
+        self.settle(meanwhile)
+
+    def settle(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until all that was written is in force, in kernel and workers.
+
+        A Service of ours gets a new port and its slice another one: what was written earlier
+        comes earlier.
+        """
+        self._marks += 1
+        number = self._marks
+        mark = replace(_MARK, ports=(Port(number, target=number),)).at("10.244.0.250")
+        self.write(mark)
+
+        def is_in_force() -> bool:
+            meanwhile()
+            status = self.agent.status()
+            (port,) = [p for p in status["ports"] if p["service"] == "mark"] or [None]
+            return (
+                port is not None
+                and [f["address"] for f in port["frontends"]] == [f"{_MARK.ips[0]}:{number}"]
+                and [e["address"] for e in port["endpoints"]] == [f"10.244.0.250:{number}"]
+                and not status["sync"]["waiting_since"]
+            )
+
+        wait_for("all to be in force", is_in_force, hint=self.agent.log)
+        # Its counters come from the workers, behind what they were told before.
+        self.agent.status()
+
+    def pods(self, *names: str, v6: bool = False) -> list[str]:
+        """Return the addresses of these pods; of none: of all three."""
+        return [self.ip(name, v6=v6) for name in names or PODS]
+
+    def ip(self, name: str, *, v6: bool = False) -> str:
+        """Return the address of a pod, or of whoever has that name."""
+        host = self.house[name].host if name in self.house.clients else self.house.pod(name)
+        return str(host.ip6 if v6 else host.ip)
+
+    def who(
+        self,
+        client: str,
+        address: Address,
+        protocol: str = "TCP",
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> str:
+        """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``."""
+        dialler = self.house[client]
+        made = dialler.tcp(address[0]) if protocol == "TCP" else dialler.new_udp(address[0])
+        with made:
+            made.settimeout(patience_s)
+            try:
+                made.connect(address)
+                if protocol == "UDP":
+                    return ask(made).decode().removesuffix(": hello")
+                made.settimeout(5)
+                return _get(made)
+            except ConnectionRefusedError:
+                return "refused"
+            except TimeoutError:
+                return "silence"
+            except OSError as exc:
+                return "unreachable" if "No route" in str(exc) else str(exc)
+
+    def serves(self, client: str, address: Address, protocol: str = "TCP") -> bool:
+        """Return whether one of the pods answers a client."""
+        return self.who(client, address, protocol) in (*PODS, "pod")
+
+    def all_of(self, client: str, address: Address, protocol: str = "TCP") -> set[str]:
+        """Return who answers a client that asks often."""
+        return {self.who(client, address, protocol) for _ in range(12)}
+
+    def everybody(
+        self, address: Address, protocol: str = "TCP", *, clients: Iterable[str] = ()
+    ) -> dict[str, str]:
+        """Return who answers each client; all ask at the same time."""
+        names = tuple(clients or self.house.clients)
+        said = self.answers((name, address, protocol) for name in names)
+        return {name: who for (name, _, _), who in said.items()}
+
+    def answers(self, asked: Iterable[Ask]) -> dict[Ask, str]:
+        """Return who answers whom and where; all ask at the same time."""
+        asks = tuple(asked)
+        with ThreadPoolExecutor(len(asks)) as pool:
+            return dict(zip(asks, pool.map(lambda one: self.who(*one), asks), strict=True))
+
+    def udp(self, client: str, address: Address) -> socket.socket:
+        """Return a UDP socket that keeps its port; closed by :meth:`hang_up`."""
+        return self.house[client].udp(address)
+
+    def shown(self, name: str) -> list[dict[str, Any]]:
+        """Return the Service ports of this name, as the page's JSON has them."""
+        return [p for p in self.agent.status()["ports"] if p["service"] == name]
+
+    def why_ignored(self, name: str) -> list[str]:
+        """Return why a Service, or ports of it, get no listener, as the page says."""
+        ignored = self.agent.status()["ignored"]
+        return [i["reason"] for i in ignored if i["service"] == f"shop/{name}"]
+
+    def hang_up(self) -> None:
+        """Close what was dialled."""
+        self.house.hang_up()
+
+    def close(self) -> None:
+        """End everything."""
+        self.house.close()
+
+
+class ManifestWorld(World):
+    """The agent reads one file, which changes in one step."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house)
+        self._specs: dict[str, Spec] = {}
+        self._node: Object | None = None
+        self._save()
+        self.agent.start_until_ready()
+
+    def write(self, *specs: Spec) -> None:
+        """Part of World."""
+        self._specs |= {spec.name: spec for spec in specs}
+        self._save()
+
+    def erase(self, *specs: Spec) -> None:
+        """Part of World."""
+        for spec in specs:
+            del self._specs[spec.name]
+        self._save()
+
+    def write_node(self, node: Object) -> None:
+        """Part of World."""
+        self._node = node
+        self._save()
+
+    def doom_node(self) -> None:
+        """Part of World."""
+        self.write_node(node_object(deletionTimestamp="2026-01-01T00:00:00Z"))
+
+    def _save(self) -> None:
+        objects = [o for spec in self._specs.values() for o in spec.objects()]
+        if self._node:
+            objects.append(self._node)
+        self.agent.manifests.write_text("\n---\n".join(json.dumps(o) for o in objects))
+
+
+def _get(made: socket.socket) -> str:
+    made.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
+    chunks = []
+    while chunk := made.recv(1 << 16):
+        chunks.append(chunk)
+    return b"".join(chunks).partition(b"\r\n\r\n")[2].decode().strip()
+
+
+def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 5.0) -> None:
+    """Wait until ``actual()`` equals what is expected; the error shows what came last."""
+    seen: list[object] = [None]
+
+    def is_so() -> bool:
+        seen[0] = actual()
+        return seen[0] == expected
+
+    wait_for(what, is_so, deadline_s=deadline_s, hint=lambda: f"last: {seen[0]!r}")
+
+
+def after(seconds: float) -> None:
+    """Wait until so much time has passed in which nothing may happen: an idle client's."""
+    until = time.monotonic() + seconds
+    wait_for("time to pass", lambda: time.monotonic() >= until, deadline_s=seconds + 1)

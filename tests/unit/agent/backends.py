@@ -1,0 +1,73 @@
+"""Servers and clients around a proxy, and a node whose addresses change when a test says so."""
+
+import asyncio
+import contextlib
+import socket
+
+
+@contextlib.asynccontextmanager
+async def backend(name):
+    """A server that says its name and closes; yields its address."""
+
+    async def answer(_reader, writer):
+        writer.write(name)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield "{}:{}".format(*server.sockets[0].getsockname())
+
+
+async def ask(address):
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def answers(address, count):
+    return [await ask(address) for _ in range(count)]
+
+
+def free_address():
+    """An address where nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return "{}:{}".format(*sock.getsockname())
+
+
+def free_port():
+    return int(free_address().rpartition(":")[2])
+
+
+async def http_status(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        return (await reader.readline()).split()[1]
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+class Interfaces:
+    """The node's addresses, which change when the test says so."""
+
+    def __init__(self):
+        self.current = ("127.0.0.1",)
+        self.changed = None
+        self.is_closed = False
+
+    def __call__(self, _loop, changed):
+        self.changed = changed
+        return self
+
+    def become(self, *addresses):
+        self.current = addresses
+        self.changed()
+
+    def close(self):
+        self.is_closed = True

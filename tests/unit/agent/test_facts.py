@@ -1,0 +1,91 @@
+"""What the plan is told of this node: options, the Node object, interfaces, the API server."""
+
+import pytest
+
+from userspace_proxy.agent.facts import make_facts
+from userspace_proxy.agent.options import Options
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Node,
+    Service,
+    ServiceKey,
+    SliceKey,
+    SlicePort,
+)
+from userspace_proxy.policy import NodeFacts
+
+NODE = Node("node-7", ("192.0.2.10", "2001:db8::10"), "eu-1a")
+API_SERVER = ServiceKey("default", "kubernetes")
+
+
+def facts_of(snapshot=None, addresses=(), **options):
+    return make_facts(Options(**options), snapshot, addresses, allow_loopback_endpoints=False)
+
+
+def cluster(node=None, **endpoints):
+    """Return a snapshot with the API server's Service and a slice of it for each name."""
+    store = Store()
+    store.set_node(node)
+    store.put_service(Service(API_SERVER, ()))
+    for name, ips in endpoints.items():
+        family = IPFamily.of(ips[0])
+        pods = tuple(Endpoint(ip) for ip in ips)
+        port = SlicePort("https", 6443, "TCP")
+        store.put_slice(EndpointSlice(SliceKey("default", name), API_SERVER, family, (port,), pods))
+    return store.snapshot()
+
+
+def test_without_anything_nothing_is_known_and_nothing_allowed():
+    assert facts_of() == NodeFacts()
+
+
+def test_before_the_first_snapshot_there_are_options_and_addresses():
+    facts = facts_of(
+        None,
+        ["127.0.0.1", "192.0.2.10"],
+        node_name="node-7",
+        proxy_name="canary",
+        node_port_networks=("192.0.2.0/24",),
+        external_ip_networks=("203.0.113.0/24",),
+        cluster_networks=("10.0.0.0/8",),
+    )
+    assert facts == NodeFacts(
+        node_name="node-7",
+        proxy_name="canary",
+        addresses=("127.0.0.1", "192.0.2.10"),
+        node_port_networks=("192.0.2.0/24",),
+        external_ip_networks=("203.0.113.0/24",),
+        cluster_networks=("10.0.0.0/8",),
+    )
+
+
+def test_the_node_object_says_its_zone_and_its_addresses():
+    facts = facts_of(cluster(NODE))
+    assert (facts.zone, facts.primary_addresses) == ("eu-1a", ("192.0.2.10", "2001:db8::10"))
+    assert facts.addresses == (), "those of the interfaces are others"
+
+
+def test_a_node_object_that_goes_is_forgotten():
+    facts = facts_of(cluster(None))
+    assert (facts.zone, facts.primary_addresses) == ("", ())
+
+
+def test_the_api_servers_are_the_endpoints_of_its_service_in_all_slices():
+    facts = facts_of(
+        cluster(four=["192.0.2.3", "192.0.2.2"], more=["192.0.2.2"], six=["2001:db8::2"])
+    )
+    assert facts.api_server_addresses == ("192.0.2.2", "192.0.2.3", "2001:db8::2")
+
+
+def test_without_its_service_no_api_server_is_known():
+    assert facts_of(Store().snapshot()).api_server_addresses == ()
+
+
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_endpoints_on_loopback_are_as_the_caller_says_whatever_the_options(is_allowed):
+    options = Options(allow_loopback_endpoints=not is_allowed)
+    facts = make_facts(options, None, (), allow_loopback_endpoints=is_allowed)
+    assert facts.allow_loopback_endpoints == is_allowed

@@ -1,0 +1,199 @@
+"""Node ports that are taken, and those that somebody else has."""
+
+import os
+import socket
+import struct
+
+import pytest
+
+from userspace_proxy.agent import node_ports
+from userspace_proxy.agent.node_ports import LOOK_EVERY_S, NodePortHolds
+from userspace_proxy.model import IPFamily, Protocol
+
+from .port_numbers import free_port
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+TCP, UDP = Protocol.TCP, Protocol.UDP
+KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
+FAMILIES = {V4: socket.AF_INET, V6: socket.AF_INET6}
+ALL = [
+    pytest.param(protocol, family, id=f"{protocol}-{family}".lower())
+    for protocol in Protocol
+    for family in IPFamily
+]
+
+
+@pytest.fixture
+def holds():
+    holds = NodePortHolds()
+    yield holds
+    holds.close()
+
+
+def bound(protocol, family, ip="", port=0):
+    """Return a daemon's socket; both families may bind one number."""
+    sock = socket.socket(FAMILIES[family], KINDS[protocol])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, protocol is TCP)
+    if family is V6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        sock.bind((ip, port))
+        if protocol is TCP:
+            sock.listen()
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def own_name():
+    with open("/proc/self/comm") as file:  # noqa: PTH123
+        return f"{file.read().strip()} (pid {os.getpid()})"
+
+
+@pytest.mark.parametrize(("protocol", "family"), ALL)
+def test_a_daemon_that_comes_later_cannot_have_it(holds, protocol, family):
+    port = free_port(protocol, family)
+    assert holds.take(protocol, family, port, now=0) == ""
+    assert holds.take(protocol, family, port, now=1) == ""
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, family, port=port)
+    loopback = "127.0.0.1" if family is V4 else "::1"
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, family, loopback, port)
+
+
+@pytest.mark.parametrize(("protocol", "family"), ALL)
+def test_given_back_it_is_anybodys(holds, protocol, family):
+    port = free_port(protocol, family)
+    holds.take(protocol, family, port, now=0)
+    holds.give(protocol, family, port)
+    holds.give(protocol, family, port)
+    bound(protocol, family, port=port).close()
+
+
+@pytest.mark.parametrize(("protocol", "family"), ALL)
+def test_who_comes_past_the_rules_is_refused_at_once(holds, protocol, family):
+    port = free_port(protocol, family)
+    holds.take(protocol, family, port, now=0)
+    with socket.socket(FAMILIES[family], KINDS[protocol]) as client:
+        client.settimeout(5)
+        with pytest.raises(ConnectionRefusedError):  # noqa: PT012 - UDP is refused by the answer.
+            client.connect(("127.0.0.1" if family is V4 else "::1", port))
+            client.send(b"question")
+            client.recv(100)
+
+
+@pytest.mark.parametrize("ip", ["", "127.0.0.1"], ids=["everywhere", "on-one-address"])
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_who_has_it_already_is_named(holds, protocol, ip):
+    with bound(protocol, V4, ip) as daemon:
+        port = daemon.getsockname()[1]
+        reason = f"node port {port}/{protocol} is held by {own_name()}"
+        assert holds.take(protocol, V4, port, now=0) == reason
+        assert len(holds) == 0
+    assert holds.take(protocol, V4, port, now=1) == ""
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_daemon_of_one_family_leaves_the_other(holds, protocol):
+    with bound(protocol, V4) as daemon:
+        port = daemon.getsockname()[1]
+        assert holds.take(protocol, V6, port, now=0) == ""
+
+
+def test_a_daemon_of_both_families_has_both(holds):
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as daemon:
+        port = daemon.getsockname()[1]
+        assert own_name() in holds.take(TCP, V4, port, now=0)
+        assert own_name() in holds.take(TCP, V6, port, now=0)
+
+
+def test_tcp_and_udp_may_share_a_number(holds):
+    with bound(UDP, V4) as daemon:
+        assert holds.take(TCP, V4, daemon.getsockname()[1], now=0) == ""
+
+
+def test_connections_that_use_the_number_hold_nothing(holds):
+    with bound(TCP, V4, "127.0.0.1") as server:
+        client = socket.create_connection(server.getsockname())
+        served, _ = server.accept()
+        port = server.getsockname()[1]
+    with client, served:
+        assert holds.take(TCP, V4, port, now=0) == ""
+        assert holds.take(TCP, V4, client.getsockname()[1], now=0) == ""
+
+
+def test_a_number_that_connections_used_is_kept_once_they_are_gone(holds):
+    with bound(TCP, V4, "127.0.0.1") as server:
+        client = socket.create_connection(server.getsockname())
+        port = client.getsockname()[1]
+        with client:
+            assert holds.take(TCP, V4, port, now=0) == ""
+            # A reset, which leaves no trace of the connection.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert holds.take(TCP, V4, port, now=1) == ""
+    with pytest.raises(OSError, match="in use"):
+        bound(TCP, V4, port=port)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+def test_a_daemon_that_is_tied_to_an_interface_has_it(holds, protocol):
+    with bound(protocol, V4) as daemon:
+        daemon.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        assert own_name() in holds.take(protocol, V4, daemon.getsockname()[1], now=0)
+
+
+def test_a_udp_client_with_one_peer_holds_nothing(holds):
+    with bound(UDP, V4, "127.0.0.1") as peer, socket.socket(socket.AF_INET, KINDS[UDP]) as client:
+        client.connect(peer.getsockname())
+        assert holds.take(UDP, V4, client.getsockname()[1], now=0) == ""
+
+
+def test_others_are_given_back(holds):
+    one, two = free_port(), free_port()
+    holds.take(TCP, V4, one, now=0)
+    holds.take(TCP, V4, two, now=0)
+    holds.keep({(TCP, V4, one)})
+    bound(TCP, V4, port=two).close()
+    with pytest.raises(OSError, match="in use"):
+        bound(TCP, V4, port=one)
+
+
+def test_processes_are_looked_through_once_in_a_while(holds, monkeypatch):
+    looks = []
+    look = node_ports.owners_of
+    monkeypatch.setattr(node_ports, "owners_of", lambda inodes: looks.append(1) or look(inodes))
+    with bound(TCP, V4) as one, bound(TCP, V4) as two:
+        for now in (0, 1, LOOK_EVERY_S - 1):
+            for daemon in (one, two):
+                assert own_name() in holds.take(TCP, V4, daemon.getsockname()[1], now=now)
+        assert len(looks) == 1
+        holds.take(TCP, V4, one.getsockname()[1], now=LOOK_EVERY_S)
+        assert len(looks) == 2
+
+
+def test_a_daemon_that_came_since_the_last_look_has_no_name_yet(holds):
+    with bound(TCP, V4) as old:
+        holds.take(TCP, V4, old.getsockname()[1], now=0)
+        with bound(TCP, V4) as new:
+            port = new.getsockname()[1]
+            assert holds.take(TCP, V4, port, now=1) == (
+                f"node port {port}/TCP is held by another process"
+            )
+            assert own_name() in holds.take(TCP, V4, port, now=LOOK_EVERY_S)
+
+
+def test_the_holder_of_any_port_can_be_asked_for(holds):
+    with bound(TCP, V4, "127.0.0.1") as daemon:
+        port = daemon.getsockname()[1]
+        assert holds.holder(TCP, V4, port, now=0) == own_name()
+    assert holds.holder(TCP, V4, port, now=0) == ""
+
+
+def test_closing_gives_all_back_and_can_be_repeated(holds):
+    port = free_port()
+    holds.take(TCP, V4, port, now=0)
+    holds.close()
+    holds.close()
+    bound(TCP, V4, port=port).close()

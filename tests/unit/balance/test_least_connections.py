@@ -1,0 +1,84 @@
+"""The least loaded, and turns among equals."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.balance import LeastConnections
+
+from ..model.samples import POD_A, POD_B, POD_C
+
+PODS = (POD_A, POD_B, POD_C)
+
+
+def under(start=0, **loads):
+    """Return a strategy for these loads: ``under(a=1)``; those that aren't named have none."""
+    by_pod = {pod: loads.get(name, 0) for name, pod in zip("abc", PODS, strict=True)}
+    return LeastConnections(by_pod.__getitem__, start)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "skip", "expected"),
+    [
+        pytest.param(under(a=2, b=1, c=3), None, POD_B, id="the-least-loaded"),
+        pytest.param(under(a=1, b=1), None, POD_C, id="the-idle-one"),
+        pytest.param(under(a=2, b=1, c=3), {POD_B}, POD_A, id="the-next-where-it-is-skipped"),
+        pytest.param(under(), None, POD_A, id="the-first-of-equals"),
+        pytest.param(under(2), None, POD_C, id="whose-turn-it-is-of-equals"),
+        pytest.param(under(7), None, POD_B, id="a-turn-beyond-the-end"),
+        pytest.param(under(1, a=1, b=2, c=1), None, POD_C, id="the-turn-among-equals-only"),
+    ],
+)
+def test_the_fewest_connections_count_and_then_the_turn(strategy, skip, expected):
+    assert strategy.pick(PODS, skip=skip) == expected
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "skip"),
+    [
+        pytest.param((), None, id="no-endpoints"),
+        pytest.param(PODS, set(PODS), id="all-skipped"),
+    ],
+)
+def test_nobody_is_picked_when_nobody_is_left(endpoints, skip):
+    strategy = under(1)
+    assert strategy.pick(endpoints, skip=skip) is None
+    assert strategy.pick(PODS) == POD_B, "and no turn is taken"
+
+
+def test_equal_ones_take_turns():
+    strategy = under()
+    assert [strategy.pick(PODS) for _ in range(7)] == [*PODS, *PODS, POD_A]
+
+
+def test_a_turn_beyond_the_end_of_fewer_endpoints_begins_anew():
+    strategy = under(2)
+    assert strategy.pick(PODS) == POD_C
+    assert strategy.pick((POD_A, POD_B)) == POD_B
+
+
+@given(
+    loads=st.lists(st.integers(0, 5), min_size=1, max_size=8),
+    start=st.integers(0, 20),
+    data=st.data(),
+)
+def test_nobody_who_may_be_had_has_fewer(loads, start, data):
+    by_pod = {POD_A._replace(port=port): load for port, load in enumerate(loads)}
+    skip = data.draw(st.sets(st.sampled_from(list(by_pod))))
+    picked = LeastConnections(by_pod.__getitem__, start).pick(list(by_pod), skip=skip)
+    left = by_pod.keys() - skip
+    assert picked in left if left else picked is None
+    assert picked is None or by_pod[picked] == min(by_pod[pod] for pod in left)
+
+
+@given(loads=st.lists(st.integers(0, 9), min_size=1, max_size=6), count=st.integers(0, 40))
+def test_connections_that_stay_even_out_what_was_uneven(loads, count):
+    load = Counter({POD_A._replace(port=port): load for port, load in enumerate(loads)})
+    endpoints, before = list(load), max(loads)
+    strategy = LeastConnections(load.__getitem__)
+    for _ in range(count):
+        load[strategy.pick(endpoints)] += 1
+    lowest, highest = min(load[e] for e in endpoints), max(load[e] for e in endpoints)
+    assert highest <= max(before, lowest + 1)

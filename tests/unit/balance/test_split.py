@@ -1,0 +1,100 @@
+"""Clients inside and outside, each with endpoints of their own."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.balance import Balancer, SplitBalancer
+
+from ..model.samples import POD_A, POD_B, POD_C
+
+PODS = ("10.0.0.0/8", "192.0.2.7/32", "fd00::/8")
+INSIDE, OUTSIDE = "10.1.2.3", "203.0.113.1"
+
+
+def split(inner=(POD_A, POD_B), outer=(POD_C,), inside=PODS, affinity_timeout_s=None):
+    return SplitBalancer(
+        Balancer(inner, affinity_timeout_s=affinity_timeout_s),
+        Balancer(outer, affinity_timeout_s=affinity_timeout_s),
+        inside,
+    )
+
+
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [
+        pytest.param("10.0.0.0", POD_A, id="the-first-of-a-network"),
+        pytest.param("10.255.255.255", POD_A, id="the-last-of-a-network"),
+        pytest.param("11.0.0.0", POD_C, id="the-next-address"),
+        pytest.param("192.0.2.7", POD_A, id="an-address-of-its-own"),
+        pytest.param("192.0.2.8", POD_C, id="its-neighbour"),
+        pytest.param("fd12::1", POD_A, id="v6-inside"),
+        pytest.param("2001:db8::1", POD_C, id="v6-outside"),
+        pytest.param("fd12::1%eth0", POD_A, id="v6-with-an-interface"),
+    ],
+)
+def test_the_clients_address_says_whose_endpoints_it_gets(client, expected):
+    assert split().pick(client, 0.0) == expected
+
+
+def test_without_networks_everybody_is_outside():
+    assert split(inside=()).pick(INSIDE, 0.0) == POD_C
+
+
+def test_each_side_takes_turns_of_its_own():
+    both = split(outer=(POD_B, POD_C))
+    got = [both.pick(client, 0.0) for client in (INSIDE, OUTSIDE) * 3]
+    assert got == [POD_A, POD_B, POD_B, POD_C, POD_A, POD_B]
+
+
+def test_a_side_without_endpoints_has_none_while_the_other_is_served():
+    both = split(outer=())
+    assert (both.pick(INSIDE, 0.0), both.pick(OUTSIDE, 0.0)) == (POD_A, None)
+
+
+def test_what_was_tried_is_not_picked_again():
+    assert split().pick(INSIDE, 0.0, tried={POD_A}) == POD_B
+    assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
+
+
+def test_it_counts_the_endpoints_of_a_client_and_names_those_of_all():
+    both = split(inner=(POD_A, POD_B), outer=(POD_B, POD_C))
+    assert (both.count_for(INSIDE), split().count_for(OUTSIDE)) == (2, 1)
+    assert both.endpoints == (POD_A, POD_B, POD_C)
+
+
+def test_clients_of_both_sides_are_pinned():
+    both = split(outer=(POD_B, POD_C), affinity_timeout_s=60.0)
+    for client in (INSIDE, OUTSIDE):
+        assert len({both.pick(client, now) for now in (0.0, 1.0, 2.0)}) == 1
+    assert both.pinned_clients == 2
+
+
+def test_an_endpoint_of_both_sides_is_out_and_back_for_both():
+    both = split(inner=(POD_A, POD_B), outer=(POD_B, POD_A))
+    assert both.failed(POD_A, 0.0)
+    assert not both.failed(POD_A, 0.0)
+    assert [both.pick(client, 1.0) for client in (INSIDE, OUTSIDE)] == [POD_B, POD_B]
+    assert both.ejected(1.0) == {POD_A: 4.0}
+    assert both.answered(POD_A)
+    assert not both.answered(POD_A)
+    assert both.ejected(1.0) == {}
+
+
+def test_an_endpoint_of_one_side_is_ejected_there():
+    both = split()
+    assert both.failed(POD_C, 0.0)
+    assert both.ejected(0.0) == {POD_C: 5.0}
+    assert not both.failed(POD_A._replace(port=1), 0.0), "it is nobody's"
+
+
+@given(
+    network=st.tuples(st.ip_addresses(v=4), st.integers(0, 32)),
+    client=st.ip_addresses(v=4),
+)
+def test_inside_is_what_the_networks_contain(network, client):
+    inside = ipaddress.ip_network(network, strict=False)
+    picked = split(inside=[str(inside)]).pick(str(client), 0.0)
+    assert picked == (POD_A if client in inside else POD_C)

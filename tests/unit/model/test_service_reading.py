@@ -1,0 +1,310 @@
+"""What a missing, null, unknown or impossible field of a Service means."""
+
+import pytest
+
+from userspace_proxy.model import Balance, Service, ServicePort, ServiceType
+from userspace_proxy.model.reading import FieldError
+from userspace_proxy.model.service_reading import read_service
+from userspace_proxy.model.wire import WireService, convert
+
+from .samples import CART, CART_IP, CART_IP_V6, HTTP
+
+HTTP_PORT = {"name": "http", "port": 80}
+
+
+def a_service(*, labels=None, annotations=None, status=None, created=None, **spec):
+    metadata = {
+        "name": "cart",
+        "namespace": "shop",
+        "labels": labels,
+        "annotations": annotations,
+        "creationTimestamp": created,
+    }
+    spec = {"clusterIP": CART_IP, "ports": [HTTP_PORT], **spec}
+    wire = {"metadata": metadata, "spec": spec, "status": status}
+    return read_service(convert(wire, WireService))
+
+
+def test_a_plain_one_has_a_name_an_address_and_tcp_ports():
+    assert a_service() == Service(CART, (HTTP,), cluster_ips=(CART_IP,))
+
+
+def test_one_without_a_namespace_is_in_the_default_one():
+    wire = convert({"metadata": {"name": "cart"}}, WireService)
+    assert str(read_service(wire).key) == "default/cart"
+
+
+def test_one_without_a_spec_has_neither_ports_nor_addresses():
+    service = read_service(convert({"metadata": {"name": "cart"}}, WireService))
+    assert (service.ports, service.cluster_ips) == ((), ())
+    assert not service.is_headless
+
+
+@pytest.mark.parametrize(
+    ("spec", "cluster_ips", "is_headless"),
+    [
+        pytest.param(
+            {"clusterIPs": [CART_IP, CART_IP_V6]}, (CART_IP, CART_IP_V6), False, id="both"
+        ),
+        pytest.param({"clusterIPs": None}, (CART_IP,), False, id="old-field-alone"),
+        pytest.param({"clusterIP": None}, (), False, id="not-allocated"),
+        pytest.param({"clusterIP": ""}, (), False, id="empty"),
+        pytest.param({"clusterIP": "", "clusterIPs": [""]}, (), False, id="list-of-empty"),
+        pytest.param({"clusterIP": "None"}, (), True, id="headless"),
+        pytest.param({"clusterIPs": ["None"]}, (), True, id="headless-list"),
+        pytest.param({"clusterIP": "2001:DB8::0007"}, (CART_IP_V6,), False, id="canonical"),
+    ],
+)
+def test_cluster_ips(spec, cluster_ips, is_headless):
+    service = a_service(**spec)
+    assert (service.cluster_ips, service.is_headless) == (cluster_ips, is_headless)
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"),
+    [
+        pytest.param({"port": 80}, ServicePort("", 80, "TCP"), id="number-alone"),
+        pytest.param(
+            {"name": None, "port": 80, "protocol": None, "nodePort": None},
+            ServicePort("", 80, "TCP"),
+            id="nulls",
+        ),
+        pytest.param(
+            {"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053},
+            ServicePort("dns", 53, "UDP", 30053),
+            id="all-fields",
+        ),
+        pytest.param({"port": 65535}, ServicePort("", 65535, "TCP"), id="highest"),
+        pytest.param({"port": 9, "protocol": "SCTP"}, ServicePort("", 9, "SCTP"), id="as-written"),
+    ],
+)
+def test_ports(port, expected):
+    assert a_service(ports=[port]).ports == (expected,)
+
+
+def test_ports_keep_their_order():
+    ports = [{"name": name, "port": port} for name, port in (("b", 2), ("a", 1), ("c", 3))]
+    assert [port.name for port in a_service(ports=ports).ports] == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("kind", [None, "", "ClusterIP"])
+def test_a_missing_type_is_cluster_ip(kind):
+    assert a_service(type=kind).type is ServiceType.CLUSTER_IP
+
+
+@pytest.mark.parametrize(
+    ("spec", "timeout_s"),
+    [
+        pytest.param({}, None, id="missing"),
+        pytest.param({"sessionAffinity": None}, None, id="null"),
+        pytest.param({"sessionAffinity": ""}, None, id="empty"),
+        pytest.param({"sessionAffinity": "None"}, None, id="none"),
+        pytest.param({"sessionAffinity": "ClientIP"}, 10800, id="three-hours-by-default"),
+        pytest.param(
+            {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": None}},
+            10800,
+            id="config-without-timeout",
+        ),
+        pytest.param(
+            {
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86400}},
+            },
+            86400,
+            id="one-day-at-most",
+        ),
+        pytest.param(
+            {"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}},
+            None,
+            id="timeout-without-affinity",
+        ),
+    ],
+)
+def test_session_affinity(spec, timeout_s):
+    assert a_service(**spec).affinity_timeout_s == timeout_s
+
+
+@pytest.mark.parametrize(
+    ("spec", "local"),
+    [
+        pytest.param({}, (False, False), id="missing"),
+        pytest.param({"internalTrafficPolicy": "Local"}, (True, False), id="internal"),
+        pytest.param({"externalTrafficPolicy": "Local"}, (False, True), id="external"),
+        pytest.param(
+            {"internalTrafficPolicy": "Cluster", "externalTrafficPolicy": "Elsewhere"},
+            (False, False),
+            id="unknown-is-cluster",
+        ),
+    ],
+)
+def test_traffic_policies(spec, local):
+    service = a_service(**spec)
+    assert (service.is_internal_local, service.is_external_local) == local
+
+
+@pytest.mark.parametrize(
+    ("labels", "proxy_name", "has_headless_label"),
+    [
+        pytest.param(None, None, False, id="none"),
+        pytest.param(
+            {"service.kubernetes.io/service-proxy-name": "mesh"}, "mesh", False, id="proxy"
+        ),
+        pytest.param(
+            {"service.kubernetes.io/service-proxy-name": ""}, "", False, id="empty-is-a-name"
+        ),
+        pytest.param(
+            {"service.kubernetes.io/headless": ""}, None, True, id="headless-whatever-value"
+        ),
+    ],
+)
+def test_labels(labels, proxy_name, has_headless_label):
+    service = a_service(labels=labels)
+    assert (service.proxy_name, service.has_headless_label) == (proxy_name, has_headless_label)
+
+
+def test_it_was_created_when_its_metadata_says():
+    assert a_service(created="2026-01-01T00:00:00Z").created == "2026-01-01T00:00:00Z"
+    assert a_service().created == ""
+
+
+@pytest.mark.parametrize(
+    ("ip_mode", "is_in"),
+    [
+        pytest.param(None, True, id="missing"),
+        pytest.param("VIP", True, id="vip"),
+        pytest.param("Proxy", False, id="proxy"),
+        pytest.param("DSR", False, id="unknown-is-proxy"),
+    ],
+)
+def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
+    ingress = [{"ip": "203.0.113.8", "ipMode": ip_mode}]
+    service = a_service(status={"loadBalancer": {"ingress": ingress}})
+    assert service.load_balancer_ips == (("203.0.113.8",) if is_in else ())
+
+
+def test_source_ranges_are_read_and_what_cannot_be_lets_nobody_in():
+    service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
+    assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
+    assert service.notes == (
+        "spec.loadBalancerSourceRanges: '10.0.0.0/99' is not a network (write 10.0.0.0/8): "
+        "it lets nobody in",
+    )
+    assert a_service(loadBalancerSourceRanges=None).load_balancer_source_ranges == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "port"),
+    [
+        pytest.param({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}, 32000, id="l"),
+        pytest.param({"type": "LoadBalancer"}, 0, id="policy-cluster"),
+        pytest.param({"type": "NodePort", "externalTrafficPolicy": "Local"}, 0, id="node-port"),
+    ],
+)
+def test_a_health_check_node_port_counts_where_type_and_policy_ask_for_it(spec, port):
+    assert a_service(healthCheckNodePort=32000, **spec).health_check_node_port == port
+    assert a_service(healthCheckNodePort=None, **spec).health_check_node_port == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "balance"),
+    [
+        pytest.param(None, Balance.ROUND_ROBIN, id="null"),
+        pytest.param("", Balance.ROUND_ROBIN, id="empty"),
+        pytest.param("round-robin", Balance.ROUND_ROBIN, id="rr"),
+        pytest.param("least-connections", Balance.LEAST_CONNECTIONS, id="lc"),
+        pytest.param("power-of-two-choices", Balance.POWER_OF_TWO_CHOICES, id="p2c"),
+    ],
+)
+def test_balance_is_what_the_annotation_says(value, balance):
+    service = a_service(annotations={"userspace-proxy.io/balance": value})
+    assert (service.balance, service.notes) == (balance, ())
+
+
+def test_an_unknown_balance_is_round_robin_with_a_note():
+    service = a_service(annotations={"userspace-proxy.io/balance": "random"})
+    assert service.balance is Balance.ROUND_ROBIN
+    assert service.notes == (
+        "annotation userspace-proxy.io/balance: 'random' is not one of round-robin, "
+        "least-connections, power-of-two-choices: round-robin is used",
+    )
+
+
+def test_external_addresses_are_read():
+    ingress = [{"ip": "203.0.113.8"}, {"hostname": "lb.example"}]
+    service = a_service(externalIPs=["203.0.113.9"], status={"loadBalancer": {"ingress": ingress}})
+    assert service.external_ips == ("203.0.113.9",)
+    assert service.load_balancer_ips == ("203.0.113.8",)
+
+
+def test_a_bad_external_address_costs_that_address_alone():
+    ingress = [{"ip": "203.0.113.08"}, {"ip": "203.0.113.8"}]
+    service = a_service(
+        externalIPs=["cart", "203.0.113.9"], status={"loadBalancer": {"ingress": ingress}}
+    )
+    assert service.external_ips == ("203.0.113.9",)
+    assert service.load_balancer_ips == ("203.0.113.8",)
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        pytest.param(
+            {"ports": [HTTP_PORT, {"name": "x"}]}, "spec.ports[1].port: is missing", id="port"
+        ),
+        pytest.param(
+            {"ports": [{"port": 70000}]},
+            "spec.ports[0].port: 70000 is not in 1–65535",
+            id="port-too-high",
+        ),
+        pytest.param(
+            {"ports": [{"port": 0}]}, "spec.ports[0].port: 0 is not in 1–65535", id="port-zero"
+        ),
+        pytest.param(
+            {"ports": [{"port": 80, "nodePort": -1}]},
+            "spec.ports[0].nodePort: -1 is not in 1–65535",
+            id="node-port",
+        ),
+        pytest.param(
+            {
+                "type": "LoadBalancer",
+                "externalTrafficPolicy": "Local",
+                "healthCheckNodePort": 70000,
+            },
+            "spec.healthCheckNodePort: 70000 is not in 1–65535",
+            id="health-check-node-port",
+        ),
+        pytest.param(
+            {"clusterIP": "198.51.100.007"},
+            "spec.clusterIPs: '198.51.100.007' is not an IP address",
+            id="cluster-ip",
+        ),
+        pytest.param(
+            {"type": "Magic"},
+            "spec.type: 'Magic' is not one of ClusterIP, NodePort, LoadBalancer, ExternalName",
+            id="type",
+        ),
+        pytest.param(
+            {"sessionAffinity": "Cookie"},
+            "spec.sessionAffinity: 'Cookie' is not ClientIP or None",
+            id="affinity",
+        ),
+        pytest.param(
+            {
+                "sessionAffinity": "ClientIP",
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}},
+            },
+            "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not in 1–86400",
+            id="timeout",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named_with_its_field(spec, problem):
+    with pytest.raises(FieldError) as caught:
+        a_service(**spec)
+    assert str(caught.value) == problem
+    assert problem == f"{caught.value.path}: {caught.value.problem}"
+
+
+def test_one_without_a_name_cannot_be():
+    with pytest.raises(FieldError, match=r"^metadata\.name: is missing$"):
+        read_service(WireService())

@@ -1,0 +1,150 @@
+"""What is refused of EndpointSlices that no API server has seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model.reading import FieldError
+from userspace_proxy.model.slice_admission import check_slice
+from userspace_proxy.model.wire import WireEndpointSlice, convert
+
+WEB_LABEL = {"kubernetes.io/service-name": "web"}
+HTTP = {"name": "http", "port": 80}
+
+
+def endpoint_slice(**fields: object) -> WireEndpointSlice:
+    whole = {"metadata": {"name": "web-1", "labels": WEB_LABEL}, "addressType": "IPv4", **fields}
+    return convert(whole, WireEndpointSlice)
+
+
+def hinted(**hints: object) -> dict[str, object]:
+    return {"endpoints": [{"addresses": ["10.244.1.7"], "hints": hints}]}
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(endpoint_slice(), id="empty"),
+        pytest.param(
+            endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}], ports=[{"port": 8080}]),
+            id="ipv4",
+        ),
+        pytest.param(
+            endpoint_slice(addressType="FQDN", endpoints=[{"addresses": ["shop.example"]}]),
+            id="names",
+        ),
+        pytest.param(endpoint_slice(ports=[{"name": ""}]), id="all-ports"),
+        pytest.param(
+            endpoint_slice(endpoints=[{"addresses": ["127.0.0.1"]}, {"addresses": ["0.0.0.0"]}]),
+            id="inward-endpoints-are-left-to-policy",
+        ),
+        pytest.param(
+            endpoint_slice(
+                endpoints=[
+                    {
+                        "addresses": ["10.244.1.7"],
+                        "nodeName": "node-1.example",
+                        "hints": {"forZones": [{"name": "Zone_a"}], "forNodes": [{"name": "b"}]},
+                    },
+                    {"addresses": ["10.244.1.8"], "hints": {"forZones": None}},
+                ]
+            ),
+            id="hints",
+        ),
+        pytest.param(endpoint_slice(endpoints=[{"addresses": ["10.244.1.7"]}] * 1000), id="full"),
+    ],
+)
+def test_sound_slices_pass(wire):
+    check_slice(wire)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        pytest.param(
+            {"metadata": {"name": "web-1"}},
+            "metadata.labels: kubernetes.io/service-name is missing: it must name the Service "
+            "that the slice serves",
+            id="no-service",
+        ),
+        pytest.param(
+            {"addressType": "ipv4"},
+            "addressType: 'ipv4' is unknown: write IPv4, IPv6 or FQDN",
+            id="type",
+        ),
+        pytest.param(
+            {"addressType": None}, "addressType: is missing: write IPv4, IPv6 or FQDN", id="no-type"
+        ),
+        pytest.param(
+            {"endpoints": [{"addresses": ["10.244.1.7"]}, {"addresses": ["fd00::7"]}]},
+            "endpoints[1].addresses[0]: fd00::7 is not IPv4",
+            id="family",
+        ),
+        pytest.param(
+            {"endpoints": [{"addresses": ["10.244.1"]}]},
+            "endpoints[0].addresses[0]: '10.244.1' is not an IP address",
+            id="address",
+        ),
+        pytest.param(
+            {"endpoints": [{"addresses": ["10.244.1.7"]}] * 1001},
+            "endpoints: has 1001 items, and may have 1000",
+            id="too-many",
+        ),
+        pytest.param(
+            {"endpoints": [{"addresses": ["10.244.1.7"] * 101}]},
+            "endpoints[0].addresses: has 101 items, and may have 100",
+            id="too-many-addresses",
+        ),
+        pytest.param(
+            {"endpoints": [{"addresses": ["10.244.1.7"], "nodeName": "Node 1"}]},
+            "endpoints[0].nodeName: 'Node 1' is not a DNS name: lower-case letters, digits, "
+            "'-' and '.', at most 253, a letter or digit at both ends",
+            id="node",
+        ),
+        pytest.param(
+            hinted(forZones=[{"name": f"z{n}"} for n in range(9)]),
+            "endpoints[0].hints.forZones: has 9 items, and may have 8",
+            id="too-many-zones",
+        ),
+        pytest.param(
+            hinted(forZones=[{"name": "a b"}]),
+            "endpoints[0].hints.forZones[0].name: 'a b' is not a label's value: letters, digits, "
+            "'-', '_' and '.', at most 63, a letter or digit at both ends",
+            id="zone",
+        ),
+        pytest.param(
+            hinted(forNodes=[{"name": "a"}, {"name": "a"}]),
+            "endpoints[0].hints.forNodes[1].name: 'a' is named already",
+            id="node-twice",
+        ),
+        pytest.param(
+            hinted(forNodes=[{}]),
+            "endpoints[0].hints.forNodes[0].name: is missing",
+            id="nameless-hint",
+        ),
+        pytest.param(
+            {"ports": [{"port": 80, "protocol": "tcp"}]},
+            "ports[0].protocol: 'tcp' is not one of TCP, UDP, SCTP",
+            id="protocol",
+        ),
+        pytest.param(
+            {"ports": [{"name": f"p{n}", "port": 80} for n in range(20001)]},
+            "ports: has 20001 items, and may have 20000",
+            id="too-many-ports",
+        ),
+        pytest.param(
+            {"metadata": {"labels": WEB_LABEL}}, "metadata.name: is missing", id="metadata"
+        ),
+        pytest.param({"endpoints": [{}]}, "endpoints[0].addresses: is missing", id="no-addresses"),
+        pytest.param({"ports": [{"port": 0}]}, "ports[0].port: 0 is not in 1–65535", id="port"),
+        pytest.param(
+            {"ports": [HTTP, {"port": 81}]},
+            "ports[1].name: is missing: one of several ports needs a name",
+            id="port-name",
+        ),
+    ],
+)
+def test_a_slice_is_refused_with_the_field(fields, problem):
+    with pytest.raises(FieldError) as caught:
+        check_slice(endpoint_slice(**fields))
+    assert str(caught.value) == problem

@@ -1,0 +1,76 @@
+"""Who may come by a load-balancer IP."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model.source_ranges import (
+    ANNOTATION_SOURCE_RANGES,
+    NOBODY,
+    parse_range,
+    read_source_ranges,
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "networks"),
+    [
+        pytest.param([], (), id="everybody"),
+        pytest.param(["10.0.0.0/8", "2001:DB8::/32"], ("10.0.0.0/8", "2001:db8::/32"), id="both"),
+        pytest.param([" 10.0.0.0/8\t"], ("10.0.0.0/8",), id="white-space"),
+        pytest.param(["10.1.2.3/8", "10.0.0.0/8"], ("10.0.0.0/8",), id="bits-and-twice"),
+        pytest.param(["0.0.0.0/0"], ("0.0.0.0/0",), id="all-of-a-family"),
+        pytest.param(["192.0.2.1/32"], ("192.0.2.1/32",), id="one-address"),
+    ],
+)
+def test_ranges_become_networks_in_canonical_form(texts, networks):
+    assert read_source_ranges(texts, {}) == (networks, ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("web", id="text"),
+        pytest.param("10.0.0.0", id="no-length"),
+        pytest.param("10.0.0.0/", id="empty-length"),
+        pytest.param("10.0.0.0/33", id="too-long"),
+        pytest.param("10.0.0.0/08", id="length-with-a-zero"),
+        pytest.param("10.0.0.0/255.0.0.0", id="netmask"),
+        pytest.param("10.0.0.010/32", id="leading-zero"),
+        pytest.param("10.0.0.0/-1", id="negative"),
+        pytest.param("10.0.0.0/²", id="superscript"),
+        pytest.param("10.0.0.0/٨", id="foreign-digit"),
+        pytest.param("::ffff:10.0.0.0/104", id="ipv4-as-ipv6"),
+        pytest.param("fe80::%eth0/64", id="zone"),
+    ],
+)
+def test_a_range_that_cannot_be_read_lets_nobody_in(text):
+    networks, [note] = read_source_ranges([text], {})
+    assert networks == NOBODY
+    assert note.startswith(f"spec.loadBalancerSourceRanges: {text!r} is ")
+    assert note.endswith(": it lets nobody in")
+    networks, _ = read_source_ranges([text, "10.0.0.0/8"], {})
+    assert networks == ("10.0.0.0/8", *NOBODY)
+    with pytest.raises(ValueError, match="is "):
+        parse_range(text)
+
+
+def test_bits_behind_the_prefix_are_an_error_where_it_is_strict():
+    with pytest.raises(ValueError, match=r"has bits behind its prefix \(write 10.0.0.0/8\)"):
+        parse_range("10.0.0.1/8")
+
+
+@pytest.mark.parametrize(
+    ("texts", "value", "is_noted"),
+    [
+        pytest.param([], "10.0.0.0/8", True, id="alone"),
+        pytest.param(["10.0.0.0/8"], "10.0.0.0/8", False, id="beside-the-field"),
+        pytest.param([], " ", False, id="empty"),
+        pytest.param([], None, False, id="null"),
+    ],
+)
+def test_the_old_annotation_is_not_followed_as_by_kube_proxy(texts, value, is_noted):
+    networks, notes = read_source_ranges(texts, {ANNOTATION_SOURCE_RANGES: value})
+    assert networks == tuple(texts)
+    assert bool(notes) is is_noted

@@ -1,0 +1,42 @@
+"""Short ways to plan, and to read a plan."""
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.plan import Planner
+from userspace_proxy.policy import NodeFacts
+
+
+def snapshot_of(*things):
+    """Make a snapshot of Services and slices."""
+    return store_of(*things).snapshot()
+
+
+def store_of(*things):
+    """Make a store that holds Services and slices."""
+    store = Store()
+    for thing in things:
+        say(store, thing)
+    return store
+
+
+def say(store, thing):
+    """Tell a store of a Service or a slice."""
+    if hasattr(thing, "endpoints"):
+        store.put_slice(thing)
+    else:
+        store.put_service(thing)
+
+
+def plan_of(*things, **facts):
+    """Plan Services and slices on a node of these facts."""
+    return Planner(NodeFacts(**facts)).plan(snapshot_of(*things))
+
+
+def the_port(*things, **facts):
+    """Plan things that come to one port, and return that."""
+    (port,) = plan_of(*things, **facts).ports.values()
+    return port
+
+
+def frontends(plan):
+    """Return the frontends of each port, as text."""
+    return {str(key): [str(f) for f in port.frontends] for key, port in plan.ports.items()}

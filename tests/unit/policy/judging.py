@@ -1,0 +1,35 @@
+"""Short ways to judge endpoints, and to read what came out."""
+
+from userspace_proxy.model import IPFamily, Protocol
+from userspace_proxy.policy import NodeFacts, Scope, usable_endpoints
+
+
+def judge(
+    *slices,
+    port="http",
+    protocol=Protocol.TCP,
+    family=IPFamily.IPV4,
+    ours=(),
+    scope=Scope.CLUSTER,
+    **facts,
+):
+    """Judge the endpoints of one Service port, unless told otherwise of TCP ``http``."""
+    return usable_endpoints(
+        slices,
+        port=port,
+        protocol=protocol,
+        family=family,
+        facts=NodeFacts(**facts),
+        ours=ours,
+        scope=scope,
+    )
+
+
+def reasons(usable):
+    """Return the words of each verdict, in order."""
+    return [verdict.reason for verdict in usable.verdicts]
+
+
+def usable_ips(usable):
+    """Return the IPs of the usable endpoints, in order."""
+    return [address.ip for address in usable.addresses]

@@ -1,0 +1,71 @@
+"""Which addresses of the node answer, and who is inside."""
+
+import pytest
+
+from userspace_proxy.model import IPFamily
+from userspace_proxy.policy import PRIMARY, NodeFacts
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+NODE_IP, OTHER_IP, NODE_IP_V6 = "192.0.2.10", "203.0.113.10", "2001:db8::10"
+ADDRESSES = ("127.0.0.1", NODE_IP, OTHER_IP, "::1", NODE_IP_V6)
+
+
+@pytest.mark.parametrize(
+    ("networks", "family", "expected"),
+    [
+        pytest.param((), V4, ("127.0.0.1", NODE_IP, OTHER_IP), id="unset-all-with-localhost"),
+        pytest.param((), V6, ("::1", NODE_IP_V6), id="unset-all-of-ipv6-with-localhost"),
+        pytest.param(("192.0.2.0/24",), V4, (NODE_IP,), id="those-in-a-network"),
+        pytest.param(("127.0.0.0/8",), V4, ("127.0.0.1",), id="localhost-alone"),
+        pytest.param(("::1/128",), V6, ("::1",), id="localhost-of-ipv6-alone"),
+        pytest.param(
+            ("203.0.113.0/24", "192.0.2.0/24"), V4, (NODE_IP, OTHER_IP), id="of-several-networks"
+        ),
+        pytest.param(("192.0.2.0/24", "2001:db8::/32"), V6, (NODE_IP_V6,), id="by-family"),
+        pytest.param(("0.0.0.0/0",), V4, ("127.0.0.1", NODE_IP, OTHER_IP), id="whole-family"),
+        pytest.param(("0.0.0.0/0",), V6, (), id="networks-of-the-other-family-allow-nothing"),
+        pytest.param(("198.51.100.0/24",), V4, (), id="no-address-in-the-networks"),
+        pytest.param((PRIMARY,), V4, (OTHER_IP,), id="primary-is-the-first-of-the-node-object"),
+        pytest.param((PRIMARY,), V6, (NODE_IP_V6,), id="primary-of-ipv6"),
+    ],
+)
+def test_node_ports_answer_on(networks, family, expected):
+    facts = NodeFacts(
+        addresses=ADDRESSES,
+        primary_addresses=(OTHER_IP, NODE_IP, NODE_IP_V6),
+        node_port_networks=networks,
+    )
+    assert facts.node_port_addresses(family) == expected
+
+
+def test_primary_is_nothing_where_the_node_object_names_no_address_of_ours():
+    facts = NodeFacts(
+        addresses=ADDRESSES, primary_addresses=("198.51.100.1",), node_port_networks=(PRIMARY,)
+    )
+    assert facts.node_port_addresses(V4) == facts.node_port_addresses(V6) == ()
+
+
+def test_node_ports_follow_the_addresses_of_the_node():
+    before, after = NodeFacts(addresses=("127.0.0.1",)), NodeFacts(addresses=ADDRESSES)
+    assert before.node_port_addresses(V4) == ("127.0.0.1",)
+    assert after.node_port_addresses(V4) == ("127.0.0.1", NODE_IP, OTHER_IP)
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        pytest.param(
+            V4,
+            ("10.1.0.0/16", "127.0.0.0/8", "127.0.0.1/32", "192.0.2.10/32", "203.0.113.10/32"),
+            id="ipv4",
+        ),
+        pytest.param(V6, ("fd00::/48", "::1/128", "2001:db8::10/128"), id="ipv6-each-once"),
+    ],
+)
+def test_inside_are_the_pods_the_node_and_localhost(family, expected):
+    facts = NodeFacts(addresses=ADDRESSES, cluster_networks=("10.1.0.0/16", "fd00::/48"))
+    assert facts.inside(family) == expected
+
+
+def test_without_a_cluster_network_pods_are_outside():
+    assert NodeFacts(addresses=(NODE_IP,)).inside(V4) == ("127.0.0.0/8", "192.0.2.10/32")

@@ -1,0 +1,127 @@
+"""Which endpoints are meant for this node."""
+
+import pytest
+
+from userspace_proxy.model import Endpoint, SlicePort
+from userspace_proxy.policy import NodeFacts, Scope
+from userspace_proxy.policy.hints import why_not_meant
+
+from ..model.samples import NOT_READY, POD_A, POD_B, POD_C, TERMINATING, slice_of
+from .judging import judge, reasons, usable_ips
+
+A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
+HERE = {"node_name": "node-1", "zone": "east"}
+
+
+def endpoint(ip, *, nodes=(), zones=(), **conditions):
+    return Endpoint(ip, hinted_nodes=tuple(nodes), hinted_zones=tuple(zones), **conditions)
+
+
+OUR_NODE = {"nodes": ["node-1"]}
+OTHER_NODE = {"nodes": ["node-2"]}
+OUR_ZONE = {"zones": ["east"]}
+OTHER_ZONE = {"zones": ["west"]}
+
+
+@pytest.mark.parametrize(
+    ("hints", "expected"),
+    [
+        pytest.param([{}, {}], [A, B], id="no-hints-all"),
+        pytest.param([OUR_ZONE, OTHER_ZONE], [A], id="those-for-our-zone"),
+        pytest.param([OUR_ZONE, {"zones": ["west", "east"]}], [A, B], id="one-for-two-zones"),
+        pytest.param([OTHER_ZONE, OTHER_ZONE], [A, B], id="none-for-our-zone-all"),
+        pytest.param([OUR_ZONE, {}], [A, B], id="one-without-a-hint-switches-off"),
+        pytest.param([{}, OUR_ZONE], [A, B], id="whichever-it-is"),
+        pytest.param([OUR_NODE, OTHER_NODE], [A], id="those-for-our-node"),
+        pytest.param([OTHER_NODE, OTHER_NODE], [A, B], id="none-for-our-node-all"),
+        pytest.param([OUR_NODE, {}], [A, B], id="one-without-a-node-hint-switches-off"),
+        pytest.param(
+            [OUR_NODE | OTHER_ZONE, OTHER_NODE | OUR_ZONE], [A], id="nodes-go-before-zones"
+        ),
+        pytest.param(
+            [OTHER_NODE | OUR_ZONE, OTHER_NODE | OTHER_ZONE], [A], id="no-node-of-ours-then-zones"
+        ),
+        pytest.param([OUR_NODE | OUR_ZONE, OTHER_ZONE], [A], id="a-node-hint-missing-then-zones"),
+    ],
+)
+def test_hints_choose(hints, expected):
+    endpoints = [endpoint(ip, **hint) for ip, hint in zip((A, B), hints, strict=True)]
+    assert usable_ips(judge(slice_of(*endpoints), **HERE)) == expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "hint"),
+    [
+        pytest.param({"node_name": "node-1"}, OUR_ZONE, id="zone"),
+        pytest.param({"zone": "east"}, OUR_NODE, id="node"),
+        pytest.param({}, {"zones": [""], "nodes": [""]}, id="nameless-hints-for-nobody"),
+    ],
+)
+def test_a_node_that_does_not_know_where_it_is_uses_all(facts, hint):
+    endpoints = [endpoint(A, **hint), endpoint(B, **OTHER_ZONE, **OTHER_NODE)]
+    assert usable_ips(judge(slice_of(*endpoints), **facts)) == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("third", "expected"),
+    [
+        pytest.param(endpoint(C, **NOT_READY), [A], id="not-ready-without-a-hint"),
+        pytest.param(endpoint(C, **TERMINATING), [A], id="terminating-without-a-hint"),
+        pytest.param(Endpoint("127.0.0.1"), [A], id="refused-without-a-hint"),
+        pytest.param(endpoint(C), [A, B, C], id="ready-without-a-hint"),
+    ],
+)
+def test_only_ready_endpoints_have_a_say(third, expected):
+    item = slice_of(endpoint(A, **OUR_ZONE), endpoint(B, **OTHER_ZONE), third)
+    assert usable_ips(judge(item, **HERE)) == expected
+
+
+def test_a_hint_of_one_that_is_not_ready_brings_nobody_here():
+    item = slice_of(endpoint(A, **OUR_ZONE, **NOT_READY), endpoint(B, **OTHER_ZONE))
+    assert usable_ips(judge(item, **HERE)) == [B]
+
+
+def test_terminating_ones_serve_whatever_their_hints():
+    item = slice_of(
+        endpoint(A, **OTHER_ZONE, **TERMINATING), endpoint(B, **OUR_ZONE, **TERMINATING)
+    )
+    assert usable_ips(judge(item, **HERE)) == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("hints", "words"),
+    [
+        pytest.param([OUR_ZONE, OTHER_ZONE], ["ready", "meant for zone west"], id="zone"),
+        pytest.param(
+            [OUR_NODE, {"nodes": ["node-2", "node-3"]}],
+            ["ready", "meant for node-2, node-3"],
+            id="nodes",
+        ),
+    ],
+)
+def test_a_verdict_says_for_whom_an_endpoint_is_meant(hints, words):
+    endpoints = [endpoint(ip, **hint) for ip, hint in zip((A, B), hints, strict=True)]
+    judged = judge(slice_of(*endpoints), **HERE)
+    assert reasons(judged) == words
+    assert judged.reason == ""
+
+
+def test_local_policies_ignore_hints():
+    item = slice_of(
+        Endpoint(A, node="node-1", hinted_zones=("west",)),
+        Endpoint(B, node="node-2", hinted_zones=("east",)),
+    )
+    assert usable_ips(judge(item, scope=Scope.LOCAL, **HERE)) == [A]
+    from_outside = judge(item, scope=Scope.LOCAL_FROM_OUTSIDE, **HERE)
+    assert ([a.ip for a in from_outside.outside], usable_ips(from_outside)) == ([A], [B])
+
+
+def test_hints_that_do_not_decide_are_no_function():
+    assert why_not_meant([endpoint(A)], NodeFacts(**HERE)) is None
+    assert why_not_meant([], NodeFacts(**HERE)) is None
+
+
+def test_each_service_port_and_family_decides_by_its_own_endpoints():
+    first = slice_of(endpoint(A, **OUR_ZONE), endpoint(B, **OTHER_ZONE))
+    other = slice_of(endpoint(C), key="cart-2", ports=(SlicePort("dns", 53, "TCP"),))
+    assert usable_ips(judge(first, other, **HERE)) == [A]

@@ -1,0 +1,60 @@
+"""How proxies of different names are told apart in the kernel."""
+
+import pytest
+
+from userspace_proxy.steering.iptables.rules import CHAINS
+from userspace_proxy.steering.names import ChainNames, label_of, proxy_label
+
+LONGEST = "UPROXY-GUARD"
+# The kernel's XT_EXTENSION_MAXNAMELEN, less the NUL.
+KERNEL_MAX = 28
+NAMES = ["canary", "a.b_c-D", "x" * 15, "x" * 16, "x" * 63, "-", "UPROXY-PRE", "kube/proxy", "café"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("", "", id="none"),
+        pytest.param("canary", "canary", id="short"),
+        pytest.param("a-name-of-15-ch", "a-name-of-15-ch", id="just-short-enough"),
+        pytest.param("a-name-of-16-chr", "a-name~8e5a536d", id="too-long"),
+        pytest.param("kube/proxy", "kube_p~3b182fa2", id="no-name-of-kubernetes"),
+    ],
+)
+def test_labels(name, expected):
+    assert proxy_label(name) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_labels_label_is_itself(name):
+    assert proxy_label(proxy_label(name)) == proxy_label(name)
+
+
+def test_names_with_the_same_beginning_have_different_labels():
+    assert proxy_label("the-same-beginning-1") != proxy_label("the-same-beginning-2")
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+def test_the_kernel_takes_every_chain_and_gives_it_back(name):
+    names = ChainNames(name)
+    for chain in (*CHAINS["nat"], *CHAINS["filter"], LONGEST):
+        in_kernel = names.in_kernel(chain)
+        assert len(in_kernel) <= KERNEL_MAX
+        assert in_kernel.isascii()
+        assert names.known(in_kernel) == chain
+        assert label_of(in_kernel) == names.label
+
+
+@pytest.mark.parametrize("name", ["", "canary", "PRE"])
+@pytest.mark.parametrize("other", ["", "canary", "PRE", "canary-2"])
+def test_chains_of_another_proxy_are_none_of_ours(name, other):
+    seen = ChainNames(name).known(ChainNames(other).in_kernel("UPROXY-PRE"))
+    assert seen.startswith("UPROXY-") is (name == other)
+
+
+@pytest.mark.parametrize("name", ["", "canary"])
+@pytest.mark.parametrize("chain", ["PREROUTING", "ACCEPT", "KUBE-SERVICES", "REJECT", ""])
+def test_names_of_others_stay_as_they_are(name, chain):
+    names = ChainNames(name)
+    assert (names.in_kernel(chain), names.known(chain)) == (chain, chain)
+    assert label_of(chain) is None

@@ -1,0 +1,48 @@
+"""What the plan must know of this node, from what was told at the start and what is now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..cluster import Snapshot
+from ..model import ServiceKey
+from ..policy import NodeFacts
+from .options import Options
+
+# Its endpoints are the API servers. Source: kube-apiserver makes and keeps it.
+_API_SERVER = ServiceKey("default", "kubernetes")
+
+
+def make_facts(
+    options: Options,
+    snapshot: Snapshot | None,
+    addresses: Sequence[str],
+    *,
+    allow_loopback_endpoints: bool,
+) -> NodeFacts:
+    """Return the facts of this moment.
+
+    Args:
+        options: What the proxy was told.
+        snapshot: Has this node's object and the API server's Service; None before the first.
+        addresses: What the interfaces of this node have.
+        allow_loopback_endpoints: Endpoints may be on 127.0.0.0/8 and ::1.
+    """
+    node = snapshot.node if snapshot is not None else None
+    api_server = snapshot.services.get(_API_SERVER) if snapshot is not None else None
+    return NodeFacts(
+        node_name=options.node_name,
+        proxy_name=options.proxy_name,
+        allow_loopback_endpoints=allow_loopback_endpoints,
+        zone=node.zone if node else "",
+        addresses=tuple(addresses),
+        primary_addresses=node.addresses if node else (),
+        node_port_networks=options.node_port_networks,
+        external_ip_networks=options.external_ip_networks,
+        api_server_addresses=tuple(
+            sorted({e.ip for item in api_server.slices for e in item.endpoints})
+            if api_server
+            else ()
+        ),
+        cluster_networks=options.cluster_networks,
+    )

@@ -1,0 +1,140 @@
+"""Node ports are taken from the node, so that rules never take a daemon's traffic.
+
+A steering by rules brings a node port's packets to a proxy port without a listener of ours on
+the node port itself. Nobody would notice that a daemon of the node has it, or gets it later. So
+we bind a socket there:
+
+- TCP: bound and not listening, the kernel refuses who comes past the rules, as if nobody were
+  there.
+- UDP: such a socket would swallow what comes past the rules. It is tied to an interface that
+  there will never be, so it gets nothing, and the kernel refuses; but to bind the port without an
+  interface, as daemons do, still fails.
+
+Rule 1: a port counts as held where somebody waits for clients on it, if only on one address.
+Rule 2: where nobody does, the port is ours, even if it can't be bound: connections that use or
+used its number are in the way, or a right is missing.
+
+Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict(); net/ipv4/udp.c,
+udp_lib_lport_inuse() and compute_score(); net/core/sock.c, sock_bindtoindex_locked().
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from ..model import IPFamily, Protocol
+from .port_holders import HeldPort, held_ports, owners_of, serves
+
+# Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
+# doesn't ask whether there is such an interface.
+_SO_BINDTOIFINDEX = 62
+# The highest number; the kernel counts up from 1 for each interface that is made.
+_NO_INTERFACE = 0x7FFFFFFF
+_KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
+# To look through the descriptors of all processes takes up to 0.25 s on a busy node, and the
+# answer is for a person to read.
+LOOK_EVERY_S = 10.0
+
+
+class NodePort(NamedTuple):
+    """One node port of one family."""
+
+    protocol: Protocol
+    family: IPFamily
+    port: int
+
+
+class NodePortHolds:
+    """The node ports that are ours; in the namespace of the thread that takes them."""
+
+    def __init__(self) -> None:
+        self._held: dict[NodePort, socket.socket | None] = {}
+        """None: it is ours, and the socket couldn't be had."""
+        self._owners: dict[Protocol, Mapping[int, str]] = {}
+        self._looked: dict[Protocol, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def take(self, protocol: Protocol, family: IPFamily, port: int, *, now: float) -> str:
+        """Take a node port; idempotent.
+
+        Args:
+            protocol: TCP or UDP.
+            family: IPv4 or IPv6.
+            port: Its number.
+            now: Seconds, monotonic; processes are looked through every
+                :data:`LOOK_EVERY_S` at most.
+
+        Returns:
+            Empty when it is ours now, until :meth:`give`; else why not, in one line.
+        """
+        key = NodePort(protocol, family, port)
+        if self._held.get(key) is not None:
+            return ""
+        sock = _bound(key)
+        if sock is None:
+            holder = self.holder(protocol, family, port, now=now)
+            if holder:
+                self._held.pop(key, None)
+                return f"node port {port}/{protocol} is held by {holder}"
+        self._held[key] = sock
+        return ""
+
+    def give(self, protocol: Protocol, family: IPFamily, port: int) -> None:
+        """Give a node port back; idempotent."""
+        sock = self._held.pop(NodePort(protocol, family, port), None)
+        if sock is not None:
+            sock.close()
+
+    def keep(self, wanted: Collection[tuple[Protocol, IPFamily, int]]) -> None:
+        """Give all others back."""
+        for key in self._held.keys() - {NodePort(*one) for one in wanted}:
+            self.give(*key)
+
+    def close(self) -> None:
+        """Give all back; idempotent."""
+        self.keep(())
+
+    def holder(self, protocol: Protocol, family: IPFamily, port: int, *, now: float) -> str:
+        """Return who has any port of this node, node port or not: ``nginx (pid 812)``.
+
+        Returns:
+            Empty when nobody waits for clients there.
+        """
+        holders = [held for held in held_ports(protocol) if serves(held, port, family)]
+        return self._named(protocol, holders, now) if holders else ""
+
+    def _named(self, protocol: Protocol, holders: Collection[HeldPort], now: float) -> str:
+        inodes = {held.inode for held in holders}
+        looked = self._looked.get(protocol)
+        is_due = looked is None or now - looked >= LOOK_EVERY_S
+        if is_due:
+            # All at once: whoever has one node port may have a hundred.
+            everybody = {held.inode for held in held_ports(protocol)}
+            self._owners[protocol] = owners_of(everybody | inodes)
+            self._looked[protocol] = now
+        owners = self._owners[protocol]
+        return next((owners[i] for i in sorted(inodes) if i in owners), "another process")
+
+
+def _bound(key: NodePort) -> socket.socket | None:
+    """Return a socket that keeps a node port from others, or None if it can't be bound."""
+    family = socket.AF_INET6 if key.family is IPFamily.IPV6 else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        try:
+            sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Without SO_REUSEADDR: it is for both that a kernel lets share a port.
+            sock.bind(("", key.port))
+            if key.protocol is Protocol.UDP:
+                # Bound first, so that daemons which are tied to an interface are in the way, too.
+                sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+        except OSError:
+            return None
+        stack.pop_all()
+    return sock

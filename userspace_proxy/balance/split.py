@@ -1,0 +1,69 @@
+"""Two sets of endpoints: one for the cluster's own clients, one for those from outside.
+
+Source: kube-proxy: with ``externalTrafficPolicy: Local`` pods and the node itself may use all
+endpoints, and clients from outside those of this node.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
+
+from ..model import SocketAddress
+from .balancer import Balancer
+
+_Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
+
+
+class SplitBalancer:
+    """Asks one balancer or the other, by the client's address.
+
+    Args:
+        inner: For clients inside.
+        outer: For all others.
+        inside: Networks of the former, in canonical form.
+    """
+
+    def __init__(self, inner: Balancer, outer: Balancer, inside: Sequence[str]) -> None:
+        self.inner = inner
+        self.outer = outer
+        self._networks: _Networks = [ipaddress.ip_network(text) for text in inside]
+
+    @property
+    def endpoints(self) -> Sequence[SocketAddress]:
+        """All of both."""
+        return tuple(dict.fromkeys((*self.inner.endpoints, *self.outer.endpoints)))
+
+    @property
+    def pinned_clients(self) -> int:
+        """How many clients are remembered."""
+        return self.inner.pinned_clients + self.outer.pinned_clients
+
+    def count_for(self, client: str) -> int:
+        """Return how many endpoints a client may be sent to."""
+        return self._of(client).count_for(client)
+
+    def pick(
+        self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
+    ) -> SocketAddress | None:
+        """Return the endpoint to dial next; as :meth:`Balancer.pick`."""
+        return self._of(client).pick(client, now, tried=tried)
+
+    def answered(self, endpoint: SocketAddress) -> bool:
+        """Note that a dial succeeded; True if this ends an ejection."""
+        ends = self.inner.answered(endpoint)
+        return self.outer.answered(endpoint) or ends
+
+    def failed(self, endpoint: SocketAddress, now: float) -> bool:
+        """Note that a dial failed, and eject the endpoint; True if this begins an ejection."""
+        begins = self.inner.failed(endpoint, now)
+        return self.outer.failed(endpoint, now) or begins
+
+    def ejected(self, now: float) -> Mapping[SocketAddress, float]:
+        """Return the ejected endpoints, each with the seconds until its probe is due."""
+        return {**self.inner.ejected(now), **self.outer.ejected(now)}
+
+    def _of(self, client: str) -> Balancer:
+        address = ipaddress.ip_address(client)
+        is_inside = any(n.version == address.version and address in n for n in self._networks)
+        return self.inner if is_inside else self.outer

@@ -1,0 +1,136 @@
+"""How names, numbers, words and addresses must be written in any object.
+
+Each check takes the path of the field and raises :class:`FieldError` with it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection
+
+from .addresses import IPFamily, parse_ip
+from .reading import FieldError
+
+# Source: RFC 1123 label and subdomain, as Kubernetes' IsDNS1123Label and -Subdomain.
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_IS_LABEL = re.compile(_LABEL)
+_IS_SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+LABEL_MAX = 63
+SUBDOMAIN_MAX = 253
+# Source: Kubernetes' IsValidLabelValue.
+_IS_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+# What routers never pass on; its IPv6 sister is ff02::/16 with any flags.
+_MULTICAST_V4 = ipaddress.IPv4Network("224.0.0.0/24")
+
+
+def check_label(text: str, path: str) -> None:
+    """Check a DNS label: the name of a Service, a namespace, a port."""
+    if len(text) > LABEL_MAX or not _IS_LABEL.fullmatch(text):
+        raise FieldError(
+            path,
+            f"{text!r} is not a DNS label: lower-case letters, digits and '-', "
+            f"at most {LABEL_MAX}, a letter or digit at both ends",
+        )
+
+
+def check_subdomain(text: str, path: str) -> None:
+    """Check a DNS name: that of most objects."""
+    if len(text) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(text):
+        raise FieldError(
+            path,
+            f"{text!r} is not a DNS name: lower-case letters, digits, '-' and '.', "
+            f"at most {SUBDOMAIN_MAX}, a letter or digit at both ends",
+        )
+
+
+def check_label_value(text: str, path: str) -> None:
+    """Check the value of a label: the name of a zone."""
+    if len(text) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(text):
+        raise FieldError(
+            path,
+            f"{text!r} is not a label's value: letters, digits, '-', '_' and '.', "
+            f"at most {LABEL_MAX}, a letter or digit at both ends",
+        )
+
+
+def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> None:
+    """Check a number; by default that of a port."""
+    if number not in allowed:
+        raise FieldError(path, f"{number} is not in {allowed[0]}–{allowed[-1]}")
+
+
+def check_word(text: str | None, path: str, words: Collection[str]) -> None:
+    """Check one of a few words; missing and empty is well, too."""
+    if text and text not in words:
+        raise FieldError(path, f"{text!r} is not one of {', '.join(words)}")
+
+
+def check_protocol(protocol: str | None, path: str) -> None:
+    """Check a protocol as the API writes it; missing means TCP."""
+    check_word(protocol, path, PROTOCOLS)
+
+
+def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
+    """Check the name of one of several ports, and add it to those that are taken.
+
+    Args:
+        name: As written.
+        count: How many ports there are: only a single one needs no name.
+        names: Those of the ports before it.
+        path: Of the name.
+    """
+    if not name:
+        if count > 1:
+            raise FieldError(path, "is missing: one of several ports needs a name")
+        return
+    check_label(name, path)
+    if name in names:
+        raise FieldError(path, f"{name!r} is the name of another port already")
+    names.add(name)
+
+
+def check_address(text: str | None, path: str) -> str:
+    """Return an address in canonical form.
+
+    Raises:
+        FieldError: It is missing, or isn't one in strict notation.
+    """
+    if not text:
+        raise FieldError(path, "is missing")
+    try:
+        return parse_ip(text)
+    except ValueError as exc:
+        raise FieldError(path, str(exc)) from None
+
+
+def check_common_address(text: str | None, path: str) -> str:
+    """Return an address that another machine can have, in canonical form.
+
+    Raises:
+        FieldError: As :func:`check_address`, or it is unspecified, loopback or link-local.
+
+    Source: Kubernetes' ValidateEndpointIP, which it asks for external IPs, too.
+    """
+    ip = check_address(text, path)
+    address = ipaddress.ip_address(ip)
+    kinds = {
+        "unspecified": address.is_unspecified,
+        "a loopback address": address.is_loopback,
+        "link-local": address.is_link_local,
+        "link-local multicast": address in _MULTICAST_V4
+        if address.version == 4
+        else address.packed[0] == 0xFF and address.packed[1] & 0x0F == 2,
+    }
+    for kind, applies in kinds.items():
+        if applies:
+            raise FieldError(path, f"{ip} is {kind}: no other machine is reached by it")
+    return ip
+
+
+def check_family(ip: str, family: str, path: str) -> None:
+    """Check that an address in canonical form is of a family, as ``IPv4``."""
+    if str(IPFamily.of(ip)) != family:
+        raise FieldError(path, f"{ip} is not {family}")

@@ -1,0 +1,132 @@
+"""Reads Services into our nouns, politely; its rules are those of ``reading``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .addresses import parse_ip
+from .names import ServiceKey
+from .reading import FieldError, name_of, namespace_of, sound_addresses
+from .services import Balance, Service, ServicePort, ServiceType
+from .source_ranges import read_source_ranges
+from .wire import WireIngress, WireService, WireServicePort, WireServiceSpec
+
+# Kubernetes' default for sessionAffinityConfig.clientIP.timeoutSeconds: three hours.
+AFFINITY_TIMEOUT_S = 10800
+# Its upper bound: one day.
+AFFINITY_TIMEOUT_MAX_S = 86400
+
+LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+LABEL_HEADLESS = "service.kubernetes.io/headless"
+ANNOTATION_BALANCE = "userspace-proxy.io/balance"
+
+
+def read_service(wire: WireService) -> Service:
+    """Make a Service of what came over the wire.
+
+    Raises:
+        FieldError: A name, an address or a port that can't be.
+    """
+    spec = wire.spec or WireServiceSpec()
+    labels = wire.metadata.labels or {}
+    annotations = wire.metadata.annotations or {}
+    addresses = [ip for ip in spec.cluster_ips or (spec.cluster_ip,) if ip]
+    is_headless = "None" in addresses
+    ingress = (
+        wire.status and wire.status.load_balancer and wire.status.load_balancer.ingress
+    ) or ()
+    ranges, range_notes = read_source_ranges(spec.load_balancer_source_ranges or (), annotations)
+    balance, balance_notes = _balance(annotations)
+    return Service(
+        key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
+        ports=tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ())),
+        type=_service_type(spec.type),
+        cluster_ips=() if is_headless else _cluster_ips(addresses),
+        is_headless=is_headless,
+        affinity_timeout_s=_affinity(spec),
+        external_ips=sound_addresses(spec.external_ips or ()),
+        load_balancer_ips=sound_addresses(item.ip for item in ingress if _is_vip(item)),
+        load_balancer_source_ranges=ranges,
+        health_check_node_port=_health_check_node_port(spec),
+        is_internal_local=spec.internal_traffic_policy == "Local",
+        is_external_local=spec.external_traffic_policy == "Local",
+        balance=balance,
+        notes=range_notes + balance_notes,
+        proxy_name=labels.get(LABEL_PROXY_NAME),
+        has_headless_label=LABEL_HEADLESS in labels,
+        created=wire.metadata.creation_timestamp or "",
+    )
+
+
+def _service_type(text: str | None) -> ServiceType:
+    try:
+        return ServiceType(text or "ClusterIP")
+    except ValueError:
+        choices = ", ".join(ServiceType)
+        raise FieldError("spec.type", f"{text!r} is not one of {choices}") from None
+
+
+def _service_port(wire: WireServicePort, index: int) -> ServicePort:
+    path = f"spec.ports[{index}]"
+    if wire.port is None:
+        raise FieldError(f"{path}.port", "is missing")
+    if not 1 <= wire.port <= 65535:
+        raise FieldError(f"{path}.port", f"{wire.port} is not in 1–65535")
+    node_port = wire.node_port or 0
+    if not 0 <= node_port <= 65535:
+        raise FieldError(f"{path}.nodePort", f"{node_port} is not in 1–65535")
+    return ServicePort(wire.name or "", wire.port, wire.protocol or "TCP", node_port)
+
+
+def _is_vip(ingress: WireIngress) -> bool:
+    """Tell whether packets come to the node with this address as their destination.
+
+    Source: KEP-1860 and kube-proxy's IsVIPMode: what isn't known is treated as Proxy.
+    """
+    return ingress.ip_mode in (None, "", "VIP")
+
+
+def _health_check_node_port(spec: WireServiceSpec) -> int:
+    """Return the port; 0 where the type or the policy asks for none, as in kube-proxy."""
+    if spec.type != ServiceType.LOAD_BALANCER or spec.external_traffic_policy != "Local":
+        return 0
+    port = spec.health_check_node_port or 0
+    if not 0 <= port <= 65535:
+        raise FieldError("spec.healthCheckNodePort", f"{port} is not in 1–65535")
+    return port
+
+
+def _balance(annotations: Mapping[str, str | None]) -> tuple[Balance, tuple[str, ...]]:
+    """Return what the annotation asks for, and a note where it asks for the unknown."""
+    text = annotations.get(ANNOTATION_BALANCE)
+    if not text:
+        return Balance.ROUND_ROBIN, ()
+    try:
+        return Balance(text), ()
+    except ValueError:
+        note = f"annotation {ANNOTATION_BALANCE}: {text!r} is not one of {', '.join(Balance)}"
+        return Balance.ROUND_ROBIN, (f"{note}: {Balance.ROUND_ROBIN} is used",)
+
+
+def _cluster_ips(texts: list[str]) -> tuple[str, ...]:
+    try:
+        return tuple(parse_ip(text) for text in texts)
+    except ValueError as exc:
+        raise FieldError("spec.clusterIPs", str(exc)) from None
+
+
+def _affinity(spec: WireServiceSpec) -> int | None:
+    if spec.session_affinity in (None, "", "None"):
+        return None
+    if spec.session_affinity != "ClientIP":
+        raise FieldError(
+            "spec.sessionAffinity", f"{spec.session_affinity!r} is not ClientIP or None"
+        )
+    config = spec.session_affinity_config
+    seconds = config.client_ip.timeout_seconds if config and config.client_ip else None
+    if seconds is None:
+        return AFFINITY_TIMEOUT_S
+    if not 1 <= seconds <= AFFINITY_TIMEOUT_MAX_S:
+        path = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
+        raise FieldError(path, f"{seconds} is not in 1–{AFFINITY_TIMEOUT_MAX_S}")
+    return seconds

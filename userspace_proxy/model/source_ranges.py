@@ -1,0 +1,76 @@
+"""Who may come by a load-balancer IP: ``spec.loadBalancerSourceRanges``.
+
+Rule 1: a range that can't be read admits nobody. kube-proxy leaves it out, and where it was
+the only one everybody comes in; here the Service is closed to whom the rest don't name.
+Rule 2: white space around a range and bits behind its prefix don't matter: API servers before
+1.36 let both pass. A leading zero is an error, as in every address.
+Rule 3: the old annotation is not followed, as by kube-proxy 1.36; a note says so. Cloud
+providers read it, and pods reach the load-balancer IP past their load balancer.
+
+Source: kube-proxy's newBaseServiceInfo and MapCIDRsByIPFamily; the annotation:
+cloud-provider's GetLoadBalancerSourceRanges.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+
+ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
+
+NOBODY = ("0.0.0.0/32", "::/128")
+"""Networks of which no packet comes, one of each family."""
+
+
+def read_source_ranges(
+    texts: Sequence[str], annotations: Mapping[str, str | None]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the networks in canonical form, each once, and what can't be followed.
+
+    Args:
+        texts: The field as written.
+        annotations: The Service's.
+
+    Returns:
+        Networks, empty where everybody may come, with :data:`NOBODY` behind them where one
+        couldn't be read; and notes, one sentence each.
+    """
+    if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
+        note = f"annotation {ANNOTATION_SOURCE_RANGES} isn't followed, as by kube-proxy"
+        return (), (f"{note}: write spec.loadBalancerSourceRanges",)
+    networks: dict[str, None] = {}
+    notes = []
+    for text in texts:
+        try:
+            networks[parse_range(text.strip(), strict=False)] = None
+        except ValueError as exc:
+            notes.append(f"spec.loadBalancerSourceRanges: {exc}: it lets nobody in")
+    if notes:
+        networks.update(dict.fromkeys(NOBODY))
+    return tuple(networks), tuple(notes)
+
+
+def parse_range(text: str, *, strict: bool = True) -> str:
+    """Return a network in canonical form.
+
+    Args:
+        text: As ``10.0.0.0/8``.
+        strict: Bits behind the prefix are an error, as for API servers since 1.36.
+
+    Raises:
+        ValueError: Not a network in strict notation, or without a prefix length in digits.
+    """
+    address, slash, length = text.partition("/")
+    # ``ip_network`` takes netmasks (/255.0.0.0), zones and lengths with a leading zero, too.
+    if not slash or "%" in address or not length.isdecimal() or str(int(length)) != length:
+        raise ValueError(f"{text!r} is not a network (write 10.0.0.0/8)")
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network (write 10.0.0.0/8)") from None
+    if strict and ipaddress.ip_address(address) != network.network_address:
+        raise ValueError(f"{text!r} has bits behind its prefix (write {network})")
+    first = network.network_address
+    if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None:
+        raise ValueError(f"{text!r} is of IPv4 addresses written as IPv6")
+    return str(network)

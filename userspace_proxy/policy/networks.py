@@ -1,0 +1,52 @@
+"""Networks as text, and addresses in them."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterable
+
+from ..model import IPFamily
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@functools.lru_cache(maxsize=4096)
+def parse_network(text: str) -> _Network:
+    """Return a network; the text is one in canonical form."""
+    return ipaddress.ip_network(text)
+
+
+def own_network(ip: str) -> str:
+    """Return the network of one address alone."""
+    return f"{ip}/{32 if IPFamily.of(ip) is IPFamily.IPV4 else 128}"
+
+
+def contains(networks: Iterable[str], ip: str) -> bool:
+    """Tell whether an address is in one of the networks."""
+    address = ipaddress.ip_address(ip)
+    return any(
+        network.version == address.version and address in network
+        for network in map(parse_network, networks)
+    )
+
+
+def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
+    """Return the networks of one family, in their order."""
+    return tuple(n for n in networks if IPFamily.of(n) is family)
+
+
+def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Return what is in networks of both: networks nest, so it is the smaller of each pair."""
+    found: dict[str, None] = {}
+    wide = [(text, parse_network(text)) for text in others]
+    for text in some:
+        network = parse_network(text)
+        for other_text, other in wide:
+            if network.version != other.version:
+                continue
+            if network.subnet_of(other):  # type: ignore[arg-type]
+                found[text] = None
+            elif other.subnet_of(network):  # type: ignore[arg-type]
+                found[other_text] = None
+    return tuple(found)

@@ -1,0 +1,220 @@
+"""The health check node ports: whether this node serves a Service, told to load balancers.
+
+    load balancer ──any path──▶ healthCheckNodePort ──▶ 200: send clients of this Service here
+                                                        503: no endpoint here, or we are late
+
+A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has one.
+
+Rule 1: all of them share one HTTP application; which Service is asked about is told by the port
+that was dialled. 1,000 Services with two sockets each are opened in 0.1 s (measured).
+Rule 2: what can't be opened is a problem of that Service alone, and is tried again.
+Rule 3: the Node's own state isn't asked here: clients may come to a node that is to be deleted
+while it has endpoints.
+
+Source: kubernetes/kubernetes pkg/proxy/healthcheck/service_health.go of 1.36; KEP-3836.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from ..model import ServiceKey
+from .entrance import Entrance, http_logger
+from .listening import Door, join_address, listen
+
+_log = logging.getLogger("userspace_proxy.status")
+
+_WILDCARDS = ("0.0.0.0", "::")
+# What the kernel says of :: where IPv6 is switched off, or not built in.
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+# A few load balancers each ask for each of some hundred Services, by short connections.
+MAX_CONNECTIONS = 512
+_CLOSE_S = 1.0
+
+
+class Check(NamedTuple):
+    """What one port answers."""
+
+    service: ServiceKey
+    local_endpoints: int
+
+
+class _At(NamedTuple):
+    """Where a listener stands."""
+
+    ip: str
+    port: int
+
+
+class HealthCheckPorts:
+    """The health check node ports of one proxy.
+
+    Args:
+        is_healthy: Whether this proxy does its work, whatever becomes of the Node: what
+            ``/livez`` says. Asked once a request.
+        who_holds: Names the process that has an address and port, for the problem; empty
+            where it can't be told.
+    """
+
+    def __init__(
+        self,
+        is_healthy: Callable[[], bool],
+        *,
+        who_holds: Callable[[str, int], str] = lambda _ip, _port: "",
+    ) -> None:
+        self._is_healthy = is_healthy
+        self._who_holds = who_holds
+        self._checks: dict[int, Check] = {}
+        self._listeners: dict[_At, asyncio.Server] = {}
+        self._problems: dict[ServiceKey, str] = {}
+        self._runner: web.AppRunner | None = None
+        self._door: Door | None = None
+
+    @property
+    def problems(self) -> Mapping[ServiceKey, str]:
+        """Why a Service's health check isn't served, or not everywhere; one line each."""
+        return self._problems
+
+    async def apply(
+        self,
+        checks: Mapping[ServiceKey, tuple[int, int]],
+        addresses: Sequence[str] | None = None,
+    ) -> None:
+        """Serve these health checks and no others; what failed before is tried again.
+
+        A port that stays keeps its listener, whichever Service it belongs to. One call at a
+        time.
+
+        Args:
+            checks: The port and the number of ready endpoints on this node, by Service.
+            addresses: Of this node, where they answer; None: all of them.
+        """
+        self._checks, problems = self._claim(checks)
+        ips = _WILDCARDS if addresses is None else tuple(addresses)
+        wanted = {_At(ip, port) for port in self._checks for ip in ips}
+        for at in self._listeners.keys() - wanted:
+            self._listeners.pop(at).close()
+        for port, check in self._checks.items():
+            if not ips:
+                problems[check.service] = (
+                    f"cannot serve the health check on port {port}: this node has no address "
+                    "that is meant for node ports (change --nodeport-addresses)"
+                )
+            for ip in ips:
+                at = _At(ip, port)
+                if at not in self._listeners and (problem := await self._open(at)):
+                    problems.setdefault(check.service, problem)
+        self._tell(problems)
+
+    async def close(self) -> None:
+        """Close every port and connection; idempotent."""
+        await self.apply({})
+        runner, self._runner = self._runner, None
+        if self._door is not None:
+            self._door.close()
+        if runner is not None:
+            await runner.cleanup()
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
+        self._is_healthy = bool
+
+    def _claim(
+        self, checks: Mapping[ServiceKey, tuple[int, int]]
+    ) -> tuple[dict[int, Check], dict[ServiceKey, str]]:
+        """Return whose each port is, and what is wrong with the others'."""
+        claimed: dict[int, Check] = {}
+        problems: dict[ServiceKey, str] = {}
+
+        def order(service: ServiceKey) -> tuple[bool, ServiceKey]:
+            has_it = self._checks.get(checks[service][0])
+            return has_it is None or has_it.service != service, service
+
+        # Who has a port keeps it; the API server gives no two the same one, manifests may.
+        for service in sorted(checks, key=order):
+            port, local_endpoints = checks[service]
+            if port in claimed:
+                problems[service] = (
+                    f"cannot serve the health check on port {port}: "
+                    f"it is that of {claimed[port].service}"
+                )
+            else:
+                claimed[port] = Check(service, local_endpoints)
+        return claimed, problems
+
+    async def _open(self, at: _At) -> str:
+        """Open one listener; return why not, or empty."""
+        family = socket.AF_INET6 if ":" in at.ip else socket.AF_INET
+        try:
+            sock = listen(family, at, is_v6_only=True)
+        except OSError as exc:
+            if at.ip == "::" and exc.errno in _NO_IPV6:
+                return ""
+            cause = exc.strerror or str(exc)
+            if exc.errno == errno.EADDRINUSE and (holder := self._who_holds(*at)):
+                cause += f" by {holder}"
+            return f"cannot serve the health check on {join_address(*at)}: {cause}"
+        door = await self._make_door()
+        self._listeners[at] = await asyncio.get_running_loop().create_server(door, sock=sock)
+        return ""
+
+    async def _make_door(self) -> Door:
+        """Return the way in, made when the first Service needs it."""
+        if self._runner is None or self._door is None:
+            entrance = Entrance(loopback_only=False, one_request=True)
+            app = web.Application(middlewares=[entrance.pass_through])
+            app.router.add_route("*", "/{path:.*}", self._answer)
+            app.on_response_prepare.append(entrance.add_headers)
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                handle_signals=False,
+                logger=http_logger(),
+                shutdown_timeout=_CLOSE_S,
+            )
+            await runner.setup()
+            assert runner.server is not None
+            entrance.door = Door(runner.server, limit=MAX_CONNECTIONS)
+            entrance.door.open()
+            self._runner, self._door = runner, entrance.door
+        return self._door
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        address = request.get_extra_info("sockname")
+        check = self._checks.get(address[1]) if address else None
+        if check is None:
+            # The Service went while the connection waited.
+            raise web.HTTPNotFound
+        is_healthy = self._is_healthy()
+        body = {
+            "service": check.service._asdict(),
+            "localEndpoints": check.local_endpoints,
+            "serviceProxyHealthy": is_healthy,
+        }
+        return web.Response(
+            status=200 if is_healthy and check.local_endpoints else 503,
+            body=json.dumps(body).encode(),
+            content_type="application/json",
+            headers={"X-Load-Balancing-Endpoint-Weight": str(check.local_endpoints)},
+        )
+
+    def _tell(self, problems: dict[ServiceKey, str]) -> None:
+        """Remember what is wrong; news are logged."""
+        for service, problem in problems.items():
+            if self._problems.get(service) != problem:
+                _log.warning(
+                    "cannot serve a health check",
+                    extra={"service": str(service), "cause": problem},
+                )
+        for service in self._problems.keys() - problems.keys():
+            _log.info(
+                "the health check's problem is over",
+                extra={"service": str(service)},
+            )
+        self._problems = dict(sorted(problems.items()))
