@@ -98,6 +98,12 @@ class Listeners:
         self._served[plan.key] = served
         self._open_missing(served, preferred)
 
+    def make_way(self, plan: PortPlan) -> None:
+        """Close what a served Service port gives up; call before others may take it."""
+        served = self._served[plan.key]
+        served.plan = plan
+        self._change_frontends(served)
+
     def update(self, plan: PortPlan) -> None:
         """Give a served Service port its new frontends, endpoints and affinity."""
         served = self._served[plan.key]

@@ -85,7 +85,9 @@ def make_source(settings: Settings) -> Source:
             settings.manifests,
             node_name=node_name(settings),
             service_cidrs=settings.service_cluster_ip_range,
-            state_file=_state_file(),
+            state_file=(
+                None if settings.steering == "none" else _state_file(settings.service_proxy_name)
+            ),
         )
     # Its parts of kubernetes-asyncio cost 0.3 s and 30 MiB: only who talks to an API server pays.
     from ..sources.kubernetes import KubernetesSource
@@ -121,7 +123,7 @@ def make_options(settings: Settings) -> Options:
     )
 
 
-def _state_file() -> Path:
+def _state_file(proxy_name: str) -> Path | None:
     """Return where allocations for manifests are kept: root's place, or the user's own.
 
     Source: FHS 3.0 (/var/lib), and the XDG Base Directory Specification.
@@ -129,8 +131,14 @@ def _state_file() -> Path:
     if os.geteuid() == 0 and os.access("/var/lib", os.W_OK):
         folder = Path("/var/lib")
     else:
-        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return folder / "userspace-proxy" / "allocations.json"
+        try:
+            folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+        except RuntimeError:
+            # Neither HOME nor an entry in passwd: addresses are the hashes of names.
+            return None
+    # Two proxies of one node, each with manifests of its own, must not forget for each other.
+    name = f"allocations-{proxy_name}.json" if proxy_name else "allocations.json"
+    return folder / "userspace-proxy" / name
 
 
 def node_name(settings: Settings) -> str:

@@ -91,6 +91,9 @@ class SyncLoop:
         self._latest: Snapshot | None = None
         self._in_force: Snapshot | None = None
         self._applied: dict[Frontend, Target] | None = None
+        self._owes_round = False
+        """Something of the node has changed, and no round with it is done: a round that fails
+        is tried again, though the snapshot is in force."""
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
         self._wake = asyncio.Event()
@@ -108,6 +111,7 @@ class SyncLoop:
 
     def look_again(self) -> None:
         """Do a round with the snapshot that is in force: something of the node has changed."""
+        self._owes_round = True
         self._wake.set()
 
     @property
@@ -133,12 +137,13 @@ class SyncLoop:
         look_at = loop.time() + REPAIR_S
         while True:
             # An earlier round may have failed with the wish still open.
-            is_behind = self._in_force is not self._latest
+            is_behind = self._in_force is not self._latest or self._owes_round
             is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
             if not is_behind and loop.time() >= look_at:
                 # Also while changes keep coming: a flush must not wait for their end.
                 look_at = loop.time() + REPAIR_S
-                is_due = self._listeners.retry() or is_due
+                if self._listeners.retry():
+                    self._owes_round = is_due = True
                 await self._repair()
                 await self._check_health(self.plan)
             if not is_due and not is_behind:
@@ -170,6 +175,8 @@ class SyncLoop:
         for key in changes.close:
             self._listeners.leave(key)
         for port in changes.update:
+            self._listeners.make_way(port)
+        for port in changes.update:
             self._listeners.update(port)
         # Those that rules of an earlier run lead to come first: nobody may take their ports.
         known = self._recovered.keys()
@@ -192,6 +199,7 @@ class SyncLoop:
         self.counters.last_done = time.time()
         self._observe(self.counters.last_s)
         self._in_force = snapshot
+        self._owes_round = self._owes_round and self._wake.is_set()
         self.counters.waiting_since = self._arrived
         async with self._done:
             self._done.notify_all()

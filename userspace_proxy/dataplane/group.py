@@ -50,7 +50,7 @@ class EndpointGroup(Books):
         self._dialling: dict[SocketAddress, int] = {}
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
-        """Called with the endpoints that an update took away."""
+        """Called with the endpoints that an update took away, from some clients at least."""
         self.on_ejected: Callable[[SocketAddress], None] | None = None
         """Called when a failed dial has ejected an endpoint, or has for longer."""
         self.on_returned: Callable[[SocketAddress], None] | None = None
@@ -67,9 +67,11 @@ class EndpointGroup(Books):
         current = frozenset(serving.all_endpoints)
         self._change_balancer(old)
         removed = frozenset(old.all_endpoints) - current
-        if removed:
+        left = removed | _gone_from_one(old, serving)
+        if left:
             for callback in self.on_removed:
-                callback(removed)
+                callback(left)
+        if removed:
             self.fold(current)
 
     def load_of(self, endpoint: SocketAddress) -> int:
@@ -156,3 +158,17 @@ class EndpointGroup(Books):
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""
         return self.balancer.ejected(now)
+
+
+def _gone_from_one(old: Serving, new: Serving) -> frozenset[SocketAddress]:
+    """Return the endpoints that clients of one side at least may use no more.
+
+    Which side its client is on isn't kept with a flow.
+    """
+    olds = old.endpoints, old.endpoints if old.outside is None else old.outside
+    news = new.endpoints, new.endpoints if new.outside is None else new.outside
+    gone = [frozenset(o) - frozenset(n) for o, n in zip(olds, news, strict=True)]
+    if old.inside != new.inside:
+        # Clients change sides, too.
+        gone.append(frozenset(old.all_endpoints) - (frozenset(news[0]) & frozenset(news[1])))
+    return frozenset().union(*gone)

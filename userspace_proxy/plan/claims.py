@@ -63,7 +63,7 @@ class ServiceClaims:
     ports: tuple[PortClaim, ...]
     """Sorted by key."""
     ignored: tuple[Ignored, ...]
-    cluster_ips: tuple[str, ...]
+    own_ips: tuple[str, ...]
     """Those of a Service that is ignored, too: they are nobody else's."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
@@ -101,7 +101,7 @@ def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
     reason = why_ignored(service, facts)
     if reason is not None:
         ignored_whole = (Ignored(service.key, "", reason),)
-        return ServiceClaims(service.key, (), ignored_whole, service.cluster_ips)
+        return ServiceClaims(service.key, (), ignored_whole, _own_ips(service))
     ports: list[PortClaim] = []
     ignored: list[Ignored] = []
     families = sorted({IPFamily.of(ip) for ip in service.cluster_ips})
@@ -113,7 +113,11 @@ def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
         for family in families:
             ports.extend(_claims(service, port, family, facts))
     ports.sort(key=lambda claim: claim.key)
-    return ServiceClaims(service.key, tuple(ports), tuple(ignored), service.cluster_ips)
+    return ServiceClaims(service.key, tuple(ports), tuple(ignored), _own_ips(service))
+
+
+def _own_ips(service: Service) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*service.cluster_ips, *service.load_balancer_ips)))
 
 
 def _claims(
@@ -252,16 +256,25 @@ def settle(claims: Collection[ServiceClaims]) -> Settlement:
     )
 
 
-def _rank(claim: PortClaim, frontend: Frontend) -> tuple[bool, str, PortKey]:
+# Who may take from whom: what anybody may write into a Service comes last.
+_KINDS = {
+    FrontendKind.CLUSTER_IP: 0,
+    FrontendKind.NODE_PORT: 1,
+    FrontendKind.LOAD_BALANCER: 1,
+    FrontendKind.EXTERNAL_IP: 2,
+}
+
+
+def _rank(claim: PortClaim, frontend: Frontend) -> tuple[int, str, PortKey]:
     (own,) = (f for f in claim.frontends if f == frontend)
-    return own.kind is not FrontendKind.CLUSTER_IP, claim.created, claim.key
+    return _KINDS[own.kind], claim.created, claim.key
 
 
 def _owners(claims: Iterable[ServiceClaims]) -> Mapping[str, list[ServiceKey]]:
-    """Return whose each cluster IP is: two Services may both say that it is theirs."""
+    """Return whose each cluster or load-balancer IP is: two Services may both say it is theirs."""
     owners: dict[str, list[ServiceKey]] = {}
     for service in claims:
-        for ip in service.cluster_ips:
+        for ip in service.own_ips:
             owners.setdefault(ip, []).append(service.service)
     return owners
 
@@ -269,4 +282,4 @@ def _owners(claims: Iterable[ServiceClaims]) -> Mapping[str, list[ServiceKey]]:
 def _why_never(ip: str, service: ServiceKey, owners: Mapping[str, list[ServiceKey]]) -> str:
     """Return why an external IP is nobody's to ask for, or nothing."""
     others = [owner for owner in owners.get(ip, ()) if owner != service]
-    return f"external IP {ip} is the cluster IP of {min(others)}" if others else ""
+    return f"external IP {ip} is an address of {min(others)}" if others else ""

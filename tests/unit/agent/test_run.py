@@ -3,6 +3,7 @@
 import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -85,10 +86,26 @@ def test_the_service_range_is_told_where_addresses_are_allocated_here():
 def test_what_is_allocated_is_kept_in_the_users_own_place(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert _state_file() == tmp_path / "userspace-proxy/allocations.json"
+    assert _state_file("") == tmp_path / "userspace-proxy/allocations.json"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _state_file() == tmp_path / ".local/state/userspace-proxy/allocations.json"
+    assert _state_file("") == tmp_path / ".local/state/userspace-proxy/allocations.json"
+
+
+def test_each_proxy_of_a_node_keeps_its_own_allocations(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert _state_file("canary") == tmp_path / "userspace-proxy/allocations-canary.json"
+
+
+def test_a_user_without_a_home_keeps_no_allocations(monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert _state_file("") is None
 
 
 @pytest.mark.parametrize(
@@ -102,4 +119,4 @@ def test_roots_place_is_the_systems_where_it_can_be_written(monkeypatch, is_writ
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "access", lambda _path, _mode: is_writable)
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert str(_state_file()) == expected
+    assert str(_state_file("")) == expected

@@ -18,6 +18,7 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE
 from userspace_proxy.testing.fake_steering import FakeSteering
 
+from .port_numbers import free_port
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -197,11 +198,17 @@ async def test_who_looks_again_plans_the_same_snapshot_with_the_nodes_new_addres
     assert loop.counters.waiting_since == 0
 
 
-def free_port():
-    """A port that nobody has on any address."""
-    with socket.socket() as sock:
-        sock.bind(("", 0))
-        return sock.getsockname()[1]
+async def test_a_round_with_new_facts_that_fails_is_tried_again(start):
+    steering, addresses = WatchedSteering(), []
+    loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
+    port = free_port()
+    await settle(loop, Cluster().serve("web", WEB.ip, POD, node_port=port))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    addresses.append("127.98.0.9")
+    loop.look_again()
+    await until(lambda: loop.counters.failures >= 2)
+    steering.fails_with = None
+    await until(lambda: Frontend("127.98.0.9", port, Protocol.TCP) in steering.kernel)
 
 
 async def test_before_the_first_snapshot_there_is_nothing_to_look_at_again(start):

@@ -183,16 +183,17 @@ def test_those_inside_may_become_others(group):
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
 
 
-def test_an_endpoint_is_gone_when_nobody_may_use_it(group):
+def test_an_endpoint_is_told_as_gone_when_one_side_may_use_it_no_more(group):
     told = []
     group.on_removed.append(told.append)
     group.update(Serving([POD_A, POD_B], outside=[POD_B, POD_C], inside=CLUSTER))
+    assert told == [{POD_A}]
     group.update(Serving([POD_A], outside=[POD_B, POD_C], inside=CLUSTER))
-    assert told == []
+    assert told == [{POD_A}, {POD_B}]
     group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
-    assert told == [{POD_C}]
+    assert told == [{POD_A}, {POD_B}, {POD_C}]
     group.update(Serving([POD_A]))
-    assert told == [{POD_C}, {POD_B}]
+    assert told == [{POD_A}, {POD_B}, {POD_C}, {POD_B}]
 
 
 def test_by_load_both_sides_see_the_same_load(group):

@@ -412,7 +412,7 @@ class TestWhatIsKept:
             replace(thief, load_balancer_ips=(), external_ips=thief.load_balancer_ips)
         )
         assert [i.reason for i in planner.plan(store.snapshot()).ignored] == [
-            "external IP 203.0.113.9 is the cluster IP of shop/dns"
+            "external IP 203.0.113.9 is an address of shop/dns"
         ]
 
     def test_a_plan_never_changes_after_it_was_handed_out(self, store):
