@@ -27,7 +27,7 @@ DYING = Service("dying", "10.96.0.16")
 CRASHED_UDP = Service("crashed-udp", "10.96.0.53", 53, "UDP", target=53)
 
 
-@pytest.fixture(scope="module", params=["iptables", "local"])
+@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
 def house(request, tmp_path_factory):
     """A node whose Services have good endpoints and bad ones."""
     with House(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as house:

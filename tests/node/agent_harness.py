@@ -30,6 +30,7 @@ import pytest
 
 import userspace_proxy
 from tests.cluster.waiting import wait_for
+from tests.promises.listings import with_sorted_elements
 from userspace_proxy.agent.own_namespace import own_namespace_environment
 from userspace_proxy.sandbox import Host, Namespace, Node, Pod, Sandbox, SandboxError
 
@@ -302,7 +303,7 @@ class Agent:
         node: Where.
         sockets: Of the node.
         folder: For log, manifests and the lock of the tables.
-        steering: ``iptables`` or ``local``.
+        steering: ``iptables``, ``nftables`` or ``local``.
         flags: More of them.
     """
 
@@ -520,7 +521,8 @@ class House:
     def rules(self) -> str:
         """Return all rules of the node: without counters and empty built-in tables."""
         save = "iptables-legacy-save; ip6tables-legacy-save"
-        return without_noise(self.node.run(["sh", "-ec", save], env=self._admin()).stdout)
+        legacy = without_noise(self.node.run(["sh", "-ec", save], env=self._admin()).stdout)
+        return legacy + with_sorted_elements(self.shell("nft -s list ruleset"))
 
     def kernel(self) -> str:
         """Return rules, routes and listening sockets of the node as text."""

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.promises.listings import with_sorted_elements
+
 CLONE_NEWNET = 0x40000000
 # Not in Python's socket module before 3.14.
 IP_PKTINFO = 8
@@ -237,6 +239,11 @@ def tables(net: Net) -> str:
         if any(line.startswith("-A") or " - " in f"{line} " for line in table.splitlines())
         or "DROP" in table
     )
+
+
+def ruleset(net: Net) -> str:
+    """Return all tables of nftables as text, without counters."""
+    return with_sorted_elements(net.run("nft -s list ruleset"))
 
 
 def run_until_killed(program: str) -> bool:

@@ -167,13 +167,6 @@ def test_local_steering_is_refused_on_a_node_that_is_not_ours(refused):
     )
 
 
-def test_nftables_steering_is_refused_with_what_to_use(refused):
-    assert refused("--steering=nftables") == (
-        1,
-        ["error: cannot steer by nftables: not in this version (use --steering=iptables)"],
-    )
-
-
 @pytest.mark.parametrize(
     ("ip", "port", "said", "flag"),
     [

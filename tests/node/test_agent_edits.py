@@ -31,7 +31,7 @@ CREATED_UDP = Service("created-udp", "10.96.0.57", 53, "UDP", target=53)
 OLD_UDP = (DNS, PORT_UDP, EMPTIED_UDP)
 
 
-@pytest.fixture(scope="module", params=["iptables", "local"])
+@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
 def house(request, tmp_path_factory):
     """A node whose agent serves the Services of before the edit."""
     folder = tmp_path_factory.mktemp("agent")

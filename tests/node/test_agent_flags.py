@@ -132,7 +132,8 @@ def test_a_canary_serves_its_services_beside_another_agent(house, tmp_path):
         canary.start()
         wait_for("the canary", lambda: who(house, "pod", CART.ip, 80) == "one", hint=canary.log)
         assert who(house, "pod", WEB.ip, 80) == "one"
-        assert canary.read("/healthz", port=10356)[0] == 200
+        # What it serves is in force a moment before it says so.
+        wait_for("its health", lambda: canary.read("/healthz", port=10356)[0] == 200)
         # Who stops takes nothing of the other's with it.
         before = house.rules()
         assert canary.stop() == 0

@@ -22,10 +22,32 @@ DAMAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    """A node that serves by iptables."""
-    with House(tmp_path_factory.mktemp("agent"), "iptables") as house:
+NFT_DAMAGES = {
+    "nft-everything": "nft flush ruleset",
+    "nft-table": "nft delete table inet userspace-proxy",
+    "nft-all-rules": "nft flush table inet userspace-proxy",
+    "nft-one-chain": "nft flush chain inet userspace-proxy prerouting",
+    "nft-all-elements": "nft flush map inet userspace-proxy frontends4",
+    "nft-one-element": "nft delete element inet userspace-proxy frontends4"
+    " '{ 10.96.0.53 . udp . 53 }'",
+    "nft-a-rule-more": "nft insert rule inet userspace-proxy output return",
+}
+STEERINGS = {"iptables": DAMAGES, "nftables": NFT_DAMAGES}
+FLUSH = {
+    "iptables": "iptables-legacy -t nat -F UPROXY-PRE",
+    "nftables": "nft flush chain inet userspace-proxy prerouting",
+}
+FOREIGN = {
+    "iptables": "iptables-legacy -t nat -A PREROUTING -s 10.9.9.0/24 -j RETURN",
+    "nftables": "nft add table ip foreign; nft add chain ip foreign other",
+}
+
+
+@pytest.fixture(scope="module", params=STEERINGS)
+def house(request, tmp_path_factory):
+    """A node that serves by rules."""
+    with House(tmp_path_factory.mktemp("agent"), request.param) as house:
+        house.steering = request.param
         ips = house.add_pods("one", tcp=8080, udp=53)
         house.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips))
         yield house
@@ -36,7 +58,15 @@ def rules(house):
     return sorted(house.rules().splitlines())
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(
+    ("house", "damage"),
+    [
+        pytest.param(steering, damage, id=name)
+        for steering, damages in STEERINGS.items()
+        for name, damage in damages.items()
+    ],
+    indirect=["house"],
+)
 def test_damaged_rules_are_repaired_and_everybody_is_served_again(house, damage):
     before = rules(house)
     sock = house["pod"].udp(DNS.address)
@@ -49,15 +79,15 @@ def test_damaged_rules_are_repaired_and_everybody_is_served_again(house, damage)
 
 
 def test_a_repair_leaves_the_rules_of_others(house):
-    house.shell("iptables-legacy -t nat -A PREROUTING -s 10.9.9.0/24 -j RETURN")
+    house.shell(FOREIGN[house.steering])
     before = rules(house)
-    house.shell("iptables-legacy -t nat -D PREROUTING 1")
+    house.shell(FLUSH[house.steering])
     wait_for("the repair", lambda: rules(house) == before, deadline_s=REPAIR_S)
 
 
 def test_a_udp_client_of_the_flush_is_served_after_it(house):
     """What it sends meanwhile makes an association that leads past us."""
-    house.shell("iptables-legacy -t nat -F UPROXY-PRE")
+    house.shell(FLUSH[house.steering])
     sock = house["pod"].udp(DNS.address)
     sock.settimeout(0.1)
 

@@ -23,6 +23,8 @@ NOT_BARE = tuple(name for name in CLIENTS if name != "bare-pod")
 HOUSES = {
     "iptables-redirect": ("iptables", NOT_BARE),
     "iptables-dnat": ("iptables", CLIENTS),
+    "nftables-redirect": ("nftables", NOT_BARE),
+    "nftables-dnat": ("nftables", CLIENTS),
     "local": ("local", CLIENTS),
 }
 
@@ -86,7 +88,8 @@ def assert_fair(house, answers, count, name):
     counts = Counter(answers)
     workers = len(house.agent.status()["workers"])
     assert len(counts) == count, (name, counts)
-    assert max(counts.values()) - min(counts.values()) <= workers, (name, counts)
+    # One more, as somebody else's turn may come in between: who gets no answer asks again.
+    assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 
 def test_clients_everywhere_are_served_by_all_endpoints_alike(house):

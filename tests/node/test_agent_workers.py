@@ -32,7 +32,7 @@ def start(house):
     wait_for("all workers", lambda: all(w["pid"] for w in workers(house)))
 
 
-@pytest.fixture(scope="module", params=["iptables", "local"])
+@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
 def house(request, tmp_path_factory):
     """A node whose agent has two workers."""
     with House(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as house:

@@ -1,27 +1,27 @@
-"""What the rules do to real packets: between pods, the node, and plain servers on proxy ports."""
+"""What is of the legacy tables alone in what rules do to packets; see test_steering_traffic."""
 
 from __future__ import annotations
-
-import errno
-import socket
-import struct
 
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB
+from steering_traffic import (
+    ACK,
+    FACTS,
+    FIN,
+    REFUSED_UDP,
+    RST,
+    SYN,
+    TARGETS,
+    connected,
+    dial_again,
+    net_of,
+    send_segment,
+)
 
-from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
+from userspace_proxy.steering import make_steering
 
 pytestmark = pytest.mark.netns
-FACTS = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
-WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
-DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
-CLIENT_PORT = 41000
-# Source: RFC 9293, the control bits.
-FIN, SYN, RST, ACK = 1, 2, 4, 16
-REFUSED_UDP = Frontend("10.96.0.11", 53, Protocol.UDP)
-TARGETS = {WEB: 36001, DNS: 36002, CART: REFUSE, REFUSED_UDP: REFUSE}
 
 
 @pytest.fixture(autouse=True)
@@ -58,41 +58,6 @@ def dns(cluster):
     server = nodes.UdpServer(cluster.node, 36002)
     yield server
     server.close()
-
-
-def connected(net: nodes.Net, frontend: Frontend) -> socket.socket:
-    client = net.udp(socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET)
-    client.connect((frontend.ip, frontend.port))
-    return client
-
-
-def net_of(cluster: nodes.Cluster, name: str) -> nodes.Net:
-    return {"pod": lambda: cluster.pod, "node": lambda: cluster.node}.get(
-        name, cluster.add_bare_pod
-    )()
-
-
-everywhere = pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
-
-
-@everywhere
-async def test_clients_reach_what_listens_on_the_proxy_port(cluster, steering, web, dns, where):
-    client = net_of(cluster, where)
-    await steering.apply(TARGETS)
-    assert nodes.can_dial(client, WEB.ip, 80)
-    with connected(client, DNS) as asker:
-        assert nodes.exchange(asker, dns)
-        assert nodes.exchange(asker, dns)
-
-
-@everywhere
-async def test_without_usable_endpoints_clients_are_refused_at_once(cluster, steering, where):
-    client = net_of(cluster, where)
-    await steering.apply(TARGETS)
-    assert not nodes.can_dial(client, CART.ip, 80)
-    with connected(client, REFUSED_UDP) as asker:
-        assert nodes.is_refused(asker)
-        assert nodes.is_refused(asker)
 
 
 @pytest.mark.parametrize("where", ["pod", "bare-pod"])
@@ -164,28 +129,6 @@ async def test_no_segment_that_was_not_steered_opens_a_connection(
     assert cluster.node.run("ss -Htan state syn-recv state established") == ""
 
 
-@pytest.mark.parametrize("where", ["pod", "node"])
-async def test_nobody_dials_a_proxy_port_directly(cluster, steering, web, dns, where):
-    client = net_of(cluster, where)
-    assert nodes.can_dial(client, nodes.NODE_IP, 36001)
-    await steering.apply(TARGETS)
-    assert not nodes.can_dial(client, nodes.NODE_IP, 36001)
-    with client.udp() as asker:
-        asker.connect((nodes.NODE_IP, 36002))
-        assert nodes.is_refused(asker)
-
-
-async def test_another_daemon_inside_the_range_of_proxy_ports_stays_reachable(cluster, steering):
-    await steering.apply(TARGETS)
-    with nodes.tcp_server(cluster.node, 36500):
-        assert nodes.can_dial(cluster.pod, nodes.NODE_IP, 36500)
-    foreign = nodes.UdpServer(cluster.node, 36001)
-    with cluster.pod.udp() as asker:
-        asker.connect((nodes.NODE_IP, 36001))
-        assert nodes.exchange(asker, foreign)
-    foreign.close()
-
-
 async def test_only_the_frontends_own_port_and_protocol_are_steered(cluster, steering, web):
     await steering.apply(TARGETS)
     with nodes.tcp_server(cluster.node, 81):
@@ -194,205 +137,7 @@ async def test_only_the_frontends_own_port_and_protocol_are_steered(cluster, ste
     assert all(line.split()[0] == "0" for line in counted.splitlines()[2:])
 
 
-async def test_the_nodes_own_connections_are_not_touched(cluster, steering):
-    """Answers to the proxy's sockets come from endpoints and must pass the guard."""
-    await steering.apply(TARGETS)
-    endpoint = nodes.UdpServer(cluster.pod, 36002)
-    with nodes.tcp_server(cluster.pod, 36001):
-        assert nodes.can_dial(cluster.node, nodes.POD_IP, 36001)
-    with cluster.node.udp() as leg:
-        leg.connect((nodes.POD_IP, 36002))
-        assert nodes.exchange(leg, endpoint)
-    endpoint.close()
-
-
-async def test_ipv6_clients_are_served_and_refused(cluster, steering):
-    await steering.apply(
-        {WEB_6: 36001, DNS_6: 36002, Frontend("fd00:96::2", 80, WEB.protocol): REFUSE}
-    )
-    dns = nodes.UdpServer(cluster.node, 36002, socket.AF_INET6)
-    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
-        for client in (cluster.pod, cluster.node):
-            assert nodes.can_dial(client, WEB_6.ip, 80)
-            assert not nodes.can_dial(client, "fd00:96::2", 80)
-            assert not nodes.can_dial(client, nodes.NODE_IP6, 36001)
-            with connected(client, DNS_6) as asker:
-                assert nodes.exchange(asker, dns)
-    dns.close()
-
-
-async def test_an_unnumbered_interface_that_comes_later_is_served_after_a_repair(
-    cluster, steering, web
-):
-    await steering.apply(TARGETS)
-    pod = cluster.add_bare_pod()
-    assert await steering.repair() > 0
-    assert nodes.can_dial(pod, WEB.ip, 80)
-    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
-    assert "-j DNAT --to-destination 10.1.0.1:36001" in nodes.tables(cluster.node)
-    assert await steering.repair() == 0
-
-
-async def test_dnat_follows_the_nodes_address(cluster, steering, web):
-    pod = cluster.add_bare_pod()
-    await steering.apply(TARGETS)
-    cluster.node.run(
-        "ip address add 10.3.0.1/32 dev lo; ip address del 10.1.0.1/24 dev pod0;"
-        "ip address add 10.1.0.9/24 dev pod0"
-    )
-    assert await steering.repair() > 0
-    assert nodes.can_dial(pod, WEB.ip, 80)
-
-
-async def test_a_udp_client_of_before_the_service_is_served_once_it_is_there(
-    cluster, steering, dns
-):
-    await steering.apply({})
-    cluster.pod.run("true")
-    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
-    with connected(cluster.pod, DNS) as early, connected(cluster.node, DNS) as local:
-        # The first goes out by the default route, to a pod that hasn't that address.
-        early.send(b"too early")
-        local.send(b"too early")
-        await steering.apply(TARGETS)
-        assert nodes.exchange(early, dns)
-        assert nodes.exchange(local, dns)
-
-
-@pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_tcp_client_of_before_the_service_is_served_from_the_same_port(
-    cluster, steering, web, where
-):
-    """Its SYN has gone past us, and its entry would lead the next one there too."""
-    client = net_of(cluster, where)
-    await steering.apply({})
-    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
-    dial_in_vain(client, WEB)
-    await steering.apply(TARGETS)
-    dial_again(client, WEB).close()
-
-
-async def test_a_tcp_client_of_a_flush_is_served_from_the_same_port(cluster, steering, web):
-    await steering.apply(TARGETS)
-    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward; iptables-legacy -t nat -F")
-    dial_in_vain(cluster.pod, WEB)
-    assert await steering.repair() > 0
-    dial_again(cluster.pod, WEB).close()
-
-
-async def test_an_ipv6_tcp_client_of_before_the_service_is_served_from_the_same_port(
-    cluster, steering
-):
-    await steering.apply({DNS_6: 36002})
-    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
-        dial_in_vain(cluster.node, WEB_6)
-        await steering.apply({DNS_6: 36002, WEB_6: 36001})
-        dial_again(cluster.node, WEB_6).close()
-
-
-async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steering, dns):
-    await steering.apply(TARGETS)
-    other = nodes.UdpServer(cluster.node, 36005)
-    with connected(cluster.pod, DNS) as asker:
-        assert nodes.exchange(asker, dns)
-        await steering.apply({DNS: 36005})
-        assert nodes.exchange(asker, other)
-        await steering.apply({DNS: REFUSE})
-        assert nodes.is_refused(asker)
-        await steering.apply({DNS: 36002})
-        assert nodes.exchange(asker, dns)
-    other.close()
-
-
-async def test_an_ipv6_udp_client_follows_its_frontend_to_another_port(cluster, steering):
-    old = nodes.UdpServer(cluster.node, 36002, socket.AF_INET6)
-    new = nodes.UdpServer(cluster.node, 36005, socket.AF_INET6)
-    await steering.apply({DNS_6: 36002})
-    with connected(cluster.pod, DNS_6) as asker, connected(cluster.node, DNS_6) as local:
-        assert nodes.exchange(asker, old)
-        assert nodes.exchange(local, old)
-        await steering.apply({DNS_6: 36005})
-        assert nodes.exchange(asker, new)
-        assert nodes.exchange(local, new)
-    old.close()
-    new.close()
-
-
-async def test_a_udp_client_that_keeps_its_port_lives_through_our_restart(cluster, steering, dns):
-    await steering.apply(TARGETS)
-    with connected(cluster.pod, DNS) as asker, connected(cluster.node, DNS) as local:
-        assert nodes.exchange(asker, dns)
-        assert nodes.exchange(local, dns)
-        before = associations(cluster.node)
-        await steering.close()
-        successor: Steering = make_steering("iptables", FACTS)
-        assert (await successor.start())[DNS] == 36002
-        await successor.apply(TARGETS)
-        assert associations(cluster.node) == before
-        assert nodes.exchange(asker, dns)
-        assert nodes.exchange(local, dns)
-        await successor.close()
-
-
-async def test_a_udp_client_comes_back_after_our_rules_were_flushed(cluster, steering, dns):
-    await steering.apply(TARGETS)
-    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward; iptables-legacy -t nat -F")
-    with connected(cluster.pod, DNS) as asker:
-        asker.send(b"lost")
-        assert await steering.repair() > 0
-        assert nodes.exchange(asker, dns)
-
-
-async def test_associations_of_others_stay(cluster, steering, dns):
-    foreign = nodes.UdpServer(cluster.node, 53)
-    with cluster.pod.udp() as asker:
-        asker.connect((nodes.NODE_IP, 53))
-        assert nodes.exchange(asker, foreign)
-        before = associations(cluster.node)
-        await steering.apply(TARGETS)
-        await steering.apply({})
-        assert associations(cluster.node) == before
-    foreign.close()
-
-
-def dial_in_vain(net: nodes.Net, frontend: Frontend) -> None:
-    """Send the SYN of a connection from a certain port to where nobody answers."""
-    with dialler(net, frontend) as client:
-        client.setblocking(False)
-        assert client.connect_ex((frontend.ip, frontend.port)) == errno.EINPROGRESS
-
-
-def dial_again(net: nodes.Net, frontend: Frontend) -> socket.socket:
-    """Return a connection from that port."""
-    client = dialler(net, frontend)
-    client.connect((frontend.ip, frontend.port))
-    return client
-
-
-def dialler(net: nodes.Net, frontend: Frontend) -> socket.socket:
-    client = net.tcp(socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    client.bind(("", CLIENT_PORT))
-    return client
-
-
-def send_segment(net: nodes.Net, to: tuple[str, int], flags: int) -> None:
-    """Send one TCP segment without data from the pod, whatever its flags."""
-    head = struct.pack(">HHIIBBHHH", CLIENT_PORT, to[1], 1, 1, 5 << 4, flags, 1024, 0, 0)
-    pseudo = socket.inet_aton(nodes.POD_IP) + socket.inet_aton(to[0]) + struct.pack(">HH", 6, 20)
-    total = sum(struct.unpack(">16H", pseudo + head))
-    checksum = ~(total % 0xFFFF) & 0xFFFF
-    with net, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender:
-        sender.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], to)
-
-
 def packets(node: nodes.Net, chain: str) -> list[int]:
     """Return how many packets each rule of a chain has taken."""
     lines = node.run(f"iptables-legacy -vxnL {chain}").splitlines()[2:]
     return [int(line.split()[0]) for line in lines]
-
-
-def associations(node: nodes.Net) -> set[str]:
-    """Return the node's UDP associations, without timeouts and states."""
-    lines = node.run("conntrack -L -p udp 2>/dev/null").splitlines()
-    return {" ".join(word for word in line.split() if "=" in word) for line in lines}

@@ -1,9 +1,10 @@
-"""Two steerings by iptables on one node, for proxies of different names: each minds its own."""
+"""Two steerings by rules on one node, for proxies of different names: each minds its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,12 +16,19 @@ from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, KernelSteeringCont
 
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend
-from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
+from userspace_proxy.steering import (
+    REFUSE,
+    Steering,
+    SteeringFacts,
+    make_steering,
+    nftables_labels,
+)
 
 pytestmark = pytest.mark.netns
 STABLE = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
 CANARY = SteeringFacts(refuse_port=35998, proxy_ports=(36000, 36999), proxy_name="canary")
 LONG = SteeringFacts(refuse_port=35997, proxy_name="a-name-that-no-chain-has-room-for")
+JUMP = "iptables-legacy -t nat -D PREROUTING -j UPROXY-PRE"
 CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
 
 
@@ -29,6 +37,15 @@ def lock_file(tmp_path, monkeypatch):
     path = tmp_path / "xtables.lock"
     monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
     return path
+
+
+@pytest.fixture(params=["iptables", "nftables"])
+def kind(request):
+    return request.param
+
+
+def rules(node: nodes.Net) -> str:
+    return nodes.tables(node) + nodes.ruleset(node)
 
 
 @pytest.fixture
@@ -44,12 +61,12 @@ def node(lock_file):
 
 
 @pytest.fixture
-async def make(node):
+async def make(node, kind):
     """Makes steerings that are started, and closes them."""
     made = []
 
     async def make(facts: SteeringFacts) -> Steering:
-        steering = make_steering("iptables", facts)
+        steering = make_steering(kind, facts)
         made.append(steering)
         await steering.start()
         return steering
@@ -67,20 +84,23 @@ async def stable(make):
     return steering
 
 
-class TestBesideAnother(KernelSteeringContract):
+class BesideAnother(KernelSteeringContract):
     """The canary keeps the whole contract, and its neighbour never notices."""
 
     @pytest.fixture
-    async def steerings(self, node, stable, lock_file):
+    async def steerings(self, node, stable, kind, lock_file):
         self.node, self.lock_file = node, lock_file
         before = await stable.render()
-        yield lambda: make_steering("iptables", CANARY)
+        yield lambda: make_steering(kind, CANARY)
         assert await stable.render() == before
         assert await stable.repair() == 0
 
     def in_force(self) -> str:
-        return nodes.tables(self.node)
+        return rules(self.node)
 
+
+@pytest.mark.parametrize("kind", ["iptables"], indirect=True)
+class TestBesideAnotherInLegacyTables(BesideAnother):
     @contextmanager
     def obstacle(self, _frontend: Frontend):
         self.lock_file.unlink()
@@ -94,6 +114,21 @@ class TestBesideAnother(KernelSteeringContract):
         )
 
 
+@pytest.mark.parametrize("kind", ["nftables"], indirect=True)
+class TestBesideAnotherTable(BesideAnother):
+    @contextmanager
+    def obstacle(self, _frontend: Frontend):
+        # Conntrack is out of reach then, after the kernel has taken the rules.
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        yield
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def break_it(self, steering: Steering) -> None:
+        self.node.run("nft delete table inet userspace-proxy-canary")
+
+
+@pytest.mark.parametrize("kind", ["iptables"], indirect=True)
 async def test_the_rules_of_both(node, stable, make):
     canary = await make(CANARY)
     await canary.apply({WEB: 36001})
@@ -121,38 +156,41 @@ async def test_the_rules_of_both(node, stable, make):
 
 @pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
 async def test_whoever_goes_first_leaves_the_others_rules_as_they_were(node, make, facts):
-    empty = nodes.tables(node)
+    empty = rules(node)
     one, two = await make(STABLE), await make(facts)
     await one.apply({WEB: 36001, WEB_6: 36001})
-    alone = nodes.tables(node)
+    alone = rules(node)
     await two.apply({CART: 36002, DNS: REFUSE, WEB_6: 36002})
     await two.clean_up()
-    assert nodes.tables(node) == alone
+    assert rules(node) == alone
     await two.apply({CART: 36002, DNS: REFUSE})
     await one.clean_up()
     assert await two.repair() == 0
     assert await two.render() == "TCP 10.96.7.2:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
     await two.clean_up()
-    assert nodes.tables(node) == empty
+    assert rules(node) == empty
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("kind", "command"),
     [
-        pytest.param("iptables-legacy -t nat -F UPROXY-PRE", id="rules"),
-        pytest.param("iptables-legacy -t nat -D PREROUTING -j UPROXY-PRE {}", id="jump"),
-        pytest.param("iptables-legacy -t filter -F INPUT", id="guards"),
+        pytest.param("iptables", "iptables-legacy -t nat -F UPROXY-PRE", id="rules"),
+        pytest.param("iptables", f"{JUMP} -m comment --comment userspace-proxy", id="jump"),
+        pytest.param("iptables", "iptables-legacy -t filter -F INPUT", id="guards"),
+        pytest.param("nftables", "nft delete table inet userspace-proxy", id="table"),
+        pytest.param("nftables", "nft flush ruleset", id="tables"),
     ],
+    indirect=["kind"],
 )
 async def test_each_repairs_its_own_drift_alone(node, stable, make, command):
     canary = await make(CANARY)
     await canary.apply({WEB: 36001})
-    before = sorted(nodes.tables(node).splitlines())
-    node.run(command.format("-m comment --comment userspace-proxy"))
+    before = sorted(rules(node).splitlines())
+    node.run(command)
     await canary.repair()
-    assert sorted(nodes.tables(node).splitlines()) != before
+    assert sorted(rules(node).splitlines()) != before
     assert await stable.repair() > 0
-    assert sorted(nodes.tables(node).splitlines()) == before
+    assert sorted(rules(node).splitlines()) == before
     assert (await canary.repair(), await stable.repair()) == (0, 0)
 
 
@@ -172,11 +210,11 @@ async def test_after_a_crash_each_recovers_its_own_ports(stable, make):
     assert await (await make(CANARY)).start() == {WEB: 36001}
 
 
-async def test_all_who_have_rules_here_are_found_by_their_labels(stable, make):
+async def test_all_who_have_rules_here_are_found_by_their_labels(node, kind, stable, make):
     canary, long = await make(CANARY), await make(LONG)
     await canary.apply({WEB: 36001})
     await long.apply({WEB_6: 36002})
-    labels = await stable.labels()
+    labels = nftables_labels() if kind == "nftables" else await stable.labels()
     assert labels[0] == ""
     assert labels[2] == "canary"
     assert labels[1].startswith("a-name~")
@@ -201,23 +239,23 @@ async def cleanup(node):
 
 
 async def test_the_command_removes_the_rules_of_every_name(node, make, cleanup):
-    empty = nodes.tables(node)
+    empty = rules(node)
     for facts in (STABLE, CANARY, LONG):
         await (await make(facts)).apply({WEB: 36001, WEB_6: 36002})
     assert (await cleanup())[0] == 0
-    assert nodes.tables(node) == empty
+    assert rules(node) == empty
 
 
 async def test_the_command_with_a_name_removes_its_rules_alone(node, stable, make, cleanup):
-    before = nodes.tables(node)
+    before = rules(node)
     await (await make(LONG)).apply({WEB: 36001})
     assert (await cleanup("--service-proxy-name", LONG.proxy_name))[0] == 0
-    assert nodes.tables(node) == before
+    assert rules(node) == before
 
 
 async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, make, cleanup):
     await (await make(CANARY)).apply({WEB: 36001})
-    before = nodes.tables(node)
+    before = rules(node)
     lock = NodeLock("canary")
     lock.take()
     assert await cleanup() == (
@@ -226,7 +264,7 @@ async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, 
         "steers this node (stop it first, or run with --steering=none)",
     )
     lock.release()
-    assert nodes.tables(node) == before
+    assert rules(node) == before
 
 
 @pytest.fixture
@@ -239,8 +277,8 @@ def cluster(lock_file):
     cluster.close()
 
 
-async def test_a_udp_client_that_went_to_the_other_proxy_stays_with_it(cluster):
-    stable, canary = (make_steering("iptables", facts) for facts in (STABLE, CANARY))
+async def test_a_udp_client_that_went_to_the_other_proxy_stays_with_it(cluster, kind):
+    stable, canary = (make_steering(kind, facts) for facts in (STABLE, CANARY))
     old, new = nodes.UdpServer(cluster, 36102), nodes.UdpServer(cluster, 36002)
     client = cluster.udp()
     client.connect(DNS.address)

@@ -27,9 +27,13 @@ ELSEWHERE: Mapping[str, str] = {
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
         for name in ("guard", "helper", "nat", "steering", "tables", "writer")
     },
-    "userspace_proxy/steering/iptables/programmer.py": (
-        "tests/node/test_steering_iptables_traffic.py"
-    ),
+    "userspace_proxy/steering/iptables/programmer.py": "tests/node/test_steering_traffic.py",
+    **{
+        f"userspace_proxy/steering/nftables/{name}.py": "tests/node/test_steering_nftables.py"
+        for name in ("steering", "table")
+    },
+    "userspace_proxy/steering/nftables/presence.py": "tests/node/test_steering_side_by_side.py",
+    "userspace_proxy/steering/nftables/programmer.py": "tests/node/test_steering_traffic.py",
     "userspace_proxy/dataplane/udp_flow.py": "tests/unit/dataplane/test_udp.py",
     "userspace_proxy/steering/routes.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/local.py": "tests/node/test_steering_local.py",

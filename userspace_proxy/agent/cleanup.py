@@ -17,7 +17,13 @@ from pathlib import Path
 
 from ..config import Settings
 from ..errors import SteeringError
-from ..steering import IptablesSteering, SteeringFacts, make_steering, proxy_label
+from ..steering import (
+    IptablesSteering,
+    SteeringFacts,
+    make_steering,
+    nftables_labels,
+    proxy_label,
+)
 from .lock import NodeLock
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -36,14 +42,17 @@ def cleanup(settings: Settings) -> int:
 
 async def _cleanup(proxy_name: str) -> int:
     can_see_rules = importlib.util.find_spec("iptc") is not None
+    tables = set(nftables_labels())
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
         # The proxy without a name may have routes only.
-        labels = {"", *(await _labels_in_use() if can_see_rules else ())}
+        labels = {"", *tables, *(await _labels_in_use() if can_see_rules else ())}
     with _locked(labels):
         if not proxy_name:
             await _clean_up("local", "")
+        for label in sorted(labels & tables):
+            await _clean_up("nftables", label)
         if can_see_rules:
             for label in sorted(labels):
                 await _clean_up("iptables", label)

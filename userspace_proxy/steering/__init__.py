@@ -8,6 +8,7 @@ from .base import REFUSE, Bind, Refusal, Steering, SteeringFacts, Target
 from .choice import make_steering
 from .iptables import IptablesSteering
 from .names import proxy_label
+from .nftables import labels as nftables_labels
 
 __all__ = [
     "REFUSE",
@@ -18,5 +19,6 @@ __all__ = [
     "SteeringFacts",
     "Target",
     "make_steering",
+    "nftables_labels",
     "proxy_label",
 ]

@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from ..errors import SteeringError
+from . import nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
 from .local import LocalSteering
@@ -13,6 +14,11 @@ from .none import NoSteering
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 CAP_NET_ADMIN = 12
+# Each names the tables in use, one a line.
+_LEGACY = (
+    Path("/proc/thread-self/net/ip_tables_names"),
+    Path("/proc/thread-self/net/ip6_tables_names"),
+)
 
 
 def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = False) -> Steering:
@@ -34,13 +40,11 @@ def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = Fals
         case "none":
             return NoSteering(facts)
         case "nftables":
-            raise SteeringError(
-                "cannot steer by nftables: not in this version", hint="use --steering=iptables"
-            )
+            return nftables.NftablesSteering(facts)
         case other:
             raise SteeringError(
                 f"cannot steer by {other!r}: no such steering",
-                hint="use auto, iptables, local or none",
+                hint="use auto, iptables, nftables, local or none",
             )
 
 
@@ -54,17 +58,34 @@ def choose(name: str, *, own_namespace: bool) -> str:
         return name
     if own_namespace:
         return "local"
-    missing = []
-    if not has_python_iptables():
-        missing.append("iptables needs python-iptables")
-    if not has_net_admin():
-        missing.append("iptables needs NET_ADMIN")
-    if not missing:
-        return "iptables"
+    lacks = {"iptables": iptables_lacks(), "nftables": nftables.missing()}
+    # Joins what the node uses already; both at once is what makes rules hard to follow.
+    order = ("iptables", "nftables") if has_legacy_tables() else ("nftables", "iptables")
+    for candidate in order:
+        if not lacks[candidate]:
+            return candidate
     raise SteeringError(
-        f"cannot choose a steering: {', '.join(missing)}; local needs a sandbox",
-        hint='pip install "userspace-proxy[iptables]" and run as root, or use --steering=none',
+        f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}; "
+        "local: needs a sandbox",
+        hint="apt install libnftables1 and run as root, or use --steering=none",
     )
+
+
+def has_legacy_tables() -> bool:
+    """Return whether legacy tables are in use in this thread's network namespace."""
+    try:
+        return any(path.read_text(encoding="ascii").strip() for path in _LEGACY if path.exists())
+    except OSError:
+        # Unreadable without a right; then iptables lacks it too.
+        return False
+
+
+def iptables_lacks() -> str:
+    """Return what iptables steering lacks to work here, in words; empty where it lacks nothing."""
+    lacks = [] if has_python_iptables() else ["python-iptables is missing"]
+    if not has_net_admin():
+        lacks.append("NET_ADMIN is missing")
+    return ", ".join(lacks)
 
 
 def has_python_iptables() -> bool:

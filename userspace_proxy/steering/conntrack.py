@@ -46,6 +46,44 @@ class Dialled(NamedTuple):
     port: int
 
 
+class Change(NamedTuple):
+    """What became of a frontend's rule."""
+
+    protocol: int
+    """IPPROTO_TCP or IPPROTO_UDP."""
+    dialled: Dialled
+    before: int | None
+    """The port of ours that it led to."""
+    now: int | None
+    """The port that it leads to; None where it is no longer steered by us."""
+
+
+def forget_changed(version: int, changes: Iterable[Change]) -> None:
+    """Remove the entries that frontends got under other rules, or without any.
+
+    Args:
+        version: 4 or 6.
+        changes: All that has changed in rules that are in force now.
+
+    Raises:
+        SteeringError: The kernel doesn't list or remove entries.
+    """
+    udp: dict[Dialled, int] = {}
+    gone: dict[Dialled, int] = {}
+    tcp: set[Dialled] = set()
+    for protocol, dialled, before, now in changes:
+        if protocol == socket.IPPROTO_TCP:
+            if now is not None:
+                tcp.add(dialled)
+        elif now is not None:
+            udp[dialled] = now
+        elif before is not None:
+            gone[dialled] = before
+    forget_stale_udp(version, udp)
+    forget_gone_udp(version, gone)
+    forget_unsteered_tcp(version, tcp)
+
+
 def forget_stale_udp(version: int, targets: Mapping[Dialled, int]) -> int:
     """Remove the UDP associations of these frontends that don't lead to their port.
 

@@ -63,6 +63,44 @@ class InterfaceWatch:
             self._view = read_interfaces()
         return self._view
 
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._socket.close()
+
+
+class PreroutingAddress:
+    """The address that PREROUTING translates to while REDIRECT won't do.
+
+    Args:
+        preferred: The node's own, best first.
+    """
+
+    def __init__(self, preferred: tuple[str, ...]) -> None:
+        self._preferred = preferred
+        self._watch = InterfaceWatch()
+
+    def has_changed(self) -> bool:
+        """Return whether an interface changed since :meth:`choose`."""
+        return self._watch.has_changed()
+
+    def choose(self, current: str) -> str:
+        """Return the address for DNAT; empty for REDIRECT.
+
+        Once taken DNAT stays while the address does: it serves all interfaces, and going back
+        and forth as pods come and go would write all rules anew each time.
+
+        Args:
+            current: What rules in force translate to; empty for REDIRECT.
+        """
+        view = self._watch.view()
+        if current and is_local(current):
+            return current
+        return choose_address(self._preferred, view) if view.unnumbered else ""
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._watch.close()
+
 
 def read_interfaces() -> InterfaceView:
     """List the interfaces of this namespace; blocks for about 0.2 ms an interface."""

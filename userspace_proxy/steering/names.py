@@ -1,14 +1,15 @@
 """What tells the rules and the lock of one proxy from those of another on the same node.
 
-    --service-proxy-name        chains                 lock
-    (none)                      UPROXY-PRE, …          userspace-proxy
-    canary                      UPROXY-PRE-canary, …   userspace-proxy/canary
-    a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…
+    --service-proxy-name        chains                 lock                       nftables table
+    (none)                      UPROXY-PRE, …          userspace-proxy            the lock's name
+    canary                      UPROXY-PRE-canary, …   userspace-proxy/canary     with a hyphen for
+    a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…   / and / for ~
 
 Everything but this module knows the chains by their names in the first line; the proxy's label
 is put on where they go to the kernel, and taken off where they come from there.
 
-Rule 1: chains of another proxy are nobody's of ours: they aren't seen, repaired or removed.
+Rule 1: chains and tables of another proxy are nobody's of ours: they aren't seen, repaired or
+removed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _AS_IT_IS = re.compile(
     rf"[A-Za-z0-9._-]{{0,{LABEL_MAX}}}|[A-Za-z0-9._-]{{{_READABLE}}}~[0-9a-f]{{{_HASH_DIGITS}}}"
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
+TABLE = "userspace-proxy"
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
 
 
@@ -51,6 +53,25 @@ def label_of(chain: str) -> str | None:
     """Return the label in a chain's name in the kernel, or None if the chain isn't ours."""
     match = _CHAIN.fullmatch(chain)
     return None if match is None else match["label"] or ""
+
+
+def table_name(proxy_name: str) -> str:
+    """Return the name of a proxy's nftables table.
+
+    Args:
+        proxy_name: As for :func:`proxy_label`.
+    """
+    # nft takes no tilde in a name; a label has no slash, so nothing gets ambiguous.
+    label = proxy_label(proxy_name).replace("~", "/")
+    return f"{TABLE}-{label}" if label else TABLE
+
+
+def label_of_table(table: str) -> str | None:
+    """Return the label of the proxy whose nftables table this is, or None if it isn't ours."""
+    if table == TABLE:
+        return ""
+    label = table.removeprefix(f"{TABLE}-").replace("/", "~")
+    return label if table_name(label) == table else None
 
 
 class ChainNames:

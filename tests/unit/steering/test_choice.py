@@ -8,7 +8,7 @@ from userspace_proxy.steering import SteeringFacts, choice, make_steering
 FACTS = SteeringFacts(refuse_port=35999)
 
 
-@pytest.mark.parametrize("name", ["iptables", "local", "none"])
+@pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
 def test_a_name_makes_its_steering(name):
     assert make_steering(name, FACTS).name == name
 
@@ -18,29 +18,32 @@ def test_auto_takes_local_in_a_namespace_of_our_own():
     assert steering.name == "local"
 
 
+NO_NFT = "cannot load libnftables: no such file"
+NO_PIP = "python-iptables is missing"
+
+
 @pytest.mark.parametrize(
-    ("has_library", "has_right", "expected"),
+    ("has_legacy", "iptables_lacks", "nftables_lacks", "expected"),
     [
-        pytest.param(True, True, "iptables", id="all-there"),
+        pytest.param(False, "", "", "nftables", id="all-there"),
+        pytest.param(True, "", "", "iptables", id="legacy-tables-in-use"),
+        pytest.param(True, NO_PIP, "", "nftables", id="legacy-tables-but-no-python-iptables"),
+        pytest.param(False, "", NO_NFT, "iptables", id="no-libnftables"),
         pytest.param(
             False,
-            True,
-            "cannot choose a steering: iptables needs python-iptables; local needs a sandbox "
-            '(pip install "userspace-proxy[iptables]" and run as root, or use --steering=none)',
-            id="no-library",
-        ),
-        pytest.param(
-            True,
-            False,
-            "cannot choose a steering: iptables needs NET_ADMIN; local needs a sandbox "
-            '(pip install "userspace-proxy[iptables]" and run as root, or use --steering=none)',
-            id="no-right",
+            NO_PIP,
+            NO_NFT,
+            "cannot choose a steering: nftables: cannot load libnftables: no such file; "
+            "iptables: python-iptables is missing; local: needs a sandbox "
+            "(apt install libnftables1 and run as root, or use --steering=none)",
+            id="nothing",
         ),
     ],
 )
-def test_auto_on_a_node(monkeypatch, has_library, has_right, expected):
-    monkeypatch.setattr(choice, "has_python_iptables", lambda: has_library)
-    monkeypatch.setattr(choice, "has_net_admin", lambda: has_right)
+def test_auto_on_a_node(monkeypatch, has_legacy, iptables_lacks, nftables_lacks, expected):
+    monkeypatch.setattr(choice, "has_legacy_tables", lambda: has_legacy)
+    monkeypatch.setattr(choice, "iptables_lacks", lambda: iptables_lacks)
+    monkeypatch.setattr(choice.nftables, "missing", lambda: nftables_lacks)
     try:
         answer = choice.choose("auto", own_namespace=False)
     except SteeringError as exc:
@@ -48,22 +51,9 @@ def test_auto_on_a_node(monkeypatch, has_library, has_right, expected):
     assert answer == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        pytest.param(
-            "nftables",
-            "cannot steer by nftables: not in this version (use --steering=iptables)",
-            id="to-come",
-        ),
-        pytest.param(
-            "ipvs",
-            "cannot steer by 'ipvs': no such steering (use auto, iptables, local or none)",
-            id="unknown",
-        ),
-    ],
-)
-def test_other_names_are_errors_with_the_way_out(name, message):
+def test_other_names_are_errors_with_the_way_out():
     with pytest.raises(SteeringError) as caught:
-        make_steering(name, FACTS)
-    assert str(caught.value) == message
+        make_steering("ipvs", FACTS)
+    assert str(caught.value) == (
+        "cannot steer by 'ipvs': no such steering (use auto, iptables, nftables, local or none)"
+    )

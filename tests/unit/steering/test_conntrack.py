@@ -5,6 +5,7 @@ import struct
 import pytest
 
 from userspace_proxy.steering.conntrack import (
+    forget_changed,
     forget_stale_udp,
     forget_unsteered_tcp,
     has_passed_by,
@@ -45,5 +46,6 @@ def test_which_connections_have_passed_by(status, expected):
 
 def test_without_frontends_nothing_is_asked(monkeypatch):
     monkeypatch.delattr("userspace_proxy.steering.ctnetlink.Connection.entries")
+    forget_changed(4, ())
     assert forget_stale_udp(4, {}) == 0
     assert forget_unsteered_tcp(4, ()) == 0

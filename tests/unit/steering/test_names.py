@@ -3,7 +3,13 @@
 import pytest
 
 from userspace_proxy.steering.iptables.rules import CHAINS
-from userspace_proxy.steering.names import ChainNames, label_of, proxy_label
+from userspace_proxy.steering.names import (
+    ChainNames,
+    label_of,
+    label_of_table,
+    proxy_label,
+    table_name,
+)
 
 LONGEST = "UPROXY-GUARD"
 # The kernel's XT_EXTENSION_MAXNAMELEN, less the NUL.
@@ -58,3 +64,27 @@ def test_names_of_others_stay_as_they_are(name, chain):
     names = ChainNames(name)
     assert (names.in_kernel(chain), names.known(chain)) == (chain, chain)
     assert label_of(chain) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        pytest.param("", "userspace-proxy", id="none"),
+        pytest.param("canary", "userspace-proxy-canary", id="short"),
+        pytest.param("a-name-of-16-chr", "userspace-proxy-a-name/8e5a536d", id="too-long"),
+    ],
+)
+def test_tables(name, table):
+    assert table_name(name) == table
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+def test_a_table_tells_whose_it_is(name):
+    assert label_of_table(table_name(name)) == proxy_label(name)
+
+
+@pytest.mark.parametrize(
+    "table", ["filter", "kube-proxy", "userspace-proxy2", "userspace-proxy-", "userspace-proxy-a b"]
+)
+def test_tables_of_others_are_nobodys_of_ours(table):
+    assert label_of_table(table) is None

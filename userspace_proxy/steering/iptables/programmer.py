@@ -8,13 +8,14 @@ entries that were made while another rule or none was in force go when the new o
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ...errors import SteeringError
 from .. import conntrack
-from ..conntrack import Dialled
-from ..interfaces import InterfaceWatch, choose_address, is_local
+from ..conntrack import Change, Dialled
+from ..interfaces import PreroutingAddress
 from ..names import PREFIX, ChainNames, label_of
 from .blob import TableInfo, TableReader
 from .guard import GuardTable
@@ -26,6 +27,7 @@ from .writer import Writer
 # The agent asks each second. The tables' size and layout show each rule that came or went; a
 # rule that was replaced by one of the same size shows in the full comparison only.
 FULL_COMPARISON_EVERY = 30
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 
 class Facts(NamedTuple):
@@ -62,7 +64,7 @@ class Programmer:
             raise explained("nat", exc) from exc
         self._nat = NatTable(reader, writer)
         self._guard = GuardTable(reader, writer)
-        self._watch = InterfaceWatch()
+        self._address = PreroutingAddress(facts.node_addresses)
         self._rules: Rules | None = None
         self._to_ip = ""
         self._infos: tuple[TableInfo, ...] = ()
@@ -122,7 +124,7 @@ class Programmer:
         self._repairs += 1
         if (
             self._repairs % FULL_COMPARISON_EVERY
-            and not self._watch.has_changed()
+            and not self._address.has_changed()
             and self._read_infos() == self._infos
         ):
             return 0
@@ -192,17 +194,8 @@ class Programmer:
         return drifted + change.count
 
     def _prerouting_ip(self) -> str:
-        """Return the address for DNAT in PREROUTING; empty for REDIRECT, which is IPv6's.
-
-        Once taken DNAT stays while the address does: it serves all interfaces, and going back
-        and forth as pods come and go would write all rules anew each time.
-        """
-        if self._version == 6:
-            return ""
-        view = self._watch.view()
-        if self._to_ip and is_local(self._to_ip):
-            return self._to_ip
-        return choose_address(self._facts.node_addresses, view) if view.unnumbered else ""
+        """Return the address for DNAT in PREROUTING; empty for REDIRECT, which is IPv6's."""
+        return "" if self._version == 6 else self._address.choose(self._to_ip)
 
     def _make_guard(self, rules: Iterable[NatRule]) -> Guard:
         ports: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
@@ -218,22 +211,18 @@ class Programmer:
     def _forget_stale(self, touched: Iterable[NatRule]) -> None:
         """Remove the conntrack entries that frontends got under other rules, or without any."""
         rules = self._rules or {}
-        udp: dict[Dialled, int] = {}
-        gone: dict[Dialled, int] = {}
-        tcp: set[Dialled] = set()
-        for frontend, old in {rule.frontend: rule for rule in touched}.items():
-            rule = rules.get(frontend)
-            dialled = Dialled(frontend.ip, frontend.port)
-            if frontend.protocol == "tcp":
-                if rule:
-                    tcp.add(dialled)
-            elif rule:
-                udp[dialled] = rule.to_port
-            else:
-                gone[dialled] = old.to_port
-        conntrack.forget_stale_udp(self._version, udp)
-        conntrack.forget_gone_udp(self._version, gone)
-        conntrack.forget_unsteered_tcp(self._version, tcp)
+        conntrack.forget_changed(
+            self._version,
+            [
+                Change(
+                    _PROTOCOLS[frontend.protocol],
+                    Dialled(frontend.ip, frontend.port),
+                    old.to_port,
+                    rules[frontend].to_port if frontend in rules else None,
+                )
+                for frontend, old in {rule.frontend: rule for rule in touched}.items()
+            ],
+        )
 
     def _read_infos(self) -> tuple[TableInfo, ...]:
         return self._nat.info(), self._guard.info()

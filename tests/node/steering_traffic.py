@@ -1,0 +1,74 @@
+"""Clients, servers and segments for what steering does to real packets.
+
+A plain server on each proxy port stands for the proxy.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+
+import steering_nodes as nodes
+from steering_contract import CART, DNS, WEB
+
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import REFUSE, SteeringFacts
+
+FACTS = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
+CLIENT_PORT = 41000
+# Source: RFC 9293, the control bits.
+FIN, SYN, RST, ACK = 1, 2, 4, 16
+REFUSED_UDP = Frontend("10.96.0.11", 53, Protocol.UDP)
+TARGETS = {WEB: 36001, DNS: 36002, CART: REFUSE, REFUSED_UDP: REFUSE}
+
+
+def connected(net: nodes.Net, frontend: Frontend) -> socket.socket:
+    client = net.udp(socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET)
+    client.connect((frontend.ip, frontend.port))
+    return client
+
+
+def net_of(cluster: nodes.Cluster, name: str) -> nodes.Net:
+    return {"pod": lambda: cluster.pod, "node": lambda: cluster.node}.get(
+        name, cluster.add_bare_pod
+    )()
+
+
+def dial_in_vain(net: nodes.Net, frontend: Frontend) -> None:
+    """Send the SYN of a connection from a certain port to where nobody answers."""
+    with dialler(net, frontend) as client:
+        client.setblocking(False)
+        assert client.connect_ex((frontend.ip, frontend.port)) == errno.EINPROGRESS
+
+
+def dial_again(net: nodes.Net, frontend: Frontend) -> socket.socket:
+    """Return a connection from that port."""
+    client = dialler(net, frontend)
+    client.connect((frontend.ip, frontend.port))
+    return client
+
+
+def dialler(net: nodes.Net, frontend: Frontend) -> socket.socket:
+    client = net.tcp(socket.AF_INET6 if ":" in frontend.ip else socket.AF_INET)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("", CLIENT_PORT))
+    return client
+
+
+def send_segment(net: nodes.Net, to: tuple[str, int], flags: int) -> None:
+    """Send one TCP segment without data from the pod, whatever its flags."""
+    head = struct.pack(">HHIIBBHHH", CLIENT_PORT, to[1], 1, 1, 5 << 4, flags, 1024, 0, 0)
+    pseudo = socket.inet_aton(nodes.POD_IP) + socket.inet_aton(to[0]) + struct.pack(">HH", 6, 20)
+    total = sum(struct.unpack(">16H", pseudo + head))
+    checksum = ~(total % 0xFFFF) & 0xFFFF
+    with net, socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender:
+        sender.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], to)
+
+
+def associations(node: nodes.Net) -> set[str]:
+    """Return the node's UDP associations, without timeouts and states."""
+    lines = node.run("conntrack -L -p udp 2>/dev/null").splitlines()
+    return {" ".join(word for word in line.split() if "=" in word) for line in lines}

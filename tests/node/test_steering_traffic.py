@@ -1,0 +1,283 @@
+"""What rules do to real packets: between pods, the node, and plain servers on proxy ports."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import steering_nodes as nodes
+from steering_contract import CART, DNS, WEB
+from steering_traffic import (
+    DNS_6,
+    FACTS,
+    REFUSED_UDP,
+    TARGETS,
+    WEB_6,
+    associations,
+    connected,
+    dial_again,
+    dial_in_vain,
+    net_of,
+)
+
+from userspace_proxy.model import Frontend
+from userspace_proxy.steering import REFUSE, Steering, make_steering
+
+pytestmark = pytest.mark.netns
+FLUSH = {
+    "iptables": "iptables-legacy -t nat -F",
+    "nftables": "nft flush table inet userspace-proxy",
+}
+DNAT = {
+    "iptables": "-j DNAT --to-destination 10.1.0.1:36001",
+    "nftables": "dnat ip to 10.1.0.1:ip daddr",
+}
+
+
+@pytest.fixture(autouse=True)
+def lock_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+
+
+@pytest.fixture
+def cluster():
+    """A node and a pod; the test's thread stands in the node."""
+    nodes.need_namespaces()
+    cluster = nodes.Cluster()
+    with cluster.node:
+        yield cluster
+    cluster.close()
+
+
+@pytest.fixture(params=["iptables", "nftables"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+async def steering(cluster, kind):
+    steering = make_steering(kind, FACTS)
+    await steering.start()
+    yield steering
+    await steering.close()
+
+
+@pytest.fixture
+def web(cluster):
+    with nodes.tcp_server(cluster.node, 36001) as server:
+        yield server
+
+
+@pytest.fixture
+def dns(cluster):
+    server = nodes.UdpServer(cluster.node, 36002)
+    yield server
+    server.close()
+
+
+everywhere = pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
+
+
+@everywhere
+async def test_clients_reach_what_listens_on_the_proxy_port(cluster, steering, web, dns, where):
+    client = net_of(cluster, where)
+    await steering.apply(TARGETS)
+    assert nodes.can_dial(client, WEB.ip, 80)
+    with connected(client, DNS) as asker:
+        assert nodes.exchange(asker, dns)
+        assert nodes.exchange(asker, dns)
+
+
+@everywhere
+async def test_without_usable_endpoints_clients_are_refused_at_once(cluster, steering, where):
+    client = net_of(cluster, where)
+    await steering.apply(TARGETS)
+    assert not nodes.can_dial(client, CART.ip, 80)
+    with connected(client, REFUSED_UDP) as asker:
+        assert nodes.is_refused(asker)
+        assert nodes.is_refused(asker)
+
+
+@pytest.mark.parametrize("where", ["pod", "node"])
+async def test_nobody_dials_a_proxy_port_directly(cluster, steering, web, dns, where):
+    client = net_of(cluster, where)
+    assert nodes.can_dial(client, nodes.NODE_IP, 36001)
+    await steering.apply(TARGETS)
+    assert not nodes.can_dial(client, nodes.NODE_IP, 36001)
+    with client.udp() as asker:
+        asker.connect((nodes.NODE_IP, 36002))
+        assert nodes.is_refused(asker)
+
+
+async def test_another_daemon_inside_the_range_of_proxy_ports_stays_reachable(cluster, steering):
+    await steering.apply(TARGETS)
+    with nodes.tcp_server(cluster.node, 36500):
+        assert nodes.can_dial(cluster.pod, nodes.NODE_IP, 36500)
+    foreign = nodes.UdpServer(cluster.node, 36001)
+    with cluster.pod.udp() as asker:
+        asker.connect((nodes.NODE_IP, 36001))
+        assert nodes.exchange(asker, foreign)
+    foreign.close()
+
+
+async def test_the_nodes_own_connections_are_not_touched(cluster, steering):
+    """Answers to the proxy's sockets come from endpoints and must pass the guard."""
+    await steering.apply(TARGETS)
+    endpoint = nodes.UdpServer(cluster.pod, 36002)
+    with nodes.tcp_server(cluster.pod, 36001):
+        assert nodes.can_dial(cluster.node, nodes.POD_IP, 36001)
+    with cluster.node.udp() as leg:
+        leg.connect((nodes.POD_IP, 36002))
+        assert nodes.exchange(leg, endpoint)
+    endpoint.close()
+
+
+async def test_ipv6_clients_are_served_and_refused(cluster, steering):
+    await steering.apply(
+        {WEB_6: 36001, DNS_6: 36002, Frontend("fd00:96::2", 80, WEB.protocol): REFUSE}
+    )
+    dns = nodes.UdpServer(cluster.node, 36002, socket.AF_INET6)
+    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
+        for client in (cluster.pod, cluster.node):
+            assert nodes.can_dial(client, WEB_6.ip, 80)
+            assert not nodes.can_dial(client, "fd00:96::2", 80)
+            assert not nodes.can_dial(client, nodes.NODE_IP6, 36001)
+            with connected(client, DNS_6) as asker:
+                assert nodes.exchange(asker, dns)
+    dns.close()
+
+
+async def test_an_unnumbered_interface_that_comes_later_is_served_after_a_repair(
+    cluster, kind, steering, web
+):
+    await steering.apply(TARGETS)
+    pod = cluster.add_bare_pod()
+    assert await steering.repair() > 0
+    assert nodes.can_dial(pod, WEB.ip, 80)
+    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+    assert DNAT[kind] in nodes.tables(cluster.node) + nodes.ruleset(cluster.node)
+    assert await steering.repair() == 0
+
+
+async def test_dnat_follows_the_nodes_address(cluster, steering, web):
+    pod = cluster.add_bare_pod()
+    await steering.apply(TARGETS)
+    cluster.node.run(
+        "ip address add 10.3.0.1/32 dev lo; ip address del 10.1.0.1/24 dev pod0;"
+        "ip address add 10.1.0.9/24 dev pod0"
+    )
+    assert await steering.repair() > 0
+    assert nodes.can_dial(pod, WEB.ip, 80)
+
+
+async def test_a_udp_client_of_before_the_service_is_served_once_it_is_there(
+    cluster, steering, dns
+):
+    await steering.apply({})
+    cluster.pod.run("true")
+    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    with connected(cluster.pod, DNS) as early, connected(cluster.node, DNS) as local:
+        # The first goes out by the default route, to a pod that hasn't that address.
+        early.send(b"too early")
+        local.send(b"too early")
+        await steering.apply(TARGETS)
+        assert nodes.exchange(early, dns)
+        assert nodes.exchange(local, dns)
+
+
+@pytest.mark.parametrize("where", ["pod", "node"])
+async def test_a_tcp_client_of_before_the_service_is_served_from_the_same_port(
+    cluster, steering, web, where
+):
+    """Its SYN has gone past us, and its entry would lead the next one there too."""
+    client = net_of(cluster, where)
+    await steering.apply({})
+    cluster.node.run("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    dial_in_vain(client, WEB)
+    await steering.apply(TARGETS)
+    dial_again(client, WEB).close()
+
+
+async def test_a_tcp_client_of_a_flush_is_served_from_the_same_port(cluster, kind, steering, web):
+    await steering.apply(TARGETS)
+    cluster.node.run(f"echo 1 > /proc/sys/net/ipv4/ip_forward; {FLUSH[kind]}")
+    dial_in_vain(cluster.pod, WEB)
+    assert await steering.repair() > 0
+    dial_again(cluster.pod, WEB).close()
+
+
+async def test_an_ipv6_tcp_client_of_before_the_service_is_served_from_the_same_port(
+    cluster, steering
+):
+    await steering.apply({DNS_6: 36002})
+    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
+        dial_in_vain(cluster.node, WEB_6)
+        await steering.apply({DNS_6: 36002, WEB_6: 36001})
+        dial_again(cluster.node, WEB_6).close()
+
+
+async def test_a_udp_client_follows_its_frontend_to_another_port(cluster, steering, dns):
+    await steering.apply(TARGETS)
+    other = nodes.UdpServer(cluster.node, 36005)
+    with connected(cluster.pod, DNS) as asker:
+        assert nodes.exchange(asker, dns)
+        await steering.apply({DNS: 36005})
+        assert nodes.exchange(asker, other)
+        await steering.apply({DNS: REFUSE})
+        assert nodes.is_refused(asker)
+        await steering.apply({DNS: 36002})
+        assert nodes.exchange(asker, dns)
+    other.close()
+
+
+async def test_an_ipv6_udp_client_follows_its_frontend_to_another_port(cluster, steering):
+    old = nodes.UdpServer(cluster.node, 36002, socket.AF_INET6)
+    new = nodes.UdpServer(cluster.node, 36005, socket.AF_INET6)
+    await steering.apply({DNS_6: 36002})
+    with connected(cluster.pod, DNS_6) as asker, connected(cluster.node, DNS_6) as local:
+        assert nodes.exchange(asker, old)
+        assert nodes.exchange(local, old)
+        await steering.apply({DNS_6: 36005})
+        assert nodes.exchange(asker, new)
+        assert nodes.exchange(local, new)
+    old.close()
+    new.close()
+
+
+async def test_a_udp_client_that_keeps_its_port_lives_through_our_restart(
+    cluster, kind, steering, dns
+):
+    await steering.apply(TARGETS)
+    with connected(cluster.pod, DNS) as asker, connected(cluster.node, DNS) as local:
+        assert nodes.exchange(asker, dns)
+        assert nodes.exchange(local, dns)
+        before = associations(cluster.node)
+        await steering.close()
+        successor: Steering = make_steering(kind, FACTS)
+        assert (await successor.start())[DNS] == 36002
+        await successor.apply(TARGETS)
+        assert associations(cluster.node) == before
+        assert nodes.exchange(asker, dns)
+        assert nodes.exchange(local, dns)
+        await successor.close()
+
+
+async def test_a_udp_client_comes_back_after_our_rules_were_flushed(cluster, kind, steering, dns):
+    await steering.apply(TARGETS)
+    cluster.node.run(f"echo 1 > /proc/sys/net/ipv4/ip_forward; {FLUSH[kind]}")
+    with connected(cluster.pod, DNS) as asker:
+        asker.send(b"lost")
+        assert await steering.repair() > 0
+        assert nodes.exchange(asker, dns)
+
+
+async def test_associations_of_others_stay(cluster, steering, dns):
+    foreign = nodes.UdpServer(cluster.node, 53)
+    with cluster.pod.udp() as asker:
+        asker.connect((nodes.NODE_IP, 53))
+        assert nodes.exchange(asker, foreign)
+        before = associations(cluster.node)
+        await steering.apply(TARGETS)
+        await steering.apply({})
+        assert associations(cluster.node) == before
+    foreign.close()

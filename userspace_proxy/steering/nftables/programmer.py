@@ -1,0 +1,260 @@
+"""Makes our table what was asked for; all of it blocks, in one thread.
+
+    difference ─▶ one transaction ─▶ stale conntrack entries
+    refused, or touched by others ─▶ table read in full ─▶ what differs, or all anew
+
+Rule 1: while nobody else touches the table what we wrote last is what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from ...errors import SteeringConflict, SteeringError
+from ...model import Frontend, IPFamily, Protocol
+from .. import conntrack
+from ..base import SteeringFacts
+from ..conntrack import Change, Dialled
+from ..interfaces import PreroutingAddress
+from ..names import table_name
+from .library import NftablesError
+from .rules import (
+    MAPS,
+    Listing,
+    Shape,
+    all_elements,
+    count_uses,
+    differing_elements,
+    differing_frontends,
+    read_ports,
+    write_changes,
+    write_prerouting,
+    write_table,
+)
+from .table import OurTable
+
+_PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+Ports = dict[Frontend, int]
+
+
+class Programmer:
+    """The rules in this thread's network namespace.
+
+    Args:
+        facts: Of this node; all are used but the Service ranges.
+
+    Raises:
+        SteeringError: A library, a privilege or a kernel part is missing.
+    """
+
+    def __init__(self, facts: SteeringFacts) -> None:
+        self._refuse_port = facts.refuse_port
+        self._table = OurTable(table_name(facts.proxy_name))
+        self._address = PreroutingAddress(facts.node_addresses)
+        self._to_ip = ""
+        self._ports: Ports | None = None
+        """Where frontends should be steered to; None before the first ``apply``."""
+        self._uses: Counter[str] = Counter()
+        self._rules: str | None = None
+        """What our rules look like as the kernel lists them; None where nobody knows."""
+        self._stale: dict[Frontend, int | None] = {}
+        """Frontends whose stale conntrack entries are still to be removed, and the port that
+        their entries led to before; None where nobody knows."""
+
+    def start(self) -> Ports:
+        """Return the proxy ports that an earlier run's rules point to.
+
+        Raises:
+            SteeringConflict: Another program owns the table.
+            SteeringError: A privilege or a kernel part is missing.
+        """
+        conntrack.check(4)
+        return self._recover(self._table.read())
+
+    def apply(self, ports: Ports) -> None:
+        """Steer exactly these frontends.
+
+        Raises:
+            SteeringError: The kernel refused; what was in force is.
+        """
+        before, self._ports = self._ports, ports
+        try:
+            if before is None:
+                # What was made while nobody looked after the rules may lead anywhere.
+                self._stale |= dict.fromkeys(ports) | self.start()
+                self._load()
+            elif self._table.is_touched():
+                self._note_stale(before, _differing(before, ports))
+                self._put_right()
+            else:
+                self._change(before, _differing(before, ports))
+            self._forget_stale()
+        except SteeringError:
+            self._go_back(before)
+            raise
+
+    def repair(self) -> int:
+        """Put right what differs from the last ``apply``; return how much did.
+
+        Raises:
+            SteeringError: The kernel refused.
+        """
+        if self._ports is None:
+            return 0
+        count = 0
+        if self._table.is_touched() or self._rules is None:
+            count = self._put_right()
+        elif self._address.has_changed():
+            count = self._follow_address()
+        self._forget_stale()
+        return count
+
+    def render(self) -> Ports:
+        """Return where the frontends are steered to by rules in force."""
+        listing = self._table.look()
+        if listing is None:
+            return {}
+        return read_ports(listing.elements, [m for m in MAPS.values() if listing.is_looked_up(m)])
+
+    def clean_up(self) -> None:
+        """Remove our table; idempotent."""
+        listing = self._table.read()
+        if listing is not None:
+            self._table.remove()
+            self._stale |= read_ports(listing.elements)
+        self._ports = {}
+        self._forget_stale()
+        self._ports, self._rules = None, None
+
+    def close(self) -> None:
+        """Let go of all sockets; what is in force stays in force."""
+        self._table.close()
+        self._address.close()
+
+    def _recover(self, listing: Listing | None) -> Ports:
+        if listing is None:
+            return {}
+        if "flags owner" in listing.rules:
+            raise SteeringConflict(
+                f"cannot use the nftables table inet {self._table.name}: another program owns it",
+                hint="stop that program, or run with --steering=iptables",
+            )
+        self._to_ip = listing.to_ip()
+        refuse_ports = {self._refuse_port, listing.refuse_port()}
+        ports = read_ports(listing.elements)
+        return {frontend: port for frontend, port in ports.items() if port not in refuse_ports}
+
+    def _shape(self) -> Shape:
+        return Shape(self._table.name, self._refuse_port, self._to_ip)
+
+    def _change(self, before: Ports, touched: Mapping[Frontend, int | None]) -> None:
+        """Write a difference; where the kernel has something else, all that differs."""
+        self._note_stale(before, touched)
+        uses = self._uses.copy()
+        changes = differing_frontends(before, touched, uses, self._refuse_port)
+        try:
+            self._table.write(write_changes(self._table.name, changes))
+        except NftablesError:
+            self._put_right()
+        else:
+            self._uses = uses
+        if self._address.has_changed():
+            self._follow_address()
+
+    def _follow_address(self) -> int:
+        """Write the rules that depend on interfaces, if they must change; return how many."""
+        to_ip = self._address.choose(self._to_ip)
+        if to_ip == self._to_ip:
+            return 0
+        self._to_ip, self._rules = to_ip, None
+        self._table.write([write_prerouting(self._shape())])
+        self._rules = self._table.read_rules()
+        return 1
+
+    def _put_right(self) -> int:
+        """Compare the table in full and write what differs; return how much did."""
+        listing = self._table.read()
+        wanted = all_elements(self._ports or {}, self._refuse_port)
+        if listing is None:
+            count = sum(map(len, wanted.values()))
+            return count + self._load()
+        changes = differing_elements(listing.elements, wanted)
+        if listing.rules != self._rules or self._address.choose(self._to_ip) != self._to_ip:
+            faults = _differing_lines(listing.rules, self._rules or "")
+            self._load()
+            return changes.count() + max(faults, 1)
+        # What came was missing or another for a while: its connections may have gone anywhere.
+        self._stale |= read_ports(changes.gone) | dict.fromkeys(read_ports(changes.come))
+        try:
+            self._table.write(write_changes(self._table.name, changes))
+        except NftablesError:
+            self._load()
+        self._uses = count_uses(self._ports or {}, self._refuse_port)
+        return changes.count()
+
+    def _load(self) -> int:
+        """Write the table anew; return how many rules it has."""
+        ports = self._ports or {}
+        # Until the kernel has taken them: a repair must try again.
+        self._rules = None
+        self._to_ip = self._address.choose(self._to_ip)
+        changes = differing_elements({}, all_elements(ports, self._refuse_port))
+        commands = write_changes(self._table.name, changes)
+        self._table.write([write_table(self._shape()), *commands])
+        self._rules = self._table.read_rules()
+        self._uses = count_uses(ports, self._refuse_port)
+        # While the rules weren't ours they may have led anywhere.
+        self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
+        return _differing_lines("", self._rules or "")
+
+    def _go_back(self, before: Ports | None) -> None:
+        """Have what was in force again, where it was changed before something failed."""
+        self._ports = before
+        if before is not None:
+            with contextlib.suppress(SteeringError):
+                self._put_right()
+
+    def _note_stale(self, before: Ports, touched: Iterable[Frontend]) -> None:
+        """Note whose entries may lead wrong now.
+
+        A TCP connection to what was steered before can't have gone past us, and later packets of
+        the others are none of ours: a listing of all connections less.
+        """
+        for frontend in touched:
+            old = before.get(frontend)
+            if old is None or frontend.protocol is Protocol.UDP:
+                self._stale[frontend] = old
+
+    def _forget_stale(self) -> None:
+        """Remove the conntrack entries that frontends got under other rules, or without any."""
+        ports = self._ports or {}
+        for family in IPFamily:
+            changes = [
+                Change(
+                    _PROTOCOLS[frontend.protocol],
+                    Dialled(frontend.ip, frontend.port),
+                    before,
+                    ports.get(frontend),
+                )
+                for frontend, before in self._stale.items()
+                if frontend.family is family
+            ]
+            if changes:
+                conntrack.forget_changed(family, changes)
+        self._stale = {}
+
+
+def _differing(before: Ports, ports: Ports) -> dict[Frontend, int | None]:
+    """Return the frontends that are steered elsewhere now, or no longer (None)."""
+    touched: dict[Frontend, int | None] = {f: p for f, p in ports.items() if before.get(f) != p}
+    if len(before) + sum(1 for f in touched if f not in before) != len(ports):
+        touched |= dict.fromkeys(before.keys() - ports.keys())
+    return touched
+
+
+def _differing_lines(one: str, other: str) -> int:
+    lines, others = (Counter(text.splitlines()) for text in (one, other))
+    return ((lines - others) + (others - lines)).total()

@@ -1,0 +1,87 @@
+"""The agent's end of steering by nftables: from frontends to ports, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from ...errors import SteeringError
+from ...model import Frontend
+from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
+from .programmer import Programmer
+
+Result = TypeVar("Result")
+
+
+class NftablesSteering(Steering):
+    """Maps from frontends to ports in a table of our own.
+
+    Its network namespace is that of the thread that calls the first method.
+
+    Args:
+        facts: Of these all are used but the Service ranges; the refuse port must be set.
+    """
+
+    name = "nftables"
+    bind = Bind.PROXY_PORT
+
+    def __init__(self, facts: SteeringFacts) -> None:
+        self.facts = facts
+        self._programmer: Programmer | None = None
+        # One thread: the library's context isn't for several, and its calls block.
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def start(self) -> Mapping[Frontend, int]:
+        """Part of Steering."""
+        return await self._do(Programmer.start)
+
+    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Part of Steering."""
+        asked = dict(wanted)
+        await self._do(lambda programmer: programmer.apply(self._ports(asked)))
+
+    async def render(self) -> str:
+        """Part of Steering."""
+        ports = await self._do(Programmer.render)
+        refuse_port = self.facts.refuse_port
+        return render_targets({f: REFUSE if p == refuse_port else p for f, p in ports.items()})
+
+    async def repair(self) -> int:
+        """Part of Steering."""
+        return await self._do(Programmer.repair)
+
+    async def clean_up(self) -> None:
+        """Part of Steering."""
+        await self._do(Programmer.clean_up)
+
+    async def close(self) -> None:
+        """Part of Steering."""
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    async def _do(self, call: Callable[[Programmer], Result]) -> Result:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="nftables-steering")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, call)
+
+    def _call(self, call: Callable[[Programmer], Result]) -> Result:
+        if self._programmer is None:
+            self._programmer = Programmer(self.facts)
+        return call(self._programmer)
+
+    def _close(self) -> None:
+        programmer, self._programmer = self._programmer, None
+        if programmer is not None:
+            programmer.close()
+
+    def _ports(self, targets: Mapping[Frontend, Target]) -> dict[Frontend, int]:
+        refuse_port = self.facts.refuse_port
+        ports = {f: refuse_port if target is REFUSE else target for f, target in targets.items()}
+        if not all(ports.values()):
+            refused = next(frontend for frontend, port in ports.items() if not port)
+            raise SteeringError(f"cannot refuse {refused}: no refuse port was given")
+        return ports
