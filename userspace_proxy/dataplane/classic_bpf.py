@@ -1,0 +1,52 @@
+"""Classic BPF: programs of a few instructions that the kernel asks about each packet.
+
+Source: linux/filter.h and linux/bpf_common.h; socket(7).
+"""
+
+from __future__ import annotations
+
+import _socket
+import ctypes
+import struct
+from collections.abc import Sequence
+
+LOAD_WORD = 0x20
+AND = 0x54
+MODULO = 0x94
+COPY_TO_X = 0x07
+XOR_X = 0xAC
+JUMP_IF_EQUAL = 0x15
+RETURN = 0x06
+RETURN_ACCUMULATOR = 0x16
+
+NETWORK_HEADER = 0xFFF00000
+"""Offsets from here on count from the network header, wherever the packet's data begins."""
+SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
+"""Where the words of the source address stand in it, by IP version."""
+
+Instruction = tuple[int, int, int, int]
+"""Code, jump if true, jump if false, operand."""
+
+
+def version_of(family: int) -> int:
+    """Return 4 or 6 for AF_INET or AF_INET6."""
+    return 6 if family == _socket.AF_INET6 else 4
+
+
+def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
+    """Give a socket a program, in place of the one that it had for the same purpose.
+
+    Args:
+        sock: Of any protocol.
+        option: SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``.
+        program: At most 4,096 instructions.
+
+    Raises:
+        OSError: The kernel refuses it, or has no such option.
+    """
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    # The kernel copies it before setsockopt returns.
+    sock.setsockopt(
+        _socket.SOL_SOCKET, option, struct.pack("HP", len(program), ctypes.addressof(buffer))
+    )
