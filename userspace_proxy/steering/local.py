@@ -13,19 +13,15 @@ other method.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
 
 from ..errors import SteeringConflict, SteeringError
 from ..model import Frontend, IPFamily
 from . import routes
 from .base import Bind, Steering, SteeringFacts, Target, render_targets
+from .one_thread import OneThread
 from .routes import LocalTable, Route
-
-Result = TypeVar("Result")
 
 
 class LocalSteering(Steering):
@@ -44,42 +40,40 @@ class LocalSteering(Steering):
         self._own_namespace = own_namespace
         self._targets: dict[Frontend, Target] | None = None
         # One thread: pyroute2's calls block, and a route never overtakes another.
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = OneThread("local-steering")
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering; the kernel knows no proxy port, so nothing is recovered."""
         self._must_own_the_namespace()
-        await self._do(routes.read_local_table)
+        await self._thread.run(routes.read_local_table)
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
         self._must_own_the_namespace()
         asked = dict(wanted)
-        await self._do(lambda: self._put_right(asked))
+        await self._thread.run(lambda: self._put_right(asked))
         self._targets = asked
 
     async def render(self) -> str:
         """Part of Steering; a frontend whose route is gone is left out."""
-        table = await self._do(routes.read_local_table)
+        table = await self._thread.run(routes.read_local_table)
         targets = self._targets or {}
         return render_targets({f: t for f, t in targets.items() if table.covers(f.ip)})
 
     async def repair(self) -> int:
         """Part of Steering."""
         targets = self._targets
-        return 0 if targets is None else await self._do(lambda: self._put_right(targets))
+        return 0 if targets is None else await self._thread.run(lambda: self._put_right(targets))
 
     async def clean_up(self) -> None:
         """Part of Steering."""
-        await self._do(_remove_all)
+        await self._thread.run(_remove_all)
         self._targets = None
 
     async def close(self) -> None:
         """Part of Steering."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-            self._thread = None
+        self._thread.close()
 
     def _must_own_the_namespace(self) -> None:
         if not self._own_namespace:
@@ -88,11 +82,6 @@ class LocalSteering(Steering):
                 "every Service address",
                 hint="run in a sandbox of our own, or with --steering=iptables",
             )
-
-    async def _do(self, call: Callable[[], Result]) -> Result:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="local-steering")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def _put_right(self, frontends: Iterable[Frontend]) -> int:
         """Make the routes what these frontends need; return how many weren't."""

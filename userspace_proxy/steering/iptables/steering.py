@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import SteeringError
 from ...model import Frontend, IPFamily, Protocol
 from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
+from ..one_thread import OneThread
 from .process import HelperProcess
 from .rules import NatRule
 
@@ -19,7 +18,6 @@ _IN_USE = {
     IPFamily.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
     IPFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
 }
-Result = TypeVar("Result")
 
 
 class IptablesSteering(Steering):
@@ -42,35 +40,34 @@ class IptablesSteering(Steering):
         self._applied: dict[IPFamily, dict[Frontend, Target]] = {}
         self._left_behind: set[IPFamily] | None = None
         # One thread: the helpers' sockets block, and no request overtakes another.
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = OneThread("iptables-steering")
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
-        return await self._do(self._start)
+        return await self._thread.run(self._start)
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
         asked = dict(wanted)
-        await self._do(lambda: self._apply(asked))
+        await self._thread.run(lambda: self._apply(asked))
 
     async def render(self) -> str:
         """Part of Steering."""
-        return render_targets(await self._do(self._render))
+        return render_targets(await self._thread.run(self._render))
 
     async def repair(self) -> int:
         """Part of Steering."""
-        return await self._do(self._repair)
+        return await self._thread.run(self._repair)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
-        await self._do(self._clean_up)
+        await self._thread.run(self._clean_up)
 
     async def close(self) -> None:
         """Part of Steering; waits for the helpers' end."""
-        if self._thread is not None:
-            await self._do(self._close)
-            self._thread.shutdown(wait=False)
-            self._thread = None
+        if self._thread.has_begun:
+            await self._thread.run(self._close)
+            self._thread.close()
 
     async def labels(self) -> list[str]:
         """Return the labels (:func:`~..names.proxy_label`) of all proxies that left rules here.
@@ -80,17 +77,12 @@ class IptablesSteering(Steering):
         Raises:
             SteeringError: The kernel can't be asked.
         """
-        return await self._do(self._labels)
+        return await self._thread.run(self._labels)
 
     @property
     def helper_pids(self) -> Mapping[IPFamily, int]:
         """The ids of the helper processes that run."""
         return {f: h.pid for f, h in self._helpers.items() if h.pid is not None}
-
-    async def _do(self, call: Callable[[], Result]) -> Result:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="iptables-steering")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     def _start(self) -> dict[Frontend, int]:
         found = {}

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from ...errors import SteeringError
 from ...model import Frontend
 from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
+from ..one_thread import OneThread, Result
 from .programmer import Programmer
-
-Result = TypeVar("Result")
 
 
 class NftablesSteering(Steering):
@@ -31,7 +27,7 @@ class NftablesSteering(Steering):
         self.facts = facts
         self._programmer: Programmer | None = None
         # One thread: the library's context isn't for several, and its calls block.
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = OneThread("nftables-steering")
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
@@ -58,15 +54,12 @@ class NftablesSteering(Steering):
 
     async def close(self) -> None:
         """Part of Steering."""
-        if self._thread is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-            self._thread.shutdown(wait=False)
-            self._thread = None
+        if self._thread.has_begun:
+            await self._thread.run(self._close)
+            self._thread.close()
 
     async def _do(self, call: Callable[[Programmer], Result]) -> Result:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="nftables-steering")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, call)
+        return await self._thread.run(lambda: self._call(call))
 
     def _call(self, call: Callable[[Programmer], Result]) -> Result:
         if self._programmer is None:

@@ -1,0 +1,32 @@
+import threading
+
+import pytest
+
+from userspace_proxy.steering.one_thread import OneThread
+
+
+async def test_all_calls_are_made_in_one_thread_that_is_not_ours():
+    thread = OneThread("steering")
+    threads = {await thread.run(threading.get_ident) for _ in range(3)}
+    thread.close()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_what_a_call_raises_is_raised():
+    thread = OneThread("steering")
+    with pytest.raises(ZeroDivisionError):
+        await thread.run(lambda: 1 // 0)
+    thread.close()
+
+
+async def test_it_begins_with_the_first_call_and_anew_after_its_end():
+    thread = OneThread("steering")
+    assert not thread.has_begun
+    for _ in range(2):
+        name = await thread.run(lambda: threading.current_thread().name)
+        assert name.startswith("steering")
+        assert thread.has_begun
+        thread.close()
+        thread.close()
+        assert not thread.has_begun
