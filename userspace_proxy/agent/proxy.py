@@ -87,7 +87,7 @@ class Proxy:
         self._slices: dict[ServiceKey, set[SliceKey]] = {}
         """The slices of each Service that was put here."""
         self._addresses: Callable[[], Sequence[str]] = tuple
-        self._node_facts = NodeFacts()
+        self._planner = Planner(NodeFacts())
         """Those that the plan in force was made with."""
         self._health_checks: HealthCheckPorts | None = None
         self._started = 0.0
@@ -141,8 +141,9 @@ class Proxy:
         self._stack.callback(plane.close)
         listeners = self._listeners = Listeners(plane, steering.bind, pool)
         status = await self._open_status()
+        self._planner = Planner(self._facts(None))
         sync = self._sync = SyncLoop(
-            Planner(self._facts(None)),
+            self._planner,
             listeners,
             steering,
             recovered=recovered,
@@ -181,13 +182,12 @@ class Proxy:
         # Without steering only programs of this machine get here; they reach its loopback
         # addresses anyway.
         is_here_only = steering is not None and steering.name == "none"
-        self._node_facts = make_facts(
+        return make_facts(
             options,
             snapshot,
             self._addresses(),
             allow_loopback_endpoints=options.allow_loopback_endpoints or is_here_only,
         )
-        return self._node_facts
 
     async def _check_health(self, plan: Plan) -> None:
         """Serve the health check node ports of a plan."""
@@ -201,11 +201,10 @@ class Proxy:
                 lambda: is_working(self._view(()), time.time()),
             )
             self._stack.push_async_callback(self._health_checks.close)
-        facts = self._node_facts
         networks = self._options.node_port_networks
         await self._health_checks.apply(
             {key: (check.port, check.local_endpoints) for key, check in plan.health_checks.items()},
-            [ip for family in IPFamily for ip in facts.node_port_addresses(family)]
+            [ip for family in IPFamily for ip in self._planner.facts.node_port_addresses(family)]
             if networks
             else None,
         )

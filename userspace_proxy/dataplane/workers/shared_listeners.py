@@ -53,6 +53,8 @@ class SharedListener:
         self.sockets = sockets
         self.workers = tuple(sockets.by_worker)
         """Who serves it."""
+        self.numbers = [number]
+        """Under which workers may hold its sockets: its own, and those of whose port it took."""
         self.address = sockets.at
         """Where it is bound, with the port that was chosen."""
         self.is_serving = True
@@ -118,7 +120,8 @@ class SharedListeners:
         listener = SharedListener(self, self._numbers, group, protocol, sockets)
         if old is not None:
             listener.closing = old.closing
-            self._leaving = {n: listener if x is old else x for n, x in self._leaving.items()}
+            listener.numbers += old.numbers
+            self._leaving.update(dict.fromkeys(old.numbers, listener))
         listener.is_serving = not group.serving.is_refusing
         if not listener.is_serving:
             sockets.refuse()
@@ -269,7 +272,8 @@ class SharedListeners:
         """
         if listener.closing:
             return
-        self._leaving = {n: other for n, other in self._leaving.items() if other is not listener}
+        for number in listener.numbers:
+            self._leaving.pop(number, None)
         if not listener.is_serving and listener.protocol is Protocol.UDP:
             listener.sockets.close()
 
