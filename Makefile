@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check style types layers mirror unit node cluster page bench lock clean
+.PHONY: help demo test check style types layers mirror unit node cluster page bench bench-scale lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1 — /'
@@ -45,6 +45,9 @@ page: $(VENV)/installed-dev ## real Chromium
 
 bench: $(VENV)/installed-dev ## us and peers on the same work, in namespaces; writes docs/benchmarks.md (minutes, root)
 	$(BIN)/python -m benchmarks
+
+bench-scale: $(VENV)/installed-dev ## ten thousand Services, by real etcd and kube-apiserver; writes docs/benchmarks-scale.md (minutes, root)
+	$(BIN)/python -m benchmarks.scale
 
 lock: $(VENV)/installed-dev ## write requirements.lock and requirements-dev.lock anew
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from userspace_proxy.errors import UserspaceProxyError
@@ -80,10 +80,10 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of all loads (default 5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one load (default 2)")
-    parser.add_argument("--only", type=_keys(LOADS), default=list(LOADS), help=",".join(LOADS))
+    parser.add_argument("--only", type=keys_of(LOADS), default=list(LOADS), help=",".join(LOADS))
     parser.add_argument(
         "--candidates",
-        type=_keys(WAYS),
+        type=keys_of(WAYS),
         default=list(WAYS),
         help=",".join(WAYS),
     )
@@ -101,7 +101,9 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _keys(known: Mapping[str, object]) -> Callable[[str], list[str]]:
+def keys_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what reads a list of known words, for argparse."""
+
     def split(text: str) -> list[str]:
         keys = text.split(",")
         for key in keys:

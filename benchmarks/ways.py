@@ -252,6 +252,7 @@ class Ours(Way):
     key, label = "ours", "**userspace-proxy**, REDIRECT"
     steering = "iptables"
     workers = 1
+    preserve = "auto"
     descriptors_each = 2
 
     def open(self) -> None:
@@ -267,6 +268,7 @@ class Ours(Way):
             "--hostname-override=node-1",
             "--drain-timeout=0s",
             f"--workers={self.workers}",
+            f"--preserve-client-address={self.preserve}",
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 
@@ -309,6 +311,13 @@ class OursLocal(Ours):
     steering = "local"
 
 
+class OursAsNode(Ours):
+    """The same, with endpoints that see the node's address: what the client's own one costs."""
+
+    key, label = "ours-node", "**userspace-proxy**, REDIRECT, the node's address"
+    preserve = "never"
+
+
 class OursTwoWorkers(Ours):
     """The same with two worker processes."""
 
@@ -317,7 +326,11 @@ class OursTwoWorkers(Ours):
 
 
 WAYS: dict[str, type[Way]] = {
-    way.key: way for way in (Direct, KernelDnat, Ours, OursLocal, OursTwoWorkers, HAProxy, GoProxy)
+    way.key: way
+    for way in (
+        *(Direct, KernelDnat, Ours, OursLocal, OursAsNode, OursTwoWorkers),
+        *(HAProxy, GoProxy),
+    )
 }
 
 

@@ -67,6 +67,7 @@ class ControlPlane:
         service_cidr: Where ClusterIPs come from; two, separated by a comma, for dual stack, with
             the family of ``bind_address`` first.
         apiserver_flags: Flags of kube-apiserver after ours; they win over ours.
+        etcd_data: Where etcd keeps its data, which then outlive `stop`; None: in our folder.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class ControlPlane:
         port: int | None = None,
         service_cidr: str = "10.96.0.0/16",
         apiserver_flags: Sequence[str] = (),
+        etcd_data: Path | None = None,
     ) -> None:
         self._binaries = binaries
         self._prefix = tuple(prefix)
@@ -85,6 +87,7 @@ class ControlPlane:
         self._wanted_port = port
         self._service_cidr = service_cidr
         self._apiserver_flags = tuple(apiserver_flags)
+        self._etcd_data = etcd_data
         self._reserved: socket.socket | None = None
         self._port = 0
         self._folder: Path | None = None
@@ -296,7 +299,7 @@ class ControlPlane:
         self._etcd = Child(
             [
                 self._binaries.etcd,
-                f"--data-dir={self.folder / 'etcd'}",
+                f"--data-dir={self._etcd_data or self.folder / 'etcd'}",
                 f"--listen-client-urls=unix://{self._etcd_socket}",
                 "--advertise-client-urls=http://127.0.0.1:0",
                 "--listen-peer-urls=http://127.0.0.1:0",

@@ -197,6 +197,19 @@ def test_a_deleted_service_is_served_no_more_and_one_made_anew_is(cluster: Clust
     served_by(cluster.client, "10.96.1.4", {"pod-b"})
 
 
+def test_a_repair_is_an_event_of_the_node(cluster: Cluster) -> None:
+    cluster.apply("mended", "10.96.1.7", cluster.pods[0])
+    served_by(cluster.client, "10.96.1.7", {"pod-a"})
+    cluster.sandbox.node.run(["iptables-legacy", "-t", "nat", "-F", "PREROUTING"])
+
+    def notes() -> str:
+        wanted = ["reason=SteeringRepaired", "-o=jsonpath={..note}{..message}"]
+        return cluster.control_plane.kubectl("get", "events", "--field-selector", *wanted)
+
+    wait_for("the Event", lambda: "of iptables steering had been changed" in notes())
+    served_by(cluster.client, "10.96.1.7", {"pod-a"})
+
+
 def test_losing_the_api_server_changes_nothing(cluster: Cluster) -> None:
     cluster.apply("steady", "10.96.1.5", cluster.pods[0])
     served_by(cluster.client, "10.96.1.5", {"pod-a"})

@@ -39,6 +39,7 @@ DEADLINE_S = 10.0
 READY_S = 20.0
 HEALTH, ADMIN = 10256, 10249
 CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
+ON_A_NODE = ("local-on-a-node", "local-by-rules")
 CLIENTS = ("pod", "bare-pod", "bridge-pod", "node-1", "laptop")
 
 _MAKER = """\
@@ -303,7 +304,7 @@ class Agent:
         node: Where.
         sockets: Of the node.
         folder: For log, manifests and the lock of the tables.
-        steering: ``iptables``, ``nftables`` or ``local``.
+        steering: ``iptables``, ``nftables`` or ``local``; or one of ``ON_A_NODE``.
         flags: More of them.
     """
 
@@ -314,7 +315,13 @@ class Agent:
         self.manifests = Manifests(folder / "manifests")
         self.log_path = folder / "agent.log"
         self.environment = agent_environment(node, folder)
-        self.steering = steering
+        if steering in ON_A_NODE:
+            # As on any node: nobody has made its namespace for the agent.
+            for name in own_namespace_environment(node.pid):
+                del self.environment[name]
+        if steering == "local-by-rules":
+            self.environment["LD_LIBRARY_PATH"] = str(folder_without_nftables(folder))
+        self.steering = steering.partition("-")[0]
         self.source = f"--manifests={self.manifests.folder}"
         self.flags = flags
         self.process: subprocess.Popen[str] | None = None
@@ -361,8 +368,17 @@ class Agent:
 
     def ask_for_the_lock(self) -> None:
         """Ask who has the node's lock, as an agent that finds it taken does."""
-        with self._sockets.unix() as asker:
-            asker.connect("\0userspace-proxy")
+
+        def is_told() -> bool:
+            with self._sockets.unix() as asker:
+                try:
+                    asker.connect("\0userspace-proxy")
+                except BlockingIOError:
+                    # 128 others wait, and the agent's loop has not had its turn.
+                    return False
+                return True
+
+        wait_for("an answer of the lock", is_told)
 
     def read(self, path: str, *, port: int = ADMIN) -> tuple[int, str]:
         """Return status and body of what the agent answers on the node's loopback."""
@@ -457,6 +473,14 @@ def agent_environment(node: Node, folder: Path) -> dict[str, str]:
         **own_namespace_environment(node.pid),
         "XTABLES_LOCKFILE": str(folder / "xtables.lock"),
     }
+
+
+def folder_without_nftables(folder: Path) -> Path:
+    """Make a folder in which libnftables is found before the system's, and can't be loaded."""
+    made = folder / "broken"
+    made.mkdir(exist_ok=True)
+    (made / "libnftables.so.1").write_bytes(b"not a library")
+    return made
 
 
 class House:
@@ -561,7 +585,8 @@ class House:
 
     def _admin(self) -> dict[str, str]:
         # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
-        return {**self.agent.environment, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        mine = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "LD_LIBRARY_PATH": ""}
+        return {**self.agent.environment, **mine}
 
     def __enter__(self) -> House:
         return self
@@ -622,6 +647,20 @@ def listen(pod: Pod, port: int) -> socket.socket:
     return server
 
 
+def has_user(number: int) -> bool:
+    """Return whether this process may become a user: in a user namespace few have a number."""
+    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    is_mapped = any(int(first) <= number < int(first) + int(count) for first, _, count in ranges)
+    return os.geteuid() == 0 and is_mapped
+
+
+NOBODY = 65534
+as_another_user = pytest.mark.skipif(
+    not has_user(NOBODY),
+    reason="only root, outside of a user namespace, can become a user without any rights",
+)
+
+
 @contextlib.contextmanager
 def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
     """Yield how to run this interpreter and package as a user without any rights.
@@ -643,7 +682,7 @@ def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
             f"mount --bind {shlex.quote(path)} {place}"
             for path, place in zip(shown, places, strict=True)
         )
-        drop = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        drop = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups"
         prefix = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec {drop} -- "$@"', "sh"]
         minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
         environment = {

@@ -125,6 +125,60 @@ class SteeringContract:
         await steering.apply({CART: 36001})
         assert await steering.render() == "TCP 10.96.7.2:80 -> :36001"
 
+    async def test_a_change_is_an_apply_of_what_it_makes_of_the_last_state(
+        self, steering, steerings
+    ):
+        await steering.apply({WEB: 36001, DNS: 36002, CART: REFUSE, WEB_6: 36003})
+        await steering.change({DNS: 36005, CART: 36006, OUTSIDE: REFUSE}, [WEB, WEB_6])
+        changed, in_force = await steering.render(), self.in_force()
+        assert changed == (
+            "TCP 10.96.7.2:80 -> :36006\n"
+            "TCP 198.51.100.7:443 -> refuse\n"
+            "UDP 10.96.0.10:53 -> :36005"
+        )
+        await steering.apply({DNS: 36005, CART: 36006, OUTSIDE: REFUSE})
+        assert (await steering.render(), self.in_force()) == (changed, in_force)
+        assert await steering.repair() == 0
+
+    async def test_a_change_brings_the_first_frontend_of_a_family_and_takes_the_last(
+        self, steering
+    ):
+        await steering.apply({WEB: 36001})
+        await steering.change({WEB_6: 36003}, ())
+        assert await steering.render() == (
+            "TCP 10.96.7.1:80 -> :36001\nTCP [fd00:96::1]:80 -> :36003"
+        )
+        await steering.change({}, [WEB_6, WEB])
+        assert await steering.render() == ""
+        assert await steering.repair() == 0
+
+    async def test_changes_add_up(self, steering):
+        await steering.apply({})
+        await steering.change({WEB: 36001}, ())
+        await steering.change({DNS: 36002}, [CART])
+        await steering.change({WEB: 36001, CART: 36001}, [WEB])
+        assert await steering.render() == (
+            "TCP 10.96.7.1:80 -> :36001\nTCP 10.96.7.2:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
+        )
+        await steering.change({}, [WEB])
+        await steering.change({}, [CART])
+        assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
+        assert await steering.repair() == 0
+
+    async def test_a_change_before_the_first_apply_is_an_error(self, steering):
+        with pytest.raises(SteeringError, match="nothing was applied before"):
+            await steering.change({WEB: 36001}, ())
+        assert await steering.render() == ""
+
+    async def test_a_change_takes_a_copy(self, steering):
+        changed, gone = {WEB: 36001}, {CART}
+        await steering.apply({CART: 36002})
+        await steering.change(changed, gone)
+        changed.clear()
+        gone.add(WEB)
+        assert await steering.repair() == 0
+        assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+
     async def test_closing_can_be_repeated(self, steering):
         await steering.close()
         await steering.close()
@@ -132,6 +186,9 @@ class SteeringContract:
 
 class KernelSteeringContract(SteeringContract):
     """What those keep besides whose state is in a kernel, which can refuse and drift."""
+
+    outside = OUTSIDE
+    """The frontend that there can be an obstacle to."""
 
     @abc.abstractmethod
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
@@ -144,17 +201,37 @@ class KernelSteeringContract(SteeringContract):
     async def test_a_failed_apply_leaves_the_old_state_in_force(self, steering):
         await steering.apply({WEB: 36001})
         before = self.in_force()
-        with self.obstacle(OUTSIDE), pytest.raises(SteeringError):
-            await steering.apply({OUTSIDE: 36002, DNS: 36003})
+        with self.obstacle(self.outside), pytest.raises(SteeringError):
+            await steering.apply({self.outside: 36002, DNS: 36003})
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
         assert self.in_force() == before
 
     async def test_after_a_failed_apply_repair_keeps_the_old_state(self, steering):
         await steering.apply({WEB: 36001})
-        with self.obstacle(OUTSIDE), pytest.raises(SteeringError):
-            await steering.apply({OUTSIDE: 36002})
+        with self.obstacle(self.outside), pytest.raises(SteeringError):
+            await steering.apply({self.outside: 36002})
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+
+    async def test_a_failed_change_leaves_the_old_state_in_force(self, steering):
+        await steering.apply({WEB: 36001, CART: REFUSE})
+        before = self.in_force()
+        with self.obstacle(self.outside), pytest.raises(SteeringError):
+            await steering.change({self.outside: 36002, CART: 36003, DNS: 36004}, [WEB])
+        assert await steering.repair() == 0
+        assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nTCP 10.96.7.2:80 -> refuse"
+        assert self.in_force() == before
+        await steering.change({CART: 36003}, [WEB])
+        assert await steering.render() == "TCP 10.96.7.2:80 -> :36003"
+
+    async def test_a_change_on_top_of_drift_puts_it_right(self, steering):
+        await steering.apply({WEB: 36001, DNS: REFUSE})
+        self.break_it(steering)
+        await steering.change({WEB: 36002}, ())
+        await steering.repair()
+        assert await steering.render() == (
+            "TCP 10.96.7.1:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
+        )
 
     async def test_drift_is_counted_and_put_right(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE})

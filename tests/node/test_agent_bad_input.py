@@ -142,7 +142,7 @@ def test_without_rights_one_line_names_them(refused):
     )
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without any rights")
+@harness.as_another_user
 def test_as_an_unprivileged_user_one_line_names_the_rights(house, refused):
     with (
         harness.readable_runtime() as (prefix, python, env),
@@ -155,16 +155,6 @@ def test_as_an_unprivileged_user_one_line_names_the_rights(house, refused):
     assert (status, len(lines)) == (1, 1)
     assert lines[0].startswith("error: cannot ")
     assert "run as root, or run with --steering=none)" in lines[0]
-
-
-def test_local_steering_is_refused_on_a_node_that_is_not_ours(refused):
-    assert refused("--steering=local", env={"USERSPACE_PROXY_OWN_NETNS": "1"}) == (
-        1,
-        [
-            "error: cannot use local steering on a node: every daemon on 0.0.0.0 would answer at "
-            "every Service address (run in a sandbox of our own, or with --steering=iptables)"
-        ],
-    )
 
 
 @pytest.mark.parametrize(

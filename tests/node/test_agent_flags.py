@@ -147,3 +147,22 @@ def test_a_canary_serves_its_services_beside_another_agent(house, tmp_path):
     assert canary.stop() == 0
     sockets.close()
     assert "UPROXY" not in house.rules()
+
+
+def test_what_endangers_the_steering_is_logged_once_at_the_start(house):
+    ports = "/proc/sys/net/ipv4/ip_local_port_range"
+    before = house.shell(f"cat {ports}").strip()
+    house.shell(f"echo 20000 60999 > {ports}")
+    lines = len(house.agent.log().splitlines()) if house.agent.log_path.exists() else 0
+    try:
+        with running(house):
+
+            def said():
+                new = house.agent.log().splitlines()[lines:]
+                return [line for line in new if " WARNING check " in line]
+
+            wait_for("the warnings", lambda: len(said()) == 2, hint=house.agent.log)
+            assert "proxy ports 20000-29999" in said()[0]
+            assert "way_out=" in said()[0]
+    finally:
+        house.shell(f"echo {before} > {ports}")

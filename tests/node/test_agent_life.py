@@ -39,7 +39,10 @@ FOREIGN = """
     ip route add 203.0.113.8 via 192.0.2.254"""
 
 
-@pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
+# Not "local-by-rules": while that agent is down its clients aren't refused, they wait, because the
+# kernel sends no reset from an address that only a rule brings here (see docs/local.md). Its crash
+# and restart are in test_agent_local.py.
+@pytest.fixture(scope="module", params=["iptables", "nftables", "local", "local-on-a-node"])
 def node(request, tmp_path_factory):
     """A node with what others have there, endpoints, and manifests, but no agent yet."""
     folder = tmp_path_factory.mktemp("agent")
@@ -148,7 +151,10 @@ def seconds_until_served(node):
 
 def test_a_running_agent_leaves_the_rules_of_others_as_found(story):
     others = re.sub(
-        r"table inet userspace-proxy \{\n.*?\n\}\n", "", story.rules_running, flags=re.DOTALL
+        r"table inet userspace-proxy(/local|/held|/answers)? \{[^\n]*\n.*?\n\}\n",
+        "",
+        story.rules_running,
+        flags=re.DOTALL,
     )
     lines = others.splitlines(keepends=True)
     assert "".join(line for line in lines if "UPROXY" not in line) == story.rules_before

@@ -12,7 +12,7 @@ import agent_harness as harness
 import pytest
 from agent_harness import CLIENT_IP, House, Service, wait_for, with_endpoints
 
-from userspace_proxy.dataplane.workers.privileges import NOBODY
+from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, NOBODY
 
 pytestmark = pytest.mark.netns
 
@@ -88,7 +88,7 @@ def echoes(connection):
     return connection.recv(100) == b"hello"
 
 
-def test_workers_are_nobody_and_hold_no_capability(house):
+def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_take(house):
     """In a user namespace with one user they stay that one."""
     agent = process(house.agent.pid)
     mapped = Path(f"/proc/{house.agent.pid}/uid_map").read_text().split()
@@ -97,7 +97,9 @@ def test_workers_are_nobody_and_hold_no_capability(house):
     for worker in workers(house):
         said = process(worker["pid"])
         assert said["Uid"].split() == [user] * 4
-        assert (int(said["CapEff"], 16), int(said["CapPrm"], 16)) == (0, 0)
+        sets = ("CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd")
+        kept = 1 << CAP_NET_RAW
+        assert [int(said[name], 16) for name in sets] == [kept, kept, 0, 0, 0]
         assert said["NoNewPrivs"] == "1"
         assert said["PPid"] == str(house.agent.pid)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import shutil
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -87,12 +90,12 @@ async def test_the_rules_of_a_node(node, steering):
         :UPROXY-PRE -
         -A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE
         -A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT
+        -A UPROXY-OUT -d 10.96.0.10/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36002
         -A UPROXY-OUT -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
         -A UPROXY-OUT -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 35999
-        -A UPROXY-OUT -d 10.96.0.10/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36002
+        -A UPROXY-PRE -d 10.96.0.10/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36002
         -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
         -A UPROXY-PRE -d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 35999
-        -A UPROXY-PRE -d 10.96.0.10/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36002
         COMMIT
         *filter
         :INPUT ACCEPT
@@ -183,7 +186,23 @@ async def test_a_replaced_rule_of_the_same_size_shows_in_the_full_comparison(nod
 
 async def test_rules_that_others_add_are_no_drift(node, steering):
     await steering.apply({WEB: 36001})
-    node.run("iptables-legacy -t nat -A PREROUTING -j RETURN; iptables-legacy -I INPUT -j RETURN")
+    node.run("iptables-legacy -t nat -A PREROUTING -j RETURN; iptables-legacy -A INPUT -j RETURN")
+    before = nodes.tables(node)
+    assert await steering.repair() == 0
+    assert nodes.tables(node) == before
+
+
+@pytest.mark.parametrize(
+    ("chain", "drifted"), [("-t nat -I PREROUTING", 1), ("-t nat -I OUTPUT", 1), ("-I INPUT", 2)]
+)
+async def test_a_rule_that_others_put_before_ours_is_overtaken_once(node, steering, chain, drifted):
+    await steering.apply({WEB: 36001})
+    node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
+    assert await steering.repair() == drifted
+    last = node.run(f"iptables-legacy {chain.replace('-I', '-S')}").splitlines()[-1]
+    assert last.endswith("-d 10.96.0.0/16 -j RETURN")
+    # Who puts it there again wants it there.
+    node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     before = nodes.tables(node)
     assert await steering.repair() == 0
     assert nodes.tables(node) == before
@@ -208,6 +227,159 @@ async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
     await successor.apply({WEB: 36001, CART: REFUSE})
     assert "35999" not in nodes.tables(node)
     await successor.close()
+
+
+TREE = {Frontend(f"10.96.{i >> 4}.{i & 15}", 80, Protocol.TCP): 36000 + i for i in range(100)}
+TREE_6 = {Frontend(f"fd00:96::{i:x}", 80, Protocol.TCP): 36000 + i for i in range(1, 100)}
+
+MANY = {
+    Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36000 + i % 900
+    for i in range(0, 1 << 16, 40)
+}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("-F", id="everything-flushed"),
+        pytest.param("-F; iptables-legacy -t nat -X", id="everything-gone"),
+        pytest.param("-F {chain}", id="chain-flushed"),
+        pytest.param("-F {chain}; {jump}; iptables-legacy -t nat -X {chain}", id="chain-deleted"),
+        pytest.param("-A {chain} -j RETURN", id="rule-added"),
+    ],
+)
+async def test_a_tree_that_somebody_broke_is_put_right(node, steering, command):
+    await steering.apply(TREE)
+    before = nodes.tables(node)
+    rule = node.run("iptables-legacy -t nat -S | grep -e '-A UPROXY-O.* -j UPROXY-O' | tail -1")
+    chain = rule.split()[-1]
+    jump = f"iptables-legacy -t nat {rule.strip().replace('-A', '-D')}"
+    node.run(f"iptables-legacy -t nat {command.format(chain=chain, jump=jump)}")
+    assert nodes.tables(node) != before
+    assert await steering.repair() > 0
+    assert sorted(nodes.tables(node).splitlines()) == sorted(before.splitlines())
+    assert await steering.repair() == 0
+
+
+async def test_both_families_have_a_tree(node, steering):
+    await steering.apply(TREE | TREE_6)
+    assert len((await steering.render()).splitlines()) == len(TREE) + len(TREE_6)
+    assert await steering.repair() == 0
+    few = dict(list(TREE_6.items())[:3])
+    await steering.apply(few)
+    assert len((await steering.render()).splitlines()) == len(few)
+    assert "UPROXY-O" not in nodes.tables(node).replace("UPROXY-OUT", "")
+
+
+async def test_a_tree_grows_by_its_changed_chains_alone(node, steering):
+    await steering.apply(TREE)
+    before = set(node.run("iptables-legacy -t nat -S").splitlines())
+    await steering.change({Frontend("10.96.6.2", 53, Protocol.UDP): 36500}, ())
+    after = set(node.run("iptables-legacy -t nat -S").splitlines())
+    assert before <= after
+    (rule,) = after - before
+    assert rule.endswith("-d 10.96.6.2/32 -p udp -m udp --dport 53 -j REDIRECT --to-ports 36500")
+
+
+async def test_a_change_is_an_apply_of_the_difference(steering):
+    await steering.apply({WEB: 36001, CART: REFUSE, WEB_6: 36003})
+    await steering.change({CART: 36002, DNS: REFUSE}, [WEB, WEB_6])
+    assert await steering.render() == ("TCP 10.96.7.2:80 -> :36002\nUDP 10.96.0.10:53 -> refuse")
+    await steering.apply({CART: 36002})
+    assert await steering.render() == "TCP 10.96.7.2:80 -> :36002"
+
+
+async def test_a_change_that_failed_leaves_the_old_state_in_force(node, steering, lock_file):
+    await steering.apply({WEB: 36001, WEB_6: 36003})
+    before = nodes.tables(node)
+    lock_file.unlink()
+    lock_file.mkdir()
+    with pytest.raises(SteeringError):
+        await steering.change({WEB: 36004, WEB_6: 36004}, ())
+    lock_file.rmdir()
+    assert await steering.repair() == 0
+    assert nodes.tables(node) == before
+
+
+async def test_the_long_chains_of_an_earlier_version_are_read_and_replaced(node, steering):
+    rules = "\n".join(
+        f"-A UPROXY-{chain} -d {f.ip}/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports {port}"
+        for chain in ("PRE", "OUT")
+        for f, port in TREE.items()
+    )
+    node.run(f"""iptables-legacy-restore --noflush <<'END'
+*nat
+:UPROXY-PRE -
+:UPROXY-OUT -
+{rules}
+-A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE
+-A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT
+COMMIT
+END""")
+    assert await steering.start() == TREE
+    await steering.apply(TREE)
+    assert len(node.run("iptables-legacy -t nat -S UPROXY-PRE").splitlines()) < 20
+    assert len((await steering.render()).splitlines()) == len(TREE)
+    await steering.clean_up()
+    assert "UPROXY" not in nodes.tables(node)
+
+
+@pytest.fixture
+def restore(tmp_path, monkeypatch):
+    """Puts a command of one's own in the place of iptables-restore; returns where it says so."""
+
+    command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
+    real = shutil.which("iptables-legacy-restore")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def replace(*, works: bool, first: str = "") -> Path:
+        used.unlink(missing_ok=True)
+        then = f'exec {real} "$@"' if works else "exit 1"
+        command.write_text(f"#!/bin/sh\necho >{used}\n{first}\n{then}\n", encoding="ascii")
+        command.chmod(0o755)
+        return used
+
+    replace(works=True)
+    return replace
+
+
+async def test_what_is_much_is_loaded_by_iptables_restore_and_by_python_iptables_alike(
+    node, restore, steering
+):
+    texts = []
+    for works in (True, False):
+        used = restore(works=works)
+        await steering.apply(MANY)
+        assert used.exists()
+        texts.append(nodes.tables(node))
+        assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
+        await steering.clean_up()
+    assert texts[0] == texts[1]
+
+
+async def test_ten_thousand_services_are_a_walk_of_a_few_dozen_rules(cluster, steering):
+    many = {
+        Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36001 for i in range(0, 60_000, 6)
+    }
+    await steering.apply(many)
+    with nodes.tcp_server(cluster.node, 36001):
+        for frontend in list(many)[::3333]:
+            cluster.node.run("iptables-legacy -t nat -Z")
+            assert nodes.can_dial(cluster.node, frontend.ip, 80)
+            assert walked(cluster.node) <= 40
+
+
+def walked(node: nodes.Net) -> int:
+    """Return how many rules of ours the only packet met since the counters were set to zero."""
+    met, place = 0, {}
+    for line in node.run("iptables-legacy-save -c -t nat").splitlines():
+        if line.startswith("["):
+            counters, _, chain, *_ = line.split()
+            place[chain] = place.get(chain, 0) + 1
+            if chain.startswith("UPROXY-") and counters.startswith("[1:"):
+                met += place[chain]
+    assert met
+    return met
 
 
 async def test_many_frontends_come_and_go(node, steering):
@@ -235,6 +407,38 @@ async def test_a_helper_that_was_killed_is_started_anew(node, steering):
     assert nodes.tables(node) == before
     await steering.apply({WEB: 36004})
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36004"
+
+
+@pytest.mark.parametrize("its_child", ["commits", "dies-too"])
+async def test_a_helper_that_is_killed_in_the_middle_of_an_apply_has_a_successor_that_ends_it(
+    node, restore, steering, tmp_path, its_child
+):
+    await steering.apply({WEB: 36001})
+    killed = tmp_path / "killed"
+    restore(
+        works=True,
+        first=f"test -e {killed} || {{ echo >{killed}; kill -9 $PPID; "
+        f"{'exit 1;' if its_child == 'dies-too' else ''} }}",
+    )
+    await steering.apply(MANY)
+    assert killed.exists()
+    assert len((await steering.render()).splitlines()) == len(MANY)
+    assert steering.helper_restarts == 1
+    assert await steering.repair() == 0
+
+
+async def test_helpers_that_die_again_and_again_are_started_later_and_later(
+    node, steering, monkeypatch
+):
+    await steering.apply({WEB: 36001})
+    before = nodes.tables(node)
+    monkeypatch.setattr("userspace_proxy.steering.iptables.process._MODULE", "no.such.module")
+    os.kill(steering.helper_pids[IPFamily.IPV4], signal.SIGKILL)
+    with pytest.raises(SteeringError, match="No module named"):
+        await steering.repair()
+    with pytest.raises(SteeringError, match=r"in a row .*the next one is started in"):
+        await steering.repair()
+    assert nodes.tables(node) == before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -296,3 +500,21 @@ async def test_a_held_lock_is_an_error_that_names_the_holder(
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
     await steering.apply({DNS: 36002})
     assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
+
+
+async def test_while_another_process_holds_the_lock_what_is_in_force_stays(
+    node, steering, lock_file
+):
+    await steering.apply({WEB: 36001})
+    pipe = asyncio.subprocess.PIPE
+    holder = await asyncio.create_subprocess_exec(
+        "flock", lock_file, "-c", "echo held; read line", stdin=pipe, stdout=pipe
+    )
+    assert await holder.stdout.readline() == b"held\n"
+    with pytest.raises(SteeringError, match=rf"held by flock \(pid {holder.pid}\)"):
+        await steering.apply(TREE)
+    assert await steering.repair() == 0
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    await holder.communicate(b"\n")
+    await steering.apply(TREE)
+    assert len((await steering.render()).splitlines()) == len(TREE)

@@ -16,7 +16,7 @@ from steering_traffic import ACK, FACTS, FIN, RST, SYN, TARGETS, net_of, send_se
 from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
-from userspace_proxy.steering.nftables.rules import COMMAND_ELEMENTS
+from userspace_proxy.steering.nftables.text import COMMAND_ELEMENTS
 
 pytestmark = pytest.mark.netns
 # Another's firewall before and behind us, with sets, counters, and a chain of our chain's name.

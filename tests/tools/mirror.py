@@ -22,6 +22,12 @@ UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_life.py",
+    "userspace_proxy/agent/node_routes.py": "tests/node/test_agent_node_routes.py",
+    "userspace_proxy/agent/preserving.py": "tests/node/test_agent_client_addresses.py",
+    "userspace_proxy/dataplane/preserving.py": "tests/node/test_steering_answers.py",
+    "userspace_proxy/dataplane/probes.py": "tests/node/test_agent_client_addresses.py",
+    "userspace_proxy/steering/answer_routes.py": "tests/node/test_steering_answers.py",
+    "userspace_proxy/steering/answers.py": "tests/node/test_steering_answers.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
@@ -35,8 +41,21 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/steering/nftables/presence.py": "tests/node/test_steering_side_by_side.py",
     "userspace_proxy/steering/nftables/programmer.py": "tests/node/test_steering_traffic.py",
     "userspace_proxy/dataplane/udp_flow.py": "tests/unit/dataplane/test_udp.py",
-    "userspace_proxy/steering/routes.py": "tests/node/test_steering_local.py",
-    "userspace_proxy/steering/local.py": "tests/node/test_steering_local.py",
+    **{
+        f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
+        for name in (
+            *("fence", "fences", "guard", "kernel", "nft_fence", "no_fence", "presence"),
+            *("programmer", "rtnetlink", "rule_fence", "sockets_in_use", "steering", "wanted"),
+        )
+    },
+    "userspace_proxy/steering/privileges.py": "tests/node/test_steering_local.py",
+    "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
+    "userspace_proxy/steering/nftables/removal.py": "tests/node/test_steering_local.py",
+    "userspace_proxy/steering/anchor.py": "tests/node/test_agent_repair.py",
+    "userspace_proxy/steering/others/legacy.py": "tests/node/test_check.py",
+    "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
+    "userspace_proxy/agent/check/checks.py": "tests/node/test_check.py",
+    "userspace_proxy/agent/check/kernel.py": "tests/node/test_check.py",
     "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
     "userspace_proxy/testing/fake_steering.py": "tests/node/test_steering_fake.py",
 }

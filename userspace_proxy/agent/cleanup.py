@@ -1,9 +1,7 @@
 """Removes what this program made in the kernel, and nothing else.
 
-    cleanup                             of all proxies, whatever their names, and the routes
-    cleanup --service-proxy-name NAME   the rules of the proxy of that name alone
-
-Routes bear no proxy's name: they are only made in namespaces of our own.
+cleanup                             of all proxies, whatever their names, and the routes
+cleanup --service-proxy-name NAME   those of the proxy of that name alone
 """
 
 from __future__ import annotations
@@ -18,13 +16,17 @@ from pathlib import Path
 from ..config import Settings
 from ..errors import SteeringError
 from ..steering import (
+    Answers,
     IptablesSteering,
     SteeringFacts,
+    answers_labels,
+    local_labels,
     make_steering,
     nftables_labels,
     proxy_label,
+    remove_local_routes,
 )
-from .lock import NodeLock
+from .lock import NodeLock, running_proxies
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -42,15 +44,24 @@ def cleanup(settings: Settings) -> int:
 
 async def _cleanup(proxy_name: str) -> int:
     can_see_rules = importlib.util.find_spec("iptc") is not None
-    tables = set(nftables_labels())
+    tables, guards = set(nftables_labels()), set(local_labels())
+    answers = set(answers_labels())
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # The proxy without a name may have routes only.
-        labels = {"", *tables, *(await _labels_in_use() if can_see_rules else ())}
+        # Routes bear a number that no name can be made of: whoever runs may have some.
+        in_use = await _labels_in_use() if can_see_rules else ()
+        labels = {"", *tables, *guards, *answers, *in_use, *running_proxies()}
     with _locked(labels):
+        for label in sorted(labels & guards if not proxy_name else labels):
+            await _clean_up("local", label)
         if not proxy_name:
-            await _clean_up("local", "")
+            remove_local_routes()
+        for label in sorted(labels & answers):
+            await _clean_up_answers(label)
+        if not answers:
+            # The table went with its process, and routes are left.
+            await _clean_up_answers(proxy_name)
         for label in sorted(labels & tables):
             await _clean_up("nftables", label)
         if can_see_rules:
@@ -83,12 +94,20 @@ def _locked(labels: Iterable[str]) -> Iterator[None]:
 
 
 async def _clean_up(name: str, label: str) -> None:
-    steering = make_steering(name, SteeringFacts(proxy_name=label), own_namespace=True)
+    steering = make_steering(name, SteeringFacts(proxy_name=label))
     try:
         await steering.clean_up()
     finally:
         await steering.close()
     _log.info("cleaned up", extra={"steering": name, "proxy_name": label})
+
+
+async def _clean_up_answers(label: str) -> None:
+    answers = Answers(label)
+    try:
+        await answers.clean_up()
+    finally:
+        await answers.close()
 
 
 def _has_legacy_tables() -> bool:

@@ -9,6 +9,9 @@ Rule 1: what can't be opened is a problem of that Service port alone: it is said
 frontend refuses, and it is tried again.
 Rule 2: nothing here awaits: a round of changes is one step of the loop, so traffic
 sees the state before or after it.
+Rule 3: who takes over a frontend gets its listener with the clients in its queue: nobody is
+refused while a Service port's policy, or the Service that has an address, changes.
+Rule 4: what a round costs depends on the Service ports that it touches, not on those there are.
 """
 
 from __future__ import annotations
@@ -16,15 +19,17 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..dataplane import AnyPlane, Group, OpenPort, PortPool, Serving
 from ..errors import ListenError, ShortageError
 from ..model import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..steering import REFUSE, Bind, Target
-from .node_ports import NodePortHolds
+from .node_ports import NodePort, NodePortHolds
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -36,7 +41,10 @@ _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 _TRIES = 256
 
 
-@dataclass(slots=True)
+_NOTHING: Mapping[Frontend, Target] = {}
+
+
+@dataclass(slots=True, eq=False)
 class ServedPort:
     """One Service port that is served: its group, its listeners, its problem."""
 
@@ -47,6 +55,21 @@ class ServedPort:
     problem: str = ""
     held_by_others: set[Frontend] = field(default_factory=set)
     """Node ports that a daemon of the node has: they are left to it."""
+    steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
+    """Where its frontends are steered, as far as the steering has been told."""
+    has_left: bool = False
+
+
+class SteeringChange(NamedTuple):
+    """What a steering is to be told besides what it was told before."""
+
+    changed: Mapping[Frontend, Target]
+    gone: frozenset[Frontend]
+    told: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
+    """What each Service port that was touched is steered to with it."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.gone)
 
 
 class Listeners:
@@ -56,6 +79,7 @@ class Listeners:
         plane: The data plane.
         bind: Where the steering wants listeners.
         pool: Proxy port numbers.
+        transparent: Listeners on frontends need IP_TRANSPARENT to answer.
         clock: Monotonic seconds.
     """
 
@@ -65,15 +89,24 @@ class Listeners:
         bind: Bind,
         pool: PortPool,
         *,
+        transparent: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plane = plane
+        self._transparent = transparent
         self._bind = bind
         self._pool = pool
         self._clock = clock
         self._holds = NodePortHolds()
         self._served: dict[PortKey, ServedPort] = {}
         self._leaving: list[ServedPort] = []
+        self._given_up_listeners: dict[Frontend, OpenPort] = {}
+        """Those that nobody has taken over yet; with proxy ports there are none."""
+        self._touched: dict[ServedPort, None] = {}
+        """Those that may be steered elsewhere than the steering was told."""
+        self._troubled: dict[PortKey, ServedPort] = {}
+        self._node_port_uses: Counter[NodePort] = Counter()
+        self._given_up: set[NodePort] = set()
 
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
@@ -81,7 +114,7 @@ class Listeners:
     @property
     def has_problems(self) -> bool:
         """Whether something should be tried again."""
-        return any(served.problem for served in self._served.values())
+        return bool(self._troubled)
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
@@ -92,21 +125,24 @@ class Listeners:
         """
         old = self._served.pop(plan.key, None)
         if old is not None:
-            self._leaving.append(old)
+            self._let_go(old)
         group = self._plane.open_group(str(plan.key), _serving(plan))
         served = ServedPort(plan, group)
         self._served[plan.key] = served
+        self._touch(served, (), plan.frontends)
         self._open_missing(served, preferred)
 
     def make_way(self, plan: PortPlan) -> None:
-        """Close what a served Service port gives up; call before others may take it."""
+        """Have a Service port give up what it needs no more; call before others may take it."""
         served = self._served[plan.key]
+        self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
         self._change_frontends(served)
 
     def update(self, plan: PortPlan) -> None:
         """Give a served Service port its new frontends, endpoints and affinity."""
         served = self._served[plan.key]
+        self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
         self._change_frontends(served)
         try:
@@ -117,62 +153,75 @@ class Listeners:
                 return
             # Somebody has taken the number while the port was given up: another will do.
             for frontend in list(served.listeners):
-                self._close(served, frontend)
+                self._give_up(served, frontend)
         self._open_missing(served, {})
 
     def _change_frontends(self, served: ServedPort) -> None:
-        """Close what no frontend needs; a proxy port stays, as rules still lead to it."""
+        """Give up what no frontend needs; a proxy port stays, as rules still lead to it."""
         wanted = served.plan.frontends
         if self._bind is Bind.PROXY_PORT and served.listeners:
             shared = next(iter(served.listeners.values()))
             served.listeners = dict.fromkeys(wanted, shared)
             return
         for frontend in served.listeners.keys() - set(wanted):
-            self._close(served, frontend)
+            self._give_up(served, frontend)
 
     def leave(self, key: PortKey) -> None:
         """Note that a Service port is to be closed, once nothing is steered to it."""
         served = self._served.pop(key, None)
         if served is not None:
-            self._leaving.append(served)
-        if self._bind is not Bind.PROXY_PORT:
-            # Its address may already be another Service port's: no rule leads to it.
-            self.close_leaving()
+            self._let_go(served)
 
     def close_leaving(self) -> None:
-        """Close what was left; open connections go on."""
+        """Close what was left, and nobody has taken over; open connections go on."""
         self._give_node_ports()
         leaving, self._leaving = self._leaving, []
         for served in leaving:
             for frontend in list(served.listeners):
-                self._close(served, frontend)
+                self._give_up(served, frontend)
+        given_up, self._given_up_listeners = self._given_up_listeners, {}
+        for listener in given_up.values():
+            self._close(listener)
+        for served in leaving:
             self._plane.close_group(served.group)
 
     def retry(self) -> bool:
         """Try again what couldn't be opened; True if something has changed."""
         has_changed = False
-        for served in self._served.values():
-            if served.problem:
-                held = set(served.held_by_others)
-                self.update(served.plan)
-                has_changed = has_changed or not served.problem or served.held_by_others != held
+        for served in list(self._troubled.values()):
+            held = set(served.held_by_others)
+            self.update(served.plan)
+            has_changed = has_changed or not served.problem or served.held_by_others != held
         return has_changed
 
     def targets(self) -> dict[Frontend, Target]:
         """Return where each frontend is to be steered."""
-        targets: dict[Frontend, Target] = {}
-        for served in self._served.values():
-            for frontend in served.plan.frontends:
-                if frontend in served.held_by_others:
-                    continue
-                listener = served.listeners.get(frontend)
-                serves = listener is not None and listener.is_serving
-                targets[frontend] = listener.address.port if listener and serves else REFUSE
-        return targets
+        return {
+            frontend: target
+            for served in self._served.values()
+            for frontend, target in self._targets_of(served).items()
+        }
+
+    def steering_change(self) -> SteeringChange:
+        """Return what is to be steered otherwise than the steering was told."""
+        changed: dict[Frontend, Target] = {}
+        gone: set[Frontend] = set()
+        told = tuple([(served, self._targets_of(served)) for served in self._touched])
+        for served, targets in told:
+            gone.update(served.steered.keys() - targets.keys())
+            changed.update({f: t for f, t in targets.items() if served.steered.get(f) != t})
+        return SteeringChange(changed, frozenset(gone - changed.keys()), told)
+
+    def has_told(self, change: SteeringChange) -> None:
+        """Note that the steering knows a change; call it before anything else is changed."""
+        for served, targets in change.told:
+            served.steered = targets
+        self._touched.clear()
 
     def close(self) -> None:
         """Close all of them."""
-        self._leaving.extend(self._served.values())
+        for served in self._served.values():
+            self._let_go(served)
         self._served.clear()
         self.close_leaving()
         self._holds.close()
@@ -215,28 +264,76 @@ class Listeners:
         return problem
 
     def _give_node_ports(self) -> None:
-        if len(self._holds):
-            self._holds.keep(
-                {
-                    (f.protocol, f.family, f.port)
-                    for served in self._served.values()
-                    for f in served.plan.frontends
-                    if f.kind is FrontendKind.NODE_PORT
-                }
-            )
+        for port in self._given_up:
+            if port not in self._node_port_uses:
+                self._holds.give(*port)
+        self._given_up.clear()
+
+    def _touch(
+        self, served: ServedPort, before: Iterable[Frontend], now: Iterable[Frontend]
+    ) -> None:
+        """Note that a Service port has other frontends, or that its listeners may change."""
+        self._touched[served] = None
+        if self._bind is not Bind.PROXY_PORT or before is now:
+            return
+        had, has = _node_ports(before), _node_ports(now)
+        self._node_port_uses.update(has - had)
+        for port in had - has:
+            self._given_up.add(port)
+            self._node_port_uses[port] -= 1
+            if not self._node_port_uses[port]:
+                del self._node_port_uses[port]
+
+    def _let_go(self, served: ServedPort) -> None:
+        """Have a Service port closed, once nothing is steered to it."""
+        self._touch(served, served.plan.frontends, ())
+        self._troubled.pop(served.plan.key, None)
+        served.has_left = True
+        self._leaving.append(served)
+        if self._bind is not Bind.PROXY_PORT:
+            for frontend in list(served.listeners):
+                self._give_up(served, frontend)
+
+    def _targets_of(self, served: ServedPort) -> Mapping[Frontend, Target]:
+        if served.has_left:
+            return _NOTHING
+        targets: dict[Frontend, Target] = {}
+        for frontend in served.plan.frontends:
+            if frontend not in served.held_by_others:
+                listener = served.listeners.get(frontend)
+                serves = listener is not None and listener.is_serving
+                targets[frontend] = listener.address.port if listener and serves else REFUSE
+        return targets
 
     def _listener_for(
         self, served: ServedPort, frontend: Frontend, preferred: Mapping[Frontend, int]
     ) -> OpenPort:
         protocol = served.plan.protocol
+        given_up = self._given_up_listeners.pop(frontend, None)
+        if given_up is not None:
+            return self._take_over(given_up, served.group)
         if self._bind is Bind.FRONTEND:
-            return self._plane.listen(served.group, protocol, frontend.address, freebind=True)
+            return self._plane.listen(
+                served.group,
+                protocol,
+                frontend.address,
+                freebind=True,
+                transparent=self._transparent,
+            )
         if self._bind is Bind.LOOPBACK:
             return self._on_loopback(served, frontend)
         for other in served.listeners.values():
             return other
         wildcard = _WILDCARD[frontend.family]
         return self._in_range(served.group, protocol, wildcard, preferred.get(frontend))
+
+    def _take_over(self, listener: OpenPort, group: Group) -> OpenPort:
+        try:
+            self._plane.hand_over(listener, group)
+        except ListenError:
+            self._close(listener)
+            raise
+        return listener
 
     def _on_loopback(self, served: ServedPort, frontend: Frontend) -> OpenPort:
         protocol = served.plan.protocol
@@ -274,11 +371,17 @@ class Listeners:
             hint="widen --proxy-port-range",
         )
 
-    def _close(self, served: ServedPort, frontend: Frontend) -> None:
+    def _give_up(self, served: ServedPort, frontend: Frontend) -> None:
+        """Leave a listener to whoever takes its frontend over; one that rules lead to is closed."""
         listener = served.listeners.pop(frontend)
-        if listener not in served.listeners.values():
-            listener.close()
-            self._pool.give(listener.address.port)
+        if self._bind is not Bind.PROXY_PORT:
+            self._given_up_listeners[frontend] = listener
+        elif listener not in served.listeners.values():
+            self._close(listener)
+
+    def _close(self, listener: OpenPort) -> None:
+        listener.close()
+        self._pool.give(listener.address.port)
 
     def _note(self, served: ServedPort, problem: str) -> None:
         """Remember what is wrong with a Service port, if anything; news are logged."""
@@ -290,6 +393,18 @@ class Listeners:
         elif served.problem and not problem:
             _log.info("serving a Service port after all", extra={"service": served.group.label})
         served.problem = problem
+        if problem:
+            self._troubled[served.plan.key] = served
+        else:
+            self._troubled.pop(served.plan.key, None)
+
+
+def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:
+    return {
+        NodePort(f.protocol, f.family, f.port)
+        for f in frontends
+        if f.kind is FrontendKind.NODE_PORT
+    }
 
 
 def _serving(plan: PortPlan) -> Serving:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import socket
 import struct
+from pathlib import Path
 
 from ..errors import LockHeld
 from ..steering import proxy_label
@@ -76,14 +77,34 @@ class NodeLock:
             self._socket = None
 
 
+def running_proxies() -> dict[str, int]:
+    """Return which proxies have their lock in this network namespace: label → pid, 0 if unknown.
+
+    Nobody's lock is taken for it.
+    """
+    known = _NAME.replace("\0", "@")
+    proxies = {}
+    for line in Path("/proc/thread-self/net/unix").read_text(encoding="utf-8").splitlines():
+        name = line.rpartition(" ")[2]
+        if name == known or name.startswith(f"{known}/"):
+            proxies[name[len(known) + 1 :]] = _owner_pid(name.replace("@", "\0", 1))
+    return proxies
+
+
 def _owner(lock: str) -> str:
     """Return `` (pid 4711)``, or nothing where the owner can't be asked."""
+    pid = _owner_pid(lock)
+    return f" (pid {pid})" if pid else ""
+
+
+def _owner_pid(lock: str) -> int:
+    """Return the owner's pid, or 0 where it can't be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
             sock.connect(lock)
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:
-            return ""
+            return 0
     pid: int = _CREDENTIALS.unpack(credentials)[0]
-    return f" (pid {pid})" if pid else ""
+    return pid

@@ -75,7 +75,7 @@ class NodePortHolds:
         key = NodePort(protocol, family, port)
         if self._held.get(key) is not None:
             return ""
-        sock = _bound(key)
+        sock = hold_port(key)
         if sock is None:
             holder = self.holder(protocol, family, port, now=now)
             if holder:
@@ -121,7 +121,7 @@ class NodePortHolds:
         return next((owners[i] for i in sorted(inodes) if i in owners), "another process")
 
 
-def _bound(key: NodePort) -> socket.socket | None:
+def hold_port(key: NodePort) -> socket.socket | None:
     """Return a socket that keeps a node port from others, or None if it can't be bound."""
     family = socket.AF_INET6 if key.family is IPFamily.IPV6 else socket.AF_INET
     with contextlib.ExitStack() as stack:

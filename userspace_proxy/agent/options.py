@@ -34,6 +34,9 @@ class Options:
     """Which external IPs are served; empty: none (CVE-2020-8554)."""
     cluster_networks: tuple[str, ...] = ()
     """Where this cluster's pods are; empty: unknown."""
+    preserves_client_address: bool = False
+    """Endpoints see their clients' own addresses where answers come back by this node; it takes
+    NET_ADMIN and nftables, and a steering other than ``none``."""
     allow_loopback_endpoints: bool = False
     """Endpoints on 127.0.0.0/8 and ::1; refused on nodes (CVE-2021-25737)."""
     is_own_namespace: bool = False

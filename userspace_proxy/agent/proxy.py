@@ -23,20 +23,28 @@ from typing import TYPE_CHECKING, Self
 
 from .. import __version__
 from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
-from ..errors import ListenError, UserspaceProxyError
+from ..errors import ListenError, SteeringError, UserspaceProxyError
 from ..model import EndpointSlice, IPFamily, Service, ServiceKey, SliceKey, SocketAddress
 from ..plan import Plan, Planner
 from ..policy import NodeFacts
 from ..sources import MemorySource, Source
 from ..status.health import is_working
 from ..status.view import HealthCheckView, ServicePortView, StatusView
-from ..steering import Bind, Steering, SteeringFacts, make_steering
+from ..steering import (
+    Anchor,
+    Bind,
+    Steering,
+    SteeringFacts,
+    make_steering,
+    remove_leftovers,
+)
 from .added import AddedService, make_service
 from .facts import make_facts
 from .listeners import Listeners
 from .lock import NodeLock
 from .node_addresses import NodeAddresses
 from .options import Options
+from .preserving import Preserving
 from .refuse import RefusePort
 from .sync import SyncLoop
 from .tasks import Supervisor
@@ -81,6 +89,7 @@ class Proxy:
         self._stack = contextlib.AsyncExitStack()
         self._steering: Steering | None = None
         self._plane: AnyPlane | None = None
+        self._preserving: Preserving | None = None
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
         self._stopping = asyncio.Event()
@@ -124,6 +133,7 @@ class Proxy:
         try:
             await self._start()
         except BaseException:
+            await self._stop_preserving()
             await self._stack.aclose()
             raise
 
@@ -136,10 +146,17 @@ class Proxy:
         steering = self._steering = self._make_steering(pool)
         self._stack.push_async_callback(steering.close)
         recovered = await steering.start()
+        if steering.bind is Bind.PROXY_PORT and isinstance(self._wanted_steering, str):
+            await self._hold_anchor()
 
+        await self._start_preserving(steering)
         plane = self._plane = self._make_plane()
         self._stack.callback(plane.close)
-        listeners = self._listeners = Listeners(plane, steering.bind, pool)
+        if self._preserving is not None:
+            self._preserving.follow(plane)
+        listeners = self._listeners = Listeners(
+            plane, steering.bind, pool, transparent=steering.needs_transparent
+        )
         status = await self._open_status()
         self._planner = Planner(self._facts(None))
         sync = self._sync = SyncLoop(
@@ -151,9 +168,14 @@ class Proxy:
             observe=status.sync.observe if status is not None else lambda _seconds: None,
             facts=self._facts,
             check_health=self._check_health,
+            report=self._source.record,
         )
         self._watch_addresses(steering)
         self._supervisor.start("sync", sync.run)
+        if isinstance(self._wanted_steering, str) and steering.name != "none":
+            self._supervisor.start("leftovers", lambda: self._remove_leftovers(sync, steering.name))
+        if self._preserving is not None:
+            self._supervisor.start("preserving", self._preserving.repair)
         self._supervisor.start("source", lambda: self._source.run(sync.publish))
         _log.info(
             "started",
@@ -166,6 +188,41 @@ class Proxy:
                 "page": "{}:{}".format(*self.admin_address) if self.admin_address else "off",
             },
         )
+
+    async def _remove_leftovers(self, sync: SyncLoop, chosen: str) -> None:
+        """Remove what an earlier run by another steering left, once this one is in force."""
+        await sync.settled()
+        try:
+            removed = await remove_leftovers(chosen, self._options.proxy_name or "")
+        except SteeringError as exc:
+            _log.warning("cannot look for what other steerings left", extra={"cause": str(exc)})
+            return
+        for name in removed:
+            _log.info("removed what another steering had left", extra={"steering": name})
+
+    async def _hold_anchor(self) -> None:
+        """Let open connections go on while somebody flushes the node's rules."""
+        anchor = Anchor(self._options.proxy_name or "")
+        self._stack.push_async_callback(anchor.let_go)
+        lack = await anchor.hold()
+        if lack:
+            _log.info(
+                "open connections will not survive a flush of the node's rules",
+                extra={"cause": lack},
+            )
+
+    async def _start_preserving(self, steering: Steering) -> None:
+        """Have the kernel catch answers to clients' own addresses, where that is wanted."""
+        options = self._options
+        if steering.name == "none":
+            return
+        preserving = Preserving(options.proxy_name or "", options.cluster_networks)
+        self._stack.push_async_callback(preserving.close)
+        if options.preserves_client_address:
+            await preserving.start()
+            self._preserving = preserving
+        else:
+            await preserving.leave_nothing()
 
     def _watch_addresses(self, steering: Steering) -> None:
         """Know the node's addresses, where frontends may stand on them."""
@@ -213,7 +270,13 @@ class Proxy:
         options, loop = self._options, asyncio.get_running_loop()
         if options.workers is None:
             return DataPlane(loop, options.tuning)
-        pool = WorkerPool(loop, options.workers, options.tuning)
+        preserving = self._preserving
+        pool = WorkerPool(
+            loop,
+            options.workers,
+            options.tuning,
+            keeps_net_raw=preserving is not None and not preserving.why_not,
+        )
         pool.start()
         return pool
 
@@ -281,6 +344,7 @@ class Proxy:
                     "connections were reset at the end of the drain", extra={"count": reset}
                 )
         await self._take_steering_away()
+        await self._stop_preserving()
         await self._stack.aclose()
 
     async def _take_steering_away(self) -> None:
@@ -295,6 +359,15 @@ class Proxy:
                     return
             self.left_behind = True
             _log.error("steering is left behind: run userspace-proxy cleanup")
+
+    async def _stop_preserving(self) -> None:
+        preserving, self._preserving = self._preserving, None
+        if preserving is not None:
+            try:
+                await preserving.clean_up()
+            except UserspaceProxyError as exc:
+                self.left_behind = True
+                _log.error("run userspace-proxy cleanup", extra={"cause": str(exc)})
 
     async def _steer_nothing(self) -> None:
         if self._steering is not None:
@@ -465,6 +538,7 @@ class Proxy:
             sync=self._sync,
             plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
+            preserving=self._preserving,
         )
 
     def _running(self) -> SyncLoop:

@@ -1,14 +1,21 @@
 """The refuse port: a local port that nobody listens on, and nobody else can take.
 
-A TCP socket that is bound and doesn't listen keeps the number; the kernel answers
-with a RST. Rules reject what is steered there, UDP included (DESIGN: refusing).
+It is kept for both protocols and families. A TCP socket that is bound and doesn't listen keeps
+the number; the kernel answers with a RST. A UDP socket that gets nothing does the same for UDP:
+rules reject what is steered there (DESIGN: refusing), and the kernel whatever else comes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 from ..errors import ListenError
+from ..model import IPFamily, Protocol
+from .node_ports import NodePort, hold_port
+
+# TCP over IPv4 comes first: where it isn't to be had, nothing else is tried.
+_KINDS = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
 class RefusePort:
@@ -17,7 +24,7 @@ class RefusePort:
     def __init__(self) -> None:
         self.number = 0
         """0 before :meth:`open`."""
-        self._socket: socket.socket | None = None
+        self._sockets = contextlib.ExitStack()
 
     def open(self, first: int, last: int) -> int:
         """Reserve the highest number of the range that is free, and return it.
@@ -25,16 +32,19 @@ class RefusePort:
         Raises:
             ListenError: None is.
         """
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        families = [family for family in IPFamily if _is_there(family)]
         for port in range(last, first - 1, -1):
-            try:
-                sock.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            self._socket = sock
-            self.number = port
-            return port
-        sock.close()
+            with contextlib.ExitStack() as stack:
+                for protocol, family in _KINDS:
+                    if family in families:
+                        sock = hold_port(NodePort(protocol, family, port))
+                        if sock is None:
+                            break
+                        stack.enter_context(sock)
+                else:
+                    self._sockets = stack.pop_all()
+                    self.number = port
+                    return port
         raise ListenError(
             f"cannot reserve a refuse port: every port of {first}-{last} is in use",
             hint="widen --proxy-port-range",
@@ -42,6 +52,15 @@ class RefusePort:
 
     def close(self) -> None:
         """Give the port back; idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._sockets.close()
+
+
+def _is_there(family: IPFamily) -> bool:
+    """Return whether this node has a family; IPv6 may be switched off."""
+    kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+            probe.bind(("", 0))
+    except OSError:
+        return False
+    return True

@@ -9,7 +9,7 @@ Everything that a setting means for the proxy is said here, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import gc
+import contextlib
 import logging
 import os
 import signal
@@ -21,8 +21,9 @@ import uvloop
 
 from ..config import InheritedSocket, ListenAddress, Settings
 from ..dataplane import Tuning, default_workers, is_wildcard, raise_descriptor_limit
-from ..errors import ConfigError
+from ..errors import ConfigError, UserspaceProxyError
 from ..sources import Source
+from .memory import settle_memory
 from .options import Bind, Options
 from .own_namespace import is_own_namespace
 from .proxy import Proxy
@@ -58,9 +59,9 @@ async def _run(settings: Settings) -> int:
         options=make_options(settings),
     )
     await proxy.start()
-    # What was made so far lives as long as the process: the collector need not look at it.
-    gc.collect()
-    gc.freeze()
+    settle_memory()
+    settling = asyncio.ensure_future(_settle(proxy))
+    looking = asyncio.ensure_future(_log_findings(settings, proxy.status().steering.name))
     stopping = asyncio.ensure_future(stop.wait())
     failing = asyncio.ensure_future(proxy.failed())
     try:
@@ -69,11 +70,42 @@ async def _run(settings: Settings) -> int:
             raise failing.result()
         _log.info("stopping", extra={"drain_s": settings.drain_s})
     finally:
+        settling.cancel()
         stopping.cancel()
         failing.cancel()
+        looking.cancel()
         await proxy.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
     return 1 if proxy.left_behind else 0
+
+
+async def _settle(proxy: Proxy) -> None:
+    """Settle the memory once more, when all that there is at the start is served."""
+    with contextlib.suppress(UserspaceProxyError, RuntimeError):
+        await proxy.settled()
+        settle_memory()
+
+
+async def _log_findings(settings: Settings, steering: str) -> None:
+    """Say once what of this node concerns the steering, as ``check`` does."""
+    from .check import Mark, check_node
+
+    try:
+        findings = await asyncio.to_thread(check_node, settings, steering)
+    except (UserspaceProxyError, OSError, ValueError) as exc:
+        _log.warning("this node could not be checked", extra={"cause": str(exc)})
+        return
+    for finding in findings:
+        if finding.mark is not Mark.OK:
+            _log.warning(
+                "check",
+                extra={
+                    "topic": finding.topic,
+                    "finding": finding.what,
+                    "where": finding.where,
+                    "way_out": finding.way_out,
+                },
+            )
 
 
 def make_source(settings: Settings) -> Source:
@@ -108,6 +140,7 @@ def make_options(settings: Settings) -> Options:
         proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),
+        preserves_client_address=settings.preserve_client_address == "auto",
         is_own_namespace=is_own_namespace(),
         tuning=Tuning(
             connect_timeout_s=settings.connect_timeout_s,

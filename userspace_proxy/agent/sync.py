@@ -1,6 +1,6 @@
 """One round: the newest snapshot, its plan, what changed, done in the right order.
 
-    open listeners ─▶ steer everything in one transaction ─▶ close listeners
+    open listeners ─▶ steer what changed in one transaction ─▶ close listeners
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
 Rule 2: snapshots that come in during a round are one round later: the newest counts.
@@ -20,9 +20,11 @@ from ..errors import SteeringError
 from ..model import Frontend
 from ..plan import Plan, Planner, diff_plans
 from ..policy import NodeFacts
-from ..steering import Steering, Target
+from ..sources import Happening
+from ..steering import Steering
 from .listeners import Listeners
-from .tasks import pause
+from .reporting import drifted, not_served, repaired
+from .tasks import Pace, pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -61,6 +63,7 @@ class SyncLoop:
         facts: Returns what the plan must know of this node now; None: what the planner has.
         check_health: Serves the health check node ports of a plan; also called each second,
             so that what failed is tried again. None: nobody does.
+        report: Told what the cluster should know of.
     """
 
     def __init__(
@@ -74,12 +77,15 @@ class SyncLoop:
         observe: Callable[[float], None] = lambda _seconds: None,
         facts: Callable[[Snapshot], NodeFacts] | None = None,
         check_health: Callable[[Plan], Awaitable[None]] | None = None,
+        report: Callable[[Happening], None] = lambda _happening: None,
     ) -> None:
         self.plan = Plan.empty()
         """The plan in force, as far as listeners go."""
         self.counters = SyncCounters()
         self.steering_problem = ""
         """Why the kernel's rules are behind the plan; empty when they aren't."""
+        self.has_drifted = False
+        """Somebody has changed them, and they can't be put right."""
         self._planner = planner
         self._listeners = listeners
         self._steering = steering
@@ -88,9 +94,13 @@ class SyncLoop:
         self._observe = observe
         self._facts = facts
         self._check_health = check_health or _no_health_checks
+        self._report = report
         self._latest: Snapshot | None = None
         self._in_force: Snapshot | None = None
-        self._applied: dict[Frontend, Target] | None = None
+        self._has_steered = False
+        """Something was applied, so that its repair makes sense."""
+        self._is_steered = False
+        """The steering knows all that it was told, so that differences do."""
         self._owes_round = False
         """Something of the node has changed, and no round with it is done: a round that fails
         is tried again, though the snapshot is in force."""
@@ -176,18 +186,16 @@ class SyncLoop:
             self._listeners.leave(key)
         for port in changes.update:
             self._listeners.make_way(port)
+        pace = Pace()
         for port in changes.update:
             self._listeners.update(port)
+            await pace.turn()
         # Those that rules of an earlier run lead to come first: nobody may take their ports.
         known = self._recovered.keys()
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
             self._listeners.open(port, self._recovered)
-        for item in set(plan.ignored) - set(self.plan.ignored):
-            if item.is_conflict:
-                _log.warning(
-                    "a Service is not served",
-                    extra={"service": str(item.service), "port": item.port, "cause": item.reason},
-                )
+            await pace.turn()
+        self._tell_conflicts(plan)
         self.plan = plan
         if not await self._steer():
             return
@@ -215,31 +223,50 @@ class SyncLoop:
                 },
             )
 
+    def _tell_conflicts(self, plan: Plan) -> None:
+        if plan.ignored is self.plan.ignored:
+            return
+        for item in set(plan.ignored) - set(self.plan.ignored):
+            if item.is_conflict:
+                _log.warning(
+                    "a Service is not served",
+                    extra={"service": str(item.service), "port": item.port, "cause": item.reason},
+                )
+                self._report(not_served(item))
+
     async def _steer(self) -> bool:
-        targets = self._listeners.targets()
-        if targets == self._applied:
-            return True
-        try:
-            await self._steering.apply(targets)
-        except SteeringError as exc:
-            self._trouble(exc)
-            return False
-        self._applied = targets
-        self._well()
+        change = self._listeners.steering_change()
+        if change or not self._is_steered:
+            try:
+                if self._is_steered:
+                    await self._steering.change(change.changed, change.gone)
+                else:
+                    await self._steering.apply(self._listeners.targets())
+            except SteeringError as exc:
+                self._is_steered = False
+                self._trouble(exc)
+                return False
+            self._has_steered = self._is_steered = True
+            self._well()
+        self._listeners.has_told(change)
         return True
 
     async def _repair(self) -> None:
-        if self._applied is None:
+        if not self._has_steered:
             return
         try:
-            repaired = await self._steering.repair()
+            count = await self._steering.repair()
         except SteeringError as exc:
+            if not self.has_drifted:
+                self._report(drifted(str(exc), self._steering.name))
+            self.has_drifted = True
             self._trouble(exc)
             return
         self._well()
-        if repaired:
-            self.counters.repairs += repaired
-            _log.warning("steering had drifted and was repaired", extra={"rules": repaired})
+        if count:
+            self.counters.repairs += count
+            _log.warning("steering had drifted and was repaired", extra={"rules": count})
+            self._report(repaired(count, self._steering.name))
 
     def _trouble(self, exc: SteeringError) -> None:
         self.counters.failures += 1
@@ -248,6 +275,7 @@ class SyncLoop:
             _log.error("steering failed, the old state is in force", extra={"cause": str(exc)})
 
     def _well(self) -> None:
+        self.has_drifted = False
         if self.steering_problem:
             self.steering_problem = ""
             _log.info("steering works again")

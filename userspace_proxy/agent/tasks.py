@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from ..errors import UserspaceProxyError
@@ -17,6 +18,8 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 # Long enough that a bug that strikes at once doesn't fill the log, short enough to be a hiccup.
 _RESTART_S = 1.0
+# Nobody notices.
+_TURN_S = 0.01
 
 
 class Supervisor:
@@ -72,3 +75,17 @@ class Supervisor:
 async def pause(seconds: float) -> None:
     """Wait; the one place of this room where time passes."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
+
+
+class Pace:
+    """Lets others of the loop have their turn in between, where much is done at once."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = clock() + _TURN_S
+
+    async def turn(self) -> None:
+        """Give up the loop for a turn if it was held for long."""
+        if self._clock() >= self._until:
+            await pause(0)
+            self._until = self._clock() + _TURN_S

@@ -15,6 +15,7 @@ from ..status.view import (
     FrontendView,
     HealthCheckView,
     IgnoredView,
+    PreservingView,
     ServicePortView,
     SourceView,
     StatusView,
@@ -25,6 +26,7 @@ from ..status.view import (
 from ..steering import Bind, Steering
 from .listeners import Listeners, ServedPort
 from .options import Options
+from .preserving import Preserving
 from .sync import SyncCounters, SyncLoop
 
 _POLICIES = {
@@ -68,6 +70,7 @@ def view_proxy(
     sync: SyncLoop | None,
     plane: PlaneState,
     is_draining: bool,
+    preserving: Preserving | None = None,
 ) -> StatusView:
     """Return all that is known of a proxy.
 
@@ -81,6 +84,7 @@ def view_proxy(
         sync: Has the plan in force and how the rounds went.
         plane: How the data plane is doing.
         is_draining: Whether it is being stopped.
+        preserving: None where clients' addresses aren't to be kept.
     """
     counters = sync.counters if sync else SyncCounters()
     status = source.status()
@@ -98,7 +102,10 @@ def view_proxy(
             restarts=status.restarts,
         ),
         steering=SteeringView(
-            name=steering.name if steering else "none", problem=problem, repairs=counters.repairs
+            name=steering.name if steering else "none",
+            problem=problem,
+            has_drifted=sync.has_drifted if sync else False,
+            repairs=counters.repairs,
         ),
         sync=SyncView(
             rounds=counters.rounds,
@@ -107,20 +114,33 @@ def view_proxy(
             last_queued=counters.last_queued,
             last_done=counters.last_done,
             waiting_since=counters.waiting_since,
-            problem=problem,
+            # The last round went well; it is what came after it that didn't.
+            problem="" if sync and sync.has_drifted else problem,
         ),
+        preserving=view_preserving(preserving),
         ports=ports,
         ignored=view_ignored(sync.plan) if sync else (),
         health_checks=health_checks,
         descriptors=plane.descriptors,
         descriptor_limit=plane.descriptor_limit,
         is_accepting=plane.is_accepting,
-        workers=tuple(WorkerView(w.index, w.pid, w.restarts, w.connections) for w in plane.workers),
+        workers=tuple(
+            WorkerView(w.index, w.pid, w.restarts, w.connections, w.turns, w.turns_s)
+            for w in plane.workers
+        ),
         worker_problems=plane.problems,
         config=options.config,
         is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
     )
+
+
+def view_preserving(preserving: Preserving | None) -> PreservingView:
+    """Return whether endpoints see their clients' own addresses."""
+    if preserving is None:
+        return PreservingView()
+    why_not, problem = preserving.why_not, preserving.problem
+    return PreservingView(not why_not and not problem, why_not, problem, preserving.repairs)
 
 
 def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:
@@ -166,6 +186,7 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         problem=served.problem,
         active=totals.active,
         connections=totals.connections,
+        preserved=totals.preserved,
         refused=served.group.counters.refused,
         received_bytes=totals.received_bytes,
         sent_bytes=totals.sent_bytes,
@@ -211,6 +232,7 @@ def _view_endpoint(
         ejected_for_s=ejected.get(verdict.address),
         active=counters.active,
         connections=counters.connections,
+        preserved=counters.preserved,
         failures=counters.failures,
         received_bytes=counters.received_bytes,
         sent_bytes=counters.sent_bytes,

@@ -6,13 +6,10 @@ endpoints, and clients from outside those of this node.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 
-from ..model import SocketAddress
+from ..model import SocketAddress, contains
 from .balancer import Balancer
-
-_Networks = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
 
 
 class SplitBalancer:
@@ -27,7 +24,7 @@ class SplitBalancer:
     def __init__(self, inner: Balancer, outer: Balancer, inside: Sequence[str]) -> None:
         self.inner = inner
         self.outer = outer
-        self._networks: _Networks = [ipaddress.ip_network(text) for text in inside]
+        self._inside = tuple(inside)
 
     @property
     def endpoints(self) -> Sequence[SocketAddress]:
@@ -64,6 +61,4 @@ class SplitBalancer:
         return {**self.inner.ejected(now), **self.outer.ejected(now)}
 
     def _of(self, client: str) -> Balancer:
-        address = ipaddress.ip_address(client)
-        is_inside = any(n.version == address.version and address in n for n in self._networks)
-        return self.inner if is_inside else self.outer
+        return self.inner if contains(self._inside, client) else self.outer

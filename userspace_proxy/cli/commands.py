@@ -93,6 +93,12 @@ def _cleanup(words: Sequence[str]) -> int:
     return _run(words, command="cleanup")
 
 
+def _check(words: Sequence[str]) -> int:
+    from .check import check
+
+    return check(words)
+
+
 def _demo(words: Sequence[str]) -> int:
     from argparse import Namespace
 
@@ -154,6 +160,7 @@ def _one_line(exc: UserspaceProxyError) -> str:
 _COMMANDS: dict[str, Command] = {
     "run": lambda words: _run(words, command="run"),
     "demo": _demo,
+    "check": _check,
     "cleanup": _cleanup,
     "help": _help_command,
 }

@@ -19,6 +19,9 @@ Usage:
   userspace-proxy [run] [flags]     serve the Services of this node (also without a command)
   userspace-proxy demo [--port=N]   a sandbox with backends, sample Services and the status page;
                                     needs no cluster
+  userspace-proxy check [flags] [-o json]
+                                    what run with these flags would meet: settings, Services,
+                                    kernel, leftovers, firewalls; changes nothing
   userspace-proxy cleanup [flags]   remove every rule and route that this program made
   userspace-proxy --version
 

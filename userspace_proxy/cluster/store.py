@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
+from .persistent import PersistentMap
 from .snapshot import ServiceState, Snapshot
 
 
@@ -23,7 +24,8 @@ class Store:
         self._slices_of: dict[ServiceKey, dict[SliceKey, EndpointSlice]] = {}
         self._node: Node | None = None
         self._touched: set[ServiceKey] = set()
-        self._last = Snapshot({}, None, 0)
+        self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
+        self._last = Snapshot(self._states, None, 0)
 
     def replace_services(self, services: Iterable[Service]) -> None:
         """Take a complete list of Services; those that aren't in it are gone."""
@@ -83,14 +85,13 @@ class Store:
         """Return the present state; the same object while nothing has changed."""
         changed = {key for key in self._touched if self._differs(key)}
         if changed or self._node != self._last.node:
-            services = dict(self._last.services)
-            for key in changed:
-                service = self._services.get(key)
-                if service is None:
-                    services.pop(key, None)
-                else:
-                    services[key] = ServiceState(service, self._slices_for(key))
-            self._last = Snapshot(services, self._node, self._last.revision + 1)
+            put = {
+                key: ServiceState(self._services[key], self._slices_for(key))
+                for key in changed
+                if key in self._services
+            }
+            self._states = self._states.changed(put, changed)
+            self._last = Snapshot(self._states, self._node, self._last.revision + 1)
         self._touched.clear()
         return self._last
 

@@ -151,8 +151,7 @@ class Settings:
         "auto", kind=choice("auto", "never"), group=Group.CONNECTIONS,
         flag="preserve-client-address", own_field="preserveClientAddress",
         help="whether endpoints see the client's own address",
-        why="where the kernel lets us",
-        no_effect="in this version endpoints always see the node's", harmless=("never",),
+        why="network policies and pods see who dialled, wherever answers come back this way",
     )
     steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
         "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), group=Group.STEERING,

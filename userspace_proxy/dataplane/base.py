@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from ..model import Protocol as Transport
 from ..model import SocketAddress
+from ..policy.places import Networks
 from .counters import EndpointCounters, GroupCounters
 from .serving import Serving
 
@@ -59,6 +60,11 @@ class WorkerState:
     restarts: int
     connections: int
     """Open ones, at the last report."""
+    turns: tuple[tuple[float | None, int], ...] = ()
+    """How many turns of its loop took at most so many seconds, and more than the bound before;
+    the last has no bound."""
+    turns_s: float = 0.0
+    """The sum of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,13 @@ class Plane(Protocol[G]):
         """Begin to serve a Service port; without listeners nobody comes yet."""
 
     def listen(
-        self, group: G, protocol: Transport, at: SocketAddress, *, freebind: bool = False
+        self,
+        group: G,
+        protocol: Transport,
+        at: SocketAddress,
+        *,
+        freebind: bool = False,
+        transparent: bool = False,
     ) -> OpenPort:
         """Open a listener; it refuses from the start if its group has no endpoints.
 
@@ -97,9 +109,25 @@ class Plane(Protocol[G]):
             protocol: TCP or UDP.
             at: Where to bind; port 0 for any free one.
             freebind: Bind an address that this node doesn't have (yet).
+            transparent: Answer from it, though only a routing rule brings it here.
 
         Raises:
             ListenError: The port can't be had.
+        """
+
+    def hand_over(self, port: Any, group: G) -> None:
+        """Have an open listener serve another group's clients; no client notices.
+
+        Open TCP connections stay with their group, UDP flows end. Clients that wait to be
+        accepted are the new group's.
+
+        Args:
+            port: What ``listen`` returned.
+            group: Whose it is from now on; it serves, refuses or drops by its endpoints.
+
+        Raises:
+            ListenError: It refused, and couldn't take its port back, or tell its clients apart:
+                it refuses.
         """
 
     def update(self, group: G, serving: Serving) -> None:
@@ -112,6 +140,13 @@ class Plane(Protocol[G]):
 
     def close_group(self, group: G) -> None:
         """Forget a group whose listeners are closed; open connections go on. Idempotent."""
+
+    def preserve(self, networks: Networks | None) -> None:
+        """Have endpoints see their clients' own addresses, where answers come back by this node.
+
+        Args:
+            networks: Where networks are; None: endpoints see this node's address.
+        """
 
     def settle(self) -> None:
         """Bring those counters up to date that can be read without waiting."""

@@ -10,7 +10,14 @@ from ..model import SocketAddress
 class EndpointCounters:
     """The counters of one endpoint of one Service port."""
 
-    __slots__ = ("active", "connections", "failures", "received_bytes", "sent_bytes")
+    __slots__ = (
+        "active",
+        "connections",
+        "failures",
+        "preserved",
+        "received_bytes",
+        "sent_bytes",
+    )
 
     def __init__(self) -> None:
         self.active = 0
@@ -19,6 +26,8 @@ class EndpointCounters:
         """Connections that this endpoint answered, or flows that began with it."""
         self.failures = 0
         """Dials that failed, whoever's fault it was."""
+        self.preserved = 0
+        """Of the connections, those that bore their client's own address."""
         self.received_bytes = 0
         """From clients to the endpoint."""
         self.sent_bytes = 0
@@ -29,6 +38,7 @@ class EndpointCounters:
         self.active += other.active
         self.connections += other.connections
         self.failures += other.failures
+        self.preserved += other.preserved
         self.received_bytes += other.received_bytes
         self.sent_bytes += other.sent_bytes
 

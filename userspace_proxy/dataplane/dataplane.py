@@ -15,12 +15,15 @@ from collections.abc import Callable, Sequence
 
 from ..errors import ListenError, ShortageError
 from ..model import Protocol, SocketAddress
+from ..policy.places import Networks
 from .ageing import Ageing
 from .base import PlaneState
 from .descriptors import Descriptors
 from .flow_table import FlowTable
 from .group import EndpointGroup
 from .pipes import PipePool
+from .preserving import Preserving
+from .probes import Probes
 from .reactor import Reactor
 from .serving import Serving
 from .sockets import cannot_listen, open_listening
@@ -57,6 +60,8 @@ class DataPlane:
         self.loop = loop
         self.reactor = Reactor(loop, clock=clock)
         self.descriptors = Descriptors(loop, tuning.descriptor_limit)
+        self.preserving = Preserving()
+        self.probes = Probes(self, tuning.connect_timeout_s)
         self.pipes = PipePool(self.descriptors, tuning.max_pipes)
         max_flows = tuning.max_flows or max(16, self.descriptors.limit // 4)
         self.flows: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
@@ -89,6 +94,7 @@ class DataPlane:
         at: SocketAddress,
         *,
         freebind: bool = False,
+        transparent: bool = False,
     ) -> Listener:
         """Open a listener; it refuses from the start if its group has no endpoints.
 
@@ -97,14 +103,21 @@ class DataPlane:
             protocol: TCP or UDP.
             at: Where to bind; port 0 for any free one.
             freebind: Bind an address that this node doesn't have (yet).
+            transparent: Answer from it, though only a routing rule brings it here.
 
         Raises:
             ListenError: The port can't be had.
         """
-        listener = Listener(self, group, protocol, at, freebind=freebind)
+        listener = Listener(self, group, protocol, at, freebind=freebind, transparent=transparent)
         self._listeners_of.setdefault(group, set()).add(listener)
         self._listener_count += 1
         return listener
+
+    def hand_over(self, port: Listener, group: EndpointGroup) -> None:
+        """Have an open listener serve another group's clients; part of Plane."""
+        self._forget(port)
+        self._listeners_of.setdefault(group, set()).add(port)
+        port.hand_over(group)
 
     def update(self, group: EndpointGroup, serving: Serving) -> None:
         """Give a group its new endpoints, and have its listeners serve, refuse or drop by them.
@@ -116,18 +129,20 @@ class DataPlane:
         group.update(serving)
         error: ListenError | None = None
         for listener in self._listeners_of.get(group, ()):
-            if serving.is_refusing:
-                listener.refuse()
-                continue
             try:
-                listener.admit(serving.admits)
-                listener.serve()
+                listener.follow(serving)
             except ListenError as exc:
-                # Better nobody than somebody who is to be dropped.
-                listener.refuse()
                 error = exc
         if error is not None:
             raise error
+
+    def preserve(self, networks: Networks | None) -> None:
+        """Have endpoints see their clients' own addresses, where answers come back by this node.
+
+        Args:
+            networks: Where networks are; None: endpoints see this node's address.
+        """
+        self.preserving.set(networks)
 
     def settle(self) -> None:
         """Bring the byte counters up to date; call before reading them."""
@@ -173,6 +188,7 @@ class DataPlane:
             listener.close()
         for connection in list(self.connections):
             connection.close()
+        self.probes.close()
         self.pipes.close()
         self.ageing.close()
         self._deadlines.close()
@@ -208,11 +224,8 @@ class DataPlane:
 
     def listener_closed(self, listener: Listener) -> None:
         """Take a closed listener out of the books."""
-        siblings = self._listeners_of[listener.group]
-        siblings.discard(listener)
+        self._forget(listener)
         self._listener_count -= 1
-        if not siblings:
-            del self._listeners_of[listener.group]
 
     def has_room_for_listener(self) -> bool:
         """Tell whether one more listener leaves enough descriptors for connections."""
@@ -230,6 +243,13 @@ class DataPlane:
         oldest.group.counters.evicted_flows += 1
         oldest.listener.end(oldest, "evicted")
         return True
+
+    def _forget(self, listener: Listener) -> None:
+        """Take a listener out of its group's."""
+        siblings = self._listeners_of[listener.group]
+        siblings.discard(listener)
+        if not siblings:
+            del self._listeners_of[listener.group]
 
     def _all_listeners(self) -> list[Listener]:
         return [x for listeners in self._listeners_of.values() for x in listeners]
@@ -256,11 +276,13 @@ class Listener:
         at: SocketAddress,
         *,
         freebind: bool,
+        transparent: bool = False,
     ) -> None:
         self.group = group
         self.protocol = protocol
         self._plane = plane
         self._freebind = freebind
+        self._transparent = transparent
         self._server: TcpListener | UdpListener | None = None
         self._is_closed = False
         if not plane.has_room_for_listener():
@@ -269,7 +291,7 @@ class Listener:
                 hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
             )
         self._admits = group.serving.admits
-        sock = open_listening(protocol, at, freebind=freebind, admits=self._admits)
+        sock = self._open(at)
         self.address = SocketAddress(at.ip, sock.getsockname()[1])
         """Where it is bound, with the port that was chosen."""
         self._serve_on(sock)
@@ -278,6 +300,30 @@ class Listener:
         plane.descriptors.take(1)
         if group.serving.is_refusing:
             self.refuse()
+
+    def hand_over(self, group: EndpointGroup) -> None:
+        """Serve another group's clients; for :meth:`DataPlane.hand_over`."""
+        self.group = group
+        if self._server is not None:
+            self._server.hand_over(group)
+        self.follow(group.serving)
+
+    def follow(self, serving: Serving) -> None:
+        """Serve, refuse or drop, as a group does.
+
+        Raises:
+            ListenError: It can't: it refuses.
+        """
+        if serving.is_refusing:
+            self.refuse()
+            return
+        try:
+            self.admit(serving.admits)
+            self.serve()
+        except ListenError:
+            # Better nobody than somebody who is to be dropped.
+            self.refuse()
+            raise
 
     def refuse(self) -> None:
         """Refuse clients (TCP RST, UDP port unreachable) and keep the port; idempotent."""
@@ -317,10 +363,7 @@ class Listener:
         if isinstance(self._server, TcpListener):
             self._server.serve()
         else:
-            sock = open_listening(
-                self.protocol, self.address, freebind=self._freebind, admits=self._admits
-            )
-            self._serve_on(sock)
+            self._serve_on(self._open(self.address))
         self.is_serving = True
 
     def close(self) -> None:
@@ -339,6 +382,15 @@ class Listener:
         """Bring the byte counters of live flows up to date."""
         if self._server is not None:
             self._server.settle()
+
+    def _open(self, at: SocketAddress) -> _socket.socket:
+        return open_listening(
+            self.protocol,
+            at,
+            freebind=self._freebind,
+            transparent=self._transparent,
+            admits=self._admits,
+        )
 
     def _serve_on(self, sock: _socket.socket) -> None:
         server = TcpListener if self.protocol is Protocol.TCP else UdpListener

@@ -46,7 +46,6 @@ class EndpointGroup(Books):
         self.minds_load = False
         """Whether dials must be counted: some strategies go by load."""
         self._start = start
-        self._rng = random.Random(start)
         self._dialling: dict[SocketAddress, int] = {}
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
@@ -125,16 +124,20 @@ class EndpointGroup(Books):
         if balance is Balance.LEAST_CONNECTIONS:
             return LeastConnections(self.load_of, self._start)
         if balance is Balance.POWER_OF_TWO_CHOICES:
-            return PowerOfTwoChoices(self.load_of, self._rng)
+            # Made here, for those who need it: its state is 2.5 KiB.
+            return PowerOfTwoChoices(self.load_of, random.Random(self._start))
         return RoundRobin(self._start)
 
-    def dial_failed(self, endpoint: SocketAddress, number: int, now: float) -> None:
+    def dial_failed(
+        self, endpoint: SocketAddress, number: int, now: float, *, is_clients_own: bool = False
+    ) -> None:
         """Count a failed dial, and eject the endpoint if the reason was the endpoint's.
 
         Args:
             endpoint: The one that was dialled.
             number: The errno of the failure.
             now: Monotonic seconds.
+            is_clients_own: It is known to answer others than this client.
         """
         self.counters_of(endpoint).failures += 1
         fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}
@@ -143,7 +146,7 @@ class EndpointGroup(Books):
             if now - self._shortage_logged_at >= _LOG_EVERY_S:
                 self._shortage_logged_at = now
                 _log.warning("cannot dial for want of local resources", extra=fields)
-        elif self.balancer.failed(endpoint, now):
+        elif not is_clients_own and self.balancer.failed(endpoint, now):
             _log.warning("endpoint ejected", extra=fields)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint)

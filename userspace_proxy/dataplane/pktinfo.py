@@ -24,13 +24,18 @@ Ancillary = list[tuple[int, int, bytes]]
 def destination_of(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
     """Return the type and address of the local address that a datagram arrived at.
 
+    A link-local one has its interface behind it.
+
     ``struct in_pktinfo``: ifindex, spec_dst, addr; ``struct in6_pktinfo``: addr, ifindex.
     """
     for level, kind, data in ancillary:
         if level == _socket.IPPROTO_IP and kind == IP_PKTINFO:
             return IP_PKTINFO, data[4:8]
         if level == _socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
-            return IPV6_PKTINFO, data[:16]
+            # A link-local address says nothing without its interface: REDIRECT takes one where
+            # a pod's link has no other.
+            is_link_local = data[0] == 0xFE and data[1] & 0xC0 == 0x80
+            return IPV6_PKTINFO, data[: 20 if is_link_local else 16]
     return None
 
 
@@ -41,7 +46,7 @@ def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
     kind, ip = local
     if kind == IP_PKTINFO:
         return [(_socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4s", 0, ip, bytes(4)))]
-    return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip + struct.pack("=I", 0))]
+    return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip.ljust(20, b"\0"))]
 
 
 class Destination(NamedTuple):

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .tuning import BUFFER_BYTES
+from .turns import Turns
 
 
 class Closeable(Protocol):
@@ -66,6 +67,8 @@ class Reactor:
         """Time of the present dispatch; a timer's callback calls :meth:`tick` first."""
         self.turn = 0
         """Number of the present dispatch."""
+        self.turns = Turns()
+        """How long dispatches took."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         """Where handlers read to."""
         self._epoll = select.epoll()
@@ -138,7 +141,7 @@ class Reactor:
     def _dispatch(self) -> None:
         if self._is_closed:
             return
-        self.now = self.clock()
+        began = self.now = self.clock()
         self.turn += 1
         self._is_dispatching = True
         handlers = self._handlers
@@ -165,6 +168,7 @@ class Reactor:
                     sock.close()
         if self._ready:
             self._schedule()
+        self.turns.add(self.clock() - began)
 
     def _report(self, exc: Exception, culprit: object) -> None:
         """Hand a bug to the loop's exception handler; the other events of the batch go on."""

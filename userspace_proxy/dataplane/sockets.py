@@ -21,6 +21,8 @@ from .tuning import BACKLOG
 # Not in Python's socket module; linux/in.h and linux/in6.h.
 IP_FREEBIND = 15
 IPV6_FREEBIND = 78
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
 IP_PKTINFO = 8
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
@@ -45,6 +47,7 @@ def open_listening(
     at: SocketAddress,
     *,
     freebind: bool,
+    transparent: bool = False,
     share: bool = False,
     admits: Iterable[str] | None = None,
 ) -> _socket.socket:
@@ -54,6 +57,9 @@ def open_listening(
         protocol: TCP or UDP.
         at: Where to bind; port 0 for any free one, 0.0.0.0 or :: for all addresses.
         freebind: Bind an address that this node doesn't have (yet).
+        transparent: Answer from the address that is bound, though the kernel's own stack doesn't
+            call it local: it comes here by a routing rule. Accepted sockets are so, too; it takes
+            NET_ADMIN.
         share: Others of this user may bind the same, too (SO_REUSEPORT).
         admits: Networks whose packets alone come in; None for everybody's.
 
@@ -72,6 +78,10 @@ def open_listening(
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         if freebind:
             _set_freebind(sock, family)
+        if transparent:
+            # The table of `steering.answers` takes packets to such sockets for answers to clients'
+            # own addresses, and delivers them here: where a listener's packets are to come, too.
+            _set_transparent(sock, family)
         if share:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
         if admits is not None:
@@ -171,7 +181,16 @@ def _set_freebind(sock: _socket.socket, family: int) -> None:
     if family == _socket.AF_INET6:
         sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
     else:
-        sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        sock.setsockopt(_socket.IPPROTO_IP, IP_FREEBIND, 1)
+
+
+def _set_transparent(sock: _socket.socket, family: int) -> None:
+    # Source: ip_route_output_key_hash_rcu() in net/ipv4/route.c, which asks for any other
+    # socket's source address in the table local.
+    if family == _socket.AF_INET6:
+        sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(_socket.IPPROTO_IP, IP_TRANSPARENT, 1)
 
 
 def _ask_for_destinations(sock: _socket.socket, family: int) -> None:

@@ -10,7 +10,9 @@ Rule 1: the client's socket isn't read before an endpoint has answered, so fail-
 never loses a byte: they wait in the kernel.
 Rule 2: a client that can't be served gets a RST, never a clean end.
 Rule 3: a RST is passed on as a RST, behind what was sent before it.
-Rule 4: packets are what a connection costs: a FIN travels with the bytes before it. ACKs are
+Rule 4: an endpoint that doesn't answer a client at its own address isn't asked from this node's:
+a network policy would have been in vain (``preserving``).
+Rule 5: packets are what a connection costs: a FIN travels with the bytes before it. ACKs are
 left to the kernel: delaying that of a handshake made endpoints that write twice wait for 40 ms.
 """
 
@@ -26,8 +28,9 @@ from typing import TYPE_CHECKING, Any
 from ..model import SocketAddress
 from . import reactor as epoll
 from .ephemeral import EPHEMERAL
+from .preserving import NoClientAddress
 from .relay import Direction
-from .sockets import EXHAUSTED, family_of, is_connected, is_self_connected, reset
+from .sockets import EXHAUSTED, SHORTAGES, family_of, is_connected, is_self_connected, reset
 from .tuning import DIALS
 
 if TYPE_CHECKING:
@@ -79,6 +82,8 @@ class TcpConnection:
         "endpoint",
         "group",
         "is_closed",
+        "is_preserved",
+        "may_preserve",
         "plane",
         "reactor",
         "seen_moved",
@@ -105,6 +110,10 @@ class TcpConnection:
         self.down: Direction | None = None
         """Endpoint to client."""
         self.is_closed = False
+        self.may_preserve = True
+        """The client isn't this node itself, as far as the listener knows."""
+        self.is_preserved = False
+        """The endpoint sees the client's own address."""
         self._endpoint_socket: _socket.socket | None = None
         self._counters: EndpointCounters | None = None
         """The endpoint's, while the two are joined."""
@@ -170,10 +179,9 @@ class TcpConnection:
     def _connect(self, endpoint: SocketAddress) -> int:
         """Begin a dial; returns 0 when it is under way, else the errno of its failure."""
         try:
-            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
+            sock, number = self._dial_socket(endpoint)
         except OSError as exc:
             return exc.errno or errno.EMFILE
-        number = sock.connect_ex(endpoint)
         if number in (errno.EINPROGRESS, 0):
             try:
                 self.reactor.register(sock, _ENDPOINT_EVENTS, self._on_dialling)
@@ -188,6 +196,22 @@ class TcpConnection:
                 return 0
         sock.close()
         return number
+
+    def _dial_socket(self, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
+        """Return a socket that dials, in the client's name if that may be."""
+        preserving, client = self.plane.preserving, self.address[0]
+        self.is_preserved = (
+            preserving.is_on
+            and self.may_preserve
+            and preserving.places.keeps_client(client, endpoint.ip)
+        )
+        if self.is_preserved:
+            try:
+                return preserving.dial(_STREAM, client, endpoint)
+            except NoClientAddress:
+                self.is_preserved = False
+        sock = _socket.socket(family_of(endpoint.ip), _STREAM)
+        return sock, sock.connect_ex(endpoint)
 
     def _is_last(self) -> bool:
         failed = len(self._tried) if self._tried else 0
@@ -248,7 +272,11 @@ class TcpConnection:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(self.endpoint)
-            self.group.dial_failed(self.endpoint, number, self.reactor.now)
+            now, probes, client = self.reactor.now, self.plane.probes, self.address[0]
+            is_known = self.is_preserved and probes.knows(client, self.endpoint, now)
+            self.group.dial_failed(self.endpoint, number, now, is_clients_own=is_known)
+            if self.is_preserved and not is_known and number not in SHORTAGES:
+                probes.ask(self.group, client, self.endpoint)
 
     def _refuse(self) -> None:
         self.endpoint = None
@@ -277,6 +305,7 @@ class TcpConnection:
         counters = self._counters = self.group.counters_of(endpoint)
         counters.connections += 1
         counters.active += 1
+        counters.preserved += self.is_preserved
         self._tried = None
         self.up = up
         down = self.down = Direction(self, sock, self.client)
@@ -403,6 +432,7 @@ class TcpConnection:
                 "service": self.group.label,
                 "client": str(SocketAddress(self.address[0], self.address[1])),
                 "endpoint": str(self.endpoint) if self.endpoint else "",
+                "source": "client" if self.is_preserved else "node",
                 "received_bytes": up.bytes_moved if up else 0,
                 "sent_bytes": down.bytes_moved if down else 0,
                 "duration_s": round(self.reactor.clock() - self._started, 6),

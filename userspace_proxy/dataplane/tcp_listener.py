@@ -75,6 +75,10 @@ class TcpListener:
         listen_again(self.sock, self._at)
         self.resume()
 
+    def hand_over(self, group: EndpointGroup) -> None:
+        """Accept for another group; connections that were taken stay with theirs."""
+        self.group = group
+
     def close(self) -> None:
         """Close the socket; connections that were taken go on."""
         self._is_listening = False
@@ -115,6 +119,8 @@ class TcpListener:
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
             connection = TcpConnection(plane, self.group, client, address)
+            # Whoever dials an address that is routed to this node, on this node, has it, too.
+            connection.may_preserve = address[0] != self._at.ip
             plane.connection_began(connection)
             connection.dial()
 

@@ -24,6 +24,7 @@ from . import reactor as epoll
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .pktinfo import ANCILLARY_BYTES, Ancillary, Destinations
+from .preserving import NoClientAddress
 from .sockets import EXHAUSTED, family_of, is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
@@ -31,6 +32,8 @@ from .udp_flow import REFUSALS, UdpFlow
 if TYPE_CHECKING:
     from .dataplane import DataPlane
     from .group import EndpointGroup
+
+_DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
 _access = logging.getLogger("userspace_proxy.access")
 
@@ -58,6 +61,7 @@ class UdpListener:
         self.plane = plane
         self.group = group
         self.sock = sock
+        self._ip = at.ip
         self._flows: dict[Hashable, UdpFlow] = {}
         self._is_wildcard = is_wildcard(at.ip)
         self._destinations = Destinations()
@@ -70,10 +74,19 @@ class UdpListener:
 
     def close(self) -> None:
         """End the flows and close the socket: from now on the kernel refuses."""
-        for flow in list(self._flows.values()):
-            self.end(flow, "listener closed")
-        self.group.on_removed.remove(self._endpoints_removed)
+        self._leave_group("listener closed")
         self.plane.reactor.close_socket(self.sock)
+
+    def hand_over(self, group: EndpointGroup) -> None:
+        """End the flows and serve another group's clients, those that wait included."""
+        self._leave_group("listener handed over")
+        self.group = group
+        group.on_removed.append(self._endpoints_removed)
+
+    def _leave_group(self, outcome: str) -> None:
+        for flow in list(self._flows.values()):
+            self.end(flow, outcome)
+        self.group.on_removed.remove(self._endpoints_removed)
 
     def _on_readable(self, _events: int) -> None:
         # Where one datagram came, mostly one comes: the read that finds nothing is left out.
@@ -152,6 +165,7 @@ class UdpListener:
                 counters = self.group.counters_of(endpoint)
                 counters.connections += 1
                 counters.active += 1
+                counters.preserved += flow.is_preserved
                 self.plane.descriptors.take(1)
                 return True
             self._dial_failed(flow, endpoint, number)
@@ -162,12 +176,9 @@ class UdpListener:
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> int:
         """Connect a socket for a flow; returns 0, or the errno of the failure."""
         try:
-            sock = _socket.socket(
-                family_of(endpoint.ip), _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
-            )
+            sock, number = self._dial_socket(flow, endpoint)
         except OSError as exc:
             return exc.errno or errno.EMFILE
-        number = sock.connect_ex(endpoint)
         if (
             number == 0
             and EPHEMERAL.includes(endpoint.port, self.plane.reactor.now)
@@ -184,6 +195,23 @@ class UdpListener:
                 return 0
         sock.close()
         return number
+
+    def _dial_socket(self, flow: UdpFlow, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
+        """Return a connected socket, in the client's name if that may be."""
+        preserving, client = self.plane.preserving, flow.address[0]
+        flow.is_preserved = (
+            preserving.is_on
+            # Whoever dials an address that is routed to this node, on this node, has it, too.
+            and client != self._ip
+            and preserving.places.keeps_client(client, endpoint.ip)
+        )
+        if flow.is_preserved:
+            try:
+                return preserving.dial(_DATAGRAM, client, endpoint)
+            except NoClientAddress:
+                flow.is_preserved = False
+        sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
+        return sock, sock.connect_ex(endpoint)
 
     def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
         if flow.tried is None:
@@ -299,6 +327,7 @@ class UdpListener:
                 "service": self.group.label,
                 "client": str(SocketAddress(flow.address[0], flow.address[1])),
                 "endpoint": str(flow.endpoint) if flow.endpoint else "",
+                "source": "client" if flow.is_preserved else "node",
                 "received_bytes": flow.received_bytes,
                 "sent_bytes": flow.sent_bytes,
                 "duration_s": round(self.plane.reactor.clock() - flow.started, 6),

@@ -42,6 +42,7 @@ class UdpFlow:
         "group",
         "has_answer",
         "is_ended",
+        "is_preserved",
         "is_stream",
         "kept",
         "key",
@@ -71,6 +72,8 @@ class UdpFlow:
         """What it began with; None when that is not to be sent again."""
         self.has_answer = False
         self.is_ended = False
+        self.is_preserved = False
+        """The endpoint sees the client's own address."""
         self.is_stream = False
         self.used = 0.0
         self.started = 0.0

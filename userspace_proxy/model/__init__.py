@@ -11,6 +11,7 @@ sockets, rules and logs take; :func:`parse_ip` is the only way in.
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, ServicePortName, SliceKey
+from .networks import contains, intersect, of_family, own_network
 from .nodes import Node
 from .services import Balance, Service, ServicePort, ServiceType
 
@@ -31,6 +32,10 @@ __all__ = [
     "SliceKey",
     "SlicePort",
     "SocketAddress",
+    "contains",
+    "intersect",
+    "of_family",
+    "own_network",
     "pack_ip",
     "parse_ip",
 ]

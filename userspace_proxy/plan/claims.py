@@ -1,19 +1,8 @@
-"""Which addresses each Service asks for, and which Service gets an address.
-
-Service ──claims_of──▶ its ports with their frontends ──settle──▶ one holder a frontend
-
-Rule 1: where two ports claim one frontend, a cluster IP goes before what comes from outside,
-then that of the older Service has it, as the API server's allocator would have it; names
-decide between those of one second.
-Rule 2: an external IP is never another Service's cluster IP, whatever the port, and whoever
-serves that Service.
-"""
+"""Which addresses each Service asks for, by its ports and their policies."""
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..model import (
@@ -25,13 +14,13 @@ from ..model import (
     ServiceKey,
     ServicePort,
     ServicePortName,
+    contains,
+    of_family,
+    own_network,
 )
 from ..policy import (
     NodeFacts,
     Scope,
-    contains,
-    of_family,
-    own_network,
     why_ignored,
     why_port_ignored,
 )
@@ -73,27 +62,6 @@ class ServiceClaims:
             for old, new in zip(self.ports, other.ports, strict=True)
             for have, want in zip(old.frontends, new.frontends, strict=True)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A frontend that a port asked for and doesn't get."""
-
-    frontend: Frontend
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """Who has which frontend."""
-
-    holders: Mapping[Frontend, PortClaim]
-    lost: Mapping[PortKey, tuple[Lost, ...]]
-    """Only ports that lost something."""
-
-    def lost_by(self, key: PortKey) -> frozenset[Frontend]:
-        """Return the frontends that a port asked for and doesn't get."""
-        return frozenset(item.frontend for item in self.lost.get(key, ()))
 
 
 def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
@@ -227,59 +195,3 @@ def _notes(
         yield f"{family} clients of the load balancer aren't limited: no source range is {family}"
     if port.node_port and not facts.node_port_addresses(family):
         yield f"node port {port.node_port} is not served: this node has no {family} address for it"
-
-
-def settle(claims: Collection[ServiceClaims]) -> Settlement:
-    """Give every frontend to one port; the order of the claims doesn't matter."""
-    holders: dict[Frontend, PortClaim] = {}
-    rivals: dict[Frontend, list[PortClaim]] = {}
-    lost: dict[PortKey, list[Lost]] = {}
-    owners = _owners(claims)
-    for service in claims:
-        for claim in service.ports:
-            for frontend in claim.frontends:
-                if frontend.kind is FrontendKind.EXTERNAL_IP and (
-                    why := _why_never(frontend.ip, service.service, owners)
-                ):
-                    lost.setdefault(claim.key, []).append(Lost(frontend, why))
-                elif holders.setdefault(frontend, claim) is not claim:
-                    rivals.setdefault(frontend, [holders[frontend]]).append(claim)
-    for frontend, claimants in rivals.items():
-        first, *others = sorted(claimants, key=functools.partial(_rank, frontend=frontend))
-        holders[frontend] = first
-        why = f"{frontend} is already held by {first.key.name}"
-        for claim in others:
-            lost.setdefault(claim.key, []).append(Lost(frontend, why))
-    in_order = operator.attrgetter("frontend")
-    return Settlement(
-        holders, {key: tuple(sorted(items, key=in_order)) for key, items in lost.items()}
-    )
-
-
-# Who may take from whom: what anybody may write into a Service comes last.
-_KINDS = {
-    FrontendKind.CLUSTER_IP: 0,
-    FrontendKind.NODE_PORT: 1,
-    FrontendKind.LOAD_BALANCER: 1,
-    FrontendKind.EXTERNAL_IP: 2,
-}
-
-
-def _rank(claim: PortClaim, frontend: Frontend) -> tuple[int, str, PortKey]:
-    (own,) = (f for f in claim.frontends if f == frontend)
-    return _KINDS[own.kind], claim.created, claim.key
-
-
-def _owners(claims: Iterable[ServiceClaims]) -> Mapping[str, list[ServiceKey]]:
-    """Return whose each cluster or load-balancer IP is: two Services may both say it is theirs."""
-    owners: dict[str, list[ServiceKey]] = {}
-    for service in claims:
-        for ip in service.own_ips:
-            owners.setdefault(ip, []).append(service.service)
-    return owners
-
-
-def _why_never(ip: str, service: ServiceKey, owners: Mapping[str, list[ServiceKey]]) -> str:
-    """Return why an external IP is nobody's to ask for, or nothing."""
-    others = [owner for owner in owners.get(ip, ()) if owner != service]
-    return f"external IP {ip} is an address of {min(others)}" if others else ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..cluster import differing_keys
 from ..model import FrontendKind
 from .plan import Plan, PortKey, PortPlan
 
@@ -36,28 +37,20 @@ def diff_plans(have: Plan, want: Plan) -> PlanChanges:
     """
     opened: list[PortPlan] = []
     updated: list[PortPlan] = []
-    kept = 0
-    for key, port in want.ports.items():
-        old = have.ports.get(key)
-        if old is None or old.protocol is not port.protocol:
-            opened.append(port)
+    closed: list[PortKey] = []
+    for key in sorted(differing_keys(have.ports, want.ports)):
+        old, new = have.ports.get(key), want.ports.get(key)
+        if old is not None and new is not None and old.protocol is new.protocol:
+            if old != new or _kinds(old) != _kinds(new):
+                updated.append(new)
             continue
-        kept += 1
-        # Nearly all are the same object: comparing 10,000 by value takes 5 ms.
-        if old is not port and (old != port or _kinds(old) != _kinds(port)):
-            updated.append(port)
-    closed = () if kept == len(have.ports) else _closed(have, want)
-    return PlanChanges(open=tuple(opened), update=tuple(updated), close=closed)
+        if old is not None:
+            closed.append(key)
+        if new is not None:
+            opened.append(new)
+    return PlanChanges(open=tuple(opened), update=tuple(updated), close=tuple(closed))
 
 
 def _kinds(port: PortPlan) -> list[FrontendKind]:
     """Return what frontends compare without, and the page shows."""
     return [frontend.kind for frontend in port.frontends]
-
-
-def _closed(have: Plan, want: Plan) -> tuple[PortKey, ...]:
-    return tuple(
-        key
-        for key, port in have.ports.items()
-        if key not in want.ports or want.ports[key].protocol is not port.protocol
-    )

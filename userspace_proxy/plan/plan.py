@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..cluster import PersistentMap
 from ..model import (
     Balance,
     Frontend,
@@ -113,4 +114,4 @@ class Plan:
     @staticmethod
     def empty() -> Plan:
         """Return the plan of a node without Services."""
-        return Plan({})
+        return Plan(PersistentMap())

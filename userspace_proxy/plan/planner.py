@@ -5,29 +5,29 @@ Service + slices + all frontends ──▶ port plans          ├──▶ Plan
                                                         ─┘
 Rule 1: what was made of a Service is kept while its state is the same object and its
 endpoints point to none of the frontends that came or went.
-Rule 2: what is kept changes what a plan costs, never what is in it.
+Rule 2: what is kept changes what a plan costs, never what is in it; and a plan costs what has
+changed, never what there is.
 Rule 3: when the facts change, everything is planned anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ..cluster import ServiceState, Snapshot
-from ..model import Protocol, ServiceKey, ServiceType, SocketAddress
+from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
+from ..model import ServiceKey, ServiceType, SocketAddress, intersect, own_network
 from ..policy import (
     NodeFacts,
     Scope,
     count_local_ready,
-    intersect,
-    own_network,
     usable_endpoints,
 )
-from .claims import PortClaim, ServiceClaims, Settlement, claims_of, settle
+from .claims import PortClaim, claims_of
+from .index import ServiceIndex
 from .plan import HealthCheck, Ignored, Plan, PortKey, PortPlan
-
-_Served = Mapping[Protocol, frozenset[SocketAddress]]
+from .settlement import Moved, Settlement
 
 
 class Planner:
@@ -39,15 +39,21 @@ class Planner:
 
     def __init__(self, facts: NodeFacts) -> None:
         self.facts = facts
-        self._states: Mapping[ServiceKey, ServiceState] = {}
-        self._claims: dict[ServiceKey, ServiceClaims] = {}
-        self._settlement = Settlement({}, {})
-        self._served: _Served = {protocol: frozenset() for protocol in Protocol}
-        self._made: dict[ServiceKey, tuple[PortPlan, ...]] = {}
-        self._health_checks: dict[ServiceKey, HealthCheck] = {}
-        self._last = Plan.empty()
         self.planned_services = 0
         """How many Services were planned anew since the start."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._states: Mapping[ServiceKey, ServiceState] = PersistentMap()
+        self._settlement = Settlement()
+        self._made: dict[ServiceKey, tuple[PortPlan, ...]] = {}
+        """As if each had what it asks for."""
+        self._pointing: ServiceIndex[SocketAddress] = ServiceIndex()
+        """Which Services have an endpoint there."""
+        self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
+        self._ignored: dict[ServiceKey, tuple[Ignored, ...]] = {}
+        self._health_checks: dict[ServiceKey, HealthCheck] = {}
+        self._last = Plan.empty()
 
     def plan(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Plan:
         """Return the plan for a snapshot; what costs time is what changed since the last.
@@ -58,62 +64,54 @@ class Planner:
         """
         if facts is not None and facts != self.facts:
             self.facts = facts
-            self._states = {}
-        old, new = self._states, snapshot.services
-        changed = {key for key, state in new.items() if old.get(key) is not state}
-        gone = self._claims.keys() - new.keys()
+            self._forget()
+        new = snapshot.services
+        differing = differing_keys(self._states, new)
+        changed = {key for key in differing if key in new}
+        gone = differing - changed
         self._states = new
-        are_claims_other = self._claim(changed, gone)
-        if are_claims_other:
-            changed |= self._settle()
-        for key in changed:
-            claims = self._claims[key].ports
-            self._made[key] = tuple(self._plan_port(new[key], claim) for claim in claims)
-            self._check_health(key, new[key])
-        self.planned_services += len(changed)
-        if are_claims_other:
-            self._last = Plan(
-                self._all_ports(),
-                self._all_ignored(),
-                dict(sorted(self._health_checks.items())),
-                snapshot.revision,
-            )
-        else:
-            ports = {**self._last.ports, **dict(self._held_ports(changed))}
-            checks = self._last.health_checks
-            if any(checks.get(key) != self._health_checks.get(key) for key in changed):
-                checks = dict(sorted(self._health_checks.items()))
-            self._last = replace(
-                self._last, ports=ports, health_checks=checks, revision=snapshot.revision
-            )
+        moved = self._settle(changed, gone)
+        pointing = {key for at in moved.addresses for key in self._pointing[at]}
+        anew = changed | (pointing - gone)
+        before = {key: self._made.pop(key, ()) for key in anew | gone}
+        for key in anew:
+            claims = self._settlement.claims[key].ports
+            self._made[key] = tuple([self._plan_port(new[key], claim) for claim in claims])
+        self.planned_services += len(anew)
+        for key, ports in before.items():
+            self._point(key, ports, self._made.get(key, ()))
+        self._hold(anew.union(gone, moved.services), before)
+        ignored = self._all_ignored(differing.union(moved.services))
+        checks = self._all_health_checks(anew | gone)
+        self._last = Plan(self._ports, ignored, checks, snapshot.revision)
         return self._last
 
-    def _claim(self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]) -> bool:
-        """Take in what Services ask for; tell whether that is other than it was."""
-        are_other = bool(gone)
-        for key in gone:
-            del self._claims[key], self._made[key]
-            self._health_checks.pop(key, None)
-        for key in changed:
-            claims = claims_of(self._states[key].service, self.facts)
-            if not claims.is_same(self._claims.get(key)):
-                self._claims[key] = claims
-                are_other = True
-        return are_other
+    def _settle(self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]) -> Moved:
+        """Take in what Services ask for; nearly always that is what it was."""
+        have = self._settlement.claims
+        claims = [claims_of(self._states[key].service, self.facts) for key in changed]
+        come = [one for one in claims if not one.is_same(have.get(one.service))]
+        return self._settlement.change(gone, come)
 
-    def _settle(self) -> set[ServiceKey]:
-        """Settle the claims; return the Services with endpoints among what came or went."""
-        self._settlement = settle(self._claims.values())
-        before, self._served = self._served, _served(self._settlement)
-        moved = {protocol: before[protocol] ^ self._served[protocol] for protocol in Protocol}
-        if not any(moved.values()):
-            return set()
-        return {
-            key
-            for key, ports in self._made.items()
-            for port in ports
-            if not moved[port.protocol].isdisjoint([v.address for v in port.endpoints])
-        }
+    def _point(self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]) -> None:
+        """Note where the endpoints of a Service are."""
+        old = {verdict.address for port in before for verdict in port.endpoints}
+        new = {verdict.address for port in now for verdict in port.endpoints}
+        self._pointing.add(new - old, key)
+        self._pointing.discard(old - new, key)
+
+    def _hold(
+        self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, tuple[PortPlan, ...]]
+    ) -> None:
+        """Bring the ports of some Services up to date that hold a frontend."""
+        put: dict[PortKey, PortPlan] = {}
+        drop: set[PortKey] = set()
+        for key in keys:
+            made = self._made.get(key, ())
+            drop.update(port.key for port in (*before.get(key, ()), *made))
+            put.update(self._held_ports(made))
+        if put or drop:
+            self._ports = self._ports.changed(put, drop)
 
     def _plan_port(self, state: ServiceState, claim: PortClaim) -> PortPlan:
         family = claim.key.family
@@ -123,7 +121,7 @@ class Planner:
             protocol=claim.protocol,
             family=family,
             facts=self.facts,
-            ours=self._served[claim.protocol],
+            ours=self._settlement.served(claim.protocol),
             scope=claim.scope,
         )
         has_outside = claim.scope is Scope.LOCAL_FROM_OUTSIDE
@@ -153,49 +151,63 @@ class Planner:
         own = [own_network(frontend.ip) for frontend in claim.frontends]
         return tuple(dict.fromkeys((*self.facts.inside(claim.key.family), *own)))
 
-    def _check_health(self, key: ServiceKey, state: ServiceState) -> None:
-        """Note the health check node port of a Service that has one.
+    def _all_health_checks(self, changed: Iterable[ServiceKey]) -> Mapping[ServiceKey, HealthCheck]:
+        """Return the health check node ports, some of which may have changed."""
+        is_other = False
+        for key in changed:
+            old, new = self._health_checks.pop(key, None), self._health_check(key)
+            if new is not None:
+                self._health_checks[key] = new
+            is_other = is_other or old != new
+        return dict(sorted(self._health_checks.items())) if is_other else self._last.health_checks
+
+    def _health_check(self, key: ServiceKey) -> HealthCheck | None:
+        """Return the health check node port of a Service that has one.
 
         Source: Kubernetes' NeedsHealthCheck: only of type LoadBalancer, and only with
         ``externalTrafficPolicy: Local``.
         """
+        if not self._made.get(key):
+            return None
+        state = self._states[key]
         service = state.service
         port = service.health_check_node_port
         is_asked = service.is_external_local and service.type is ServiceType.LOAD_BALANCER
-        self._health_checks.pop(key, None)
-        if port and is_asked and self._made[key]:
-            count = count_local_ready(state.slices, self.facts)
-            self._health_checks[key] = HealthCheck(key, port, count)
+        if not port or not is_asked:
+            return None
+        return HealthCheck(key, port, count_local_ready(state.slices, self.facts))
 
-    def _held_ports(self, keys: Iterable[ServiceKey]) -> Iterable[tuple[PortKey, PortPlan]]:
-        """Yield the ports of some Services that hold a frontend, without what they lost."""
-        for key in keys:
-            for port in self._made[key]:
-                if port.key not in self._settlement.lost:
-                    yield port.key, port
-                    continue
-                lost = self._settlement.lost_by(port.key)
-                if held := tuple(f for f in port.frontends if f not in lost):
-                    yield port.key, replace(port, frontends=held)
+    def _held_ports(self, ports: Iterable[PortPlan]) -> Iterable[tuple[PortKey, PortPlan]]:
+        """Yield those ports that hold a frontend, without what they lost."""
+        for port in ports:
+            lost = self._settlement.lost_by(port.key)
+            if not lost:
+                yield port.key, port
+            elif held := tuple(f for f in port.frontends if f not in lost):
+                yield port.key, replace(port, frontends=held)
 
-    def _all_ports(self) -> dict[PortKey, PortPlan]:
-        return dict(self._held_ports(sorted(self._made)))
+    def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[Ignored, ...]:
+        """Return what is ignored, some of which may have changed."""
+        is_other = False
+        for key in changed:
+            old, new = self._ignored.pop(key, ()), tuple(self._ignored_of(key))
+            if new:
+                self._ignored[key] = new
+            is_other = is_other or old != new
+        if not is_other:
+            return self._last.ignored
+        everything = itertools.chain.from_iterable(self._ignored.values())
+        return tuple(sorted(everything, key=lambda i: (i.service, i.port, i.reason)))
 
-    def _all_ignored(self) -> tuple[Ignored, ...]:
-        ignored = [item for claims in self._claims.values() for item in claims.ignored]
-        for key, items in self._settlement.lost.items():
-            for lost in items:
-                port = key.name.port or str(lost.frontend.port)
-                ignored.append(Ignored(key.name.service, port, lost.why, is_conflict=True))
-        return tuple(sorted(ignored, key=lambda i: (i.service, i.port, i.reason)))
-
-
-def _served(settlement: Settlement) -> _Served:
-    """Return every frontend's address, by protocol."""
-    return {
-        protocol: frozenset(f.address for f in settlement.holders if f.protocol is protocol)
-        for protocol in Protocol
-    }
+    def _ignored_of(self, key: ServiceKey) -> Iterator[Ignored]:
+        claims = self._settlement.claims.get(key)
+        if claims is None:
+            return
+        yield from claims.ignored
+        for claim in claims.ports:
+            for frontend, why in self._settlement.lost_by(claim.key).items():
+                port = claim.key.name.port or str(frontend.port)
+                yield Ignored(key, port, why, is_conflict=True)
 
 
 def _admits(

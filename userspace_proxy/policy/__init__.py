@@ -1,7 +1,6 @@
 """Which Services are ours, and which endpoints may serve from this node, and why not."""
 
 from .facts import PRIMARY, NodeFacts
-from .networks import contains, intersect, of_family, own_network
 from .ours import why_ignored, why_port_ignored
 from .usable import EndpointVerdict, Scope, Usable, count_local_ready, usable_endpoints
 
@@ -11,11 +10,7 @@ __all__ = [
     "NodeFacts",
     "Scope",
     "Usable",
-    "contains",
     "count_local_ready",
-    "intersect",
-    "of_family",
-    "own_network",
     "usable_endpoints",
     "why_ignored",
     "why_port_ignored",

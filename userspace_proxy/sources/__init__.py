@@ -8,11 +8,12 @@ Importing this package imports neither kubernetes_asyncio nor aiohttp: the first
 second and many megabytes, so only a run against an API server pays for it.
 """
 
-from .base import Publish, Source, SourceStatus
+from .base import Happening, Publish, Source, SourceStatus
 from .manifests import ManifestSource, load_manifests
 from .memory import MemorySource
 
 __all__ = [
+    "Happening",
     "ManifestSource",
     "MemorySource",
     "Publish",

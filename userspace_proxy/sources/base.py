@@ -2,6 +2,7 @@
 
     source ──publish(snapshot)──▶ agent        as often as something changes
     agent  ──status()──▶ source                at any moment
+    agent  ──record(happening)──▶ source       for who looks at the cluster
 
 Rule 1: nothing is published before everything was read once.
 Rule 2: a source that can't read keeps quiet: the last snapshot stays in force.
@@ -14,9 +15,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..cluster import Snapshot
+from ..model import ServiceKey
 
 Publish = Callable[[Snapshot], None]
 """Takes a snapshot; cheap, never raises; called in the event loop's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something on this node that who looks after the cluster should be able to read there."""
+
+    reason: str
+    """One word in CamelCase, as Kubernetes Events have it: ``SteeringRepaired``."""
+    action: str
+    """What was tried, likewise: ``Repair``."""
+    note: str
+    """One sentence; of those with the same reason and object the last one counts."""
+    service: ServiceKey | None = None
+    """The Service that it is about; None: this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,9 @@ class Source(abc.ABC):
         Raises:
             SourceError: As :meth:`run` would.
         """
+
+    def record(self, happening: Happening) -> None:  # noqa: B027 - files can't be told
+        """Tell the cluster, where there is one; cheap, never raises, waits for nothing."""
 
     @abc.abstractmethod
     async def run(self, publish: Publish) -> None:

@@ -9,11 +9,13 @@ what the cluster holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
@@ -49,6 +51,14 @@ _PORT_SERIES: tuple[tuple[_Series, Callable[[ServicePortView], float]], ...] = (
             CounterMetricFamily,
         ),
         lambda port: port.connections,
+    ),
+    (
+        _Series(
+            "userspace_proxy_connections_preserved",
+            "Connections (UDP: flows) in which the endpoint saw the client's own address",
+            CounterMetricFamily,
+        ),
+        lambda port: port.preserved,
     ),
     (
         _Series(
@@ -100,6 +110,14 @@ _ENDPOINT_SERIES: tuple[tuple[_Series, Callable[[EndpointView], float]], ...] = 
             CounterMetricFamily,
         ),
         lambda endpoint: endpoint.connections,
+    ),
+    (
+        _Series(
+            "userspace_proxy_endpoint_connections_preserved",
+            "Connections (UDP: flows) in which this endpoint saw the client's own address",
+            CounterMetricFamily,
+        ),
+        lambda endpoint: endpoint.preserved,
     ),
     (
         _Series(
@@ -198,6 +216,8 @@ def families_of(view: StatusView) -> Iterator[Metric]:
         for index, worker in workers.items():
             family.add_metric((index,), of_worker(worker))
         yield family
+    if workers:
+        yield _turns(workers)
     rows = _port_rows(view)
     for series, of_port in _PORT_SERIES:
         family = series.kind(series.name, series.help, labels=PORT_LABELS)
@@ -211,6 +231,21 @@ def families_of(view: StatusView) -> Iterator[Metric]:
         for labels, endpoint in endpoint_rows:
             family.add_metric(labels, of_endpoint(endpoint))
         yield family
+
+
+def _turns(workers: dict[str, WorkerView]) -> Metric:
+    """Return how long the workers' event loops were busy at a time: whoever else waits so long."""
+    family = HistogramMetricFamily(
+        "userspace_proxy_worker_turn_duration_seconds",
+        "How long one turn of a worker's event loop took",
+        labels=WORKER_LABELS,
+    )
+    for index, worker in workers.items():
+        bounds = ["+Inf" if bound is None else str(bound) for bound, _ in worker.turns]
+        counts = accumulate(count for _, count in worker.turns)
+        if bounds:
+            family.add_metric((index,), list(zip(bounds, counts, strict=True)), worker.turns_s)
+    return family
 
 
 def state_label(endpoint: EndpointView) -> str:
@@ -235,6 +270,7 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
     for name, text, value in (
         ("ready", "1 while the first plan is in force and nothing drains", view.is_ready),
         ("node_eligible", "0 while the Node is to be deleted", view.node_is_eligible),
+        ("preserving", "1 while clients' addresses are kept where possible", view.preserving.is_on),
         ("accepting", "0 while accepting is paused for want of descriptors", view.is_accepting),
         ("descriptors", "Descriptors in use by the data plane", view.descriptors),
         ("descriptors_limit", "Descriptors that this process may have", view.descriptor_limit),
@@ -243,6 +279,11 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ("source_synced", "1 when everything was read at least once", source.is_synced),
         ("source_problems", "What is wrong with the source now", len(source.problems)),
         ("steering_problems", "1 while the steering can't be put right", bool(steering.problem)),
+        (
+            "steering_drift",
+            "1 while rules may differ from the plan and can't be repaired",
+            steering.has_drifted,
+        ),
     ):
         yield GaugeMetricFamily(f"userspace_proxy_{name}", text, value=value)
     for name, text, count in (

@@ -81,6 +81,7 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_source(view),
         *_workers(view),
         *_steering(view),
+        *_preserving(view),
         *_sync(view, now),
         *_conflicts(view),
         *_health_checks(view),
@@ -193,11 +194,27 @@ def _workers(view: StatusView) -> Iterator[Problem]:
 
 
 def _steering(view: StatusView) -> Iterator[Problem]:
-    if view.steering.problem:
+    if view.steering.has_drifted:
+        yield Problem(
+            Level.TROUBLE,
+            f"Rules of {view.steering.name} steering may differ from the plan and can't be "
+            f"repaired: {view.steering.problem}",
+            "Clients may not be served until it works; it is tried again each second",
+        )
+    elif view.steering.problem:
         yield Problem(
             Level.TROUBLE,
             f"Steering by {view.steering.name}: {view.steering.problem}",
             "What was in force before still is; it is tried again each second",
+        )
+
+
+def _preserving(view: StatusView) -> Iterator[Problem]:
+    if view.preserving.problem:
+        yield Problem(
+            Level.TROUBLE,
+            f"Client addresses: {view.preserving.problem}",
+            "New connections bear this node's address; it is tried again each second",
         )
 
 

@@ -26,6 +26,8 @@ class EndpointView:
     """Open connections, or live flows."""
     connections: int = 0
     """Connections (flows) since the start."""
+    preserved: int = 0
+    """Of the connections, those in which this endpoint saw the client's own address."""
     failures: int = 0
     """Dials that failed."""
     received_bytes: int = 0
@@ -87,6 +89,8 @@ class ServicePortView:
     """Why it isn't served although it should be (a port in use); empty when all is well."""
     active: int = 0
     connections: int = 0
+    preserved: int = 0
+    """Of the connections, those in which the endpoint saw the client's own address."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
     received_bytes: int = 0
@@ -145,6 +149,20 @@ class SteeringView:
 
     name: str
     problem: str = ""
+    has_drifted: bool = False
+    """Somebody has changed what is in the kernel, and the problem keeps it from being repaired."""
+    repairs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PreservingView:
+    """Whether endpoints see their clients' own addresses, where answers come back this way."""
+
+    is_on: bool = False
+    why_not: str = ""
+    """Why they see this node's, in words; empty where it wasn't asked for, or is on."""
+    problem: str = ""
+    """What is to be put right, and can't be at this moment."""
     repairs: int = 0
 
 
@@ -183,6 +201,11 @@ class WorkerView:
     restarts: int
     connections: int
     """Open ones."""
+    turns: tuple[tuple[float | None, int], ...] = ()
+    """How many turns of its loop took at most so many seconds, and more than the bound before;
+    the last has no bound."""
+    turns_s: float = 0.0
+    """The sum of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +220,7 @@ class StatusView:
     source: SourceView
     steering: SteeringView
     sync: SyncView
+    preserving: PreservingView = field(default=PreservingView())
     ports: tuple[ServicePortView, ...] = ()
     ignored: tuple[IgnoredView, ...] = ()
     health_checks: tuple[HealthCheckView, ...] = ()

@@ -4,21 +4,33 @@
 :func:`make_steering` is the one place that knows their names.
 """
 
+from .anchor import Anchor
+from .answers import Answers
+from .answers import labels as answers_labels
 from .base import REFUSE, Bind, Refusal, Steering, SteeringFacts, Target
 from .choice import make_steering
 from .iptables import IptablesSteering
+from .leftovers import remove_leftovers
+from .local import labels as local_labels
+from .local import remove_routes as remove_local_routes
 from .names import proxy_label
 from .nftables import labels as nftables_labels
 
 __all__ = [
     "REFUSE",
+    "Anchor",
+    "Answers",
     "Bind",
     "IptablesSteering",
     "Refusal",
     "Steering",
     "SteeringFacts",
     "Target",
+    "answers_labels",
+    "local_labels",
     "make_steering",
     "nftables_labels",
     "proxy_label",
+    "remove_leftovers",
+    "remove_local_routes",
 ]

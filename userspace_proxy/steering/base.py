@@ -1,20 +1,22 @@
 """The contract of every steering.
 
     agent ──apply({frontend: proxy port or REFUSE})──▶ steering ──▶ kernel
+          ──change({some}, gone)─────────────────────▶
           ◀─recovered ports────────────────────────── start()
 
 Rule 1: a steering touches only what bears our name.
 Rule 2: ``apply`` says the whole wanted state; what it costs is the difference.
-Rule 3: all of an ``apply`` is in force when it returns, or none of it.
+Rule 3: all of an ``apply`` or a ``change`` is in force when it returns, or none of it.
 """
 
 from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from ..errors import SteeringError
 from ..model import Frontend
 
 
@@ -58,6 +60,30 @@ class SteeringFacts:
     """The proxy's ``--service-proxy-name``, which tells its rules from others'; empty: none."""
 
 
+Targets = dict[Frontend, Target]
+
+
+def merge_change(
+    applied: Targets | None, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
+) -> Targets:
+    """Make a change in what was applied; return it, the same object.
+
+    Raises:
+        SteeringError: Nothing was applied.
+    """
+    if applied is None:
+        raise nothing_applied()
+    for frontend in gone:
+        applied.pop(frontend, None)
+    applied.update(changed)
+    return applied
+
+
+def nothing_applied() -> SteeringError:
+    """Return what a ``change`` before the first ``apply`` raises."""
+    return SteeringError("cannot change what is steered: nothing was applied before")
+
+
 def render_targets(targets: Mapping[Frontend, Target]) -> str:
     """Return one sorted line a frontend, in the form of :meth:`Steering.render`."""
     return "\n".join(
@@ -75,6 +101,9 @@ class Steering(abc.ABC):
     name: str
     """As in ``--steering``."""
     bind: Bind
+    needs_transparent = False
+    """Whether a frontend's packets come by a routing rule alone, so that its listener needs
+    IP_TRANSPARENT to answer; as long as Bind is FRONTEND, and known after ``start``."""
 
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
@@ -101,6 +130,22 @@ class Steering(abc.ABC):
         """
 
     @abc.abstractmethod
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Steer some frontends besides those of the last ``apply``, and some no longer.
+
+        It costs what is in it, however many are steered. For UDP it promises what ``apply`` does.
+
+        Args:
+            changed: Those that are new, or steered elsewhere; what is so already is no error.
+            gone: Those that are no longer steered, unless they are in ``changed``; one that
+                wasn't is no error.
+
+        Raises:
+            SteeringError: The kernel refused and the old state is in force; or nothing was
+                applied before.
+        """
+
+    @abc.abstractmethod
     async def render(self) -> str:
         """Return what is in force as text, sorted, read from where it is in force.
 
@@ -109,7 +154,7 @@ class Steering(abc.ABC):
 
     @abc.abstractmethod
     async def repair(self) -> int:
-        """Compare what is in force with the last ``apply`` and put it right.
+        """Compare what is in force with what was asked for last and put it right.
 
         Returns:
             How many frontends or guard rules had drifted; 0 when all was well.

@@ -6,14 +6,12 @@ import importlib.util
 from pathlib import Path
 
 from ..errors import SteeringError
-from . import nftables
+from . import local, nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
-from .local import LocalSteering
 from .none import NoSteering
+from .privileges import has_net_admin
 
-# Source: capabilities(7), include/uapi/linux/capability.h.
-CAP_NET_ADMIN = 12
 # Each names the tables in use, one a line.
 _LEGACY = (
     Path("/proc/thread-self/net/ip_tables_names"),
@@ -36,7 +34,7 @@ def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = Fals
         case "iptables":
             return IptablesSteering(facts)
         case "local":
-            return LocalSteering(facts, own_namespace=own_namespace)
+            return local.LocalSteering(facts, own_namespace=own_namespace)
         case "none":
             return NoSteering(facts)
         case "nftables":
@@ -58,15 +56,19 @@ def choose(name: str, *, own_namespace: bool) -> str:
         return name
     if own_namespace:
         return "local"
-    lacks = {"iptables": iptables_lacks(), "nftables": nftables.missing()}
+    lacks = {
+        "iptables": iptables_lacks(),
+        "nftables": nftables.missing(),
+        "local": local.missing(),
+    }
     # Joins what the node uses already; both at once is what makes rules hard to follow.
-    order = ("iptables", "nftables") if has_legacy_tables() else ("nftables", "iptables")
+    rules = ("iptables", "nftables") if has_legacy_tables() else ("nftables", "iptables")
+    order = (*rules, "local")
     for candidate in order:
         if not lacks[candidate]:
             return candidate
     raise SteeringError(
-        f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}; "
-        "local: needs a sandbox",
+        f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}",
         hint="apt install libnftables1 and run as root, or use --steering=none",
     )
 
@@ -91,11 +93,3 @@ def iptables_lacks() -> str:
 def has_python_iptables() -> bool:
     """Return whether python-iptables is installed, without importing it."""
     return importlib.util.find_spec("iptc") is not None
-
-
-def has_net_admin() -> bool:
-    """Return whether this process may change rules in its network namespace."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
-    return False

@@ -5,6 +5,12 @@
     canary                      UPROXY-PRE-canary, …   userspace-proxy/canary     with a hyphen for
     a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…   / and / for ~
 
+The table that catches answers to clients' own addresses is ``userspace-proxy/answers``, and
+``userspace-proxy/answers-canary`` and so on: no label of a table above has a slash there.
+
+Chains of the tree of iptables have six characters behind the prefix, and the label at once
+behind those: ``UPROXY-Od3f9acanary``, for there is no room for a hyphen.
+
 Everything but this module knows the chains by their names in the first line; the proxy's label
 is put on where they go to the kernel, and taken off where they come from there.
 
@@ -29,7 +35,12 @@ _AS_IT_IS = re.compile(
 )
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 TABLE = "userspace-proxy"
+GUARD = f"{TABLE}/local"
+ANSWERS_TABLE = f"{TABLE}/answers"
+ANCHOR_TABLE = f"{TABLE}/held"
+_NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
+_TREE_CHAIN = re.compile(rf"(?P<own>{PREFIX}[OP][0-9A-Za-z][0-9a-z]{{4}})(?P<label>.*)")
 
 
 def proxy_label(proxy_name: str) -> str:
@@ -51,8 +62,12 @@ def proxy_label(proxy_name: str) -> str:
 
 def label_of(chain: str) -> str | None:
     """Return the label in a chain's name in the kernel, or None if the chain isn't ours."""
-    match = _CHAIN.fullmatch(chain)
+    match = _match(chain)
     return None if match is None else match["label"] or ""
+
+
+def _match(chain: str) -> re.Match[str] | None:
+    return _TREE_CHAIN.fullmatch(chain) or _CHAIN.fullmatch(chain)
 
 
 def table_name(proxy_name: str) -> str:
@@ -61,17 +76,77 @@ def table_name(proxy_name: str) -> str:
     Args:
         proxy_name: As for :func:`proxy_label`.
     """
-    # nft takes no tilde in a name; a label has no slash, so nothing gets ambiguous.
-    label = proxy_label(proxy_name).replace("~", "/")
-    return f"{TABLE}-{label}" if label else TABLE
+    return _with_label(TABLE, proxy_name)
+
+
+def guard_name(proxy_name: str) -> str:
+    """Return the name of a proxy's nftables table for local steering.
+
+    It is no name of :func:`table_name`: a label has no slash.
+
+    Args:
+        proxy_name: As for :func:`proxy_label`.
+    """
+    return _with_label(GUARD, proxy_name)
+
+
+def label_of_guard(table: str) -> str | None:
+    """Return the label of the proxy whose table for local steering this is, or None."""
+    return _label_after(GUARD, table)
+
+
+def owner_number(proxy_name: str) -> int:
+    """Return what stands for a proxy's name where only a number fits: 0 without a name.
+
+    Args:
+        proxy_name: As for :func:`proxy_label`.
+    """
+    label = proxy_label(proxy_name)
+    if not label:
+        return 0
+    # Above the metrics that people and daemons give (below 10,000, as a rule).
+    return _NUMBERED | int.from_bytes(hashlib.sha256(label.encode()).digest()[:3], "big")
 
 
 def label_of_table(table: str) -> str | None:
     """Return the label of the proxy whose nftables table this is, or None if it isn't ours."""
-    if table == TABLE:
+    return _label_after(TABLE, table)
+
+
+def answers_table_name(proxy_name: str) -> str:
+    """Return the name of the nftables table that catches a proxy's answers.
+
+    Args:
+        proxy_name: As for :func:`proxy_label`.
+    """
+    return _with_label(ANSWERS_TABLE, proxy_name)
+
+
+def anchor_table_name(proxy_name: str) -> str:
+    """Return the name of the nftables table that keeps the kernel tracking for a proxy.
+
+    Args:
+        proxy_name: As for :func:`proxy_label`.
+    """
+    return _with_label(ANCHOR_TABLE, proxy_name)
+
+
+def label_of_answers_table(table: str) -> str | None:
+    """Return the label of the proxy whose answers this table catches, or None if it is none."""
+    return _label_after(ANSWERS_TABLE, table)
+
+
+def _with_label(stem: str, proxy_name: str) -> str:
+    # nft takes no tilde in a name; a label has no slash, so nothing gets ambiguous.
+    label = proxy_label(proxy_name).replace("~", "/")
+    return f"{stem}-{label}" if label else stem
+
+
+def _label_after(stem: str, table: str) -> str | None:
+    if table == stem:
         return ""
-    label = table.removeprefix(f"{TABLE}-").replace("/", "~")
-    return label if table_name(label) == table else None
+    label = table.removeprefix(f"{stem}-").replace("/", "~")
+    return label if _with_label(stem, label) == table else None
 
 
 class ChainNames:
@@ -87,7 +162,8 @@ class ChainNames:
     def in_kernel(self, name: str) -> str:
         """Return a name as the kernel knows it; those that aren't of ours stay as they are."""
         if self.label and name.startswith(PREFIX):
-            return f"{name}-{self.label}"
+            is_of_tree = _TREE_CHAIN.fullmatch(name) is not None
+            return f"{name}{self.label}" if is_of_tree else f"{name}-{self.label}"
         return name
 
     def known(self, name: str) -> str:
@@ -95,9 +171,9 @@ class ChainNames:
 
         A chain of another proxy of ours comes in brackets: like none of ours.
         """
-        label = label_of(name)
-        if label is None:
+        match = _match(name)
+        if match is None:
             return name
-        if label != self.label:
+        if (match["label"] or "") != self.label:
             return f"({name})"
-        return name.removesuffix(f"-{label}") if label else name
+        return match["own"]

@@ -5,10 +5,18 @@ For embedding in a program or a test suite: no privilege, no rule, no route.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..model import Frontend
-from .base import Bind, Steering, SteeringFacts, Target, render_targets
+from .base import (
+    Bind,
+    Steering,
+    SteeringFacts,
+    Target,
+    Targets,
+    merge_change,
+    render_targets,
+)
 
 
 class NoSteering(Steering):
@@ -23,7 +31,7 @@ class NoSteering(Steering):
 
     def __init__(self, facts: SteeringFacts | None = None) -> None:
         self.facts = facts or SteeringFacts()
-        self._targets: dict[Frontend, Target] = {}
+        self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering; nothing outlives the process, so nothing is recovered."""
@@ -33,9 +41,13 @@ class NoSteering(Steering):
         """Part of Steering."""
         self._targets = dict(wanted)
 
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        merge_change(self._targets, changed, gone)
+
     async def render(self) -> str:
         """Part of Steering."""
-        return render_targets(self._targets)
+        return render_targets(self._targets or {})
 
     async def repair(self) -> int:
         """Part of Steering; memory doesn't drift."""
@@ -43,7 +55,7 @@ class NoSteering(Steering):
 
     async def clean_up(self) -> None:
         """Part of Steering."""
-        self._targets = {}
+        self._targets = None
 
     async def close(self) -> None:
         """Part of Steering."""

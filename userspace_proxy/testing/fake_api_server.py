@@ -31,6 +31,9 @@ PATHS = {
 }
 
 
+_EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
+
 @dataclass(slots=True)
 class _Watch:
     """One open watch."""
@@ -67,6 +70,8 @@ class FakeApiServer:
         self.has_watch_cache = has_watch_cache
         self.requests: list[str] = []
         """What was asked: ``GET /api/v1/services?limit=500&resourceVersion=0``."""
+        self.sent: list[tuple[str, str, Object]] = []
+        """What was written: ``POST``, the path, the object."""
         self.url = ""
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -95,6 +100,11 @@ class FakeApiServer:
         app = web.Application()
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))
+        # As namespaces, for who asks for one object by its name.
+        app.router.add_get("/api/v1/namespaces/{namespace}/services", self._handler("services"))
+        app.router.add_post(_EVENTS, self._take)
+        app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
+        app.router.add_get("/version", self._version)
         self._runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=1
         )
@@ -210,6 +220,18 @@ class FakeApiServer:
             return self._list(resource, request.query)
 
         return handle
+
+    async def _take(self, request: web.Request) -> web.Response:
+        self.requests.append(f"{request.method} {request.path_qs}")
+        await self._tell()
+        refusal = self._refuse("events", request)
+        if refusal is None:
+            self.sent.append((request.method, request.path, await request.json()))
+            await self._tell()
+        return refusal or web.json_response({}, status=201 if request.method == "POST" else 200)
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return web.json_response({"gitVersion": "v1.36.3"})
 
     def _refuse(self, resource: str, request: web.Request) -> web.Response | None:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from ..errors import SteeringConflict
 from ..model import Frontend
 from ..steering import Bind, Steering, SteeringFacts, Target
-from ..steering.base import render_targets
+from ..steering.base import Targets, merge_change, nothing_applied, render_targets
 
 
 class FakeSteering(Steering):
@@ -35,8 +35,10 @@ class FakeSteering(Steering):
         self.bind = bind
         self.kernel: dict[Frontend, Target] = {} if kernel is None else kernel
         """Change it to play drift."""
+        self.programmed = 0
+        """How many frontends ``apply`` and ``change`` were told of, all calls together."""
         self._taken = taken if taken is not None else {}
-        self._wanted: dict[Frontend, Target] | None = None
+        self._wanted: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
@@ -44,14 +46,19 @@ class FakeSteering(Steering):
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
-        for frontend in wanted:
-            if owner := self._taken.get(frontend):
-                raise SteeringConflict(
-                    f"cannot steer {frontend}: already steered by {owner}",
-                    hint="stop kube-proxy on this node or run with --steering=none",
-                )
+        self._must_be_free(wanted)
         self._wanted = dict(wanted)
+        self.programmed += len(wanted)
         self._program(self._wanted)
+
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        if self._wanted is None:
+            raise nothing_applied()
+        self._must_be_free(changed)
+        merge_change(self._wanted, changed, gone)
+        merge_change(self.kernel, changed, gone)
+        self.programmed += len(changed.keys() | gone)
 
     async def render(self) -> str:
         """Part of Steering."""
@@ -73,6 +80,14 @@ class FakeSteering(Steering):
 
     async def close(self) -> None:
         """Part of Steering."""
+
+    def _must_be_free(self, frontends: Iterable[Frontend]) -> None:
+        for frontend in frontends:
+            if owner := self._taken.get(frontend):
+                raise SteeringConflict(
+                    f"cannot steer {frontend}: already steered by {owner}",
+                    hint="stop kube-proxy on this node or run with --steering=none",
+                )
 
     def _program(self, targets: Mapping[Frontend, Target]) -> None:
         self.kernel.clear()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,7 @@ def make(plane):
         listeners = Listeners(plane, bind, pool or PortPool(27000, 27999))
         planner = Planner(facts or NodeFacts())
         have = Plan.empty()
+        steered = {}
 
         def follow(snapshot, preferred=None):
             nonlocal have
@@ -45,8 +47,15 @@ def make(plane):
                 listeners.update(port)
             for port in changes.open:
                 listeners.open(port, preferred or {})
+            change = listeners.steering_change()
+            for frontend in change.gone:
+                del steered[frontend]
+            steered.update(change.changed)
+            listeners.has_told(change)
             listeners.close_leaving()
             have = want
+            assert steered == listeners.targets(), "differences add up to the whole"
+            assert not listeners.steering_change()
             return listeners.targets()
 
         listeners.follow = follow
@@ -155,6 +164,33 @@ async def test_an_address_that_moves_to_another_service_is_served_by_it(make):
     targets = listeners.follow(cluster.serve("cart", "127.98.0.2", POD, port=8080))
     assert targets == {frontend("127.98.0.2", 8080): 8080}
     assert not listeners.has_problems
+
+
+@pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
+async def test_whoever_takes_over_a_frontend_gets_its_listener(make, bind):
+    cluster, listeners = Cluster(), make(bind)
+    listeners.follow(cluster.serve("web", "127.98.0.5", POD, port=8080))
+    (before,) = [dict(served.listeners) for served in listeners]
+    cluster.remove("web")
+    listeners.follow(cluster.serve("cart", "127.98.0.5", POD, port=8080))
+    (after,) = listeners
+    assert (after.group.label, after.listeners) == ("shop/cart", before)
+    assert accepts("127.98.0.5", 8080)
+
+
+async def test_a_listener_that_can_not_be_handed_over_is_tried_again(make):
+    cluster, listeners = Cluster(), make(Bind.FRONTEND)
+    listeners.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
+    cluster.remove("dns")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief:
+        thief.bind(("127.98.0.6", 8080))
+        targets = listeners.follow(
+            cluster.serve("other", "127.98.0.6", POD, port=8080, protocol="UDP")
+        )
+        assert set(targets.values()) == {REFUSE}
+        assert not listeners.retry()
+    assert listeners.retry()
+    assert set(listeners.targets().values()) == {8080}
 
 
 async def test_a_service_that_changes_its_address_listens_there_alone(make):
@@ -299,3 +335,28 @@ async def test_closing_gives_node_ports_back(make):
     listeners.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
     listeners.close()
     bound(Protocol.TCP, port).close()
+
+
+async def test_what_the_steering_was_not_told_is_in_the_next_change_too(make):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    first = cluster.serve("web", "10.96.0.1", POD)
+    targets = listeners.follow(first)
+    (served,) = listeners
+    listeners.update(replace(served.plan, usable=()))
+    assert listeners.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
+    listeners.leave(served.plan.key)
+    change = listeners.steering_change()
+    assert (change.changed, change.gone) == ({}, {frontend("10.96.0.1")})
+    listeners.open(served.plan, targets)
+    change = listeners.steering_change()
+    assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
+
+
+async def test_a_round_touches_the_listeners_that_it_changes_alone(make):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    for n in range(20):
+        cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
+    listeners.follow(cluster.serve("web", "10.96.0.1", POD))
+    (web,) = (served for served in listeners if served.plan.key.name.name == "web")
+    listeners.update(web.plan)
+    assert [served for served, _ in listeners.steering_change().told] == [web]

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.lock import NodeLock, running_proxies
 from userspace_proxy.errors import LockHeld
 
 HOLD = """
 import sys
-from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.lock import NodeLock, running_proxies
 lock = NodeLock()
 lock.take()
 print("held", flush=True)
@@ -83,3 +83,11 @@ def test_no_name_and_an_empty_one_are_the_same(name):
     with pytest.raises(LockHeld, match=r"another userspace-proxy \(pid"):
         NodeLock().take()
     lock.release()
+
+
+def test_who_runs_is_told_by_label_and_process(holder):
+    canary = NodeLock("canary")
+    canary.take()
+    assert running_proxies() == {"": holder.pid, "canary": os.getpid()}
+    canary.release()
+    assert running_proxies() == {"": holder.pid}

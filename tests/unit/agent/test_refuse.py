@@ -36,3 +36,30 @@ def test_a_range_without_a_free_port_is_an_error_with_the_way_out(refuse_port):
         port = taken.getsockname()[1]
         with pytest.raises(ListenError, match=f"{port}-{port} is in use .*--proxy-port-range"):
             refuse_port.open(port, port)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("family", "ip"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
+    ids=["ipv4", "ipv6"],
+)
+def test_it_is_kept_for_both_protocols_and_families_until_it_is_closed(
+    refuse_port, family, kind, ip
+):
+    number = refuse_port.open(29000, 29999)
+    with socket.socket(family, kind) as sock:
+        with pytest.raises(OSError, match="in use"):
+            sock.bind((ip, number))
+        refuse_port.close()
+        sock.bind((ip, number))
+
+
+def test_a_datagram_to_it_is_refused(refuse_port):
+    number = refuse_port.open(29000, 29999)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(("127.0.0.1", number))
+        client.send(b"question")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)

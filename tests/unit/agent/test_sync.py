@@ -39,15 +39,28 @@ class WatchedSteering(FakeSteering):
         super().__init__(**more)
         self.lies = []
         self.fails_with = None
-        self.applied = 0
+        self.calls = []
+        self.repair_fails_with = None
 
     async def apply(self, wanted):
+        await self._watch("apply", super().apply(wanted))
+
+    async def change(self, changed, gone):
+        await self._watch("change", super().change(changed, gone))
+
+    async def _watch(self, name, call):
         if self.fails_with is not None:
+            call.close()
             raise self.fails_with
         self._look(self.kernel)
-        await super().apply(wanted)
-        self.applied += 1
+        await call
+        self.calls.append(name)
         self._look(self.kernel)
+
+    async def repair(self):
+        if self.repair_fails_with is not None:
+            raise self.repair_fails_with
+        return await super().repair()
 
     def _look(self, kernel):
         self.lies += [f for f, port in kernel.items() if port is not REFUSE and not accepts(port)]
@@ -111,7 +124,7 @@ async def test_an_endpoint_change_touches_no_rule(start):
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("web", WEB.ip, POD, "192.0.2.2"))
-    assert steering.applied == 1
+    assert steering.calls == ["apply"]
 
 
 async def test_what_the_kernel_refuses_is_tried_again_and_what_served_goes_on(start, caplog):
@@ -133,6 +146,52 @@ async def test_what_the_kernel_refuses_is_tried_again_and_what_served_goes_on(st
     assert sum(r.message.startswith("steering failed") for r in caplog.records) == 1
 
 
+async def test_the_steering_is_told_of_what_has_changed_alone(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    for n in range(20):
+        cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert (steering.calls, steering.programmed) == (["apply"], 21)
+    for snapshot in (
+        lambda: cluster.serve("web", WEB.ip),
+        lambda: cluster.serve("cart", CART.ip, POD),
+        lambda: cluster.remove("web"),
+    ):
+        steering.calls.clear()
+        steering.programmed = 0
+        await settle(loop, snapshot())
+        assert (steering.calls, steering.programmed) == (["change"], 1)
+    assert WEB not in steering.kernel
+    assert accepts(steering.kernel[CART])
+
+
+async def test_after_a_failure_the_steering_is_told_everything_again(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    await until(lambda: loop.counters.failures >= 1)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert steering.calls == ["apply", "apply"]
+    await settle(loop, cluster.remove("web"))
+    assert steering.calls == ["apply", "apply", "change"]
+    assert steering.kernel.keys() == {CART}
+
+
+async def test_an_address_that_moves_between_services_is_steered_on(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    cluster.serve("cart", CART.ip, POD)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    carts = steering.kernel[CART]
+    cluster.remove("web")
+    await settle(loop, cluster.serve("cart", WEB.ip, POD))
+    assert steering.kernel == {WEB: carts}
+
+
 async def test_drift_is_repaired_and_counted(start):
     steering = WatchedSteering()
     loop = await start(steering)
@@ -141,6 +200,34 @@ async def test_drift_is_repaired_and_counted(start):
     steering.kernel.clear()
     await until(lambda: steering.kernel == wanted)
     await until(lambda: loop.counters.repairs == 1)
+
+
+async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start, caplog):
+    reported = []
+    steering = WatchedSteering()
+    loop, cluster = await start(steering, report=reported.append), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    steering.kernel.clear()
+    await until(lambda: reported)
+    steering.repair_fails_with = SteeringError("cannot commit: Operation not permitted")
+    await until(lambda: loop.counters.failures >= 2)
+    assert loop.has_drifted
+    steering.repair_fails_with = None
+    await until(lambda: not loop.has_drifted)
+    assert [happening.reason for happening in reported] == ["SteeringRepaired", "SteeringDrifted"]
+    messages = [r.getMessage() for r in caplog.records if r.levelname != "INFO"]
+    assert messages == [
+        "steering had drifted and was repaired",
+        "steering failed, the old state is in force",
+    ]
+
+
+async def test_a_conflict_is_reported(start):
+    reported = []
+    loop, cluster = await start(WatchedSteering(), report=reported.append), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    await settle(loop, cluster.serve("shop", WEB.ip, POD))
+    assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
 
 
 async def test_drift_is_repaired_while_changes_keep_coming(start):

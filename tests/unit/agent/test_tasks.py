@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from userspace_proxy.agent import tasks
-from userspace_proxy.agent.tasks import Supervisor
+from userspace_proxy.agent.tasks import Pace, Supervisor, pause
 from userspace_proxy.errors import SourceError
 
 
@@ -77,3 +77,22 @@ async def test_nothing_failed_yet(started):
         supervisor.start("idle", asyncio.Event().wait)
     assert supervisor.failure is None
     await supervisor.stop()
+
+
+async def test_a_long_piece_of_work_lets_others_have_their_turn_now_and_then():
+    now, turns = 0.0, []
+    pace = Pace(lambda: now)
+
+    async def others():
+        while True:
+            turns.append(now)
+            await pause(0)
+
+    task = asyncio.create_task(others())
+    await pause(0)
+    turns.clear()
+    for _ in range(20):
+        now += 0.004
+        await pace.turn()
+    task.cancel()
+    assert len(turns) == 6

@@ -89,7 +89,7 @@ def test_demo_gets_its_port(words, port, rooms):
     ("words", "message"),
     [
         (["rnu"], "unknown command 'rnu' (did you mean run?)"),
-        (["xyzzy"], "unknown command 'xyzzy' (commands: run, demo, cleanup, help)"),
+        (["xyzzy"], "unknown command 'xyzzy' (commands: run, demo, check, cleanup, help)"),
         (["help", "dmo"], "unknown command 'dmo' (did you mean demo?)"),
         (["--kubecofnig=x"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
         (

@@ -89,6 +89,87 @@ async def test_a_taken_port_is_a_listen_error(house, protocol):
         house.plane.listen(group, protocol, taken)
 
 
+# -- handing over --------------------------------------------------------------
+
+
+def hand_over(house, service, *endpoints, **others):
+    """Have a Service's listener serve a new group, and forget the old one."""
+    old = service.group
+    service.group = house.plane.open_group("shop/web:other", Serving(endpoints, **others))
+    house.plane.hand_over(service.listener, service.group)
+    house.plane.close_group(old)
+
+
+async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    for _ in range(20):
+        clients = [house.keep(Peer(socket.socket())) for _ in range(3)]
+        for client in clients:
+            client.sock.connect_ex(web.address)
+        hand_over(house, web, pod.address)
+        for client in clients:
+            await client.send(b"question")
+        for _ in clients:
+            server = await pod.accept()
+            assert await server.read() == b"question"
+
+
+async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other_groups(house):
+    old, new = house.endpoint(), house.endpoint()
+    web = house.service(old.address)
+    client, server = await house.pair(web, old)
+    hand_over(house, web, new.address)
+
+    async def is_handed_over():
+        house.keep(await dial(web.address))
+        await house.plane.refresh()
+        return new.accept_now() is not None
+
+    while not await is_handed_over():
+        pass
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(house):
+    old, new = house.udp_peer(), house.udp_peer()
+    dns = house.udp_service(old.address)
+    client = house.udp_client(dns)
+    assert await asked(client, old) == b"answer"
+    hand_over(house, dns, new.address)
+    assert await asked(client, new) == b"answer"
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_who_is_handed_to_a_group_without_endpoints_refuses_and_serves_by_it_again(
+    house, protocol
+):
+    pod = house.endpoint() if protocol is TCP else house.udp_peer()
+    service = house.service(pod.address, protocol=protocol)
+    for _ in range(2):
+        hand_over(house, service)
+        assert not service.listener.is_serving
+        await until(lambda: is_free(service.listener) or protocol is TCP)
+        hand_over(house, service, pod.address)
+        assert service.listener.is_serving
+        if protocol is TCP:
+            assert await serves(await house.client(service), pod)
+        else:
+            assert await asked(house.udp_client(service), pod) == b"answer"
+
+
+async def test_who_is_handed_to_a_group_that_admits_nobody_is_silent(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    hand_over(house, web, pod.address, admits=())
+    client = house.keep(Peer(socket.socket()))
+    client.sock.connect_ex(web.address)
+    hand_over(house, web, pod.address)
+    # Its SYN was dropped; the kernel sends another one after a second.
+    assert await serves(client, pod)
+
+
 # -- refusing ------------------------------------------------------------------
 
 

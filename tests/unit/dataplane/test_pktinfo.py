@@ -12,6 +12,8 @@ V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
 INTERFACE = (7).to_bytes(4, "little")
 
 ARRIVED_V4 = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + V4 + socket.inet_aton("198.51.100.9"))
+LINK_LOCAL = socket.inet_pton(socket.AF_INET6, "fe80::1")
+ARRIVED_LINK_LOCAL = (socket.IPPROTO_IPV6, IPV6_PKTINFO, LINK_LOCAL + INTERFACE)
 ARRIVED_V6 = (socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + INTERFACE)
 OTHER = (socket.SOL_SOCKET, 29, b"a timestamp")
 
@@ -21,6 +23,9 @@ OTHER = (socket.SOL_SOCKET, 29, b"a timestamp")
     [
         pytest.param([ARRIVED_V4], (IP_PKTINFO, V4), id="ipv4"),
         pytest.param([OTHER, ARRIVED_V6], (IPV6_PKTINFO, V6), id="ipv6-behind-another"),
+        pytest.param(
+            [ARRIVED_LINK_LOCAL], (IPV6_PKTINFO, LINK_LOCAL + INTERFACE), id="with-its-interface"
+        ),
         pytest.param([OTHER], None, id="not-said"),
     ],
 )
@@ -40,6 +45,9 @@ def test_the_local_address_is_read(ancillary, local):
             (IPV6_PKTINFO, V6),
             [(socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + bytes(4))],
             id="ipv6-any-interface",
+        ),
+        pytest.param(
+            (IPV6_PKTINFO, LINK_LOCAL + INTERFACE), [ARRIVED_LINK_LOCAL], id="link-local-by-its-own"
         ),
         pytest.param(None, [], id="a-bound-socket-needs-none"),
     ],

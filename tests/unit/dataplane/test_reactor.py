@@ -247,3 +247,20 @@ async def test_a_reactor_may_be_closed_by_a_handler(reactor, pairs):
     await until(lambda: heard)
     await turns(3)
     assert len(heard) == 1
+
+
+async def test_the_time_that_a_dispatch_takes_is_counted(pairs):
+    clock = Clock()
+    reactor = Reactor(asyncio.get_running_loop(), clock=clock)
+    ours, theirs = pairs()
+    before = reactor.turns.count
+
+    def be_slow(_events):
+        ours.recv(9)
+        clock.now += 0.03
+
+    reactor.register(ours, epoll.IN | epoll.ET, be_slow)
+    theirs.send(b"hello")
+    await until(lambda: reactor.turns.count > before)
+    reactor.close()
+    assert reactor.turns.seconds == pytest.approx(0.03)

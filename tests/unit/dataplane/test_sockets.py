@@ -4,6 +4,8 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane.sockets import (
+    IP_TRANSPARENT,
+    IPV6_TRANSPARENT,
     family_of,
     is_connected,
     is_self_connected,
@@ -68,7 +70,14 @@ def test_an_address_that_is_not_ours_is_told_with_the_way_out(opened, protocol):
 @PROTOCOLS
 @pytest.mark.parametrize("ip", ["192.0.2.1", "2001:db8::1"])
 def test_an_address_that_is_not_ours_yet_can_be_had(opened, protocol, ip):
-    assert opened(protocol, ip, freebind=True).getsockname()[0] == ip
+    sock = opened(protocol, ip, freebind=True)
+    assert sock.getsockname()[0] == ip
+    option = (
+        (socket.IPPROTO_IPV6, IPV6_TRANSPARENT)
+        if ":" in ip
+        else (socket.IPPROTO_IP, IP_TRANSPARENT)
+    )
+    assert not sock.getsockopt(*option), "whoever accepts would look transparent to answers' rules"
 
 
 def test_accepted_sockets_send_without_delay(opened):

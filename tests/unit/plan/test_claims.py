@@ -1,26 +1,20 @@
 """What Services ask for, and who gets it."""
 
 from dataclasses import replace
-from itertools import permutations
 
 import pytest
-from hypothesis import given as drawn
-from hypothesis import strategies as st
 
 from userspace_proxy.model import (
     Frontend,
     FrontendKind,
-    IPFamily,
     Protocol,
-    ServiceKey,
     ServicePort,
 )
 from userspace_proxy.plan import Ignored
-from userspace_proxy.plan.claims import claims_of, settle
+from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
 
-from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
-from .drawn import FACTS, SERVICES, in_two_orders
+from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service
 
 DNS = ServicePort("dns", 53, "UDP")
 DNS_TCP = ServicePort("dns-tcp", 53, "TCP")
@@ -52,11 +46,6 @@ def asked(service, facts=NODE):
 
 def notes(service, facts=NODE):
     return [note for claim in claims_of(service, facts).ports for note in claim.notes]
-
-
-def lost(settlement):
-    """Return what each port lost, in words."""
-    return {str(key): [item.why for item in items] for key, items in settlement.lost.items()}
 
 
 @pytest.mark.parametrize(
@@ -121,68 +110,6 @@ def test_what_is_not_carried_is_ignored_with_the_reason(given, ignored):
 
 def test_a_port_that_is_ignored_leaves_the_others_alone():
     assert list(asked(service(ports=(SCTP, HTTP)))) == ["shop/cart:http"]
-
-
-@pytest.mark.parametrize(
-    ("cart", "web", "holder"),
-    [
-        pytest.param(OLD, NEW, "shop/cart:http", id="the-older-one"),
-        pytest.param(NEW, OLD, "shop/web:http", id="the-older-one-whatever-its-name"),
-        pytest.param(OLD, OLD, "shop/cart:http", id="of-one-second-by-name"),
-        pytest.param("", "", "shop/cart:http", id="of-unknown-age-by-name"),
-    ],
-)
-def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder):
-    both = claims(service(CART, created=cart), service(WEB, created=web))
-    for order in (both, both[::-1]):
-        settlement = settle(order)
-        assert str(settlement.holders[ADDRESS].key) == holder
-        assert {str(key) for key in settlement.lost} == {"shop/cart:http", "shop/web:http"} - {
-            holder
-        }
-
-
-def test_one_of_three_claimants_gets_the_address_in_whatever_order_they_come():
-    ages = {"a": NEW, "b": OLD, "c": NEW}
-    three = claims(*(service(ServiceKey("shop", n), created=age) for n, age in ages.items()))
-    for order in permutations(three):
-        settlement = settle(order)
-        assert settlement.holders[ADDRESS].key.name.name == "b"
-        why = "198.51.100.7:80/TCP is already held by shop/b:http"
-        assert lost(settlement) == {"shop/a:http": [why], "shop/c:http": [why]}
-
-
-def test_only_the_contested_address_is_lost():
-    both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
-    settlement = settle(both)
-    assert str(settlement.holders[Frontend(WEB_IP, 80, Protocol.TCP)].key) == "shop/web:http"
-    assert settlement.lost_by(claims(service(WEB))[0].ports[0].key) == {ADDRESS}
-
-
-def test_every_address_that_a_port_lost_is_known():
-    till = ServiceKey("shop", "till")
-    services = (service(CART), service(till, cluster_ips=(WEB_IP,)))
-    settlement = settle(claims(*services, service(WEB, cluster_ips=(CART_IP, WEB_IP), created=NEW)))
-    (items,) = settlement.lost.values()
-    assert [item.frontend.ip for item in items] == [CART_IP, WEB_IP]
-
-
-def test_two_ports_of_one_service_may_not_share_an_address_either():
-    settlement = settle(claims(service(ports=(ServicePort("web", 80, "TCP"), HTTP))))
-    assert settlement.holders[ADDRESS].key.name.port == "http"
-    assert [key.name.port for key in settlement.lost] == ["web"]
-
-
-def test_tcp_and_udp_on_one_number_are_no_conflict():
-    settlement = settle(claims(service(ports=(DNS, DNS_TCP))))
-    assert len(settlement.holders) == 2
-    assert not settlement.lost
-
-
-def test_each_family_is_settled_by_itself():
-    both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, CART_IP_V6)))
-    (key,) = settle(both).lost
-    assert (key.name.name, key.family) == ("web", IPFamily.IPV4)
 
 
 EVERYTHING = {
@@ -281,13 +208,6 @@ def test_a_node_port_is_asked_for_on_the_addresses_that_answer(networks, expecte
     assert notes(service(ports=(NODE_PORT,)), facts) == ([] if expected else [note])
 
 
-def test_tcp_and_udp_may_share_a_node_port():
-    udp = ServicePort("dns", 53, "UDP", 30080)
-    settlement = settle(claims(service(ports=(NODE_PORT, udp))))
-    assert len(settlement.holders) == 6
-    assert not settlement.lost
-
-
 def test_each_family_has_the_frontends_and_ranges_of_its_own():
     (made,) = claims(
         service(
@@ -380,69 +300,6 @@ def test_what_the_service_noted_itself_stands_first():
     assert notes(given)[0] == "balance 'maglev' is unknown"
 
 
-@pytest.mark.parametrize(
-    "owner",
-    [
-        pytest.param(service(WEB, cluster_ips=(EXTERNAL_IP,)), id="of-ours"),
-        pytest.param(service(WEB, (DNS,), cluster_ips=(EXTERNAL_IP,)), id="on-another-port"),
-        pytest.param(
-            service(WEB, cluster_ips=(EXTERNAL_IP,), proxy_name="mesh"), id="of-another-proxy"
-        ),
-        pytest.param(service(WEB, (SCTP,), cluster_ips=(EXTERNAL_IP,)), id="that-is-not-carried"),
-        pytest.param(
-            service(WEB, cluster_ips=("198.51.100.99",), load_balancer_ips=(EXTERNAL_IP,)),
-            id="of-a-load-balancer",
-        ),
-    ],
-)
-def test_an_external_ip_is_never_another_services_own(owner):
-    thief = service(created=OLD, external_ips=(EXTERNAL_IP,))
-    for order in permutations((thief, owner)):
-        settlement = settle(claims(*order))
-        assert ADDRESS in settlement.holders
-        assert lost(settlement) == {
-            "shop/cart:http": ["external IP 203.0.113.9 is an address of shop/web"]
-        }
-
-
-def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():
-    thief = service(external_ips=(EXTERNAL_IP,))
-    owners = [service(ServiceKey("shop", n), cluster_ips=(EXTERNAL_IP,)) for n in ("b", "a")]
-    for order in (owners, owners[::-1]):
-        why = "external IP 203.0.113.9 is an address of shop/a"
-        assert lost(settle(claims(thief, *order)))["shop/cart:http"] == [why]
-
-
-def test_external_ips_of_two_services_on_different_ports_are_no_conflict():
-    ports = [(ServicePort("http", number, "TCP"),) for number in (80, 81)]
-    both = [
-        service(key, port, (ip,), external_ips=(EXTERNAL_IP,), load_balancer_ips=(LB_IP,))
-        for key, port, ip in zip((CART, WEB), ports, (CART_IP, WEB_IP), strict=True)
-    ]
-    assert not settle(claims(*both)).lost
-
-
-def test_a_cluster_ip_goes_before_an_older_load_balancer_ip():
-    old = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=(CART_IP,), created=OLD)
-    settlement = settle(claims(old, service(created=NEW)))
-    assert str(settlement.holders[ADDRESS].key) == "shop/cart:http"
-    assert lost(settlement) == {
-        "shop/web:http": ["198.51.100.7:80/TCP is already held by shop/cart:http"]
-    }
-
-
-def test_of_two_node_ports_the_older_services_is_served_and_both_cluster_ips():
-    both = [
-        service(key, (NODE_PORT,), (ip,), created=age)
-        for key, ip, age in ((CART, CART_IP, NEW), (WEB, WEB_IP, OLD))
-    ]
-    settlement = settle(claims(*both))
-    assert lost(settlement) == {
-        "shop/cart:http": [f"{f} is already held by shop/web:http" for f in NODE_PORTS]
-    }
-    assert ADDRESS in settlement.holders
-
-
 def test_an_address_that_a_service_names_twice_is_asked_for_once_by_the_stricter_kind():
     given = service(load_balancer_ips=(EXTERNAL_IP, CART_IP), external_ips=(EXTERNAL_IP,))
     (claim,) = claims(given)[0].ports
@@ -460,21 +317,3 @@ def test_claims_that_differ_in_the_kind_of_a_frontend_alone_are_not_the_same():
     assert external.is_same(claims(service(external_ips=(EXTERNAL_IP,)))[0])
     assert not external.is_same(balanced)
     assert not external.is_same(None)
-
-
-@drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key).flatmap(in_two_orders))
-def test_who_holds_what_does_not_depend_on_the_order(orders):
-    first, other = (settle([claims_of(s, FACTS) for s in order]) for order in orders)
-    assert first == other
-    kept = [{f: c.key for f, c in s.holders.items()} for s in (first, other)]
-    assert kept[0] == kept[1]
-
-
-@drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key))
-def test_every_frontend_is_held_once_or_lost(services):
-    made = [claims_of(s, FACTS) for s in services]
-    settlement = settle(made)
-    for claim in (claim for each in made for claim in each.ports):
-        held = {f for f in claim.frontends if settlement.holders.get(f) is claim}
-        assert held | settlement.lost_by(claim.key) == set(claim.frontends)
-        assert not held & settlement.lost_by(claim.key)

@@ -446,7 +446,7 @@ def test_equal_snapshots_give_equal_plans(rounds):
         store.replace_services(services)
         store.replace_slices(slices)
         snapshot = store.snapshot()
-        other_way_round = Snapshot(dict(reversed(snapshot.services.items())), snapshot.node)
+        other_way_round = Snapshot(dict(reversed([*snapshot.services.items()])), snapshot.node)
         plan, anew = planner.plan(snapshot, facts), Planner(facts).plan(other_way_round)
         assert plan == anew
         # Byte for byte: in the same order too.

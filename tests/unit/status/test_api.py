@@ -34,8 +34,15 @@ def test_the_fields_of_the_view_are_there_by_name():
 def test_workers_are_there_by_name():
     answer = status(replace(make_troubled_view(), worker_problems=("worker 1 ended by signal 9",)))
     assert answer["workers"] == [
-        {"index": 0, "pid": 4711, "restarts": 2, "connections": 1_204},
-        {"index": 1, "pid": 0, "restarts": 3, "connections": 0},
+        {
+            "index": 0,
+            "pid": 4711,
+            "restarts": 2,
+            "connections": 1_204,
+            "turns": [[0.001, 900], [0.02, 90], [None, 3]],
+            "turns_s": 1.5,
+        },
+        {"index": 1, "pid": 0, "restarts": 3, "connections": 0, "turns": [], "turns_s": 0.0},
     ]
     assert answer["worker_problems"] == ["worker 1 ended by signal 9"]
 

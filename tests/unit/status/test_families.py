@@ -76,6 +76,7 @@ def test_an_endpoint_has(name, expected):
         ("userspace_proxy_source_problems", 1),
         ("userspace_proxy_source_restarts_total", 4),
         ("userspace_proxy_steering_problems", 1),
+        ("userspace_proxy_steering_drift", 0),
         ("userspace_proxy_steering_repairs_total", 3),
         ("userspace_proxy_descriptors", 18_700),
         ("userspace_proxy_descriptors_limit", 20_000),
@@ -97,6 +98,14 @@ def test_a_worker_has(worker, up, restarts):
     view = make_troubled_view()
     assert value(view, "userspace_proxy_worker_up", worker=worker) == up
     assert value(view, "userspace_proxy_worker_restarts_total", worker=worker) == restarts
+
+
+@pytest.mark.parametrize(("bound", "turns"), [("0.001", 900), ("0.02", 990), ("+Inf", 993)])
+def test_the_turns_of_a_worker_are_a_histogram(bound, turns):
+    name = "userspace_proxy_worker_turn_duration_seconds"
+    view = make_troubled_view()
+    assert value(view, f"{name}_bucket", worker="0", le=bound) == turns
+    assert value(view, f"{name}_sum", worker="0") == 1.5
 
 
 def test_without_workers_there_is_no_word_of_them():

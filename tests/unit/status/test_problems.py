@@ -146,6 +146,13 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="steering",
         ),
         pytest.param(
+            {"steering": SteeringView("nftables", problem="not permitted", has_drifted=True)},
+            Level.TROUBLE,
+            "Rules of nftables steering may differ from the plan and can't be repaired: "
+            "not permitted",
+            id="drift",
+        ),
+        pytest.param(
             {"sync": SyncView(waiting_since=NOW - 190, problem="No buffer space available")},
             Level.TROUBLE,
             "A change has waited 3 min and is not in force: No buffer space available",

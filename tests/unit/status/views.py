@@ -230,5 +230,8 @@ def make_troubled_view() -> StatusView:
             problem="cannot steer 10.96.7.1:80/TCP: Operation not permitted",
         ),
         descriptors=18_700,
-        workers=(WorkerView(0, 4711, 2, 1_204), WorkerView(1, 0, 3, 0)),
+        workers=(
+            WorkerView(0, 4711, 2, 1_204, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
+            WorkerView(1, 0, 3, 0),
+        ),
     )

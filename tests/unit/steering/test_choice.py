@@ -23,27 +23,39 @@ NO_PIP = "python-iptables is missing"
 
 
 @pytest.mark.parametrize(
-    ("has_legacy", "iptables_lacks", "nftables_lacks", "expected"),
+    ("has_legacy", "iptables_lacks", "nftables_lacks", "local_lacks", "expected"),
     [
-        pytest.param(False, "", "", "nftables", id="all-there"),
-        pytest.param(True, "", "", "iptables", id="legacy-tables-in-use"),
-        pytest.param(True, NO_PIP, "", "nftables", id="legacy-tables-but-no-python-iptables"),
-        pytest.param(False, "", NO_NFT, "iptables", id="no-libnftables"),
+        pytest.param(False, "", "", "", "nftables", id="all-there"),
+        pytest.param(True, "", "", "", "iptables", id="legacy-tables-in-use"),
+        pytest.param(True, NO_PIP, "", "", "nftables", id="legacy-tables-but-no-python-iptables"),
+        pytest.param(False, "", NO_NFT, "", "iptables", id="no-libnftables"),
         pytest.param(
             False,
             NO_PIP,
             NO_NFT,
+            "",
+            "local",
+            id="neither-of-the-two",
+        ),
+        pytest.param(
+            False,
+            NO_PIP,
+            NO_NFT,
+            "NET_ADMIN is missing",
             "cannot choose a steering: nftables: cannot load libnftables: no such file; "
-            "iptables: python-iptables is missing; local: needs a sandbox "
+            "iptables: python-iptables is missing; local: NET_ADMIN is missing "
             "(apt install libnftables1 and run as root, or use --steering=none)",
             id="nothing",
         ),
     ],
 )
-def test_auto_on_a_node(monkeypatch, has_legacy, iptables_lacks, nftables_lacks, expected):
+def test_auto_on_a_node(
+    monkeypatch, has_legacy, iptables_lacks, nftables_lacks, local_lacks, expected
+):
     monkeypatch.setattr(choice, "has_legacy_tables", lambda: has_legacy)
     monkeypatch.setattr(choice, "iptables_lacks", lambda: iptables_lacks)
     monkeypatch.setattr(choice.nftables, "missing", lambda: nftables_lacks)
+    monkeypatch.setattr(choice.local, "missing", lambda: local_lacks)
     try:
         answer = choice.choose("auto", own_namespace=False)
     except SteeringError as exc:

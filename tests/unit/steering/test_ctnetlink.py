@@ -12,7 +12,6 @@ from userspace_proxy.steering.ctnetlink import (
     IPS_SEEN_REPLY,
     Entry,
     Wanted,
-    is_last,
     list_request,
     pack_address,
     read_entries,
@@ -84,12 +83,10 @@ def test_an_entry_says_who_dialled_what_and_who_answers(message, version, protoc
     ]
 
 
-def test_a_datagram_has_many_messages_of_which_one_is_the_last():
+def test_of_a_datagram_the_entries_of_one_protocol_are_read():
     block = DNS + WEB + DNS + DONE
     assert [entry.message for entry in read(block)] == [DNS, DNS]
     assert [entry.message for entry in read(block, protocol=TCP)] == [WEB]
-    assert is_last(block)
-    assert not is_last(DNS + WEB)
 
 
 def test_what_is_laid_out_otherwise_is_passed_by():
@@ -102,17 +99,6 @@ def test_a_status_tells_whether_an_entry_was_translated_and_answered():
     (dns,), (web,) = read(DNS), read(WEB, protocol=TCP)
     bits = IPS_DST_NAT | IPS_SEEN_REPLY
     assert (dns.status & bits, web.status & bits) == (IPS_DST_NAT, 0)
-
-
-def test_a_refused_listing_is_the_kernels_error():
-    refused = struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -1) + bytes(16)
-    with pytest.raises(PermissionError):
-        read(refused)
-
-
-def test_a_listing_that_broke_off_is_an_error():
-    with pytest.raises(OSError, match="Cannot allocate memory"):
-        read(DNS + struct.pack("=IHHIIi", 20, 3, 2, 0, 0, -12))
 
 
 @pytest.mark.parametrize("zone", [b"", bytes.fromhex("0600120000070000")], ids=["none", "seven"])

@@ -5,13 +5,16 @@ import pytest
 from userspace_proxy.steering.iptables.rules import CHAINS
 from userspace_proxy.steering.names import (
     ChainNames,
+    answers_table_name,
     label_of,
+    label_of_answers_table,
     label_of_table,
     proxy_label,
     table_name,
 )
 
 LONGEST = "UPROXY-GUARD"
+OF_THE_TREE = "UPROXY-Od3f9a"
 # The kernel's XT_EXTENSION_MAXNAMELEN, less the NUL.
 KERNEL_MAX = 28
 NAMES = ["canary", "a.b_c-D", "x" * 15, "x" * 16, "x" * 63, "-", "UPROXY-PRE", "kube/proxy", "café"]
@@ -43,7 +46,7 @@ def test_names_with_the_same_beginning_have_different_labels():
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_the_kernel_takes_every_chain_and_gives_it_back(name):
     names = ChainNames(name)
-    for chain in (*CHAINS["nat"], *CHAINS["filter"], LONGEST):
+    for chain in (*CHAINS["nat"], *CHAINS["filter"], LONGEST, OF_THE_TREE):
         in_kernel = names.in_kernel(chain)
         assert len(in_kernel) <= KERNEL_MAX
         assert in_kernel.isascii()
@@ -53,8 +56,9 @@ def test_the_kernel_takes_every_chain_and_gives_it_back(name):
 
 @pytest.mark.parametrize("name", ["", "canary", "PRE"])
 @pytest.mark.parametrize("other", ["", "canary", "PRE", "canary-2"])
-def test_chains_of_another_proxy_are_none_of_ours(name, other):
-    seen = ChainNames(name).known(ChainNames(other).in_kernel("UPROXY-PRE"))
+@pytest.mark.parametrize("chain", ["UPROXY-PRE", OF_THE_TREE])
+def test_chains_of_another_proxy_are_none_of_ours(name, other, chain):
+    seen = ChainNames(name).known(ChainNames(other).in_kernel(chain))
     assert seen.startswith("UPROXY-") is (name == other)
 
 
@@ -81,6 +85,13 @@ def test_tables(name, table):
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_a_table_tells_whose_it_is(name):
     assert label_of_table(table_name(name)) == proxy_label(name)
+    assert label_of_answers_table(answers_table_name(name)) == proxy_label(name)
+
+
+@pytest.mark.parametrize("name", ["", "answers", *NAMES])
+def test_no_table_is_taken_for_one_of_the_other_kind(name):
+    assert label_of_table(answers_table_name(name)) is None
+    assert label_of_answers_table(table_name(name)) is None
 
 
 @pytest.mark.parametrize(

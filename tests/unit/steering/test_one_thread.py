@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from userspace_proxy.steering.one_thread import OneThread
+from userspace_proxy.steering.one_thread import InOneThread, OneThread
 
 
 async def test_all_calls_are_made_in_one_thread_that_is_not_ours():
@@ -30,3 +30,40 @@ async def test_it_begins_with_the_first_call_and_anew_after_its_end():
         thread.close()
         thread.close()
         assert not thread.has_begun
+
+
+class Place:
+    """Remembers where it was made and closed."""
+
+    def __init__(self):
+        self.made_in = threading.get_ident()
+        self.closed_in = None
+
+    def close(self):
+        self.closed_in = threading.get_ident()
+
+
+async def test_a_thing_is_made_used_and_closed_in_one_thread():
+    place = InOneThread("steering", Place)
+    thing = await place.do(lambda thing: thing)
+    assert thing.made_in == await place.do(lambda _: threading.get_ident())
+    await place.close()
+    assert thing.closed_in == thing.made_in != threading.get_ident()
+
+
+async def test_a_thing_is_made_by_the_first_call_and_anew_after_its_end():
+    made = []
+
+    def make():
+        made.append(Place())
+        return made[-1]
+
+    place = InOneThread("steering", make)
+    await place.close()
+    assert made == []
+    first = await place.do(lambda thing: thing)
+    assert await place.do(lambda thing: thing) is first
+    await place.close()
+    await place.close()
+    assert await place.do(lambda thing: thing) is not first
+    await place.close()

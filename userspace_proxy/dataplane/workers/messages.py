@@ -1,7 +1,8 @@
 """What the control process and its workers say to each other.
 
-    control ──▶ worker   Start, OpenGroup, ChangeGroup, CloseGroup, OpenListener, PauseListener,
-                         ResumeListener, CloseListener, Ejected, Returned, Report, Drain
+    control ──▶ worker   Start, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
+                         MoveListener, PauseListener, ResumeListener, CloseListener, Ejected,
+                         Returned, Report, Drain
     worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, Logged, Drained
 
 Rule 1: a change names what has changed, never all there is.
@@ -27,6 +28,18 @@ class Start(NamedTuple):
     tuning: dict[str, Any]
     log_levels: dict[str, int]
     """By logger."""
+    keeps_net_raw: bool = False
+    """It keeps CAP_NET_RAW, to dial in its clients' names."""
+
+
+class Preserve(NamedTuple):
+    """Where networks are, and so whose own addresses endpoints see."""
+
+    is_on: bool
+    """False: nobody's; the networks are empty."""
+    removed: Sequence[str]
+    added: dict[str, int]
+    """Each with its place; see ``policy.places``."""
 
 
 class OpenGroup(NamedTuple):
@@ -65,6 +78,13 @@ class OpenListener(NamedTuple):
     port: int
     is_serving: bool
     """False while it refuses: leave it alone until it is resumed."""
+
+
+class MoveListener(NamedTuple):
+    """Its clients are another group's from now on; TCP connections go on, UDP flows end."""
+
+    listener: int
+    group: int
 
 
 class PauseListener(NamedTuple):
@@ -127,6 +147,10 @@ class Counted(NamedTuple):
     descriptors: int
     descriptor_limit: int
     is_accepting: bool
+    turns: Sequence[int] = ()
+    """How long its turns took since it began, by :data:`TURN_BOUNDS_S`."""
+    turns_s: float = 0.0
+    """Their sum."""
 
 
 class GroupReport(NamedTuple):
@@ -138,7 +162,8 @@ class GroupReport(NamedTuple):
     dropped_datagrams: int
     evicted_flows: int
     endpoints: Sequence[Sequence[Any]]
-    """Each: address, active, connections, failures, received bytes, sent bytes."""
+    """Each: address, active, connections, failures, received bytes, sent bytes, and how many
+    connections bore their client's own address."""
     ejected: Sequence[tuple[Address, float]]
     """All that are ejected now, each with the seconds until its probe is due."""
 
@@ -169,10 +194,12 @@ class Drained(NamedTuple):
 
 Message = (
     Start
+    | Preserve
     | OpenGroup
     | ChangeGroup
     | CloseGroup
     | OpenListener
+    | MoveListener
     | PauseListener
     | ResumeListener
     | CloseListener

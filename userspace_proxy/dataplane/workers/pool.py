@@ -25,10 +25,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 from ...model import Protocol, SocketAddress
+from ...policy.places import Networks
 from ..base import PlaneState, WorkerState
 from ..pipes import MAX_PIPES
 from ..serving import Serving
 from ..tuning import Tuning
+from ..turns import TURN_BOUNDS_S
 from .forwarding import current_levels, write_record
 from .messages import (
     CloseGroup,
@@ -40,6 +42,7 @@ from .messages import (
     ListenerClosed,
     Logged,
     Message,
+    Preserve,
     Report,
     Returned,
     Running,
@@ -101,6 +104,8 @@ class WorkerPool:
         count: How many workers.
         tuning: Figures for each of them; pipes are shared out.
         clock: Monotonic seconds.
+        keeps_net_raw: They will be told to dial in their clients' names, and keep the capability
+            that this takes.
     """
 
     def __init__(
@@ -110,10 +115,14 @@ class WorkerPool:
         tuning: Tuning | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        keeps_net_raw: bool = False,
     ) -> None:
         tuning = tuning or Tuning()
         self._loop = loop
         self._clock = clock
+        self._keeps_net_raw = keeps_net_raw
+        self._networks: Networks | None = None
+        """Where networks are; None while endpoints see this node's address."""
         # The kernel's limit is the user's, and all workers are the same one.
         pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
         self._tuning = replace(tuning, max_pipes=pipes)
@@ -153,10 +162,20 @@ class WorkerPool:
                 self._send(worker, CloseGroup(group.number))
 
     def listen(
-        self, group: SharedGroup, protocol: Protocol, at: SocketAddress, *, freebind: bool = False
+        self,
+        group: SharedGroup,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool = False,
+        transparent: bool = False,
     ) -> SharedListener:
         """Part of Plane."""
-        return self._listeners.open(group, protocol, at, freebind=freebind)
+        return self._listeners.open(group, protocol, at, freebind=freebind, transparent=transparent)
+
+    def hand_over(self, port: SharedListener, group: SharedGroup) -> None:
+        """Part of Plane."""
+        self._listeners.hand_over(port, group)
 
     def update(self, group: SharedGroup, serving: Serving) -> None:
         """Part of Plane."""
@@ -174,6 +193,15 @@ class WorkerPool:
         error = None if serving.is_refusing else listeners.serve(group)
         if error is not None:
             raise error
+
+    def preserve(self, networks: Networks | None) -> None:
+        """Part of Plane."""
+        old, self._networks = self._networks or {}, networks
+        new = networks or {}
+        removed = [text for text in old if text not in new]
+        added = {text: place for text, place in new.items() if old.get(text) != place}
+        for worker in self._workers:
+            self._send(worker, Preserve(networks is not None, removed, added))
 
     def settle(self) -> None:
         """Part of Plane; nothing here: what workers have counted must be asked for."""
@@ -198,6 +226,8 @@ class WorkerPool:
                     worker.process.pid if worker.process else 0,
                     worker.restarts,
                     worker.last.connections,
+                    tuple(zip((*TURN_BOUNDS_S, None), worker.last.turns, strict=False)),
+                    worker.last.turns_s,
                 )
                 for worker in self._workers
             ),
@@ -250,7 +280,12 @@ class WorkerPool:
             self._trouble(worker, f"cannot start worker {worker.index}: {exc.strerror}")
             self._call_later(_SHORT_LIFE_S, lambda: self._start_worker(worker))
             return
-        self._send(worker, Start(worker.index, asdict(self._tuning), current_levels()))
+        self._send(
+            worker,
+            Start(worker.index, asdict(self._tuning), current_levels(), self._keeps_net_raw),
+        )
+        if self._networks is not None:
+            self._send(worker, Preserve(True, (), dict(self._networks)))
         for group in self._groups.values():
             self._send(worker, group.opening())
         self._listeners.tell(worker.index)

@@ -4,6 +4,9 @@
     root of a single mapped user, or without CAP_SETUID  ▶ the same user, no capability
     anybody else                  ▶ no capability
 
+Who dials in its clients' names keeps one: CAP_NET_RAW, without which the kernel gives no socket
+with another's address (docs/adr/0008).
+
 Rule 1: it is done when everything is imported: another user may not read what root installed.
 """
 
@@ -17,28 +20,52 @@ from pathlib import Path
 
 NOBODY = 65534
 
+# Source: include/uapi/linux/prctl.h and capability.h.
+_PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
+CAP_NET_RAW = 13
+_LAST_CAPABILITY = 63
 # _LINUX_CAPABILITY_VERSION_3: two words for each of the three sets. Source: capget(2).
 _CAPABILITY_VERSION = 0x20080522
 
 
-def become_unprivileged() -> None:
+def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
     """Become nobody where the kernel lets us, and hold no capability. Idempotent.
+
+    Args:
+        keeps_net_raw: But for CAP_NET_RAW, if it was ours.
 
     Raises:
         OSError: The kernel refused: better no worker than one with privileges.
     """
+    libc = ctypes.CDLL(None, use_errno=True)
+    kept = 1 << CAP_NET_RAW & _permitted() if keeps_net_raw else 0
+    for capability in range(_LAST_CAPABILITY + 1):
+        # Beyond the kernel's last one, or without CAP_SETPCAP, there is nothing to drop.
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    libc.prctl(_PR_SET_KEEPCAPS, 1 if kept else 0, 0, 0, 0)
     if os.geteuid() == 0 and _is_mapped(NOBODY):
         # A container may have a root without CAP_SETUID or CAP_SETGID.
         with contextlib.suppress(PermissionError):
             os.setgroups([])
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
-    libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
-    if libc.capset(header, bytes(24)) != 0 or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+    # Effective, permitted, inheritable: 32 of each, then the other 32.
+    sets = struct.pack("=6I", kept, kept, 0, 0, 0, 0)
+    if libc.capset(header, sets) != 0 or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _permitted() -> int:
+    """Return the capabilities that this process may have, as bits."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1], 16) for line in lines if line.startswith("CapPrm:")), 0)
 
 
 def _is_mapped(user: int) -> bool:

@@ -84,7 +84,7 @@ class SharedGroup(Books):
         counters.dropped_datagrams += report.dropped_datagrams
         counters.evicted_flows += report.evicted_flows
         active_of = self._active.setdefault(worker, {})
-        for address, active, connections, failures, received, sent in report.endpoints:
+        for address, active, connections, failures, received, sent, preserved in report.endpoints:
             endpoint = SocketAddress(*address)
             if endpoint not in self._known:
                 # The worker makes it up.
@@ -95,6 +95,7 @@ class SharedGroup(Books):
             each.failures += failures
             each.received_bytes += received
             each.sent_bytes += sent
+            each.preserved += preserved
             active_of[endpoint] = active_of.get(endpoint, 0) + active
             if not active_of[endpoint]:
                 del active_of[endpoint]

@@ -16,7 +16,14 @@ from collections.abc import Callable, Sequence
 
 from ...errors import ListenError, ShortageError
 from ...model import Protocol, SocketAddress
-from .messages import CloseListener, Message, OpenListener, PauseListener, ResumeListener
+from .messages import (
+    CloseListener,
+    Message,
+    MoveListener,
+    OpenListener,
+    PauseListener,
+    ResumeListener,
+)
 from .shared_group import SharedGroup
 from .shared_sockets import SharedSockets
 
@@ -96,7 +103,13 @@ class SharedListeners:
         """Listeners of each worker."""
 
     def open(
-        self, group: SharedGroup, protocol: Protocol, at: SocketAddress, *, freebind: bool
+        self,
+        group: SharedGroup,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool,
+        transparent: bool = False,
     ) -> SharedListener:
         """Open one; it refuses from the start if its group has no endpoints.
 
@@ -109,6 +122,7 @@ class SharedListeners:
                 protocol,
                 at,
                 freebind=freebind,
+                transparent=transparent,
                 workers=self._choose_workers(protocol, at),
                 admits=group.serving.admits,
             )
@@ -133,6 +147,26 @@ class SharedListeners:
             self._tell(worker, listener)
         return listener
 
+    def hand_over(self, listener: SharedListener, group: SharedGroup) -> None:
+        """Have one serve another group's clients, of which workers have heard.
+
+        Raises:
+            ListenError: It can't serve as that group: it refuses.
+        """
+        old, serving = listener.group, group.serving
+        old.listeners.discard(listener)
+        group.listeners.add(listener)
+        listener.group = group
+        if serving.is_refusing:
+            # First, as ever: a worker that has no endpoint must not accept.
+            self._refuse(listener)
+        elif old.serving.admits is None or not serving.endpoints:
+            with contextlib.suppress(ListenError):
+                listener.sockets.admit(serving.admits)
+        self._send_all(listener, MoveListener(listener.number, group.number))
+        if not serving.is_refusing:
+            self._follow(listener)
+
     def refuse(self, group: SharedGroup) -> None:
         """Have the listeners of a group refuse; before workers hear that endpoints went."""
         for listener in group.listeners:
@@ -154,12 +188,9 @@ class SharedListeners:
         """
         error = None
         for listener in group.listeners:
-            listener.sockets.choose(by_client=group.serving.affinity_timeout_s is not None)
             try:
-                listener.sockets.admit(group.serving.admits)
-                self._serve(listener)
+                self._follow(listener)
             except ListenError as exc:
-                self._refuse(listener)
                 error = exc
         return error
 
@@ -236,6 +267,17 @@ class SharedListeners:
                 hint="raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE=",
             )
         return chosen
+
+    def _follow(self, listener: SharedListener) -> None:
+        """Have one serve whom its group says, and as it says; who can't refuses, and raises."""
+        serving = listener.group.serving
+        try:
+            listener.sockets.choose(by_client=serving.affinity_timeout_s is not None)
+            listener.sockets.admit(serving.admits)
+            self._serve(listener)
+        except ListenError:
+            self._refuse(listener)
+            raise
 
     def _refuse(self, listener: SharedListener) -> None:
         if not listener.is_serving:

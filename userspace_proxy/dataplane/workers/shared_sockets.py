@@ -29,6 +29,7 @@ class SharedSockets:
         protocol: TCP or UDP.
         at: Where to bind; port 0 for any free one.
         freebind: Bind an address that this node doesn't have (yet).
+        transparent: Answer from it, though only a routing rule brings it here.
         workers: Who gets one, in order.
         admits: Networks whose packets alone come in; None for everybody's.
 
@@ -43,10 +44,12 @@ class SharedSockets:
         *,
         freebind: bool,
         workers: Iterable[int],
+        transparent: bool = False,
         admits: Sequence[str] | None = None,
     ) -> None:
         self._protocol = protocol
         self._freebind = freebind
+        self._transparent = transparent
         self._workers = tuple(workers)
         self._by_client = False
         self._admits = admits
@@ -123,6 +126,7 @@ class SharedSockets:
         at = self.at
         try:
             if is_shared or not at.port:
+                # No client gets here: it need not answer.
                 with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             for worker in self._workers:
@@ -130,6 +134,7 @@ class SharedSockets:
                     self._protocol,
                     at,
                     freebind=self._freebind,
+                    transparent=self._transparent,
                     share=is_shared,
                     admits=self._admits,
                 )

@@ -7,8 +7,8 @@ from ..counters import EndpointCounters
 from ..group import EndpointGroup
 from .messages import GroupReport
 
-_Figures = tuple[int, int, int, int, int]
-_NOTHING = (0, 0, 0, 0, 0)
+_Figures = tuple[int, int, int, int, int, int]
+_NOTHING = (0, 0, 0, 0, 0, 0)
 
 
 class Tally:
@@ -82,11 +82,12 @@ class Tally:
             each.failures,
             each.received_bytes,
             each.sent_bytes,
+            each.preserved,
         )
         seen = self._seen.get(endpoint)
         old = seen[1] if seen is not None and seen[0] is each else _NOTHING
         if figures != old:
-            sums = self._new.setdefault(endpoint, [0, 0, 0, 0, 0])
+            sums = self._new.setdefault(endpoint, [0] * len(_NOTHING))
             for place, (new, before) in enumerate(zip(figures, old, strict=True)):
                 sums[place] += new - before
             self._seen[endpoint] = each, figures

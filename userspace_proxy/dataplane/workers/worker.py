@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from itertools import islice
@@ -45,9 +46,11 @@ from .messages import (
     ListenerClosed,
     Logged,
     Message,
+    MoveListener,
     OpenGroup,
     OpenListener,
     PauseListener,
+    Preserve,
     Report,
     ResumeListener,
     Returned,
@@ -62,6 +65,8 @@ _MAX_LOG_WAITING_BYTES = 1024 * 1024
 # Some tenths of a millisecond.
 _CONNECTIONS_A_TURN = 512
 _GROUPS_A_TURN = 256
+# Opened within some seconds: a start, of which most stays.
+_MANY_GROUPS = 256
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -102,7 +107,7 @@ class Worker:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         *,
-        confine: Callable[[], None] = become_unprivileged,
+        confine: Callable[..., None] = become_unprivileged,
     ) -> None:
         self.ended: asyncio.Future[int] = loop.create_future()
         """The exit status, in the end."""
@@ -113,15 +118,20 @@ class Worker:
         self._groups: dict[int, EndpointGroup] = {}
         self._tallies: dict[int, Tally] = {}
         self._listeners: dict[int, TcpListener | UdpListener] = {}
+        self._opened = 0
+        """Groups since the last report."""
         self._reports: list[Iterator[None]] = []
         self._draining: asyncio.Task[None] | None = None
         self._channel = Channel(loop, sock, receive=self._on_message, lost=self._on_lost)
+        loop.add_reader(sock.fileno(), lambda: self._timed(self._channel.read))
         self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
             Start: self._start,
+            Preserve: self._preserve,
             OpenGroup: self._open_group,
             ChangeGroup: self._change_group,
             CloseGroup: self._close_group,
             OpenListener: self._open_listener,
+            MoveListener: self._move_listener,
             PauseListener: self._pause_listener,
             ResumeListener: self._resume_listener,
             CloseListener: self._close_listener,
@@ -139,6 +149,13 @@ class Worker:
         self._listeners.clear()
         if self._plane is not None:
             self._plane.close()
+
+    def _timed(self, turn: Callable[[], None]) -> None:
+        """Take a turn that isn't the reactor's, and count it with those that are."""
+        began = time.monotonic()
+        turn()
+        if self._plane is not None:
+            self._plane.reactor.turns.add(time.monotonic() - began)
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         try:
@@ -161,12 +178,18 @@ class Worker:
         self._index = message.worker
         take_levels(message.log_levels, ForwardingHandler(self._log))
         plane = DataPlane(self._loop, Tuning(**message.tuning))
-        self._confine()
+        self._confine(keeps_net_raw=message.keeps_net_raw)
         self._plane = plane
         # What was imported lives as long as the process: the collector need not look at it.
         gc.collect()
         gc.freeze()
         self._channel.send(Running(os.getpid(), os.geteuid()))
+
+    def _preserve(self, message: Preserve, _descriptors: list[int]) -> None:
+        assert self._plane is not None, "Start comes first"
+        preserving = self._plane.preserving
+        preserving.is_on = message.is_on
+        preserving.places.change(message.removed, message.added)
 
     def _open_group(self, message: OpenGroup, _descriptors: list[int]) -> None:
         group = EndpointGroup(message.label, _serving(message.serving), start=self._index)
@@ -175,6 +198,11 @@ class Worker:
         group.on_returned = lambda endpoint: send(Returned(number, endpoint))
         self._groups[number] = group
         self._tallies[number] = Tally(group)
+        self._opened += 1
+        if self._opened == _MANY_GROUPS:
+            # A full collection would take longer with each, and clients would wait for it.
+            gc.freeze()
+            self._opened = 0
 
     def _change_group(self, message: ChangeGroup, _descriptors: list[int]) -> None:
         group = self._groups[message.group]
@@ -211,6 +239,12 @@ class Worker:
             listener.pause()
         self._listeners[message.listener] = listener
         self._plane.descriptors.take(1)
+
+    def _move_listener(self, message: MoveListener, _descriptors: list[int]) -> None:
+        listener = self._listeners.get(message.listener)
+        # Else a UDP port that refuses: it comes with its group when it serves again.
+        if listener is not None:
+            listener.hand_over(self._groups[message.group])
 
     def _pause_listener(self, message: PauseListener, _descriptors: list[int]) -> None:
         listener = self._listeners.get(message.listener)
@@ -257,6 +291,7 @@ class Worker:
             self._channel.send(line)
 
     def _report(self, message: Report, _descriptors: list[int]) -> None:
+        self._opened = 0
         self._reports.append(self._reporting(message.number))
         if len(self._reports) == 1:
             self._go_on_reporting()
@@ -265,7 +300,7 @@ class Worker:
         if next(self._reports[0], self) is self:
             self._reports.pop(0)
         if self._reports and not self.ended.done():
-            self._loop.call_soon(self._go_on_reporting)
+            self._loop.call_soon(self._timed, self._go_on_reporting)
 
     def _reporting(self, number: int) -> Iterator[None]:
         """Make a report a slice at a time: thousands of connections and groups take long."""
@@ -293,6 +328,8 @@ class Worker:
                 descriptors.in_use,
                 descriptors.limit,
                 descriptors.is_accepting,
+                plane.reactor.turns.counts(),
+                plane.reactor.turns.seconds,
             )
         )
 

@@ -129,6 +129,27 @@ class Connection:
             async with response:
                 return await _read_answer(response)
 
+    async def send(
+        self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
+    ) -> Answer:
+        """Send an object, and return the whole answer, whatever its code.
+
+        Args:
+            method: ``POST`` or ``PATCH``.
+            path: Where to.
+            body: Plain values.
+            content_type: Of its JSON.
+
+        Raises:
+            ConnectionTrouble: There is no answer.
+        """
+        with _as_trouble():
+            response = await self._request(
+                path, {}, silence_s=ANSWER_S, method=method, body=body, content_type=content_type
+            )
+            async with response:
+                return await _read_answer(response)
+
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
         """Give an answer that goes on, whatever its code, and close it at the end.
@@ -146,7 +167,14 @@ class Connection:
             response.close()
 
     async def _request(
-        self, path: str, query: Mapping[str, str], *, silence_s: float | None
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        silence_s: float | None,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
     ) -> Any:
         from aiohttp import ClientTimeout
 
@@ -157,14 +185,16 @@ class Connection:
                 await self._renew_transport()
         headers = {
             "Accept": "application/json",
+            "Content-Type": content_type,
             "User-Agent": f"userspace-proxy/{__version__}",
             **await self.credentials.header(),
         }
         response = await self._rest.request(
-            "GET",
+            method,
             f"{self.url}{path}",
             query_params=list(query.items()),
             headers=headers,
+            body=body,
             _preload_content=False,
             _request_timeout=ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
         )

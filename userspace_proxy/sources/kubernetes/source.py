@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...cluster import Snapshot, Store
-from ..base import Publish, Source, SourceStatus
+from ..base import Happening, Publish, Source, SourceStatus
 from ..pause import Pause, pause
 from .connection import Connection
 from .credentials import SERVICE_ACCOUNT, Credentials
+from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .table import SERVICES, SLICES, Table, node_kind
 
@@ -79,6 +80,7 @@ class KubernetesSource(Source):
             )
             for table in self._tables
         ]
+        self._recorder = Recorder(self._connection, node_name, clock=clock)
         self._publish: Publish | None = None
         self._published: Snapshot | None = None
         self._is_due = False
@@ -101,9 +103,14 @@ class KubernetesSource(Source):
             async with asyncio.TaskGroup() as group:
                 for reflector in self._reflectors:
                     group.create_task(reflector.run())
+                group.create_task(self._recorder.run())
         finally:
             self._publish = None
             await self._connection.close()
+
+    def record(self, happening: Happening) -> None:
+        """Part of Source: a Kubernetes Event, soon."""
+        self._recorder.record(happening)
 
     def status(self) -> SourceStatus:
         """Part of Source."""

@@ -3,9 +3,9 @@
     agent process                          helper process (one for IPv4, one for IPv6)
     IptablesSteering ── HelperProcess ══ JSON frames ══ helper ── Programmer ── libiptc ── kernel
 
-    nat     PREROUTING ─▶ UPROXY-PRE     a frontend's packets to its proxy port or refuse port
-            OUTPUT     ─▶ UPROXY-OUT     the same for clients on the node itself
-    filter  INPUT      ─▶ UPROXY-INPUT   ─▶ UPROXY-GUARD   who may reach those ports
+    nat     PREROUTING ─▶ UPROXY-PRE ─▶ UPROXY-O…   a frontend's packets to its proxy port or
+            OUTPUT     ─▶ UPROXY-OUT ─▶ UPROXY-O…   refuse port, by a tree of chains
+    filter  INPUT      ─▶ UPROXY-TCP, UPROXY-UDP    who may reach those ports
 
 Rule 1: python-iptables is imported in the helper only. In one process only the family that
 uses REDIRECT first can, threads crash it, and its building of rules would hold the loop.

@@ -72,6 +72,13 @@ class Entry(NamedTuple):
         """What it does then; a jump is told by its chain's name, wherever that stands."""
         return self.verdict.encode() or self.raw[self.target_offset :]
 
+    @property
+    def key(self) -> bytes:
+        """Both, as bytes that are the same in another table and in a new process."""
+        if not self.verdict:
+            return self.raw
+        return self.raw[: self.target_offset] + self.verdict.encode()
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -115,6 +122,10 @@ class TableReader:
 
     def read_everybodys(self, table: str, prefix: str) -> Contents:
         """As :meth:`read`, with the chains of all proxies by their names in the kernel."""
+        return parse(*self.read_block(table), self._version, prefix)
+
+    def read_block(self, table: str) -> tuple[bytes, TableInfo]:
+        """Return a table's entries as they are, and where its built-in chains stand in them."""
         for _ in range(_ATTEMPTS):
             info = self.info(table)
             buffer = ctypes.create_string_buffer(_ENTRIES_HEADER + info.size_bytes)
@@ -125,7 +136,7 @@ class TableReader:
                 if exc.errno != errno.EAGAIN:
                     raise
                 continue
-            return parse(buffer.raw[_ENTRIES_HEADER:], info, self._version, prefix)
+            return buffer.raw[_ENTRIES_HEADER:], info
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     def close(self) -> None:

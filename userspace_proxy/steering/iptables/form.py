@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from .rules import NatRule
+from .rules import Jump, NatRule
 
 # Samples whose fields differ in every byte, so that all of a field's bytes show.
 _IPS = {
@@ -24,6 +24,11 @@ _IPS = {
 }
 _PORT, _OTHER_PORT = 0x1122, 0x3344
 _TO_PORT, _OTHER_TO_PORT = 0x5566, 0x7788
+# An address that both of the other sample's networks begin with, and lengths of prefixes whose
+# masks differ in every byte.
+_NETWORKS = {4: "16.0.0.0", 6: "1000::"}
+_BITS = {4: (30, 6), 6: (126, 6)}
+_OTHER_NETWORKS = {4: "33.34.35.36", 6: "2122:2324:2526:2728:292a:2b2c:2d2e:2f30"}
 
 
 class FormError(Exception):
@@ -130,6 +135,84 @@ class Form:
         if isinstance(value, int):
             return value.to_bytes(2, "big")
         return socket.inet_pton(self._ip_family, value)
+
+
+class JumpForm:
+    """The bytes of what all jumps of one kind match.
+
+    Args:
+        build: Makes those bytes of one jump, by python-iptables.
+        protocol: ``tcp`` or ``udp`` for jumps of some ports; empty for those of a network.
+        version: 4 or 6.
+
+    Raises:
+        FormError: The bytes are not understood; the jumps must not be written.
+    """
+
+    def __init__(self, build: Callable[[Jump], bytes], protocol: str, *, version: int) -> None:
+        self._ip_family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        self._all_bits = 128 if version == 6 else 32
+        bits, other_bits = (self._all_bits, 0) if protocol else _BITS[version]
+        ports = (protocol, _PORT, _TO_PORT) if protocol else ()
+        sample = Jump("", _NETWORKS[version], bits, *ports)
+        self._protocol = protocol
+        self._template = build(sample)
+        self._ip = self._find(build, sample, ip=_OTHER_NETWORKS[version])
+        self._mask: list[_Slot] = []
+        self._first: list[_Slot] = []
+        self._last: list[_Slot] = []
+        if protocol:
+            self._first = self._find(build, sample, first_port=_OTHER_PORT)
+            self._last = self._find(build, sample, last_port=_OTHER_TO_PORT)
+        else:
+            self._mask = self._find(build, sample, bits=other_bits)
+        proof = sample._replace(ip=_OTHER_NETWORKS[version])
+        if protocol:
+            proof = proof._replace(first_port=0, last_port=4095)
+        if self.write(proof) != build(proof) or self.read(build(proof), "") != proof:
+            raise FormError(f"cannot write {proof} by its form")
+
+    def write(self, jump: Jump) -> bytes:
+        """Return the bytes of what a jump matches; it must be of the form's kind."""
+        raw = bytearray(self._template)
+        _put(raw, self._ip, self._encode("ip", jump.ip))
+        if self._protocol:
+            _put(raw, self._first, self._encode("first_port", jump.first_port))
+            _put(raw, self._last, self._encode("last_port", jump.last_port))
+        else:
+            _put(raw, self._mask, self._encode("bits", jump.bits))
+        return bytes(raw)
+
+    def read(self, raw: bytes, chain: str) -> Jump | None:
+        """Return the jump to a chain that matches so, or None if it is none of this form."""
+        if len(raw) != len(self._template):
+            return None
+        bits, ports = self._all_bits, ("", 0, 0)
+        if self._protocol:
+            first, last = (
+                int.from_bytes(_get(raw, slots), "big") for slots in (self._first, self._last)
+            )
+            ports = (self._protocol, first, last)
+        else:
+            bits = int.from_bytes(_get(raw, self._mask), "big").bit_count()
+        jump = Jump(chain, socket.inet_ntop(self._ip_family, _get(raw, self._ip)), bits, *ports)
+        return jump if self.write(jump) == raw else None
+
+    def _find(
+        self, build: Callable[[Jump], bytes], sample: Jump, **other: str | int
+    ) -> list[_Slot]:
+        field, value = next(iter(other.items()))
+        changed = build(sample._replace(**other))  # type: ignore[arg-type]
+        have = self._encode(field, getattr(sample, field))
+        return _slots(self._template, changed, have, self._encode(field, value))
+
+    def _encode(self, field: str, value: str | int) -> bytes:
+        if isinstance(value, str):
+            return socket.inet_pton(self._ip_family, value)
+        if field != "bits":
+            return value.to_bytes(2, "big")
+        ones = (1 << value) - 1
+        return (ones << self._all_bits - value).to_bytes(self._all_bits // 8, "big")
 
 
 def _slots(template: bytes, changed: bytes, have: bytes, other: bytes) -> list[_Slot]:

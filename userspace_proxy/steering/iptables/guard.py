@@ -11,7 +11,7 @@ from collections import Counter
 from .blob import Contents, TableInfo, TableReader
 from .rules import CHAINS, FILTER, Guard
 from .tables import OurTable
-from .writer import TableEdit, Writer
+from .writer import Edit, Writer
 
 
 class GuardTable(OurTable):
@@ -44,7 +44,7 @@ class GuardTable(OurTable):
         contents = self.read()
         count = self._count_faults(contents) + self.count_jump_faults(contents)
         if count:
-            self._writer.change(FILTER, self._edit)
+            self._change(self._edit)
         self._known_info = self.info()
         return count
 
@@ -74,12 +74,12 @@ class GuardTable(OurTable):
         surplus, missing = Counter(have) - Counter(want), Counter(want) - Counter(have)
         return max(1, surplus.total() + missing.total())
 
-    def _edit(self, edit: TableEdit) -> bool:
+    def _edit(self, edit: Edit) -> bool:
         contents = self.read()
         self.put_chains(edit)
         for chain in CHAINS[FILTER]:
             edit.flush(chain)
         for chain, rule in self._wanted.rules:
-            edit.append(chain, self._writer.rule_bytes(rule))
+            edit.append(chain, rule)
         self.put_jumps(edit, contents)
         return True

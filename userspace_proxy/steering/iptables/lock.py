@@ -22,8 +22,11 @@ WAIT_S = 5.0
 
 
 @contextmanager
-def xtables_lock(wait_s: float = WAIT_S) -> Iterator[None]:
+def xtables_lock(wait_s: float = WAIT_S) -> Iterator[int]:
     """Hold the lock; in the main thread only, because the deadline is a timer's signal.
+
+    Yields:
+        Its descriptor: a child that inherits it holds the lock, too, until it ends.
 
     Raises:
         SteeringError: It can't be opened, or somebody held it for ``wait_s`` seconds.
@@ -38,7 +41,7 @@ def xtables_lock(wait_s: float = WAIT_S) -> Iterator[None]:
         ) from exc
     try:
         _lock_within(file, path, wait_s)
-        yield
+        yield file
     finally:
         os.close(file)
 

@@ -1,30 +1,38 @@
 """The nat table: brings what clients dial to the proxy ports.
 
+    PREROUTING ─▶ UPROXY-PRE ─▶ ┐
+                                ├ UPROXY-O…   the tree of chains (tree), REDIRECT
+    OUTPUT ─────▶ UPROXY-OUT ─▶ ┘
+
+While PREROUTING needs DNAT, it has a tree of its own: UPROXY-P….
+
 Rule 1: what is there and what should be there are compared as bytes, chain by chain.
-Rule 2: both chains and their jumps change in one commit.
+Rule 2: a chain that differs is written anew; all chains and their jumps change in one commit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ...errors import SteeringError
 from .blob import Contents, TableInfo, TableReader
-from .rules import NAT, NAT_JUMPS, OUT, PRE, NatRule
+from .rules import NAT, NAT_JUMPS, OUT, PRE, PREFIX, Jump, NatFrontend, NatRule
 from .tables import OurTable
-from .writer import TableEdit, Writer
+from .tree import ROOT, Line, Tree
+from .writer import Edit, Writer
 
-# libiptc looks for each rule that goes from its chain's start; beyond so many, writing the chain
-# anew is less work.
-REWRITE_ABOVE = 200
+# Beyond so many rules at once, laying the tree out anew is less work.
+LAY_OUT_ABOVE = 200
+# Beyond so many lines iptables-restore writes them; below, starting it costs more than writing.
+MUCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class _ChainChange:
-    missing: tuple[bytes, ...]
-    surplus: tuple[NatRule, ...]
+    missing: tuple[Line, ...]
+    surplus: tuple[Line, ...]
     unknown: int
     """How many rules are there that we would never write."""
 
@@ -53,13 +61,17 @@ class NatTable(OurTable):
 
     jumps = NAT_JUMPS
 
-    def __init__(self, reader: TableReader, writer: Writer) -> None:
+    def __init__(self, reader: TableReader, writer: Writer, version: int) -> None:
         super().__init__(NAT, reader, writer)
-        self._wanted: dict[str, dict[bytes, NatRule]] = {PRE: {}, OUT: {}}
+        self._version = version
+        self._tree = Tree(version)
         self._to_ip = ""
+        self._wanted: dict[str, dict[Line, bytes]] = {PRE: {}, OUT: {}}
+        """The lines of each chain, and their keys."""
         self._known_info: TableInfo | None = None
-        self._removed: list[NatRule] = []
-        self._added: list[NatRule] = []
+        self._changed: set[str] = set()
+        """Chains whose lines are others than at the last :meth:`put`."""
+        self._touched: set[NatRule] = set()
 
     def want(self, rules: Iterable[NatRule], to_ip: str) -> None:
         """Say what the table should be from now on.
@@ -69,20 +81,42 @@ class NatTable(OurTable):
             to_ip: Where PREROUTING sends packets instead; empty for the interface's address.
         """
         self._to_ip = to_ip
+        self._tree = Tree(self._version, rules)
         self._wanted = {PRE: {}, OUT: {}}
-        self.change(removed=(), added=rules)
+        for place in self._tree.places():
+            for chain, line in self._sides(*place):
+                self._wanted.setdefault(chain, {})[line] = self._writer.line_key(line)
         self.forget()
 
-    def change(self, *, removed: Iterable[NatRule], added: Iterable[NatRule]) -> None:
-        """Say how what is wanted differs from what was; a new target is both."""
-        for rule in removed:
-            for chain, its_rule in self._in_chains(rule):
-                self._wanted[chain].pop(self._writer.write_nat(its_rule), None)
-            self._removed.append(rule)
-        for rule in added:
-            for chain, its_rule in self._in_chains(rule):
-                self._wanted[chain][self._writer.write_nat(its_rule)] = its_rule
-            self._added.append(rule)
+    def change(self, gone: Collection[NatRule], come: Collection[NatRule]) -> None:
+        """Say how what is wanted differs from what was.
+
+        Args:
+            gone: Rules that are no longer wanted.
+            come: Rules that are, new ones or such that take the place of their frontend's.
+        """
+        self._touched.update((*gone, *come))
+        if len(gone) + len(come) > LAY_OUT_ABOVE:
+            rules = {rule.frontend: rule for rule in self._tree.rules()}
+            for rule in gone:
+                rules.pop(rule.frontend, None)
+            rules |= {rule.frontend: rule for rule in come}
+            self.want(rules.values(), self._to_ip)
+            return
+        kept: set[NatFrontend] = {rule.frontend for rule in come}
+        difference = self._tree.change(
+            [rule.frontend for rule in gone if rule.frontend not in kept], come
+        )
+        for place in difference.gone:
+            for chain, line in self._sides(*place):
+                self._changed.add(chain)
+                del self._wanted[chain][line]
+                if not self._wanted[chain] and chain not in (PRE, OUT):
+                    del self._wanted[chain]
+        for place in difference.come:
+            for chain, line in self._sides(*place):
+                self._changed.add(chain)
+                self._wanted.setdefault(chain, {})[line] = self._writer.line_key(line)
 
     def forget(self) -> None:
         """Compare in full the next time, whatever the table's size says."""
@@ -91,112 +125,150 @@ class NatTable(OurTable):
     def put(self) -> NatChange:
         """Make the table what it should be.
 
-        When nobody has touched it since, only the difference is looked at: at 10,000 Services
-        that is a tenth of the work.
+        When nobody has touched it since, only the chains that change are looked at.
 
         Raises:
             SteeringError: The kernel refused; what was in force is.
         """
         try:
-            change = self._put_difference() or self._put_all()
+            change = self._put_changed() or self._put_all()
         except SteeringError:
             self.forget()
             raise
-        self._removed, self._added = [], []
+        self._changed, self._touched = set(), set()
         self._known_info = self.info()
         return change
 
-    def _put_difference(self) -> NatChange | None:
+    def rules(self) -> Mapping[str, list[NatRule]]:
+        """Return the rules that are in force: those to which jumps lead."""
+        contents = self.read()
+        if self.count_missing_jumps(contents):
+            return {PRE: [], OUT: []}
+        return {chain: list(self._reached(contents, chain, ())) for chain in (PRE, OUT)}
+
+    def left_behind(self) -> list[NatRule]:
+        """Return the rules of all our chains, whether or not a jump leads there.
+
+        Rules of the form before the tree, in two long chains, are found as well.
+        """
+        contents = self.read()
+        entries = (
+            entry
+            for chain, entries in contents.chains.items()
+            if chain.startswith(PREFIX)
+            for entry in entries
+        )
+        rules = (self._writer.read_nat(entry.raw) for entry in entries)
+        return [rule for rule in rules if rule is not None]
+
+    def _sides(self, chain: str, line: Line) -> Iterator[tuple[str, Line]]:
+        """Yield the lines of the table that a line of the tree becomes."""
+        pre = "P" if self._to_ip else "O"
+        if chain == ROOT:
+            yield PRE, self._on_side(line, pre)
+            yield OUT, self._on_side(line, "O")
+            return
+        for side in {"O", pre}:
+            yield f"{PREFIX}{side}{chain}", self._on_side(line, side)
+
+    def _on_side(self, line: Line, side: str) -> Line:
+        if isinstance(line, Jump):
+            return line._replace(chain=f"{PREFIX}{side}{line.chain}")
+        return line._replace(to_ip=self._to_ip) if side == "P" else line
+
+    def _put_changed(self) -> NatChange | None:
         """Return None where a full comparison is needed."""
         if self._known_info is None or self.info() != self._known_info:
             return None
-        touched = frozenset((*self._removed, *self._added))
-        if len(self._removed) > REWRITE_ABOVE:
-            return None
-        if touched:
+        if self._changed:
             try:
-                if not self._writer.change(NAT, self._edit_difference):
+                if not self._change(self._edit_changed):
                     return None
             except SteeringError:
-                # A rule was replaced by another of its size; the comparison will tell.
+                # Somebody put a rule in the place of one of its size; the comparison will tell.
                 return None
-        return NatChange(0, touched)
+        return NatChange(0, frozenset(self._touched))
 
-    def _edit_difference(self, edit: TableEdit) -> bool:
+    def _edit_changed(self, edit: Edit) -> bool:
         if self.info() != self._known_info:
             return False
-        for rule in self._removed:
-            for chain, its_rule in self._in_chains(rule):
-                edit.remove(chain, its_rule)
-        for rule in self._added:
-            for chain, its_rule in self._in_chains(rule):
-                edit.append(chain, self._writer.write_nat(its_rule))
+        self._write(edit, self._changed)
         return True
-
-    def _in_chains(self, rule: NatRule) -> tuple[tuple[str, NatRule], ...]:
-        in_pre = rule._replace(to_ip=self._to_ip) if self._to_ip else rule
-        return (PRE, in_pre), (OUT, rule)
 
     def _put_all(self) -> NatChange:
         contents = self.read()
         changes = self._compare(contents)
         faults = self.count_jump_faults(contents)
         count = faults + sum(change.count for change in changes.values())
-        if count == 0 and PRE in contents.chains and OUT in contents.chains:
+        if count == 0 and contents.chains.keys() >= self._wanted.keys():
             return NatChange(0, frozenset())
-        self._writer.change(NAT, self._edit)
-        touched = {rule for change in changes.values() for rule in change.surplus}
-        for chain, change in changes.items():
+        lines = sum(len(self._wanted.get(chain, ())) for chain in changes)
+        self._change(self._edit_all, is_much=lines > MUCH)
+        return NatChange(count, frozenset(self._touched_by(changes, all_of_it=faults > 0)))
+
+    def _touched_by(
+        self, changes: Mapping[str, _ChainChange], *, all_of_it: bool
+    ) -> Iterator[NatRule]:
+        """Yield the rules that were in force no longer, or weren't yet."""
+        for change in changes.values():
+            for line in (*change.missing, *change.surplus):
+                if isinstance(line, NatRule):
+                    yield line
+                else:
+                    all_of_it = True
+        if all_of_it:
             # Without its jump a chain steered nothing, whatever stood in it.
-            raws = self._wanted[chain] if faults else change.missing
-            touched.update(self._wanted[chain][raw] for raw in raws)
-        return NatChange(count, frozenset(touched))
+            yield from self._tree.rules()
 
-    def rules(self) -> Mapping[str, list[NatRule]]:
-        """Return the rules that are in force: those of chains to which their jump leads."""
-        contents = self.read()
-        if self.count_jump_faults(contents):
-            return {PRE: [], OUT: []}
-        return {chain: self._known(contents, chain) for chain in (PRE, OUT)}
-
-    def left_behind(self) -> Mapping[str, list[NatRule]]:
-        """Return the rules of our chains, whether or not a jump leads there."""
-        contents = self.read()
-        return {chain: self._known(contents, chain) for chain in (PRE, OUT)}
-
-    def _known(self, contents: Contents, chain: str) -> list[NatRule]:
-        rules = (self._writer.read_nat(entry.raw) for entry in contents.chains.get(chain, ()))
-        return [rule for rule in rules if rule is not None]
+    def _reached(self, contents: Contents, chain: str, way: tuple[Jump, ...]) -> Iterator[NatRule]:
+        for entry in contents.chains.get(chain, ()):
+            if jump := self._writer.read_jump(entry):
+                yield from self._reached(contents, jump.chain, (*way, jump))
+                continue
+            rule = self._writer.read_nat(entry.raw)
+            if rule is not None and all(jump.covers(rule) for jump in way):
+                yield rule
 
     def _compare(self, contents: Contents) -> dict[str, _ChainChange]:
+        """Return the differences of the chains that differ."""
         changes = {}
-        for chain, wanted in self._wanted.items():
-            have = Counter(entry.raw for entry in contents.chains.get(chain, ()))
-            missing = tuple(raw for raw in wanted if raw not in have)
-            surplus: list[NatRule] = []
+        ours = {chain for chain in contents.chains if chain.startswith(PREFIX)}
+        for chain in self._wanted.keys() | ours:
+            wanted = {key: line for line, key in self._wanted.get(chain, {}).items()}
+            have = Counter(entry.key for entry in contents.chains.get(chain, ()))
+            is_there = chain in ours and chain in self._wanted
+            if is_there and have.keys() == wanted.keys() and have.total() == len(wanted):
+                continue
+            surplus: list[Line] = []
             unknown = 0
-            for raw, times in have.items():
-                times -= raw in wanted
-                rule = self._writer.read_nat(raw) if times else None
-                if rule is None:
-                    unknown += times
-                else:
-                    surplus += [rule] * times
+            for entry in contents.chains.get(chain, ()):
+                if have[entry.key] > (entry.key in wanted):
+                    have[entry.key] -= 1
+                    line = self._writer.read_nat(entry.raw) or self._writer.read_jump(entry)
+                    if line is None:
+                        unknown += 1
+                    else:
+                        surplus.append(line)
+            missing = tuple(line for key, line in wanted.items() if key not in have)
             changes[chain] = _ChainChange(missing, tuple(surplus), unknown)
         return changes
 
-    def _edit(self, edit: TableEdit) -> bool:
+    def _edit_all(self, edit: Edit) -> bool:
         contents = self.read()
-        self.put_chains(edit)
-        for chain, change in self._compare(contents).items():
-            if change.unknown or len(change.surplus) > REWRITE_ABOVE:
-                edit.flush(chain)
-                missing: Iterable[bytes] = self._wanted[chain]
-            else:
-                for rule in change.surplus:
-                    edit.remove(chain, rule)
-                missing = change.missing
-            for raw in missing:
-                edit.append(chain, raw)
+        self._write(edit, self._compare(contents))
         self.put_jumps(edit, contents)
         return True
+
+    def _write(self, edit: Edit, chains: Collection[str]) -> None:
+        """Write some chains anew, and remove those of them that aren't wanted."""
+        wanted = sorted(chain for chain in chains if chain in self._wanted)
+        for chain in wanted:
+            edit.make_chain(chain)
+        for chain in chains:
+            edit.flush(chain)
+        for chain in wanted:
+            for line in sorted(self._wanted[chain], key=self._wanted[chain].__getitem__):
+                edit.append(chain, line)
+        for chain in chains:
+            if chain not in self._wanted:
+                edit.drop_chain(chain)

@@ -1,4 +1,8 @@
-"""The agent's end of one helper process; blocking, so for a thread of its own."""
+"""The agent's end of one helper process; blocking, so for a thread of its own.
+
+Rule 1: a helper that ends is started anew at the next request; the rules stay meanwhile.
+Rule 2: one that ends soon after its start, again and again, is given more and more time.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +24,14 @@ _IMPORT_ROOT = Path(__file__).parents[3]
 ANSWER_WITHIN_S = 60.0
 # How long a helper whose socket was closed may take to end.
 END_WITHIN_S = 5.0
+# The pause after the second helper in a row that ended without one answer; each further one
+# doubles it. The agent asks each second, and a start costs 0.2 s of CPU.
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+
+class HelperEnded(SteeringError):
+    """The helper ended, or hung, before it answered: what it did of the request is unknown."""
 
 
 class HelperProcess:
@@ -33,6 +46,13 @@ class HelperProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._errors: IO[bytes] | None = None
+        self.restarts = 0
+        """How many helpers were started in the place of one that had ended by itself."""
+        self._lost = False
+        self._failures = 0
+        """How many helpers in a row ended without one answer."""
+        self._not_before = 0.0
+        self._last_words = ""
 
     @property
     def pid(self) -> int | None:
@@ -48,24 +68,54 @@ class HelperProcess:
         """Send a request and wait for its answer.
 
         Raises:
-            SteeringError: What the helper said, or that it ended without an answer.
+            HelperEnded: It ended without an answer.
+            SteeringError: What the helper said, or that none is started yet.
         """
         if self.is_new:
+            self._wait_for_its_time()
+            self._lost |= self._process is not None
             self._start()
+            self.restarts += self._lost
+            self._lost = False
         assert self._socket is not None
         try:
             frames.send(self._socket, request)
             answer = frames.receive(self._socket)
         except (EOFError, OSError) as exc:
-            raise SteeringError(
+            self._last_words = self._end(exc)
+            self._count_failure()
+            raise HelperEnded(
                 f"cannot steer by iptables: the helper process for IPv{self.version} "
-                f"{self._end(exc)}",
+                f"{self._last_words}",
                 hint="it is started anew by the next sync",
             ) from exc
+        self._failures = 0
         if "error" in answer:
             kind = SteeringConflict if answer["is_conflict"] else SteeringError
             raise kind(answer["error"], hint=answer["hint"])
         return answer["value"]
+
+    def _count_failure(self) -> None:
+        self._lost = True
+        self._failures += 1
+        if self._failures > 1:
+            pause_s = min(FIRST_PAUSE_S * 2.0 ** (self._failures - 2), LONGEST_PAUSE_S)
+            self._not_before = time.monotonic() + pause_s
+
+    def _wait_for_its_time(self) -> None:
+        """Refuse to start a helper while those before it ended too soon.
+
+        Raises:
+            SteeringError: Says how they ended, and when the next one is started.
+        """
+        rest_s = self._not_before - time.monotonic()
+        if self._failures > 1 and rest_s > 0:
+            raise SteeringError(
+                f"cannot steer by iptables: {self._failures} helper processes for "
+                f"IPv{self.version} in a row ended without an answer, the last one "
+                f"{self._last_words}",
+                hint=f"the next one is started in {rest_s:.0f} s",
+            )
 
     def close(self) -> None:
         """End the helper and wait for it; idempotent."""

@@ -9,7 +9,7 @@ entries that were made while another rule or none was in force go when the new o
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from ...errors import SteeringError
@@ -62,7 +62,7 @@ class Programmer:
             reader = self._reader = TableReader(version, names)
         except OSError as exc:
             raise explained("nat", exc) from exc
-        self._nat = NatTable(reader, writer)
+        self._nat = NatTable(reader, writer, version)
         self._guard = GuardTable(reader, writer)
         self._address = PreroutingAddress(facts.node_addresses)
         self._rules: Rules | None = None
@@ -81,8 +81,8 @@ class Programmer:
         refuse_ports = {self._facts.refuse_port, *self._guard.refuse_ports()}
         left = self._nat.left_behind()
         conntrack.check(self._version)
-        self._to_ip = next((rule.to_ip for rule in left[PRE] if rule.to_ip), "")
-        rules = {rule.frontend: rule for rule in (*left[PRE], *left[OUT])}
+        self._to_ip = next((rule.to_ip for rule in left if rule.to_ip), "")
+        rules = {rule.frontend: rule for rule in left}
         return [rule for rule in rules.values() if rule.to_port not in refuse_ports]
 
     def apply(self, rules: Iterable[NatRule]) -> None:
@@ -113,7 +113,7 @@ class Programmer:
             wanted.pop(frontend, None)
 
         def want() -> None:
-            self._nat.change(removed=removed, added=added.values())
+            self._nat.change(removed, added.values())
 
         self._become(wanted, removed, want)
 
@@ -159,7 +159,7 @@ class Programmer:
         self._nat.remove_all()
         self._guard.remove_all()
         self._rules = {}
-        self._forget_stale((*left[PRE], *left[OUT]))
+        self._forget_stale(left)
         self._rules = None
 
     def _become(self, wanted: Rules, leaving: Iterable[NatRule], want: Callable[[], None]) -> None:
@@ -183,11 +183,18 @@ class Programmer:
         if to_ip != self._to_ip:
             self._to_ip = to_ip
             self._want_all()
-        drifted = self._guard.put(self._make_guard((*leaving, *rules)))
+        ports = _ports(rules)
+        guard = self._make_guard(ports)
+        still_in_use = _ports(leaving)
+        for protocol in PROTOCOLS:
+            still_in_use[protocol] |= ports[protocol]
+        drifted = self._guard.put(
+            guard if still_in_use == ports else self._make_guard(still_in_use)
+        )
         change = self._nat.put()
         # From here on the rules are other ones, whatever fails: the next try must know.
         self._stale |= {rule.frontend: rule for rule in change.touched}
-        self._guard.put(self._make_guard(rules))
+        self._guard.put(guard)
         self._infos = self._read_infos()
         self._forget_stale(self._stale.values())
         self._stale = {}
@@ -197,10 +204,7 @@ class Programmer:
         """Return the address for DNAT in PREROUTING; empty for REDIRECT, which is IPv6's."""
         return "" if self._version == 6 else self._address.choose(self._to_ip)
 
-    def _make_guard(self, rules: Iterable[NatRule]) -> Guard:
-        ports: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
-        for rule in rules:
-            ports[rule.protocol].add(rule.to_port)
+    def _make_guard(self, ports: Mapping[str, set[int]]) -> Guard:
         return make_guard(
             ports,
             refuse_port=self._facts.refuse_port,
@@ -226,3 +230,11 @@ class Programmer:
 
     def _read_infos(self) -> tuple[TableInfo, ...]:
         return self._nat.info(), self._guard.info()
+
+
+def _ports(rules: Iterable[NatRule]) -> dict[str, set[int]]:
+    """Return the ports that rules lead to, by protocol."""
+    ports: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
+    for rule in rules:
+        ports[rule.protocol].add(rule.to_port)
+    return ports

@@ -7,6 +7,7 @@ order does.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from ..names import PREFIX as PREFIX
 
 # The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN less one); python-iptables the same.
-# A proxy with a name adds its label to them: see names.
+# A proxy with a name adds its label to them: see names. Chains of the tree hang off the first two.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -68,6 +69,36 @@ class NatRule(NamedTuple):
         )
 
 
+class Jump(NamedTuple):
+    """A rule that leads packets for some addresses, or some ports of one, to a chain of ours."""
+
+    chain: str
+    ip: str
+    bits: int
+    """The length of the network's prefix; of one address all bits."""
+    protocol: str = ""
+    """``tcp`` or ``udp``; empty: whatever there is for these addresses."""
+    first_port: int = 0
+    last_port: int = 0
+
+    def __str__(self) -> str:
+        ports = ""
+        if self.protocol:
+            ports = (
+                f" -p {self.protocol} -m {self.protocol} --dport {self.first_port}:{self.last_port}"
+            )
+        return f"-d {self.ip}/{self.bits}{ports} -j {self.chain}"
+
+    def covers(self, rule: NatRule) -> bool:
+        """Return whether all packets that a rule takes are led along."""
+        if self.protocol and not (
+            rule.protocol == self.protocol and self.first_port <= rule.port <= self.last_port
+        ):
+            return False
+        behind = (128 if ":" in self.ip else 32) - self.bits
+        return _number(rule.ip) >> behind == _number(self.ip) >> behind
+
+
 class Match(NamedTuple):
     """One ``-m`` of a rule with its only option."""
 
@@ -105,6 +136,11 @@ class ChainRule(NamedTuple):
 
     def __str__(self) -> str:
         return f"-A {self.chain} {self.rule}"
+
+
+def _number(ip: str) -> int:
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    return int.from_bytes(socket.inet_pton(family, ip), "big")
 
 
 NAT_JUMPS = tuple(

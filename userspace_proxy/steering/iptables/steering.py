@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import SteeringError
 from ...model import Frontend, IPFamily, Protocol
-from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
+from ..base import (
+    REFUSE,
+    Bind,
+    Steering,
+    SteeringFacts,
+    Target,
+    nothing_applied,
+    render_targets,
+)
 from ..one_thread import OneThread
-from .process import HelperProcess
+from .process import HelperEnded, HelperProcess
 from .rules import NatRule
 
 # Which legacy tables are in use in this network namespace, one a line.
@@ -51,6 +59,11 @@ class IptablesSteering(Steering):
         asked = dict(wanted)
         await self._thread.run(lambda: self._apply(asked))
 
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        now, no_more = dict(changed), frozenset(gone) - changed.keys()
+        await self._thread.run(lambda: self._change(now, no_more))
+
     async def render(self) -> str:
         """Part of Steering."""
         return render_targets(await self._thread.run(self._render))
@@ -84,6 +97,11 @@ class IptablesSteering(Steering):
         """The ids of the helper processes that run."""
         return {f: h.pid for f, h in self._helpers.items() if h.pid is not None}
 
+    @property
+    def helper_restarts(self) -> int:
+        """How many helpers were started in the place of one that had crashed."""
+        return sum(helper.restarts for helper in self._helpers.values())
+
     def _start(self) -> dict[Frontend, int]:
         found = {}
         self._left_behind = set()
@@ -110,28 +128,71 @@ class IptablesSteering(Steering):
                 if targets or self._is_ours(family):
                     self._send(family, targets)
         except SteeringError:
-            self._go_back(before)
+            for family, targets in list(self._applied.items()):
+                if targets is not before.get(family):
+                    self._send(family, before.get(family, {}))
             raise
 
-    def _go_back(self, before: Mapping[IPFamily, dict[Frontend, Target]]) -> None:
-        """Undo what a family got before the other one failed."""
-        for family, targets in list(self._applied.items()):
-            if targets is not before.get(family):
-                self._send(family, before.get(family, {}))
+    def _change(self, changed: dict[Frontend, Target], gone: frozenset[Frontend]) -> None:
+        if not self._applied:
+            raise nothing_applied()
+        done: list[tuple[IPFamily, dict[Frontend, Target], list[Frontend]]] = []
+        try:
+            for family in IPFamily:
+                targets = {f: target for f, target in changed.items() if f.family is family}
+                before = self._applied.get(family, {})
+                leaving = [f for f in gone if f in before]
+                if targets or leaving:
+                    old = {f: before[f] for f in (*targets, *leaving) if f in before}
+                    self._send_change(family, targets, leaving)
+                    done.append((family, old, [f for f in targets if f not in old]))
+        except SteeringError:
+            for family, old, new in done:
+                self._send_change(family, old, new)
+            raise
+
+    def _send_change(
+        self, family: IPFamily, changed: Mapping[Frontend, Target], gone: Collection[Frontend]
+    ) -> None:
+        """Tell a helper what changes; one that knows of nothing is told everything."""
+        before = self._applied.get(family)
+        if before is None or self._helpers[family].is_new:
+            leaving = frozenset(gone)
+            self._send(
+                family,
+                {f: t for f, t in ((before or {}) | dict(changed)).items() if f not in leaving},
+            )
+            return
+        rules = [self._rule(f, target) for f, target in changed.items()]
+        leavers = [self._rule(f, REFUSE).frontend for f in gone]
+        try:
+            self._ask(family, "change", rules=rules, gone=leavers)
+        except HelperEnded:
+            # Its successor is told everything.
+            self._send_change(family, changed, gone)
+            return
+        before.update(changed)
+        for frontend in gone:
+            before.pop(frontend, None)
 
     def _send(self, family: IPFamily, targets: dict[Frontend, Target]) -> None:
-        """Tell a helper what is wanted: the difference, if it knows what was."""
+        """Tell a helper what is wanted: the difference, if it knows what was.
+
+        When a helper dies over it, its successor is told everything at once: nobody can say how
+        far it got, and what it left is put right before anybody waits for it.
+        """
+        try:
+            self._send_once(family, targets)
+        except HelperEnded:
+            self._send_once(family, targets)
+        self._applied[family] = targets
+
+    def _send_once(self, family: IPFamily, targets: dict[Frontend, Target]) -> None:
         before = self._applied.get(family)
         if before is None or self._helpers[family].is_new:
             rules = [self._rule(frontend, target) for frontend, target in targets.items()]
             self._ask(family, "apply", rules=rules)
-        else:
-            self._send_difference(family, before, targets)
-        self._applied[family] = targets
-
-    def _send_difference(
-        self, family: IPFamily, before: dict[Frontend, Target], targets: dict[Frontend, Target]
-    ) -> None:
+            return
         rules = [self._rule(f, target) for f, target in targets.items() if before.get(f) != target]
         gone = [self._rule(f, REFUSE).frontend for f in before.keys() - targets.keys()]
         self._ask(family, "change", rules=rules, gone=gone)
@@ -151,7 +212,10 @@ class IptablesSteering(Steering):
             if self._helpers[family].is_new:
                 # A new helper knows of nothing that it should keep right.
                 self._send(family, targets)
-            drifted += self._ask(family, "repair")
+            try:
+                drifted += self._ask(family, "repair")
+            except HelperEnded:
+                self._send(family, targets)
         return drifted
 
     def _clean_up(self) -> None:

@@ -15,32 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...errors import SteeringError
+from ..netlink import Events, Requests
+from ..netlink.messages import DUMP, Message, read_attributes, request
+from ..netlink.sockets import NETLINK_NETFILTER
 
-NETLINK_NETFILTER = 12
-SOL_NETLINK = 270
-ADD_MEMBERSHIP, DROP_MEMBERSHIP = 1, 2
 NFNLGRP_NFTABLES = 7
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 # NFNL_SUBSYS_NFTABLES, which is 10, and the kind of message.
 GET_TABLE, NEW_GENERATION, GET_GENERATION = 0xA01, 0xA0F, 0xA10
 _SUBSYSTEM = 0xA
-NFPROTO_INET = 1
+NFPROTO_UNSPEC, NFPROTO_INET = 0, 1
 # NFTA_GEN_ID; and NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE … are all the first.
 _FIRST = 1
-_HEADER = struct.Struct("=IHHII")
+# Of struct nfgenmsg: the family, version 0, no resource.
 _FAMILY = struct.Struct("=BBH")
-_ATTRIBUTE = struct.Struct("=HH")
-_BODY = _HEADER.size + _FAMILY.size
-_KIND = 0x3FFF
-_READ_BYTES = 1 << 16
 # What kernels without nfnetlink or nf_tables say.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -55,38 +47,15 @@ class Event(NamedTuple):
     """At the end of a transaction: the ruleset's number from then on."""
 
 
-def read_events(block: bytes) -> Iterator[Event]:
-    """Yield the events of a datagram.
-
-    Raises:
-        OSError: It is a refusal.
-    """
-    start = 0
-    while start + _HEADER.size <= len(block):
-        size, kind, *_ = _HEADER.unpack_from(block, start)
-        if size < _BODY or start + size > len(block):
-            return
-        message = block[start : start + size]
-        if kind == NLMSG_ERROR:
-            code = -struct.unpack_from("=i", message, _HEADER.size)[0]
-            raise OSError(code, os.strerror(code))
-        if kind >> 8 == _SUBSYSTEM:
-            value = _first_attribute(message)
-            if kind == NEW_GENERATION:
-                yield Event(message[_HEADER.size], "", int.from_bytes(value, "big"))
-            else:
-                yield Event(message[_HEADER.size], value.rstrip(b"\0").decode(errors="replace"))
-        start += (size + 3) & ~3
-
-
-def _first_attribute(message: bytes) -> bytes:
-    start = _BODY
-    while start + _ATTRIBUTE.size <= len(message):
-        size, kind = _ATTRIBUTE.unpack_from(message, start)
-        if kind & _KIND == _FIRST:
-            return message[start + _ATTRIBUTE.size : start + size]
-        start += max((size + 3) & ~3, _ATTRIBUTE.size)
-    return b""
+def read_event(message: Message) -> Event | None:
+    """Return the event of a message; None where it is of another part of the kernel."""
+    if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _FAMILY.size:
+        return None
+    attributes = read_attributes(message.body, _FAMILY.size)
+    value = next((value for kind, value in attributes if kind == _FIRST), b"")
+    if message.kind == NEW_GENERATION:
+        return Event(message.body[0], "", int.from_bytes(value, "big"))
+    return Event(message.body[0], value.rstrip(b"\0").decode(errors="replace"))
 
 
 def list_tables() -> list[str]:
@@ -95,21 +64,14 @@ def list_tables() -> list[str]:
     Raises:
         SteeringError: There is no right to ask.
     """
-    names: list[str] = []
-    flags = NLM_F_REQUEST | NLM_F_DUMP
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as requests:
-            requests.send(_request(GET_TABLE, flags, NFPROTO_INET))
-            is_last = False
-            while not is_last:
-                block = requests.recv(_READ_BYTES)
-                names += [event.table for event in read_events(block) if event.table]
-                is_last = _ends_listing(block)
+        with Requests.open(NETLINK_NETFILTER) as requests:
+            listed = requests.list_all(_request(GET_TABLE, DUMP, NFPROTO_INET))
     except OSError as exc:
         if exc.errno in _NOT_THERE:
             return []
         raise _explained(exc) from exc
-    return names
+    return [event.table for event in map(read_event, listed) if event is not None]
 
 
 class TableWatch:
@@ -124,17 +86,16 @@ class TableWatch:
 
     def __init__(self, table: str) -> None:
         self._table = table
-        self._requests = _open()
-        self._events = _open()
-        self._events.setblocking(False)
-        try:
-            # A socket without an address of its own is passed over by the kernel's events.
-            self._events.bind((0, 0))
-            self._events.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
-            self._seen = self._generation()
-        except OSError as exc:
-            self.close()
-            raise _explained(exc) from exc
+        with contextlib.ExitStack() as opened:
+            try:
+                self._requests = Requests.open(NETLINK_NETFILTER)
+                opened.callback(self._requests.close)
+                self._events = Events(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
+                opened.callback(self._events.close)
+                self._seen = self._generation()
+            except OSError as exc:
+                raise _explained(exc) from exc
+            opened.pop_all()
         self._is_touched = False
 
     def is_touched(self) -> bool:
@@ -156,11 +117,11 @@ class TableWatch:
         before = self._ask()
         self._read()
         is_quiet = before == self._seen
-        self._events.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, NFNLGRP_NFTABLES)
+        self._events.unsubscribe(NFNLGRP_NFTABLES)
         try:
             yield
         finally:
-            self._events.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, NFNLGRP_NFTABLES)
+            self._events.subscribe(NFNLGRP_NFTABLES)
             self._seen = self._ask()
             if not is_quiet or self._seen not in (before, before + 1):
                 # Others were at work meanwhile; what they did nobody has told us.
@@ -178,47 +139,28 @@ class TableWatch:
             raise _explained(exc) from exc
 
     def _generation(self) -> int:
-        self._requests.send(_request(GET_GENERATION, NLM_F_REQUEST))
-        return next(read_events(self._requests.recv(_READ_BYTES))).generation
+        answer = read_event(self._requests.ask(_request(GET_GENERATION, 0, NFPROTO_UNSPEC)))
+        return 0 if answer is None else answer.generation
 
     def _read(self) -> None:
         """Read all events that are there.
 
         The generation counts as seen when its event was: the kernel counts before it sends.
         """
-        while True:
-            try:
-                for event in read_events(self._events.recv(_READ_BYTES)):
-                    self._seen = max(self._seen, event.generation)
-                    if event.family == NFPROTO_INET and event.table == self._table:
-                        self._is_touched = True
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                if exc.errno != errno.ENOBUFS:
-                    raise _explained(exc) from exc
-                # Events were lost.
-                self._is_touched = True
+        try:
+            heard = self._events.read()
+        except OSError as exc:
+            raise _explained(exc) from exc
+        self._is_touched |= heard.has_lost
+        for event in map(read_event, heard.messages):
+            if event is not None:
+                self._seen = max(self._seen, event.generation)
+                is_ours = event.family == NFPROTO_INET and event.table == self._table
+                self._is_touched |= is_ours
 
 
-def _request(kind: int, flags: int, family: int = 0) -> bytes:
-    return _HEADER.pack(_BODY, kind, flags, 0, 0) + _FAMILY.pack(family, 0, 0)
-
-
-def _ends_listing(block: bytes) -> bool:
-    """Return whether a datagram of a listing has its end, which is alone or the last in it."""
-    start = kind = 0
-    while start + _HEADER.size <= len(block):
-        size, kind, *_ = _HEADER.unpack_from(block, start)
-        start += max((size + 3) & ~3, _HEADER.size)
-    return kind == NLMSG_DONE
-
-
-def _open() -> socket.socket:
-    try:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-    except OSError as exc:
-        raise _explained(exc) from exc
+def _request(kind: int, flags: int, family: int) -> bytes:
+    return request(kind, flags, _FAMILY.pack(family, 0, 0))
 
 
 def _explained(exc: OSError) -> SteeringError:

@@ -67,6 +67,7 @@ def load() -> ctypes.CDLL:
         ("nft_ctx_get_output_buffer", text, [context]),
         ("nft_ctx_get_error_buffer", text, [context]),
         ("nft_ctx_output_set_flags", None, [context, ctypes.c_uint]),
+        ("nft_ctx_set_dry_run", None, [context, ctypes.c_bool]),
         ("nft_run_cmd_from_buffer", ctypes.c_int, [context, text]),
     ):
         function = getattr(library, name)
@@ -94,18 +95,20 @@ class Libnftables:
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
-    def run(self, commands: str, *, is_terse: bool = False) -> str:
+    def run(self, commands: str, *, is_terse: bool = False, is_dry: bool = False) -> str:
         """Run commands as one transaction; return what they print.
 
         Args:
             commands: As in a file for ``nft -f``.
             is_terse: Leave the elements of sets out of what is printed.
+            is_dry: Let the kernel look at the commands, and change nothing.
 
         Raises:
             NftablesError: Refused; nothing was changed.
         """
         flags = _OUTPUT | (OUTPUT_TERSE if is_terse else 0)
         self._library.nft_ctx_output_set_flags(self._context, flags)
+        self._library.nft_ctx_set_dry_run(self._context, is_dry)
         failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         printed = self._library.nft_ctx_get_output_buffer(self._context)
         said = self._library.nft_ctx_get_error_buffer(self._context)

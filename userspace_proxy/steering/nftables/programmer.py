@@ -9,14 +9,13 @@ Rule 1: while nobody else touches the table what we wrote last is what is there.
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, IPFamily, Protocol
 from .. import conntrack
-from ..base import SteeringFacts
+from ..base import SteeringFacts, nothing_applied
 from ..conntrack import Change, Dialled
 from ..interfaces import PreroutingAddress
 from ..names import table_name
@@ -35,9 +34,11 @@ from .rules import (
     write_table,
 )
 from .table import OurTable
+from .text import NUMBERS
 
-_PROTOCOLS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 Ports = dict[Frontend, int]
+Touched = Mapping[Frontend, int | None]
+"""The ports of some frontends; None: not steered."""
 
 
 class Programmer:
@@ -80,20 +81,42 @@ class Programmer:
         Raises:
             SteeringError: The kernel refused; what was in force is.
         """
-        before, self._ports = self._ports, ports
+        if self._ports is not None:
+            self.change(_differing(self._ports, ports))
+            return
+        self._ports = ports
         try:
-            if before is None:
-                # What was made while nobody looked after the rules may lead anywhere.
-                self._stale |= dict.fromkeys(ports) | self.start()
-                self._load()
-            elif self._table.is_touched():
-                self._note_stale(before, _differing(before, ports))
-                self._put_right()
-            else:
-                self._change(before, _differing(before, ports))
+            # What was made while nobody looked after the rules may lead anywhere.
+            self._stale |= dict.fromkeys(ports) | self.start()
+            self._load()
             self._forget_stale()
         except SteeringError:
-            self._go_back(before)
+            self._ports = None
+            raise
+
+    def change(self, touched: Touched) -> None:
+        """Steer some frontends to other ports, or no longer (None).
+
+        Raises:
+            SteeringError: The kernel refused and what was in force is; or nothing was applied.
+        """
+        if self._ports is None:
+            raise nothing_applied()
+        have = self._ports
+        touched = {f: port for f, port in touched.items() if have.get(f) != port}
+        before = {frontend: have.get(frontend) for frontend in touched}
+        _merge(have, touched)
+        try:
+            self._note_stale(before)
+            if self._table.is_touched():
+                self._put_right()
+            else:
+                self._write(before, touched)
+            self._forget_stale()
+        except SteeringError:
+            _merge(have, before)
+            with contextlib.suppress(SteeringError):
+                self._put_right()
             raise
 
     def repair(self) -> int:
@@ -150,17 +173,18 @@ class Programmer:
     def _shape(self) -> Shape:
         return Shape(self._table.name, self._refuse_port, self._to_ip)
 
-    def _change(self, before: Ports, touched: Mapping[Frontend, int | None]) -> None:
+    def _write(self, before: Touched, touched: Touched) -> None:
         """Write a difference; where the kernel has something else, all that differs."""
-        self._note_stale(before, touched)
-        uses = self._uses.copy()
-        changes = differing_frontends(before, touched, uses, self._refuse_port)
+        changes, uses = differing_frontends(before, touched, self._uses, self._refuse_port)
         try:
             self._table.write(write_changes(self._table.name, changes))
         except NftablesError:
             self._put_right()
         else:
-            self._uses = uses
+            for key, count in uses.items():
+                self._uses[key] = count
+                if not count:
+                    del self._uses[key]
         if self._address.has_changed():
             self._follow_address()
 
@@ -210,21 +234,13 @@ class Programmer:
         self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
         return _differing_lines("", self._rules or "")
 
-    def _go_back(self, before: Ports | None) -> None:
-        """Have what was in force again, where it was changed before something failed."""
-        self._ports = before
-        if before is not None:
-            with contextlib.suppress(SteeringError):
-                self._put_right()
-
-    def _note_stale(self, before: Ports, touched: Iterable[Frontend]) -> None:
+    def _note_stale(self, before: Touched) -> None:
         """Note whose entries may lead wrong now.
 
         A TCP connection to what was steered before can't have gone past us, and later packets of
         the others are none of ours: a listing of all connections less.
         """
-        for frontend in touched:
-            old = before.get(frontend)
+        for frontend, old in before.items():
             if old is None or frontend.protocol is Protocol.UDP:
                 self._stale[frontend] = old
 
@@ -234,7 +250,7 @@ class Programmer:
         for family in IPFamily:
             changes = [
                 Change(
-                    _PROTOCOLS[frontend.protocol],
+                    NUMBERS[frontend.protocol],
                     Dialled(frontend.ip, frontend.port),
                     before,
                     ports.get(frontend),
@@ -245,6 +261,14 @@ class Programmer:
             if changes:
                 conntrack.forget_changed(family, changes)
         self._stale = {}
+
+
+def _merge(ports: Ports, touched: Touched) -> None:
+    for frontend, port in touched.items():
+        if port is None:
+            ports.pop(frontend, None)
+        else:
+            ports[frontend] = port
 
 
 def _differing(before: Ports, ports: Ports) -> dict[Frontend, int | None]:

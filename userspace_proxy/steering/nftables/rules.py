@@ -11,15 +11,22 @@ Rule 2: an element is a key and a value as ``nft`` prints them, so that both com
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import re
-import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ...model import Frontend, IPFamily, Protocol
+from ...model import Frontend, IPFamily
+from .text import (
+    FILTER_PRIORITY,
+    NUMBERS,
+    frontend_key,
+    without_elements,
+    write_elements,
+    write_removal,
+    write_section,
+)
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 GUARDED = "guarded"
@@ -28,13 +35,8 @@ NAT_CHAINS = ("prerouting", "output")
 # -100 is where all others' nat rules stand (NF_IP_PRI_NAT_DST). The kernel asks in the order of
 # priorities and takes the first translation: ours goes before what kube-proxy left behind.
 NAT_PRIORITY = -110
-# Before the filters of others, so that a dialled proxy port is refused, not passed over in silence.
-FILTER_PRIORITY = -10
-# How many elements stand in a command: a message of 2,000 fits any socket (65 to 100 bytes each).
-COMMAND_ELEMENTS = 2000
 
-_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
-_PROTOCOLS = {str(int(number)): protocol for protocol, number in _NUMBERS.items()}
+_PROTOCOLS = {str(int(number)): protocol for protocol, number in NUMBERS.items()}
 _FRONTEND = re.compile(r"([0-9a-f.:]+) \. (6|17) \. (\d+) : (\d+)")
 
 Elements = dict[str, dict[str, str]]
@@ -96,17 +98,12 @@ class Listing:
 
 def frontend_element(frontend: Frontend) -> tuple[str, str]:
     """Return the map that a frontend stands in, and its key."""
-    family = frontend.family
-    ip = frontend.ip
-    if family is IPFamily.IPV6:
-        # The kernel's tools print ::ffff:10.0.0.1 where Python prints ::ffff:a00:1.
-        ip = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip))
-    return MAPS[family], f"{ip} . {_NUMBERS[frontend.protocol]:d} . {frontend.port}"
+    return MAPS[frontend.family], frontend_key(frontend)
 
 
 def guard_key(frontend: Frontend, port: int) -> str:
     """Return the key under which a frontend's proxy port is guarded."""
-    return f"{_NUMBERS[frontend.protocol]:d} . {port}"
+    return f"{NUMBERS[frontend.protocol]:d} . {port}"
 
 
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> Elements:
@@ -144,27 +141,29 @@ def differing_elements(have: Elements, want: Elements) -> Changes:
 
 
 def differing_frontends(
-    before: Mapping[Frontend, int],
+    before: Mapping[Frontend, int | None],
     touched: Mapping[Frontend, int | None],
-    uses: Counter[str],
+    uses: Mapping[str, int],
     refuse_port: int,
-) -> Changes:
+) -> tuple[Changes, dict[str, int]]:
     """Return what some frontends' new ports mean for all sets.
 
     Args:
-        before: Where frontends were steered to.
+        before: Where those frontends were steered to; None, or not in it: they weren't.
         touched: Those that are steered elsewhere now, or no longer.
-        uses: Of the ports before; brought up to date.
+        uses: Of the ports before, by their keys in the guard.
         refuse_port: As for :func:`all_elements`.
+
+    Returns:
+        The changes, and the new uses of those ports whose uses are others.
     """
     changes = Changes()
-    uses_before: dict[str, int] = {}
+    uses_now: dict[str, int] = {}
 
     def use(frontend: Frontend, port: int, by: int) -> None:
         if port != refuse_port:
             key = guard_key(frontend, port)
-            uses_before.setdefault(key, uses[key])
-            uses[key] += by
+            uses_now[key] = uses_now.get(key, uses.get(key, 0)) + by
 
     for frontend, port in touched.items():
         name, key = frontend_element(frontend)
@@ -175,24 +174,18 @@ def differing_frontends(
         if port is not None:
             changes.add(name, key, str(port))
             use(frontend, port, 1)
-    for key, was in uses_before.items():
-        if was and not uses[key]:
+    for key, count in uses_now.items():
+        was = uses.get(key, 0)
+        if was and not count:
             changes.remove(GUARDED, key, "")
-        elif uses[key] and not was:
+        elif count and not was:
             changes.add(GUARDED, key, "")
-        if not uses[key]:
-            del uses[key]
-    return changes
+    return changes, uses_now
 
 
 def write_table(shape: Shape) -> str:
     """Return the commands that make the table anew, without elements."""
     return f"{write_removal(shape.table)}\n{_table(shape)}"
-
-
-def write_removal(table: str) -> str:
-    """Return the commands that remove the table, be it there or not."""
-    return f"add table inet {table}\ndelete table inet {table}"
 
 
 def write_prerouting(shape: Shape) -> str:
@@ -209,9 +202,9 @@ def write_changes(table: str, changes: Changes) -> list[str]:
     gone = [("delete", name, changes.gone.get(name, {})) for name in SETS]
     come = [("add", name, changes.come.get(name, {})) for name in (GUARDED, *MAPS.values())]
     return [
-        f"{verb} element inet {table} {name} {{ {', '.join(chunk)} }}"
+        command
         for verb, name, elements in (*gone, *come)
-        for chunk in _chunks(_element(*element) for element in elements.items())
+        for command in write_elements(verb, table, name, (_element(*e) for e in elements.items()))
     ]
 
 
@@ -223,8 +216,7 @@ def read_listing(text: str) -> Listing:
         _, _, inside = _block(text, kind, name).partition("elements = {")
         listed = (one.partition(" : ") for one in inside.rpartition("}")[0].split(","))
         elements[name] = {key.strip(): value.strip() for key, _, value in listed if key.strip()}
-    rules = re.sub(r"\n\t\telements = \{[^}]*\}", "", text)
-    return Listing(rules, elements)
+    return Listing(without_elements(text), elements)
 
 
 def read_ports(elements: Elements, maps: Iterable[str] = MAPS.values()) -> dict[Frontend, int]:
@@ -244,27 +236,24 @@ def read_ports(elements: Elements, maps: Iterable[str] = MAPS.values()) -> dict[
 
 
 def _table(shape: Shape) -> str:
+    nat = f"type nat hook {{}} priority {NAT_PRIORITY}"
     sections = [
-        *(_set("map", name, f"{_ADDRESS[f]}_addr . {_PORT} : inet_service") for f, name in _MAPS),
-        _set("set", GUARDED, _PORT),
-        _chain(
-            "prerouting", f"type nat hook prerouting priority {NAT_PRIORITY}", _prerouting(shape)
+        *(
+            write_section("map", name, [f"type {_ADDRESS[f]}_addr . {_PORT} : inet_service"])
+            for f, name in MAPS.items()
         ),
-        _chain("output", f"type nat hook output priority {NAT_PRIORITY}", _OUTPUT),
-        _chain("input", f"type filter hook input priority {FILTER_PRIORITY}", _guard(shape)),
+        write_section("set", GUARDED, [f"type {_PORT}"]),
+        write_section("chain", "prerouting", [nat.format("prerouting"), *_prerouting(shape)]),
+        write_section("chain", "output", [nat.format("output"), *_OUTPUT]),
+        write_section(
+            "chain",
+            "input",
+            [f"type filter hook input priority {FILTER_PRIORITY}", *_guard(shape)],
+        ),
     ]
     return f"table inet {shape.table} {{\n{''.join(sections)}}}"
 
 
-def _set(kind: str, name: str, of_type: str) -> str:
-    return f"\t{kind} {name} {{\n\t\ttype {of_type}\n\t}}\n"
-
-
-def _chain(name: str, head: str, rules: Iterable[str]) -> str:
-    return "".join([f"\tchain {name} {{\n\t\t{head}\n", *(f"\t\t{r}\n" for r in rules), "\t}\n"])
-
-
-_MAPS = tuple(MAPS.items())
 _ADDRESS = {IPFamily.IPV4: "ipv4", IPFamily.IPV6: "ipv6"}
 _PORT = "inet_proto . inet_service"
 _LOOK_UP = {
@@ -307,11 +296,6 @@ def _guard(shape: Shape) -> Iterator[str]:
 
 def _element(key: str, value: str) -> str:
     return f"{key} : {value}" if value else key
-
-
-def _chunks(elements: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(itertools.islice(elements, COMMAND_ELEMENTS)):
-        yield chunk
 
 
 def _block(text: str, kind: str, name: str) -> str:

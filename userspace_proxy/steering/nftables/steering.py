@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 
 from ...errors import SteeringError
 from ...model import Frontend
 from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
-from ..one_thread import OneThread, Result
+from ..one_thread import InOneThread
 from .programmer import Programmer
 
 
@@ -25,51 +25,40 @@ class NftablesSteering(Steering):
 
     def __init__(self, facts: SteeringFacts) -> None:
         self.facts = facts
-        self._programmer: Programmer | None = None
         # One thread: the library's context isn't for several, and its calls block.
-        self._thread = OneThread("nftables-steering")
+        self._programmer = InOneThread("nftables-steering", lambda: Programmer(facts))
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
-        return await self._do(Programmer.start)
+        return await self._programmer.do(Programmer.start)
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
         asked = dict(wanted)
-        await self._do(lambda programmer: programmer.apply(self._ports(asked)))
+        await self._programmer.do(lambda programmer: programmer.apply(self._ports(asked)))
+
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        touched: dict[Frontend, int | None] = {**dict.fromkeys(gone), **self._ports(changed)}
+        await self._programmer.do(lambda programmer: programmer.change(touched))
 
     async def render(self) -> str:
         """Part of Steering."""
-        ports = await self._do(Programmer.render)
+        ports = await self._programmer.do(Programmer.render)
         refuse_port = self.facts.refuse_port
         return render_targets({f: REFUSE if p == refuse_port else p for f, p in ports.items()})
 
     async def repair(self) -> int:
         """Part of Steering."""
-        return await self._do(Programmer.repair)
+        return await self._programmer.do(Programmer.repair)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
-        await self._do(Programmer.clean_up)
+        await self._programmer.do(Programmer.clean_up)
 
     async def close(self) -> None:
         """Part of Steering."""
-        if self._thread.has_begun:
-            await self._thread.run(self._close)
-            self._thread.close()
-
-    async def _do(self, call: Callable[[Programmer], Result]) -> Result:
-        return await self._thread.run(lambda: self._call(call))
-
-    def _call(self, call: Callable[[Programmer], Result]) -> Result:
-        if self._programmer is None:
-            self._programmer = Programmer(self.facts)
-        return call(self._programmer)
-
-    def _close(self) -> None:
-        programmer, self._programmer = self._programmer, None
-        if programmer is not None:
-            programmer.close()
+        await self._programmer.close()
 
     def _ports(self, targets: Mapping[Frontend, Target]) -> dict[Frontend, int]:
         refuse_port = self.facts.refuse_port

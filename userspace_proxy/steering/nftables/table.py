@@ -6,12 +6,13 @@ Rule 1: only this module and ``library`` make calls that block, all in one threa
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...errors import SteeringError
 from .events import TableWatch
 from .library import Libnftables, NftablesError
-from .rules import Listing, read_listing, write_removal
+from .rules import Listing, read_listing
+from .text import write_removal
 
 
 class OurTable:
@@ -19,13 +20,15 @@ class OurTable:
 
     Args:
         name: Its name.
+        parse: Reads what ``list table`` has printed.
 
     Raises:
         SteeringError: A library, a privilege or a kernel part is missing.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Listing] = read_listing) -> None:
         self.name = name
+        self._parse = parse
         self._watch = TableWatch(name)
         try:
             self._library = Libnftables()
@@ -54,7 +57,7 @@ class OurTable:
             if exc.code == errno.ENOENT:
                 return None
             raise
-        return read_listing(text)
+        return self._parse(text)
 
     def read_rules(self) -> str | None:
         """Return all but the elements, or None if they may be others' by now."""

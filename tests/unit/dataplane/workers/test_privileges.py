@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.dataplane.workers.privileges import NOBODY
+from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, NOBODY
 
 SCRIPT = """
 from pathlib import Path
 from userspace_proxy.dataplane.workers.privileges import become_unprivileged
 for _ in range(2):
-    become_unprivileged()
+    become_unprivileged(**OPTIONS)
 print(Path("/proc/self/status").read_text())
 """
 # The same user, as the only one of a user namespace.
@@ -26,10 +26,15 @@ def is_root_of_many():
     return os.geteuid() == 0 and any(int(first) + int(n) > NOBODY for first, _, n in maps)
 
 
-def status_of(*prefix, **kwargs):
-    """Return what the kernel says of a process that has given up its privileges."""
+def status_of(*prefix, options="{}", **kwargs):
+    """Return what the kernel says of a process that has given up its privileges.
+
+    Args:
+        prefix: Of the command.
+        options: What it gives up, as a dictionary in Python's words.
+    """
     said = subprocess.run(
-        [*prefix, sys.executable, "-c", SCRIPT],
+        [*prefix, sys.executable, "-c", f"OPTIONS = {options}{SCRIPT}"],
         check=True,
         text=True,
         capture_output=True,
@@ -79,3 +84,13 @@ def test_no_capability_is_left(request, who, name):
 @pytest.mark.parametrize("who", ["plain", "alone"])
 def test_no_program_can_give_new_ones(request, who):
     assert request.getfixturevalue(who)["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), pytest.param(ALONE, id="alone")])
+def test_the_right_to_dial_in_clients_names_may_be_kept_and_no_other(request, prefix):
+    request.getfixturevalue("alone" if prefix else "plain")
+    said = status_of(*prefix, options="{'keeps_net_raw': True}")
+    kept = 1 << CAP_NET_RAW if prefix or is_root_of_many() else 0
+    sets = {name: int(said[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")}
+    assert sets == {"CapEff": kept, "CapPrm": kept, "CapInh": 0, "CapAmb": 0}
+    assert said["NoNewPrivs"] == "1"

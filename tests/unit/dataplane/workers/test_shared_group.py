@@ -81,14 +81,14 @@ def test_what_is_sent_is_plain_text_whatever_there_is(group):
 
 def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
     group.change(Serving((POD_A,), outside=(POD_B,)))
-    group.add(ONE, told((POD_B, 0, 1, 0, 0, 0), ejected=[(POD_B, 5.0)]), 0.0)
+    group.add(ONE, told((POD_B, 0, 1, 0, 0, 0, 0), ejected=[(POD_B, 5.0)]), 0.0)
     assert group.counters_of(POD_B).connections == 1
     assert group.ejected(0.0) == {POD_B: 5.0}
 
 
 def test_what_workers_tell_is_added_up(group):
-    group.add(ONE, told((POD_A, 1, 2, 3, 4, 5), refused=1), 0.0)
-    group.add(TWO, told((POD_A, 10, 20, 30, 40, 50), (POD_B, 0, 1, 0, 0, 0), refused=2), 0.0)
+    group.add(ONE, told((POD_A, 1, 2, 3, 4, 5, 0), refused=1), 0.0)
+    group.add(TWO, told((POD_A, 10, 20, 30, 40, 50, 0), (POD_B, 0, 1, 0, 0, 0, 0), refused=2), 0.0)
     pod_a = group.counters_of(POD_A)
     assert (pod_a.active, pod_a.connections, pod_a.failures) == (11, 22, 33)
     assert (pod_a.received_bytes, pod_a.sent_bytes) == (44, 55)
@@ -97,9 +97,9 @@ def test_what_workers_tell_is_added_up(group):
 
 
 def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(group):
-    group.add(ONE, told((POD_A, 3, 3, 0, 70, 7)), 0.0)
-    group.add(ONE, told((POD_A, -1, 0, 0, 0, 0)), 0.0)
-    group.add(TWO, told((POD_A, 5, 5, 0, 0, 0)), 0.0)
+    group.add(ONE, told((POD_A, 3, 3, 0, 70, 7, 0)), 0.0)
+    group.add(ONE, told((POD_A, -1, 0, 0, 0, 0, 0)), 0.0)
+    group.add(TWO, told((POD_A, 5, 5, 0, 0, 0, 0)), 0.0)
     group.worker_ended(ONE)
     group.worker_ended(ONE)
     pod_a = group.counters_of(POD_A)

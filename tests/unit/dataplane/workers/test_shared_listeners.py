@@ -9,6 +9,7 @@ from userspace_proxy.dataplane import Serving
 from userspace_proxy.dataplane.workers import shared_listeners
 from userspace_proxy.dataplane.workers.messages import (
     CloseListener,
+    MoveListener,
     OpenListener,
     PauseListener,
     ResumeListener,
@@ -101,6 +102,24 @@ def test_a_new_worker_hears_of_all_that_it_is_to_look_at_now_or_later(workers, p
     workers.hear()
     workers.listeners.tell(1)
     assert workers.hear() == [(1, OpenListener)] * count
+
+
+@BOTH
+def test_workers_hear_whose_a_listener_is_after_what_they_are_to_refuse(workers, protocol):
+    listener = workers.listeners.open(workers.group(POD_A), protocol, ANY, freebind=False)
+    workers.hear()
+    refusing = PauseListener if protocol is TCP else CloseListener
+    serving = ResumeListener if protocol is TCP else OpenListener
+    for endpoints, expected in [
+        ((POD_A,), both(MoveListener)),
+        ((), [*both(refusing), *both(MoveListener)]),
+        ((POD_A,), [*both(MoveListener), *both(serving)]),
+    ]:
+        group = workers.group(*endpoints)
+        workers.listeners.hand_over(listener, group)
+        assert (workers.hear(), listener.group) == (expected, group)
+        assert group.listeners == {listener}
+        assert listener.is_serving == bool(endpoints)
 
 
 # -- UDP ports that refuse ------------------------------------------------------------

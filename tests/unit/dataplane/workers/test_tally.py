@@ -49,11 +49,11 @@ def test_where_nothing_was_counted_there_is_nothing_to_tell(tally):
 
 def test_a_report_tells_the_differences_since_the_last_one(group, tally):
     group.counters_of(A).connections = 3
-    assert report(tally) == GroupReport(7, 0, 0, 0, 0, [(A, 0, 3, 0, 0, 0)], [])
+    assert report(tally) == GroupReport(7, 0, 0, 0, 0, [(A, 0, 3, 0, 0, 0, 0)], [])
     assert report(tally) is None
     group.counters_of(A).connections = 5
     group.counters.refused = 1
-    assert report(tally) == GroupReport(7, 1, 0, 0, 0, [(A, 0, 2, 0, 0, 0)], [])
+    assert report(tally) == GroupReport(7, 1, 0, 0, 0, [(A, 0, 2, 0, 0, 0, 0)], [])
 
 
 def test_ejections_are_told_while_they_last_and_once_more(group, tally):
@@ -73,10 +73,10 @@ def test_what_ends_because_its_endpoint_leaves_is_told(group, tally):
             group.counters_of(endpoint).sent_bytes += 9
 
     group.counters_of(A).active = group.counters_of(A).connections = 1
-    assert report(tally).endpoints == [(A, 1, 1, 0, 0, 0)]
+    assert report(tally).endpoints == [(A, 1, 1, 0, 0, 0, 0)]
     group.on_removed.append(end_flows)
     update(group, tally, B, C)
-    assert report(tally).endpoints == [(A, -1, 0, 0, 0, 9)]
+    assert report(tally).endpoints == [(A, -1, 0, 0, 0, 9, 0)]
 
 
 def test_an_endpoint_that_comes_back_is_counted_from_0(group, tally):
@@ -84,7 +84,7 @@ def test_an_endpoint_that_comes_back_is_counted_from_0(group, tally):
     update(group, tally, B)
     update(group, tally, A, B)
     group.counters_of(A).connections = 1
-    assert report(tally).endpoints == [(A, 0, 6, 0, 0, 0)]
+    assert report(tally).endpoints == [(A, 0, 6, 0, 0, 0, 0)]
 
 
 def test_endpoints_that_come_and_go_leave_nothing_behind(tally, group):
@@ -188,7 +188,7 @@ def test_every_counter_is_told(group, tally):
 
 
 def _in_order():
-    return ("active", "connections", "failures", "received_bytes", "sent_bytes")
+    return ("active", "connections", "failures", "received_bytes", "sent_bytes", "preserved")
 
 
 def _counted():

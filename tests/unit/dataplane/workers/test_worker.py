@@ -25,6 +25,7 @@ from userspace_proxy.dataplane.workers.messages import (
     GroupReport,
     ListenerClosed,
     Logged,
+    MoveListener,
     OpenGroup,
     OpenListener,
     PauseListener,
@@ -74,7 +75,8 @@ class Control:
         self.guests = [self.channel, self.worker]
         self._reports = 0
 
-    def _confine(self):
+    def _confine(self, *, keeps_net_raw):
+        assert not keeps_net_raw
         self.confined += 1
 
     def keep(self, guest):
@@ -262,7 +264,12 @@ async def test_a_socket_may_come_again_after_it_was_closed(control, protocol):
 
 async def test_to_close_what_it_never_heard_of_is_told_all_the_same(control):
     control.send(CloseListener(99))
-    for message in (PauseListener(99), ResumeListener(99), CloseGroup(99)):
+    for message in (
+        MoveListener(99, 99),
+        PauseListener(99),
+        ResumeListener(99),
+        CloseGroup(99),
+    ):
         control.send(message)
     control.send(Ejected(99, ("10.0.0.1", 80)))
     control.send(Returned(99, ("10.0.0.1", 80)))
@@ -279,13 +286,13 @@ async def test_a_report_tells_what_is_new(control, pod):
     await server.read_exactly(5)
     (group,) = (await control.report()).groups
     assert group.group == GROUP
-    assert group.endpoints == [[list(pod.address), 1, 1, 0, 5, 0]]
+    assert group.endpoints == [[list(pod.address), 1, 1, 0, 5, 0, 0]]
     client.close()
     server.close()
 
     async def is_over():
         groups = (await control.report()).groups
-        return groups and groups[0].endpoints == [[list(pod.address), -1, 0, 0, 0, 0]]
+        return groups and groups[0].endpoints == [[list(pod.address), -1, 0, 0, 0, 0, 0]]
 
     while not await is_over():
         pass
@@ -301,6 +308,13 @@ async def test_a_report_tells_of_descriptors(control, pod):
     assert after.descriptor_limit == before.descriptor_limit > 0
 
 
+async def test_the_turns_that_orders_take_are_counted(control):
+    # It has no socket but the channel's, so these are all.
+    before, after = await control.report(), await control.report()
+    assert sum(after.turns) > sum(before.turns)
+    assert after.turns_s > before.turns_s
+
+
 async def test_reports_are_answered_in_order(control):
     for number in range(100, 105):
         control.send(Report(number))
@@ -314,11 +328,11 @@ async def test_a_flow_whose_endpoint_has_left_is_over_in_the_report(control):
     client = control.keep(UdpPeer(to=at))
     client.send(b"12345")
     await pod.receive()
-    assert (await control.report()).groups[0].endpoints == [[list(pod.address), 1, 1, 0, 5, 0]]
+    assert (await control.report()).groups[0].endpoints == [[list(pod.address), 1, 1, 0, 5, 0, 0]]
     client.send(b"123")
     await pod.receive()
     control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)], {}))
-    assert (await control.report()).groups[0].endpoints == [[list(pod.address), -1, 0, 0, 3, 0]]
+    assert (await control.report()).groups[0].endpoints == [[list(pod.address), -1, 0, 0, 3, 0, 0]]
 
 
 # -- what others learn -----------------------------------------------------------
@@ -344,7 +358,7 @@ async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
     await control.report()
     for _ in range(4):
         await control.pair(at, pod)
-    assert (await control.report()).groups[0].endpoints == [[list(pod.address), 4, 4, 0, 0, 0]]
+    assert (await control.report()).groups[0].endpoints == [[list(pod.address), 4, 4, 0, 0, 0, 0]]
     assert control.said(Ejected) == []
 
 

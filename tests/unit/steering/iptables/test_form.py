@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from userspace_proxy.steering.iptables.form import Form, FormError, PortForm
-from userspace_proxy.steering.iptables.rules import NatRule
+from userspace_proxy.steering.iptables.form import Form, FormError, JumpForm, PortForm
+from userspace_proxy.steering.iptables.rules import Jump, NatRule
 
 WEB = NatRule("tcp", "10.96.7.1", 80, 36001)
 TO_NODE = NatRule("tcp", "10.96.7.1", 80, 36001, "192.0.2.1")
@@ -81,3 +81,34 @@ def test_the_port_of_a_rule_is_read():
     assert refusals.read(lay_out_refusal(35999)) == 35999
     assert refusals.read(lay_out_refusal(35999) + b"x") is None
     assert refusals.read(lay_out_refusal(35999).replace(b"REJECT", b"ACCEPT")) is None
+
+
+def lay_out_jump(jump: Jump) -> bytes:
+    family = socket.AF_INET6 if ":" in jump.ip else socket.AF_INET
+    all_bits = 128 if ":" in jump.ip else 32
+    mask = ((1 << jump.bits) - 1 << all_bits - jump.bits).to_bytes(all_bits // 8, "big")
+    ports = struct.pack("<HH", jump.first_port, jump.last_port) if jump.protocol else b""
+    return b"entry" + socket.inet_pton(family, jump.ip) + mask + jump.protocol.encode() + ports
+
+
+@pytest.mark.parametrize(
+    ("version", "jump"),
+    [
+        pytest.param(4, Jump("UPROXY-O1abcd", "10.96.64.0", 18), id="network"),
+        pytest.param(6, Jump("UPROXY-O1abcd", "fd00:96::1:0", 112), id="ipv6-network"),
+        pytest.param(4, Jump("UPROXY-O1abcd", "192.0.2.1", 32, "tcp", 30720, 31743), id="ports"),
+        pytest.param(6, Jump("UPROXY-O1abcd", "fd00::1", 128, "udp", 0, 65535), id="ipv6-ports"),
+    ],
+)
+def test_jumps_are_written_as_python_iptables_would_and_read_back(version, jump):
+    form = JumpForm(lay_out_jump, jump.protocol, version=version)
+    raw = form.write(jump)
+    assert raw == lay_out_jump(jump)
+    assert form.read(raw, jump.chain) == jump
+    assert form.read(raw + b"x", jump.chain) is None
+    assert form.read(b"x" + raw[1:], jump.chain) is None
+
+
+def test_jumps_that_are_laid_out_otherwise_are_an_error():
+    with pytest.raises(FormError):
+        JumpForm(lambda jump: lay_out_jump(jump._replace(bits=30)), "", version=4)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.steering.iptables.process import HelperProcess
+from userspace_proxy.steering.iptables.process import HelperEnded, HelperProcess
 
 FACTS = [35999, None, []]
 
@@ -37,3 +37,17 @@ def test_closing_can_be_repeated(helper):
     helper.close()
     helper.close()
     assert helper.pid is None
+
+
+def test_one_that_ends_again_and_again_is_given_time(helper):
+    for _ in range(2):
+        with pytest.raises(HelperEnded):
+            helper.ask({"do": "start"})
+    with pytest.raises(SteeringError) as caught:
+        helper.ask({"do": "start", "facts": FACTS})
+    assert str(caught.value) == (
+        "cannot steer by iptables: 2 helper processes for IPv4 in a row ended without an answer, "
+        "the last one ended with status 1: KeyError: 'facts' (the next one is started in 1 s)"
+    )
+    assert helper.pid is None
+    assert helper.restarts == 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from textwrap import dedent
 
 import pytest
 
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.nftables.rules import (
-    COMMAND_ELEMENTS,
-    Changes,
     Shape,
     all_elements,
     count_uses,
@@ -20,7 +19,6 @@ from userspace_proxy.steering.nftables.rules import (
     read_ports,
     write_changes,
     write_prerouting,
-    write_removal,
     write_table,
 )
 
@@ -115,12 +113,6 @@ def test_while_an_interface_has_no_address_ipv4_goes_to_the_nodes():
     assert redirect == f"{add} redirect to : ip6 {port} @frontends6"
 
 
-def test_a_table_is_removed_whether_or_not_it_is_there():
-    assert write_removal("userspace-proxy-canary") == (
-        "add table inet userspace-proxy-canary\ndelete table inet userspace-proxy-canary"
-    )
-
-
 def test_all_elements_go_in_by_three_commands_the_guard_first():
     changes = differing_elements({}, all_elements(PORTS, REFUSE_PORT))
     assert write_changes("userspace-proxy", changes) == [
@@ -129,11 +121,6 @@ def test_all_elements_go_in_by_three_commands_the_guard_first():
         "10.96.7.2 . 6 . 80 : 35999, 10.96.0.10 . 17 . 53 : 36002 }",
         "add element inet userspace-proxy frontends6 { fd00:96::1 . 6 . 80 : 36001 }",
     ]
-
-
-def test_many_elements_are_several_commands():
-    changes = Changes(come={"guarded": {f"6 . {i}": "" for i in range(COMMAND_ELEMENTS + 1)}})
-    assert [c.count(",") + 1 for c in write_changes("t", changes)] == [COMMAND_ELEMENTS, 1]
 
 
 @pytest.mark.parametrize(
@@ -180,10 +167,10 @@ def test_many_elements_are_several_commands():
 )
 def test_a_difference_as_text(touched, commands):
     uses = count_uses(PORTS, REFUSE_PORT)
-    changes = differing_frontends(PORTS, touched, uses, REFUSE_PORT)
+    changes, uses_now = differing_frontends(PORTS, touched, uses, REFUSE_PORT)
     assert write_changes("t", changes) == commands
     after = {f: p for f, p in (PORTS | touched).items() if p is not None}
-    assert uses == count_uses(after, REFUSE_PORT)
+    assert +Counter(uses | uses_now) == count_uses(after, REFUSE_PORT)
 
 
 def test_a_listing_is_its_rules_and_its_elements():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.model import IPFamily
-from userspace_proxy.policy import contains, intersect, of_family, own_network
+from userspace_proxy.model import IPFamily, contains, intersect, of_family, own_network
+from userspace_proxy.model.networks import is_within
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,16 @@ NETWORKS = st.lists(
 def test_an_address_is_in_the_intersection_when_it_is_in_both(some, others, ip):
     both = contains(some, ip) and contains(others, ip)
     assert contains(intersect(some, others), ip) is both
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        pytest.param("10.1.0.0/16", True, id="smaller"),
+        pytest.param("10.0.0.0/8", True, id="the-same"),
+        pytest.param("0.0.0.0/0", False, id="wider"),
+        pytest.param("::/0", False, id="other-family"),
+    ],
+)
+def test_a_network_is_within_others_or_not(inner, expected):
+    assert is_within(inner, ("192.0.2.0/24", "10.0.0.0/8")) is expected

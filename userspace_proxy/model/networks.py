@@ -6,7 +6,7 @@ import functools
 import ipaddress
 from collections.abc import Iterable
 
-from ..model import IPFamily
+from .addresses import IPFamily
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -31,6 +31,12 @@ def contains(networks: Iterable[str], ip: str) -> bool:
     )
 
 
+def is_within(inner: str, networks: Iterable[str]) -> bool:
+    """Tell whether a network is in one of the networks, or is one of them."""
+    network = parse_network(inner)
+    return any(_holds(other, network) for other in map(parse_network, networks))
+
+
 def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
     """Return the networks of one family, in their order."""
     return tuple(n for n in networks if IPFamily.of(n) is family)
@@ -43,10 +49,12 @@ def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
     for text in some:
         network = parse_network(text)
         for other_text, other in wide:
-            if network.version != other.version:
-                continue
-            if network.subnet_of(other):  # type: ignore[arg-type]
+            if _holds(other, network):
                 found[text] = None
-            elif other.subnet_of(network):  # type: ignore[arg-type]
+            elif _holds(network, other):
                 found[other_text] = None
     return tuple(found)
+
+
+def _holds(outer: _Network, inner: _Network) -> bool:
+    return outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]

@@ -1,0 +1,107 @@
+"""The real agent on a stage: one worker, everything on that is on by default."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from userspace_proxy.agent.own_namespace import own_namespace_environment
+
+from ..processes import family
+from .stage import Stage
+
+STOP_S = 15.0
+_METRICS_S = 60.0
+_SERIES = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+
+
+class Agent:
+    """One agent.
+
+    Args:
+        stage: Where it runs.
+        folder: For its log; it exists.
+        steering: ``iptables``, ``nftables``, ``local``.
+        source: Flags that say where Services come from.
+    """
+
+    def __init__(self, stage: Stage, folder: Path, steering: str, source: Sequence[str]) -> None:
+        self.stage = stage
+        self._folder = folder
+        self._flags = (f"--steering={steering}", *source)
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What it writes."""
+        return self._folder / "agent.log"
+
+    def start(self) -> float:
+        """Start it; returns the moment before, on CLOCK_MONOTONIC."""
+        command = [
+            *(sys.executable, "-m", "userspace_proxy", "run", "--hostname-override=node-1"),
+            *(
+                "--workers=1",
+                "--drain-timeout=0s",
+                f"--cluster-cidr={self.stage.node.ranges.whole[0]}",
+            ),
+            *self._flags,
+        ]
+        environment = {
+            **os.environ,
+            **own_namespace_environment(self.stage.node.pid),
+            "XTABLES_LOCKFILE": str(self._folder / "xtables.lock"),
+        }
+        with self.log.open("w") as log:
+            began = time.monotonic()
+            self._process = self.stage.node.popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+        return began
+
+    def stop(self) -> None:
+        """End it. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The control process's; 0 when none runs."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def pids(self) -> list[int]:
+        """Return all of its processes."""
+        return family(self.pid) if self.pid else []
+
+    def last_words(self) -> str:
+        """Return the last line that it wrote."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def metrics(self) -> dict[tuple[str, str], float]:
+        """Return its metrics by name and labels; takes it a second of CPU at 10,000 Services."""
+        url = "http://127.0.0.1:10249/metrics"
+        client = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+        done = self.stage.node.run(
+            [*client, "http", "--timeout", f"{_METRICS_S:g}", url], timeout=_METRICS_S + 5
+        )
+        return {
+            (name, labels): float(value) for name, labels, value in _SERIES.findall(done.stdout)
+        }

@@ -1,0 +1,88 @@
+"""Processes of ours in the namespaces, told what to do line by line.
+
+    we ──{"do": "…", …}──▶ hand ──{"result": …} or {"error": "…"}──▶ we
+
+A socket belongs to the namespace in which it was made, and a thread of ours would share the
+interpreter with whatever measures. CLOCK_MONOTONIC is the machine's, so their times and ours
+can be subtracted.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.sandbox import Namespace
+
+Deed = Callable[..., Any]
+
+
+class HandFailed(SandboxError):
+    """What a hand was told to do went wrong."""
+
+
+class Hand:
+    """One process in a namespace.
+
+    Args:
+        where: The namespace; the process ends with it.
+        module: What it runs, by ``serve``.
+        words: The module's arguments.
+    """
+
+    def __init__(self, where: Namespace, module: str, *words: str) -> None:
+        self.name = f"{module.rpartition('.')[2]} in {where.name}"
+        self._process = where.popen(
+            [sys.executable, "-m", module, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def begin(self, do: str, **arguments: Any) -> None:
+        """Tell it to do something; ``finish`` returns what came of it."""
+        assert self._process.stdin is not None, "it was opened with a pipe"
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        except OSError as exc:
+            raise HandFailed(f"cannot {do}: {self.name} is gone") from exc
+
+    def finish(self) -> Any:
+        """Wait until it is done. What it waits for has deadlines of its own.
+
+        Raises:
+            HandFailed: It says that it can't.
+        """
+        assert self._process.stdout is not None, "it was opened with a pipe"
+        line = self._process.stdout.readline()
+        if not line:
+            raise HandFailed(f"{self.name} is gone")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise HandFailed(answer["error"])
+        return answer["result"]
+
+    def do(self, do: str, **arguments: Any) -> Any:
+        """Tell it, and wait."""
+        self.begin(do, **arguments)
+        return self.finish()
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(deeds: Mapping[str, Deed]) -> None:
+    """Do what the lines of standard input say, until it ends."""
+    for line in sys.stdin:
+        words = json.loads(line)
+        try:
+            answer = {"result": deeds[words.pop("do")](**words)}
+        except Exception as exc:  # noqa: BLE001 - who asked is told, whatever it was
+            answer = {"error": f"{type(exc).__name__}: {exc}"}
+        print(json.dumps(answer), flush=True)

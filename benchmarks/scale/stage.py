@@ -1,0 +1,58 @@
+"""A node with a client and three backend pods; one for each agent, so nobody pays for another.
+
+client ──veth── node: the agent ──veth── pod a   answers at all of 10.250.0.0/16
+                      │         ──veth── pod b              at 10.251.0.0/16
+                     LAN        ──veth── pod c              at 10.252.0.0/16
+                      │
+                   control: etcd and kube-apiserver
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from userspace_proxy.errors import SandboxError
+from userspace_proxy.sandbox import Node, Pod, Sandbox
+from userspace_proxy.sandbox.holder import read_line
+
+from ..sites import CLIENT_SYSCTLS, NODE_SYSCTLS, READY_S
+from .hands import Hand
+from .objects import BACK, BACKENDS, ECHO_BACK, ENDPOINT_RANGES
+
+
+class Stage:
+    """The namespaces of one agent, with backends that answer.
+
+    Args:
+        sandbox: Where the node is made.
+        name: Of the node, and the beginning of its pods' names.
+        goload: The load program.
+    """
+
+    def __init__(self, sandbox: Sandbox, name: str, goload: Path) -> None:
+        self.node: Node = sandbox.add_node(name)
+        self.client: Pod = self.node.add_pod(f"{name}-client")
+        self.goload = str(goload)
+        self.client.configure(sysctls=CLIENT_SYSCTLS)
+        self.node.configure(sysctls=NODE_SYSCTLS)
+        self.backend_pids: list[int] = []
+        for letter in BACKENDS:
+            self._add_backend(self.node.add_pod(f"{name}-{letter}"), letter)
+        self.prober = Hand(self.client, "benchmarks.scale.prober")
+
+    def _add_backend(self, pod: Pod, letter: str) -> None:
+        ends = ENDPOINT_RANGES[letter]
+        # An address of a local route is the pod's own, without being listed one by one.
+        pod.configure([f"route add local {ends} dev lo"])
+        self.node.configure([f"route add {ends} via {pod.ip} dev {pod.host_interface}"])
+        pod.serve(letter, tcp=BACK)
+        echo = pod.popen(
+            [self.goload, "serve", f"--echo={ECHO_BACK}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        if echo.stdout is None or read_line(echo.stdout.fileno(), READY_S) != "ready":
+            raise SandboxError(f"cannot start the echo in {pod.name}")
+        echo.stdout.close()
+        self.backend_pids.append(echo.pid)

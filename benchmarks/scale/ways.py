@@ -1,0 +1,47 @@
+"""Which agents are measured: by steering and by where Services come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FROM_API = ("start", "memory", "endpoint", "none_some", "new_service", "connection", "churn")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One agent.
+
+    Args:
+        key: Its name on the command line.
+        label: Its name on the page.
+        steering: As its flag has it.
+        form: ``yaml`` or ``json`` manifests; empty: the API server.
+        rows: What is measured of it, in this order.
+    """
+
+    key: str
+    label: str
+    steering: str
+    form: str
+    rows: Sequence[str]
+
+
+WAYS = {
+    way.key: way
+    for way in (
+        Way("api-nftables", "API server, nftables", "nftables", "", FROM_API),
+        Way("api-iptables", "API server, iptables", "iptables", "", FROM_API),
+        Way("api-local", "API server, local", "local", "", FROM_API),
+        Way("json-nftables", "manifests (JSON), nftables", "nftables", "json", ("start", "memory")),
+        Way(
+            "yaml-nftables",
+            "manifests (YAML), nftables",
+            "nftables",
+            "yaml",
+            ("start", "memory", "edit"),
+        ),
+        Way("yaml-iptables", "manifests (YAML), iptables", "iptables", "yaml", ("start", "memory")),
+        Way("yaml-local", "manifests (YAML), local", "local", "yaml", ("start", "memory")),
+    )
+}

@@ -1,0 +1,105 @@
+"""A Service port's policy changes while clients dial: under local steering nobody is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import agent_harness as harness
+import pytest
+from agent_harness import House, Service, wait_for
+
+pytestmark = pytest.mark.netns
+
+WEB_PORT, DNS_PORT = 30080, 30053
+# An answer that a change of policy cost its client doesn't come any more.
+LOST_S = 0.3
+POLICIES = ("Cluster", "Local") * 10
+
+
+class OnThisNode(Service):
+    """A Service whose endpoints are pods of this node."""
+
+    def objects(self):
+        for found in super().objects():
+            for endpoint in found.get("endpoints", ()):
+                endpoint["nodeName"] = "node-1"
+            yield found
+
+
+WEB = OnThisNode("web", "10.96.0.10")
+DNS = OnThisNode("dns", "10.96.0.53", 53, "UDP", target=53)
+NODE_PORTS = {"web": WEB_PORT, "dns": DNS_PORT}
+
+
+def with_policy(service: Service, policy: str, ips: list[str]) -> Service:
+    node_port = NODE_PORTS[service.name]
+    port = {"port": service.port, "protocol": service.protocol, "nodePort": node_port}
+    more = {"type": "NodePort", "externalTrafficPolicy": policy, "ports": [port]}
+    return replace(service, endpoints=ips, more=more)
+
+
+@contextlib.contextmanager
+def repeated(act) -> Iterator[list[str]]:
+    """Have a thread do something again and again; what it returns each time comes in a list."""
+    seen: list[str] = []
+    is_over = threading.Event()
+
+    def run() -> None:
+        while not is_over.is_set():
+            seen.append(act())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        is_over.set()
+        thread.join(harness.DEADLINE_S)
+
+
+@pytest.fixture(params=["local", "local-on-a-node", "local-by-rules"])
+def house(request, tmp_path):
+    with House(tmp_path, request.param, "--workers=2", clients=["laptop", "pod"]) as house:
+        house.ips = house.add_pods("one", tcp=8080, udp=53)
+        house.serve(*(with_policy(service, "Cluster", house.ips) for service in (WEB, DNS)))
+        yield house
+
+
+def wait_for_another(seen: list[str]) -> None:
+    before = len(seen)
+    wait_for("one more", lambda: len(seen) > before)
+
+
+def ask_once(client, address) -> str:
+    with client.new_udp() as sock:
+        sock.settimeout(LOST_S)
+        sock.connect(address)
+        return harness.refusal(sock)
+
+
+def test_no_client_is_refused_while_the_policy_of_its_service_changes(house):
+    client, other, node = house["laptop"], house["pod"], str(house.node.ip)
+
+    def flip(policy: str) -> None:
+        flipped = [with_policy(service, policy, house.ips) for service in (WEB, DNS)]
+        before = house.agent.log().count("plan in force")
+        house.edit(*flipped)
+        wait_for(
+            f"the policy {policy}",
+            lambda: house.agent.log().count("plan in force") > before,
+            hint=house.agent.log,
+        )
+
+    with (
+        repeated(lambda: client.tcp_refusal((node, WEB_PORT))) as dialled,
+        repeated(lambda: ask_once(other, (node, DNS_PORT))) as asked,
+    ):
+        for policy in POLICIES[1:]:
+            flip(policy)
+            wait_for_another(dialled)
+    assert set(dialled) == {"accepted"}
+    assert set(asked) <= {"answered", "timed out"}
+    assert len(dialled) > len(POLICIES)

@@ -1,0 +1,91 @@
+"""Links and routes of a node, as the kernel tells them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import steering_nodes as nodes
+
+from userspace_proxy.agent.node_routes import NodeRoutes
+from userspace_proxy.policy.places import NodeLink, NodeRoute
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def node():
+    nodes.need_namespaces()
+    node = nodes.Net("node")
+    node.run("""
+        ip link add br0 type bridge
+        ip link add veth0 type veth peer name veth1
+        ip link set veth1 master br0
+        ip link set veth0 up
+        ip link set br0 up
+        ip address add 10.9.0.1/24 dev br0
+        ip route add 10.1.0.0/16 via 10.9.0.7
+        ip route add unreachable 10.2.0.0/16""")
+    yield node
+    node.close()
+
+
+def test_links_and_routes_are_listed(node):
+    routes = listed(node)
+    by_name = {link.name: link for link in routes.links}
+    bridge, port = by_name["br0"], by_name["veth1"]
+    assert (bridge.kind, port.kind, port.master) == ("bridge", "veth", bridge.number)
+    assert by_name["lo"] == NodeLink(1, "lo", "")
+    assert {route for route in routes.routes if route.network.startswith("10.")} == {
+        NodeRoute("10.9.0.0/24", bridge.number),
+        NodeRoute("10.9.0.1/32", is_local=True),
+        NodeRoute("10.1.0.0/16", bridge.number, has_gateway=True),
+        NodeRoute("10.2.0.0/16"),
+    }
+    assert NodeRoute("::1/128", is_local=True) in routes.routes
+
+
+def listed(node):
+    async def do():
+        routes = NodeRoutes(asyncio.get_running_loop(), lambda: None)
+        routes.close()
+        routes.close()
+        return routes
+
+    with node:
+        return asyncio.run(do())
+
+
+@pytest.mark.parametrize(
+    ("change", "network"),
+    [
+        pytest.param("ip route add 10.3.0.2/32 dev veth0", "10.3.0.2/32", id="route"),
+        pytest.param("ip address add 10.3.0.1/32 dev veth0", "10.3.0.1/32", id="address"),
+        pytest.param("ip -6 route add fd00:3::/64 dev veth0", "fd00:3::/64", id="ipv6"),
+    ],
+)
+def test_a_change_is_told(node, change, network):
+    assert network in told_after(node, change)
+
+
+def test_routes_of_our_own_are_not(node):
+    ours = "ip route add local 10.3.0.0/24 dev lo proto 117"
+    after = told_after(node, f"{ours}; ip route add 10.4.0.0/24 dev veth0")
+    assert "10.4.0.0/24" in after
+    assert "10.3.0.0/24" not in after
+
+
+def told_after(node, change):
+    """Return the networks that are known when the first change is told."""
+
+    async def do():
+        told = asyncio.Event()
+        routes = NodeRoutes(asyncio.get_running_loop(), told.set)
+        await asyncio.to_thread(node.run, change)
+        async with asyncio.timeout(nodes.DEADLINE_S):
+            await told.wait()
+        routes.close()
+        return {route.network for route in routes.routes}
+
+    with node:
+        return asyncio.run(do())

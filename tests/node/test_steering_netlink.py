@@ -1,0 +1,89 @@
+"""Netlink's sockets against a kernel that has much to say at once."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import pytest
+import steering_nodes as nodes
+
+from userspace_proxy.steering.netlink import Events, Requests, rtnetlink
+from userspace_proxy.steering.netlink.messages import CREATE, EXCL
+from userspace_proxy.steering.netlink.sockets import NETLINK_ROUTE
+
+pytestmark = pytest.mark.netns
+# Their refusals take several times the memory that a socket has.
+MANY = 2000
+TABLE, PROTOCOL = 4242, 99
+
+
+@pytest.fixture
+def node():
+    """A node; the test's thread stands in it."""
+    nodes.need_namespaces()
+    cluster = nodes.Cluster()
+    with cluster.node:
+        yield cluster.node
+    cluster.close()
+
+
+def requests_for(kind, flags=0):
+    return [
+        rtnetlink.write_local_route(
+            kind,
+            flags,
+            f"10.{96 + number // 250}.7.{number % 250}/32",
+            table=TABLE,
+            protocol=PROTOCOL,
+            metric=0,
+            source="",
+        )
+        for number in range(MANY)
+    ]
+
+
+def test_all_of_many_refusals_are_told(node):
+    with Requests.open(NETLINK_ROUTE) as requests:
+        refused = requests.change(requests_for(rtnetlink.DEL_ROUTE))
+    assert refused == [(number, errno.ESRCH) for number in range(MANY)]
+
+
+def test_many_routes_come_are_listed_and_go(node):
+    with Requests.open(NETLINK_ROUTE) as requests:
+        assert requests.change(requests_for(rtnetlink.NEW_ROUTE, CREATE | EXCL)) == []
+        listed = requests.list_all(rtnetlink.list_routes(socket.AF_INET, table=TABLE))
+        networks = {rtnetlink.read_route(message).open().network for message in listed}
+        assert requests.change(requests_for(rtnetlink.DEL_ROUTE)) == []
+    assert (len(networks), "10.103.7.249/32" in networks) == (MANY, True)
+
+
+def test_whoever_reads_late_hears_that_events_were_lost(node):
+    events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_ROUTE_4])
+    with Requests.open(NETLINK_ROUTE) as requests:
+        requests.change(requests_for(rtnetlink.NEW_ROUTE, CREATE | EXCL))
+    heard = events.read()
+    assert heard
+    assert heard.has_lost
+    assert 0 < len(heard.messages) < MANY
+    assert not events.read()
+    events.close()
+
+
+def test_who_unsubscribes_hears_nothing(node):
+    events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK])
+    events.unsubscribe(rtnetlink.GROUP_LINK)
+    node.run("ip link set lo down")
+    assert not events.read()
+    events.subscribe(rtnetlink.GROUP_LINK)
+    node.run("ip link set lo up")
+    assert rtnetlink.read_link(events.read().messages[0]).name == "lo"
+    events.close()
+
+
+def test_a_refused_question_is_the_kernels_error(node):
+    node.run("ip route flush table main")
+    with Requests.open(NETLINK_ROUTE) as requests:
+        with pytest.raises(OSError, match="Network is unreachable"):
+            requests.ask(rtnetlink.find_route("203.0.113.1"))
+        assert requests.ask(rtnetlink.find_route("127.0.0.1")).kind == rtnetlink.NEW_ROUTE

@@ -1,0 +1,75 @@
+import pytest
+
+from userspace_proxy.agent.check.network import (
+    judge_bridges,
+    judge_interfaces,
+    judge_routes,
+    judge_sysctls,
+    read_sysctls,
+    sample_of,
+)
+from userspace_proxy.steering.interfaces import InterfaceView
+
+
+def texts(findings):
+    return [f"{f.mark}: {f.what}" for f in findings]
+
+
+def test_unnumbered_interfaces_matter_to_rules_alone():
+    view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
+    assert texts(judge_interfaces(view, "iptables")) == [
+        "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: what comes in is sent to an "
+        "address of this node (192.0.2.1) instead of the interface's"
+    ]
+    assert judge_interfaces(view, "local") == []
+    assert judge_interfaces(None, "iptables") == []
+
+
+@pytest.mark.parametrize(
+    ("cidr", "ip"),
+    [("10.96.0.0/12", "10.96.0.1"), ("10.96.0.10", "10.96.0.10"), ("fd00::/112", "fd00::1")],
+)
+def test_a_range_is_tried_by_its_first_address(cidr, ip):
+    assert sample_of(cidr) == ip
+
+
+def test_a_range_without_a_route_is_told_with_the_command_of_its_family():
+    found = judge_routes(["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable"})
+    assert texts(found) == [
+        "ok: programs of this node can dial 10.96.0.0/12",
+        "warning: programs of this node can't dial fd00::/112: Network is unreachable, before any "
+        "rule is asked",
+    ]
+    assert found[1].way_out == "ip -6 route add fd00::/112 dev lo, or a default route"
+
+
+def test_connection_tracking_that_is_nearly_full_is_told():
+    values = {"net.netfilter.nf_conntrack_count": "950", "net.netfilter.nf_conntrack_max": "1000"}
+    (found,) = judge_sysctls(values, is_preserving=False)
+    assert (found.mark, found.way_out) == (
+        "warning",
+        "sysctl -w net.netfilter.nf_conntrack_max=2000",
+    )
+    values["net.netfilter.nf_conntrack_count"] = "100"
+    assert judge_sysctls(values, is_preserving=False) == []
+
+
+def test_forwarding_and_reverse_path_are_told_where_they_matter():
+    values = {"net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "1"}
+    assert [f.mark for f in judge_sysctls(values, is_preserving=True)] == ["ok", "warning"]
+    values = {"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.rp_filter": "2"}
+    assert judge_sysctls(values, is_preserving=True) == []
+
+
+def test_bridges_are_told_what_meets_the_rules():
+    values = {"net.bridge.bridge-nf-call-iptables": "1"}
+    (found,) = judge_bridges(values, ["cni0"])
+    assert found.what.startswith("net.bridge.bridge-nf-call-iptables is 1: what pods on cni0 send")
+    assert list(judge_bridges(values, [])) == []
+
+
+def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):
+    path = tmp_path / "net" / "ipv4" / "ip_forward"
+    path.parent.mkdir(parents=True)
+    path.write_text("1\n")
+    assert read_sysctls(tmp_path) == {"net.ipv4.ip_forward": "1"}

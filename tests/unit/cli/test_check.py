@@ -1,0 +1,65 @@
+"""The command with steering ``none``, which asks nothing of the kernel."""
+
+import json
+
+import pytest
+
+from userspace_proxy.agent.check.finding import ok, warning
+from userspace_proxy.cli import main
+from userspace_proxy.cli.check import render_text, take_output
+from userspace_proxy.errors import ConfigError
+
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
+"""
+QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=127.0.0.1:0")
+
+
+@pytest.mark.parametrize(
+    ("words", "form", "rest"),
+    [
+        pytest.param(["--v=2"], "text", ["--v=2"], id="none"),
+        pytest.param(["-o", "json", "--v=2"], "json", ["--v=2"], id="short"),
+        pytest.param(["--output=json"], "json", [], id="long"),
+    ],
+)
+def test_the_form_is_taken_out_of_the_words(words, form, rest):
+    assert take_output(words) == (form, rest)
+
+
+@pytest.mark.parametrize("words", [["-o"], ["-o", "yaml"], ["--output="]])
+def test_a_form_that_isnt_there_is_wrong_usage(words):
+    with pytest.raises(ConfigError, match="use text or json"):
+        take_output(words)
+
+
+def test_each_finding_is_a_line_and_the_last_counts_them():
+    assert render_text([ok("config", "understood"), warning("ports", "taken", "", "sysctl")]) == (
+        "ok       config: understood\nwarning  ports: taken -> sysctl\n0 error, 1 warning, 1 ok"
+    )
+
+
+def test_errors_make_the_status_one(tmp_path, capsys):
+    path = tmp_path / "web.yaml"
+    path.write_text(SERVICE)
+    assert main(["check", f"--manifests={path}", *QUIET]) == 0
+    assert "1 Service read" in capsys.readouterr().out
+    path.write_text(SERVICE.replace("80", "0"))
+    assert main(["check", f"--manifests={path}", *QUIET, "-o", "json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["mark"] == "error"
+    assert answer["findings"][1] == {
+        "mark": "error",
+        "topic": "manifests",
+        "what": f"{path}:4: spec.ports[0].port: 0 is not in 1–65535",
+        "where": "",
+        "way_out": "",
+    }
+
+
+def test_help_is_help(capsys):
+    assert main(["check", "--help"]) == 0
+    assert "userspace-proxy check [flags]" in capsys.readouterr().out

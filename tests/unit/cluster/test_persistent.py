@@ -1,0 +1,65 @@
+"""A mapping that shares what stays."""
+
+import copy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.cluster import PersistentMap, differing_keys
+
+KEYS = [("shop", str(n)) for n in range(600)]
+"""More than there are parts: some share one."""
+
+SOME = st.dictionaries(st.sampled_from(KEYS), st.integers(0, 3), max_size=30)
+CHANGES = st.lists(st.tuples(SOME, st.lists(st.sampled_from(KEYS), max_size=30)), max_size=6)
+
+
+@given(CHANGES)
+def test_it_is_what_a_dictionary_would_be(changes):
+    have, expected = PersistentMap(), {}
+    for put, drop in changes:
+        before, kept = have, dict(expected)
+        for key in drop:
+            expected.pop(key, None)
+        expected.update(put)
+        have = have.changed(put, drop)
+        assert have == expected
+        assert (len(have), list(have)) == (len(expected), sorted(expected))
+        assert repr(have) == repr(dict(sorted(expected.items())))
+        assert before == kept, "the one before never changes"
+
+
+@given(CHANGES)
+def test_the_keys_that_differ_are_those_of_other_objects(changes):
+    maps, plain = [PersistentMap()], [{}]
+    for put, drop in changes:
+        fresh = {key: [value] for key, value in put.items()}
+        maps.append(maps[-1].changed(fresh, drop))
+        plain.append(dict(maps[-1]))
+    both = [*zip(maps, plain, strict=True)]
+    for have, want in zip(both, reversed(both), strict=True):
+        expected = {
+            key
+            for key in have[1].keys() | want[1].keys()
+            if have[1].get(key) is not want[1].get(key)
+        }
+        assert differing_keys(have[0], want[0]) == expected
+        assert differing_keys(have[1], want[0]) == expected
+
+
+def test_a_change_of_one_among_many_copies_a_part():
+    many = PersistentMap().changed({("shop", str(n)): n for n in range(10_000)})
+    other = many.changed({KEYS[0]: -1})
+    shared = [mine is others for mine, others in zip(many._parts, other._parts, strict=True)]
+    assert shared.count(False) == 1
+    assert other.differing(many) == {KEYS[0]}
+
+
+def test_it_is_read_as_every_mapping_is():
+    have = PersistentMap().changed({KEYS[0]: 1})
+    assert (have[KEYS[0]], have.get(KEYS[1]), have.get(KEYS[1], 7)) == (1, None, 7)
+    assert (KEYS[0] in have, KEYS[1] in have) == (True, False)
+    assert copy.deepcopy(have) == have == {KEYS[0]: 1}
+    with pytest.raises(KeyError):
+        have[KEYS[1]]

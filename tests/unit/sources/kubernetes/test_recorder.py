@@ -1,0 +1,121 @@
+"""Events at a fake API server: sent, counted, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources import Happening
+from userspace_proxy.sources.kubernetes.connection import Connection
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.recorder import Recorder
+
+from ..running import running
+from .objects import service
+
+REPAIRED = Happening("SteeringRepaired", "Repair", "3 rules put right")
+EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
+
+
+@pytest.fixture
+async def recorder(api):
+    connection = Connection(Credentials(master=api.url))
+    await connection.open()
+    recorder = Recorder(connection, "node-1", every_s=0.01)
+    task = asyncio.create_task(recorder.run())
+    yield recorder
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await connection.close()
+
+
+async def test_what_happens_is_an_event_and_again_a_higher_count(api, recorder):
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 1)
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 2)
+    (post, path, event), (patch, patched, change) = api.sent
+    assert (post, path, event["note"]) == ("POST", EVENTS, "3 rules put right")
+    assert (patch, patched) == ("PATCH", f"{EVENTS}/{event['metadata']['name']}")
+    assert change["series"]["count"] == 2
+
+
+async def test_a_services_event_has_its_uid_so_that_describe_finds_it(api, recorder):
+    item = service()
+    item["metadata"] |= {"namespace": "default", "uid": "4711"}
+    api.put(item)
+    web = ServiceKey("default", "web")
+    recorder.record(Happening("ServiceNotServed", "Serve", "held", service=web))
+    await api.until(lambda a: len(a.sent) == 1)
+    assert api.sent[0][2]["regarding"]["uid"] == "4711"
+
+
+async def until(condition):
+    """Let the recorder run until a condition holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.005)
+
+
+async def test_who_may_not_write_events_says_so_once_and_asks_no_more(api, recorder, caplog):
+    api.refuse("events", 403, message="events is forbidden", times=99)
+    recorder.record(REPAIRED)
+    await until(lambda: caplog.records)
+    recorder.record(REPAIRED)
+    recorder.record(Happening("SteeringDrifted", "Repair", "lost"))
+    await until(lambda: recorder._correlator.next_due_s(recorder._now()) > 60)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Events can't be written: let this user create and patch events of events.k8s.io"
+    ]
+    assert len(api.requests) == 1
+
+
+async def test_an_event_that_the_server_has_forgotten_is_made_anew(api, recorder):
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 1)
+    api.refuse("events", 404)
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 2)
+    assert [method for method, _, _ in api.sent] == ["POST", "POST"]
+    assert api.sent[1][2]["series"]["count"] == 2
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_a_server_in_trouble_gets_it_later(api, recorder, code):
+    api.refuse("events", code)
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 1)
+    assert len(api.requests) == 2
+
+
+async def test_an_event_that_is_refused_for_good_is_let_go(api, recorder, caplog):
+    api.refuse("events", 422, message="note: too long")
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.requests) == 1)
+    recorder.record(Happening("SteeringDrifted", "Repair", "lost"))
+    await api.until(lambda a: len(a.sent) == 1)
+    assert api.sent[0][2]["reason"] == "SteeringDrifted"
+    assert [r.cause for r in caplog.records] == ["note: too long"]
+
+
+async def test_a_source_records_while_it_runs(api, source_of):
+    source = source_of(api, node_name="node-1")
+    async with running(source) as published:
+        await published.first()
+        source.record(REPAIRED)
+        await api.until(lambda a: len(a.sent) == 1)
+    assert api.sent[0][2]["reportingInstance"] == "node-1"
+
+
+async def test_without_a_node_name_nobody_reports(api, source_of):
+    source = source_of(api)
+    async with running(source) as published:
+        await published.first()
+        source.record(REPAIRED)
+        await api.until(lambda a: a.watch_count("services") == 1)
+    assert api.sent == []

@@ -1,0 +1,31 @@
+"""What the sync loop tells the cluster of: repairs, drift, and Services that aren't served."""
+
+from __future__ import annotations
+
+from ..plan import Ignored
+from ..sources import Happening
+
+
+def repaired(count: int, steering: str) -> Happening:
+    """Return that rules which others changed are put right."""
+    what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
+    return Happening(
+        "SteeringRepaired",
+        "Repair",
+        f"{what} of {steering} steering had been changed by somebody else; put right",
+    )
+
+
+def drifted(cause: str, steering: str) -> Happening:
+    """Return that rules differ from the plan and can't be put right."""
+    return Happening(
+        "SteeringDrifted",
+        "Repair",
+        f"rules of {steering} steering differ from the plan and can't be repaired: {cause}",
+    )
+
+
+def not_served(item: Ignored) -> Happening:
+    """Return that a Service has a conflict with another one."""
+    port = f"port {item.port}: " if item.port else ""
+    return Happening("ServiceNotServed", "Serve", f"{port}{item.reason}", service=item.service)

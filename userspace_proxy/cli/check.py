@@ -1,0 +1,104 @@
+"""``userspace-proxy check``: what ``run`` with the same flags would meet, and the way out.
+
+    warning  routes: programs of this node can't dial 10.96.0.0/12: … -> ip route add …
+    ok       steering: auto takes nftables: …
+
+It changes nothing. A file that can't be read is a finding (exit 1), a flag that can't be
+is wrong usage (exit 2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..config.flags import Flags, read_flags
+from ..config.load import Loaded, load_flags
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..agent.check import Finding
+
+_FORMS = ("text", "json")
+_OUTPUT = ("-o", "--output")
+
+
+def check(words: Sequence[str]) -> int:
+    """Print what is found; returns the exit status: 1 where something is an error.
+
+    Raises:
+        ConfigError: A flag is wrong.
+    """
+    form, rest = take_output(words)
+    flags = read_flags(rest, command="check")
+    if flags.wants_help:
+        from .help import help_text
+
+        print(help_text("check"))
+        return 0
+    findings = _look(flags)
+
+    from ..agent.check import Mark, worst
+
+    print(render_json(findings) if form == "json" else render_text(findings))
+    return 1 if worst(findings) is Mark.ERROR else 0
+
+
+def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the form that ``-o`` asks for, and the other words.
+
+    Raises:
+        ConfigError: There is no such form.
+    """
+    form = "text"
+    rest: list[str] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        if name not in _OUTPUT:
+            rest.append(word)
+            continue
+        form = value if equals else (left.pop(0) if left else "")
+        if form not in _FORMS:
+            raise ConfigError(f"{name}: {form!r} is no form of output", hint="use text or json")
+    return form, rest
+
+
+def render_text(findings: Sequence[Finding]) -> str:
+    """Return one line a finding, and one that counts them."""
+    counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
+    words = ", ".join(f"{count} {mark}" for mark, count in counts.items())
+    return "\n".join([*map(str, findings), words])
+
+
+def render_json(findings: Sequence[Finding]) -> str:
+    """Return an object with the worst mark and all findings."""
+    from ..agent.check import worst
+
+    answer = {"mark": worst(findings), "findings": [dataclasses.asdict(f) for f in findings]}
+    return json.dumps(answer, indent=2, ensure_ascii=False)
+
+
+def _look(flags: Flags) -> list[Finding]:
+    from ..agent.check import Finding, Mark, check_settings
+
+    found: list[Finding] = []
+    try:
+        loaded = load_flags(flags)
+    except ConfigError as exc:
+        found.append(Finding(Mark.ERROR, "config", exc.message, way_out=exc.hint))
+        loaded = _without_file(flags)
+    return found + check_settings(loaded.settings, loaded.warnings)
+
+
+def _without_file(flags: Flags) -> Loaded:
+    """Return what the flags alone say, so that the rest can be looked at all the same.
+
+    Raises:
+        ConfigError: It is the flags that don't go together.
+    """
+    values = {name: value for name, value in flags.values.items() if name != "config_file"}
+    return load_flags(dataclasses.replace(flags, values=values))

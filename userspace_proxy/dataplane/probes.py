@@ -1,0 +1,136 @@
+"""Whose fault it was that a dial in a client's name failed: the endpoint's, or the pair's.
+
+    dial as the client failed ──▶ endpoint ejected ──▶ dial as this node
+                                                        │ fails too: it stays ejected
+                                                        └ answered: it is taken back, and for
+                                                          PAIR_S this pair ejects nobody
+
+A network policy that keeps one client from an endpoint looks like a dead endpoint to who dials
+in that client's name; it must not take the endpoint from all others.
+
+Rule 1: such a dial carries no byte: what is denied to the client stays denied.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from typing import TYPE_CHECKING
+
+from ..model import SocketAddress
+from . import reactor as epoll
+from .sockets import family_of
+from .timeouts import Timeouts
+
+if TYPE_CHECKING:
+    from .dataplane import DataPlane
+    from .group import EndpointGroup
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+# Policies change seldom; and an endpoint that dies meanwhile is noticed by its other clients.
+PAIR_S = 60.0
+_MAX_PAIRS = 4096
+_MAX_UNDER_WAY = 64
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+
+class Probes:
+    """The dials of one data plane that only look.
+
+    Args:
+        plane: Its reactor is used.
+        timeout_s: How long an endpoint may be silent.
+    """
+
+    def __init__(self, plane: DataPlane, timeout_s: float) -> None:
+        self._plane = plane
+        self._under_way: dict[SocketAddress, _Probe] = {}
+        self._pairs: dict[tuple[str, SocketAddress], float] = {}
+        self._deadlines = Timeouts[_Probe](
+            plane.loop, plane.reactor.clock, timeout_s, lambda probe: probe.end()
+        )
+
+    def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
+        """Tell whether it is this client alone that an endpoint doesn't answer."""
+        until = self._pairs.get((client, endpoint))
+        if until is None:
+            return False
+        if now < until:
+            return True
+        del self._pairs[client, endpoint]
+        return False
+
+    def ask(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
+        """Dial an endpoint as this node, unless somebody is about to."""
+        if endpoint in self._under_way or len(self._under_way) >= _MAX_UNDER_WAY:
+            return
+        if not self._plane.descriptors.has_room(1):
+            return
+        try:
+            sock = _socket.socket(family_of(endpoint.ip), _STREAM)
+        except OSError:
+            return
+        probe = _Probe(self, group, client, endpoint, sock)
+        sock.connect_ex(endpoint)
+        try:
+            self._plane.reactor.register(sock, epoll.OUT, probe.on_events)
+        except OSError:
+            sock.close()
+            return
+        self._plane.descriptors.take(1)
+        self._under_way[endpoint] = probe
+        self._deadlines.start(probe, self._plane.reactor.now)
+
+    def close(self) -> None:
+        """End all of them."""
+        for probe in list(self._under_way.values()):
+            probe.end()
+        self._deadlines.close()
+
+    def ended(self, probe: _Probe, *, has_answer: bool) -> None:
+        """Take the result of one; for the probe."""
+        del self._under_way[probe.endpoint]
+        self._deadlines.stop(probe)
+        self._plane.reactor.close_socket(probe.sock)
+        self._plane.descriptors.give(1)
+        if not has_answer:
+            return
+        while len(self._pairs) >= _MAX_PAIRS:
+            del self._pairs[next(iter(self._pairs))]
+        self._pairs[probe.client, probe.endpoint] = self._plane.reactor.clock() + PAIR_S
+        _log.info(
+            "endpoint answers this node, but not this client",
+            extra={
+                "service": probe.group.label,
+                "client": probe.client,
+                "endpoint": str(probe.endpoint),
+            },
+        )
+        probe.group.answered(probe.endpoint)
+
+
+class _Probe:
+    """One of them."""
+
+    def __init__(
+        self,
+        owner: Probes,
+        group: EndpointGroup,
+        client: str,
+        endpoint: SocketAddress,
+        sock: _socket.socket,
+    ) -> None:
+        self.owner = owner
+        self.group = group
+        self.client = client
+        self.endpoint = endpoint
+        self.sock = sock
+
+    def on_events(self, _events: int) -> None:
+        number = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        self.owner.ended(self, has_answer=number == 0)
+
+    def end(self) -> None:
+        """Give it up: nobody answered."""
+        self.owner.ended(self, has_answer=False)

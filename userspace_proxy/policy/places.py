@@ -1,0 +1,187 @@
+"""Whose connections to whom may bear the client's own address: those whose answers come here.
+
+    client      endpoint            an endpoint that answers the client …
+    anybody     attached            … must pass this node, its only way out; unless both are
+                                    attached to one link, where it answers past the node
+    attached    elsewhere, routed   … in another node's range of pods, does so by this node
+    this node   anybody             … has its address from the start
+    otherwise                       … may find another way: who knows
+
+Rule 1: decided by what is known of routes, before the first packet; a dial that fails proves
+nothing, as a network policy drops likewise.
+Rule 2: in doubt this node's address is used: that works always.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ..model.networks import is_within, parse_network
+
+HERE = -1
+"""One of this node's own addresses."""
+OUTSIDE = 0
+"""Anywhere else."""
+ROUTED = -2
+"""Among the pods of other nodes."""
+Place = int
+"""One of these three, or the number of the link that an address is attached to."""
+
+# What has a container at its other end.
+_CONTAINER = "veth"
+# Ports of a bridge for containers and virtual machines; with others it is part of a LAN.
+_PORTS = (_CONTAINER, "tun")
+_TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
+# Weave's spans all nodes, through a pair that looks like a container's.
+_SPANNING = ("weave",)
+# So many addresses are remembered: those of the clients and endpoints of a busy node.
+_REMEMBERED = 16_384
+
+Networks = Mapping[str, Place]
+"""In canonical form; the longest one that has an address counts, OUTSIDE without one."""
+
+
+class NodeLink(NamedTuple):
+    """One interface of this node."""
+
+    number: int
+    name: str
+    kind: str
+    """As ``ip -details link`` says it: ``veth``, ``bridge``; empty for hardware."""
+    master: int = 0
+    """The bridge that it is a port of; 0 for none."""
+
+
+class NodeRoute(NamedTuple):
+    """One route of this node."""
+
+    network: str
+    """In canonical form."""
+    link: int = 0
+    """0 for none, or several."""
+    has_gateway: bool = False
+    is_local: bool = False
+    """It delivers to this node."""
+
+
+class Places:
+    """Where addresses are, seen from this node.
+
+    Args:
+        networks: All that isn't outside.
+    """
+
+    def __init__(self, networks: Networks | None = None) -> None:
+        self._networks: dict[str, Place] = {}
+        self._by_length: dict[tuple[int, int], dict[int, Place]] = {}
+        self._lengths: dict[int, list[int]] = {4: [], 6: []}
+        self._known: dict[str, Place] = {}
+        self.change((), networks or {})
+
+    def change(self, removed: Iterable[str], added: Networks) -> None:
+        """Forget some networks and learn others; one that is known gets its new place."""
+        for text in removed:
+            self._networks.pop(text, None)
+        self._networks.update(added)
+        self._known.clear()
+        self._by_length.clear()
+        for text, place in self._networks.items():
+            network = ipaddress.ip_network(text)
+            key = network.version, network.prefixlen
+            self._by_length.setdefault(key, {})[int(network.network_address)] = place
+        for version in self._lengths:
+            lengths = [length for v, length in self._by_length if v == version]
+            self._lengths[version] = sorted(lengths, reverse=True)
+
+    def keeps_client(self, client: str, endpoint: str) -> bool:
+        """Tell whether a connection may bear its client's own address."""
+        known = self._known
+        source, target = known.get(client), known.get(endpoint)
+        if source is None:
+            source = self._find(client)
+        if target is None:
+            target = self._find(endpoint)
+        return may_keep(source, target) and (":" in client) == (":" in endpoint)
+
+    def _find(self, ip: str) -> Place:
+        place = self._look_up(ip)
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[ip] = place
+        return place
+
+    def _look_up(self, ip: str) -> Place:
+        try:
+            address = ipaddress.ip_address(ip)
+        except ValueError:
+            return HERE
+        if address.is_link_local or address.is_loopback or address.is_unspecified:
+            # What such an address means depends on the link.
+            return HERE
+        bits, width = int(address), address.max_prefixlen
+        for length in self._lengths[address.version]:
+            found = self._by_length[address.version, length].get(
+                bits >> (width - length) << (width - length)
+            )
+            if found is not None:
+                return found
+        return OUTSIDE
+
+
+def may_keep(client: Place, endpoint: Place) -> bool:
+    """Tell whether answers of an endpoint to a client come by this node, whatever they are."""
+    if HERE in (client, endpoint):
+        return False
+    if endpoint > OUTSIDE:
+        return client != endpoint
+    return client > OUTSIDE and endpoint == ROUTED
+
+
+def find_places(
+    links: Iterable[NodeLink], routes: Iterable[NodeRoute], cluster: Iterable[str]
+) -> dict[str, Place]:
+    """Return where networks are, by this node's links and routes.
+
+    Args:
+        links: All of them.
+        routes: Those of the tables ``main`` and ``local``.
+        cluster: ``--cluster-cidr``: where pods are; without one of a family every route that
+            leads on to another machine is taken for one to pods, the default route aside.
+    """
+    by_number = {link.number: link for link in links}
+    known = list(routes)
+    attaching = _attaching_links(by_number, {route.link for route in known if route.has_gateway})
+    cluster_networks = tuple(cluster)
+    versions = {parse_network(text).version for text in cluster_networks}
+    places: dict[str, Place] = dict.fromkeys(cluster_networks, ROUTED)
+    for route in known:
+        network = ipaddress.ip_network(route.network)
+        if network.is_link_local or not network.prefixlen:
+            continue
+        if route.is_local:
+            places[route.network] = HERE
+        elif route.link in attaching:
+            places[route.network] = route.link
+        elif network.version in versions:
+            is_inside = is_within(route.network, cluster_networks)
+            places[route.network] = ROUTED if is_inside else OUTSIDE
+        else:
+            link = by_number.get(route.link)
+            leads_on = route.has_gateway or (link is not None and link.kind in _TUNNELS)
+            places[route.network] = ROUTED if leads_on else OUTSIDE
+    return places
+
+
+def _attaching_links(links: Mapping[int, NodeLink], leading_on: set[int]) -> set[int]:
+    """Return the links behind which there is nobody but containers of this node."""
+    lan = {link.master for link in links.values() if link.master and link.kind not in _PORTS}
+    return {
+        number
+        for number, link in links.items()
+        if number not in leading_on
+        and number not in lan
+        and link.name not in _SPANNING
+        and link.kind in (_CONTAINER, "bridge")
+    }

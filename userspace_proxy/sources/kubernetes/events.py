@@ -1,0 +1,145 @@
+"""Kubernetes Events of what happens on this node: which are sent when, and how they look; pure.
+
+    record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
+
+Rule 1: of one series at most one request a minute goes out, however often it happens.
+Rule 2: there are so many series at most; the one that was quiet for longest makes room.
+
+Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ...model import ServiceKey
+from ..base import Happening
+
+EVERY_S = 60.0
+SERIES_END_S = 360.0
+SERIES_MAX = 100
+CONTROLLER = "userspace-proxy"
+# Source: k8s.io/kubernetes/pkg/apis/core/validation, ValidateEventUpdate and NoteLengthLimit.
+_NOTE_BYTES_MAX = 1024
+_NODE_NAMESPACE = "default"
+
+SeriesKey = tuple[str, ServiceKey | None]
+
+
+@dataclass(slots=True)
+class Series:
+    """What happened to one object for one reason, once or again and again."""
+
+    happening: Happening
+    """The last one."""
+    began: float
+    """Unix time."""
+    last: float
+    count: int = 1
+    sent: int = 0
+    """How many of them the API server knows of."""
+    not_before: float = 0.0
+    """Unix time before which nothing is sent."""
+    name: str = ""
+    """The Event's; empty while there is none."""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the API server doesn't know all of it."""
+        return self.sent < self.count
+
+
+class Correlator:
+    """Which Events there are to be sent."""
+
+    def __init__(self) -> None:
+        self._series: dict[SeriesKey, Series] = {}
+
+    def note(self, happening: Happening, now: float) -> None:
+        """Take what has happened.
+
+        Args:
+            happening: What.
+            now: Unix time.
+        """
+        key = (happening.reason, happening.service)
+        known = self._series.pop(key, None)
+        if known is None or (not known.is_owed and now - known.last > SERIES_END_S):
+            known = Series(happening, now, now)
+        else:
+            known.happening, known.last = happening, now
+            known.count += 1
+        # The newest stand last.
+        self._series[key] = known
+        if len(self._series) > SERIES_MAX:
+            del self._series[next(iter(self._series))]
+
+    def due(self, now: float) -> Iterator[Series]:
+        """Yield what is to be sent now."""
+        for series in list(self._series.values()):
+            if series.is_owed and series.not_before <= now:
+                yield series
+
+    def next_due_s(self, now: float) -> float | None:
+        """Return in how many seconds there is something to be sent; None: nothing is owed."""
+        owed = [series.not_before for series in self._series.values() if series.is_owed]
+        return max(0.0, min(owed) - now) if owed else None
+
+
+def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
+    """Return the Event of a series that the API server doesn't know yet.
+
+    Args:
+        series: It gets the Event's name.
+        node_name: Who reports.
+        uid: Of the object; empty: unknown. A Node's is its name, as kubelet has it.
+    """
+    service = series.happening.service
+    kind, name = ("Node", node_name) if service is None else ("Service", service.name)
+    namespace = _NODE_NAMESPACE if service is None else service.namespace
+    series.name = f"{name}.{int(series.began * 1e9):x}"
+    regarding = {"apiVersion": "v1", "kind": kind, "name": name}
+    if service is not None:
+        regarding["namespace"] = namespace
+    if uid:
+        regarding["uid"] = uid
+    event: dict[str, Any] = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": series.name, "namespace": namespace},
+        "eventTime": micro_time(series.began),
+        "reportingController": CONTROLLER,
+        "reportingInstance": node_name,
+        "action": series.happening.action,
+        "reason": series.happening.reason,
+        "regarding": regarding,
+        "note": _short(series.happening.note),
+        "type": "Warning",
+    }
+    if series.count > 1:
+        event |= series_patch(series)
+    return event
+
+
+def series_patch(series: Series) -> dict[str, Any]:
+    """Return what changes in an Event when it has happened again."""
+    return {"series": {"count": series.count, "lastObservedTime": micro_time(series.last)}}
+
+
+def path_of(series: Series) -> str:
+    """Return where the Events of a series are."""
+    service = series.happening.service
+    namespace = _NODE_NAMESPACE if service is None else service.namespace
+    return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
+
+def micro_time(now: float) -> str:
+    """Return a Unix time as Kubernetes' MicroTime."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _short(note: str) -> str:
+    return note.encode(errors="replace")[:_NOTE_BYTES_MAX].decode(errors="ignore")

@@ -1,0 +1,142 @@
+"""Sends Kubernetes Events, when the API server has time for them.
+
+Rule 1: nobody waits for an Event, and no failure of one is anybody's.
+Rule 2: who isn't allowed to write Events says so once, and asks again seldom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+
+from ..base import Happening
+from .answers import Answer, ConnectionTrouble, read_status
+from .connection import Connection
+from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
+
+_log = logging.getLogger("userspace_proxy.sources")
+
+# A role may be changed; until then the lines would only fill the server's log.
+FORBIDDEN_S = 600.0
+_MERGE = "application/merge-patch+json"
+
+
+class Recorder:
+    """The Events of one node.
+
+    Args:
+        connection: An open one, once :meth:`run` is called.
+        node_name: Who reports; empty: nobody, so nothing is sent.
+        clock: Seconds, monotonic.
+        every_s: Seconds between two requests for what happens again and again.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        node_name: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._connection = connection
+        self._node_name = node_name
+        self._every_s = every_s
+        self._clock = clock
+        # Events have the time of the day, and what is due must not move with it.
+        self._offset = time.time() - clock()
+        self._correlator = Correlator()
+        self._silent_until = 0.0
+        self._is_known_forbidden = False
+        self._wake = asyncio.Event()
+
+    def record(self, happening: Happening) -> None:
+        """Take what has happened; it is sent soon."""
+        if self._node_name:
+            self._correlator.note(happening, self._now())
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Send for ever."""
+        while True:
+            self._wake.clear()
+            for series in self._correlator.due(self._now()):
+                await self._send(series)
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        wait_s = self._correlator.next_due_s(self._now())
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _now(self) -> float:
+        return self._clock() + self._offset
+
+    async def _send(self, series: Series) -> None:
+        series.not_before = max(self._now() + self._every_s, self._silent_until)
+        if self._now() < self._silent_until:
+            return
+        count = series.count
+        try:
+            answer = await self._ask(series)
+        except (ConnectionTrouble, TimeoutError):
+            # The source itself says what is wrong with the server; this is tried again.
+            return
+        if answer.code < 300 or answer.code == 409:
+            series.sent = count
+        elif answer.code in (401, 403):
+            self._forbidden(answer)
+            series.not_before = self._silent_until
+        elif answer.code == 404 and series.name:
+            # The server forgets Events after an hour.
+            series.name = ""
+        elif answer.code < 500 and answer.code != 429:
+            series.sent = count
+            _log.warning("an Event was refused", extra={"cause": _said(answer)})
+
+    async def _ask(self, series: Series) -> Answer:
+        path = path_of(series)
+        if series.name:
+            return await self._connection.send(
+                "PATCH", f"{path}/{series.name}", series_patch(series), content_type=_MERGE
+            )
+        event = new_event(series, self._node_name, await self._uid(series))
+        answer = await self._connection.send("POST", path, event, content_type="application/json")
+        if answer.code >= 300:
+            series.name = ""
+        return answer
+
+    async def _uid(self, series: Series) -> str:
+        """Return the uid by which ``kubectl describe`` finds the Events of an object."""
+        service = series.happening.service
+        if service is None:
+            return self._node_name
+        # By a list: kube-proxy's role lets nobody get one.
+        answer = await self._connection.get(
+            f"/api/v1/namespaces/{service.namespace}/services",
+            {"fieldSelector": f"metadata.name={service.name}"},
+        )
+        try:
+            (item,) = json.loads(answer.body)["items"]
+            return str(item["metadata"]["uid"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+    def _forbidden(self, answer: Answer) -> None:
+        self._silent_until = self._now() + FORBIDDEN_S
+        if not self._is_known_forbidden:
+            self._is_known_forbidden = True
+            _log.warning(
+                "Events can't be written: let this user create and patch events of events.k8s.io",
+                extra={"cause": _said(answer)},
+            )
+
+
+def _said(answer: Answer) -> str:
+    return read_status(answer.body).message or f"HTTP status {answer.code}"

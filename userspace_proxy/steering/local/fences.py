@@ -1,0 +1,46 @@
+"""Which fence works here."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ...errors import SteeringError
+from ..base import SteeringFacts
+from ..names import guard_name, owner_number
+from ..privileges import has_net_admin
+from .fence import Fence
+from .kernel import Kernel
+from .nft_fence import NftFence, OpenFence, Remains
+from .no_fence import NoFence
+from .rule_fence import RuleFence
+
+
+def missing() -> str:
+    """Return what local steering lacks to work here, in words; empty where it lacks nothing.
+
+    Loopback addresses need nothing.
+    """
+    return "" if has_net_admin() else "NET_ADMIN is missing"
+
+
+def make_fences(
+    kernel: Kernel, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool
+) -> list[Fence]:
+    """Return the fence to use, and those that an earlier run may have left.
+
+    Args:
+        kernel: The routing tables.
+        facts: Of these the proxy's name is used.
+        own_namespace: Whether the network namespace was made by us, for this: where there is no
+            nftables, it goes without a fence, as no daemon of others is there.
+        uses_nftables: Whether to ask for it at all.
+    """
+    if missing():
+        return [NoFence()]
+    owner = owner_number(facts.proxy_name)
+    rules = RuleFence(kernel, owner)
+    if uses_nftables:
+        with contextlib.suppress(SteeringError):
+            return [NftFence(kernel, owner, guard_name(facts.proxy_name)), rules]
+    remains = Remains(kernel, owner, guard_name(facts.proxy_name))
+    return [OpenFence(kernel, owner), rules, remains] if own_namespace else [rules, remains]

@@ -1,0 +1,42 @@
+"""No fence at all: where nothing may be changed, loopback and the node's own addresses serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...errors import SteeringError
+from ...model import Frontend
+from .fence import Fence
+from .wanted import Difference, Wanted
+
+
+class NoFence(Fence):
+    """Refuses whatever needs a route."""
+
+    def is_touched(self) -> bool:
+        """Part of Fence."""
+        return False
+
+    def change(self, difference: Difference, wanted: Wanted) -> None:
+        """Part of Fence."""
+        if wanted.networks:
+            self.put_right(wanted)
+
+    def put_right(self, wanted: Wanted) -> int:
+        """Part of Fence."""
+        for network in sorted({*wanted.networks, *wanted.ranges})[:1]:
+            raise SteeringError(
+                f"cannot route {network} to this node: NET_ADMIN is missing",
+                hint="run as root or grant NET_ADMIN; loopback addresses need nothing",
+            )
+        return 0
+
+    def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:
+        """Part of Fence."""
+        return lambda frontend: not wanted.is_ours(frontend.ip)
+
+    def clean_up(self) -> None:
+        """Part of Fence; who may change nothing has left nothing."""
+
+    def close(self) -> None:
+        """Part of Fence."""

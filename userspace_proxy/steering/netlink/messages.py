@@ -1,0 +1,122 @@
+"""Netlink's messages and attributes as bytes.
+
+    datagram = message …       message = header, body       body = a fixed part, attribute …
+
+Rule 1: only bytes in, bytes out.
+Rule 2: a message or attribute that was cut ends the reading.
+
+Source: netlink(7); include/uapi/linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+ERROR, DONE = 2, 3
+REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
+EXCL, CREATE = 0x200, 0x400
+# Something changed while it was listed; only the first message after it has the flag.
+INTERRUPTED = 0x10
+NESTED = 0x8000
+
+# Length, kind, flags, number, port.
+HEADER = struct.Struct("=IHHII")
+ATTRIBUTE = struct.Struct("=HH")
+U32 = struct.Struct("=I")
+_START = struct.Struct("=IH")
+_CODE = struct.Struct("=i")
+# The upper two bits are flags.
+_KIND = 0x3FFF
+
+
+class Message(NamedTuple):
+    """One message of the kernel."""
+
+    kind: int
+    flags: int
+    number: int
+    """That of the request which it answers; 0 for an event."""
+    body: bytes
+
+
+def walk(block: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield kind, start and stop of each message of a datagram."""
+    start = 0
+    while start + HEADER.size <= len(block):
+        size, kind = _START.unpack_from(block, start)
+        if size < HEADER.size or start + size > len(block):
+            return
+        yield kind, start, start + size
+        start += (size + 3) & ~3
+
+
+def read_messages(block: bytes) -> Iterator[Message]:
+    """Yield the messages of a datagram."""
+    for kind, start, stop in walk(block):
+        _, _, flags, number, _ = HEADER.unpack_from(block, start)
+        yield Message(kind, flags, number, block[start + HEADER.size : stop])
+
+
+def read_attributes(body: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and value of each attribute.
+
+    Args:
+        body: Of a message, or the value of a nested attribute.
+        start: How long the fixed part before them is.
+    """
+    while start + ATTRIBUTE.size <= len(body):
+        size, kind = ATTRIBUTE.unpack_from(body, start)
+        if size < ATTRIBUTE.size or start + size > len(body):
+            return
+        yield kind & _KIND, body[start + ATTRIBUTE.size : start + size]
+        start += (size + 3) & ~3
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return an attribute; of a nested one the kind has :data:`NESTED`."""
+    size = ATTRIBUTE.size + len(value)
+    return ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
+
+
+def request(kind: int, flags: int, body: bytes) -> bytes:
+    """Return a request; it gets its number when it is sent."""
+    return HEADER.pack(HEADER.size + len(body), kind, REQUEST | flags, 0, 0) + body
+
+
+def numbered(request: bytes, number: int, flags: int = 0) -> bytes:
+    """Return a request with a number, which its answers bear, and with more flags."""
+    size, kind, had, _, port = HEADER.unpack_from(request)
+    return HEADER.pack(size, kind, had | flags, number, port) + request[HEADER.size :]
+
+
+def number_of(block: bytes) -> int:
+    """Return the number of the request that a datagram answers: never more than one."""
+    return int(HEADER.unpack_from(block)[3])
+
+
+def is_last(block: bytes) -> bool:
+    """Return whether a datagram of a listing is its last.
+
+    Raises:
+        OSError: It says that the kernel doesn't list, or broke off.
+    """
+    for kind, start, stop in deque(walk(block), maxlen=1):
+        if kind in (DONE, ERROR):
+            raise_refusal(error_of(block[start + HEADER.size : stop]))
+            return True
+    return False
+
+
+def error_of(body: bytes) -> int:
+    """Return the error number that the body of ERROR or DONE has; 0 for none."""
+    return -int(_CODE.unpack_from(body)[0]) if len(body) >= _CODE.size else 0
+
+
+def raise_refusal(code: int) -> None:
+    """Raise an error number as the OSError that it is; 0 is none."""
+    if code:
+        raise OSError(code, os.strerror(code))

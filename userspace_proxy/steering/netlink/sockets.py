@@ -1,0 +1,289 @@
+"""Sockets to the kernel: one kind asks and changes, the other hears what happens.
+
+    Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
+                                    kernel ── events, or "some were lost" ──▶ Events
+
+Rule 1: no wait without a deadline: the kernel answers while it is asked, or never.
+Rule 2: a listing during which something changed is begun anew.
+Rule 3: answers to a request that was given up are passed over.
+
+Source: netlink(7); net/netlink/af_netlink.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
+
+from .messages import (
+    ACK,
+    ERROR,
+    INTERRUPTED,
+    Message,
+    error_of,
+    is_last,
+    number_of,
+    numbered,
+    raise_refusal,
+    read_messages,
+)
+
+NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
+SOL_NETLINK = 270
+ADD_MEMBERSHIP, DROP_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 2, 10, 12
+SO_ATTACH_FILTER = 26
+ANSWER_WITHIN_S = 1.0
+LISTINGS = 10
+# A refusal takes some 1 KiB of the kernel's memory; so many fit into a socket's buffer
+# (net.core.rmem_default is 208 KiB), and the requests themselves into one message.
+BATCH = 100
+# The kernel never sends more in one datagram.
+_READ_BYTES = 1 << 16
+
+Instruction = tuple[int, int, int, int]
+"""Of classic BPF: code, jump if true, jump if false, operand."""
+
+
+class Requests:
+    """Asks one part of the kernel; every call blocks until it is done.
+
+    Args:
+        sock: A netlink socket, subscribed to nothing; closed by :meth:`close`.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._socket.settimeout(ANSWER_WITHIN_S)
+        self._number = 0
+
+    @classmethod
+    def open(cls, protocol: int) -> Self:
+        """Open a socket in this thread's network namespace.
+
+        Args:
+            protocol: :data:`NETLINK_ROUTE` or :data:`NETLINK_NETFILTER`.
+
+        Raises:
+            OSError: The kernel has no such sockets.
+        """
+        sock = _open(protocol)
+        for option in (CAP_ACK, STRICT_CHECK):
+            # Both only spare work; kernels before 4.20 don't know the second.
+            with contextlib.suppress(OSError):
+                sock.setsockopt(SOL_NETLINK, option, 1)
+        return cls(sock)
+
+    @property
+    def port(self) -> int:
+        """What events of changes by this socket bear as their sender."""
+        return int(self._socket.getsockname()[0])
+
+    def list_all(self, request: bytes) -> list[Message]:
+        """Return the answers to a request with the flag DUMP.
+
+        Raises:
+            OSError: The kernel refuses or is silent; EBUSY: things change all the time.
+        """
+        for _ in range(LISTINGS):
+            found = [one for block in self.blocks(request) for one in read_messages(block)]
+            if not any(one.flags & INTERRUPTED for one in found):
+                # The last one says that it is.
+                return found[:-1]
+        raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
+
+    def blocks(self, request: bytes) -> Iterator[bytes]:
+        """Yield a listing's datagrams, for whoever takes them apart himself; to be read to its end.
+
+        Raises:
+            OSError: The kernel refuses or is silent.
+        """
+        number = self._next_number()
+        self._socket.send(numbered(request, number))
+        is_whole = False
+        while not is_whole:
+            block = self._receive(number)
+            is_whole = is_last(block)
+            yield block
+
+    def ask(self, request: bytes) -> Message:
+        """Return the one answer to a request.
+
+        Raises:
+            OSError: The kernel refuses or is silent.
+        """
+        number = self._next_number()
+        self._socket.send(numbered(request, number))
+        answer = next(read_messages(self._receive(number)))
+        if answer.kind == ERROR:
+            raise_refusal(error_of(answer.body))
+        return answer
+
+    def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
+        """Have the kernel do some things, each for itself, in their order.
+
+        Returns:
+            Place and error number of each that was refused.
+
+        Raises:
+            OSError: The kernel is silent.
+        """
+        refused: list[tuple[int, int]] = []
+        waiting = list(requests)
+        for start in range(0, len(waiting), BATCH):
+            batch = waiting[start : start + BATCH]
+            refused += [(start + place, code) for place, code in self._change(batch)]
+        return refused
+
+    def transact(self, begin: bytes, change: bytes, end: bytes) -> int:
+        """Have the kernel do one thing between two messages that frame it.
+
+        Returns:
+            The error number if it was refused, else 0.
+
+        Raises:
+            OSError: The kernel is silent.
+        """
+        number = self._next_number()
+        # Not all kernels answer the message that ends it.
+        messages = (numbered(begin, number), numbered(change, number, ACK), numbered(end, number))
+        self._socket.send(b"".join(messages))
+        return error_of(next(read_messages(self._receive(number))).body)
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._socket.close()
+
+    def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
+        numbers = [self._next_number() for _ in batch]
+        places = {number: place for place, number in enumerate(numbers)}
+        # Only the last asks for an answer; the others are answered if they are refused.
+        flags = [0] * (len(batch) - 1) + [ACK]
+        self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
+        refused = []
+        is_answered = False
+        while not is_answered:
+            for answer in read_messages(self._receive()):
+                if answer.number in places and answer.kind == ERROR:
+                    is_answered |= answer.number == numbers[-1]
+                    if code := error_of(answer.body):
+                        refused.append((places[answer.number], code))
+        return refused
+
+    def _receive(self, number: int | None = None) -> bytes:
+        """Return the next datagram, of the answers to one request if it has a number."""
+        while True:
+            try:
+                block = self._socket.recv(_READ_BYTES)
+            except TimeoutError as exc:
+                raise TimeoutError(errno.ETIMEDOUT, "the kernel doesn't answer") from exc
+            if number is None or number_of(block) == number:
+                return block
+
+    def _next_number(self) -> int:
+        self._number = self._number % 0xFFFFFFFF + 1
+        return self._number
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class Heard(NamedTuple):
+    """What happened since the last time."""
+
+    messages: list[Message]
+    has_lost: bool = False
+    """There were more, and nobody knows which."""
+
+    def __bool__(self) -> bool:
+        """Return whether anything happened."""
+        return self.has_lost or bool(self.messages)
+
+
+class Events:
+    """Hears of changes in this thread's network namespace; never blocks.
+
+    Args:
+        protocol: As for :meth:`Requests.open`.
+        groups: Numbers of those that are heard of.
+        program: What passes the events that matter; none: all do.
+
+    Raises:
+        OSError: The kernel has no such sockets or groups, or gives no right.
+    """
+
+    def __init__(
+        self, protocol: int, groups: Iterable[int], program: Sequence[Instruction] = ()
+    ) -> None:
+        self._socket = _open(protocol)
+        self._socket.setblocking(False)
+        try:
+            if program:
+                _attach(self._socket, program)
+            for group in groups:
+                self.subscribe(group)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable when something happened; -1 once closed."""
+        return self._socket.fileno()
+
+    def subscribe(self, group: int) -> None:
+        """Hear of a group from now on."""
+        self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
+
+    def unsubscribe(self, group: int) -> None:
+        """Hear of a group no longer."""
+        self._socket.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, group)
+
+    def read(self) -> Heard:
+        """Return all that is there.
+
+        Raises:
+            OSError: The socket is broken.
+        """
+        messages: list[Message] = []
+        has_lost = False
+        while True:
+            try:
+                messages += read_messages(self._socket.recv(_READ_BYTES))
+            except BlockingIOError:
+                return Heard(messages, has_lost)
+            except OSError as exc:
+                if exc.errno != errno.ENOBUFS:
+                    raise
+                has_lost = True
+
+    def close(self) -> None:
+        """Close the socket; idempotent."""
+        self._socket.close()
+
+
+def _open(protocol: int) -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    try:
+        # A socket without an address of its own is passed over by events.
+        sock.bind((0, 0))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _attach(sock: socket.socket, program: Sequence[Instruction]) -> None:
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    sock.setsockopt(
+        socket.SOL_SOCKET,
+        SO_ATTACH_FILTER,
+        struct.pack("HP", len(program), ctypes.addressof(buffer)),
+    )

@@ -1,0 +1,27 @@
+"""What others have in the kernel's tables: read, never written.
+
+    legacy  ── bytes of the legacy tables ──┐
+    nft     ── text of libnftables ─────────┴─▶ chains: Chain, Step ─▶ what becomes of a packet
+
+Rule 1: nothing is made by looking: a legacy table that isn't in use isn't asked for, since the
+kernel would make it.
+Rule 2: only chains are listed; rules are read of the few chains that somebody asks about.
+"""
+
+from .chains import Chain, Step, Tables, ends_in_drop
+from .legacy import read_legacy
+from .nft import NftReader, nft_offers
+from .reach import Path, find_path, list_links
+
+__all__ = [
+    "Chain",
+    "NftReader",
+    "Path",
+    "Step",
+    "Tables",
+    "ends_in_drop",
+    "find_path",
+    "list_links",
+    "nft_offers",
+    "read_legacy",
+]

@@ -1,0 +1,90 @@
+"""Chains of packet filters as values, and what becomes of a packet that was steered to us.
+
+Rule 1: a rule that asks for something counts only where it asks what is surely so; what may be
+so decides nothing. Better to miss a firewall than to blame one that lets us through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# Chains may jump to each other; the kernel itself allows 16.
+_DEPTH_MAX = 16
+
+
+class Step(NamedTuple):
+    """One rule."""
+
+    verdict: str
+    """``accept``, ``drop``, ``reject``, ``return``, ``jump NAME``, ``goto NAME``; empty for
+    what only counts or marks."""
+    condition: str = ""
+    """What it asks for, in the tables' own words; empty: every packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One chain."""
+
+    table: str
+    """``ip nat`` or ``inet firewalld``; ``legacy ip nat`` for those of iptables-legacy."""
+    name: str
+    kind: str = ""
+    """``nat``, ``filter`` or ``route`` for what the kernel calls; empty for others."""
+    hook: str = ""
+    """``prerouting``, ``input``, …; empty where only other chains lead here."""
+    priority: int = 0
+    policy: str = "accept"
+    steps: tuple[Step, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.name}"
+
+
+Tables = dict[str, dict[str, Chain]]
+"""Chains by table and name."""
+
+
+def ends_in_drop(
+    chain: Chain, lookup: Callable[[str], Chain | None], passes: Callable[[str], bool]
+) -> str:
+    """Return why a chain drops a packet that begins a connection, or "" if it doesn't surely.
+
+    Args:
+        chain: Where it comes in.
+        lookup: Returns a chain of the same table; None for one that isn't there.
+        passes: Whether a rule's condition is surely met by that packet.
+    """
+    verdict, why = _walk(chain.steps, lookup, passes, 0)
+    if verdict in ("drop", "reject"):
+        return why
+    if not verdict and chain.policy == "drop":
+        return "its policy is drop"
+    return ""
+
+
+def _walk(
+    steps: Sequence[Step],
+    lookup: Callable[[str], Chain | None],
+    passes: Callable[[str], bool],
+    depth: int,
+) -> tuple[str, str]:
+    """Return the verdict of some rules and the words for it; empty where they give none."""
+    for step in steps:
+        if step.condition and not passes(step.condition):
+            continue
+        word, _, name = step.verdict.partition(" ")
+        if word in ("jump", "goto"):
+            target = lookup(name) if depth < _DEPTH_MAX else None
+            verdict, why = _walk(target.steps if target else (), lookup, passes, depth + 1)
+            if verdict:
+                return verdict, why if why.startswith("chain") else f"chain {name}: {why}"
+            if word == "goto":
+                return "", ""
+        elif word == "return":
+            return "", ""
+        elif word:
+            return word, f"rule {step.condition} {step.verdict}".replace("  ", " ")
+    return "", ""

@@ -1,0 +1,16 @@
+"""Which rights this process has over the kernel's networking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Source: capabilities(7), include/uapi/linux/capability.h.
+CAP_NET_ADMIN = 12
+
+
+def has_net_admin() -> bool:
+    """Return whether this process may change rules in its network namespace."""
+    for line in Path("/proc/thread-self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
+    return False
