@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
+import select
 import socket
 
 import agent_harness as harness
@@ -325,6 +326,49 @@ def test_who_is_kept_from_an_endpoint_is_kept_from_it_through_the_service_too(wo
     assert world.saw("pod", "routed", "TCP", 4) == "client"
 
 
+def test_an_endpoint_that_refuses_one_clients_datagrams_is_kept_for_all_others(tmp_path):
+    with House(tmp_path, "nftables", "--workers=1", clients=("pod", "bridge-pod")) as house:
+        endpoints = [Endpoint(house.sandbox.add_pod(name)) for name in ("strict", "open")]
+        strict, other = endpoints
+        documents = objects("dns", 10, *((endpoint, "node-1") for endpoint in endpoints))
+        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
+        house.agent.start_until_ready()
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        rules = f"""table ip denied {{
+            chain input {{
+                type filter hook input priority 0
+                ip saddr {house["pod"].host.ip} reject
+            }}
+        }}
+        """
+        strict.host.run(["nft", rules])
+
+        def heard_by(client):
+            asking = house[client].udp(address)
+            asking.send(b"question")
+            heard, _, _ = select.select([e.servers["UDP", 4] for e in endpoints], [], [], 5)
+            (server,) = heard
+            _, peer = server.recvfrom(100)
+            server.sendto(b"answer", peer)
+            assert asking.recv(100) == b"answer"
+            return next(e for e in endpoints if e.servers["UDP", 4] is server)
+
+        # Each flow is refused or begins at the other endpoint: both in turn, which all hear.
+        assert {heard_by("pod") for _ in range(4)} == {other}
+        states = {
+            endpoint["address"]: endpoint
+            for port in house.agent.status()["ports"]
+            if (port["protocol"], port["family"], port["side"]) == ("UDP", "IPv4", "")
+            for endpoint in port["endpoints"]
+        }
+        state = states[f"{strict.ip(4)}:{TARGET}"]
+        assert state["failures"] >= 2
+        assert state["ejected_for_s"] is None
+        assert {heard_by("bridge-pod") for _ in range(2)} == {strict, other}
+        for endpoint in endpoints:
+            endpoint.close()
+
+
 def drain(endpoint):
     """Take away what was accepted or sent and nobody has asked for."""
     for (protocol, _), server in endpoint.servers.items():
@@ -436,4 +480,85 @@ def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_ser
         assert not told["is_on"]
         assert told["why_not"].startswith("Cilium carries")
         assert told["why_not"] in html.unescape(house.agent.read("/")[1])
+        endpoint.close()
+
+
+def test_cilium_that_comes_later_ends_it_and_nothing_of_it_stays(tmp_path):
+    with House(tmp_path, "nftables", "--workers=1", clients=("pod",)) as house:
+        endpoint = Endpoint(house.sandbox.add_pod("routed"))
+        before = house.kernel()
+        documents = objects("routed", 10, (endpoint, "node-1"))
+        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
+        house.agent.start_until_ready()
+        address = (CLUSTER_IPS[4].format(10), PORT)
+
+        def seen():
+            return endpoint.saw("TCP", 4, house["pod"], address)[0]
+
+        def is_on():
+            return house.agent.status()["preserving"]["is_on"]
+
+        ip = str(house["pod"].host.ip)
+        assert seen() == ip
+        house.shell("ip link add cilium_host type veth peer name cilium_net")
+        wait_for("an end of it", lambda: not is_on())
+        assert seen() in addresses(house.node)
+        house.shell("ip link del cilium_host")
+        wait_for("its return", is_on)
+        assert seen() == ip
+        # A killed agent's routes go at the next start, which doesn't need them.
+        house.agent.kill()
+        house.shell("ip link add cilium_host type veth peer name cilium_net")
+        house.agent.start_until_ready()
+        assert "11800" not in house.kernel()
+        house.agent.kill()
+        house.shell("ip link del cilium_host")
+        # On, off at run time, stopped.
+        house.agent.start_until_ready()
+        house.shell("ip link add cilium_host type veth peer name cilium_net")
+        wait_for("an end of it", lambda: not is_on())
+        assert house.agent.stop() == 0
+        house.shell("ip link del cilium_host")
+        assert house.kernel() == before
+        endpoint.close()
+
+
+def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
+    with House(tmp_path, "nftables", "--workers=1", clients=("pod",)) as house:
+        endpoint = Endpoint(house.sandbox.add_pod("routed"))
+        off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
+        house.shell(off)
+        documents = objects("routed", 10, (endpoint, "node-1"))
+        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
+        house.agent.start_until_ready()
+        told = house.agent.status()["preserving"]
+        assert (told["is_on"], told["why_not"], told["problem"]) == (True, "", "")
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        for protocol in PROTOCOLS:
+            ip = str(house["pod"].host.ip)
+            assert endpoint.saw(protocol, 4, house["pod"], address)[0] == ip
+        endpoint.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_pod_with_a_leg_in_its_clients_network_is_served_where_its_service_says_so(
+    protocol, tmp_path
+):
+    """As Multus gives it; what it answers doesn't come back by the node."""
+    flags = ("--workers=1", "--v=3")
+    with House(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as house:
+        endpoint, laptop = Endpoint(house.sandbox.add_pod("routed")), house["laptop"].host
+        leg = f"ip link add lan type veth peer name leg netns {laptop.pid}"
+        endpoint.host.run(["sh", "-ec", f"{leg}; ip link set lan up"])
+        endpoint.host.run(["ip", "route", "add", f"{laptop.ip}/32", "dev", "lan"])
+        laptop.run(["ip", "link", "set", "leg", "up"])
+        spec = {"type": "NodePort", "nodePort": NODE_PORT}
+        documents = list(objects("routed", 10, (endpoint, "node-1"), **spec))
+        annotation = "userspace-proxy.io/preserve-client-address"
+        documents[0]["metadata"]["annotations"] = {annotation: "never"}
+        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
+        house.agent.start_until_ready()
+        address = (str(house.node.ip), NODE_PORT)
+        seen = endpoint.saw(protocol, 4, house["laptop"], address)[0]
+        assert seen in addresses(house.node)
         endpoint.close()

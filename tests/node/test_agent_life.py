@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from types import SimpleNamespace
 
@@ -235,3 +236,40 @@ def test_a_client_of_the_pause_is_served_from_the_same_port_after_it(node, story
         client.dial(WEB.address, port=PORT_OF_THE_PAUSE)
     node.hang_up()
     assert node.agent.stop() == 0
+
+
+CLOSE_WAIT = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
+
+
+@pytest.mark.parametrize("steering", ["iptables", "nftables"])
+def test_the_kernel_translates_half_closed_connections_as_long_as_they_last(steering, tmp_path):
+    with House(tmp_path, steering, "--workers=1") as house:
+
+        def timeout_s():
+            return int(house.shell(f"cat {CLOSE_WAIT}"))
+
+        before = timeout_s()
+        house.agent.start_until_ready()
+        assert (before, timeout_s()) == (60, 3600)
+        assert house.agent.stop() == 0
+        assert timeout_s() == 60
+
+
+def test_where_the_kernels_settings_are_read_only_the_reason_is_told_and_nothing_else(tmp_path):
+    """As in a pod without privileges."""
+    with House(tmp_path, "nftables", "--workers=1") as house:
+        agent = house.agent
+        read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys"
+        with agent.log_path.open("a") as stream:
+            agent.process = house.node.popen(
+                ["unshare", "-m", "sh", "-ec", f'{read_only}; exec "$@"', "sh", *agent.command],
+                stdin=subprocess.DEVNULL,
+                stderr=stream,
+                env=agent.environment,
+            )
+        wait_for("a healthy agent", agent.is_healthy, hint=agent.log)
+        (told,) = (line for line in agent.log().splitlines() if "keep-alive alone" in line)
+        assert "INFO" in told
+        assert "Read-only file system" in told
+        assert house.shell(f"cat {CLOSE_WAIT}") == "60\n"
+        assert agent.stop() == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 
 import pytest
 import steering_nodes as nodes
@@ -43,6 +45,55 @@ def test_links_and_routes_are_listed(node):
         NodeRoute("10.2.0.0/16"),
     }
     assert NodeRoute("::1/128", is_local=True) in routes.routes
+
+
+def test_while_routes_keep_changing_they_are_read_seldom_and_the_last_one_is_told(node):
+    """Each telling is a plan for the data plane, and a listing takes its time."""
+    commands = "; ".join(f"ip route add 10.{n}.0.0/16 dev veth0" for n in range(20, 220))
+
+    async def do():
+        told = []
+        last = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def note():
+            told.append(loop.time())
+            if "10.219.0.0/16" in routes.networks:
+                last.set()
+
+        routes = NodeRoutes(loop, note)
+        await asyncio.to_thread(node.run, commands)
+        async with asyncio.timeout(nodes.DEADLINE_S):
+            await last.wait()
+        routes.close()
+        return told
+
+    with node:
+        told = asyncio.run(do())
+    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(told))
+
+
+def test_many_routes_are_read_beside_the_loop(node):
+    """Its clients' packets wait while it computes: some CPU of ours, none of it the loop's."""
+    line = "route add 10.%d.%d.0/24 dev veth0\\n"
+    node.run(f"seq 0 4999 | awk '{{printf \"{line}\", 100 + $1 / 256, $1 % 256}}' | ip -batch -")
+
+    async def do():
+        told = asyncio.Event()
+        began = time.thread_time()
+        routes = NodeRoutes(asyncio.get_running_loop(), told.set)
+        at_once = time.thread_time() - began
+        await asyncio.to_thread(node.run, "ip route add 10.3.0.2/32 dev veth0")
+        began = time.thread_time()
+        async with asyncio.timeout(nodes.DEADLINE_S):
+            await told.wait()
+        took = time.thread_time() - began
+        routes.close()
+        return at_once, took
+
+    with node:
+        at_once, took = asyncio.run(do())
+    assert took < at_once / 3
 
 
 def listed(node):

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
 import steering_nodes as nodes
@@ -418,14 +417,20 @@ def test_reserved_ports_are_nobody_elses(node):
     assert node.about("ports") == ["ok: proxy ports 17000-29999 are nobody else's"]
 
 
-def test_a_strict_reverse_path_matters_where_client_addresses_are_kept(node):
+def test_a_strict_reverse_path_keeps_no_answer_and_is_no_finding(node):
     set_sysctl(node, "net.ipv4.conf.all.rp_filter=1")
-    assert any(line.startswith("warning: net.ipv4.conf.all.rp_filter") for line in kernel_of(node))
-    assert not any("rp_filter" in line for line in kernel_of(node, "never"))
+    assert not [f for f in node.findings() if "rp_filter" in f["what"] or f["mark"] != "ok"]
 
 
-def kernel_of(node: Node, preserve: str = "auto") -> Sequence[str]:
-    return node.about("kernel", f"--preserve-client-address={preserve}")
+def test_whether_endpoints_see_their_clients_addresses_is_told_and_why_not(node):
+    topic = "client addresses"
+    assert node.about(topic) == ["ok: endpoints on this node see their clients' own"]
+    node.run("ip link add cilium_host type veth peer name cilium_net")
+    (found,) = node.about(topic)
+    assert found.startswith("warning: endpoints see this node's address instead")
+    assert "Cilium carries" in found
+    assert not node.about(topic, "--preserve-client-address=never")
+    assert not node.about(topic, "--steering=none")
 
 
 def set_sysctl(node: Node, setting: str) -> None:

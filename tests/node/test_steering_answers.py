@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -12,7 +13,8 @@ import sys
 import pytest
 import steering_nodes as nodes
 
-from userspace_proxy.dataplane.preserving import FIRST_PORT, LAST_PORT, NoClientAddress, Preserving
+from userspace_proxy.dataplane.client_ports import FIRST_PORT, LAST_PORT, ClientPorts
+from userspace_proxy.dataplane.preserving import NoClientAddress, Preserving
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.steering import Answers, answers, answers_labels
 from userspace_proxy.steering.answers import write_table
@@ -25,6 +27,8 @@ PORT = 8080
 # Nobody has it: only the proxy says that it is a client's.
 CLIENTS = {4: "10.9.9.9", 6: "fd00:9::9"}
 PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
+# linux/in.h, linux/in6.h.
+TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 # The kernel adds link-local addresses once nobody else has answered for them.
 SHOW = (
     "nft list tables; ip rule; ip -6 rule; ip route show table all; "
@@ -61,6 +65,10 @@ class Catching:
         """Call a method of the answers; return what it returns."""
         with self._node:
             return self._runner.run(getattr(self._answers, verb)())
+
+    @property
+    def without_ipv6(self):
+        return self._answers.without_ipv6
 
     def __enter__(self):
         assert self.do("start") == ""
@@ -121,6 +129,29 @@ def test_an_endpoint_sees_the_client_and_its_answer_comes_to_the_socket(
     assert (ip, FIRST_PORT <= port <= LAST_PORT) == (CLIENTS[version], True)
 
 
+@pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.usefixtures("catching")
+def test_a_transparent_listener_of_all_addresses_gets_nothing_that_is_passing(
+    cluster, kind, version
+):
+    """Another program's, as whoever redirects with TPROXY has it."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    client = cluster.add_bare_pod()
+    cluster.node.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+    cluster.node.run("ip address add fd00:8::1/64 dev cali0 nodad")
+    client.run("ip address add fd00:8::2/64 dev eth0 nodad; ip route add default via fd00:8::1")
+    listener = (cluster.node.tcp if kind == TCP else cluster.node.udp)(family)
+    dialling = (client.tcp if kind == TCP else client.udp)(family)
+    with listener, dialling, bound(cluster.pod, kind, family) as server:
+        listener.setsockopt(*TRANSPARENT[version], 1)
+        listener.bind(("", PORT))
+        if kind == TCP:
+            listener.listen()
+        dialling.connect((PODS[version], PORT))
+        peer_of(server, kind, dialling)
+
+
 def bound(net, kind, family):
     if kind == TCP:
         return nodes.tcp_server(net, PORT, family)
@@ -170,6 +201,45 @@ def test_when_all_ports_of_ours_are_taken_the_kernel_chooses_another(cluster):
             sock.close()
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.usefixtures("catching")
+def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_alike(cluster, version):
+    """The kernel would let two be alike, and give one of them all answers."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    # As two worker processes have it, each of which knows of its own flows only.
+    workers = [Preserving(ClientPorts(61000, 61002)) for _ in range(2)]
+    dialled = []
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(cluster.pod.udp(family)) for _ in range(3)]
+        for server in servers:
+            server.bind((PODS[version], 0))
+            at = SocketAddress(*server.getsockname()[:2])
+            for preserving in workers:
+                for _ in range(4):
+                    with cluster.node:
+                        sock, number = preserving.dial(UDP, CLIENTS[version], at)
+                    assert number == 0
+                    dialling = stack.enter_context(socket.socket(fileno=sock.detach()))
+                    dialled.append((dialling.getsockname()[1], at))
+                    assert peer_of(server, UDP, dialling) == (CLIENTS[version], dialled[-1][0])
+    assert len(set(dialled)) == len(dialled) == 24
+    # The first of the two had all ports.
+    ours = [port for port, _ in dialled if port in range(61000, 61003)]
+    assert sorted(ours) == [61000] * 3 + [61001] * 3 + [61002] * 3
+
+
+@pytest.mark.usefixtures("catching")
+def test_a_port_that_was_let_go_is_taken_again(cluster):
+    at = SocketAddress(nodes.POD_IP, PORT)
+    preserving = Preserving(ClientPorts(61000, 61000))
+    for _ in range(2):
+        with cluster.node:
+            sock, _ = preserving.dial(UDP, CLIENTS[4], at)
+        assert sock.getsockname() == (CLIENTS[4], 61000)
+        preserving.let_go(sock, CLIENTS[4], at)
+        sock.close()
+
+
 def taken(ports):
     """Return listeners that have some ports of all addresses."""
     listeners = []
@@ -179,6 +249,27 @@ def taken(ports):
         listener.listen()
         listeners.append(listener)
     return listeners
+
+
+def test_without_ipv6_answers_of_ipv4_are_caught_and_those_of_ipv6_once_it_is_there(cluster):
+    setting = "sysctl -qw net.ipv6.conf.all.disable_ipv6"
+    cluster.node.run(f"{setting}=1")
+    with Catching(cluster) as catching:
+        assert "takes no route of IPv6" in catching.without_ipv6
+        assert "lookup 11800" in cluster.node.run("ip rule")
+        assert "11800" not in cluster.node.run("ip -6 rule")
+        assert catching.do("repair") == 0
+        with bound(cluster.pod, UDP, socket.AF_INET) as server:
+            dialling, _ = dial(cluster, UDP, 4)
+            with socket.socket(fileno=dialling.detach()) as dialling:
+                assert peer_of(server, UDP, dialling)[0] == CLIENTS[4]
+        cluster.node.run(f"{setting}=0")
+        assert catching.do("repair") == 2
+        assert catching.without_ipv6 == ""
+        assert "lookup 11800" in cluster.node.run("ip -6 rule")
+        cluster.node.run(f"{setting}=1")
+        catching.do("repair")
+        assert catching.without_ipv6 != ""
 
 
 def test_what_is_there_is_as_told_and_all_of_it_goes_again(cluster):

@@ -25,7 +25,6 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/agent/node_routes.py": "tests/node/test_agent_node_routes.py",
     "userspace_proxy/agent/preserving.py": "tests/node/test_agent_client_addresses.py",
     "userspace_proxy/dataplane/preserving.py": "tests/node/test_steering_answers.py",
-    "userspace_proxy/dataplane/probes.py": "tests/node/test_agent_client_addresses.py",
     "userspace_proxy/steering/answer_routes.py": "tests/node/test_steering_answers.py",
     "userspace_proxy/steering/answers.py": "tests/node/test_steering_answers.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",

@@ -111,10 +111,9 @@ class Listeners:
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
 
-    @property
-    def has_problems(self) -> bool:
-        """Whether something should be tried again."""
-        return bool(self._troubled)
+    def spare(self, ports: Iterable[int]) -> None:
+        """Leave these proxy ports to those who prefer them, and no longer those of before."""
+        self._pool.spare(ports)
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
@@ -415,4 +414,5 @@ def _serving(plan: PortPlan) -> Serving:
         inside=plan.inside,
         admits=plan.admits,
         balance=plan.balance,
+        keeps_clients=plan.keeps_clients,
     )

@@ -1,11 +1,13 @@
 """Links and routes of this node, followed as they come and go.
 
-    kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes
+    kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes, networks
 
 Rule 1: events only say that something changed; what is there is always read in full, so a lost
 event costs nothing. Many changes at once are one listing.
-Rule 2: routes of our own are left out: the steering ``local`` may have thousands.
-Rule 3: the network namespace is that of the thread that makes the object.
+Rule 2: listings, and what is made of them, are the work of a thread: ten thousand routes take
+long. While routes keep changing they are read so seldom that the thread rests most of the time.
+Rule 3: routes of our own are left out: the steering ``local`` may have thousands.
+Rule 4: the network namespace is that of the thread that makes the object.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, if_link.h.
 """
@@ -15,10 +17,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from ..errors import SteeringError
-from ..policy.places import NodeLink, NodeRoute
+from ..policy.places import Networks, NodeLink, NodeRoute, find_places
+from ..steering import answer_routes
+from ..steering.local import rtnetlink as local_routes
 from ..steering.netlink import Events, Requests, rtnetlink
 from ..steering.netlink.messages import Message
 from ..steering.netlink.rtnetlink import FAMILIES, TABLE_LOCAL, TABLE_MAIN
@@ -29,11 +36,13 @@ _log = logging.getLogger("userspace_proxy.agent")
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ROUTE_4, rtnetlink.GROUP_ROUTE_6)
 # Of no use to anybody.
 _PASSED_OVER = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
-# Routes of this program; see steering.local.rtnetlink and steering.answer_routes.
-_OURS = (117, 118)
+# Who made routes of this program.
+_OURS = (answer_routes.PROTOCOL, local_routes.PROTOCOL)
 
 # What comes within so much of the first event is one listing.
 _GATHER_S = 0.02
+# From the end of a listing to the next: the least, the most, and as a multiple of what it took.
+_REST_S, _LONG_REST_S, _REST = 0.2, 1.0, 10
 _RETRY_S = 1.0
 
 
@@ -43,19 +52,27 @@ class NodeRoutes:
     Args:
         loop: Watches the kernel's events.
         changed: Called in the loop when they have become others.
+        cluster: ``--cluster-cidr``.
 
     Raises:
         SteeringError: The kernel doesn't list them.
     """
 
-    links: tuple[NodeLink, ...]
-    routes: tuple[NodeRoute, ...]
-    """Those of the tables ``main`` and ``local``, both families."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        changed: Callable[[], None],
+        cluster: Iterable[str] = (),
+    ) -> None:
         self._loop = loop
         self._changed = changed
+        self._cluster = tuple(cluster)
         self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
+        self._listing: asyncio.Future[_Node] | None = None
+        self._has_heard = False
+        self._is_closed = False
+        self._rested_at = 0.0
         with contextlib.ExitStack() as opened:
             try:
                 # Subscribed before the first listing, so nothing falls between the two.
@@ -63,39 +80,93 @@ class NodeRoutes:
                 opened.callback(self._events.close)
                 self._requests = Requests.open(NETLINK_ROUTE)
                 opened.callback(self._requests.close)
-                self.links, self.routes = read_links(self._requests), read_routes(self._requests)
+                self._now = self._list()
             except OSError as exc:
                 raise SteeringError(f"cannot list this node's routes: {exc.strerror}") from exc
-            self._opened = opened.pop_all()
+            opened.pop_all()
         loop.add_reader(self._events.fileno(), self._look)
+
+    @property
+    def links(self) -> tuple[NodeLink, ...]:
+        """All of them."""
+        return self._now.links
+
+    @property
+    def routes(self) -> tuple[NodeRoute, ...]:
+        """Those of the tables ``main`` and ``local``, both families."""
+        return self._now.routes
+
+    @property
+    def networks(self) -> Networks:
+        """Where networks are, by links and routes."""
+        return self._now.networks
 
     def close(self) -> None:
         """Stop watching; what is known stays as it is. Idempotent."""
-        if self._events.fileno() >= 0:
-            self._loop.remove_reader(self._events.fileno())
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._loop.remove_reader(self._events.fileno())
+        self._events.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._opened.close()
+        # A listing may be under way.
+        self._thread.submit(self._requests.close)
+        self._thread.shutdown(wait=False)
 
     def _look(self) -> None:
         """Take the events away, and see whether one is about others' links or routes."""
         heard = self._events.read()
-        matters = heard.has_lost or any(map(_matters, heard.messages))
-        if matters and self._timer is None:
-            self._timer = self._loop.call_later(_GATHER_S, self._read_again)
+        if heard.has_lost or any(map(_matters, heard.messages)):
+            self._has_heard = True
+            self._plan(_GATHER_S)
+
+    def _plan(self, wait_s: float) -> None:
+        """List in a while, and after a rest, unless that is planned or under way."""
+        if self._timer is None and self._listing is None:
+            rest_s = self._rested_at - self._loop.time()
+            self._timer = self._loop.call_later(max(wait_s, rest_s), self._read_again)
 
     def _read_again(self) -> None:
         self._timer = None
+        self._has_heard = False
+        self._listing = self._loop.run_in_executor(self._thread, self._list)
+        self._listing.add_done_callback(self._take)
+
+    def _take(self, listing: asyncio.Future[_Node]) -> None:
+        """Tell what was listed, if it is news."""
+        self._listing = None
+        if self._is_closed or listing.cancelled():
+            return
         try:
-            now = read_links(self._requests), read_routes(self._requests)
+            now = listing.result()
         except OSError as exc:
             _log.warning("cannot list this node's routes", extra={"cause": exc.strerror})
-            self._timer = self._loop.call_later(_RETRY_S, self._read_again)
+            self._plan(_RETRY_S)
             return
-        if now != (self.links, self.routes):
-            self.links, self.routes = now
+        rest_s = min(max(_REST_S, _REST * now.took_s), _LONG_REST_S)
+        self._rested_at = self._loop.time() + rest_s
+        before, self._now = self._now, now
+        if (now.links, now.routes) != (before.links, before.routes):
             self._changed()
+        if self._has_heard:
+            self._plan(_GATHER_S)
+
+    def _list(self) -> _Node:
+        began = time.monotonic()
+        links, routes = read_links(self._requests), read_routes(self._requests)
+        networks = find_places(links, routes, self._cluster)
+        return _Node(links, routes, networks, time.monotonic() - began)
+
+
+class _Node(NamedTuple):
+    """One listing, and what is made of it."""
+
+    links: tuple[NodeLink, ...]
+    routes: tuple[NodeRoute, ...]
+    networks: Networks
+    took_s: float
 
 
 def read_links(requests: Requests) -> tuple[NodeLink, ...]:

@@ -1,11 +1,13 @@
 """Whether endpoints see their clients' own addresses, and what the data plane must know for it.
 
     kernel: Answers ──catches answers──▶ sockets of the data plane
-    NodeRoutes ──links, routes──▶ policy.find_places ──networks──▶ Plane.preserve
+    NodeRoutes ──links──▶ can they come here?   NodeRoutes ──networks──▶ Plane.preserve
 
 Rule 1: where it can't be had, everything goes on with this node's address, and the page says
 why.
-Rule 2: what the kernel needs goes last of all, after the drain.
+Rule 2: what the kernel needs goes last of all, after the drain; if answers stop coming by this
+node meanwhile, connections that are open keep what they have.
+Rule 3: each family for itself: one that a node has switched off is no reason for the other.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Iterable
 
 from ..dataplane import AnyPlane
 from ..errors import SteeringError
-from ..policy.places import NodeLink, find_places
+from ..policy.places import NodeLink
 from ..steering import Answers
 from .node_routes import NodeRoutes
 from .tasks import pause
@@ -26,6 +28,8 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 # As often as the steering: routes that others flush are there again within two seconds.
 REPAIR_S = 1.0
+# What the kernel has refused it may grant later: a module is loaded, memory is free again.
+RETRY_S = 30.0
 # Cilium's programs carry what pods answer past this node's stack, on most of its settings.
 _PAST_THE_STACK = "cilium_host"
 
@@ -39,24 +43,26 @@ class Preserving:
     """
 
     def __init__(self, proxy_name: str, cluster: Iterable[str]) -> None:
-        self.why_not = "it was not started"
-        """Why nobody's address is kept, in words; empty where some are."""
         self.repairs = 0
-        self._proxy_name = proxy_name
         self._cluster = tuple(cluster)
         self._answers = Answers(proxy_name)
         self._routes: NodeRoutes | None = None
         self._plane: AnyPlane | None = None
+        self._refusal = "it has not begun"
+        self._obstacle = ""
+        self._without_ipv6 = ""
         self._problem = ""
+
+    @property
+    def why_not(self) -> str:
+        """Why nobody's address is kept, in words; empty where some are."""
+        return self._obstacle or self._refusal
 
     async def start(self) -> None:
         """Have the kernel catch answers; see :attr:`why_not` for how that went."""
-        try:
-            routes = self._routes = NodeRoutes(asyncio.get_running_loop(), self._tell_plane)
-        except SteeringError as exc:
-            self.why_not = exc.message
-            return
-        self.why_not = why_impossible(routes.links) or await self._answers.start()
+        await self._begin()
+        if self._obstacle:
+            await self.leave_nothing()
         if self.why_not:
             _log.info("endpoints see this node's address", extra={"cause": self.why_not})
 
@@ -71,18 +77,17 @@ class Preserving:
         self._tell_plane()
 
     async def repair(self) -> None:
-        """Put right what others undo, for ever."""
-        while not self.why_not:
-            await pause(REPAIR_S)
-            try:
-                count = await self._answers.repair()
-            except SteeringError as exc:
-                self._note(str(exc))
+        """Put right what others undo, and begin what could not be begun, for ever."""
+        while True:
+            if not self._refusal:
+                await pause(REPAIR_S)
+                await self._put_right()
                 continue
-            self._note("")
-            if count:
-                self.repairs += count
-                _log.warning("what catches answers had drifted", extra={"parts": count})
+            await pause(RETRY_S)
+            await self._begin()
+            if not self.why_not:
+                _log.info("endpoints see clients' own addresses from now on")
+                self._tell_plane()
 
     @property
     def problem(self) -> str:
@@ -95,7 +100,10 @@ class Preserving:
         Raises:
             SteeringError: The kernel refused.
         """
-        if not self.why_not:
+        if self._refusal:
+            # Then it refuses that, too, or there is nothing.
+            await self.leave_nothing()
+        else:
             await self._answers.clean_up()
 
     async def close(self) -> None:
@@ -104,11 +112,56 @@ class Preserving:
             self._routes.close()
         await self._answers.close()
 
-    def _tell_plane(self) -> None:
-        if self._plane is None or self._routes is None or self.why_not:
+    async def _begin(self) -> None:
+        """Watch routes, and catch answers unless they don't come here."""
+        if self._routes is None:
+            loop = asyncio.get_running_loop()
+            try:
+                self._routes = NodeRoutes(loop, self._follow_node, self._cluster)
+            except SteeringError as exc:
+                self._refusal = exc.message
+                return
+            self._obstacle = why_impossible(self._routes.links)
+        if not self._obstacle:
+            self._refusal = await self._answers.start()
+            self._note_ipv6()
+
+    async def _put_right(self) -> None:
+        try:
+            count = await self._answers.repair()
+        except SteeringError as exc:
+            self._note(str(exc))
             return
-        routes = self._routes
-        self._plane.preserve(find_places(routes.links, routes.routes, self._cluster))
+        self._note("")
+        if self._note_ipv6():
+            self._tell_plane()
+        if count:
+            self.repairs += count
+            _log.warning("what catches answers had drifted", extra={"parts": count})
+
+    def _follow_node(self) -> None:
+        """Take the node's links and routes as they have become."""
+        if self._routes is None:
+            return
+        before, self._obstacle = self._obstacle, why_impossible(self._routes.links)
+        if self._obstacle and not before:
+            _log.warning(
+                "endpoints see this node's address from now on", extra={"cause": self._obstacle}
+            )
+        elif before and not self.why_not:
+            _log.info("endpoints see clients' own addresses again")
+        self._tell_plane()
+
+    def _tell_plane(self) -> None:
+        if self._plane is None or self._routes is None:
+            return
+        if self.why_not or self._problem:
+            self._plane.preserve(None)
+            return
+        networks = self._routes.networks
+        if self._without_ipv6:
+            networks = {text: place for text, place in networks.items() if ":" not in text}
+        self._plane.preserve(networks)
 
     def _note(self, problem: str) -> None:
         """Have nobody dial in a client's name while the answers would be lost."""
@@ -117,10 +170,16 @@ class Preserving:
         self._problem = problem
         if problem:
             _log.error("answers to clients' own addresses are not caught", extra={"cause": problem})
-            if self._plane is not None:
-                self._plane.preserve(None)
-        else:
-            self._tell_plane()
+        self._tell_plane()
+
+    def _note_ipv6(self) -> bool:
+        """Tell whether IPv6 has become another case than it was."""
+        if self._answers.without_ipv6 == self._without_ipv6:
+            return False
+        self._without_ipv6 = self._answers.without_ipv6
+        if self._without_ipv6:
+            _log.info("endpoints see no IPv6 client's address", extra={"cause": self._without_ipv6})
+        return True
 
 
 def why_impossible(links: Iterable[NodeLink]) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 from .. import __version__
 from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
-from ..errors import ListenError, SteeringError, UserspaceProxyError
+from ..errors import ListenError, UserspaceProxyError
 from ..model import EndpointSlice, IPFamily, Service, ServiceKey, SliceKey, SocketAddress
 from ..plan import Plan, Planner
 from ..policy import NodeFacts
@@ -35,6 +35,7 @@ from ..steering import (
     Bind,
     Steering,
     SteeringFacts,
+    TrackingTimeouts,
     make_steering,
     remove_leftovers,
 )
@@ -146,8 +147,11 @@ class Proxy:
         steering = self._steering = self._make_steering(pool)
         self._stack.push_async_callback(steering.close)
         recovered = await steering.start()
+        if isinstance(self._wanted_steering, str) and steering.name != "none":
+            await self._remove_leftovers(steering.name)
         if steering.bind is Bind.PROXY_PORT and isinstance(self._wanted_steering, str):
             await self._hold_anchor()
+            self._raise_timeouts()
 
         await self._start_preserving(steering)
         plane = self._plane = self._make_plane()
@@ -172,8 +176,6 @@ class Proxy:
         )
         self._watch_addresses(steering)
         self._supervisor.start("sync", sync.run)
-        if isinstance(self._wanted_steering, str) and steering.name != "none":
-            self._supervisor.start("leftovers", lambda: self._remove_leftovers(sync, steering.name))
         if self._preserving is not None:
             self._supervisor.start("preserving", self._preserving.repair)
         self._supervisor.start("source", lambda: self._source.run(sync.publish))
@@ -189,15 +191,13 @@ class Proxy:
             },
         )
 
-    async def _remove_leftovers(self, sync: SyncLoop, chosen: str) -> None:
-        """Remove what an earlier run by another steering left, once this one is in force."""
-        await sync.settled()
-        try:
-            removed = await remove_leftovers(chosen, self._options.proxy_name or "")
-        except SteeringError as exc:
-            _log.warning("cannot look for what other steerings left", extra={"cause": str(exc)})
-            return
-        for name in removed:
+    async def _remove_leftovers(self, chosen: str) -> None:
+        """Remove what an earlier run by another steering left, before anybody listens."""
+        options = self._options
+        found = await remove_leftovers(chosen, options.proxy_name or "", options.proxy_ports)
+        for cause in found.unseen:
+            _log.warning("cannot look for what other steerings left", extra={"cause": cause})
+        for name in found.removed:
             _log.info("removed what another steering had left", extra={"steering": name})
 
     async def _hold_anchor(self) -> None:
@@ -209,6 +209,16 @@ class Proxy:
             _log.info(
                 "open connections will not survive a flush of the node's rules",
                 extra={"cause": lack},
+            )
+
+    def _raise_timeouts(self) -> None:
+        """Let the kernel translate a half-closed connection for as long as it may last."""
+        timeouts = TrackingTimeouts(self._options.tuning.tcp_half_closed_s)
+        self._stack.callback(timeouts.put_back)
+        lack = timeouts.hold()
+        if lack:
+            _log.info(
+                "keep-alive alone keeps half-closed connections translated", extra={"cause": lack}
             )
 
     async def _start_preserving(self, steering: Steering) -> None:
@@ -270,12 +280,12 @@ class Proxy:
         options, loop = self._options, asyncio.get_running_loop()
         if options.workers is None:
             return DataPlane(loop, options.tuning)
-        preserving = self._preserving
         pool = WorkerPool(
             loop,
             options.workers,
             options.tuning,
-            keeps_net_raw=preserving is not None and not preserving.why_not,
+            # Also where addresses can't be kept yet: what the kernel refuses it may grant later.
+            keeps_net_raw=self._preserving is not None,
         )
         pool.start()
         return pool

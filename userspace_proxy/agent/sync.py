@@ -90,6 +90,9 @@ class SyncLoop:
         self._listeners = listeners
         self._steering = steering
         self._recovered = dict(recovered)
+        # Until the first round is in force the old rules lead there, also those of Services
+        # that are gone: who got such a number would get their clients.
+        listeners.spare(self._recovered.values())
         self._min_period_s = min_period_s
         self._observe = observe
         self._facts = facts
@@ -201,7 +204,9 @@ class SyncLoop:
             return
         self._listeners.close_leaving()
         await self._check_health(plan)
-        self._recovered.clear()
+        if self._recovered:
+            self._recovered.clear()
+            self._listeners.spare(())
         self.counters.rounds += 1
         self.counters.last_s = time.perf_counter() - began
         self.counters.last_done = time.time()

@@ -106,6 +106,7 @@ def view_proxy(
             problem=problem,
             has_drifted=sync.has_drifted if sync else False,
             repairs=counters.repairs,
+            helper_restarts=steering.helper_restarts if steering else 0,
         ),
         sync=SyncView(
             rounds=counters.rounds,

@@ -58,6 +58,9 @@ def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")
+        if word.startswith(_OUTPUT[0]) and word != _OUTPUT[0] and not equals:
+            # As kubectl takes it: -ojson.
+            name, equals, value = _OUTPUT[0], "=", word.removeprefix(_OUTPUT[0])
         if name not in _OUTPUT:
             rest.append(word)
             continue

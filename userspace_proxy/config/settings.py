@@ -133,7 +133,8 @@ class Settings:
     tcp_half_closed_s: float = setting(
         3600.0, kind=duration(zero_means=3600.0, least_s=1.0), group=Group.CONNECTIONS,
         flag="conntrack-tcp-timeout-close-wait", kube_field="conntrack.tcpCloseWaitTimeout",
-        help="the same after one side has ended its direction; 0: the default",
+        help="the same after one side has ended its direction, here and, if it is less, in "
+        "conntrack; 0: the default",
         why="kube-proxy's, for conntrack's entries",
     )
     udp_idle_s: float | None = setting(

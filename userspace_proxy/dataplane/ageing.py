@@ -23,11 +23,14 @@ LOOK_S = 5.0
 # Some 0.3 ms.
 _SLICE = 1024
 
-# The other side is asked after a minute of silence, and given up 90 s later.
-# Go, and so kube-proxy, asks every 15 s; conntrack and load balancers forget after minutes.
+# The other side is asked after half a minute of silence, and given up 90 s later.
+# Go, and so kube-proxy, asks every 15 s; load balancers forget after minutes, conntrack forgets
+# a half-closed connection, and how it was translated, after one (kernel documentation,
+# nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a question must come before,
+# and once more if it is lost.
 _KEEPALIVE = (
     (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
-    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 60),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 15),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
     # Milliseconds. As long as the kernel itself resends (tcp_retries2), and a bound where

@@ -137,7 +137,7 @@ class EndpointGroup(Books):
             endpoint: The one that was dialled.
             number: The errno of the failure.
             now: Monotonic seconds.
-            is_clients_own: It is known to answer others than this client.
+            is_clients_own: It answers others than this client, or may well do.
         """
         self.counters_of(endpoint).failures += 1
         fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class PortPool:
@@ -21,6 +21,7 @@ class PortPool:
         self.last = last
         self._next = first
         self._taken: set[int] = set()
+        self._spared: frozenset[int] = frozenset()
 
     def __contains__(self, port: object) -> bool:
         return isinstance(port, int) and self.first <= port <= self.last
@@ -35,13 +36,21 @@ class PortPool:
         size = self.last - self.first + 1
         for step in range(size):
             port = self.first + (self._next - self.first + step) % size
-            if port not in self._taken and port != preferred:
+            if port not in self._taken and port not in self._spared and port != preferred:
                 yield port
 
     def take(self, port: int) -> None:
         """Note that a number is in use; the search goes on behind it."""
         self._taken.add(port)
         self._next = port + 1 if port < self.last else self.first
+
+    def spare(self, ports: Iterable[int]) -> None:
+        """Hand out these numbers to nobody but who prefers them, and those of before again.
+
+        Args:
+            ports: All that are spared from now on; none lifts it.
+        """
+        self._spared = frozenset(ports)
 
     def give(self, port: int) -> None:
         """Note that a number is free; one that wasn't taken is no error."""

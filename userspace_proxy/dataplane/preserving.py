@@ -8,8 +8,12 @@ Rule 2: ports are none that the client's own kernel takes, as long as there are 
 client may have dialled the same endpoint from the same port itself, and the answers to one of
 the two would come to the other.
 Rule 3: where the kernel gives no such socket at all, this node's address is used.
+Rule 4: one port serves a client's dials to all endpoints. With UDP it is a process's own: it is
+bound without SO_REUSEADDR first, so no other process has it, and shared only by flows of which
+it is known that they go elsewhere (``client_ports``).
 
-Source: ip(7), IP_TRANSPARENT; Documentation/networking/tproxy.rst.
+Source: ip(7), IP_TRANSPARENT; Documentation/networking/tproxy.rst; net/ipv4/udp.c,
+udp_lib_lport_inuse(): SO_REUSEADDR counts as it is on both sides when the second one binds.
 """
 
 from __future__ import annotations
@@ -18,10 +22,10 @@ import _socket
 import contextlib
 import errno
 import logging
-import random
 
 from ..model import SocketAddress
 from ..policy.places import Networks, Places
+from .client_ports import ClientPorts
 from .sockets import family_of
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -31,22 +35,26 @@ _IP_TRANSPARENT = 19
 _IPV6_TRANSPARENT = 75
 _IP_BIND_ADDRESS_NO_PORT = 24
 
-# Above what Linux takes for connections of its own unless told otherwise: 32768 to 60999.
-FIRST_PORT, LAST_PORT = 61000, 65535
 # Of those ports: they are taken in turn, so where some are in use many are.
 _TRIES = 4
+# At ports for a UDP flow, those included that are known to be taken: 0.1 µs each.
+_LOOKS = 64
 
 _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 
 
 class Preserving:
-    """What one data plane knows of whose address may be kept, and how it is done."""
+    """What one data plane knows of whose address may be kept, and how it is done.
 
-    def __init__(self) -> None:
+    Args:
+        ports: Those to bind to; None: its own.
+    """
+
+    def __init__(self, ports: ClientPorts | None = None) -> None:
         self.is_on = False
         """Answers are caught on this node; else nobody's address is kept."""
         self.places = Places()
-        self._port = random.randint(FIRST_PORT, LAST_PORT)
+        self._ports = ports or ClientPorts()
         self._has_failed = False
 
     def set(self, networks: Networks | None) -> None:
@@ -63,56 +71,85 @@ class Preserving:
             endpoint: Of the same family.
 
         Returns:
-            The socket, which the caller closes, and what ``connect_ex`` said. EADDRNOTAVAIL also
-            means that all ports between the two are in use.
+            The socket, and what ``connect_ex`` said. The caller closes it, a datagram socket by
+            way of :meth:`let_go`. EADDRNOTAVAIL also means that all ports between the two are in
+            use.
 
         Raises:
             NoClientAddress: The kernel gives no such socket; nothing was sent.
             OSError: It gives none at all.
         """
-        family = family_of(endpoint.ip)
-        for left in range(_TRIES, -1, -1):
-            sock = _socket.socket(family, kind)
-            try:
-                if not left:
-                    return sock, self._connect(sock, family, client, 0, endpoint)
-                number = self._connect(sock, family, client, self._next_port(), endpoint)
-            except OSError as exc:
-                sock.close()
-                if exc.errno in _NO_SUCH_SOCKET:
-                    self._tell(exc)
-                    raise NoClientAddress from exc
-                raise
+        if kind & _socket.SOCK_DGRAM:
+            return self._try(kind, client, 0, endpoint)
+        for _ in range(_TRIES):
+            sock, number = self._try(kind, client, self._ports.next(), endpoint)
             if number not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 return sock, number
             # A socket that is bound can't be bound again.
             sock.close()
-        raise AssertionError("the last try returns")
+        return self._try(kind, client, 0, endpoint)
 
-    def _connect(
-        self, sock: _socket.socket, family: int, client: str, port: int, endpoint: SocketAddress
-    ) -> int:
-        if family == _socket.AF_INET6:
-            sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-        else:
-            sock.setsockopt(_socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
-        if sock.type & _socket.SOCK_STREAM and not sock.type & _socket.SOCK_DGRAM:
-            # One port serves as many connections as there are endpoints.
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            if not port:
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(_socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    def let_go(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
+        """Know that a datagram socket is about to be closed; others may go on from its port."""
+        self._ports.give(client, sock.getsockname()[1], endpoint)
+
+    def _try(
+        self, kind: int, client: str, port: int, endpoint: SocketAddress
+    ) -> tuple[_socket.socket, int]:
+        family = family_of(endpoint.ip)
+        sock = _socket.socket(family, kind)
         try:
-            sock.bind((client, port))
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+            else:
+                sock.setsockopt(_socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+            if kind & _socket.SOCK_DGRAM:
+                return sock, self._connect_datagrams(sock, client, endpoint)
+            return sock, self._connect_stream(sock, client, port, endpoint)
         except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                return errno.EADDRNOTAVAIL
+            sock.close()
+            if exc.errno in _NO_SUCH_SOCKET:
+                self._tell(exc)
+                raise NoClientAddress from exc
             raise
-        return sock.connect_ex(endpoint)
 
-    def _next_port(self) -> int:
-        self._port = self._port + 1 if self._port < LAST_PORT else FIRST_PORT
-        return self._port
+    def _connect_stream(
+        self, sock: _socket.socket, client: str, port: int, endpoint: SocketAddress
+    ) -> int:
+        # One port serves as many connections as there are endpoints.
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if not port:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(_socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        return sock.connect_ex(endpoint) if _bind(sock, client, port) else errno.EADDRNOTAVAIL
+
+    def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
+        port = self._bind_of_ours(sock, client, endpoint)
+        if not port and not _bind(sock, client, 0):
+            return errno.EADDRNOTAVAIL
+        number = sock.connect_ex(endpoint)
+        if port and not number:
+            self._ports.take(client, port, endpoint)
+        return number
+
+    def _bind_of_ours(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
+        """Bind a datagram socket to one of our ports; returns the port, or 0: they are taken."""
+        ports, tries = self._ports, _TRIES
+        for _ in range(_LOOKS):
+            port = ports.next()
+            known = ports.endpoints(client, port)
+            if known:
+                if endpoint not in known:
+                    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+                    if _bind(sock, client, port):
+                        return port
+                    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 0)
+            elif tries:
+                tries -= 1
+                if _bind(sock, client, port):
+                    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+                    return port
+        return 0
 
     def _tell(self, exc: OSError) -> None:
         if not self._has_failed:
@@ -120,6 +157,17 @@ class Preserving:
             _log.warning(
                 "endpoints see this node's address", extra={"cause": exc.strerror or str(exc)}
             )
+
+
+def _bind(sock: _socket.socket, client: str, port: int) -> bool:
+    """Bind a socket; False when the port is taken, and the socket is as it was."""
+    try:
+        sock.bind((client, port))
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            return False
+        raise
+    return True
 
 
 class NoClientAddress(Exception):

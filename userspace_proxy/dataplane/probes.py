@@ -5,6 +5,9 @@
                                                         └ answered: it is taken back, and for
                                                           PAIR_S this pair ejects nobody
 
+One dial answers for all who ask while it is under way: several clients, and several Service
+ports that share the endpoint.
+
 A network policy that keeps one client from an endpoint looks like a dead endpoint to who dials
 in that client's name; it must not take the endpoint from all others.
 
@@ -62,8 +65,18 @@ class Probes:
         return False
 
     def ask(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
-        """Dial an endpoint as this node, unless somebody is about to."""
-        if endpoint in self._under_way or len(self._under_way) >= _MAX_UNDER_WAY:
+        """Dial an endpoint as this node, or wait with those who have asked already.
+
+        Args:
+            group: Takes the endpoint back if it answers.
+            client: The one whose dial failed.
+            endpoint: Where to.
+        """
+        probe = self._under_way.get(endpoint)
+        if probe is not None:
+            probe.add(group, client)
+            return
+        if len(self._under_way) >= _MAX_UNDER_WAY:
             return
         if not self._plane.descriptors.has_room(1):
             return
@@ -71,7 +84,8 @@ class Probes:
             sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         except OSError:
             return
-        probe = _Probe(self, group, client, endpoint, sock)
+        probe = _Probe(self, endpoint, sock)
+        probe.add(group, client)
         sock.connect_ex(endpoint)
         try:
             self._plane.reactor.register(sock, epoll.OUT, probe.on_events)
@@ -96,36 +110,37 @@ class Probes:
         self._plane.descriptors.give(1)
         if not has_answer:
             return
-        while len(self._pairs) >= _MAX_PAIRS:
-            del self._pairs[next(iter(self._pairs))]
-        self._pairs[probe.client, probe.endpoint] = self._plane.reactor.clock() + PAIR_S
-        _log.info(
-            "endpoint answers this node, but not this client",
-            extra={
-                "service": probe.group.label,
-                "client": probe.client,
-                "endpoint": str(probe.endpoint),
-            },
-        )
-        probe.group.answered(probe.endpoint)
+        until = self._plane.reactor.clock() + PAIR_S
+        for client in probe.clients:
+            self._pairs.pop((client, probe.endpoint), None)
+            while len(self._pairs) >= _MAX_PAIRS:
+                del self._pairs[next(iter(self._pairs))]
+            self._pairs[client, probe.endpoint] = until
+        for group, client in probe.groups.items():
+            _log.info(
+                "endpoint answers this node, but not this client",
+                extra={"service": group.label, "client": client, "endpoint": str(probe.endpoint)},
+            )
+            group.answered(probe.endpoint)
 
 
 class _Probe:
-    """One of them."""
+    """One of them, and all who wait for what comes of it."""
 
-    def __init__(
-        self,
-        owner: Probes,
-        group: EndpointGroup,
-        client: str,
-        endpoint: SocketAddress,
-        sock: _socket.socket,
-    ) -> None:
+    def __init__(self, owner: Probes, endpoint: SocketAddress, sock: _socket.socket) -> None:
         self.owner = owner
-        self.group = group
-        self.client = client
         self.endpoint = endpoint
         self.sock = sock
+        self.groups: dict[EndpointGroup, str] = {}
+        """Those that have ejected the endpoint, each with the first of its clients that failed."""
+        self.clients: dict[str, None] = {}
+        """In the order in which they came; no more than pairs are kept."""
+
+    def add(self, group: EndpointGroup, client: str) -> None:
+        """Let another wait, too; idempotent."""
+        self.groups.setdefault(group, client)
+        if len(self.clients) < _MAX_PAIRS:
+            self.clients[client] = None
 
     def on_events(self, _events: int) -> None:
         number = self.sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)

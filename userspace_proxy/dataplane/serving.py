@@ -24,6 +24,8 @@ class Serving:
     """Networks whose packets come in; those of others are dropped. None: everybody's; empty:
     nobody's."""
     balance: Balance = Balance.ROUND_ROBIN
+    keeps_clients: bool = True
+    """Endpoints may see their clients' own addresses, where answers come back by this node."""
 
     @property
     def is_refusing(self) -> bool:

@@ -120,7 +120,8 @@ class TcpListener:
             client.setblocking(False)
             connection = TcpConnection(plane, self.group, client, address)
             # Whoever dials an address that is routed to this node, on this node, has it, too.
-            connection.may_preserve = address[0] != self._at.ip
+            is_self = address[0] == self._at.ip
+            connection.may_preserve = self.group.serving.keeps_clients and not is_self
             plane.connection_began(connection)
             connection.dial()
 

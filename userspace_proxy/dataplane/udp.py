@@ -9,6 +9,9 @@ Rule 2: an ICMP error is the news of an earlier datagram; it never costs a good 
 neither one that is to be sent nor one that has arrived.
 Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet
 goes on with another one, first datagrams included.
+Rule 4: what was refused in a client's name ejects nobody: a network policy's refusal of this
+client looks like that of an endpoint that has gone, and to ask as this node (``probes``) would
+take a datagram. Such flows go on with another endpoint all the same.
 """
 
 from __future__ import annotations
@@ -193,6 +196,8 @@ class UdpListener:
             else:
                 flow.sock = sock
                 return 0
+        if flow.is_preserved:
+            self.plane.preserving.let_go(sock, flow.address[0], endpoint)
         sock.close()
         return number
 
@@ -201,6 +206,7 @@ class UdpListener:
         preserving, client = self.plane.preserving, flow.address[0]
         flow.is_preserved = (
             preserving.is_on
+            and self.group.serving.keeps_clients
             # Whoever dials an address that is routed to this node, on this node, has it, too.
             and client != self._ip
             and preserving.places.keeps_client(client, endpoint.ip)
@@ -217,7 +223,8 @@ class UdpListener:
         if flow.tried is None:
             flow.tried = set()
         flow.tried.add(endpoint)
-        self.group.dial_failed(endpoint, number, self.plane.reactor.now)
+        now = self.plane.reactor.now
+        self.group.dial_failed(endpoint, number, now, is_clients_own=flow.is_preserved)
 
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
         plane = self.plane
@@ -310,6 +317,8 @@ class UdpListener:
             return
         self._settle(flow)
         self.group.counters_of(flow.endpoint).active -= 1
+        if flow.is_preserved:
+            self.plane.preserving.let_go(flow.sock, flow.address[0], flow.endpoint)
         self.plane.reactor.close_socket(flow.sock)
         self.plane.descriptors.give(1)
         flow.sock = None

@@ -11,7 +11,8 @@ from .addresses import IPFamily
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@functools.lru_cache(maxsize=4096)
+# The routes of a node with many; each costs some 400 bytes.
+@functools.lru_cache(maxsize=16_384)
 def parse_network(text: str) -> _Network:
     """Return a network; the text is one in canonical form."""
     return ipaddress.ip_network(text)

@@ -19,6 +19,7 @@ AFFINITY_TIMEOUT_MAX_S = 86400
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 ANNOTATION_BALANCE = "userspace-proxy.io/balance"
+ANNOTATION_PRESERVING = "userspace-proxy.io/preserve-client-address"
 
 
 def read_service(wire: WireService) -> Service:
@@ -37,6 +38,7 @@ def read_service(wire: WireService) -> Service:
     ) or ()
     ranges, range_notes = read_source_ranges(spec.load_balancer_source_ranges or (), annotations)
     balance, balance_notes = _balance(annotations)
+    keeps_clients, keeping_notes = _keeps_clients(annotations)
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
         ports=tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ())),
@@ -51,7 +53,8 @@ def read_service(wire: WireService) -> Service:
         is_internal_local=spec.internal_traffic_policy == "Local",
         is_external_local=spec.external_traffic_policy == "Local",
         balance=balance,
-        notes=range_notes + balance_notes,
+        keeps_clients=keeps_clients,
+        notes=range_notes + balance_notes + keeping_notes,
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         created=wire.metadata.creation_timestamp or "",
@@ -106,6 +109,15 @@ def _balance(annotations: Mapping[str, str | None]) -> tuple[Balance, tuple[str,
     except ValueError:
         note = f"annotation {ANNOTATION_BALANCE}: {text!r} is not one of {', '.join(Balance)}"
         return Balance.ROUND_ROBIN, (f"{note}: {Balance.ROUND_ROBIN} is used",)
+
+
+def _keeps_clients(annotations: Mapping[str, str | None]) -> tuple[bool, tuple[str, ...]]:
+    """Return whether clients' addresses may be kept, and a note where nobody knows."""
+    text = annotations.get(ANNOTATION_PRESERVING) or "auto"
+    if text in ("auto", "never"):
+        return text == "auto", ()
+    note = f"annotation {ANNOTATION_PRESERVING}: {text!r} is not one of auto, never"
+    return True, (f"{note}: auto is used",)
 
 
 def _cluster_ips(texts: list[str]) -> tuple[str, ...]:

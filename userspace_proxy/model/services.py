@@ -65,6 +65,9 @@ class Service:
     """``externalTrafficPolicy: Local``."""
     balance: Balance = Balance.ROUND_ROBIN
     """The annotation ``userspace-proxy.io/balance``."""
+    keeps_clients: bool = True
+    """Endpoints may see their clients' own addresses; see the annotation
+    ``userspace-proxy.io/preserve-client-address``."""
     notes: tuple[str, ...] = ()
     """What was written and can't be followed, one sentence each: an unknown balance."""
     proxy_name: str | None = None

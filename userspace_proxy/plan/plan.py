@@ -68,6 +68,8 @@ class PortPlan:
     admits: tuple[str, ...] | None = None
     """Networks whose packets come in; others' are dropped. None: everybody's; empty: nobody's."""
     balance: Balance = Balance.ROUND_ROBIN
+    keeps_clients: bool = True
+    """Endpoints may see their clients' own addresses."""
     scope: Scope = Scope.CLUSTER
     """Whose endpoints its clients may be sent to: it made ``usable`` and ``outside``."""
 

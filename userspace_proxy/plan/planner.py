@@ -139,6 +139,7 @@ class Planner:
             inside=inside,
             admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
             balance=state.service.balance,
+            keeps_clients=state.service.keeps_clients,
             scope=claim.scope,
         )
 

@@ -81,19 +81,27 @@ class Places:
         self.change((), networks or {})
 
     def change(self, removed: Iterable[str], added: Networks) -> None:
-        """Forget some networks and learn others; one that is known gets its new place."""
-        for text in removed:
-            self._networks.pop(text, None)
-        self._networks.update(added)
+        """Forget some networks and learn others; one that is known gets its new place.
+
+        Costs what changes, however many there are.
+        """
         self._known.clear()
-        self._by_length.clear()
-        for text, place in self._networks.items():
-            network = ipaddress.ip_network(text)
-            key = network.version, network.prefixlen
-            self._by_length.setdefault(key, {})[int(network.network_address)] = place
-        for version in self._lengths:
-            lengths = [length for v, length in self._by_length if v == version]
-            self._lengths[version] = sorted(lengths, reverse=True)
+        before = len(self._by_length)
+        for text in removed:
+            if self._networks.pop(text, None) is not None:
+                key, number = _read(text)
+                del self._by_length[key][number]
+                if not self._by_length[key]:
+                    del self._by_length[key]
+                    before = -1
+        for text, place in added.items():
+            key, number = _read(text)
+            self._networks[text] = place
+            self._by_length.setdefault(key, {})[number] = place
+        if len(self._by_length) != before:
+            for version in self._lengths:
+                lengths = [length for v, length in self._by_length if v == version]
+                self._lengths[version] = sorted(lengths, reverse=True)
 
     def keeps_client(self, client: str, endpoint: str) -> bool:
         """Tell whether a connection may bear its client's own address."""
@@ -130,6 +138,12 @@ class Places:
         return OUTSIDE
 
 
+def _read(text: str) -> tuple[tuple[int, int], int]:
+    """Return a network's version and length, and its first address as a number."""
+    network = parse_network(text)
+    return (network.version, network.prefixlen), int(network.network_address)
+
+
 def may_keep(client: Place, endpoint: Place) -> bool:
     """Tell whether answers of an endpoint to a client come by this node, whatever they are."""
     if HERE in (client, endpoint):
@@ -151,15 +165,19 @@ def find_places(
             leads on to another machine is taken for one to pods, the default route aside.
     """
     by_number = {link.number: link for link in links}
-    known = list(routes)
-    attaching = _attaching_links(by_number, {route.link for route in known if route.has_gateway})
+    known = [(route, parse_network(route.network)) for route in routes]
+    leading_on = {route.link for route, _ in known if route.has_gateway}
+    known = [
+        (route, network)
+        for route, network in known
+        if network.prefixlen and not network.is_link_local
+    ]
+    wide = {route.link for route, network in known if network.prefixlen < network.max_prefixlen}
+    attaching = _attaching_links(by_number, leading_on, wide)
     cluster_networks = tuple(cluster)
     versions = {parse_network(text).version for text in cluster_networks}
     places: dict[str, Place] = dict.fromkeys(cluster_networks, ROUTED)
-    for route in known:
-        network = ipaddress.ip_network(route.network)
-        if network.is_link_local or not network.prefixlen:
-            continue
+    for route, network in known:
         if route.is_local:
             places[route.network] = HERE
         elif route.link in attaching:
@@ -174,8 +192,18 @@ def find_places(
     return places
 
 
-def _attaching_links(links: Mapping[int, NodeLink], leading_on: set[int]) -> set[int]:
-    """Return the links behind which there is nobody but containers of this node."""
+def _attaching_links(
+    links: Mapping[int, NodeLink], leading_on: set[int], wide: set[int]
+) -> set[int]:
+    """Return the links behind which there is nobody but containers of this node.
+
+    Args:
+        links: All of them, by number.
+        leading_on: Those with a gateway behind them.
+        wide: Those with a network of many behind them. A container with a link of its own has
+            addresses, each with a route; a ``veth`` with a network is a machine's way to a LAN,
+            where the machine is a container itself (kind, LXC).
+    """
     lan = {link.master for link in links.values() if link.master and link.kind not in _PORTS}
     return {
         number
@@ -183,5 +211,5 @@ def _attaching_links(links: Mapping[int, NodeLink], leading_on: set[int]) -> set
         if number not in leading_on
         and number not in lan
         and link.name not in _SPANNING
-        and link.kind in (_CONTAINER, "bridge")
+        and (link.kind == "bridge" or (link.kind == _CONTAINER and number not in wide))
     }

@@ -1,7 +1,8 @@
 """The file in which allocations outlive a restart.
 
     {"version": 1, "clusterIPs": {"IPv4": {"shop/web": "10.96.67.208"}, "IPv6": {}},
-     "nodePorts": {"shop/web:80": 31407, "shop/web:health": 30512}}
+     "nodePorts": {"shop/web:80": 31407, "shop/web:health": 30512},
+     "contestedNodePorts": {"30080/TCP": "shop/web"}}
 
 Rule 1: it is replaced as a whole (written beside, synced, renamed): never half of it is read.
 Rule 2: what can't be read costs one warning; allocation starts afresh, and hashes give most
@@ -35,6 +36,8 @@ class Given:
     """By family, as ``IPv4``; then by ``namespace/name``."""
     node_ports: Mapping[str, int] = field(default_factory=dict)
     """By ``namespace/name:port``."""
+    contested: Mapping[str, str] = field(default_factory=dict)
+    """Which Service has a node port that several name: by ``30080/TCP``."""
 
 
 class AllocationFile:
@@ -72,11 +75,13 @@ class AllocationFile:
         Returns:
             What went wrong, as one line; empty when nothing did.
         """
-        content = {
+        content: dict[str, Any] = {
             "version": VERSION,
             "clusterIPs": {family: dict(ips) for family, ips in given.cluster_ips.items()},
             "nodePorts": dict(given.node_ports),
         }
+        if given.contested:
+            content["contestedNodePorts"] = dict(given.contested)
         text = json.dumps(content, indent=1) + "\n"
         if text == self._written:
             return ""
@@ -116,13 +121,15 @@ def _parse(text: str) -> Given:
         raise ValueError(f"it isn't of version {VERSION}")
     families = content.get("clusterIPs", {})
     node_ports = content.get("nodePorts", {})
+    contested = content.get("contestedNodePorts", {})
     if not (
         isinstance(families, dict)
         and all(_is_table(table, str) for table in families.values())
         and _is_table(node_ports, int)
+        and _is_table(contested, str)
     ):
         raise ValueError("clusterIPs or nodePorts are not what this program writes")
-    return Given(families, node_ports)
+    return Given(families, node_ports, contested)
 
 
 def _is_table(value: object, type_: type) -> bool:

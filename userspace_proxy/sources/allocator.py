@@ -120,10 +120,12 @@ class Allocator:
         given = self._file.load()
         for family, cluster_ips in self._ranges.items():
             cluster_ips.remember(given.cluster_ips.get(str(family), {}))
-        self._node_ports.remember(given.node_ports)
+        self._node_ports.remember(given.node_ports, given.contested)
 
     def _save(self) -> str:
         if self._file is None:
             return ""
         cluster_ips = {str(family): ips.given for family, ips in self._ranges.items()}
-        return self._file.save(Given(cluster_ips, self._node_ports.given))
+        return self._file.save(
+            Given(cluster_ips, self._node_ports.given, self._node_ports.contested)
+        )

@@ -14,6 +14,7 @@ Source: the API server's initNodePorts and allocHealthCheckNodePort.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -42,14 +43,25 @@ class NodePorts:
         low = low_band(len(NODE_PORTS), share=32, most=128)
         self._pool: Pool[int] = Pool(len(NODE_PORTS), low, NODE_PORTS.__getitem__)
         self._holders: _Holders = {}
+        self._contested: set[tuple[int, str]] = set()
+
+    @property
+    def contested(self) -> Mapping[str, str]:
+        """Who has which number that several Services name: by ``30080/TCP``, sorted."""
+        return {f"{n}/{p}": str(self._holders[n, p]) for n, p in sorted(self._contested)}
 
     @property
     def given(self) -> Mapping[str, int]:
         """Who has which number, by ``namespace/name:port``, or ``…:health``."""
         return self._pool.given
 
-    def remember(self, given: Mapping[str, int]) -> None:
-        """Take over what ``given`` was before a restart; what isn't a node port is left out."""
+    def remember(self, given: Mapping[str, int], contested: Mapping[str, str]) -> None:
+        """Take over what both were before a restart; what isn't a node port is left out."""
+        for seat, key in contested.items():
+            number, _, protocol = seat.partition("/")
+            namespace, _, name = key.partition("/")
+            if number.isdecimal():
+                self._holders[int(number), protocol] = ServiceKey(namespace, name)
         self._pool.remember({name: n for name, n in given.items() if n in NODE_PORTS})
 
     def allocate(self, written: Iterable[WrittenService]) -> tuple[list[Service], list[Conflict]]:
@@ -64,6 +76,8 @@ class NodePorts:
         """
         claims = [_Claims(item) for item in written]
         named = {seat for claim in claims for seat in claim.named()}
+        who = Counter((number, protocol) for number, protocol, _ in named)
+        self._contested = {seat for seat, count in who.items() if count > 1}
         holders = {s: key for s, key in self._holders.items() if (*s, key) in named}
         conflicts: list[Conflict] = []
         for claim in claims:

@@ -289,6 +289,11 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
     for name, text, count in (
         ("source_restarts", "Watches that began anew with a list", source.restarts),
         ("steering_repairs", "Frontends and guard rules put right after drift", steering.repairs),
+        (
+            "steering_helper_restarts",
+            "Helper processes started in the place of one that had crashed",
+            steering.helper_restarts,
+        ),
         ("sync_rounds", "Rounds of plan, diff and apply", sync.rounds),
         ("sync_failures", "Rounds that failed", sync.failures),
     ):

@@ -179,7 +179,12 @@ def _starting(view: StatusView) -> Iterator[Problem]:
 
 
 def _source(view: StatusView) -> Iterator[Problem]:
-    kept = "The last good state stays in force" if view.source.is_synced else ""
+    # Of a Service that wants what another one has, only that is left out.
+    kept = (
+        "What can't be read stays as it was last read; all else is in force"
+        if view.source.is_synced
+        else ""
+    )
     for line in view.source.problems:
         yield Problem(Level.TROUBLE, f"Source: {line}", kept)
 

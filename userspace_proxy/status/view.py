@@ -138,7 +138,7 @@ class SourceView:
     """The server's URL, or the path."""
     is_synced: bool
     problems: tuple[str, ...] = ()
-    """What is wrong at this moment, one line each; the last good state is in force."""
+    """What is wrong at this moment, one line each; what can't be read is as it was last read."""
     restarts: int = 0
     """How often a watch had to begin anew with a list."""
 
@@ -152,6 +152,8 @@ class SteeringView:
     has_drifted: bool = False
     """Somebody has changed what is in the kernel, and the problem keeps it from being repaired."""
     repairs: int = 0
+    helper_restarts: int = 0
+    """How many helper processes were started in the place of one that had crashed."""
 
 
 @dataclass(frozen=True, slots=True)

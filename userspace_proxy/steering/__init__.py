@@ -15,6 +15,7 @@ from .local import labels as local_labels
 from .local import remove_routes as remove_local_routes
 from .names import proxy_label
 from .nftables import labels as nftables_labels
+from .tracking_timeouts import TrackingTimeouts
 
 __all__ = [
     "REFUSE",
@@ -26,6 +27,7 @@ __all__ = [
     "Steering",
     "SteeringFacts",
     "Target",
+    "TrackingTimeouts",
     "answers_labels",
     "local_labels",
     "make_steering",

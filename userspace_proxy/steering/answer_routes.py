@@ -61,22 +61,37 @@ class AnswerRoutes:
             self._requests = Requests.open(NETLINK_ROUTE)
         except OSError as exc:
             raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
+        self.without_ipv6 = ""
+        """Why IPv6 has none, as of the last :meth:`put_right`; empty where it has."""
 
     def put_right(self) -> int:
         """Add what is missing; return how much was.
 
         Raises:
-            SteeringError: The kernel refused.
+            SteeringError: The kernel refused those of IPv4.
         """
+        count = self._add(_V4)
+        try:
+            count += self._add(_V6)
+        except SteeringError as exc:
+            self.without_ipv6 = f"the kernel takes no route of IPv6: {exc.message}"
+        else:
+            self.without_ipv6 = ""
+        return count
+
+    def _add(self, family: int) -> int:
+        """Add what is missing of one family."""
+        # The route first, which the kernel refuses where IPv6 is off: no rule stays alone.
+        kind, flags = rtnetlink.NEW_ROUTE, CREATE | EXCL
+        count = family not in self._routed()
+        if count:
+            self._do("add", [_write_route(kind, flags, family)], errno.EEXIST)
         have = list(self._rules())
-        missing = [rule for rule in RULES if rule not in have]
-        routed = set(self._routed())
-        unrouted = [family for family in _DEFAULT if family not in routed]
-        kind, flags = rtnetlink.NEW_RULE, CREATE | EXCL
-        rules = [rtnetlink.write_rule(kind, flags, rule) for rule in missing]
-        routes = [_write_route(rtnetlink.NEW_ROUTE, flags, family) for family in unrouted]
-        self._do("add", [*rules, *routes], errno.EEXIST)
-        return len(missing) + len(unrouted)
+        missing = [rule for rule in RULES if rule.family == family and rule not in have]
+        kind = rtnetlink.NEW_RULE
+        requests = [rtnetlink.write_rule(kind, flags, rule) for rule in missing]
+        self._do("add", requests, errno.EEXIST)
+        return count + len(missing)
 
     def remove(self) -> None:
         """Remove everything that bears our number, the rules first; idempotent.

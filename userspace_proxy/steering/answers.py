@@ -2,7 +2,7 @@
 
     socket bound to the client's address ──▶ endpoint
            ▲                                    │ answers to the client, by way of this node
-           └── table local ◀── mark ◀── has this packet a transparent socket here? ◀──┘
+           └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
 Beside every steering: it neither needs nor knows its rules.
 
@@ -11,9 +11,12 @@ and it goes with the process, as do the sockets that need it. Routes and routing
 owner, nor does a kernel before 5.12: there it is put right again.
 
 Rule 1: what can't be installed is a reason in words, not an error: sockets go on with this
-node's address.
+node's address. That goes for IPv6 alone, too, which a node may have switched off.
 Rule 2: open connections need it: it goes after the last of them has ended.
-Rule 3: routes of an earlier run, of a proxy that was killed, are taken over as they are.
+Rule 3: routes that an earlier run left, of a proxy that was killed, stay, and what is missing of
+them is added; its table, where there still is one, is made anew.
+Rule 4: a socket of all addresses catches nothing: another program's transparent listener (TPROXY)
+would get what pods send each other.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
@@ -22,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
 
 from ..errors import SteeringError
 from .answer_routes import MARK, AnswerRoutes
@@ -32,7 +34,7 @@ from .nftables.library import NftablesError
 from .nftables.presence import labels_by
 from .nftables.table import OurTable
 from .nftables.text import write_removal, write_section
-from .one_thread import OneThread, Result
+from .one_thread import OneThread
 
 # Behind all translation (-100): the kernel looks for IPv6 sockets by what the packet says, and
 # what a masquerade changed is put back by then. Marks of others (mangle, -150) are set by then,
@@ -56,6 +58,8 @@ class Answers:
         self._name = answers_table_name(proxy_name)
         self._kernel: _Kernel | None = None
         self._thread = OneThread("answers")
+        self.without_ipv6 = ""
+        """Why those of IPv6 aren't caught, as of the last call; empty where they are."""
 
     async def start(self) -> str:
         """Install all of it; idempotent.
@@ -64,7 +68,7 @@ class Answers:
             Why answers can't be caught here; empty when they are.
         """
         try:
-            await self._do(_Kernel.put_right)
+            await self._put_right()
         except SteeringError as exc:
             await self._thread.run(self._leave_nothing)
             return exc.message
@@ -79,7 +83,7 @@ class Answers:
         Raises:
             SteeringError: The kernel refused.
         """
-        return await self._do(_Kernel.put_right)
+        return await self._put_right()
 
     async def clean_up(self) -> None:
         """Remove what bears our name, and routes that nobody needs; idempotent, also without start.
@@ -95,13 +99,14 @@ class Answers:
             await self._thread.run(self._close)
             self._thread.close()
 
-    async def _do(self, call: Callable[[_Kernel], Result]) -> Result:
-        return await self._thread.run(lambda: self._call(call))
+    async def _put_right(self) -> int:
+        count, self.without_ipv6 = await self._thread.run(self._put_kernel_right)
+        return count
 
-    def _call(self, call: Callable[[_Kernel], Result]) -> Result:
+    def _put_kernel_right(self) -> tuple[int, str]:
         if self._kernel is None:
             self._kernel = _Kernel(self._name)
-        return call(self._kernel)
+        return self._kernel.put_right(), self._kernel.without_ipv6
 
     def _leave_nothing(self) -> None:
         """Remove the part that could be installed, if any."""
@@ -139,6 +144,10 @@ class _Kernel:
         except SteeringError:
             self._table.close()
             raise
+
+    @property
+    def without_ipv6(self) -> str:
+        return self._routes.without_ipv6
 
     def put_right(self) -> int:
         # Routes first: a packet that is marked and not delivered would go to the client.
@@ -185,7 +194,9 @@ def write_table(name: str, *, is_owned: bool = False) -> str:
     hook = f"type filter hook prerouting priority {PRIORITY}"
     defragment = write_section("chain", "defragment", ["meta l4proto 17 tproxy to :1"])
     prerouting = write_section(
-        "chain", "prerouting", [hook, f"meta l4proto {{ {protocols} }} {marked}"]
+        "chain",
+        "prerouting",
+        [hook, "socket wildcard 1 return", f"meta l4proto {{ {protocols} }} {marked}"],
     )
     flags = OWNED if is_owned else ""
     return f"""{write_removal(name)}

@@ -105,6 +105,11 @@ class Steering(abc.ABC):
     """Whether a frontend's packets come by a routing rule alone, so that its listener needs
     IP_TRANSPARENT to answer; as long as Bind is FRONTEND, and known after ``start``."""
 
+    @property
+    def helper_restarts(self) -> int:
+        """How many helper processes were started in the place of one that had crashed."""
+        return 0
+
     @abc.abstractmethod
     async def start(self) -> Mapping[Frontend, int]:
         """Get ready and read what an earlier run of ours left in force.

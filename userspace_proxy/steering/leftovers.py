@@ -1,15 +1,21 @@
 """Removes what another steering of the same proxy has left: of a run that was killed.
 
 Rule 1: what isn't there costs nothing: no library is loaded, no helper started, no table made.
+Rule 2: it comes before the first listener: rules of before name proxy ports that this run gives
+to other Services.
+Rule 3: what can't be looked into is said; what is there and can't be removed stops the start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from ..errors import SteeringError
 from . import local, nftables
-from .base import SteeringFacts
+from .base import Steering, SteeringFacts
 from .choice import has_legacy_tables, has_python_iptables
+from .conntrack import forget_udp_led_to
 from .iptables import IptablesSteering
 from .local import LocalSteering
 from .names import proxy_label, table_name
@@ -17,65 +23,108 @@ from .nftables import NftablesSteering
 from .nftables.removal import remove_table
 
 
-async def remove_leftovers(chosen: str, proxy_name: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What was found of other steerings."""
+
+    removed: tuple[str, ...]
+    """The names of those that had left something."""
+    unseen: tuple[str, ...]
+    """Why some could not be looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    label: str
+    ports: tuple[int, int]
+
+
+async def remove_leftovers(chosen: str, proxy_name: str, proxy_ports: tuple[int, int]) -> Leftovers:
     """Remove rules, routes and tables of a proxy that other steerings made; idempotent.
+
+    Nothing of the proxy may be listening yet.
 
     Args:
         chosen: The steering that stays, as :attr:`Steering.name`.
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
+        proxy_ports: First and last port that proxy ports are taken from.
 
     Returns:
-        The names of the steerings that had left something.
+        What was removed, and what nobody could look for.
 
     Raises:
-        SteeringError: The kernel refused, or there is no right to ask.
+        SteeringError: Something is there and can't be removed.
     """
-    removals: dict[str, Callable[[str], Awaitable[bool]]] = {
-        "iptables": _iptables,
-        "nftables": _nftables,
-        "local": _local,
+    ways: dict[str, tuple[_Look, _Remove]] = {
+        "iptables": (_has_iptables, _remove_iptables),
+        "nftables": (_has_nftables, _remove_nftables),
+        "local": (_has_local, _remove_local),
     }
-    return [
-        name
-        for name, remove in removals.items()
-        if name != chosen and await remove(proxy_label(proxy_name))
-    ]
+    proxy = _Proxy(proxy_label(proxy_name), proxy_ports)
+    removed, unseen = [], []
+    for name, (is_there, remove) in ways.items():
+        if name == chosen:
+            continue
+        try:
+            if not await is_there(proxy.label):
+                continue
+        except SteeringError as exc:
+            unseen.append(str(exc))
+            continue
+        try:
+            await remove(proxy)
+        except SteeringError as exc:
+            raise SteeringError(
+                f"cannot remove what steering {name} left, which would lead clients to the "
+                f"wrong Service: {exc.message}",
+                hint=exc.hint or "run userspace-proxy cleanup",
+            ) from exc
+        removed.append(name)
+    return Leftovers(tuple(removed), tuple(unseen))
 
 
-async def _iptables(label: str) -> bool:
+_Look = Callable[[str], Awaitable[bool]]
+_Remove = Callable[[_Proxy], Awaitable[None]]
+
+
+async def _has_iptables(label: str) -> bool:
     if not has_legacy_tables() or not has_python_iptables():
         return False
     steering = IptablesSteering(SteeringFacts(proxy_name=label))
     try:
-        if label not in await steering.labels():
-            return False
-        await steering.clean_up()
+        return label in await steering.labels()
     finally:
         await steering.close()
-    return True
 
 
-async def _nftables(label: str) -> bool:
-    if label not in nftables.labels():
-        return False
+async def _has_nftables(label: str) -> bool:
+    return label in nftables.labels()
+
+
+async def _has_local(label: str) -> bool:
+    return local.is_present(label)
+
+
+async def _remove_iptables(proxy: _Proxy) -> None:
+    await _clean_up(IptablesSteering(SteeringFacts(proxy_name=proxy.label)))
+
+
+async def _remove_nftables(proxy: _Proxy) -> None:
     if nftables.missing():
-        # Which UDP associations were its, only the library could tell: those end by themselves.
-        remove_table(table_name(label))
-        return True
-    steering = NftablesSteering(SteeringFacts(proxy_name=label))
+        remove_table(table_name(proxy.label))
+        # Which UDP associations were the table's, only the library could tell.
+        for version in (4, 6):
+            forget_udp_led_to(version, *proxy.ports)
+    else:
+        await _clean_up(NftablesSteering(SteeringFacts(proxy_name=proxy.label)))
+
+
+async def _remove_local(proxy: _Proxy) -> None:
+    await _clean_up(LocalSteering(SteeringFacts(proxy_name=proxy.label)))
+
+
+async def _clean_up(steering: Steering) -> None:
     try:
         await steering.clean_up()
     finally:
         await steering.close()
-    return True
-
-
-async def _local(label: str) -> bool:
-    if not local.is_present(label):
-        return False
-    steering = LocalSteering(SteeringFacts(proxy_name=label))
-    try:
-        await steering.clean_up()
-    finally:
-        await steering.close()
-    return True

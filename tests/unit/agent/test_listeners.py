@@ -123,7 +123,7 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
     listeners.follow(cluster.remove("cart"))
     assert listeners.retry()
     assert listeners.targets() == {frontend("10.96.0.2"): 27600}
-    assert not listeners.has_problems
+    assert not any(served.problem for served in listeners)
 
 
 async def test_a_changed_protocol_is_another_socket(make):
@@ -148,7 +148,7 @@ async def test_a_udp_port_that_was_taken_meanwhile_is_replaced(make):
         thief.bind(("0.0.0.0", port))
         (other,) = listeners.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
     assert other not in (port, REFUSE)
-    assert not listeners.has_problems
+    assert not any(served.problem for served in listeners)
 
 
 async def test_a_frontend_is_bound_as_it_is(make):
@@ -163,7 +163,7 @@ async def test_an_address_that_moves_to_another_service_is_served_by_it(make):
     cluster.remove("web")
     targets = listeners.follow(cluster.serve("cart", "127.98.0.2", POD, port=8080))
     assert targets == {frontend("127.98.0.2", 8080): 8080}
-    assert not listeners.has_problems
+    assert not any(served.problem for served in listeners)
 
 
 @pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
@@ -221,13 +221,19 @@ async def test_closing_refuses_everything(make):
 
 async def test_what_the_plan_says_of_clients_reaches_the_data_plane(make):
     cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
-    more = {"balance": Balance.LEAST_CONNECTIONS, "affinity_timeout_s": 60}
+    more = {
+        "balance": Balance.LEAST_CONNECTIONS,
+        "affinity_timeout_s": 60,
+        "keeps_clients": False,
+    }
     pod = SocketAddress(POD, 8080)
     listeners.follow(cluster.serve("web", "10.96.0.1", POD))
     (served,) = listeners
     assert served.group.serving == Serving((pod,))
     listeners.follow(cluster.serve("web", "10.96.0.1", POD, **more))
-    assert served.group.serving == Serving((pod,), 60, balance=Balance.LEAST_CONNECTIONS)
+    assert served.group.serving == Serving(
+        (pod,), 60, balance=Balance.LEAST_CONNECTIONS, keeps_clients=False
+    )
     listeners.follow(cluster.serve("web", "10.96.0.1", POD, is_internal_local=True))
     assert served.group.serving == Serving((), admits=())
 
@@ -287,7 +293,7 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         assert not listeners.retry()
     assert listeners.retry()
     assert {f.port for f in listeners.targets()} == {80, port}
-    assert not listeners.has_problems
+    assert not any(served.problem for served in listeners)
     with pytest.raises(OSError, match="in use"):
         bound(protocol, port)
 

@@ -266,6 +266,19 @@ async def test_recovered_ports_are_nobody_elses_in_the_first_round(start):
     assert steering.kernel[CART] == 28000
 
 
+async def test_a_recovered_port_of_a_service_that_is_gone_is_nobodys_until_its_rule_is(start):
+    steering = WatchedSteering(kernel={CART: 28000})
+    loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
+    steering.fails_with = SteeringError("cannot commit: Device or resource busy")
+    loop.publish(cluster.serve("web", WEB.ip, POD))
+    await until(lambda: loop.counters.failures >= 2)
+    assert steering.kernel == {CART: 28000}
+    assert not accepts(28000)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert steering.kernel.keys() == {WEB}
+
+
 async def test_who_looks_again_plans_the_same_snapshot_with_the_nodes_new_addresses(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))

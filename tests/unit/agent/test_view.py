@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.agent.listeners import Listeners
-from userspace_proxy.agent.view import view_health_checks, view_ignored, view_ports
+from userspace_proxy.agent.options import Options
+from userspace_proxy.agent.view import view_health_checks, view_ignored, view_ports, view_proxy
 from userspace_proxy.cluster import Store
-from userspace_proxy.dataplane import DataPlane, PortPool
+from userspace_proxy.dataplane import DataPlane, PlaneState, PortPool
 from userspace_proxy.model import Balance, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
+from userspace_proxy.testing.fake_steering import FakeSteering
 
 from .samples import Cluster, endpoints, service
 
@@ -50,6 +53,23 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
         (f"{POD_B}:8080", "ready", True),
     ]
     assert view.reason == view.problem == ""
+
+
+def test_helpers_that_were_started_again_are_shown():
+    class Restarted(FakeSteering):
+        helper_restarts = 2
+
+    view = view_proxy(
+        (),
+        options=Options(),
+        started=0,
+        source=MemorySource(),
+        steering=Restarted(),
+        sync=None,
+        plane=PlaneState(0, 0, is_accepting=True),
+        is_draining=False,
+    )
+    assert view.steering.helper_restarts == 2
 
 
 async def test_counters_and_ejections_stand_with_their_endpoint(plane):

@@ -23,6 +23,8 @@ QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=1
     [
         pytest.param(["--v=2"], "text", ["--v=2"], id="none"),
         pytest.param(["-o", "json", "--v=2"], "json", ["--v=2"], id="short"),
+        pytest.param(["-ojson", "--v=2"], "json", ["--v=2"], id="joined"),
+        pytest.param(["-o=json"], "json", [], id="short-with-a-sign"),
         pytest.param(["--output=json"], "json", [], id="long"),
     ],
 )
@@ -30,7 +32,7 @@ def test_the_form_is_taken_out_of_the_words(words, form, rest):
     assert take_output(words) == (form, rest)
 
 
-@pytest.mark.parametrize("words", [["-o"], ["-o", "yaml"], ["--output="]])
+@pytest.mark.parametrize("words", [["-o"], ["-o", "yaml"], ["-oyaml"], ["--output="]])
 def test_a_form_that_isnt_there_is_wrong_usage(words):
     with pytest.raises(ConfigError, match="use text or json"):
         take_output(words)

@@ -36,6 +36,15 @@ def test_a_full_pool_has_no_candidates():
     assert list(pool.candidates()) == []
 
 
+def test_spared_numbers_are_only_theirs_who_prefer_them_until_that_is_lifted():
+    pool = PortPool(5, 7)
+    pool.spare([5, 6])
+    assert list(pool.candidates()) == [7]
+    assert list(pool.candidates(preferred=6)) == [6, 7]
+    pool.spare(())
+    assert list(pool.candidates()) == [5, 6, 7]
+
+
 def test_membership_is_that_of_the_range():
     pool = PortPool(5, 6)
     assert [port in pool for port in (4, 5, 6, 7, "5")] == [False, True, True, False, False]

@@ -229,6 +229,23 @@ def test_an_unknown_balance_is_round_robin_with_a_note():
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "is_kept"), [(None, True), ("", True), ("auto", True), ("never", False)]
+)
+def test_clients_are_kept_unless_the_annotation_says_never(value, is_kept):
+    service = a_service(annotations={"userspace-proxy.io/preserve-client-address": value})
+    assert (service.keeps_clients, service.notes) == (is_kept, ())
+
+
+def test_clients_are_kept_with_a_note_where_the_annotation_says_the_unknown():
+    service = a_service(annotations={"userspace-proxy.io/preserve-client-address": "no"})
+    assert service.keeps_clients
+    assert service.notes == (
+        "annotation userspace-proxy.io/preserve-client-address: 'no' is not one of auto, never: "
+        "auto is used",
+    )
+
+
 def test_external_addresses_are_read():
     ingress = [{"ip": "203.0.113.8"}, {"hostname": "lb.example"}]
     service = a_service(externalIPs=["203.0.113.9"], status={"loadBalancer": {"ingress": ingress}})

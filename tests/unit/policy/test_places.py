@@ -2,6 +2,7 @@
 
 import pytest
 
+from userspace_proxy.policy import places as module
 from userspace_proxy.policy.places import (
     HERE,
     OUTSIDE,
@@ -124,6 +125,28 @@ def test_a_link_that_leads_to_a_gateway_attaches_nobody():
     assert find_places(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
 
 
+@pytest.mark.parametrize(
+    ("kind", "network", "place"),
+    [
+        pytest.param("veth", "10.9.0.2/32", 9, id="a-pod"),
+        pytest.param("veth", "fd00:9::2/128", 9, id="a-pod-by-ipv6"),
+        pytest.param("veth", "10.9.0.0/24", OUTSIDE, id="a-lan"),
+        pytest.param("veth", "fd00:9::/64", OUTSIDE, id="a-lan-by-ipv6"),
+        pytest.param("bridge", "10.9.0.0/24", 9, id="a-bridge"),
+    ],
+)
+def test_a_veth_attaches_addresses_a_bridge_networks(kind, network, place):
+    """A node that is a container itself has its LANs behind veths."""
+    routes = (NodeRoute(network, 9), NodeRoute("fe80::/64", 9))
+    assert find_places([NodeLink(9, "second", kind)], routes, ())[network] == place
+
+
+def test_a_veth_with_a_network_attaches_no_single_address_either():
+    links = [NodeLink(9, "second", "veth")]
+    routes = (NodeRoute("10.9.0.0/24", 9), NodeRoute("10.9.0.7/32", 9))
+    assert set(find_places(links, routes, ()).values()) == {OUTSIDE}
+
+
 def test_a_change_counts_at_once_though_the_pair_is_remembered():
     places = Places({"10.9.0.2/32": 9})
     assert places.keeps_client(LAPTOP, "10.9.0.2")
@@ -133,3 +156,32 @@ def test_a_change_counts_at_once_though_the_pair_is_remembered():
     assert places.keeps_client(LAPTOP, "10.9.0.2")
     places.change([], {"10.9.0.0/24": HERE})
     assert not places.keeps_client(LAPTOP, "10.9.0.2")
+
+
+def test_what_changes_step_by_step_is_as_if_it_were_learnt_at_once():
+    steps = (
+        ([], {"10.9.0.0/24": 9, "10.9.0.2/32": HERE, "fd00::/64": 8}),
+        (["10.9.0.2/32", "10.8.0.0/16"], {}),
+        ([], {"10.9.0.0/16": 7, "10.9.0.0/24": ROUTED}),
+        (["10.9.0.0/24"], {"10.9.0.2/32": 6}),
+        (["fd00::/64", "10.9.0.2/32"], {"10.9.0.2/32": 5}),
+    )
+    places, networks = Places(), {}
+    for removed, added in steps:
+        places.change(removed, added)
+        networks = {text: place for text, place in networks.items() if text not in removed} | added
+        anew = Places(networks)
+        for endpoint in ("10.9.0.2", "10.9.0.3", "10.9.7.7", "fd00::7"):
+            for client in ("192.0.2.9", "fd00:9::9", "10.9.0.3"):
+                kept = places.keeps_client(client, endpoint)
+                assert kept == anew.keeps_client(client, endpoint)
+
+
+def test_a_change_of_one_costs_nothing_for_the_ten_thousand_others(monkeypatch):
+    networks = {f"10.{n // 256}.{n % 256}.0/24": ROUTED for n in range(10_000)}
+    places = Places(networks)
+    read = []
+    parse = module.parse_network
+    monkeypatch.setattr(module, "parse_network", lambda text: (read.append(text), parse(text))[1])
+    places.change(["10.0.1.0/24"], {"10.9.9.9/32": 3})
+    assert read == ["10.0.1.0/24", "10.9.9.9/32"]

@@ -108,12 +108,22 @@ def test_a_node_port_is_kept_over_a_restart(tmp_path):
     assert allocated.services[0].ports[0].node_port == 32000
 
 
-def test_a_node_port_that_another_service_names_is_a_problem_with_the_place():
-    def at_30080(name: str):
-        written, place = web(name, type=ServiceType.NODE_PORT)
-        port = ServicePort("", 80, "TCP", 30080)
-        return replace(written, service=replace(written.service, ports=(port,))), place
+def at_30080(name: str):
+    written, place = web(name, type=ServiceType.NODE_PORT)
+    port = ServicePort("", 80, "TCP", 30080)
+    return replace(written, service=replace(written.service, ports=(port,))), place
 
+
+def test_of_two_that_name_one_node_port_the_same_has_it_after_a_restart(tmp_path):
+    file = tmp_path / "allocations.json"
+    allocator = Allocator(BOTH, file)
+    allocator.allocate([at_30080("web")])
+    for running in (allocator, Allocator(BOTH, file)):
+        services = running.allocate([at_30080("cart"), at_30080("web")]).services
+        assert [service.ports[0].node_port for service in services] == [0, 30080]
+
+
+def test_a_node_port_that_another_service_names_is_a_problem_with_the_place():
     allocated = Allocator(BOTH).allocate([at_30080("web"), at_30080("cart")])
     assert allocated.problems == (
         "cart.yaml:1: spec.ports[0].nodePort: 30080/TCP is that of shop/web already",

@@ -78,6 +78,22 @@ def test_who_has_a_named_one_keeps_it_when_another_comes_before_it():
     assert numbers(ports.allocate([cart])[0]) == [[30080]]
 
 
+def test_who_has_a_contested_one_has_it_after_a_restart_too_unless_it_is_gone():
+    web, cart = node_port("web", at(30080)), node_port("cart", at(30080))
+    ports = NodePorts()
+    ports.allocate([web])
+    assert ports.contested == {}
+    ports.allocate([cart, web])
+    assert ports.contested == {"30080/TCP": "shop/web"}
+    again = NodePorts()
+    again.remember({}, {**ports.contested, "nonsense": "web"})
+    assert numbers(again.allocate([cart, web])[0]) == [[0], [30080]]
+    again = NodePorts()
+    again.remember({}, ports.contested)
+    assert numbers(again.allocate([cart])[0]) == [[30080]]
+    assert again.contested == {}
+
+
 def test_tcp_and_udp_of_two_services_may_name_one_number():
     services, conflicts = NodePorts().allocate(
         [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]
@@ -108,6 +124,6 @@ def test_without_a_number_left_the_port_has_none_and_the_service_says_so():
 
 def test_what_was_given_before_a_restart_is_given_again():
     ports = NodePorts()
-    ports.remember({"shop/web:80": 32000, "shop/cart:80": 80})
+    ports.remember({"shop/web:80": 32000, "shop/cart:80": 80}, {})
     assert ports.given == {"shop/web:80": 32000}
     assert numbers(ports.allocate([node_port("web")])[0]) == [[32000]]

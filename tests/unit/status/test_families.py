@@ -78,6 +78,7 @@ def test_an_endpoint_has(name, expected):
         ("userspace_proxy_steering_problems", 1),
         ("userspace_proxy_steering_drift", 0),
         ("userspace_proxy_steering_repairs_total", 3),
+        ("userspace_proxy_steering_helper_restarts_total", 2),
         ("userspace_proxy_descriptors", 18_700),
         ("userspace_proxy_descriptors_limit", 20_000),
         ("userspace_proxy_service_ports", 10),

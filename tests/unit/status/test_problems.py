@@ -237,6 +237,14 @@ def test_a_proxy_that_starts_says_so_before_it_counts_problems():
     assert summary.verdict == "Starting. 1 problem on this node."
 
 
+def test_of_a_source_with_a_problem_only_what_is_true_of_all_problems_is_said():
+    # A node port that two Services want: what the second one has besides is in force.
+    line = "a.yaml:3: spec.ports[0].nodePort: 30080/TCP is that of shop/web already"
+    source = SourceView("manifests", ".", is_synced=True, problems=(line,))
+    (problem,) = summarise(make_view(source=source), NOW).problems
+    assert problem.way_out == "What can't be read stays as it was last read; all else is in force"
+
+
 def test_one_problem_is_counted_as_one():
     view = make_view(make_port(), steering=SteeringView("iptables", problem="lost"))
     assert summarise(view, NOW).verdict == "1 problem on this node."

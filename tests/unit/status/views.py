@@ -221,6 +221,7 @@ def make_troubled_view() -> StatusView:
             "nftables",
             problem="table inet userspace-proxy vanished three times in a minute",
             repairs=3,
+            helper_restarts=2,
         ),
         sync=replace(
             calm.sync,

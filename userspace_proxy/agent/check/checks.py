@@ -12,7 +12,7 @@ from ..lock import running_proxies
 from ..options import Options
 from ..own_namespace import is_own_namespace
 from ..run import make_options, node_name
-from . import network, ports
+from . import network, ports, preserving
 from .finding import Finding, error, reason, warning
 from .firewalls import judge_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
@@ -52,6 +52,8 @@ def check_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]
     if steering != "none":
         found += judge_ours(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
+    if steering not in ("none", "") and settings.preserve_client_address != "never":
+        found += preserving.judge_preserving(preserving.find_obstacle())
     found += _interfaces(steering)
     found += _routes(settings, steering, inputs)
     found += ports.judge_holders(
@@ -90,8 +92,8 @@ def check_node(
     return [
         *judge_kube_proxy(kernel, steering, is_beside=bool(settings.service_proxy_name)),
         *judge_firewalls(kernel, steering, proxy_ports),
-        *network.judge_sysctls(sysctls, is_preserving=is_preserving),
-        *ports.judge_ranges(sysctls, proxy_ports),
+        *network.judge_sysctls(sysctls),
+        *ports.judge_ranges(sysctls, proxy_ports, is_preserving=is_preserving),
     ]
 
 

@@ -15,7 +15,6 @@ SYSCTLS = (
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.ip_forward",
-    "net.ipv4.conf.all.rp_filter",
     "net.bridge.bridge-nf-call-iptables",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
@@ -111,18 +110,13 @@ def sample_of(cidr: str) -> str:
     return str(network[min(1, network.num_addresses - 1)])
 
 
-def judge_sysctls(values: Mapping[str, str], *, is_preserving: bool) -> list[Finding]:
+def judge_sysctls(values: Mapping[str, str]) -> list[Finding]:
     """Say which settings of the kernel's matter.
 
     Args:
         values: As :func:`read_sysctls` gives them.
-        is_preserving: Endpoints are to see their clients' addresses.
     """
-    return [
-        *_forwarding(values),
-        *_reverse_path(values, is_preserving=is_preserving),
-        *_conntrack(values),
-    ]
+    return [*_forwarding(values), *_conntrack(values)]
 
 
 def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -130,17 +124,6 @@ def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
         yield ok(
             "kernel",
             "net.ipv4.ip_forward is 0: Services do without; what pods dial directly doesn't",
-        )
-
-
-def _reverse_path(values: Mapping[str, str], *, is_preserving: bool) -> Iterator[Finding]:
-    if is_preserving and values.get("net.ipv4.conf.all.rp_filter") == "1":
-        yield warning(
-            "kernel",
-            "net.ipv4.conf.all.rp_filter is 1: answers of endpoints that come in by another "
-            "interface than the route to them are dropped",
-            "/proc/sys/net/ipv4/conf/all/rp_filter",
-            "sysctl -w net.ipv4.conf.all.rp_filter=2, or --preserve-client-address=never",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...config import InheritedSocket, ListenAddress
+from ...dataplane.client_ports import FIRST_PORT, LAST_PORT
 from ...model import IPFamily, Protocol
 from ...status.units import plural
 from ..port_holders import held_ports, serves, who_holds
@@ -20,17 +21,23 @@ _CONNECTIONS = 1000
 Span = tuple[int, int]
 
 
-def judge_ranges(values: Mapping[str, str], proxy_ports: Span) -> list[Finding]:
+def judge_ranges(
+    values: Mapping[str, str], proxy_ports: Span, *, is_preserving: bool
+) -> list[Finding]:
     """Say whether the node's own outgoing connections take ports that we need.
 
     Args:
         values: Sysctls by name.
         proxy_ports: First and last.
+        is_preserving: Endpoints are to see their clients' addresses.
     """
     found = [
         *_overlap(values, proxy_ports, "proxy ports", "--proxy-port-range below it; or "),
         *_overlap(values, NODE_PORTS, "node ports", ""),
     ]
+    if is_preserving:
+        span = (FIRST_PORT, LAST_PORT)
+        found += _overlap(values, span, "the ports of connections in clients' names", "")
     if shared := _common(proxy_ports, NODE_PORTS):
         found.append(
             warning(

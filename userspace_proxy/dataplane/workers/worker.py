@@ -344,6 +344,7 @@ def _serving(values: dict[str, Any]) -> Serving:
         inside=tuple(values["inside"]),
         admits=None if values["admits"] is None else tuple(values["admits"]),
         balance=Balance(values["balance"]),
+        keeps_clients=values["keeps_clients"],
     )
 
 

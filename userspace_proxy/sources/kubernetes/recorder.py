@@ -1,7 +1,8 @@
 """Sends Kubernetes Events, when the API server has time for them.
 
 Rule 1: nobody waits for an Event, and no failure of one is anybody's.
-Rule 2: who isn't allowed to write Events says so once, and asks again seldom.
+Rule 2: who isn't allowed to write Events says so once, and asks again seldom; a role may let
+somebody write in some namespaces only, so what one forbids silences that one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _log = logging.getLogger("userspace_proxy.sources")
 
 # A role may be changed; until then the lines would only fill the server's log.
 FORBIDDEN_S = 600.0
+# What the server's NamespaceLifecycle says with a 403: the role is well, the namespace is going.
+_TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 
 
@@ -49,7 +52,8 @@ class Recorder:
         # Events have the time of the day, and what is due must not move with it.
         self._offset = time.time() - clock()
         self._correlator = Correlator()
-        self._silent_until = 0.0
+        self._silent_until: dict[str, float] = {}
+        """By path: until then nothing is sent there."""
         self._is_known_forbidden = False
         self._wake = asyncio.Event()
 
@@ -79,8 +83,9 @@ class Recorder:
         return self._clock() + self._offset
 
     async def _send(self, series: Series) -> None:
-        series.not_before = max(self._now() + self._every_s, self._silent_until)
-        if self._now() < self._silent_until:
+        silent_until = self._silent_until.get(path_of(series), 0.0)
+        series.not_before = max(self._now() + self._every_s, silent_until)
+        if self._now() < silent_until:
             return
         count = series.count
         try:
@@ -88,11 +93,15 @@ class Recorder:
         except (ConnectionTrouble, TimeoutError):
             # The source itself says what is wrong with the server; this is tried again.
             return
-        if answer.code < 300 or answer.code == 409:
+        if answer.code < 300:
+            series.sent = count
+        elif answer.code == 409:
+            # An Event that was posted in vain, as it seemed: it is there, with the count it had.
+            series.sent = max(series.sent, 1)
+        elif answer.code == 403 and _TERMINATING in _said(answer):
             series.sent = count
         elif answer.code in (401, 403):
-            self._forbidden(answer)
-            series.not_before = self._silent_until
+            series.not_before = self._forbidden(series, answer)
         elif answer.code == 404 and series.name:
             # The server forgets Events after an hour.
             series.name = ""
@@ -108,7 +117,7 @@ class Recorder:
             )
         event = new_event(series, self._node_name, await self._uid(series))
         answer = await self._connection.send("POST", path, event, content_type="application/json")
-        if answer.code >= 300:
+        if answer.code >= 300 and answer.code != 409:
             series.name = ""
         return answer
 
@@ -128,14 +137,20 @@ class Recorder:
         except (ValueError, KeyError, TypeError):
             return ""
 
-    def _forbidden(self, answer: Answer) -> None:
-        self._silent_until = self._now() + FORBIDDEN_S
+    def _forbidden(self, series: Series, answer: Answer) -> float:
+        """Send nothing there for a while; return until when."""
+        now = self._now()
+        past = [path for path, until in self._silent_until.items() if until <= now]
+        for path in past:
+            del self._silent_until[path]
+        until = self._silent_until[path_of(series)] = now + FORBIDDEN_S
         if not self._is_known_forbidden:
             self._is_known_forbidden = True
             _log.warning(
                 "Events can't be written: let this user create and patch events of events.k8s.io",
                 extra={"cause": _said(answer)},
             )
+        return until
 
 
 def _said(answer: Answer) -> str:

@@ -99,7 +99,7 @@ class IptablesSteering(Steering):
 
     @property
     def helper_restarts(self) -> int:
-        """How many helpers were started in the place of one that had crashed."""
+        """Part of Steering."""
         return sum(helper.restarts for helper in self._helpers.values())
 
     def _start(self) -> dict[Frontend, int]:

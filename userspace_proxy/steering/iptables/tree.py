@@ -12,7 +12,8 @@ address all get a tree of their own. Up to LEAF rules need no tree.
 
 Rule 1: the layout depends on the rules alone, never on how they came.
 Rule 2: a chain's name has its level, and jumps lead to deeper levels only, so chains of one name
-(one in a million) just hold the lines of both.
+just hold the lines of both. Of two chains of a level that is one case in a million; a level of a
+thousand has such a pair every other time.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Rule 2: only chains are listed; rules are read of the few chains that somebody a
 
 from .chains import Chain, Step, Tables, ends_in_drop
 from .legacy import read_legacy
-from .nft import NftReader, nft_offers
+from .nft import NftReader, nft_lacks_for_answers, nft_offers
 from .reach import Path, find_path, list_links
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ends_in_drop",
     "find_path",
     "list_links",
+    "nft_lacks_for_answers",
     "nft_offers",
     "read_legacy",
 ]

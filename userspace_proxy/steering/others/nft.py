@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...errors import SteeringError
+from ..answers import write_table as write_answers_table
 from ..nftables.events import TableWatch
 from ..nftables.library import Libnftables
 from ..nftables.rules import Shape, write_table
@@ -82,10 +83,24 @@ def nft_offers() -> str:
     Raises:
         SteeringError: The library is missing.
     """
+    return _lack(write_table(Shape("userspace-proxy-check", refuse_port=1, to_ip="127.0.0.1")))
+
+
+def nft_lacks_for_answers() -> str:
+    """Return what the kernel's nftables lacks to catch answers, in words; empty for nothing.
+
+    It goes as for :func:`nft_offers`.
+
+    Raises:
+        SteeringError: The library is missing.
+    """
+    return _lack(write_answers_table("userspace-proxy-check"))
+
+
+def _lack(table: str) -> str:
     library = Libnftables()
     try:
-        shape = Shape("userspace-proxy-check", refuse_port=1, to_ip="127.0.0.1")
-        library.run(write_table(shape), is_dry=True)
+        library.run(table, is_dry=True)
     except SteeringError as exc:
         return str(exc)
     finally:

@@ -35,17 +35,29 @@ RESERVED = "net.ipv4.ip_local_reserved_ports"
     ],
 )
 def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, way_out):
-    (found,) = judge_ranges({LOCAL: local, RESERVED: reserved}, (17000, 29999))
+    (found,) = judge_ranges({LOCAL: local, RESERVED: reserved}, (17000, 29999), is_preserving=True)
     assert found.way_out == way_out
     assert (found.mark == "warning") == bool(way_out)
 
 
 def test_node_ports_are_looked_at_too():
-    (found,) = judge_ranges({LOCAL: "32000 60999"}, (17000, 29999))
+    (found,) = judge_ranges({LOCAL: "32000 60999"}, (17000, 29999), is_preserving=True)
     assert found.what == (
         "the node's own connections may take node ports 32000-32767: "
         "net.ipv4.ip_local_port_range is 32000-60999"
     )
+
+
+def test_ports_of_connections_in_clients_names_are_looked_at_where_there_are_any():
+    values = {LOCAL: "32768 65535"}
+    (found,) = judge_ranges(values, (17000, 29999), is_preserving=True)
+    assert found.what == (
+        "the node's own connections may take the ports of connections in clients' names "
+        "61000-65535: net.ipv4.ip_local_port_range is 32768-65535"
+    )
+    assert found.way_out == f"sysctl -w {RESERVED}=61000-65535"
+    (found,) = judge_ranges(values, (17000, 29999), is_preserving=False)
+    assert found.mark == "ok"
 
 
 @pytest.mark.parametrize(

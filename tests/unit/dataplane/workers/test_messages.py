@@ -58,6 +58,7 @@ def test_a_serving_arrives_with_lists_for_sequences_and_text_for_the_balance():
         "inside": [],
         "admits": ["10.0.0.0/8"],
         "balance": "least-connections",
+        "keeps_clients": True,
     }
 
 

@@ -38,6 +38,7 @@ def test_a_worker_learns_all_that_there_is_to_know(group):
             "inside": (),
             "admits": None,
             "balance": "round-robin",
+            "keeps_clients": True,
         },
     )
 

@@ -75,6 +75,39 @@ async def test_who_may_not_write_events_says_so_once_and_asks_no_more(api, recor
     assert len(api.requests) == 1
 
 
+SHOP = ServiceKey("shop", "web")
+GOING = "unable to create new content in namespace shop because it is being terminated"
+
+
+async def test_what_one_namespace_forbids_silences_no_other(api, recorder):
+    api.refuse("events", 403, message="events is forbidden")
+    recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
+    await api.until(lambda a: len(a.requests) == 2)
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 1)
+    assert api.sent[0][1] == EVENTS
+
+
+async def test_a_namespace_that_is_going_gets_no_event_and_is_nobodys_fault(api, recorder, caplog):
+    api.refuse("events", 403, message=GOING)
+    recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
+    await api.until(lambda a: len(a.requests) == 2)
+    await until(lambda: recorder._correlator.next_due_s(recorder._now()) is None)
+    recorder.record(REPAIRED)
+    await api.until(lambda a: len(a.sent) == 1)
+    assert not caplog.records
+
+
+async def test_an_event_that_was_posted_in_vain_as_it_seemed_still_counts(api, recorder):
+    recorder.record(REPAIRED)
+    recorder.record(REPAIRED)
+    api.refuse("events", 409, message="already exists")
+    await api.until(lambda a: len(a.sent) == 1)
+    ((method, path, change),) = api.sent
+    assert (method, change["series"]["count"]) == ("PATCH", 2)
+    assert path.startswith(f"{EVENTS}/node-1.")
+
+
 async def test_an_event_that_the_server_has_forgotten_is_made_anew(api, recorder):
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)

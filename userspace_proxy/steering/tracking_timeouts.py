@@ -1,0 +1,70 @@
+"""Has the kernel remember a half-closed connection as long as the proxy does.
+
+    one side has ended ──▶ the kernel forgets its translation after 60 s of silence
+        ──▶ what the other side still says comes untranslated ──▶ RST
+
+Keep-alive breaks that silence where both sides answer it. This is for those who don't, or whose
+answers get lost.
+
+Rule 1: only raised: an administrator's longer time stays.
+Rule 2: put back if it is as we left it: whoever has changed it meanwhile wants it so.
+Rule 3: it is good to have: where it can't be written, keep-alive does without.
+
+Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
+networking/nf_conntrack-sysctl.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+_NAME = "net.netfilter.nf_conntrack_tcp_timeout_close_wait"
+# The files show and change the network namespace of the thread that opens them.
+_PROC_SYS = Path("/proc/sys")
+
+
+class TrackingTimeouts:
+    """The kernel's timeout of half-closed connections in this thread's network namespace.
+
+    Args:
+        half_closed_s: As long as the proxy keeps such a connection; fractions are rounded up.
+        proc_sys: Where the kernel's settings are.
+    """
+
+    def __init__(self, half_closed_s: float, proc_sys: Path = _PROC_SYS) -> None:
+        self._wanted = math.ceil(half_closed_s)
+        self._path = proc_sys.joinpath(*_NAME.split("."))
+        self._before: int | None = None
+        """What it was; None while it isn't ours."""
+
+    def hold(self) -> str:
+        """Raise it until :meth:`put_back`.
+
+        Returns:
+            Why it can't be raised; empty where it is long enough now.
+        """
+        try:
+            before = self._read()
+            if before < self._wanted:
+                self._path.write_text(f"{self._wanted}\n", encoding="ascii")
+                self._before = before
+        except (OSError, ValueError) as exc:
+            cause = exc.strerror if isinstance(exc, OSError) else str(exc)
+            return f"cannot raise {_NAME} to {self._wanted} s: {cause}"
+        return ""
+
+    def put_back(self) -> None:
+        """Make it what it was, if nobody else has changed it; idempotent."""
+        before, self._before = self._before, None
+        if before is None:
+            return
+        try:
+            if self._read() == self._wanted:
+                self._path.write_text(f"{before}\n", encoding="ascii")
+        except (OSError, ValueError):
+            # It was writable; who took that away has taken it over.
+            return
+
+    def _read(self) -> int:
+        return int(self._path.read_text(encoding="ascii"))
