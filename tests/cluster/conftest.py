@@ -1,4 +1,4 @@
-"""Fixtures: the built binaries, and a control plane on loopback for each module."""
+"""Fixtures: the built binaries, our image, and a control plane on loopback for each module."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from . import build
 from .control_plane import ControlPlane
+from .image import Image, build_image
 
 BUILD_TIMEOUT_S = 1800
 """For the one test that pays for a cold build: five minutes on two idle cores."""
@@ -19,6 +20,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     users = (item for item in session.items if "cluster_binaries" in _fixtures(item))
     if (first := next(users, None)) is not None and build.missing_targets():
         first.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S), append=False)
+    # Whether the image is in the cache is known when all its files have been read.
+    builder = next((item for item in session.items if "image" in _fixtures(item)), None)
+    if builder is not None:
+        builder.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S), append=False)
 
 
 def _fixtures(item: pytest.Item) -> list[str]:
@@ -38,6 +43,20 @@ def cluster_binaries(pytestconfig: pytest.Config) -> build.Binaries:
         with capture.global_and_fixture_disabled():
             return build.ensure_binaries(lambda text: terminal.write(text, flush=True))
     except build.NoGoError as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """The image of our Dockerfile.
+
+    Without root or mmdebstrap to build it the test is skipped; with CI=true it fails.
+    """
+    try:
+        return build_image(write=lambda _: None)
+    except build.BuildError as error:
         if os.environ.get("CI") == "true":
             pytest.fail(str(error))
         pytest.skip(str(error))

@@ -19,7 +19,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -68,6 +68,9 @@ class ControlPlane:
             the family of ``bind_address`` first.
         apiserver_flags: Flags of kube-apiserver after ours; they win over ours.
         etcd_data: Where etcd keeps its data, which then outlive `stop`; None: in our folder.
+        users: Who has a token and a kubeconfig besides `GROUPS`, and their group.
+        has_controllers: Pods will be made here, so each has a service account; the Service
+            ``kubernetes`` gets its endpoints.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class ControlPlane:
         service_cidr: str = "10.96.0.0/16",
         apiserver_flags: Sequence[str] = (),
         etcd_data: Path | None = None,
+        users: Mapping[str, str] | None = None,
+        has_controllers: bool = False,
     ) -> None:
         self._binaries = binaries
         self._prefix = tuple(prefix)
@@ -88,6 +93,8 @@ class ControlPlane:
         self._service_cidr = service_cidr
         self._apiserver_flags = tuple(apiserver_flags)
         self._etcd_data = etcd_data
+        self._groups = GROUPS | dict(users or {})
+        self._has_controllers = has_controllers
         self._reserved: socket.socket | None = None
         self._port = 0
         self._folder: Path | None = None
@@ -124,6 +131,16 @@ class ControlPlane:
     def ca_file(self) -> Path:
         """The certificate that the API server made for itself; it is its own authority."""
         return self.folder / "pki" / "apiserver.crt"
+
+    @property
+    def kubectl_program(self) -> Path:
+        """The client that `kubectl` runs."""
+        return self._binaries.kubectl
+
+    @property
+    def service_account_key(self) -> Path:
+        """The private key that signs the tokens of service accounts."""
+        return self.folder / "service-accounts.key"
 
     @property
     def kubeconfig(self) -> Path:
@@ -197,7 +214,7 @@ class ControlPlane:
         )
         try:
             self._wait_for(self._apiserver, self._has_certificate)
-            for user in GROUPS:
+            for user in self._groups:
                 self.write_kubeconfig(self.kubeconfig_for(user), token_of(user))
             self._wait_for(self._apiserver, self._is_ready)
         except BaseException:
@@ -217,7 +234,7 @@ class ControlPlane:
             args: Its arguments; it has no configuration but this control plane's.
             input: What it reads for ``-f -``.
             check: False: a failure is no error, and what it printed on standard error follows.
-            user: Whose token it shows, a key of `GROUPS`.
+            user: Whose token it shows.
 
         Raises:
             ControlPlaneError: It failed, with what it said.
@@ -250,7 +267,7 @@ class ControlPlane:
         return done.stdout
 
     def kubeconfig_for(self, user: str) -> Path:
-        """Return the kubeconfig of a key of `GROUPS`."""
+        """Return the kubeconfig of somebody who has a token."""
         return self.folder / f"{user}.kubeconfig"
 
     def write_kubeconfig(self, path: Path, token: str, server: str | None = None) -> None:
@@ -316,11 +333,16 @@ class ControlPlane:
         return self.folder / "etcd.sock"
 
     def _write_credentials(self) -> None:
-        (self.folder / "tokens.csv").write_text(render_tokens())
-        (self.folder / "service-accounts.key").write_text(make_service_account_key())
+        (self.folder / "tokens.csv").write_text(render_tokens(self._groups))
+        self.service_account_key.write_text(make_service_account_key())
 
     def _flags(self) -> list[str]:
-        key = self.folder / "service-accounts.key"
+        key = self.service_account_key
+        no_controllers = [
+            "--disable-admission-plugins=ServiceAccount",
+            # The Service kubernetes gets no endpoints of its own accord.
+            "--endpoint-reconciler-type=none",
+        ]
         return [
             f"--etcd-servers=unix://{self._etcd_socket}",
             f"--bind-address={self._bind_address}",
@@ -335,9 +357,9 @@ class ControlPlane:
             f"--service-account-signing-key-file={key}",
             f"--token-auth-file={self.folder / 'tokens.csv'}",
             "--authorization-mode=RBAC",
-            "--disable-admission-plugins=ServiceAccount",
-            # The Service kubernetes gets no endpoints of its own accord.
-            "--endpoint-reconciler-type=none",
+            # As kubeadm has it: kube-proxy's own pods are privileged.
+            "--allow-privileged=true",
+            *([] if self._has_controllers else no_controllers),
             *self._apiserver_flags,
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from collections.abc import Mapping
 
 ADMIN = "admin"
 NODE_PROXIER = "userspace-proxy"
@@ -13,13 +14,13 @@ GROUPS = {ADMIN: "system:masters", NODE_PROXIER: ""}
 
 
 def token_of(user: str) -> str:
-    """Return the token of a key of `GROUPS`."""
+    """Return the token of a user that has one."""
     return f"{user}-token"
 
 
-def render_tokens() -> str:
+def render_tokens(groups: Mapping[str, str] = GROUPS) -> str:
     """Return the file for ``--token-auth-file``: token, user, uid, groups."""
-    return "".join(f'{token_of(user)},{user},{user},"{group}"\n' for user, group in GROUPS.items())
+    return "".join(f'{token_of(user)},{user},{user},"{group}"\n' for user, group in groups.items())
 
 
 def render_kubeconfig(server: str, ca: bytes, token: str) -> str:

@@ -127,7 +127,7 @@ def test_without_python_iptables_one_line_says_how_to_get_it(refused, tmp_path):
         1,
         [
             "error: cannot steer by iptables: python-iptables doesn't load: No module named 'iptc' "
-            '(pip install "userspace-proxy[iptables]", or run with --steering=none)'
+            "(pip install .[iptables] in the checkout, or run with --steering=none)"
         ],
     )
 

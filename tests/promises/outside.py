@@ -114,9 +114,15 @@ class OutsidePromises:
         world.put(COLLIDING.at(*world.pods("one")))
         assert world.everybody(at) == dict.fromkeys(world.house.clients, "daemon")
         assert world.who("pod", COLLIDING.address) == "one"
-        problem = " ".join(port["problem"] for port in world.shown("colliding"))
-        assert str(DAEMON_PORT) in problem
-        assert f"(pid {daemon.pid})" in problem
+
+        def problem() -> str:
+            return " ".join(port["problem"] for port in world.shown("colliding"))
+
+        assert str(DAEMON_PORT) in problem()
+        # Processes are looked through every few seconds only.
+        wait_for(
+            "its name", lambda: f"(pid {daemon.pid})" in problem(), deadline_s=25, hint=problem
+        )
         daemon.stop()
         eventually("service", "one", lambda: world.who("laptop", at))
         wait_for("its end on the page", lambda: not world.shown("colliding")[0]["problem"])

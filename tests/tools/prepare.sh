@@ -5,6 +5,7 @@ set -euo pipefail
 declare -A needs=(
   [ip]=iproute2 [nsenter]=util-linux [iptables-legacy]=iptables [nft]=nftables [conntrack]=conntrack
   [cc]=gcc [openssl]=openssl [chromium]=chromium [curl]=curl [ps]=procps
+  [mmdebstrap]=mmdebstrap [docker-compose]=docker-compose [runc]=runc
 )
 missing=()
 for command in "${!needs[@]}"; do

@@ -70,7 +70,7 @@ async def _cleanup(proxy_name: str) -> int:
     if not can_see_rules and _has_legacy_tables():
         raise SteeringError(
             "cannot look for our rules in this node's legacy tables: python-iptables is missing",
-            hint='pip install "userspace-proxy[iptables]"',
+            hint="pip install .[iptables] in the checkout",
         )
     return 0
 

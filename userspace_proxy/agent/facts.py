@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..cluster import Snapshot
-from ..model import ServiceKey
+from ..model import Node, ServiceKey
 from ..policy import NodeFacts
 from .options import Options
 
@@ -44,5 +44,15 @@ def make_facts(
             if api_server
             else ()
         ),
-        cluster_networks=options.cluster_networks,
+        cluster_networks=_inside(options, node),
     )
+
+
+def _inside(options: Options, node: Node | None) -> tuple[str, ...]:
+    """Return the networks of the pods that may use every endpoint of a Service.
+
+    Source: kube-proxy, --detect-local-mode.
+    """
+    if options.only_own_pods and node is not None and node.pod_networks:
+        return node.pod_networks
+    return options.cluster_networks

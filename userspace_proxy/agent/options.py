@@ -37,6 +37,8 @@ class Options:
     preserves_client_address: bool = False
     """Endpoints see their clients' own addresses where answers come back by this node; it takes
     NET_ADMIN and nftables, and a steering other than ``none``."""
+    only_own_pods: bool = False
+    """The pods inside are this node's, where its Node object says which those are."""
     allow_loopback_endpoints: bool = False
     """Endpoints on 127.0.0.0/8 and ::1; refused on nodes (CVE-2021-25737)."""
     is_own_namespace: bool = False

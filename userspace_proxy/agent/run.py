@@ -137,6 +137,7 @@ def make_options(settings: Settings) -> Options:
         node_port_networks=settings.nodeport_addresses,
         external_ip_networks=settings.allow_external_ips,
         cluster_networks=settings.cluster_cidr,
+        only_own_pods=settings.detect_local_mode == "NodeCIDR",
         proxy_ports=(settings.proxy_port_range.first, settings.proxy_port_range.last),
         service_cidrs=settings.service_cluster_ip_range if settings.manifests else (),
         node_addresses=() if is_wildcard(settings.bind_address) else (settings.bind_address,),

@@ -19,10 +19,10 @@ _API_RATE = "two watches need no rate limit"
 _API_FORM = "objects are read as JSON"
 _IPVS = "there are no IPVS rules in userspace mode"
 _NFTABLES = "there are no rules of kube-proxy's nftables mode"
-_MASQUERADE = "connections to endpoints come from the node in any case"
+_MASQUERADE = "nothing is masqueraded: --preserve-client-address says who endpoints see"
 _LOCALHOST = "a proxy in userspace answers on localhost without a setting"
 _CONNTRACK = "the size and other timeouts of the connection table are the node's own (sysctl)"
-_DETECT_LOCAL = "clients of this node are told by the cluster's CIDRs only"
+_DETECT_LOCAL = "clients of this node are told by CIDRs only"
 _PROFILING = "there is no profiling server"
 _METRICS = "no metric is hidden"
 _OOM = "the pod's or unit's settings decide it"
@@ -77,7 +77,6 @@ FLAGS: dict[str, Ignored] = {
         "ipvs-sync-period", "ipvs-min-sync-period",
         "ipvs-tcp-timeout", "ipvs-tcpfin-timeout", "ipvs-udp-timeout",
     ),
-    **_rows(_DETECT_LOCAL, TEXT, "detect-local-mode", harmless=("ClusterCIDR",)),
     **_rows(_DETECT_LOCAL, TEXT, "pod-bridge-interface", "pod-interface-name-prefix"),
     **_rows(_CONNTRACK, _INT, "conntrack-max-per-core", "conntrack-min"),
     **_rows(_CONNTRACK, BOOL, "conntrack-tcp-be-liberal"),
@@ -123,7 +122,6 @@ FIELDS: dict[str, Ignored] = {
         "ipvs.tcpTimeout", "ipvs.tcpFinTimeout", "ipvs.udpTimeout",
     ),
     **_rows(_NFTABLES, _DURATION, "nftables.syncPeriod", "nftables.minSyncPeriod"),
-    **_rows(_DETECT_LOCAL, TEXT, "detectLocalMode", harmless=("ClusterCIDR",)),
     **_rows(_DETECT_LOCAL, TEXT, "detectLocal.bridgeInterface", "detectLocal.interfaceNamePrefix"),
     **_rows(_CONNTRACK, _INT, "conntrack.maxPerCore", "conntrack.min"),
     **_rows(_CONNTRACK, BOOL, "conntrack.tcpBeLiberal"),

@@ -99,6 +99,18 @@ class Settings:
         help="addresses of the cluster's pods, one CIDR per family",
         shown_default="none", why="it can't be guessed",
     )
+    detect_local_mode: Literal[
+        "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"
+    ] = setting(
+        "ClusterCIDR",
+        kind=choice("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"),
+        group=Group.NODE, flag="detect-local-mode", kube_field="detectLocalMode",
+        help="which pods are inside for externalTrafficPolicy: with ClusterCIDR all of the "
+        "cluster's, with NodeCIDR those of this node, as its Node object says",
+        why="kube-proxy's",
+        no_effect="BridgeInterface and InterfaceNamePrefix are taken for ClusterCIDR",
+        harmless=("NodeCIDR",),
+    )
     nodeport_addresses: tuple[str, ...] = setting(
         (), kind=NODEPORT_ADDRESSES, group=Group.NODE, flag="nodeport-addresses",
         kube_field="nodePortAddresses",
@@ -171,7 +183,7 @@ class Settings:
         flag="iptables-sync-period", kube_field="iptables.syncPeriod",
         help="how often the rules in the kernel are compared in full",
         why="kube-proxy's",
-        no_effect="this version compares them every 30s",
+        no_effect="a change by others is noticed within a second, and all is compared every 30s",
     )
     iptables_min_sync_period_s: float = setting(
         0.1, kind=duration(zero_means=0.1), group=Group.STEERING, flag="iptables-min-sync-period",

@@ -13,6 +13,8 @@ class Node:
     addresses: tuple[str, ...] = ()
     """Its InternalIP and ExternalIP addresses, in the object's order."""
     zone: str = ""
+    pod_networks: tuple[str, ...] = ()
+    """Where its pods' addresses come from, in canonical form; empty: the object doesn't say."""
     is_being_deleted: bool = False
     """It has a deletion timestamp, or the cluster autoscaler's taint that says the same.
 

@@ -11,6 +11,7 @@ admitted the object. Where that isn't to be seen elsewhere, ``Service.notes`` sa
 from __future__ import annotations
 
 import functools
+import ipaddress
 from collections.abc import Iterable
 from sys import intern
 
@@ -27,6 +28,7 @@ from .wire import (
 )
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
@@ -53,13 +55,15 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
 
     Returns:
         None for a slice that serves no Service (no ``kubernetes.io/service-name``
-        label) or whose addresses are names (addressType FQDN).
+        label), that is no proxy's (``service.kubernetes.io/headless``, whatever its
+        value), or whose addresses are names (addressType FQDN).
 
     Raises:
         FieldError: A name or an address type that can't be.
     """
-    service = (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME)
-    if not service or wire.address_type == "FQDN":
+    labels = wire.metadata.labels or {}
+    service = labels.get(LABEL_SERVICE_NAME)
+    if not service or LABEL_HEADLESS in labels or wire.address_type == "FQDN":
         return None
     if not wire.address_type:
         raise FieldError("addressType", "is missing")
@@ -115,6 +119,7 @@ def read_node(wire: WireNode) -> Node:
             a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")
         ),
         zone=(wire.metadata.labels or {}).get(LABEL_ZONE) or "",
+        pod_networks=sound_networks((wire.spec and wire.spec.pod_cidrs) or ()),
         # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
         is_being_deleted=wire.metadata.deletion_timestamp is not None
         or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
@@ -165,6 +170,17 @@ def sound_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
         except ValueError:
             continue
     return tuple(addresses)
+
+
+def sound_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
+    """Return those that are networks, in canonical form."""
+    networks = []
+    for text in texts:
+        try:
+            networks.append(str(ipaddress.ip_network(text or "", strict=False)))
+        except ValueError:
+            continue
+    return tuple(networks)
 
 
 def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:

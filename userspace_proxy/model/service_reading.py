@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .addresses import parse_ip
 from .names import ServiceKey
-from .reading import FieldError, name_of, namespace_of, sound_addresses
+from .reading import LABEL_HEADLESS, FieldError, name_of, namespace_of, sound_addresses
 from .services import Balance, Service, ServicePort, ServiceType
 from .source_ranges import read_source_ranges
 from .wire import WireIngress, WireService, WireServicePort, WireServiceSpec
@@ -17,7 +17,6 @@ AFFINITY_TIMEOUT_S = 10800
 AFFINITY_TIMEOUT_MAX_S = 86400
 
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
-LABEL_HEADLESS = "service.kubernetes.io/headless"
 ANNOTATION_BALANCE = "userspace-proxy.io/balance"
 ANNOTATION_PRESERVING = "userspace-proxy.io/preserve-client-address"
 

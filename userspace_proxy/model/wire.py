@@ -158,6 +158,7 @@ class _Taint(_Wire, frozen=True):
 
 class _NodeSpec(_Wire, frozen=True):
     taints: list[_Taint] | None = None
+    pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
 
 
 class WireNode(_Wire, frozen=True):

@@ -35,7 +35,8 @@ class NodeFacts:
     api_server_addresses: tuple[str, ...] = ()
     """Never external IPs."""
     cluster_networks: tuple[str, ...] = ()
-    """``--cluster-cidr``: where this cluster's pods are; empty: unknown."""
+    """Where the pods are that count as inside: ``--cluster-cidr``, or this node's; empty:
+    unknown."""
 
     def node_port_addresses(self, family: IPFamily) -> tuple[str, ...]:
         """Return the addresses of a family that answer at node ports.

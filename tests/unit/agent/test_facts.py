@@ -89,3 +89,19 @@ def test_endpoints_on_loopback_are_as_the_caller_says_whatever_the_options(is_al
     options = Options(allow_loopback_endpoints=not is_allowed)
     facts = make_facts(options, None, (), allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
+
+
+@pytest.mark.parametrize(
+    ("pod_networks", "only_own_pods", "inside"),
+    [
+        pytest.param(("10.244.1.0/24",), True, ("10.244.1.0/24",), id="this-nodes"),
+        pytest.param(("10.244.1.0/24",), False, ("10.244.0.0/16",), id="the-clusters"),
+        pytest.param((), True, ("10.244.0.0/16",), id="the-clusters-where-the-node-has-none"),
+    ],
+)
+def test_the_pods_inside_are_the_clusters_or_this_nodes(pod_networks, only_own_pods, inside):
+    node = Node("node-7", pod_networks=pod_networks)
+    facts = facts_of(
+        cluster(node), only_own_pods=only_own_pods, cluster_networks=("10.244.0.0/16",)
+    )
+    assert facts.cluster_networks == inside

@@ -70,11 +70,14 @@ def test_networks_reach_the_proxy():
             nodeport_addresses=("primary",),
             allow_external_ips=("203.0.113.0/24",),
             cluster_cidr=("10.0.0.0/8", "fd00::/8"),
+            detect_local_mode="NodeCIDR",
         )
     )
     assert options.node_port_networks == ("primary",)
     assert options.external_ip_networks == ("203.0.113.0/24",)
     assert options.cluster_networks == ("10.0.0.0/8", "fd00::/8")
+    assert options.only_own_pods
+    assert not make_options(Settings()).only_own_pods
 
 
 def test_the_service_range_is_told_where_addresses_are_allocated_here():

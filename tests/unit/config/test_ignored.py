@@ -42,12 +42,48 @@ OF_1_36 = _words("""
 """)
 ALL = sorted({*OF_1_25, *OF_1_36})
 
+# The fields of KubeProxyConfiguration v1alpha1, read out of its Go types.
+FIELDS_OF_1_25 = _words("""
+    bindAddress bindAddressHardFail clientConnection.acceptContentTypes clientConnection.burst
+    clientConnection.contentType clientConnection.kubeconfig clientConnection.qps clusterCIDR
+    configSyncPeriod conntrack.maxPerCore conntrack.min conntrack.tcpCloseWaitTimeout
+    conntrack.tcpEstablishedTimeout detectLocal.bridgeInterface
+    detectLocal.interfaceNamePrefix detectLocalMode enableProfiling featureGates
+    healthzBindAddress hostnameOverride iptables.masqueradeAll iptables.masqueradeBit
+    iptables.minSyncPeriod iptables.syncPeriod ipvs.excludeCIDRs ipvs.minSyncPeriod
+    ipvs.scheduler ipvs.strictARP ipvs.syncPeriod ipvs.tcpFinTimeout ipvs.tcpTimeout
+    ipvs.udpTimeout metricsBindAddress mode nodePortAddresses oomScoreAdj portRange
+    showHiddenMetricsForVersion udpIdleTimeout winkernel.enableDSR
+    winkernel.forwardHealthCheckVip winkernel.networkName winkernel.rootHnsEndpointName
+    winkernel.sourceVip
+""")
+FIELDS_OF_1_36 = _words("""
+    bindAddress bindAddressHardFail clientConnection.acceptContentTypes clientConnection.burst
+    clientConnection.contentType clientConnection.kubeconfig clientConnection.qps clusterCIDR
+    configSyncPeriod conntrack.maxPerCore conntrack.min conntrack.tcpBeLiberal
+    conntrack.tcpCloseWaitTimeout conntrack.tcpEstablishedTimeout conntrack.udpStreamTimeout
+    conntrack.udpTimeout detectLocal.bridgeInterface detectLocal.interfaceNamePrefix
+    detectLocalMode enableProfiling featureGates healthzBindAddress hostnameOverride
+    iptables.localhostNodePorts iptables.masqueradeAll iptables.masqueradeBit
+    iptables.minSyncPeriod iptables.syncPeriod ipvs.excludeCIDRs ipvs.minSyncPeriod
+    ipvs.scheduler ipvs.strictARP ipvs.syncPeriod ipvs.tcpFinTimeout ipvs.tcpTimeout
+    ipvs.udpTimeout logging.flushFrequency logging.format logging.options.json.infoBufferSize
+    logging.options.json.splitStream logging.options.text.infoBufferSize
+    logging.options.text.splitStream logging.verbosity logging.vmodule metricsBindAddress mode
+    nftables.masqueradeAll nftables.masqueradeBit nftables.minSyncPeriod nftables.syncPeriod
+    nodePortAddresses oomScoreAdj portRange showHiddenMetricsForVersion windowsRunAsService
+    winkernel.enableDSR winkernel.forwardHealthCheckVip winkernel.networkName
+    winkernel.rootHnsEndpointName winkernel.sourceVip
+""")
+ALL_FIELDS = sorted({*FIELDS_OF_1_25, *FIELDS_OF_1_36})
+
 # A value that each of our own kinds takes; a number suits most.
 VALUES = {
     "bind-address": "10.0.0.1",
     "cluster-cidr": "10.244.0.0/16",
     "config": "",
     "config-sync-period": "1m",
+    "detect-local-mode": "NodeCIDR",
     "feature-gates": "A=true",
     "healthz-bind-address": "0.0.0.0",
     "iptables-min-sync-period": "1s",
@@ -69,6 +105,11 @@ def test_every_flag_of_kube_proxy_is_accepted(flag):
     read_flags([f"--{flag}={value}"])
 
 
+def test_every_field_of_kube_proxy_is_known_and_no_other_is():
+    ours = {row.kube_field for row in TABLE.values() if row.kube_field}
+    assert sorted(ours | set(FIELDS)) == ALL_FIELDS
+
+
 def test_no_flag_is_both_ours_and_ignored():
     ours = {flag for row in TABLE.values() for flag in (row.flag, *row.aliases)}
     assert not ours & set(FLAGS)
@@ -85,8 +126,6 @@ def test_no_field_is_both_ours_and_ignored():
         pytest.param(FIELDS["iptables.masqueradeBit"], 14, False, id="number"),
         pytest.param(FIELDS["ipvs.tcpTimeout"], 0.0, True, id="no-duration"),
         pytest.param(FIELDS["ipvs.excludeCIDRs"], (), True, id="empty-list"),
-        pytest.param(FIELDS["detectLocalMode"], "ClusterCIDR", True, id="as-here"),
-        pytest.param(FIELDS["detectLocalMode"], "BridgeInterface", False, id="not-as-here"),
         pytest.param(FIELDS["iptables.localhostNodePorts"], True, True, id="true-as-here"),
         pytest.param(FIELDS["logging.options.json.infoBufferSize"], "0", True, id="zero-as-text"),
     ],

@@ -67,6 +67,17 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             id="another-mode",
         ),
         pytest.param(["--proxy-mode=userspace"], (), id="our-mode"),
+        pytest.param(["--detect-local-mode=NodeCIDR"], (), id="pods-of-this-node"),
+        pytest.param(
+            ["--detect-local-mode=BridgeInterface"],
+            (
+                (
+                    "--detect-local-mode=BridgeInterface has no effect: BridgeInterface and "
+                    "InterfaceNamePrefix are taken for ClusterCIDR"
+                ),
+            ),
+            id="pods-behind-a-bridge",
+        ),
         pytest.param(
             ["--manifests=m.yaml", "--kubeconfig=k"],
             ("--kubeconfig isn't used: Services come from --manifests=m.yaml",),

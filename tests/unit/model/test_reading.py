@@ -143,6 +143,16 @@ class TestSlice:
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: None}}}, id="null-label"),
             pytest.param({"metadata": {"name": "x", "labels": {LABEL: ""}}}, id="empty-label"),
             pytest.param({"addressType": "FQDN"}, id="names-for-addresses"),
+            # Upstream's e2e, "should implement service.kubernetes.io/headless".
+            pytest.param(
+                {
+                    "metadata": {
+                        "name": "x",
+                        "labels": {LABEL: "web", "service.kubernetes.io/headless": ""},
+                    }
+                },
+                id="headless-label",
+            ),
         ],
     )
     def test_one_that_serves_no_service_of_ours_is_none(self, fields):
@@ -183,6 +193,11 @@ class TestNode:
         }
         node = read_node(convert(wire, WireNode))
         assert node == Node("node-1", ("192.0.2.1", "2001:db8::1"), "a")
+
+    def test_its_pods_networks_are_read_in_canonical_form(self):
+        spec = {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24", "FD00:1::/64", "x"]}
+        node = read_node(convert({"metadata": {"name": "node-1"}, "spec": spec}, WireNode))
+        assert node.pod_networks == ("10.244.1.0/24", "fd00:1::/64")
 
     def test_a_deletion_timestamp_means_that_it_is_being_deleted(self):
         metadata = {"name": "node-1", "deletionTimestamp": "2026-01-01T00:00:00Z"}

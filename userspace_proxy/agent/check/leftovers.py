@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-from ...steering.names import label_of, label_of_table
+from ...steering.names import label_of, label_of_guard, label_of_table
 from ...steering.others import Tables
 from .finding import Finding, error, ok, warning
 from .kernel import KernelView
@@ -120,7 +120,11 @@ def judge_ours(kernel: KernelView, running: Collection[str]) -> list[Finding]:
     places: dict[str, list[str]] = {}
     for table in kernel.nft:
         family, _, name = table.partition(" ")
-        label = label_of_table(name) if family == "inet" else None
+        if family != "inet":
+            continue
+        label = label_of_table(name)
+        if label is None:
+            label = label_of_guard(name)
         if label is not None:
             places.setdefault(label, []).append(f"nftables table {table}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):

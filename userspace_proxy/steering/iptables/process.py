@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -138,7 +137,8 @@ class HelperProcess:
         try:
             ours, theirs = socket.socketpair()
             self._socket = ours
-            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the helper.
+            # In memory: a container's root may be read-only.
+            self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
         except OSError as exc:
             self.close()
             raise SteeringError(f"cannot start the iptables helper: {exc.strerror}") from exc

@@ -54,7 +54,7 @@ class Writer:
         except (ImportError, AttributeError, OSError) as exc:
             raise SteeringError(
                 f"cannot steer by iptables: python-iptables doesn't load: {exc}",
-                hint='pip install "userspace-proxy[iptables]", or run with --steering=none',
+                hint="pip install .[iptables] in the checkout, or run with --steering=none",
             ) from exc
         self._iptc = iptc
         self.refused: type[Exception] = iptc.IPTCError

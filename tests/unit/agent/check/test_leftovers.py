@@ -58,3 +58,11 @@ def test_rules_of_ours_are_left_behind_where_nobody_of_their_name_runs():
         )
     ]
     assert judge_ours(kernel, ["", "canary"]) == []
+
+
+def test_the_fence_of_local_steering_is_a_leftover_too():
+    kernel = KernelView(nft=table("inet userspace-proxy/local", "input"))
+    assert [f.where for f in judge_ours(kernel, [])] == [
+        "nftables table inet userspace-proxy/local"
+    ]
+    assert judge_ours(kernel, [""]) == []

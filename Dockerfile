@@ -1,0 +1,50 @@
+# userspace-proxy for nodes: python-iptables and libnftables inside, no compiler, read-only root.
+#
+#   docker build -t userspace-proxy:0.1.0 .                       for this machine
+#   docker buildx build --platform=linux/amd64,linux/arm64 …      nothing below asks which it is
+
+FROM debian:bookworm-slim AS builder
+# Debian's own versions: the release is pinned by the base image, fixes should come in.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends \
+      gcc libc6-dev python3-dev python3-pip python3-setuptools python3-venv python3-wheel \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /build
+COPY requirements-image.lock ./
+# Every package by its hash. Without isolation: a build of its own would fetch unpinned tools.
+RUN python3 -m pip wheel --no-cache-dir --no-build-isolation --require-hashes \
+      --wheel-dir=/wheels --requirement=requirements-image.lock
+COPY LICENSE README.md pyproject.toml ./
+COPY userspace_proxy userspace_proxy
+RUN python3 -m venv /hatch \
+ && /hatch/bin/pip install --no-cache-dir --no-index --find-links=/wheels hatchling \
+ && /hatch/bin/pip wheel --no-cache-dir --no-index --no-build-isolation --no-deps \
+      --wheel-dir=/wheels . \
+ && python3 -m venv --without-pip /opt/userspace-proxy \
+ && python3 -m pip --python=/opt/userspace-proxy/bin/python install --no-cache-dir \
+      --no-index --find-links=/wheels 'userspace-proxy[iptables]'
+
+FROM debian:bookworm-slim
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="userspace-proxy" \
+      org.opencontainers.image.description="A Service proxy for Kubernetes that carries every connection through userspace" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
+# iptables has both flavours, legacy and nft, and the libraries that python-iptables calls.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends iptables libnftables1 nftables python3 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=builder /opt/userspace-proxy /opt/userspace-proxy
+# kubeadm's DaemonSet starts /usr/local/bin/kube-proxy; the flags are the same.
+RUN ln -s /opt/userspace-proxy/bin/userspace-proxy /usr/local/bin/userspace-proxy \
+ && ln -s userspace-proxy /usr/local/bin/kube-proxy
+# The root may be read-only, and the log is a pipe.
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+# Root with few capabilities writes the rules; the workers, which carry the traffic, are nobody.
+ENTRYPOINT ["/usr/local/bin/userspace-proxy"]

@@ -1,0 +1,116 @@
+"""Sets up the control plane of docker-compose.yml; part of that file, of no use elsewhere.
+
+set_up.py credentials FOLDER     writes keys, tokens and kubeconfigs, if there are none
+set_up.py apply FOLDER FILE      waits for the API server and applies the objects of a file
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import ssl
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import yaml
+
+SERVER = "https://kubernetes:6443"
+CERTIFICATE = "/certificates/apiserver.crt"
+READY_WITHIN_S = 120.0
+# Users, and their groups. Every cluster's RBAC lets system:kube-proxy read what a proxy needs.
+USERS = {"admin": "system:masters", "system:kube-proxy": ""}
+PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
+
+
+def write_credentials(folder: Path) -> None:
+    """Write all files anew; what is there stays, so that a restart changes nothing."""
+    if (folder / "proxy.conf").exists():
+        return
+    tokens = {user: secrets.token_urlsafe(32) for user in USERS}
+    lines = [f'{tokens[user]},{user},{user},"{group}"\n' for user, group in USERS.items()]
+    write(folder / "tokens.csv", "".join(lines))
+    write(folder / "admin.token", tokens["admin"])
+    write(folder / "service-accounts.key", make_key())
+    write(folder / "proxy.conf", make_kubeconfig(tokens["system:kube-proxy"]))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that nobody else may read."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def make_key() -> str:
+    """Return a new private key on the curve P-256, as PEM.
+
+    Source: RFC 5915: version 1, the number, the curve; its public part may be left out.
+    """
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    number = (1 + secrets.randbelow(order - 1)).to_bytes(32, "big")
+    curve = bytes.fromhex("a00a06082a8648ce3d030107")
+    body = bytes.fromhex("020101") + bytes.fromhex("0420") + number + curve
+    text = base64.encodebytes(bytes([0x30, len(body)]) + body).decode()
+    return f"-----BEGIN EC PRIVATE KEY-----\n{text}-----END EC PRIVATE KEY-----\n"
+
+
+def make_kubeconfig(token: str) -> str:
+    """Return the kubeconfig of one user, as JSON, which is YAML too."""
+    cluster = {"server": SERVER, "certificate-authority": CERTIFICATE}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "compose", "cluster": cluster}],
+        "users": [{"name": "compose", "user": {"token": token}}],
+        "contexts": [{"name": "compose", "context": {"cluster": "compose", "user": "compose"}}],
+        "current-context": "compose",
+    }
+    return json.dumps(config, indent=2)
+
+
+def apply(folder: Path, file: Path) -> None:
+    """Apply every object of a file, once the API server takes it."""
+    token = (folder / "admin.token").read_text()
+    for manifest in yaml.safe_load_all(file.read_text()):
+        metadata = manifest["metadata"]
+        version = manifest["apiVersion"]
+        root = "api" if version == "v1" else "apis"
+        path = f"/{root}/{version}/namespaces/{metadata['namespace']}"
+        path += f"/{PLURALS[manifest['kind']]}/{metadata['name']}"
+        patch(f"{SERVER}{path}?fieldManager=compose&force=true", json.dumps(manifest), token)
+        print(f"{manifest['kind']} {metadata['name']} applied", flush=True)
+
+
+def patch(url: str, body: str, token: str) -> None:
+    """Send a server-side apply; try again until the server is up.
+
+    Raises:
+        OSError: It refused, or wasn't up in time.
+    """
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "application/apply-patch+yaml",
+    }
+    deadline = time.monotonic() + READY_WITHIN_S
+    while True:
+        try:
+            context = ssl.create_default_context(cafile=CERTIFICATE)
+            request = urllib.request.Request(url, body.encode(), headers, method="PATCH")
+            urllib.request.urlopen(request, timeout=10, context=context).close()
+            return
+        except OSError as exc:
+            is_final = isinstance(exc, urllib.error.HTTPError) and exc.code in (400, 422)
+            if is_final or time.monotonic() > deadline:
+                raise
+        threading.Event().wait(0.5)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "credentials":
+        write_credentials(Path(sys.argv[2]))
+    else:
+        apply(Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,217 @@
+"""Runs one container of a pod as its manifest says, without a container runtime.
+
+    pod spec + image ──▶ overlay root, read-only ──▶ volumes ──▶ chroot ──▶ setpriv ──▶ the program
+                         as a runtime mounts it                             few capabilities
+
+Rule 1: what the manifest grants is granted, and nothing else: the capabilities, a root that can't
+be written, ``/proc/sys`` read-only, no new privileges, only the environment that it names.
+Rule 2: a field that isn't known here and would change what is granted is an error.
+Rule 3: no seccomp, cgroup or PID namespace is made; a real runtime has to show those.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from userspace_proxy.sandbox import Namespace
+
+from .image import Image
+
+Manifest = Mapping[str, Any]
+
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+_KNOWN_SECURITY = frozenset(
+    {
+        "allowPrivilegeEscalation",
+        "capabilities",
+        "privileged",
+        "readOnlyRootFilesystem",
+        "runAsUser",
+    }
+)
+# Arguments: lower folders, folder of ours, then type, file and place of each volume, "--", command.
+_SCRIPT = """
+set -eu
+lower=$1 ours=$2 root=$2/root
+shift 2
+mkdir -p "$root" "$ours/upper" "$ours/work"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$ours/upper,workdir=$ours/work" "$root"
+while [ "$1" != -- ]; do
+  # Links are the image's own: its /var/run is not ours.
+  place=$root$(chroot "$root" readlink -m "$3")
+  if [ -d "$2" ]; then mkdir -p "$place"; else mkdir -p "$(dirname "$place")"; : >"$place"; fi
+  mount --bind "$2" "$place"
+  [ "$1" = rw ] || mount -o remount,bind,ro "$place"
+  shift 3
+done
+shift
+mount -t proc proc "$root/proc"
+mount --bind "$root/proc/sys" "$root/proc/sys"
+mount -o remount,bind,ro "$root/proc/sys"
+mount -t sysfs -o ro sysfs "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -o remount,ro "$root"
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Volumes:
+    """What the cluster would give a pod.
+
+    Args:
+        config_maps: Data of the ConfigMaps that it names.
+        token: Its ServiceAccount's token.
+        ca: The API server's authority, as PEM.
+        node: The name of its node.
+        service_host: The API server's address, where the manifest names none.
+        service_port: Its port.
+    """
+
+    config_maps: Mapping[str, Mapping[str, str]]
+    token: str
+    ca: str
+    node: str
+    service_host: str
+    service_port: int
+
+
+def start_container(
+    pod: Manifest,
+    image: Image,
+    volumes: Volumes,
+    *,
+    where: Namespace,
+    folder: Path,
+    log: IO[str],
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Start the only container of a pod; the process's pid is the program's own.
+
+    Args:
+        pod: Its spec.
+        image: What its container is made of.
+        volumes: What the cluster gives it.
+        where: The node's network namespace: ``hostNetwork`` is asked for.
+        folder: An empty folder of the caller's, who removes it afterwards.
+        log: Takes standard error.
+        environment: What the program sees besides.
+    """
+    if not pod.get("hostNetwork"):
+        raise ValueError("only hostNetwork is known here")
+    (container,) = pod["containers"]
+    known = _environment(container, volumes)
+    start = [*container.get("command", image.entrypoint), *container.get("args", ())]
+    return start_process(
+        [_expanded(word, known) for word in start],
+        image,
+        _mounts(pod, container, volumes, folder),
+        privileges(container["securityContext"]),
+        where=where,
+        folder=folder,
+        log=log,
+        environment={**known, **(environment or {})},
+    )
+
+
+def start_process(
+    words: Sequence[str],
+    image: Image,
+    mounts: Sequence[str],
+    limits: Sequence[str],
+    *,
+    where: Namespace,
+    folder: Path,
+    log: IO[str],
+    environment: Mapping[str, str],
+) -> subprocess.Popen[str]:
+    """Start a program in an image's root filesystem, read-only but for its mounts.
+
+    Args:
+        words: The program and its arguments.
+        image: Its root filesystem.
+        mounts: ``ro`` or ``rw``, the file or folder, and its place; for each.
+        limits: As `privileges` returns them.
+        where: Its network namespace.
+        folder: A folder of the caller's, who removes it afterwards.
+        log: Takes standard output and standard error.
+        environment: What it sees, besides what the image names.
+    """
+    command = ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh"]
+    command += [":".join(map(str, reversed(image.layers))), str(folder), *mounts, "--"]
+    command += ["chroot", f"{folder}/root", *limits, *words]
+    seen = {"PATH": _PATH, "HOME": "/root", **image.environment, **environment}
+    return where.popen(command, stdout=log, stderr=log, env=seen)
+
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def privileges(context: Manifest) -> list[str]:
+    """Return the command that takes away what a security context doesn't grant."""
+    if unknown := context.keys() - _KNOWN_SECURITY:
+        raise ValueError(f"securityContext: {', '.join(unknown)} isn't known here")
+    if context.get("privileged") or not context["readOnlyRootFilesystem"]:
+        raise ValueError("only an unprivileged container with a read-only root is known here")
+    if context["capabilities"]["drop"] != ["ALL"]:
+        raise ValueError("only capabilities after drop: [ALL] are known here")
+    granted = ["-all", *(f"+{name.lower()}" for name in context["capabilities"]["add"])]
+    command = ["setpriv", "--inh-caps=-all", f"--bounding-set={','.join(granted)}"]
+    command += [f"--reuid={context['runAsUser']}", "--clear-groups"]
+    return command + ([] if context["allowPrivilegeEscalation"] else ["--no-new-privs"])
+
+
+def _environment(container: Manifest, volumes: Volumes) -> dict[str, str]:
+    known = {
+        "KUBERNETES_SERVICE_HOST": volumes.service_host,
+        "KUBERNETES_SERVICE_PORT": str(volumes.service_port),
+    }
+    for entry in container.get("env", ()):
+        if "value" in entry:
+            known[entry["name"]] = entry["value"]
+        elif key := entry["valueFrom"].get("configMapKeyRef"):
+            known[entry["name"]] = volumes.config_maps[key["name"]][key["key"]]
+        elif entry["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}:
+            known[entry["name"]] = volumes.node
+        else:
+            raise ValueError(f"env: {entry['name']} isn't known here")
+    return known
+
+
+def _expanded(word: str, known: Mapping[str, str]) -> str:
+    for name, value in known.items():
+        word = word.replace(f"$({name})", value)
+    return word
+
+
+def _mounts(pod: Manifest, container: Manifest, volumes: Volumes, folder: Path) -> Sequence[str]:
+    """Make the files of all volumes; return ``ro`` or ``rw``, file and place of each."""
+    account = folder / "token"
+    account.mkdir()
+    (account / "token").write_text(volumes.token)
+    (account / "ca.crt").write_text(volumes.ca)
+    (account / "namespace").write_text("kube-system")
+    mounts = ["ro", str(account), TOKEN_FOLDER]
+    by_name = {volume["name"]: volume for volume in pod["volumes"]}
+    for mount in container["volumeMounts"]:
+        volume = by_name[mount["name"]]
+        place = folder / f"volume-{mount['name']}"
+        if source := volume.get("configMap"):
+            place.mkdir()
+            data = volumes.config_maps[source["name"]]
+            items = source.get("items") or [{"key": key, "path": key} for key in data]
+            for item in items:
+                (place / item["path"]).write_text(data[item["key"]])
+        elif volume["hostPath"].get("type") == "FileOrCreate":
+            # Not the machine's own: the tests' namespaces have nothing to do with its rules.
+            place.touch()
+        else:
+            place = Path(volume["hostPath"]["path"])
+            if not place.exists():
+                continue
+        mounts += ["ro" if mount.get("readOnly") else "rw", str(place), mount["mountPath"]]
+    return mounts

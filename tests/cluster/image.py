@@ -1,0 +1,310 @@
+"""Builds our container image without a container engine: its Dockerfile, step by step.
+
+    debian:bookworm-slim ──mmdebstrap──▶ layer ──RUN, COPY──▶ layer ──▶ … ──▶ one root filesystem
+
+Each step is an overlay over those before it, run by chroot in a mount namespace of its own, and
+kept under a key of all that it depends on: a second build takes what hasn't changed.
+
+Rule 1: a layer appears under its key only when it is whole.
+Rule 2: it needs root, overlayfs, and what apt and pip need to fetch packages.
+
+Runs alone too: ``python -m tests.cluster.image root.tar`` writes the root filesystem.
+"""
+# ruff: noqa: T201 - printing what it does is this program's interface.
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .build import BuildError, Write, cache_root
+from .dockerfile import Copy, Run, Stage, files_of, read_dockerfile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+BASES = {"debian:bookworm-slim": "bookworm"}
+"""What stands for an image that can't be pulled here: a release for mmdebstrap."""
+# What Debian's slim images leave out. Source: debuerreotype, scripts/.slimify-excludes.
+_SLIM = ("doc", "groff", "info", "linda", "lintian", "locale", "man")
+# What keeps apt from storing what it fetched, as in those images.
+_APT = """\
+APT::Keep-Downloaded-Packages "false";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+"""
+# How pip was told to fetch packages; what it was told to find on this machine stays behind.
+_PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT")
+_CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_STEP_DEADLINE_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A built image.
+
+    Args:
+        layers: Folders, the lowest first; read only.
+        entrypoint: What a container starts with.
+        environment: What it sees.
+        labels: What is said about it.
+    """
+
+    layers: tuple[Path, ...]
+    entrypoint: tuple[str, ...]
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+
+    @contextlib.contextmanager
+    def mounted(self) -> Iterator[Path]:
+        """Show the root filesystem, read only, until the end of the block."""
+        folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-image-"))
+        # The kernel wants two lower folders where there is no upper one.
+        lower = [*reversed(self.layers), _empty_folder()]
+        try:
+            _do(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={_joined(lower)}", folder])
+            try:
+                yield folder
+            finally:
+                _do(["umount", folder])
+        finally:
+            folder.rmdir()
+
+    def write_tar(self, path: Path) -> None:
+        """Write the whole root filesystem as one tar, as a layer of an image has it."""
+        with self.mounted() as folder:
+            _do(
+                [
+                    "tar",
+                    "--create",
+                    f"--file={path}",
+                    "--numeric-owner",
+                    f"--directory={folder}",
+                    ".",
+                ]
+            )
+
+
+def build_image(
+    context: Path = ROOT,
+    arguments: Mapping[str, str] | None = None,
+    write: Write = sys.stdout.write,
+) -> Image:
+    """Build the Dockerfile of a folder; what was built before is taken from the cache.
+
+    Args:
+        context: The folder with Dockerfile and, if it needs one, .dockerignore.
+        arguments: As ``--build-arg`` gives them.
+        write: Takes the progress, a line per step that isn't in the cache.
+
+    Raises:
+        BuildError: A step failed, with the end of its output.
+    """
+    if os.geteuid() != 0:
+        raise BuildError("cannot build the image: mounting needs root")
+    stages = read_dockerfile((context / "Dockerfile").read_text(), arguments)
+    ignore = context / ".dockerignore"
+    ignored = ignore.read_text().splitlines() if ignore.is_file() else []
+    built: dict[str, tuple[Path, ...]] = {}
+    cache = cache_root() / "image"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        # One build at a time; the kernel gives the lock back when its holder dies.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for stage in stages:
+            layers = built.get(stage.base) or (_base(stage.base, cache, write),)
+            for step in stage.steps:
+                layers = (*layers, _layer(step, layers, context, ignored, built, write))
+            built[stage.name] = layers
+    last: Stage = stages[-1]
+    return Image(built[last.name], last.entrypoint, last.environment, last.labels)
+
+
+def _base(name: str, cache: Path, write: Write) -> Path:
+    """Return the layer that stands for an image of a registry."""
+    if name not in BASES:
+        raise BuildError(f"cannot begin with {name}: known are {', '.join(BASES)}")
+    folder = cache / _key("base", platform.machine(), name, *_SLIM, _APT)
+    if not folder.is_dir():
+        write(f"FROM {name}, by mmdebstrap\n")
+        excluded = [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in _SLIM]
+        with _unfinished(folder) as unfinished:
+            command = ["mmdebstrap", "--quiet", "--variant=minbase", *excluded]
+            _do([*command, BASES[name], unfinished])
+            # A step's network needs a place for the name servers.
+            resolver = unfinished / "etc/resolv.conf"
+            resolver.unlink(missing_ok=True)
+            resolver.touch()
+            (unfinished / "etc/apt/apt.conf.d/docker-clean").write_text(_APT)
+    return folder
+
+
+def _layer(
+    step: Run | Copy,
+    below: Sequence[Path],
+    context: Path,
+    ignored: Sequence[str],
+    built: Mapping[str, tuple[Path, ...]],
+    write: Write,
+) -> Path:
+    """Return the layer of one step over those below it, made if it isn't in the cache."""
+    if isinstance(step, Copy) and not step.stage:
+        parts = [f"COPY {step}", *_digests(step, context, ignored)]
+    else:
+        stage = built[step.stage][-1].name if isinstance(step, Copy) else ""
+        parts = [f"{step} {stage}"]
+    folder = below[-1].parent / _key(below[-1].name, *parts)
+    if folder.is_dir():
+        # The cache's oldest layers are those that nobody has taken for long.
+        os.utime(folder)
+        return folder
+    with _unfinished(folder) as unfinished:
+        if isinstance(step, Run):
+            write(f"RUN {' '.join(step.command.split())}\n")
+            _run(step, below, unfinished)
+        elif step.stage:
+            write(f"COPY {' '.join(step.sources)} {step.target}, of {step.stage}\n")
+            _copy_from_stage(step, built[step.stage], unfinished)
+        else:
+            write(f"COPY {' '.join(step.sources)} {step.target}\n")
+            _copy_from_context(step, context, ignored, unfinished)
+    return folder
+
+
+def _run(step: Run, below: Sequence[Path], upper: Path) -> None:
+    """Run a command in the root filesystem so far; what it writes goes to ``upper``."""
+    with tempfile.TemporaryDirectory(prefix=".work-", dir=upper.parent) as work:
+        merged, room = Path(work, "merged"), Path(work, "room")
+        merged.mkdir()
+        room.mkdir()
+        lower = _joined(reversed(below))
+        script = f"""
+            set -eu
+            mount -t overlay overlay \
+              -o "lowerdir={lower},upperdir={upper},workdir={room}" "{merged}"
+            mount -t proc proc "{merged}/proc"
+            mount --rbind /dev "{merged}/dev"
+            mount -t tmpfs tmpfs "{merged}/run"
+            mount --bind /etc/resolv.conf "{merged}/etc/resolv.conf"
+            {_certificates(merged)}
+            exec chroot "{merged}" /bin/sh -c 'mkdir -p "$0" && cd "$0" && eval "$1"' "$1" "$2"
+        """
+        environment = {"PATH": _PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}
+        environment |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        if _certificates(merged):
+            environment |= dict.fromkeys(_CERTIFICATES, "/run/certificates")
+        _do(
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--",
+             "/bin/sh", "-c", script, "sh", step.folder, step.command],
+            environment | dict(step.environment),
+        )  # fmt: skip
+
+
+def _certificates(merged: Path) -> str:
+    """Return the command that gives a step the authorities that pip here trusts, if any."""
+    named = next((os.environ[name] for name in _CERTIFICATES if name in os.environ), "")
+    return f'cp "{named}" "{merged}/run/certificates"' if named else ""
+
+
+def _copy_from_context(step: Copy, context: Path, ignored: Sequence[str], upper: Path) -> None:
+    for source in step.sources:
+        whole = context / source
+        for path in files_of(context, source, ignored):
+            # A folder's content is copied, not the folder.
+            place = path.relative_to(whole).as_posix() if whole.is_dir() else path.name
+            is_folder = whole.is_dir() or step.target.endswith("/")
+            target = upper / step.target.strip("/") / (place if is_folder else "")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            target.chmod(0o755 if os.access(path, os.X_OK) else 0o644)
+
+
+def _copy_from_stage(step: Copy, layers: Sequence[Path], upper: Path) -> None:
+    """Copy one path of an earlier stage to the same or another one."""
+    image = Image(tuple(layers), (), {}, {})
+    with image.mounted() as folder:
+        for source in step.sources:
+            target = upper / step.target.strip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _do(["cp", "--archive", "--no-target-directory", folder / source.strip("/"), target])
+
+
+def _digests(step: Copy, context: Path, ignored: Sequence[str]) -> Iterator[str]:
+    for source in step.sources:
+        for path in files_of(context, source, ignored):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            yield f"{path.relative_to(context)} {os.access(path, os.X_OK)} {digest}"
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _joined(folders: Sequence[Path] | Iterator[Path]) -> str:
+    return ":".join(str(folder) for folder in folders)
+
+
+def _empty_folder() -> Path:
+    folder = cache_root() / "image" / "empty"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _unfinished(folder: Path) -> Iterator[Path]:
+    """Give a folder that gets its name at the end of the block, or goes if that fails."""
+    unfinished = Path(tempfile.mkdtemp(prefix=".layer-", dir=folder.parent))
+    # The top of a layer is the image's root folder, which anybody may enter.
+    unfinished.chmod(0o755)
+    try:
+        yield unfinished
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _do(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            env=None if environment is None else dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_STEP_DEADLINE_S,
+        )
+    except FileNotFoundError as exc:
+        raise BuildError(f"cannot build the image: {command[0]} is missing") from exc
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-20:])
+        raise BuildError(f"cannot build the image: {command[-1]}: {tail}")
+
+
+def main(words: Sequence[str]) -> int:
+    """Build the image and, with a path, write its root filesystem there."""
+    try:
+        image = build_image()
+        for word in words:
+            image.write_tar(Path(word))
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"entrypoint {' '.join(image.entrypoint)}, {len(image.layers)} layers:")
+    print(*image.layers, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,11 @@
+"""A whole Kubernetes cluster in namespaces of this machine, whose Service proxy is a parameter.
+
+    machine's own network                      untouched
+    └─ world    bridge, routes to pods ─ etcd, kube-apiserver, controllers, scheduler, CoreDNS
+       ├─ node-1   containerd ─ pods, kubelet, the proxy under test
+       ├─ node-2   …
+       └─ node-3   …
+
+There is no uplink and no registry: the images are made here and imported. Everything ends with
+the process that started it, however that ends.
+"""

@@ -1,0 +1,162 @@
+"""Clients that connect to a Service a hundred times a second, and what became of their connections.
+
+pod with prober.py ──log──▶ attempts ──between two moments──▶ Toll
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..waiting import wait_for
+from .cluster import Cluster
+from .images import OURS
+
+PROBER = Path(__file__).with_name("prober.py")
+RATE = 25
+"""Connections a second of each client; of all four: a hundred."""
+LATE_S = 0.9
+"""A connection that took this long lost its first packet: the kernel repeats it after a second."""
+SETTLE_S = 6.0
+"""After this an attempt is in the log: a bit longer than the prober waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where one client is."""
+
+    node: str
+    on_host: bool
+
+    @property
+    def name(self) -> str:
+        """The name of its pod."""
+        return f"client-{'host' if self.on_host else 'pod'}-{self.node}"
+
+    def pod(self, address: str, port: int) -> dict[str, object]:
+        """Return the pod; the API server serves its log."""
+        script = PROBER.read_text()
+        program = ["/opt/userspace-proxy/bin/python", "-u", "-c", script]
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": self.name},
+            "spec": {
+                "nodeName": self.node,
+                "hostNetwork": self.on_host,
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "client",
+                        "image": OURS,
+                        "command": [*program, address, str(port), str(RATE)],
+                    }
+                ],
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One connection: when it began, how long it took, and ``ok`` or what went wrong."""
+
+    start: float
+    seconds: float
+    outcome: str
+
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return self.start + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Toll:
+    """What a change cost the clients."""
+
+    made: int
+    failed: Counter[str]
+    late: int
+    """They succeeded, but not before the kernel had repeated a packet."""
+    outage_s: float
+    """The longest time in which one client had no connection answered."""
+
+    @property
+    def lost(self) -> int:
+        """How many connections failed."""
+        return self.failed.total()
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.failed.items())
+        return (
+            f"{self.made} connections, {self.lost} failed{f' ({reasons})' if reasons else ''},"
+            f" {self.late} late, {self.outage_s:.2f} s without one at most"
+        )
+
+
+class Clients:
+    """The clients of a cluster, from the first to the last of its connections.
+
+    Args:
+        cluster: Where they are.
+        clients: Their pods are ready, and connect.
+    """
+
+    def __init__(self, cluster: Cluster, clients: Sequence[Client]) -> None:
+        self._cluster = cluster
+        self._clients = clients
+
+    def toll(self, since: float, until: float, node: str | None = None) -> Toll:
+        """Return what became of the connections that began between two moments.
+
+        Args:
+            since: Unix time.
+            until: Unix time; this returns when no attempt before it is open any more.
+            node: Of this node's clients only.
+        """
+        clients = [client for client in self._clients if node in (None, client.node)]
+        runs = [self._run(client, since, until) for client in clients]
+        assert all(runs), "a client made no connection"
+        return toll_of(runs, since, until)
+
+    def _run(self, client: Client, since: float, until: float) -> list[Attempt]:
+        def attempts() -> list[Attempt] | None:
+            found = list(read_attempts(self._cluster.kubectl("logs", client.name)))
+            return found if found and found[-1].start > until + SETTLE_S else None
+
+        found = wait_for(f"the attempts of {client.name}", attempts, deadline_s=60)
+        return [attempt for attempt in found if since <= attempt.start < until]
+
+
+def read_attempts(log: str) -> Iterator[Attempt]:
+    """Read what the prober printed."""
+    for line in log.splitlines():
+        start, seconds, outcome = line.split()
+        yield Attempt(float(start), float(seconds), outcome)
+
+
+def toll_of(runs: Sequence[Sequence[Attempt]], since: float, until: float) -> Toll:
+    """Return what the attempts of some clients, between two moments, come to."""
+    attempts = list(itertools.chain.from_iterable(runs))
+    return Toll(
+        made=len(attempts),
+        failed=Counter(attempt.outcome for attempt in attempts if attempt.outcome != "ok"),
+        late=sum(attempt.seconds >= LATE_S for attempt in attempts if attempt.outcome == "ok"),
+        outage_s=max(_outage(run, since, until) for run in runs),
+    )
+
+
+def _outage(run: Sequence[Attempt], since: float, until: float) -> float:
+    answered = sorted(attempt.end for attempt in run if attempt.outcome == "ok")
+    # An answer after the end may be for an attempt before it.
+    moments = [since, *answered, max(until, answered[-1] if answered else until)]
+    return max(later - earlier for earlier, later in itertools.pairwise(moments))
+
+
+def now() -> float:
+    """Return the moment by the clock that the clients' logs have."""
+    return time.time()

@@ -1,0 +1,129 @@
+"""The images of the cluster: made here, for there is no registry that could be asked.
+
+Upstream's tests name a dozen images; but for two of them, what they want of it agnhost does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from ..build import BuildError, Write, cache_root, locked, step
+from ..image import Image as BuiltImage
+from ..image import build_image
+from .archive import Image, Layer, write_archive
+from .programs import KUBE, Programs
+
+HERE = Path(__file__).parent
+REGISTRY = "registry.k8s.io"
+PAUSE = f"{REGISTRY}/pause:3.10.2"
+E2E = f"{REGISTRY}/e2e-test-images"
+# From `e2e.test --list-images` v1.36.3: those that the tests of sig-network start.
+AGNHOST_NAMES = (f"{E2E}/agnhost:2.63.0", f"{E2E}/agnhost:2.55")
+# These have no entrypoint: what a pod names is run.
+SHELL_NAMES = (
+    f"{E2E}/busybox:1.36.1-1",
+    f"{E2E}/busybox:1.37.0-1",
+    f"{E2E}/glibc-dns-testing:2.0.0",
+    f"{REGISTRY}/build-image/distroless-iptables:v0.9.6",
+)
+WEB_NAMES = (f"{E2E}/nginx:1.15-4", f"{E2E}/nginx:1.27-0")
+REGRESSION = f"{E2E}/regression-issue-74839:1.4"
+KUBE_PROXY = f"{REGISTRY}/kube-proxy:v1.36.3"
+OURS = "userspace-proxy:0.1.0"
+"""As examples/deploy names it."""
+KUBE_PROXY_PLACE = "usr/local/bin/kube-proxy"
+
+
+def ensure_images(programs: Programs, write: Write = sys.stdout.write) -> Path:
+    """Return the archive with all images, after making it if it isn't there.
+
+    Raises:
+        BuildError: A compiler or mmdebstrap is missing, or failed.
+    """
+    tools = build_image(HERE / "tools", write=write)
+    sources = [Path(__file__), HERE / "archive.py", HERE / "pause.c", KUBE / "go.sum"]
+    digest = hashlib.sha256(tools.layers[-1].name.encode() + programs.folder.parent.name.encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    archive = cache_root() / f"images-{digest.hexdigest()[:12]}.tar"
+    if archive.is_file():
+        return archive
+    with locked(cache_root() / "lock", write):
+        if not archive.is_file():
+            with step("making the images", write), tools.mounted() as root:
+                _make(archive, root, programs)
+    return archive
+
+
+def ensure_own_image(write: Write = sys.stdout.write) -> Path:
+    """Return the archive with our image, after making it if what it is made of has changed.
+
+    Raises:
+        BuildError: As `build_image`.
+    """
+    built = build_image(write=write)
+    folder = cache_root() / "own-image"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256("".join(layer.name for layer in built.layers).encode())
+    archive = folder / f"{digest.hexdigest()[:12]}.tar"
+    if not archive.is_file():
+        # One is enough: an older one is of an older state of the sources.
+        for older in folder.iterdir():
+            older.unlink()
+        _write_own(archive, built)
+    return archive
+
+
+def _write_own(archive: Path, built: BuiltImage) -> None:
+    unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
+    with built.mounted() as root:
+        image = Image([OURS], [Layer(root)], built.entrypoint, environment=built.environment)
+        write_archive(unfinished, [image], _goarch())
+    unfinished.rename(archive)
+
+
+def _make(archive: Path, root: Path, programs: Programs) -> None:
+    unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
+    pause = unfinished.with_suffix(".pause")
+    regression = programs["regression-issue-74839"]
+    try:
+        _compile(HERE / "pause.c", pause)
+        debian = Layer(root)
+        tools = Layer(
+            files={"agnhost": programs["agnhost"], "coredns": programs["coredns"]},
+            links={"agnhost-2": "agnhost"},
+            folders=["uploads"],
+        )
+        images = [
+            Image([PAUSE], [Layer(files={"pause": pause})], ["/pause"], user="65535:65535"),
+            Image(AGNHOST_NAMES, [debian, tools], ["/agnhost"], ["pause"]),
+            Image(SHELL_NAMES, [debian, tools], command=["sh"]),
+            Image([KUBE_PROXY], [debian, Layer(files={KUBE_PROXY_PLACE: programs["kube-proxy"]})]),
+            Image(WEB_NAMES, [debian, tools], ["/agnhost"], ["test-webserver"]),
+            Image(
+                [REGRESSION],
+                [Layer(files={regression.name: regression})],
+                [f"/{regression.name}"],
+            ),
+        ]
+        write_archive(unfinished, images, _goarch())
+        unfinished.rename(archive)
+    finally:
+        pause.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
+
+
+def _goarch() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+
+
+def _compile(source: Path, binary: Path) -> None:
+    command: list[str | Path] = ["cc", "-Os", "-static", "-o", binary, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise BuildError(f"cannot compile {source.name}: {done.stderr.strip()}")

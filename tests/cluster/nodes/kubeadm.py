@@ -1,0 +1,67 @@
+"""kube-proxy as kubeadm deploys it: ServiceAccount, role binding, ConfigMap, DaemonSet.
+
+What kubeadm writes is taken from the files that the other tests compare ours with. As kind does
+for nodes that are no machines, the limit of connections is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .cluster import Cluster
+
+HERE = Path(__file__).parent
+DAEMON_SET = HERE.parent / "kubeadm-kube-proxy.yaml"
+CONFIG_MAP = HERE.parents[1] / "unit/config/kubeadm-1.36.yaml"
+# The address and the mode in that file.
+_SERVER = "https://192.0.2.10:6443"
+_MODE = 'mode: ""'
+_NO_LIMIT = ("maxPerCore: null", "maxPerCore: 0")
+ACCOUNT = "kube-proxy"
+NAMESPACE = "kube-system"
+
+
+def deploy(cluster: Cluster, mode: str = "") -> None:
+    """Deploy kube-proxy on every node, and return when it is ready there.
+
+    Args:
+        cluster: It has no Service proxy yet.
+        mode: kube-proxy's; empty as kubeadm has it, which is iptables.
+    """
+    config = CONFIG_MAP.read_text()
+    for old, new in (
+        (_SERVER, cluster.control_plane.server),
+        _NO_LIMIT,
+        (_MODE, f'mode: "{mode}"'),
+    ):
+        assert config.count(old) == 1, f"cannot find {old!r} once in {CONFIG_MAP}"
+        config = config.replace(old, new)
+    documents = (json.dumps(_account()), config, DAEMON_SET.read_text())
+    cluster.control_plane.kubectl("apply", "-f", "-", input="\n---\n".join(documents))
+    wait_for_rollout(cluster, "kube-proxy")
+
+
+def wait_for_rollout(cluster: Cluster, daemon_set: str) -> None:
+    """Return when a DaemonSet of the system has its newest pods ready on every node."""
+    cluster.kubectl("-n", NAMESPACE, "rollout", "status", "daemonset", daemon_set, "--timeout=100s")
+
+
+def _account() -> dict[str, object]:
+    account = {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": ACCOUNT, "namespace": NAMESPACE},
+    }
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "kubeadm:node-proxier"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "system:node-proxier",
+        },
+        "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [account, binding]}

@@ -1,0 +1,277 @@
+"""One node: its namespaces, containerd, kubelet, and the Service proxy that is on trial."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from ..child import Child
+from .images import PAUSE
+from .programs import Programs
+from .world import LAN, Holder, add_route, make_node
+
+PODS = IPv4Network("10.244.0.0/16")
+CLUSTER_DNS = "10.96.0.10"
+CLUSTER_DOMAIN = "cluster.local"
+ZONE = "topology.kubernetes.io/zone"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+# The proxy lets open connections finish for five seconds.
+STOP_DEADLINE_S = 30.0
+# Where the kernel has cgroups of the first version, one tree each; with the second, this itself.
+CGROUPS = Path("/sys/fs/cgroup")
+# Where containerd puts the containers of a kubelet that makes no groups itself.
+GROUP = "k8s.io"
+# Of a node's folder; both have an entry for each container, by its id.
+_CONTAINERS = (
+    "lib/containerd/io.containerd.grpc.v1.cri/containers",
+    "lib/containerd/io.containerd.grpc.v1.cri/sandboxes",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a node is called and where it stands."""
+
+    number: int
+    """From 1."""
+    zone: str
+
+    @property
+    def name(self) -> str:
+        """The node's name and host name."""
+        return f"node-{self.number}"
+
+    @property
+    def ip(self) -> IPv4Address:
+        """Its only address, by which everybody reaches it."""
+        return LAN[10 + self.number]
+
+    @property
+    def pods(self) -> IPv4Network:
+        """Where its pods' addresses come from."""
+        return list(PODS.subnets(new_prefix=24))[self.number]
+
+    def document(self) -> dict[str, object]:
+        """Return the Node object; kubelet would make the same without the range of pods."""
+        labels = {ZONE: self.zone, "kubernetes.io/hostname": self.name}
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self.name, "labels": labels},
+            "spec": {"podCIDR": str(self.pods), "podCIDRs": [str(self.pods)]},
+        }
+
+
+class ClusterNode:
+    """A node from its making to `close`.
+
+    Args:
+        site: Its name and place.
+        world: What is around it.
+        programs: What it runs.
+        folder: Its own; it exists, and holds the logs and all else that the node writes.
+        cni: The plugin that connects pods: ``bridge`` or ``ptp``.
+    """
+
+    def __init__(
+        self, site: Site, world: Holder, programs: Programs, folder: Path, cni: str
+    ) -> None:
+        self.site = site
+        self.folder = folder
+        self._programs = programs
+        self._cni = cni
+        self._proxy: Child | None = None
+        self._children: list[Child] = []
+        self.holder = make_node(world, site.name, folder, site.ip)
+        add_route(world, site.pods, site.ip)
+        self._write_configurations()
+
+    def start_containerd(self) -> None:
+        """Start it; it answers when its socket is there."""
+        self._start(self._programs["containerd"], "--config", self.folder / "containerd.toml")
+
+    def has_containerd(self) -> bool:
+        """Tell whether containerd answers."""
+        return subprocess.run(self._ctr("version"), capture_output=True).returncode == 0
+
+    def import_command(self, archive: Path | str) -> list[str | Path]:
+        """Return the command that gives images to containerd."""
+        return self._ctr("images", "import", "--local", archive)
+
+    def begin_import(self, archive: Path) -> subprocess.Popen[bytes]:
+        """Begin to import images; the caller waits for the process."""
+        log = (self.folder / "import.log").open("wb")
+        with log:
+            return subprocess.Popen(
+                self.import_command(archive), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def start_kubelet(self, kubeconfig: Path) -> None:
+        """Start it; containerd answers already."""
+        self._start(
+            self._programs["kubelet"],
+            f"--config={self.folder / 'kubelet.json'}",
+            f"--kubeconfig={kubeconfig}",
+            f"--node-ip={self.site.ip}",
+            f"--node-labels={ZONE}={self.site.zone}",
+            "--v=1",
+        )
+
+    def start_proxy(
+        self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the Service proxy; none runs yet."""
+        assert self._proxy is None, f"{self.site.name} has a proxy already"
+        words = [f"{name}={value}" for name, value in (environment or {}).items()]
+        entered = [*self.holder.enter(), "env", *words]
+        self._proxy = Child(command, self.folder / "proxy.log", entered)
+
+    def stop_proxy(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the Service proxy by a signal and wait for it; idempotent."""
+        if self._proxy is None:
+            return
+        for child in _children(self._proxy.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+        self._proxy.wait(STOP_DEADLINE_S)
+        self._proxy = None
+
+    @property
+    def proxy(self) -> Child | None:
+        """The Service proxy, if one was started."""
+        return self._proxy
+
+    def check(self) -> None:
+        """Raise AssertionError if a program ended that should run, with the end of its log."""
+        check_alive(self._children, self.site.name)
+        check_alive([self._proxy] if self._proxy else [], self.site.name)
+
+    def close(self) -> None:
+        """Forget the node; its processes end with the world."""
+        for child in [*self._children, *([self._proxy] if self._proxy else [])]:
+            child.kill()
+        self.holder.close()
+
+    def _ctr(self, *arguments: str | Path) -> list[str | Path]:
+        """Return the command that asks this node's containerd for what kubelet sees."""
+        where = ["--address", CONTAINERD_SOCKET, "--namespace", "k8s.io"]
+        return [*self.holder.enter(), self._programs["ctr"], *where, *arguments]
+
+    def _start(self, program: Path, *arguments: str | Path) -> None:
+        log = self.folder / f"{program.name}.log"
+        self._children.append(Child([program, *arguments], log, self.holder.enter()))
+
+    def _write_configurations(self) -> None:
+        runc = self._programs.runc
+        (self.folder / "containerd.toml").write_text(
+            _CONTAINERD.format(
+                folder=self._programs.folder, cni=self.folder / "cni", pause=PAUSE, runc=runc
+            )
+        )
+        (self.folder / "resolv.conf").write_text(f"nameserver {CLUSTER_DNS}\n")
+        (self.folder / "kubelet.json").write_text(json.dumps(self._kubelet()))
+        (self.folder / "cni").mkdir()
+        (self.folder / "cni/10-pods.conflist").write_text(json.dumps(self._network()))
+
+    def _kubelet(self) -> dict[str, object]:
+        return {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+            "clusterDNS": [CLUSTER_DNS],
+            "clusterDomain": CLUSTER_DOMAIN,
+            "resolvConf": str(self.folder / "resolv.conf"),
+            # Works with cgroups of either version, without a tree of its own.
+            "cgroupDriver": "cgroupfs",
+            "cgroupsPerQOS": False,
+            "enforceNodeAllocatable": [],
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            # The disk is everybody's here: no pod leaves because others filled it.
+            "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%"},
+            "imageGCHighThresholdPercent": 100,
+            "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+            "serializeImagePulls": False,
+            "kubeAPIQPS": 100,
+            "kubeAPIBurst": 100,
+        }
+
+    def _network(self) -> dict[str, object]:
+        addresses = {
+            "type": "host-local",
+            "ranges": [[{"subnet": str(self.site.pods)}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
+        connect: dict[str, object] = {"type": self._cni, "ipMasq": False, "ipam": addresses}
+        if self._cni == "bridge":
+            connect |= {"bridge": "cni0", "isGateway": True, "hairpinMode": True}
+        ports = {"type": "portmap", "capabilities": {"portMappings": True}}
+        return {"cniVersion": "1.0.0", "name": "pods", "plugins": [connect, ports]}
+
+
+_CONTAINERD = """\
+version = 3
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"]
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{pause}"
+
+[plugins."io.containerd.cri.v1.runtime"]
+# A container may get no better score than ours: that would need CAP_SYS_RESOURCE.
+restrict_oom_score_adj = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["{folder}"]
+conf_dir = "{cni}"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+BinaryName = "{runc}"
+SystemdCgroup = false
+"""
+
+
+def remove_cgroups(folder: Path) -> bool:
+    """Remove the control groups that a node's pods left; False while one is still in use.
+
+    Args:
+        folder: The node's.
+    """
+    ids = [entry.name for place in _CONTAINERS for entry in (folder / place).glob("*")]
+    parents = [CGROUPS / GROUP, *(tree / GROUP for tree in CGROUPS.iterdir())]
+    for group in (parent / id_ for parent in parents for id_ in ids):
+        try:
+            group.rmdir()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return False
+    for parent in filter(Path.is_dir, parents):
+        # Another's containers may be there.
+        with suppress(OSError):
+            parent.rmdir()
+    return True
+
+
+def check_alive(children: Sequence[Child], where: str) -> None:
+    """Raise AssertionError if one of them ended, with the end of its log."""
+    for child in children:
+        if child.status is not None:
+            what = f"{child.log.stem} on {where} ended with status {child.status}"
+            raise AssertionError(f"{what}: {child.log_tail()}")
+
+
+def _children(pid: int) -> list[int]:
+    """Return who a process started and still runs."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,0 +1,104 @@
+"""What a node runs: built from Go modules into the cache that the control plane's binaries are in.
+
+runc is Debian's: it is the one program here that needs a C library, and the packaged one will do.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..build import (
+    KUBERNETES_VERSION_PACKAGES,
+    BuildError,
+    Target,
+    Write,
+    build_missing,
+    cache_root,
+    version_key,
+)
+
+HERE = Path(__file__).parent
+KUBE = HERE.parent / "kube"
+CONTAINERS = HERE / "containers"
+COREDNS = HERE / "coredns"
+
+KUBERNETES = "k8s.io/kubernetes"
+CONTAINERD = "github.com/containerd/containerd/v2"
+CNI_PLUGINS = "github.com/containernetworking/plugins"
+GINKGO = "github.com/onsi/ginkgo/v2"
+
+
+def _kubernetes(binary: str, package: str = "", *, is_test: bool = False) -> Target:
+    path = f"{KUBERNETES}/{package or f'cmd/{binary}'}"
+    return Target(binary, path, KUBERNETES, KUBE, KUBERNETES_VERSION_PACKAGES, is_test)
+
+
+def _containerd(binary: str) -> Target:
+    return Target(binary, f"{CONTAINERD}/cmd/{binary}", CONTAINERD, CONTAINERS)
+
+
+def _cni(kind: str, binary: str) -> Target:
+    return Target(binary, f"{CNI_PLUGINS}/plugins/{kind}/{binary}", CNI_PLUGINS, CONTAINERS)
+
+
+NODE_TARGETS = (
+    _kubernetes("kubelet"),
+    _kubernetes("kube-controller-manager"),
+    _kubernetes("kube-scheduler"),
+    _kubernetes("kube-proxy"),
+    _kubernetes("agnhost", "test/images/agnhost"),
+    _kubernetes("regression-issue-74839", "test/images/regression-issue-74839"),
+    _containerd("containerd"),
+    _containerd("containerd-shim-runc-v2"),
+    _containerd("ctr"),
+    _cni("main", "bridge"),
+    _cni("main", "loopback"),
+    _cni("main", "ptp"),
+    _cni("meta", "portmap"),
+    _cni("ipam", "host-local"),
+    Target("coredns", ".", "github.com/coredns/coredns", COREDNS),
+)
+UPSTREAM_TARGETS = (
+    Target("ginkgo", f"{GINKGO}/ginkgo", GINKGO, KUBE),
+    _kubernetes("e2e.test", "test/e2e", is_test=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Where the programs are; all of them exist."""
+
+    folder: Path
+    runc: Path
+
+    def __getitem__(self, name: str) -> Path:
+        """Return where the program of a target is."""
+        return self.folder / name
+
+
+def ensure_programs(write: Write = sys.stdout.write, *, with_upstream: bool = False) -> Programs:
+    """Return what a cluster runs, after building what is missing.
+
+    Args:
+        write: As for `build.ensure_binaries`.
+        with_upstream: Upstream's tests and their runner too.
+
+    Raises:
+        NoGoError: Something is missing, and there is no Go to build it.
+        BuildError: Go refused, or runc isn't installed.
+    """
+    runc = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")
+    if runc is None:
+        raise BuildError("cannot run containers: there is no runc (install Debian's package runc)")
+    folder = cache_root() / version_key(NODE_TARGETS) / "bin"
+    targets = NODE_TARGETS + (UPSTREAM_TARGETS if with_upstream else ())
+    build_missing(targets, folder, write)
+    return Programs(folder, Path(runc))
+
+
+def kubernetes_version() -> str:
+    """Return the release of everything here that is Kubernetes', with its ``v``."""
+    return NODE_TARGETS[0].version

@@ -1,0 +1,86 @@
+"""The Service proxies that a cluster can have: ours by each steering, kube-proxy by each mode."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .node import PODS, ClusterNode
+from .programs import Programs
+
+REPOSITORY = Path(__file__).parents[3]
+# The network for documentation that upstream's tests take an external IP from.
+EXTERNAL_IPS = "203.0.113.0/24"
+KUBE_PROXY_USER = "system:kube-proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a proxy is started with on one node."""
+
+    node: ClusterNode
+    programs: Programs
+    kubeconfig: Path
+
+    def common(self) -> list[str]:
+        """Return the flags that ours and kube-proxy share."""
+        return [
+            f"--kubeconfig={self.kubeconfig}",
+            f"--hostname-override={self.node.site.name}",
+            f"--cluster-cidr={PODS}",
+            "--healthz-bind-address=0.0.0.0:10256",
+            "--metrics-bind-address=127.0.0.1:10249",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A way to serve Services on each node."""
+
+    title: str
+    """What a report calls it."""
+    user: str
+    """Whose kubeconfig it has."""
+    command: Callable[[Start], Sequence[str | Path]]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def _ours(steering: str) -> Proxy:
+    def command(start: Start) -> list[str | Path]:
+        # kube-proxy serves every external IP; ours none but those of networks that it was told of.
+        flags = [
+            *start.common(),
+            f"--steering={steering}",
+            f"--allow-external-ips={EXTERNAL_IPS}",
+            # Upstream: a pod of another node that dials a node port is not inside.
+            "--detect-local-mode=NodeCIDR",
+        ]
+        return [sys.executable, "-m", "userspace_proxy", "run", *flags]
+
+    return Proxy(
+        f"userspace-proxy, steering {steering}",
+        "userspace-proxy",
+        command,
+        {"PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def _kube_proxy(mode: str) -> Proxy:
+    def command(start: Start) -> list[str | Path]:
+        # The machine's limit of connections is not ours to set, and can't be set from here.
+        flags = [*start.common(), f"--proxy-mode={mode}", "--conntrack-max-per-core=0"]
+        return [start.programs["kube-proxy"], *flags]
+
+    return Proxy(f"kube-proxy, mode {mode}", KUBE_PROXY_USER, command)
+
+
+PROXIES = {
+    "nftables": _ours("nftables"),
+    "iptables": _ours("iptables"),
+    "local": _ours("local"),
+    "kube-proxy": _kube_proxy("nftables"),
+    "kube-proxy-iptables": _kube_proxy("iptables"),
+}
+"""By the name that the command line has for them."""

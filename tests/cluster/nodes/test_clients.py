@@ -1,0 +1,58 @@
+"""What clients met: read from their log, and the prober that writes it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from .clients import PROBER, read_attempts, toll_of
+
+LOG = """\
+100.000 0.010 ok
+100.500 0.010 ok
+101.000 0.010 ConnectionRefusedError
+101.500 1.010 ok
+102.000 5.000 TimeoutError
+103.000 0.010 ok
+"""
+
+
+def test_the_toll_counts_what_failed_what_was_late_and_how_long_nothing_was_answered() -> None:
+    toll = toll_of([list(read_attempts(LOG))], 100.0, 103.5)
+    assert (toll.made, toll.failed) == (6, Counter(ConnectionRefusedError=1, TimeoutError=1))
+    assert (toll.lost, toll.late) == (2, 1)
+    # From the answer at 100.51 to that at 102.51.
+    assert toll.outage_s == pytest.approx(2.0)
+
+
+def test_the_worst_client_counts() -> None:
+    steady = "".join(f"{100 + tenth / 10:.3f} 0.010 ok\n" for tenth in range(35))
+    runs = [list(read_attempts(text)) for text in (steady, LOG)]
+    assert toll_of(runs, 100.0, 103.5).outage_s == pytest.approx(2.0)
+
+
+def test_the_end_without_an_answer_counts() -> None:
+    attempts = list(read_attempts("100.000 0.010 ok\n101.000 0.010 ConnectionRefusedError\n"))
+    assert toll_of([attempts], 100.0, 109.0).outage_s == pytest.approx(8.99)
+
+
+def test_the_prober_says_how_each_connection_went() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        command = [sys.executable, str(PROBER), "127.0.0.1", port, "20"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as prober:
+            assert prober.stdout is not None
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+            [answered] = read_attempts(prober.stdout.readline())
+            server.close()
+            outcomes = (line.split()[-1] for line in prober.stdout)
+            assert answered.outcome == "ok"
+            assert next(what for what in outcomes if what == "ConnectionRefusedError")
+            prober.kill()

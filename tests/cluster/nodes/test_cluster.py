@@ -1,0 +1,87 @@
+"""A cluster in namespaces: it works, and nothing is left of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ..build import Binaries
+from ..waiting import wait_for
+from .cluster import Cluster
+from .images import AGNHOST_NAMES, ensure_images
+from .programs import ensure_programs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(2400)]
+
+[AGNHOST, _] = AGNHOST_NAMES
+WEB = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "web", "labels": {"app": "web"}},
+    "spec": {
+        "nodeName": "node-1",
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "web", "image": AGNHOST, "args": ["netexec"]}],
+    },
+}
+CLIENT = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "client"},
+    "spec": {
+        "nodeName": "node-2",
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "client", "image": AGNHOST}],
+    },
+}
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web"},
+    "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+}
+
+
+def test_a_pod_reaches_a_service_on_another_node_by_its_name(real_cluster: Cluster) -> None:
+    items = {"apiVersion": "v1", "kind": "List", "items": [WEB, CLIENT, SERVICE]}
+    real_cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
+    real_cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client")
+    ask = ("exec", "client", "--", "curl", "-s", "http://web/hostname")
+    wait_for(
+        "the Service to be served by name",
+        lambda: real_cluster.control_plane.kubectl(*ask, check=False) == "web",
+        hint=lambda: real_cluster.control_plane.kubectl(*ask, check=False),
+    )
+
+
+def test_nothing_is_left_of_a_cluster(cluster_binaries: Binaries) -> None:
+    programs = ensure_programs()
+    mounts = Path("/proc/self/mounts").read_text()
+    links = subprocess.check_output(["ip", "link"])
+    cluster = Cluster(cluster_binaries, programs, ensure_images(programs), None, nodes=1)
+    with cluster:
+        folder = cluster.folder
+        pod = {"apiVersion": "v1", "kind": "List", "items": [WEB]}
+        cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(pod))
+        cluster.kubectl("wait", "--for=condition=Ready", "pod/web")
+        namespace = Path(f"/proc/{cluster.world.pid}/ns/pid").readlink()
+        assert processes_in(namespace) != []
+    assert processes_in(namespace) == []
+    assert not folder.exists()
+    assert Path("/proc/self/mounts").read_text() == mounts
+    assert subprocess.check_output(["ip", "link"]) == links
+
+
+def processes_in(namespace: Path) -> list[Path]:
+    """Return the processes whose process namespace this is."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/ns/pid"):
+        try:
+            if entry.readlink() == namespace:
+                found.append(entry)
+        except FileNotFoundError:
+            continue
+    return found

@@ -1,0 +1,207 @@
+"""Our DaemonSet takes over from a running kube-proxy, serves, and gives back; nobody may notice.
+
+    web on three nodes ◀── 100 connections a second each ── pods and hosts on three nodes
+    kube-proxy ──rollout restart──▶ kube-proxy ──overlay──▶ ours ──standby, original──▶ kube-proxy
+
+The commands are those of docs/migrating-from-kube-proxy.md, in its order.
+"""
+# ruff: noqa: T201 - the figures are for docs/migrating-from-kube-proxy.md.
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ..build import Binaries
+from ..waiting import wait_for
+from . import kubeadm
+from .clients import Client, Clients, Toll, now
+from .cluster import Cluster
+from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
+from .node import ClusterNode
+from .programs import ensure_programs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(2400)]
+
+OVERLAY = Path(__file__).parents[3] / "examples/deploy/kubeadm"
+ADDRESS, PORT = "10.96.7.7", 80
+CLIENTS = (
+    Client("node-1", on_host=False),
+    Client("node-1", on_host=True),
+    Client("node-2", on_host=False),
+    Client("node-3", on_host=True),
+)
+GRANTED = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
+OUTAGE_S = 3.0
+SECCOMP_FILTER = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A cluster with kubeadm's kube-proxy, and clients that never stop connecting."""
+
+    cluster: Cluster
+    clients: Clients
+
+    def system(self, *command: str) -> None:
+        """Run kubectl in the namespace of the system."""
+        self.cluster.kubectl("-n", kubeadm.NAMESPACE, *command)
+
+    def restart(self) -> Toll:
+        """Replace kube-proxy by itself."""
+        began = now()
+        self.system("rollout", "restart", "daemonset", "kube-proxy")
+        self._settle("kube-proxy")
+        return self.clients.toll(began, now())
+
+    def take_over(self) -> Toll:
+        """Replace kube-proxy by ours."""
+        began = now()
+        self.cluster.kubectl("apply", "-k", str(OVERLAY))
+        self._settle("kube-proxy")
+        self._settle("kube-proxy-cleanup")
+        self.system("delete", "daemonset", "kube-proxy-cleanup")
+        return self.clients.toll(began, now())
+
+    def give_back(self) -> Toll:
+        """Replace ours by kube-proxy."""
+        began = now()
+        self.cluster.kubectl("apply", "-k", str(OVERLAY / "standby"))
+        self._settle("kube-proxy-standby")
+        self.cluster.kubectl("apply", "-k", str(OVERLAY / "original"))
+        self._settle("kube-proxy")
+        self.system("delete", "daemonset", "kube-proxy-standby")
+        return self.clients.toll(began, now())
+
+    def _settle(self, daemon_set: str) -> None:
+        kubeadm.wait_for_rollout(self.cluster, daemon_set)
+
+
+@pytest.fixture(scope="module", params=["iptables", "nftables"])
+def stage(cluster_binaries: Binaries, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """Three nodes with kubeadm's kube-proxy, in each of its modes."""
+    if os.geteuid() != 0:
+        pytest.skip("containers of a real kubelet need root")
+    programs = ensure_programs()
+    with Cluster(cluster_binaries, programs, ensure_images(programs), None, cni="ptp") as cluster:
+        cluster.import_images(ensure_own_image())
+        kubeadm.deploy(cluster, request.param)
+        items = [
+            *(_web(node.site.name) for node in cluster.nodes),
+            _service(),
+            *(client.pod(ADDRESS, PORT) for client in CLIENTS),
+        ]
+        pods = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        cluster.control_plane.kubectl("apply", "-f", "-", input=pods)
+        cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+        clients = Clients(cluster, CLIENTS)
+        # The first connections were made before the Service had endpoints.
+        wait_for("all connections to succeed", lambda: _is_quiet(clients), deadline_s=60)
+        yield Stage(cluster, clients)
+
+
+def test_taking_over_and_giving_back_fail_no_more_connections_than_a_restart(stage: Stage) -> None:
+    restart, over, back = stage.restart(), stage.take_over(), stage.give_back()
+    figures = f"\nkube-proxy restarted: {restart}\ntaken over: {over}\ngiven back: {back}"
+    print(figures)
+    assert over.lost <= restart.lost, figures
+    assert back.lost <= restart.lost, figures
+
+
+@pytest.fixture(scope="module")
+def taken_over(stage: Stage) -> Stage:
+    """The same cluster, served by ours from now on."""
+    stage.take_over()
+    return stage
+
+
+def test_the_pods_are_healthy_with_no_more_than_they_are_granted(taken_over: Stage) -> None:
+    cluster = taken_over.cluster
+    said = json.loads(cluster.kubectl("get", "pods", "-A", "-o", "json"))
+    # Those of kube-proxy-cleanup may still be on their way out.
+    pods = [pod for pod in said["items"] if "deletionTimestamp" not in pod["metadata"]]
+    states = [state for pod in pods for state in pod["status"]["containerStatuses"]]
+    assert len(states) == 2 * len(cluster.nodes) + len(CLIENTS)
+    assert all(state["ready"] and not state["restartCount"] for state in states), states
+    for node in cluster.nodes:
+        status = _status(_agent(node))
+        assert status["Seccomp"] == SECCOMP_FILTER
+        assert int(status["CapEff"], 16) == sum(1 << bit for bit in GRANTED.values())
+        assert status["NoNewPrivs"] == "1"
+        rules = node.holder.run("iptables-save") + node.holder.run("nft", "list", "tables")
+        assert "KUBE-SVC" not in rules
+        assert "kube-proxy" not in rules
+
+
+def test_a_killed_agent_costs_its_node_less_than_three_seconds(taken_over: Stage) -> None:
+    node = taken_over.cluster.nodes[0]
+    # Connections that were open when it died began a little earlier.
+    agent, began = _agent(node), now() - 1
+    os.kill(agent, signal.SIGKILL)
+    wait_for("another agent", lambda: _find_agent(node) not in (None, agent), deadline_s=30)
+    kubeadm.wait_for_rollout(taken_over.cluster, "kube-proxy")
+    wait_for("its node to be served", lambda: _is_quiet(taken_over.clients), deadline_s=60)
+    toll = taken_over.clients.toll(began, now(), node.site.name)
+    print(f"\nagent killed: {toll}")
+    assert toll.lost, "nobody noticed: this was not the agent"
+    assert toll.outage_s < OUTAGE_S, toll
+
+
+def _is_quiet(clients: Clients) -> bool:
+    """Tell whether the next second is one without failures."""
+    since = now()
+    return clients.toll(since, since + 1).lost == 0
+
+
+def _web(node: str) -> dict[str, object]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"web-{node}", "labels": {"app": "web"}},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "web", "image": AGNHOST_NAMES[0], "args": ["netexec"]}],
+        },
+    }
+
+
+def _service() -> dict[str, object]:
+    ports = [{"port": PORT, "targetPort": 8080}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"clusterIP": ADDRESS, "selector": {"app": "web"}, "ports": ports},
+    }
+
+
+def _agent(node: ClusterNode) -> int:
+    pid = _find_agent(node)
+    assert pid is not None, f"there is no agent on {node.site.name}"
+    return pid
+
+
+def _find_agent(node: ClusterNode) -> int | None:
+    """Return the first process of our container on a node."""
+    network = Path(f"/proc/{node.holder.pid}/ns/net").readlink()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            is_ours = words[0].endswith(b"python") and b"/usr/local/bin/kube-proxy" in words
+            is_first = _status(int(entry.name))["NSpid"].split()[-1] == "1"
+            if is_ours and is_first and (entry / "ns/net").readlink() == network:
+                return int(entry.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return None
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}

@@ -1,0 +1,177 @@
+"""The network that the nodes share, and the namespaces that hold everything.
+
+    world    bridge "lan" 172.30.0.1 ──veth──▶ node-1  172.30.0.11   pods 10.244.1.0/24
+             route to each node's pods ──veth─▶ node-2  172.30.0.12   pods 10.244.2.0/24
+
+Rule 1: the world has a process namespace; when its first process goes, the kernel kills all the
+others, and with them the mounts, the network namespaces and what is in them are gone.
+Rule 2: that first process goes when this one does, however that happens.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from ..child import Child
+from ..waiting import wait_for
+
+LAN = IPv4Network("172.30.0.0/16")
+WORLD_IP = IPv4Address("172.30.0.1")
+BRIDGE = "lan"
+
+START_DEADLINE_S = 30.0
+STOP_DEADLINE_S = 30.0
+# The first process of a process namespace inherits its orphans, and must not keep them.
+HOLD = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
+# kubelet sets these for the whole machine unless it finds them so; these are read instead.
+KUBELET_SYSCTLS = {
+    "vm/overcommit_memory": 1,
+    "vm/panic_on_oom": 0,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "kernel/keys/root_maxkeys": 1000000,
+    "kernel/keys/root_maxbytes": 25000000,
+}
+
+
+class Holder:
+    """The first process of namespaces, and the way into them.
+
+    Args:
+        name: The host name there.
+        folder: For its log.
+        unshare: Flags of unshare(1): which namespaces are new.
+        prefix: A command that enters the namespaces around it.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, unshare: Sequence[str], prefix: Sequence[str] = ()
+    ) -> None:
+        self.name = name
+        script = 'hostname "$1" && ip link set lo up && exec "$2" -IS -c "$3"'
+        shell = ["sh", "-c", script, "holder", name, sys.executable, HOLD]
+        self._child = Child(["unshare", *unshare, "--", *shell], folder / "holder.log", prefix)
+        is_ready = f"the namespaces of {name}"
+        self.pid = wait_for(is_ready, self._find, deadline_s=START_DEADLINE_S)
+
+    def enter(self) -> tuple[str, ...]:
+        """Return the command prefix that runs a program in all of the namespaces."""
+        return ("nsenter", f"--target={self.pid}", "--mount", "--uts", "--net", "--pid", "--")
+
+    def enter_network(self) -> tuple[str, ...]:
+        """Return the prefix that runs a program in the network namespace only; it doesn't fork."""
+        return ("nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
+
+    def run(self, *command: str | Path, input: str | None = None) -> str:  # noqa: A002
+        """Run a command to its end; return what it printed.
+
+        Raises:
+            AssertionError: It failed, with what it said.
+        """
+        done = subprocess.run(
+            [*self.enter(), *command], input=input, capture_output=True, text=True
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"cannot {' '.join(map(str, command))} on {self.name}: {said}"
+        return done.stdout
+
+    def close(self) -> None:
+        """Kill the first process; return when it is gone. Idempotent.
+
+        If it has a process namespace, the kernel kills all others there before it lets go.
+        """
+        if self._child.status is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._child.wait(STOP_DEADLINE_S)
+
+    def _find(self) -> int | None:
+        """Return the id of the process that holds the namespaces once they are set up."""
+        if self._child.status is not None:
+            raise AssertionError(f"cannot make {self.name}: {self._child.log_tail()}")
+        pid = self._child.pid
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            pid = int(children[0])
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return pid if words[0] == sys.executable.encode() and HOLD.encode() in words else None
+
+
+def make_world(folder: Path) -> Holder:
+    """Make the namespaces around all nodes, with the bridge that joins them."""
+    flags = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    world = Holder("world", folder, flags)
+    try:
+        _configure(
+            world,
+            f"link add {BRIDGE} type bridge",
+            f"addr add {WORLD_IP}/16 dev {BRIDGE}",
+            f"link set {BRIDGE} up",
+        )
+        _set_sysctls(world, {"net/ipv4/ip_forward": 1})
+    except BaseException:
+        world.close()
+        raise
+    return world
+
+
+def make_node(world: Holder, name: str, folder: Path, ip: IPv4Address) -> Holder:
+    """Make the namespaces of a node and lead its cable to the bridge.
+
+    The node has its own /run, /var/lib and /var/log, which are in the folder.
+    """
+    node = Holder(name, folder, ("--net", "--uts", "--mount"), world.enter())
+    node.run("sh", "-c", _MOUNTS, "mounts", str(folder))
+    for sysctl, value in KUBELET_SYSCTLS.items():
+        file = folder / "sysctls" / sysctl.replace("/", ".")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{value}\n")
+        node.run("mount", "--bind", str(file), f"/proc/sys/{sysctl}")
+    subprocess.run(
+        [
+            *world.enter_network(),
+            *("ip", "link", "add", name, "type", "veth"),
+            *("peer", "name", "eth0", "netns", str(node.pid)),
+        ],
+        check=True,
+    )
+    _configure(world, f"link set {name} master {BRIDGE} up")
+    _configure(
+        node,
+        f"addr add {ip}/16 dev eth0",
+        "link set eth0 up",
+        # Without it a connection from the node to a Service would fail before any rule is asked.
+        f"route add default via {WORLD_IP}",
+    )
+    _set_sysctls(node, {"net/ipv4/ip_forward": 1})
+    return node
+
+
+def add_route(holder: Holder, pods: IPv4Network, node: IPv4Address) -> None:
+    """Lead to a node's pods."""
+    _configure(holder, f"route add {pods} via {node}")
+
+
+# Everything that a node's programs write outside their own folder goes to these.
+_MOUNTS = """\
+set -e
+mkdir -p "$1/lib" "$1/log"
+mount --bind "$1/lib" /var/lib
+mount --bind "$1/log" /var/log
+mount -t tmpfs -o mode=755 run /run
+"""
+
+
+def _configure(holder: Holder, *lines: str) -> None:
+    holder.run("ip", "-batch", "-", input="".join(f"{line}\n" for line in lines))
+
+
+def _set_sysctls(holder: Holder, values: dict[str, int]) -> None:
+    for name, value in values.items():
+        holder.run("sh", "-c", f"echo {value} >/proc/sys/{name}")

@@ -1,0 +1,302 @@
+"""examples/deploy against the real API server, and its containers on a node."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from userspace_proxy.sandbox import Sandbox
+
+from .build import Binaries
+from .container import Volumes, start_container
+from .control_plane import ControlPlane
+from .image import ROOT, Image
+from .waiting import wait_for
+
+pytestmark = [pytest.mark.cluster]
+
+DEPLOY = ROOT / "examples/deploy"
+OVERLAYS = ("base", "canary", "kubeadm", "kubeadm/original", "kubeadm/standby")
+KUBEADM = ROOT / "tests/unit/config"
+ACCOUNT = "system:serviceaccount:kube-system:userspace-proxy"
+GROUPS = ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"]
+ASK = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
+VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+ALLOWED = {
+    "get services", "list services", "watch services",
+    "get nodes", "list nodes", "watch nodes",
+    "get endpointslices.discovery.k8s.io", "list endpointslices.discovery.k8s.io",
+    "watch endpointslices.discovery.k8s.io",
+    "create events.events.k8s.io", "patch events.events.k8s.io",
+    # What every account may ask about itself: system:basic-user.
+    "create selfsubjectaccessreviews.authorization.k8s.io",
+    "create selfsubjectrulesreviews.authorization.k8s.io",
+    "create selfsubjectreviews.authentication.k8s.io",
+}  # fmt: skip
+WEB = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  clusterIP: 10.96.1.1
+  ports: [{name: web, port: 80, protocol: TCP}, {name: dns, port: 53, protocol: UDP}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: web, port: 8080, protocol: TCP}, {name: dns, port: 5353, protocol: UDP}]
+endpoints: [{addresses: [POD]}]
+"""
+
+
+def rendered(binaries: Binaries, overlay: str) -> str:
+    """Return what ``kubectl kustomize`` makes of an overlay."""
+    command = [str(binaries.kubectl), "kustomize", str(DEPLOY / overlay)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def objects_of(text: str) -> dict[tuple[str, str], Any]:
+    """Return the objects of a stream by kind and name."""
+    return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
+
+
+def test_install_yaml_is_what_the_base_renders(cluster_binaries: Binaries) -> None:
+    written = (DEPLOY / "install.yaml").read_text()
+    assert written == rendered(cluster_binaries, "base"), (
+        "write it anew: kubectl kustomize examples/deploy/base >examples/deploy/install.yaml"
+    )
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_server_takes_every_object_of_an_overlay(
+    control_plane: ControlPlane, cluster_binaries: Binaries, overlay: str
+) -> None:
+    text = rendered(cluster_binaries, overlay)
+    said = control_plane.kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text
+    )
+    assert said.count("(server dry run)") == len(objects_of(text))
+
+
+def test_the_way_back_is_what_kubeadm_writes() -> None:
+    original = yaml.safe_load((DEPLOY / "kubeadm/original/kube-proxy.yaml").read_text())
+    assert original == yaml.safe_load(
+        (Path(__file__).parent / "kubeadm-kube-proxy.yaml").read_text()
+    )
+
+
+def test_all_manifests_grant_the_agent_the_same(cluster_binaries: Binaries) -> None:
+    contexts = [
+        pod_of(objects_of(rendered(cluster_binaries, overlay)), name)["containers"][0]
+        for overlay, name in (
+            ("base", "userspace-proxy"),
+            ("canary", "userspace-proxy-canary"),
+            ("kubeadm", "kube-proxy"),
+        )
+    ]
+    assert contexts[0]["securityContext"] == contexts[1]["securityContext"]
+    assert contexts[0]["securityContext"] == contexts[2]["securityContext"]
+    assert len({context["image"] for context in contexts}) == 1
+
+
+def test_the_tests_own_agent_has_the_same_role() -> None:
+    texts = (DEPLOY / "base/rbac.yaml", Path(__file__).with_name("node-proxier.yaml"))
+    of_base, of_tests = (next(yaml.safe_load_all(path.read_text())) for path in texts)
+    assert of_base == of_tests
+
+
+def test_the_account_may_do_what_the_golden_list_names_and_nothing_else(
+    control_plane: ControlPlane, cluster_binaries: Binaries
+) -> None:
+    rbac = {
+        kind: one
+        for (kind, _), one in objects_of(rendered(cluster_binaries, "base")).items()
+        if kind in ("ServiceAccount", "ClusterRole", "ClusterRoleBinding")
+    }
+    assert len(rbac) == 3
+    control_plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(rbac.values()))
+    listed = control_plane.kubectl("api-resources", "--no-headers", "-o", "name").split()
+    subresources = ["services/status", "nodes/status", "nodes/proxy", "pods/exec", "pods/log"]
+    resources = [*listed, *subresources, "serviceaccounts/token"]
+    assert {"secrets", "pods", "configmaps", "clusterroles.rbac.authorization.k8s.io"} < {*listed}
+
+    can = ("auth", "can-i", "list", "services", f"--as={ACCOUNT}")
+    wait_for(
+        "the authorizer to know the role",
+        lambda: control_plane.kubectl(*can, check=False).startswith("yes"),
+    )
+    asked = list(itertools.product(VERBS, resources))
+    reviews = {"apiVersion": "v1", "kind": "List", "items": [_review(*pair) for pair in asked]}
+    template = "--template={{.status.allowed}} "
+    text = control_plane.kubectl("create", "-f", "-", template, input=json.dumps(reviews))
+    answers = text.split()
+    assert len(answers) == len(asked)
+    granted = {
+        " ".join(pair) for pair, answer in zip(asked, answers, strict=True) if answer == "true"
+    }
+    assert granted == ALLOWED
+
+
+def _review(verb: str, resource: str) -> dict[str, Any]:
+    whole, _, subresource = resource.partition("/")
+    name, _, group = whole.partition(".")
+    attributes = {"verb": verb, "resource": name, "group": group, "subresource": subresource}
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": ACCOUNT,
+            "groups": GROUPS,
+            "resourceAttributes": {**attributes, "namespace": "kube-system"},
+        },
+    }
+
+
+def pod_of(objects: Mapping[tuple[str, str], Any], name: str) -> Any:
+    """Return the pod spec of a DaemonSet."""
+    return objects["DaemonSet", name]["spec"]["template"]["spec"]
+
+
+class Node:
+    """A node with an API server and a pod that serves; the agent comes from its image."""
+
+    def __init__(self, sandbox: Sandbox, control_plane: ControlPlane, image: Image) -> None:
+        self.sandbox = sandbox
+        self.control_plane = control_plane
+        self.image = image
+        self.pod = sandbox.add_pod("pod-a")
+        self.pod.serve(tcp=8080, udp=5353)
+        self.client = sandbox.add_pod("client")
+        control_plane.kubectl("apply", "-f", "-", input=WEB.replace("POD", str(self.pod.ip)))
+
+    @property
+    def server(self) -> tuple[str, int]:
+        """The API server's address."""
+        host, _, port = self.control_plane.server.removeprefix("https://").rpartition(":")
+        return host, int(port)
+
+    @contextlib.contextmanager
+    def agent(
+        self, pod: Any, account: str, config_maps: dict[str, dict[str, str]], folder: Path
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run the container of a pod as an account, from healthy until SIGTERM."""
+        token = self.control_plane.kubectl("-n", "kube-system", "create", "token", account).strip()
+        ca = self.control_plane.ca_file.read_text()
+        volumes = Volumes(config_maps, token, ca, "node-1", *self.server)
+        log = folder / "agent.log"
+        container = folder / "container"
+        container.mkdir()
+        before = self.rules()
+        with log.open("w") as stderr:
+            agent = start_container(
+                pod, self.image, volumes, where=self.sandbox.node, folder=container, log=stderr
+            )
+        url = "http://127.0.0.1:10256/healthz"
+
+        def is_healthy() -> bool:
+            assert agent.poll() is None, log.read_text()
+            return self.sandbox.node.run([*ASK, "http", url], check=False).returncode == 0
+
+        wait_for("the agent", is_healthy, deadline_s=40, hint=log.read_text)
+        try:
+            yield agent
+        finally:
+            agent.send_signal(signal.SIGTERM)
+            status = agent.wait(30)
+        assert status == 0, log.read_text()
+        assert self.rules() == before
+        # A pod's /proc/sys is read-only, which is said once, at INFO.
+        said = [line for line in log.read_text().splitlines() if "keep-alive alone" not in line]
+        assert not re.search(
+            "permission|not permitted|read-only|forbidden", "\n".join(said), re.IGNORECASE
+        )
+
+    def rules(self) -> str:
+        """The node's rules, of both kinds, without counters."""
+        run = self.sandbox.node.run
+        legacy = re.sub(r"(?m)^#.*\n| \[\d+:\d+\]", "", run(["iptables-legacy-save"]).stdout)
+        chains = [line for line in legacy.splitlines() if line.startswith("-A")]
+        return "\n".join([*chains, run(["nft", "list", "tables"]).stdout])
+
+    def answers(self) -> bool:
+        """Tell whether the Service answers a pod, by TCP and UDP."""
+        by_tcp = self.client.run([*ASK, "http", "http://10.96.1.1/"], check=False).stdout
+        by_udp = self.client.run([*ASK, "udp", "10.96.1.1:53", "hello"], check=False).stdout
+        return by_tcp.strip() == "pod-a" and by_udp.startswith("pod-a")
+
+
+@pytest.fixture(scope="module")
+def node(cluster_binaries: Binaries, image: Image) -> Iterator[Node]:
+    """A node whose API server knows the accounts of base and of kubeadm."""
+    with (
+        Sandbox() as sandbox,
+        ControlPlane(
+            cluster_binaries, prefix=sandbox.node.prefix, bind_address=str(sandbox.node.ip)
+        ) as control_plane,
+    ):
+        base = objects_of(rendered(cluster_binaries, "base"))
+        text = yaml.safe_dump_all(one for (kind, _), one in base.items() if kind != "DaemonSet")
+        control_plane.kubectl("apply", "-f", "-", input=text)
+        # As kubeadm does: its account, bound to the role that every cluster has.
+        control_plane.kubectl("-n", "kube-system", "create", "serviceaccount", "kube-proxy")
+        control_plane.kubectl(
+            "create", "clusterrolebinding", "kubeadm:node-proxier",
+            "--clusterrole=system:node-proxier", "--serviceaccount=kube-system:kube-proxy",
+        )  # fmt: skip
+        yield Node(sandbox, control_plane, image)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("steering", ["nftables", "iptables"])
+def test_the_daemon_sets_container_serves_with_what_it_is_granted(
+    node: Node, cluster_binaries: Binaries, tmp_path: Path, steering: str
+) -> None:
+    objects = objects_of(rendered(cluster_binaries, "base"))
+    data = objects["ConfigMap", "userspace-proxy"]["data"]
+    data["api-server-host"] = node.server[0]
+    data["config.conf"] = data["config.conf"].replace("steering: auto", f"steering: {steering}")
+    pod = pod_of(objects, "userspace-proxy")
+    with node.agent(pod, "userspace-proxy", {"userspace-proxy": data}, tmp_path) as agent:
+        wait_for("the Service", node.answers)
+        assert ("uproxy" in node.rules().lower()) or ("userspace" in node.rules())
+        users = {status_of(pid, "Uid").split()[0] for pid in children_of(agent.pid)}
+        assert "65534" in users
+        assert int(status_of(agent.pid, "CapBnd"), 16) == 0x3 << 12 | 0x7 << 5
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("version", ["1.25", "1.36"])
+def test_kubeadms_daemon_set_and_config_map_work_with_our_image(
+    node: Node, cluster_binaries: Binaries, tmp_path: Path, version: str
+) -> None:
+    pod = pod_of(objects_of(rendered(cluster_binaries, "kubeadm")), "kube-proxy")
+    text = (KUBEADM / f"kubeadm-{version}.yaml").read_text()
+    data = yaml.safe_load(text)["data"]
+    server = f"https://{':'.join(map(str, node.server))}"
+    data["kubeconfig.conf"] = re.sub(r"https://\S+", server, data["kubeconfig.conf"])
+    with node.agent(pod, "kube-proxy", {"kube-proxy": data}, tmp_path):
+        wait_for("the Service", node.answers)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes that one has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def status_of(pid: int, name: str) -> str:
+    """Return a line of a process's status."""
+    found = re.search(rf"(?m)^{name}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return found[1]

@@ -1,0 +1,142 @@
+"""Runs a group of upstream's tests with a Service proxy, in a cluster made for it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from ..build import Write, cache_root, ensure_binaries
+from ..nodes.cluster import Cluster
+from ..nodes.images import ensure_images
+from ..nodes.programs import Programs, ensure_programs, kubernetes_version
+from ..nodes.proxies import PROXIES, REPOSITORY
+from .groups import CNI, SKIP, Group
+from .junit import FAILED, PASSED, Result, read_results
+
+# No group of ours takes half of it, even with a proxy that does nothing.
+TIMEOUT_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One proxy, one group: how all its tests ended."""
+
+    proxy: str
+    """A key of `PROXIES`."""
+    group: str
+    """A key of `GROUPS`."""
+    version: str
+    """What of the proxy was tried: a commit, or a release."""
+    kubernetes: str
+    cni: str
+    """The plugin that connected pods."""
+    seconds: float
+    results: tuple[Result, ...]
+
+    @property
+    def passed(self) -> int:
+        """How many passed."""
+        return sum(result.outcome == PASSED for result in self.results)
+
+    @property
+    def failed(self) -> list[Result]:
+        """Those that failed."""
+        return [result for result in self.results if result.outcome == FAILED]
+
+    def write(self) -> None:
+        """Keep it in the cache in place of an older one."""
+        path = _kept(self.proxy, self.group)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, proxy: str, group: str) -> Self | None:
+        """Return the one that was kept, if there is one."""
+        path = _kept(proxy, group)
+        if not path.is_file():
+            return None
+        values = json.loads(path.read_text())
+        results = tuple(Result(**result) for result in values.pop("results"))
+        return cls(**values, results=results)
+
+
+def run_group(
+    proxy: str, name: str, group: Group, folder: Path, write: Write = sys.stdout.write
+) -> Run:
+    """Make a cluster, run the tests, take it down.
+
+    Args:
+        proxy: A key of `PROXIES`.
+        name: The group's key.
+        group: Which tests.
+        folder: Gets ginkgo's output, its report, and the logs of the proxies.
+        write: Takes the progress.
+
+    Raises:
+        AssertionError: The cluster didn't start, or ginkgo wrote no report.
+    """
+    programs = ensure_programs(write, with_upstream=True)
+    images = ensure_images(programs, write)
+    cluster = Cluster(
+        ensure_binaries(write), programs, images, PROXIES[proxy], nodes=group.nodes, cni=CNI
+    )
+    with cluster:
+        write(f"{PROXIES[proxy].title}: {group.title} on {group.nodes} nodes\n")
+        began = time.monotonic()
+        results = run_tests(cluster, programs, group, folder)
+        seconds = time.monotonic() - began
+        for node in cluster.nodes:
+            log = (node.folder / "proxy.log").read_bytes()
+            (folder / f"{node.site.name}.proxy.log").write_bytes(log)
+    version = kubernetes_version() if proxy.startswith("kube-proxy") else commit()
+    return Run(proxy, name, version, kubernetes_version(), CNI, seconds, tuple(results))
+
+
+def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) -> list[Result]:
+    """Run a group's tests in a cluster that is ready; return how they ended.
+
+    Raises:
+        AssertionError: There is no report; the end of ginkgo's output is in the message.
+    """
+    kubeconfig = cluster.control_plane.kubeconfig
+    output, report = folder / "output.log", folder / "junit.xml"
+    report.unlink(missing_ok=True)
+    ginkgo: list[str | Path] = [
+        *(programs["ginkgo"], "--no-color", f"--procs={group.processes}"),
+        *(f"--timeout={TIMEOUT_S}s", "--output-interceptor-mode=none"),
+        *(f"--focus={group.focus}", f"--skip={'|'.join(SKIP)}"),
+        *(f"--output-dir={folder}", f"--junit-report={report.name}"),
+        *(programs["e2e.test"], "--", f"--kubeconfig={kubeconfig}", "--provider=skeleton"),
+        f"--num-nodes={group.nodes}",
+    ]
+    with output.open("wb") as log:
+        subprocess.run(
+            [*cluster.world.enter(), "env", "NO_PROXY=*", f"KUBECONFIG={kubeconfig}", *ginkgo],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    last = "\n".join(output.read_text(errors="replace").splitlines()[-20:])
+    assert report.is_file(), f"upstream's tests didn't run: {last}"
+    return read_results(report)
+
+
+def commit() -> str:
+    """Return the commit of this checkout, marked if the proxy was changed since."""
+    commit = _git("rev-parse", "--short=12", "HEAD")
+    return commit + ("+" if _git("status", "--porcelain", "userspace_proxy") else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    return done.stdout.strip()
+
+
+def _kept(proxy: str, group: str) -> Path:
+    return cache_root() / "conformance" / f"{group}-{proxy}.json"
