@@ -62,7 +62,7 @@ def repeated(act) -> Iterator[list[str]]:
 
 @pytest.fixture(params=["local", "local-on-a-node", "local-by-rules"])
 def house(request, tmp_path):
-    with House(tmp_path, request.param, "--workers=2", clients=["laptop", "pod"]) as house:
+    with House(tmp_path, request.param, "--workers=2", "--v=4", clients=["laptop", "pod"]) as house:
         house.ips = house.add_pods("one", tcp=8080, udp=53)
         house.serve(*(with_policy(service, "Cluster", house.ips) for service in (WEB, DNS)))
         yield house

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..dataplane import Tuning
@@ -54,3 +55,5 @@ class Options:
     """Where the page, ``/metrics`` and the rest answer; None: nowhere."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
+    dropped_log_lines: Callable[[], int] = int
+    """Returns how many lines the log has dropped; ``int()`` is 0."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 from .. import __version__
 from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
 from ..errors import ListenError, UserspaceProxyError
-from ..model import EndpointSlice, IPFamily, Service, ServiceKey, SliceKey, SocketAddress
+from ..model import EndpointSlice, IPFamily, Protocol, Service, ServiceKey, SliceKey, SocketAddress
 from ..plan import Plan, Planner
 from ..policy import NodeFacts
 from ..sources import MemorySource, Source
@@ -45,6 +45,7 @@ from .listeners import Listeners
 from .lock import NodeLock
 from .node_addresses import NodeAddresses
 from .options import Options
+from .port_holders import who_holds
 from .preserving import Preserving
 from .refuse import RefusePort
 from .sync import SyncLoop
@@ -266,6 +267,7 @@ class Proxy:
 
             self._health_checks = HealthCheckPorts(
                 lambda: is_working(self._view(()), time.time()),
+                who_holds=lambda ip, port: who_holds(Protocol.TCP, port, IPFamily.of(ip)),
             )
             self._stack.push_async_callback(self._health_checks.close)
         networks = self._options.node_port_networks

@@ -22,6 +22,7 @@ from ..plan import Plan, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
 from ..steering import Steering
+from .changes import NO_CHANGES, Changes, count_changes
 from .listeners import Listeners
 from .reporting import drifted, not_served, repaired
 from .tasks import Pace, pause
@@ -47,6 +48,10 @@ class SyncCounters:
     last_done: float = 0.0
     waiting_since: float = 0.0
     """Unix time at which the oldest change that isn't in force came in; 0: none waits."""
+    changes: Changes = NO_CHANGES
+    """Those that came in since the start."""
+    in_force: Changes = NO_CHANGES
+    """Those of them that are in force."""
 
 
 class SyncLoop:
@@ -109,6 +114,7 @@ class SyncLoop:
         is tried again, though the snapshot is in force."""
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
+        self._turned = time.monotonic()
         self._wake = asyncio.Event()
         self._done = asyncio.Condition()
 
@@ -116,6 +122,8 @@ class SyncLoop:
         """Take the newest snapshot; the round follows."""
         if snapshot is self._latest:
             return
+        changes = count_changes(self._latest, snapshot)
+        self.counters.changes = self.counters.changes.plus(changes)
         self._latest = snapshot
         self.counters.last_queued = time.time()
         self._arrived = self._arrived or self.counters.last_queued
@@ -131,6 +139,14 @@ class SyncLoop:
     def is_synced(self) -> bool:
         """Whether a first snapshot is in force."""
         return self._in_force is not None
+
+    @property
+    def turned_s_ago(self) -> float:
+        """Seconds since the loop last began a turn: each second or sooner, unless it is stuck.
+
+        A round that the kernel refused is a turn like any other.
+        """
+        return time.monotonic() - self._turned
 
     @property
     def node_is_being_deleted(self) -> bool:
@@ -149,6 +165,7 @@ class SyncLoop:
         round_began = -self._min_period_s
         look_at = loop.time() + REPAIR_S
         while True:
+            self._turned = time.monotonic()
             # An earlier round may have failed with the wish still open.
             is_behind = self._in_force is not self._latest or self._owes_round
             is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
@@ -182,6 +199,7 @@ class SyncLoop:
     async def _round(self, snapshot: Snapshot) -> None:
         began = time.perf_counter()
         self._arrived = 0.0
+        arrived = self.counters.changes
         facts = self._facts(snapshot) if self._facts is not None else None
         plan = self._planner.plan(snapshot, facts)
         changes = diff_plans(self.plan, plan)
@@ -214,10 +232,13 @@ class SyncLoop:
         self._in_force = snapshot
         self._owes_round = self._owes_round and self._wake.is_set()
         self.counters.waiting_since = self._arrived
+        self.counters.in_force = arrived
         async with self._done:
             self._done.notify_all()
         if changes:
-            _log.info(
+            # During churn there are ten rounds a second: only the first is worth a line.
+            _log.log(
+                logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
                 "plan in force",
                 extra={
                     "revision": snapshot.revision,

@@ -115,6 +115,12 @@ def view_proxy(
             last_queued=counters.last_queued,
             last_done=counters.last_done,
             waiting_since=counters.waiting_since,
+            # While it drains, the loop has been stopped on purpose.
+            service_changes=counters.changes.services,
+            service_changes_pending=counters.changes.services - counters.in_force.services,
+            endpoint_changes=counters.changes.endpoints,
+            endpoint_changes_pending=counters.changes.endpoints - counters.in_force.endpoints,
+            turned_s_ago=sync.turned_s_ago if sync and not is_draining else 0.0,
             # The last round went well; it is what came after it that didn't.
             problem="" if sync and sync.has_drifted else problem,
         ),
@@ -131,6 +137,7 @@ def view_proxy(
         ),
         worker_problems=plane.problems,
         config=options.config,
+        dropped_log_lines=options.dropped_log_lines(),
         is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
     )

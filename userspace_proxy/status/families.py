@@ -296,6 +296,11 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ),
         ("sync_rounds", "Rounds of plan, diff and apply", sync.rounds),
         ("sync_failures", "Rounds that failed", sync.failures),
+        (
+            "log_lines_dropped",
+            "Log lines dropped because stderr was not read, or could not be written",
+            view.dropped_log_lines,
+        ),
     ):
         yield CounterMetricFamily(f"userspace_proxy_{name}", text, value=count)
     yield from _kube_proxy_families(view)
@@ -310,7 +315,7 @@ def _kube_proxy_families(view: StatusView) -> Iterator[Metric]:
     Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
     """
     prefix, sync = "kubeproxy_sync_proxy_rules", view.sync
-    gauges: tuple[tuple[str, str, float | None], ...] = (
+    gauges: tuple[tuple[str, str, float], ...] = (
         ("last_timestamp_seconds", "When everything was last in force", sync.last_done),
         ("last_queued_timestamp_seconds", "When the last change came in", sync.last_queued),
         (
@@ -325,14 +330,12 @@ def _kube_proxy_families(view: StatusView) -> Iterator[Metric]:
         ),
     )
     for name, text, value in gauges:
-        if value is not None:
-            yield GaugeMetricFamily(f"{prefix}_{name}", text, value=value)
+        yield GaugeMetricFamily(f"{prefix}_{name}", text, value=value)
     for name, text, count in (
         ("service_changes", "Changes of Services that came in", sync.service_changes),
         ("endpoint_changes", "Changes of endpoints that came in", sync.endpoint_changes),
     ):
-        if count is not None:
-            yield CounterMetricFamily(f"{prefix}_{name}", text, value=count)
+        yield CounterMetricFamily(f"{prefix}_{name}", text, value=count)
 
 
 def _port_rows(view: StatusView) -> list[_PortRow]:

@@ -58,8 +58,8 @@ class HealthCheckPorts:
     """The health check node ports of one proxy.
 
     Args:
-        is_healthy: Whether this proxy does its work, whatever becomes of the Node: what
-            ``/livez`` says. Asked once a request.
+        is_healthy: Whether changes get in force in time, whatever becomes of the Node. Asked
+            once a request.
         who_holds: Names the process that has an address and port, for the problem; empty
             where it can't be told.
     """
@@ -75,6 +75,8 @@ class HealthCheckPorts:
         self._checks: dict[int, Check] = {}
         self._listeners: dict[_At, asyncio.Server] = {}
         self._problems: dict[ServiceKey, str] = {}
+        self._holders: dict[_At, str] = {}
+        """Which process has a port that couldn't be had."""
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
 
@@ -102,6 +104,8 @@ class HealthCheckPorts:
         wanted = {_At(ip, port) for port in self._checks for ip in ips}
         for at in self._listeners.keys() - wanted:
             self._listeners.pop(at).close()
+        for at in self._holders.keys() - wanted:
+            del self._holders[at]
         for port, check in self._checks.items():
             if not ips:
                 problems[check.service] = (
@@ -157,12 +161,19 @@ class HealthCheckPorts:
             if at.ip == "::" and exc.errno in _NO_IPV6:
                 return ""
             cause = exc.strerror or str(exc)
-            if exc.errno == errno.EADDRINUSE and (holder := self._who_holds(*at)):
+            if exc.errno == errno.EADDRINUSE and (holder := await self._holder_of(at)):
                 cause += f" by {holder}"
             return f"cannot serve the health check on {join_address(*at)}: {cause}"
+        self._holders.pop(at, None)
         door = await self._make_door()
         self._listeners[at] = await asyncio.get_running_loop().create_server(door, sock=sock)
         return ""
+
+    async def _holder_of(self, at: _At) -> str:
+        # It reads the descriptors of every process, and each second the port is tried again.
+        if at not in self._holders:
+            self._holders[at] = await asyncio.to_thread(self._who_holds, *at)
+        return self._holders[at]
 
     async def _make_door(self) -> Door:
         """Return the way in, made when the first Service needs it."""

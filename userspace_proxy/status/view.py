@@ -184,13 +184,18 @@ class SyncView:
     """Unix time at which the oldest change that is not in force yet came in; 0 when
     none waits. Health counts from here: while changes keep coming and every round
     fails, ``last_queued`` is always young."""
+    service_changes: int = 0
+    """Services that differed from the snapshot before, since the start."""
+    service_changes_pending: int = 0
+    """Those of them that aren't in force yet."""
+    endpoint_changes: int = 0
+    """EndpointSlices that differed from the snapshot before, since the start."""
+    endpoint_changes_pending: int = 0
+    """Those of them that aren't in force yet."""
+    turned_s_ago: float = 0.0
+    """Seconds since the loop began its last turn, whatever became of it."""
     problem: str = ""
     """Why the last round failed, in the other side's words; empty after a good one."""
-    service_changes: int | None = None
-    """Changes of Services that came in; None where nobody counts them, as below."""
-    service_changes_pending: int | None = None
-    endpoint_changes: int | None = None
-    endpoint_changes_pending: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,5 +245,7 @@ class StatusView:
     """Empty where the proxy carries the traffic in its own process."""
     worker_problems: tuple[str, ...] = ()
     """Which of them are missing, and why, one line each."""
+    dropped_log_lines: int = 0
+    """Lines that were not written because stderr was not read, or could not be written."""
     node_is_eligible: bool = True
     """False when the Node is being deleted."""

@@ -402,3 +402,53 @@ async def turn():
     turned = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(turned.set_result, None)
     await turned
+
+
+async def test_a_round_that_the_kernel_refuses_is_a_turn(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    steering.fails_with = SteeringError("somebody else holds the lock")
+    loop.publish(cluster.serve("web", WEB.ip, POD))
+    await until(lambda: loop.counters.failures > 2)
+    assert loop.turned_s_ago < 1
+
+
+async def test_a_loop_that_is_stuck_in_a_round_does_not_turn(start):
+    is_stuck, go_on = asyncio.Event(), asyncio.Event()
+
+    class Stuck(WatchedSteering):
+        async def apply(self, wanted):
+            is_stuck.set()
+            await go_on.wait()
+            await super().apply(wanted)
+
+    loop, cluster = await start(Stuck()), Cluster()
+    loop.publish(cluster.serve("web", WEB.ip, POD))
+    await is_stuck.wait()
+    before = loop.turned_s_ago
+    await until(lambda: loop.turned_s_ago > before + 0.05)
+    go_on.set()
+    await until(lambda: loop.turned_s_ago < before + 0.05)
+
+
+async def test_changes_wait_until_they_are_in_force(start):
+    steering = WatchedSteering()
+    loop, cluster = await start(steering), Cluster()
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert loop.counters.changes == loop.counters.in_force == (1, 1)
+    steering.fails_with = SteeringError("somebody else holds the lock")
+    loop.publish(cluster.serve("cart", CART.ip, POD))
+    await until(lambda: loop.counters.failures > 0)
+    assert loop.counters.changes == (2, 2)
+    assert loop.counters.in_force == (1, 1)
+    steering.fails_with = None
+    await asyncio.wait_for(loop.settled(), 5)
+    assert loop.counters.in_force == (2, 2)
+
+
+async def test_only_the_first_round_is_worth_a_line(start, caplog):
+    caplog.set_level("INFO")
+    loop, cluster = await start(WatchedSteering()), Cluster()
+    for count in range(1, 4):
+        await settle(loop, cluster.serve("web", WEB.ip, *[POD] * count))
+    assert [r.message for r in caplog.records].count("plan in force") == 1

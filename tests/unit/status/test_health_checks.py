@@ -165,11 +165,21 @@ async def test_a_taken_port_is_a_problem_of_its_service_until_it_is_free(ports, 
 
 
 async def test_who_has_a_taken_port_is_named():
-    ports = HealthCheckPorts(lambda: True, who_holds=lambda ip, port: f"nginx at {ip}:{port}")
+    asked = []
+
+    def who_holds(ip, port):
+        asked.append(port)
+        return f"nginx at {ip}:{port}"
+
+    ports = HealthCheckPorts(lambda: True, who_holds=who_holds)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        await ports.apply({WEB: (port, 1)}, HERE)
+        for _ in range(3):
+            await ports.apply({WEB: (port, 1)}, HERE)
     assert ports.problems[WEB].endswith(f"Address already in use by nginx at 127.0.0.1:{port}")
+    assert asked == [port], "it costs much, and each second the port is tried again"
+    await ports.apply({WEB: (port, 1)}, HERE)
+    assert ports.problems == {}
     await ports.close()
 
 

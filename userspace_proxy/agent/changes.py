@@ -1,0 +1,44 @@
+"""Counts what changed from one snapshot to the next, as kube-proxy's ``…_changes_total`` do."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..cluster import Snapshot, differing_keys
+
+
+class Changes(NamedTuple):
+    """How many objects changed."""
+
+    services: int = 0
+    """Services added, changed and removed."""
+    endpoints: int = 0
+    """EndpointSlices added, changed and removed."""
+
+    def plus(self, more: Changes) -> Changes:
+        """Return the sum."""
+        return Changes(self.services + more.services, self.endpoints + more.endpoints)
+
+
+NO_CHANGES = Changes()
+
+
+def count_changes(have: Snapshot | None, want: Snapshot) -> Changes:
+    """Count the objects in which two snapshots differ.
+
+    Several changes of one object between them count once: a source tells no more.
+
+    Args:
+        have: The earlier one; None: there is none yet.
+        want: The later one.
+    """
+    earlier = have.services if have is not None else {}
+    services = endpoints = 0
+    for key in differing_keys(earlier, want.services):
+        old, new = earlier.get(key), want.services.get(key)
+        services += (old and old.service) != (new and new.service)
+        before = {item.key: item for item in old.slices} if old else {}
+        after = {item.key: item for item in new.slices} if new else {}
+        # A store keeps the object of a slice that stays equal.
+        endpoints += sum(before.get(k) is not after.get(k) for k in before.keys() | after.keys())
+    return Changes(services, endpoints)
