@@ -3,10 +3,11 @@
     is ready ─┐
     no late change ─┼─▶ /healthz   load balancers and readiness: send clients here?
     node stays ─┘
-    no late change ───▶ /livez     liveness: would a restart help?
+    the loop turns ───▶ /livez     liveness: would a restart help?
 
-Rule 1: ``/livez`` never asks for what a restart can't bring: a proxy that still waits
-for the API server is alive, and a node that is to be deleted keeps its proxy.
+Rule 1: ``/livez`` never asks for a restart that can't help, because a restart ends every
+connection of the node. A proxy that waits for the API server, whose rules the kernel refuses, or
+whose node is to be deleted is alive; one whose sync loop is stuck is not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .view import StatusView, SyncView
+
+# A loop is stuck if a turn, of a second as a rule, takes this long.
+STUCK_S = 60.0
 
 # kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
 LATE_S = 60.0
@@ -50,15 +54,16 @@ def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
 
 
 def answer_livez(view: StatusView, now: float) -> HealthAnswer:
-    """Say whether this process does its work, or should be started anew.
+    """Say whether this process should live on: whether its sync loop turns.
 
     Args:
         view: The state at this moment.
         now: Unix time.
 
-    Source: as above, and KEP-3836.
+    Source: the form as above, and KEP-3836. kube-proxy also fails it for a late change, but
+    its restart costs no connection.
     """
-    return _answer(view, now, is_healthy=is_working(view, now), extra={})
+    return _answer(view, now, is_healthy=view.sync.turned_s_ago < STUCK_S, extra={})
 
 
 def is_working(view: StatusView, now: float) -> bool:
