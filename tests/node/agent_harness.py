@@ -344,17 +344,20 @@ class Agent:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> None:
-        """Start it; its log goes on in the same file."""
+    def start(self, stderr: int | None = None) -> None:
+        """Start it; its log is appended to the same file, or goes to another descriptor."""
         assert self.process is None, "one at a time"
         with self.log_path.open("a") as stream:
             self.process = self.node.popen(
-                self.command, stdin=subprocess.DEVNULL, stderr=stream, env=self.environment
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stderr=stream if stderr is None else stderr,
+                env=self.environment,
             )
 
-    def start_until_ready(self) -> None:
+    def start_until_ready(self, stderr: int | None = None) -> None:
         """Start it and wait until its health says that its first plan is in force."""
-        self.start()
+        self.start(stderr)
         wait_for("a healthy agent", self.is_healthy, deadline_s=READY_S, hint=self.log)
 
     def is_healthy(self) -> bool:

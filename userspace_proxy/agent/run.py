@@ -1,7 +1,7 @@
 """The node agent: a :class:`Proxy` made from settings, with signals and an end.
 
     settings ─▶ options, source, steering ─▶ Proxy ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
-                                               └────▶ the source can't go on ───▶ exit 1
+                                               └────▶ the source can't continue ─▶ exit 1
 
 Everything that a setting means for the proxy is said here, and nowhere else.
 """
@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -27,16 +27,22 @@ from .memory import settle_memory
 from .options import Bind, Options
 from .own_namespace import is_own_namespace
 from .proxy import Proxy
+from .signals import stop_on_signal
 
 _log = logging.getLogger("userspace_proxy.agent")
 
 
-def run_agent(settings: Settings, warnings: Sequence[str]) -> int:
+def run_agent(
+    settings: Settings,
+    warnings: Sequence[str],
+    dropped_log_lines: Callable[[], int] = int,
+) -> int:
     """Run until a signal; returns the exit status.
 
     Args:
         settings: From flags and files.
         warnings: What reading them found; logged once.
+        dropped_log_lines: Returns how many lines the log has dropped.
 
     Raises:
         UserspaceProxyError: It can't start, or can't go on; the message says why.
@@ -45,19 +51,13 @@ def run_agent(settings: Settings, warnings: Sequence[str]) -> int:
         _log.warning(warning)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(settings))
+        options = replace(make_options(settings), dropped_log_lines=dropped_log_lines)
+        return runner.run(_run(settings, options))
 
 
-async def _run(settings: Settings) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
-    proxy = Proxy(
-        steering=settings.steering,
-        source=make_source(settings),
-        options=make_options(settings),
-    )
+async def _run(settings: Settings, options: Options) -> int:
+    stop = stop_on_signal(asyncio.get_running_loop())
+    proxy = Proxy(steering=settings.steering, source=make_source(settings), options=options)
     await proxy.start()
     settle_memory()
     settling = asyncio.ensure_future(_settle(proxy))

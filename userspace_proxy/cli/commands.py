@@ -27,15 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 done (also after Ctrl-C), 1 failed, 2 wrong usage.
     """
+    _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(words)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ConfigError as exc:
-        print(f"error: {_one_line(exc)}", file=sys.stderr)
+        _complain(exc)
         return WRONG_USAGE
     except UserspaceProxyError as exc:
-        print(f"error: {_one_line(exc)}", file=sys.stderr)
+        _complain(exc)
         return FAILED
     except KeyboardInterrupt:
         return DONE
@@ -77,7 +79,7 @@ def _run(words: Sequence[str], *, command: str = "") -> int:
 
     from .logs import set_up_logging
 
-    set_up_logging(settings.log_format, settings.verbosity)
+    log = set_up_logging(settings.log_format, settings.verbosity)
     if settings.cleanup or command == "cleanup":
         from ..agent.cleanup import cleanup
 
@@ -86,7 +88,7 @@ def _run(words: Sequence[str], *, command: str = "") -> int:
 
     from ..agent.run import run_agent
 
-    return run_agent(settings, loaded.warnings)
+    return run_agent(settings, loaded.warnings, lambda: log.dropped)
 
 
 def _cleanup(words: Sequence[str]) -> int:
@@ -151,6 +153,27 @@ def _version() -> int:
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _complain(exc: UserspaceProxyError) -> None:
+    from .logs import write_behind_log
+
+    line = f"error: {_one_line(exc)}"
+    # The log's reader may have stalled, and a print would wait for it.
+    if not write_behind_log(line):
+        print(line, file=sys.stderr)
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed.
+
+    The next socket would get that number, and whatever is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _one_line(exc: UserspaceProxyError) -> str:

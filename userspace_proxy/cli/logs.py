@@ -19,13 +19,17 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
-from typing import TextIO
+
+from .log_writer import LogWriter
 
 ACCESS_LOGGER = "userspace_proxy.access"
 ACCESS_VERBOSITY = 3
 DEBUG_VERBOSITY = 4
+
+_STDERR = 2
+# At the exit, for a reader that has stalled.
+_FLUSH_S = 0.5
 
 # What every record has; the rest came as ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -35,19 +39,23 @@ _RESERVED = frozenset(("time", "level", "logger"))
 _NEEDS_QUOTES = frozenset(' ="\\')
 
 
-def set_up_logging(form: str, verbosity: int, *, stream: TextIO | None = None) -> None:
-    """Send all records to a stream, in place of what was set up before.
+def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> LogWriter:
+    """Send all records to a descriptor, in place of what was set up before.
 
     Args:
         form: ``text`` or ``json``.
         verbosity: As ``--v`` gives it.
-        stream: Defaults to stderr.
+        descriptor: Defaults to stderr.
+
+    Returns:
+        What writes them; it counts the lines that it had to drop.
     """
-    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
-    handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter())
+    formatter = JSONFormatter() if form == "json" else TextFormatter()
+    handler = _Handler(descriptor, formatter)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
+        old.close()
     root.addHandler(handler)
     # Libraries only warn: below that they write what they read, tokens included.
     root.setLevel(logging.WARNING)
@@ -55,6 +63,59 @@ def set_up_logging(form: str, verbosity: int, *, stream: TextIO | None = None) -
     logging.getLogger("userspace_proxy").setLevel(logging.DEBUG if is_debug else logging.INFO)
     has_access = verbosity >= ACCESS_VERBOSITY
     logging.getLogger(ACCESS_LOGGER).setLevel(logging.INFO if has_access else logging.WARNING)
+    return handler.writer
+
+
+def write_behind_log(line: str) -> bool:
+    """Write a line to stderr behind the log, without waiting for its reader.
+
+    Returns:
+        False where no log is set up, so nothing was written.
+    """
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            handler.writer.put(line)
+            return True
+    return False
+
+
+class _Handler(logging.Handler):
+    """Puts each record into a writer's queue; ``logging`` flushes it at the exit."""
+
+    def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self.writer = LogWriter(descriptor, describe_dropped=self._describe_dropped)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Part of Handler."""
+        try:
+            line = self.format(record)
+        except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
+            # Not handleError, which prints to stderr itself and may wait there.
+            line = f"bug: cannot format a log record of {record.name}: {exc!r}"
+        self.writer.put(line)
+
+    def flush(self) -> None:
+        """Part of Handler: wait for the reader, but not long."""
+        self.writer.flush(_FLUSH_S)
+
+    def close(self) -> None:
+        """Part of Handler."""
+        self.writer.close()
+        super().close()
+
+    def _describe_dropped(self, count: int) -> str:
+        record = logging.makeLogRecord(
+            {
+                "name": __name__,
+                "levelno": logging.WARNING,
+                "levelname": "WARNING",
+                "msg": "log lines were dropped: stderr was not read, or could not be written",
+                "count": count,
+            }
+        )
+        return self.format(record)
 
 
 class TextFormatter(logging.Formatter):

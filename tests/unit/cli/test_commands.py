@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -52,7 +53,8 @@ def test_run_is_what_happens_without_another_command(words, rooms, clean_logging
 def test_run_gets_settings_and_warnings(rooms, clean_logging):
     calls = rooms(outcome=1)
     assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
-    ((_, settings, warnings),) = calls
+    ((_, settings, warnings, dropped_log_lines),) = calls
+    assert dropped_log_lines() == 0
     assert settings.hostname_override == "node-1"
     assert warnings == (
         "ignored --ipvs-scheduler: there are no IPVS rules in userspace mode",
@@ -124,10 +126,13 @@ def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip
-def test_an_end_becomes_a_status(outcome, status, err, rooms, clean_logging, capsys):
+def test_an_end_becomes_a_status(outcome, status, err, rooms, clean_logging, capfd):
     rooms(outcome)
     assert main([]) == status
-    assert capsys.readouterr().err == err
+    # As at the exit.
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    assert capfd.readouterr().err == err
 
 
 def test_a_bug_shows_its_traceback(rooms, clean_logging):

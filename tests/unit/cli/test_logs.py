@@ -1,22 +1,56 @@
-import io
 import json
 import logging
+import os
+import tempfile
 
 import pytest
 
-from userspace_proxy.cli.logs import set_up_logging
+from userspace_proxy.cli.logs import set_up_logging, write_behind_log
 
 AT = 1795166283.123456
 """2026-11-20T09:18:03.123Z."""
 
 
+class Stderr:
+    """A file in the place of stderr."""
+
+    def __init__(self, file):
+        self._file = file
+        self.descriptor = file.fileno()
+
+    def text(self, log):
+        """Return what is written once all of it is."""
+        assert log.flush(10)
+        return os.pread(self.descriptor, 1_000_000, 0).decode()
+
+
 @pytest.fixture
-def logged(clean_logging):
+def make_stderr():
+    """Make files in the place of stderr."""
+    made = []
+
+    def make():
+        made.append(tempfile.TemporaryFile())  # noqa: SIM115 - closed below
+        return Stderr(made[-1])
+
+    yield make
+    for file in made:
+        file.close()
+
+
+@pytest.fixture
+def stderr(make_stderr):
+    """A file in the place of stderr."""
+    return make_stderr()
+
+
+@pytest.fixture
+def logged(clean_logging, make_stderr):
     """Log one record in a form; returns what was written."""
 
     def log(form, message, *args, verbosity=0, name="userspace_proxy.test", exc=None, **fields):
-        stream = io.StringIO()
-        set_up_logging(form, verbosity, stream=stream)
+        stderr = make_stderr()
+        log_writer = set_up_logging(form, verbosity, descriptor=stderr.descriptor)
         logger = logging.getLogger(name)
         exc_info = (type(exc), exc, exc.__traceback__) if exc else None
         record = logger.makeRecord(
@@ -24,7 +58,7 @@ def logged(clean_logging):
         )
         record.created = AT
         logger.handle(record)
-        return stream.getvalue()
+        return stderr.text(log_writer)
 
     return log
 
@@ -108,24 +142,62 @@ def test_a_value_that_json_does_not_know_is_text(logged):
     [(0, False, False), (2, False, False), (3, False, True), (4, True, True), (9, True, True)],
 )
 def test_verbosity_switches_debugging_and_a_line_per_connection(
-    verbosity, is_debug, has_access, clean_logging
+    verbosity, is_debug, has_access, clean_logging, stderr
 ):
-    set_up_logging("text", verbosity, stream=io.StringIO())
+    set_up_logging("text", verbosity, descriptor=stderr.descriptor)
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.DEBUG) is is_debug
     assert logging.getLogger("userspace_proxy.agent").isEnabledFor(logging.INFO)
     assert logging.getLogger("userspace_proxy.access").isEnabledFor(logging.INFO) is has_access
 
 
-def test_libraries_only_warn(clean_logging):
-    set_up_logging("text", 9, stream=io.StringIO())
+def test_libraries_only_warn(clean_logging, stderr):
+    set_up_logging("text", 9, descriptor=stderr.descriptor)
     assert not logging.getLogger("aiohttp.access").isEnabledFor(logging.INFO)
     assert logging.getLogger("aiohttp.server").isEnabledFor(logging.WARNING)
 
 
-def test_what_was_set_up_before_is_replaced(clean_logging):
-    first, second = io.StringIO(), io.StringIO()
-    set_up_logging("text", 0, stream=first)
-    set_up_logging("json", 0, stream=second)
+def test_what_was_set_up_before_is_replaced(clean_logging, make_stderr):
+    first, second = make_stderr(), make_stderr()
+    old = set_up_logging("text", 0, descriptor=first.descriptor)
+    new = set_up_logging("json", 0, descriptor=second.descriptor)
     logging.getLogger("userspace_proxy").info("once")
-    assert first.getvalue() == ""
-    assert second.getvalue().count("once") == 1
+    assert first.text(old) == ""
+    assert second.text(new).count("once") == 1
+
+
+def test_a_line_behind_the_log_comes_after_what_was_logged(clean_logging, stderr):
+    log = set_up_logging("text", 0, descriptor=stderr.descriptor)
+    logging.getLogger("userspace_proxy").info("logged")
+    assert write_behind_log("error: last")
+    first, last = stderr.text(log).splitlines()
+    assert first.endswith("logged")
+    assert last == "error: last"
+
+
+def test_without_a_log_nothing_is_behind_it(clean_logging):
+    logging.getLogger().handlers[:] = []
+    assert not write_behind_log("error: last")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_dropped_lines_are_counted_in_the_logs_own_form(form, clean_logging):
+    ours, theirs = os.pipe()
+    log = set_up_logging(form, 0, descriptor=theirs)
+    while not log.dropped:
+        logging.getLogger("userspace_proxy").info("x" * 10_000)
+    text = ""
+    while "were dropped" not in text:
+        text = os.read(ours, 65536).decode()
+    said = text.splitlines()[-1]
+    if form == "json":
+        assert json.loads(said)["count"] == log.dropped
+    else:
+        assert said.endswith(f"count={log.dropped}")
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_record_that_cannot_be_formatted_stops_nobody(clean_logging, stderr):
+    log = set_up_logging("text", 0, descriptor=stderr.descriptor)
+    logging.getLogger("userspace_proxy").info("%d", "text")
+    assert "cannot format a log record of userspace_proxy: TypeError" in stderr.text(log)

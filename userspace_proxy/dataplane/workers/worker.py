@@ -79,7 +79,8 @@ def run_worker(descriptor: int) -> int:
     Args:
         descriptor: Of the channel to the control process; closed in the end.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    stop = (signal.SIGINT, signal.SIGTERM)
+    for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(socket.socket(fileno=descriptor)))
@@ -120,6 +121,8 @@ class Worker:
         self._listeners: dict[int, TcpListener | UdpListener] = {}
         self._opened = 0
         """Groups since the last report."""
+        self._dropped_lines = 0
+        """Log lines for which there was no room since the last one that was sent."""
         self._reports: list[Iterator[None]] = []
         self._draining: asyncio.Task[None] | None = None
         self._channel = Channel(loop, sock, receive=self._on_message, lost=self._on_lost)
@@ -287,8 +290,15 @@ class Worker:
     # -- news ----------------------------------------------------------------
 
     def _log(self, line: Logged) -> None:
-        if self._channel.waiting_bytes < _MAX_LOG_WAITING_BYTES:
-            self._channel.send(line)
+        if self._channel.waiting_bytes >= _MAX_LOG_WAITING_BYTES:
+            self._dropped_lines += 1
+            return
+        if self._dropped_lines:
+            count, self._dropped_lines = self._dropped_lines, 0
+            text = "log lines of a worker were dropped: the control process did not read them"
+            fields = {"worker": self._index, "count": count}
+            self._channel.send(Logged(_log.name, logging.WARNING, line.created, text, fields, ""))
+        self._channel.send(line)
 
     def _report(self, message: Report, _descriptors: list[int]) -> None:
         self._opened = 0

@@ -392,7 +392,13 @@ async def test_log_lines_are_lost_when_nobody_takes_them(control):
     assert control.worker._channel.waiting_bytes < 2_000_000
     asyncio.get_running_loop().add_reader(control.channel._sock.fileno(), control.channel.read)
     await control.report()
-    assert 10 <= len(control.said(Logged)) < 30
+    told = len(control.said(Logged))
+    assert 10 <= told < 30
+    log.warning("room again")
+    await until(lambda: len(control.said(Logged)) == told + 2, "both lines")
+    counted, again = control.said(Logged)[-2:]
+    assert counted.fields["count"] == 100 - told
+    assert again.message == "room again"
 
 
 # -- the end -------------------------------------------------------------------

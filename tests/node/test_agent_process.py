@@ -1,0 +1,108 @@
+"""The agent as a process: a log that is not read, signals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Iterator
+
+import agent_harness as harness
+import pytest
+from agent_harness import House, Service, wait_for
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+OTHER = Service("other", "10.96.0.11")
+# A pipe of 4 KiB, and what is in the thread's hands.
+LINES = 100
+DROPPED = "userspace_proxy_log_lines_dropped_total"
+
+
+@pytest.fixture
+def house(tmp_path):
+    with House(tmp_path, "nftables", "--workers=1", clients=["pod"]) as house:
+        house.ips = house.add_pods("one", tcp=8080)
+        house.agent.manifests.write(harness.with_endpoints(WEB, house.ips))
+        yield house
+
+
+@pytest.fixture
+def stderr() -> Iterator[tuple[int, int]]:
+    """A pipe of 4 KiB: what reads, and what writes."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    yield ours, theirs
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+
+
+def is_full(descriptor: int) -> bool:
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+    return not room.poll(0)
+
+
+def test_a_log_that_is_not_read_stops_nothing(house, stderr):
+    _, theirs = stderr
+    house.agent.flags = ("--workers=1", "--v=4", "--drain-timeout=0s")
+    house.agent.start_until_ready(theirs)
+    # Each is a line of a worker, which the control process writes.
+    for _ in range(LINES):
+        assert house["pod"].get(WEB.address)
+    wait_for("a full pipe", lambda: is_full(theirs))
+
+    services = [harness.with_endpoints(service, house.ips) for service in (WEB, OTHER)]
+    house.edit(*services)
+    house.agent.wait_until_settled(*services)
+    assert house["pod"].get(OTHER.address)
+    assert house.agent.read("/livez", port=harness.HEALTH)[0] == 200
+    assert DROPPED in house.agent.read("/metrics")[1]
+    assert house.agent.stop() == 0
+    assert "userspace-proxy" not in house.rules()
+
+
+def test_rounds_write_nothing_at_the_lowest_verbosity(house):
+    house.agent.flags = ("--workers=1", "--v=0")
+    house.agent.start_until_ready()
+    before = house.agent.log()
+    services = [harness.with_endpoints(WEB, house.ips)]
+    for number in range(5):
+        services.append(
+            harness.with_endpoints(Service(f"s{number}", f"10.96.1.{number}"), house.ips)
+        )
+        house.edit(*services)
+        house.agent.wait_until_settled(*services)
+    assert "plan in force" in before
+    assert house.agent.log().count("plan in force") == 1
+
+
+def test_signals_that_ask_for_nothing_change_nothing(house):
+    house.agent.start_until_ready()
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        house.agent.send(number)
+        wait_for(
+            "its line",
+            lambda name=number.name: f"signal ignored signal={name}" in house.agent.log(),
+        )
+    assert house["pod"].get(WEB.address)
+    assert house.agent.stop() == 0
+
+
+def test_a_second_sigterm_ends_it_at_once_and_leaves_its_rules(house):
+    house.agent.flags = ("--workers=1", "--drain-timeout=1h")
+    house.agent.start_until_ready()
+    children = harness.child_pids(house.agent.pid)
+    client = house["pod"].dial(WEB.address)
+    house.agent.send(signal.SIGTERM)
+    wait_for("the drain", lambda: "stopping" in house.agent.log())
+    house.agent.send(signal.SIGTERM)
+    assert house.agent.wait() == 128 + signal.SIGTERM
+    wait_for("the end of its workers", lambda: not any(map(harness.is_alive, children)))
+    client.close()
+    assert "table inet userspace-proxy" in house.rules()
+    house.agent.start_until_ready()
+    assert house["pod"].get(WEB.address)
+    assert house.agent.stop() == 0

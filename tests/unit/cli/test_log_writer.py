@@ -1,0 +1,170 @@
+import fcntl
+import os
+import subprocess
+import sys
+
+import pytest
+
+from userspace_proxy.cli.log_writer import LogWriter
+
+WITHIN_S = 10
+LINE = "x" * 999
+STALLED = """
+import os, sys
+from userspace_proxy.cli.log_writer import LogWriter
+writer = LogWriter(int(sys.argv[1]), describe_dropped=str)
+for _ in range(100):
+    writer.put("x" * 1000)
+print("queued", flush=True)
+"""
+
+
+@pytest.fixture
+def pipe():
+    """A pipe that holds 4 KiB: what reads, and what writes."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    yield ours, theirs
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+
+
+@pytest.fixture
+def make():
+    """Make a writer whose thread ends with the test."""
+    made = []
+
+    def make(descriptor, **more):
+        writer = LogWriter(descriptor, describe_dropped=lambda n: f"{n} dropped", **more)
+        made.append(writer)
+        return writer
+
+    yield make
+    for writer in made:
+        writer.close()
+
+
+def read_until(descriptor, end):
+    """Read lines until one of them is the last one awaited."""
+    text = ""
+    while not text.endswith(f"{end}\n"):
+        text += os.read(descriptor, 65536).decode()
+    return text.splitlines()
+
+
+def test_lines_come_in_order(pipe, make):
+    ours, theirs = pipe
+    writer = make(theirs)
+    for number in range(500):
+        writer.put(f"line {number}")
+    assert read_until(ours, "line 499") == [f"line {number}" for number in range(500)]
+    assert writer.dropped == 0
+
+
+def test_a_reader_that_stalls_stops_nobody_and_is_told_what_it_missed(pipe, make):
+    ours, theirs = pipe
+    writer = make(theirs, max_queued_bytes=10_000)
+    for _ in range(100):
+        writer.put(LINE)
+    dropped = writer.dropped
+    assert dropped >= 100 - 4 - 4 - 10, "a pipe, a write and a queue"
+    lines = read_until(ours, f"{dropped} dropped")
+    assert lines == [LINE] * (100 - dropped) + [f"{dropped} dropped"]
+    writer.put("after")
+    assert read_until(ours, "after") == ["after"]
+    assert writer.dropped == dropped
+
+
+def test_the_count_is_in_the_place_of_the_lines_that_are_missing(pipe, make):
+    ours, theirs = pipe
+    writer = make(theirs, max_queued_bytes=10_000)
+    for _ in range(100):
+        writer.put(LINE)
+    dropped = writer.dropped
+    head = b""
+    while writer.dropped == dropped:
+        # What is queued shrinks to half before another line is taken.
+        writer.put("later")
+        if writer.dropped == dropped:
+            break
+        dropped = writer.dropped
+        head += os.read(ours, 1000)
+    writer.put("end")
+    lines = [*head.decode().splitlines(), *read_until(ours, "end")]
+    assert lines[-3:] == [f"{dropped} dropped", "later", "end"]
+    assert writer.dropped == dropped
+
+
+def test_an_exit_does_not_wait_for_a_stalled_reader(pipe):
+    _, theirs = pipe
+    done = subprocess.run(
+        [sys.executable, "-c", STALLED, str(theirs)],
+        pass_fds=[theirs],
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "queued\n", "")
+
+
+def test_to_flush_waits_for_the_reader_but_not_for_ever(pipe, make):
+    ours, theirs = pipe
+    writer = make(theirs)
+    writer.put("one")
+    assert writer.flush(WITHIN_S)
+    for _ in range(50):
+        writer.put(LINE)
+    assert not writer.flush(0.01)
+    writer.put("end")
+    read_until(ours, "end")
+    assert writer.flush(WITHIN_S)
+
+
+def test_a_descriptor_that_another_process_made_nonblocking_loses_no_line(pipe, make):
+    ours, theirs = pipe
+    os.set_blocking(theirs, False)
+    writer = make(theirs)
+    for number in range(100):
+        writer.put(f"{number} {LINE}")
+    writer.put("end")
+    assert len(read_until(ours, "end")) == 101
+    assert not os.get_blocking(theirs), "it belongs to the open file, which others share"
+
+
+@pytest.mark.parametrize("broken", ["closed", "/dev/full"])
+def test_lines_that_cannot_be_written_are_counted(broken, make):
+    if broken == "closed":
+        ours, descriptor = os.pipe()
+        os.close(ours)
+    else:
+        descriptor = os.open(broken, os.O_WRONLY)
+    writer = make(descriptor)
+    for number in range(3):
+        writer.put("lost")
+        assert writer.flush(WITHIN_S)
+        assert writer.dropped == number + 1
+    os.close(descriptor)
+
+
+def test_once_a_file_can_be_written_again_the_count_is_in_it(tmp_path, make):
+    full = os.open("/dev/full", os.O_WRONLY)
+    writer = make(full)
+    for _ in range(3):
+        writer.put("lost")
+    assert writer.flush(WITHIN_S)
+    with (tmp_path / "log").open("w") as freed:
+        os.dup2(freed.fileno(), full)
+    writer.put("kept")
+    assert writer.flush(WITHIN_S)
+    assert (tmp_path / "log").read_text() == "3 dropped\nkept\n"
+    os.close(full)
+
+
+def test_a_line_of_any_length_and_any_text_is_written(tmp_path, make):
+    with (tmp_path / "log").open("wb") as stream:
+        writer = make(stream.fileno())
+        writer.put("x" * 100_000)
+        writer.put("\udcff grün")
+        assert writer.flush(WITHIN_S)
+    assert (tmp_path / "log").read_text() == f"{'x' * 100_000}\n\\udcff grün\n"

@@ -1,0 +1,148 @@
+"""Writes the log from a thread, so that a reader that stalls never stops the program.
+
+    put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
+
+Rule 1: ``put`` never waits. A line that finds the queue full is dropped and counted; once there is
+room again, a line in its place says how many were dropped.
+Rule 2: stderr is left as it is. O_NONBLOCK belongs to the open file, which other processes share.
+Rule 3: a thread, and not poll() before each write: another writer of the same pipe could fill it in
+between, and for files on a network poll() always answers "ready".
+Rule 4: the thread is a daemon that holds no lock while it writes, so it can't delay the exit.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+MAX_QUEUED_BYTES = 1024 * 1024
+"""Some 5,000 lines."""
+
+# A write of up to PIPE_BUF bytes to a pipe isn't mixed with those of other processes (pipe(7)).
+_WRITE_BYTES = select.PIPE_BUF
+
+
+class _Item(NamedTuple):
+    data: bytes
+    dropped: int
+    """Of how many dropped lines it tells; 0 for a line of the log."""
+
+
+class LogWriter:
+    """Writes lines to one descriptor, which stays the caller's.
+
+    Args:
+        descriptor: Where to.
+        describe_dropped: Returns the line that says how many were dropped.
+        max_queued_bytes: What may wait for the reader.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        describe_dropped: Callable[[int], str],
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        self.dropped = 0
+        """Lines that were never written, since the start."""
+        self._descriptor = descriptor
+        self._describe_dropped = describe_dropped
+        self._max_queued_bytes = max_queued_bytes
+        self._queue: deque[_Item] = deque()
+        self._queued_bytes = 0
+        self._unreported = 0
+        self._is_full = False
+        self._is_writing = False
+        self._has_failed = False
+        self._is_closed = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def put(self, line: str) -> None:
+        """Queue a line, without its newline; dropped and counted where there is no room."""
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        with self._changed:
+            # After an overflow half the queue must be free: else each line would be dropped
+            # or written in turn, and every second one would be a count.
+            limit = self._max_queued_bytes // (2 if self._is_full else 1)
+            self._is_full = self._queued_bytes + len(data) > limit
+            if self._is_full:
+                self.dropped += 1
+                self._unreported += 1
+                return
+            if self._unreported:
+                self._append_report()
+            self._append(_Item(data, 0))
+
+    def flush(self, within_s: float) -> bool:
+        """Wait until everything is written; returns False if the reader took it not in time."""
+        with self._changed:
+            return self._changed.wait_for(self._is_idle, timeout=within_s)
+
+    def close(self) -> None:
+        """Let the thread end once everything is written; idempotent."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _is_idle(self) -> bool:
+        return not (self._queue or self._is_writing or self._owes_report())
+
+    def _owes_report(self) -> bool:
+        # Not while writing fails: each report would fail, and be followed by another one.
+        return bool(self._unreported) and not self._has_failed
+
+    def _append(self, item: _Item) -> None:
+        self._queue.append(item)
+        self._queued_bytes += len(item.data)
+        if len(self._queue) == 1:
+            self._changed.notify_all()
+
+    def _append_report(self) -> None:
+        count, self._unreported = self._unreported, 0
+        self._append(_Item(f"{self._describe_dropped(count)}\n".encode(), count))
+
+    def _run(self) -> None:
+        while items := self._take():
+            is_written = self._write(b"".join(item.data for item in items))
+            with self._changed:
+                self._is_writing = False
+                self._has_failed = not is_written
+                if not is_written:
+                    self.dropped += sum(not item.dropped for item in items)
+                    self._unreported += sum(item.dropped or 1 for item in items)
+                self._changed.notify_all()
+
+    def _take(self) -> list[_Item]:
+        """Return the next lines, as many as one write takes; none when it is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._owes_report() or self._is_closed)
+            if not self._queue and self._owes_report():
+                self._append_report()
+            items: list[_Item] = []
+            size = 0
+            while self._queue and (not items or size + len(self._queue[0].data) <= _WRITE_BYTES):
+                items.append(self._queue.popleft())
+                size += len(items[-1].data)
+            self._queued_bytes -= size
+            self._is_writing = bool(items)
+            return items
+
+    def _write(self, data: bytes) -> bool:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                # Another process has set O_NONBLOCK.
+                room = select.poll()
+                room.register(self._descriptor, select.POLLOUT)
+                room.poll()
+            except OSError:
+                return False
+        return True
