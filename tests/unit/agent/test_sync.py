@@ -215,7 +215,12 @@ async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start,
     steering.repair_fails_with = None
     await until(lambda: not loop.has_drifted)
     assert [happening.reason for happening in reported] == ["SteeringRepaired", "SteeringDrifted"]
-    messages = [r.getMessage() for r in caplog.records if r.levelname != "INFO"]
+    messages = [
+        r.getMessage()
+        for r in caplog.records
+        # The data plane ejects an endpoint that the look of the steering has dialled.
+        if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
+    ]
     assert messages == [
         "steering had drifted and was repaired",
         "steering failed, the old state is in force",
