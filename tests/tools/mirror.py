@@ -49,7 +49,10 @@ ELSEWHERE: Mapping[str, str] = {
     },
     "userspace_proxy/steering/privileges.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
-    "userspace_proxy/steering/nftables/removal.py": "tests/node/test_steering_local.py",
+    **{
+        f"userspace_proxy/steering/nf_tables/{name}.py": "tests/node/test_steering_nf_tables.py"
+        for name in ("ruleset", "table")
+    },
     "userspace_proxy/steering/anchor.py": "tests/node/test_agent_repair.py",
     "userspace_proxy/steering/others/legacy.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",

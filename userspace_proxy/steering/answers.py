@@ -29,7 +29,7 @@ import socket
 from ..errors import SteeringError
 from .answer_routes import MARK, AnswerRoutes
 from .names import answers_table_name, label_of_answers_table
-from .nftables.events import list_tables
+from .nf_tables import list_tables
 from .nftables.library import NftablesError
 from .nftables.presence import labels_by
 from .nftables.table import OurTable

@@ -19,8 +19,8 @@ from .conntrack import forget_udp_led_to
 from .iptables import IptablesSteering
 from .local import LocalSteering
 from .names import proxy_label, table_name
+from .nf_tables.table import remove_table
 from .nftables import NftablesSteering
-from .nftables.removal import remove_table
 
 
 @dataclass(frozen=True, slots=True)

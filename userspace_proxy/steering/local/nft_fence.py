@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 
 from ...errors import SteeringConflict
 from ...model import Frontend, IPFamily
+from ..nf_tables.table import remove_table
 from ..nftables.library import NftablesError
-from ..nftables.removal import remove_table
 from ..nftables.table import OurTable
 from .fence import Fence
 from .guard import (

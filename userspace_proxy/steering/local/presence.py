@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..names import guard_name, label_of_guard, owner_number
-from ..nftables.events import list_tables
+from ..nf_tables import list_tables
 from ..nftables.presence import labels_by
 from .kernel import Kernel
 from .rule_fence import gates_first, is_proxys_table, table_number

@@ -116,6 +116,12 @@ def error_of(body: bytes) -> int:
     return -int(_CODE.unpack_from(body)[0]) if len(body) >= _CODE.size else 0
 
 
+def kind_of_refused(body: bytes) -> int:
+    """Return the kind of the message that the body of ERROR is about; 0 if it doesn't tell."""
+    about = _CODE.size + HEADER.size
+    return int(HEADER.unpack_from(body, _CODE.size)[1]) if len(body) >= about else 0
+
+
 def raise_refusal(code: int) -> None:
     """Raise an error number as the OSError that it is; 0 is none."""
     if code:

@@ -27,6 +27,7 @@ from .messages import (
     Message,
     error_of,
     is_last,
+    kind_of_refused,
     number_of,
     numbered,
     raise_refusal,
@@ -36,7 +37,9 @@ from .messages import (
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, DROP_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 2, 10, 12
-SO_ATTACH_FILTER = 26
+SO_ATTACH_FILTER, SO_SNDBUFFORCE = 26, 32
+# Of a socket's buffer the kernel keeps so much for itself (netlink_sendmsg).
+_OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
 LISTINGS = 10
 # A refusal takes some 1 KiB of the kernel's memory; so many fit into a socket's buffer
@@ -47,6 +50,15 @@ _READ_BYTES = 1 << 16
 
 Instruction = tuple[int, int, int, int]
 """Of classic BPF: code, jump if true, jump if false, operand."""
+
+
+class Refused(NamedTuple):
+    """What the kernel refused of a transaction."""
+
+    kind: int
+    """Of the message."""
+    code: int
+    """The error number."""
 
 
 class Requests:
@@ -139,24 +151,44 @@ class Requests:
             refused += [(start + place, code) for place, code in self._change(batch)]
         return refused
 
-    def transact(self, begin: bytes, change: bytes, end: bytes) -> int:
-        """Have the kernel do one thing between two messages that frame it.
+    def transact(self, begin: bytes, changes: Sequence[bytes], end: bytes) -> Refused | None:
+        """Have the kernel do several things, all or none, between two messages that frame them.
+
+        Args:
+            begin: The message that begins the transaction.
+            changes: One at least.
+            end: The message that ends it.
 
         Returns:
-            The error number if it was refused, else 0.
+            What was refused first; None if all was done.
 
         Raises:
-            OSError: The kernel is silent.
+            OSError: The kernel is silent; EMSGSIZE: this socket takes no more at once.
         """
         number = self._next_number()
-        # Not all kernels answer the message that ends it.
-        messages = (numbered(begin, number), numbered(change, number, ACK), numbered(end, number))
-        self._socket.send(b"".join(messages))
-        return error_of(next(read_messages(self._receive(number))).body)
+        # Only the last change asks for an answer: not all kernels answer the message that ends a
+        # transaction. What is refused is answered before it.
+        flags = [0] * (len(changes) - 1) + [ACK]
+        messages = [begin, *map(numbered, changes, [number] * len(changes), flags), end]
+        messages[0] = numbered(begin, number)
+        block = b"".join(messages)
+        self._make_room(len(block))
+        self._socket.send(block)
+        answer = next(read_messages(self._receive(number)))
+        code = error_of(answer.body)
+        return Refused(kind_of_refused(answer.body), code) if code else None
 
     def close(self) -> None:
         """Close the socket; idempotent."""
         self._socket.close()
+
+    def _make_room(self, size: int) -> None:
+        """Let the socket take a message of that size, as far as this process may."""
+        if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
+            for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
+                with contextlib.suppress(OSError):
+                    self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+                    return
 
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ...errors import SteeringError
 from ..names import label_of_table
-from .events import TableWatch, list_tables
+from ..nf_tables import Ruleset, list_tables
 from .library import load
 
 
@@ -14,7 +14,7 @@ def missing() -> str:
     """Return what nftables lacks to work here, in words; empty where it lacks nothing."""
     try:
         load()
-        TableWatch("").close()
+        Ruleset().close()
     except SteeringError as exc:
         return exc.message
     return ""

@@ -9,7 +9,8 @@ import errno
 from collections.abc import Callable, Sequence
 
 from ...errors import SteeringError
-from .events import TableWatch
+from ..nf_tables.ruleset import Ruleset
+from ..nf_tables.watch import TableWatch
 from .library import Libnftables, NftablesError
 from .rules import Listing, read_listing
 from .text import write_removal
@@ -29,11 +30,13 @@ class OurTable:
     def __init__(self, name: str, parse: Callable[[str], Listing] = read_listing) -> None:
         self.name = name
         self._parse = parse
-        self._watch = TableWatch(name)
+        self._ruleset = Ruleset()
+        self._watch = TableWatch(self._ruleset, name)
         try:
             self._library = Libnftables()
         except SteeringError:
             self._watch.close()
+            self._ruleset.close()
             raise
 
     def is_touched(self) -> bool:
@@ -91,6 +94,7 @@ class OurTable:
         """Let go of the sockets; what is in force stays in force."""
         self._library.close()
         self._watch.close()
+        self._ruleset.close()
 
     def _run(self, commands: str) -> None:
         with self._watch.own_change():

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ...errors import SteeringError
 from ..answers import write_table as write_answers_table
-from ..nftables.events import TableWatch
+from ..nf_tables import Ruleset
 from ..nftables.library import Libnftables
 from ..nftables.rules import Shape, write_table
 from .chains import Chain, Step, Tables
@@ -50,7 +50,7 @@ class NftReader:
 
     def __init__(self) -> None:
         # Without a right the library would say so on stderr.
-        TableWatch("").close()
+        Ruleset().close()
         self._library = Libnftables()
 
     def chains(self) -> Tables:

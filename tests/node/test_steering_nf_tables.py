@@ -1,0 +1,275 @@
+"""The kernel's nftables: what is written as ``nft`` prints it, what is read, and whose changes."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import closing
+from textwrap import dedent
+
+import pytest
+import steering_nodes as nodes
+from foreign_sets import add_foreign_set
+
+from userspace_proxy.steering.nf_tables import (
+    BRIDGE,
+    NftablesError,
+    Ruleset,
+    TableWriter,
+    list_tables,
+)
+from userspace_proxy.steering.nf_tables import expressions as x
+from userspace_proxy.steering.nf_tables import key_types as k
+from userspace_proxy.steering.nf_tables import writer as w
+from userspace_proxy.steering.nf_tables.table import OurTable, remove_table
+from userspace_proxy.steering.nf_tables.watch import TableWatch
+
+pytestmark = pytest.mark.netns
+KEY = k.joined(k.IPV4_ADDR, k.INET_PROTO, k.INET_SERVICE)
+FRONTEND = (x.IP_DADDR, x.L4PROTO, x.DPORT)
+WEB = bytes([10, 96, 7, 1, 6, 0, 0, 0, 0, 80, 0, 0])
+PORT = (36001).to_bytes(2, "big")
+
+
+@pytest.fixture
+def node():
+    """The test's thread stands in it."""
+    nodes.need_namespaces()
+    net = nodes.Net("node")
+    with net:
+        yield net
+    net.close()
+
+
+@pytest.fixture
+def ruleset(node):
+    with Ruleset() as ruleset:
+        yield ruleset
+
+
+@pytest.fixture
+def watch(ruleset):
+    with closing(TableWatch(ruleset, "userspace-proxy")) as watch:
+        yield watch
+
+
+def table_with_map() -> TableWriter:
+    table = TableWriter("ours")
+    table.create()
+    table.add_map("frontends", KEY, k.INET_SERVICE)
+    return table
+
+
+def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
+    table = table_with_map()
+    table.add_set("guarded", k.joined(k.INET_PROTO, k.INET_SERVICE))
+    table.add_set("addresses", k.IPV6_ADDR)
+    table.add_base_chain("nat", "nat", w.PREROUTING, -110)
+    table.add_base_chain("filter", "filter", w.PREROUTING, 0)
+    table.add_chain("refuse")
+    to_port = x.IPV4 + x.look_up(FRONTEND, "frontends") + x.redirect()
+    table.add_rule("nat", x.one_of(x.L4PROTO, k.INET_PROTO, 6, 17), to_port)
+    to_node = x.put(bytes([10, 1, 0, 1])) + x.look_up(FRONTEND, "frontends", 2) + x.dnat(1, 2)
+    table.add_rule("nat", x.TCP + x.IPV4 + to_node)
+    for rule in (
+        x.match(x.SOCKET_WILDCARD, 1) + x.verdict(x.RETURN),
+        x.within(x.DPORT, 61000, 65535) + x.match(x.SOCKET_MARK, 7) + x.set_bits(x.MARK, 0x40),
+        x.UDP + x.tproxy(1),
+        x.IPV6 + x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL) + x.counter(),
+        x.TCP + x.match(x.TCP_FLAGS, 2, mask=0x12) + x.reject(with_tcp_reset=True),
+        x.in_set((x.L4PROTO, x.DPORT), "guarded", is_inverted=True) + x.reject(),
+        x.IPV6 + x.in_set((x.IP6_DADDR,), "addresses") + x.verdict(x.GOTO, "refuse"),
+        x.IPV4 + x.match_network("10.96.0.0/16") + x.verdict(x.JUMP, "refuse"),
+        x.IPV4 + x.match_network("10.96.0.0/12") + x.verdict(x.DROP),
+        x.IPV6 + x.match_network("fd00:96::/108") + x.verdict(x.ACCEPT),
+        x.UDP + x.match(x.DPORT, 9) + x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT),
+        x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL) + x.verdict(x.DROP),
+    ):
+        table.add_rule("filter", rule)
+    table.add_rule("refuse", x.one_of(x.L4PROTO, k.INET_PROTO, 6, 17, is_inverted=True), x.reject())
+    table.add_elements("frontends", {WEB: PORT})
+    ruleset.commit(table.messages)
+    assert node.run("nft -s list table inet ours").expandtabs(4) == dedent("""\
+        table inet ours {
+            map frontends {
+                type ipv4_addr . inet_proto . inet_service : inet_service
+                elements = { 10.96.7.1 . tcp . 80 : 36001 }
+            }
+
+            set guarded {
+                type inet_proto . inet_service
+            }
+
+            set addresses {
+                type ipv6_addr
+            }
+
+            chain nat {
+                type nat hook prerouting priority dstnat - 10; policy accept;
+                meta l4proto { tcp, udp } meta nfproto ipv4 redirect to :ip daddr . meta l4proto . th dport map @frontends
+                meta l4proto tcp meta nfproto ipv4 dnat ip to 10.1.0.1:ip daddr . meta l4proto . tcp dport map @frontends
+            }
+
+            chain filter {
+                type filter hook prerouting priority filter; policy accept;
+                socket wildcard 1 return
+                th dport 61000-65535 socket mark 0x00000007 meta mark set meta mark | 0x00000040
+                meta l4proto udp tproxy to :1
+                frag frag-off != 0 counter
+                tcp flags syn / syn,ack reject with tcp reset
+                meta l4proto . th dport != @guarded reject
+                ip6 daddr @addresses goto refuse
+                ip daddr 10.96.0.0/16 jump refuse
+                ip daddr 10.96.0.0/12 drop
+                ip6 daddr fd00:96::/108 accept
+                udp dport 9 ct status ! dnat
+                ct state invalid drop
+            }
+
+            chain refuse {
+                meta l4proto != { tcp, udp } reject
+            }
+        }
+    """)  # noqa: E501
+
+
+def test_a_table_of_bridges_changes_what_passes_through(node, ruleset):
+    table = TableWriter("ours", BRIDGE)
+    table.create()
+    table.add_base_chain("prerouting", "filter", w.PREROUTING, 10)
+    table.add_rule(
+        "prerouting",
+        x.match(x.MARK, 0x40, mask=0x40),
+        x.assign(x.ETHER_DADDR, 0x020000000001) + x.assign(x.PACKET_TYPE, x.THIS_HOST),
+    )
+    ruleset.commit(table.messages)
+    assert node.run("nft list table bridge ours").expandtabs(4) == dedent("""\
+        table bridge ours {
+            chain prerouting {
+                type filter hook prerouting priority 10; policy accept;
+                meta mark & 0x00000040 == 0x00000040 ether daddr set 02:00:00:00:00:01 meta pkttype set host
+            }
+        }
+    """)  # noqa: E501
+
+
+def test_a_transaction_is_done_as_a_whole_or_not_at_all(node, ruleset):
+    ruleset.commit(table_with_map().messages)
+    table = TableWriter("ours")
+    table.add_chain("new")
+    table.delete_elements("frontends", {WEB: PORT})
+    with pytest.raises(NftablesError) as refused:
+        ruleset.commit(table.messages)
+    assert str(refused.value) == (
+        "cannot change nftables: No such file or directory (delete element)"
+    )
+    assert ruleset.chains() == []
+
+
+def test_changes_that_are_tried_out_change_nothing(node, ruleset):
+    table = table_with_map()
+    ruleset.try_out(table.messages)
+    table.add_rule("missing", x.counter())
+    with pytest.raises(NftablesError, match="add rule"):
+        ruleset.try_out(table.messages)
+    assert ruleset.tables() == []
+
+
+def test_ten_thousands_of_elements_come_and_go_in_one_transaction(node, ruleset):
+    ruleset.commit(table_with_map().messages)
+    many = {number.to_bytes(4, "big") + WEB[4:]: PORT for number in range(30_000)}
+    table = TableWriter("ours")
+    table.add_elements("frontends", many)
+    ruleset.commit(table.messages)
+    assert ruleset.elements(w.INET, "ours", "frontends") == many
+    table = TableWriter("ours")
+    table.delete_elements("frontends", many)
+    ruleset.commit(table.messages)
+    assert ruleset.elements(w.INET, "ours", "frontends") == {}
+
+
+def test_a_table_is_read_back_and_is_another_after_any_change(node):
+    with closing(OurTable("ours")) as table:
+        assert table.read() is None
+        change = table_with_map()
+        change.add_base_chain("input", "filter", w.INPUT, -10)
+        change.add_rule("input", x.UDP + x.match(x.DPORT, 9), x.reject())
+        change.add_elements("frontends", {WEB: PORT})
+        table.write([change.messages])
+        listing = table.read()
+        assert listing is not None
+        assert listing.elements == {"frontends": {WEB: PORT}}
+        names = [[expression.name for expression in rule] for rule in listing.rules("input")]
+        assert names == [["meta", "cmp", "payload", "cmp", "reject"]]
+        before = table.read_definitions()
+        for command in (
+            "add rule inet ours input counter",
+            "add set inet ours more { type mark; }",
+            "add chain inet ours more",
+            "chain inet ours input { policy drop; }",
+        ):
+            node.run(f"nft '{command}'")
+            assert table.read_definitions() is None
+            table.read()
+            assert table.read_definitions() != before
+            before = table.read_definitions()
+
+
+def test_an_owned_table_is_changed_by_its_owner_alone_and_goes_with_it(node):
+    table = OurTable("ours")
+    for _ in range(2):
+        # It can be made anew, too.
+        change = table.writer()
+        change.create(is_owned=True)
+        table.write([change.messages])
+    with pytest.raises(NftablesError, match="Operation not permitted"):
+        remove_table("ours")
+    listing = table.read()
+    assert listing is not None
+    assert listing.is_owned
+    table.close()
+    assert list_tables() == []
+
+
+def test_a_set_that_other_libraries_cannot_parse_is_none_of_our_business(node, ruleset):
+    add_foreign_set()
+    assert subprocess.run(["nft", "list", "ruleset"], capture_output=True).returncode < 0
+    ruleset.commit(table_with_map().messages)
+    assert list_tables() == ["other", "ours"]
+    remove_table("ours")
+    assert list_tables() == ["other"]
+
+
+def test_events_of_our_own_changes_and_of_other_tables_do_not_count(node, watch):
+    with watch.own_change():
+        node.run("nft add table inet userspace-proxy")
+    node.run("nft add table inet other; nft add table ip userspace-proxy")
+    assert not watch.is_touched()
+    with watch.own_change():
+        node.run("nft delete table inet userspace-proxy")
+    assert not watch.is_touched()
+    node.run("nft add table inet userspace-proxy")
+    assert watch.is_touched()
+    watch.settle()
+    assert not watch.is_touched()
+
+
+def test_when_others_change_something_in_the_course_of_our_change_it_counts_as_touched(node, watch):
+    with watch.own_change():
+        node.run("nft add table inet userspace-proxy; nft add table inet other")
+    assert watch.is_touched()
+
+
+def test_where_events_were_lost_the_table_counts_as_touched(node, watch):
+    node.run("""
+        nft 'add table ip other; add set ip other many { type mark; }'
+        (echo 'add element ip other many {'; seq -s, 1 10000; echo '}') | nft -f -""")
+    assert watch.is_touched()
+    watch.settle()
+    assert not watch.is_touched()
+
+
+def test_tables_of_a_family_are_listed(node):
+    assert list_tables() == []
+    names = [f"table-{number}" for number in range(500)]
+    node.run(f"nft '{';'.join(f'add table inet {name}' for name in names)}; add table ip other'")
+    assert sorted(list_tables()) == sorted(names)

@@ -1,0 +1,265 @@
+"""What a rule tests and does, as bytes: the kernel's expressions, as far as our rules use them.
+
+    meta mark & 0x40 == 0x40 ether daddr set 02:00:00:00:00:01
+    = match(MARK, 0x40, mask=0x40) + assign(ETHER_DADDR, 0x020000000001)
+
+A rule is the concatenation of such parts; a test that fails ends the rule for a packet.
+
+Rule 1: a header's field needs its protocol tested before it, except in a table of that protocol:
+``IPV4 + match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
+Rule 2: each part uses registers from 1 on, unless it is given another one.
+
+Source: include/uapi/linux/netfilter/nf_tables.h; the output of ``nft --debug=netlink``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from ..netlink.messages import attribute
+from .attributes import nested, number, text
+from .key_types import KeyType
+
+# NFTA_LIST_ELEM; NFTA_EXPR_…; NFTA_DATA_…; NFTA_VERDICT_…
+LIST_ELEMENT = 1
+EXPRESSION_NAME, EXPRESSION_DATA = 1, 2
+DATA_VALUE, DATA_VERDICT = 1, 2
+VERDICT_CODE, VERDICT_CHAIN = 1, 2
+LOOKUP_SET, LOOKUP_SET_ID = 1, 4
+EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
+"""Of :func:`match`."""
+ACCEPT, DROP, RETURN, JUMP, GOTO = 1, 0, -5, -3, -4
+STATUS_DNAT = 1 << 5
+"""Of :data:`CT_STATUS`: the address that was dialled is translated (IPS_DST_NAT)."""
+STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
+"""Of :data:`CT_STATE`."""
+THIS_HOST = 0
+"""Of :data:`PACKET_TYPE`: ``meta pkttype host``."""
+FRAGMENT_OFFSET = 0xFFF8
+"""The bits of :data:`FRAGMENT` that are ``frag frag-off``."""
+_INVERTED = 1
+_VERDICT_REGISTER = 0
+_TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
+_DESTINATION, _PORT_GIVEN = 1, 2
+
+
+class Field(NamedTuple):
+    """A part of a packet, or something that is known about it."""
+
+    expression: str
+    width: int
+    """In bytes."""
+    order: Literal["big", "little"]
+    """Of the bytes of its numbers."""
+    source: bytes
+    """The attributes that choose it."""
+    register_attribute: int = 1
+
+
+class InlineSet(NamedTuple):
+    """A set without a name, which belongs to the rule that looks it up; see :func:`one_of`."""
+
+    field: Field
+    key: KeyType
+    values: tuple[int, ...]
+    is_inverted: bool
+
+
+Part = bytes | InlineSet
+"""One or more expressions of a rule; bytes may be concatenated."""
+
+
+def _meta(key: int, width: int) -> Field:
+    return Field("meta", width, sys.byteorder, number(2, key))
+
+
+def _ct(key: int) -> Field:
+    return Field("ct", 4, sys.byteorder, number(2, key))
+
+
+def _socket(key: int, width: int) -> Field:
+    return Field("socket", width, sys.byteorder, number(1, key), 2)
+
+
+def _payload(base: int, offset: int, width: int) -> Field:
+    source = number(2, base) + number(3, offset) + number(4, width)
+    return Field("payload", width, "big", source)
+
+
+_LINK, _NETWORK, _TRANSPORT = 0, 1, 2
+MARK, NFPROTO, L4PROTO, PACKET_TYPE = _meta(3, 4), _meta(15, 1), _meta(16, 1), _meta(19, 1)
+CT_STATE, CT_STATUS = _ct(0), _ct(2)
+SOCKET_TRANSPARENT, SOCKET_MARK, SOCKET_WILDCARD = _socket(0, 1), _socket(1, 4), _socket(2, 1)
+ETHER_DADDR = _payload(_LINK, 0, 6)
+IP_DADDR, IP6_DADDR = _payload(_NETWORK, 16, 4), _payload(_NETWORK, 24, 16)
+DPORT, TCP_FLAGS = _payload(_TRANSPORT, 2, 2), _payload(_TRANSPORT, 13, 1)
+FRAGMENT = Field(
+    "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
+)
+"""Of IPv6: :data:`FRAGMENT_OFFSET`, and flags."""
+
+
+def expression(name: str, attributes: bytes = b"") -> bytes:
+    """Return an expression of the kernel."""
+    data = nested(EXPRESSION_DATA, attributes)
+    return nested(LIST_ELEMENT, text(EXPRESSION_NAME, name) + data)
+
+
+def load(field: Field, register: int = 1) -> bytes:
+    """Load a field into a register."""
+    return expression(field.expression, field.source + number(field.register_attribute, register))
+
+
+def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int = EQUAL) -> bytes:
+    """Go on if a field, or its bits in a mask, compare with a value.
+
+    Args:
+        field: What is compared.
+        value: A number, or bytes as they are in a packet.
+        mask: The bits that count; by default all do.
+        op: :data:`EQUAL` and so on.
+    """
+    masked = _bits(_packed(field, mask), bytes(field.width)) if mask else b""
+    return load(field) + masked + _compare(_packed(field, value), op)
+
+
+def match_network(network: str) -> bytes:
+    """Go on if the destination is in a network, given with a prefix length."""
+    parsed = ipaddress.ip_network(network)
+    ip, mask = parsed.network_address.packed, parsed.netmask.packed
+    return match(IP_DADDR if parsed.version == 4 else IP6_DADDR, ip, mask=mask)
+
+
+def within(field: Field, first: int, last: int) -> bytes:
+    """Go on if a field is in a range."""
+    low, high = _packed(field, first), _packed(field, last)
+    return load(field) + _compare(low, AT_LEAST) + _compare(high, AT_MOST)
+
+
+def in_set(fields: Sequence[Field], name: str, *, is_inverted: bool = False) -> bytes:
+    """Go on if fields, one behind the other, are (or are not) a key of a set."""
+    flags = number(5, _INVERTED) if is_inverted else b""
+    return _load_key(fields, 1) + expression(
+        "lookup", text(LOOKUP_SET, name) + number(2, 1) + flags
+    )
+
+
+def one_of(field: Field, key: KeyType, *values: int, is_inverted: bool = False) -> InlineSet:
+    """Go on if a field is (or is not) one of some values.
+
+    Args:
+        field: What is looked up.
+        key: Its type.
+        values: Two at least: ``nft`` prints one as a comparison.
+        is_inverted: Whether it must be none of them.
+    """
+    return InlineSet(field, key, values, is_inverted)
+
+
+def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
+    """Go on with the value that a map has under fields, in a register, if it has one.
+
+    Args:
+        fields: The key, one behind the other.
+        name: The map's.
+        register: 1 to 4; where the value will be. The key uses those behind it too.
+    """
+    attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
+    return _load_key(fields, register) + expression("lookup", attributes)
+
+
+def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
+    """Return the look-up of a set without a name that the same transaction makes."""
+    flags = number(5, _INVERTED) if inline.is_inverted else b""
+    attributes = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id) + number(2, 1) + flags
+    return load(inline.field) + expression("lookup", attributes)
+
+
+def put(value: bytes, register: int = 1) -> bytes:
+    """Put bytes into a register."""
+    return expression("immediate", number(1, register) + nested(2, attribute(DATA_VALUE, value)))
+
+
+def assign(field: Field, value: int | bytes) -> bytes:
+    """Change a field of the packet, or of what is known about it (``meta``)."""
+    return put(_packed(field, value)) + _store(field)
+
+
+def set_bits(field: Field, bits: int) -> bytes:
+    """Set some bits of a field and leave the others: ``meta mark set meta mark | BITS``."""
+    others = _packed(field, ~bits & (1 << 8 * field.width) - 1)
+    return load(field) + _bits(others, _packed(field, bits)) + _store(field)
+
+
+def redirect(port_register: int = 1) -> bytes:
+    """Translate to the incoming interface's address and the port in a register."""
+    return expression("redir", number(1, port_register) + number(3, _PORT_GIVEN))
+
+
+def dnat(ip_register: int, port_register: int, family: int = socket.AF_INET) -> bytes:
+    """Translate to the address and the port in two registers."""
+    where = number(3, ip_register) + number(5, port_register)
+    return expression("nat", number(1, _DESTINATION) + number(2, family) + where + number(7, 2))
+
+
+def reject(*, with_tcp_reset: bool = False) -> bytes:
+    """Refuse: by port unreachable, or by a RST in a rule for TCP alone."""
+    kind, code = (_TCP_RESET, 0) if with_tcp_reset else (_UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE)
+    return expression("reject", number(1, kind) + attribute(2, bytes([code])))
+
+
+def tproxy(port: int) -> bytes:
+    """Hand a packet to the transparent socket at a local port."""
+    return put(port.to_bytes(2, "big")) + expression("tproxy", number(1, 0) + number(3, 1))
+
+
+def counter() -> bytes:
+    """Count packets and bytes."""
+    return expression("counter")
+
+
+def verdict(code: int, chain: str = "") -> bytes:
+    """End the rule: :data:`ACCEPT`, :data:`DROP`, :data:`RETURN`, or jump or go to a chain."""
+    value = number(VERDICT_CODE, code) + (text(VERDICT_CHAIN, chain) if chain else b"")
+    data = nested(2, nested(DATA_VERDICT, value))
+    return expression("immediate", number(1, _VERDICT_REGISTER) + data)
+
+
+def _store(field: Field) -> bytes:
+    if field.expression == "payload":
+        return expression("payload", field.source + number(5, 1) + number(6, 0))
+    return expression(field.expression, field.source + number(3, 1))
+
+
+def _load_key(fields: Sequence[Field], register: int) -> bytes:
+    """Load fields one behind the other; each begins at a multiple of four bytes."""
+    loads, offset = [], (register - 1) * 16
+    for field in fields:
+        # A register of 16 bytes has one number, and each of its quarters another.
+        at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
+        loads.append(load(field, at))
+        offset += field.width + -field.width % 4
+    return b"".join(loads)
+
+
+def _packed(field: Field, value: int | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.to_bytes(field.width, field.order)
+
+
+def _bits(mask: bytes, flip: bytes) -> bytes:
+    data = nested(4, attribute(DATA_VALUE, mask)) + nested(5, attribute(DATA_VALUE, flip))
+    return expression("bitwise", number(1, 1) + number(2, 1) + number(3, len(mask)) + data)
+
+
+def _compare(value: bytes, op: int) -> bytes:
+    data = nested(3, attribute(DATA_VALUE, value))
+    return expression("cmp", number(1, 1) + number(2, op) + data)
+
+
+IPV4, IPV6 = match(NFPROTO, socket.AF_INET), match(NFPROTO, socket.AF_INET6)
+TCP, UDP = match(L4PROTO, socket.IPPROTO_TCP), match(L4PROTO, socket.IPPROTO_UDP)
+"""``tcp dport 80`` is ``TCP + match(DPORT, 80)``."""

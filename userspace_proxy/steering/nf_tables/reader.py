@@ -1,0 +1,175 @@
+"""What the kernel lists of tables, chains, sets, elements and rules, as values.
+
+Rule 1: an expression is a name and its attributes; what they mean decides the reader of a rule.
+Rule 2: what changes without anybody's doing (handles, counters, numbers of uses) isn't read, so
+that equal values mean that nothing was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ..netlink.messages import DUMP, Message, read_attributes, request
+from .attributes import number_in, read_all, text, text_in
+from .expressions import DATA_VALUE, EXPRESSION_DATA, EXPRESSION_NAME, LIST_ELEMENT
+from .writer import (
+    CHAIN_HOOK,
+    CHAIN_NAME,
+    CHAIN_POLICY,
+    CHAIN_TYPE,
+    ELEMENT_DATA,
+    ELEMENT_KEY,
+    ELEMENTS,
+    INET,
+    RULE_CHAIN,
+    RULE_EXPRESSIONS,
+    SET_FLAGS,
+    SET_NAME,
+    TABLE,
+)
+
+GET_TABLE, GET_CHAIN, GET_RULE, GET_SET, GET_ELEMENTS = 0xA01, 0xA04, 0xA07, 0xA0A, 0xA0D
+NEW_GENERATION, GET_GENERATION = 0xA0F, 0xA10
+ANY_FAMILY = 0
+FAMILIES: Mapping[int, str] = {INET: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress", "egress")
+ANONYMOUS_SET = 1
+"""Of :attr:`ListedSet.flags`."""
+# Of struct nfgenmsg: the family, a version, a resource.
+_HEADER_BYTES = 4
+_DROP = 0
+_NETDEV = 5
+# Key and data types and lengths; with name and flags all that a set of ours has.
+_SET_SHAPE = (4, 5, 6, 7)
+
+
+class ListedTable(NamedTuple):
+    """A table."""
+
+    family: int
+    name: str
+    flags: int
+
+
+class ListedChain(NamedTuple):
+    """A chain, of which only those that the kernel calls have a kind and a hook."""
+
+    family: int
+    table: str
+    name: str
+    kind: str = ""
+    """``filter``, ``nat``, ``route``; empty for a chain that only others lead to."""
+    hook: str = ""
+    """As in :data:`HOOKS`."""
+    priority: int = 0
+    policy: str = "accept"
+
+
+class ListedSet(NamedTuple):
+    """A set or map without its elements."""
+
+    name: str
+    flags: int
+    shape: tuple[int, ...]
+    """The types and widths of keys and values."""
+
+
+class Expression(NamedTuple):
+    """One expression of a rule."""
+
+    name: str
+    packed: bytes
+
+    def attributes(self) -> dict[int, bytes]:
+        """Return its attributes by their kinds, which each name has its own ones of."""
+        return read_all(self.packed)
+
+
+class ListedRule(NamedTuple):
+    """A rule."""
+
+    chain: str
+    packed: bytes
+    """Its expressions."""
+
+    def expressions(self) -> list[Expression]:
+        """Return its expressions in their order."""
+        found = (read_all(value) for kind, value in read_attributes(self.packed) if kind)
+        return [
+            Expression(text_in(one, EXPRESSION_NAME), one.get(EXPRESSION_DATA, b""))
+            for one in found
+        ]
+
+
+def ask_generation() -> bytes:
+    """Return the request for the ruleset's number."""
+    return request(GET_GENERATION, 0, bytes(_HEADER_BYTES))
+
+
+def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
+    """Return the request for a listing.
+
+    Args:
+        kind: :data:`GET_TABLE` and so on.
+        family: :data:`INET` and so on, or :data:`ANY_FAMILY`.
+        table: Of one table; the kernel lists tables and chains of all tables nevertheless.
+        name: Of one chain (rules), or the set (elements).
+    """
+    limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
+    return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)
+
+
+def read_table(message: Message) -> ListedTable:
+    """Return the table of a message."""
+    found = read_all(message.body, _HEADER_BYTES)
+    return ListedTable(message.body[0], text_in(found, TABLE), number_in(found, 2))
+
+
+def read_chain(message: Message) -> ListedChain:
+    """Return the chain of a message."""
+    found = read_all(message.body, _HEADER_BYTES)
+    chain = ListedChain(message.body[0], text_in(found, TABLE), text_in(found, CHAIN_NAME))
+    if CHAIN_HOOK not in found:
+        return chain
+    at = read_all(found[CHAIN_HOOK])
+    hook = number_in(at, 1)
+    is_drop = CHAIN_POLICY in found and number_in(found, CHAIN_POLICY) == _DROP
+    return chain._replace(
+        kind=text_in(found, CHAIN_TYPE),
+        hook=_hook(chain.family, hook),
+        priority=number_in(at, 2, is_signed=True),
+        policy="drop" if is_drop else "accept",
+    )
+
+
+def read_rule(message: Message) -> ListedRule:
+    """Return the rule of a message."""
+    found = read_all(message.body, _HEADER_BYTES)
+    return ListedRule(text_in(found, RULE_CHAIN), found.get(RULE_EXPRESSIONS, b""))
+
+
+def read_set(message: Message) -> ListedSet:
+    """Return the set of a message."""
+    found = read_all(message.body, _HEADER_BYTES)
+    shape = tuple(number_in(found, kind) for kind in _SET_SHAPE)
+    return ListedSet(text_in(found, SET_NAME), number_in(found, SET_FLAGS), shape)
+
+
+def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values of a message; what has no plain key or value has an empty one."""
+    listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
+    for kind, packed in read_attributes(listed):
+        if kind == LIST_ELEMENT:
+            found = read_all(packed)
+            yield _value(found, ELEMENT_KEY), _value(found, ELEMENT_DATA)
+
+
+def _hook(family: int, place: int) -> str:
+    # The first hook of a device is ingress.
+    at = place + HOOKS.index("ingress") if family == _NETDEV else place
+    return HOOKS[at] if at < len(HOOKS) else str(place)
+
+
+def _value(found: Mapping[int, bytes], kind: int) -> bytes:
+    return read_all(found[kind]).get(DATA_VALUE, b"") if kind in found else b""

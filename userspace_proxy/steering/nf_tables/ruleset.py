@@ -1,0 +1,173 @@
+"""The nftables ruleset of a network namespace: read it, and change it in transactions.
+
+    messages of one commit ── begin … end ──▶ kernel: all of them, or none
+
+Source: net/netfilter/nfnetlink.c, nfnetlink_rcv_batch().
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Self
+
+from ..netlink import Requests
+from ..netlink.messages import Message, request
+from ..netlink.sockets import NETLINK_NETFILTER
+from . import reader
+from .attributes import number_in, read_all
+from .errors import NftablesError, explained
+from .reader import ListedChain, ListedRule, ListedSet, ListedTable
+from .writer import (
+    DELETE_ELEMENT,
+    DELETE_RULE,
+    DELETE_TABLE,
+    INET,
+    NEW_CHAIN,
+    NEW_ELEMENT,
+    NEW_RULE,
+    NEW_SET,
+    NEW_TABLE,
+    Elements,
+)
+
+_BEGIN, _END = 0x10, 0x11
+# nfgenmsg: no family, version 0, and the subsystem in network order.
+_FRAME = bytes([0, 0, 0, 10])
+# What kernels without nfnetlink or nf_tables say.
+_NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
+# How often elements are listed again until two listings agree.
+_LISTINGS = 10
+_WORDS = {
+    NEW_TABLE: "add table",
+    DELETE_TABLE: "delete table",
+    NEW_CHAIN: "add chain",
+    NEW_RULE: "add rule",
+    DELETE_RULE: "flush chain",
+    NEW_SET: "add set",
+    NEW_ELEMENT: "add element",
+    DELETE_ELEMENT: "delete element",
+}
+
+
+class Ruleset:
+    """The ruleset of the network namespace that the calling thread is in; of use to one thread.
+
+    Tables that are owned (:meth:`.writer.TableWriter.create`) live until it is closed.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or gives no right.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._requests = Requests.open(NETLINK_NETFILTER)
+        except OSError as exc:
+            raise explained(exc) from exc
+        try:
+            self.generation()
+        except BaseException:
+            self._requests.close()
+            raise
+
+    def generation(self) -> int:
+        """Return the ruleset's number, which grows with each transaction of any program."""
+        try:
+            answer = self._requests.ask(reader.ask_generation())
+        except OSError as exc:
+            raise explained(exc) from exc
+        return number_in(read_all(answer.body, 4), 1)
+
+    def tables(self, family: int = reader.ANY_FAMILY) -> list[ListedTable]:
+        """Return all tables, or those of a family."""
+        return list(map(reader.read_table, self._list(reader.GET_TABLE, family)))
+
+    def chains(self, family: int = reader.ANY_FAMILY) -> list[ListedChain]:
+        """Return all chains, or those of a family's tables."""
+        return list(map(reader.read_chain, self._list(reader.GET_CHAIN, family)))
+
+    def rules(self, family: int, table: str, chain: str = "") -> list[ListedRule]:
+        """Return the rules of a table, or of one of its chains, in their order."""
+        return list(map(reader.read_rule, self._list(reader.GET_RULE, family, table, chain)))
+
+    def sets(self, family: int, table: str) -> list[ListedSet]:
+        """Return the sets and maps of a table without their elements."""
+        return list(map(reader.read_set, self._list(reader.GET_SET, family, table)))
+
+    def elements(self, family: int, table: str, name: str) -> Elements:
+        """Return the elements of a set or map."""
+        found = self._elements(family, table, name)
+        for _ in range(_LISTINGS):
+            # While the kernel moves a set that grew into a larger hash table, which takes some
+            # milliseconds, a listing may lack elements, and nothing in it says so.
+            before, found = found, self._elements(family, table, name)
+            if found == before:
+                break
+        return found
+
+    def commit(self, messages: Sequence[bytes]) -> None:
+        """Make changes as one transaction.
+
+        Args:
+            messages: Of one writer or several; none: nothing happens.
+
+        Raises:
+            NftablesError: The kernel refused. EMSGSIZE: the socket takes no message of that size,
+                which happens only without rights in the machine's first user namespace.
+        """
+        self._send(messages, request(_END, 0, _FRAME))
+
+    def try_out(self, messages: Sequence[bytes]) -> None:
+        """Have the kernel check changes without making them.
+
+        Raises:
+            NftablesError: It would refuse them.
+        """
+        # The kernel forgets a transaction that has no end.
+        self._send(messages, b"")
+
+    def close(self) -> None:
+        """Close the socket, and so remove tables that are owned; idempotent."""
+        self._requests.close()
+
+    def _send(self, messages: Sequence[bytes], end: bytes) -> None:
+        if not messages:
+            return
+        try:
+            refused = self._requests.transact(request(_BEGIN, 0, _FRAME), messages, end)
+        except OSError as exc:
+            raise NftablesError(exc.errno or errno.EIO, "") from exc
+        if refused is not None:
+            raise NftablesError(refused.code, _WORDS.get(refused.kind, ""))
+
+    def _elements(self, family: int, table: str, name: str) -> dict[bytes, bytes]:
+        listed = self._list(reader.GET_ELEMENTS, family, table, name)
+        return dict(element for one in listed for element in reader.read_elements(one))
+
+    def _list(self, kind: int, family: int, table: str = "", name: str = "") -> list[Message]:
+        try:
+            return self._requests.list_all(reader.list_of(kind, family, table, name))
+        except OSError as exc:
+            raise explained(exc) from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def list_tables(family: int = INET) -> list[str]:
+    """Return the names of all tables of a family; empty where the kernel has no nftables.
+
+    Raises:
+        SteeringError: There is no right to ask.
+    """
+    try:
+        with Requests.open(NETLINK_NETFILTER) as requests:
+            listed = requests.list_all(reader.list_of(reader.GET_TABLE, family))
+    except OSError as exc:
+        if exc.errno in _NOT_THERE:
+            return []
+        raise explained(exc) from exc
+    return [reader.read_table(message).name for message in listed]

@@ -1,0 +1,165 @@
+"""Changes of one table as messages, in the order in which they are to be done.
+
+    table = TableWriter("userspace-proxy/bridge", BRIDGE)
+    table.create()
+    table.add_base_chain("prerouting", "filter", PREROUTING, priority=10)
+    table.add_rule("prerouting", match(MARK, 0x40, mask=0x40), assign(PACKET_TYPE, THIS_HOST))
+    ruleset.commit(table.messages)
+
+Source: net/netfilter/nf_tables_api.c.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+from ..netlink.messages import ATTRIBUTE, CREATE, attribute, request
+from .attributes import nested, number, text
+from .expressions import DATA_VALUE, LIST_ELEMENT, InlineSet, Part, look_up_inline
+from .key_types import KeyType
+
+INET, BRIDGE = 1, 7
+"""Families of tables."""
+PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
+NEW_TABLE, DELETE_TABLE, NEW_CHAIN, NEW_RULE, DELETE_RULE = 0xA00, 0xA02, 0xA03, 0xA06, 0xA08
+NEW_SET, NEW_ELEMENT, DELETE_ELEMENT = 0xA09, 0xA0C, 0xA0E
+TABLE_OWNED = 2
+# NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on are all the first attribute.
+TABLE = 1
+CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE = 3, 4, 5, 7
+RULE_CHAIN, RULE_EXPRESSIONS = 2, 4
+SET_NAME, SET_FLAGS = 2, 3
+ELEMENTS, ELEMENT_KEY, ELEMENT_DATA = 3, 1, 2
+_SET_ID, _ELEMENTS_SET_ID = 10, 4
+_ANONYMOUS, _CONSTANT, _MAP = 0x1, 0x2, 0x8
+_APPEND = 0x800
+# An attribute has no more than 65,535 bytes, so the elements of a message neither.
+ELEMENTS_BYTES_MAX = 60_000
+# By which messages of one transaction refer to a set; there may be several writers in one.
+_IDS = itertools.count(1)
+
+
+Elements = Mapping[bytes, bytes]
+"""Keys and values; of a set each value is empty."""
+
+
+class TableWriter:
+    """Collects changes of one table.
+
+    Args:
+        name: The table's.
+        family: :data:`INET` or :data:`BRIDGE`.
+    """
+
+    def __init__(self, name: str, family: int = INET) -> None:
+        self.messages: list[bytes] = []
+        """To be committed in this order."""
+        self._family = bytes([family, 0, 0, 0])
+        self._table = text(TABLE, name)
+
+    def create(self, *, is_owned: bool = False) -> None:
+        """Make the table anew, whether it exists or not.
+
+        Args:
+            is_owned: Only the socket that commits this may change it, and the kernel removes it
+                with that socket (Linux ≥ 5.12).
+        """
+        self.remove()
+        self._add(NEW_TABLE, number(2, TABLE_OWNED) if is_owned else b"")
+
+    def remove(self) -> None:
+        """Remove the table, whether it exists or not."""
+        self._add(NEW_TABLE)
+        self._add(DELETE_TABLE)
+
+    def add_base_chain(self, name: str, kind: str, hook: int, priority: int) -> None:
+        """Add a chain that the kernel calls; its policy is accept.
+
+        Args:
+            name: The chain's.
+            kind: ``filter``, ``nat`` or ``route``.
+            hook: :data:`PREROUTING` and so on.
+            priority: Chains of lower numbers are called first.
+        """
+        at = nested(CHAIN_HOOK, number(1, hook) + number(2, priority))
+        self._add(NEW_CHAIN, text(CHAIN_NAME, name) + at + text(CHAIN_TYPE, kind))
+
+    def add_chain(self, name: str) -> None:
+        """Add a chain to which rules jump or go."""
+        self._add(NEW_CHAIN, text(CHAIN_NAME, name))
+
+    def flush_chain(self, name: str) -> None:
+        """Delete all rules of a chain."""
+        self._add(DELETE_RULE, text(RULE_CHAIN, name))
+
+    def add_rule(self, chain: str, *parts: Part) -> None:
+        """Append a rule to a chain."""
+        whole = b"".join(self._inline(p) if isinstance(p, InlineSet) else p for p in parts)
+        body = text(RULE_CHAIN, chain) + nested(RULE_EXPRESSIONS, whole)
+        self._add(NEW_RULE, body, CREATE | _APPEND)
+
+    def add_set(self, name: str, key: KeyType) -> None:
+        """Add a set without elements."""
+        self._add_set(name, key, 0)
+
+    def add_map(self, name: str, key: KeyType, value: KeyType) -> None:
+        """Add a map without elements."""
+        values = number(6, value.number) + number(7, value.width)
+        self._add_set(name, key, _MAP, values)
+
+    def add_elements(self, name: str, elements: Elements) -> None:
+        """Add elements to a set or map.
+
+        The kernel refuses a key that a map has with another value; others may be there already.
+        """
+        self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
+
+    def delete_elements(self, name: str, elements: Elements) -> None:
+        """Delete elements of a set or map; the kernel refuses one that isn't there."""
+        self._elements(DELETE_ELEMENT, text(SET_NAME, name), elements)
+
+    def _add(self, kind: int, body: bytes = b"", flags: int = CREATE) -> None:
+        self.messages.append(request(kind, flags, self._family + self._table + body))
+
+    def _add_set(self, name: str, key: KeyType, flags: int, more: bytes = b"") -> int:
+        set_id = next(_IDS)
+        body = text(SET_NAME, name) + number(SET_FLAGS, flags) + number(_SET_ID, set_id)
+        self._add(NEW_SET, body + number(4, key.number) + number(5, key.width) + more)
+        return set_id
+
+    def _inline(self, inline: InlineSet) -> bytes:
+        """Make a set for one rule; the kernel gives it a free name."""
+        name, field = "__set%d", inline.field
+        size = nested(9, number(1, len(inline.values)))
+        set_id = self._add_set(name, inline.key, _ANONYMOUS | _CONSTANT, size)
+        keys = (value.to_bytes(field.width, field.order) for value in inline.values)
+        place = text(SET_NAME, name) + number(_ELEMENTS_SET_ID, set_id)
+        self._elements(NEW_ELEMENT, place, dict.fromkeys(keys, b""))
+        return look_up_inline(inline, name, set_id)
+
+    def _elements(self, kind: int, place: bytes, elements: Elements) -> None:
+        for packed in _packed(elements):
+            self._add(kind, place + nested(ELEMENTS, packed))
+
+
+def _packed(elements: Elements) -> Iterator[bytes]:
+    """Yield elements in pieces that fit into an attribute; all elements are of one size."""
+    waiting = iter(elements.items())
+    sizes = next(iter(elements.items()), (b"", b""))
+    # Packed once: the headers of ten thousand elements are the same.
+    before, between, behind = _frame(*map(len, sizes))
+    width = sum(map(len, (before, between, behind, *sizes)))
+    while some := list(itertools.islice(waiting, ELEMENTS_BYTES_MAX // width)):
+        yield b"".join([before + key + between + value + behind for key, value in some])
+
+
+def _frame(key_width: int, value_width: int) -> tuple[bytes, bytes, bytes]:
+    """Return what is before an element's key, between key and value, and behind the value."""
+    parts = nested(ELEMENT_KEY, attribute(DATA_VALUE, bytes(key_width)))
+    if value_width:
+        parts += nested(ELEMENT_DATA, attribute(DATA_VALUE, bytes(value_width)))
+    whole = nested(LIST_ELEMENT, parts)
+    key_at = 3 * ATTRIBUTE.size
+    value_at = len(whole) - value_width - (-value_width % 4)
+    return whole[:key_at], whole[key_at + key_width : value_at], whole[value_at + value_width :]
