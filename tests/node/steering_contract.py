@@ -22,6 +22,9 @@ DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
 OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
 
+# Within so many repairs, one a second, what was refused is tried again.
+REPAIRS = 10
+
 MakeSteering = Callable[[], Steering]
 
 
@@ -187,16 +190,41 @@ class SteeringContract:
 class KernelSteeringContract(SteeringContract):
     """What those keep besides whose state is in a kernel, which can refuse and drift."""
 
+    @abc.abstractmethod
+    def break_it(self, steering: Steering) -> None:
+        """Remove what is in force."""
+
+    async def test_what_the_kernel_takes_as_a_whole_leaves_nothing_unsteered(self, steering):
+        await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
+        assert steering.unsteered == {}
+
+    async def test_a_change_on_top_of_drift_puts_it_right(self, steering):
+        await steering.apply({WEB: 36001, DNS: REFUSE})
+        self.break_it(steering)
+        await steering.change({WEB: 36002}, ())
+        await steering.repair()
+        assert await steering.render() == (
+            "TCP 10.96.7.1:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
+        )
+
+    async def test_drift_is_counted_and_put_right(self, steering):
+        await steering.apply({WEB: 36001, DNS: REFUSE})
+        before = await steering.render()
+        self.break_it(steering)
+        assert await steering.render() != before
+        assert await steering.repair() > 0
+        assert await steering.render() == before
+        assert await steering.repair() == 0
+
+
+class AtomicSteeringContract(KernelSteeringContract):
+    """What those keep besides whose kernel takes all of a transaction or nothing."""
+
     outside = OUTSIDE
-    """The frontend that there can be an obstacle to."""
 
     @abc.abstractmethod
     def obstacle(self, frontend: Frontend) -> AbstractContextManager[object]:
         """Make an ``apply`` with this frontend impossible for a while."""
-
-    @abc.abstractmethod
-    def break_it(self, steering: Steering) -> None:
-        """Remove what is in force."""
 
     async def test_a_failed_apply_leaves_the_old_state_in_force(self, steering):
         await steering.apply({WEB: 36001})
@@ -224,20 +252,51 @@ class KernelSteeringContract(SteeringContract):
         await steering.change({CART: 36003}, [WEB])
         assert await steering.render() == "TCP 10.96.7.2:80 -> :36003"
 
-    async def test_a_change_on_top_of_drift_puts_it_right(self, steering):
-        await steering.apply({WEB: 36001, DNS: REFUSE})
-        self.break_it(steering)
-        await steering.change({WEB: 36002}, ())
-        await steering.repair()
-        assert await steering.render() == (
-            "TCP 10.96.7.1:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
-        )
 
-    async def test_drift_is_counted_and_put_right(self, steering):
-        await steering.apply({WEB: 36001, DNS: REFUSE})
-        before = await steering.render()
-        self.break_it(steering)
-        assert await steering.render() != before
-        assert await steering.repair() > 0
-        assert await steering.render() == before
-        assert await steering.repair() == 0
+class SelectiveSteeringContract(KernelSteeringContract):
+    """What those keep besides whose kernel can refuse one frontend and take all others."""
+
+    outside = OUTSIDE
+    """The frontend that the kernel can refuse."""
+
+    @abc.abstractmethod
+    def refusal(self, frontend: Frontend) -> AbstractContextManager[object]:
+        """Make it impossible for a while to steer this frontend, and no other."""
+
+    async def test_what_one_frontend_lacks_is_that_frontends_problem_alone(self, steering):
+        with self.refusal(self.outside):
+            await steering.apply({self.outside: 36002, WEB: 36001, DNS: REFUSE})
+            served = "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> refuse"
+            assert await steering.render() == served
+            assert steering.unsteered.keys() == {self.outside}
+            await steering.change({CART: 36003}, [DNS])
+            served = "TCP 10.96.7.1:80 -> :36001\nTCP 10.96.7.2:80 -> :36003"
+            assert await steering.render() == served
+            assert steering.unsteered.keys() == {self.outside}
+
+    async def test_what_comes_by_a_change_has_its_cause_too(self, steering):
+        with self.refusal(self.outside):
+            await steering.apply({WEB: 36001})
+            await steering.change({self.outside: 36002}, ())
+            assert steering.unsteered[self.outside].startswith("cannot ")
+            assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+
+    async def test_what_the_kernel_refuses_is_no_drift(self, steering):
+        with self.refusal(self.outside):
+            await steering.apply({self.outside: 36002, WEB: 36001})
+            assert {await steering.repair() for _ in range(REPAIRS)} == {0}
+
+    async def test_what_is_no_longer_refused_is_steered_by_a_repair(self, steering):
+        with self.refusal(self.outside):
+            await steering.apply({self.outside: 36002, WEB: 36001})
+        for _ in range(REPAIRS):
+            await steering.repair()
+        assert steering.unsteered == {}
+        assert f"TCP {self.outside.address} -> :36002" in await steering.render()
+
+    async def test_a_frontend_that_is_gone_is_unsteered_no_more(self, steering):
+        with self.refusal(self.outside):
+            await steering.apply({self.outside: 36002, WEB: 36001})
+            await steering.change({}, [self.outside])
+            assert steering.unsteered == {}
+            assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"

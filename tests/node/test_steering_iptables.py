@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, WEB, WEB_6, KernelSteeringContract
+from steering_contract import CART, DNS, WEB, WEB_6, AtomicSteeringContract
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, IPFamily, Protocol
@@ -55,7 +55,7 @@ async def steering(node):
     await steering.close()
 
 
-class TestIptablesSteering(KernelSteeringContract):
+class TestIptablesSteering(AtomicSteeringContract):
     @pytest.fixture
     def steerings(self, node, lock_file, monkeypatch):
         self.node, self.lock_file, self.monkeypatch = node, lock_file, monkeypatch

@@ -13,7 +13,7 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 from agent_harness import as_another_user, readable_runtime
-from steering_contract import CART, DNS, WEB, WEB_6, KernelSteeringContract
+from steering_contract import CART, DNS, REPAIRS, WEB, WEB_6, SelectiveSteeringContract
 
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.errors import SteeringConflict
@@ -66,7 +66,7 @@ def in_force(node: nodes.Net) -> str:
     )
 
 
-class TestInANamespaceOfOurs(KernelSteeringContract):
+class TestInANamespaceOfOurs(SelectiveSteeringContract):
     facts = RANGES
     breaking = "ip route flush table local proto 117"
 
@@ -82,7 +82,7 @@ class TestInANamespaceOfOurs(KernelSteeringContract):
         return in_force(self.node)
 
     @contextmanager
-    def obstacle(self, frontend: Frontend):
+    def refusal(self, frontend: Frontend):
         metric = owner_number(self.facts.proxy_name)
         route = f"unreachable {frontend.ip} table local proto static metric {metric}"
         self.node.run(f"ip route add {route}")
@@ -144,7 +144,7 @@ class TestOnANodeByRules(TestOnANode):
         return LocalSteering(self.facts, uses_nftables=False)
 
     @contextmanager
-    def obstacle(self, frontend: Frontend):
+    def refusal(self, frontend: Frontend):
         assert frontend is self.outside
         table = table_number(owner_number(self.facts.proxy_name))
         route = f"unreachable default table {table} proto static metric 1024"
@@ -301,6 +301,23 @@ class TestTraffic:
             udp_code(client, WEB.ip, 2222)
             with pytest.raises(TimeoutError):
                 daemon.recv(99)
+
+    async def test_without_ipv6_the_frontends_of_ipv4_are_served(
+        self, steering, listeners, client, node
+    ):
+        node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
+        await steering.apply(FRONTENDS)
+        listeners(WEB)
+        assert answers(client, *WEB.address)
+        assert steering.unsteered.keys() == {WEB_6, DNS_6}
+        assert "IPv6 is switched off on this node (sysctl -w" in steering.unsteered[WEB_6]
+        await steering.change({CART: 80}, [WEB_6])
+        assert steering.unsteered.keys() == {DNS_6}
+        node.run("echo 0 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
+        for _ in range(REPAIRS):
+            await steering.repair()
+        assert steering.unsteered == {}
+        assert "UDP [fd00:96::a]:53 -> :53" in await steering.render()
 
     async def test_a_refused_frontend_is_refused_at_once(self, steering, client, node):
         # By rules it is told by ICMP, which only nodes that forward send.
@@ -566,6 +583,7 @@ async def main():
     await steering.start()
     await steering.apply({Frontend(ip, 8080, Protocol.TCP): 8080 for ip in sys.argv[1:]})
     print(await steering.render())
+    print(*steering.unsteered.values(), sep="\\n", file=sys.stderr, end="")
     await steering.clean_up()
     await steering.close()
 
@@ -597,8 +615,10 @@ def test_loopback_addresses_and_the_nodes_own_need_no_right(node):
     assert done.stdout == "TCP 10.1.0.1:8080 -> :8080\nTCP 127.0.0.9:8080 -> :8080\n"
 
 
-def test_other_addresses_need_a_right_that_is_named(node):
-    assert as_nobody(WEB.ip).stderr.splitlines()[-1].partition(": ")[2] == (
+def test_other_addresses_need_a_right_that_is_named_and_spoil_nothing_else(node):
+    done = as_nobody(WEB.ip, "127.0.0.9")
+    assert done.stdout == "TCP 127.0.0.9:8080 -> :8080\n"
+    assert done.stderr == (
         "cannot route 10.96.7.1/32 to this node: NET_ADMIN is missing "
         "(run as root or grant NET_ADMIN; loopback addresses need nothing)"
     )

@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, KernelSteeringContract
+from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, AtomicSteeringContract
 from steering_traffic import ACK, FACTS, FIN, RST, SYN, TARGETS, net_of, send_segment
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
@@ -100,7 +100,7 @@ def last_words_without_net_admin(program: str) -> str:
     return done.stderr.splitlines()[-1]
 
 
-class TestNftablesSteering(KernelSteeringContract):
+class TestNftablesSteering(AtomicSteeringContract):
     @pytest.fixture
     def steerings(self, node):
         self.node = node

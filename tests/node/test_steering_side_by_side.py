@@ -12,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, KernelSteeringContract
+from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, AtomicSteeringContract
 
 from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend
@@ -84,7 +84,7 @@ async def stable(make):
     return steering
 
 
-class BesideAnother(KernelSteeringContract):
+class BesideAnother(AtomicSteeringContract):
     """The canary keeps the whole contract, and its neighbour never notices."""
 
     @pytest.fixture

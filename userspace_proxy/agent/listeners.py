@@ -52,12 +52,20 @@ class ServedPort:
     group: Group
     listeners: dict[Frontend, OpenPort] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
-    problem: str = ""
+    not_listening: str = ""
+    """Why a listener or a node port can't be had; empty where all are."""
+    unsteered: Mapping[Frontend, str] = field(default_factory=dict)
+    """Frontends that the steering can't bring here, with the causes."""
     held_by_others: set[Frontend] = field(default_factory=set)
     """Node ports that a daemon of the node has: they are left to it."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
     """Where its frontends are steered, as far as the steering has been told."""
     has_left: bool = False
+
+    @property
+    def problem(self) -> str:
+        """Why it isn't served, or not everywhere; empty where all is well."""
+        return self.not_listening or next(iter(self.unsteered.values()), "")
 
 
 class SteeringChange(NamedTuple):
@@ -105,6 +113,8 @@ class Listeners:
         self._touched: dict[ServedPort, None] = {}
         """Those that may be steered elsewhere than the steering was told."""
         self._troubled: dict[PortKey, ServedPort] = {}
+        """Those whose listeners or node ports can't all be had."""
+        self._unsteered: Mapping[Frontend, str] = {}
         self._node_port_uses: Counter[NodePort] = Counter()
         self._given_up: set[NodePort] = set()
 
@@ -190,7 +200,7 @@ class Listeners:
         for served in list(self._troubled.values()):
             held = set(served.held_by_others)
             self.update(served.plan)
-            has_changed = has_changed or not served.problem or served.held_by_others != held
+            has_changed = has_changed or not served.not_listening or served.held_by_others != held
         return has_changed
 
     def targets(self) -> dict[Frontend, Target]:
@@ -217,6 +227,33 @@ class Listeners:
             served.steered = targets
         self._touched.clear()
 
+    def note_unsteered(self, unsteered: Mapping[Frontend, str]) -> None:
+        """Take the frontends that the steering can't bring here, and the causes.
+
+        Call it whenever the steering has changed or repaired something.
+        """
+        before, self._unsteered = self._unsteered, dict(unsteered)
+        differing = {
+            f for f in before.keys() | unsteered.keys() if before.get(f) != unsteered.get(f)
+        }
+        if not differing:
+            return
+        for served in self._served.values():
+            if not differing.isdisjoint(served.plan.frontends):
+                served.unsteered = self._unsteered_of(served.plan)
+        # One line for all: where a family is switched off there may be thousands.
+        news = sorted(unsteered.keys() - before.keys(), key=str)
+        if news:
+            extra = {"frontends": len(news), "cause": unsteered[news[0]]}
+            _log.warning("frontends cannot be steered", extra=extra)
+        elif before and not unsteered:
+            _log.info("all frontends are steered again")
+
+    def _unsteered_of(self, plan: PortPlan) -> Mapping[Frontend, str]:
+        if not self._unsteered:
+            return {}
+        return {f: self._unsteered[f] for f in plan.frontends if f in self._unsteered}
+
     def close(self) -> None:
         """Close all of them."""
         for served in self._served.values():
@@ -226,6 +263,7 @@ class Listeners:
         self._holds.close()
 
     def _open_missing(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
+        served.unsteered = self._unsteered_of(served.plan)
         problem = self._take_node_ports(served)
         for frontend in served.plan.frontends:
             if frontend in served.listeners or frontend in served.held_by_others:
@@ -384,14 +422,14 @@ class Listeners:
 
     def _note(self, served: ServedPort, problem: str) -> None:
         """Remember what is wrong with a Service port, if anything; news are logged."""
-        if problem and problem != served.problem:
+        if problem and problem != served.not_listening:
             _log.warning(
                 "cannot serve a Service port",
                 extra={"service": served.group.label, "cause": problem},
             )
-        elif served.problem and not problem:
+        elif served.not_listening and not problem:
             _log.info("serving a Service port after all", extra={"service": served.group.label})
-        served.problem = problem
+        served.not_listening = problem
         if problem:
             self._troubled[served.plan.key] = served
         else:

@@ -275,6 +275,7 @@ class SyncLoop:
             self._has_steered = self._is_steered = True
             self._well()
         self._listeners.has_told(change)
+        self._listeners.note_unsteered(self._steering.unsteered)
         return True
 
     async def _repair(self) -> None:
@@ -289,6 +290,7 @@ class SyncLoop:
             self._trouble(exc)
             return
         self._well()
+        self._listeners.note_unsteered(self._steering.unsteered)
         if count:
             self.counters.repairs += count
             _log.warning("steering had drifted and was repaired", extra={"rules": count})

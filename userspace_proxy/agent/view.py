@@ -207,15 +207,18 @@ def _by_kind(frontends: Sequence[Frontend]) -> list[Frontend]:
 
 def _view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendView:
     is_held = frontend in served.held_by_others
+    is_unsteered = frontend in served.unsteered
     return FrontendView(
         address=str(frontend.address),
         kind=str(frontend.kind),
         target="another program has it" if is_held else _target(served, frontend, bind),
-        is_reached=frontend in served.listeners and not is_held,
+        is_reached=frontend in served.listeners and not is_held and not is_unsteered,
     )
 
 
 def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
+    if frontend in served.unsteered:
+        return "not brought here"
     listener = served.listeners.get(frontend)
     if listener is None or not listener.is_serving:
         return "refused"

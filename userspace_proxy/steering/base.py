@@ -6,7 +6,9 @@
 
 Rule 1: a steering touches only what bears our name.
 Rule 2: ``apply`` says the whole wanted state; what it costs is the difference.
-Rule 3: all of an ``apply`` or a ``change`` is in force when it returns, or none of it.
+Rule 3: all of an ``apply`` or a ``change`` is in force when it returns, or none of it. A frontend
+that the kernel refuses for itself alone (its family is switched off, another program has its
+route) is left out, and in ``unsteered``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import abc
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ..errors import SteeringError
 from ..model import Frontend
@@ -104,6 +107,11 @@ class Steering(abc.ABC):
     needs_transparent = False
     """Whether a frontend's packets come by a routing rule alone, so that its listener needs
     IP_TRANSPARENT to answer; as long as Bind is FRONTEND, and known after ``start``."""
+
+    unsteered: Mapping[Frontend, str] = MappingProxyType({})
+    """Frontends of the last ``apply`` and ``change`` that the kernel refuses for themselves alone,
+    each with the cause. They aren't in force; ``repair`` tries them again, though not each time.
+    A steering whose kernel takes all of a transaction or nothing has none."""
 
     @property
     def helper_restarts(self) -> int:

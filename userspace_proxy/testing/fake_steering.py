@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
-from ..errors import SteeringConflict
+from ..errors import SteeringConflict, SteeringError
 from ..model import Frontend
 from ..steering import Bind, Steering, SteeringFacts, Target
 from ..steering.base import Targets, merge_change, nothing_applied, render_targets
@@ -15,8 +15,8 @@ class FakeSteering(Steering):
 
     Args:
         facts: As every steering takes them.
-        taken: Frontends that another program steers already, and its name; looked up by each
-            ``apply``.
+        taken: Frontends that another program steers already, and its name: they are in
+            ``unsteered``. Looked up by each ``apply``, ``change`` and ``repair``.
         bind: Where its listeners stand.
         kernel: What is in force; give two fakes the same one to play a restart.
     """
@@ -37,6 +37,8 @@ class FakeSteering(Steering):
         """Change it to play drift."""
         self.programmed = 0
         """How many frontends ``apply`` and ``change`` were told of, all calls together."""
+        self.fails_with: SteeringError | None = None
+        """What ``apply`` and ``change`` raise, with nothing changed; None: they work."""
         self._taken = taken if taken is not None else {}
         self._wanted: Targets | None = None
 
@@ -46,18 +48,19 @@ class FakeSteering(Steering):
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
-        self._must_be_free(wanted)
+        self._may_fail()
         self._wanted = dict(wanted)
         self.programmed += len(wanted)
-        self._program(self._wanted)
+        self._program()
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Part of Steering."""
         if self._wanted is None:
             raise nothing_applied()
-        self._must_be_free(changed)
+        self._may_fail()
         merge_change(self._wanted, changed, gone)
         merge_change(self.kernel, changed, gone)
+        self._leave_out_taken()
         self.programmed += len(changed.keys() | gone)
 
     async def render(self) -> str:
@@ -68,27 +71,39 @@ class FakeSteering(Steering):
         """Part of Steering."""
         if self._wanted is None:
             return 0
-        frontends = self.kernel.keys() | self._wanted.keys()
+        frontends = (self.kernel.keys() | self._wanted.keys()) - self.unsteered.keys()
         drifted = [f for f in frontends if self.kernel.get(f) != self._wanted.get(f)]
-        self._program(self._wanted)
+        self._program()
         return len(drifted)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
         self._wanted = None
-        self._program({})
+        self._program()
 
     async def close(self) -> None:
         """Part of Steering."""
 
-    def _must_be_free(self, frontends: Iterable[Frontend]) -> None:
-        for frontend in frontends:
-            if owner := self._taken.get(frontend):
-                raise SteeringConflict(
+    def _may_fail(self) -> None:
+        if self.fails_with is not None:
+            raise self.fails_with
+
+    def _program(self) -> None:
+        self.kernel.clear()
+        self.kernel.update(self._wanted or {})
+        self._leave_out_taken()
+
+    def _leave_out_taken(self) -> None:
+        wanted = self._wanted or {}
+        self.unsteered = {
+            frontend: str(
+                SteeringConflict(
                     f"cannot steer {frontend}: already steered by {owner}",
                     hint="stop kube-proxy on this node or run with --steering=none",
                 )
-
-    def _program(self, targets: Mapping[Frontend, Target]) -> None:
-        self.kernel.clear()
-        self.kernel.update(targets)
+            )
+            for frontend, owner in self._taken.items()
+            if frontend in wanted
+        }
+        for frontend in self.unsteered:
+            self.kernel.pop(frontend, None)

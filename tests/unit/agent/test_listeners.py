@@ -99,6 +99,37 @@ async def test_the_port_that_rules_of_an_earlier_run_name_is_taken_again(make):
     assert targets == {frontend("10.96.0.1"): 27123}
 
 
+async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_port_alone(
+    make, caplog
+):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    cluster.serve("cart", "10.96.0.1", POD)
+    listeners.follow(cluster.serve("web", "10.96.0.2", POD))
+    listeners.note_unsteered({frontend("10.96.0.2"): "cannot add local route 10.96.0.2/32: no"})
+    assert {str(served.plan.key.name): served.problem for served in listeners} == {
+        "shop/cart": "",
+        "shop/web": "cannot add local route 10.96.0.2/32: no",
+    }
+    listeners.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
+    assert not listeners.retry(), "a listener has nothing to try again"
+    assert [bool(served.problem) for served in listeners].count(True) == 1
+    listeners.note_unsteered({})
+    assert not any(served.problem for served in listeners)
+    assert [record.getMessage() for record in caplog.records] == ["frontends cannot be steered"]
+
+
+async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
+    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    frontends = [frontend(f"10.96.0.{n}") for n in range(1, 9)]
+    for f in frontends:
+        snapshot = cluster.serve(f"web-{f.ip[-1]}", f.ip, POD)
+    listeners.follow(snapshot)
+    for _ in range(2):
+        listeners.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
+    (record,) = caplog.records
+    assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
+
+
 async def test_a_port_of_the_range_that_somebody_holds_is_passed_over(make):
     with socket.create_server(("0.0.0.0", 27500)):
         listeners = make(Bind.PROXY_PORT, PortPool(27500, 27501))

@@ -38,7 +38,6 @@ class WatchedSteering(FakeSteering):
     def __init__(self, **more):
         super().__init__(**more)
         self.lies = []
-        self.fails_with = None
         self.calls = []
         self.repair_fails_with = None
 
@@ -49,9 +48,6 @@ class WatchedSteering(FakeSteering):
         await self._watch("change", super().change(changed, gone))
 
     async def _watch(self, name, call):
-        if self.fails_with is not None:
-            call.close()
-            raise self.fails_with
         self._look(self.kernel)
         await call
         self.calls.append(name)
@@ -78,6 +74,7 @@ async def start(monkeypatch):
             stack.callback(plane.close)
             listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
             stack.callback(listeners.close)
+            start.listeners = listeners
             loop = SyncLoop(
                 Planner(NodeFacts()), listeners, steering, recovered=recovered or {}, **more
             )
@@ -179,6 +176,26 @@ async def test_after_a_failure_the_steering_is_told_everything_again(start):
     await settle(loop, cluster.remove("web"))
     assert steering.calls == ["apply", "apply", "change"]
     assert steering.kernel.keys() == {CART}
+
+
+async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(start):
+    taken = {CART: "ip route"}
+    loop, cluster = await start(WatchedSteering(taken=taken)), Cluster()
+    cluster.serve("cart", CART.ip, POD)
+    await settle(loop, cluster.serve("web", WEB.ip, POD))
+    assert loop.steering_problem == ""
+    assert problems(start.listeners) == {
+        "shop/cart": "cannot steer 10.96.0.2:80/TCP: already steered by ip route "
+        "(stop kube-proxy on this node or run with --steering=none)",
+        "shop/web": "",
+    }
+    taken.clear()
+    await until(lambda: not any(problems(start.listeners).values()))
+
+
+def problems(listeners):
+    """Return the problem of each Service port."""
+    return {str(served.plan.key.name): served.problem for served in listeners}
 
 
 async def test_an_address_that_moves_between_services_is_steered_on(start):

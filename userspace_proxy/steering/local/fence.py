@@ -30,6 +30,8 @@ class Fence(abc.ABC):
     def change(self, difference: Difference, wanted: Wanted) -> None:
         """Write a difference on top of what was written last.
 
+        A network that the kernel refuses for itself alone is noted in ``wanted.refused``.
+
         Raises:
             SteeringError: The kernel refused; some of it may be in force.
         """
@@ -38,8 +40,10 @@ class Fence(abc.ABC):
     def put_right(self, wanted: Wanted) -> int:
         """Compare the kernel in full with what is wanted, and write what differs.
 
+        Networks that were refused are tried again; ``wanted.refused`` says which still are.
+
         Returns:
-            How many things differed.
+            How many things differed, without what was or is refused.
 
         Raises:
             SteeringError: The kernel refused; some of it may be in force.

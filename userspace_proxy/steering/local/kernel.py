@@ -37,7 +37,6 @@ _FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
 _NONE = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT)
 _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
-    errno.EACCES: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.ENETDOWN: "ip link set lo up",
 }
 
@@ -119,12 +118,17 @@ class Kernel:
         )
         return [address.ip for address in found if address.scope == rtnetlink.SCOPE_UNIVERSE]
 
-    def change(self, *, come: Sequence[Route | Rule] = (), go: Sequence[Route | Rule] = ()) -> None:
+    def change(
+        self, *, come: Sequence[Route | Rule] = (), go: Sequence[Route | Rule] = ()
+    ) -> dict[Route | Rule, SteeringError]:
         """Add some, then remove others; those that are gone already are passed over.
 
+        Returns:
+            The additions that the kernel refused, each with its cause; all others are in force.
+
         Raises:
-            SteeringConflict: Somebody else has one of those that come.
-            SteeringError: The kernel refused; others of them may have come or gone.
+            SteeringError: A right is missing, or the kernel refused a removal; others of them
+                may have come or gone.
         """
         items = [*come, *go]
         requests = [*map(ours.add, come), *map(ours.remove, go)]
@@ -132,10 +136,14 @@ class Kernel:
             refusals = self._requests.change(requests)
         except OSError as exc:
             raise SteeringError(f"cannot change routes: {exc.strerror}") from exc
+        refused = {}
         for place, code in refusals:
-            is_addition = place < len(come)
-            if is_addition or code not in (errno.ESRCH, errno.ENOENT):
-                raise _refused(items[place], code, is_addition=is_addition)
+            item, is_addition = items[place], place < len(come)
+            if is_addition and code != errno.EPERM:
+                refused[item] = _refused(item, code, is_addition=True)
+            elif is_addition or code not in (errno.ESRCH, errno.ENOENT):
+                raise _refused(item, code, is_addition=is_addition)
+        return refused
 
     def heard(self) -> Heard:
         """Return what others did since the last call."""
@@ -216,5 +224,11 @@ def _refused(item: Route | Rule, code: int, *, is_addition: bool) -> SteeringErr
     if code == errno.EEXIST:
         return SteeringConflict(
             f"cannot {verb} {what}: already routed by somebody else", hint=f"{look} tells by whom"
+        )
+    if code == errno.EACCES and ":" in what:
+        # Source: fib6_nh_init() in net/ipv6/route.c; a missing right is EPERM.
+        return SteeringError(
+            f"cannot {verb} {what}: IPv6 is switched off on this node",
+            hint="sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",
         )
     return SteeringError(f"cannot {verb} {what}: {os.strerror(code)}", hint=_HINTS.get(code, ""))

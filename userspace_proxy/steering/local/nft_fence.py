@@ -9,7 +9,7 @@ daemon of others is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ...errors import SteeringConflict
 from ...model import Frontend, IPFamily
@@ -49,9 +49,8 @@ class OpenFence(Fence):
 
     def change(self, difference: Difference, wanted: Wanted) -> None:
         """Part of Fence."""
-        go, come = difference.networks_go, difference.networks_come
-        self._kernel.change(go=self._routes(go, wanted))
-        self._kernel.change(come=self._routes(come, wanted))
+        self._remove_routes(difference.networks_go, wanted)
+        self._add_routes(self._routes(difference.networks_come, wanted), wanted)
 
     def put_right(self, wanted: Wanted) -> int:
         """Part of Fence."""
@@ -63,8 +62,11 @@ class OpenFence(Fence):
         # A route whose source changes has to go before it comes.
         self._kernel.change(go=sorted(surplus))
         count = self._put_guard_right(wanted)
-        self._kernel.change(come=sorted(missing))
-        return count + len({route.network for route in missing | surplus})
+        were_refused = wanted.refused.keys()
+        wanted.refused = {}
+        self._add_routes(sorted(missing), wanted)
+        differing = {route.network for route in missing | surplus}
+        return count + len(differing - were_refused - wanted.refused.keys())
 
     def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:
         """Part of Fence."""
@@ -90,6 +92,15 @@ class OpenFence(Fence):
 
     def _put_guard_right(self, wanted: Wanted) -> int:
         return 0
+
+    def _add_routes(self, routes: Sequence[Route], wanted: Wanted) -> None:
+        refused = self._kernel.change(come=routes)
+        wanted.refused.update({item.network: refused[item] for item in routes if item in refused})
+
+    def _remove_routes(self, networks: Iterable[str], wanted: Wanted) -> None:
+        self._kernel.change(go=self._routes(networks, wanted))
+        for network in networks:
+            wanted.refused.pop(network, None)
 
     def _routes(self, networks: Iterable[str], wanted: Wanted) -> list[Route]:
         def source(network: str) -> str:
@@ -143,7 +154,7 @@ class NftFence(OpenFence):
         """Part of Fence."""
         go, come = difference.networks_go, difference.networks_come
         if go:
-            self._kernel.change(go=self._routes(go, wanted))
+            self._remove_routes(go, wanted)
         self._table.write(
             write_elements(
                 self._table.name,
@@ -152,7 +163,7 @@ class NftFence(OpenFence):
             )
         )
         if come:
-            self._kernel.change(come=self._routes(come, wanted))
+            self._add_routes(self._routes(come, wanted), wanted)
 
     def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:
         """Part of Fence."""

@@ -19,16 +19,17 @@ class NoFence(Fence):
 
     def change(self, difference: Difference, wanted: Wanted) -> None:
         """Part of Fence."""
-        if wanted.networks:
-            self.put_right(wanted)
+        self.put_right(wanted)
 
     def put_right(self, wanted: Wanted) -> int:
         """Part of Fence."""
-        for network in sorted({*wanted.networks, *wanted.ranges})[:1]:
-            raise SteeringError(
+        wanted.refused = {
+            network: SteeringError(
                 f"cannot route {network} to this node: NET_ADMIN is missing",
                 hint="run as root or grant NET_ADMIN; loopback addresses need nothing",
             )
+            for network in {*wanted.networks, *wanted.ranges}
+        }
         return 0
 
     def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:

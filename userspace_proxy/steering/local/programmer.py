@@ -12,6 +12,7 @@ Rule 1: while nobody else touches what is ours, what we wrote last is what is th
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringError
@@ -22,6 +23,10 @@ from .kernel import Kernel
 from .rtnetlink import network_of
 from .sockets_in_use import ports_of_daemons, with_connections
 from .wanted import Touched, Wanted, is_loopback
+
+# The agent asks each second. What ends a refusal mostly makes no event: a sysctl, a route that
+# isn't local.
+RETRY_EVERY = 10
 
 
 class Programmer:
@@ -52,6 +57,7 @@ class Programmer:
         self._is_applied = False
         self._is_known = False
         """Whether what is in the kernel is what we wrote last."""
+        self._repairs = itertools.count(1)
 
     @property
     def needs_transparent(self) -> bool:
@@ -119,10 +125,16 @@ class Programmer:
         """
         if not self._is_applied:
             return 0
-        count = self._put_right() if self._is_touched() else 0
+        is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._wanted.refused)
+        count = self._put_right() if self._is_touched() or is_retry else 0
         self._forget_lingering()
         self._follow_connections()
         return count
+
+    def unsteered(self) -> dict[Frontend, str]:
+        """Return the frontends that the kernel refuses to bring here, with the causes."""
+        found = self._wanted.unsteered()
+        return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def in_force(self) -> dict[Frontend, Target]:
         """Return the targets of frontends that are in force as they were asked for."""

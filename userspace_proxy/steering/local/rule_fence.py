@@ -16,12 +16,12 @@ Rule 1: a table's number is the proxy's; its rules bear it, too.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ...model import Frontend, IPFamily, Protocol
 from .fence import Fence
 from .kernel import Kernel
-from .rtnetlink import Route, Rule
+from .rtnetlink import Route, Rule, network_of
 from .wanted import Difference, Wanted
 
 # "upr" as its upper bytes; the lower three are the proxy's number.
@@ -67,7 +67,10 @@ class RuleFence(Fence):
         """Part of Fence."""
         if not {IPFamily.of(network) for network in difference.networks_come} <= self._families:
             self._put_table_right(wanted)
-        self._kernel.change(
+        for network in difference.networks_go:
+            wanted.refused.pop(network, None)
+        self._change_rules(
+            wanted,
             come=[*self._walls(difference.networks_come), *self._gates(difference.served_come)],
             go=[*self._gates(difference.served_go), *self._walls(difference.networks_go)],
         )
@@ -78,9 +81,13 @@ class RuleFence(Fence):
         want = [*self._walls(wanted.networks), *self._gates(wanted.served)]
         come = [rule for rule in want if rule not in have]
         go = gates_first(have.difference(want))
-        count = self._put_table_right(wanted)
-        self._kernel.change(come=come, go=go)
-        return count + len(come) + len(go)
+        were_refused = wanted.refused.keys()
+        wanted.refused = {}
+        families = self._put_table_right(wanted)
+        self._change_rules(wanted, come=come, go=go)
+        beside = were_refused | wanted.refused.keys()
+        come = [rule for rule in come if network_of(rule.ip) not in beside]
+        return len(families - {IPFamily.of(n) for n in beside}) + len(come) + len(go)
 
     def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:
         """Part of Fence."""
@@ -106,8 +113,16 @@ class RuleFence(Fence):
     def close(self) -> None:
         """Part of Fence; the routing tables are somebody else's to close."""
 
-    def _put_table_right(self, wanted: Wanted) -> int:
-        """Have a route in our table for each family that is wanted; one that is there stays."""
+    def _change_rules(self, wanted: Wanted, *, come: Sequence[Rule], go: Sequence[Rule]) -> None:
+        refused = self._kernel.change(come=come, go=go)
+        wanted.refused.update({network_of(r.ip): refused[r] for r in come if r in refused})
+
+    def _put_table_right(self, wanted: Wanted) -> set[IPFamily]:
+        """Have a route in our table for each family that is wanted; one that is there stays.
+
+        Returns:
+            The families whose route differed.
+        """
         have = {route for route, _ in self._kernel.routes(self._table)}
         families = {IPFamily.of(network) for network in wanted.networks}
         families |= {route.family for route in have}
@@ -116,9 +131,13 @@ class RuleFence(Fence):
             for family in families
         }
         self._kernel.change(go=sorted(have - want))
-        self._kernel.change(come=sorted(want - have))
-        self._families = frozenset(families)
-        return len({route.family for route in have ^ want})
+        refused = self._kernel.change(come=sorted(want - have))
+        causes = {route.family: refused[route] for route in want if route in refused}
+        for network in wanted.networks:
+            if IPFamily.of(network) in causes:
+                wanted.refused[network] = causes[IPFamily.of(network)]
+        self._families = frozenset(families - causes.keys())
+        return {route.family for route in have ^ want}
 
     def _walls(self, networks: Iterable[str]) -> list[Rule]:
         return [Rule(network.partition("/")[0], self._table) for network in sorted(networks)]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from ...model import Frontend
 from ..base import Bind, Steering, SteeringFacts, Target, render_targets
 from ..one_thread import InOneThread
 from .programmer import Programmer
+
+Result = TypeVar("Result")
 
 
 class LocalSteering(Steering):
@@ -48,12 +51,12 @@ class LocalSteering(Steering):
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""
         asked = dict(wanted)
-        await self._programmer.do(lambda programmer: programmer.apply(asked))
+        await self._do(lambda programmer: programmer.apply(asked))
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Part of Steering."""
         touched: dict[Frontend, Target | None] = {**dict.fromkeys(gone), **changed}
-        await self._programmer.do(lambda programmer: programmer.change(touched))
+        await self._do(lambda programmer: programmer.change(touched))
 
     async def render(self) -> str:
         """Part of Steering; a frontend that isn't brought here, or isn't fenced, is left out."""
@@ -61,12 +64,21 @@ class LocalSteering(Steering):
 
     async def repair(self) -> int:
         """Part of Steering."""
-        return await self._programmer.do(Programmer.repair)
+        return await self._do(Programmer.repair)
 
     async def clean_up(self) -> None:
         """Part of Steering."""
-        await self._programmer.do(Programmer.clean_up)
+        await self._do(Programmer.clean_up)
 
     async def close(self) -> None:
         """Part of Steering."""
         await self._programmer.close()
+
+    async def _do(self, call: Callable[[Programmer], Result]) -> Result:
+        """Have the programmer change something, and note what the kernel refuses then."""
+
+        def both(programmer: Programmer) -> tuple[Result, Mapping[Frontend, str]]:
+            return call(programmer), programmer.unsteered()
+
+        result, self.unsteered = await self._programmer.do(both)
+        return result

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from ...errors import SteeringError
 from ...model import Frontend, IPFamily
 from ..base import REFUSE, Target
 from .rtnetlink import network_of
@@ -61,10 +62,19 @@ class Wanted:
         """Those of single addresses, the ranges not among them."""
         self.served: set[Frontend] = set()
         """Frontends that are let in."""
+        self.refused: dict[str, SteeringError] = {}
+        """Networks, ranges among them, that the kernel refuses to bring here, with the causes."""
 
     def is_ours(self, ip: str) -> bool:
         """Return whether packets to an address come here by our doing."""
         return network_of(ip) not in self._theirs and not is_loopback(ip)
+
+    def unsteered(self) -> dict[Frontend, str]:
+        """Return the frontends at refused networks with the causes; it looks at all targets."""
+        if not self.refused:
+            return {}
+        found = {f: self._refusal_of(f.ip) for f in self.targets if self.is_ours(f.ip)}
+        return {frontend: str(cause) for frontend, cause in found.items() if cause is not None}
 
     def minds(self, network: str) -> bool:
         """Return whether it matters that a range comes to the node by itself, or goes."""
@@ -106,6 +116,14 @@ class Wanted:
         targets, self._theirs = self.targets, theirs
         self.targets, self._uses, self.networks, self.served = {}, Counter(), set(), set()
         self.change(targets)
+
+    def _refusal_of(self, ip: str) -> SteeringError | None:
+        cause = self.refused.get(network_of(ip))
+        if cause is None and self.is_in_ranges(ip):
+            address = ipaddress.ip_address(ip)
+            ranges = (n for n in self._ranges if address.version == n.version and address in n)
+            cause = next((self.refused[str(n)] for n in ranges if str(n) in self.refused), None)
+        return cause
 
     def _use(self, ip: str, by: int, difference: Difference) -> None:
         if not by or self.is_in_ranges(ip):
