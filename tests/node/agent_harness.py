@@ -373,7 +373,7 @@ class Agent:
         """Ask who has the node's lock, as an agent that finds it taken does."""
 
         def is_told() -> bool:
-            with self._sockets.unix() as asker:
+            with self.unix_socket() as asker:
                 try:
                     asker.connect("\0userspace-proxy")
                 except BlockingIOError:
@@ -382,6 +382,10 @@ class Agent:
                 return True
 
         wait_for("an answer of the lock", is_told)
+
+    def unix_socket(self) -> socket.socket:
+        """Return a Unix socket of the node's namespace."""
+        return self._sockets.unix()
 
     def read(self, path: str, *, port: int = ADMIN) -> tuple[int, str]:
         """Return status and body of what the agent answers on the node's loopback."""

@@ -106,3 +106,23 @@ def test_a_second_sigterm_ends_it_at_once_and_leaves_its_rules(house):
     house.agent.start_until_ready()
     assert house["pod"].get(WEB.address)
     assert house.agent.stop() == 0
+
+
+@harness.as_another_user
+def test_a_strangers_socket_keeps_it_from_neither_start_nor_cleanup(house):
+    with house.agent.unix_socket() as stranger, house.agent.unix_socket() as odd:
+        stranger.bind("\0userspace-proxy")
+        odd.bind(b"\0x\xff\xfe")
+        os.seteuid(harness.NOBODY)
+        stranger.listen()
+        os.seteuid(0)
+
+        house.agent.start_until_ready()
+        assert house["pod"].get(WEB.address)
+        second = house.agent.run()
+        assert second.returncode == 1
+        assert f"another userspace-proxy (pid {house.agent.pid}) steers" in second.stderr
+        house.agent.kill()
+        assert "table inet userspace-proxy" in house.rules()
+        assert house.agent.run(command=harness.CLEANUP).returncode == 0
+        assert "userspace-proxy" not in house.rules()

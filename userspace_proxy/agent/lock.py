@@ -1,23 +1,57 @@
-"""One proxy of a name per node: a lock that a crash can't leave behind.
+"""The node's lock: one proxy per network namespace and ``--service-proxy-name``.
 
-An abstract Unix socket belongs to a network namespace, as rules and routes do, and
-vanishes with the process that bound it. Whoever finds it taken learns the owner's
-process id from it (SO_PEERCRED).
+    userspace-proxy, userspace-proxy/NAME      the socket that a proxy listens on
+    userspace-proxy#…, userspace-proxy/NAME#…  likewise, where another user has taken that name
+
+The lock is an abstract Unix socket: it belongs to a network namespace, as rules and routes do, in
+every container alike, and the kernel releases it with the process. Any user can bind any such name,
+so a socket is believed only if root, or the user of this process, listens on it (SO_PEERCRED).
+
+Rule 1: a proxy listens first and looks for others afterwards, so of two one sees the other.
+Rule 2: names come from other users, too: they are bytes, and nothing in them is believed.
+
+Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show(). ADR 0016.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import re
+import secrets
+import select
 import socket
 import struct
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import LockHeld
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
+_SOCKETS = Path("/proc/thread-self/net/unix")
+# As that file shows a name: an @ for the first byte, at the end of the line.
+_SHOWN = re.compile(
+    rb" @(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)$", re.MULTILINE
+)
 _CREDENTIALS = struct.Struct("3i")
+# A proxy's queue may be full until its event loop gets to it, and it binds before it listens.
+_ANSWER_S = 0.5
+_PAUSE_S = 0.01
+_ANSWERS_A_TURN = 64
+
+
+class _Holder(NamedTuple):
+    pid: int
+    """0 where it is of a PID namespace that can't be seen from here."""
+    uid: int
+
+    @property
+    def is_believed(self) -> bool:
+        return self.uid in (0, os.geteuid())
 
 
 class NodeLock:
@@ -42,32 +76,27 @@ class NodeLock:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            sock.bind(self._name)
+            mine = self._bind(sock)
             sock.listen()
-        except OSError as exc:
+            others = [name for name, label in _shown_names() if label == self._label]
+            self._refuse(_ask(name for name in others if name != mine))
+        except BaseException:
             sock.close()
-            if exc.errno != errno.EADDRINUSE:
-                raise
-            named = f" of the name {self._label}" if self._label else ""
-            other = f"{named}{_owner(self._name)}"
-            raise LockHeld(
-                f"cannot start: another userspace-proxy{other} steers this node",
-                hint="stop it first, or run with --steering=none",
-            ) from exc
+            raise
         self._socket = sock
 
     def fileno(self) -> int:
-        """Return what becomes readable when somebody asks who has the lock.
+        """Return what becomes readable when another process asks who has the lock.
 
-        Call :meth:`answer` then: the kernel's queue is short, and who comes when it is full
-        isn't told.
+        Call :meth:`answer` then: the kernel's queue is short.
         """
         return -1 if self._socket is None else self._socket.fileno()
 
     def answer(self) -> None:
-        """Let whoever asked go; the kernel has told them already."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
+        """Close what was asked; the kernel has answered already."""
+        with contextlib.suppress(OSError):
+            for _ in range(_ANSWERS_A_TURN if self._socket is not None else 0):
+                assert self._socket is not None
                 self._socket.accept()[0].close()
 
     def release(self) -> None:
@@ -76,35 +105,72 @@ class NodeLock:
             self._socket.close()
             self._socket = None
 
+    def _bind(self, sock: socket.socket) -> str:
+        """Bind the lock's name, or another one where that is a stranger's; return it."""
+        name = self._name
+        try:
+            sock.bind(name)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            self._refuse(_ask([name]))
+            # Nobody can foresee this one, and take it as well.
+            name = f"{name}#{secrets.token_hex(8)}"
+            sock.bind(name)
+        return name
+
+    def _refuse(self, holders: Mapping[str, _Holder]) -> None:
+        """Raise if one of these holders has the lock."""
+        for holder in holders.values():
+            if holder.is_believed:
+                named = f" of the name {self._label}" if self._label else ""
+                process = f" (pid {holder.pid})" if holder.pid else ""
+                raise LockHeld(
+                    f"cannot start: another userspace-proxy{named}{process} steers this node",
+                    hint="stop it first, or run with --steering=none",
+                )
+
 
 def running_proxies() -> dict[str, int]:
     """Return which proxies have their lock in this network namespace: label → pid, 0 if unknown.
 
-    Nobody's lock is taken for it.
+    No lock is taken for it.
     """
-    known = _NAME.replace("\0", "@")
-    proxies = {}
-    for line in Path("/proc/thread-self/net/unix").read_text(encoding="utf-8").splitlines():
-        name = line.rpartition(" ")[2]
-        if name == known or name.startswith(f"{known}/"):
-            proxies[name[len(known) + 1 :]] = _owner_pid(name.replace("@", "\0", 1))
-    return proxies
+    names = dict(_shown_names())
+    return {names[name]: holder.pid for name, holder in _ask(names).items() if holder.is_believed}
 
 
-def _owner(lock: str) -> str:
-    """Return `` (pid 4711)``, or nothing where the owner can't be asked."""
-    pid = _owner_pid(lock)
-    return f" (pid {pid})" if pid else ""
+def _shown_names() -> list[tuple[str, str]]:
+    """Return the names of all sockets that may be locks, with the labels in them."""
+    found = _SHOWN.finditer(_SOCKETS.read_bytes())
+    # Accepted sockets bear the name of the one that listens.
+    names = {match[1].decode(): (match["label"] or b"").decode() for match in found}
+    return [(f"\0{name}", label) for name, label in names.items()]
 
 
-def _owner_pid(lock: str) -> int:
-    """Return the owner's pid, or 0 where it can't be asked."""
+def _ask(names: Iterable[str]) -> dict[str, _Holder]:
+    """Return who listens on each of these names; those on which none does are left out."""
+    waiting, found = set(names), {}
+    until = time.monotonic() + _ANSWER_S
+    while True:
+        for name in list(waiting):
+            holder = _listener(name)
+            if holder is not None:
+                waiting.remove(name)
+                found[name] = holder
+        if not waiting or time.monotonic() >= until:
+            return found
+        select.select([], [], [], _PAUSE_S)
+
+
+def _listener(name: str) -> _Holder | None:
+    """Return who listens on a name; None where none does at this moment, or its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
-            sock.connect(lock)
+            sock.connect(name)
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except OSError:
-            return 0
-    pid: int = _CREDENTIALS.unpack(credentials)[0]
-    return pid
+            return None
+    pid, uid, _gid = _CREDENTIALS.unpack(credentials)
+    return _Holder(pid, uid)

@@ -1,8 +1,12 @@
 """The lock is per network namespace; it is free again when its owner dies in any way."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +15,55 @@ from userspace_proxy.errors import LockHeld
 
 HOLD = """
 import sys
+import threading
 from userspace_proxy.agent.lock import NodeLock, running_proxies
 lock = NodeLock()
 lock.take()
 print("held", flush=True)
 sys.stdin.read()
 """
+
+NOBODY = 65534
+
+
+def can_become(uid):
+    """Whether this process may become a user: in a user namespace few have a number."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines()
+    ranges = [map(int, line.split()) for line in lines]
+    return os.geteuid() == 0 and any(first <= uid < first + n for first, _, n in ranges)
+
+
+as_another_user = pytest.mark.skipif(
+    not can_become(NOBODY), reason="only root, outside of a user namespace, can be another user"
+)
+
+
+@pytest.fixture
+def lock():
+    """The lock, held by this process."""
+    lock = NodeLock()
+    lock.take()
+    yield lock
+    lock.release()
+
+
+@pytest.fixture
+def strangers():
+    """Bind names as user nobody."""
+    with contextlib.ExitStack() as stack:
+
+        def bind(*names, listens=True):
+            for name in names:
+                sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                sock.bind(name)
+                if listens:
+                    # The kernel notes whose it is when it begins to listen.
+                    os.seteuid(NOBODY)
+                    sock.listen()
+                    os.seteuid(0)
+            return sock
+
+        yield bind
 
 
 @pytest.fixture
@@ -91,3 +138,81 @@ def test_who_runs_is_told_by_label_and_process(holder):
     assert running_proxies() == {"": holder.pid, "canary": os.getpid()}
     canary.release()
     assert running_proxies() == {"": holder.pid}
+
+
+@as_another_user
+@pytest.mark.parametrize("listens", [True, False])
+@pytest.mark.parametrize("label", ["", "canary"])
+def test_a_stranger_that_has_the_name_keeps_no_proxy_from_starting(label, listens, strangers):
+    strangers("\0userspace-proxy" + (f"/{label}" if label else ""), listens=listens)
+    assert running_proxies() == {}
+    lock = NodeLock(label)
+    lock.take()
+    assert running_proxies() == {label: os.getpid()}
+    with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
+        NodeLock(label).take()
+    lock.release()
+    assert running_proxies() == {}
+
+
+@as_another_user
+def test_a_proxy_that_has_the_second_name_is_seen_when_the_first_is_free_again(strangers):
+    stranger = strangers("\0userspace-proxy")
+    lock = NodeLock()
+    lock.take()
+    stranger.close()
+    with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
+        NodeLock().take()
+    lock.release()
+    again = NodeLock()
+    again.take()
+    again.release()
+
+
+@as_another_user
+def test_strangers_with_every_kind_of_name_stop_nobody(strangers, holder):
+    strangers(
+        b"\0x\xff\xfe",
+        b"\0userspace-proxy/\xff",
+        b"\0userspace-proxy/a\nb @userspace-proxy/forged",
+        "\0userspace-proxy#0123456789abcdef",
+        "\0userspace-proxy/stranger",
+    )
+    assert running_proxies() == {"": holder.pid}
+    canary = NodeLock("canary")
+    canary.take()
+    canary.release()
+
+
+def test_a_queue_that_is_full_for_a_moment_hides_no_proxy(lock):
+    is_over = threading.Event()
+
+    def answer():
+        while not is_over.is_set():
+            lock.answer()
+
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                asker = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                asker.setblocking(False)
+                asker.connect("\0userspace-proxy")
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
+            NodeLock().take()
+        is_over.set()
+        thread.join()
+
+
+def test_askers_are_answered_many_at_a_time(lock):
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            asker = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            asker.setblocking(False)
+            asker.connect("\0userspace-proxy")
+        for _ in range(2):
+            lock.answer()
+        assert asker.recv(1) == b""
+    lock.release()
+    lock.answer()
