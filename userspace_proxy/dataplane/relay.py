@@ -16,8 +16,12 @@ Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) 
 data (EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come.
 With nothing but a FIN announced, a short read has reached it: what was read is sent in one
 packet with the FIN, and no read asks for the end.
-Rule 4: the source is spliced only into an empty pipe. EAGAIN could mean an empty socket
-or a full pipe; so it always means an empty socket.
+Rule 4: the source is spliced only into an empty pipe, so EAGAIN never means a full pipe.
+Rule 5: splice never passes an urgent mark; it returns EAGAIN or, before a FIN, 0 there. So 0
+isn't taken for the end, and EAGAIN for an empty socket only where no urgent data was announced:
+a recv decides (source: tcp_read_sock() and tcp_splice_read() in net/ipv4/tcp.c).
+Rule 6: urgent data is read in its place (SO_OOBINLINE): the client's socket inherits that from
+the listener; the endpoint's has it before the second read in a row.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class Direction:
     __slots__ = (
         "_buffer",
         "_bytes_counted",
-        "_has_bounds",
+        "_has_options",
         "_has_urgent",
         "_in_pipe",
         "_is_bulk",
@@ -92,7 +96,7 @@ class Direction:
         self._in_pipe = 0
         """Bytes read into the pipe and not yet taken by the sink."""
         self._is_bulk = False
-        self._has_bounds = False
+        self._has_options = False
         self._has_urgent = False
         self.is_stuck = False
         """Bytes wait for room in the sink, in memory or in the pipe."""
@@ -153,7 +157,7 @@ class Direction:
             self.bytes_moved += sent
             if sent < count:
                 self.pending = memoryview(bytes(buffer[sent:count]))
-                self._bound_buffers()
+                self._set_options()
                 self._wait_for_room()
                 return
             if is_last:
@@ -161,7 +165,7 @@ class Direction:
                 return
             if count >= BULK_BYTES:
                 self._is_bulk = True
-                self._bound_buffers()
+                self._set_options()
                 if self._splice():
                     return
             if count < BUFFER_BYTES and not self.reads_to_empty:
@@ -185,14 +189,18 @@ class Direction:
         elif events & (_IN | epoll.PRI):
             self.pump()
 
-    def _bound_buffers(self) -> None:
-        """Bound what the kernel keeps; once, so that talk pays nothing for it."""
-        if not self._has_bounds:
-            self._has_bounds = True
+    def _set_options(self) -> None:
+        """Bound what the kernel keeps, and read urgent data in its place.
+
+        Once, before a direction is read twice in a row: short messages don't pay for it.
+        """
+        if not self._has_options:
+            self._has_options = True
             bound_buffers(self.sink)
+            self._read_urgent_inline()
 
     def _splice(self) -> bool:
-        """Move bulk through a pipe; False if there is no pipe, and bytes must be copied."""
+        """Move bulk through a pipe; False if the source must be read: see rule 5."""
         pipe = self._pipe = self.connection.plane.pipes.take()
         if pipe is None:
             return False
@@ -204,16 +212,16 @@ class Direction:
                 # Small change is cheaper to copy: one call less.
                 self._is_bulk = self.bytes_moved - moved >= BULK_BYTES
                 self.release()
-                return True
+                return not self._has_urgent
             except OSError:
                 # Before the last words: they may need a pipe, and this one would be forgotten.
                 self.release()
                 self.connection.abort()
                 return True
             if count == 0:
+                # The end, or an urgent mark with the end behind it.
                 self.release()
-                self._end()
-                return True
+                return False
             self._in_pipe = count
             if not self._drain_pipe(pipe):
                 return True
@@ -269,6 +277,9 @@ class Direction:
         """
         self.reads_to_empty = self._has_urgent = True
         self.has_fin = False
+        self._read_urgent_inline()
+
+    def _read_urgent_inline(self) -> None:
         with contextlib.suppress(OSError):
             self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 

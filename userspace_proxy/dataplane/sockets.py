@@ -93,8 +93,9 @@ def open_listening(
         if protocol is Protocol.TCP:
             # A restarted proxy takes its ports back while old connections linger.
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-            # Accepted sockets inherit it: one system call less for each.
+            # Accepted sockets inherit both: no system call for each.
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
             _bind_for_good(sock, family, at, freebind=freebind)
             sock.listen(BACKLOG)
         else:

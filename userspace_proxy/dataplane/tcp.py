@@ -43,7 +43,7 @@ _access = logging.getLogger("userspace_proxy.access")
 _CLIENT_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
 _ENDPOINT_EVENTS = _CLIENT_EVENTS | epoll.OUT
 _FAILED = epoll.HUP | epoll.ERR
-_IN_OR_END = epoll.IN | epoll.RDHUP | _FAILED
+_TO_READ = epoll.IN | epoll.PRI | epoll.RDHUP | _FAILED
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 # The least that every path takes in one packet (RFC 9293, 3.7.1). Nagle's algorithm holds back
@@ -240,7 +240,7 @@ class TcpConnection:
             self.dial()
             return
         self._join(sock)
-        if events & _IN_OR_END and self.down is not None:
+        if events & _TO_READ and self.down is not None:
             self.down.pump(events)
 
     def _stop_deadline(self) -> None:

@@ -1,0 +1,168 @@
+"""Urgent data (MSG_OOB) at any place of a stream: everything arrives, in order, with its end."""
+
+import asyncio
+import hashlib
+import random
+import socket
+
+import pytest
+
+from tests.unit.dataplane.peers import Peer
+from tests.unit.dataplane.waiting import turns, until, writable
+from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
+from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
+from userspace_proxy.model import SocketAddress
+
+MIB = 1 << 20
+DATA = random.Random(1).randbytes(8 * MIB)
+SIDES = pytest.mark.parametrize("sender", ["client", "endpoint"])
+ENDS = pytest.mark.parametrize("ends", [True, False], ids=["fin", "answer"])
+PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
+
+
+async def joined(house, sender):
+    """Return both ends of a connection, the sender first, and the direction of its bytes."""
+    pod = house.endpoint()
+    client, server = await house.pair(house.service(pod.address), pod)
+    await until(lambda: all(c.up for c in house.plane.connections), "the dial is answered")
+    (connection,) = house.plane.connections
+    if sender == "client":
+        return client, server, connection.up
+    return server, client, connection.down
+
+
+async def joined_after(house, sender, send):
+    """Call ``send`` with the sender before the proxy joins the two sides; returns both ends."""
+    pod = house.endpoint()
+    if sender == "client":
+        client = house.keep(Peer(socket.create_connection(house.service(pod.address).address)))
+        send(client)
+        assert not house.plane.connections, "the proxy was quicker than the test"
+        return client, await pod.accept()
+    anteroom = house.endpoint()
+    client, accepted = await house.pair_without_proxy(anteroom)
+    house.plane.descriptors.take(DESCRIPTORS)
+    group = EndpointGroup("shop/web", Serving([pod.address]))
+    address = SocketAddress("127.0.0.1", 4711)
+    connection = TcpConnection(house.plane, group, accepted.detached(), address)
+    house.plane.connections.add(connection)
+    connection.dial()
+    server = pod.accept_now()
+    assert server is not None
+    send(server)
+    assert connection.up is None, "the proxy was quicker than the test"
+    return server, client
+
+
+async def send_mark(peer):
+    """Send one urgent byte."""
+    while True:
+        try:
+            peer.sock.send(b"!", socket.MSG_OOB)
+        except BlockingIOError:
+            await writable(peer.sock)
+        else:
+            return
+
+
+async def check(sends, hears, data, *, ends):
+    """Check that all of the data arrives, and what comes behind it: a FIN, or an answer."""
+    if ends:
+        got = await hears.read_all()
+    else:
+        got = await hears.read_exactly(len(data))
+        await hears.send(b"answer")
+        assert await sends.read_exactly(6) == b"answer"
+    assert len(got) == len(data)
+    assert hashlib.sha256(got).digest() == hashlib.sha256(data).digest()
+
+
+@SIDES
+@ENDS
+@PIPES
+# 4 MiB is a multiple of every amount that is read at once: a read ends at the mark exactly.
+@pytest.mark.parametrize("mark", [4 * MIB, 3 * MIB + 12345])
+async def test_urgent_data_amid_bulk(build, sender, ends, pipes, mark):
+    house = build(Tuning(max_pipes=pipes))
+    sends, hears, _ = await joined(house, sender)
+    pieces = DATA[:mark], DATA[mark : mark + 3 * MIB]
+
+    async def pour():
+        await sends.send(pieces[0])
+        await send_mark(sends)
+        await sends.send(pieces[1])
+        if ends:
+            sends.finish()
+
+    await asyncio.gather(pour(), check(sends, hears, b"!".join(pieces), ends=ends))
+
+
+@SIDES
+@PIPES
+async def test_urgent_data_again_and_again(build, sender, pipes):
+    house = build(Tuning(max_pipes=pipes))
+    sends, hears, _ = await joined(house, sender)
+    rng = random.Random(2)
+    places = sorted(rng.randrange(len(DATA)) for _ in range(200))
+    pieces = [DATA[a:b] for a, b in zip([0, *places], [*places, len(DATA)], strict=True)]
+
+    async def pour():
+        await sends.send(pieces[0])
+        for piece in pieces[1:]:
+            await send_mark(sends)
+            await sends.send(piece)
+        sends.finish()
+
+    await asyncio.gather(pour(), check(sends, hears, b"!".join(pieces), ends=True))
+
+
+@SIDES
+@ENDS
+@PIPES
+async def test_urgent_data_behind_a_stalled_reader(build, sender, ends, pipes):
+    house = build(Tuning(max_pipes=pipes))
+    sends, hears, direction = await joined(house, sender)
+    data = bytearray()
+    rest = memoryview(DATA * 4)
+
+    async def send_some(count):
+        nonlocal rest
+        await sends.send(rest[:count])
+        data.extend(rest[:count])
+        rest = rest[count:]
+
+    async def is_stuck():
+        await send_some(65536)
+        await turns(5)
+        return direction.is_stuck
+
+    while not await is_stuck():
+        pass
+    await send_mark(sends)
+    data.extend(b"!")
+    await send_some(100_000)
+    if ends:
+        sends.finish()
+    await check(sends, hears, bytes(data), ends=ends)
+
+
+@SIDES
+@ENDS
+@PIPES
+@pytest.mark.parametrize("head", [0, 3, 100_000])
+@pytest.mark.parametrize("tail", [0, 3, 100_000])
+async def test_urgent_data_before_the_join(build, sender, ends, pipes, head, tail):
+    house = build(Tuning(max_pipes=pipes))
+    data = DATA[:head] + b"!" + DATA[head : head + tail]
+
+    def send(peer):
+        peer.sock.setblocking(True)
+        peer.sock.sendall(data[:head])
+        peer.sock.send(b"!", socket.MSG_OOB)
+        peer.sock.sendall(data[head + 1 :])
+        peer.sock.setblocking(False)
+        if ends:
+            peer.finish()
+
+    sends, hears = await joined_after(house, sender, send)
+    await check(sends, hears, data, ends=ends)
