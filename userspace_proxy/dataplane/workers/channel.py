@@ -51,6 +51,7 @@ class Channel:
             then the callee's to close.
         lost: Called once when the other side is gone, takes nothing, or talks nonsense.
         max_waiting_bytes: What the other side may leave untaken.
+        read_for: Called after each turn of reading with the seconds that it took.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Channel:
         receive: Callable[[Message, list[int]], None],
         lost: Callable[[], None],
         max_waiting_bytes: int = MAX_WAITING_BYTES,
+        read_for: Callable[[float], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._loop = loop
@@ -68,6 +70,7 @@ class Channel:
         self._receive = receive
         self._lost = lost
         self._max_waiting_bytes = max_waiting_bytes
+        self._read_for = read_for
         self._waiting: deque[tuple[bytes | memoryview, Sequence[socket.socket]]] = deque()
         self.waiting_bytes = 0
         """What the other side hasn't taken yet."""
@@ -144,7 +147,10 @@ class Channel:
         self._read_until(math.inf)
 
     def _take_turn(self) -> None:
-        self._read_until(time.monotonic() + _READ_S)
+        began = time.monotonic()
+        self._read_until(began + _READ_S)
+        if self._read_for is not None:
+            self._read_for(time.monotonic() - began)
 
     def _read_until(self, until: float) -> None:
         while not self._is_closed:

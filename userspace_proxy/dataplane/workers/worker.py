@@ -125,8 +125,13 @@ class Worker:
         """Log lines for which there was no room since the last one that was sent."""
         self._reports: list[Iterator[None]] = []
         self._draining: asyncio.Task[None] | None = None
-        self._channel = Channel(loop, sock, receive=self._on_message, lost=self._on_lost)
-        loop.add_reader(sock.fileno(), lambda: self._timed(self._channel.read))
+        self._channel = Channel(
+            loop,
+            sock,
+            receive=self._on_message,
+            lost=self._on_lost,
+            read_for=self._count_turn,
+        )
         self._handlers: dict[type, Callable[[Any, list[int]], None]] = {
             Start: self._start,
             Preserve: self._preserve,
@@ -153,12 +158,10 @@ class Worker:
         if self._plane is not None:
             self._plane.close()
 
-    def _timed(self, turn: Callable[[], None]) -> None:
-        """Take a turn that isn't the reactor's, and count it with those that are."""
-        began = time.monotonic()
-        turn()
+    def _count_turn(self, seconds: float) -> None:
+        """Count a turn that isn't the reactor's with those that are."""
         if self._plane is not None:
-            self._plane.reactor.turns.add(time.monotonic() - began)
+            self._plane.reactor.turns.add(seconds)
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         try:
@@ -307,10 +310,12 @@ class Worker:
             self._go_on_reporting()
 
     def _go_on_reporting(self) -> None:
+        began = time.monotonic()
         if next(self._reports[0], self) is self:
             self._reports.pop(0)
+        self._count_turn(time.monotonic() - began)
         if self._reports and not self.ended.done():
-            self._loop.call_soon(self._timed, self._go_on_reporting)
+            self._loop.call_soon(self._go_on_reporting)
 
     def _reporting(self, number: int) -> Iterator[None]:
         """Make a report a slice at a time: thousands of connections and groups take long."""

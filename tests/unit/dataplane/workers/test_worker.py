@@ -12,6 +12,7 @@ import pytest
 
 from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.dataplane.sockets import open_listening
+from userspace_proxy.dataplane.workers import channel
 from userspace_proxy.dataplane.workers.channel import Channel
 from userspace_proxy.dataplane.workers.forwarding import LOGGERS
 from userspace_proxy.dataplane.workers.messages import (
@@ -34,6 +35,7 @@ from userspace_proxy.dataplane.workers.messages import (
     Returned,
     Running,
     Start,
+    encode,
 )
 from userspace_proxy.dataplane.workers.worker import Worker
 from userspace_proxy.model import Protocol, SocketAddress
@@ -313,6 +315,21 @@ async def test_the_turns_that_orders_take_are_counted(control):
     before, after = await control.report(), await control.report()
     assert sum(after.turns) > sum(before.turns)
     assert after.turns_s > before.turns_s
+
+
+async def test_the_loop_goes_round_while_thousands_of_commands_wait(control, monkeypatch):
+    monkeypatch.setattr(channel, "_READ_S", 0)
+    command = OpenGroup(0, "shop/web:http", asdict(Serving()))
+    for number in range(20_000):
+        control.send(command._replace(group=number))
+    read, most = 0, 0
+    while read < 20_000:
+        await turns(1)
+        before, read = read, len(control.worker._groups)
+        most = max(most, read - before)
+    # Two reads at most, as our own task is resumed in the next round: 16 KiB each, and the
+    # message that began in the one before.
+    assert 0 < most <= 2 * (channel._READ_BYTES / len(encode(command)) + 1)
 
 
 async def test_reports_are_answered_in_order(control):
