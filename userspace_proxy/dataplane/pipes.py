@@ -19,8 +19,12 @@ from .descriptors import Descriptors
 PIPE_BYTES = 1024 * 1024
 
 # An unprivileged user has 64 MiB for all pipes (fs.pipe-user-pages-soft), then F_SETPIPE_SZ
-# fails. Half of it, so that others of the same user have some.
+# fails. Half of it, so that other processes of the same user have some.
 MAX_PIPES = 32
+
+# A small pipe is slower than copying, so where the kernel grants no large one, bytes are copied
+# and another pipe is tried later: the other processes may have closed theirs.
+RETRY_S = 10.0
 
 _REFUSED = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -45,16 +49,28 @@ class PipePool:
         self._descriptors = descriptors
         self._max_pipes = max_pipes
         self._free: list[Pipe] = []
+        self._retry_at = 0.0
         self.open_pipes = 0
         """How many there are, in use or free."""
 
-    def take(self) -> Pipe | None:
-        """Return an empty pipe, or None when there is none to be had."""
+    def take(self, now: float) -> Pipe | None:
+        """Return an empty pipe, or None if there is none.
+
+        Args:
+            now: Monotonic seconds.
+        """
         if self._free:
             return self._free.pop()
-        if self.open_pipes >= self._max_pipes or not self._descriptors.has_room(2):
+        if (
+            self.open_pipes >= self._max_pipes
+            or now < self._retry_at
+            or not self._descriptors.has_room(2)
+        ):
             return None
-        return self._open()
+        pipe = self._open()
+        if pipe is None:
+            self._retry_at = now + RETRY_S
+        return pipe
 
     def give(self, pipe: Pipe, left_bytes: int) -> None:
         """Take a pipe back; with bytes left in it, it is closed."""
@@ -85,8 +101,6 @@ class PipePool:
             self._close(pipe)
             if exc.errno not in _REFUSED:
                 raise
-            # The user's share is used up: what we have is what we get.
-            self._max_pipes = self.open_pipes
             return None
         return pipe
 

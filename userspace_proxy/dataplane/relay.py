@@ -201,7 +201,7 @@ class Direction:
 
     def _splice(self) -> bool:
         """Move bulk through a pipe; False if the source must be read: see rule 5."""
-        pipe = self._pipe = self.connection.plane.pipes.take()
+        pipe = self._pipe = self.connection.plane.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
         source, moved = self.source.fileno(), self.bytes_moved
