@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from userspace_proxy.dataplane.workers.privileges import WORKER_ID
 from userspace_proxy.sandbox import Sandbox
 
 from .build import Binaries
@@ -272,7 +273,7 @@ def test_the_daemon_sets_container_serves_with_what_it_is_granted(
         wait_for("the Service", node.answers)
         assert ("uproxy" in node.rules().lower()) or ("userspace" in node.rules())
         users = {status_of(pid, "Uid").split()[0] for pid in children_of(agent.pid)}
-        assert "65534" in users
+        assert str(WORKER_ID) in users
         assert int(status_of(agent.pid, "CapBnd"), 16) == 0x3 << 12 | 0x7 << 5
 
 

@@ -12,7 +12,7 @@ import agent_harness as harness
 import pytest
 from agent_harness import CLIENT_IP, House, Service, wait_for, with_endpoints
 
-from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, NOBODY
+from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, WORKER_ID
 
 pytestmark = pytest.mark.netns
 
@@ -92,7 +92,7 @@ def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_ta
     """In a user namespace with one user they stay that one."""
     agent = process(house.agent.pid)
     mapped = Path(f"/proc/{house.agent.pid}/uid_map").read_text().split()
-    user = str(NOBODY) if int(mapped[2]) > NOBODY else agent["Uid"].split()[0]
+    user = str(WORKER_ID) if int(mapped[2]) > WORKER_ID else agent["Uid"].split()[0]
     assert int(agent["CapEff"], 16) != 0
     for worker in workers(house):
         said = process(worker["pid"])

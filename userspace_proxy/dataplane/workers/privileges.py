@@ -1,7 +1,7 @@
 """Gives up what a worker doesn't need: it relays, and was handed every socket that it listens on.
 
-    root, several users mapped    ▶ nobody, no capability
-    root of a single mapped user, or without CAP_SETUID  ▶ the same user, no capability
+    root, WORKER_ID mapped        ▶ WORKER_ID as user and group, no capability
+    root of a user namespace without it, or without CAP_SETUID  ▶ the same user, no capability
     anybody else                  ▶ no capability
 
 Who dials in its clients' names keeps one: CAP_NET_RAW, without which the kernel gives no socket
@@ -18,7 +18,14 @@ import os
 import struct
 from pathlib import Path
 
-NOBODY = 65534
+WORKER_ID = 65521
+"""User and group of the workers: their own, so that no other process may signal or trace them, or
+uses up their share of pipes, as any that runs as nobody (65534) might.
+
+Neither distributions nor systemd give out 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
+Policy 9.2.2), images run as 65532 at most; and it is below 65536, so a user namespace of the usual
+size maps it.
+"""
 
 # Source: include/uapi/linux/prctl.h and capability.h.
 _PR_SET_KEEPCAPS = 8
@@ -31,7 +38,7 @@ _CAPABILITY_VERSION = 0x20080522
 
 
 def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
-    """Become nobody where the kernel lets us, and hold no capability. Idempotent.
+    """Become WORKER_ID where the kernel lets us, and hold no capability. Idempotent.
 
     Args:
         keeps_net_raw: But for CAP_NET_RAW, if it was ours.
@@ -45,12 +52,12 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
         # Beyond the kernel's last one, or without CAP_SETPCAP, there is nothing to drop.
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     libc.prctl(_PR_SET_KEEPCAPS, 1 if kept else 0, 0, 0, 0)
-    if os.geteuid() == 0 and _is_mapped(NOBODY):
+    if os.geteuid() == 0 and _is_mapped(WORKER_ID):
         # A container may have a root without CAP_SETUID or CAP_SETGID.
         with contextlib.suppress(PermissionError):
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.setresgid(WORKER_ID, WORKER_ID, WORKER_ID)
+            os.setresuid(WORKER_ID, WORKER_ID, WORKER_ID)
     header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
     # Effective, permitted, inheritable: 32 of each, then the other 32.
     sets = struct.pack("=6I", kept, kept, 0, 0, 0, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, NOBODY
+from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, WORKER_ID
 
 SCRIPT = """
 from pathlib import Path
@@ -23,7 +23,7 @@ ALONE = ("unshare", "--user", "--map-root-user")
 def is_root_of_many():
     """Return whether we are root, and there are others to become."""
     maps = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    return os.geteuid() == 0 and any(int(first) + int(n) > NOBODY for first, _, n in maps)
+    return os.geteuid() == 0 and any(int(first) + int(n) > WORKER_ID for first, _, n in maps)
 
 
 def status_of(*prefix, options="{}", **kwargs):
@@ -59,9 +59,9 @@ def alone():
     return status_of(*ALONE)
 
 
-def test_root_becomes_nobody_and_anybody_else_stays(plain):
-    user = NOBODY if is_root_of_many() else os.geteuid()
-    group = NOBODY if is_root_of_many() else os.getegid()
+def test_root_becomes_the_workers_own_user_and_any_other_user_stays(plain):
+    user = WORKER_ID if is_root_of_many() else os.geteuid()
+    group = WORKER_ID if is_root_of_many() else os.getegid()
     assert plain["Uid"].split() == [str(user)] * 4
     assert plain["Gid"].split() == [str(group)] * 4
 
