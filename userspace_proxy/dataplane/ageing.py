@@ -8,6 +8,7 @@ Rule 2: what a look notices is late by LOOK_S at most; timeouts are counted from
 that first saw nothing move.
 Rule 3: a look takes a slice of the connections, so that thousands never hold the loop.
 Rule 4: who has stalled keeps no pipe: there are few, and others would copy for want of one.
+Rule 5: a reader that is alive may stall for idle_s; only one that is dead is given up earlier.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ LOOK_S = 5.0
 # Some 0.3 ms.
 _SLICE = 1024
 
-# The other side is asked after half a minute of silence, and given up 90 s later.
+# The other side is asked after half a minute of silence, and given up 90 s later. While bytes
+# wait for it the kernel gives it up instead, after tcp_retries2 resends or window probes without
+# an answer. No TCP_USER_TIMEOUT: it also counts window probes that a stalled reader answers
+# (source: tcp_probe_timer() in net/ipv4/tcp_timer.c).
 # Go, and so kube-proxy, asks every 15 s; load balancers forget after minutes, conntrack forgets
 # a half-closed connection, and how it was translated, after one (kernel documentation,
 # nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a question must come before,
@@ -33,9 +37,6 @@ _KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 15),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
-    # Milliseconds. As long as the kernel itself resends (tcp_retries2), and a bound where
-    # that was raised. Not shorter: it also ends a reader that is alive and only stalled.
-    (_socket.IPPROTO_TCP, _socket.TCP_USER_TIMEOUT, 924_000),
 )
 
 

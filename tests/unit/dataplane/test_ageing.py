@@ -48,6 +48,14 @@ async def test_the_first_look_keeps_both_sides_alive_and_none_before(house):
     assert idle + interval < 60
 
 
+async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(house):
+    """TCP_USER_TIMEOUT counts window probes that a live reader answers, too."""
+    _, _, connection = await joined(house)
+    house.plane.ageing.look_at(connection, now=0)
+    for sock in (connection.client, connection._endpoint_socket):
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
 async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house):
     client, server, connection = await joined(house)
     look_at = house.plane.ageing.look_at
