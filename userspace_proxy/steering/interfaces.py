@@ -82,7 +82,9 @@ class PreroutingAddress:
         view = self._watch.view()
         if current and is_local(current):
             return current
-        return choose_address(self._preferred, view) if view.unnumbered else ""
+        if not view.unnumbered:
+            return ""
+        return choose_address((*self._preferred, _routed_source()), view)
 
     def close(self) -> None:
         """Stop watching."""
@@ -114,7 +116,7 @@ def choose_address(preferred: tuple[str, ...], view: InterfaceView) -> str:
         preferred: The node's own, best first; those that no interface has are passed over.
         view: The interfaces now.
     """
-    candidates = [*preferred, _routed_source(), *view.addresses]
+    candidates = [*preferred, *view.addresses]
     return next((ip for ip in candidates if ip in view.addresses), "")
 
 

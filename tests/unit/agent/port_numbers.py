@@ -1,7 +1,8 @@
-"""Port numbers for tests that take them for themselves."""
+"""Port numbers for tests that take them for themselves, and whether something listens there."""
 
 import random
 import socket
+from pathlib import Path
 
 from userspace_proxy.model import IPFamily, Protocol
 
@@ -18,3 +19,14 @@ def free_port(protocol=Protocol.TCP, family=IPFamily.IPV4):
                 continue
             return port
     raise AssertionError("no port is free")
+
+
+def is_listening(port, ip="127.0.0.1"):
+    """Return whether a dial of an IPv4 address would be accepted.
+
+    A real dial would make the proxy dial an endpoint, which is an address of documentation here.
+    """
+    # Source: proc_net_tcp.txt; addresses are hexadecimal in the machine's byte order.
+    places = {f"{socket.inet_aton(at)[::-1].hex().upper()}:{port:04X}" for at in (ip, "0.0.0.0")}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[3] == "0A" and row[1] in places for row in rows)

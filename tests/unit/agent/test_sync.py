@@ -18,18 +18,12 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE
 from userspace_proxy.testing.fake_steering import FakeSteering
 
-from .port_numbers import free_port
+from .port_numbers import free_port, is_listening
 from .samples import Cluster
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
-
-
-def accepts(port):
-    with socket.socket() as sock:
-        sock.settimeout(5)
-        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 class WatchedSteering(FakeSteering):
@@ -59,7 +53,9 @@ class WatchedSteering(FakeSteering):
         return await super().repair()
 
     def _look(self, kernel):
-        self.lies += [f for f, port in kernel.items() if port is not REFUSE and not accepts(port)]
+        self.lies += [
+            f for f, port in kernel.items() if port is not REFUSE and not is_listening(port)
+        ]
 
 
 @pytest.fixture
@@ -134,11 +130,11 @@ async def test_what_the_kernel_refuses_is_tried_again_and_what_served_goes_on(st
     await until(lambda: loop.counters.failures >= 2)
     assert loop.steering_problem == "cannot commit: Device or resource busy"
     assert steering.kernel == {WEB: port}
-    assert accepts(port)
+    assert is_listening(port)
     steering.fails_with = None
     await asyncio.wait_for(loop.settled(), 5)
     assert steering.kernel == {}
-    assert not accepts(port)
+    assert not is_listening(port)
     assert loop.steering_problem == ""
     assert sum(r.message.startswith("steering failed") for r in caplog.records) == 1
 
@@ -160,7 +156,7 @@ async def test_the_steering_is_told_of_what_has_changed_alone(start):
         await settle(loop, snapshot())
         assert (steering.calls, steering.programmed) == (["change"], 1)
     assert WEB not in steering.kernel
-    assert accepts(steering.kernel[CART])
+    assert is_listening(steering.kernel[CART])
 
 
 async def test_after_a_failure_the_steering_is_told_everything_again(start):
@@ -295,7 +291,7 @@ async def test_a_recovered_port_of_a_service_that_is_gone_is_nobodys_until_its_r
     loop.publish(cluster.serve("web", WEB.ip, POD))
     await until(lambda: loop.counters.failures >= 2)
     assert steering.kernel == {CART: 28000}
-    assert not accepts(28000)
+    assert not is_listening(28000)
     steering.fails_with = None
     await asyncio.wait_for(loop.settled(), 5)
     assert steering.kernel.keys() == {WEB}

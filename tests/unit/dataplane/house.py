@@ -162,8 +162,8 @@ class House:
         return self.keep(UdpPeer(ip, to=service.address))
 
 
-# No route leads there: connect() itself fails.
-UNREACHABLE = SocketAddress("255.255.255.255", 80)
+# Loopback's broadcast address: connect() itself fails, and no packet leaves.
+UNREACHABLE = SocketAddress("127.255.255.255", 80)
 
 
 def open_sockets() -> int:

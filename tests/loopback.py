@@ -1,0 +1,76 @@
+"""A network namespace with nothing but loopback for every process of a test run.
+
+    make unit, pytest … ──▶ enter() ──▶ lo ── no other interface: a packet can't leave
+
+Rule 1: no test may send a packet to a machine that the project doesn't own, so pytest doesn't
+start where no namespace can be made.
+Rule 2: each process of a run has a namespace of its own, and so all of its ports.
+Rule 3: no test may try either: the kernel counts what had no route, and a test that adds to the
+count fails. Namespaces that tests make for themselves count for themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 0x1
+_SUCCESS = 0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NoNamespaceError(RuntimeError):
+    """No network namespace could be made; the message says what to do."""
+
+
+def enter() -> None:
+    """Put this process into a new network namespace and bring its loopback up.
+
+    Without root a user namespace of its own, in which the process is root, comes first, as with
+    ``unshare -Urn``; that takes a process with one thread.
+
+    Raises:
+        NoNamespaceError: The kernel forbids both.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if _unshare(_CLONE_NEWNET) != _SUCCESS:
+        if (error := _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)) != _SUCCESS:
+            raise NoNamespaceError(
+                f"cannot make a network namespace for the tests: {os.strerror(error)} (run as "
+                "root, or allow user namespaces: sysctl -w user.max_user_namespaces=15000, and "
+                "on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
+            )
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, request)
+
+
+def count_unroutable() -> int:
+    """Return how often this namespace was asked for an address to which it has no route.
+
+    Source:
+        The kernel's documentation of SNMP counters, ``OutNoRoutes``: a connect() counts too.
+    """
+    names, values = (
+        line.split() for line in _proc_net("snmp").splitlines() if line.startswith("Ip:")
+    )
+    v6 = dict(line.split() for line in _proc_net("snmp6").splitlines())
+    counted = dict(zip(names, values, strict=True))
+    return int(counted["OutNoRoutes"]) + int(v6["Ip6OutNoRoutes"])
+
+
+def _unshare(flags: int) -> int:
+    """Return the error number, or 0."""
+    return _SUCCESS if _libc.unshare(flags) == 0 else ctypes.get_errno()
+
+
+def _proc_net(name: str) -> str:
+    return Path("/proc/self/net", name).read_text()
