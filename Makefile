@@ -4,7 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check style types layers mirror unit node api page upstream cluster cluster-down e2e takeover bench bench-scale lock clean
+# Most tests wait rather than compute, so there are more processes than cores. Tests of one module
+# share what they set up, and so a process.
+PYTEST := $(BIN)/pytest --dist=loadscope
+# Tests have deadlines and builds don't.
+BUILD := nice -n 19 $(BIN)/python -m
+
+.PHONY: help demo test check style types layers mirror unit node api page upstream build
+.PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover bench bench-scale lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -12,9 +19,11 @@ help:                  ## show this list
 demo: $(VENV)/installed ## a sandbox with sample Services, the proxy and its page; Ctrl-C ends it
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
-test: ## everything: installs what it needs, checks the form, runs all tests
+test: ## everything: installs what it needs, checks the form, builds, runs all tests
 	@tests/tools/prepare.sh
-	@$(MAKE) --no-print-directory check node api page upstream
+	@$(MAKE) --no-print-directory $(VENV)/installed-dev
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
+	  build-control-plane build-image check node page api build-nodes upstream
 
 check: style types layers mirror unit ## all that needs neither root nor a cluster
 
@@ -31,20 +40,32 @@ layers: $(VENV)/installed-dev ## who may import whom (pyproject: tool.importlint
 mirror: $(VENV)/installed-dev ## every module has its test module, and the other way round
 	$(BIN)/python tests/tools/mirror.py
 
-unit: $(VENV)/installed-dev ## values in, values out, and sockets on loopback
-	$(BIN)/pytest tests/unit
+unit: $(VENV)/installed-dev ## values in, values out, and sockets on loopback; in its own network namespace
+	$(PYTEST) tests/unit -n 4
 
 node: $(VENV)/installed-dev ## real kernel: rules, routes and sockets in namespaces
-	$(BIN)/pytest tests/node tests/faults
+	$(PYTEST) tests/node tests/faults -n 6
 
-api: $(VENV)/installed-dev ## real kube-apiserver and etcd
-	$(BIN)/pytest tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py
+api: build-control-plane $(if $(filter 0,$(shell id -u)),build-image) ## real kube-apiserver and etcd
+	$(PYTEST) tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
 
 page: $(VENV)/installed-dev ## real Chromium
-	$(BIN)/pytest tests/page
+	$(PYTEST) tests/page
 
-upstream: $(VENV)/installed-dev ## a choice of Kubernetes' own tests on a whole cluster (minutes, root)
-	$(BIN)/pytest tests/cluster/upstream
+upstream: build-nodes ## whole clusters, and a choice of Kubernetes' own tests on them (minutes, root)
+	$(PYTEST) tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
+	  -n 3 --dist=load
+
+build: build-control-plane build-image build-nodes ## all programs and images that tests run (ten minutes the first time)
+
+build-control-plane: $(VENV)/installed-dev ## etcd, kube-apiserver, kubectl
+	@$(BUILD) tests.cluster.build
+
+build-image: $(VENV)/installed-dev ## the image of our Dockerfile (root)
+	@$(BUILD) tests.cluster.image
+
+build-nodes: build-control-plane ## containerd, kubelet, upstream's tests and the images of pods (root)
+	@$(BUILD) tests.cluster.nodes build --with-upstream
 
 cluster: $(VENV)/installed-dev ## a whole cluster in namespaces that stays: NODES=3 PROXY=nftables, kubeadm, … (root)
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
@@ -57,8 +78,7 @@ e2e: $(VENV)/installed-dev ## Kubernetes' own tests, writes docs/conformance.md:
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
 	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP))
 
-takeover: $(VENV)/installed-dev ## from kube-proxy to us and back while clients connect; prints what it cost (minutes, root)
-	@PYTHON=$(BIN)/python tests/tools/prepare.sh
+takeover: build-nodes ## from kube-proxy to us and back while clients connect; prints what it cost (minutes, root)
 	@$(BIN)/pytest tests/cluster/nodes/test_takeover.py -s
 
 bench: $(VENV)/installed-dev ## us and peers on the same work, in namespaces; writes docs/benchmarks.md (minutes, root)

@@ -1,65 +1,60 @@
-"""Fixtures: the built binaries, our image, and a control plane on loopback for each module."""
+"""Fixtures: what ``make build`` built, and a control plane on loopback for each module.
+
+A test run has no network (``tests.loopback``), so nothing that has to be fetched is built in it.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from . import build
 from .control_plane import ControlPlane
 from .image import Image, build_image
-
-BUILD_TIMEOUT_S = 1800
-"""For the one test that pays for a cold build: five minutes on two idle cores."""
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Give the first test that needs the binaries time to build them, if they are missing."""
-    users = (item for item in session.items if "cluster_binaries" in _fixtures(item))
-    if (first := next(users, None)) is not None and build.missing_targets():
-        first.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S), append=False)
-    # Whether the image is in the cache is known when all its files have been read.
-    builder = next((item for item in session.items if "image" in _fixtures(item)), None)
-    if builder is not None:
-        builder.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S), append=False)
-
-
-def _fixtures(item: pytest.Item) -> list[str]:
-    return getattr(item, "fixturenames", [])
+from .nodes.programs import ALL_TARGETS, Programs, ensure_programs, programs_folder
 
 
 @pytest.fixture(scope="session")
-def cluster_binaries(pytestconfig: pytest.Config) -> build.Binaries:
-    """The built etcd, kube-apiserver and kubectl.
+def cluster_binaries() -> build.Binaries:
+    """The built etcd, kube-apiserver and kubectl."""
+    _need(build.missing_targets())
+    return build.ensure_binaries()
 
-    Without a Go to build them the test is skipped; with CI=true it fails.
-    """
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    terminal = pytestconfig.get_terminal_writer()
-    try:
-        # A first build takes minutes, and one wants to see why nothing moves.
-        with capture.global_and_fixture_disabled():
-            return build.ensure_binaries(lambda text: terminal.write(text, flush=True))
-    except build.NoGoError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+
+@pytest.fixture(scope="session")
+def node_programs(cluster_binaries: build.Binaries) -> Programs:
+    """What a node runs, and upstream's tests."""
+    if not _is_root():
+        pytest.skip("containers of a real kubelet need root")
+    _need(build.missing_targets(ALL_TARGETS, programs_folder()))
+    return ensure_programs(with_upstream=True)
 
 
 @pytest.fixture(scope="session")
 def image() -> Image:
-    """The image of our Dockerfile.
-
-    Without root or mmdebstrap to build it the test is skipped; with CI=true it fails.
-    """
+    """The image of our Dockerfile."""
+    if not _is_root():
+        pytest.skip("building the image needs root")
     try:
         return build_image(write=lambda _: None)
     except build.BuildError as error:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        pytest.fail(f"{error} (what it fetches is fetched by: make build)")
+
+
+def _need(missing: list[build.Target]) -> None:
+    if missing:
+        pytest.skip(f"no {', '.join(target.binary for target in missing)} (run: make build)")
+
+
+def _is_root() -> bool:
+    """Return whether this is root, and not just that of a namespace with one user."""
+    users = sum(
+        int(line.split()[2]) for line in Path("/proc/self/uid_map").read_text().splitlines()
+    )
+    return os.geteuid() == 0 and users > 1
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--zones", type=int, default=3)
     parser.add_argument("--proxy", choices=[*PROXIES, KUBEADM, "none"], default="nftables")
     parser.add_argument("--cni", choices=["bridge", "ptp"], default="bridge")
+    parser.add_argument("--with-upstream", action="store_true", help="build upstream's tests too")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("error: a cluster needs root, for its nodes have real containers", file=sys.stderr)
@@ -54,10 +55,10 @@ def state() -> Path:
     return cache_root() / "running"
 
 
-def build(_options: argparse.Namespace) -> int:
+def build(options: argparse.Namespace) -> int:
     """Build what is missing."""
     ensure_binaries()
-    ensure_images(ensure_programs())
+    ensure_images(ensure_programs(with_upstream=options.with_upstream))
     ensure_own_image()
     return 0
 

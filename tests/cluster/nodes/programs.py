@@ -67,6 +67,9 @@ UPSTREAM_TARGETS = (
 )
 
 
+ALL_TARGETS = NODE_TARGETS + UPSTREAM_TARGETS
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """Where the programs are; all of them exist."""
@@ -93,10 +96,14 @@ def ensure_programs(write: Write = sys.stdout.write, *, with_upstream: bool = Fa
     runc = shutil.which("runc") or shutil.which("runc", path="/usr/sbin:/sbin")
     if runc is None:
         raise BuildError("cannot run containers: there is no runc (install Debian's package runc)")
-    folder = cache_root() / version_key(NODE_TARGETS) / "bin"
-    targets = NODE_TARGETS + (UPSTREAM_TARGETS if with_upstream else ())
-    build_missing(targets, folder, write)
+    folder = programs_folder()
+    build_missing(ALL_TARGETS if with_upstream else NODE_TARGETS, folder, write)
     return Programs(folder, Path(runc))
+
+
+def programs_folder() -> Path:
+    """Return where the programs are, or will be once they are built."""
+    return cache_root() / version_key(NODE_TARGETS) / "bin"
 
 
 def kubernetes_version() -> str:

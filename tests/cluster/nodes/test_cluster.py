@@ -12,9 +12,9 @@ from ..build import Binaries
 from ..waiting import wait_for
 from .cluster import Cluster
 from .images import AGNHOST_NAMES, ensure_images
-from .programs import ensure_programs
+from .programs import Programs
 
-pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(300)]
 
 [AGNHOST, _] = AGNHOST_NAMES
 WEB = {
@@ -57,11 +57,11 @@ def test_a_pod_reaches_a_service_on_another_node_by_its_name(real_cluster: Clust
     )
 
 
-def test_nothing_is_left_of_a_cluster(cluster_binaries: Binaries) -> None:
-    programs = ensure_programs()
+def test_nothing_is_left_of_a_cluster(cluster_binaries: Binaries, node_programs: Programs) -> None:
     mounts = Path("/proc/self/mounts").read_text()
     links = subprocess.check_output(["ip", "link"])
-    cluster = Cluster(cluster_binaries, programs, ensure_images(programs), None, nodes=1)
+    images = ensure_images(node_programs)
+    cluster = Cluster(cluster_binaries, node_programs, images, None, nodes=1)
     with cluster:
         folder = cluster.folder
         pod = {"apiVersion": "v1", "kind": "List", "items": [WEB]}

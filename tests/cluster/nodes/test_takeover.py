@@ -25,7 +25,7 @@ from .clients import Client, Clients, Toll, now
 from .cluster import Cluster
 from .images import AGNHOST_NAMES, ensure_images, ensure_own_image
 from .node import ClusterNode
-from .programs import ensure_programs
+from .programs import Programs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.netns, pytest.mark.timeout(2400)]
 
@@ -84,12 +84,12 @@ class Stage:
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables"])
-def stage(cluster_binaries: Binaries, request: pytest.FixtureRequest) -> Iterator[Stage]:
+def stage(
+    cluster_binaries: Binaries, node_programs: Programs, request: pytest.FixtureRequest
+) -> Iterator[Stage]:
     """Three nodes with kubeadm's kube-proxy, in each of its modes."""
-    if os.geteuid() != 0:
-        pytest.skip("containers of a real kubelet need root")
-    programs = ensure_programs()
-    with Cluster(cluster_binaries, programs, ensure_images(programs), None, cni="ptp") as cluster:
+    images = ensure_images(node_programs)
+    with Cluster(cluster_binaries, node_programs, images, None, cni="ptp") as cluster:
         cluster.import_images(ensure_own_image())
         kubeadm.deploy(cluster, request.param)
         items = [
