@@ -29,6 +29,9 @@ from .options import Options
 from .preserving import Preserving
 from .sync import SyncCounters, SyncLoop
 
+# Ports are in TIME_WAIT for a minute: who was short of them then is so again.
+_RECENT_S = 60.0
+
 _POLICIES = {
     Scope.CLUSTER: "",
     Scope.LOCAL: "only this node's endpoints",
@@ -132,7 +135,7 @@ def view_proxy(
         descriptor_limit=plane.descriptor_limit,
         is_accepting=plane.is_accepting,
         workers=tuple(
-            WorkerView(w.index, w.pid, w.restarts, w.connections, w.turns, w.turns_s)
+            WorkerView(w.index, w.pid, w.restarts, w.connections, w.flows, w.turns, w.turns_s)
             for w in plane.workers
         ),
         worker_problems=plane.problems,
@@ -175,6 +178,7 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
     plan = served.plan
     totals = served.group.totals()
     ejected = served.group.ejected(now)
+    counters = served.group.counters
     return ServicePortView(
         namespace=plan.key.name.namespace,
         service=plan.key.name.name,
@@ -195,7 +199,10 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         active=totals.active,
         connections=totals.connections,
         preserved=totals.preserved,
-        refused=served.group.counters.refused,
+        refused=counters.refused,
+        evicted=counters.evicted_connections + counters.evicted_flows,
+        shortages=counters.shortages,
+        is_out_of_ports=now - served.group.out_of_ports_at < _RECENT_S,
         received_bytes=totals.received_bytes,
         sent_bytes=totals.sent_bytes,
     )

@@ -25,6 +25,8 @@ class Group(Protocol):
     """The endpoints of one Service port, and what was counted for them."""
 
     label: str
+    out_of_ports_at: float
+    """Monotonic seconds at which no source port was left; minus infinity: never."""
 
     @property
     def counters(self) -> GroupCounters:
@@ -60,6 +62,8 @@ class WorkerState:
     restarts: int
     connections: int
     """Open ones, at the last report."""
+    flows: int
+    """Live UDP flows, at the last report."""
     turns: tuple[tuple[float | None, int], ...] = ()
     """How many turns of its loop took at most so many seconds, and more than the bound before;
     the last has no bound."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable
+from operator import attrgetter
 
 from ..model import SocketAddress
 
@@ -46,17 +48,32 @@ class EndpointCounters:
 class GroupCounters:
     """What is counted per Service port beside the sums over its endpoints."""
 
-    __slots__ = ("dropped_datagrams", "evicted_flows", "refused", "shortages")
+    __slots__ = (
+        "dropped_datagrams",
+        "evicted_connections",
+        "evicted_flows",
+        "out_of_ports",
+        "refused",
+        "shortages",
+    )
 
     def __init__(self) -> None:
         self.refused = 0
         """Connections that no endpoint answered, and datagrams without an endpoint."""
         self.shortages = 0
         """Dials that failed for want of our own descriptors, ports or memory."""
+        self.out_of_ports = 0
+        """Of these, those for which no source port towards the endpoint was left."""
         self.dropped_datagrams = 0
         """Datagrams that a full socket didn't take."""
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
+        self.evicted_connections = 0
+        """Connections that were reset at the descriptor limit, to make room."""
+
+
+figures_of = attrgetter(*GroupCounters.__slots__)
+"""Returns the counters of a Service port as a tuple, in the order of their names."""
 
 
 class Books:
@@ -67,6 +84,8 @@ class Books:
 
     def __init__(self) -> None:
         self.counters = GroupCounters()
+        self.out_of_ports_at = -math.inf
+        """Monotonic seconds at which ``out_of_ports`` was last seen to grow."""
         self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
         self._gone = EndpointCounters()
 

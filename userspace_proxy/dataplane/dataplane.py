@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,7 @@ from .preserving import Preserving
 from .probes import Probes
 from .reactor import Reactor
 from .serving import Serving
+from .shares import Choice, choose_holder, choose_victims
 from .sockets import cannot_listen, open_listening
 from .source_filter import admit, cannot_admit
 from .tcp import DESCRIPTORS, TcpConnection
@@ -35,7 +37,11 @@ from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flow import UdpFlow
 
+_log = logging.getLogger("userspace_proxy.dataplane")
+
 _FLOW_SWEEP_S = 1.0
+# One line a minute is enough for what lasts.
+_LOG_EVERY_S = 60.0
 # So many are never too many; beyond them half of the descriptors is for connections.
 _FEW_LISTENERS = 32
 
@@ -76,6 +82,7 @@ class DataPlane:
         )
         self.ageing = Ageing(loop, clock, tuning, self.connections)
         self._flow_timer: asyncio.TimerHandle | None = None
+        self._evicting_logged_at = -_LOG_EVERY_S
         self._idle: asyncio.Event | None = None
         self._is_closed = False
 
@@ -231,13 +238,50 @@ class DataPlane:
         """Tell whether one more listener leaves enough descriptors for connections."""
         return self._listener_count < max(_FEW_LISTENERS, self.descriptors.limit // 2)
 
+    def make_room_for_connection(self, group: EndpointGroup) -> bool:
+        """Reset idle connections of the largest holder, if accepting has stalled.
+
+        Args:
+            group: For which a client waits.
+
+        Returns:
+            Whether there is room; not before the end of the turn.
+        """
+        now = self.reactor.now
+        if not self.descriptors.is_stalled(now):
+            return False
+        choice = choose_holder(self.connections, group)
+        if choice is None:
+            return False
+        self.descriptors.shed(now)
+        victims = choose_victims(self.connections, choice, now)
+        self._log_eviction(choice, victims[0], now)
+        for connection in victims:
+            connection.group.counters.evicted_connections += 1
+            connection.evict()
+        return True
+
+    def _log_eviction(self, choice: Choice, first: TcpConnection, now: float) -> None:
+        if now - self._evicting_logged_at >= _LOG_EVERY_S:
+            self._evicting_logged_at = now
+            _log.warning(
+                "descriptor limit reached, resetting idle connections of the largest holder",
+                extra={
+                    "client": choice.client,
+                    "service": first.group.label if choice.group is not None else "",
+                    "connections": choice.held,
+                    "share": choice.share,
+                    "limit": self.descriptors.limit,
+                },
+            )
+
     def make_room_for_flow(self) -> bool:
-        """See that one more flow fits, if need be by ending the longest idle one."""
+        """See that one more flow fits, if need be by ending one that is idle."""
         if self._flow_timer is None:
             self._flow_timer = self.loop.call_later(_FLOW_SWEEP_S, self._sweep_flows)
-        if not self.flows.is_full and self.descriptors.has_room(1):
+        if not self.flows.is_full and self.descriptors.has_room_for_flow():
             return True
-        oldest = self.flows.longest_idle()
+        oldest = self.flows.first_to_go()
         if oldest is None:
             return False
         oldest.group.counters.evicted_flows += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -143,6 +144,9 @@ class EndpointGroup(Books):
         fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}
         if number in SHORTAGES:
             self.counters.shortages += 1
+            if number == errno.EADDRNOTAVAIL:
+                self.counters.out_of_ports += 1
+                self.out_of_ports_at = now
             if now - self._shortage_logged_at >= _LOG_EVERY_S:
                 self._shortage_logged_at = now
                 _log.warning("cannot dial for want of local resources", extra=fields)

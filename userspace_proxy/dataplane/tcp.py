@@ -384,6 +384,24 @@ class TcpConnection:
                     if sock is not None:
                         sock.setsockopt(level, option, value)
 
+    @property
+    def client_ip(self) -> str:
+        """The client's IP address."""
+        return str(self.address[0])
+
+    def idle_since(self, now: float) -> float:
+        """Return when bytes last moved, as far as the ageing's last look shows."""
+        up, down = self.up, self.down
+        if up is None or down is None:
+            return self._started
+        if up.bytes_moved + down.bytes_moved != self.seen_moved:
+            return now
+        return self._started if self.seen_moving_at is None else self.seen_moving_at
+
+    def evict(self) -> None:
+        """Reset both sides to make room for others; idempotent."""
+        self._finish("evicted", as_reset=True)
+
     def time_out(self) -> None:
         """Reset both sides, as nothing has moved for too long; idempotent."""
         self._finish("idle", as_reset=True)

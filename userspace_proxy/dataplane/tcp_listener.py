@@ -1,7 +1,8 @@
 """The listening socket of TCP: takes connections from the queue and has them dialled.
 
 Rule 1: the queue is drained, but no more than a batch at a time.
-Rule 2: at the descriptor limit nothing is taken: the kernel keeps the clients waiting.
+Rule 2: at the descriptor limit nothing is taken: the kernel keeps the clients waiting, until
+connections have ended, or those of the largest holder were reset (``shares``).
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ class TcpListener:
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
         for _ in range(BATCH):
             if not descriptors.has_room(DESCRIPTORS):
-                self._pause()
+                # What was just reset is closed at the end of the turn, and then comes the next.
+                if not plane.make_room_for_connection(self.group):
+                    self._pause()
                 return
             try:
                 fd, address = accept()

@@ -169,7 +169,7 @@ class UdpListener:
                 counters.connections += 1
                 counters.active += 1
                 counters.preserved += flow.is_preserved
-                self.plane.descriptors.take(1)
+                self.plane.descriptors.take_for_flow()
                 return True
             self._dial_failed(flow, endpoint, number)
             if number in EXHAUSTED:
@@ -320,7 +320,7 @@ class UdpListener:
         if flow.is_preserved:
             self.plane.preserving.let_go(flow.sock, flow.address[0], flow.endpoint)
         self.plane.reactor.close_socket(flow.sock)
-        self.plane.descriptors.give(1)
+        self.plane.descriptors.give_for_flow()
         flow.sock = None
         flow.endpoint = None
 

@@ -37,6 +37,7 @@ class UdpFlow:
     __slots__ = (
         "address",
         "ancillary",
+        "client_ip",
         "counted",
         "endpoint",
         "group",
@@ -64,6 +65,7 @@ class UdpFlow:
         self.key = key
         self.address = address
         """The client, in the form that ``sendmsg`` takes."""
+        self.client_ip = str(address[0])
         self.ancillary = ancillary
         """What makes a reply leave from the right address; empty for a bound one."""
         self.endpoint: SocketAddress | None = None

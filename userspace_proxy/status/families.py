@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
+from .problems import judge
 from .view import EndpointView, HealthCheckView, ServicePortView, StatusView, WorkerView
 
 PORT_LABELS = ("namespace", "service", "port", "protocol", "family", "side")
@@ -77,6 +78,23 @@ _PORT_SERIES: tuple[tuple[_Series, Callable[[ServicePortView], float]], ...] = (
         lambda port: port.refused,
     ),
     (
+        _Series(
+            "userspace_proxy_connections_evicted",
+            "Connections reset at the descriptor limit (UDP: flows ended in a full table) to make "
+            "room for others",
+            CounterMetricFamily,
+        ),
+        lambda port: port.evicted,
+    ),
+    (
+        _Series(
+            "userspace_proxy_local_shortages",
+            "Dials that failed because this node had no source port, descriptor or memory left",
+            CounterMetricFamily,
+        ),
+        lambda port: port.shortages,
+    ),
+    (
         _Series("userspace_proxy_received_bytes", "Bytes from clients", CounterMetricFamily),
         lambda port: port.received_bytes,
     ),
@@ -95,10 +113,11 @@ _PORT_SERIES: tuple[tuple[_Series, Callable[[ServicePortView], float]], ...] = (
     (
         _Series(
             "userspace_proxy_service_port_problem",
-            "1 where a Service port is not served although it should be",
+            "1 where clients of a Service port are refused, dropped or not answered; not where "
+            "externalTrafficPolicy: Local drops those from outside",
             GaugeMetricFamily,
         ),
-        lambda port: bool(port.problem),
+        lambda port: judge(port).is_problem,
     ),
 )
 
@@ -177,6 +196,22 @@ _WORKER_SERIES: tuple[tuple[_Series, Callable[[WorkerView], float]], ...] = (
             CounterMetricFamily,
         ),
         lambda worker: worker.restarts,
+    ),
+    (
+        _Series(
+            "userspace_proxy_worker_connections_active",
+            "Open TCP connections of this process",
+            GaugeMetricFamily,
+        ),
+        lambda worker: worker.connections,
+    ),
+    (
+        _Series(
+            "userspace_proxy_worker_flows_active",
+            "Live UDP flows of this process",
+            GaugeMetricFamily,
+        ),
+        lambda worker: worker.flows,
     ),
 )
 

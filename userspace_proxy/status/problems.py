@@ -65,8 +65,13 @@ class PortState:
     level: Level
     word: str
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
-    ``not answering``, ``partly answering``."""
+    ``not answering``, ``partly answering``, ``out of ports``."""
     sentence: str
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether clients aren't served that should be, by this proxy or by the cluster."""
+        return self.level is not Level.OK and self.word != "partly answering"
 
 
 def summarise(view: StatusView, now: float) -> Summary:
@@ -120,6 +125,13 @@ def judge(port: ServicePortView) -> PortState:
         end = "answer" if ejected == 1 else "answers"
         return PortState(
             Level.TROUBLE, "not answering", f"Clients wait or fail: {which} {end} dials"
+        )
+    if port.is_out_of_ports:
+        return PortState(
+            Level.TROUBLE,
+            "out of ports",
+            "Clients are reset: no source port was left for connections to an endpoint; set the "
+            "sysctl net.ipv4.tcp_tw_reuse=1, or widen net.ipv4.ip_local_port_range",
         )
     if ejected:
         return PortState(

@@ -93,6 +93,12 @@ class ServicePortView:
     """Of the connections, those in which the endpoint saw the client's own address."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
+    evicted: int = 0
+    """Connections and flows that ended early to make room for others."""
+    shortages: int = 0
+    """Dials that failed because this node had no source port, descriptor or memory left."""
+    is_out_of_ports: bool = False
+    """In the last minute it had no source port left towards an endpoint."""
     received_bytes: int = 0
     sent_bytes: int = 0
 
@@ -208,6 +214,8 @@ class WorkerView:
     restarts: int
     connections: int
     """Open ones."""
+    flows: int
+    """Live UDP flows."""
     turns: tuple[tuple[float | None, int], ...] = ()
     """How many turns of its loop took at most so many seconds, and more than the bound before;
     the last has no bound."""

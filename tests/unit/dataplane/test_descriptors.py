@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from userspace_proxy.dataplane.descriptors import Descriptors
+from userspace_proxy.dataplane.descriptors import Descriptors, bounded
 
 from .timers import TimerLoop
 
@@ -31,7 +31,8 @@ def test_who_waits_is_called_once_there_is_room_for_a_few(loop):
     descriptors.take(100)
     wait(descriptors, loop, called)
     assert not descriptors.is_accepting
-    descriptors.give(15)
+    # Sixteen, and six that are kept for flows.
+    descriptors.give(21)
     assert called == []
     descriptors.give(1)
     assert called == ["listener"]
@@ -106,3 +107,15 @@ def test_the_soft_limit_is_raised_to_the_hard_one():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["150", "150", "150"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        pytest.param(20_000, 20_000, id="as-set"),
+        pytest.param(2**30, 262_144, id="a-billion"),
+        pytest.param(resource.RLIM_INFINITY, 262_144, id="infinity"),
+    ],
+)
+def test_a_limit_that_memory_could_not_hold_is_bounded(limit, expected):
+    assert bounded(limit) == expected

@@ -11,8 +11,10 @@ class Flow:
     is_stream = False
     used = 0.0
 
-    def __init__(self, name=""):
+    def __init__(self, name="", client_ip="", group="dns"):
         self.name = name
+        self.client_ip = client_ip or name
+        self.group = group
 
     def __repr__(self):
         return self.name
@@ -57,18 +59,50 @@ def test_a_use_prolongs_a_flow():
 def test_only_the_first_use_within_a_second_moves_a_flow():
     table, (alice, _bob) = table_of(ALICE, BOB)
     table.use(alice, 0.9)
-    assert table.longest_idle() is alice
+    assert table.first_to_go() is alice
     assert table.expired(30.0) == [alice]
 
 
-def test_the_longest_idle_is_found_across_both_classes():
+def test_the_longest_idle_young_flow_goes_first_and_then_streams():
     table, (alice, bob, carol) = table_of(ALICE, BOB, CAROL)
-    assert table.longest_idle() is alice
+    assert table.first_to_go() is alice
     table.make_stream(alice, 5.0)
-    assert table.longest_idle() is bob
+    assert table.first_to_go() is bob
     table.use(bob, 6.0)
-    table.use(carol, 7.0)
-    assert table.longest_idle() is alice
+    assert table.first_to_go() is carol
+    table.make_stream(carol, 7.0)
+    table.make_stream(bob, 8.0)
+    assert table.first_to_go() is alice
+
+
+def flood(count, *, client_ip="", group="dns"):
+    return [Flow(f"flood {n}", client_ip or f"client {n}", group) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "is_stream", [pytest.param(False, id="one-exchange"), pytest.param(True, id="back-and-forth")]
+)
+def test_a_client_above_its_share_makes_room_before_all_others(is_stream):
+    table, (alice,) = table_of(ALICE, max_flows=100)
+    for flow in flood(99, client_ip=BOB):
+        table.add(flow, 1.0)
+        if is_stream:
+            table.make_stream(flow, 1.0)
+    for number in range(83):
+        assert table.first_to_go().name == f"flood {number}"
+        table.remove(table.first_to_go())
+    # The sixteen that are left are its share, and so it is the turn of the longest idle.
+    assert table.first_to_go() is alice
+
+
+def test_a_service_above_its_share_makes_room_before_others():
+    table, alice = FlowTable(100), Flow(ALICE, group="syslog")
+    table.add(alice, 0.0)
+    for flow in flood(51):
+        table.add(flow, 1.0)
+    assert table.first_to_go().name == "flood 0"
+    table.remove(table.first_to_go())
+    assert table.first_to_go() is alice
 
 
 def test_a_stream_stays_one():
@@ -85,7 +119,7 @@ def test_a_removed_flow_is_gone_whatever_its_class():
     for flow in (alice, bob, bob):
         table.remove(flow)
     assert len(table) == 0
-    assert table.longest_idle() is None
+    assert table.first_to_go() is None
     assert table.expired(1e9) == []
 
 
@@ -119,6 +153,8 @@ def test_whatever_happens_the_order_is_that_of_the_last_use(steps):
             inside.discard(flow)
             table.remove(flow)
         assert len(table) == len(inside)
-        oldest = table.longest_idle()
-        assert (oldest.used if oldest else None) == min((f.used for f in inside), default=None)
+        first = table.first_to_go()
+        young = [f.used for f in inside if not f.is_stream]
+        used = young or [f.used for f in inside]
+        assert (first.used if first else None) == min(used, default=None)
     assert set(table.expired(now + 121)) == inside

@@ -52,6 +52,33 @@ def test_a_service_port_has(name, expected):
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({"problem": "port 80 is in use"}, 1, id="not-served"),
+        pytest.param({"endpoints": (), "reason": "it has no endpoints"}, 1, id="refused"),
+        pytest.param(
+            {"is_dropping": True, "admits": (), "reason": "1 not on this node"}, 1, id="dropped"
+        ),
+        pytest.param(
+            {"is_dropping": True, "reason": "1 not on this node"},
+            0,
+            id="outside-dropped-on-purpose",
+        ),
+        pytest.param({"is_out_of_ports": True}, 1, id="out-of-ports"),
+    ],
+)
+def test_a_service_port_has_a_problem_where_its_clients_are_not_served(changes, expected):
+    view = make_view(make_port(**changes))
+    assert value(view, "userspace_proxy_service_port_problem", **WEB) == expected
+
+
+def test_what_ended_early_and_what_found_no_port_is_counted():
+    view = make_view(make_port(evicted=8, shortages=2))
+    assert value(view, "userspace_proxy_connections_evicted_total", **WEB) == 8
+    assert value(view, "userspace_proxy_local_shortages_total", **WEB) == 2
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("connections_total", 18_204),
@@ -96,11 +123,14 @@ def test_a_node_has(name, expected):
 
 
 @pytest.mark.parametrize(
-    ("worker", "up", "restarts"),
-    [pytest.param("0", 1, 2, id="up"), pytest.param("1", 0, 3, id="down")],
+    ("worker", "up", "restarts", "connections", "flows"),
+    [pytest.param("0", 1, 2, 1_204, 310, id="up"), pytest.param("1", 0, 3, 0, 0, id="down")],
 )
-def test_a_worker_has(worker, up, restarts):
+def test_a_worker_has(worker, up, restarts, connections, flows):
     view = make_troubled_view()
+    name = "userspace_proxy_worker"
+    assert value(view, f"{name}_connections_active", worker=worker) == connections
+    assert value(view, f"{name}_flows_active", worker=worker) == flows
     assert value(view, "userspace_proxy_worker_up", worker=worker) == up
     assert value(view, "userspace_proxy_worker_restarts_total", worker=worker) == restarts
 

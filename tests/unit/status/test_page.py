@@ -222,8 +222,8 @@ def test_workers_stand_with_their_process_and_restarts():
     text = render(make_troubled_view())
     rows = [" ".join(row.split()) for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL)]
     first, second = (re.sub(r"<[^>]+>", " ", row).split() for row in rows if ">Worker " in row)
-    assert first == ["Worker", "0", "pid", "4711", "1,204", "2"]
-    assert second == ["Worker", "1", "not", "running", "0", "3"]
+    assert first == ["Worker", "0", "pid", "4711", "1,204", "310", "2"]
+    assert second == ["Worker", "1", "not", "running", "0", "0", "3"]
 
 
 def test_where_the_proxy_carries_the_traffic_itself_there_is_no_table_of_workers():

@@ -88,6 +88,13 @@ HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
             id="outside-dropped",
         ),
         pytest.param(
+            {"endpoints": (READY,), "is_out_of_ports": True},
+            Level.TROUBLE,
+            "Clients are reset: no source port was left for connections to an endpoint; set the "
+            "sysctl net.ipv4.tcp_tw_reuse=1, or widen net.ipv4.ip_local_port_range",
+            id="out-of-ports",
+        ),
+        pytest.param(
             {"endpoints": (READY, EJECTED)},
             Level.ATTENTION,
             "1 of 2 endpoints did not answer; the other serves",

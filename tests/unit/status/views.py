@@ -131,7 +131,7 @@ def make_calm_view() -> StatusView:
         ),
         IgnoredView("voice/media", "rtp", "protocol SCTP is not carried (TCP and UDP are)"),
     )
-    workers = (WorkerView(0, 4711, 0, 20), WorkerView(1, 4712, 0, 16))
+    workers = (WorkerView(0, 4711, 0, 20, 4), WorkerView(1, 4712, 0, 16, 0))
     return make_view(
         make_port("web"),
         six,
@@ -236,7 +236,7 @@ def make_troubled_view() -> StatusView:
         ),
         descriptors=18_700,
         workers=(
-            WorkerView(0, 4711, 2, 1_204, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
-            WorkerView(1, 0, 3, 0),
+            WorkerView(0, 4711, 2, 1_204, 310, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
+            WorkerView(1, 0, 3, 0, 0),
         ),
     )

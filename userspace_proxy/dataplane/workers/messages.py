@@ -144,6 +144,7 @@ class Counted(NamedTuple):
     number: int
     groups: Sequence[GroupReport]
     connections: int
+    flows: int
     descriptors: int
     descriptor_limit: int
     is_accepting: bool
@@ -157,10 +158,8 @@ class GroupReport(NamedTuple):
     """What was counted for one group since the last report: differences."""
 
     group: int
-    refused: int
-    shortages: int
-    dropped_datagrams: int
-    evicted_flows: int
+    counts: Sequence[int]
+    """Of the group itself, as ``counters.figures_of`` orders them."""
     endpoints: Sequence[Sequence[Any]]
     """Each: address, active, connections, failures, received bytes, sent bytes, and how many
     connections bore their client's own address."""

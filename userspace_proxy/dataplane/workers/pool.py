@@ -68,7 +68,7 @@ _LAST_WORDS_S = 2.0
 # node: on two cores a second worker doubles p99 and wins nothing (docs/benchmarks.md).
 _MOST_WORKERS = 4
 
-_NOTHING = Counted(0, (), 0, 0, 0, True)
+_NOTHING = Counted(0, (), 0, 0, 0, 0, True)
 
 
 def default_workers() -> int:
@@ -226,6 +226,7 @@ class WorkerPool:
                     worker.process.pid if worker.process else 0,
                     worker.restarts,
                     worker.last.connections,
+                    worker.last.flows,
                     tuple(zip((*TURN_BOUNDS_S, None), worker.last.turns, strict=False)),
                     worker.last.turns_s,
                 )

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ...model import SocketAddress
-from ..counters import Books
+from ..counters import Books, GroupCounters
 from ..serving import Serving
 from .changes import diff_endpoints
 from .messages import ChangeGroup, GroupReport, OpenGroup
@@ -78,11 +78,11 @@ class SharedGroup(Books):
             report: Its nested values as they arrive: lists.
             now: Monotonic seconds.
         """
-        counters = self.counters
-        counters.refused += report.refused
-        counters.shortages += report.shortages
-        counters.dropped_datagrams += report.dropped_datagrams
-        counters.evicted_flows += report.evicted_flows
+        before = self.counters.out_of_ports
+        for name, count in zip(GroupCounters.__slots__, report.counts, strict=True):
+            setattr(self.counters, name, getattr(self.counters, name) + count)
+        if self.counters.out_of_ports > before:
+            self.out_of_ports_at = now
         active_of = self._active.setdefault(worker, {})
         for address, active, connections, failures, received, sent, preserved in report.endpoints:
             endpoint = SocketAddress(*address)

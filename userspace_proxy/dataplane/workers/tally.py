@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ...model import SocketAddress
-from ..counters import EndpointCounters
+from ..counters import EndpointCounters, GroupCounters, figures_of
 from ..group import EndpointGroup
 from .messages import GroupReport
 
 _Figures = tuple[int, int, int, int, int, int]
 _NOTHING = (0, 0, 0, 0, 0, 0)
+_NO_FIGURES: tuple[int, ...] = figures_of(GroupCounters())
 
 
 class Tally:
@@ -22,21 +23,15 @@ class Tally:
 
     def __init__(self, group: EndpointGroup) -> None:
         self._group = group
-        self._group_seen = (0, 0, 0, 0)
-        self._group_new = [0, 0, 0, 0]
+        self._group_seen = _NO_FIGURES
+        self._group_new = list(_NO_FIGURES)
         self._seen: dict[SocketAddress, tuple[EndpointCounters, _Figures]] = {}
         self._new: dict[SocketAddress, list[int]] = {}
         self._had_ejected = False
 
     def take(self) -> None:
         """Note what has been counted until now; call before counters may go."""
-        counters = self._group.counters
-        now = (
-            counters.refused,
-            counters.shortages,
-            counters.dropped_datagrams,
-            counters.evicted_flows,
-        )
+        now: tuple[int, ...] = figures_of(self._group.counters)
         if now != self._group_seen:
             for place, (new, old) in enumerate(zip(now, self._group_seen, strict=True)):
                 self._group_new[place] += new - old
@@ -69,9 +64,8 @@ class Tally:
             return None
         self._had_ejected = bool(ejected)
         endpoints = [(endpoint, *figures) for endpoint, figures in self._new.items()]
-        refused, shortages, dropped, evicted = self._group_new
-        report = GroupReport(key, refused, shortages, dropped, evicted, endpoints, ejected)
-        self._group_new = [0, 0, 0, 0]
+        report = GroupReport(key, self._group_new, endpoints, ejected)
+        self._group_new = list(_NO_FIGURES)
         self._new = {}
         return report
 

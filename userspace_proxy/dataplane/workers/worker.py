@@ -340,6 +340,7 @@ class Worker:
                 number,
                 groups,
                 len(plane.connections),
+                len(plane.flows),
                 descriptors.in_use,
                 descriptors.limit,
                 descriptors.is_accepting,

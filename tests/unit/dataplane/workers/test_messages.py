@@ -42,8 +42,8 @@ def test_a_message_arrives_as_it_was(message):
 def test_addresses_and_nested_messages_arrive_as_lists():
     opened = OpenGroup(3, "shop/web:http", {"endpoints": [POD_A, POD_B]})
     assert decode(encode(opened)).serving["endpoints"] == [["10.0.0.1", 80], ["fd00::2", 80]]
-    report = GroupReport(3, 1, 0, 0, 0, [(POD_A, 1, 2, 3, 4, 5)], [(POD_B, 4.5)])
-    (arrived,) = decode(encode(Counted(9, [report], 1, 2, 3, True, [5, 0], 0.5))).groups
+    report = GroupReport(3, [0, 0, 0, 0, 1, 0], [(POD_A, 1, 2, 3, 4, 5)], [(POD_B, 4.5)])
+    (arrived,) = decode(encode(Counted(9, [report], 1, 4, 2, 3, True, [5, 0], 0.5))).groups
     assert GroupReport(*arrived).endpoints == [[["10.0.0.1", 80], 1, 2, 3, 4, 5]]
 
 
