@@ -30,7 +30,8 @@ class Options:
     node_addresses: tuple[str, ...] = ()
     """This node's own addresses, best first; empty: the kernel's choice."""
     node_port_networks: tuple[str, ...] = ()
-    """Whose addresses of this node answer at node ports, or ``primary``; empty: all do."""
+    """Whose addresses of this node answer at node ports; also ``primary``, ``localhost`` and
+    ``all``; empty: all do."""
     external_ip_networks: tuple[str, ...] = ()
     """Which external IPs are served; empty: none (CVE-2020-8554)."""
     cluster_networks: tuple[str, ...] = ()

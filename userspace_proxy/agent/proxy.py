@@ -270,11 +270,10 @@ class Proxy:
                 who_holds=lambda ip, port: who_holds(Protocol.TCP, port, IPFamily.of(ip)),
             )
             self._stack.push_async_callback(self._health_checks.close)
-        networks = self._options.node_port_networks
         await self._health_checks.apply(
             {key: (check.port, check.local_endpoints) for key, check in plan.health_checks.items()},
             [ip for family in IPFamily for ip in self._planner.facts.node_port_addresses(family)]
-            if networks
+            if not self._planner.facts.has_node_ports_everywhere
             else None,
         )
 

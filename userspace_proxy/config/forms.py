@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from .kinds import Kind, integer, texts, wrong_type
 from .values import BadValueError, parse_address, parse_cidr, parse_listen_address
 
-PRIMARY = "primary"
+# Instead of CIDRs, or among them. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
+_NODEPORT_WORDS = ("primary", "localhost", "all")
 # A node's name is a DNS subdomain. Source: RFC 1123, Kubernetes' object names.
 _NODE_NAME = re.compile(
     r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -66,12 +67,11 @@ def _parse_cidrs(text: str) -> tuple[str, ...]:
 
 
 def _parse_nodeport_address(text: str) -> str:
-    return PRIMARY if text == PRIMARY else parse_cidr(text)
-
-
-def _check_nodeport_addresses(items: Sequence[str]) -> None:
-    if PRIMARY in items and len(items) > 1:
-        raise BadValueError(f"{PRIMARY!r} stands alone", "leave out the CIDRs, or it")
+    if text in _NODEPORT_WORDS:
+        return text
+    if text.isalpha():
+        raise BadValueError(f"{text!r} is not a CIDR", f"or write {', '.join(_NODEPORT_WORDS)}")
+    return parse_cidr(text)
 
 
 def _check_any(items: Sequence[str]) -> None:
@@ -105,9 +105,7 @@ SERVER = Kind("URL", _parse_server)
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
 SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
 EXTERNAL_CIDRS = texts("CIDR,...", parse_cidr)
-NODEPORT_ADDRESSES = texts(
-    "CIDR,...", _parse_nodeport_address, check=_check_nodeport_addresses, takes_text=False
-)
+NODEPORT_ADDRESSES = texts("CIDR,...", _parse_nodeport_address, takes_text=False)
 WORKERS = Kind(
     "N|auto",
     _parse_workers,

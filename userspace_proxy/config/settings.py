@@ -114,7 +114,7 @@ class Settings:
     nodeport_addresses: tuple[str, ...] = setting(
         (), kind=NODEPORT_ADDRESSES, group=Group.NODE, flag="nodeport-addresses",
         kube_field="nodePortAddresses",
-        help="CIDRs of the local addresses that answer at node ports, or primary",
+        help="CIDRs of the local addresses that answer at node ports; also primary, localhost, all",
         shown_default="all local ones", why="kube-proxy's",
     )
     allow_external_ips: tuple[str, ...] = setting(

@@ -10,7 +10,11 @@ from ..model import IPFamily, contains, of_family, own_network
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
 PRIMARY = "primary"
-"""In place of networks for node ports: the addresses that the Node object names."""
+"""Among networks for node ports: of each family the first address that the Node object names."""
+LOCALHOST = "localhost"
+"""Among networks for node ports: the loopback addresses."""
+ALL = "all"
+"""Among networks for node ports: every address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class NodeFacts:
     primary_addresses: tuple[str, ...] = ()
     """Those that the Node object names."""
     node_port_networks: tuple[str, ...] = ()
-    """``--nodeport-addresses``: networks, or ``primary``; empty: all addresses answer."""
+    """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
     external_ip_networks: tuple[str, ...] = ()
     """``--allow-external-ips``; empty: no external IP is served (CVE-2020-8554)."""
     api_server_addresses: tuple[str, ...] = ()
@@ -38,11 +42,16 @@ class NodeFacts:
     """Where the pods are that count as inside: ``--cluster-cidr``, or this node's; empty:
     unknown."""
 
+    @property
+    def has_node_ports_everywhere(self) -> bool:
+        """Whether every address answers at node ports."""
+        return _is_everywhere(self.node_port_networks)
+
     def node_port_addresses(self, family: IPFamily) -> tuple[str, ...]:
         """Return the addresses of a family that answer at node ports.
 
-        Source: kube-proxy's NodePortAddresses; localhost is among them as its iptables mode
-        has it, in IPv6, too.
+        Source: kube-proxy's NodePortAddresses, KEP-6032. Without networks localhost is among
+        them as its iptables mode has it, in IPv6, too.
         """
         return _node_port_addresses(
             self.node_port_networks, self.addresses, self.primary_addresses, family
@@ -56,6 +65,10 @@ class NodeFacts:
         return _inside(self.cluster_networks, self.addresses, family)
 
 
+def _is_everywhere(node_port_networks: tuple[str, ...]) -> bool:
+    return not node_port_networks or ALL in node_port_networks
+
+
 # Both are asked for every Service port, and facts change seldom: with networks it took 30 µs.
 @functools.lru_cache(maxsize=16)
 def _node_port_addresses(
@@ -65,9 +78,13 @@ def _node_port_addresses(
     family: IPFamily,
 ) -> tuple[str, ...]:
     own = [ip for ip in addresses if IPFamily.of(ip) is family]
-    if networks == (PRIMARY,):
-        return tuple([ip for ip in primary_addresses if ip in own][:1])
-    return tuple(ip for ip in own if not networks or contains(networks, ip))
+    if _is_everywhere(networks):
+        return tuple(own)
+    primary = [ip for ip in primary_addresses if ip in own][:1] if PRIMARY in networks else []
+    ranges = [text for text in networks if text not in (PRIMARY, LOCALHOST)]
+    if LOCALHOST in networks:
+        ranges.append(_LOOPBACK[family])
+    return tuple(ip for ip in own if ip in primary or contains(ranges, ip))
 
 
 @functools.lru_cache(maxsize=16)

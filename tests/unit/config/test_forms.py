@@ -29,6 +29,12 @@ HEALTH = listen_address(10256)
         pytest.param(WORKERS, "auto", None, id="as-many-as-cores"),
         pytest.param(WORKERS, 4, 4, id="four-workers"),
         pytest.param(NODEPORT_ADDRESSES, ["primary"], ("primary",), id="primary"),
+        pytest.param(
+            NODEPORT_ADDRESSES,
+            ["primary", "10.0.0.1/8", "localhost", "all"],
+            ("primary", "10.0.0.0/8", "localhost", "all"),
+            id="words-among-cidrs",
+        ),
         pytest.param(NODEPORT_ADDRESSES, ["10.0.0.1/8"], ("10.0.0.0/8",), id="node-ports"),
         pytest.param(JOINED_CIDRS, "10.0.0.0/8,fd00::/8", ("10.0.0.0/8", "fd00::/8"), id="two"),
         pytest.param(JOINED_CIDRS, "", (), id="no-cidr"),
@@ -52,8 +58,8 @@ def test_a_value_is_read(kind, value, read):
         (WORKERS, True, "True (a boolean) is not auto or a whole number"),
         (
             NODEPORT_ADDRESSES,
-            ["primary", "10.0.0.0/8"],
-            "'primary' stands alone (leave out the CIDRs, or it)",
+            ["primary", "everything"],
+            "'everything' is not a CIDR (or write primary, localhost, all)",
         ),
         (NODEPORT_ADDRESSES, "10.0.0.0/8", "'10.0.0.0/8' (text) is not a list of texts"),
         (JOINED_CIDRS, ["10.0.0.0/8"], "a list is not text"),

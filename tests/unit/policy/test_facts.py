@@ -27,6 +27,15 @@ ADDRESSES = ("127.0.0.1", NODE_IP, OTHER_IP, "::1", NODE_IP_V6)
         pytest.param(("198.51.100.0/24",), V4, (), id="no-address-in-the-networks"),
         pytest.param((PRIMARY,), V4, (OTHER_IP,), id="primary-is-the-first-of-the-node-object"),
         pytest.param((PRIMARY,), V6, (NODE_IP_V6,), id="primary-of-ipv6"),
+        pytest.param(("localhost",), V4, ("127.0.0.1",), id="localhost-by-name"),
+        pytest.param(("localhost",), V6, ("::1",), id="localhost-of-ipv6-by-name"),
+        pytest.param(
+            (PRIMARY, "localhost"), V4, ("127.0.0.1", OTHER_IP), id="primary-and-localhost"
+        ),
+        pytest.param((PRIMARY, "192.0.2.0/24"), V4, (NODE_IP, OTHER_IP), id="primary-and-cidr"),
+        pytest.param(("localhost", "192.0.2.0/24"), V6, ("::1",), id="localhost-and-cidr-of-ipv4"),
+        pytest.param(("all",), V4, ("127.0.0.1", NODE_IP, OTHER_IP), id="all-by-name"),
+        pytest.param(("192.0.2.0/24", "all"), V6, ("::1", NODE_IP_V6), id="all-and-cidr"),
     ],
 )
 def test_node_ports_answer_on(networks, family, expected):
@@ -36,6 +45,14 @@ def test_node_ports_answer_on(networks, family, expected):
         node_port_networks=networks,
     )
     assert facts.node_port_addresses(family) == expected
+
+
+@pytest.mark.parametrize(
+    ("networks", "everywhere"),
+    [((), True), (("all",), True), ((PRIMARY, "all"), True), ((PRIMARY, "localhost"), False)],
+)
+def test_node_ports_are_everywhere_without_networks_and_with_all(networks, everywhere):
+    assert NodeFacts(node_port_networks=networks).has_node_ports_everywhere is everywhere
 
 
 def test_primary_is_nothing_where_the_node_object_names_no_address_of_ours():
