@@ -158,7 +158,7 @@ async def test_more_ranges_than_the_kernel_takes_are_told_and_nobody_is_served(h
         await refuses(house, web)
     house.update(web, pods[0].address)
     assert await place_of(house, web, pods, BOB) == 0
-    with pytest.raises(ShortageError, match="cannot limit who reaches"):
+    with pytest.raises(ShortageError, match="cannot limit which clients reach"):
         house.service(pods[0].address, protocol=protocol, admits=too_many)
 
 

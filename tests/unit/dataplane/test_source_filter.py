@@ -211,12 +211,26 @@ def test_too_many_networks_are_an_error_and_those_before_stay(stack):
     assert (knocks(stack, sock, ALICE), knocks(stack, sock, BOB)) == (True, False)
 
 
-def test_the_error_says_whose_ranges_the_kernel_refused():
-    error = cannot_admit(SocketAddress("10.96.0.1", 80), TCP, OSError(errno.ENOMEM, "No memory"))
-    assert str(error) == (
-        "cannot limit who reaches 10.96.0.1:80/TCP: No memory "
-        "(name fewer networks, or raise the sysctl net.core.optmem_max)"
-    )
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        pytest.param(
+            errno.EPERM,
+            " (this kernel needs CAP_NET_ADMIN for that: run as root, or grant it)",
+            id="without-the-right",
+        ),
+        pytest.param(
+            errno.ENOMEM,
+            " (name fewer networks, or raise the sysctl net.core.optmem_max)",
+            id="no-memory",
+        ),
+        pytest.param(errno.EINVAL, " (name fewer networks)", id="too-long"),
+        pytest.param(errno.ENOPROTOOPT, "", id="anything-else"),
+    ],
+)
+def test_the_error_names_the_remedy_for_what_the_kernel_refused(number, hint):
+    error = cannot_admit(SocketAddress("10.96.0.1", 80), TCP, OSError(number, "Refused"))
+    assert str(error) == f"cannot limit which clients reach 10.96.0.1:80/TCP: Refused{hint}"
 
 
 def test_the_filter_is_attached_by_the_kernels_own_number(stack):
