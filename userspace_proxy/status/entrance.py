@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from .connections import note_request
 from .hosts import is_loopback_host
-from .listening import Door
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -36,9 +36,6 @@ class Entrance:
         one_request: Close every connection after its first answer.
     """
 
-    door: Door
-    """Set before the first connection; a server makes it after its application."""
-
     def __init__(self, *, loopback_only: bool, one_request: bool) -> None:
         self._loopback_only = loopback_only
         self._one_request = one_request
@@ -46,7 +43,7 @@ class Entrance:
     @web.middleware
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request in, or answer it here; the application's only middleware."""
-        self.door.heard(request.protocol)
+        note_request(request)
         hosts = request.headers.getall("Host", [])
         # No Host at all is HTTP/1.0, which no browser speaks.
         if self._loopback_only and not all(map(is_loopback_host, hosts)):

@@ -27,8 +27,9 @@ from typing import NamedTuple
 from aiohttp import web
 
 from ..model import ServiceKey
+from .connections import ConnectionLimit, LimitedServer
 from .entrance import Entrance, http_logger
-from .listening import Door, join_address, listen
+from .listening import BACKLOG, join_address, listen
 
 _log = logging.getLogger("userspace_proxy.status")
 
@@ -37,6 +38,8 @@ _WILDCARDS = ("0.0.0.0", "::")
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 # A few load balancers each ask for each of some hundred Services, by short connections.
 MAX_CONNECTIONS = 512
+# Of one Service, so that a flood of connections to one leaves places for the others.
+MAX_CONNECTIONS_PER_PORT = 32
 _CLOSE_S = 1.0
 
 
@@ -78,7 +81,7 @@ class HealthCheckPorts:
         self._holders: dict[_At, str] = {}
         """Which process has a port that couldn't be had."""
         self._runner: web.AppRunner | None = None
-        self._door: Door | None = None
+        self._limit = ConnectionLimit(MAX_CONNECTIONS)
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
@@ -122,8 +125,6 @@ class HealthCheckPorts:
         """Close every port and connection; idempotent."""
         await self.apply({})
         runner, self._runner = self._runner, None
-        if self._door is not None:
-            self._door.close()
         if runner is not None:
             await runner.cleanup()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
@@ -165,8 +166,10 @@ class HealthCheckPorts:
                 cause += f" by {holder}"
             return f"cannot serve the health check on {join_address(*at)}: {cause}"
         self._holders.pop(at, None)
-        door = await self._make_door()
-        self._listeners[at] = await asyncio.get_running_loop().create_server(door, sock=sock)
+        server = await self._make_server()
+        limited = LimitedServer(server, ConnectionLimit(MAX_CONNECTIONS_PER_PORT), self._limit)
+        loop = asyncio.get_running_loop()
+        self._listeners[at] = await loop.create_server(limited, sock=sock, backlog=BACKLOG)
         return ""
 
     async def _holder_of(self, at: _At) -> str:
@@ -175,9 +178,9 @@ class HealthCheckPorts:
             self._holders[at] = await asyncio.to_thread(self._who_holds, *at)
         return self._holders[at]
 
-    async def _make_door(self) -> Door:
-        """Return the way in, made when the first Service needs it."""
-        if self._runner is None or self._door is None:
+    async def _make_server(self) -> web.Server:
+        """Return the HTTP server of all ports, made when the first Service needs it."""
+        if self._runner is None:
             entrance = Entrance(loopback_only=False, one_request=True)
             app = web.Application(middlewares=[entrance.pass_through])
             app.router.add_route("*", "/{path:.*}", self._answer)
@@ -190,11 +193,9 @@ class HealthCheckPorts:
                 shutdown_timeout=_CLOSE_S,
             )
             await runner.setup()
-            assert runner.server is not None
-            entrance.door = Door(runner.server, limit=MAX_CONNECTIONS)
-            entrance.door.open()
-            self._runner, self._door = runner, entrance.door
-        return self._door
+            self._runner = runner
+        assert self._runner.server is not None
+        return self._runner.server
 
     async def _answer(self, request: web.Request) -> web.Response:
         address = request.get_extra_info("sockname")

@@ -1,11 +1,4 @@
-"""The sockets of the status servers, and who may stay on them.
-
-    open_socket() ──▶ socket ──create_server──▶ Door ──▶ aiohttp
-                                                 └─ full, or nobody speaks: cut off
-
-Rule 1: these ports are for probes and people; whatever happens on them, the
-descriptors of the data plane are not eaten up.
-"""
+"""The listening sockets of the status servers."""
 
 from __future__ import annotations
 
@@ -13,20 +6,13 @@ import asyncio
 import errno
 import socket
 
-from aiohttp import web
-
 from ..errors import ListenError
 
 Bind = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
 
-# Far more than the kubelet, a few load balancers, Prometheus and people hold open.
-MAX_CONNECTIONS = 128
-# A probe speaks at once; the kubelet's own timeout is 1 s by default.
-FIRST_REQUEST_S = 10.0
-# The largest answer, the metrics of 10,000 Services, takes a few seconds.
-REQUEST_S = 60.0
-SWEEP_S = 5.0
+# Connections that wait to be accepted while the event loop does something else.
+BACKLOG = 128
 
 
 async def open_socket(bind: Bind, *, what: str, flag: str) -> socket.socket:
@@ -66,79 +52,6 @@ def address_of(sock: socket.socket) -> tuple[str, int]:
     return str(name[0]), int(name[1])
 
 
-class Door:
-    """Lets clients in to one aiohttp server, within bounds.
-
-    Used as the protocol factory of an asyncio server. :meth:`sweep` must be called
-    every few seconds; :meth:`open` does so until :meth:`close`.
-
-    Args:
-        server: Makes the protocol of each connection and knows which are alive.
-        limit: Connections at one time; one more is reset at once.
-    """
-
-    def __init__(self, server: web.Server, *, limit: int = MAX_CONNECTIONS) -> None:
-        self._server = server
-        self._limit = limit
-        self._deadlines: dict[asyncio.BaseProtocol, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __call__(self) -> asyncio.BaseProtocol:
-        """Return the protocol of a new connection."""
-        if len(self._server.connections) >= self._limit:
-            return _TurnAway()
-        handler = self._server()
-        self._deadlines[handler] = asyncio.get_running_loop().time() + FIRST_REQUEST_S
-        return handler
-
-    def heard(self, handler: asyncio.BaseProtocol) -> None:
-        """Give a connection that sent a request the time to have it answered."""
-        self._deadlines[handler] = asyncio.get_running_loop().time() + REQUEST_S
-
-    @property
-    def alive(self) -> list[asyncio.BaseProtocol]:
-        """The connections that are open now."""
-        return list(self._server.connections)
-
-    def open(self) -> None:
-        """Begin to sweep."""
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep_and_go_on)
-
-    def close(self) -> None:
-        """Stop sweeping; connections stay as they are."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def sweep(self, now: float) -> None:
-        """Reset the connections whose time is up, and forget those that are gone.
-
-        An idle connection between two requests is aiohttp's to close, and it does so
-        earlier.
-
-        Args:
-            now: The loop's time.
-        """
-        kept: dict[asyncio.BaseProtocol, float] = {}
-        for handler in self._server.connections:
-            kept[handler] = self._deadlines.get(handler, now + FIRST_REQUEST_S)
-            if kept[handler] <= now and handler.transport is not None:
-                handler.transport.abort()
-        self._deadlines = kept
-
-    def _sweep_and_go_on(self) -> None:
-        self.sweep(asyncio.get_running_loop().time())
-        self.open()
-
-
-class _TurnAway(asyncio.Protocol):
-    """A connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Part of Protocol."""
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
-
-
 async def _resolve(host: str, port: int) -> tuple[int, tuple[object, ...]]:
     """Return the first family and address of a host name or address."""
     found = await asyncio.get_running_loop().getaddrinfo(
@@ -166,7 +79,7 @@ def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False
             # As in Go: [::] means every address of both families, unless it is told otherwise.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
         sock.bind(address)
-        sock.listen(MAX_CONNECTIONS)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError:
         sock.close()

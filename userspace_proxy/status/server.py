@@ -21,10 +21,11 @@ from typing import TypeVar
 from aiohttp import web
 
 from .api import render_configz, render_status
+from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .entrance import Entrance, http_logger
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
-from .listening import Bind, Door, address_of, open_socket
+from .listening import BACKLOG, Bind, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .page import render_page
 from .selection import Selection
@@ -74,7 +75,7 @@ class StatusServer:
         # One page is rendered at a time: each holds the interpreter for a part of a
         # second, and a flood of requests must not start a flood of threads.
         self._rendering = asyncio.Lock()
-        self._open: list[tuple[asyncio.Server, Door, web.AppRunner]] = []
+        self._open: list[tuple[asyncio.Server, web.AppRunner]] = []
 
     async def serve_health(self, bind: Bind) -> tuple[str, int]:
         """Open the port that load balancers and the kubelet probe.
@@ -126,8 +127,7 @@ class StatusServer:
     async def close(self) -> None:
         """Close every port and connection; idempotent."""
         while self._open:
-            server, door, runner = self._open.pop()
-            door.close()
+            server, runner = self._open.pop()
             server.close()
             await runner.cleanup()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
@@ -148,10 +148,10 @@ class StatusServer:
         )
         await runner.setup()
         assert runner.server is not None
-        entrance.door = Door(runner.server)
-        server = await asyncio.get_running_loop().create_server(entrance.door, sock=sock)
-        entrance.door.open()
-        self._open.append((server, entrance.door, runner))
+        limited = LimitedServer(runner.server, ConnectionLimit(MAX_CONNECTIONS))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(limited, sock=sock, backlog=BACKLOG)
+        self._open.append((server, runner))
         return address_of(sock)
 
     def _probe_routes(self) -> list[web.RouteDef]:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.status.health_checks import HealthCheckPorts
+from userspace_proxy.status.health_checks import MAX_CONNECTIONS_PER_PORT, HealthCheckPorts
 
 WEB = ServiceKey("shop", "web")
 CART = ServiceKey("shop", "cart")
@@ -256,3 +256,16 @@ async def test_closing_can_be_repeated_and_nobody_listens_then(ports, ask):
     await ports.close()
     with pytest.raises(aiohttp.ClientConnectorError):
         await ask(port)
+
+
+async def test_a_flood_on_one_services_port_leaves_the_others_their_connections(ports, ask):
+    one, two = free_ports(2)
+    await ports.apply({WEB: (one, 1), CART: (two, 1)}, HERE)
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(socket.create_connection(("127.0.0.1", two)))
+        for _ in range(MAX_CONNECTIONS_PER_PORT + 5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", one)))
+        assert (await ask(one))[0].status == 200
+        waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await asyncio.to_thread(waiting.makefile("rb").read)
+        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))

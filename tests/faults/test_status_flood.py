@@ -1,0 +1,63 @@
+"""Silent connections to the health port: probes are answered, and descriptors come back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agent_harness import HEALTH, House, Service, http_get
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+# More than the limit of either kind of client.
+AT_ONCE = 200
+ROUNDS = 20
+PER_ROUND = 20
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory):
+    """A node with an agent, as on a cluster; its health port is open to all."""
+    with House(tmp_path_factory.mktemp("agent"), "nftables") as house:
+        house.serve(WEB)
+        yield house
+
+
+@pytest.fixture
+def probe(house):
+    """Ask for /livez at the node's address; a client that gets no answer in time fails."""
+    address = (str(house.node.ip), HEALTH)
+
+    def probe(name):
+        client = house[name]
+        return http_get(client.tcp(), address, "/livez")[0]
+
+    yield probe
+    house.hang_up()
+
+
+def descriptors(house):
+    return len(list(Path(f"/proc/{house.agent.pid}/fd").iterdir()))
+
+
+def test_many_silent_connections_at_once_keep_no_probe_from_its_answer(house, probe):
+    address = (str(house.node.ip), HEALTH)
+    assert probe("laptop") == 200
+    before = descriptors(house)
+    for _ in range(AT_ONCE):
+        house["pod"].dial(address)
+    assert [probe("node-1"), probe("laptop")] == [200, 200]
+    wait_for("the descriptors of silent connections", lambda: descriptors(house) <= before)
+
+
+def test_a_lasting_flood_of_silent_connections_keeps_no_probe_from_its_answer(house, probe):
+    address = (str(house.node.ip), HEALTH)
+    answers = []
+    for _ in range(ROUNDS):
+        for _ in range(PER_ROUND):
+            house["pod"].dial(address)
+        answers += [probe("node-1"), probe("laptop")]
+    assert answers == [200] * ROUNDS * 2

@@ -1,0 +1,189 @@
+"""Limits on connections, met by real clients: 127.0.0.1 is the node, 127.0.0.2 is elsewhere."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from userspace_proxy.status.connections import ConnectionLimit, LimitedServer, note_request
+
+WAIT_S = 10.0
+NODE = "127.0.0.1"
+ELSEWHERE = "127.0.0.2"
+
+
+class Limited:
+    """A limited server; a request for ``/held`` is answered once ``release`` is set."""
+
+    def __init__(self, *limits, **deadlines):
+        self._server = web.Server(self._answer)
+        self._limits = limits
+        self._deadlines = deadlines
+        self._writers = []
+        self._listening = []
+        self.release = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def _answer(self, request):
+        note_request(request)
+        self.asked.set()
+        if request.path == "/held":
+            await self.release.wait()
+        return web.Response(text="hello")
+
+    async def __aenter__(self):
+        await self.listen(*self._limits)
+        return self
+
+    async def listen(self, *limits):
+        limited = LimitedServer(self._server, *limits, **self._deadlines)
+        loop = asyncio.get_running_loop()
+        self._listening.append(await loop.create_server(limited, "127.0.0.1", 0))
+
+    async def connect(self, source=ELSEWHERE, *, port=0):
+        address = self._listening[port].sockets[0].getsockname()
+        streams = await asyncio.open_connection(*address, local_addr=(source, 0))
+        self._writers.append(streams[1])
+        return streams
+
+    async def __aexit__(self, *_exc):
+        for writer in self._writers:
+            writer.close()
+        for listening in self._listening:
+            listening.close()
+        await self._server.shutdown(1.0)
+
+
+def send_request(writer, path="/"):
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+
+async def is_answered(reader):
+    async with asyncio.timeout(WAIT_S):
+        return (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200")
+
+
+async def ask(streams):
+    send_request(streams[1])
+    return await is_answered(streams[0])
+
+
+async def is_reset(streams):
+    async with asyncio.timeout(WAIT_S):
+        try:
+            return await streams[0].read() == b""
+        except ConnectionError:
+            return True
+
+
+async def has(limit, count):
+    """Wait until a limit counts so many connections: a client is ahead of the server."""
+    async with asyncio.timeout(WAIT_S):
+        while len(limit) != count:
+            turn = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.005, turn.set)
+            await turn.wait()
+
+
+async def test_at_the_limit_the_oldest_silent_connection_ends_and_the_new_one_is_served():
+    async with Limited(ConnectionLimit(2)) as limited:
+        oldest = await limited.connect()
+        assert await ask(oldest)
+        silent = await limited.connect()
+        new = await limited.connect()
+        assert await ask(new)
+        assert await is_reset(silent)
+        assert await ask(oldest)
+
+
+async def test_where_every_connection_has_asked_the_oldest_ends():
+    async with Limited(ConnectionLimit(2)) as limited:
+        oldest, other = await limited.connect(), await limited.connect()
+        assert await ask(oldest)
+        assert await ask(other)
+        new = await limited.connect()
+        assert await ask(new)
+        assert await is_reset(oldest)
+        assert await ask(other)
+
+
+async def test_connections_from_elsewhere_leave_the_nodes_own_alone():
+    async with Limited(ConnectionLimit(2)) as limited:
+        own = await limited.connect(NODE)
+        others = [await limited.connect(ELSEWHERE) for _ in range(5)]
+        for streams in others[:3]:
+            assert await is_reset(streams)
+        assert await ask(own)
+
+
+async def test_the_nodes_own_connections_have_a_limit_too():
+    async with Limited(ConnectionLimit(1)) as limited:
+        oldest = await limited.connect(NODE)
+        new = await limited.connect(NODE)
+        assert await is_reset(oldest)
+        assert await ask(new)
+
+
+async def test_one_port_at_its_limit_leaves_the_connections_of_another_alone():
+    shared = ConnectionLimit(3)
+    async with Limited(ConnectionLimit(1), shared) as limited:
+        await limited.listen(ConnectionLimit(1), shared)
+        other = await limited.connect(port=1)
+        flood = [await limited.connect() for _ in range(4)]
+        for streams in flood[:3]:
+            assert await is_reset(streams)
+        assert await ask(other)
+        assert await ask(flood[3])
+
+
+async def test_all_ports_together_have_a_limit():
+    shared = ConnectionLimit(1)
+    async with Limited(ConnectionLimit(5), shared) as limited:
+        await limited.listen(ConnectionLimit(5), shared)
+        oldest = await limited.connect()
+        new = await limited.connect(port=1)
+        assert await is_reset(oldest)
+        assert await ask(new)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [pytest.param(b"", id="nothing"), pytest.param(b"GET / HTTP/1.1\r\nHo", id="half-a-head")],
+)
+async def test_a_client_that_sends_no_request_in_time_is_reset(sent):
+    limit = ConnectionLimit(5)
+    async with Limited(limit, first_request_s=0.02) as limited:
+        streams = await limited.connect()
+        streams[1].write(sent)
+        assert await is_reset(streams)
+        await has(limit, 0)
+
+
+async def test_a_request_gives_the_time_to_answer_it():
+    async with Limited(ConnectionLimit(5), first_request_s=1.0) as limited:
+        asked = await limited.connect()
+        send_request(asked[1], "/held")
+        await limited.asked.wait()
+        silent = await limited.connect()
+        # It came later, so the first one's time for a first request is over, too.
+        assert await is_reset(silent)
+        limited.release.set()
+        assert await is_answered(asked[0])
+
+
+async def test_an_answer_that_takes_too_long_is_given_up():
+    limit = ConnectionLimit(5)
+    async with Limited(limit, request_s=0.02) as limited:
+        streams = await limited.connect()
+        send_request(streams[1], "/held")
+        assert await is_reset(streams)
+        await has(limit, 0)
+
+
+async def test_a_connection_that_its_client_closes_is_counted_no_longer():
+    limit = ConnectionLimit(5)
+    async with Limited(limit) as limited:
+        _, writer = await limited.connect()
+        await has(limit, 1)
+        writer.close()
+        await has(limit, 0)

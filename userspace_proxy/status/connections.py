@@ -1,0 +1,191 @@
+"""Bounds the connections of a status server, in number and in time.
+
+    listening socket ──▶ LimitedServer ──▶ Connection ──▶ aiohttp's protocol
+                                               └─ ConnectionLimit: which one ends at the limit
+
+Rule 1: a flood of connections keeps no probe from its answer: at the limit the oldest connection
+that has sent no request ends, not the new one.
+Rule 2: connections from the node itself, such as the kubelet's probes, have a limit of their own
+that clients from elsewhere can't use up.
+Rule 3: each connection has a deadline, so descriptors come back whatever the client does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from aiohttp import web
+
+# Far more than the kubelet, a few load balancers, Prometheus and people hold open.
+MAX_CONNECTIONS = 128
+# A probe sends its request at once; the kubelet's own timeout is 1 s by default.
+FIRST_REQUEST_S = 2.0
+# The largest answer, the metrics of 10,000 Services, takes a few seconds.
+REQUEST_S = 60.0
+
+
+class ConnectionLimit:
+    """At most ``limit`` connections from the node itself, and as many from elsewhere.
+
+    Args:
+        limit: Connections of each of the two kinds at one time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._own: dict[Connection, None] = {}
+        self._others: dict[Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._others)
+
+    def add(self, connection: Connection) -> None:
+        """Count a connection; at the limit another one ends in its favour."""
+        counted = self._counted_with(connection)
+        if len(counted) >= self._limit:
+            oldest = next(iter(counted))
+            next((c for c in counted if c.is_silent), oldest).end()
+        counted[connection] = None
+
+    def discard(self, connection: Connection) -> None:
+        """Count a connection no longer; idempotent."""
+        self._counted_with(connection).pop(connection, None)
+
+    def _counted_with(self, connection: Connection) -> dict[Connection, None]:
+        return self._own if connection.is_own else self._others
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a status server: passes everything on to aiohttp's protocol.
+
+    Args:
+        handler: aiohttp's protocol for this connection.
+        limits: Those that count it.
+        first_request_s: Seconds until the head of the first request is complete.
+        request_s: Seconds from a request to the next, or to the end of the connection.
+    """
+
+    def __init__(
+        self,
+        handler: asyncio.Protocol,
+        limits: tuple[ConnectionLimit, ...],
+        *,
+        first_request_s: float,
+        request_s: float,
+    ) -> None:
+        self.is_silent = True
+        """No request has come yet."""
+        self.is_own = False
+        """It comes from the node itself."""
+        self._handler = handler
+        self._limits = limits
+        self._first_request_s = first_request_s
+        self._request_s = request_s
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def note_request(self) -> None:
+        """Give a connection that has sent a request the time to have it answered."""
+        self.is_silent = False
+        self._end_in(self._request_s)
+
+    def end(self) -> None:
+        """Reset the connection; idempotent."""
+        self._forget()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of Protocol."""
+        # A cast, not isinstance: uvloop's transports don't inherit from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self.is_own = _is_from_this_node(self._transport)
+        for limit in self._limits:
+            limit.add(self)
+        self._end_in(self._first_request_s)
+        self._handler.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of Protocol."""
+        self._forget()
+        self._handler.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of Protocol."""
+        self._handler.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Part of Protocol."""
+        return self._handler.eof_received()
+
+    def pause_writing(self) -> None:
+        """Part of Protocol."""
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Part of Protocol."""
+        self._handler.resume_writing()
+
+    def _end_in(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(seconds, self.end)
+
+    def _forget(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        for limit in self._limits:
+            limit.discard(self)
+
+
+class LimitedServer:
+    """The protocol factory of an asyncio server: aiohttp's, within limits.
+
+    Args:
+        server: Makes aiohttp's protocol for each connection.
+        limits: All of them hold for each connection.
+        first_request_s: Seconds that a client has for its first request.
+        request_s: Seconds that a request, its answer and the pause after it may take.
+    """
+
+    def __init__(
+        self,
+        server: Callable[[], asyncio.Protocol],
+        *limits: ConnectionLimit,
+        first_request_s: float = FIRST_REQUEST_S,
+        request_s: float = REQUEST_S,
+    ) -> None:
+        self._server = server
+        self._limits = limits
+        self._first_request_s = first_request_s
+        self._request_s = request_s
+
+    def __call__(self) -> Connection:
+        """Return the protocol of a new connection."""
+        return Connection(
+            self._server(),
+            self._limits,
+            first_request_s=self._first_request_s,
+            request_s=self._request_s,
+        )
+
+
+def note_request(request: web.Request) -> None:
+    """Tell the connection of a request that it isn't silent; a middleware calls it first."""
+    transport = request.transport
+    connection = transport.get_protocol() if transport is not None else None
+    if isinstance(connection, Connection):
+        connection.note_request()
+
+
+def _is_from_this_node(transport: asyncio.Transport) -> bool:
+    """Tell whether a client has the very address that it dialled.
+
+    The kernel takes the destination as the source of a connection to a local address, and drops
+    packets from elsewhere that claim such a source.
+    """
+    peer = transport.get_extra_info("peername")
+    local = transport.get_extra_info("sockname")
+    return bool(peer and local) and peer[0] == local[0]
