@@ -109,14 +109,41 @@ def open_listening(
     return sock
 
 
-def listen_again(sock: _socket.socket, at: SocketAddress) -> None:
-    """Have a bound TCP socket listen after it was shut down.
+def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
+    """Have a TCP socket refuse: the kernel answers with RST, to queued clients too.
 
-    Raises:
-        ListenError: Another socket listens there meanwhile.
+    Idempotent; :func:`listen_again` undoes it.
+
+    Args:
+        sock: Bound by number.
+        keeps_port: No other socket may bind the port meanwhile. Otherwise one with SO_REUSEADDR
+            may, whatever copies of this socket other processes still have.
+
+    Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening socket and keeps
+        its bound port, and inet_csk_bind_conflict lets two sockets share a port on which neither
+        listens only while both have SO_REUSEADDR.
     """
     try:
-        sock.listen(BACKLOG)
+        sock.shutdown(_socket.SHUT_RDWR)
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, not keeps_port)
+
+
+def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
+    """Have TCP sockets of one port listen after :func:`stop_listening`, in this order.
+
+    Raises:
+        ListenError: One of them can't; those before it listen.
+    """
+    socks = tuple(socks)
+    try:
+        # Of all of them first: each other, and connections accepted here before, are in the way.
+        for sock in socks:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        for sock in socks:
+            sock.listen(BACKLOG)
     except OSError as exc:
         raise cannot_listen(at, Protocol.TCP, exc) from exc
 

@@ -8,12 +8,11 @@ connections have ended, or those of the largest holder were reset (``shares``).
 from __future__ import annotations
 
 import _socket
-import errno
 from typing import TYPE_CHECKING
 
 from ..model import SocketAddress
 from . import reactor as epoll
-from .sockets import EXHAUSTED, family_of, listen_again
+from .sockets import EXHAUSTED, family_of, listen_again, stop_listening
 from .tcp import DESCRIPTORS, TcpConnection
 from .tuning import BATCH
 
@@ -55,17 +54,9 @@ class TcpListener:
         self._resume()
 
     def refuse(self) -> None:
-        """Stop listening but keep the port: the kernel answers with RST, to queued clients too.
-
-        Source: tcp(7) leaves it open; Linux's inet_shutdown disconnects a listening
-        socket and keeps its bound port, and listen() makes it listen again.
-        """
+        """Stop listening but keep the port: the kernel answers with RST, to queued clients too."""
         self.pause()
-        try:
-            self.sock.shutdown(_socket.SHUT_RDWR)
-        except OSError as exc:
-            if exc.errno != errno.ENOTCONN:
-                raise
+        stop_listening(self.sock, keeps_port=True)
 
     def serve(self) -> None:
         """Listen again after :meth:`refuse`.
@@ -73,7 +64,7 @@ class TcpListener:
         Raises:
             ListenError: Another socket listens there meanwhile.
         """
-        listen_again(self.sock, self._at)
+        listen_again((self.sock,), self._at)
         self.resume()
 
     def hand_over(self, group: EndpointGroup) -> None:

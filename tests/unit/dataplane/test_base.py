@@ -13,7 +13,7 @@ from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Protocol, SocketAddress
 
 from .house import open_sockets
-from .peers import Peer, RefusingEndpoint, TcpEndpoint, UdpPeer, dial
+from .peers import Peer, RefusingEndpoint, UdpPeer, dial
 from .planes import PLANES, TCP, Rooms, asked, is_free, is_refused, make_plane, place_of, serves
 from .waiting import until
 
@@ -208,13 +208,12 @@ async def test_udp_that_refuses_for_a_moment_only_goes_on_serving(house):
     assert await is_refused(client)
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_port_that_somebody_took_meanwhile_is_told_and_the_others_serve(house, protocol):
-    taken = house.service(protocol=protocol)
-    other = house.keep(house.plane.listen(taken.group, protocol, ANY))
+async def test_a_udp_port_taken_by_another_program_is_told_and_the_others_serve(house):
+    taken = house.service(protocol=Protocol.UDP)
+    other = house.keep(house.plane.listen(taken.group, Protocol.UDP, ANY))
     await until(lambda: is_free(taken.listener))
-    thief = house.keep((TcpEndpoint if protocol is TCP else UdpPeer)(port=taken.address.port))
-    pod = house.endpoint() if protocol is TCP else house.udp_peer()
+    thief = house.keep(UdpPeer(port=taken.address.port))
+    pod = house.udp_peer()
     with pytest.raises(ListenError, match="another program holds port"):
         house.update(taken, pod.address)
     assert (taken.listener.is_serving, other.is_serving) == (False, True)

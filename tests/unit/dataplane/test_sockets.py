@@ -13,6 +13,7 @@ from userspace_proxy.dataplane.sockets import (
     listen_again,
     open_listening,
     reset,
+    stop_listening,
 )
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Protocol, SocketAddress
@@ -91,20 +92,20 @@ def test_accepted_sockets_send_without_delay(opened):
 def test_a_chosen_port_stays_taken_while_its_socket_does_not_listen(opened):
     sock = opened(Protocol.TCP)
     name = sock.getsockname()
-    sock.shutdown(socket.SHUT_RDWR)
+    stop_listening(sock, keeps_port=True)
     assert sock.getsockname() == name
-    listen_again(sock, SocketAddress(*name))
+    listen_again([sock], SocketAddress(*name))
     with socket.create_connection(name):
         pass
 
 
-def test_a_port_that_somebody_took_meanwhile_is_told(opened):
+def test_a_port_that_was_given_up_may_be_taken_by_another_program(opened):
     sock = opened(Protocol.TCP)
     address = SocketAddress(*sock.getsockname())
-    sock.shutdown(socket.SHUT_RDWR)
+    stop_listening(sock, keeps_port=False)
     opened(Protocol.TCP, port=address.port)
     with pytest.raises(ListenError, match="another program holds port"):
-        listen_again(sock, address)
+        listen_again([sock], address)
 
 
 def test_a_datagram_at_a_wildcard_tells_where_it_arrived(opened):

@@ -78,6 +78,23 @@ async def test_a_listener_that_refused_and_served_while_it_was_paused_serves(bui
     await house.pair(web, pod)
 
 
+async def test_a_listener_that_refuses_keeps_its_port_from_others_and_serves_again(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    before = await house.pair(web, pod)
+    house.update(web)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(web.address)
+    with pytest.raises(ConnectionRefusedError):
+        await house.client(web)
+    house.update(web, pod.address)
+    await house.pair(web, pod)
+    await before[0].send(b"still here")
+    assert await before[1].read() == b"still here"
+
+
 async def test_a_listener_that_is_closed_while_it_is_paused_is_not_woken(build):
     house, web, _pod, pairs = await serving_two(build)
     waiting = await house.client(web)

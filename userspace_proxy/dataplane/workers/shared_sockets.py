@@ -11,13 +11,12 @@ it alone.
 from __future__ import annotations
 
 import _socket
-import contextlib
 import socket
 from collections.abc import Iterable, Sequence
 
 from ...errors import ListenError
 from ...model import Protocol, SocketAddress
-from ..sockets import family_of, listen_again, open_listening
+from ..sockets import family_of, listen_again, open_listening, stop_listening
 from ..source_filter import admit, cannot_admit
 from . import reuseport
 
@@ -87,10 +86,7 @@ class SharedSockets:
 
         A bound UDP socket can't refuse: close it when the workers have, see :meth:`close`.
         """
-        if self._protocol is Protocol.TCP:
-            for sock in self.by_worker.values():
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+        self._stop_listening(keeps_port=True)
 
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
@@ -100,8 +96,7 @@ class SharedSockets:
         """
         if self._protocol is Protocol.TCP:
             try:
-                for sock in self.by_worker.values():
-                    listen_again(sock, self.at)
+                listen_again(self.by_worker.values(), self.at)
             except ListenError:
                 # One that listens, and that no worker looks at, would keep clients waiting.
                 self.refuse()
@@ -116,10 +111,15 @@ class SharedSockets:
         TCP refuses at once, and its port can be had again, whatever copies workers still hold.
         UDP's is taken until they have closed theirs.
         """
-        self.refuse()
+        self._stop_listening(keeps_port=False)
         for sock in self.by_worker.values():
             sock.close()
         self.by_worker.clear()
+
+    def _stop_listening(self, *, keeps_port: bool) -> None:
+        if self._protocol is Protocol.TCP:
+            for sock in self.by_worker.values():
+                stop_listening(sock, keeps_port=keeps_port)
 
     def _open(self) -> None:
         is_shared = len(self._workers) > 1

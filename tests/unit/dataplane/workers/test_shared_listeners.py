@@ -20,7 +20,7 @@ from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 
 from ..house import open_sockets
-from ..peers import TcpEndpoint, dial
+from ..peers import UdpPeer, dial
 from ..waiting import until
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -178,9 +178,11 @@ def test_news_of_listeners_that_nobody_knows_are_nothing(workers):
 
 def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers):
     group = workers.group(POD_A)
-    taken, other = (workers.listeners.open(group, TCP, ANY, freebind=False) for _ in range(2))
+    taken, other = (workers.listeners.open(group, UDP, ANY, freebind=False) for _ in range(2))
     workers.listeners.refuse(group)
-    with contextlib.closing(TcpEndpoint(port=taken.address.port)):
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, taken.number)
+    with contextlib.closing(UdpPeer(port=taken.address.port)):
         assert isinstance(workers.listeners.serve(group), ListenError)
         assert (taken.is_serving, other.is_serving) == (False, True)
     assert workers.listeners.serve(group) is None

@@ -84,6 +84,27 @@ async def test_tcp_refuses_and_serves_again_on_the_same_port(share):
         assert await who_is_reached(sockets, "127.0.0.1") is not None
 
 
+@pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])
+async def test_while_tcp_refuses_no_other_program_may_have_the_port(share, workers):
+    sockets = share(workers=workers)
+    peer = await dial(sockets.at)
+    with contextlib.closing(peer), sockets.by_worker[0].dup() as copy:
+        copy.setblocking(False)
+        sockets.refuse()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                other.bind(sockets.at)
+        with pytest.raises(ListenError):
+            share(at=sockets.at)
+        sockets.serve()
+        assert await who_is_reached(sockets, "127.0.0.1") is not None
+        sockets.refuse()
+        sockets.close()
+        share(at=sockets.at)
+        assert copy.fileno() >= 0
+
+
 async def test_who_waits_in_a_queue_is_reset_by_the_refusal(share):
     sockets = share()
     waiting = [await dial(sockets.at) for _ in range(4)]
@@ -182,13 +203,10 @@ def test_ranges_that_the_kernel_refused_are_told_each_time_and_those_before_stay
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-@BOTH
-async def test_a_port_that_somebody_took_meanwhile_is_told(share, protocol):
-    sockets = share(protocol)
-    sockets.refuse()
-    if protocol is UDP:
-        sockets.close()
-    thief = (TcpEndpoint if protocol is TCP else UdpPeer)(port=sockets.at.port)
+async def test_a_udp_port_taken_by_another_program_is_told(share):
+    sockets = share(UDP)
+    sockets.close()
+    thief = UdpPeer(port=sockets.at.port)
     with contextlib.closing(thief), pytest.raises(ListenError, match="another program holds"):
         sockets.serve()
     sockets.serve()
