@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
@@ -65,6 +64,8 @@ class AddedService:
             ValueError: One of them isn't an address.
             TypeError: A text in place of a list of them.
             LookupError: The Service was removed.
+            ListenError: The port can't be had: clients are refused, and it is tried again each
+                second, with these endpoints.
         """
         if self._is_removed:
             raise LookupError(f"{self.key} was removed")
@@ -87,6 +88,7 @@ def make_service(
     cluster_ip: str | None,
     affinity_timeout_s: int | None,
     taken: Collection[str],
+    seed: str,
 ) -> Service:
     """Make a Service with one port.
 
@@ -97,6 +99,7 @@ def make_service(
         cluster_ip: None for a loopback address that isn't taken.
         affinity_timeout_s: None for no affinity.
         taken: Cluster IPs of the other Services.
+        seed: Of the proxy: two of them choose different addresses for Services of one name.
 
     Raises:
         ValueError: One of them can't be.
@@ -105,7 +108,7 @@ def make_service(
         raise ValueError(f"port: {port} is not in 1–65535")
     if protocol not in Protocol.__members__:
         raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
-    ip = parse_ip(cluster_ip) if cluster_ip else _free_loopback(key, taken)
+    ip = parse_ip(cluster_ip) if cluster_ip else _free_loopback(key, taken, seed)
     return Service(
         key,
         (ServicePort("", port, protocol),),
@@ -145,9 +148,8 @@ def parse_address(text: str) -> SocketAddress:
     return SocketAddress(parse_ip(host), int(port))
 
 
-def _free_loopback(key: ServiceKey, taken: Collection[str]) -> str:
-    """Choose by the name, and by the process: test runs side by side shouldn't meet."""
-    start = zlib.crc32(f"{os.getpid()}/{key}".encode())
+def _free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
+    start = zlib.crc32(f"{seed}/{key}".encode())
     for step in range(_SIZE):
         number = _FIRST + (start + step) % _SIZE
         ip = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))

@@ -52,8 +52,8 @@ class ServedPort:
     group: Group
     listeners: dict[Frontend, OpenPort] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
-    not_listening: str = ""
-    """Why a listener or a node port can't be had; empty where all are."""
+    not_listening: ListenError | None = None
+    """Why a listener or a node port can't be had; None where all are."""
     unsteered: Mapping[Frontend, str] = field(default_factory=dict)
     """Frontends that the steering can't bring here, with the causes."""
     held_by_others: set[Frontend] = field(default_factory=set)
@@ -65,7 +65,7 @@ class ServedPort:
     @property
     def problem(self) -> str:
         """Why it isn't served, or not everywhere; empty where all is well."""
-        return self.not_listening or next(iter(self.unsteered.values()), "")
+        return str(self.not_listening or "") or next(iter(self.unsteered.values()), "")
 
 
 class SteeringChange(NamedTuple):
@@ -158,7 +158,7 @@ class Listeners:
             self._plane.update(served.group, _serving(plan))
         except ListenError as exc:
             if self._bind is not Bind.PROXY_PORT:
-                self._note(served, str(exc))
+                self._note(served, exc)
                 return
             # Somebody has taken the number while the port was given up: another will do.
             for frontend in list(served.listeners):
@@ -264,41 +264,41 @@ class Listeners:
 
     def _open_missing(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
         served.unsteered = self._unsteered_of(served.plan)
-        problem = self._take_node_ports(served)
+        error = self._take_node_ports(served)
         for frontend in served.plan.frontends:
             if frontend in served.listeners or frontend in served.held_by_others:
                 continue
             try:
                 served.listeners[frontend] = self._listener_for(served, frontend, preferred)
             except ListenError as exc:
-                problem = self._explained(exc, frontend)
-        self._note(served, problem)
+                error = self._explained(exc, frontend)
+        self._note(served, error)
 
-    def _explained(self, exc: ListenError, frontend: Frontend) -> str:
+    def _explained(self, exc: ListenError, frontend: Frontend) -> ListenError:
         """Return why a frontend can't be had, with the program that has it."""
         cause = exc.__cause__
         is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
         if not is_taken or self._bind is not Bind.FRONTEND:
-            return str(exc)
+            return exc
         protocol, now = frontend.protocol, self._clock()
         holder = self._holds.holder(protocol, frontend.family, frontend.port, now=now)
-        return f"{frontend} is held by {holder}" if holder else str(exc)
+        return ListenError(f"{frontend} is held by {holder}") if holder else exc
 
-    def _take_node_ports(self, served: ServedPort) -> str:
+    def _take_node_ports(self, served: ServedPort) -> ListenError | None:
         """Take the node ports that rules lead elsewhere; returns why one can't be had."""
-        problem = ""
+        error: ListenError | None = None
         served.held_by_others.clear()
         if self._bind is not Bind.PROXY_PORT:
-            return ""
+            return None
         for frontend in served.plan.frontends:
             if frontend.kind is FrontendKind.NODE_PORT:
                 why = self._holds.take(
                     frontend.protocol, frontend.family, frontend.port, now=self._clock()
                 )
                 if why:
-                    problem = why
+                    error = ListenError(why)
                     served.held_by_others.add(frontend)
-        return problem
+        return error
 
     def _give_node_ports(self) -> None:
         for port in self._given_up:
@@ -420,20 +420,23 @@ class Listeners:
         listener.close()
         self._pool.give(listener.address.port)
 
-    def _note(self, served: ServedPort, problem: str) -> None:
+    def _note(self, served: ServedPort, error: ListenError | None) -> None:
         """Remember what is wrong with a Service port, if anything; news are logged."""
-        if problem and problem != served.not_listening:
+        before = served.not_listening
+        if error is None:
+            if before is not None:
+                _log.info("serving a Service port after all", extra={"service": served.group.label})
+            served.not_listening = None
+            self._troubled.pop(served.plan.key, None)
+            return
+        if before is None or str(error) != str(before):
             _log.warning(
                 "cannot serve a Service port",
-                extra={"service": served.group.label, "cause": problem},
+                extra={"service": served.group.label, "cause": str(error)},
             )
-        elif served.not_listening and not problem:
-            _log.info("serving a Service port after all", extra={"service": served.group.label})
-        served.not_listening = problem
-        if problem:
-            self._troubled[served.plan.key] = served
-        else:
-            self._troubled.pop(served.plan.key, None)
+        # A copy: the traceback of the one that was raised keeps all that its frames refer to.
+        served.not_listening = ListenError(error.message, hint=error.hint)
+        self._troubled[served.plan.key] = served
 
 
 def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Self
 from .. import __version__
 from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
 from ..errors import ListenError, UserspaceProxyError
-from ..model import EndpointSlice, IPFamily, Protocol, Service, ServiceKey, SliceKey, SocketAddress
+from ..model import EndpointSlice, IPFamily, Protocol, Service, ServiceKey, SocketAddress
 from ..plan import Plan, Planner
 from ..policy import NodeFacts
 from ..sources import MemorySource, Source
@@ -95,8 +96,10 @@ class Proxy:
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
         self._stopping = asyncio.Event()
-        self._slices: dict[ServiceKey, set[SliceKey]] = {}
-        """The slices of each Service that was put here."""
+        self._added: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
+        """Each Service that was put here, with its slices."""
+        self._seed = secrets.token_hex(8)
+        """Sets its Services' addresses apart from those of other proxies."""
         self._addresses: Callable[[], Sequence[str]] = tuple
         self._planner = Planner(NodeFacts())
         """Those that the plan in force was made with."""
@@ -443,22 +446,32 @@ class Proxy:
 
         Raises:
             ValueError: The proxy reads its Services elsewhere, or an argument can't be.
-            ListenError: The port can't be had.
+            ListenError: It can't be served, for the reason that ``status()`` shows; what was
+                served under its name before is served again.
         """
+        key = ServiceKey(namespace, name)
+        before = self._added.get(key)
+        ports = self._running().plan.ports.values()
         service = make_service(
-            ServiceKey(namespace, name),
+            key,
             port,
             protocol,
             cluster_ip=cluster_ip,
             affinity_timeout_s=affinity_timeout_s,
-            taken={f.ip for port in self._running().plan.ports.values() for f in port.frontends},
+            taken={f.ip for port in ports if port.key.name.service != key for f in port.frontends},
+            seed=self._seed,
         )
         added = AddedService(self, service)
-        await added.set_endpoints(endpoints)
-        problem = self._problem_of(service.key)
-        if problem:
-            await added.remove()
-            raise ListenError(problem)
+        try:
+            await added.set_endpoints(endpoints)
+            self._raise_if_ignored(key)
+        except ListenError:
+            if before is None:
+                await self.delete(key)
+            else:
+                with contextlib.suppress(ListenError):
+                    await self.put(*before)
+            raise
         return added
 
     async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
@@ -470,16 +483,20 @@ class Proxy:
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
+            ListenError: One of its ports can't be had, for the reason that ``status()`` shows:
+                clients of that port are refused, and it is tried again each second.
         """
         memory = self._embedded()
+        _, before = self._added.get(service.key, (service, ()))
+        now = tuple(slices)
+        self._added[service.key] = service, now
         memory.put_service(service)
-        new = {item.key: item for item in slices}
-        for item in new.values():
+        for item in now:
             memory.put_slice(item)
-        for key in self._slices.get(service.key, set()) - new.keys():
+        for key in {item.key for item in before} - {item.key for item in now}:
             memory.delete_slice(key)
-        self._slices[service.key] = set(new)
         await self.settled()
+        self._raise_problem(service.key)
 
     async def delete(self, key: ServiceKey) -> None:
         """Stop serving a Service that was put here; in force on return. Idempotent.
@@ -489,8 +506,9 @@ class Proxy:
         """
         memory = self._embedded()
         memory.delete_service(key)
-        for slice_key in self._slices.pop(key, set()):
-            memory.delete_slice(slice_key)
+        _, slices = self._added.pop(key, (None, ()))
+        for item in slices:
+            memory.delete_slice(item.key)
         await self.settled()
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
@@ -563,12 +581,20 @@ class Proxy:
             raise ValueError(f"this proxy reads its Services from {self._source.kind}")
         return self._memory
 
-    def _problem_of(self, key: ServiceKey) -> str:
-        """Return why a Service isn't served; empty when it is."""
+    def _raise_problem(self, key: ServiceKey) -> None:
+        """Raise why a port of a Service isn't served, if one isn't."""
         for served in self._listeners or ():
-            if served.plan.key.name.service == key:
-                return served.problem
+            if served.plan.key.name.service == key and served.problem:
+                error = served.not_listening
+                raise ListenError(
+                    error.message if error else served.problem, hint=error.hint if error else ""
+                )
+
+    def _raise_if_ignored(self, key: ServiceKey) -> None:
+        """Raise why a Service is left out, if it is."""
+        if any(served.plan.key.name.service == key for served in self._listeners or ()):
+            return
         for ignored in self._running().plan.ignored:
             if ignored.service == key:
-                return f"cannot serve {key}: {ignored.reason}"
-        return f"cannot serve {key}"
+                raise ListenError(f"cannot serve {key}: {ignored.reason}")
+        raise ListenError(f"cannot serve {key}")

@@ -9,7 +9,7 @@ WEB = ServiceKey("shop", "web")
 
 
 def web(**more):
-    arguments = {"cluster_ip": None, "affinity_timeout_s": None, "taken": ()} | more
+    arguments = {"cluster_ip": None, "affinity_timeout_s": None, "taken": (), "seed": "a"} | more
     return make_service(WEB, 80, "TCP", **arguments)
 
 
@@ -38,6 +38,10 @@ def test_the_loopback_address_is_the_same_again_and_not_one_that_is_taken():
     second = web(taken={first}).cluster_ips[0]
     assert second != first
     assert second.startswith("127.")
+
+
+def test_two_proxies_choose_different_addresses_for_services_of_one_name():
+    assert web(seed="a").cluster_ips != web(seed="b").cluster_ips
 
 
 def test_an_address_that_was_asked_for_is_kept():

@@ -130,6 +130,75 @@ def test_a_service_that_is_added_again_has_its_new_endpoints_alone(run):
     run(main())
 
 
+def test_two_proxies_with_a_service_of_one_name_each_reach_their_own_backends(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
+            first = await p.add_service("web", port=8080)
+            second = await q.add_service("web", port=8080, endpoints=[two])
+            with pytest.raises(ConnectionRefusedError):
+                await ask(first.address)
+            await first.set_endpoints([one])
+            assert first.address != second.address
+            assert await answers(first.address, 2) == [b"one"] * 2
+            assert await answers(second.address, 2) == [b"two"] * 2
+
+    run(main())
+
+
+def test_an_address_that_another_proxy_holds_without_endpoints_stays_its_own(run):
+    async def main():
+        async with backend(b"one") as one, backend(b"two") as two, Proxy() as p, Proxy() as q:
+            first = await p.add_service("web", port=8080, cluster_ip="127.99.1.5")
+            second = await q.add_service("web", port=8080, cluster_ip="127.99.1.5", endpoints=[two])
+            assert first.address.port == 8080
+            assert second.address.port != 8080
+            await first.set_endpoints([one])
+            assert await ask(first.address) == b"one"
+            assert await ask(second.address) == b"two"
+
+    run(main())
+
+
+def test_a_service_that_is_replaced_keeps_its_address(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            before = await proxy.add_service("web", port=8080)
+            after = await proxy.add_service("web", port=8080, endpoints=[one])
+            assert after.address == before.address
+
+    run(main())
+
+
+def test_endpoints_for_a_port_that_can_not_be_had_raise_what_the_status_says(run):
+    async def main():
+        async with Proxy() as proxy:
+            dns = await proxy.add_service("dns", port=5353, protocol="UDP")
+            with socket.socket(type=socket.SOCK_DGRAM) as other:
+                other.bind(dns.address)
+                with pytest.raises(ListenError) as caught:
+                    await dns.set_endpoints(["127.0.0.1:53"])
+                assert str(caught.value) == proxy.status().ports[0].problem
+                assert caught.value.hint == "another program holds port 5353: see ss -lntup"
+            await dns.set_endpoints(["127.0.0.1:54"])
+            assert proxy.status().ports[0].problem == ""
+
+    run(main())
+
+
+def test_a_service_that_can_not_be_replaced_is_served_as_before(run):
+    async def main():
+        options = Options(proxy_ports=(29990, 29990))
+        taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
+        with socket.create_server(taken[0]), socket.create_server(taken[1]):
+            async with backend(b"one") as one, Proxy(options=options) as proxy:
+                web = await proxy.add_service("web", port=8080, endpoints=[one])
+                with pytest.raises(ListenError):
+                    await proxy.add_service("web", port=8080, cluster_ip="127.99.1.6")
+                assert await ask(web.address) == b"one"
+
+    run(main())
+
+
 def test_who_waits_for_a_change_is_told_when_the_proxy_stops(run):
     async def main():
         proxy = Proxy(source=Silent())
