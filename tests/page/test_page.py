@@ -179,6 +179,28 @@ async def test_refreshing_can_be_paused_and_resumed(screen):
     await page.wait_for_url("**/?q=web")
 
 
+async def test_what_is_being_typed_and_its_focus_outlive_the_reload_of_other_pages(screen):
+    page = await screen.open(make_view(make_port("cart")), "/?show=trouble")
+    assert await page.get_by_role("textbox").count() == 0
+    await page.get_by_role("link", name="Filter by name or address").click()
+    await page.wait_for_url("**/?show=trouble&refresh=off#q")
+    assert await page.locator("input:focus").get_attribute("id") == "q"
+    await page.keyboard.type("pay")
+    # A second page tells when the time of a reload is over.
+    clock = await page.context.new_page()
+    await clock.goto(screen.url)
+    screen.show(make_view(make_port("web")))
+    await clock.get_by_role("heading", name="shop/web:http").wait_for(timeout=30_000)
+    await page.bring_to_front()
+    assert await page.locator("input:focus").input_value() == "pay"
+    await page.keyboard.type("ments")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/?q=payments&show=trouble&refresh=off")
+    await page.get_by_role("link", name="Resume refreshing").click()
+    await page.get_by_role("link", name="Change").click()
+    assert await page.locator("input:focus").input_value() == "payments"
+
+
 async def test_the_page_loads_itself_again(screen):
     page = await screen.open(make_view(make_port("cart")), "/?q=shop")
     screen.show(make_view(make_port("web")))

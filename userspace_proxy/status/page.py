@@ -5,6 +5,7 @@
 Rule 1: words and figures are made here and in ``units``; templates only place them.
 Rule 2: whatever the cluster holds, a page has at most ``PORTS_A_PAGE`` Service ports
 and ``ENDPOINTS_SHOWN`` rows for each, and says what it leaves out.
+Rule 3: a page that loads itself again has nothing to type into, as that would be lost.
 """
 
 from __future__ import annotations

@@ -235,6 +235,12 @@ def test_refreshing_can_be_paused():
     assert 'http-equiv="refresh"' not in render(make_view(), refresh=False)
 
 
+@pytest.mark.parametrize("q", ["", "shop"])
+def test_only_a_page_that_does_not_load_itself_again_has_a_field_to_type_into(q):
+    assert "<input" not in render(make_view(), q=q)
+    assert '<input id="q"' in render(make_view(), q=q, refresh=False)
+
+
 def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
