@@ -3,7 +3,8 @@
     client ─▶ pinned and not out? ─▶ that one
                     │ no
                     └▶ round robin over those that aren't out
-                              └▶ none left: over all (better a try than a refusal)
+                              └▶ none left: over all but those that were silent a moment ago
+                                 (better a try than a refusal, if a try is quick)
 
 Rule 1: within one connection no endpoint is picked twice (``tried``).
 Rule 2: a pick pins the client at once, so that connections that begin together go to
@@ -13,7 +14,7 @@ one endpoint; when that one fails, the next pick pins the client to another.
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from ..model import SocketAddress
 from .affinity import AffinityTable
@@ -75,14 +76,15 @@ class Balancer:
         """How many clients are remembered."""
         return 0 if self._affinity is None else len(self._affinity)
 
-    def count_for(self, _client: str) -> int:
-        """Return how many endpoints a client may be sent to."""
-        return len(self.endpoints)
+    def has_more(self, _client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
+        """Tell whether :meth:`pick` would return an endpoint."""
+        skip = _TriedOrQuiet(tried, self._ejections, now)
+        return any(endpoint not in skip for endpoint in self.endpoints)
 
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
     ) -> SocketAddress | None:
-        """Return the endpoint to dial next, or None if all have been tried.
+        """Return the endpoint to dial next, or None if none is left to try.
 
         The caller then reports :meth:`answered` or :meth:`failed`.
 
@@ -109,13 +111,15 @@ class Balancer:
         """
         return bool(self._ejections.ejected) and self._ejections.answered(endpoint)
 
-    def failed(self, endpoint: SocketAddress, now: float) -> bool:
+    def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
         """Note that a dial failed for a reason of the endpoint's, and eject it.
 
         Returns:
-            True if this begins an ejection.
+            True if this begins an ejection, or one for longer.
         """
-        return endpoint in self._usable and self._ejections.failed(endpoint, now)
+        return endpoint in self._usable and self._ejections.failed(
+            endpoint, now, is_silent=is_silent
+        )
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""
@@ -135,8 +139,24 @@ class Balancer:
         if len(out) < len(self.endpoints):
             endpoint = self.strategy.pick(self.endpoints, skip=_Either(out, tried))
         if endpoint is None:
-            endpoint = self.strategy.pick(self.endpoints, skip=tried)
+            endpoint = self.strategy.pick(
+                self.endpoints, skip=_TriedOrQuiet(tried, self._ejections, now)
+            )
         return endpoint
+
+
+class _TriedOrQuiet:
+    """Membership among the endpoints that this client has tried, or that were silent just now."""
+
+    __slots__ = ("_ejections", "_now", "_tried")
+
+    def __init__(self, tried: Container[SocketAddress], ejections: Ejections, now: float) -> None:
+        self._tried = tried
+        self._ejections = ejections
+        self._now = now
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._tried or self._ejections.is_quiet(cast(SocketAddress, item), self._now)
 
 
 class _Either:

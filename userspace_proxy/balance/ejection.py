@@ -6,8 +6,10 @@
 
 Rule 1: a probe is an ordinary connection, and one only: as long as it is out,
 nobody else is sent to the endpoint.
-Rule 2: whoever took a probe and never reports costs PROBE_S, not the endpoint.
-Rule 3: who is out is kept as a set, and gone through only when somebody falls due: with
+Rule 2: an ejected endpoint that was silent costs each client that dials it seconds. So also where
+nothing else is left to try, only one dial to it begins every QUIET_S (``is_quiet``).
+Rule 3: whoever took a probe and never reports costs PROBE_S, not the endpoint.
+Rule 4: who is out is kept as a set, and gone through only when somebody falls due: with
 thousands of dead endpoints each pick would otherwise look at all of them.
 """
 
@@ -23,6 +25,8 @@ FIRST_S = 5.0
 LONGEST_S = 60.0
 # Longer than a dial may last (1 s of silence), so that a late answer still counts.
 PROBE_S = 3.0
+# So an endpoint that is back is found after a second, and one client a second waits for it.
+QUIET_S = 1.0
 
 
 @dataclass(slots=True)
@@ -30,6 +34,8 @@ class _Ejection:
     until: float
     lasts_s: float
     probe_until: float = 0.0
+    is_silent: bool = False
+    quiet_until: float = 0.0
 
 
 class Ejections:
@@ -45,20 +51,27 @@ class Ejections:
     def __bool__(self) -> bool:
         return bool(self.ejected)
 
-    def failed(self, endpoint: SocketAddress, now: float) -> bool:
+    def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
         """Eject an endpoint after a failed dial, for longer after each failed probe.
+
+        Args:
+            endpoint: The one that was dialled.
+            now: Monotonic seconds.
+            is_silent: It gave no answer, as opposed to a refusal.
 
         Returns:
             True when this begins an ejection; False for one more failure of an
             endpoint that is out already, as when many dials were under way.
         """
         known = self.ejected.get(endpoint)
+        begins = known is None
         if known is None:
-            self.ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
-            self._put_out(endpoint, now + FIRST_S)
-            return True
-        if now < known.until:
-            return False
+            known = self.ejected[endpoint] = _Ejection(now + FIRST_S, FIRST_S)
+            self._put_out(endpoint, known.until)
+        known.is_silent = is_silent
+        known.quiet_until = now + QUIET_S
+        if begins or now < known.until:
+            return begins
         known.lasts_s = min(known.lasts_s * 2, LONGEST_S)
         known.until = now + known.lasts_s
         self._put_out(endpoint, known.until)
@@ -83,9 +96,17 @@ class Ejections:
     def picked(self, endpoint: SocketAddress, now: float) -> None:
         """Note that a connection goes to this endpoint: if it was due, this is its probe."""
         known = self.ejected.get(endpoint)
-        if known is not None and now >= known.until:
+        if known is None:
+            return
+        known.quiet_until = now + QUIET_S
+        if now >= known.until:
             known.probe_until = now + PROBE_S
             self._put_out(endpoint, known.probe_until)
+
+    def is_quiet(self, endpoint: SocketAddress, now: float) -> bool:
+        """Tell whether an ejected endpoint was silent, and was dialled or failed a moment ago."""
+        known = self.ejected.get(endpoint)
+        return known is not None and known.is_silent and now < known.quiet_until
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
         """Forget every endpoint but these."""

@@ -6,7 +6,7 @@ endpoints, and clients from outside those of this node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 from ..model import SocketAddress, contains
 from .balancer import Balancer
@@ -36,9 +36,9 @@ class SplitBalancer:
         """How many clients are remembered."""
         return self.inner.pinned_clients + self.outer.pinned_clients
 
-    def count_for(self, client: str) -> int:
-        """Return how many endpoints a client may be sent to."""
-        return self._of(client).count_for(client)
+    def has_more(self, client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
+        """Tell whether :meth:`pick` would return an endpoint."""
+        return self._of(client).has_more(client, now, tried=tried)
 
     def pick(
         self, client: str, now: float, *, tried: Collection[SocketAddress] = ()
@@ -51,10 +51,10 @@ class SplitBalancer:
         ends = self.inner.answered(endpoint)
         return self.outer.answered(endpoint) or ends
 
-    def failed(self, endpoint: SocketAddress, now: float) -> bool:
+    def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
         """Note that a dial failed, and eject the endpoint; True if this begins an ejection."""
-        begins = self.inner.failed(endpoint, now)
-        return self.outer.failed(endpoint, now) or begins
+        begins = self.inner.failed(endpoint, now, is_silent=is_silent)
+        return self.outer.failed(endpoint, now, is_silent=is_silent) or begins
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""

@@ -127,7 +127,8 @@ class Settings:
     connect_timeout_s: float = setting(
         1.0, kind=duration(least_s=0.001), group=Group.CONNECTIONS, flag="connect-timeout",
         own_field="connectTimeout",
-        help="how long an endpoint may stay silent before the next one is tried",
+        help="how long an endpoint may stay silent before the next one is tried; a client that "
+        "none answers is reset after three times as long",
         why="one lost SYN is sent again after 1 s: later means a dead endpoint",
     )
     drain_s: float = setting(

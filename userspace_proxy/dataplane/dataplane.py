@@ -74,12 +74,15 @@ class DataPlane:
         self.connections: set[TcpConnection] = set()
         self._listeners_of: dict[EndpointGroup, set[Listener]] = {}
         self._listener_count = 0
-        self._deadlines = Timeouts[TcpConnection](
+        self.dial_deadlines = Timeouts[TcpConnection](
             loop, clock, tuning.connect_timeout_s, TcpConnection.dial_timed_out
         )
-        self._last_deadlines = Timeouts[TcpConnection](
-            loop, clock, tuning.last_connect_timeout_s, TcpConnection.dial_timed_out
+        """Of dials."""
+        self.client_deadlines = Timeouts[TcpConnection](
+            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
         )
+        """Of clients that no endpoint has answered yet."""
+        self.connect_timeout_s = tuning.connect_timeout_s
         self.ageing = Ageing(loop, clock, tuning, self.connections)
         self._flow_timer: asyncio.TimerHandle | None = None
         self._evicting_logged_at = -_LOG_EVERY_S
@@ -198,23 +201,13 @@ class DataPlane:
         self.probes.close()
         self.pipes.close()
         self.ageing.close()
-        self._deadlines.close()
-        self._last_deadlines.close()
+        self.dial_deadlines.close()
+        self.client_deadlines.close()
         if self._flow_timer is not None:
             self._flow_timer.cancel()
         self.reactor.close()
 
     # -- for connections, flows and listeners ---------------------------------
-
-    def start_deadline(self, connection: TcpConnection, *, is_last: bool) -> None:
-        """Begin the deadline of a dial."""
-        deadlines = self._last_deadlines if is_last else self._deadlines
-        deadlines.start(connection, self.reactor.now)
-
-    def stop_deadline(self, connection: TcpConnection) -> None:
-        """End the deadline of a dial."""
-        self._deadlines.stop(connection)
-        self._last_deadlines.stop(connection)
 
     def connection_began(self, connection: TcpConnection) -> None:
         """Take an accepted connection into the books."""
@@ -223,7 +216,7 @@ class DataPlane:
         self.ageing.start()
 
     def connection_ended(self, connection: TcpConnection) -> None:
-        """Take a closed connection out of the books; it has ended its deadline."""
+        """Take a closed connection out of the books; it has ended its deadlines."""
         self.connections.discard(connection)
         self.descriptors.give(DESCRIPTORS)
         if self._idle is not None and not self.connections:

@@ -51,8 +51,9 @@ class EndpointGroup(Books):
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
         """Called with the endpoints that an update took away, from some clients at least."""
-        self.on_ejected: Callable[[SocketAddress], None] | None = None
-        """Called when a failed dial has ejected an endpoint, or has for longer."""
+        self.on_ejected: Callable[[SocketAddress, bool], None] | None = None
+        """Called when a failed dial has ejected an endpoint, or has for longer; with whether it was
+        silent."""
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
         self._shortage_logged_at = -_LOG_EVERY_S
@@ -150,10 +151,12 @@ class EndpointGroup(Books):
             if now - self._shortage_logged_at >= _LOG_EVERY_S:
                 self._shortage_logged_at = now
                 _log.warning("cannot dial for want of local resources", extra=fields)
-        elif not is_clients_own and self.balancer.failed(endpoint, now):
+            return
+        is_silent = number == errno.ETIMEDOUT
+        if not is_clients_own and self.balancer.failed(endpoint, now, is_silent=is_silent):
             _log.warning("endpoint ejected", extra=fields)
             if self.on_ejected is not None:
-                self.on_ejected(endpoint)
+                self.on_ejected(endpoint, is_silent)
 
     def answered(self, endpoint: SocketAddress) -> None:
         """Note that a dial succeeded; it ends an ejection."""

@@ -4,7 +4,7 @@
                   │   ▲ │                 └──RST either way──▶ reset
        refused,   └───┘ └──nobody left───▶ unanswered (the client gets a RST)
        unreachable,
-       1 s of silence: the next endpoint
+       1 s of silence: the next endpoint; 3 s in all, then the client is reset
 
 Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over
 never loses a byte: they wait in the kernel.
@@ -50,9 +50,6 @@ _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 # what comes second, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 
-# As long as a last endpoint may be silent: who has been accepted can't go elsewhere.
-_SHORTAGE_S = 5.0
-
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
 
@@ -69,9 +66,10 @@ class TcpConnection:
 
     __slots__ = (
         "_counters",
+        "_dialled_at",
         "_endpoint_socket",
-        "_has_deadline",
         "_is_aborting",
+        "_is_dialling",
         "_is_talking",
         "_started",
         "_tried",
@@ -120,7 +118,9 @@ class TcpConnection:
         self._tried: set[SocketAddress] | None = None
         """Endpoints that failed; most connections need no set."""
         self._started = plane.reactor.now
-        self._has_deadline = False
+        self._is_dialling = False
+        self._dialled_at: float | None = None
+        """When the last dial began; None before the first one."""
         self._wants_client_out = False
         self._is_aborting = False
         self._is_talking = False
@@ -134,6 +134,9 @@ class TcpConnection:
 
     def dial(self) -> None:
         """Dial the next endpoint; when none is left the client gets a RST."""
+        if self._dialled_at is None:
+            self._dialled_at = self.reactor.now
+            self.plane.client_deadlines.start(self, self.reactor.now)
         for _ in range(DIALS):
             now = self.reactor.now
             endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
@@ -149,7 +152,8 @@ class TcpConnection:
                 return
             if number in EXHAUSTED:
                 self.group.dial_failed(endpoint, number, now)
-                self._dial_later(now)
+                # Like the clients that are still in the queue, but with a deadline.
+                self.plane.descriptors.wait(self._dial_again, now)
                 return
             self._dial_failed(number)
         self.reactor.run_soon(self._dial_again)
@@ -163,13 +167,6 @@ class TcpConnection:
         self._tried = set()
         loop = self.plane.loop
         loop.call_soon(loop.call_soon, self._dial_again)
-
-    def _dial_later(self, now: float) -> None:
-        """Wait for descriptors, like those who are still in the queue, but not for ever."""
-        if now - self._started < _SHORTAGE_S:
-            self.plane.descriptors.wait(self._dial_again, now)
-        else:
-            self._refuse()
 
     def _dial_again(self) -> None:
         if not self.is_closed:
@@ -189,10 +186,11 @@ class TcpConnection:
                 number = exc.errno or errno.ENOMEM
             else:
                 self._endpoint_socket = sock
-                self._has_deadline = True
+                self._is_dialling = True
+                self._dialled_at = self.reactor.now
                 if self.group.minds_load:
                     self.group.dial_began(endpoint)
-                self.plane.start_deadline(self, is_last=self._is_last())
+                self.plane.dial_deadlines.start(self, self.reactor.now)
                 return 0
         sock.close()
         return number
@@ -213,10 +211,6 @@ class TcpConnection:
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         return sock, sock.connect_ex(endpoint)
 
-    def _is_last(self) -> bool:
-        failed = len(self._tried) if self._tried else 0
-        return failed + 1 >= self.group.balancer.count_for(self.address[0])
-
     def _on_dialling(self, events: int) -> None:
         sock = self._endpoint_socket
         if sock is None:
@@ -226,7 +220,7 @@ class TcpConnection:
             number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
             if number == 0 and not events & epoll.OUT:
                 return
-        self._stop_deadline()
+        self._end_dial()
         if (
             number == 0
             and self.endpoint is not None
@@ -243,29 +237,44 @@ class TcpConnection:
         if events & _TO_READ and self.down is not None:
             self.down.pump(events)
 
-    def _stop_deadline(self) -> None:
-        if self._has_deadline:
-            self._dial_ended()
-            self.plane.stop_deadline(self)
-
-    def _dial_ended(self) -> None:
-        self._has_deadline = False
-        if self.group.minds_load and self.endpoint is not None:
-            self.group.dial_ended(self.endpoint)
+    def _end_dial(self) -> None:
+        if self._is_dialling:
+            self._is_dialling = False
+            self.plane.dial_deadlines.stop(self)
+            if self.group.minds_load and self.endpoint is not None:
+                self.group.dial_ended(self.endpoint)
 
     def dial_timed_out(self) -> None:
-        """Give up the present dial after its deadline and try the next endpoint."""
-        self._dial_ended()
+        """Try the next endpoint; without one the dial goes on until the client's deadline."""
         self.reactor.tick()
-        if self._endpoint_socket is not None and is_connected(self._endpoint_socket):
-            # The loop was held up, and the news is still on its way to us.
-            return
-        self._drop_endpoint_socket()
-        self._dial_failed(errno.ETIMEDOUT)
+        now, tried = self.reactor.now, {*(self._tried or ()), self.endpoint}
+        if not self.group.balancer.has_more(self.address[0], now, tried=tried):
+            self.plane.dial_deadlines.start(self, now)
+        elif self._give_up_dial():
+            self.dial()
+
+    def client_timed_out(self) -> None:
+        """Reset the client after its deadline, whatever endpoints are left to try."""
+        if self._give_up_dial():
+            self._refuse()
+
+    def _give_up_dial(self) -> bool:
+        """End the dial that is under way, if any; False if nothing else is to be done."""
+        self._end_dial()
+        self.reactor.tick()
+        if self._endpoint_socket is not None:
+            if is_connected(self._endpoint_socket):
+                # The loop was held up, and the news is still on its way to us.
+                return False
+            self._drop_endpoint_socket()
+            assert self._dialled_at is not None, "a dial began before it is given up"
+            # Else the client's time was over before the endpoint's.
+            if self.reactor.now - self._dialled_at >= self.plane.connect_timeout_s:
+                self._dial_failed(errno.ETIMEDOUT)
         if self.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
             self._finish("reset", as_reset=True)
-            return
-        self.dial()
+            return False
+        return True
 
     def _dial_failed(self, number: int) -> None:
         if self.endpoint is not None:
@@ -301,6 +310,7 @@ class TcpConnection:
             self.group.counters.shortages += 1
             self._refuse()
             return
+        self.plane.client_deadlines.stop(self)
         self.group.answered(endpoint)
         counters = self._counters = self.group.counters_of(endpoint)
         counters.connections += 1
@@ -438,7 +448,9 @@ class TcpConnection:
                 self.reactor.close_socket(sock)
         # Breaks the cycles, so that memory is given back now and not by the collector.
         self.up = self.down = self._endpoint_socket = None
-        self._stop_deadline()
+        if self._counters is None:
+            self._end_dial()
+            self.plane.client_deadlines.stop(self)
         self.plane.connection_ended(self)
 
     def _log_access(self, outcome: str) -> None:

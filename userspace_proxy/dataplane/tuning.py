@@ -41,8 +41,6 @@ class Tuning:
     connect_timeout_s: float = 1.0
     """Silence for so long and the next endpoint is tried: the kernel resends a SYN
     after one second, so less would give up on every lost packet."""
-    last_connect_timeout_s: float = 5.0
-    """The same where no other endpoint is left to try: two SYNs more are worth waiting for."""
     tcp_idle_s: float = 86400.0
     """Seconds without a byte in either direction after which a connection is reset; a day,
     as conntrack's entries live under kube-proxy (tcpEstablishedTimeout)."""
@@ -57,3 +55,12 @@ class Tuning:
     """Pipes to splice bulk through, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None
     """Descriptors that may be used; None for what RLIMIT_NOFILE leaves of them."""
+
+    @property
+    def client_timeout_s(self) -> float:
+        """Seconds from its first dial after which a client without an answer is reset.
+
+        Three dials. The last endpoint that is left to try may be silent for all that remains: so
+        one whose SYN or answer is lost once or twice isn't given up.
+        """
+        return 3 * self.connect_timeout_s

@@ -86,6 +86,17 @@ class TestEjection:
         assert connect(balancer, ALICE, 1.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
 
+    def test_when_all_are_ejected_those_that_were_silent_just_now_are_not_tried(self):
+        balancer = Balancer((POD_A, POD_B))
+        balancer.failed(POD_A, 0.0, is_silent=True)
+        balancer.failed(POD_B, 0.0)
+        assert connect(balancer, ALICE, 0.5, dead={POD_B}) == [POD_B]
+        assert balancer.pick(ALICE, 1.0, tried=[POD_B]) == POD_A
+        assert balancer.pick(BOB, 1.1, tried=[POD_B]) is None
+        assert not balancer.has_more(BOB, 1.1, tried=[POD_B])
+        assert balancer.has_more(BOB, 2.0, tried=[POD_B])
+        assert balancer.pick(BOB, 2.0, tried=[POD_B]) == POD_A
+
     def test_when_the_others_are_ejected_they_are_tried_after_those_in_use(self):
         balancer = Balancer(PODS)
         balancer.failed(POD_A, 0.0)

@@ -122,3 +122,25 @@ def test_the_time_left_is_told_of_the_ejected_ones_asked_for(ejections):
     ejections.failed(POD_B, now=2.0)
     assert ejections.left_s([POD_A, POD_B], now=6.0) == {POD_A: 0.0, POD_B: 1.0}
     assert ejections.left_s([POD_B], now=6.0) == {POD_B: 1.0}
+
+
+def test_a_silent_endpoint_is_quiet_for_a_second_after_each_failure_and_each_dial():
+    ejections = Ejections()
+    assert not ejections.is_quiet(POD_A, now=0.0)
+    ejections.failed(POD_A, now=0.0, is_silent=True)
+    assert ejections.is_quiet(POD_A, now=0.9)
+    assert not ejections.is_quiet(POD_A, now=1.0)
+    ejections.picked(POD_A, now=1.0)
+    assert ejections.is_quiet(POD_A, now=1.9)
+    assert not ejections.is_quiet(POD_A, now=2.0)
+    ejections.failed(POD_A, now=4.0, is_silent=True)
+    assert ejections.is_quiet(POD_A, now=4.9)
+    ejections.answered(POD_A)
+    assert not ejections.is_quiet(POD_A, now=4.9)
+
+
+def test_an_endpoint_that_refuses_is_not_quiet(ejections):
+    assert not ejections.is_quiet(POD_A, now=0.0)
+    ejections.failed(POD_A, now=0.5, is_silent=True)
+    ejections.failed(POD_A, now=0.6)
+    assert not ejections.is_quiet(POD_A, now=0.6)

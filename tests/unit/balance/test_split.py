@@ -59,9 +59,15 @@ def test_what_was_tried_is_not_picked_again():
     assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
 
 
-def test_it_counts_the_endpoints_of_a_client_and_names_those_of_all():
+def test_each_side_has_more_endpoints_until_its_own_were_tried():
+    both = split()
+    assert both.has_more(INSIDE, 0.0, tried={POD_A, POD_C})
+    assert not both.has_more(INSIDE, 0.0, tried={POD_A, POD_B})
+    assert not both.has_more(OUTSIDE, 0.0, tried={POD_C})
+
+
+def test_it_names_the_endpoints_of_both_sides():
     both = split(inner=(POD_A, POD_B), outer=(POD_B, POD_C))
-    assert (both.count_for(INSIDE), split().count_for(OUTSIDE)) == (2, 1)
     assert both.endpoints == (POD_A, POD_B, POD_C)
 
 

@@ -176,7 +176,7 @@ async def test_a_drain_of_nothing_ends_at_once(house):
 
 
 async def test_a_drain_resets_clients_whose_dial_was_never_answered(build):
-    house = build(Tuning(last_connect_timeout_s=60))
+    house = build(Tuning(connect_timeout_s=60))
     web = house.service(house.silent())
     client = await house.client(web)
     await until(lambda: house.plane.connections)

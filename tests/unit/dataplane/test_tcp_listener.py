@@ -158,7 +158,7 @@ async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answer
 
 @pytest.mark.parametrize("dead", ["silent", "refusing"])
 async def test_a_dial_that_failed_is_no_load(build, dead):
-    house = build(Tuning(connect_timeout_s=0.02, last_connect_timeout_s=0.02))
+    house = build(Tuning(connect_timeout_s=0.02))
     web = house.service(getattr(house, dead)(), balance=Balance.LEAST_CONNECTIONS)
     assert await house.resets_a_client(web)
     assert web.group._dialling == {}

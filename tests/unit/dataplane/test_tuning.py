@@ -6,5 +6,6 @@ def test_no_datagram_is_larger_than_the_buffer():
     assert BUFFER_BYTES > 65527
 
 
-def test_the_last_endpoint_is_waited_for_longer_than_the_others():
-    assert Tuning().last_connect_timeout_s > Tuning().connect_timeout_s
+def test_a_client_waits_for_three_dials_at_most():
+    assert Tuning().client_timeout_s == 3.0
+    assert Tuning(connect_timeout_s=0.5).client_timeout_s == 1.5

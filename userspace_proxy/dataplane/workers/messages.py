@@ -110,6 +110,7 @@ class Ejected(NamedTuple):
 
     group: int
     endpoint: Address
+    is_silent: bool
 
 
 class Returned(NamedTuple):

@@ -200,7 +200,7 @@ class Worker:
     def _open_group(self, message: OpenGroup, _descriptors: list[int]) -> None:
         group = EndpointGroup(message.label, _serving(message.serving), start=self._index)
         number, send = message.group, self._channel.send
-        group.on_ejected = lambda endpoint: send(Ejected(number, endpoint))
+        group.on_ejected = lambda endpoint, is_silent: send(Ejected(number, endpoint, is_silent))
         group.on_returned = lambda endpoint: send(Returned(number, endpoint))
         self._groups[number] = group
         self._tallies[number] = Tally(group)
@@ -274,7 +274,11 @@ class Worker:
     def _eject(self, message: Ejected, _descriptors: list[int]) -> None:
         group = self._groups.get(message.group)
         if group is not None and self._plane is not None:
-            group.balancer.failed(SocketAddress(*message.endpoint), self._plane.reactor.clock())
+            group.balancer.failed(
+                SocketAddress(*message.endpoint),
+                self._plane.reactor.clock(),
+                is_silent=message.is_silent,
+            )
 
     def _take_back(self, message: Returned, _descriptors: list[int]) -> None:
         group = self._groups.get(message.group)

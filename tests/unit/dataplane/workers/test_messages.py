@@ -64,7 +64,7 @@ def test_a_serving_arrives_with_lists_for_sequences_and_text_for_the_balance():
 
 def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)], {}))) < 100
-    assert len(encode(Ejected(4711, POD_A))) < 50
+    assert len(encode(Ejected(4711, POD_A, True))) < 50
 
 
 def test_every_kind_of_message_is_known_by_its_name():

@@ -273,7 +273,7 @@ async def test_to_close_what_it_never_heard_of_is_told_all_the_same(control):
         CloseGroup(99),
     ):
         control.send(message)
-    control.send(Ejected(99, ("10.0.0.1", 80)))
+    control.send(Ejected(99, ("10.0.0.1", 80), False))
     control.send(Returned(99, ("10.0.0.1", 80)))
     assert await control.hear(ListenerClosed) == ListenerClosed(99)
     await control.report()
@@ -360,7 +360,7 @@ async def test_an_ejection_and_its_end_are_told(control):
     pod = control.keep(TcpEndpoint())
     at = control.serve(dead.address, pod.address)
     await control.pair(at, pod)
-    assert await control.hear(Ejected) == Ejected(GROUP, list(dead.address))
+    assert await control.hear(Ejected) == Ejected(GROUP, list(dead.address), False)
     (group,) = (await control.report()).groups
     ((address, left),) = group.ejected
     assert (address, 0 < left <= 5) == (list(dead.address), True)
@@ -371,7 +371,7 @@ async def test_an_ejection_and_its_end_are_told(control):
 async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
     silent = control.keep(SilentEndpoint())
     at = control.serve(silent.address, pod.address)
-    control.send(Ejected(GROUP, silent.address))
+    control.send(Ejected(GROUP, silent.address, True))
     await control.report()
     for _ in range(4):
         await control.pair(at, pod)
@@ -379,10 +379,20 @@ async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
     assert control.said(Ejected) == []
 
 
+async def test_where_another_worker_met_silence_alone_the_client_is_reset_at_once(control):
+    silent = control.keep(SilentEndpoint())
+    at = control.serve(silent.address)
+    control.send(Ejected(GROUP, silent.address, True))
+    await control.report()
+    assert await control.keep(await dial(at)).was_reset()
+    (group,) = (await control.report()).groups
+    assert group.endpoints == [], "nothing was dialled"
+
+
 async def test_what_another_worker_has_reached_is_dialled_again(control, pod):
     other = control.keep(TcpEndpoint())
     at = control.serve(pod.address, other.address)
-    control.send(Ejected(GROUP, pod.address))
+    control.send(Ejected(GROUP, pod.address, False))
     control.send(Returned(GROUP, pod.address))
     await control.report()
     await control.pair(at, pod)
