@@ -62,7 +62,7 @@ def in_force(node: nodes.Net) -> str:
     # Link-local routes come when the kernel is done with its address detection, and it notices
     # later than we that a link is up.
     said = nodes.ruleset(node) + node.run(
-        "ip route show table all; ip -6 route show table all | grep -v -e fe80 -e ff00;"
+        "{ ip route show table all; ip -6 route show table all; } | grep -v -e fe80 -e ff00;"
         "ip rule; ip -6 rule"
     )
     return said.replace(" linkdown", "")
