@@ -53,22 +53,19 @@ GROUPS = {
         nodes=6,
         processes=5,
     ),
+    # What takes a real kubelet, its plugins and controllers; the rest of what upstream promises of
+    # Services is in tests/promises, which run in seconds against a real API server.
     "ci": Group(
         "A choice for every change",
         [
-            "Services should serve multiport endpoints from pods",
-            "Services should serve endpoints on same port and different protocols",
-            "Services should be able to create a functioning NodePort service",
-            "Services should have session affinity work for service with type clusterIP",
-            "Services should be rejected when no endpoints exist",
-            "Services should allow pods to hairpin back to themselves through services",
+            # With addresses and routes as a CNI plugin makes them.
             "Services should preserve source pod IP for traffic thru service cluster IP",
-            "Services should fallback to local terminating endpoints when there are no ready "
-            "endpoints with externalTrafficPolicy=Local",
-            "Services should implement service.kubernetes.io/service-proxy-name",
+            # A pod that kubelet ends and another that it starts, seen by controllers.
             "Conntrack should be able to preserve UDP traffic when server pod cycles for a "
             "NodePort service",
+            # CoreDNS through its Service, by both protocols and from several pods.
             "DNS should provide DNS for services",
+            # Beside the rules of the portmap plugin.
             "HostPort validates",
         ],
         nodes=3,
