@@ -71,7 +71,7 @@ class Proxy:
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
-            ``iptables`` or ``auto``; or a steering of your own.
+            ``nftables``, ``iptables`` or ``auto``; or a steering of your own.
         source: Where Services come from; None: from :meth:`add_service` alone.
         options: Everything else.
     """
@@ -101,8 +101,9 @@ class Proxy:
         self._seed = secrets.token_hex(8)
         """Sets its Services' addresses apart from those of other proxies."""
         self._addresses: Callable[[], Sequence[str]] = tuple
+        """Returns the addresses of this node's interfaces."""
         self._planner = Planner(NodeFacts())
-        """Those that the plan in force was made with."""
+        """Its facts are those that the plan in force was made with."""
         self._health_checks: HealthCheckPorts | None = None
         self._started = 0.0
         self.left_behind = False

@@ -1,1 +1,7 @@
-"""Filled below."""
+"""Fakes with the contract of the real parts, for tests of what uses them.
+
+``fake_steering.FakeSteering`` steers in memory and passes the contract suite of the real steerings;
+``fake_api_server.FakeApiServer`` serves Services, EndpointSlices and Nodes over HTTP as
+kube-apiserver does, faults included; ``fake_api_objects`` has its objects and their history. They
+are public: import them from their modules.
+"""
