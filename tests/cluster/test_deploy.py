@@ -73,6 +73,18 @@ def objects_of(text: str) -> dict[tuple[str, str], Any]:
     return {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(text)}
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/on-nodes.md"])
+def test_the_documented_install_replaces_all_that_is_only_an_example(page: str) -> None:
+    command = re.search(
+        r"^\$ (sed (?:.|\n)*?) \| kubectl apply -f -$", (ROOT / page).read_text(), re.MULTILINE
+    )
+    assert command is not None
+    applied = subprocess.run(["sh", "-ec", command[1]], cwd=ROOT, check=True, capture_output=True)
+    left = r"api\.cluster\.example|image: userspace-proxy:|10\.244\.0\.0/16"
+    assert re.search(left, (DEPLOY / "install.yaml").read_text())
+    assert not re.search(left, applied.stdout.decode())
+
+
 def test_install_yaml_is_what_the_base_renders(cluster_binaries: Binaries) -> None:
     written = (DEPLOY / "install.yaml").read_text()
     assert written == rendered(cluster_binaries, "base"), (
