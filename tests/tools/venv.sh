@@ -7,8 +7,8 @@ python=$1 venv=$2 lock=$3
 
 fail() { echo "error: $*" >&2; exit 1; }
 
-"$python" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 13)))' 2>/dev/null ||
-  fail "$python is missing or not Python 3.11 to 3.13 (name another: make PYTHON=/path/to/python3)"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+  fail "$python is missing or not Python 3.11 or newer (name another: make PYTHON=/path/to/python3)"
 if [ ! -x "$venv/bin/python" ]; then
   "$python" -m venv "$venv" >/dev/null 2>&1 ||
     { rm -rf "$venv"; fail "$python cannot make virtual environments (on Debian: apt-get install python3-venv)"; }
