@@ -37,6 +37,9 @@ def make_facts(
         zone=node.zone if node else "",
         addresses=tuple(addresses),
         primary_addresses=node.addresses if node else (),
+        all_node_addresses=frozenset(addresses).union(
+            node.addresses if node else (), snapshot.node_addresses if snapshot else ()
+        ),
         node_port_networks=options.node_port_networks,
         external_ip_networks=options.external_ip_networks,
         api_server_addresses=tuple(

@@ -178,6 +178,7 @@ class Proxy:
             facts=self._facts,
             check_health=self._check_health,
             report=self._source.record,
+            want_nodes=self._source.want_nodes,
         )
         self._watch_addresses(steering)
         self._supervisor.start("sync", sync.run)

@@ -69,6 +69,7 @@ class SyncLoop:
         check_health: Serves the health check node ports of a plan; also called each second,
             so that what failed is tried again. None: nobody does.
         report: Told what the cluster should know of.
+        want_nodes: Told whether the plan depends on all Nodes' addresses.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class SyncLoop:
         facts: Callable[[Snapshot], NodeFacts] | None = None,
         check_health: Callable[[Plan], Awaitable[None]] | None = None,
         report: Callable[[Happening], None] = lambda _happening: None,
+        want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
     ) -> None:
         self.plan = Plan.empty()
         """The plan in force, as far as listeners go."""
@@ -103,6 +105,7 @@ class SyncLoop:
         self._facts = facts
         self._check_health = check_health or _no_health_checks
         self._report = report
+        self._want_nodes = want_nodes
         self._latest: Snapshot | None = None
         self._in_force: Snapshot | None = None
         self._has_steered = False
@@ -202,6 +205,7 @@ class SyncLoop:
         arrived = self.counters.changes
         facts = self._facts(snapshot) if self._facts is not None else None
         plan = self._planner.plan(snapshot, facts)
+        self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
         for key in changes.close:
             self._listeners.leave(key)

@@ -27,5 +27,7 @@ class Snapshot:
     services: Mapping[ServiceKey, ServiceState]
     node: Node | None = None
     """This node's object; None where there is none, or none yet."""
+    node_addresses: frozenset[str] = frozenset()
+    """Of all Nodes, as far as the source knows them."""
     revision: int = field(default=0, compare=False)
     """Counts up with every change; for logs and the page."""

@@ -23,9 +23,10 @@ class Store:
         self._slices: dict[SliceKey, EndpointSlice] = {}
         self._slices_of: dict[ServiceKey, dict[SliceKey, EndpointSlice]] = {}
         self._node: Node | None = None
+        self._node_addresses: frozenset[str] = frozenset()
         self._touched: set[ServiceKey] = set()
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
-        self._last = Snapshot(self._states, None, 0)
+        self._last = Snapshot(self._states)
 
     def replace_services(self, services: Iterable[Service]) -> None:
         """Take a complete list of Services; those that aren't in it are gone."""
@@ -81,17 +82,22 @@ class Store:
         if node != self._node:
             self._node = node
 
+    def set_node_addresses(self, addresses: frozenset[str]) -> None:
+        """Take the addresses of all Nodes."""
+        self._node_addresses = addresses
+
     def snapshot(self) -> Snapshot:
         """Return the present state; the same object while nothing has changed."""
         changed = {key for key in self._touched if self._differs(key)}
-        if changed or self._node != self._last.node:
+        others = self._node, self._node_addresses
+        if changed or others != (self._last.node, self._last.node_addresses):
             put = {
                 key: ServiceState(self._services[key], self._slices_for(key))
                 for key in changed
                 if key in self._services
             }
             self._states = self._states.changed(put, changed)
-            self._last = Snapshot(self._states, self._node, self._last.revision + 1)
+            self._last = Snapshot(self._states, *others, self._last.revision + 1)
         self._touched.clear()
         return self._last
 

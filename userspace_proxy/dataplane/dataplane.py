@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -27,7 +26,7 @@ from .preserving import Preserving
 from .probes import Probes
 from .reactor import Reactor
 from .serving import Serving
-from .shares import Choice, choose_holder, choose_victims
+from .shedding import Shedding
 from .sockets import cannot_listen, open_listening
 from .source_filter import admit, cannot_admit
 from .tcp import DESCRIPTORS, TcpConnection
@@ -37,11 +36,7 @@ from .tuning import Tuning
 from .udp import UdpListener
 from .udp_flow import UdpFlow
 
-_log = logging.getLogger("userspace_proxy.dataplane")
-
 _FLOW_SWEEP_S = 1.0
-# One line a minute is enough for what lasts.
-_LOG_EVERY_S = 60.0
 # So many are never too many; beyond them half of the descriptors is for connections.
 _FEW_LISTENERS = 32
 
@@ -72,6 +67,7 @@ class DataPlane:
         max_flows = tuning.max_flows or max(16, self.descriptors.limit // 4)
         self.flows: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
         self.connections: set[TcpConnection] = set()
+        self.shedding = Shedding(self.connections, self.descriptors)
         self._listeners_of: dict[EndpointGroup, set[Listener]] = {}
         self._listener_count = 0
         self.dial_deadlines = Timeouts[TcpConnection](
@@ -85,7 +81,6 @@ class DataPlane:
         self.connect_timeout_s = tuning.connect_timeout_s
         self.ageing = Ageing(loop, clock, tuning, self.connections)
         self._flow_timer: asyncio.TimerHandle | None = None
-        self._evicting_logged_at = -_LOG_EVERY_S
         self._idle: asyncio.Event | None = None
         self._is_closed = False
 
@@ -230,43 +225,6 @@ class DataPlane:
     def has_room_for_listener(self) -> bool:
         """Tell whether one more listener leaves enough descriptors for connections."""
         return self._listener_count < max(_FEW_LISTENERS, self.descriptors.limit // 2)
-
-    def make_room_for_connection(self, group: EndpointGroup) -> bool:
-        """Reset idle connections of the largest holder, if accepting has stalled.
-
-        Args:
-            group: For which a client waits.
-
-        Returns:
-            Whether there is room; not before the end of the turn.
-        """
-        now = self.reactor.now
-        if not self.descriptors.is_stalled(now):
-            return False
-        choice = choose_holder(self.connections, group)
-        if choice is None:
-            return False
-        self.descriptors.shed(now)
-        victims = choose_victims(self.connections, choice, now)
-        self._log_eviction(choice, victims[0], now)
-        for connection in victims:
-            connection.group.counters.evicted_connections += 1
-            connection.evict()
-        return True
-
-    def _log_eviction(self, choice: Choice, first: TcpConnection, now: float) -> None:
-        if now - self._evicting_logged_at >= _LOG_EVERY_S:
-            self._evicting_logged_at = now
-            _log.warning(
-                "descriptor limit reached, resetting idle connections of the largest holder",
-                extra={
-                    "client": choice.client,
-                    "service": first.group.label if choice.group is not None else "",
-                    "connections": choice.held,
-                    "share": choice.share,
-                    "limit": self.descriptors.limit,
-                },
-            )
 
     def make_room_for_flow(self) -> bool:
         """See that one more flow fits, if need be by ending one that is idle."""

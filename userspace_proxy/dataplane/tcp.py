@@ -409,7 +409,8 @@ class TcpConnection:
         return self._started if self.seen_moving_at is None else self.seen_moving_at
 
     def evict(self) -> None:
-        """Reset both sides to make room for others; idempotent."""
+        """Reset both sides to make room for others."""
+        self.group.counters.evicted_connections += 1
         self._finish("evicted", as_reset=True)
 
     def time_out(self) -> None:

@@ -96,7 +96,7 @@ class TcpListener:
         for _ in range(BATCH):
             if not descriptors.has_room(DESCRIPTORS):
                 # What was just reset is closed at the end of the turn, and then comes the next.
-                if not plane.make_room_for_connection(self.group):
+                if not plane.shedding.make_room(self.group, plane.reactor.now):
                     self._pause()
                 return
             try:
@@ -117,7 +117,10 @@ class TcpListener:
             is_self = address[0] == self._at.ip
             connection.may_preserve = self.group.serving.keeps_clients and not is_self
             plane.connection_began(connection)
-            connection.dial()
+            if plane.shedding.may_dial(connection, plane.reactor.now):
+                connection.dial()
+            else:
+                connection.evict()
 
     def _pause(self) -> None:
         self._stop_accepting()

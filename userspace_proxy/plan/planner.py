@@ -50,6 +50,9 @@ class Planner:
         """As if each had what it asks for."""
         self._pointing: ServiceIndex[SocketAddress] = ServiceIndex()
         """Which Services have an endpoint there."""
+        self._dialling: ServiceIndex[int] = ServiceIndex()
+        """Which Services have an endpoint at a port of that number."""
+        self._suspects: set[ServiceKey] = set()
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[Ignored, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
@@ -72,6 +75,7 @@ class Planner:
         self._states = new
         moved = self._settle(changed, gone)
         pointing = {key for at in moved.addresses for key in self._pointing[at]}
+        pointing.update(key for number in moved.node_ports for key in self._dialling[number])
         anew = changed | (pointing - gone)
         before = {key: self._made.pop(key, ()) for key in anew | gone}
         for key in anew:
@@ -86,6 +90,11 @@ class Planner:
         self._last = Plan(self._ports, ignored, checks, snapshot.revision)
         return self._last
 
+    @property
+    def needs_node_addresses(self) -> bool:
+        """Whether some endpoint is a node port, if its address is a node's."""
+        return bool(self._suspects)
+
     def _settle(self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]) -> Moved:
         """Take in what Services ask for; nearly always that is what it was."""
         have = self._settlement.claims
@@ -99,6 +108,17 @@ class Planner:
         new = {verdict.address for port in now for verdict in port.endpoints}
         self._pointing.add(new - old, key)
         self._pointing.discard(old - new, key)
+        old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
+        self._dialling.add(numbers - old_numbers, key)
+        self._dialling.discard(old_numbers - numbers, key)
+        if any(
+            at.port in self._settlement.node_ports[port.protocol]
+            for port in now
+            for at in [verdict.address for verdict in port.endpoints]
+        ):
+            self._suspects.add(key)
+        else:
+            self._suspects.discard(key)
 
     def _hold(
         self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, tuple[PortPlan, ...]]
@@ -122,6 +142,7 @@ class Planner:
             family=family,
             facts=self.facts,
             ours=self._settlement.served(claim.protocol),
+            node_ports=self._settlement.node_ports[claim.protocol],
             scope=claim.scope,
         )
         has_outside = claim.scope is Scope.LOCAL_FROM_OUTSIDE

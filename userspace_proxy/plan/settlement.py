@@ -13,6 +13,7 @@ change costs depends on it alone, never on how many claims there are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ class Moved(NamedTuple):
     """Those that nobody served before, or nobody serves now."""
     services: Collection[ServiceKey]
     """Whose frontends may be others now, or the reasons why they aren't theirs."""
+    node_ports: Collection[int]
+    """Numbers that no Service had before, or has now, as a node port."""
 
 
 class Settlement:
@@ -55,6 +58,8 @@ class Settlement:
         self._strangers: ServiceIndex[str] = ServiceIndex()
         """Who asks for an address as an external IP."""
         self._lost: dict[PortKey, dict[Frontend, str]] = {}
+        self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
+        """The numbers of all node ports, each with how many frontends have it."""
 
     def change(self, gone: Iterable[ServiceKey], come: Collection[ServiceClaims]) -> Moved:
         """Take in what Services ask for now, and forget those that are gone."""
@@ -72,6 +77,7 @@ class Settlement:
             self._owners.add(claims.own_ips, claims.service)
         for claims in (*come, *again):
             self._file(claims, touched)
+        node_ports = self._count_node_ports(old, come)
         services = strangers
         for (protocol, address), before in touched.items():
             now = self._claimants[protocol].get(address, ())
@@ -83,7 +89,23 @@ class Settlement:
             for (protocol, address), before in touched.items()
             if bool(before) is not (address in self._claimants[protocol])
         }
-        return Moved(moved, services - keys)
+        return Moved(moved, services - keys, node_ports)
+
+    def _count_node_ports(
+        self, old: Iterable[ServiceClaims], come: Iterable[ServiceClaims]
+    ) -> set[int]:
+        """Bring the numbers of node ports up to date; returns those that came or went."""
+        changed: set[int] = set()
+        for protocol, counts in self.node_ports.items():
+            gone, new = _node_ports(old, protocol), _node_ports(come, protocol)
+            for number in gone.keys() | new.keys():
+                before = counts[number]
+                counts[number] += new[number] - gone[number]
+                if bool(before) is not bool(counts[number]):
+                    changed.add(number)
+                if not counts[number]:
+                    del counts[number]
+        return changed
 
     def served(self, protocol: Protocol) -> Collection[SocketAddress]:
         """Return what somebody has; it follows what is settled later."""
@@ -162,6 +184,17 @@ class Settlement:
         """Return why an external IP is nobody's to ask for, or nothing."""
         others = [owner for owner in self._owners[ip] if owner != service]
         return f"external IP {ip} is an address of {min(others)}" if others else ""
+
+
+def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[int]:
+    return Counter(
+        frontend.port
+        for one in claims
+        for port in one.ports
+        if port.protocol is protocol
+        for frontend in port.frontends
+        if frontend.kind is FrontendKind.NODE_PORT
+    )
 
 
 def _own(claim: PortClaim, address: SocketAddress) -> Frontend:

@@ -32,6 +32,8 @@ class NodeFacts:
     """What this node's interfaces have, sorted; loopback included, link-local left out."""
     primary_addresses: tuple[str, ...] = ()
     """Those that the Node object names."""
+    all_node_addresses: frozenset[str] = frozenset()
+    """This node's and, as far as the source knows them, those of all Nodes."""
     node_port_networks: tuple[str, ...] = ()
     """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
     external_ip_networks: tuple[str, ...] = ()

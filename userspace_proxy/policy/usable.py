@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 
 from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SocketAddress, pack_ip
@@ -74,6 +74,7 @@ def usable_endpoints(
     family: IPFamily,
     facts: NodeFacts,
     ours: Collection[SocketAddress] = (),
+    node_ports: Container[int] = (),
     scope: Scope = Scope.CLUSTER,
 ) -> Usable:
     """Judge the endpoints of one Service port.
@@ -85,6 +86,8 @@ def usable_endpoints(
         family: Only slices of this family count.
         facts: What is allowed on this node, its name and zone.
         ours: Addresses that this proxy itself serves: never endpoints.
+        node_ports: The numbers of all node ports of the protocol: at a node's address they lead
+            to a proxy again.
         scope: Whose endpoints count.
 
     Source:
@@ -97,7 +100,11 @@ def usable_endpoints(
         is_split = scope is Scope.LOCAL_FROM_OUTSIDE
         return Usable((), (), "it has no endpoints", outside=() if is_split else None)
     judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
-    refused = {a: why for packed, a, _ in judged if (why := _why_inward(a, packed, facts, ours))}
+    refused = {
+        a: why
+        for packed, a, _ in judged
+        if (why := _why_inward(a, packed, facts, ours, node_ports))
+    }
     sound = [item for item in judged if item[1] not in refused] if refused else judged
     why_not = why_not_meant([e for _, _, e in sound if e.ready], facts)
     in_cluster = _choose(sound, why_not)
@@ -187,11 +194,17 @@ def _rank(endpoint: Endpoint, facts: NodeFacts) -> tuple[bool, bool, bool, bool]
 
 
 def _why_inward(
-    address: SocketAddress, packed: bytes, facts: NodeFacts, ours: Collection[SocketAddress]
+    address: SocketAddress,
+    packed: bytes,
+    facts: NodeFacts,
+    ours: Collection[SocketAddress],
+    node_ports: Container[int],
 ) -> str | None:
     """Return why an endpoint is refused, or None."""
     if address in ours:
         return "refused: it is an address that this proxy serves"
+    if address.port in node_ports and address.ip in facts.all_node_addresses:
+        return "refused: it is a node port of a node"
     block = _block_v4(packed) if len(packed) == 4 else _block_v6(packed)
     if block == _LOOPBACK and facts.allow_loopback_endpoints:
         return None

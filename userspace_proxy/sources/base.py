@@ -62,6 +62,9 @@ class Source(abc.ABC):
             SourceError: As :meth:`run` would.
         """
 
+    def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files name them anyway
+        """Have snapshots name all Nodes' addresses, where that has a cost; cheap, idempotent."""
+
     def record(self, happening: Happening) -> None:  # noqa: B027 - files can't be told
         """Tell the cluster, where there is one; cheap, never raises, waits for nothing."""
 

@@ -99,6 +99,7 @@ class ManifestState:
         self._store.replace_slices(_slices(first))
         nodes = [f.value for f in first.values() if isinstance(f.value, Node)]
         self._store.set_node(next((n for n in nodes if n.name == self._node_name), None))
+        self._store.set_node_addresses(frozenset(a for n in nodes for a in n.addresses))
         self._conflicts = tuple(conflicts)
         self.snapshot = self._store.snapshot()
 

@@ -56,6 +56,7 @@ def test_before_the_first_snapshot_there_are_options_and_addresses():
         node_name="node-7",
         proxy_name="canary",
         addresses=("127.0.0.1", "192.0.2.10"),
+        all_node_addresses=frozenset({"127.0.0.1", "192.0.2.10"}),
         node_port_networks=("192.0.2.0/24",),
         external_ip_networks=("203.0.113.0/24",),
         cluster_networks=("10.0.0.0/8",),
@@ -105,3 +106,11 @@ def test_the_pods_inside_are_the_clusters_or_this_nodes(pod_networks, only_own_p
         cluster(node), only_own_pods=only_own_pods, cluster_networks=("10.244.0.0/16",)
     )
     assert facts.cluster_networks == inside
+
+
+def test_the_addresses_of_all_nodes_are_known_with_this_ones():
+    store = Store()
+    store.set_node(NODE)
+    store.set_node_addresses(frozenset({"192.0.2.11"}))
+    facts = facts_of(store.snapshot(), ["127.0.0.1"])
+    assert facts.all_node_addresses == {"127.0.0.1", *NODE.addresses, "192.0.2.11"}

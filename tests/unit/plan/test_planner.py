@@ -316,6 +316,53 @@ class TestEndpointsThatPointAtFrontends:
         assert seen == [["ready"], [OURS], ["ready"]]
 
 
+class TestEndpointsAtNodePorts:
+    """A node port of another node leads to its proxy, and from there may lead back."""
+
+    HERE, THERE = "198.51.100.1", "198.51.100.2"
+    NODE_PORTS = slice_of(HERE, THERE, POD_A.ip, ports=(SlicePort("http", 30080, "TCP"),))
+    FACTS = NodeFacts(addresses=(HERE,), all_node_addresses=frozenset({HERE, THERE}))
+
+    def reasons(self, planner, store, facts=FACTS):
+        plan = planner.plan(store.snapshot(), facts)
+        return [
+            v.reason
+            for key, p in plan.ports.items()
+            if key.name.service == CART
+            for v in p.endpoints
+        ]
+
+    def test_on_each_node_they_are_refused(self):
+        store, planner = store_of(service(ports=AT_NODE), self.NODE_PORTS), Planner(NodeFacts())
+        refused = "refused: it is a node port of a node"
+        assert sorted(self.reasons(planner, store)) == ["ready", refused, OURS]
+
+    def test_other_protocols_numbers_are_not(self):
+        udp = (ServicePort("http", 80, "UDP", 30080),)
+        store = store_of(service(), self.NODE_PORTS, service(WEB, udp, cluster_ips=(WEB_IP,)))
+        assert set(self.reasons(Planner(NodeFacts()), store)) == {"ready"}
+
+    def test_the_verdict_follows_the_coming_and_going_of_the_node_port(self):
+        store, planner = store_of(service(), self.NODE_PORTS), Planner(NodeFacts())
+        seen = [self.reasons(planner, store).count("ready")]
+        needed = [planner.needs_node_addresses]
+        for change in (
+            lambda: store.put_service(service(WEB, AT_NODE, cluster_ips=(WEB_IP,))),
+            lambda: store.delete_service(WEB),
+        ):
+            change()
+            seen.append(self.reasons(planner, store).count("ready"))
+            needed.append(planner.needs_node_addresses)
+        assert seen == [3, 1, 3]
+        assert needed == [False, True, False]
+
+    def test_nodes_need_not_be_known_where_no_endpoint_has_such_a_number(self):
+        store = store_of(service(ports=AT_NODE), slice_of(POD_A.ip))
+        planner = Planner(NodeFacts())
+        assert self.reasons(planner, store) == ["ready"]
+        assert not planner.needs_node_addresses
+
+
 class TestWhatIsKept:
     @pytest.fixture
     def store(self):

@@ -191,3 +191,15 @@ def test_a_file_that_is_broken_at_a_restart_costs_nobody_the_address(tmp_path):
     after.take(Look({"web.yaml": service("web")}))
     for name in ("web", "cart", "db"):
         assert ip_of(after, name) == ip_of(before, name)
+
+
+def test_the_addresses_of_all_nodes_in_the_files_are_known(state):
+    nodes = "".join(
+        f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}, "
+        f"status: {{addresses: [{{type: InternalIP, address: {ip}}}]}}}}\n---\n"
+        for name, ip in (("bob", "192.0.2.2"), ("alice", "192.0.2.1"))
+    )
+    state.take(Look({"a.yaml": nodes}))
+    assert state.snapshot.node_addresses == {"192.0.2.1", "192.0.2.2"}
+    state.take(Look(gone=frozenset({"a.yaml"})))
+    assert state.snapshot.node_addresses == frozenset()

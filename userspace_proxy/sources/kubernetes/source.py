@@ -18,6 +18,7 @@ from ..base import Happening, Publish, Source, SourceStatus
 from ..pause import Pause, pause
 from .connection import Connection
 from .credentials import SERVICE_ACCOUNT, Credentials
+from .node_addresses import NodeAddresses
 from .recorder import Recorder
 from .reflector import Reflector, Timing
 from .table import SERVICES, SLICES, Table, node_kind
@@ -81,6 +82,9 @@ class KubernetesSource(Source):
             for table in self._tables
         ]
         self._recorder = Recorder(self._connection, node_name, clock=clock)
+        self._node_addresses = NodeAddresses(
+            self._connection, self._take_node_addresses, pause=pause
+        )
         self._publish: Publish | None = None
         self._published: Snapshot | None = None
         self._is_due = False
@@ -104,6 +108,7 @@ class KubernetesSource(Source):
                 for reflector in self._reflectors:
                     group.create_task(reflector.run())
                 group.create_task(self._recorder.run())
+                group.create_task(self._node_addresses.run())
         finally:
             self._publish = None
             await self._connection.close()
@@ -111,6 +116,14 @@ class KubernetesSource(Source):
     def record(self, happening: Happening) -> None:
         """Part of Source: a Kubernetes Event, soon."""
         self._recorder.record(happening)
+
+    def want_nodes(self, is_wanted: bool) -> None:
+        """Part of Source."""
+        self._node_addresses.want(is_wanted)
+
+    def _take_node_addresses(self, addresses: frozenset[str]) -> None:
+        self._store.set_node_addresses(addresses)
+        self._changed()
 
     def status(self) -> SourceStatus:
         """Part of Source."""

@@ -1,0 +1,117 @@
+import asyncio
+import logging
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+
+from .house import access_lines
+from .timers import TimerLoop
+from .waiting import until
+
+
+class AtTheLimit:
+    """A data plane whose every place one client of one Service has, and another Service.
+
+    Args:
+        build: The fixture.
+        timers: Time passes when it says so.
+    """
+
+    def __init__(self, build, timers):
+        # Two listeners, three descriptors for flows, and two for each of 27 connections.
+        self.house = build(Tuning(descriptor_limit=60), timers.clock, timers)
+        self.timers = timers
+        self.pod = self.house.endpoint()
+        self.web, self.cart = (self.house.service(self.pod.address) for _ in range(2))
+
+    async def fill(self):
+        """Return the 27 connections of one client, the later the younger."""
+        pairs = []
+        for _ in range(27):
+            pairs.append(await self.house.pair(self.web, self.pod))
+            self.timers.advance(0.01)
+        return pairs
+
+    async def stall(self):
+        """Let so much time pass that nobody waits any longer."""
+        for _ in range(2):
+            await until(lambda: not self.house.plane.descriptors.is_accepting)
+            self.timers.advance(0.3)
+
+
+@pytest.fixture
+async def at_the_limit(build):
+    return AtTheLimit(build, TimerLoop(asyncio.get_running_loop()))
+
+
+async def test_one_clients_idle_connections_make_room_for_a_client_of_another_service(
+    at_the_limit, caplog
+):
+    caplog.set_level(logging.INFO)
+    house, web = at_the_limit.house, at_the_limit.web
+    pairs = await at_the_limit.fill()
+    talking = pairs[0]
+    await talking[0].send(b"still here")
+    assert await talking[1].read() == b"still here"
+    other = await house.client(at_the_limit.cart, source="127.0.0.2")
+    await other.send(b"me too")
+    await at_the_limit.stall()
+    assert await (await at_the_limit.pod.accept()).read() == b"me too"
+    for client, _ in pairs[1:9]:
+        assert await client.was_reset()
+    await talking[1].send(b"yes")
+    assert await talking[0].read() == b"yes"
+    await pairs[9][0].send(b"also")
+    assert await pairs[9][1].read() == b"also"
+    assert web.group.counters.evicted_connections == 8
+    assert [line.getMessage() for line in access_lines(caplog)] == ["connection evicted"] * 8
+    (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
+    assert (line.client, line.service, line.connections) == ("127.0.0.1", "shop/web:http", 27)
+
+
+async def test_while_one_client_presses_on_no_other_waits_again(at_the_limit):
+    house = at_the_limit.house
+    await at_the_limit.fill()
+    more = [await house.client(at_the_limit.web) for _ in range(27)]
+    await at_the_limit.stall()
+    for client in more:
+        assert await client.was_reset()
+    other = await house.client(at_the_limit.cart, source="127.0.0.2")
+    await other.send(b"me too")
+    assert await (await at_the_limit.pod.accept()).read() == b"me too"
+
+
+async def test_busy_clients_are_not_reset(at_the_limit):
+    """Each end makes room for another one, so nothing stalls."""
+    house, pod = at_the_limit.house, at_the_limit.pod
+    pairs = await at_the_limit.fill()
+    waiting = [await house.client(at_the_limit.web) for _ in range(27)]
+    for client, _ in pairs[:13]:
+        client.reset()
+    for _ in range(13):
+        await pod.accept()
+    for client, _ in pairs[13:]:
+        client.reset()
+    for _ in range(14):
+        await pod.accept()
+    for client in waiting:
+        await client.send(b"all")
+    assert at_the_limit.web.group.counters.evicted_connections == 0
+
+
+async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
+    house = at_the_limit.house
+    peer = house.udp_peer()
+    await at_the_limit.fill()
+    await house.client(at_the_limit.web)
+    await until(lambda: not house.plane.descriptors.is_accepting)
+    # Its listener's takes one of the three.
+    dns = house.udp_service(peer.address)
+    for _ in range(2):
+        client = house.udp_client(dns)
+        client.send(b"question")
+        _, flow = await peer.receive_from()
+        peer.send_to(b"answer", flow)
+        assert await client.receive() == b"answer"
+    assert dns.group.counters.evicted_flows == 0

@@ -1,0 +1,89 @@
+"""Lists the addresses of all Nodes while an endpoint may be one of their node ports.
+
+Rule 1: nothing is asked for unless the plan needs it. A Node is 15 KiB and changes every few
+minutes, so that watching all of them from each of 5,000 nodes would cost the API server more than
+everything else. Endpoints at the number of a node port are rare.
+Rule 2: a list that fails keeps what the last one said, and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from ...model.reading import FieldError, read_node
+from ...model.wire import DecodeError, WireNode, WirePage, decode
+from ..pause import Pause, pause
+from .answers import ConnectionTrouble, read_status
+from .connection import Connection
+
+_log = logging.getLogger("userspace_proxy.sources")
+
+EVERY_S = 300.0
+_RETRY_S = 10.0
+# A page of 1.5 MiB.
+_PAGE = 100
+
+
+class NodeAddresses:
+    """The addresses of all Nodes, for as long as they are wanted.
+
+    Args:
+        connection: To the API server.
+        take: Called with each list's addresses.
+        pause: Waits between lists.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        take: Callable[[frozenset[str]], None],
+        *,
+        pause: Pause = pause,
+    ) -> None:
+        self._connection = connection
+        self._take = take
+        self._pause = pause
+        self._wanted = asyncio.Event()
+
+    def want(self, is_wanted: bool) -> None:
+        """List now and from time to time, or no more; idempotent."""
+        if is_wanted:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+
+    async def run(self) -> None:
+        """List for ever."""
+        while True:
+            await self._wanted.wait()
+            try:
+                self._take(await self._list())
+            except (ConnectionTrouble, DecodeError, TimeoutError) as exc:
+                _log.warning(
+                    "cannot list Nodes, so endpoints that are node ports of other nodes aren't "
+                    "refused",
+                    extra={"cause": str(exc)},
+                )
+                await self._pause(_RETRY_S)
+            else:
+                await self._pause(EVERY_S)
+
+    async def _list(self) -> frozenset[str]:
+        addresses: set[str] = set()
+        query = {"limit": str(_PAGE)}
+        while True:
+            answer = await self._connection.get("/api/v1/nodes", query)
+            if answer.code != 200:
+                said = read_status(answer.body).message or "no reason given"
+                raise ConnectionTrouble(f"HTTP {answer.code}: {said}")
+            page = decode(answer.body, WirePage)
+            for item in page.items or []:
+                try:
+                    addresses.update(read_node(decode(item, WireNode)).addresses)
+                except (DecodeError, FieldError):
+                    continue
+            if not page.metadata.continue_:
+                return frozenset(addresses)
+            query = {"limit": str(_PAGE), "continue": page.metadata.continue_}
