@@ -117,6 +117,7 @@ class Connection:
             if rest is not None:
                 await rest.close()
         self._rest = self._retired = None
+        self.credentials.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Answer:
         """Return a whole answer, whatever its code.

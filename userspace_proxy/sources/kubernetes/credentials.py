@@ -21,13 +21,16 @@ from ...errors import SourceError
 from .answers import ConnectionTrouble
 from .kubeconfig import check_kubeconfig
 from .library import Library, import_library
+from .loader import make_loader
 
 PLUGIN_S = 60.0
-"""For an exec plugin or a token endpoint; kubernetes-asyncio itself waits for ever."""
+"""For one run of an exec plugin."""
 REFRESH_S = 60.0
 """Between two looks at tokens and files; kubernetes-asyncio's period for a pod's token."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
+# Also for a token endpoint, for which kubernetes-asyncio itself waits for ever.
+_LOAD_S = PLUGIN_S + 5.0
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
 # What kubernetes-asyncio raises for a bad kubeconfig: some on purpose, some by accident.
@@ -94,7 +97,7 @@ class Credentials:
         """
         self._library = import_library()
         try:
-            async with asyncio.timeout(PLUGIN_S):
+            async with asyncio.timeout(_LOAD_S):
                 await self._load(now)
         except (*_LOADING_ERRORS, self._library.config_error) as exc:
             raise SourceError(
@@ -102,6 +105,11 @@ class Credentials:
                 f"{_one_line(exc)}",
                 hint="give --kubeconfig a file that kubectl works with",
             ) from exc
+
+    def close(self) -> None:
+        """Forget certificates and keys; idempotent."""
+        if self._loader is not None:
+            self._loader.close()
 
     async def refresh(self, now: float, *, is_refused: bool = False) -> None:
         """Look at tokens and files again, if it is time.
@@ -116,7 +124,7 @@ class Credentials:
         if not is_refused and now - self._refreshed_s < REFRESH_S:
             return
         try:
-            async with asyncio.timeout(PLUGIN_S):
+            async with asyncio.timeout(_LOAD_S):
                 await self._load_again(now, is_refused=is_refused)
         except (*_LOADING_ERRORS, self._library.config_error) as exc:
             raise ConnectionTrouble(f"cannot refresh {self.words}: {_one_line(exc)}") from exc
@@ -146,9 +154,8 @@ class Credentials:
         if self._kubeconfig and _fingerprint(self._kubeconfig) != self._seen:
             await self._load(now)
         elif self._loader is not None:
-            if is_refused and hasattr(self._loader, "exec_plugin_expiry"):
-                # The plugin's answer counts as good until then; the server says no.
-                del self._loader.exec_plugin_expiry
+            if is_refused:
+                self._loader.ask_again()
             await self._loader.load_and_set(self.configuration)
 
     def check(self) -> None:
@@ -167,9 +174,7 @@ class Credentials:
         if self._kubeconfig:
             self.check()
             self._seen = _fingerprint(self._kubeconfig)
-            self._loader = await self._library.kube_config.load_kube_config(
-                config_file=self._kubeconfig, client_configuration=configuration
-            )
+            await self._load_kubeconfig(configuration)
         elif not self._master:
             self._load_service_account(configuration)
         if self._master:
@@ -177,6 +182,16 @@ class Credentials:
             configuration.host = self._master
         self.configuration = configuration
         self._refreshed_s = now
+
+    async def _load_kubeconfig(self, configuration: Any) -> None:
+        loader = make_loader(self._library, self._kubeconfig, plugin_s=PLUGIN_S)
+        try:
+            await loader.load_and_set(configuration)
+        except BaseException:
+            loader.close()
+            raise
+        self.close()
+        self._loader = loader
 
     def _load_service_account(self, configuration: Any) -> None:
         if not os.environ.get(_HOST_VARIABLE):

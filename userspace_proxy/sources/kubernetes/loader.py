@@ -1,0 +1,133 @@
+"""kubernetes-asyncio's reader of kubeconfigs, with keys in memory and plugins that are killed.
+
+The library writes certificates and keys that are part of a kubeconfig, or come from a plugin, to
+files in /tmp, where they stay after a crash, and keeps a descriptor of each. Here they are memory
+files (memfd_create) that OpenSSL opens by their names below /proc/self/fd.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from .library import Library
+from .plugin import PluginError, run_plugin
+
+# As in kubernetes-asyncio: before a token ends, another one is asked for.
+_AHEAD = timedelta(minutes=5)
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class MemoryFiles:
+    """Files without a place in the file system, by name."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[bytes, int]] = {}
+
+    def put(self, name: str, content: bytes) -> str:
+        """Return the path of a file with this content, in place of the one of the same name.
+
+        The path, and the file, stay the same while the content does.
+        """
+        have, descriptor = self._files.get(name, (None, -1))
+        if have != content:
+            self._close(descriptor)
+            descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+            self._files[name] = content, descriptor
+            with os.fdopen(os.dup(descriptor), "wb") as stream:
+                stream.write(content)
+        return f"/proc/self/fd/{descriptor}"
+
+    def close(self) -> None:
+        """Close all of them; idempotent."""
+        files, self._files = self._files, {}
+        for _, descriptor in files.values():
+            self._close(descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
+    """Return a loader of a kubeconfig: kubernetes-asyncio's, but for keys and plugins.
+
+    Args:
+        library: Its parts.
+        kubeconfig: The file.
+        plugin_s: For one run of an exec plugin.
+
+    Returns:
+        A ``KubeConfigLoader`` with two methods more: ``ask_again()`` has the next load run the
+        plugin, whatever it answered before, and ``close()`` closes the memory files.
+    """
+    kube_config = library.kube_config
+
+    class Loader(kube_config.KubeConfigLoader):  # type: ignore[misc,name-defined]
+        _cluster: Any
+        _user: Any
+
+        def __init__(self, **more: Any) -> None:
+            super().__init__(**more)
+            self._files = MemoryFiles()
+            self._expiry: datetime | None = None
+            node, files = kube_config.ConfigNode, self._files
+            self._cluster = _in_memory(node, files, self._cluster, ("certificate-authority",))
+            self._user = _in_memory(node, files, self._user, ("client-certificate", "client-key"))
+
+        def ask_again(self) -> None:
+            self._expiry = None
+
+        def close(self) -> None:
+            self._files.close()
+
+        async def load_from_exec_plugin(self) -> bool:
+            """Part of KubeConfigLoader: take the plugin's token, certificate, or both."""
+            if self._expiry is not None and datetime.now(UTC) < self._expiry - _AHEAD:
+                return True
+            folder = Path(self._user.path or ".").parent.absolute()
+            spec = self._user["exec"].value
+            status = await run_plugin(spec, folder=folder, within_s=plugin_s)
+            token, certificate = status.get("token"), status.get("clientCertificateData")
+            key = status.get("clientKeyData")
+            if not token and not (certificate and key):
+                raise PluginError("exec: the plugin gave neither a token nor a certificate and key")
+            if token:
+                self.token = f"Bearer {token}"
+            if certificate and key:
+                self.cert_file = self._files.put("plugin-certificate", certificate.encode())
+                self.key_file = self._files.put("plugin-key", key.encode())
+            self._expiry = _expiry(status.get("expirationTimestamp"))
+            return True
+
+    merged = kube_config.KubeConfigMerger(kubeconfig)
+    return Loader(
+        config_dict=merged.config, config_base_path=None, config_persister=merged.save_changes
+    )
+
+
+def _in_memory(
+    make_node: Callable[..., Any], files: MemoryFiles, node: Any, keys: Sequence[str]
+) -> Any:
+    """Return a part of a kubeconfig in which memory files stand in for data."""
+    if node is None or not isinstance(node.value, dict):
+        return node
+    # A copy: what the library writes back has the data.
+    value = dict(node.value)
+    for key in keys:
+        data = value.pop(f"{key}-data", None)
+        if data:
+            value[key] = files.put(key, base64.b64decode(data))
+    return make_node(node.name, value, node.path)
+
+
+def _expiry(text: str | None) -> datetime:
+    """Return when a plugin's answer ends; without a time it counts until the server refuses it."""
+    if not text:
+        return _NEVER
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

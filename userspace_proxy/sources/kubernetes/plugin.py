@@ -1,0 +1,108 @@
+"""Runs an exec credential plugin, and leaves nothing of it behind.
+
+    users[].user.exec ──▶ process in a session of its own ──stdout──▶ ExecCredential's status
+                                     └── silent for too long: its process group is killed
+
+Rule 1: both outputs are read at once, and bounded, so a plugin that writes much to stderr doesn't
+hang.
+Rule 2: of what a plugin prints an error shows the first line of stderr alone: stdout has the token.
+
+Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_OUTPUT_BYTES_MAX = 1 << 20
+_READ_BYTES = 64 * 1024
+
+
+class PluginError(ValueError):
+    """A plugin gave nothing that can be used; one line says why."""
+
+
+async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) -> dict[str, Any]:
+    """Run a plugin and return the ``status`` of its ExecCredential.
+
+    Args:
+        spec: ``users[].user.exec`` of a kubeconfig.
+        folder: Where the kubeconfig is: a command with a slash is relative to it.
+        within_s: For all of it; then, and where the caller is cancelled, the plugin's process
+            group is killed.
+
+    Raises:
+        PluginError: The plugin failed, answered what can't be used, or did not end in time.
+        OSError: It can't be started.
+    """
+    for key in ("command", "apiVersion"):
+        if not isinstance(spec.get(key), str):
+            raise PluginError(f"exec: missing key '{key}'")
+    command = spec["command"]
+    program = str(folder / command) if "/" in command else command
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *map(str, spec.get("args") or ()),
+        env=_environment(spec),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(within_s):
+            stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
+            code = await process.wait()
+    except BaseException as exc:
+        # Its children may hold the pipes although it has ended itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        if isinstance(exc, TimeoutError):
+            raise PluginError(f"exec: {command} did not end within {within_s:g} s") from exc
+        raise
+    if code != 0:
+        first = stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise PluginError(f"exec: {command} ended with {code}" + (f": {first}" if first else ""))
+    return _status(stdout, spec["apiVersion"], command)
+
+
+def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
+    info = {
+        "apiVersion": spec["apiVersion"],
+        "kind": "ExecCredential",
+        "spec": {"interactive": False},
+    }
+    more = {str(item["name"]): str(item["value"]) for item in spec.get("env") or ()}
+    return {**os.environ, **more, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+
+
+async def _read(stream: asyncio.StreamReader | None) -> bytes:
+    """Read to the end; return as much as is kept."""
+    assert stream is not None
+    kept = bytearray()
+    while data := await stream.read(_READ_BYTES):
+        kept += data[: _OUTPUT_BYTES_MAX - len(kept)]
+    return bytes(kept)
+
+
+def _status(stdout: bytes, api_version: str, command: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(stdout)
+    except ValueError:
+        # Not the decoder's words, which may quote a token.
+        raise PluginError(f"exec: {command} did not print an ExecCredential as JSON") from None
+    status = answer.get("status") if isinstance(answer, dict) else None
+    if not isinstance(status, dict):
+        raise PluginError(f"exec: {command} printed no ExecCredential with a status")
+    if answer.get("apiVersion") != api_version:
+        raise PluginError(f"exec: {command} printed another apiVersion than {api_version}")
+    return status
