@@ -203,3 +203,17 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     done = python(code, stdout=write_end, stderr=subprocess.PIPE)
     os.close(write_end)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closed_standard_streams_become_dev_null(tmp_path):
+    """Else the next socket would get the number, and every line that is printed."""
+    script = (
+        "import os, sys; from userspace_proxy.cli import main; status = main(['help']); "
+        "streams = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]; "
+        "open(sys.argv[1], 'w').write(f'{status} {streams}')"
+    )
+    result = tmp_path / "result"
+    command = [sys.executable, "-c", script, str(result)]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    subprocess.run([*closed, *command], check=True, timeout=20)
+    assert result.read_text() == "0 ['/dev/null', '/dev/null', '/dev/null']"

@@ -1,5 +1,7 @@
+import contextlib
 import fcntl
 import os
+import socket
 import subprocess
 import sys
 
@@ -13,8 +15,9 @@ STALLED = """
 import os, sys
 from userspace_proxy.cli.log_writer import LogWriter
 writer = LogWriter(int(sys.argv[1]), describe_dropped=str)
-for _ in range(100):
+for _ in range(1500):
     writer.put("x" * 1000)
+assert writer.dropped > 0
 print("queued", flush=True)
 """
 
@@ -27,6 +30,17 @@ def pipe():
     yield ours, theirs
     for descriptor in (ours, theirs):
         os.close(descriptor)
+
+
+def socketpair():
+    """As journald gives it to a service."""
+    return [sock.detach() for sock in socket.socketpair()]
+
+
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -95,8 +109,11 @@ def test_the_count_is_in_the_place_of_the_lines_that_are_missing(pipe, make):
     assert writer.dropped == dropped
 
 
-def test_an_exit_does_not_wait_for_a_stalled_reader(pipe):
-    _, theirs = pipe
+@pytest.mark.parametrize("make_stderr", [os.pipe, socketpair, os.openpty])
+def test_an_exit_does_not_wait_for_a_stalled_reader(make_stderr, stack):
+    ours, theirs = make_stderr()
+    for descriptor in (ours, theirs):
+        stack.callback(os.close, descriptor)
     done = subprocess.run(
         [sys.executable, "-c", STALLED, str(theirs)],
         pass_fds=[theirs],

@@ -28,10 +28,11 @@ class ForwardingHandler(logging.Handler):
         """Part of Handler."""
         try:
             line = self._line_of(record)
-        except Exception:  # noqa: BLE001 - as logging has it: a bad record must not stop a caller
-            self.handleError(record)
-        else:
-            self._send(line)
+        except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
+            # Not handleError, which prints to stderr itself and may wait for its reader.
+            bug = f"bug: cannot format a log record: {exc!r}"
+            line = Logged(record.name, logging.ERROR, record.created, bug, {}, "")
+        self._send(line)
 
     def _line_of(self, record: logging.LogRecord) -> Logged:
         fields = {k: _plain(v) for k, v in vars(record).items() if k not in _OWN}

@@ -60,6 +60,17 @@ def test_a_line_carries_its_traceback(forwarded):
     assert lines[0].traceback.endswith("KeyError: 'nobody'")
 
 
+def test_a_record_that_cannot_be_formatted_is_forwarded_as_a_bug(forwarded, capsys):
+    logger, lines = forwarded
+    # Not by the logger: pytest's own handler would fail, too.
+    (handler,) = logger.handlers
+    handler.handle(logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%d", ("text",), None))
+    (line,) = lines
+    assert line.level == logging.ERROR
+    assert line.message.startswith("bug: cannot format a log record: TypeError")
+    assert capsys.readouterr().err == "", "its reader may have stalled"
+
+
 def test_a_line_is_written_as_if_it_were_our_own(caplog):
     write_record(logged(endpoint="10.0.0.1:80"))
     (record,) = caplog.records
