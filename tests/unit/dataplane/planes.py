@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 
 from userspace_proxy.dataplane import DataPlane, WorkerPool
 from userspace_proxy.model import Protocol, SocketAddress
@@ -14,6 +15,7 @@ from .waiting import until
 TCP, UDP = Protocol.TCP, Protocol.UDP
 PLANES = {"in-loop": None, "1-worker": 1, "2-workers": 2}
 """How many workers each has; None: the caller's loop carries the traffic."""
+_ASK_AGAIN_S = 1.0
 
 
 def make_plane(workers):
@@ -98,13 +100,21 @@ def is_free(listener):
 async def place_of(house, service, pods, client):
     """Return which of these endpoints a client of this address comes to."""
     to = SocketAddress("127.0.0.1", service.address.port)
+    asker = None
     if service.listener.protocol is TCP:
         house.keep(await dial(to, source=client))
     else:
-        house.keep(UdpPeer(client, to=to)).send(b"question")
+        asker = house.keep(UdpPeer(client, to=to))
+        asker.send(b"question")
     found = []
+    ask_again_at = time.monotonic() + _ASK_AGAIN_S
 
     def has_come():
+        nonlocal ask_again_at
+        # A worker that has not been told of a change yet drops a datagram, as it should.
+        if asker is not None and time.monotonic() >= ask_again_at:
+            asker.send(b"question")
+            ask_again_at = time.monotonic() + _ASK_AGAIN_S
         for place, pod in enumerate(pods):
             if isinstance(pod, TcpEndpoint):
                 if pod.accept_now() is not None:
