@@ -21,6 +21,7 @@ from .base import PlaneState
 from .descriptors import Descriptors
 from .flow_table import FlowTable
 from .group import EndpointGroup
+from .late_reset import LateResets
 from .pipes import PipePool
 from .preserving import Preserving
 from .probes import Probes
@@ -79,6 +80,7 @@ class DataPlane:
         )
         """Of clients that no endpoint has answered yet."""
         self.connect_timeout_s = tuning.connect_timeout_s
+        self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         self.ageing = Ageing(loop, clock, tuning, self.connections)
         self._flow_timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Event | None = None
@@ -195,6 +197,7 @@ class DataPlane:
             connection.close()
         self.probes.close()
         self.pipes.close()
+        self.late_resets.close()
         self.ageing.close()
         self.dial_deadlines.close()
         self.client_deadlines.close()

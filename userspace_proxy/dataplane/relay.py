@@ -294,7 +294,7 @@ class Direction:
         self.pump()
 
     def pump_last(self) -> None:
-        """Move what has arrived as far as the sink takes it at once, whoever else waits.
+        """Move what has arrived as far as the sink takes it, whoever else waits.
 
         For the reset that comes next: an end passes no FIN on any more, as the error may
         have been told to a send already, and reads then look like a clean end.

@@ -9,7 +9,7 @@
 Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over
 never loses a byte: they wait in the kernel.
 Rule 2: a client that can't be served gets a RST, never a clean end.
-Rule 3: a RST is passed on as a RST, behind what was sent before it.
+Rule 3: a RST is passed on as a RST, behind what was sent before it (``late_reset``).
 Rule 4: an endpoint that doesn't answer a client at its own address isn't asked from this node's:
 a network policy would have been in vain (``preserving``).
 Rule 5: packets are what a connection costs: a FIN travels with the bytes before it. ACKs are
@@ -375,7 +375,7 @@ class TcpConnection:
             self._finish("complete", as_reset=False)
 
     def abort(self) -> None:
-        """Pass on what was sent before the error, then reset both sides; idempotent."""
+        """Reset both sides, once what was sent before the error has arrived; idempotent."""
         if self.is_closed or self._is_aborting:
             return
         self._is_aborting = True
@@ -384,7 +384,8 @@ class TcpConnection:
                 direction.pump_last()
         # A reset drops what Nagle's algorithm holds back.
         self._talk()
-        self._finish("reset", as_reset=True)
+        if not self.plane.late_resets.begin(self):
+            self._finish("reset", as_reset=True)
 
     def keep_alive(self, options: Iterable[tuple[int, int, int]]) -> None:
         """Set options on both sockets; one whose other side has just gone takes none."""
@@ -449,6 +450,8 @@ class TcpConnection:
                 self.reactor.close_socket(sock)
         # Breaks the cycles, so that memory is given back now and not by the collector.
         self.up = self.down = self._endpoint_socket = None
+        if self._is_aborting:
+            self.plane.late_resets.forget(self)
         if self._counters is None:
             self._end_dial()
             self.plane.client_deadlines.stop(self)

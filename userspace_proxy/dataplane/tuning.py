@@ -41,6 +41,8 @@ class Tuning:
     connect_timeout_s: float = 1.0
     """Silence for so long and the next endpoint is tried: the kernel resends a SYN
     after one second, so less would give up on every lost packet."""
+    reset_wait_s: float = 5.0
+    """Seconds without progress after which bytes that were sent before a RST are given up."""
     tcp_idle_s: float = 86400.0
     """Seconds without a byte in either direction after which a connection is reset; a day,
     as conntrack's entries live under kube-proxy (tcpEstablishedTimeout)."""

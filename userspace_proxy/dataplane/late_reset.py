@@ -1,0 +1,127 @@
+"""Resets one side of a connection once it has what the other side sent before its own reset.
+
+    one side's RST ──▶ what the proxy has acknowledged of it goes on to the other side
+                        ├─▶ the other side has acknowledged all of it ──▶ RST
+                        └─▶ nothing moved for wait_s, or LIMIT_S in all ──▶ RST
+
+A close with a RST makes the kernel drop what it hasn't delivered, so the socket stays open until
+SIOCOUTQ is 0.
+
+Rule 1: the connection stays in the data plane's books meanwhile, with its descriptors.
+Rule 2: where all is delivered already, nothing waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import reactor as epoll
+from .sockets import is_connected
+
+if TYPE_CHECKING:
+    from .relay import Direction
+    from .tcp import TcpConnection
+
+LIMIT_S = 60.0
+# The kernel tells nobody when the last byte is acknowledged.
+_LOOK_S = 0.05
+# Not in Python's socket module; linux/sockios.h.
+_SIOCOUTQ = 0x5411
+
+
+@dataclass(slots=True)
+class _Waiting:
+    direction: Direction
+    began: float
+    moved_at: float
+    left_bytes: int
+
+
+class LateResets:
+    """The connections of one data plane that are to be reset.
+
+    Args:
+        loop: Its timers are used.
+        clock: Monotonic seconds.
+        wait_s: Seconds without progress after which undelivered bytes are given up.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._wait_s = wait_s
+        self._waiting: dict[TcpConnection, _Waiting] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def begin(self, connection: TcpConnection) -> bool:
+        """Wait for what is under way to the side that is still connected; False if nothing is."""
+        for direction in (connection.up, connection.down):
+            if direction is None or is_connected(direction.source):
+                continue
+            left = _undelivered(direction)
+            if left:
+                now = self._clock()
+                self._waiting[connection] = _Waiting(direction, now, now, left)
+                self._watch(connection, direction)
+                return True
+        return False
+
+    def forget(self, connection: TcpConnection) -> None:
+        """Stop looking at a connection that is closed; another one is no error."""
+        self._waiting.pop(connection, None)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._waiting.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _watch(self, connection: TcpConnection, direction: Direction) -> None:
+        def on_events(events: int) -> None:
+            if events & epoll.OUT:
+                direction.flush()
+
+        connection.reactor.replace_handler(direction.sink, on_events)
+        connection.reactor.modify(direction.sink, epoll.OUT | epoll.ET)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._clock()
+        for connection, waiting in list(self._waiting.items()):
+            left = _undelivered(waiting.direction)
+            moved, waiting.left_bytes = left != waiting.left_bytes, left
+            if moved:
+                waiting.moved_at = now
+            is_over = now - waiting.moved_at >= self._wait_s or now - waiting.began >= LIMIT_S
+            if not left or is_over:
+                connection.close()
+        if self._waiting and self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_S, self._look)
+
+
+def _undelivered(direction: Direction) -> int:
+    """Return how many bytes the sink hasn't acknowledged; 0 if it is gone.
+
+    Bytes that are unread behind a stuck or waiting direction count as one.
+    """
+    if not is_connected(direction.sink):
+        return 0
+    queued = bytearray(4)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(direction.sink.fileno(), _SIOCOUTQ, queued)
+    unread = direction.is_stuck or direction.is_waiting_turn
+    return direction.waiting_bytes + int(struct.unpack("i", queued)[0]) + unread
