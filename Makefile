@@ -19,11 +19,12 @@ help:                  ## show this list
 demo: $(VENV)/installed ## a sandbox with sample Services, the proxy and its page; Ctrl-C ends it
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
+# The longest first: node computes, upstream waits.
 test: ## everything: installs what it needs, checks the form, builds, runs all tests
 	@tests/tools/prepare.sh
 	@$(MAKE) --no-print-directory $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
-	  build-control-plane build-image check node page api build-nodes upstream
+	  build-control-plane build-image build-nodes check upstream node page api
 
 check: style types layers mirror unit ## all that needs neither root nor a cluster
 
