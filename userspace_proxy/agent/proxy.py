@@ -51,6 +51,7 @@ from .preserving import Preserving
 from .refuse import RefusePort
 from .sync import SyncLoop
 from .tasks import Supervisor
+from .tracking import TrackingWatch
 from .view import view_health_checks, view_ports, view_proxy
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Proxy:
         self._steering: Steering | None = None
         self._plane: AnyPlane | None = None
         self._preserving: Preserving | None = None
+        self._tracking: TrackingWatch | None = None
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
         self._stopping = asyncio.Event()
@@ -184,6 +186,9 @@ class Proxy:
         self._supervisor.start("sync", sync.run)
         if self._preserving is not None:
             self._supervisor.start("preserving", self._preserving.repair)
+        if steering.name != "none":
+            self._tracking = TrackingWatch(self._source.record)
+            self._supervisor.start("tracking", self._tracking.run)
         self._supervisor.start("source", lambda: self._source.run(sync.publish))
         _log.info(
             "started",
@@ -570,6 +575,7 @@ class Proxy:
             plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
             preserving=self._preserving,
+            tracking=self._tracking,
         )
 
     def _running(self) -> SyncLoop:

@@ -25,6 +25,16 @@ def drifted(cause: str, steering: str) -> Happening:
     )
 
 
+def tracking_table_full(entries: int, limit: int) -> Happening:
+    """Return that the kernel drops new connections for want of a conntrack entry."""
+    return Happening(
+        "ConntrackTableFull",
+        "Track",
+        f"connection tracking is full ({entries:,} of {limit:,} entries): new connections fail on "
+        "this node; raise net.netfilter.nf_conntrack_max",
+    )
+
+
 def not_served(item: Ignored) -> Happening:
     """Return that a Service has a conflict with another one."""
     port = f"port {item.port}: " if item.port else ""

@@ -21,6 +21,7 @@ from ..status.view import (
     StatusView,
     SteeringView,
     SyncView,
+    TrackingView,
     WorkerView,
 )
 from ..steering import Bind, Steering
@@ -28,6 +29,7 @@ from .listeners import Listeners, ServedPort
 from .options import Options
 from .preserving import Preserving
 from .sync import SyncCounters, SyncLoop
+from .tracking import TrackingWatch
 
 # Ports are in TIME_WAIT for a minute: who was short of them then is so again.
 _RECENT_S = 60.0
@@ -74,6 +76,7 @@ def view_proxy(
     plane: PlaneState,
     is_draining: bool,
     preserving: Preserving | None = None,
+    tracking: TrackingWatch | None = None,
 ) -> StatusView:
     """Return all that is known of a proxy.
 
@@ -88,6 +91,7 @@ def view_proxy(
         plane: How the data plane is doing.
         is_draining: Whether it is being stopped.
         preserving: None where clients' addresses aren't to be kept.
+        tracking: None where the node's connection tracking isn't watched.
     """
     counters = sync.counters if sync else SyncCounters()
     status = source.status()
@@ -128,6 +132,7 @@ def view_proxy(
             problem="" if sync and sync.has_drifted else problem,
         ),
         preserving=view_preserving(preserving),
+        tracking=view_tracking(tracking),
         ports=ports,
         ignored=view_ignored(sync.plan) if sync else (),
         health_checks=health_checks,
@@ -152,6 +157,13 @@ def view_preserving(preserving: Preserving | None) -> PreservingView:
         return PreservingView()
     why_not, problem = preserving.why_not, preserving.problem
     return PreservingView(not why_not and not problem, why_not, problem, preserving.repairs)
+
+
+def view_tracking(tracking: TrackingWatch | None) -> TrackingView:
+    """Return how full the node's table of connection tracking is."""
+    if tracking is None:
+        return TrackingView()
+    return TrackingView(*tracking.table, is_full=tracking.is_full)
 
 
 def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:

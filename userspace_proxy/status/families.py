@@ -311,6 +311,9 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ("descriptors_limit", "Descriptors that this process may have", view.descriptor_limit),
         ("service_ports", "Service ports that are served, by family and side", len(view.ports)),
         ("ignored", "Services and ports that get no listener", len(view.ignored)),
+        ("conntrack_entries", "Entries of the kernel's conntrack table", view.tracking.entries),
+        ("conntrack_entries_limit", "Entries that it may have", view.tracking.limit),
+        ("conntrack_full", "1 while it is full and new connections fail", view.tracking.is_full),
         ("source_synced", "1 when everything was read at least once", source.is_synced),
         ("source_problems", "What is wrong with the source now", len(source.problems)),
         ("steering_problems", "1 while the steering can't be put right", bool(steering.problem)),
@@ -329,6 +332,7 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
             "Helper processes started in the place of one that had crashed",
             steering.helper_restarts,
         ),
+        ("conntrack_drops", "Packets that conntrack dropped since boot", view.tracking.drops),
         ("sync_rounds", "Rounds of plan, diff and apply", sync.rounds),
         ("sync_failures", "Rounds that failed", sync.failures),
         (

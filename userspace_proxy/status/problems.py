@@ -22,6 +22,8 @@ from .view import ServicePortView, StatusView
 
 # From here on a busy node should get a higher limit before it has to pause accepting.
 _DESCRIPTORS_SHORT = 0.9
+# From here on new connections may soon be dropped, as in `check`.
+_TRACKING_SHORT = 0.9
 
 
 class Level(enum.StrEnum):
@@ -87,6 +89,7 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_workers(view),
         *_steering(view),
         *_preserving(view),
+        *_tracking(view),
         *_sync(view, now),
         *_conflicts(view),
         *_health_checks(view),
@@ -233,6 +236,17 @@ def _preserving(view: StatusView) -> Iterator[Problem]:
             f"Client addresses: {view.preserving.problem}",
             "New connections bear this node's address; it is tried again each second",
         )
+
+
+def _tracking(view: StatusView) -> Iterator[Problem]:
+    table = view.tracking
+    figures = f"{table.entries:,} of {table.limit:,} entries in use"
+    more = f"Raise the limit: sysctl -w net.netfilter.nf_conntrack_max={2 * table.limit}"
+    if table.is_full:
+        what = f"New connections fail on this node: connection tracking is full, {figures}"
+        yield Problem(Level.TROUBLE, what, more)
+    elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
+        yield Problem(Level.ATTENTION, f"Connection tracking is nearly full: {figures}", more)
 
 
 def _sync(view: StatusView, now: float) -> Iterator[Problem]:

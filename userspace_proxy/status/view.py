@@ -163,6 +163,17 @@ class SteeringView:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackingView:
+    """The node's table of connection tracking; what doesn't fit into it is dropped."""
+
+    entries: int = 0
+    limit: int = 0
+    """0 where nothing is tracked."""
+    drops: int = 0
+    is_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PreservingView:
     """Whether endpoints see their clients' own addresses, where answers come back this way."""
 
@@ -236,6 +247,7 @@ class StatusView:
     steering: SteeringView
     sync: SyncView
     preserving: PreservingView = field(default=PreservingView())
+    tracking: TrackingView = field(default=TrackingView())
     ports: tuple[ServicePortView, ...] = ()
     ignored: tuple[IgnoredView, ...] = ()
     health_checks: tuple[HealthCheckView, ...] = ()

@@ -11,6 +11,7 @@ from userspace_proxy.status.view import (
     SourceView,
     SteeringView,
     SyncView,
+    TrackingView,
 )
 
 from .views import (
@@ -151,6 +152,19 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             Level.TROUBLE,
             "Steering by iptables: Operation not permitted",
             id="steering",
+        ),
+        pytest.param(
+            {"tracking": TrackingView(1000, 1000, is_full=True)},
+            Level.TROUBLE,
+            "New connections fail on this node: connection tracking is full, 1,000 of 1,000 "
+            "entries in use",
+            id="conntrack-full",
+        ),
+        pytest.param(
+            {"tracking": TrackingView(900, 1000)},
+            Level.ATTENTION,
+            "Connection tracking is nearly full: 900 of 1,000 entries in use",
+            id="conntrack-nearly-full",
         ),
         pytest.param(
             {"steering": SteeringView("nftables", problem="not permitted", has_drifted=True)},

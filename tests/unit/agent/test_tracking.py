@@ -1,0 +1,70 @@
+"""A full conntrack table is reported once a minute, and so is its end."""
+
+import pytest
+
+from userspace_proxy.agent.tracking import TrackingTable, TrackingWatch, read_table
+
+EMPTY = TrackingTable(10, 1000)
+FULL = TrackingTable(995, 1000, 7)
+STAT = """\
+entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop
+0000001e  00000000 00000000 00000000 00000000 00000000 00000000 0 0 0 0000000a 0
+0000001e  00000000 00000000 00000000 00000000 00000000 00000000 0 0 0 00000006 0
+"""
+
+
+class Node:
+    """A table and a clock that a test sets."""
+
+    def __init__(self):
+        self.table, self.now, self.reported = EMPTY, 0.0, []
+        self.watch = TrackingWatch(
+            self.reported.append, read=lambda: self.table, clock=lambda: self.now
+        )
+
+    def look(self, table, now):
+        self.table, self.now = table, now
+        self.watch.look()
+
+
+@pytest.fixture
+def node():
+    return Node()
+
+
+def test_a_full_table_is_a_line_a_minute_and_one_event(node, caplog):
+    for second in range(121):
+        node.look(FULL, float(second))
+    assert node.watch.is_full
+    assert [record.getMessage() for record in caplog.records] == [
+        "connection tracking is full, new connections fail"
+    ] * 3
+    assert (caplog.records[0].entries, caplog.records[0].limit, caplog.records[0].drops) == FULL
+    assert [happening.reason for happening in node.reported] == ["ConntrackTableFull"]
+
+
+def test_recovery_is_logged_once_there_is_room(node, caplog):
+    caplog.set_level("INFO")
+    node.look(FULL, 0.0)
+    node.look(TrackingTable(950, 1000), 1.0)
+    assert node.watch.is_full
+    node.look(EMPTY, 2.0)
+    node.look(EMPTY, 3.0)
+    assert not node.watch.is_full
+    assert [r.getMessage() for r in caplog.records][1:] == ["connection tracking has room again"]
+
+
+def test_a_node_that_tracks_nothing_has_no_full_table(node, tmp_path):
+    node.look(read_table(tmp_path), 0.0)
+    assert (node.watch.table, node.watch.is_full) == (TrackingTable(), False)
+
+
+def test_the_table_is_read_from_the_kernels_files(tmp_path):
+    sysctls, stat = tmp_path / "sys/net/netfilter", tmp_path / "thread-self/net/stat"
+    for folder in (sysctls, stat):
+        folder.mkdir(parents=True)
+    (sysctls / "nf_conntrack_count").write_text("30\n")
+    (sysctls / "nf_conntrack_max").write_text("262144\n")
+    assert read_table(tmp_path) == TrackingTable(30, 262144, 0)
+    (stat / "nf_conntrack").write_text(STAT)
+    assert read_table(tmp_path) == TrackingTable(30, 262144, 16)

@@ -1,0 +1,116 @@
+"""Watches how full the table of connection tracking is.
+
+A full table drops the first packet of every new connection, to Services and past them, without a
+word to the client; what is open goes on. The table is the kernel's, so it is reported and not
+changed.
+
+Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..sources import Happening
+from .reporting import tracking_table_full
+from .tasks import pause
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+PROC = Path("/proc")
+LOOK_EVERY_S = 1.0
+LOG_EVERY_S = 60.0
+# Entries that end are replaced at once, so a full table is seldom seen with its last one in use.
+_FULL = 0.99
+# It was full, and is no longer once there is this much room.
+_ROOM = 0.9
+
+
+class TrackingTable(NamedTuple):
+    """The connection tracking table of a network namespace."""
+
+    entries: int = 0
+    limit: int = 0
+    """0 where nothing is tracked."""
+    drops: int = 0
+    """Packets dropped since boot for want of an entry, or because one couldn't be made."""
+
+
+class TrackingWatch:
+    """Reports a table that is full, and its recovery.
+
+    Args:
+        report: Told what the cluster should know of.
+        read: Returns the table as it is.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[Happening], None],
+        *,
+        read: Callable[[], TrackingTable] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._report = report
+        self._read = read or read_table
+        self._clock = clock
+        self._logged_at: float | None = None
+        self.table = TrackingTable()
+        """As of the last look."""
+        self.is_full = False
+
+    async def run(self) -> None:
+        """Look each second, for ever."""
+        while True:
+            self.look()
+            await pause(LOOK_EVERY_S)
+
+    def look(self) -> None:
+        """Read the table, and report what has become of it."""
+        table = self.table = self._read()
+        share = table.entries / table.limit if table.limit else 0.0
+        if share >= _FULL:
+            self._note_full(table)
+        elif self.is_full and share < _ROOM:
+            self.is_full, self._logged_at = False, None
+            _log.info("connection tracking has room again", extra=_fields(table))
+
+    def _note_full(self, table: TrackingTable) -> None:
+        if not self.is_full:
+            self.is_full = True
+            self._report(tracking_table_full(table.entries, table.limit))
+        now = self._clock()
+        if self._logged_at is None or now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            _log.error("connection tracking is full, new connections fail", extra=_fields(table))
+
+
+def read_table(proc: Path = PROC) -> TrackingTable:
+    """Return the table of this process's network namespace; zeros where nothing is tracked."""
+    try:
+        entries, limit = (
+            int((proc / "sys/net/netfilter" / name).read_text(encoding="ascii"))
+            for name in ("nf_conntrack_count", "nf_conntrack_max")
+        )
+    except (OSError, ValueError):
+        return TrackingTable()
+    return TrackingTable(entries, limit, _drops(proc))
+
+
+def _drops(proc: Path) -> int:
+    """Return the sum of all CPUs; 0 where this kernel has no such file."""
+    try:
+        text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    names, *cpus = (line.split() for line in text.splitlines())
+    return sum(int(cpu[names.index("drop")], 16) for cpu in cpus)
+
+
+def _fields(table: TrackingTable) -> dict[str, int]:
+    return {"entries": table.entries, "limit": table.limit, "drops": table.drops}
