@@ -212,6 +212,7 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         connections=totals.connections,
         preserved=totals.preserved,
         refused=counters.refused,
+        dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         shortages=counters.shortages,
         is_out_of_ports=now - served.group.out_of_ports_at < _RECENT_S,

@@ -65,7 +65,7 @@ class GroupCounters:
         self.out_of_ports = 0
         """Of these, those for which no source port towards the endpoint was left."""
         self.dropped_datagrams = 0
-        """Datagrams that a full socket didn't take."""
+        """Datagrams that a socket didn't take, mostly because its buffer was full."""
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
         self.evicted_connections = 0

@@ -28,7 +28,7 @@ from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .pktinfo import ANCILLARY_BYTES, Ancillary, Destinations
 from .preserving import NoClientAddress
-from .sockets import EXHAUSTED, family_of, is_self_connected, is_wildcard
+from .sockets import EXHAUSTED, datagrams_lost, family_of, is_self_connected, is_wildcard
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
 
@@ -71,6 +71,8 @@ class UdpListener:
         self._turn = 0
         """The reactor's, when the socket was last read."""
         self._had_more = False
+        # A successor gets its predecessor's socket, with what that has counted.
+        self._lost = datagrams_lost(sock)
         group.on_removed.append(self._endpoints_removed)
         # Level-triggered: what is left after a batch is reported again.
         plane.reactor.register(sock, epoll.IN, self._on_readable)
@@ -87,6 +89,7 @@ class UdpListener:
         group.on_removed.append(self._endpoints_removed)
 
     def _leave_group(self, outcome: str) -> None:
+        self.settle()
         for flow in list(self._flows.values()):
             self.end(flow, outcome)
         self.group.on_removed.remove(self._endpoints_removed)
@@ -300,7 +303,10 @@ class UdpListener:
         self.plane.flows.remove(flow)
 
     def settle(self) -> None:
-        """Write what the live flows have moved into their endpoints' counters."""
+        """Bring the counters of endpoints and of the Service port up to date."""
+        lost = datagrams_lost(self.sock)
+        self.group.counters.dropped_datagrams += (lost - self._lost) & 0xFFFFFFFF
+        self._lost = lost
         for flow in self._flows.values():
             self._settle(flow)
 

@@ -79,6 +79,15 @@ _PORT_SERIES: tuple[tuple[_Series, Callable[[ServicePortView], float]], ...] = (
     ),
     (
         _Series(
+            "userspace_proxy_datagrams_dropped",
+            "UDP datagrams lost at this proxy's sockets, mostly because a buffer was full; with "
+            "source ranges also those from other sources",
+            CounterMetricFamily,
+        ),
+        lambda port: port.dropped_datagrams,
+    ),
+    (
+        _Series(
             "userspace_proxy_connections_evicted",
             "Connections reset at the descriptor limit (UDP: flows ended in a full table) to make "
             "room for others",

@@ -93,6 +93,9 @@ class ServicePortView:
     """Of the connections, those in which the endpoint saw the client's own address."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
+    dropped_datagrams: int = 0
+    """Datagrams lost at sockets of this proxy, mostly because a buffer was full; where
+    ``admits`` isn't None, those from elsewhere, too."""
     evicted: int = 0
     """Connections and flows that ended early to make room for others."""
     shortages: int = 0

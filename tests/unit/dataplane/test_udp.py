@@ -38,6 +38,21 @@ async def timers():
     return TimerLoop(asyncio.get_running_loop())
 
 
+async def test_datagrams_that_find_the_buffer_full_are_counted(house):
+    pod = house.udp_peer()
+    service = house.udp_service(pod.address)
+    client = house.udp_client(service)
+    await exchange(client, pod)
+    # The loop doesn't run meanwhile, so nothing is read: 200 MB don't fit into any buffer.
+    for _ in range(4000):
+        client.send(bytes(50_000))
+    house.plane.settle()
+    lost = service.group.counters.dropped_datagrams
+    assert 0 < lost < 4000
+    house.plane.settle()
+    assert service.group.counters.dropped_datagrams == lost
+
+
 # -- datagrams ---------------------------------------------------------------
 
 

@@ -41,6 +41,7 @@ def value(view, name, **labels):
         ("connections_total", 36_407),
         ("connections_active", 12),
         ("connections_refused_total", 0),
+        ("datagrams_dropped_total", 0),
         ("received_bytes_total", 96_400_000),
         ("sent_bytes_total", 2_400_000_000),
         ("usable_endpoints", 2),
