@@ -39,6 +39,8 @@ _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 # Ports tried in the range before giving up for this round; a node whose range is full of
 # other programs' ports is better told than searched for seconds.
 _TRIES = 256
+# One line a minute is enough for what all Service ports lack.
+_LOG_EVERY_S = 60.0
 
 
 _NOTHING: Mapping[Frontend, Target] = {}
@@ -113,6 +115,7 @@ class Listeners:
         self._touched: dict[ServedPort, None] = {}
         """Those that may be steered elsewhere than the steering was told."""
         self._troubled: dict[PortKey, ServedPort] = {}
+        self._shortage_logged_at = -_LOG_EVERY_S
         """Those whose listeners or node ports can't all be had."""
         self._unsteered: Mapping[Frontend, str] = {}
         self._node_port_uses: Counter[NodePort] = Counter()
@@ -429,7 +432,9 @@ class Listeners:
             served.not_listening = None
             self._troubled.pop(served.plan.key, None)
             return
-        if before is None or str(error) != str(before):
+        if _is_shortage(error):
+            self._log_shortage(served, error)
+        elif before is None or str(error) != str(before):
             _log.warning(
                 "cannot serve a Service port",
                 extra={"service": served.group.label, "cause": str(error)},
@@ -437,6 +442,24 @@ class Listeners:
         # A copy: the traceback of the one that was raised keeps all that its frames refer to.
         served.not_listening = ListenError(error.message, hint=error.hint)
         self._troubled[served.plan.key] = served
+
+    def _log_shortage(self, served: ServedPort, error: ListenError) -> None:
+        """Write one line a minute: thousands of Service ports lack the same."""
+        now = self._clock()
+        if now - self._shortage_logged_at >= _LOG_EVERY_S:
+            self._shortage_logged_at = now
+            _log.warning(
+                "cannot open listeners: this process is out of descriptors",
+                extra={"service": served.group.label, "cause": str(error)},
+            )
+
+
+def _is_shortage(error: ListenError) -> bool:
+    """Tell whether it concerns this process, and so all Service ports alike."""
+    cause = error.__cause__
+    return isinstance(error, ShortageError) or (
+        isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+    )
 
 
 def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:

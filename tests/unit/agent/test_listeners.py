@@ -14,6 +14,7 @@ from userspace_proxy.plan import Plan, Planner, diff_plans
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 
+from ..dataplane.house import no_descriptors
 from .port_numbers import free_port, is_listening
 from .samples import Cluster
 
@@ -391,3 +392,14 @@ async def test_a_round_touches_the_listeners_that_it_changes_alone(make):
     (web,) = (served for served in listeners if served.plan.key.name.name == "web")
     listeners.update(web.plan)
     assert [served for served, _ in listeners.steering_change().told] == [web]
+
+
+async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, caplog):
+    listeners = make(Bind.PROXY_PORT)
+    cluster = Cluster()
+    for number in range(1, 6):
+        snapshot = cluster.serve(f"web-{number}", f"10.96.0.{number}", POD)
+    with no_descriptors():
+        listeners.follow(snapshot)
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert lines == ["cannot open listeners: this process is out of descriptors"]

@@ -15,12 +15,15 @@ SYSCTLS = (
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.ip_forward",
+    "net.ipv4.tcp_tw_reuse",
     "net.bridge.bridge-nf-call-iptables",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
 # From here on new connections will soon be dropped; the kernel says "table full" at the end.
 _CONNTRACK_SHORT = 0.9
+# How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
+_TIME_WAIT_S = 60
 
 
 def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
@@ -116,7 +119,7 @@ def judge_sysctls(values: Mapping[str, str]) -> list[Finding]:
     Args:
         values: As :func:`read_sysctls` gives them.
     """
-    return [*_forwarding(values), *_conntrack(values)]
+    return [*_forwarding(values), *_source_ports(values), *_conntrack(values)]
 
 
 def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -124,6 +127,21 @@ def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
         yield ok(
             "kernel",
             "net.ipv4.ip_forward is 0: Services do without; what pods dial directly doesn't",
+        )
+
+
+def _source_ports(values: Mapping[str, str]) -> Iterator[Finding]:
+    reuse = values.get("net.ipv4.tcp_tw_reuse")
+    try:
+        first, last = map(int, values["net.ipv4.ip_local_port_range"].split())
+    except (KeyError, ValueError):
+        return
+    if reuse is not None and reuse != "1":
+        a_second = (last - first + 1) // _TIME_WAIT_S
+        yield ok(
+            "kernel",
+            f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections a second to "
+            "one endpoint source ports run out and clients are reset; with 1 they don't",
         )
 
 

@@ -71,3 +71,20 @@ def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text("1\n")
     assert read_sysctls(tmp_path) == {"net.ipv4.ip_forward": "1"}
+
+
+@pytest.mark.parametrize(
+    ("reuse", "expected"),
+    [
+        pytest.param("2", ["beyond 470 short connections a second to one endpoint"], id="default"),
+        pytest.param("0", ["beyond 470 short connections a second to one endpoint"], id="off"),
+        pytest.param("1", [], id="on"),
+    ],
+)
+def test_how_long_source_ports_last_is_told(reuse, expected):
+    found = judge_sysctls(
+        {"net.ipv4.tcp_tw_reuse": reuse, "net.ipv4.ip_local_port_range": "32768\t60999"}
+    )
+    assert [words in finding.what for words, finding in zip(expected, found, strict=True)] == [
+        True
+    ] * len(expected)
