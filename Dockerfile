@@ -1,4 +1,4 @@
-# userspace-proxy for nodes: python-iptables and libnftables inside, no compiler, read-only root.
+# userspace-proxy for nodes: python-iptables inside, no compiler, read-only root.
 #
 #   docker build -t userspace-proxy:0.1.0 .                       for this machine
 #   docker buildx build --platform=linux/amd64,linux/arm64 …      nothing below asks which it is
@@ -37,7 +37,7 @@ LABEL org.opencontainers.image.title="userspace-proxy" \
 # iptables has both flavours, legacy and nft, and the libraries that python-iptables calls.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends iptables libnftables1 nftables python3 \
+ && apt-get install -y --no-install-recommends iptables nftables python3 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=builder /opt/userspace-proxy /opt/userspace-proxy
 # kubeadm's DaemonSet starts /usr/local/bin/kube-proxy; the flags are the same.

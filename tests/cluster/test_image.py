@@ -62,7 +62,7 @@ def test_both_flavours_of_iptables_and_nftables_are_inside(root: Path) -> None:
     assert "(nf_tables)" in run_in(root, "iptables-nft", "--version").stdout
     assert run_in(root, "nft", "--version").returncode == 0
     python = "/opt/userspace-proxy/bin/python"
-    done = run_in(root, python, "-c", "import ctypes, iptc; ctypes.CDLL('libnftables.so.1')")
+    done = run_in(root, python, "-c", "import iptc")
     assert done.returncode == 0, done.stderr
 
 

@@ -304,7 +304,7 @@ class Agent:
         node: Where.
         sockets: Of the node.
         folder: For log, manifests and the lock of the tables.
-        steering: ``iptables``, ``nftables`` or ``local``; or one of ``ON_A_NODE``.
+        steering: As the flag says; or one of ``ON_A_NODE``, or ``auto-on-a-node``.
         flags: More of them.
     """
 
@@ -315,12 +315,12 @@ class Agent:
         self.manifests = Manifests(folder / "manifests")
         self.log_path = folder / "agent.log"
         self.environment = agent_environment(node, folder)
-        if steering in ON_A_NODE:
+        if "-" in steering:
             # As on any node: nobody has made its namespace for the agent.
             for name in own_namespace_environment(node.pid):
                 del self.environment[name]
         if steering == "local-by-rules":
-            self.environment["LD_LIBRARY_PATH"] = str(folder_without_nftables(folder))
+            self.environment["PYTHONPATH"] = str(folder_without_nftables(folder))
         self.steering = steering.partition("-")[0]
         self.source = f"--manifests={self.manifests.folder}"
         self.flags = flags
@@ -482,11 +482,27 @@ def agent_environment(node: Node, folder: Path) -> dict[str, str]:
     }
 
 
+# What a kernel without nf_tables answers to its messages; those of conntrack are answered.
+_WITHOUT_NFTABLES = """
+import errno
+from userspace_proxy.steering.netlink import Requests
+
+def refuse(method):
+    def ask(self, request, *more):
+        if int.from_bytes(request[4:6], "little") >> 8 == 10:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return method(self, request, *more)
+    return ask
+
+Requests.ask, Requests.list_all = refuse(Requests.ask), refuse(Requests.list_all)
+"""
+
+
 def folder_without_nftables(folder: Path) -> Path:
-    """Make a folder in which libnftables is found before the system's, and can't be loaded."""
-    made = folder / "broken"
+    """Make a folder for PYTHONPATH with which the kernel seems to have no nf_tables."""
+    made = folder / "without-nftables"
     made.mkdir(exist_ok=True)
-    (made / "libnftables.so.1").write_bytes(b"not a library")
+    (made / "sitecustomize.py").write_text(_WITHOUT_NFTABLES)
     return made
 
 
@@ -592,7 +608,7 @@ class House:
 
     def _admin(self) -> dict[str, str]:
         # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
-        mine = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "LD_LIBRARY_PATH": ""}
+        mine = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         return {**self.agent.environment, **mine}
 
     def __enter__(self) -> House:

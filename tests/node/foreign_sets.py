@@ -52,3 +52,7 @@ def _number(kind: int, value: int) -> bytes:
 
 def _message(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | flags, 1, 0) + body
+
+
+if __name__ == "__main__":
+    add_foreign_set()

@@ -167,8 +167,7 @@ def test_auto_joins_what_the_node_uses(node):
 
 def test_auto_takes_nftables_on_a_clean_node(node):
     assert node.about("steering") == [
-        "ok: auto takes nftables: no legacy tables are in use here, and library and kernel have "
-        "nftables"
+        "ok: auto takes nftables: no legacy tables are in use here, and the kernel has nftables"
     ]
 
 

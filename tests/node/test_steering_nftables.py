@@ -16,7 +16,6 @@ from steering_traffic import ACK, FACTS, FIN, RST, SYN, TARGETS, net_of, send_se
 from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
-from userspace_proxy.steering.nftables.text import COMMAND_ELEMENTS
 
 pytestmark = pytest.mark.netns
 # Another's firewall before and behind us, with sets, counters, and a chain of our chain's name.
@@ -187,7 +186,7 @@ async def test_we_touch_only_what_bears_our_name(node, steering):
     [
         pytest.param("flush chain inet userspace-proxy prerouting", 2, id="chain-flushed"),
         pytest.param("insert rule inet userspace-proxy output return", 1, id="rule-added"),
-        pytest.param("add chain inet userspace-proxy more", 3, id="chain-added"),
+        pytest.param("add chain inet userspace-proxy more", 1, id="chain-added"),
         pytest.param("flush map inet userspace-proxy frontends4", 2, id="map-flushed"),
         pytest.param("flush set inet userspace-proxy guarded", 2, id="guard-flushed"),
         pytest.param(
@@ -257,11 +256,8 @@ async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
 
 
 async def test_many_frontends_come_and_go(node, steering):
-    """More than one command takes, and more than a socket without rights takes at once."""
-    many = {
-        Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 30000 + i
-        for i in range(4 * COMMAND_ELEMENTS)
-    }
+    """More than one message takes, and more than a socket without rights takes at once."""
+    many = {Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 1 + i for i in range(15_000)}
     await steering.apply(many)
     assert len((await steering.render()).splitlines()) == len(many)
     few = dict(list(many.items())[::3])

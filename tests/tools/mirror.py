@@ -33,10 +33,7 @@ ELSEWHERE: Mapping[str, str] = {
         for name in ("guard", "helper", "nat", "steering", "tables", "writer")
     },
     "userspace_proxy/steering/iptables/programmer.py": "tests/node/test_steering_traffic.py",
-    **{
-        f"userspace_proxy/steering/nftables/{name}.py": "tests/node/test_steering_nftables.py"
-        for name in ("steering", "table")
-    },
+    "userspace_proxy/steering/nftables/steering.py": "tests/node/test_steering_nftables.py",
     "userspace_proxy/steering/nftables/presence.py": "tests/node/test_steering_side_by_side.py",
     "userspace_proxy/steering/nftables/programmer.py": "tests/node/test_steering_traffic.py",
     "userspace_proxy/dataplane/udp_flow.py": "tests/unit/dataplane/test_udp.py",
@@ -54,6 +51,7 @@ ELSEWHERE: Mapping[str, str] = {
         for name in ("ruleset", "table")
     },
     "userspace_proxy/steering/anchor.py": "tests/node/test_agent_repair.py",
+    "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/legacy.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
     "userspace_proxy/agent/check/checks.py": "tests/node/test_check.py",

@@ -16,17 +16,13 @@ from __future__ import annotations
 
 from ..errors import SteeringError
 from .names import anchor_table_name
-from .nftables.library import Libnftables
+from .nf_tables import Ruleset, TableWriter
+from .nf_tables import expressions as x
+from .nf_tables.writer import PREROUTING
 from .one_thread import OneThread
 
-# One chain of the kind nat keeps all four places where the kernel translates; its rule, which has
-# no verdict, keeps what tracks. Only the first packet of a connection meets it.
-_TABLE = """\
-table inet {name} {{
-  flags owner
-  chain tracking {{ type nat hook prerouting priority 200; policy accept; ct state invalid; }}
-}}
-"""
+# Behind all translation.
+_PRIORITY = 200
 
 
 class Anchor:
@@ -40,7 +36,7 @@ class Anchor:
         # A label has no slash, so it is no name of a steering's table.
         self.name = anchor_table_name(proxy_name)
         self._thread = OneThread("conntrack-anchor")
-        self._library: Libnftables | None = None
+        self._ruleset: Ruleset | None = None
 
     async def hold(self) -> str:
         """Make the table in the network namespace of this process's new threads.
@@ -61,16 +57,29 @@ class Anchor:
             self._thread.close()
 
     def _make(self) -> None:
-        library = Libnftables()
+        ruleset = Ruleset()
         try:
-            library.run(_TABLE.format(name=self.name))
+            ruleset.commit(_write_table(self.name))
         except SteeringError:
-            library.close()
+            ruleset.close()
             raise
-        self._library = library
+        self._ruleset = ruleset
 
     def _remove(self) -> None:
-        library, self._library = self._library, None
-        if library is not None:
+        ruleset, self._ruleset = self._ruleset, None
+        if ruleset is not None:
             # The kernel removes what its owner's socket leaves.
-            library.close()
+            ruleset.close()
+
+
+def _write_table(name: str) -> list[bytes]:
+    """Return what makes the table, owned by the socket that this is sent with.
+
+    One chain of the kind nat keeps all four places where the kernel translates; its rule, which
+    has no verdict, keeps what tracks. Only the first packet of a connection meets it.
+    """
+    table = TableWriter(name)
+    table.create(is_owned=True)
+    table.add_base_chain("tracking", "nat", PREROUTING, _PRIORITY)
+    table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))
+    return table.messages

@@ -29,19 +29,18 @@ import socket
 from ..errors import SteeringError
 from .answer_routes import MARK, AnswerRoutes
 from .names import answers_table_name, label_of_answers_table
-from .nf_tables import list_tables
-from .nftables.library import NftablesError
+from .nf_tables import NftablesError, TableWriter, list_tables
+from .nf_tables import expressions as x
+from .nf_tables.key_types import INET_PROTO
+from .nf_tables.table import Definition, OurTable
+from .nf_tables.writer import PREROUTING
 from .nftables.presence import labels_by
-from .nftables.table import OurTable
-from .nftables.text import write_removal, write_section
 from .one_thread import OneThread
 
 # Behind all translation (-100): the kernel looks for IPv6 sockets by what the packet says, and
 # what a masquerade changed is put back by then. Marks of others (mangle, -150) are set by then,
 # and reverse path filters that mind them (firewalld's, -140) have asked.
 PRIORITY = -99
-OWNED = "\n\tflags owner"
-# By number: a container may have no /etc/protocols.
 _PROTOCOLS = (socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
 
 
@@ -137,7 +136,7 @@ class _Kernel:
 
     def __init__(self, name: str) -> None:
         self._table = OurTable(name)
-        self._listed: str | None = None
+        self._listed: tuple[Definition, ...] | None = None
         """Our table as the kernel lists it; None before it was written."""
         try:
             self._routes = AnswerRoutes()
@@ -155,10 +154,10 @@ class _Kernel:
         if self._listed is not None and not self._table.is_touched():
             return count
         listing = self._table.read()
-        if listing is None or listing.rules != self._listed:
+        if listing is None or listing.definitions != self._listed:
             is_first = self._listed is None
             self._write()
-            self._listed = self._table.read_rules()
+            self._listed = self._table.read_definitions()
             count += not is_first
         return count
 
@@ -175,12 +174,12 @@ class _Kernel:
         self._table.close()
 
 
-def write_table(name: str, *, is_owned: bool = False) -> str:
-    """Return the commands that make the table anew, be it there or not.
+def write_table(name: str, *, is_owned: bool = False) -> list[bytes]:
+    """Return what makes the table anew, whether it exists or not.
 
     Args:
         name: The table's.
-        is_owned: By the socket that the commands are sent with; such a table can't be made anew.
+        is_owned: By the socket that this is sent with.
 
     ICMP errors are looked up by the packet that they are about: without them a dial in a client's
     name would hear of no refusal, and a connection of no smaller MTU.
@@ -189,19 +188,18 @@ def write_table(name: str, *, is_owned: bool = False) -> str:
     a rule has ``tproxy``; else it does so only where connections are tracked, and a fragment
     without ports has no socket.
     """
-    protocols = ", ".join(str(int(number)) for number in _PROTOCOLS)
-    marked = f"socket transparent 1 meta mark set meta mark | {MARK:#x}"
-    hook = f"type filter hook prerouting priority {PRIORITY}"
-    defragment = write_section("chain", "defragment", ["meta l4proto 17 tproxy to :1"])
-    prerouting = write_section(
-        "chain",
+    table = TableWriter(name)
+    table.create(is_owned=is_owned)
+    table.add_chain("defragment")
+    table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
+    table.add_rule("defragment", x.UDP + x.tproxy(1))
+    table.add_rule("prerouting", x.match(x.SOCKET_WILDCARD, 1) + x.verdict(x.RETURN))
+    table.add_rule(
         "prerouting",
-        [hook, "socket wildcard 1 return", f"meta l4proto {{ {protocols} }} {marked}"],
+        x.one_of(x.L4PROTO, INET_PROTO, *_PROTOCOLS),
+        x.match(x.SOCKET_TRANSPARENT, 1) + x.set_bits(x.MARK, MARK),
     )
-    flags = OWNED if is_owned else ""
-    return f"""{write_removal(name)}
-table inet {name} {{{flags}
-{defragment}{prerouting}}}"""
+    return table.messages
 
 
 def labels() -> list[str]:

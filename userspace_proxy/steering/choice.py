@@ -69,7 +69,7 @@ def choose(name: str, *, own_namespace: bool) -> str:
             return candidate
     raise SteeringError(
         f"cannot choose a steering: {'; '.join(f'{c}: {lacks[c]}' for c in order)}",
-        hint="apt install libnftables1 and run as root, or use --steering=none",
+        hint="run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none",
     )
 
 

@@ -18,7 +18,7 @@ def test_auto_takes_local_in_a_namespace_of_our_own():
     assert steering.name == "local"
 
 
-NO_NFT = "cannot load libnftables: no such file"
+NO_NFT = "cannot ask nftables: Invalid argument"
 NO_PIP = "python-iptables is missing"
 
 
@@ -28,7 +28,7 @@ NO_PIP = "python-iptables is missing"
         pytest.param(False, "", "", "", "nftables", id="all-there"),
         pytest.param(True, "", "", "", "iptables", id="legacy-tables-in-use"),
         pytest.param(True, NO_PIP, "", "", "nftables", id="legacy-tables-but-no-python-iptables"),
-        pytest.param(False, "", NO_NFT, "", "iptables", id="no-libnftables"),
+        pytest.param(False, "", NO_NFT, "", "iptables", id="no-nftables"),
         pytest.param(
             False,
             NO_PIP,
@@ -42,9 +42,9 @@ NO_PIP = "python-iptables is missing"
             NO_PIP,
             NO_NFT,
             "NET_ADMIN is missing",
-            "cannot choose a steering: nftables: cannot load libnftables: no such file; "
+            "cannot choose a steering: nftables: cannot ask nftables: Invalid argument; "
             "iptables: python-iptables is missing; local: NET_ADMIN is missing "
-            "(apt install libnftables1 and run as root, or use --steering=none)",
+            "(run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none)",
             id="nothing",
         ),
     ],

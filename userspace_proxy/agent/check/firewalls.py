@@ -54,8 +54,9 @@ def _passes(steering: str, proxy_ports: tuple[int, int]) -> Callable[[str], bool
     is_translated = steering != "local"
 
     def passes(condition: str) -> bool:
-        if condition == "ct state new":
-            return True
+        states = condition.removeprefix("ct state ")
+        if states != condition:
+            return "new" in states.split(",")
         if is_translated and condition == "ct status dnat":
             return True
         span = _PORTS.fullmatch(condition)

@@ -122,7 +122,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             "steering",
             f"auto finds nothing that works: nftables: {offers.nftables_lack or 'works'}; "
             f"iptables: {offers.iptables_lack or 'works'}",
-            way_out="apt install libnftables1 and run as root, or --steering=none",
+            way_out="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
         )
     elif lack:
         yield error(
@@ -148,13 +148,13 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
     if taken == "nftables":
         if legacy:
             return f"legacy tables are in use, but iptables can't be used ({offers.iptables_lack})"
-        return "no legacy tables are in use here, and library and kernel have nftables"
+        return "no legacy tables are in use here, and the kernel has nftables"
     return "neither nftables nor iptables can be used"
 
 
 def _install(taken: str) -> str:
     if taken == "nftables":
-        return "apt install libnftables1; modprobe nf_tables nft_nat nft_redir; run as root"
+        return "modprobe nf_tables nft_nat nft_redir; run as root"
     return "pip install .[iptables] in the checkout; run as root; or --steering=nftables"
 
 

@@ -1,48 +1,51 @@
-"""The table that refuses what isn't a frontend, as text.
+"""The table that refuses what isn't a frontend.
 
     addresses4  10.96.7.1                addresses of Services that are routed to this node
-    frontends4  10.96.7.1 . 6 . 80       what is let in there (6 is TCP, 17 is UDP)
+    frontends4  10.96.7.1 . tcp . 80     what is let in there
 
 Of TCP only the SYN is asked, as without one there is no connection: what was let in before
 goes on. UDP has no such packet: each is asked. A fragment of IPv6 without the ports passes: it
 comes to nothing without the first one. ICMP is answered by the kernel: a ping to a Service's
 address is harmless. All other protocols are refused: no Service has them.
 
-Rule 1: nothing here knows the library or the kernel.
-Rule 2: an element is text as ``nft`` prints it, so that both compare as text.
+Rule 1: nothing here knows the kernel: what is written and read are values.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Iterable
 
 from ...model import Frontend, IPFamily
-from ..nftables import text
-from ..nftables.rules import Listing
-from ..nftables.text import FILTER_PRIORITY, frontend_key, printed_ip, write_section
+from ..netlink.rtnetlink import pack_ip
+from ..nf_tables import TableWriter
+from ..nf_tables import expressions as x
+from ..nf_tables.key_types import INET_PROTO
+from ..nf_tables.table import Listing
+from ..nf_tables.writer import INPUT
+from ..nftables.elements import ADDRESS, FILTER_PRIORITY, FRONTEND, frontend_key, write_steps
 
 ADDRESSES = {IPFamily.IPV4: "addresses4", IPFamily.IPV6: "addresses6"}
 FRONTENDS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 SETS = (*ADDRESSES.values(), *FRONTENDS.values())
-_WORD = {IPFamily.IPV4: "ip", IPFamily.IPV6: "ip6"}
-_TYPE = {IPFamily.IPV4: "ipv4_addr", IPFamily.IPV6: "ipv6_addr"}
-_SET = re.compile(r"\n\tset (\w+) \{(.*?)\n\t\}", re.DOTALL)
-_ELEMENTS = re.compile(r"\n\t\telements = \{([^}]*)\}")
+_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
+_DADDR = {IPFamily.IPV4: x.IP_DADDR, IPFamily.IPV6: x.IP6_DADDR}
+_KNOWN = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+_SYN, _ACK = 0x02, 0x10
 
-Elements = set[tuple[str, str]]
+Elements = set[tuple[str, bytes]]
 """Each a set's name and the element."""
 
 
-def frontend_element(frontend: Frontend) -> tuple[str, str]:
+def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
     """Return the set that lets a frontend in, and its element."""
     return FRONTENDS[frontend.family], frontend_key(frontend)
 
 
-def address_element(network: str) -> tuple[str, str]:
+def address_element(network: str) -> tuple[str, bytes]:
     """Return the set that guards an address, given as a range of one, and its element."""
     ip = network.partition("/")[0]
-    return ADDRESSES[IPFamily.of(ip)], printed_ip(ip)
+    return ADDRESSES[IPFamily.of(ip)], pack_ip(ip)
 
 
 def all_elements(networks: Iterable[str], served: Iterable[Frontend]) -> Elements:
@@ -50,45 +53,29 @@ def all_elements(networks: Iterable[str], served: Iterable[Frontend]) -> Element
     return {address_element(n) for n in networks} | {frontend_element(f) for f in served}
 
 
-def write_guard(table: str, ranges: Iterable[str]) -> str:
-    """Return the commands that make the table anew, without elements.
+def write_guard(name: str, ranges: Iterable[str]) -> list[bytes]:
+    """Return what makes the table anew, without elements.
 
     Args:
-        table: Its name.
+        name: The table's.
         ranges: Guarded as a whole.
     """
-    sections = [
-        *(write_section("set", ADDRESSES[f], [f"type {_TYPE[f]}"]) for f in IPFamily),
-        *(
-            write_section("set", FRONTENDS[f], [f"type {_TYPE[f]} . inet_proto . inet_service"])
-            for f in IPFamily
-        ),
-        write_section("chain", "guard", _guard()),
-        write_section("chain", "input", _input(ranges)),
-    ]
-    return f"{text.write_removal(table)}\ntable inet {table} {{\n{''.join(sections)}}}"
+    table = TableWriter(name)
+    table.create()
+    for family in IPFamily:
+        table.add_set(ADDRESSES[family], ADDRESS[family])
+    for family in IPFamily:
+        table.add_set(FRONTENDS[family], FRONTEND[family])
+    table.add_chain("guard")
+    table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
+    _add_guard(table)
+    _add_input(table, ranges)
+    return table.messages
 
 
-def write_elements(table: str, *, go: Elements, come: Elements) -> list[str]:
-    """Return the commands that remove some elements and add others."""
-    return [
-        command
-        for verb, elements in (("delete", go), ("add", come))
-        for name in SETS
-        for command in text.write_elements(
-            verb, table, name, sorted(key for place, key in elements if place == name)
-        )
-    ]
-
-
-def read_guard(listing: str) -> Listing:
-    """Return what ``list table`` has printed; an element's value is empty."""
-    elements: dict[str, dict[str, str]] = {}
-    for name, inside in _SET.findall(listing):
-        found = _ELEMENTS.search(inside)
-        keys = (key.strip() for key in found[1].split(",")) if found else ()
-        elements[name] = dict.fromkeys((key for key in keys if key), "")
-    return Listing(text.without_elements(listing), elements)
+def write_elements(name: str, *, go: Elements, come: Elements) -> list[list[bytes]]:
+    """Return what removes some elements and adds others, as :func:`write_steps` does."""
+    return write_steps(TableWriter(name), _by_set(go), _by_set(come))
 
 
 def elements_of(listing: Listing) -> Elements:
@@ -96,24 +83,32 @@ def elements_of(listing: Listing) -> Elements:
     return {(name, key) for name, keys in listing.elements.items() for key in keys}
 
 
-def _input(ranges: Iterable[str]) -> Iterator[str]:
-    yield f"type filter hook input priority {FILTER_PRIORITY}"
+def _by_set(elements: Elements) -> dict[str, dict[bytes, bytes]]:
+    found: dict[str, dict[bytes, bytes]] = {name: {} for name in SETS}
+    for name, key in elements:
+        found.setdefault(name, {})[key] = b""
+    return found
+
+
+def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
+    to_guard = x.verdict(x.GOTO, "guard")
     for family in IPFamily:
-        yield f"{_WORD[family]} daddr @{ADDRESSES[family]} goto guard"
+        is_guarded = x.in_set((_DADDR[family],), ADDRESSES[family])
+        table.add_rule("input", _FAMILY[family] + is_guarded + to_guard)
     for network in ranges:
-        yield f"{'ip6' if ':' in network else 'ip'} daddr {network} goto guard"
+        family = IPFamily.of(network.partition("/")[0])
+        table.add_rule("input", _FAMILY[family] + x.match_network(network) + to_guard)
 
 
-def _guard() -> Iterator[str]:
+def _add_guard(table: TableWriter) -> None:
     # Kernel 6.18 reads ports in them all the same, where there are none.
-    yield "frag frag-off != 0 accept"
+    is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
+    table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
     # Not "tcp flags syn": that would pass over a SYN with FIN or RST too.
-    yield from _refusals("tcp flags & (syn | ack) == syn", "reject with tcp reset")
-    yield from _refusals("meta l4proto udp", "reject")
-    yield "meta l4proto != { tcp, udp, icmp, icmpv6 } reject"
-
-
-def _refusals(packets: str, verdict: str) -> Iterator[str]:
-    for family in IPFamily:
-        looked_up = f"{_WORD[family]} daddr . meta l4proto . th dport != @{FRONTENDS[family]}"
-        yield f"{packets} {looked_up} {verdict}"
+    syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
+    for packets, refusal in ((syn, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
+        for family in IPFamily:
+            key = (_DADDR[family], x.L4PROTO, x.DPORT)
+            is_other = x.in_set(key, FRONTENDS[family], is_inverted=True)
+            table.add_rule("guard", packets + _FAMILY[family] + is_other + refusal)
+    table.add_rule("guard", x.one_of(x.L4PROTO, INET_PROTO, *_KNOWN, is_inverted=True), x.reject())

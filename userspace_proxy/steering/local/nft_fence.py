@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ...errors import SteeringConflict
 from ...model import Frontend, IPFamily
-from ..nf_tables.table import remove_table
-from ..nftables.library import NftablesError
-from ..nftables.table import OurTable
+from ..nf_tables import NftablesError
+from ..nf_tables.table import Definition, OurTable, remove_table
 from .fence import Fence
 from .guard import (
     Elements,
     all_elements,
     elements_of,
     frontend_element,
-    read_guard,
     write_elements,
     write_guard,
 )
@@ -142,9 +140,9 @@ class NftFence(OpenFence):
 
     def __init__(self, kernel: Kernel, owner: int, table: str) -> None:
         super().__init__(kernel, owner)
-        self._table = OurTable(table, read_guard)
-        self._rules: str | None = None
-        """What the rules look like as the kernel lists them; None where nobody knows."""
+        self._table = OurTable(table)
+        self._rules: tuple[Definition, ...] | None = None
+        """All but the elements as the kernel lists them; None where it isn't known."""
 
     def is_touched(self) -> bool:
         """Part of Fence."""
@@ -169,7 +167,7 @@ class NftFence(OpenFence):
         """Part of Fence."""
         is_brought_here = super().look(wanted)
         listing = self._table.look()
-        is_whole = listing is not None and self._rules in (None, listing.rules)
+        is_whole = listing is not None and self._rules in (None, listing.definitions)
         let_in = elements_of(listing) if listing is not None and is_whole else set()
 
         def is_as_wanted(frontend: Frontend) -> bool:
@@ -197,14 +195,14 @@ class NftFence(OpenFence):
         want = all_elements(wanted.networks, wanted.served)
         if listing is None:
             return len(want) + self._load(want, wanted)
-        if "flags owner" in listing.rules:
+        if listing.is_owned:
             raise SteeringConflict(
                 f"cannot use the nftables table inet {self._table.name}: another program owns it",
                 hint="stop that program, or run with --steering=iptables",
             )
         have = elements_of(listing)
         go, come = have - want, want - have
-        if listing.rules != self._rules:
+        if listing.definitions != self._rules:
             return len(go) + len(come) + self._load(want, wanted)
         try:
             self._table.write(write_elements(self._table.name, go=go, come=come))
@@ -219,5 +217,5 @@ class NftFence(OpenFence):
         name = self._table.name
         elements = write_elements(name, go=set(), come=want)
         self._table.write([write_guard(name, wanted.ranges), *elements])
-        self._rules = self._table.read_rules()
+        self._rules = self._table.read_definitions()
         return 1

@@ -12,7 +12,7 @@ from .rule_fence import gates_first, is_proxys_table, table_number
 def labels() -> list[str]:
     """Return the labels (:func:`~..names.proxy_label`) of all proxies that have a guard here.
 
-    Sorted; empty text for the one of a proxy without a name. Needs no library.
+    Sorted; empty text for the one of a proxy without a name.
 
     Raises:
         SteeringError: There is no right to ask.
@@ -21,7 +21,7 @@ def labels() -> list[str]:
 
 
 def is_present(proxy_name: str) -> bool:
-    """Return whether a proxy has a route, a rule or a guard here. Needs no library.
+    """Return whether a proxy has a route, a rule or a guard here.
 
     Args:
         proxy_name: As for :func:`~..names.proxy_label`.

@@ -22,7 +22,7 @@ class LocalSteering(Steering):
         facts: Of these the node's addresses, the proxy's name and, in a namespace of our own,
             the Service ranges are used.
         own_namespace: Whether the network namespace was made by us, for this.
-        uses_nftables: Whether it may, where the kernel and a library have it.
+        uses_nftables: Whether it may, where the kernel has it.
     """
 
     name = "local"
@@ -32,7 +32,7 @@ class LocalSteering(Steering):
         self, facts: SteeringFacts, *, own_namespace: bool = False, uses_nftables: bool = True
     ) -> None:
         self.facts = facts
-        # One thread: calls of netlink and libnftables block, and none may overtake another.
+        # One thread: calls of netlink block, and none may overtake another.
         self._programmer = InOneThread(
             "local-steering",
             lambda: Programmer(facts, own_namespace=own_namespace, uses_nftables=uses_nftables),

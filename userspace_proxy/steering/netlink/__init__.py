@@ -4,7 +4,7 @@
     sockets     Requests: list, ask, change · Events: what happened; both with their errors
     rtnetlink   links, addresses, routes, rules: their bytes
 
-Connection tracking and nftables have their subjects in ``ctnetlink`` and ``nftables.events``. Why
+Connection tracking and nftables have their subjects in ``ctnetlink`` and ``nf_tables``. Why
 not by a package: docs/adr/0002.
 
 Rule 1: this is the one place that opens a netlink socket or takes a message apart.

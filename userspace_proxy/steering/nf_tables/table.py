@@ -72,8 +72,8 @@ class OurTable:
         found = [one for one in self._ruleset.tables(family) if one.name == name]
         if not found:
             return None
-        sets = self._ruleset.sets(family, name)
-        named = [one.name for one in sets if not one.flags & ANONYMOUS_SET]
+        # A set without a name belongs to a rule, and its elements never change.
+        sets = [s for s in self._ruleset.sets(family, name) if not s.flags & ANONYMOUS_SET]
         return Listing(
             is_owned=bool(found[0].flags & TABLE_OWNED),
             definitions=(
@@ -82,7 +82,9 @@ class OurTable:
                 *self._ruleset.rules(family, name),
             ),
             elements={
-                one: self._ruleset.elements(family, name, one) for one in named if with_elements
+                one.name: self._ruleset.elements(family, name, one.name)
+                for one in sets
+                if with_elements
             },
         )
 

@@ -1,7 +1,6 @@
-"""Steering by one nftables table of our own, through libnftables in this process.
+"""Steering by one nftables table of our own.
 
-    agent ── NftablesSteering ── one thread: Programmer ── OurTable ── libnftables ── kernel
-                                                              └── TableWatch ◀── netlink events
+    agent ── NftablesSteering ── one thread: Programmer ── nf_tables.OurTable ── kernel
 
     table inet userspace-proxy
       prerouting, output   nat      what frontends4 and frontends6 have goes to its port

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from ...errors import SteeringError
 from ..names import label_of_table
 from ..nf_tables import Ruleset, list_tables
-from .library import load
 
 
 def missing() -> str:
     """Return what nftables lacks to work here, in words; empty where it lacks nothing."""
     try:
-        load()
         Ruleset().close()
     except SteeringError as exc:
         return exc.message
@@ -23,7 +21,7 @@ def missing() -> str:
 def labels() -> list[str]:
     """Return the labels (:func:`~..names.proxy_label`) of all proxies that have a table here.
 
-    Sorted; empty text for the one of a proxy without a name. Needs no library.
+    Sorted; empty text for the one of a proxy without a name.
 
     Raises:
         SteeringError: There is no right to ask.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, IPFamily, Protocol
@@ -19,22 +19,24 @@ from ..base import SteeringFacts, nothing_applied
 from ..conntrack import Change, Dialled
 from ..interfaces import PreroutingAddress
 from ..names import table_name
-from .library import NftablesError
+from ..nf_tables import NftablesError
+from ..nf_tables.table import Definition, Listing, OurTable
+from .elements import NUMBERS
 from .rules import (
     MAPS,
-    Listing,
     Shape,
     all_elements,
     count_uses,
     differing_elements,
     differing_frontends,
+    is_looked_up,
     read_ports,
+    refuse_port_of,
+    to_ip_of,
     write_changes,
     write_prerouting,
     write_table,
 )
-from .table import OurTable
-from .text import NUMBERS
 
 Ports = dict[Frontend, int]
 Touched = Mapping[Frontend, int | None]
@@ -58,9 +60,9 @@ class Programmer:
         self._to_ip = ""
         self._ports: Ports | None = None
         """Where frontends should be steered to; None before the first ``apply``."""
-        self._uses: Counter[str] = Counter()
-        self._rules: str | None = None
-        """What our rules look like as the kernel lists them; None where nobody knows."""
+        self._uses: Counter[bytes] = Counter()
+        self._rules: tuple[Definition, ...] | None = None
+        """All but the elements as the kernel lists them; None where it isn't known."""
         self._stale: dict[Frontend, int | None] = {}
         """Frontends whose stale conntrack entries are still to be removed, and the port that
         their entries led to before; None where nobody knows."""
@@ -140,7 +142,7 @@ class Programmer:
         listing = self._table.look()
         if listing is None:
             return {}
-        return read_ports(listing.elements, [m for m in MAPS.values() if listing.is_looked_up(m)])
+        return read_ports(listing.elements, [m for m in MAPS.values() if is_looked_up(listing, m)])
 
     def clean_up(self) -> None:
         """Remove our table; idempotent."""
@@ -160,13 +162,13 @@ class Programmer:
     def _recover(self, listing: Listing | None) -> Ports:
         if listing is None:
             return {}
-        if "flags owner" in listing.rules:
+        if listing.is_owned:
             raise SteeringConflict(
                 f"cannot use the nftables table inet {self._table.name}: another program owns it",
                 hint="stop that program, or run with --steering=iptables",
             )
-        self._to_ip = listing.to_ip()
-        refuse_ports = {self._refuse_port, listing.refuse_port()}
+        self._to_ip = to_ip_of(listing)
+        refuse_ports = {self._refuse_port, refuse_port_of(listing)}
         ports = read_ports(listing.elements)
         return {frontend: port for frontend, port in ports.items() if port not in refuse_ports}
 
@@ -195,7 +197,7 @@ class Programmer:
             return 0
         self._to_ip, self._rules = to_ip, None
         self._table.write([write_prerouting(self._shape())])
-        self._rules = self._table.read_rules()
+        self._rules = self._table.read_definitions()
         return 1
 
     def _put_right(self) -> int:
@@ -206,8 +208,8 @@ class Programmer:
             count = sum(map(len, wanted.values()))
             return count + self._load()
         changes = differing_elements(listing.elements, wanted)
-        if listing.rules != self._rules or self._address.choose(self._to_ip) != self._to_ip:
-            faults = _differing_lines(listing.rules, self._rules or "")
+        if listing.definitions != self._rules or self._address.choose(self._to_ip) != self._to_ip:
+            faults = _count_differing(listing.definitions, self._rules or ())
             self._load()
             return changes.count() + max(faults, 1)
         # What came was missing or another for a while: its connections may have gone anywhere.
@@ -228,11 +230,11 @@ class Programmer:
         changes = differing_elements({}, all_elements(ports, self._refuse_port))
         commands = write_changes(self._table.name, changes)
         self._table.write([write_table(self._shape()), *commands])
-        self._rules = self._table.read_rules()
+        self._rules = self._table.read_definitions()
         self._uses = count_uses(ports, self._refuse_port)
         # While the rules weren't ours they may have led anywhere.
         self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
-        return _differing_lines("", self._rules or "")
+        return len(self._rules or ())
 
     def _note_stale(self, before: Touched) -> None:
         """Note whose entries may lead wrong now.
@@ -279,6 +281,6 @@ def _differing(before: Ports, ports: Ports) -> dict[Frontend, int | None]:
     return touched
 
 
-def _differing_lines(one: str, other: str) -> int:
-    lines, others = (Counter(text.splitlines()) for text in (one, other))
-    return ((lines - others) + (others - lines)).total()
+def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:
+    have, want = Counter(some), Counter(others)
+    return ((have - want) + (want - have)).total()

@@ -1,31 +1,38 @@
-"""Our table as text: its rules, its elements, and what turns some elements into others.
+"""Our table: its rules, its elements, and what turns some elements into others.
 
-    frontends4  10.96.7.1 . 6 . 80 : 36001      (6 is TCP, 17 is UDP)
-    frontends6  fd00:96::1 . 6 . 80 : 36001
-    guarded     6 . 36001                       proxy ports in use
+    frontends4  10.96.7.1 . tcp . 80 : 36001
+    frontends6  fd00:96::1 . tcp . 80 : 36001
+    guarded     tcp . 36001                       proxy ports in use
 
-Rule 1: nothing here knows the library or the kernel.
-Rule 2: an element is a key and a value as ``nft`` prints them, so that both compare as text.
+Rule 1: nothing here knows the kernel: what is written and read are values.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...model import Frontend, IPFamily
-from .text import (
+from ..netlink.rtnetlink import ip_of, pack_ip
+from ..nf_tables import TableWriter
+from ..nf_tables import expressions as x
+from ..nf_tables.attributes import read_all, text_in
+from ..nf_tables.key_types import INET_PROTO, INET_SERVICE
+from ..nf_tables.reader import Expression
+from ..nf_tables.table import Listing
+from ..nf_tables.writer import INPUT, OUTPUT, PREROUTING
+from .elements import (
     FILTER_PRIORITY,
+    FRONTEND,
     NUMBERS,
+    PORT,
+    Elements,
     frontend_key,
-    without_elements,
-    write_elements,
-    write_removal,
-    write_section,
+    port_key,
+    read_frontend,
+    write_steps,
 )
 
 MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
@@ -36,11 +43,16 @@ NAT_CHAINS = ("prerouting", "output")
 # priorities and takes the first translation: ours goes before what kube-proxy left behind.
 NAT_PRIORITY = -110
 
-_PROTOCOLS = {str(int(number)): protocol for protocol, number in NUMBERS.items()}
-_FRONTEND = re.compile(r"([0-9a-f.:]+) \. (6|17) \. (\d+) : (\d+)")
-
-Elements = dict[str, dict[str, str]]
-"""Of each set key and value; the value is empty where a set has none."""
+_KEYS = {
+    IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
+    IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
+}
+_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
+# nft takes no rule that translates ports without it, when a saved ruleset is loaded again.
+_HAS_PORTS = x.one_of(x.L4PROTO, INET_PROTO, *NUMBERS.values())
+_NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
+_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
+_SYN, _ACK = 0x02, 0x10
 
 
 class Shape(NamedTuple):
@@ -60,11 +72,11 @@ class Changes:
     gone: Elements = field(default_factory=dict)
     come: Elements = field(default_factory=dict)
 
-    def remove(self, name: str, key: str, value: str) -> None:
+    def remove(self, name: str, key: bytes, value: bytes) -> None:
         """Note that an element goes from a set."""
         self.gone.setdefault(name, {})[key] = value
 
-    def add(self, name: str, key: str, value: str) -> None:
+    def add(self, name: str, key: bytes, value: bytes) -> None:
         """Note that an element comes to a set."""
         self.come.setdefault(name, {})[key] = value
 
@@ -73,37 +85,41 @@ class Changes:
         return sum(len(self.gone.get(s, {}).keys() | self.come.get(s, {}).keys()) for s in SETS)
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Our table as the kernel has it."""
-
-    rules: str
-    """All but the elements."""
-    elements: Elements
-
-    def is_looked_up(self, name: str) -> bool:
-        """Return whether both nat chains ask a map."""
-        return all(f"map @{name}" in _block(self.rules, "chain", chain) for chain in NAT_CHAINS)
-
-    def refuse_port(self) -> int:
-        """Return the refuse port of whoever wrote the rules, or 0."""
-        found = re.search(r"udp dport (\d+) ct status dnat reject", self.rules)
-        return int(found[1]) if found else 0
-
-    def to_ip(self) -> str:
-        """Return the address that ``prerouting`` translates to; empty for none."""
-        found = re.search(r"dnat ip to ([0-9.]+):", self.rules)
-        return found[1] if found else ""
+def is_looked_up(listing: Listing, name: str) -> bool:
+    """Return whether both nat chains ask a map."""
+    return all(
+        any(_looks_up(one, name) for rule in listing.rules(chain) for one in rule)
+        for chain in NAT_CHAINS
+    )
 
 
-def frontend_element(frontend: Frontend) -> tuple[str, str]:
+def refuse_port_of(listing: Listing) -> int:
+    """Return the refuse port of the run that wrote a table's rules, or 0."""
+    for rule in listing.rules("input"):
+        names = {one.name for one in rule}
+        if "reject" in names and "lookup" not in names:
+            ports = [value for value in _compared(rule) if len(value) == x.DPORT.width]
+            return int.from_bytes(ports[0], "big") if ports else 0
+    return 0
+
+
+def to_ip_of(listing: Listing) -> str:
+    """Return the address that ``prerouting`` translates to; empty for none."""
+    for rule in listing.rules("prerouting"):
+        for one in rule:
+            if one.name == "immediate" and len(value := _value(one, 2)) == 4:
+                return ip_of(value)
+    return ""
+
+
+def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
     """Return the map that a frontend stands in, and its key."""
     return MAPS[frontend.family], frontend_key(frontend)
 
 
-def guard_key(frontend: Frontend, port: int) -> str:
+def guard_key(frontend: Frontend, port: int) -> bytes:
     """Return the key under which a frontend's proxy port is guarded."""
-    return f"{NUMBERS[frontend.protocol]:d} . {port}"
+    return port_key(frontend.protocol, port)
 
 
 def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> Elements:
@@ -116,17 +132,17 @@ def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> Elements:
     elements: Elements = {name: {} for name in SETS}
     for frontend, port in ports.items():
         name, key = frontend_element(frontend)
-        elements[name][key] = str(port)
-    elements[GUARDED] = dict.fromkeys(count_uses(ports, refuse_port), "")
+        elements[name][key] = _packed(port)
+    elements[GUARDED] = dict.fromkeys(count_uses(ports, refuse_port), b"")
     return elements
 
 
-def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> Counter[str]:
+def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> Counter[bytes]:
     """Return how many frontends use each port, by its key in the guard."""
     return Counter(guard_key(f, port) for f, port in ports.items() if port != refuse_port)
 
 
-def differing_elements(have: Elements, want: Elements) -> Changes:
+def differing_elements(have: Mapping[str, Mapping[bytes, bytes]], want: Elements) -> Changes:
     """Return what turns the elements of all sets into others."""
     changes = Changes()
     for name in SETS:
@@ -143,9 +159,9 @@ def differing_elements(have: Elements, want: Elements) -> Changes:
 def differing_frontends(
     before: Mapping[Frontend, int | None],
     touched: Mapping[Frontend, int | None],
-    uses: Mapping[str, int],
+    uses: Mapping[bytes, int],
     refuse_port: int,
-) -> tuple[Changes, dict[str, int]]:
+) -> tuple[Changes, dict[bytes, int]]:
     """Return what some frontends' new ports mean for all sets.
 
     Args:
@@ -158,7 +174,7 @@ def differing_frontends(
         The changes, and the new uses of those ports whose uses are others.
     """
     changes = Changes()
-    uses_now: dict[str, int] = {}
+    uses_now: dict[bytes, int] = {}
 
     def use(frontend: Frontend, port: int, by: int) -> None:
         if port != refuse_port:
@@ -169,114 +185,95 @@ def differing_frontends(
         name, key = frontend_element(frontend)
         old = before.get(frontend)
         if old is not None:
-            changes.remove(name, key, str(old))
+            changes.remove(name, key, _packed(old))
             use(frontend, old, -1)
         if port is not None:
-            changes.add(name, key, str(port))
+            changes.add(name, key, _packed(port))
             use(frontend, port, 1)
     for key, count in uses_now.items():
         was = uses.get(key, 0)
         if was and not count:
-            changes.remove(GUARDED, key, "")
+            changes.remove(GUARDED, key, b"")
         elif count and not was:
-            changes.add(GUARDED, key, "")
+            changes.add(GUARDED, key, b"")
     return changes, uses_now
 
 
-def write_table(shape: Shape) -> str:
-    """Return the commands that make the table anew, without elements."""
-    return f"{write_removal(shape.table)}\n{_table(shape)}"
+def write_table(shape: Shape) -> list[bytes]:
+    """Return what makes the table anew, without elements."""
+    table = TableWriter(shape.table)
+    table.create()
+    for family, name in MAPS.items():
+        table.add_map(name, FRONTEND[family], INET_SERVICE)
+    table.add_set(GUARDED, PORT)
+    table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
+    table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
+    table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
+    _add_prerouting(table, shape)
+    for family in IPFamily:
+        table.add_rule("output", _HAS_PORTS, _redirect(family))
+    _add_guard(table, shape)
+    return table.messages
 
 
-def write_prerouting(shape: Shape) -> str:
-    """Return the commands that write the rules anew which depend on the node's address."""
-    rules = "".join(f"\nadd rule inet {shape.table} prerouting {r}" for r in _prerouting(shape))
-    return f"flush chain inet {shape.table} prerouting{rules}"
+def write_prerouting(shape: Shape) -> list[bytes]:
+    """Return what writes the rules anew which depend on the node's address."""
+    table = TableWriter(shape.table)
+    table.flush_chain("prerouting")
+    _add_prerouting(table, shape)
+    return table.messages
 
 
-def write_changes(table: str, changes: Changes) -> list[str]:
-    """Return the commands for some elements, to be run in this order.
+def write_changes(table: str, changes: Changes) -> list[list[bytes]]:
+    """Return what changes some elements, in steps that may be transactions of their own.
 
     A port is guarded before the first frontend is steered to it.
     """
-    gone = [("delete", name, changes.gone.get(name, {})) for name in SETS]
-    come = [("add", name, changes.come.get(name, {})) for name in (GUARDED, *MAPS.values())]
-    return [
-        command
-        for verb, name, elements in (*gone, *come)
-        for command in write_elements(verb, table, name, (_element(*e) for e in elements.items()))
-    ]
+    gone = {name: changes.gone.get(name, {}) for name in SETS}
+    come = {name: changes.come.get(name, {}) for name in (GUARDED, *MAPS.values())}
+    return write_steps(TableWriter(table), gone, come)
 
 
-def read_listing(text: str) -> Listing:
-    """Return what ``list table`` has printed; elements that we'd never write stay as they are."""
-    elements: Elements = {}
-    for name in SETS:
-        kind = "set" if name == GUARDED else "map"
-        _, _, inside = _block(text, kind, name).partition("elements = {")
-        listed = (one.partition(" : ") for one in inside.rpartition("}")[0].split(","))
-        elements[name] = {key.strip(): value.strip() for key, _, value in listed if key.strip()}
-    return Listing(without_elements(text), elements)
-
-
-def read_ports(elements: Elements, maps: Iterable[str] = MAPS.values()) -> dict[Frontend, int]:
+def read_ports(
+    elements: Mapping[str, Mapping[bytes, bytes]], maps: Iterable[str] = MAPS.values()
+) -> dict[Frontend, int]:
     """Return where frontends are steered to by the elements of some maps.
 
     Those that we would never write are passed over.
     """
     ports = {}
-    for name in maps:
-        for key, value in elements.get(name, {}).items():
-            found = _FRONTEND.fullmatch(f"{key} : {value}")
-            if found:
-                ip, number, port, to_port = found.groups()
-                canonical = str(ipaddress.ip_address(ip)) if ":" in ip else ip
-                ports[Frontend(canonical, int(port), _PROTOCOLS[number])] = int(to_port)
+    for family, name in MAPS.items():
+        if name in maps:
+            for key, value in elements.get(name, {}).items():
+                frontend = read_frontend(key, family)
+                if frontend is not None:
+                    ports[frontend] = int.from_bytes(value, "big")
     return ports
 
 
-def _table(shape: Shape) -> str:
-    nat = f"type nat hook {{}} priority {NAT_PRIORITY}"
-    sections = [
-        *(
-            write_section("map", name, [f"type {_ADDRESS[f]}_addr . {_PORT} : inet_service"])
-            for f, name in MAPS.items()
-        ),
-        write_section("set", GUARDED, [f"type {_PORT}"]),
-        write_section("chain", "prerouting", [nat.format("prerouting"), *_prerouting(shape)]),
-        write_section("chain", "output", [nat.format("output"), *_OUTPUT]),
-        write_section(
-            "chain",
-            "input",
-            [f"type filter hook input priority {FILTER_PRIORITY}", *_guard(shape)],
-        ),
-    ]
-    return f"table inet {shape.table} {{\n{''.join(sections)}}}"
-
-
-_ADDRESS = {IPFamily.IPV4: "ipv4", IPFamily.IPV6: "ipv6"}
-_PORT = "inet_proto . inet_service"
-_LOOK_UP = {
-    IPFamily.IPV4: f"ip daddr . meta l4proto . th dport map @{MAPS[IPFamily.IPV4]}",
-    IPFamily.IPV6: f"ip6 daddr . meta l4proto . th dport map @{MAPS[IPFamily.IPV6]}",
-}
-# The kernel wants to know that there are ports before it lets a rule translate them.
-_OUTPUT = tuple(f"meta l4proto {{ tcp, udp }} redirect to : {_LOOK_UP[f]}" for f in IPFamily)
-
-
-def _prerouting(shape: Shape) -> tuple[str, ...]:
-    """Return the rules for packets that come from outside or from pods.
+def _add_prerouting(table: TableWriter, shape: Shape) -> None:
+    """Add the rules for packets that come from outside or from pods.
 
     redirect drops packets from an interface without an IPv4 address; see interfaces.
     """
-    if not shape.to_ip:
-        return _OUTPUT
-    to_node = f"meta l4proto {{ tcp, udp }} dnat ip to {shape.to_ip} : {_LOOK_UP[IPFamily.IPV4]}"
-    return to_node, _OUTPUT[1]
+    if shape.to_ip:
+        to_node = x.put(pack_ip(shape.to_ip)) + _look_up(IPFamily.IPV4, 2) + x.dnat(1, 2)
+        table.add_rule("prerouting", _HAS_PORTS, x.IPV4 + to_node)
+    else:
+        table.add_rule("prerouting", _HAS_PORTS, _redirect(IPFamily.IPV4))
+    table.add_rule("prerouting", _HAS_PORTS, _redirect(IPFamily.IPV6))
 
 
-def _guard(shape: Shape) -> Iterator[str]:
-    """Yield who is refused at the ports that frontends are steered to.
+def _redirect(family: IPFamily) -> bytes:
+    return _FAMILY[family] + _look_up(family, 1) + x.redirect()
+
+
+def _look_up(family: IPFamily, register: int) -> bytes:
+    return x.look_up(_KEYS[family], MAPS[family], register)
+
+
+def _add_guard(table: TableWriter, shape: Shape) -> None:
+    """Add what refuses at the ports that frontends are steered to.
 
     Of TCP only the SYN is asked how it came, as without one there is no connection: the kernel's
     own stack refuses whatever else arrives. UDP has no such packet: each is asked. What goes
@@ -286,18 +283,27 @@ def _guard(shape: Shape) -> Iterator[str]:
     TCP that was steered to the refuse port is let in: the RST of the kernel's own stack, where
     nobody listens, reaches everybody. Source: docs/adr/0004.
     """
-    guarded = f"meta l4proto . th dport @{GUARDED} ct status & dnat == 0 reject"
+    guarded = x.in_set((x.L4PROTO, x.DPORT), GUARDED) + _NOT_TRANSLATED
     # Not "tcp flags syn": that would pass over a SYN with FIN or RST too.
-    yield f"tcp flags & (syn | ack) == syn {guarded} with tcp reset"
-    yield f"meta l4proto udp {guarded}"
+    syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
+    table.add_rule("input", syn + guarded + x.reject(with_tcp_reset=True))
+    table.add_rule("input", x.UDP + guarded + x.reject())
     if shape.refuse_port:
-        yield f"udp dport {shape.refuse_port} ct status dnat reject"
+        to_refuse = x.UDP + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
+        table.add_rule("input", to_refuse + x.reject())
 
 
-def _element(key: str, value: str) -> str:
-    return f"{key} : {value}" if value else key
+def _packed(port: int) -> bytes:
+    return port.to_bytes(2, "big")
 
 
-def _block(text: str, kind: str, name: str) -> str:
-    """Return what stands between the braces of a set, map or chain; empty without it."""
-    return text.partition(f"\n\t{kind} {name} {{\n")[2].partition("\n\t}")[0]
+def _looks_up(one: Expression, name: str) -> bool:
+    return one.name == "lookup" and text_in(one.attributes(), x.LOOKUP_SET) == name
+
+
+def _compared(rule: Iterable[Expression]) -> list[bytes]:
+    return [_value(one, 3) for one in rule if one.name == "cmp"]
+
+
+def _value(one: Expression, kind: int) -> bytes:
+    return read_all(one.attributes().get(kind, b"")).get(x.DATA_VALUE, b"")

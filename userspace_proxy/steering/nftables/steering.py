@@ -25,7 +25,7 @@ class NftablesSteering(Steering):
 
     def __init__(self, facts: SteeringFacts) -> None:
         self.facts = facts
-        # One thread: the library's context isn't for several, and its calls block.
+        # One thread: calls to the kernel block, and none may overtake another.
         self._programmer = InOneThread("nftables-steering", lambda: Programmer(facts))
 
     async def start(self) -> Mapping[Frontend, int]:

@@ -146,12 +146,20 @@ def _condition(entry: Entry, version: int) -> str:
         size = struct.unpack_from("=H", entry.raw, offset)[0]
         name = _text(entry.raw[offset + 2 : offset + 31])
         if name != "comment":
-            asked.append(_match(name, entry.raw[offset + _MATCH_HEADER : offset + size]))
+            asked.append(
+                condition_of_match(name, entry.raw[offset + _MATCH_HEADER : offset + size])
+            )
         offset += size
     return " ".join(asked)
 
 
-def _match(name: str, data: bytes) -> str:
+def condition_of_match(name: str, data: bytes) -> str:
+    """Return what a match of xtables asks for: ``ct status dnat`` is told, others are ``…``.
+
+    Args:
+        name: The match's.
+        data: What it was given, as its kernel module has it.
+    """
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
         flags, inverted, states = _CONNTRACK.unpack_from(data)
         if flags == _STATE and not inverted and states & _DNAT:

@@ -17,7 +17,7 @@ def lines(offers, wanted, taken, *, own_namespace=False):
             Offers(ALL),
             "nftables",
             False,
-            "no legacy tables are in use here, and library and kernel have nftables",
+            "no legacy tables are in use here, and the kernel has nftables",
             id="clean",
         ),
         pytest.param(
@@ -35,10 +35,10 @@ def lines(offers, wanted, taken, *, own_namespace=False):
             id="legacy-without-library",
         ),
         pytest.param(
-            Offers(ALL, nftables_lack="cannot load libnftables"),
+            Offers(ALL, nftables_lack="cannot ask nftables"),
             "iptables",
             False,
-            "nftables can't be used (cannot load libnftables)",
+            "nftables can't be used (cannot ask nftables)",
             id="no-nftables",
         ),
         pytest.param(

@@ -1,0 +1,65 @@
+"""Another program's nftables set that libnftables 1.0.6 can't parse, beside each steering (#12)."""
+
+from __future__ import annotations
+
+import sys
+
+import foreign_sets
+import pytest
+from agent_flows import Flow
+from agent_harness import House, Service, wait_for, with_endpoints
+
+pytestmark = pytest.mark.netns
+
+ECHO = Service("echo", "10.96.0.7", 7, target=7)
+WEB = Service("web", "10.96.0.10")
+COMMAND = [sys.executable, "-m", "userspace_proxy"]
+# Where a program undoes what; ``nft`` itself crashes while such a set is there.
+UNDO = {
+    "nftables": "remove_table('userspace-proxy')",
+    "auto-on-a-node": "remove_table('userspace-proxy')",
+    "local-on-a-node": "remove_table('userspace-proxy/local')",
+}
+IMPORTS = "from userspace_proxy.steering.nf_tables import list_tables\n"
+IMPORTS += "from userspace_proxy.steering.nf_tables.table import remove_table\n"
+
+
+def on_the_node(house: House, script: str) -> str:
+    """Run Python in the node's network namespace; return what it prints."""
+    return house.node.run([sys.executable, "-c", IMPORTS + script]).stdout
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["set-first", "agent-first"])
+@pytest.mark.parametrize("steering", UNDO)
+def test_all_goes_on_beside_a_set_that_libraries_cannot_parse(steering, before, tmp_path):
+    with House(tmp_path, steering, clients=("pod",)) as house:
+        pod = house["pod"]
+        ips = house.add_pods("one", tcp=8080, echo=7)
+        add_set = [sys.executable, foreign_sets.__file__]
+        if before:
+            house.node.run(add_set)
+        house.serve(with_endpoints(ECHO, ips))
+        if not before:
+            house.node.run(add_set)
+        with Flow(pod.dial(ECHO.address)) as flow:
+            house.edit(with_endpoints(ECHO, ips), with_endpoints(WEB, ips))
+            house.agent.wait_until_settled(with_endpoints(ECHO, ips), with_endpoints(WEB, ips))
+            assert pod.get(WEB.address) == "one"
+            on_the_node(house, UNDO[steering])
+            wait_for("the repair", lambda: "repaired" in house.agent.log(), hint=house.agent.log)
+            assert pod.get(WEB.address) == "one"
+            flow.until_it_flows()
+            assert not flow.broken
+        check = house.agent.run(command=[*COMMAND, "check", house.agent.source])
+        assert (check.returncode, check.stderr) == (0, ""), check.stdout
+        house.agent.kill()
+        cleanup = house.agent.run(command=[*COMMAND, "cleanup"])
+        assert cleanup.returncode == 0, cleanup.stderr
+        assert on_the_node(house, "print(list_tables())") == "['other']\n"
+
+
+def test_the_set_is_such_that_nft_itself_dies(tmp_path):
+    with House(tmp_path, "nftables", clients=()) as house:
+        house.node.run([sys.executable, foreign_sets.__file__])
+        listed = house.node.run(["nft", "list", "ruleset"], check=False)
+        assert listed.returncode < 0

@@ -1,0 +1,89 @@
+"""Rules in words; tests/node/test_check.py has those that ``nft`` and ``iptables-nft`` make."""
+
+import pytest
+
+from userspace_proxy.steering.netlink.messages import attribute
+from userspace_proxy.steering.nf_tables import expressions as x
+from userspace_proxy.steering.nf_tables.attributes import number, text
+from userspace_proxy.steering.nf_tables.reader import ListedRule
+from userspace_proxy.steering.others.chains import Step
+from userspace_proxy.steering.others.rules import read_step
+
+ACCEPT = x.verdict(x.ACCEPT)
+NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW, op=x.NOT_EQUAL)
+ANY_NEW = x.match(x.CT_STATE, 0, mask=x.STATE_NEW | x.STATE_ESTABLISHED, op=x.NOT_EQUAL)
+TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
+LIMIT, LIMIT_OVER = x.expression("limit", number(5, 0)), x.expression("limit", number(5, 1))
+COMMENT = x.expression("match", text(1, "comment"))
+REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
+VERDICT_MAP = x.expression("lookup", text(1, "verdicts") + number(2, 1) + number(3, 0))
+
+
+def step(*parts):
+    return read_step(ListedRule("", b"".join(parts)).expressions())
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        pytest.param(ACCEPT, Step("accept"), id="everything"),
+        pytest.param(x.counter() + ACCEPT, Step("accept"), id="counted"),
+        pytest.param(COMMENT + REJECT_OF_XTABLES, Step("reject"), id="xtables-reject"),
+        pytest.param(x.reject(), Step("reject"), id="reject"),
+        pytest.param(x.verdict(x.DROP), Step("drop"), id="drop"),
+        pytest.param(x.verdict(x.JUMP, "zone"), Step("jump zone"), id="jump"),
+        pytest.param(x.verdict(x.GOTO, "zone"), Step("goto zone"), id="goto"),
+        pytest.param(TRANSLATED + ACCEPT, Step("accept", "ct status dnat"), id="translated"),
+        pytest.param(
+            x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT) + ACCEPT,
+            Step("accept", "ct status ! dnat"),
+            id="not-translated",
+        ),
+        pytest.param(NEW + ACCEPT, Step("accept", "ct state new"), id="new"),
+        pytest.param(ANY_NEW + ACCEPT, Step("accept", "ct state established,new"), id="states"),
+        pytest.param(
+            x.TCP + x.within(x.DPORT, 10000, 30000) + ACCEPT,
+            Step("accept", "tcp dport 10000-30000"),
+            id="ports",
+        ),
+        pytest.param(
+            x.UDP + x.match(x.DPORT, 53) + ACCEPT, Step("accept", "udp dport 53"), id="port"
+        ),
+        pytest.param(
+            x.within(x.DPORT, 1, 2) + ACCEPT, Step("accept", "th dport 1-2"), id="any-protocol"
+        ),
+        pytest.param(
+            x.IPV4 + x.match_network("10.96.0.0/12") + x.redirect(),
+            Step("translate", "meta nfproto ipv4 ip daddr 10.96.0.0/12"),
+            id="a-range-is-translated",
+        ),
+        pytest.param(
+            x.match(x.DPORT, 9, op=x.NOT_EQUAL) + ACCEPT, Step("accept", "…"), id="not-understood"
+        ),
+        pytest.param(
+            x.in_set((x.L4PROTO, x.DPORT), "ports") + NEW + ACCEPT,
+            Step("accept", "… ct state new"),
+            id="set",
+        ),
+        pytest.param(LIMIT + ACCEPT, Step("accept"), id="limited"),
+        pytest.param(LIMIT_OVER + x.verdict(x.DROP), Step("drop", "…"), id="over-a-limit"),
+    ],
+)
+def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
+    assert step(rule) == expected
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param(x.counter(), id="counts"),
+        pytest.param(x.set_bits(x.MARK, 1), id="marks"),
+        pytest.param(x.expression("masq"), id="masquerades"),
+        pytest.param(x.expression("nat", number(1, 0) + number(2, 2)), id="source-nat"),
+        pytest.param(VERDICT_MAP, id="verdict-of-a-map"),
+        pytest.param(x.expression("target", text(1, "LOG")), id="logs"),
+        pytest.param(x.expression("unheard-of", attribute(1, b"?")), id="newer-kernel"),
+    ],
+)
+def test_what_decides_nothing_is_no_step(rule):
+    assert step(rule) is None

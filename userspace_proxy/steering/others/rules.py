@@ -1,0 +1,150 @@
+"""Rules of nftables in words, as far as they decide what becomes of a packet.
+
+    [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
+    ──▶ Step("accept", "ct status dnat")
+
+Rule 1: a condition that isn't understood is ``…``, which nothing surely meets.
+
+Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h; nft(8) for the words.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+
+from ..netlink.rtnetlink import ip_of
+from ..nf_tables import expressions as x
+from ..nf_tables.attributes import number_in, read_all, text_in
+from ..nf_tables.reader import Expression
+from .chains import Step
+from .legacy import condition_of_match
+
+UNKNOWN = "…"
+_VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
+_LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
+# What translates addresses, in a chain of the kind nat.
+_TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
+# What neither asks nor decides.
+_ASIDE = {"counter", "log", "notrack", "LOG", "NFLOG", "MARK", "CONNMARK", "NOTRACK", "CT"}
+_STATES = {
+    x.STATE_INVALID: "invalid",
+    x.STATE_ESTABLISHED: "established",
+    x.STATE_RELATED: "related",
+    x.STATE_NEW: "new",
+}
+_PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
+_PROTOCOL = "meta l4proto "
+_LIMIT_OVER = 1
+
+
+def read_step(expressions: Sequence[Expression]) -> Step | None:
+    """Return what a rule decides about which packets; None if it decides nothing.
+
+    A verdict that a map has (``vmap``) counts as none.
+    """
+    verdict = next((found for one in expressions if (found := _verdict(one))), "")
+    return Step(verdict, " ".join(_words(expressions))) if verdict else None
+
+
+def _verdict(one: Expression) -> str:
+    found = one.attributes()
+    if one.name == "immediate":
+        value = read_all(read_all(found.get(2, b"")).get(x.DATA_VERDICT, b""))
+        code = number_in(value, x.VERDICT_CODE, is_signed=True) if value else None
+        if code in _LEADS:
+            return f"{_LEADS[code]} {text_in(value, x.VERDICT_CHAIN)}"
+        return "" if code is None else _VERDICTS.get(code, "")
+    name = text_in(found, 1) if one.name == "target" else one.name
+    if name in _TRANSLATIONS:
+        is_source = one.name == "nat" and number_in(found, 1) == 0
+        return "" if is_source else "translate"
+    return name.lower() if name in ("reject", "REJECT", "queue") else ""
+
+
+def _words(expressions: Sequence[Expression]) -> list[str]:
+    """Return each condition in words; a protocol and its port are one."""
+    words: list[str] = []
+    for word in _conditions(expressions):
+        if words and words[-1].startswith(_PROTOCOL) and word.startswith("th "):
+            words[-1] = f"{words[-1].removeprefix(_PROTOCOL)} {word.removeprefix('th ')}"
+        elif word != UNKNOWN or UNKNOWN not in words:
+            words.append(word)
+    return words
+
+
+def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
+    subject, mask, low = "", b"", None
+    for one in expressions:
+        found = one.attributes()
+        match one.name:
+            case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
+                subject, mask = _subject(one.name, found), b""
+            case "bitwise":
+                mask = _data(found, 4)
+            case "cmp":
+                op, value = number_in(found, 2), _data(found, 3)
+                if op == x.AT_LEAST:
+                    low = value
+                elif op == x.AT_MOST and low is not None:
+                    yield _span(subject, low, value)
+                    low = None
+                else:
+                    yield _comparison(subject, mask, op, value)
+            case "match":
+                if text_in(found, 1) != "comment":
+                    yield condition_of_match(text_in(found, 1), found.get(3, b""))
+            case (
+                "lookup" | "range" | "byteorder" | "quota" | "connlimit" | "dynset" | "osf" | "xfrm"
+            ):
+                yield UNKNOWN
+            case "limit":
+                if number_in(found, 5) & _LIMIT_OVER:
+                    yield UNKNOWN
+
+
+def _subject(name: str, found: dict[int, bytes]) -> str:
+    """Return the field that is loaded in the words of nft, or "" for one that matters not."""
+    place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
+    return {
+        ("meta", 15, 0, 0): "meta nfproto",
+        ("meta", 16, 0, 0): "meta l4proto",
+        ("ct", 0, 0, 0): "ct state",
+        ("ct", 2, 0, 0): "ct status",
+        ("payload", 1, 16, place[3]): "ip daddr",
+        ("payload", 1, 24, place[3]): "ip6 daddr",
+        ("payload", 1, 9, 1): "meta l4proto",
+        ("payload", 2, 2, 2): "th dport",
+    }.get(place, "")
+
+
+def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
+    if subject == "ct state" and op == x.NOT_EQUAL and not any(value):
+        bits = int.from_bytes(mask, "little")
+        return f"ct state {','.join(name for bit, name in _STATES.items() if bits & bit)}"
+    if subject == "ct status" and int.from_bytes(mask, "little") == x.STATUS_DNAT:
+        is_set = any(value) == (op == x.EQUAL)
+        return "ct status dnat" if is_set else "ct status ! dnat"
+    if op != x.EQUAL:
+        return UNKNOWN
+    if subject == "meta l4proto" and not mask:
+        return f"{_PROTOCOL}{_PROTOCOLS.get(value[0], str(value[0]))}"
+    if subject == "meta nfproto" and not mask:
+        return f"meta nfproto {'ipv4' if value[0] == socket.AF_INET else 'ipv6'}"
+    if subject == "th dport" and not mask:
+        return f"th dport {int.from_bytes(value, 'big')}"
+    if subject in ("ip daddr", "ip6 daddr"):
+        width = 4 if subject == "ip daddr" else 16
+        bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
+        return f"{subject} {ip_of(value.ljust(width, bytes(1)))}/{bits}"
+    return UNKNOWN
+
+
+def _span(subject: str, low: bytes, high: bytes) -> str:
+    if subject != "th dport":
+        return UNKNOWN
+    return f"th dport {int.from_bytes(low, 'big')}-{int.from_bytes(high, 'big')}"
+
+
+def _data(found: dict[int, bytes], kind: int) -> bytes:
+    return read_all(found.get(kind, b"")).get(x.DATA_VALUE, b"")
