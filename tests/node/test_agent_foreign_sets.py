@@ -16,12 +16,12 @@ WEB = Service("web", "10.96.0.10")
 COMMAND = [sys.executable, "-m", "userspace_proxy"]
 # Where a program undoes what; ``nft`` itself crashes while such a set is there.
 UNDO = {
-    "nftables": "remove_table('userspace-proxy')",
-    "auto-on-a-node": "remove_table('userspace-proxy')",
-    "local-on-a-node": "remove_table('userspace-proxy/local')",
+    "nftables": "OurTable('userspace-proxy').remove()",
+    "auto-on-a-node": "OurTable('userspace-proxy').remove()",
+    "local-on-a-node": "OurTable('userspace-proxy/local').remove()",
 }
 IMPORTS = "from userspace_proxy.steering.nf_tables import list_tables\n"
-IMPORTS += "from userspace_proxy.steering.nf_tables.table import remove_table\n"
+IMPORTS += "from userspace_proxy.steering.nf_tables.table import OurTable\n"
 
 
 def on_the_node(house: House, script: str) -> str:

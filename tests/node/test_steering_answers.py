@@ -367,10 +367,22 @@ def test_on_a_kernel_without_owners_the_table_is_put_right(cluster, monkeypatch)
 
 @pytest.mark.usefixtures("catching")
 def test_the_table_reads_as_it_was_written(cluster):
-    listed = cluster.node.run("nft list table inet userspace-proxy/answers | grep -v '# progname'")
-    assert listed.expandtabs(4) == dedent("""\
-        x
-    """)
+    listed = cluster.node.run("nft list table inet userspace-proxy/answers")
+    # The first line names the owner's process.
+    assert listed.expandtabs(4).partition("\n")[2] == dedent("""\
+            flags owner
+
+            chain defragment {
+                meta l4proto udp tproxy to :1
+            }
+
+            chain prerouting {
+                type filter hook prerouting priority dstnat + 1; policy accept;
+                socket wildcard 1 return
+                meta l4proto { icmp, tcp, udp, ipv6-icmp } socket transparent 1 meta mark set meta mark | 0x00001000
+            }
+        }
+    """)  # noqa: E501
 
 
 def test_without_the_right_the_reason_is_told(cluster):

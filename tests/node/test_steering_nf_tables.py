@@ -20,7 +20,7 @@ from userspace_proxy.steering.nf_tables import (
 from userspace_proxy.steering.nf_tables import expressions as x
 from userspace_proxy.steering.nf_tables import key_types as k
 from userspace_proxy.steering.nf_tables import writer as w
-from userspace_proxy.steering.nf_tables.table import OurTable, remove_table
+from userspace_proxy.steering.nf_tables.table import OurTable
 from userspace_proxy.steering.nf_tables.watch import TableWatch
 
 pytestmark = pytest.mark.netns
@@ -221,8 +221,8 @@ def test_an_owned_table_is_changed_by_its_owner_alone_and_goes_with_it(node):
         change = table.writer()
         change.create(is_owned=True)
         table.write([change.messages])
-    with pytest.raises(NftablesError, match="Operation not permitted"):
-        remove_table("ours")
+    with closing(OurTable("ours")) as other, pytest.raises(NftablesError, match="not permitted"):
+        other.remove()
     listing = table.read()
     assert listing is not None
     assert listing.is_owned
@@ -235,7 +235,8 @@ def test_a_set_that_other_libraries_cannot_parse_is_none_of_our_business(node, r
     assert subprocess.run(["nft", "list", "ruleset"], capture_output=True).returncode < 0
     ruleset.commit(table_with_map().messages)
     assert list_tables() == ["other", "ours"]
-    remove_table("ours")
+    with closing(OurTable("ours")) as table:
+        table.remove()
     assert list_tables() == ["other"]
 
 

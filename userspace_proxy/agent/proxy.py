@@ -205,7 +205,7 @@ class Proxy:
     async def _remove_leftovers(self, chosen: str) -> None:
         """Remove what an earlier run by another steering left, before anybody listens."""
         options = self._options
-        found = await remove_leftovers(chosen, options.proxy_name or "", options.proxy_ports)
+        found = await remove_leftovers(chosen, options.proxy_name or "")
         for cause in found.unseen:
             _log.warning("cannot look for what other steerings left", extra={"cause": cause})
         for name in found.removed:

@@ -128,33 +128,6 @@ def forget_gone_udp(version: int, ports: Mapping[Dialled, int]) -> int:
     )
 
 
-def forget_udp_led_to(version: int, first: int, last: int) -> int:
-    """Remove the UDP associations that were translated to a port of a range.
-
-    For rules that are gone and that nobody could read. Another proxy's clients lose nothing:
-    its rules lead the next datagram where they led the first.
-
-    Args:
-        version: 4 or 6.
-        first: The lowest port.
-        last: The highest, included.
-
-    Returns:
-        How many were there.
-
-    Raises:
-        SteeringError: The kernel doesn't list or remove associations.
-    """
-    return _remove(
-        version,
-        [Wanted(socket.IPPROTO_UDP)],
-        lambda entry: (
-            first <= int.from_bytes(entry.answered_from[-2:], "big") <= last
-            and bool(entry.status & IPS_DST_NAT)
-        ),
-    )
-
-
 def forget_unsteered_tcp(version: int, steered: Collection[Dialled]) -> int:
     """Remove what SYNs have left that came to these frontends while there was no rule.
 

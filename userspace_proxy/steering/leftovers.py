@@ -15,11 +15,9 @@ from ..errors import SteeringError
 from . import local, nftables
 from .base import Steering, SteeringFacts
 from .choice import has_legacy_tables, has_python_iptables
-from .conntrack import forget_udp_led_to
 from .iptables import IptablesSteering
 from .local import LocalSteering
-from .names import proxy_label, table_name
-from .nf_tables.table import remove_table
+from .names import proxy_label
 from .nftables import NftablesSteering
 
 
@@ -33,13 +31,7 @@ class Leftovers:
     """Why some could not be looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Proxy:
-    label: str
-    ports: tuple[int, int]
-
-
-async def remove_leftovers(chosen: str, proxy_name: str, proxy_ports: tuple[int, int]) -> Leftovers:
+async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
     """Remove rules, routes and tables of a proxy that other steerings made; idempotent.
 
     Nothing of the proxy may be listening yet.
@@ -47,7 +39,6 @@ async def remove_leftovers(chosen: str, proxy_name: str, proxy_ports: tuple[int,
     Args:
         chosen: The steering that stays, as :attr:`Steering.name`.
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
-        proxy_ports: First and last port that proxy ports are taken from.
 
     Returns:
         What was removed, and what nobody could look for.
@@ -60,19 +51,19 @@ async def remove_leftovers(chosen: str, proxy_name: str, proxy_ports: tuple[int,
         "nftables": (_has_nftables, _remove_nftables),
         "local": (_has_local, _remove_local),
     }
-    proxy = _Proxy(proxy_label(proxy_name), proxy_ports)
+    label = proxy_label(proxy_name)
     removed, unseen = [], []
     for name, (is_there, remove) in ways.items():
         if name == chosen:
             continue
         try:
-            if not await is_there(proxy.label):
+            if not await is_there(label):
                 continue
         except SteeringError as exc:
             unseen.append(str(exc))
             continue
         try:
-            await remove(proxy)
+            await remove(label)
         except SteeringError as exc:
             raise SteeringError(
                 f"cannot remove what steering {name} left, which would lead clients to the "
@@ -84,7 +75,7 @@ async def remove_leftovers(chosen: str, proxy_name: str, proxy_ports: tuple[int,
 
 
 _Look = Callable[[str], Awaitable[bool]]
-_Remove = Callable[[_Proxy], Awaitable[None]]
+_Remove = Callable[[str], Awaitable[None]]
 
 
 async def _has_iptables(label: str) -> bool:
@@ -105,22 +96,16 @@ async def _has_local(label: str) -> bool:
     return local.is_present(label)
 
 
-async def _remove_iptables(proxy: _Proxy) -> None:
-    await _clean_up(IptablesSteering(SteeringFacts(proxy_name=proxy.label)))
+async def _remove_iptables(label: str) -> None:
+    await _clean_up(IptablesSteering(SteeringFacts(proxy_name=label)))
 
 
-async def _remove_nftables(proxy: _Proxy) -> None:
-    if nftables.missing():
-        remove_table(table_name(proxy.label))
-        # Which UDP associations were the table's, only the library could tell.
-        for version in (4, 6):
-            forget_udp_led_to(version, *proxy.ports)
-    else:
-        await _clean_up(NftablesSteering(SteeringFacts(proxy_name=proxy.label)))
+async def _remove_nftables(label: str) -> None:
+    await _clean_up(NftablesSteering(SteeringFacts(proxy_name=label)))
 
 
-async def _remove_local(proxy: _Proxy) -> None:
-    await _clean_up(LocalSteering(SteeringFacts(proxy_name=proxy.label)))
+async def _remove_local(label: str) -> None:
+    await _clean_up(LocalSteering(SteeringFacts(proxy_name=label)))
 
 
 async def _clean_up(steering: Steering) -> None:

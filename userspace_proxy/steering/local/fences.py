@@ -10,7 +10,7 @@ from ..names import guard_name, owner_number
 from ..privileges import has_net_admin
 from .fence import Fence
 from .kernel import Kernel
-from .nft_fence import NftFence, OpenFence, Remains
+from .nft_fence import NftFence, OpenFence
 from .no_fence import NoFence
 from .rule_fence import RuleFence
 
@@ -42,5 +42,4 @@ def make_fences(
     if uses_nftables:
         with contextlib.suppress(SteeringError):
             return [NftFence(kernel, owner, guard_name(facts.proxy_name)), rules]
-    remains = Remains(kernel, owner, guard_name(facts.proxy_name))
-    return [OpenFence(kernel, owner), rules, remains] if own_namespace else [rules, remains]
+    return [OpenFence(kernel, owner), rules] if own_namespace else [rules]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ...errors import SteeringConflict
 from ...model import Frontend, IPFamily
 from ..nf_tables import NftablesError
-from ..nf_tables.table import Definition, OurTable, remove_table
+from ..nf_tables.table import Definition, OurTable
 from .fence import Fence
 from .guard import (
     Elements,
@@ -105,25 +105,6 @@ class OpenFence(Fence):
             return wanted.sources.get(IPFamily.of(network), "")
 
         return [Route(network, source(network), self._owner) for network in sorted(networks)]
-
-
-class Remains(OpenFence):
-    """What a run with nftables has left, for one without; made to be cleaned up.
-
-    Args:
-        kernel: The routing tables; closed by their owner.
-        owner: The number of the proxy.
-        table: The table's name.
-    """
-
-    def __init__(self, kernel: Kernel, owner: int, table: str) -> None:
-        super().__init__(kernel, owner)
-        self._table = table
-
-    def clean_up(self) -> None:
-        """Part of Fence."""
-        super().clean_up()
-        remove_table(self._table)
 
 
 class NftFence(OpenFence):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .errors import NftablesError
 from .reader import ANONYMOUS_SET, Expression, ListedChain, ListedRule, ListedSet
-from .ruleset import Ruleset, list_tables
+from .ruleset import Ruleset
 from .watch import TableWatch
 from .writer import INET, TABLE_OWNED, Elements, TableWriter
 
@@ -129,16 +129,3 @@ class OurTable:
         if messages:
             with self._watch.own_change():
                 self._ruleset.commit(messages)
-
-
-def remove_table(name: str, family: int = INET) -> None:
-    """Remove a table of ours; idempotent, also on a kernel without nftables.
-
-    Raises:
-        NftablesError: The kernel refused, as it does if another process owns the table.
-    """
-    if name in list_tables(family):
-        table = TableWriter(name, family)
-        table.remove()
-        with Ruleset() as ruleset:
-            ruleset.commit(table.messages)
