@@ -381,3 +381,42 @@ async def test_outside_addresses_and_refusals_change_place(steering):
     await steering.apply({OUTSIDE: REFUSE, CART: 36001})
     assert await steering.render() == ("TCP 10.96.7.2:80 -> :36001\nTCP 198.51.100.7:443 -> refuse")
     assert await steering.repair() == 0
+
+
+@pytest.mark.parametrize("priority", [-150, -110])
+async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web, priority):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
+    cluster.node.run(f"""nft '
+        table ip evil {{
+            chain pre {{
+                type nat hook prerouting priority {priority}
+                ip daddr 10.96.0.0/16 jump more
+            }}
+            chain more {{ tcp dport 80 counter redirect to :9; }}
+        }}'""")
+    assert not nodes.can_dial(cluster.pod, WEB.ip, 80)
+    assert await steering.repair() == 0
+    assert steering.unsteered == {
+        WEB: f"nftables chain ip evil pre of another program (prerouting, priority {priority}) "
+        "translates it before this proxy does; delete that rule, or give the chain a priority "
+        "above -110"
+    }
+    cluster.node.run("nft flush chain ip evil more")
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
+    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+
+
+async def test_nat_of_ordinary_nodes_is_no_reason_for_alarm(node, steering):
+    await steering.apply({WEB: 36001})
+    node.run("""
+        iptables-nft -t nat -N KUBE-SERVICES
+        iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES
+        iptables-nft -t nat -A KUBE-SERVICES -d 10.96.7.1 -p tcp --dport 80 -j REDIRECT --to-ports 9
+        nft 'add table ip proxy; add chain ip proxy pre { type nat hook prerouting priority -150; };
+            add set ip proxy users { type ipv4_addr; };
+            add rule ip proxy pre ip saddr @users tcp dport 80 redirect to :3128'""")
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}

@@ -32,9 +32,9 @@ from .names import answers_table_name, label_of_answers_table
 from .nf_tables import NftablesError, TableWriter, list_tables
 from .nf_tables import expressions as x
 from .nf_tables.key_types import INET_PROTO
+from .nf_tables.ruleset import labels_by
 from .nf_tables.table import Definition, OurTable
 from .nf_tables.writer import PREROUTING
-from .nftables.presence import labels_by
 from .one_thread import OneThread
 
 # Behind all translation (-100): the kernel looks for IPv6 sockets by what the packet says, and

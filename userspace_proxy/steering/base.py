@@ -111,7 +111,7 @@ class Steering(abc.ABC):
     unsteered: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses for themselves alone,
     each with the cause. They aren't in force; ``repair`` tries them again, though not each time.
-    A steering whose kernel takes all of a transaction or nothing has none."""
+    Also those that another program's rules take before ours, as of the last ``repair``."""
 
     @property
     def helper_restarts(self) -> int:

@@ -113,6 +113,17 @@ def label_of_table(table: str) -> str | None:
     return _label_after(TABLE, table)
 
 
+def is_our_table(table: str) -> bool:
+    """Return whether an nftables table is one of a proxy of ours, whatever its name.
+
+    Args:
+        table: Family and name, as ``inet userspace-proxy``.
+    """
+    family, _, name = table.partition(" ")
+    is_named_so = name == TABLE or name.startswith((f"{TABLE}-", f"{TABLE}/"))
+    return family in ("inet", "bridge") and is_named_so
+
+
 def answers_table_name(proxy_name: str) -> str:
     """Return the name of the nftables table that catches a proxy's answers.
 

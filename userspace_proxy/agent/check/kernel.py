@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import SteeringError
-from ...steering.names import TABLE
+from ...steering.names import is_our_table
 from ...steering.others import Chain, NftReader, Tables, read_legacy
 
 # Chains whose rules are read, to see what becomes of packets that come in; a firewall has tens.
@@ -52,16 +52,10 @@ def read_kernel() -> KernelView:
     )
 
 
-def is_ours(table: str) -> bool:
-    """Return whether an nftables table is one of a proxy of ours."""
-    family, _, name = table.partition(" ")
-    return family == "inet" and (name == TABLE or name.startswith((f"{TABLE}-", f"{TABLE}/")))
-
-
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterable[Chain]:
     """Yield the chains of others that the kernel itself calls at a hook."""
     for table, chains in tables.items():
-        if not is_ours(table):
+        if not is_our_table(table):
             for chain in chains.values():
                 if chain.kind == kind and chain.hook == hook:
                     yield chain

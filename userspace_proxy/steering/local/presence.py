@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..names import guard_name, label_of_guard, owner_number
 from ..nf_tables import list_tables
-from ..nftables.presence import labels_by
+from ..nf_tables.ruleset import labels_by
 from .kernel import Kernel
 from .rule_fence import gates_first, is_proxys_table, table_number
 

@@ -8,7 +8,7 @@ Source: net/netfilter/nfnetlink.c, nfnetlink_rcv_batch().
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from ..netlink import Requests
@@ -171,3 +171,16 @@ def list_tables(family: int = INET) -> list[str]:
             return []
         raise explained(exc) from exc
     return [reader.read_table(message).name for message in listed]
+
+
+def labels_by(label_of: Callable[[str], str | None]) -> list[str]:
+    """Return the labels that the names of this network namespace's tables give, sorted.
+
+    Args:
+        label_of: Returns the label in a table's name, or None for one that doesn't matter.
+
+    Raises:
+        SteeringError: There is no right to ask.
+    """
+    found = map(label_of, list_tables())
+    return sorted(label for label in found if label is not None)

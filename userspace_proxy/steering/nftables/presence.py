@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ...errors import SteeringError
 from ..names import label_of_table
-from ..nf_tables import Ruleset, list_tables
+from ..nf_tables import Ruleset
+from ..nf_tables.ruleset import labels_by
 
 
 def missing() -> str:
@@ -27,16 +26,3 @@ def labels() -> list[str]:
         SteeringError: There is no right to ask.
     """
     return labels_by(label_of_table)
-
-
-def labels_by(label_of: Callable[[str], str | None]) -> list[str]:
-    """Return the labels that the names of this network namespace's tables give, sorted.
-
-    Args:
-        label_of: Returns the label in a table's name, or None for one that doesn't matter.
-
-    Raises:
-        SteeringError: There is no right to ask.
-    """
-    found = map(label_of, list_tables())
-    return sorted(label for label in found if label is not None)

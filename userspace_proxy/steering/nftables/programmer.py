@@ -21,9 +21,11 @@ from ..interfaces import PreroutingAddress
 from ..names import table_name
 from ..nf_tables import NftablesError
 from ..nf_tables.table import Definition, Listing, OurTable
+from .earlier_nat import EarlierNat
 from .elements import NUMBERS
 from .rules import (
     MAPS,
+    NAT_PRIORITY,
     Shape,
     all_elements,
     count_uses,
@@ -57,6 +59,9 @@ class Programmer:
         self._refuse_port = facts.refuse_port
         self._table = OurTable(table_name(facts.proxy_name))
         self._address = PreroutingAddress(facts.node_addresses)
+        self._earlier = EarlierNat(NAT_PRIORITY)
+        self.translated_earlier: dict[Frontend, str] = {}
+        """Frontends that another program translates before us, and how, as of the last repair."""
         self._to_ip = ""
         self._ports: Ports | None = None
         """Where frontends should be steered to; None before the first ``apply``."""
@@ -135,6 +140,7 @@ class Programmer:
         elif self._address.has_changed():
             count = self._follow_address()
         self._forget_stale()
+        self.translated_earlier = self._earlier.look(self._ports.keys())
         return count
 
     def render(self) -> Ports:
@@ -157,6 +163,7 @@ class Programmer:
     def close(self) -> None:
         """Let go of all sockets; what is in force stays in force."""
         self._table.close()
+        self._earlier.close()
         self._address.close()
 
     def _recover(self, listing: Listing | None) -> Ports:

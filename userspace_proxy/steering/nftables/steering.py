@@ -50,7 +50,12 @@ class NftablesSteering(Steering):
 
     async def repair(self) -> int:
         """Part of Steering."""
-        return await self._programmer.do(Programmer.repair)
+
+        def both(programmer: Programmer) -> tuple[int, Mapping[Frontend, str]]:
+            return programmer.repair(), programmer.translated_earlier
+
+        count, self.unsteered = await self._programmer.do(both)
+        return count
 
     async def clean_up(self) -> None:
         """Part of Steering."""

@@ -52,6 +52,14 @@ class NftReader:
         steps = (read_step(rule.expressions()) for rule in listed)
         return replace(chain, steps=tuple(step for step in steps if step is not None))
 
+    def generation(self) -> int:
+        """Return the ruleset's number, which grows with each change by any program.
+
+        Raises:
+            SteeringError: The kernel refuses.
+        """
+        return self._ruleset.generation()
+
     def close(self) -> None:
         """Close the socket."""
         self._ruleset.close()
