@@ -144,6 +144,8 @@ class World:
         self.numbers["itself"] = 20
         itself = Endpoint(house["pod"].host)
         self.endpoints["itself"] = itself
+        self.numbers["itself-bridged"] = 21
+        self.endpoints["itself-bridged"] = Endpoint(house["bridge-pod"].host)
         documents = [
             document
             for name, endpoint in self.endpoints.items()
@@ -216,9 +218,9 @@ SEEN = {
     ("laptop", "bridged"): "client",
     # Its answer goes to the laptop past this node.
     ("laptop", "remote"): "node",
-    # Two pods of one bridge talk past the node.
-    ("bridge-pod", "bridged"): "node",
+    ("bridge-pod", "bridged"): "client",
     ("pod", "itself"): "node",
+    ("bridge-pod", "itself-bridged"): "node",
     ("node-1", "routed"): "node",
     ("node-1", "bridged"): "node",
     ("node-1", "remote"): "node",
@@ -283,6 +285,7 @@ def test_the_page_the_metrics_and_the_access_line_say_which_address_was_used(wor
         "why_not": "",
         "problem": "",
         "repairs": agent.status()["preserving"]["repairs"],
+        "bridges": [],
     }
 
 

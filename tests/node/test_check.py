@@ -423,7 +423,10 @@ def test_a_strict_reverse_path_keeps_no_answer_and_is_no_finding(node):
 
 def test_whether_endpoints_see_their_clients_addresses_is_told_and_why_not(node):
     topic = "client addresses"
-    assert node.about(topic) == ["ok: endpoints on this node see their clients' own"]
+    assert node.about(topic) == [
+        "ok: endpoints on this node see their clients' own; a pod that reaches itself through a "
+        "Service sees this node's"
+    ]
     node.run("ip link add cilium_host type veth peer name cilium_net")
     (found,) = node.about(topic)
     assert found.startswith("warning: endpoints see this node's address instead")

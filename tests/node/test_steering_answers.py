@@ -14,9 +14,10 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 
-from userspace_proxy.dataplane.client_ports import FIRST_PORT, LAST_PORT, ClientPorts
+from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.dataplane.preserving import NoClientAddress, Preserving
 from userspace_proxy.model import SocketAddress
+from userspace_proxy.policy.places import FIRST_PORT, LAST_PORT
 from userspace_proxy.steering import Answers, answers_labels
 from userspace_proxy.steering.nf_tables import writer
 
@@ -133,6 +134,24 @@ def test_an_endpoint_sees_the_client_and_its_answer_comes_to_the_socket(
 @pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
+def test_a_reverse_path_rule_that_uses_the_mark_lets_answers_pass(cluster, kind, version):
+    """As firewalld writes it, where it runs behind our rule."""
+    check = "fib saddr . mark . iif oif missing drop"
+    cluster.node.run("nft add table inet firewalld")
+    hook = "type filter hook prerouting priority filter"
+    cluster.node.run(f"nft add chain inet firewalld rpf '{{ {hook}; }}'")
+    # Neighbour discovery is link-local, and firewalld lets it pass, too.
+    cluster.node.run(f"nft add rule inet firewalld rpf meta l4proto '{{ 6, 17 }}' {check}")
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    with bound(cluster.pod, kind, family) as server:
+        dialling, _ = dial(cluster, kind, version)
+        with socket.socket(fileno=dialling.detach()) as dialling:
+            assert peer_of(server, kind, dialling)[0] == CLIENTS[version]
+
+
+@pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.usefixtures("catching")
 def test_a_transparent_listener_of_all_addresses_gets_nothing_that_is_passing(
     cluster, kind, version
 ):
@@ -186,19 +205,28 @@ def test_an_answer_in_fragments_is_put_together_though_nobody_tracks_connections
             assert len(dialling.recv(65535)) == 20_000
 
 
+@pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.usefixtures("catching")
-def test_when_all_ports_of_ours_are_taken_the_kernel_chooses_another(cluster):
-    cluster.node.run("sysctl -qw net.ipv4.ip_local_port_range='40000 40003'")
-    with nodes.tcp_server(cluster.pod, PORT), cluster.node:
+def test_no_port_is_taken_that_the_clients_own_kernel_takes(cluster, kind):
+    with cluster.node:
         at = SocketAddress(nodes.POD_IP, PORT)
-        preserving = Preserving()
-        busy = taken(range(FIRST_PORT, LAST_PORT + 1))
-        dialled = [preserving.dial(TCP, CLIENTS[4], at) for _ in range(5)]
-        ports = {sock.getsockname()[1] for sock, number in dialled if number == errno.EINPROGRESS}
-        # And then it has none: no address of the node's in its stead.
-        assert ports == {40000, 40001, 40002, 40003}
-        assert [number for _, number in dialled][4] == errno.EADDRNOTAVAIL
-        for sock in (*busy, *(sock for sock, _ in dialled)):
+        busy = taken(kind, range(FIRST_PORT, LAST_PORT + 1))
+        sock, number = Preserving().dial(kind, CLIENTS[4], at)
+        assert number == errno.EADDRNOTAVAIL
+        for one in (*busy, sock):
+            one.close()
+
+
+@pytest.mark.usefixtures("catching")
+def test_a_free_port_among_many_that_are_in_use_is_found(cluster):
+    """Whatever the turn is: eight of ten connections to one endpoint stay open."""
+    with nodes.tcp_server(cluster.pod, PORT), cluster.node:
+        preserving = Preserving(ClientPorts(61000, 61009))
+        at = SocketAddress(nodes.POD_IP, PORT)
+        dialled = [preserving.dial(TCP, CLIENTS[4], at) for _ in range(8)]
+        assert [number for _, number in dialled] == [errno.EINPROGRESS] * 8
+        assert len({sock.getsockname()[1] for sock, _ in dialled}) == 8
+        for sock, _ in dialled:
             sock.close()
 
 
@@ -208,25 +236,24 @@ def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_alike(clust
     """The kernel would let two be alike, and give one of them all answers."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     # As two worker processes have it, each of which knows of its own flows only.
-    workers = [Preserving(ClientPorts(61000, 61002)) for _ in range(2)]
+    first, second = (Preserving(ClientPorts(61000, 61002)) for _ in range(2))
     dialled = []
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(cluster.pod.udp(family)) for _ in range(3)]
         for server in servers:
             server.bind((PODS[version], 0))
             at = SocketAddress(*server.getsockname()[:2])
-            for preserving in workers:
-                for _ in range(4):
-                    with cluster.node:
-                        sock, number = preserving.dial(UDP, CLIENTS[version], at)
-                    assert number == 0
-                    dialling = stack.enter_context(socket.socket(fileno=sock.detach()))
+            for preserving, expected in [*[(first, 0)] * 3, *[(second, errno.EADDRNOTAVAIL)] * 3]:
+                with cluster.node:
+                    sock, number = preserving.dial(UDP, CLIENTS[version], at)
+                dialling = stack.enter_context(socket.socket(fileno=sock.detach()))
+                assert number == expected
+                if not number:
                     dialled.append((dialling.getsockname()[1], at))
                     assert peer_of(server, UDP, dialling) == (CLIENTS[version], dialled[-1][0])
-    assert len(set(dialled)) == len(dialled) == 24
-    # The first of the two had all ports.
-    ours = [port for port, _ in dialled if port in range(61000, 61003)]
-    assert sorted(ours) == [61000] * 3 + [61001] * 3 + [61002] * 3
+    assert len(set(dialled)) == len(dialled) == 9
+    ports = [port for port, _ in dialled]
+    assert sorted(ports) == [61000] * 3 + [61001] * 3 + [61002] * 3
 
 
 @pytest.mark.usefixtures("catching")
@@ -241,15 +268,16 @@ def test_a_port_that_was_let_go_is_taken_again(cluster):
         sock.close()
 
 
-def taken(ports):
-    """Return listeners that have some ports of all addresses."""
-    listeners = []
+def taken(kind, ports):
+    """Return sockets that have some ports of all addresses."""
+    sockets = []
     for port in ports:
-        listener = socket.socket()
-        listener.bind(("", port))
-        listener.listen()
-        listeners.append(listener)
-    return listeners
+        sock = socket.socket(type=kind)
+        sock.bind(("", port))
+        if kind == TCP:
+            sock.listen()
+        sockets.append(sock)
+    return sockets
 
 
 def test_without_ipv6_answers_of_ipv4_are_caught_and_those_of_ipv6_once_it_is_there(cluster):
@@ -265,7 +293,7 @@ def test_without_ipv6_answers_of_ipv4_are_caught_and_those_of_ipv6_once_it_is_th
             with socket.socket(fileno=dialling.detach()) as dialling:
                 assert peer_of(server, UDP, dialling)[0] == CLIENTS[4]
         cluster.node.run(f"{setting}=0")
-        assert catching.do("repair") == 2
+        assert catching.do("repair") == 4
         assert catching.without_ipv6 == ""
         assert "lookup 11800" in cluster.node.run("ip -6 rule")
         cluster.node.run(f"{setting}=1")
@@ -325,6 +353,7 @@ def test_two_proxies_share_the_routes_and_the_last_one_takes_them_away(cluster):
     [
         pytest.param("ip rule del pref 119; ip -6 rule del pref 119", 2, id="rules"),
         pytest.param("ip rule del pref 118; ip rule del pref 120", 2, id="way-back"),
+        pytest.param("ip -6 rule del pref 118; ip -6 rule del pref 120", 2, id="way-back-ipv6"),
         pytest.param("ip route flush table 11800", 1, id="route"),
         pytest.param("ip route add 10.9.0.0/24 dev pod0; nft add table ip others", 0, id="others"),
     ],
@@ -378,8 +407,8 @@ def test_the_table_reads_as_it_was_written(cluster):
 
             chain prerouting {
                 type filter hook prerouting priority dstnat + 1; policy accept;
-                socket wildcard 1 return
-                meta l4proto { icmp, tcp, udp, ipv6-icmp } socket transparent 1 meta mark set meta mark | 0x00001000
+                meta l4proto { tcp, udp } th dport 61000-65535 socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
+                meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
             }
         }
     """)  # noqa: E501

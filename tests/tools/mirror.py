@@ -27,6 +27,8 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/dataplane/preserving.py": "tests/node/test_steering_answers.py",
     "userspace_proxy/steering/answer_routes.py": "tests/node/test_steering_answers.py",
     "userspace_proxy/steering/answers.py": "tests/node/test_steering_answers.py",
+    "userspace_proxy/steering/nf_tables/owned.py": "tests/node/test_steering_answers.py",
+    "userspace_proxy/steering/bridge_delivery.py": "tests/node/test_agent_bridge_clients.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"

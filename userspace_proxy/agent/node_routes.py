@@ -1,6 +1,7 @@
 """Links and routes of this node, followed as they come and go.
 
     kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes, networks
+                                                                           settings of br_netfilter
 
 Rule 1: events only say that something changed; what is there is always read in full, so a lost
 event costs nothing. Many changes at once are one listing.
@@ -8,6 +9,7 @@ Rule 2: listings, and what is made of them, are the work of a thread: ten thousa
 long. While routes keep changing they are read so seldom that the thread rests most of the time.
 Rule 3: routes of our own are left out: the steering ``local`` may have thousands.
 Rule 4: the network namespace is that of the thread that makes the object.
+Rule 5: the kernel doesn't announce changes of sysctls: :meth:`NodeRoutes.look_at_settings` does.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, if_link.h.
 """
@@ -20,9 +22,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import SteeringError
+from ..policy.bridges import BridgeFilter
 from ..policy.places import Networks, NodeLink, NodeRoute, find_places
 from ..steering import answer_routes
 from ..steering.local import rtnetlink as local_routes
@@ -97,9 +101,19 @@ class NodeRoutes:
         return self._now.routes
 
     @property
+    def bridge_filter(self) -> BridgeFilter:
+        """The settings of br_netfilter."""
+        return self._now.bridge_filter
+
+    @property
     def networks(self) -> Networks:
         """Where networks are, by links and routes."""
         return self._now.networks
+
+    def look_at_settings(self) -> None:
+        """List again if sysctls have changed; to be called often, for it reads two small files."""
+        if not self._is_closed and read_bridge_filter() != self._now.bridge_filter:
+            self._plan(_GATHER_S)
 
     def close(self) -> None:
         """Stop watching; what is known stays as it is. Idempotent."""
@@ -148,7 +162,7 @@ class NodeRoutes:
         rest_s = min(max(_REST_S, _REST * now.took_s), _LONG_REST_S)
         self._rested_at = self._loop.time() + rest_s
         before, self._now = self._now, now
-        if (now.links, now.routes) != (before.links, before.routes):
+        if now[:3] != before[:3]:
             self._changed()
         if self._has_heard:
             self._plan(_GATHER_S)
@@ -157,7 +171,7 @@ class NodeRoutes:
         began = time.monotonic()
         links, routes = read_links(self._requests), read_routes(self._requests)
         networks = find_places(links, routes, self._cluster)
-        return _Node(links, routes, networks, time.monotonic() - began)
+        return _Node(links, routes, read_bridge_filter(), networks, time.monotonic() - began)
 
 
 class _Node(NamedTuple):
@@ -165,6 +179,7 @@ class _Node(NamedTuple):
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
+    bridge_filter: BridgeFilter
     networks: Networks
     took_s: float
 
@@ -176,7 +191,35 @@ def read_links(requests: Requests) -> tuple[NodeLink, ...]:
         OSError: The kernel refuses or is silent.
     """
     links = map(rtnetlink.read_link, requests.list_all(rtnetlink.list_links()))
-    return tuple(sorted(NodeLink(link.number, link.name, link.kind, link.master) for link in links))
+    return tuple(sorted(map(node_link, links)))
+
+
+def node_link(link: rtnetlink.Link) -> NodeLink:
+    """Return what is to be known of a link."""
+    return NodeLink(
+        link.number,
+        link.name,
+        link.kind,
+        link.master,
+        link.calls_iptables,
+        link.calls_ip6tables,
+        link.filters_vlans,
+        link.is_isolated,
+    )
+
+
+def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeFilter:
+    """Read the settings of br_netfilter in this thread's network namespace."""
+
+    def is_on(name: str) -> bool:
+        return settings.joinpath(name).read_text(encoding="ascii").strip() not in ("", "0")
+
+    try:
+        return BridgeFilter(
+            True, is_on("bridge-nf-call-iptables"), is_on("bridge-nf-call-ip6tables")
+        )
+    except OSError:
+        return BridgeFilter()
 
 
 def read_routes(requests: Requests) -> tuple[NodeRoute, ...]:

@@ -8,6 +8,8 @@ why.
 Rule 2: what the kernel needs goes last of all, after the drain; if answers stop coming by this
 node meanwhile, connections that are open keep what they have.
 Rule 3: each family for itself: one that a node has switched off is no reason for the other.
+Rule 4: sysctls change unannounced, so they are read as often as things are put right: dials on a
+bridge whose packets aren't filtered any more go unanswered no longer than that.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from collections.abc import Iterable
 
 from ..dataplane import AnyPlane
 from ..errors import SteeringError
+from ..policy.bridges import BridgeObstacle
 from ..policy.places import NodeLink
 from ..steering import Answers
+from .client_bridges import ClientBridges
 from .node_routes import NodeRoutes
 from .tasks import pause
 
@@ -52,6 +56,13 @@ class Preserving:
         self._obstacle = ""
         self._without_ipv6 = ""
         self._problem = ""
+        self._bridges = ClientBridges()
+        self._has_news = asyncio.Event()
+
+    @property
+    def bridge_obstacles(self) -> tuple[BridgeObstacle, ...]:
+        """Why endpoints on some bridges don't see the addresses of clients on the same one."""
+        return self._bridges.obstacles
 
     @property
     def why_not(self) -> str:
@@ -80,8 +91,8 @@ class Preserving:
         """Put right what others undo, and begin what could not be begun, for ever."""
         while True:
             if not self._refusal:
-                await pause(REPAIR_S)
                 await self._put_right()
+                await self._rest()
                 continue
             await pause(RETRY_S)
             await self._begin()
@@ -122,18 +133,30 @@ class Preserving:
                 self._refusal = exc.message
                 return
             self._obstacle = why_impossible(self._routes.links)
+            self._follow_bridges(self._routes)
         if not self._obstacle:
             self._refusal = await self._answers.start()
             self._note_ipv6()
 
+    async def _rest(self) -> None:
+        """Wait for the next repair, or until bridges have changed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPAIR_S):
+                await self._has_news.wait()
+        self._has_news.clear()
+
     async def _put_right(self) -> None:
+        if self._routes is not None:
+            self._routes.look_at_settings()
         try:
-            count = await self._answers.repair()
+            count = await self._answers.repair(self._bridges.wanted)
         except SteeringError as exc:
             self._note(str(exc))
             return
         self._note("")
-        if self._note_ipv6():
+        has_changed = self._bridges.note(self._answers.bridges, self._answers.without_bridges)
+        self._bridges.log_obstacles()
+        if self._note_ipv6() or has_changed:
             self._tell_plane()
         if count:
             self.repairs += count
@@ -150,7 +173,12 @@ class Preserving:
             )
         elif before and not self.why_not:
             _log.info("endpoints see clients' own addresses again")
+        self._follow_bridges(self._routes)
         self._tell_plane()
+
+    def _follow_bridges(self, routes: NodeRoutes) -> None:
+        self._bridges.follow(routes.links, routes.networks, routes.bridge_filter)
+        self._has_news.set()
 
     def _tell_plane(self) -> None:
         if self._plane is None or self._routes is None:
@@ -161,7 +189,7 @@ class Preserving:
         networks = self._routes.networks
         if self._without_ipv6:
             networks = {text: place for text, place in networks.items() if ":" not in text}
-        self._plane.preserve(networks)
+        self._plane.preserve(self._bridges.mark(networks))
 
     def _note(self, problem: str) -> None:
         """Have nobody dial in a client's name while the answers would be lost."""

@@ -11,6 +11,7 @@ from ..plan import Plan
 from ..policy import EndpointVerdict, Scope
 from ..sources import Source
 from ..status.view import (
+    BridgeView,
     EndpointView,
     FrontendView,
     HealthCheckView,
@@ -156,7 +157,16 @@ def view_preserving(preserving: Preserving | None) -> PreservingView:
     if preserving is None:
         return PreservingView()
     why_not, problem = preserving.why_not, preserving.problem
-    return PreservingView(not why_not and not problem, why_not, problem, preserving.repairs)
+    return PreservingView(
+        is_on=not why_not and not problem,
+        why_not=why_not,
+        problem=problem,
+        repairs=preserving.repairs,
+        bridges=tuple(
+            BridgeView(bridge, f"IPv{version}", cause, hint)
+            for bridge, version, cause, hint in preserving.bridge_obstacles
+        ),
+    )
 
 
 def view_tracking(tracking: TrackingWatch | None) -> TrackingView:

@@ -14,9 +14,7 @@ from __future__ import annotations
 import random
 
 from ..model import SocketAddress
-
-# Above what Linux takes for connections of its own unless told otherwise: 32768 to 60999.
-FIRST_PORT, LAST_PORT = 61000, 65535
+from ..policy.places import FIRST_PORT, LAST_PORT
 
 
 class ClientPorts:
@@ -38,6 +36,10 @@ class ClientPorts:
         """Return the port whose turn it is."""
         self._port = self._port + 1 if self._port < self._last else self._first
         return self._port
+
+    def random(self) -> int:
+        """Return any port."""
+        return random.randint(self._first, self._last)
 
     def endpoints(self, client: str, port: int) -> tuple[SocketAddress, ...]:
         """Return where this process's flows from a client's port go; empty: it has none."""

@@ -3,6 +3,7 @@
     client      endpoint            an endpoint that answers the client …
     anybody     attached            … must pass this node, its only way out; unless both are
                                     attached to one link, where it answers past the node
+                                    if that isn't a bridge whose packets are filtered (``bridges``)
     attached    elsewhere, routed   … in another node's range of pods, does so by this node
     this node   anybody             … has its address from the start
     otherwise                       … may find another way: who knows
@@ -20,14 +21,21 @@ from typing import NamedTuple
 
 from ..model.networks import is_within, parse_network
 
+# Ports of dials at a client's own address: above those that Linux takes for connections of its own
+# unless told otherwise (32768 to 60999).
+FIRST_PORT, LAST_PORT = 61000, 65535
+
 HERE = -1
 """One of this node's own addresses."""
 OUTSIDE = 0
 """Anywhere else."""
 ROUTED = -2
 """Among the pods of other nodes."""
+FILTERED_BRIDGE = -3
+"""Attached to a bridge from which answers are delivered to this node, whichever client they go to.
+Which of such bridges it is makes no difference."""
 Place = int
-"""One of these three, or the number of the link that an address is attached to."""
+"""One of these four, or the number of the link that an address is attached to."""
 
 # What has a container at its other end.
 _CONTAINER = "veth"
@@ -52,6 +60,13 @@ class NodeLink(NamedTuple):
     """As ``ip -details link`` says it: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
     """The bridge that it is a port of; 0 for none."""
+    calls_iptables: bool = False
+    """The bridge's own option, as the next two: its IPv4 packets pass iptables and nftables."""
+    calls_ip6tables: bool = False
+    """The same for IPv6."""
+    filters_vlans: bool = False
+    is_isolated: bool = False
+    """A bridge's port that exchanges no packets with other isolated ports."""
 
 
 class NodeRoute(NamedTuple):
@@ -104,14 +119,24 @@ class Places:
                 self._lengths[version] = sorted(lengths, reverse=True)
 
     def keeps_client(self, client: str, endpoint: str) -> bool:
-        """Tell whether a connection may bear its client's own address."""
+        """Tell whether a connection may bear its client's own address.
+
+        One from a pod to itself may not: a kernel drops packets that come in from its own address.
+        """
         known = self._known
         source, target = known.get(client), known.get(endpoint)
         if source is None:
             source = self._find(client)
         if target is None:
             target = self._find(endpoint)
-        return may_keep(source, target) and (":" in client) == (":" in endpoint)
+        return (
+            may_keep(source, target) and client != endpoint and (":" in client) == (":" in endpoint)
+        )
+
+    def attaches(self, ip: str) -> bool:
+        """Tell whether an address is that of a container on this node."""
+        place = self._known.get(ip)
+        return is_attached(self._find(ip) if place is None else place)
 
     def _find(self, ip: str) -> Place:
         place = self._look_up(ip)
@@ -148,9 +173,16 @@ def may_keep(client: Place, endpoint: Place) -> bool:
     """Tell whether answers of an endpoint to a client come by this node, whatever they are."""
     if HERE in (client, endpoint):
         return False
+    if endpoint == FILTERED_BRIDGE:
+        return True
     if endpoint > OUTSIDE:
         return client != endpoint
-    return client > OUTSIDE and endpoint == ROUTED
+    return is_attached(client) and endpoint == ROUTED
+
+
+def is_attached(place: Place) -> bool:
+    """Tell whether an address is that of a container on this node."""
+    return place > OUTSIDE or place == FILTERED_BRIDGE
 
 
 def find_places(

@@ -236,6 +236,14 @@ def _preserving(view: StatusView) -> Iterator[Problem]:
             f"Client addresses: {view.preserving.problem}",
             "New connections bear this node's address; it is tried again each second",
         )
+    if view.preserving.is_on:
+        for bridge in view.preserving.bridges:
+            yield Problem(
+                Level.ATTENTION,
+                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
+                f"{bridge.family} clients on the same bridge: {bridge.cause}",
+                bridge.hint,
+            )
 
 
 def _tracking(view: StatusView) -> Iterator[Problem]:

@@ -177,6 +177,18 @@ class TrackingView:
 
 
 @dataclass(frozen=True, slots=True)
+class BridgeView:
+    """A bridge on which endpoints don't see the addresses of clients on the same bridge."""
+
+    name: str
+    family: str
+    """``IPv4`` or ``IPv6``."""
+    cause: str
+    hint: str = ""
+    """What to do, as a command; empty where nothing can be done."""
+
+
+@dataclass(frozen=True, slots=True)
 class PreservingView:
     """Whether endpoints see their clients' own addresses, where answers come back this way."""
 
@@ -186,6 +198,8 @@ class PreservingView:
     problem: str = ""
     """What is to be put right, and can't be at this moment."""
     repairs: int = 0
+    bridges: tuple[BridgeView, ...] = ()
+    """Those on which this doesn't work while ``is_on``."""
 
 
 @dataclass(frozen=True, slots=True)

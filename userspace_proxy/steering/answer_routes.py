@@ -1,17 +1,21 @@
 """The policy routing that delivers marked packets to this node, whoever they are addressed to.
 
-    118  fwmark 0x1000/0x1000 iif lo   goto 120       IPv4: the kernel asks for the way back
+    118  fwmark 0x1000/0x1000 iif lo   goto 120       look-ups of the way back
     119  fwmark 0x1000/0x1000          lookup 11800
-    120                                nop            IPv4
+    120                                nop
     table 11800: local default dev lo
 
 Rule 1: rules and routes are ours when their protocol number is :data:`PROTOCOL`.
 Rule 2: every call blocks and belongs in one thread.
 Rule 3: they are the same for all proxies of a node: the last one takes them away.
 
-Why the first rule: with ``src_valid_mark``, which WireGuard's tools switch on, the kernel's check
-of the source uses the mark, finds that every address is this node's, and drops the packet as
-Martian (measured). Source: net/ipv4/fib_frontend.c; that look-up comes from ``lo``.
+Why the first rule: checks of a packet's source ask for the way back, and some use the mark. Table
+11800 would say that every address is this node's own, so the packet would be dropped. These are the
+kernel's check with ``src_valid_mark``, which WireGuard's tools switch on, and for both IP versions
+rules of ``fib saddr . mark . iif oif missing drop``, as firewalld's. Such a look-up comes from
+``lo``.
+
+Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both were measured.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ RULES = (
     Rule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
     Rule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, came_by="lo", target=GO_ON),
     Rule(_V4, LOOK_UP, MARKED, TABLE, PROTOCOL, mark=MARK),
+    Rule(_V6, DO_NOTHING, GO_ON, protocol=PROTOCOL),
+    Rule(_V6, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, came_by="lo", target=GO_ON),
     Rule(_V6, LOOK_UP, MARKED, TABLE, PROTOCOL, mark=MARK),
 )
 # A table without routes isn't there, and a kernel may have no IPv6.

@@ -4,7 +4,8 @@
            ▲                                    │ answers to the client, by way of this node
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
-Beside every steering: it neither needs nor knows its rules.
+Beside every steering: it neither needs nor knows its rules. What comes by a bridge that the client
+is on, too, takes one more table: ``bridge_delivery``.
 
 The table is owned by the process: others can't change it, ``nft flush ruleset`` passes it over,
 and it goes with the process, as do the sockets that need it. Routes and routing rules know no
@@ -25,15 +26,19 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable
 
 from ..errors import SteeringError
+from ..policy.places import FIRST_PORT, LAST_PORT
 from .answer_routes import MARK, AnswerRoutes
+from .bridge_delivery import BridgeDelivery, BridgeEntries
 from .names import answers_table_name, label_of_answers_table
-from .nf_tables import NftablesError, TableWriter, list_tables
+from .nf_tables import BRIDGE, INET, TableWriter, list_tables
 from .nf_tables import expressions as x
 from .nf_tables.key_types import INET_PROTO
+from .nf_tables.owned import OwnedTable
 from .nf_tables.ruleset import labels_by
-from .nf_tables.table import Definition, OurTable
+from .nf_tables.table import OurTable
 from .nf_tables.writer import PREROUTING
 from .one_thread import OneThread
 
@@ -41,7 +46,6 @@ from .one_thread import OneThread
 # what a masquerade changed is put back by then. Marks of others (mangle, -150) are set by then,
 # and reverse path filters that mind them (firewalld's, -140) have asked.
 PRIORITY = -99
-_PROTOCOLS = (socket.IPPROTO_ICMP, socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMPV6)
 
 
 class Answers:
@@ -59,6 +63,10 @@ class Answers:
         self._thread = OneThread("answers")
         self.without_ipv6 = ""
         """Why those of IPv6 aren't caught, as of the last call; empty where they are."""
+        self.bridges: frozenset[int] = frozenset()
+        """The bridges that deliver answers to clients on themselves, as of the last call."""
+        self.without_bridges = ""
+        """Why no bridge does; empty where one could."""
 
     async def start(self) -> str:
         """Install all of it; idempotent.
@@ -73,8 +81,12 @@ class Answers:
             return exc.message
         return ""
 
-    async def repair(self) -> int:
+    async def repair(self, bridges: Iterable[int] = ()) -> int:
         """Put right what others undid.
+
+        Args:
+            bridges: The numbers of those that are to deliver answers to clients on themselves.
+                See :attr:`bridges` for those that do.
 
         Returns:
             How many parts were missing or other than ours.
@@ -82,7 +94,7 @@ class Answers:
         Raises:
             SteeringError: The kernel refused.
         """
-        return await self._put_right()
+        return await self._put_right(frozenset(bridges))
 
     async def clean_up(self) -> None:
         """Remove what bears our name, and routes that nobody needs; idempotent, also without start.
@@ -98,14 +110,16 @@ class Answers:
             await self._thread.run(self._close)
             self._thread.close()
 
-    async def _put_right(self) -> int:
-        count, self.without_ipv6 = await self._thread.run(self._put_kernel_right)
+    async def _put_right(self, bridges: frozenset[int] = frozenset()) -> int:
+        kernel, count = await self._thread.run(lambda: self._put_kernel_right(bridges))
+        self.without_ipv6 = kernel.without_ipv6
+        self.bridges, self.without_bridges = kernel.bridges, kernel.without_bridges
         return count
 
-    def _put_kernel_right(self) -> tuple[int, str]:
+    def _put_kernel_right(self, bridges: frozenset[int]) -> tuple[_Kernel, int]:
         if self._kernel is None:
             self._kernel = _Kernel(self._name)
-        return self._kernel.put_right(), self._kernel.without_ipv6
+        return self._kernel, self._kernel.put_right(bridges)
 
     def _leave_nothing(self) -> None:
         """Remove the part that could be installed, if any."""
@@ -118,10 +132,13 @@ class Answers:
     def _remove(self) -> None:
         # The kernel removes an owned table with its owner's socket.
         self._close()
-        if self._name in list_tables():
-            with contextlib.closing(OurTable(self._name)) as table:
-                table.remove()
+        for family in (INET, BRIDGE):
+            if self._name in list_tables(family):
+                with contextlib.closing(OurTable(self._name, family)) as table:
+                    table.remove()
         if not labels():
+            with contextlib.closing(BridgeEntries()) as entries:
+                entries.remove()
             with contextlib.closing(AnswerRoutes()) as routes:
                 routes.remove()
 
@@ -135,9 +152,11 @@ class _Kernel:
     """What the thread does."""
 
     def __init__(self, name: str) -> None:
-        self._table = OurTable(name)
-        self._listed: tuple[Definition, ...] | None = None
-        """Our table as the kernel lists it; None before it was written."""
+        self._name = name
+        self._table = OwnedTable(name, write_table)
+        self._delivery: BridgeDelivery | None = None
+        self.bridges: frozenset[int] = frozenset()
+        self.without_bridges = ""
         try:
             self._routes = AnswerRoutes()
         except SteeringError:
@@ -148,58 +167,59 @@ class _Kernel:
     def without_ipv6(self) -> str:
         return self._routes.without_ipv6
 
-    def put_right(self) -> int:
+    def put_right(self, bridges: frozenset[int]) -> int:
         # Routes first: a packet that is marked and not delivered would go to the client.
-        count = self._routes.put_right()
-        if self._listed is not None and not self._table.is_touched():
-            return count
-        listing = self._table.read()
-        if listing is None or listing.definitions != self._listed:
-            is_first = self._listed is None
-            self._write()
-            self._listed = self._table.read_definitions()
-            count += not is_first
+        count = self._routes.put_right() + self._table.put_right()
+        if bridges or self._delivery is not None:
+            count += self._deliver(bridges)
         return count
 
-    def _write(self) -> None:
-        name = self._table.name
+    def _deliver(self, bridges: frozenset[int]) -> int:
+        """Have bridges deliver answers; returns how many parts others had changed."""
+        count, self.bridges = 0, frozenset()
         try:
-            self._table.write([write_table(name, is_owned=True)])
-        except NftablesError:
-            # A kernel before 5.12 knows no owners. Whatever else it was it is again.
-            self._table.write([write_table(name)])
+            if self._delivery is None:
+                self._delivery = BridgeDelivery(self._name)
+            count = self._delivery.put_right()
+            self.bridges = self._delivery.add_to(bridges)
+        except SteeringError as exc:
+            self.without_bridges = exc.message
+        else:
+            self.without_bridges = ""
+        return count
 
     def close(self) -> None:
         self._routes.close()
         self._table.close()
+        if self._delivery is not None:
+            self._delivery.close()
 
 
-def write_table(name: str, *, is_owned: bool = False) -> list[bytes]:
-    """Return what makes the table anew, whether it exists or not.
+def write_table(table: TableWriter) -> None:
+    """Add the chains and rules to the table.
 
-    Args:
-        name: The table's.
-        is_owned: By the socket that this is sent with.
+    Ports first: other packets are spared the search for a socket. ICMP errors have none; their
+    socket is found by the packet that they are about: without them a dial in a client's name would
+    hear of no refusal, and a connection of no smaller MTU.
 
-    ICMP errors are looked up by the packet that they are about: without them a dial in a client's
-    name would hear of no refusal, and a connection of no smaller MTU.
-
-    Nobody jumps to ``defragment``. The kernel puts fragments together before all chains as long as
+    No rule jumps to ``defragment``. The kernel puts fragments together before all chains as long as
     a rule has ``tproxy``; else it does so only where connections are tracked, and a fragment
     without ports has no socket.
     """
-    table = TableWriter(name)
-    table.create(is_owned=is_owned)
     table.add_chain("defragment")
-    table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     table.add_rule("defragment", x.UDP + x.tproxy(1))
-    table.add_rule("prerouting", x.match(x.SOCKET_WILDCARD, 1) + x.verdict(x.RETURN))
-    table.add_rule(
-        "prerouting",
-        x.one_of(x.L4PROTO, INET_PROTO, *_PROTOCOLS),
-        x.match(x.SOCKET_TRANSPARENT, 1) + x.set_bits(x.MARK, MARK),
+    table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
+    marked = (
+        x.match(x.SOCKET_TRANSPARENT, 1)
+        # Not those of TIME_WAIT, either: a client that dials from such a port itself is answered.
+        + x.match(x.SOCKET_WILDCARD, 0)
+        + x.set_bits(x.MARK, MARK)
     )
-    return table.messages
+    protocols = x.one_of(x.L4PROTO, INET_PROTO, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+    ports = x.within(x.DPORT, FIRST_PORT, LAST_PORT)
+    table.add_rule("prerouting", protocols, ports + marked)
+    errors = x.one_of(x.L4PROTO, INET_PROTO, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+    table.add_rule("prerouting", errors, marked)
 
 
 def labels() -> list[str]:

@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.policy import places as module
 from userspace_proxy.policy.places import (
+    FILTERED_BRIDGE,
     HERE,
     OUTSIDE,
     ROUTED,
@@ -89,6 +90,25 @@ def test_nobody_keeps_an_address_towards_who_may_answer_another_way(client):
     assert not may_keep(client, OUTSIDE)
     assert not may_keep(client, HERE)
     assert may_keep(client, ROUTED) == (client == VETH_A)
+
+
+@pytest.mark.parametrize("client", [OUTSIDE, ROUTED, VETH_A, FILTERED_BRIDGE])
+def test_an_endpoint_on_a_filtered_bridge_sees_every_client(client):
+    assert may_keep(client, FILTERED_BRIDGE)
+    assert not may_keep(HERE, FILTERED_BRIDGE)
+
+
+def test_on_a_filtered_bridge_only_a_pod_and_itself_keep_the_nodes_address():
+    places = Places({"10.244.1.128/25": FILTERED_BRIDGE, "10.244.2.0/24": ROUTED})
+    assert places.keeps_client(BRIDGED, BRIDGED_TOO)
+    assert places.keeps_client(BRIDGED, REMOTE)
+    assert not places.keeps_client(BRIDGED, BRIDGED)
+
+
+def test_containers_of_this_node_are_told_from_other_clients():
+    places = Places({"10.244.1.2/32": VETH_A, "10.244.1.128/25": FILTERED_BRIDGE})
+    for _ in range(2):
+        assert [places.attaches(ip) for ip in (POD_A, BRIDGED, LAPTOP)] == [True, True, False]
 
 
 @pytest.mark.parametrize(

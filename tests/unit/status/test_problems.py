@@ -4,10 +4,12 @@ import pytest
 
 from userspace_proxy.status.problems import Level, judge, summarise
 from userspace_proxy.status.view import (
+    BridgeView,
     EndpointView,
     FrontendView,
     HealthCheckView,
     IgnoredView,
+    PreservingView,
     SourceView,
     SteeringView,
     SyncView,
@@ -208,6 +210,13 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             Level.TROUBLE,
             "shop/web: cannot serve it: in use",
             id="health-check",
+        ),
+        pytest.param(
+            {"preserving": PreservingView(True, bridges=(BridgeView("cni0", "IPv4", "so"),))},
+            Level.ATTENTION,
+            "Endpoints on bridge cni0 see this node's address instead of that of IPv4 clients on "
+            "the same bridge: so",
+            id="bridge",
         ),
         pytest.param(
             {"node_is_eligible": False},

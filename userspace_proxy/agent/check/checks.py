@@ -53,7 +53,9 @@ def check_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]
         found += judge_ours(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
     if steering not in ("none", "") and settings.preserve_client_address != "never":
-        found += preserving.judge_preserving(preserving.find_obstacle())
+        found += preserving.judge_preserving(
+            preserving.find_obstacle(), preserving.find_bridge_obstacles(options.cluster_networks)
+        )
     found += _interfaces(steering)
     found += _routes(settings, steering, inputs)
     found += ports.judge_holders(
@@ -118,10 +120,7 @@ def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
 def _interfaces(steering: str) -> list[Finding]:
     if steering in ("none", ""):
         return []
-    return [
-        *network.judge_interfaces(network.look_at_interfaces(), steering),
-        *network.judge_bridges(network.read_sysctls(), network.find_bridges()),
-    ]
+    return network.judge_interfaces(network.look_at_interfaces(), steering)
 
 
 def _routes(settings: Settings, steering: str, inputs: Inputs) -> list[Finding]:

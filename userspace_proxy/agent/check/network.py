@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ...errors import SteeringError
 from ...steering.interfaces import InterfaceView, read_interfaces
-from ...steering.others import find_path, list_links
+from ...steering.others import find_path
 from .finding import Finding, error, ok, warning
 
 SYSCTLS = (
@@ -16,7 +16,6 @@ SYSCTLS = (
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.ip_forward",
     "net.ipv4.tcp_tw_reuse",
-    "net.bridge.bridge-nf-call-iptables",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
@@ -142,26 +141,6 @@ def _source_ports(values: Mapping[str, str]) -> Iterator[Finding]:
             "kernel",
             f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections a second to "
             "one endpoint source ports run out and clients are reset; with 1 they don't",
-        )
-
-
-def find_bridges() -> list[str]:
-    """Return the interfaces that are bridges; none where they can't be listed."""
-    try:
-        return [link.name for link in list_links() if link.kind == "bridge"]
-    except SteeringError:
-        return []
-
-
-def judge_bridges(values: Mapping[str, str], bridges: Sequence[str]) -> Iterator[Finding]:
-    """Say whether pods on a bridge meet the node's rules."""
-    called = values.get("net.bridge.bridge-nf-call-iptables")
-    if bridges and called is not None:
-        word = "meets" if called == "1" else "doesn't meet"
-        yield ok(
-            "kernel",
-            f"net.bridge.bridge-nf-call-iptables is {called}: what pods on {', '.join(bridges[:3])}"
-            f" send to each other {word} the node's rules; Services work both ways",
         )
 
 

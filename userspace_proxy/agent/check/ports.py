@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...config import InheritedSocket, ListenAddress
-from ...dataplane.client_ports import FIRST_PORT, LAST_PORT
 from ...model import IPFamily, Protocol
+from ...policy.places import FIRST_PORT, LAST_PORT
 from ...status.units import plural
 from ..port_holders import held_ports, serves, who_holds
 from .finding import Finding, error, ok, warning

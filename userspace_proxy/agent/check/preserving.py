@@ -1,10 +1,17 @@
-"""Whether endpoints would see their clients' own addresses; the judge is pure."""
+"""Whether endpoints would see their clients' own addresses; the judges are pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from ...errors import SteeringError
-from ...policy.places import NodeLink
-from ...steering.others import list_links, nft_lacks_for_answers
+from ...policy.bridges import BridgeObstacle
+from ...policy.places import find_places
+from ...steering.netlink import Requests
+from ...steering.netlink.sockets import NETLINK_ROUTE
+from ...steering.others import list_links, nft_lacks_for_answers, nft_lacks_for_bridges
+from ..client_bridges import ClientBridges
+from ..node_routes import node_link, read_bridge_filter, read_links, read_routes
 from ..preserving import why_impossible
 from .finding import Finding, ok, warning
 
@@ -12,24 +19,59 @@ from .finding import Finding, ok, warning
 def find_obstacle() -> str:
     """Return why no client's address could be kept here, in words; empty where some could."""
     try:
-        links = [NodeLink(link.number, link.name, link.kind) for link in list_links()]
-        return why_impossible(links) or nft_lacks_for_answers()
+        links = list(map(node_link, list_links()))
     except SteeringError as exc:
         return exc.message
+    return why_impossible(links) or nft_lacks_for_answers()
 
 
-def judge_preserving(why_not: str) -> list[Finding]:
+def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
+    """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge.
+
+    Args:
+        cluster: ``--cluster-cidr``.
+    """
+    try:
+        with Requests.open(NETLINK_ROUTE) as requests:
+            links, routes = read_links(requests), read_routes(requests)
+    except OSError:
+        # The other checks of the node report this.
+        return ()
+    bridges = ClientBridges()
+    bridges.follow(links, find_places(links, routes, cluster), read_bridge_filter())
+    if bridges.wanted:
+        bridges.note((), nft_lacks_for_bridges())
+    return bridges.obstacles
+
+
+def judge_preserving(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -> list[Finding]:
     """Say whether endpoints on this node would see their clients' addresses.
 
     Args:
         why_not: As :func:`find_obstacle` gives it.
+        bridges: As :func:`find_bridge_obstacles` returns them.
     """
-    if not why_not:
-        return [ok("client addresses", "endpoints on this node see their clients' own")]
+    if why_not:
+        return [
+            warning(
+                "client addresses",
+                f"endpoints see this node's address instead of their clients': {why_not}",
+                way_out="mend that, or --preserve-client-address=never where nobody needs them",
+            )
+        ]
     return [
-        warning(
+        ok(
             "client addresses",
-            f"endpoints see this node's address instead of their clients': {why_not}",
-            way_out="mend that, or --preserve-client-address=never where nobody needs them",
-        )
+            "endpoints on this node see their clients' own; a pod that reaches itself through a "
+            "Service sees this node's",
+        ),
+        *(
+            warning(
+                "client addresses",
+                f"endpoints on bridge {bridge} see this node's address instead of that of "
+                f"IPv{version} clients on the same bridge: {cause}",
+                way_out=hint,
+            )
+            for bridge, version, cause, hint in bridges
+        ),
     ]

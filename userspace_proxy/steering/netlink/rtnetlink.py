@@ -1,9 +1,10 @@
-"""Links, addresses, routes and rules, as rtnetlink lists and takes them.
+"""Links, addresses, routes, rules and bridge entries, as rtnetlink lists and takes them.
 
 Rule 1: only bytes in, bytes out.
 Rule 2: what is listed by the ten thousand, routes, is read as far as it is asked for.
 
-Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h.
+Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
+neighbour.h.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ GROUP_ROUTE_4, GROUP_RULE_4, GROUP_ROUTE_6, GROUP_RULE_6 = 7, 8, 11, 19
 NEW_LINK, DEL_LINK, GET_LINK = 16, 17, 18
 NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_ROUTE, DEL_ROUTE, GET_ROUTE = 24, 25, 26
+NEW_NEIGHBOUR, DEL_NEIGHBOUR = 28, 29
 NEW_RULE, DEL_RULE, GET_RULE = 32, 33, 34
 TABLE_MAIN, TABLE_LOCAL = 254, 255
 UNICAST, LOCAL, BROADCAST, ANYCAST, MULTICAST = 1, 2, 3, 4, 5
@@ -34,7 +36,12 @@ FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 # family, padding, type, number, flags, change.
 _LINK = struct.Struct("=BBHiII")
 _NAME, _MASTER, _LINKINFO = 3, 10, 18
-_INFO_KIND, _INFO_PORT_KIND = 1, 4
+_INFO_KIND, _INFO_DATA, _INFO_PORT_KIND, _INFO_PORT_DATA = 1, 2, 4, 5
+_BRIDGE_FILTERS_VLANS, _BRIDGE_CALLS_IPTABLES, _BRIDGE_CALLS_IP6TABLES = 7, 36, 37
+_BRIDGE_PORT_ISOLATED = 33
+# family, padding, interface, state, flags, type.
+_NEIGHBOUR = struct.Struct("=BBHiHBB")
+_LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 2, 0x80, 0x2
 # family, prefix length, flags, scope, interface.
 _ADDRESS = struct.Struct("=BBBBI")
 _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
@@ -62,6 +69,13 @@ class Link(NamedTuple):
     """The number of what it is a port of; 0 for none."""
     port_kind: str
     """The kind of that one."""
+    calls_iptables: bool = False
+    """A bridge's own option, as the next two: IPv4 packets pass iptables and nftables."""
+    calls_ip6tables: bool = False
+    """The same for IPv6."""
+    filters_vlans: bool = False
+    is_isolated: bool = False
+    """A bridge's port that exchanges no packets with other isolated ports."""
 
 
 class Address(NamedTuple):
@@ -175,13 +189,22 @@ def read_link(message: Message) -> Link:
     _, _, _, number, flags, _ = _LINK.unpack_from(message.body)
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
+    kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
+    # Other kinds give other meanings to the same numbers.
+    bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
+    port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
+    options = dict(read_attributes(bridge))
     return Link(
         number,
         _text(found.get(_NAME, b"")),
-        _text(info.get(_INFO_KIND, b"")),
+        kind,
         flags,
         _number(found.get(_MASTER)),
-        _text(info.get(_INFO_PORT_KIND, b"")),
+        port_kind,
+        any(options.get(_BRIDGE_CALLS_IPTABLES, b"")),
+        any(options.get(_BRIDGE_CALLS_IP6TABLES, b"")),
+        any(options.get(_BRIDGE_FILTERS_VLANS, b"")),
+        any(dict(read_attributes(port)).get(_BRIDGE_PORT_ISOLATED, b"")),
     )
 
 
@@ -264,6 +287,20 @@ def write_local_route(
         (_SOURCE, pack_ip(source) if source else b""),
     )
     return request(kind, flags, body + _packed(values))
+
+
+def write_bridge_entry(kind: int, flags: int, bridge: int, mac: bytes) -> bytes:
+    """Return the request by which a bridge takes frames to a MAC address for its own.
+
+    Args:
+        kind: :data:`NEW_NEIGHBOUR` or :data:`DEL_NEIGHBOUR`.
+        flags: ``CREATE`` and the like.
+        bridge: Its number.
+        mac: Six bytes.
+    """
+    state, flag = _PERMANENT, _ON_THE_BRIDGE_ITSELF
+    body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, 0, bridge, state, flag, 0)
+    return request(kind, flags, body + attribute(_LINK_ADDRESS, mac))
 
 
 def family_of(ip: str) -> int:

@@ -10,7 +10,7 @@ Rule 2: only chains are listed; rules are read of the few chains that somebody a
 
 from .chains import Chain, Step, Tables, ends_in_drop
 from .legacy import read_legacy
-from .nft import NftReader, nft_lacks_for_answers, nft_offers
+from .nft import NftReader, nft_lacks_for_answers, nft_lacks_for_bridges, nft_offers
 from .reach import Path, find_path, list_links
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find_path",
     "list_links",
     "nft_lacks_for_answers",
+    "nft_lacks_for_bridges",
     "nft_offers",
     "read_legacy",
 ]

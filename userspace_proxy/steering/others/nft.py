@@ -5,12 +5,13 @@ Sets and elements of others are never read: their user data may be of any kind.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...errors import SteeringError
 from ..answers import write_table as write_answers_table
-from ..nf_tables import Ruleset
+from ..bridge_delivery import write_bridge_table
+from ..nf_tables import BRIDGE, INET, Ruleset, TableWriter
 from ..nf_tables.reader import FAMILIES
 from ..nftables.rules import Shape, write_table
 from .chains import Chain, Tables
@@ -78,7 +79,19 @@ def nft_lacks_for_answers() -> str:
 
     It goes as for :func:`nft_offers`.
     """
-    return _lack(write_answers_table("userspace-proxy-check"))
+    return _lack(_table(write_answers_table, INET))
+
+
+def nft_lacks_for_bridges() -> str:
+    """Return what the kernel's nftables lacks to deliver answers on bridges; empty for nothing."""
+    return _lack(_table(write_bridge_table, BRIDGE))
+
+
+def _table(fill: Callable[[TableWriter], None], family: int) -> list[bytes]:
+    table = TableWriter("userspace-proxy-check", family)
+    table.create()
+    fill(table)
+    return table.messages
 
 
 def _lack(messages: Sequence[bytes]) -> str:

@@ -1,7 +1,6 @@
 import pytest
 
 from userspace_proxy.agent.check.network import (
-    judge_bridges,
     judge_interfaces,
     judge_routes,
     judge_sysctls,
@@ -57,13 +56,6 @@ def test_connection_tracking_that_is_nearly_full_is_told():
 def test_forwarding_is_told_where_it_is_off():
     assert [f.mark for f in judge_sysctls({"net.ipv4.ip_forward": "0"})] == ["ok"]
     assert judge_sysctls({"net.ipv4.ip_forward": "1"}) == []
-
-
-def test_bridges_are_told_what_meets_the_rules():
-    values = {"net.bridge.bridge-nf-call-iptables": "1"}
-    (found,) = judge_bridges(values, ["cni0"])
-    assert found.what.startswith("net.bridge.bridge-nf-call-iptables is 1: what pods on cni0 send")
-    assert list(judge_bridges(values, [])) == []
 
 
 def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):

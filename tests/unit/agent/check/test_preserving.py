@@ -1,4 +1,5 @@
 from userspace_proxy.agent.check.preserving import judge_preserving
+from userspace_proxy.policy.bridges import BridgeObstacle
 
 
 def test_the_reason_why_addresses_are_not_kept_is_told_with_a_way_out():
@@ -11,5 +12,15 @@ def test_the_reason_why_addresses_are_not_kept_is_told_with_a_way_out():
 
 
 def test_addresses_that_are_kept_are_well():
-    (found,) = judge_preserving("")
+    (found,) = judge_preserving("", [])
     assert (found.mark, found.topic) == ("ok", "client addresses")
+
+
+def test_a_bridge_on_which_they_are_not_is_a_warning_with_its_remedy():
+    obstacle = BridgeObstacle("cni0", 4, "net.bridge.bridge-nf-call-iptables is 0", "sysctl -w …")
+    _, found = judge_preserving("", [obstacle])
+    assert str(found) == (
+        "warning  client addresses: endpoints on bridge cni0 see this node's address instead of "
+        "that of IPv4 clients on the same bridge: net.bridge.bridge-nf-call-iptables is 0 "
+        "-> sysctl -w …"
+    )

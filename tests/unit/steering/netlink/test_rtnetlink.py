@@ -13,6 +13,7 @@ from userspace_proxy.steering.netlink.rtnetlink import (
     GO_TO,
     LOCAL,
     LOOK_UP,
+    NEW_NEIGHBOUR,
     NEW_ROUTE,
     NEW_RULE,
     PROHIBIT,
@@ -30,6 +31,7 @@ from userspace_proxy.steering.netlink.rtnetlink import (
     read_link,
     read_route,
     read_rule,
+    write_bridge_entry,
     write_local_route,
     write_rule,
 )
@@ -51,6 +53,26 @@ def test_a_port_of_a_bridge_says_what_it_is_and_whose():
     found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
     link = message("00000100 05000000 03100000 00000000" + found.hex())
     assert read_link(link) == Link(5, "v0", "veth", UP | 0x1002, 3, "bridge")
+
+
+def test_a_bridge_says_what_its_options_are():
+    options = attribute(7, b"\1") + attribute(36, b"\1") + attribute(37, b"\0")
+    info = attribute(1, b"bridge\0") + attribute(2, options)
+    found = attribute(3, b"br0\0") + attribute(18, info)
+    link = read_link(message("00000100 05000000 03100000 00000000" + found.hex()))
+    assert (link.calls_iptables, link.calls_ip6tables, link.filters_vlans) == (True, False, True)
+
+
+def test_an_isolated_port_says_so():
+    info = attribute(1, b"veth\0") + attribute(4, b"bridge\0") + attribute(5, attribute(33, b"\1"))
+    found = attribute(3, b"v0\0") + attribute(18, info)
+    assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).is_isolated
+
+
+def test_an_entry_of_a_bridge_is_that_of_iproute2():
+    """``bridge fdb add 06:75:70:72:6f:78 dev br0 self local``."""
+    written = write_bridge_entry(NEW_NEIGHBOUR, CREATE, 5, bytes.fromhex("067570726f78"))
+    assert body(written) == "0700000005000000800002000a000200067570726f780000"
 
 
 def test_hardware_has_no_kind():

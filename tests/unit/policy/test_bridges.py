@@ -1,0 +1,88 @@
+"""On which bridges answers to clients on the same bridge can be delivered to this node."""
+
+import pytest
+
+from userspace_proxy.policy.bridges import (
+    BridgeFilter,
+    BridgeObstacle,
+    find_obstacles,
+    mark_filtered,
+    pod_bridges,
+)
+from userspace_proxy.policy.places import FILTERED_BRIDGE, HERE, NodeLink
+
+CNI0, VETH, OTHER = 5, 6, 7
+BRIDGE = NodeLink(CNI0, "cni0", "bridge")
+PORT = NodeLink(VETH, "veth0", "veth", CNI0)
+NETWORKS = {"10.1.0.0/24": CNI0, "fd00:1::/64": CNI0, "10.1.0.1/32": HERE, "10.2.0.2/32": OTHER}
+ON = BridgeFilter(True, True, True)
+
+
+def obstacles(settings, bridge=BRIDGE, port=PORT):
+    links = (bridge, port, NodeLink(OTHER, "veth1", "veth"))
+    return find_obstacles(pod_bridges(links, NETWORKS), links, settings)
+
+
+def test_bridges_with_networks_of_pods_are_found_by_ip_version():
+    assert pod_bridges([BRIDGE, PORT], NETWORKS) == {(CNI0, 4): BRIDGE, (CNI0, 6): BRIDGE}
+    assert pod_bridges([BRIDGE, PORT], {"10.1.0.0/24": HERE}) == {}
+
+
+def test_the_sysctls_decide_for_each_ip_version():
+    assert obstacles(ON) == {}
+    assert obstacles(BridgeFilter(True, True, False)) == {
+        (CNI0, 6): BridgeObstacle(
+            "cni0",
+            6,
+            "net.bridge.bridge-nf-call-ip6tables is 0",
+            "sysctl -w net.bridge.bridge-nf-call-ip6tables=1, or for this bridge alone "
+            "ip link set cni0 type bridge nf_call_ip6tables 1",
+        )
+    }
+
+
+def test_a_bridges_own_option_is_as_good():
+    bridge = BRIDGE._replace(calls_iptables=True)
+    assert obstacles(BridgeFilter(True, False, False), bridge).keys() == {(CNI0, 6)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "bridge", "port", "cause", "hint"),
+    [
+        pytest.param(
+            BridgeFilter(),
+            BRIDGE._replace(calls_iptables=True),
+            PORT,
+            "the kernel module br_netfilter isn't loaded",
+            "modprobe br_netfilter",
+            id="no-module",
+        ),
+        pytest.param(
+            ON, BRIDGE._replace(filters_vlans=True), PORT, "it filters VLANs", "", id="vlan"
+        ),
+        pytest.param(
+            ON,
+            BRIDGE,
+            PORT._replace(is_isolated=True),
+            "it has isolated ports, between which no address can be resolved",
+            "",
+            id="isolated-port",
+        ),
+    ],
+)
+def test_an_obstacle_has_a_cause_and_where_there_is_one_a_remedy(
+    settings, bridge, port, cause, hint
+):
+    found = obstacles(settings, bridge, port)
+    assert found[CNI0, 4] == BridgeObstacle("cni0", 4, cause, hint)
+
+
+def test_an_obstacle_reads_as_a_sentence():
+    found = obstacles(BridgeFilter())[CNI0, 4]
+    said = "bridge cni0, IPv4: the kernel module br_netfilter isn't loaded (modprobe br_netfilter)"
+    assert str(found) == said
+
+
+def test_only_networks_of_bridges_that_deliver_are_marked():
+    assert mark_filtered(NETWORKS, [(CNI0, 4)]) == NETWORKS | {"10.1.0.0/24": FILTERED_BRIDGE}
+    assert mark_filtered(NETWORKS, []) == NETWORKS

@@ -1,0 +1,116 @@
+"""On which bridges an endpoint can see the address of a client on the same bridge.
+
+An endpoint answers a client on its own bridge directly, not through this node's network stack.
+With br_netfilter the answer passes the packet filter on its way, where a rule can deliver it to
+this node instead.
+
+Rule 1: decided by the kernel's settings, for each IP version separately.
+Rule 2: if a setting is in doubt, endpoints see this node's address: that always works.
+
+Source: net/bridge/br_netfilter_hooks.c, br_nf_pre_routing().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from .places import FILTERED_BRIDGE, Networks, NodeLink
+
+_SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
+_OPTIONS = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}
+
+BridgeFamily = tuple[int, int]
+"""The number of a bridge, and an IP version."""
+
+
+class BridgeFilter(NamedTuple):
+    """The settings of br_netfilter for all bridges."""
+
+    is_loaded: bool = False
+    calls_iptables: bool = False
+    """IPv4 packets on bridges pass iptables and nftables."""
+    calls_ip6tables: bool = False
+    """The same for IPv6."""
+
+
+class BridgeObstacle(NamedTuple):
+    """Why endpoints on a bridge don't see the addresses of clients on it."""
+
+    bridge: str
+    """Its name."""
+    version: int
+    """4 or 6."""
+    cause: str
+    hint: str = ""
+    """What to do, as a command where there is one."""
+
+    def __str__(self) -> str:
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"bridge {self.bridge}, IPv{self.version}: {self.cause}{hint}"
+
+
+def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFamily, NodeLink]:
+    """Return the bridges that attach pods to this node, for each IP version that has a network.
+
+    Args:
+        links: All links of this node.
+        networks: Where networks are, as :func:`.places.find_places` returns it.
+    """
+    bridges = {link.number: link for link in links if link.kind == "bridge"}
+    return {
+        (place, 6 if ":" in text else 4): bridges[place]
+        for text, place in networks.items()
+        if place in bridges
+    }
+
+
+def find_obstacles(
+    bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
+) -> dict[BridgeFamily, BridgeObstacle]:
+    """Return why answers on these bridges can't be delivered to this node; none where they can.
+
+    Args:
+        bridges: As :func:`pod_bridges` returns them.
+        links: All links of this node.
+        settings: Those of br_netfilter.
+    """
+    isolating = {link.master for link in links if link.is_isolated}
+    found = {}
+    for (number, version), bridge in bridges.items():
+        cause, hint = _obstacle(bridge, version, settings)
+        if not cause and number in isolating:
+            cause = "it has isolated ports, between which no address can be resolved"
+        if cause:
+            found[number, version] = BridgeObstacle(bridge.name, version, cause, hint)
+    return found
+
+
+def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[str, str]:
+    sysctl = _SYSCTLS[version]
+    if not settings.is_loaded:
+        return "the kernel module br_netfilter isn't loaded", "modprobe br_netfilter"
+    is_on = settings.calls_iptables if version == 4 else settings.calls_ip6tables
+    is_on_here = bridge.calls_iptables if version == 4 else bridge.calls_ip6tables
+    if not is_on and not is_on_here:
+        alone = f"ip link set {bridge.name} type bridge {_OPTIONS[version]} 1"
+        return f"{sysctl} is 0", f"sysctl -w {sysctl}=1, or for this bridge alone {alone}"
+    if bridge.filters_vlans:
+        return "it filters VLANs", ""
+    return "", ""
+
+
+def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Networks:
+    """Return the networks, with those on bridges whose answers are delivered here marked as such.
+
+    Args:
+        networks: As :func:`.places.find_places` returns them.
+        delivering: The bridges, by IP version.
+    """
+    marked = set(delivering)
+    if not marked:
+        return networks
+    return {
+        text: FILTERED_BRIDGE if (place, 6 if ":" in text else 4) in marked else place
+        for text, place in networks.items()
+    }
