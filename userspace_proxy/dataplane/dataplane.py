@@ -220,6 +220,16 @@ class DataPlane:
         if self._idle is not None and not self.connections:
             self._idle.set()
 
+    def has_joined(self, client: str, endpoint: SocketAddress) -> bool:
+        """Tell whether an endpoint has open connections with a client at the client's address."""
+        return any(
+            connection.is_preserved
+            and connection.up is not None
+            and connection.endpoint == endpoint
+            and connection.address[0] == client
+            for connection in self.connections
+        )
+
     def listener_closed(self, listener: Listener) -> None:
         """Take a closed listener out of the books."""
         self._forget(listener)

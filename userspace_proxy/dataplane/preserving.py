@@ -4,13 +4,15 @@
 
 Rule 1: who may is known before the dial (``policy.places``); that a dial fails changes nothing,
 or whoever is denied by a network policy would be let in by this node's address.
-Rule 2: ports are none that the client's own kernel takes, as long as there are some: the same
-client may have dialled the same endpoint from the same port itself, and the answers to one of
-the two would come to the other.
+Rule 2: ports are none that the client's own kernel takes: the same client may have dialled the same
+endpoint from the same port itself, and the answers to one of the two would come to the other.
 Rule 3: where the kernel gives no such socket at all, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. With UDP it is a process's own: it is
 bound without SO_REUSEADDR first, so no other process has it, and shared only by flows of which
 it is known that they go elsewhere (``client_ports``).
+Rule 5: where all ports between a client and an endpoint are in use, this node's address is used
+only if the endpoint has answered that client at its own: a client that a network policy keeps from
+the endpoint can use up ports, too.
 
 Source: ip(7), IP_TRANSPARENT; Documentation/networking/tproxy.rst; net/ipv4/udp.c,
 udp_lib_lport_inuse(): SO_REUSEADDR counts as it is on both sides when the second one binds.
@@ -19,7 +21,6 @@ udp_lib_lport_inuse(): SO_REUSEADDR counts as it is on both sides when the secon
 from __future__ import annotations
 
 import _socket
-import contextlib
 import errno
 import logging
 
@@ -33,10 +34,10 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 # Not in Python's socket module; linux/in.h and linux/in6.h.
 _IP_TRANSPARENT = 19
 _IPV6_TRANSPARENT = 75
-_IP_BIND_ADDRESS_NO_PORT = 24
 
-# Of those ports: they are taken in turn, so where some are in use many are.
-_TRIES = 4
+# Of those ports. The first in turn is free as a rule; the others are random ones, so that with nine
+# tenths in use 97 % of dials find one. 4 µs each.
+_TRIES = 32
 # At ports for a UDP flow, those included that are known to be taken: 0.1 µs each.
 _LOOKS = 64
 
@@ -72,22 +73,21 @@ class Preserving:
 
         Returns:
             The socket, and what ``connect_ex`` said. The caller closes it, a datagram socket by
-            way of :meth:`let_go`. EADDRNOTAVAIL also means that all ports between the two are in
-            use.
+            way of :meth:`let_go`. EADDRNOTAVAIL: all ports between the two seem to be in use.
 
         Raises:
             NoClientAddress: The kernel gives no such socket; nothing was sent.
             OSError: It gives none at all.
         """
-        if kind & _socket.SOCK_DGRAM:
-            return self._try(kind, client, 0, endpoint)
+        port = self._ports.next()
         for _ in range(_TRIES):
-            sock, number = self._try(kind, client, self._ports.next(), endpoint)
-            if number not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            sock, number = self._try(kind, client, port, endpoint)
+            if kind & _socket.SOCK_DGRAM or number not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 return sock, number
             # A socket that is bound can't be bound again.
             sock.close()
-        return self._try(kind, client, 0, endpoint)
+            port = self._ports.random()
+        return self._try(kind, client, port, endpoint)
 
     def let_go(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
         """Know that a datagram socket is about to be closed; others may go on from its port."""
@@ -118,17 +118,14 @@ class Preserving:
     ) -> int:
         # One port serves as many connections as there are endpoints.
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        if not port:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(_socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         return sock.connect_ex(endpoint) if _bind(sock, client, port) else errno.EADDRNOTAVAIL
 
     def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
         port = self._bind_of_ours(sock, client, endpoint)
-        if not port and not _bind(sock, client, 0):
+        if not port:
             return errno.EADDRNOTAVAIL
         number = sock.connect_ex(endpoint)
-        if port and not number:
+        if not number:
             self._ports.take(client, port, endpoint)
         return number
 

@@ -205,8 +205,13 @@ class TcpConnection:
         )
         if self.is_preserved:
             try:
-                return preserving.dial(_STREAM, client, endpoint)
+                sock, number = preserving.dial(_STREAM, client, endpoint)
             except NoClientAddress:
+                self.is_preserved = False
+            else:
+                if number != errno.EADDRNOTAVAIL or not self.plane.has_joined(client, endpoint):
+                    return sock, number
+                sock.close()
                 self.is_preserved = False
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         return sock, sock.connect_ex(endpoint)

@@ -216,11 +216,26 @@ class UdpListener:
         )
         if flow.is_preserved:
             try:
-                return preserving.dial(_DATAGRAM, client, endpoint)
+                sock, number = preserving.dial(_DATAGRAM, client, endpoint)
             except NoClientAddress:
+                flow.is_preserved = False
+            else:
+                if number != errno.EADDRNOTAVAIL or not self._has_answered(client, endpoint):
+                    return sock, number
+                sock.close()
                 flow.is_preserved = False
         sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
         return sock, sock.connect_ex(endpoint)
+
+    def _has_answered(self, client: str, endpoint: SocketAddress) -> bool:
+        """Tell whether an endpoint has answered a flow of a client at the client's address."""
+        return any(
+            flow.is_preserved
+            and flow.has_answer
+            and flow.endpoint == endpoint
+            and flow.address[0] == client
+            for flow in self._flows.values()
+        )
 
     def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
         if flow.tried is None:
