@@ -9,6 +9,7 @@ that first saw nothing move.
 Rule 3: a look takes a slice of the connections, so that thousands never hold the loop.
 Rule 4: who has stalled keeps no pipe: there are few, and others would copy for want of one.
 Rule 5: a reader that is alive may stall for idle_s; only one that is dead is given up earlier.
+Rule 6: an endpoint that sees the address of a container that has gone is reset within 20 s.
 """
 
 from __future__ import annotations
@@ -38,6 +39,19 @@ _KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 15),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
 )
+
+
+# A client that is a container of this node and has gone: the endpoint sees the client's address, so
+# it can't send to it any more and hears of the end from us alone. Such a client's kernel is this
+# one, and it answers at once unless the container has no link.
+_LOCAL_CLIENT = (
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 10),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
+    (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 5),
+)
+# While data wait there is no keep-alive: after so many retransmissions or window probes without an
+# answer, 3 s as a rule, that container has gone. A reader that is only stalled answers.
+_UNANSWERED = 4
 
 
 class Ageing:
@@ -84,7 +98,12 @@ class Ageing:
         moved = up.bytes_moved + down.bytes_moved
         if connection.seen_moving_at is None:
             connection.keep_alive(_KEEPALIVE)
+            if connection.shows_local_client:
+                connection.keep_client_alive(_LOCAL_CLIENT)
         elif moved == connection.seen_moved:
+            if connection.shows_local_client and connection.unanswered >= _UNANSWERED:
+                connection.abort()
+                return
             up.give_up_pipe()
             down.give_up_pipe()
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken

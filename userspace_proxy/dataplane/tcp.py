@@ -50,6 +50,9 @@ _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 # what comes second, so a first send of no more than this needs no TCP_NODELAY.
 _ONE_PACKET_BYTES = 536
 
+# Struct tcp_info (linux/tcp.h) begins with: state, congestion state, retransmissions, probes.
+_RETRANSMITS, _PROBES, _TCP_INFO_BYTES = 2, 3, 4
+
 DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
 
@@ -86,6 +89,7 @@ class TcpConnection:
         "reactor",
         "seen_moved",
         "seen_moving_at",
+        "shows_local_client",
         "up",
     )
 
@@ -112,6 +116,8 @@ class TcpConnection:
         """The client isn't this node itself, as far as the listener knows."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
+        self.shows_local_client = False
+        """That is the address of a container of this node."""
         self._endpoint_socket: _socket.socket | None = None
         self._counters: EndpointCounters | None = None
         """The endpoint's, while the two are joined."""
@@ -210,9 +216,11 @@ class TcpConnection:
                 self.is_preserved = False
             else:
                 if number != errno.EADDRNOTAVAIL or not self.plane.has_joined(client, endpoint):
+                    self.shows_local_client = preserving.places.attaches(client)
                     return sock, number
                 sock.close()
                 self.is_preserved = False
+        self.shows_local_client = False
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         return sock, sock.connect_ex(endpoint)
 
@@ -418,6 +426,18 @@ class TcpConnection:
         """Reset both sides to make room for others."""
         self.group.counters.evicted_connections += 1
         self._finish("evicted", as_reset=True)
+
+    def keep_client_alive(self, options: Iterable[tuple[int, int, int]]) -> None:
+        """Set options on the client's socket; if its other side has just gone, none is set."""
+        with contextlib.suppress(OSError):
+            for level, option, value in options:
+                self.client.setsockopt(level, option, value)
+
+    @property
+    def unanswered(self) -> int:
+        """How often in a row the kernel has sent the client data or a probe without an answer."""
+        info = self.client.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
+        return info[_RETRANSMITS] + info[_PROBES]
 
     def time_out(self) -> None:
         """Reset both sides, as nothing has moved for too long; idempotent."""

@@ -56,6 +56,21 @@ async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(house):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
+async def test_a_container_of_this_node_that_has_gone_is_noticed_within_15_s(house):
+    """Only where the endpoint sees its address; others are given two minutes."""
+    _, _, connection = await joined(house)
+    connection.shows_local_client = True
+    house.plane.ageing.look_at(connection, now=0)
+    idle, interval, count = (
+        connection.client.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    )
+    assert idle + interval * count <= 15
+    assert connection.unanswered == 0
+    house.plane.ageing.look_at(connection, now=5)
+    assert not connection.is_closed
+
+
 async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house):
     client, server, connection = await joined(house)
     look_at = house.plane.ageing.look_at
