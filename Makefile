@@ -75,9 +75,9 @@ cluster: $(VENV)/installed-dev ## a whole cluster in namespaces that stays: NODE
 cluster-down: $(VENV)/installed-dev ## take it down; nothing is left
 	@$(BIN)/python -m tests.cluster.nodes down
 
-e2e: $(VENV)/installed-dev ## Kubernetes' own tests, writes docs/conformance.md: PROXY=nftables GROUP=services (an hour, root)
+e2e: $(VENV)/installed-dev ## Kubernetes' own tests, with both CNIs, writes docs/conformance.md: PROXY=nftables GROUP=services CNI=bridge (two hours, root)
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
-	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP))
+	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP)) $(if $(CNI),--cni=$(CNI))
 
 takeover: build-nodes ## from kube-proxy to us and back while clients connect; prints what it cost (minutes, root)
 	@$(BIN)/pytest tests/cluster/nodes/test_takeover.py -s

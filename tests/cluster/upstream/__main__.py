@@ -9,7 +9,7 @@ import sys
 
 from ..build import BuildError, cache_root
 from ..nodes.proxies import PROXIES, REPOSITORY
-from .groups import GROUPS
+from .groups import CNIS, GROUPS
 from .report import COLUMNS, render
 from .run import Run, run_group
 
@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.upstream")
     parser.add_argument("--proxy", choices=PROXIES, action="append", help="default: all columns")
     parser.add_argument("--group", choices=GROUPS, action="append", help="default: all but ci")
+    parser.add_argument("--cni", choices=CNIS, action="append", help="default: both")
     parser.add_argument("--page-only", action="store_true", help="write the page, run nothing")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -32,7 +33,8 @@ def main() -> int:
     try:
         if not options.page_only:
             for group in groups:
-                failures += sum(_run(proxy, group) for proxy in proxies)
+                for cni in options.cni or CNIS:
+                    failures += sum(_run(proxy, group, cni) for proxy in proxies)
     except (BuildError, AssertionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -42,16 +44,16 @@ def main() -> int:
 
 def write_page() -> None:
     """Write docs/conformance.md anew from the runs that were kept."""
-    kept = {(p, g): Run.read(p, g) for p in PROXIES for g in GROUPS}
-    PAGE.write_text(render({key: run for key, run in kept.items() if run is not None}))
+    kept = [Run.read(p, g, cni) for p in PROXIES for g in GROUPS for cni in CNIS]
+    PAGE.write_text(render([run for run in kept if run is not None]))
     print(f"written: {PAGE.relative_to(REPOSITORY)}")
 
 
-def _run(proxy: str, group: str) -> int:
-    """Run one group with one proxy; return how many tests failed."""
-    folder = cache_root() / "conformance" / f"{group}-{proxy}"
+def _run(proxy: str, group: str, cni: str) -> int:
+    """Run one group with one proxy and one CNI; return how many tests failed."""
+    folder = cache_root() / "conformance" / f"{group}-{proxy}-{cni}"
     folder.mkdir(parents=True, exist_ok=True)
-    run = run_group(proxy, group, GROUPS[group], folder)
+    run = run_group(proxy, group, GROUPS[group], cni, folder)
     run.write()
     print(f"  {run.passed} passed, {len(run.failed)} failed in {run.seconds:.0f} s ({folder})")
     for result in run.failed:

@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Pods on one bridge answer each other past the node, so an endpoint can't see the address of a
-# client on its own node there, as one test asks; with ptp all that a pod sends passes the node.
-CNI = "ptp"
+# The two ways in which most clusters connect a node's pods: a link for each (ptp, Calico), or one
+# bridge for all, on which pods answer each other past the node's own routes (flannel, k3s).
+CNIS = ("ptp", "bridge")
 SKIP = ("Disruptive", "Serial", "Slow", "Feature:", "LoadBalancer")
 
 

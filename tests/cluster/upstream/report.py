@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 
 from ..nodes.proxies import PROXIES
-from .groups import GROUPS, SKIP, Group
+from .groups import CNIS, GROUPS, SKIP, Group
 from .junit import FAILED, PASSED, SKIPPED, Result
 from .reasons import reason_for
 from .run import Run
 
 COLUMNS = ("kube-proxy", "nftables", "iptables", "local")
-"""Keys of `PROXIES`, in the order of the columns."""
+"""Keys of `PROXIES`, in the order of the columns; each has one for each of `CNIS`."""
+Column = tuple[str, str]
+"""A key of `PROXIES` and one of `CNIS`."""
 MARKS = {PASSED: "✓", FAILED: "**✗**", SKIPPED: "–"}
 _LABEL = re.compile(r" \[[^\]]*\]")
 
@@ -22,8 +25,10 @@ _HEAD = """\
 Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters whose only
 Service proxy is the one named above the column: etcd, kube-apiserver, kube-controller-manager,
 kube-scheduler, kubelet and containerd, each node in namespaces of one machine (`make cluster`).
-`make e2e` runs them and writes this page; `make e2e PROXY=nftables GROUP=services` runs one column
-of one table. A version that ends with `+` had changes that weren't committed.
+`make e2e` runs them and writes this page; `make e2e PROXY=nftables GROUP=services CNI=bridge` runs
+one column of one table. Pods are connected by CNI's reference plugins: `ptp` gives each a link of
+its own, `bridge` connects a node's pods by a Linux bridge, as flannel and k3s do. A version that
+ends with `+` had changes that weren't committed.
 
 Chosen are the tests of `[sig-network]` that the headings name, without those that upstream marks
 {skip}:
@@ -32,33 +37,30 @@ they need ssh to nodes, a cloud, or a feature that is off by default.
 """
 
 
-def render(runs: Mapping[tuple[str, str], Run]) -> str:
-    """Return the page.
-
-    Args:
-        runs: By proxy and group; what is missing has an empty column.
-    """
-    versions = sorted({run.kubernetes for run in runs.values()})
+def render(runs: Collection[Run]) -> str:
+    """Return the page; a run that is missing has no column."""
+    versions = sorted({run.kubernetes for run in runs})
     skip = ", ".join(f"`{word.rstrip(':')}`" for word in SKIP)
     parts = [_HEAD.format(kubernetes=", ".join(versions), skip=skip)]
     for name, group in GROUPS.items():
-        of_group = {proxy: run for (proxy, of), run in runs.items() if of == name}
+        of_group = {(run.proxy, run.cni): run for run in runs if run.group == name}
         if name != "ci" and of_group:
             parts.append(_render_group(group, of_group))
     return "\n".join(parts)
 
 
-def _render_group(group: Group, runs: Mapping[str, Run]) -> str:
-    columns = [proxy for proxy in COLUMNS if proxy in runs]
-    results = {proxy: {r.name: r for r in runs[proxy].results} for proxy in columns}
+def _render_group(group: Group, runs: Mapping[Column, Run]) -> str:
+    columns = [column for column in product(COLUMNS, CNIS) if column in runs]
+    results = {column: {r.name: r for r in runs[column].results} for column in columns}
     names = sorted({name for found in results.values() for name in found})
-    rows = [["", *(PROXIES[proxy].title for proxy in columns)], ["---", *([":-:"] * len(columns))]]
-    rows.append(["version", *(f"`{runs[proxy].version}`" for proxy in columns)])
-    rows.append(["pods connected by", *(f"`{runs[proxy].cni}`" for proxy in columns)])
-    rows.append(["**passed**", *(_count(runs[proxy]) for proxy in columns)])
-    rows.append(["duration", *(f"{runs[proxy].seconds:.0f} s" for proxy in columns)])
+    titles = (PROXIES[proxy].title for proxy, _ in columns)
+    rows = [["", *titles], ["---", *([":-:"] * len(columns))]]
+    rows.append(["version", *(f"`{runs[column].version}`" for column in columns)])
+    rows.append(["pods connected by", *(f"`{cni}`" for _, cni in columns)])
+    rows.append(["**passed**", *(_count(runs[column]) for column in columns)])
+    rows.append(["duration", *(f"{runs[column].seconds:.0f} s" for column in columns)])
     for name in names:
-        cells = [_cell(results[proxy].get(name)) for proxy in columns]
+        cells = [_cell(results[column].get(name)) for column in columns]
         rows.append([_plain(name), *cells])
     lines = [f"## {group.title}", ""]
     lines.append(f"{group.nodes} nodes in three zones, {group.processes} tests at a time.")
@@ -77,17 +79,19 @@ def _cell(result: Result | None) -> str:
 
 
 def _remarks(
-    names: Iterable[str], columns: Sequence[str], results: Mapping[str, Mapping[str, Result]]
+    names: Iterable[str],
+    columns: Sequence[Column],
+    results: Mapping[Column, Mapping[str, Result]],
 ) -> Iterator[str]:
     """Yield a line for each test that didn't pass somewhere."""
     for name in names:
-        found = {proxy: results[proxy][name] for proxy in columns if name in results[proxy]}
-        missed = {proxy: result for proxy, result in found.items() if result.outcome != PASSED}
+        found = {column: results[column][name] for column in columns if name in results[column]}
+        missed = {column: result for column, result in found.items() if result.outcome != PASSED}
         if not missed:
             continue
-        is_ours = any(not proxy.startswith("kube-proxy") for proxy in missed)
+        is_ours = any(not proxy.startswith("kube-proxy") for proxy, _ in missed)
         why = reason_for(name, is_ours=is_ours) or "; ".join(
-            f"{proxy}: {result.reason}" for proxy, result in missed.items()
+            f"{proxy} with {cni}: {result.reason}" for (proxy, cni), result in missed.items()
         )
         yield f"- *{_plain(name)}*: {why.replace('|', '/')}"
 

@@ -15,7 +15,7 @@ from ..nodes.cluster import Cluster
 from ..nodes.images import ensure_images
 from ..nodes.programs import Programs, ensure_programs, kubernetes_version
 from ..nodes.proxies import PROXIES, REPOSITORY
-from .groups import CNI, SKIP, Group
+from .groups import SKIP, Group
 from .junit import FAILED, PASSED, Result, read_results
 
 # No group of ours takes half of it, even with a proxy that does nothing.
@@ -50,14 +50,14 @@ class Run:
 
     def write(self) -> None:
         """Keep it in the cache in place of an older one."""
-        path = _kept(self.proxy, self.group)
+        path = _kept(self.proxy, self.group, self.cni)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
-    def read(cls, proxy: str, group: str) -> Self | None:
+    def read(cls, proxy: str, group: str, cni: str) -> Self | None:
         """Return the one that was kept, if there is one."""
-        path = _kept(proxy, group)
+        path = _kept(proxy, group, cni)
         if not path.is_file():
             return None
         values = json.loads(path.read_text())
@@ -66,7 +66,7 @@ class Run:
 
 
 def run_group(
-    proxy: str, name: str, group: Group, folder: Path, write: Write = sys.stdout.write
+    proxy: str, name: str, group: Group, cni: str, folder: Path, write: Write = sys.stdout.write
 ) -> Run:
     """Make a cluster, run the tests, take it down.
 
@@ -74,6 +74,7 @@ def run_group(
         proxy: A key of `PROXIES`.
         name: The group's key.
         group: Which tests.
+        cni: The plugin that connects pods.
         folder: Gets ginkgo's output, its report, and the logs of the proxies.
         write: Takes the progress.
 
@@ -83,10 +84,10 @@ def run_group(
     programs = ensure_programs(write, with_upstream=True)
     images = ensure_images(programs, write)
     cluster = Cluster(
-        ensure_binaries(write), programs, images, PROXIES[proxy], nodes=group.nodes, cni=CNI
+        ensure_binaries(write), programs, images, PROXIES[proxy], nodes=group.nodes, cni=cni
     )
     with cluster:
-        write(f"{PROXIES[proxy].title}: {group.title} on {group.nodes} nodes\n")
+        write(f"{PROXIES[proxy].title}: {group.title} on {group.nodes} nodes, pods by {cni}\n")
         began = time.monotonic()
         results = run_tests(cluster, programs, group, folder)
         seconds = time.monotonic() - began
@@ -94,7 +95,7 @@ def run_group(
             log = (node.folder / "proxy.log").read_bytes()
             (folder / f"{node.site.name}.proxy.log").write_bytes(log)
     version = kubernetes_version() if proxy.startswith("kube-proxy") else commit()
-    return Run(proxy, name, version, kubernetes_version(), CNI, seconds, tuple(results))
+    return Run(proxy, name, version, kubernetes_version(), cni, seconds, tuple(results))
 
 
 def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) -> list[Result]:
@@ -138,5 +139,5 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _kept(proxy: str, group: str) -> Path:
-    return cache_root() / "conformance" / f"{group}-{proxy}.json"
+def _kept(proxy: str, group: str, cni: str) -> Path:
+    return cache_root() / "conformance" / f"{group}-{proxy}-{cni}.json"

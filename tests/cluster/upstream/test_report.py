@@ -7,12 +7,12 @@ from .report import render
 from .run import Run
 
 
-def run(proxy: str, **outcomes: str) -> Run:
+def run(proxy: str, cni: str = "ptp", **outcomes: str) -> Run:
     results = tuple(
         Result(f"[sig-network] Services {name} [Conformance]", outcome, 1, "it said | no")
         for name, outcome in outcomes.items()
     )
-    return Run(proxy, "services", "v1", "v1.36.3", "ptp", 61.4, results)
+    return Run(proxy, "services", "v1", "v1.36.3", cni, 61.4, results)
 
 
 def rows(page: str) -> list[str]:
@@ -22,7 +22,7 @@ def rows(page: str) -> list[str]:
 def test_each_test_is_a_row_and_kube_proxy_the_first_column() -> None:
     ours = run("nftables", serve=PASSED, refuse=FAILED, skip=SKIPPED)
     theirs = run("kube-proxy", serve=PASSED, refuse=PASSED, skip=SKIPPED)
-    page = render({("nftables", "services"): ours, ("kube-proxy", "services"): theirs})
+    page = render([ours, theirs])
     assert rows(page) == [
         "|  | kube-proxy, mode nftables | userspace-proxy, steering nftables |",
         "| --- | :-: | :-: |",
@@ -33,13 +33,24 @@ def test_each_test_is_a_row_and_kube_proxy_the_first_column() -> None:
         "| Services refuse | ✓ | **✗** |",
         "| Services serve | ✓ | ✓ |",
         "| Services skip | – | – |",
-        "- *Services refuse*: nftables: it said / no",
-        "- *Services skip*: kube-proxy: it said / no; nftables: it said / no",
+        "- *Services refuse*: nftables with ptp: it said / no",
+        "- *Services skip*: kube-proxy with ptp: it said / no; nftables with ptp: it said / no",
     ]
 
 
 def test_what_was_not_run_has_no_column_and_the_choice_for_ci_no_table() -> None:
-    page = render({("nftables", "services"): run("nftables", serve=PASSED)})
+    page = render([run("nftables", serve=PASSED)])
     assert rows(page)[0] == "|  | userspace-proxy, steering nftables |"
     assert page.count("## ") == 1
     assert "every change" not in page
+
+
+def test_each_way_to_connect_pods_has_a_column() -> None:
+    page = render([run("nftables", "bridge", serve=PASSED), run("nftables", serve=FAILED)])
+    assert rows(page)[3:] == [
+        "| pods connected by | `ptp` | `bridge` |",
+        "| **passed** | 0 of 1 | 1 of 1 |",
+        "| duration | 61 s | 61 s |",
+        "| Services serve | **✗** | ✓ |",
+        "- *Services serve*: nftables with ptp: it said / no",
+    ]

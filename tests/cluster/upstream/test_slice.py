@@ -12,7 +12,7 @@ from ..nodes.cluster import Cluster
 from ..nodes.images import ensure_images
 from ..nodes.programs import Programs
 from ..nodes.proxies import PROXIES
-from .groups import CNI, GROUPS
+from .groups import GROUPS
 from .junit import PASSED
 from .run import run_tests
 
@@ -23,14 +23,20 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("steering", ["nftables", "iptables"])
+@pytest.mark.parametrize(
+    ("steering", "cni"),
+    [
+        pytest.param("nftables", "bridge", id="nftables-bridge"),
+        pytest.param("iptables", "ptp", id="iptables-ptp"),
+    ],
+)
 def test_the_chosen_tests_pass(
-    steering: str, cluster_binaries: Binaries, node_programs: Programs, tmp_path: Path
+    steering: str, cni: str, cluster_binaries: Binaries, node_programs: Programs, tmp_path: Path
 ) -> None:
     group = GROUPS["ci"]
     images = ensure_images(node_programs)
     with Cluster(
-        cluster_binaries, node_programs, images, PROXIES[steering], nodes=group.nodes, cni=CNI
+        cluster_binaries, node_programs, images, PROXIES[steering], nodes=group.nodes, cni=cni
     ) as cluster:
         results = run_tests(cluster, node_programs, group, tmp_path)
     assert [result for result in results if result.outcome != PASSED] == []
