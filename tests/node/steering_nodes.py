@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.promises.listings import with_sorted_elements
+from userspace_proxy.dataplane.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
 
 CLONE_NEWNET = 0x40000000
 # Not in Python's socket module before 3.14.
@@ -168,6 +169,21 @@ def tcp_server(net: Net, port: int, family: int = socket.AF_INET) -> socket.sock
     return server
 
 
+def proxy_listener(net: Net, port: int, family: int = socket.AF_INET) -> socket.socket:
+    """Return a listener on all addresses as the proxy's are: a transparent socket."""
+    server = tcp_server(net, port, family)
+    make_transparent(server)
+    return server
+
+
+def make_transparent(sock: socket.socket) -> None:
+    """Set IP_TRANSPARENT or IPV6_TRANSPARENT, as on the proxy's own sockets."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+
+
 def can_dial(net: Net, ip: str, port: int) -> bool:
     """Return whether a TCP connection is accepted; False when it is refused."""
     with net.tcp(socket.AF_INET6 if ":" in ip else socket.AF_INET) as client:
@@ -189,6 +205,7 @@ class UdpServer:
         else:
             self._level, self._info = socket.IPPROTO_IP, IP_PKTINFO
             self._socket.setsockopt(self._level, IP_PKTINFO, 1)
+        make_transparent(self._socket)
         self._socket.bind(("", port))
 
     def answer(self, data: bytes) -> bytes:

@@ -106,10 +106,13 @@ async def test_the_rules_of_a_node(node, steering):
         -A INPUT -p tcp -m tcp --dport 35999:36999 -j UPROXY-TCP
         -A INPUT -p udp -m udp --dport 35999:36999 -j UPROXY-UDP
         -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
+        -A UPROXY-TCP -p tcp -m conntrack --ctstate DNAT -m socket --transparent --nowildcard -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36001 -m conntrack --ctstate DNAT -m socket --nowildcard -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-TCP -p tcp -m multiport --dports 36001 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-TCP -p tcp -m multiport --dports 36001 -j REJECT --reject-with tcp-reset
+        -A UPROXY-TCP -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -m socket --nowildcard -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-TCP -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-UDP -p udp -m multiport --dports 36002 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-UDP -p udp -m multiport --dports 36002 -m conntrack --ctstate DNAT -m socket --transparent --nowildcard -j ACCEPT
         -A UPROXY-UDP -p udp -m multiport --dports 36002 -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-UDP -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
         COMMIT
@@ -152,7 +155,7 @@ async def test_our_jumps_stand_before_those_of_others(node, steering):
         pytest.param("iptables-legacy -t nat -A OUTPUT -j UPROXY-OUT", 1, id="jump-doubled"),
         pytest.param("iptables-legacy -t nat -A UPROXY-OUT -j RETURN", 1, id="rule-added"),
         pytest.param("iptables-legacy -D UPROXY-UDP 1", 1, id="guard-rule-removed"),
-        pytest.param("iptables-legacy -F UPROXY-TCP", 4, id="guard-flushed"),
+        pytest.param("iptables-legacy -F UPROXY-TCP", 7, id="guard-flushed"),
         pytest.param("iptables-legacy -D INPUT 1", 1, id="guard-jump-removed"),
         pytest.param("iptables-legacy -F INPUT", 2, id="both-guard-jumps-removed"),
         pytest.param(
@@ -362,7 +365,7 @@ async def test_ten_thousand_services_are_a_walk_of_a_few_dozen_rules(cluster, st
         Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36001 for i in range(0, 60_000, 6)
     }
     await steering.apply(many)
-    with nodes.tcp_server(cluster.node, 36001):
+    with nodes.proxy_listener(cluster.node, 36001):
         for frontend in list(many)[::3333]:
             cluster.node.run("iptables-legacy -t nat -Z")
             assert nodes.can_dial(cluster.node, frontend.ip, 80)

@@ -471,8 +471,10 @@ TABLE = dedent("""\
             frag frag-off != 0 accept
             tcp flags syn / syn,ack ip daddr . meta l4proto . tcp dport != @frontends4 reject with tcp reset
             tcp flags syn / syn,ack ip6 daddr . meta l4proto . tcp dport != @frontends6 reject with tcp reset
+            tcp flags syn / syn,ack socket transparent 0 reject
             ip daddr . meta l4proto . udp dport != @frontends4 reject
             ip6 daddr . meta l4proto . udp dport != @frontends6 reject
+            meta l4proto udp socket transparent 0 reject
             meta l4proto != { icmp, tcp, udp, ipv6-icmp } reject
         }
 

@@ -65,7 +65,7 @@ async def steering(node):
 
 @pytest.fixture
 def web(node):
-    with nodes.tcp_server(node, 36001) as server:
+    with nodes.proxy_listener(node, 36001) as server:
         yield server
 
 
@@ -164,6 +164,9 @@ async def test_the_table_of_a_node(node, steering):
                 type filter hook input priority filter - 10; policy accept;
                 tcp flags syn / syn,ack meta l4proto . tcp dport @guarded ct status ! dnat reject with tcp reset
                 meta l4proto . udp dport @guarded ct status ! dnat reject
+                tcp flags syn / syn,ack meta l4proto . tcp dport @guarded socket transparent 0 reject
+                meta l4proto . udp dport @guarded socket transparent 0 reject
+                tcp flags syn / syn,ack tcp dport 35999 ct status dnat socket transparent 0 reject
                 udp dport 35999 ct status dnat reject
             }
         }

@@ -64,7 +64,7 @@ async def steering(cluster, kind):
 
 @pytest.fixture
 def web(cluster):
-    with nodes.tcp_server(cluster.node, 36001) as server:
+    with nodes.proxy_listener(cluster.node, 36001) as server:
         yield server
 
 
@@ -137,7 +137,7 @@ async def test_ipv6_clients_are_served_and_refused(cluster, steering):
         {WEB_6: 36001, DNS_6: 36002, Frontend("fd00:96::2", 80, WEB.protocol): REFUSE}
     )
     dns = nodes.UdpServer(cluster.node, 36002, socket.AF_INET6)
-    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
+    with nodes.proxy_listener(cluster.node, 36001, socket.AF_INET6):
         for client in (cluster.pod, cluster.node):
             assert nodes.can_dial(client, WEB_6.ip, 80)
             assert not nodes.can_dial(client, "fd00:96::2", 80)
@@ -210,7 +210,7 @@ async def test_an_ipv6_tcp_client_of_before_the_service_is_served_from_the_same_
     cluster, steering
 ):
     await steering.apply({DNS_6: 36002})
-    with nodes.tcp_server(cluster.node, 36001, socket.AF_INET6):
+    with nodes.proxy_listener(cluster.node, 36001, socket.AF_INET6):
         dial_in_vain(cluster.node, WEB_6)
         await steering.apply({DNS_6: 36002, WEB_6: 36001})
         dial_again(cluster.node, WEB_6).close()

@@ -89,7 +89,7 @@ class Listeners:
         plane: The data plane.
         bind: Where the steering wants listeners.
         pool: Proxy port numbers.
-        transparent: Listeners on frontends need IP_TRANSPARENT to answer.
+        transparent: Listeners that something is steered to are transparent sockets.
         clock: Monotonic seconds.
     """
 
@@ -395,7 +395,12 @@ class Listeners:
             if tries >= _TRIES:
                 break
             try:
-                listener = self._plane.listen(group, protocol, SocketAddress(ip, port))
+                listener = self._plane.listen(
+                    group,
+                    protocol,
+                    SocketAddress(ip, port),
+                    transparent=self._transparent and self._bind is Bind.PROXY_PORT,
+                )
             except ShortageError:
                 raise
             except ListenError as exc:

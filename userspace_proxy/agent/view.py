@@ -115,6 +115,7 @@ def view_proxy(
             has_drifted=sync.has_drifted if sync else False,
             repairs=counters.repairs,
             helper_restarts=steering.helper_restarts if steering else 0,
+            unguarded=steering.unguarded if steering else "",
         ),
         sync=SyncView(
             rounds=counters.rounds,

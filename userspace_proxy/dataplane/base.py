@@ -113,7 +113,7 @@ class Plane(Protocol[G]):
             protocol: TCP or UDP.
             at: Where to bind; port 0 for any free one.
             freebind: Bind an address that this node doesn't have (yet).
-            transparent: Answer from it, though only a routing rule brings it here.
+            transparent: Set IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW.
 
         Raises:
             ListenError: The port can't be had.

@@ -110,7 +110,7 @@ class DataPlane:
             protocol: TCP or UDP.
             at: Where to bind; port 0 for any free one.
             freebind: Bind an address that this node doesn't have (yet).
-            transparent: Answer from it, though only a routing rule brings it here.
+            transparent: Set IP_TRANSPARENT.
 
         Raises:
             ListenError: The port can't be had.

@@ -61,9 +61,9 @@ def open_listening(
         protocol: TCP or UDP.
         at: Where to bind; port 0 for any free one, 0.0.0.0 or :: for all addresses.
         freebind: Bind an address that this node doesn't have (yet).
-        transparent: Answer from the address that is bound, though the kernel's own stack doesn't
-            call it local: it comes here by a routing rule. Accepted sockets are so, too; it takes
-            NET_ADMIN.
+        transparent: Set IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW: what is steered is
+            admitted to such sockets alone, and they answer from an address that the kernel's own
+            stack doesn't call local. Accepted sockets are so, too.
         share: Others of this user may bind the same, too (SO_REUSEPORT).
         admits: Networks whose packets alone come in; None for everybody's.
 

@@ -227,6 +227,13 @@ def _steering(view: StatusView) -> Iterator[Problem]:
             f"Steering by {view.steering.name}: {view.steering.problem}",
             "What was in force before still is; it is tried again each second",
         )
+    if view.steering.unguarded:
+        yield Problem(
+            Level.ATTENTION,
+            "After a crash of the proxy any process of this node may take its ports and their "
+            f"clients: {view.steering.unguarded}",
+            "Load nft_socket (with iptables steering xt_socket) and start the proxy again",
+        )
 
 
 def _preserving(view: StatusView) -> Iterator[Problem]:

@@ -163,6 +163,8 @@ class SteeringView:
     repairs: int = 0
     helper_restarts: int = 0
     """How many helper processes were started in the place of one that had crashed."""
+    unguarded: str = ""
+    """Why another process could take the proxy's ports after a crash; empty where none can."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,8 +105,11 @@ class Steering(abc.ABC):
     """As in ``--steering``."""
     bind: Bind
     needs_transparent = False
-    """Whether a frontend's packets come by a routing rule alone, so that its listener needs
-    IP_TRANSPARENT to answer; as long as Bind is FRONTEND, and known after ``start``."""
+    """Whether listeners must be transparent sockets (IP_TRANSPARENT), which takes NET_ADMIN or
+    NET_RAW: what is steered is admitted to such sockets alone, or comes by a routing rule."""
+    unguarded = ""
+    """Why what is steered is admitted to any socket, a stranger's included; empty where it isn't.
+    Known after the first ``apply``. Source: docs/adr/0013."""
 
     unsteered: Mapping[Frontend, str] = MappingProxyType({})
     """Frontends of the last ``apply`` and ``change`` that the kernel refuses for themselves alone,

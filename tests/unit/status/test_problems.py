@@ -169,6 +169,13 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="conntrack-nearly-full",
         ),
         pytest.param(
+            {"steering": SteeringView("local", unguarded="there is no nftables here")},
+            Level.ATTENTION,
+            "After a crash of the proxy any process of this node may take its ports and their "
+            "clients: there is no nftables here",
+            id="unguarded",
+        ),
+        pytest.param(
             {"steering": SteeringView("nftables", problem="not permitted", has_drifted=True)},
             Level.TROUBLE,
             "Rules of nftables steering may differ from the plan and can't be repaired: "

@@ -28,7 +28,7 @@ class SharedSockets:
         protocol: TCP or UDP.
         at: Where to bind; port 0 for any free one.
         freebind: Bind an address that this node doesn't have (yet).
-        transparent: Answer from it, though only a routing rule brings it here.
+        transparent: Set IP_TRANSPARENT.
         workers: Who gets one, in order.
         admits: Networks whose packets alone come in; None for everybody's.
 

@@ -24,6 +24,8 @@ from ..names import PREFIX, ChainNames
 
 GET_INFO = 64
 GET_ENTRIES = 65
+# IPT_SO_GET_REVISION_MATCH and IP6T_SO_GET_REVISION_MATCH.
+GET_REVISION_MATCH = {4: 66, 6: 68}
 LEVELS = {4: socket.IPPROTO_IP, 6: socket.IPPROTO_IPV6}
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
@@ -31,6 +33,8 @@ HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 _INFO = struct.Struct("=32sI5I5III")
 # Of ipt_get_entries: the name, the size, and padding to the alignment of an entry.
 _ENTRIES_HEADER = 40
+# Of xt_get_revision: the name and the revision.
+_REVISION = struct.Struct("=29sB")
 # sizeof ipt_ip and ip6t_ip6; after them nfcache, target_offset, next_offset, comefrom, counters.
 _MATCHED = {4: 84, 6: 136}
 _OFFSETS = struct.Struct("=HH")
@@ -138,6 +142,17 @@ class TableReader:
                 continue
             return buffer.raw[_ENTRIES_HEADER:], info
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def has_match(self, name: str, revision: int) -> bool:
+        """Return whether the kernel has a match, which it loads if it must and can."""
+        buffer = ctypes.create_string_buffer(
+            _REVISION.pack(name.encode(), revision), _REVISION.size
+        )
+        try:
+            self._ask(GET_REVISION_MATCH[self._version], buffer)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the socket."""

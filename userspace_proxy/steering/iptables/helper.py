@@ -80,6 +80,8 @@ class Server:
                 return programmer.render()
             case "clean_up":
                 return programmer.clean_up()
+            case "checks_sockets":
+                return programmer.checks_sockets
             case "labels":
                 return programmer.labels()
             case other:

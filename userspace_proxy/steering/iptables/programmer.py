@@ -27,6 +27,8 @@ from .writer import Writer
 # The agent asks each second. The tables' size and layout show each rule that came or went; a
 # rule that was replaced by one of the same size shows in the full comparison only.
 FULL_COMPARISON_EVERY = 30
+# The first with "nowildcard": xt_socket_mtinfo2.
+SOCKET_REVISION = 2
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 
@@ -64,6 +66,8 @@ class Programmer:
             raise explained("nat", exc) from exc
         self._nat = NatTable(reader, writer, version)
         self._guard = GuardTable(reader, writer)
+        self.checks_sockets = reader.has_match("socket", SOCKET_REVISION) and writer.knows_sockets()
+        """Whether the guard can tell our sockets from others'."""
         self._address = PreroutingAddress(facts.node_addresses)
         self._rules: Rules | None = None
         self._to_ip = ""
@@ -210,6 +214,7 @@ class Programmer:
             refuse_port=self._facts.refuse_port,
             proxy_ports=self._facts.proxy_ports,
             is_ipv6=self._version == 6,
+            checks_sockets=self.checks_sockets,
         )
 
     def _forget_stale(self, touched: Iterable[NatRule]) -> None:

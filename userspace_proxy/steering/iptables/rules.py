@@ -100,16 +100,19 @@ class Jump(NamedTuple):
 
 
 class Match(NamedTuple):
-    """One ``-m`` of a rule with its only option."""
+    """One ``-m`` of a rule, with one option that takes a value, or with options that take none."""
 
     name: str
-    option: str
-    value: str
+    option: str = ""
+    value: str = ""
     is_inverted: bool = False
+    switches: tuple[str, ...] = ()
+    """Options without a value, in the order in which ``iptables-save`` prints them."""
 
     def __str__(self) -> str:
         sign = "! " if self.is_inverted else ""
-        return f"-m {self.name} {sign}--{self.option} {self.value}"
+        option = [f"{sign}--{self.option} {self.value}"] if self.option else []
+        return " ".join([f"-m {self.name}", *option, *(f"--{s}" for s in self.switches)])
 
 
 class Rule(NamedTuple):
@@ -165,8 +168,14 @@ def make_guard(
     refuse_port: int,
     proxy_ports: tuple[int, int] | None = None,
     is_ipv6: bool = False,
+    checks_sockets: bool = True,
 ) -> Guard:
     """Return the guard of these ports.
+
+    What was steered is let in to a transparent socket, which only a privileged program can have,
+    as this proxy's are: after a crash any process may listen on our ports. Where there is no
+    socket, TCP is let in, too: the RST of the kernel's own stack reaches every client (see
+    :func:`refusal`). Source: docs/adr/0013.
 
     Every packet that the node gets meets the jumps, and every packet of a connection the
     first rule, so that is where the cost lies:
@@ -187,6 +196,7 @@ def make_guard(
         refuse_port: Where refused frontends are steered to; 0 where there is none.
         proxy_ports: First and last port that proxy ports come from.
         is_ipv6: Whether the rules are for ip6tables.
+        checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
     jumps: list[ChainRule] = []
     rules: list[ChainRule] = []
@@ -199,14 +209,50 @@ def make_guard(
         jumps.append(ChainRule("INPUT", Rule(guard, (span,), protocol)))
         if protocol == "tcp":
             rules.append(ChainRule(guard, _LATER_PACKETS))
-        reject = _reject_with(protocol, is_ipv6=is_ipv6)
+        make = _Admission(protocol, is_ipv6=is_ipv6, checks_sockets=checks_sockets)
+        found = [*make.for_ports(used), *(make.for_refuse_port(refuse_port) if refuse_port else ())]
+        rules += [ChainRule(guard, rule) for rule in found]
+    return Guard(tuple(jumps), tuple(rules))
+
+
+class _Admission(NamedTuple):
+    """Makes the rules of one protocol."""
+
+    protocol: str
+    is_ipv6: bool
+    checks_sockets: bool
+
+    def for_ports(self, used: list[int]) -> Iterator[Rule]:
+        """Yield the rules for proxy ports in use, sorted."""
+        is_tcp = self.protocol == "tcp"
+        if used and is_tcp and self.checks_sockets:
+            # First, so that what our listeners get doesn't pass all the ports.
+            yield Rule("ACCEPT", (_STEERED, _TO_PRIVILEGED), "tcp")
         for chunk in _multiports(used):
             match = Match("multiport", "dports", chunk)
-            rules.append(ChainRule(guard, Rule("ACCEPT", (match, _STEERED), protocol)))
-            rules.append(ChainRule(guard, Rule("REJECT", (match,), protocol, reject)))
-        if refuse_port:
-            rules.append(ChainRule(guard, refusal(protocol, refuse_port, is_ipv6=is_ipv6)))
-    return Guard(tuple(jumps), tuple(rules))
+            if not self.checks_sockets:
+                yield Rule("ACCEPT", (match, _STEERED), self.protocol)
+            elif is_tcp:
+                yield self._keep_from_strangers(match)
+                yield Rule("ACCEPT", (match, _STEERED), "tcp")
+            else:
+                yield Rule("ACCEPT", (match, _STEERED, _TO_PRIVILEGED), "udp")
+            reject_with = _reject_with(self.protocol, is_ipv6=self.is_ipv6)
+            yield Rule("REJECT", (match,), self.protocol, reject_with)
+
+    def for_refuse_port(self, port: int) -> Iterator[Rule]:
+        """Yield the rules for the refuse port, on which nothing of ours listens."""
+        if self.protocol == "tcp" and self.checks_sockets:
+            yield self._keep_from_strangers(Match("tcp", "dport", str(port)))
+        yield refusal(self.protocol, port, is_ipv6=self.is_ipv6)
+
+    def _keep_from_strangers(self, ports: Match) -> Rule:
+        """Return the rule that refuses steered TCP for which there is a socket that isn't ours.
+
+        By ICMP: a RST made by REJECT doesn't reach pods on a bridge (see :func:`refusal`).
+        """
+        reject_with = _reject_with("udp", is_ipv6=self.is_ipv6)
+        return Rule("REJECT", (ports, _STEERED, _TO_ANY), "tcp", reject_with)
 
 
 def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
@@ -227,6 +273,9 @@ def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
 
 # What conntrack says of a packet that a rule of the nat table has brought here.
 _STEERED = Match("conntrack", "ctstate", "DNAT")
+# Without "nowildcard" sockets on 0.0.0.0 and :: are passed over. Source: net/netfilter/xt_socket.c.
+_TO_ANY = Match("socket", switches=("nowildcard",))
+_TO_PRIVILEGED = Match("socket", switches=("transparent", "nowildcard"))
 # Not --syn: that would let in a SYN with FIN or RST too, which only Linux itself then drops.
 _LATER_PACKETS = Rule(
     "ACCEPT", (Match("tcp", "tcp-flags", "SYN,ACK SYN", is_inverted=True),), "tcp"

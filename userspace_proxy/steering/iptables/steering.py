@@ -41,6 +41,7 @@ class IptablesSteering(Steering):
 
     name = "iptables"
     bind = Bind.PROXY_PORT
+    needs_transparent = True
 
     def __init__(self, facts: SteeringFacts) -> None:
         self.facts = facts
@@ -52,7 +53,10 @@ class IptablesSteering(Steering):
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
-        return await self._thread.run(self._start)
+        found = await self._thread.run(self._start)
+        if not await self._thread.run(lambda: self._ask(IPFamily.IPV4, "checks_sockets")):
+            self.unguarded = 'the kernel or the installed iptables has no match "socket"'
+        return found
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""

@@ -23,7 +23,7 @@ from .blob import Entry, read_entry
 from .form import Form, FormError, JumpForm, PortForm
 from .lock import xtables_lock
 from .restore import Restore, TextEdit
-from .rules import PREFIX, PROTOCOLS, Jump, NatRule, Rule, refusal
+from .rules import PREFIX, PROTOCOLS, Jump, Match, NatRule, Rule, refusal
 
 # How often a change is made anew when others write without the lock.
 ATTEMPTS = 10
@@ -204,11 +204,23 @@ class Writer:
             made.protocol = rule.protocol
         for match in rule.matches:
             words = ["!"] * match.is_inverted + match.value.split()
-            made.create_match(match.name).set_parameter(match.option, words)
+            extension = made.create_match(match.name)
+            if match.option:
+                extension.set_parameter(match.option, words)
+            for switch in match.switches:
+                extension.set_parameter(switch, [])
         target = made.create_target(rule.target)
         if rule.reject_with:
             target.reject_with = rule.reject_with
         return self._finished(made)
+
+    def knows_sockets(self) -> bool:
+        """Return whether the installed iptables has the match ``socket``."""
+        try:
+            self.rule_bytes(Rule("ACCEPT", (Match("socket", switches=("transparent",)),), "tcp"))
+        except self._iptc.XTablesError:
+            return False
+        return True
 
     def expected(self, rule: Rule) -> Entry:
         """Return a rule of the guard, or a jump, as the kernel will show it."""

@@ -20,7 +20,10 @@ class Fence(abc.ABC):
     """Whether it refuses new connections to a frontend without ending those that are open."""
 
     needs_transparent = False
-    """Whether listeners need IP_TRANSPARENT to answer from addresses that it brings here."""
+    """As in :class:`~..base.Steering`."""
+
+    unguarded = ""
+    """As in :class:`~..base.Steering`."""
 
     @abc.abstractmethod
     def is_touched(self) -> bool:

@@ -5,8 +5,10 @@
 
 Of TCP only the SYN is asked, as without one there is no connection: what was let in before
 goes on. UDP has no such packet: each is asked. A fragment of IPv6 without the ports passes: it
-comes to nothing without the first one. ICMP is answered by the kernel: a ping to a Service's
-address is harmless. All other protocols are refused: no Service has them.
+comes to nothing without the first one. At a frontend only a transparent socket is reached, as
+this proxy's are: after a crash any process may listen there (ADR 0013). ICMP is answered by the
+kernel: a ping to a Service's address is harmless. All other protocols are refused: no Service
+has them.
 
 Rule 1: nothing here knows the kernel: what is written and read are values.
 """
@@ -31,6 +33,8 @@ SETS = (*ADDRESSES.values(), *FRONTENDS.values())
 _FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 _DADDR = {IPFamily.IPV4: x.IP_DADDR, IPFamily.IPV6: x.IP6_DADDR}
 _KNOWN = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+# Where there is no socket the expression doesn't match, and the kernel's own stack refuses.
+_TO_STRANGER = x.match(x.SOCKET_TRANSPARENT, 0)
 _SYN, _ACK = 0x02, 0x10
 
 Elements = set[tuple[str, bytes]]
@@ -53,12 +57,13 @@ def all_elements(networks: Iterable[str], served: Iterable[Frontend]) -> Element
     return {address_element(n) for n in networks} | {frontend_element(f) for f in served}
 
 
-def write_guard(name: str, ranges: Iterable[str]) -> list[bytes]:
+def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:
     """Return what makes the table anew, without elements.
 
     Args:
         name: The table's.
         ranges: Guarded as a whole.
+        checks_sockets: Whether the kernel can look up sockets (nft_socket).
     """
     table = TableWriter(name)
     table.create()
@@ -68,7 +73,7 @@ def write_guard(name: str, ranges: Iterable[str]) -> list[bytes]:
         table.add_set(FRONTENDS[family], FRONTEND[family])
     table.add_chain("guard")
     table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
-    _add_guard(table)
+    _add_guard(table, checks_sockets=checks_sockets)
     _add_input(table, ranges)
     return table.messages
 
@@ -100,7 +105,7 @@ def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
         table.add_rule("input", _FAMILY[family] + x.match_network(network) + to_guard)
 
 
-def _add_guard(table: TableWriter) -> None:
+def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
     # Kernel 6.18 reads ports in them all the same, where there are none.
     is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
     table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
@@ -111,4 +116,7 @@ def _add_guard(table: TableWriter) -> None:
             key = (_DADDR[family], x.L4PROTO, x.DPORT)
             is_other = x.in_set(key, FRONTENDS[family], is_inverted=True)
             table.add_rule("guard", packets + _FAMILY[family] + is_other + refusal)
+        if checks_sockets:
+            # By ICMP for TCP, too: a RST made by a rule doesn't reach pods on a bridge.
+            table.add_rule("guard", packets + _TO_STRANGER + x.reject())
     table.add_rule("guard", x.one_of(x.L4PROTO, INET_PROTO, *_KNOWN, is_inverted=True), x.reject())

@@ -119,6 +119,8 @@ class NftFence(OpenFence):
         SteeringError: nftables doesn't work here.
     """
 
+    needs_transparent = True
+
     def __init__(self, kernel: Kernel, owner: int, table: str) -> None:
         super().__init__(kernel, owner)
         self._table = OurTable(table)
@@ -197,6 +199,11 @@ class NftFence(OpenFence):
         self._rules = None
         name = self._table.name
         elements = write_elements(name, go=set(), come=want)
-        self._table.write([write_guard(name, wanted.ranges), *elements])
+        try:
+            self._table.write([write_guard(name, wanted.ranges), *elements])
+        except NftablesError:
+            guard = write_guard(name, wanted.ranges, checks_sockets=False)
+            self._table.write([guard, *elements])
+            self.unguarded = "this kernel has no nft_socket"
         self._rules = self._table.read_definitions()
         return 1

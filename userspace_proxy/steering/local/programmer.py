@@ -61,8 +61,13 @@ class Programmer:
 
     @property
     def needs_transparent(self) -> bool:
-        """Whether listeners need IP_TRANSPARENT to answer."""
+        """As in :class:`~..base.Steering`."""
         return self._fence.needs_transparent
+
+    @property
+    def unguarded(self) -> str:
+        """As in :class:`~..base.Steering`."""
+        return self._fence.unguarded
 
     def apply(self, targets: Mapping[Frontend, Target]) -> None:
         """Bring exactly these frontends here.

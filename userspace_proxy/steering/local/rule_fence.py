@@ -52,6 +52,7 @@ class RuleFence(Fence):
 
     knows_connections = False
     needs_transparent = True
+    unguarded = "there is no nftables here"
 
     def __init__(self, kernel: Kernel, owner: int) -> None:
         self._kernel = kernel

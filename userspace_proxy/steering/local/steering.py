@@ -77,8 +77,8 @@ class LocalSteering(Steering):
     async def _do(self, call: Callable[[Programmer], Result]) -> Result:
         """Have the programmer change something, and note what the kernel refuses then."""
 
-        def both(programmer: Programmer) -> tuple[Result, Mapping[Frontend, str]]:
-            return call(programmer), programmer.unsteered()
+        def all_three(programmer: Programmer) -> tuple[Result, Mapping[Frontend, str], str]:
+            return call(programmer), programmer.unsteered(), programmer.unguarded
 
-        result, self.unsteered = await self._programmer.do(both)
+        result, self.unsteered, self.unguarded = await self._programmer.do(all_three)
         return result

@@ -63,6 +63,8 @@ class Programmer:
         self.translated_earlier: dict[Frontend, str] = {}
         """Frontends that another program translates before us, and how, as of the last repair."""
         self._to_ip = ""
+        self.checks_sockets = True
+        """Whether the guard can tell our sockets from others'; known after ``apply``."""
         self._ports: Ports | None = None
         """Where frontends should be steered to; None before the first ``apply``."""
         self._uses: Counter[bytes] = Counter()
@@ -180,7 +182,7 @@ class Programmer:
         return {frontend: port for frontend, port in ports.items() if port not in refuse_ports}
 
     def _shape(self) -> Shape:
-        return Shape(self._table.name, self._refuse_port, self._to_ip)
+        return Shape(self._table.name, self._refuse_port, self._to_ip, self.checks_sockets)
 
     def _write(self, before: Touched, touched: Touched) -> None:
         """Write a difference; where the kernel has something else, all that differs."""
@@ -236,12 +238,26 @@ class Programmer:
         self._to_ip = self._address.choose(self._to_ip)
         changes = differing_elements({}, all_elements(ports, self._refuse_port))
         commands = write_changes(self._table.name, changes)
-        self._table.write([write_table(self._shape()), *commands])
+        try:
+            self._table.write([write_table(self._shape()), *commands])
+        except NftablesError:
+            if not self.checks_sockets:
+                raise
+            self._load_without_sockets(commands)
         self._rules = self._table.read_definitions()
         self._uses = count_uses(ports, self._refuse_port)
         # While the rules weren't ours they may have led anywhere.
         self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
         return len(self._rules or ())
+
+    def _load_without_sockets(self, commands: list[list[bytes]]) -> None:
+        """Write the table for a kernel without nft_socket."""
+        self.checks_sockets = False
+        try:
+            self._table.write([write_table(self._shape()), *commands])
+        except NftablesError:
+            self.checks_sockets = True
+            raise
 
     def _note_stale(self, before: Touched) -> None:
         """Note whose entries may lead wrong now.

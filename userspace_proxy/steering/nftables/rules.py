@@ -52,6 +52,8 @@ _FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 _HAS_PORTS = x.one_of(x.L4PROTO, INET_PROTO, *NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
+# Where there is no socket the expression doesn't match, and the kernel's own stack refuses.
+_TO_STRANGER = x.match(x.SOCKET_TRANSPARENT, 0)
 _SYN, _ACK = 0x02, 0x10
 
 
@@ -63,6 +65,8 @@ class Shape(NamedTuple):
     """Where refused frontends are steered to; 0 where there is none."""
     to_ip: str = ""
     """The IPv4 address that ``prerouting`` translates to; empty for the interface's."""
+    checks_sockets: bool = True
+    """Whether the kernel can look up sockets (nft_socket)."""
 
 
 @dataclass(slots=True)
@@ -280,15 +284,28 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
     elsewhere costs one look into the set: its key has two parts because a set of bare ports
     would be a bitmap, into which the kernel puts 10,000 in half a second (measured).
 
+    What was steered is let in to a transparent socket, which only a privileged program can have,
+    as this proxy's are: after a crash any process may listen on our ports. A socket of a stranger
+    is refused by ICMP, as a RST made by a rule doesn't reach pods on a bridge. Source:
+    docs/adr/0013.
+
     TCP that was steered to the refuse port is let in: the RST of the kernel's own stack, where
     nobody listens, reaches everybody. Source: docs/adr/0004.
     """
-    guarded = x.in_set((x.L4PROTO, x.DPORT), GUARDED) + _NOT_TRANSLATED
+    used = x.in_set((x.L4PROTO, x.DPORT), GUARDED)
+    guarded = used + _NOT_TRANSLATED
     # Not "tcp flags syn": that would pass over a SYN with FIN or RST too.
     syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
     table.add_rule("input", syn + guarded + x.reject(with_tcp_reset=True))
     table.add_rule("input", x.UDP + guarded + x.reject())
+    to_stranger = _TO_STRANGER + x.reject()
+    if shape.checks_sockets:
+        for packets in (syn, x.UDP):
+            table.add_rule("input", packets + used + to_stranger)
     if shape.refuse_port:
+        if shape.checks_sockets:
+            to_refuse = syn + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
+            table.add_rule("input", to_refuse + to_stranger)
         to_refuse = x.UDP + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
         table.add_rule("input", to_refuse + x.reject())
 

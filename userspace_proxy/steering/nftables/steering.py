@@ -22,6 +22,7 @@ class NftablesSteering(Steering):
 
     name = "nftables"
     bind = Bind.PROXY_PORT
+    needs_transparent = True
 
     def __init__(self, facts: SteeringFacts) -> None:
         self.facts = facts
@@ -36,6 +37,8 @@ class NftablesSteering(Steering):
         """Part of Steering."""
         asked = dict(wanted)
         await self._programmer.do(lambda programmer: programmer.apply(self._ports(asked)))
+        if not await self._programmer.do(lambda programmer: programmer.checks_sockets):
+            self.unguarded = "this kernel has no nft_socket"
 
     async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
         """Part of Steering."""

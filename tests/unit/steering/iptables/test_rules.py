@@ -61,10 +61,13 @@ def test_the_guard_of_ports_in_use():
         -A INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-TCP
         -A INPUT -p udp -m udp --dport 35999:36009 -j UPROXY-UDP
         -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
+        -A UPROXY-TCP -p tcp -m conntrack --ctstate DNAT -m socket --transparent --nowildcard -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36001:36003 -m conntrack --ctstate DNAT -m socket --nowildcard -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-TCP -p tcp -m multiport --dports 36001:36003 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-TCP -p tcp -m multiport --dports 36001:36003 -j REJECT --reject-with tcp-reset
+        -A UPROXY-TCP -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -m socket --nowildcard -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-TCP -p tcp -m tcp --dport 35999 -m conntrack --ctstate DNAT -j ACCEPT
-        -A UPROXY-UDP -p udp -m multiport --dports 36009 -m conntrack --ctstate DNAT -j ACCEPT
+        -A UPROXY-UDP -p udp -m multiport --dports 36009 -m conntrack --ctstate DNAT -m socket --transparent --nowildcard -j ACCEPT
         -A UPROXY-UDP -p udp -m multiport --dports 36009 -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-UDP -p udp -m udp --dport 35999 -m conntrack --ctstate DNAT -j REJECT --reject-with icmp-port-unreachable
     """)  # noqa: E501
@@ -81,9 +84,18 @@ def test_the_guard_looks_at_the_whole_range_but_rejects_only_ports_in_use():
         -A INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-TCP
         -A INPUT -p udp -m udp --dport 36000:36999 -j UPROXY-UDP
         -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
+        -A UPROXY-TCP -p tcp -m conntrack --ctstate DNAT -m socket --transparent --nowildcard -j ACCEPT
+        -A UPROXY-TCP -p tcp -m multiport --dports 36005 -m conntrack --ctstate DNAT -m socket --nowildcard -j REJECT --reject-with icmp-port-unreachable
         -A UPROXY-TCP -p tcp -m multiport --dports 36005 -m conntrack --ctstate DNAT -j ACCEPT
         -A UPROXY-TCP -p tcp -m multiport --dports 36005 -j REJECT --reject-with tcp-reset
-    """)
+    """)  # noqa: E501
+
+
+def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
+    ports = {"tcp": [36001], "udp": [36002]}
+    guard = make_guard(ports, refuse_port=35999, checks_sockets=False)
+    assert "socket" not in str(guard)
+    assert str(guard).count("-m conntrack --ctstate DNAT -j ACCEPT") == 3
 
 
 def test_ports_that_come_and_go_leave_the_jumps_alone():
@@ -94,12 +106,12 @@ def test_ports_that_come_and_go_leave_the_jumps_alone():
 
 def test_ipv6_has_its_own_word_for_an_unreachable_port():
     guard = make_guard({"udp": [36001]}, refuse_port=35999, is_ipv6=True)
-    assert str(guard).count("icmp6-port-unreachable") == 2
+    assert str(guard).count("icmp6-port-unreachable") == 3
 
 
 def test_a_guard_rule_holds_fifteen_ports_and_a_range_counts_as_two():
     scattered = [36000 + 2 * i for i in range(14)] + [36101, 36102, 36200]
-    rules = make_guard({"tcp": scattered}, refuse_port=0).rules
+    rules = make_guard({"tcp": scattered}, refuse_port=0, checks_sockets=False).rules
     ports = [rule.rule.matches[0].value for rule in rules if rule.rule.target == "REJECT"]
     assert ports == [",".join(map(str, scattered[:14])), "36101:36102,36200"]
 

@@ -71,8 +71,14 @@ TCP, UDP = Protocol.TCP, Protocol.UDP
 
 
 def test_without_a_refuse_port_nothing_is_refused_there():
-    assert len(listed(write_table(SHAPE)).rules("input")) == 3
-    assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 2
+    assert len(listed(write_table(SHAPE)).rules("input")) == 6
+    assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
+
+
+def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
+    rules = listed(write_table(SHAPE._replace(checks_sockets=False))).rules("input")
+    assert len(rules) == 3
+    assert "socket" not in {one.name for rule in rules for one in rule}
 
 
 def test_while_an_interface_has_no_address_ipv4_goes_to_the_nodes():

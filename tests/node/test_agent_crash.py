@@ -1,0 +1,122 @@
+"""After a crash rules and routes stay; no other process gets what they bring to our ports."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+from agent_harness import CLIENTS, House, Service, refusal, with_endpoints
+
+pytestmark = pytest.mark.netns
+
+DUAL = {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}
+WEB = Service("web", "10.96.0.10", more={"clusterIPs": ["10.96.0.10", "fd00:96::10"], **DUAL})
+DNS = Service(
+    "dns",
+    "10.96.0.53",
+    53,
+    "UDP",
+    target=53,
+    more={"clusterIPs": ["10.96.0.53", "fd00:96::53"], **DUAL},
+)
+NONE = Service("none", "10.96.0.30", more={"clusterIPs": ["10.96.0.30", "fd00:96::30"], **DUAL})
+TCP_FRONTENDS = [(ip, 80) for s in (WEB, NONE) for ip in s.more["clusterIPs"]]
+UDP_FRONTENDS = [(ip, 53) for ip in DNS.more["clusterIPs"]]
+REFUSE_PORT = 29999
+# So that IPv6 has listeners as well; nothing dials these endpoints.
+IPV6_SLICES = "---".join(
+    f"""
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{namespace: shop, name: {s.name}-6, labels: {{kubernetes.io/service-name: {s.name}}}}}
+addressType: IPv6
+ports: [{{port: {s.target}, protocol: {s.protocol}}}]
+endpoints: [{{addresses: ["fd00:10:244::99"]}}]
+"""
+    for s in (WEB, DNS)
+)
+STEERINGS = ("iptables", "nftables", "local", "local-on-a-node")
+
+
+@pytest.fixture(params=STEERINGS)
+def house(request, tmp_path):
+    """A node whose agent serves."""
+    with House(tmp_path, request.param, clients=CLIENTS) as house:
+        ips = house.add_pods("one", tcp=8080, udp=53)
+        house.agent.manifests.write_text(IPV6_SLICES, name="six.yaml")
+        house.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NONE)
+        yield house
+
+
+def our_ports(house: House) -> set[int]:
+    """Return the local ports that rules of the agent lead to; without rules those of Services."""
+    if house.agent.steering == "local":
+        return {80, 53}
+    targets = [t for s in ("web", "dns") for t in house.agent.frontends(s).values()]
+    ports = {int(target.removeprefix("proxy port ")) for target in targets}
+    assert len(ports) == len(targets), "one a Service port and family"
+    return {REFUSE_PORT, *ports}
+
+
+@contextlib.contextmanager
+def thief(house: House, ports: set[int]):
+    """Have a process of the node without any right listen on some ports, at all addresses."""
+    with contextlib.ExitStack() as stack:
+        for ip in ("0.0.0.0", "::"):
+            for port in ports:
+                tcp = stack.enter_context(house["node-1"].tcp(ip))
+                udp = stack.enter_context(house["node-1"].new_udp(ip))
+                for made in (tcp, udp):
+                    if ip == "::":
+                        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    made.bind((ip, port))
+                tcp.listen()
+        yield
+
+
+# The other clients have no IPv6.
+IPV6_CLIENTS = ("pod", "node-1")
+
+
+def refusals(house: House) -> dict[tuple[str, str, int], str]:
+    """Return how dials of all clients to all frontends end."""
+    said = {}
+    for name, client in house.clients.items():
+        for frontend in TCP_FRONTENDS:
+            if ":" not in frontend[0] or name in IPV6_CLIENTS:
+                said[name, *frontend] = client.tcp_refusal(frontend)
+        for frontend in UDP_FRONTENDS:
+            if ":" not in frontend[0] or name in IPV6_CLIENTS:
+                said[name, *frontend] = client.udp_refusal(frontend)
+    return said
+
+
+def test_a_process_that_takes_our_ports_after_a_crash_gets_nothing(house):
+    ports = our_ports(house)
+    flow = house["pod"].udp(DNS.address)
+    flow.send(b"hello")
+    assert flow.recv(99) == b"one: hello"
+    house.agent.kill()
+    assert set(refusals(house).values()) == {"refused"}
+    with thief(house, ports):
+        assert set(refusals(house).values()) == {"refused"}
+        assert refusal(flow) == "refused"
+    house.agent.start_until_ready()
+    for name, client in house.clients.items():
+        assert client.get(WEB.address) == "one", name
+        assert client.asks(DNS.address) == "one: hello", name
+
+
+def test_a_process_that_stays_on_our_ports_keeps_no_client_from_its_service(house):
+    if house.agent.steering == "local":
+        pytest.skip("a listener of ours and one on all addresses can't have the same port")
+    ports = our_ports(house)
+    house.agent.kill()
+    with thief(house, ports):
+        house.agent.start_until_ready()
+        for name, client in house.clients.items():
+            assert client.get(WEB.address) == "one", name
+            assert client.asks(DNS.address) == "one: hello", name
+            assert client.tcp_refusal(NONE.address) == "refused", name
