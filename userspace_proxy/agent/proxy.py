@@ -42,6 +42,7 @@ from ..steering import (
 )
 from .added import AddedService, make_service
 from .facts import make_facts
+from .firewalls import FirewallWatch
 from .listeners import Listeners
 from .lock import NodeLock
 from .node_addresses import NodeAddresses
@@ -95,6 +96,7 @@ class Proxy:
         self._plane: AnyPlane | None = None
         self._preserving: Preserving | None = None
         self._tracking: TrackingWatch | None = None
+        self._firewalls: FirewallWatch | None = None
         self._listeners: Listeners | None = None
         self._sync: SyncLoop | None = None
         self._stopping = asyncio.Event()
@@ -189,6 +191,10 @@ class Proxy:
         if steering.name != "none":
             self._tracking = TrackingWatch(self._source.record)
             self._supervisor.start("tracking", self._tracking.run)
+        if steering.name != "none" and isinstance(self._wanted_steering, str):
+            self._firewalls = FirewallWatch(steering.name, options.proxy_ports)
+            self._stack.callback(self._firewalls.close)
+            self._supervisor.start("firewalls", self._firewalls.run)
         self._supervisor.start("source", lambda: self._source.run(sync.publish))
         _log.info(
             "started",
@@ -576,6 +582,7 @@ class Proxy:
             is_draining=self._stopping.is_set(),
             preserving=self._preserving,
             tracking=self._tracking,
+            firewalls=self._firewalls.found if self._firewalls else (),
         )
 
     def _running(self) -> SyncLoop:

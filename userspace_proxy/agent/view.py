@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from .. import __version__
 from ..dataplane import AnyPlane, PlaneState
@@ -13,6 +13,7 @@ from ..sources import Source
 from ..status.view import (
     BridgeView,
     EndpointView,
+    FirewallView,
     FrontendView,
     HealthCheckView,
     IgnoredView,
@@ -26,6 +27,7 @@ from ..status.view import (
     WorkerView,
 )
 from ..steering import Bind, Steering
+from ..steering.others import Firewall
 from .listeners import Listeners, ServedPort
 from .options import Options
 from .preserving import Preserving
@@ -78,6 +80,7 @@ def view_proxy(
     is_draining: bool,
     preserving: Preserving | None = None,
     tracking: TrackingWatch | None = None,
+    firewalls: Iterable[Firewall] = (),
 ) -> StatusView:
     """Return all that is known of a proxy.
 
@@ -93,6 +96,7 @@ def view_proxy(
         is_draining: Whether it is being stopped.
         preserving: None where clients' addresses aren't to be kept.
         tracking: None where the node's connection tracking isn't watched.
+        firewalls: Those of others that are in the way.
     """
     counters = sync.counters if sync else SyncCounters()
     status = source.status()
@@ -135,6 +139,7 @@ def view_proxy(
         ),
         preserving=view_preserving(preserving),
         tracking=view_tracking(tracking),
+        firewalls=tuple(FirewallView(f.chain, f.why, f.way_out) for f in firewalls),
         ports=ports,
         ignored=view_ignored(sync.plan) if sync else (),
         health_checks=health_checks,

@@ -90,6 +90,7 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_steering(view),
         *_preserving(view),
         *_tracking(view),
+        *_firewalls(view),
         *_sync(view, now),
         *_conflicts(view),
         *_health_checks(view),
@@ -262,6 +263,15 @@ def _tracking(view: StatusView) -> Iterator[Problem]:
         yield Problem(Level.TROUBLE, what, more)
     elif table.limit and table.entries >= table.limit * _TRACKING_SHORT:
         yield Problem(Level.ATTENTION, f"Connection tracking is nearly full: {figures}", more)
+
+
+def _firewalls(view: StatusView) -> Iterator[Problem]:
+    for firewall in view.firewalls:
+        yield Problem(
+            Level.TROUBLE,
+            f"Chain {firewall.chain} may drop packets to Services on their way in: {firewall.why}",
+            firewall.way_out,
+        )
 
 
 def _sync(view: StatusView, now: float) -> Iterator[Problem]:

@@ -191,6 +191,15 @@ class BridgeView:
 
 
 @dataclass(frozen=True, slots=True)
+class FirewallView:
+    """A chain of another program that drops what is steered to the proxy."""
+
+    chain: str
+    why: str
+    way_out: str
+
+
+@dataclass(frozen=True, slots=True)
 class PreservingView:
     """Whether endpoints see their clients' own addresses, where answers come back this way."""
 
@@ -267,6 +276,7 @@ class StatusView:
     sync: SyncView
     preserving: PreservingView = field(default=PreservingView())
     tracking: TrackingView = field(default=TrackingView())
+    firewalls: tuple[FirewallView, ...] = ()
     ports: tuple[ServicePortView, ...] = ()
     ignored: tuple[IgnoredView, ...] = ()
     health_checks: tuple[HealthCheckView, ...] = ()

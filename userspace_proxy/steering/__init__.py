@@ -15,6 +15,7 @@ from .local import labels as local_labels
 from .local import remove_routes as remove_local_routes
 from .names import proxy_label
 from .nftables import labels as nftables_labels
+from .one_thread import OneThread
 from .tracking_timeouts import TrackingTimeouts
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Answers",
     "Bind",
     "IptablesSteering",
+    "OneThread",
     "Refusal",
     "Steering",
     "SteeringFacts",

@@ -9,21 +9,32 @@ Rule 2: only chains are listed; rules are read of the few chains that somebody a
 """
 
 from .chains import Chain, Step, Tables, ends_in_drop
+from .firewalls import FIREWALLD, Firewall, find_firewalls
 from .legacy import read_legacy
-from .nft import NftReader, nft_lacks_for_answers, nft_lacks_for_bridges, nft_offers
+from .nft import (
+    NftReader,
+    nft_lacks_for_answers,
+    nft_lacks_for_bridges,
+    nft_offers,
+    read_input_chains,
+)
 from .reach import Path, find_path, list_links
 
 __all__ = [
+    "FIREWALLD",
     "Chain",
+    "Firewall",
     "NftReader",
     "Path",
     "Step",
     "Tables",
     "ends_in_drop",
+    "find_firewalls",
     "find_path",
     "list_links",
     "nft_lacks_for_answers",
     "nft_lacks_for_bridges",
     "nft_offers",
+    "read_input_chains",
     "read_legacy",
 ]

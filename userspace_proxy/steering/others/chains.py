@@ -6,9 +6,11 @@ so decides nothing. Better to miss a firewall than to blame one that lets us thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from ..names import is_our_table
 
 # Chains may jump to each other; the kernel itself allows 16.
 _DEPTH_MAX = 16
@@ -45,6 +47,15 @@ class Chain:
 
 Tables = dict[str, dict[str, Chain]]
 """Chains by table and name."""
+
+
+def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
+    """Yield the chains of others that the kernel itself calls at a hook."""
+    for table, chains in tables.items():
+        if not is_our_table(table):
+            for chain in chains.values():
+                if chain.kind == kind and chain.hook == hook:
+                    yield chain
 
 
 def ends_in_drop(

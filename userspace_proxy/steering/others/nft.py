@@ -14,9 +14,11 @@ from ..bridge_delivery import write_bridge_table
 from ..nf_tables import BRIDGE, INET, Ruleset, TableWriter
 from ..nf_tables.reader import FAMILIES
 from ..nftables.rules import Shape, write_table
-from .chains import Chain, Tables
+from .chains import Chain, Tables, base_chains
 from .rules import read_step
 
+# Chains whose rules are read, to see what becomes of packets that come in; a firewall has tens.
+_CHAINS_MAX = 200
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
@@ -64,6 +66,33 @@ class NftReader:
     def close(self) -> None:
         """Close the socket."""
         self._ruleset.close()
+
+
+def read_input_chains() -> Tables:
+    """Return all chains; with rules those that packets to this node meet.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or gives no right.
+    """
+    reader = NftReader()
+    try:
+        tables = reader.chains()
+        wanted = list(base_chains(tables, kind="filter", hook="input"))
+        known = {str(chain) for chain in wanted}
+        room = _CHAINS_MAX
+        while wanted and room:
+            room -= 1
+            chain = reader.with_steps(wanted.pop())
+            chains = tables[chain.table]
+            chains[chain.name] = chain
+            for step in chain.steps:
+                target = chains.get(step.verdict.partition(" ")[2])
+                if target is not None and str(target) not in known:
+                    known.add(str(target))
+                    wanted.append(target)
+        return tables
+    finally:
+        reader.close()
 
 
 def nft_offers() -> str:

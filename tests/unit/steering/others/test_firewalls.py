@@ -1,0 +1,28 @@
+"""Which chain of others drops what is steered to the proxy."""
+
+from userspace_proxy.steering.others import Chain, Firewall, find_firewalls
+
+INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
+PORTS = (17000, 29999)
+
+
+def test_a_chain_that_drops_is_named_with_the_rule_that_helps():
+    tables = {INPUT.table: {INPUT.name: INPUT}}
+    assert find_firewalls(tables, {}, "nftables", PORTS) == [
+        Firewall(
+            "ip filter INPUT",
+            "its policy is drop",
+            "nft insert rule ip filter INPUT ct status dnat accept",
+        )
+    ]
+
+
+def test_without_steering_nothing_is_in_the_way():
+    assert find_firewalls({INPUT.table: {INPUT.name: INPUT}}, {}, "none", PORTS) == []
+
+
+def test_our_own_legacy_chains_end_the_legacy_table():
+    legacy = Chain("legacy ip filter", "INPUT", "filter", "input", policy="drop")
+    tables = {legacy.table: {legacy.name: legacy}}
+    assert find_firewalls({}, tables, "iptables", PORTS) == []
+    assert [f.chain for f in find_firewalls({}, tables, "nftables", PORTS)] == [str(legacy)]
