@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from agent_harness import House, Service, skip_or_fail, wait_for, with_endpoints
+from agent_harness import House, Service, wait_for, with_endpoints
 
 pytestmark = pytest.mark.netns
 
@@ -13,8 +13,6 @@ WEB = Service("web", "10.96.0.10")
 def fill(house: House) -> None:
     """Have the node track as many associations as there is room for; each lives for 30 s."""
     limit = int(house.shell("cat /proc/sys/net/netfilter/nf_conntrack_max"))
-    if limit > 1_000_000:
-        skip_or_fail(f"nf_conntrack_max is {limit:,}: filling it takes too long")
     with house["node-1"].new_udp() as made:
         for number in range(limit + 100):
             made.sendto(b"", (f"127.1.{number >> 14 & 255}.1", 10_000 + (number & 0x3FFF)))
