@@ -30,6 +30,7 @@ from ..model import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..steering import REFUSE, Bind, Target
 from .node_ports import NodePort, NodePortHolds
+from .shortages import Shortages, is_shortage
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -39,8 +40,6 @@ _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 # Ports tried in the range before giving up for this round; a node whose range is full of
 # other programs' ports is better told than searched for seconds.
 _TRIES = 256
-# One line a minute is enough for what all Service ports lack.
-_LOG_EVERY_S = 60.0
 
 
 _NOTHING: Mapping[Frontend, Target] = {}
@@ -115,8 +114,8 @@ class Listeners:
         self._touched: dict[ServedPort, None] = {}
         """Those that may be steered elsewhere than the steering was told."""
         self._troubled: dict[PortKey, ServedPort] = {}
-        self._shortage_logged_at = -_LOG_EVERY_S
         """Those whose listeners or node ports can't all be had."""
+        self._shortages = Shortages()
         self._unsteered: Mapping[Frontend, str] = {}
         self._node_port_uses: Counter[NodePort] = Counter()
         self._given_up: set[NodePort] = set()
@@ -328,6 +327,7 @@ class Listeners:
         """Have a Service port closed, once nothing is steered to it."""
         self._touch(served, served.plan.frontends, ())
         self._troubled.pop(served.plan.key, None)
+        self._shortages.end(served.plan.key, is_served=False)
         served.has_left = True
         self._leaving.append(served)
         if self._bind is not Bind.PROXY_PORT:
@@ -432,13 +432,14 @@ class Listeners:
         """Remember what is wrong with a Service port, if anything; news are logged."""
         before = served.not_listening
         if error is None:
-            if before is not None:
-                _log.info("serving a Service port after all", extra={"service": served.group.label})
+            was_short = self._shortages.end(served.plan.key, is_served=True)
+            if before is not None and not was_short:
+                _log.info("Service port is served again", extra={"service": served.group.label})
             served.not_listening = None
             self._troubled.pop(served.plan.key, None)
             return
-        if _is_shortage(error):
-            self._log_shortage(served, error)
+        if is_shortage(error):
+            self._shortages.note(served.plan.key, error, now=self._clock())
         elif before is None or str(error) != str(before):
             _log.warning(
                 "cannot serve a Service port",
@@ -447,24 +448,6 @@ class Listeners:
         # A copy: the traceback of the one that was raised keeps all that its frames refer to.
         served.not_listening = ListenError(error.message, hint=error.hint)
         self._troubled[served.plan.key] = served
-
-    def _log_shortage(self, served: ServedPort, error: ListenError) -> None:
-        """Write one line a minute: thousands of Service ports lack the same."""
-        now = self._clock()
-        if now - self._shortage_logged_at >= _LOG_EVERY_S:
-            self._shortage_logged_at = now
-            _log.warning(
-                "cannot open listeners: this process is out of descriptors",
-                extra={"service": served.group.label, "cause": str(error)},
-            )
-
-
-def _is_shortage(error: ListenError) -> bool:
-    """Tell whether it concerns this process, and so all Service ports alike."""
-    cause = error.__cause__
-    return isinstance(error, ShortageError) or (
-        isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
-    )
 
 
 def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:

@@ -45,9 +45,12 @@ class ConnectionLimit:
         """Count a connection; at the limit another one ends in its favour."""
         counted = self._counted_with(connection)
         if len(counted) >= self._limit:
-            oldest = next(iter(counted))
-            next((c for c in counted if c.is_silent), oldest).end()
+            _end_one(counted)
         counted[connection] = None
+
+    def make_room(self) -> None:
+        """End one connection, of a client from elsewhere if there is one."""
+        _end_one(self._others or self._own)
 
     def discard(self, connection: Connection) -> None:
         """Count a connection no longer; idempotent."""
@@ -79,6 +82,8 @@ class Connection(asyncio.Protocol):
         """No request has come yet."""
         self.is_own = False
         """It comes from the node itself."""
+        self.on_end: Callable[[], object] | None = None
+        """Called once, when the connection has ended."""
         self._handler = handler
         self._limits = limits
         self._first_request_s = first_request_s
@@ -110,6 +115,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Part of Protocol."""
         self._forget()
+        if self.on_end is not None:
+            self.on_end()
         self._handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -162,6 +169,10 @@ class LimitedServer:
         self._first_request_s = first_request_s
         self._request_s = request_s
 
+    def make_room(self) -> None:
+        """End a connection, so that another one can have its descriptor."""
+        self._limits[-1].make_room()
+
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
         return Connection(
@@ -178,6 +189,13 @@ def note_request(request: web.Request) -> None:
     connection = transport.get_protocol() if transport is not None else None
     if isinstance(connection, Connection):
         connection.note_request()
+
+
+def _end_one(counted: dict[Connection, None]) -> None:
+    """End the oldest connection that has sent no request, else the oldest one."""
+    one = next((c for c in counted if c.is_silent), None) or next(iter(counted), None)
+    if one is not None:
+        one.end()
 
 
 def _is_from_this_node(transport: asyncio.Transport) -> bool:

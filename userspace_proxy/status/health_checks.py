@@ -27,9 +27,10 @@ from typing import NamedTuple
 from aiohttp import web
 
 from ..model import ServiceKey
+from .accepting import Accepting, Reserve
 from .connections import ConnectionLimit, LimitedServer
 from .entrance import Entrance, http_logger
-from .listening import BACKLOG, join_address, listen
+from .listening import join_address, listen
 
 _log = logging.getLogger("userspace_proxy.status")
 
@@ -76,12 +77,13 @@ class HealthCheckPorts:
         self._is_healthy = is_healthy
         self._who_holds = who_holds
         self._checks: dict[int, Check] = {}
-        self._listeners: dict[_At, asyncio.Server] = {}
+        self._listeners: dict[_At, Accepting] = {}
         self._problems: dict[ServiceKey, str] = {}
         self._holders: dict[_At, str] = {}
         """Which process has a port that couldn't be had."""
         self._runner: web.AppRunner | None = None
         self._limit = ConnectionLimit(MAX_CONNECTIONS)
+        self._reserve = Reserve()
 
     @property
     def problems(self) -> Mapping[ServiceKey, str]:
@@ -127,6 +129,7 @@ class HealthCheckPorts:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+        self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
         self._is_healthy = bool
 
@@ -168,8 +171,7 @@ class HealthCheckPorts:
         self._holders.pop(at, None)
         server = await self._make_server()
         limited = LimitedServer(server, ConnectionLimit(MAX_CONNECTIONS_PER_PORT), self._limit)
-        loop = asyncio.get_running_loop()
-        self._listeners[at] = await loop.create_server(limited, sock=sock, backlog=BACKLOG)
+        self._listeners[at] = Accepting(limited, sock, self._reserve)
         return ""
 
     async def _holder_of(self, at: _At) -> str:
@@ -218,15 +220,13 @@ class HealthCheckPorts:
 
     def _tell(self, problems: dict[ServiceKey, str]) -> None:
         """Remember what is wrong; news are logged."""
-        for service, problem in problems.items():
-            if self._problems.get(service) != problem:
-                _log.warning(
-                    "cannot serve a health check",
-                    extra={"service": str(service), "cause": problem},
-                )
-        for service in self._problems.keys() - problems.keys():
-            _log.info(
-                "the health check's problem is over",
-                extra={"service": str(service)},
-            )
+        # One line each round: when descriptors are out, all Services have the same problem.
+        news = [service for service in problems if self._problems.get(service) != problems[service]]
+        if news:
+            first = {"service": str(news[0]), "cause": problems[news[0]]}
+            _log.warning("cannot serve health checks", extra={"services": len(news), **first})
+        over = sorted(self._problems.keys() - problems.keys())
+        if over:
+            extra = {"services": len(over), "service": str(over[0])}
+            _log.info("health checks are served again", extra=extra)
         self._problems = dict(sorted(problems.items()))

@@ -20,12 +20,13 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from .accepting import Accepting, Reserve
 from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .entrance import Entrance, http_logger
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
-from .listening import BACKLOG, Bind, address_of, open_socket
+from .listening import Bind, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .page import render_page
 from .selection import Selection
@@ -75,7 +76,8 @@ class StatusServer:
         # One page is rendered at a time: each holds the interpreter for a part of a
         # second, and a flood of requests must not start a flood of threads.
         self._rendering = asyncio.Lock()
-        self._open: list[tuple[asyncio.Server, web.AppRunner]] = []
+        self._open: list[tuple[Accepting, web.AppRunner]] = []
+        self._reserve = Reserve()
 
     async def serve_health(self, bind: Bind) -> tuple[str, int]:
         """Open the port that load balancers and the kubelet probe.
@@ -130,6 +132,7 @@ class StatusServer:
             server, runner = self._open.pop()
             server.close()
             await runner.cleanup()
+        self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
         self._view = self._health = _is_closed
         self._refresh = None
@@ -149,9 +152,7 @@ class StatusServer:
         await runner.setup()
         assert runner.server is not None
         limited = LimitedServer(runner.server, ConnectionLimit(MAX_CONNECTIONS))
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(limited, sock=sock, backlog=BACKLOG)
-        self._open.append((server, runner))
+        self._open.append((Accepting(limited, sock, self._reserve), runner))
         return address_of(sock)
 
     def _probe_routes(self) -> list[web.RouteDef]:

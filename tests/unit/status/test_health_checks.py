@@ -191,8 +191,8 @@ async def test_news_of_a_problem_are_logged_once(ports, caplog):
         await ports.apply({WEB: (port, 1)}, HERE)
     await ports.apply({WEB: (port, 1)}, HERE)
     assert [record.message for record in caplog.records] == [
-        "cannot serve a health check",
-        "the health check's problem is over",
+        "cannot serve health checks",
+        "health checks are served again",
     ]
 
 

@@ -1,0 +1,61 @@
+"""Service ports that lack descriptors, and the one line each that says so and that it is over."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from ..errors import ListenError, ShortageError
+from ..plan import PortKey
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+# One line a minute is enough for what all Service ports lack.
+_LOG_EVERY_S = 60.0
+
+
+class Shortages:
+    """The Service ports of one proxy that can't be opened for lack of descriptors or memory."""
+
+    def __init__(self) -> None:
+        self._keys: set[PortKey] = set()
+        self._logged_at = -_LOG_EVERY_S
+        self._served_again = 0
+        """Service ports that are open again, until no other lacks anything."""
+
+    def note(self, key: PortKey, error: ListenError, *, now: float) -> None:
+        """Remember a Service port; writes a line, but one a minute for all of them."""
+        self._keys.add(key)
+        if now - self._logged_at >= _LOG_EVERY_S:
+            self._logged_at = now
+            _log.warning(
+                "cannot open listeners: this process is out of descriptors",
+                extra={"service": str(key), "cause": str(error)},
+            )
+
+    def end(self, key: PortKey, *, is_served: bool) -> bool:
+        """Note that a Service port lacks nothing any more; the last one writes a line.
+
+        Args:
+            key: Of any Service port.
+            is_served: It is open; otherwise it has gone, or has another problem.
+
+        Returns:
+            Whether it was short of something.
+        """
+        if key not in self._keys:
+            return False
+        self._keys.discard(key)
+        self._served_again += is_served
+        if not self._keys and self._served_again:
+            _log.info("Service ports are served again", extra={"services": self._served_again})
+            self._served_again = 0
+        return True
+
+
+def is_shortage(error: ListenError) -> bool:
+    """Tell whether it concerns this process, and so all Service ports alike."""
+    cause = error.__cause__
+    return isinstance(error, ShortageError) or (
+        isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+    )

@@ -1,0 +1,134 @@
+"""Accepts the connections of the status servers, also when the process is out of descriptors.
+
+    listening socket ──▶ Accepting ──▶ LimitedServer
+                            └─ Reserve: descriptors that are closed for a connection to have one
+
+Rule 1: a probe is answered without a free descriptor, so the kubelet doesn't kill a node's proxy
+for a shortage that a restart wouldn't end.
+Rule 2: where the reserve is empty, the oldest silent connection ends in favour of a new one.
+Rule 3: what the reserve lent comes back first: it is refilled when a connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+
+from .connections import LimitedServer
+
+# A probe's connection lasts milliseconds, so a few probes at the same time have one each.
+RESERVED = 8
+# How often connections are tried again that found the reserve empty.
+_RETRY_S = 0.1
+_SHORTAGES = (errno.EMFILE, errno.ENFILE)
+# As many as uvloop's own server accepts before other callbacks have their turn.
+_AT_ONCE = 32
+
+
+class Reserve:
+    """A few descriptors for the connections of one or more servers.
+
+    Args:
+        size: How many.
+    """
+
+    def __init__(self, size: int = RESERVED) -> None:
+        self._size = size
+        self._held: list[int] = []
+
+    def fill(self) -> None:
+        """Take as many as are missing, if the process has them; idempotent."""
+        while len(self._held) < self._size:
+            try:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError:
+                return
+
+    def lend(self) -> bool:
+        """Close one, so that the next call that needs a descriptor has one; False if empty."""
+        if not self._held:
+            return False
+        os.close(self._held.pop())
+        return True
+
+    def close(self) -> None:
+        """Give all back; idempotent."""
+        while self.lend():
+            pass
+
+
+class Accepting:
+    """Accepts the connections of one listening socket.
+
+    asyncio's own server stops accepting for a second when descriptors are out, and uvloop's
+    closes the connections that wait.
+
+    Args:
+        server: Makes the protocol of each connection.
+        sock: Listens, non-blocking; it is closed by :meth:`close`.
+        reserve: Lends descriptors.
+    """
+
+    def __init__(self, server: LimitedServer, sock: socket.socket, reserve: Reserve) -> None:
+        self._server = server
+        self._sock = sock
+        self._reserve = reserve
+        self._loop = asyncio.get_running_loop()
+        self._starting: set[asyncio.Task[object]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        reserve.fill()
+        self._loop.add_reader(sock, self._accept)
+
+    def close(self) -> None:
+        """Stop listening; open connections go on. Idempotent."""
+        if self._sock.fileno() < 0:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                sock, _address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                if exc.errno in _SHORTAGES:
+                    if self._reserve.lend():
+                        continue
+                    self._server.make_room()
+                    self._pause()
+                    return
+                # The client has gone while it waited.
+                continue
+            sock.setblocking(False)
+            self._start(sock)
+
+    def _start(self, sock: socket.socket) -> None:
+        connection = self._server()
+        connection.on_end = self._refill_soon
+        task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: connection, sock))
+        self._starting.add(task)
+        task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[object]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled():
+            # A connection that has ended already is no error of this server.
+            task.exception()
+
+    def _refill_soon(self) -> None:
+        # The loop closes the descriptor after it has told the protocol of the end.
+        self._loop.call_soon(self._reserve.fill)
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._retry = self._loop.call_later(_RETRY_S, self._resume)
+
+    def _resume(self) -> None:
+        self._retry = None
+        self._loop.add_reader(self._sock, self._accept)
