@@ -23,7 +23,7 @@ demo: $(VENV)/installed ## a sandbox with sample Services, the proxy and its pag
 test: ## everything: installs what it needs, checks the form, builds, runs all tests
 	@tests/tools/prepare.sh
 	@$(MAKE) --no-print-directory $(VENV)/installed-dev
-	@$(MAKE) --no-print-directory --jobs=4 --output-sync=target \
+	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync=target \
 	  build-control-plane build-image build-nodes check upstream node page api
 
 check: style types layers mirror unit ## all that needs neither root nor a cluster

@@ -130,8 +130,8 @@ async def test_workers_stand_with_their_process_and_restarts(screen):
     page = await screen.open(make_troubled_view())
     rows = await page.get_by_role("region", name="Workers").get_by_role("row").all_inner_texts()
     assert [row.split() for row in rows[1:]] == [
-        ["Worker", "0", "pid", "4711", "1,204", "2"],
-        ["Worker", "1", "not", "running", "0", "3"],
+        ["Worker", "0", "pid", "4711", "1,204", "310", "2"],
+        ["Worker", "1", "not", "running", "0", "0", "3"],
     ]
 
 
