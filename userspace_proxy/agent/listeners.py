@@ -159,12 +159,8 @@ class Listeners:
         try:
             self._plane.update(served.group, _serving(plan))
         except ListenError as exc:
-            if self._bind is not Bind.PROXY_PORT:
-                self._note(served, exc)
-                return
-            # Somebody has taken the number while the port was given up: another will do.
-            for frontend in list(served.listeners):
-                self._give_up(served, frontend)
+            self._note(served, exc)
+            return
         self._open_missing(served, {})
 
     def _change_frontends(self, served: ServedPort) -> None:

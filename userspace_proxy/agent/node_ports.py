@@ -6,16 +6,14 @@ we bind a socket there:
 
 - TCP: bound and not listening, the kernel refuses who comes past the rules, as if nobody were
   there.
-- UDP: such a socket would swallow what comes past the rules. It is tied to an interface that
-  there will never be, so it gets nothing, and the kernel refuses; but to bind the port without an
-  interface, as daemons do, still fails.
+- UDP: such a socket would swallow what comes past the rules, so it gets nothing
+  (``dataplane.port_hold``), and the kernel refuses.
 
 Rule 1: a port counts as held where somebody waits for clients on it, if only on one address.
 Rule 2: where nobody does, the port is ours, even if it can't be bound: connections that use or
 used its number are in the way, or a right is missing.
 
-Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict(); net/ipv4/udp.c,
-udp_lib_lport_inuse() and compute_score(); net/core/sock.c, sock_bindtoindex_locked().
+Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 """
 
 from __future__ import annotations
@@ -25,14 +23,10 @@ import socket
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from ..dataplane import get_nothing
 from ..model import IPFamily, Protocol
 from .port_holders import HeldPort, held_ports, owners_of, serves
 
-# Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
-# doesn't ask whether there is such an interface.
-_SO_BINDTOIFINDEX = 62
-# The highest number; the kernel counts up from 1 for each interface that is made.
-_NO_INTERFACE = 0x7FFFFFFF
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # To look through the descriptors of all processes takes up to 0.25 s on a busy node, and the
 # answer is for a person to read.
@@ -132,8 +126,7 @@ def hold_port(key: NodePort) -> socket.socket | None:
             # Without SO_REUSEADDR: it is for both that a kernel lets share a port.
             sock.bind(("", key.port))
             if key.protocol is Protocol.UDP:
-                # Bound first, so that daemons which are tied to an interface are in the way, too.
-                sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+                get_nothing(sock)
         except OSError:
             return None
         stack.pop_all()

@@ -13,6 +13,7 @@ from .counters import EndpointCounters, GroupCounters
 from .dataplane import DataPlane, Listener
 from .descriptors import raise_descriptor_limit
 from .group import EndpointGroup
+from .port_hold import get_nothing
 from .ports import PortPool
 from .serving import Serving
 from .sockets import is_wildcard
@@ -36,6 +37,7 @@ __all__ = [
     "WorkerPool",
     "WorkerState",
     "default_workers",
+    "get_nothing",
     "is_wildcard",
     "raise_descriptor_limit",
 ]

@@ -23,6 +23,7 @@ from .flow_table import FlowTable
 from .group import EndpointGroup
 from .late_reset import LateResets
 from .pipes import PipePool
+from .port_hold import hold_port, share
 from .preserving import Preserving
 from .probes import Probes
 from .reactor import Reactor
@@ -292,6 +293,8 @@ class Listener:
         self._freebind = freebind
         self._transparent = transparent
         self._server: TcpListener | UdpListener | None = None
+        self._hold: _socket.socket | None = None
+        """Keeps a UDP port that refuses; None where it can't be kept."""
         self._is_closed = False
         if not plane.has_room_for_listener():
             raise ShortageError(
@@ -341,7 +344,7 @@ class Listener:
         if isinstance(self._server, TcpListener):
             self._server.refuse()
         elif self._server is not None:
-            # A bound UDP socket can't refuse, so the port is given up until serve().
+            self._hold = hold_port(self.address, [self._server.sock])
             self._server.close()
             self._server = None
 
@@ -371,7 +374,12 @@ class Listener:
         if isinstance(self._server, TcpListener):
             self._server.serve()
         else:
-            self._serve_on(self._open(self.address))
+            sock = self._open(self.address)
+            if self._hold is not None:
+                self._hold.close()
+                self._hold = None
+                share(sock, is_shared=False)
+            self._serve_on(sock)
         self.is_serving = True
 
     def close(self) -> None:
@@ -383,6 +391,9 @@ class Listener:
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._hold is not None:
+            self._hold.close()
+            self._hold = None
         self._plane.descriptors.give(1)
         self._plane.listener_closed(self)
 
@@ -397,6 +408,7 @@ class Listener:
             at,
             freebind=self._freebind,
             transparent=self._transparent,
+            share=self._hold is not None,
             admits=self._admits,
         )
 

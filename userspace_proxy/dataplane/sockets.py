@@ -81,7 +81,7 @@ def open_listening(
         if family == _socket.AF_INET6:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         if freebind:
-            _set_freebind(sock, family)
+            set_freebind(sock, family)
         if transparent:
             # The table of `steering.answers` takes packets to such sockets for answers to clients'
             # own addresses, and delivers them here: where a listener's packets are to come, too.
@@ -212,14 +212,15 @@ def _bind_for_good(sock: _socket.socket, family: int, at: SocketAddress, *, free
     try:
         probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         if freebind:
-            _set_freebind(probe, family)
+            set_freebind(probe, family)
         probe.bind(at)
         sock.bind(probe.getsockname())
     finally:
         probe.close()
 
 
-def _set_freebind(sock: _socket.socket, family: int) -> None:
+def set_freebind(sock: _socket.socket, family: int) -> None:
+    """Let a socket be bound to an address that this node doesn't have."""
     if family == _socket.AF_INET6:
         sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
     else:

@@ -232,7 +232,11 @@ class UdpPeer:
         self.sock = socket.socket(family_of(ip), socket.SOCK_DGRAM)
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.sock.bind((ip, port))
+        try:
+            self.sock.bind((ip, port))
+        except OSError:
+            self.sock.close()
+            raise
         self.address = address_of(self.sock)
         if to is not None:
             self.sock.connect(to)

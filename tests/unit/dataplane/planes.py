@@ -86,17 +86,6 @@ async def is_refused(client):
     return True
 
 
-def is_free(listener):
-    """Tell whether somebody else could have a listener's port."""
-    kind = socket.SOCK_STREAM if listener.protocol is TCP else socket.SOCK_DGRAM
-    with socket.socket(socket.AF_INET, kind) as sock, contextlib.suppress(OSError):
-        if listener.protocol is TCP:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(listener.address)
-        return True
-    return False
-
-
 async def place_of(house, service, pods, client):
     """Return which of these endpoints a client of this address comes to."""
     to = SocketAddress("127.0.0.1", service.address.port)

@@ -14,7 +14,7 @@ from userspace_proxy.model import Protocol, SocketAddress
 
 from .house import open_sockets
 from .peers import Peer, RefusingEndpoint, UdpPeer, dial
-from .planes import PLANES, TCP, Rooms, asked, is_free, is_refused, make_plane, place_of, serves
+from .planes import PLANES, TCP, Rooms, asked, is_refused, make_plane, place_of, serves
 from .waiting import until
 
 # The workers of a module's tests live in one loop.
@@ -150,7 +150,8 @@ async def test_who_is_handed_to_a_group_without_endpoints_refuses_and_serves_by_
     for _ in range(2):
         hand_over(house, service)
         assert not service.listener.is_serving
-        await until(lambda: is_free(service.listener) or protocol is TCP)
+        if protocol is not TCP:
+            assert await is_refused(house.udp_client(service))
         hand_over(house, service, pod.address)
         assert service.listener.is_serving
         if protocol is TCP:
@@ -208,18 +209,16 @@ async def test_udp_that_refuses_for_a_moment_only_goes_on_serving(house):
     assert await is_refused(client)
 
 
-async def test_a_udp_port_taken_by_another_program_is_told_and_the_others_serve(house):
-    taken = house.service(protocol=Protocol.UDP)
-    other = house.keep(house.plane.listen(taken.group, Protocol.UDP, ANY))
-    await until(lambda: is_free(taken.listener))
-    thief = house.keep(UdpPeer(port=taken.address.port))
-    pod = house.udp_peer()
-    with pytest.raises(ListenError, match="another program holds port"):
-        house.update(taken, pod.address)
-    assert (taken.listener.is_serving, other.is_serving) == (False, True)
-    thief.close()
-    house.update(taken, pod.address)
-    assert taken.listener.is_serving
+async def test_no_other_program_gets_the_port_of_udp_that_refuses(house):
+    dns, pod = house.udp_service(), house.udp_peer()
+    client = house.udp_client(dns)
+    for _ in range(2):
+        assert await is_refused(client)
+        with pytest.raises(OSError, match="in use"):
+            UdpPeer(port=dns.address.port)
+        house.update(dns, pod.address)
+        assert await asked(client, pod) == b"answer"
+        house.update(dns)
 
 
 # -- changes -------------------------------------------------------------------

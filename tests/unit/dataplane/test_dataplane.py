@@ -8,7 +8,7 @@ from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
 from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 
-from .house import UNREACHABLE, House, open_sockets
+from .house import House, open_sockets
 from .peers import Peer, UdpPeer, dial
 from .timers import TimerLoop
 from .waiting import turns, until
@@ -92,16 +92,16 @@ async def test_serving_and_refusing_twice_is_the_same_as_once(house):
     await house.pair(web, pod)
 
 
-async def test_a_udp_port_taken_by_another_program_is_told_and_the_others_serve(house):
-    taken = house.service(protocol=Protocol.UDP)
-    other = house.plane.listen(taken.group, Protocol.UDP, SocketAddress("127.0.0.1", 0))
-    thief = UdpPeer(port=taken.address.port)
-    with pytest.raises(ListenError, match="another program holds port"):
-        house.update(taken, UNREACHABLE)
-    assert (taken.listener.is_serving, other.is_serving) == (False, True)
-    thief.close()
-    house.update(taken, UNREACHABLE)
-    assert taken.listener.is_serving
+async def test_no_other_program_gets_the_port_of_udp_that_refuses(house):
+    dns, pod = house.udp_service(), house.udp_peer()
+    for _ in range(2):
+        with pytest.raises(OSError, match="in use"):
+            UdpPeer(port=dns.address.port)
+        house.update(dns, pod.address)
+        assert dns.listener.is_serving
+        with pytest.raises(OSError, match="in use"):
+            UdpPeer(port=dns.address.port)
+        house.update(dns)
 
 
 async def test_a_closed_listener_neither_serves_nor_refuses(house):

@@ -2,8 +2,8 @@
 
 Rule 1: sockets listen or refuse at once; workers are told what to look at, and what to leave
 alone, before they are told of endpoints that went, and after those that came.
-Rule 2: a UDP port that refuses is closed; it is ours until no worker holds its socket, and so it
-may serve again, for whichever group, meanwhile.
+Rule 2: a UDP port that refuses is held by a socket that gets nothing (``port_hold``). The sockets
+that served it stay until no worker holds a copy, so that it may serve again meanwhile.
 Rule 3: a listener has a socket for each worker as long as descriptors are plenty, else one.
 """
 
@@ -207,7 +207,7 @@ class SharedListeners:
         self._have_closed(listener)
         if listener.protocol is Protocol.TCP:
             listener.sockets.close()
-        elif listener.sockets.by_worker:
+        else:
             self._leaving[listener.number] = listener
             self._close_refusing(listener)
 
@@ -287,6 +287,7 @@ class SharedListeners:
             listener.sockets.refuse()
             self._send_all(listener, PauseListener(listener.number))
         else:
+            listener.sockets.refuse()
             self._have_closed(listener)
             self._close_refusing(listener)
 
@@ -308,7 +309,7 @@ class SharedListeners:
                 listener.closing[worker] += 1
 
     def _close_refusing(self, listener: SharedListener) -> None:
-        """Give up a refusing UDP port once no worker holds it.
+        """Close the sockets of a refusing UDP port once no worker holds them.
 
         Until then our copies stay, so that who serves again meanwhile finds them.
         """
@@ -316,8 +317,12 @@ class SharedListeners:
             return
         for number in listener.numbers:
             self._leaving.pop(number, None)
-        if not listener.is_serving and listener.protocol is Protocol.UDP:
+        if listener.protocol is not Protocol.UDP or listener.is_serving:
+            return
+        if listener.is_closed:
             listener.sockets.close()
+        else:
+            listener.sockets.leave()
 
     def _tell(self, worker: int, listener: SharedListener) -> None:
         sock: socket.socket | None = listener.sockets.by_worker.get(worker)

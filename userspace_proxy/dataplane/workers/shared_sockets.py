@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from ...errors import ListenError
 from ...model import Protocol, SocketAddress
+from ..port_hold import hold_port, share
 from ..sockets import family_of, listen_again, open_listening, stop_listening
 from ..source_filter import admit, cannot_admit
 from . import reuseport
@@ -54,6 +55,8 @@ class SharedSockets:
         self._admits = admits
         self.by_worker: dict[int, socket.socket] = {}
         """Empty while it refuses, for UDP."""
+        self._hold: socket.socket | None = None
+        """Keeps a UDP port that refuses; None where it can't be kept."""
         self.at = at
         self._open()
 
@@ -82,11 +85,19 @@ class SharedSockets:
         self._admits = networks
 
     def refuse(self) -> None:
-        """Refuse clients and keep the port, if it is TCP's; idempotent.
+        """Refuse clients and keep the port; idempotent.
 
-        A bound UDP socket can't refuse: close it when the workers have, see :meth:`close`.
+        UDP clients are refused when each worker has closed its copy; then call :meth:`leave`.
         """
         self._stop_listening(keeps_port=True)
+        if self._protocol is Protocol.UDP and self._hold is None:
+            self._hold = hold_port(self.at, self.by_worker.values())
+
+    def leave(self) -> None:
+        """Close UDP sockets that refuse and keep the port."""
+        for sock in self.by_worker.values():
+            sock.close()
+        self.by_worker.clear()
 
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
@@ -102,8 +113,10 @@ class SharedSockets:
                 self.refuse()
                 raise
             self._choose()
-        elif not self.by_worker:
+            return
+        if not self.by_worker:
             self._open()
+        self._give_hold_back()
 
     def close(self) -> None:
         """Close all of them; idempotent.
@@ -112,9 +125,8 @@ class SharedSockets:
         UDP's is taken until they have closed theirs.
         """
         self._stop_listening(keeps_port=False)
-        for sock in self.by_worker.values():
-            sock.close()
-        self.by_worker.clear()
+        self.leave()
+        self._give_hold_back()
 
     def _stop_listening(self, *, keeps_port: bool) -> None:
         if self._protocol is Protocol.TCP:
@@ -125,7 +137,7 @@ class SharedSockets:
         is_shared = len(self._workers) > 1
         at = self.at
         try:
-            if is_shared or not at.port:
+            if self._hold is None and (is_shared or not at.port):
                 # No client gets here: it need not answer.
                 with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
@@ -135,7 +147,7 @@ class SharedSockets:
                     at,
                     freebind=self._freebind,
                     transparent=self._transparent,
-                    share=is_shared,
+                    share=is_shared or self._hold is not None,
                     admits=self._admits,
                 )
                 self.by_worker[worker] = _wrapped(sock)
@@ -144,6 +156,15 @@ class SharedSockets:
             raise
         self.at = at
         self._choose()
+
+    def _give_hold_back(self) -> None:
+        if self._hold is None:
+            return
+        self._hold.close()
+        self._hold = None
+        if len(self._workers) == 1:
+            for sock in self.by_worker.values():
+                share(sock, is_shared=False)
 
     def _choose(self) -> None:
         if len(self.by_worker) < 2:

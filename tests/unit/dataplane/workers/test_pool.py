@@ -188,13 +188,13 @@ async def test_the_successor_knows_who_refuses(shop):
     await shop.plane.refresh()
     with pytest.raises(ConnectionRefusedError):
         await dial(SocketAddress("127.0.0.1", web.address.port))
-    # Nobody holds the port of UDP that refuses.
-    shop.keep(UdpPeer(port=dns.address.port)).close()
+    with pytest.raises(OSError, match="in use"):
+        UdpPeer(port=dns.address.port)
     shop.update(web, pod.address)
     assert {await shop.place_of(web, [pod]) for _ in range(10)} == {0}
 
 
-async def test_a_worker_that_dies_between_refusal_and_closing_holds_no_port(shop):
+async def test_udp_is_refused_though_a_worker_dies_between_refusal_and_closing(shop):
     pod = shop.udp_peer()
     dns = shop.serve([pod], protocol=UDP)
     for pid in shop.pids:
@@ -205,8 +205,10 @@ async def test_a_worker_that_dies_between_refusal_and_closing_holds_no_port(shop
     os.kill(shop.pids[1], signal.SIGCONT)
     await shop.all_run()
     await until(lambda: dns.listener.sockets.by_worker == {})
-    await shop.plane.refresh()
-    shop.keep(UdpPeer(port=dns.address.port)).close()
+    client = shop.udp_client(dns)
+    client.send(b"hello")
+    with pytest.raises(ConnectionRefusedError):
+        await client.receive()
 
 
 async def test_the_second_of_two_short_lives_is_followed_by_a_pause(shop):

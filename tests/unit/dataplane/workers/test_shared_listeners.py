@@ -152,6 +152,20 @@ def test_a_udp_port_that_refuses_twice_is_kept_until_every_copy_is_closed(worker
         assert is_ours(listener) is is_kept
 
 
+def test_a_refusing_udp_port_stays_ours_until_it_is_closed(workers):
+    group = workers.group(POD_A)
+    listener = workers.listeners.open(group, UDP, ANY, freebind=False)
+    workers.listeners.refuse(group)
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, listener.number)
+    with pytest.raises(OSError, match="in use"):
+        UdpPeer(port=listener.address.port)
+    listener.close()
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, listener.number)
+    UdpPeer(port=listener.address.port).close()
+
+
 def test_a_worker_that_ends_holds_nothing_any_more(workers):
     group = workers.group(POD_A)
     listener = workers.listeners.open(group, UDP, ANY, freebind=False)
@@ -182,6 +196,8 @@ def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers)
     workers.listeners.refuse(group)
     for worker in (0, 1):
         workers.listeners.closed_by(worker, taken.number)
+    # As on a kernel that can't hold a port.
+    taken.sockets.close()
     with contextlib.closing(UdpPeer(port=taken.address.port)):
         assert isinstance(workers.listeners.serve(group), ListenError)
         assert (taken.is_serving, other.is_serving) == (False, True)

@@ -149,6 +149,35 @@ def test_udp_serves_again_on_the_same_port_after_a_close(share):
     assert len(received(sockets.by_worker[1])) == 20
 
 
+@pytest.mark.parametrize("workers", [(0,), (0, 1)])
+def test_udp_that_refuses_holds_its_port_and_serves_there_again(share, workers):
+    sockets = share(UDP, workers=workers)
+    for _ in range(2):
+        sockets.refuse()
+        sockets.leave()
+        with pytest.raises(OSError, match="in use"):
+            UdpPeer(port=sockets.at.port)
+        assert is_refused(sockets.at)
+        sockets.serve()
+        assert who_gets_in(sockets, *CLIENTS) == set(CLIENTS)
+        assert all(
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+            for sock in sockets.by_worker.values()
+        ) == (len(workers) > 1)
+
+
+def is_refused(at):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10.0)
+        client.connect(at)
+        client.send(b"hello")
+        try:
+            client.recv(100)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
 def received(sock):
     got = []
     with contextlib.suppress(BlockingIOError):

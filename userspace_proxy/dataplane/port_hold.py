@@ -1,0 +1,72 @@
+"""Holds UDP ports: a bound socket that gets no datagram, so that the kernel refuses clients.
+
+A socket that is tied to an interface gets the datagrams of that interface alone, and the numbers
+of interfaces never reach this one: the kernel finds no socket and answers with an ICMP port
+unreachable. To bind the port without an interface still fails for other programs.
+
+Source: net/ipv4/udp.c, udp_lib_lport_inuse() and compute_score(); net/core/sock.c,
+sock_bindtoindex_locked(), which takes no capability since Linux 5.7.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import socket
+from collections.abc import Iterable
+
+from ..model import SocketAddress
+from .sockets import family_of, set_freebind
+
+# Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
+# doesn't ask whether there is such an interface.
+_SO_BINDTOIFINDEX = 62
+# The highest number; the kernel counts up from 1 for each interface that is made.
+_NO_INTERFACE = 0x7FFFFFFF
+
+
+def get_nothing(sock: _socket.socket) -> None:
+    """Have a bound UDP socket get no datagram and keep its port.
+
+    Bound first, so that daemons which are tied to an interface are in the way, too. It takes
+    CAP_NET_RAW to undo this.
+
+    Raises:
+        OSError: The kernel is too old.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+
+
+def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.socket | None:
+    """Return a socket that keeps a UDP port when those that serve it are closed.
+
+    A socket with SO_REUSEPORT, of this user, can be bound beside it; without, none can.
+
+    Args:
+        at: The address that is held.
+        beside: All sockets that are bound there; each gets SO_REUSEPORT.
+
+    Returns:
+        None where the port can't be held.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            for sock in beside:
+                share(sock, is_shared=True)
+            family = family_of(at.ip)
+            hold = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            if family == socket.AF_INET6:
+                hold.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            set_freebind(hold, family)
+            share(hold, is_shared=True)
+            hold.bind(at)
+            get_nothing(hold)
+        except OSError:
+            return None
+        stack.pop_all()
+    return hold
+
+
+def share(sock: _socket.socket, *, is_shared: bool) -> None:
+    """Let other sockets of this user bind a socket's port, or no longer."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
