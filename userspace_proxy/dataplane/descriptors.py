@@ -36,9 +36,9 @@ _SHEDDING_S = 5.0
 # Kept for UDP flows: a sixteenth.
 _FLOWS_PART = 16
 # A limit of 2^30 (containerd with LimitNOFILE=infinity) is none: memory would end first. With so
-# many a worker holds 131,072 connections, in some 1.1 GiB: two sockets of 3.8 KiB in the kernel
-# and 1 KiB of ours (measured, Linux 6.18). As many entries has nf_conntrack_max on most nodes, the
-# bound under kube-proxy. HAProxy has fd-hard-limit for the same, 1,048,576.
+# many a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
+# slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB of ours (docs/benchmarks.md). It is
+# also the fewest connections that kube-proxy has the kernel track: its conntrack.min.
 DESCRIPTORS_MAX = 262_144
 # One line a minute is enough for what lasts.
 _LOG_EVERY_S = 60.0
