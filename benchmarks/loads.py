@@ -92,6 +92,11 @@ class Load(abc.ABC):
         """Tell whether it can be put on a way."""
         return self.port in way.serves and way.key not in self.skips
 
+    @property
+    def uses_ports_up(self) -> bool:
+        """Whether clients close first, so that the node's source ports stay in TIME_WAIT."""
+        return self.port == "echo"
+
     @abc.abstractmethod
     def run(self, way: Way, seconds: float) -> Values:
         """Put it on a way.

@@ -18,6 +18,10 @@ from .sites import Site
 from .tools import Tools
 from .ways import WAYS, Way
 
+# How long the kernel keeps the source port of a connection that was closed first on this side.
+# Source: TCP_TIMEWAIT_LEN of include/net/tcp.h.
+TIME_WAIT_S = 60.0
+
 
 def raise_descriptor_limit() -> None:
     """Let everything that is started here have as many descriptors as it may."""
@@ -54,16 +58,21 @@ def run_rounds(
     Within a round a load is put on one way after the other, so that what changes on the
     machine meanwhile meets all of them; each round begins with another way.
     """
+    ports_are_back = 0.0
     for number in range(rounds):
         turn = number % len(ways)
         for load in loads:
             if load.rounds_at_most is not None and number >= load.rounds_at_most:
                 continue
+            if load.uses_ports_up:
+                time.sleep(max(0.0, ports_are_back - time.monotonic()))  # noqa: TID251 - the kernel tells no end
             for way in [*ways[turn:], *ways[:turn]]:
                 if load.suits(way):
                     sample = _measure(load, way, number, seconds)
                     samples.add(sample)
                     print(_line(sample, rounds), flush=True)
+            if load.uses_ports_up:
+                ports_are_back = time.monotonic() + TIME_WAIT_S
 
 
 def _measure(load: Load, way: Way, number: int, seconds: float) -> Sample:

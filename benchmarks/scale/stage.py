@@ -16,7 +16,7 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy.sandbox import Node, Pod, Sandbox
 from userspace_proxy.sandbox.holder import read_line
 
-from ..sites import CLIENT_SYSCTLS, NODE_SYSCTLS, READY_S
+from ..sites import CLIENT_SYSCTLS, READY_S
 from .hands import Hand
 from .objects import BACK, BACKENDS, ECHO_BACK, ENDPOINT_RANGES
 
@@ -35,7 +35,6 @@ class Stage:
         self.client: Pod = self.node.add_pod(f"{name}-client")
         self.goload = str(goload)
         self.client.configure(sysctls=CLIENT_SYSCTLS)
-        self.node.configure(sysctls=NODE_SYSCTLS)
         self.backend_pids: list[int] = []
         for letter in BACKENDS:
             self._add_backend(self.node.add_pod(f"{name}-{letter}"), letter)
