@@ -88,7 +88,7 @@ def test_node_ports_follow_the_nodes_addresses_live(house):
         house.shell(f"ip address del {OTHER_IP}/32 dev lo")
         gone = f"{OTHER_IP}:{NODE_PORT}"
         wait_for("its end", lambda: gone not in house.agent.frontends("web"))
-        assert OTHER_IP not in house.rules()
+        wait_for("the end of its rules", lambda: OTHER_IP not in house.rules())
 
 
 def test_external_ips_are_off_until_they_are_allowed(house):
