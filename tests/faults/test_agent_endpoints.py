@@ -12,6 +12,7 @@ from tests.node.agent_harness import DEADLINE_S, House, Service, read_all, wait_
 pytestmark = pytest.mark.netns
 
 REQUESTS = 30
+WORKERS = 2
 # Below the connect timeout of 1 s, and far above what a request takes that meets nobody silent.
 WAITED_S = 0.9
 # The connect timeout and much more, as a busy machine may need it.
@@ -30,7 +31,7 @@ CRASHED_UDP = Service("crashed-udp", "10.96.0.53", 53, "UDP", target=53)
 @pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
 def house(request, tmp_path_factory):
     """A node whose Services have good endpoints and bad ones."""
-    with House(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as house:
+    with House(tmp_path_factory.mktemp("agent"), request.param, f"--workers={WORKERS}") as house:
         good = house.add_pods("good-1", "good-2", tcp=8080, udp=53)
         mute = house.add_pods("mute", tcp=8080)
         house.pod("mute").drop_traffic()
@@ -76,7 +77,7 @@ def test_with_one_crashed_endpoint_of_three_every_udp_client_is_answered(pod):
     assert set(answers) == {"good-1: hello", "good-2: hello"}
 
 
-def test_of_a_silent_endpoint_only_one_request_pays_and_none_fails(house, pod):
+def test_a_silent_endpoint_delays_one_request_per_worker_and_fails_none(house, pod):
     def seconds():
         began = time.monotonic()
         assert pod.get(SILENT.address) in ("good-1", "good-2")
@@ -85,9 +86,10 @@ def test_of_a_silent_endpoint_only_one_request_pays_and_none_fails(house, pod):
     waits = [seconds() for _ in range(REQUESTS)]
     dials = failures(house, SILENT)
     assert dials >= 1
-    # One a dial of the silent endpoint: the first, and a probe if the machine is that slow.
     assert sum(wait > WAITED_S for wait in waits) == dials
-    assert dials <= 1 + sum(waits) / 5
+    # The first request, the next one if the other worker hasn't learned of it yet, and a probe
+    # every 5 s if the machine is that slow.
+    assert dials <= WORKERS + sum(waits) / 5
     assert max(waits) < LONG_S
 
 

@@ -34,7 +34,7 @@ from tests.promises.listings import with_sorted_elements
 from userspace_proxy.agent.own_namespace import own_namespace_environment
 from userspace_proxy.sandbox import Host, Namespace, Node, Pod, Sandbox, SandboxError
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 # On a machine that is busy with other tests; the agent alone needs less than one second.
 READY_S = 20.0
 HEALTH, ADMIN = 10256, 10249

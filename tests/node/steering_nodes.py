@@ -25,7 +25,7 @@ from userspace_proxy.dataplane.sockets import IP_TRANSPARENT, IPV6_TRANSPARENT
 CLONE_NEWNET = 0x40000000
 # Not in Python's socket module before 3.14.
 IP_PKTINFO = 8
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 NODE_IP, POD_IP = "10.1.0.1", "10.1.0.2"
 NODE_IP6, POD_IP6 = "fd00:1::1", "fd00:1::2"
 BARE_POD_IP = "10.2.0.2"

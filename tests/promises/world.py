@@ -226,7 +226,7 @@ def _get(made: socket.socket) -> str:
     return b"".join(chunks).partition(b"\r\n\r\n")[2].decode().strip()
 
 
-def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 5.0) -> None:
+def eventually(what: str, expected: object, actual: Any, *, deadline_s: float = 30.0) -> None:
     """Wait until ``actual()`` equals what is expected; the error shows what came last."""
     seen: list[object] = [None]
 
