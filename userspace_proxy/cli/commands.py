@@ -8,6 +8,7 @@ traceback is shown.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -58,6 +59,7 @@ def _dispatch(words: Sequence[str]) -> int:
 
 
 def _run(words: Sequence[str], *, command: str = "") -> int:
+    _ignore_signals()
     from ..config.flags import read_flags
 
     flags = read_flags(words, command=command)
@@ -162,6 +164,15 @@ def _complain(exc: UserspaceProxyError) -> None:
     # The log's reader may have stalled, and a print would wait for it.
     if not write_behind_log(line):
         print(line, file=sys.stderr)
+
+
+def _ignore_signals() -> None:
+    """Ignore what `agent.signals` handles without ending the process; imports take half a second.
+
+    SIGTERM and SIGINT keep their default meanwhile: nothing is there yet that must be removed.
+    """
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _open_standard_streams() -> None:

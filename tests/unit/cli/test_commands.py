@@ -217,3 +217,27 @@ def test_closed_standard_streams_become_dev_null(tmp_path):
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     subprocess.run([*closed, *command], check=True, timeout=20)
     assert result.read_text() == "0 ['/dev/null', '/dev/null', '/dev/null']"
+
+
+IMPORTING = """
+import os, signal, sys
+
+class HangUp:
+    def find_spec(self, name, *rest):
+        if name == "userspace_proxy.config":
+            os.kill(os.getpid(), signal.SIG%s)
+
+signal.signal(signal.SIG%s, signal.SIG_DFL)
+sys.meta_path.insert(0, HangUp())
+from userspace_proxy.cli import main
+sys.exit(main(["run", "--version"]))
+"""
+
+
+@pytest.mark.parametrize("name", ["HUP", "USR1", "USR2"])
+def test_a_signal_that_asks_for_nothing_is_ignored_while_modules_are_imported(name):
+    program = IMPORTING % (name, name)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"userspace-proxy {__version__}\n")
