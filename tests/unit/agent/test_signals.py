@@ -1,5 +1,6 @@
 """What each signal does, tried on processes of their own."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -7,13 +8,15 @@ import sys
 import pytest
 
 DEADLINE_S = 20
+# The seconds at which each SIGTERM or SIGINT comes are its arguments.
 PROGRAM = """
 import asyncio, logging, os, sys, uvloop
 from userspace_proxy.agent.signals import stop_on_signal
 
 async def main():
     logging.basicConfig(stream=sys.stdout, format="%(message)s %(signal)s", level=logging.INFO)
-    stop = stop_on_signal(asyncio.get_running_loop())
+    clock = map(float, sys.argv[1:]).__next__
+    stop = stop_on_signal(asyncio.get_running_loop(), clock=clock)
     print("ready", flush=True)
     await stop.wait()
     print("stopping", flush=True)
@@ -26,18 +29,24 @@ with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
 
 
 @pytest.fixture
-def process():
-    """A process that handles signals as the agent does, and drains for ever."""
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        yield process
-        process.kill()
+def start():
+    """Start a process that handles signals as the agent does, and drains for ever."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*seconds):
+            command = [sys.executable, "-c", PROGRAM, *map(str, seconds)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout.readline() == "ready\n"
+            return process
+
+        yield start
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_that_asks_for_nothing_is_ignored_with_a_line(process, number):
+def test_a_signal_that_asks_for_nothing_is_ignored_with_a_line(start, number):
+    process = start()
     process.send_signal(number)
     assert process.stdout.readline() == f"signal ignored {number.name}\n"
     assert process.poll() is None
@@ -45,7 +54,8 @@ def test_a_signal_that_asks_for_nothing_is_ignored_with_a_line(process, number):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_stops_and_the_second_ends_it_at_once(process, first, second):
+def test_the_first_stops_and_the_second_ends_it_at_once(start, first, second):
+    process = start(5.0, 6.0)
     process.send_signal(first)
     assert process.stdout.readline() == "stopping\n"
     process.send_signal(second)
@@ -54,3 +64,13 @@ def test_the_first_stops_and_the_second_ends_it_at_once(process, first, second):
         "second signal, exiting at once: rules stay until the next start, or until cleanup "
         f"{second.name}\n"
     )
+
+
+def test_a_signal_that_a_supervisor_sends_twice_is_one_request(start):
+    process = start(5.0, 5.001, 6.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "stopping\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "signal repeated within a second, ignored SIGTERM\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(DEADLINE_S) == 128 + signal.SIGTERM
