@@ -1,12 +1,16 @@
-"""Which local address a datagram arrived at, and how its reply leaves from there.
+"""Which local address a datagram arrived at, how its reply leaves from there, and its hop limit.
 
-Source: ip(7) IP_PKTINFO and ipv6(7) IPV6_PKTINFO.
+The kernel puts the local address first and the hop limit last.
+
+Source: ip(7) IP_PKTINFO and IP_RECVTTL, ipv6(7) IPV6_PKTINFO and IPV6_RECVHOPLIMIT; the order is
+that of ip_cmsg_recv_offset() in net/ipv4/ip_sockglue.c and ip6_datagram_recv_ctl()'s.
 """
 
 from __future__ import annotations
 
 import _socket
 import struct
+import sys
 from typing import NamedTuple
 
 from .sockets import IP_PKTINFO, IPV6_PKTINFO
@@ -17,11 +21,14 @@ ANCILLARY_BYTES = 128
 # Addresses by interfaces; a node has a handful.
 _MAX_KNOWN = 1024
 
-Ancillary = list[tuple[int, int, bytes]]
+AncillaryItem = tuple[int, int, bytes]
+"""One item of an :data:`Ancillary`."""
+
+Ancillary = list[AncillaryItem]
 """As ``sendmsg`` takes it and ``recvmsg`` gives it: level, type, data."""
 
 
-def destination_of(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
+def destination_of(ancillary: Ancillary) -> tuple[int, bytes] | None:
     """Return the type and address of the local address that a datagram arrived at.
 
     A link-local one has its interface behind it.
@@ -49,6 +56,11 @@ def reply_from(local: tuple[int, bytes] | None) -> Ancillary:
     return [(_socket.IPPROTO_IPV6, IPV6_PKTINFO, ip.ljust(20, b"\0"))]
 
 
+def hops_left(hop_limit: AncillaryItem) -> int:
+    """Return the TTL or hop limit with which a datagram arrived."""
+    return int.from_bytes(hop_limit[2], sys.byteorder)
+
+
 class Destination(NamedTuple):
     """A local address that datagrams arrive at."""
 
@@ -65,14 +77,14 @@ class Destinations:
     """
 
     def __init__(self) -> None:
-        self.known: dict[tuple[int, int, bytes], Destination] = {}
-        """By what the kernel said, if that was one item; who finds none here asks :meth:`of`."""
+        self.known: dict[AncillaryItem, Destination] = {}
+        """By the kernel's first item; who finds none here asks :meth:`of`."""
 
     def of(self, ancillary: Ancillary) -> Destination:
         """Return the destination of a datagram, and know it the next time."""
         local = destination_of(ancillary)
         destination = Destination(b"" if local is None else local[1], reply_from(local))
-        if len(ancillary) == 1:
+        if local is None or destination_of(ancillary[:1]) == local:
             if len(self.known) >= _MAX_KNOWN:
                 self.known.clear()
             self.known[ancillary[0]] = destination

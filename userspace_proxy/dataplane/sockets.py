@@ -26,6 +26,11 @@ IPV6_TRANSPARENT = 75
 IP_PKTINFO = 8
 IPV6_RECVPKTINFO = 49
 IPV6_PKTINFO = 50
+IP_TTL = 2
+IP_RECVTTL = 12
+IPV6_UNICAST_HOPS = 16
+IPV6_RECVHOPLIMIT = 51
+IPV6_HOPLIMIT = 52
 # asm-generic/socket.h, since Linux 4.12; linux/sock_diag.h.
 SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
@@ -104,6 +109,7 @@ def open_listening(
             sock.listen(BACKLOG)
         else:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _UDP_BUFFER_BYTES)
+            _ask_for_hop_limits(sock, family)
             if is_wildcard(at.ip):
                 _ask_for_destinations(sock, family)
             sock.bind(at)
@@ -241,6 +247,21 @@ def _ask_for_destinations(sock: _socket.socket, family: int) -> None:
         sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+
+
+def _ask_for_hop_limits(sock: _socket.socket, family: int) -> None:
+    if family == _socket.AF_INET6:
+        sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1)
+    else:
+        sock.setsockopt(_socket.IPPROTO_IP, IP_RECVTTL, 1)
+
+
+def set_hop_limit(sock: _socket.socket, hops: int) -> None:
+    """Let packets of a socket pass so many hops, from 1 to 255."""
+    if sock.family == _socket.AF_INET6:
+        sock.setsockopt(_socket.IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops)
+    else:
+        sock.setsockopt(_socket.IPPROTO_IP, IP_TTL, hops)
 
 
 def cannot_listen(at: SocketAddress, protocol: Protocol, exc: OSError) -> ListenError:

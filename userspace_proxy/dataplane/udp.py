@@ -12,6 +12,9 @@ goes on with another one, first datagrams included.
 Rule 4: what was refused in a client's name ejects nobody: a network policy's refusal of this
 client looks like that of an endpoint that has gone, and to ask as this node (``probes``) would
 take a datagram. Such flows go on with another endpoint all the same.
+Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
+when none is left, as by a router: a circle of Services, through other nodes or a load balancer,
+ends for each datagram by itself, also where it passes flows that exist.
 """
 
 from __future__ import annotations
@@ -26,9 +29,9 @@ from ..model import SocketAddress
 from . import reactor as epoll
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
-from .pktinfo import ANCILLARY_BYTES, Ancillary, Destinations
+from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from .preserving import NoClientAddress
-from .sockets import EXHAUSTED, datagrams_lost, family_of, is_self_connected, is_wildcard
+from .sockets import EXHAUSTED, datagrams_lost, family_of, is_self_connected, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
 
@@ -38,7 +41,11 @@ if TYPE_CHECKING:
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
+_log = logging.getLogger("userspace_proxy.dataplane")
 _access = logging.getLogger("userspace_proxy.access")
+
+# One line a minute and listener is enough for what lasts.
+_LOG_EVERY_S = 60.0
 
 # What a flow begins with is kept until the endpoint has answered, to be sent to another
 # one if it is refused: the A and AAAA queries that glibc sends at once, or a QUIC hello,
@@ -66,13 +73,13 @@ class UdpListener:
         self.sock = sock
         self._ip = at.ip
         self._flows: dict[Hashable, UdpFlow] = {}
-        self._is_wildcard = is_wildcard(at.ip)
         self._destinations = Destinations()
         self._turn = 0
         """The reactor's, when the socket was last read."""
         self._had_more = False
         # A successor gets its predecessor's socket, with what that has counted.
         self._lost = datagrams_lost(sock)
+        self._last_hop_logged_at = -_LOG_EVERY_S
         group.on_removed.append(self._endpoints_removed)
         # Level-triggered: what is left after a batch is reported again.
         plane.reactor.register(sock, epoll.IN, self._on_readable)
@@ -100,27 +107,10 @@ class UdpListener:
         reactor = self.plane.reactor
         most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
         self._turn = reactor.turn
-        count = self._receive_at_any(most) if self._is_wildcard else self._receive(most)
+        count = self._receive(most)
         self._had_more = count > 1
 
     def _receive(self, most: int) -> int:
-        buffer, receive, flows = self.plane.reactor.buffer, self.sock.recvfrom_into, self._flows
-        for number in range(most):
-            try:
-                count, address = receive(buffer)
-            except BlockingIOError:
-                return number
-            except OSError:
-                continue
-            flow = flows.get(address)
-            if flow is None:
-                flow = self._new_flow(address, address, [])
-                if flow is None:
-                    continue
-            self._forward(flow, buffer[:count])
-        return most
-
-    def _receive_at_any(self, most: int) -> int:
         buffer, receive, flows = self.plane.reactor.buffer, self.sock.recvmsg_into, self._flows
         buffers, known = [buffer], self._destinations.known
         for number in range(most):
@@ -130,23 +120,30 @@ class UdpListener:
                 return number
             except OSError:
                 continue
-            local = known.get(ancillary[0]) if len(ancillary) == 1 else None
+            local = known.get(ancillary[0])
             if local is None:
                 local = self._destinations.of(ancillary)
             key = (address, local.key)
             flow = flows.get(key)
             if flow is None:
-                flow = self._new_flow(key, address, local.reply)
+                flow = self._new_flow(key, address, local.reply, ancillary[-1])
                 if flow is None:
                     continue
+            elif flow.hop_limit != ancillary[-1] and not self._limit_hops(flow, ancillary[-1]):
+                continue
             self._forward(flow, buffer[:count])
         return most
 
-    def _new_flow(self, key: Hashable, address: Any, ancillary: Ancillary) -> UdpFlow | None:
+    def _new_flow(
+        self, key: Hashable, address: Any, reply: Ancillary, hop_limit: AncillaryItem
+    ) -> UdpFlow | None:
+        if hops_left(hop_limit) <= 1:
+            self._drop_at_last_hop(address)
+            return None
         if not self.plane.make_room_for_flow():
             self.group.counters.refused += 1
             return None
-        flow = UdpFlow(self, key, address, ancillary)
+        flow = UdpFlow(self, key, address, reply, hop_limit)
         flow.started = self.plane.reactor.now
         if not self._connect(flow):
             self.group.counters.refused += 1
@@ -154,6 +151,29 @@ class UdpListener:
         self._flows[key] = flow
         self.plane.flows.add(flow, self.plane.reactor.now)
         return flow
+
+    def _limit_hops(self, flow: UdpFlow, hop_limit: AncillaryItem) -> bool:
+        """Take another hop limit than the datagram before had; False when it is used up."""
+        if hops_left(hop_limit) <= 1:
+            self._drop_at_last_hop(flow.address)
+            return False
+        flow.hop_limit = hop_limit
+        if flow.sock is not None:
+            set_hop_limit(flow.sock, hops_left(hop_limit) - 1)
+        return True
+
+    def _drop_at_last_hop(self, address: Any) -> None:
+        self.group.counters.dropped_datagrams += 1
+        now = self.plane.reactor.now
+        if now - self._last_hop_logged_at >= _LOG_EVERY_S:
+            self._last_hop_logged_at = now
+            _log.warning(
+                "dropped a datagram at its last hop, an endpoint may lead back to the proxy",
+                extra={
+                    "service": self.group.label,
+                    "client": str(SocketAddress(address[0], address[1])),
+                },
+            )
 
     def _connect(self, flow: UdpFlow) -> bool:
         """Choose an endpoint and connect a socket to it; False when a few couldn't be.
@@ -197,6 +217,7 @@ class UdpListener:
             except OSError as exc:
                 number = exc.errno or errno.ENOMEM
             else:
+                set_hop_limit(sock, hops_left(flow.hop_limit) - 1)
                 flow.sock = sock
                 return 0
         if flow.is_preserved:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..model import SocketAddress
 from .flow_table import GRAIN_S
-from .pktinfo import Ancillary
+from .pktinfo import Ancillary, AncillaryItem
 from .tuning import BATCH
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class UdpFlow:
         "endpoint",
         "group",
         "has_answer",
+        "hop_limit",
         "is_ended",
         "is_preserved",
         "is_stream",
@@ -58,7 +59,12 @@ class UdpFlow:
     )
 
     def __init__(
-        self, listener: UdpListener, key: Hashable, address: Any, ancillary: Ancillary
+        self,
+        listener: UdpListener,
+        key: Hashable,
+        address: Any,
+        ancillary: Ancillary,
+        hop_limit: AncillaryItem,
     ) -> None:
         self.listener = listener
         self.group = listener.group
@@ -68,6 +74,8 @@ class UdpFlow:
         self.client_ip = str(address[0])
         self.ancillary = ancillary
         """What makes a reply leave from the right address; empty for a bound one."""
+        self.hop_limit = hop_limit
+        """The TTL or hop limit with which the client's last datagram arrived."""
         self.endpoint: SocketAddress | None = None
         self.sock: _socket.socket | None = None
         self.kept: list[bytes] | None = []

@@ -1,11 +1,12 @@
 """The local address of a datagram, read and written as the kernel has it."""
 
 import socket
+import sys
 
 import pytest
 
-from userspace_proxy.dataplane.pktinfo import Destinations, destination_of, reply_from
-from userspace_proxy.dataplane.sockets import IP_PKTINFO, IPV6_PKTINFO
+from userspace_proxy.dataplane.pktinfo import Destinations, destination_of, hops_left, reply_from
+from userspace_proxy.dataplane.sockets import IP_PKTINFO, IP_TTL, IPV6_PKTINFO
 
 V4 = socket.inet_aton("192.0.2.1")
 V6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
@@ -15,6 +16,7 @@ ARRIVED_V4 = (socket.IPPROTO_IP, IP_PKTINFO, INTERFACE + V4 + socket.inet_aton("
 LINK_LOCAL = socket.inet_pton(socket.AF_INET6, "fe80::1")
 ARRIVED_LINK_LOCAL = (socket.IPPROTO_IPV6, IPV6_PKTINFO, LINK_LOCAL + INTERFACE)
 ARRIVED_V6 = (socket.IPPROTO_IPV6, IPV6_PKTINFO, V6 + INTERFACE)
+HOPS = (socket.IPPROTO_IP, IP_TTL, (64).to_bytes(4, sys.byteorder))
 OTHER = (socket.SOL_SOCKET, 29, b"a timestamp")
 
 
@@ -68,8 +70,24 @@ def test_a_destination_is_known_by_its_address_whatever_the_interface():
 def test_a_destination_that_comes_with_something_else_is_not_remembered():
     destinations = Destinations()
     assert destinations.of([OTHER, ARRIVED_V6]).key == V6
-    assert destinations.of([]).key == b""
     assert destinations.known == {}
+
+
+def test_a_destination_is_remembered_without_the_hop_limit():
+    destinations = Destinations()
+    first = destinations.of([ARRIVED_V4, HOPS])
+    assert destinations.known == {ARRIVED_V4: first}
+
+
+def test_a_bound_socket_has_one_destination():
+    destinations = Destinations()
+    first = destinations.of([HOPS])
+    assert (first.key, first.reply) == (b"", [])
+    assert destinations.known == {HOPS: first}
+
+
+def test_the_hop_limit_is_read():
+    assert hops_left(HOPS) == 64
 
 
 def test_no_more_destinations_are_remembered_than_a_node_may_have():

@@ -3,6 +3,7 @@ import socket
 
 import pytest
 
+from userspace_proxy.dataplane.pktinfo import hops_left
 from userspace_proxy.dataplane.sockets import (
     IP_TRANSPARENT,
     IPV6_TRANSPARENT,
@@ -13,6 +14,7 @@ from userspace_proxy.dataplane.sockets import (
     listen_again,
     open_listening,
     reset,
+    set_hop_limit,
     stop_listening,
 )
 from userspace_proxy.errors import ListenError
@@ -114,6 +116,17 @@ def test_a_datagram_at_a_wildcard_tells_where_it_arrived(opened):
         client.sendto(b"", ("127.0.0.9", sock.getsockname()[1]))
     _, ancillary, _, _ = sock.recvmsg(10, 128)
     assert ancillary[0][2][4:8] == socket.inet_aton("127.0.0.9")
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_datagram_tells_its_hop_limit_last(opened, ip):
+    sock = opened(Protocol.UDP, ip)
+    to = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
+    with socket.socket(family_of(ip), socket.SOCK_DGRAM) as client:
+        set_hop_limit(client, 7)
+        client.sendto(b"", (to, sock.getsockname()[1]))
+    _, ancillary, _, _ = sock.recvmsg(10, 128)
+    assert hops_left(ancillary[-1]) == 7
 
 
 def test_the_wildcards_are_those_of_both_families():

@@ -1,17 +1,20 @@
 import asyncio
 import errno
 import logging
+import socket
+import sys
 
 import pytest
 
 from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.sockets import IP_RECVTTL
 from userspace_proxy.dataplane.tuning import BATCH, DIALS
 from userspace_proxy.model import SocketAddress
 
 from .house import UNREACHABLE, access_lines, no_descriptors
 from .peers import UdpPeer
 from .timers import TimerLoop
-from .waiting import turns, until
+from .waiting import readable, turns, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
@@ -197,6 +200,94 @@ async def test_many_questions_are_read_in_two_turns(house):
     for _ in range(2):
         reactor._dispatch()
     assert len(pod.received()) == BATCH
+
+
+# -- hop limits --------------------------------------------------------------
+
+TTL = {
+    "127.0.0.1": (socket.IPPROTO_IP, IP_RECVTTL, socket.IP_TTL),
+    "::1": (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, socket.IPV6_UNICAST_HOPS),
+}
+
+
+def send_with(client, payload, hops):
+    """Send a datagram that may pass so many hops."""
+    level, _receive, send = TTL[client.address.ip]
+    client.sock.setsockopt(level, send, hops)
+    client.send(payload)
+
+
+async def hops_of(pod):
+    """Return how many hops the next datagram had left at an endpoint."""
+    await readable(pod.sock)
+    _, ancillary, _, _ = pod.sock.recvmsg(100, 100)
+    ((_, _, value),) = ancillary
+    return int.from_bytes(value, sys.byteorder)
+
+
+@IPS
+@pytest.mark.parametrize("at_wildcard", [False, True], ids=["at-an-address", "at-all-addresses"])
+async def test_each_datagram_leaves_with_one_hop_fewer(house, ip, at_wildcard):
+    pod = house.udp_peer(ip)
+    level, receive, _send = TTL[ip]
+    pod.sock.setsockopt(level, receive, 1)
+    at = {"127.0.0.1": "0.0.0.0", "::1": "::"}[ip] if at_wildcard else ip
+    dns = house.udp_service(pod.address, at=at)
+    client = house.keep(UdpPeer(ip, to=SocketAddress(ip, dns.address.port)))
+    for hops in (64, 64, 10, 255, 2):
+        send_with(client, b"question", hops)
+        assert await hops_of(pod) == hops - 1
+    assert len(house.plane.flows) == 1
+
+
+async def test_another_endpoint_gets_the_same_hop_limit(house):
+    pod = house.udp_peer()
+    pod.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
+    client = house.udp_client(house.udp_service(house.refusing_udp(), pod.address))
+    send_with(client, b"question", 10)
+    assert await hops_of(pod) == 9
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["of-a-flow", "within-a-flow"])
+async def test_a_datagram_at_its_last_hop_is_dropped(house, caplog, is_first):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    if not is_first:
+        await exchange(client, pod)
+    send_with(client, b"too far", 1)
+    send_with(client, b"also too far", 1)
+    send_with(client, b"question", 64)
+    assert await pod.receive() == b"question"
+    assert dns.group.counters.dropped_datagrams == 2
+    (line,) = [r for r in caplog.records if "last hop" in r.getMessage()]
+    assert (line.service, line.client) == ("shop/web:http", str(client.address))
+
+
+async def test_a_circle_of_services_ends_for_each_datagram(house):
+    """Each time round is a new flow, as the datagram comes from a new port."""
+    there, dns = house.udp_service(UNREACHABLE), house.udp_service(UNREACHABLE)
+    house.update(dns, there.address)
+    house.update(there, dns.address)
+    send_with(house.udp_client(dns), b"question", 64)
+    counters = dns.group.counters, there.group.counters
+    await until(lambda: any(one.dropped_datagrams for one in counters))
+    assert len(house.plane.flows) == 63
+
+
+async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(house):
+    """As when a flow has got the port of one that was ended and that is known as a client."""
+    dns = house.udp_service(UNREACHABLE)
+    house.update(dns, dns.address)
+    client = house.udp_client(dns)
+    send_with(client, b"question", 2)
+    await until(lambda: dns.group.counters.dropped_datagrams)
+    flow = flow_of(house)
+    dns.listener._server._flows[flow.sock.getsockname(), flow.key[1]] = flow
+    send_with(client, b"question", 64)
+    await until(lambda: dns.group.counters.dropped_datagrams == 2)
+    assert flow.received_bytes == len(b"question") * 64
+    assert len(house.plane.flows) == 1
 
 
 # -- endpoints that refuse ---------------------------------------------------
