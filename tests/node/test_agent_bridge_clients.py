@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import itertools
 import json
 import select
 import socket
@@ -158,7 +159,7 @@ def test_refusals_and_fragments_come_back_too(bridge, version):
 
 
 def entries(house):
-    """Return the bridges that take our MAC for their own."""
+    """Return the bridges that take our MAC for their own, or the ports that they learned it by."""
     listed = house.shell("bridge fdb show").splitlines()
     return {line.split()[2] for line in listed if line.startswith(MAC)}
 
@@ -172,6 +173,34 @@ def test_an_entry_that_was_deleted_comes_back_and_one_of_a_new_bridge_is_added(b
     bridge.house.shell("ip link add cni1 type bridge")
     bridge.house.shell("ip link set cni1 up; ip address add 10.9.0.1/24 dev cni1")
     wait_for("both entries", lambda: entries(bridge.house) == {"cni0", "cni1"})
+
+
+def test_a_pod_that_sends_from_our_mac_takes_no_answers_of_others(tmp_path):
+    """A bridge learns the senders of frames: before our start, and while our entry is missing."""
+    claim = f"""
+import socket
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("eth0", 0))
+sock.send(bytes.fromhex("ffffffffffff{MAC.replace(":", "")}88b5") + bytes(46))
+"""
+    with contextlib.closing(Bridge(tmp_path)) as bridge:
+        house, thief = bridge.house, bridge.house.sandbox.add_pod("thief", "bridge")
+
+        def claim_our_mac():
+            thief.run([sys.executable, "-c", claim])
+
+        claim_our_mac()
+        wait_for("a learned entry", lambda: entries(house) == {thief.host_interface})
+        bridge.start()
+        for version, protocol in itertools.product(VERSIONS, PROTOCOLS):
+            wait_for("the client's address", lambda v=version: bridge.seen(v) == "client")
+            assert bridge.seen(version, protocol) == "client"
+        claim_our_mac()
+        assert bridge.seen() == "client"
+        house.shell(f"bridge fdb del {MAC} dev cni0 self")
+        claim_our_mac()
+        wait_for("the entry", lambda: entries(house) == {"cni0"})
+        assert bridge.seen() == "client"
 
 
 def test_nothing_is_left_after_a_stop_or_a_cleanup(bridge):

@@ -8,7 +8,8 @@ Without the table, a bridge sends such packets straight to the client. The table
 br_netfilter, so the rules of ``answers`` have marked the packets that have a socket here.
 
 Our MAC is one constant that each bridge has in its forwarding database as its own. So one rule is
-right for all bridges, and it stays right when a bridge's own MAC changes.
+right for all bridges, and it stays right when a bridge's own MAC changes. A bridge never learns an
+address that is its own from a pod's frames.
 
 Rule 1: every call blocks, in one thread, and in its network namespace.
 Rule 2: the table is owned by the process, as that of ``answers``; the entries are the same for all
@@ -26,7 +27,7 @@ from collections.abc import Collection, Iterable
 from ..errors import SteeringError
 from .answer_routes import MARK
 from .netlink import Requests, rtnetlink
-from .netlink.messages import CREATE, EXCL
+from .netlink.messages import CREATE, REPLACE
 from .netlink.sockets import NETLINK_ROUTE
 from .nf_tables import BRIDGE, NftablesError, TableWriter
 from .nf_tables import expressions as x
@@ -112,7 +113,7 @@ class BridgeEntries:
             raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Add the entries that are missing.
+        """Make the entries this node's own, also where a bridge has learned our MAC from a pod.
 
         Args:
             bridges: The numbers of the bridges that are to have one.
@@ -124,12 +125,13 @@ class BridgeEntries:
             SteeringError: The kernel refused an entry.
         """
         wanted = sorted(bridges)
-        refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | EXCL, wanted)
+        # A bridge whose entry is right already changes nothing, and announces nothing.
+        refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
         missing = set()
         for number, code in refused.items():
             if code == errno.ENODEV:
                 missing.add(number)
-            elif code != errno.EEXIST:
+            else:
                 hint = "grant NET_ADMIN" if code in (errno.EPERM, errno.EACCES) else ""
                 what = f"cannot add a bridge's forwarding entry: {os.strerror(code)}"
                 raise SteeringError(what, hint=hint)

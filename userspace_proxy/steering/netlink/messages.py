@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 ERROR, DONE = 2, 3
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
-EXCL, CREATE = 0x200, 0x400
+REPLACE, EXCL, CREATE = 0x100, 0x200, 0x400
 # Something changed while it was listed; only the first message after it has the flag.
 INTERRUPTED = 0x10
 NESTED = 0x8000
