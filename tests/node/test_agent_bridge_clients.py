@@ -6,6 +6,7 @@ import contextlib
 import html
 import itertools
 import json
+import re
 import select
 import socket
 import subprocess
@@ -224,7 +225,7 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
         wait_for("the client's address", lambda: bridge.seen() == "client")
         waiting = {}
         for client in ("bridge-pod", "pod"):
-            for state in ("idle", "half-closed", "sending"):
+            for state in ("idle", "half-closed", "sending", "trickling"):
                 dialled = bridge.house[client].dial((CLUSTER_IPS[4].format(10), PORT))
                 dialled.send(b"question")
                 accepted, _ = accept_who_speaks(bridge.endpoint.servers["TCP", 4])
@@ -241,6 +242,9 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
 
         def all_reset():
             # 20 s as docs/on-nodes.md says, and as much again on a busy machine.
+            for client in ("bridge-pod", "pod"):
+                with contextlib.suppress(OSError):
+                    waiting[client, "trickling"].send(b"!")
             poll = select.poll()
             for accepted in waiting.values():
                 poll.register(accepted, 0)
@@ -249,6 +253,30 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
         wait_for("a reset of each", all_reset, deadline_s=40, hint=bridge.house.agent.log)
         for accepted in waiting.values():
             accepted.close()
+
+
+def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridge):
+    bridge.start()
+    wait_for("the client's address", lambda: bridge.seen() == "client")
+    client = bridge.house["bridge-pod"]
+    dialled = client.dial((CLUSTER_IPS[4].format(10), PORT))
+    dialled.send(b"question")
+    accepted, _ = accept_who_speaks(bridge.endpoint.servers["TCP", 4])
+
+    def unanswered():
+        """Return how often in a row, once a second, the client hasn't answered a keep-alive."""
+        shown = bridge.house.shell(f"ss -tnoH state established dst {client.host.ip}")
+        timer = re.search(r"timer:\(keepalive,[\w.]+,(\d+)\)", shown)
+        return int(timer[1]) if timer else None
+
+    wait_for("keep-alive", lambda: unanswered() == 0)
+    link = bridge.house.pod("bridge-pod").host_interface
+    bridge.house.shell(f"ip link set {link} down")
+    wait_for("12 s of silence", lambda: (unanswered() or 0) >= 12, deadline_s=40)
+    bridge.house.shell(f"ip link set {link} up")
+    wait_for("an answer", lambda: unanswered() == 0)
+    with accepted:
+        assert talks(dialled, accepted)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

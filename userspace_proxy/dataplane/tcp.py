@@ -90,6 +90,7 @@ class TcpConnection:
         "seen_moved",
         "seen_moving_at",
         "shows_local_client",
+        "unanswered_since",
         "up",
     )
 
@@ -135,6 +136,8 @@ class TcpConnection:
         """Bytes that had moved at the last look; the ageing's."""
         self.seen_moving_at: float | None = None
         """When a look last saw bytes moving; None before the first one."""
+        self.unanswered_since: float | None = None
+        """The first of the latest looks, all of which found the client without an answer."""
 
     # -- dialling ------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import Tuning, ageing
+from userspace_proxy.dataplane.source_filter import admit_all, admit_only
 
 from .waiting import until
 
@@ -26,6 +27,15 @@ async def joined(house):
     (connection,) = house.plane.connections - before
     await until(lambda: connection.up, "the dial is answered")
     return client, server, connection
+
+
+def limit_resends(sock):
+    """Have resends be 2 s apart; return what the kernel makes of it, None if it can't."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS, 2000)
+    except OSError:
+        return None
+    return sock.getsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS)
 
 
 def is_kept_alive(connection):
@@ -56,7 +66,7 @@ async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(house):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
-async def test_a_container_of_this_node_that_has_gone_is_noticed_within_15_s(house):
+async def test_a_silent_container_of_this_node_is_given_12_s_and_gone_within_20(house):
     """Only where the endpoint sees its address; others are given two minutes."""
     _, _, connection = await joined(house)
     connection.shows_local_client = True
@@ -65,9 +75,55 @@ async def test_a_container_of_this_node_that_has_gone_is_noticed_within_15_s(hou
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
     )
-    assert idle + interval * count <= 15
-    assert connection.unanswered == 0
-    house.plane.ageing.look_at(connection, now=5)
+    assert interval * count > 12
+    assert max(idle, ageing.LOOK_S) + interval * count < 20
+
+
+async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(house):
+    """Linux 6.15; others keep the rest of the options."""
+    _, _, connection = await joined(house)
+    connection.shows_local_client = True
+    with socket.socket() as fresh:
+        limit = limit_resends(fresh)
+    house.plane.ageing.look_at(connection, now=0)
+    if limit is not None:
+        option = connection.client.getsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS)
+        assert option == limit == 2000
+    assert connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 14
+
+
+async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(house):
+    client, server, connection = await joined(house)
+    connection.shows_local_client = True
+    look_at = house.plane.ageing.look_at
+    look_at(connection, now=0)
+    admit_only(client.sock, ())
+    for now in (5, 10, 15, 20):
+        assert not connection.is_closed
+        await server.send(b"!")
+        await until(lambda n=now: connection.down.bytes_moved == n // 5, "the byte")
+        await until(lambda: connection.unanswered, "a resend")
+        look_at(connection, now=now)
+    assert connection.is_closed
+    assert await server.was_reset()
+
+
+async def test_a_client_that_answers_again_has_all_its_time_anew(house):
+    client, server, connection = await joined(house)
+    connection.shows_local_client = True
+    look_at = house.plane.ageing.look_at
+    look_at(connection, now=0)
+    admit_only(client.sock, ())
+    await server.send(b"!")
+    await until(lambda: connection.unanswered, "a resend")
+    look_at(connection, now=5)
+    admit_all(client.sock)
+    await until(lambda: not connection.unanswered, "an answer")
+    look_at(connection, now=18)
+    admit_only(client.sock, ())
+    await server.send(b"!")
+    await until(lambda: connection.unanswered, "a resend")
+    look_at(connection, now=20)
     assert not connection.is_closed
 
 
