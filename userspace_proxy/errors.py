@@ -5,7 +5,7 @@
     ├── InputError             an object or a file is wrong: what, where, the way out
     ├── SourceError            Services cannot be read at all
     ├── ListenError            a port cannot be opened
-    │   └── ShortageError      nor any other: descriptors or memory have run out
+    │   └── ShortageError      nor any other: descriptors, memory or proxy ports have run out
     ├── SteeringError          the kernel refused a rule or a route
     │   └── SteeringConflict   another program owns that name or address
     ├── LockHeld               another proxy runs on this node
@@ -16,6 +16,24 @@ outcomes (no endpoint, a refused dial) are values, not exceptions.
 """
 
 from __future__ import annotations
+
+import errno
+
+_SHORTAGE_HINTS = {
+    errno.EMFILE: (
+        "this process is out of descriptors: raise its limit of open files, RLIMIT_NOFILE, "
+        "systemd's LimitNOFILE="
+    ),
+    errno.ENFILE: "this node is out of open files: raise the sysctl fs.file-max",
+    errno.ENOBUFS: "the kernel has no memory for another socket: see the node's memory",
+    errno.ENOMEM: "the kernel has no memory for another socket: see the node's memory",
+    errno.ENOSPC: "a limit of the kernel is reached: see the sysctl fs.epoll.max_user_watches",
+}
+
+
+def shortage_hint(number: int | None) -> str:
+    """Return what to do where the kernel had no socket to give; empty for other causes."""
+    return _SHORTAGE_HINTS.get(number or 0, "")
 
 
 class UserspaceProxyError(Exception):
@@ -53,7 +71,7 @@ class ListenError(UserspaceProxyError):
 
 
 class ShortageError(ListenError):
-    """No port can be opened at all for want of descriptors or memory."""
+    """No port can be opened at all: out of descriptors, memory or proxy ports."""
 
 
 class SteeringError(UserspaceProxyError):

@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from ..errors import ListenError, ShortageError
+from ..errors import ListenError, ShortageError, shortage_hint
 from ..model import Protocol, SocketAddress
 from .source_filter import admit, cannot_admit
 from .tuning import BACKLOG
@@ -275,8 +275,6 @@ def _way_out(number: int | None, at: SocketAddress) -> str:
         return f"another program holds port {at.port}: see ss -lntup"
     if number == errno.EACCES:
         return f"port {at.port} needs CAP_NET_BIND_SERVICE"
-    if number in EXHAUSTED:
-        return "raise the limit of open files: RLIMIT_NOFILE, systemd's LimitNOFILE="
     if number == errno.EADDRNOTAVAIL:
         return f"{at.ip} is not an address of this node"
-    return ""
+    return shortage_hint(number)

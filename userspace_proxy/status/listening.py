@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 
-from ..errors import ListenError
+from ..errors import ListenError, shortage_hint
 
 Bind = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
@@ -98,4 +98,4 @@ def _way_out(exc: OSError, flag: str) -> str:
             return f"it is no address of this node: {other}"
         case errno.EACCES:
             return f"ports below 1024 need the capability NET_BIND_SERVICE: {other}"
-    return other
+    return shortage_hint(exc.errno) or other

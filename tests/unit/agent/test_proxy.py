@@ -178,7 +178,7 @@ def test_endpoints_that_can_not_be_served_raise_what_the_status_says(run):
                 with pytest.raises(ListenError) as caught:
                     await dns.set_endpoints(["127.0.0.1:53"])
                 assert str(caught.value) == proxy.status().ports[0].problem
-                assert caught.value.hint.startswith("raise the limit of open files")
+                assert caught.value.hint.startswith("this process is out of descriptors")
             await dns.set_endpoints(["127.0.0.1:54"])
             assert proxy.status().ports[0].problem == ""
 
