@@ -154,6 +154,7 @@ def view_proxy(
         config=options.config,
         dropped_log_lines=options.dropped_log_lines(),
         is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
+        is_draining=is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
     )
 

@@ -159,9 +159,9 @@ def _dropped(port: ServicePortView) -> PortState:
 def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []
-    if not view.is_ready:
-        # To start and to end is no problem, though it stands first among them.
-        parts.append("Shutting down." if _was_ready(view) else "Starting.")
+    if not view.is_ready and not _lacks_workers(view):
+        # To start and to end is no problem, though it is the first in their list.
+        parts.append("Shutting down." if view.is_draining else "Starting.")
         on_node -= 1
     if on_node:
         parts.append(f"{plural(on_node, 'problem')} on this node.")
@@ -175,8 +175,10 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
     return " ".join(parts)
 
 
-def _was_ready(view: StatusView) -> bool:
-    return view.source.is_synced and bool(view.sync.last_done)
+def _lacks_workers(view: StatusView) -> bool:
+    """Tell whether the first plan was in force, and nothing carries connections any more."""
+    was_ready = view.source.is_synced and bool(view.sync.last_done)
+    return was_ready and not view.is_ready and not view.is_draining
 
 
 def _starting(view: StatusView) -> Iterator[Problem]:
@@ -184,8 +186,15 @@ def _starting(view: StatusView) -> Iterator[Problem]:
     if view.is_ready:
         return
     way_out = ""
-    if _was_ready(view):
+    if view.is_draining:
         what = "Shutting down: open connections may finish"
+    elif _lacks_workers(view):
+        yield Problem(
+            Level.TROUBLE,
+            "No worker process runs: new connections wait",
+            "Workers are started again; the log has their last lines",
+        )
+        return
     elif view.source.is_synced:
         what = "Starting: the first plan is not in force yet"
     else:

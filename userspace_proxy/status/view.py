@@ -289,7 +289,9 @@ class StatusView:
     config: tuple[tuple[str, object, str], ...] = field(default=())
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
     is_ready: bool = True
-    """False until the first snapshot is in force, and while draining."""
+    """False until the first snapshot is in force, while no worker runs, and while draining."""
+    is_draining: bool = False
+    """It is being stopped."""
     workers: tuple[WorkerView, ...] = ()
     """Empty where the proxy carries the traffic in its own process."""
     worker_problems: tuple[str, ...] = ()

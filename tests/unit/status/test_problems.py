@@ -138,10 +138,16 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="not-in-force-yet",
         ),
         pytest.param(
-            {"is_ready": False},
+            {"is_ready": False, "is_draining": True},
             Level.ATTENTION,
             "Shutting down: open connections may finish",
             id="draining",
+        ),
+        pytest.param(
+            {"is_ready": False},
+            Level.TROUBLE,
+            "No worker process runs: new connections wait",
+            id="no-worker",
         ),
         pytest.param(
             {"source": SourceView("manifests", ".", is_synced=True, problems=("a.yaml:3: bad",))},
@@ -288,7 +294,13 @@ def test_one_problem_is_counted_as_one():
 
 
 def test_a_proxy_that_ends_says_so():
-    assert summarise(make_view(is_ready=False), NOW).verdict == "Shutting down."
+    view = make_view(is_ready=False, is_draining=True)
+    assert summarise(view, NOW).verdict == "Shutting down."
+
+
+def test_a_proxy_without_workers_does_not_say_that_it_ends():
+    view = make_view(is_ready=False, worker_problems=("worker 0 was killed",))
+    assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
 def test_a_service_whose_address_another_holds_is_a_problem_and_one_that_is_not_ours_is_none():
