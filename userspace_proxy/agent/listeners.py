@@ -37,8 +37,8 @@ _log = logging.getLogger("userspace_proxy.agent")
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# Ports tried in the range before giving up for this round; a node whose range is full of
-# other programs' ports is better told than searched for seconds.
+# Ports of other programs passed over until the next second, by all Service ports together: some
+# 10 ms, on a node whose range is full of such ports.
 _TRIES = 256
 
 
@@ -116,6 +116,8 @@ class Listeners:
         self._troubled: dict[PortKey, ServedPort] = {}
         """Those whose listeners or node ports can't all be had."""
         self._shortages = Shortages()
+        self._tries = _TRIES
+        """How many more ports of others may be passed over before the next :meth:`retry`."""
         self._unsteered: Mapping[Frontend, str] = {}
         self._node_port_uses: Counter[NodePort] = Counter()
         self._given_up: set[NodePort] = set()
@@ -194,6 +196,7 @@ class Listeners:
 
     def retry(self) -> bool:
         """Try again what couldn't be opened; True if something has changed."""
+        self._tries = _TRIES
         has_changed = False
         for served in list(self._troubled.values()):
             held = set(served.held_by_others)
@@ -274,9 +277,7 @@ class Listeners:
 
     def _explained(self, exc: ListenError, frontend: Frontend) -> ListenError:
         """Return why a frontend can't be had, with the program that has it."""
-        cause = exc.__cause__
-        is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
-        if not is_taken or self._bind is not Bind.FRONTEND:
+        if not _is_taken(exc) or self._bind is not Bind.FRONTEND:
             return exc
         protocol, now = frontend.protocol, self._clock()
         holder = self._holds.holder(protocol, frontend.family, frontend.port, now=now)
@@ -387,8 +388,8 @@ class Listeners:
         self, group: Group, protocol: Protocol, ip: str, preferred: int | None
     ) -> OpenPort:
         error: ListenError | None = None
-        for tries, port in enumerate(self._pool.candidates(preferred)):
-            if tries >= _TRIES:
+        for port in self._pool.candidates(preferred):
+            if not self._tries:
                 break
             try:
                 listener = self._plane.listen(
@@ -401,14 +402,21 @@ class Listeners:
                 raise
             except ListenError as exc:
                 error = exc
+                self._tries -= 1
+                self._pool.skip(port)
                 continue
             self._pool.take(port)
+            self._tries = _TRIES
             return listener
-        if error is not None:
+        if error is not None and not _is_taken(error):
             raise error
-        raise ListenError(
-            f"cannot listen for {group.label}: every proxy port of "
-            f"{self._pool.first}-{self._pool.last} is in use",
+        held = ""
+        if error is not None:
+            holder = self._holds.holder(protocol, IPFamily.of(ip), port, now=self._clock())
+            held = f", {holder} has some" if holder else ""
+        raise ShortageError(
+            f"cannot listen for {group.label}: no proxy port of "
+            f"{self._pool.first}-{self._pool.last} is free{held}",
             hint="widen --proxy-port-range",
         )
 
@@ -444,6 +452,11 @@ class Listeners:
         # A copy: the traceback of the one that was raised keeps all that its frames refer to.
         served.not_listening = ListenError(error.message, hint=error.hint)
         self._troubled[served.plan.key] = served
+
+
+def _is_taken(exc: ListenError) -> bool:
+    cause = exc.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
 
 
 def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:

@@ -8,18 +8,22 @@ rules reject what is steered there (DESIGN: refusing), and the kernel whatever e
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 
 from ..errors import ListenError
 from ..model import IPFamily, Protocol
 from .node_ports import NodePort, hold_port
 
+# The kernel's default range of ephemeral ports: no daemon and no Service has one of its own there.
+_ELSEWHERE = range(32768, 61000)
+
 # TCP over IPv4 comes first: where it isn't to be had, nothing else is tried.
 _KINDS = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
 class RefusePort:
-    """The reserved port of one proxy; taken from the end of the proxy port range."""
+    """The reserved port of one proxy: of the end of the proxy port range, if one is free there."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -29,11 +33,14 @@ class RefusePort:
     def open(self, first: int, last: int) -> int:
         """Reserve the highest number of the range that is free, and return it.
 
+        Where others have all of the range it is one of elsewhere: any user can take unprivileged
+        ports, and that mustn't keep a proxy from starting.
+
         Raises:
-            ListenError: None is.
+            ListenError: No number is free there either.
         """
         families = [family for family in IPFamily if _is_there(family)]
-        for port in range(last, first - 1, -1):
+        for port in itertools.chain(range(last, first - 1, -1), reversed(_ELSEWHERE)):
             with contextlib.ExitStack() as stack:
                 for protocol, family in _KINDS:
                     if family in families:
@@ -46,8 +53,9 @@ class RefusePort:
                     self.number = port
                     return port
         raise ListenError(
-            f"cannot reserve a refuse port: every port of {first}-{last} is in use",
-            hint="widen --proxy-port-range",
+            f"cannot reserve a refuse port: every port of {first}-{last} and of "
+            f"{_ELSEWHERE[0]}-{_ELSEWHERE[-1]} is in use",
+            hint="see ss -lntup for the programs that hold them",
         )
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Service ports that lack descriptors, and the one line each that says so and that it is over."""
+"""Service ports that lack what all lack alike, and one log line each for its begin and its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG_EVERY_S = 60.0
 
 
 class Shortages:
-    """The Service ports of one proxy that can't be opened for lack of descriptors or memory."""
+    """The Service ports of one proxy that can't be opened: no descriptor, memory or proxy port."""
 
     def __init__(self) -> None:
         self._keys: set[PortKey] = set()
@@ -28,10 +28,7 @@ class Shortages:
         self._keys.add(key)
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            _log.warning(
-                "cannot open listeners: this process is out of descriptors",
-                extra={"service": str(key), "cause": str(error)},
-            )
+            _log.warning("cannot open listeners", extra={"service": str(key), "cause": str(error)})
 
     def end(self, key: PortKey, *, is_served: bool) -> bool:
         """Note that a Service port lacks nothing any more; the last one writes a line.

@@ -34,15 +34,20 @@ class PortPool:
         if preferred is not None and preferred in self and preferred not in self._taken:
             yield preferred
         size = self.last - self.first + 1
+        start = self._next - self.first
         for step in range(size):
-            port = self.first + (self._next - self.first + step) % size
+            port = self.first + (start + step) % size
             if port not in self._taken and port not in self._spared and port != preferred:
                 yield port
 
     def take(self, port: int) -> None:
         """Note that a number is in use; the search goes on behind it."""
         self._taken.add(port)
-        self._next = port + 1 if port < self.last else self.first
+        self.skip(port)
+
+    def skip(self, port: int) -> None:
+        """Note that another program has a number: the next search begins behind it."""
+        self._next = port + 1 if self.first <= port < self.last else self.first
 
     def spare(self, ports: Iterable[int]) -> None:
         """Hand out these numbers to nobody but who prefers them, and those of before again.

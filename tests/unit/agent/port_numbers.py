@@ -1,5 +1,6 @@
 """Port numbers for tests that take them for themselves, and whether something listens there."""
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -30,3 +31,9 @@ def is_listening(port, ip="127.0.0.1"):
     places = {f"{socket.inet_aton(at)[::-1].hex().upper()}:{port:04X}" for at in (ip, "0.0.0.0")}
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(row[3] == "0A" and row[1] in places for row in rows)
+
+
+def own_name():
+    """Return this process as it is named where it holds a port."""
+    name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
+    return f"{name} (pid {os.getpid()})"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.agent import listeners as listeners_module
 from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.dataplane import DataPlane, PortPool, Serving
 from userspace_proxy.model import Balance, Frontend, Protocol, SocketAddress
@@ -15,7 +16,7 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 
 from ..dataplane.house import no_descriptors
-from .port_numbers import free_port, is_listening
+from .port_numbers import free_port, is_listening, own_name
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -132,6 +133,26 @@ async def test_a_port_of_the_range_that_somebody_holds_is_passed_over(make):
         assert targets == {frontend("10.96.0.1"): 27501}
 
 
+async def test_ports_that_others_hold_are_passed_over_a_few_at_a_time(make, monkeypatch):
+    monkeypatch.setattr(listeners_module, "_TRIES", 2)
+    with contextlib.ExitStack() as stack:
+        for port in range(27510, 27515):
+            stack.enter_context(socket.create_server(("0.0.0.0", port)))
+        listeners = make(Bind.PROXY_PORT, PortPool(27510, 27515))
+        assert listeners.follow(Cluster().serve("web", "10.96.0.1", POD)) == {
+            frontend("10.96.0.1"): REFUSE
+        }
+        (served,) = listeners
+        assert served.problem == (
+            "cannot listen for shop/web: no proxy port of 27510-27515 is free, "
+            f"{own_name()} has some (widen --proxy-port-range)"
+        )
+        assert not listeners.retry()
+        assert listeners.retry()
+    assert listeners.targets() == {frontend("10.96.0.1"): 27515}
+    assert not served.problem
+
+
 async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_there_is_room(make):
     cluster, listeners = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
     listeners.follow(cluster.serve("cart", "10.96.0.1", POD))
@@ -141,7 +162,7 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
     assert problems == [
         "",
         (
-            "cannot listen for shop/web: every proxy port of 27600-27600 is in use "
+            "cannot listen for shop/web: no proxy port of 27600-27600 is free "
             "(widen --proxy-port-range)"
         ),
     ]
@@ -403,4 +424,4 @@ async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, capl
     with no_descriptors():
         listeners.follow(snapshot)
     lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert lines == ["cannot open listeners: this process is out of descriptors"]
+    assert lines == ["cannot open listeners"]

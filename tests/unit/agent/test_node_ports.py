@@ -1,6 +1,5 @@
 """Node ports that are taken, and those that somebody else has."""
 
-import os
 import socket
 import struct
 
@@ -10,7 +9,7 @@ from userspace_proxy.agent import node_ports
 from userspace_proxy.agent.node_ports import LOOK_EVERY_S, NodePortHolds
 from userspace_proxy.model import IPFamily, Protocol
 
-from .port_numbers import free_port
+from .port_numbers import free_port, own_name
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -44,11 +43,6 @@ def bound(protocol, family, ip="", port=0):
         sock.close()
         raise
     return sock
-
-
-def own_name():
-    with open("/proc/self/comm") as file:  # noqa: PTH123
-        return f"{file.read().strip()} (pid {os.getpid()})"
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from userspace_proxy.agent import refuse
 from userspace_proxy.agent.refuse import RefusePort
 from userspace_proxy.errors import ListenError
 
@@ -31,10 +32,20 @@ def test_who_dials_it_is_refused(refuse_port):
         socket.create_connection(("127.0.0.1", number), timeout=5)
 
 
-def test_a_range_without_a_free_port_is_an_error_with_the_way_out(refuse_port):
+def test_where_others_have_all_of_the_range_a_port_of_elsewhere_is_reserved(refuse_port):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ListenError, match=f"{port}-{port} is in use .*--proxy-port-range"):
+        number = refuse_port.open(port, port)
+    assert number != port
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", number)).close()
+
+
+def test_a_node_without_a_free_port_is_an_error_with_the_way_out(refuse_port, monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(refuse, "_ELSEWHERE", range(port, port + 1))
+        with pytest.raises(ListenError, match=f"{port}-{port} and of {port}-{port} is in use"):
             refuse_port.open(port, port)
 
 

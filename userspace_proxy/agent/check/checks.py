@@ -67,6 +67,9 @@ def check_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]
         ),
         list(proxies.values()),
     )
+    if steering not in ("none", ""):
+        holder = ports.find_range_holder(options.proxy_ports)
+        found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
     found += _descriptors(options, inputs)
     return found
 

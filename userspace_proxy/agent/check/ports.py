@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...config import InheritedSocket, ListenAddress
+from ...errors import ListenError
 from ...model import IPFamily, Protocol
 from ...policy.places import FIRST_PORT, LAST_PORT
 from ...status.units import plural
 from ..port_holders import held_ports, serves, who_holds
+from ..refuse import RefusePort
 from .finding import Finding, error, ok, warning
 
 # Kubernetes' default --service-node-port-range.
@@ -148,7 +150,6 @@ def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[F
         holders: As :func:`find_holders` gives them.
         own_pids: Proxies of ours that run.
     """
-    own = {f"(pid {pid})" for pid in own_pids}
     return [
         error(
             "ports",
@@ -156,5 +157,46 @@ def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[F
             way_out="stop it (kube-proxy: delete its DaemonSet), or choose another address",
         )
         for flag, holder in sorted(holders.items())
-        if not any(holder.endswith(pid) for pid in own)
+        if not _is_own(holder, own_pids)
     ]
+
+
+def find_range_holder(proxy_ports: Span) -> str:
+    """Return a program that has proxy ports, if none of them is free; else empty.
+
+    A port is bound and closed for it: what is bound and doesn't listen isn't listed anywhere.
+    """
+    first, last = proxy_ports
+    free = RefusePort()
+    try:
+        number = free.open(first, last)
+    except ListenError:
+        number = 0
+    finally:
+        free.close()
+    if first <= number <= last:
+        return ""
+    return who_holds(Protocol.TCP, last, IPFamily.IPV4) or "another program"
+
+
+def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) -> list[Finding]:
+    """Say whether other programs have all proxy ports.
+
+    Args:
+        holder: As :func:`find_range_holder` returns it.
+        proxy_ports: First and last.
+        own_pids: Proxies of ours that run.
+    """
+    if not holder or _is_own(holder, own_pids):
+        return []
+    return [
+        error(
+            "ports",
+            f"no proxy port of {_words(proxy_ports)} is free: {holder} has some",
+            way_out="stop it, or choose another --proxy-port-range",
+        )
+    ]
+
+
+def _is_own(holder: str, own_pids: Sequence[int]) -> bool:
+    return any(holder.endswith(f"(pid {pid})") for pid in own_pids)

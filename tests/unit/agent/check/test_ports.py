@@ -4,11 +4,15 @@ import pytest
 
 from userspace_proxy.agent.check.ports import (
     find_holders,
+    find_range_holder,
     judge_descriptors,
     judge_holders,
+    judge_range_holder,
     judge_ranges,
 )
 from userspace_proxy.model import SocketAddress
+
+from ..port_numbers import own_name
 
 LOCAL = "net.ipv4.ip_local_port_range"
 RESERVED = "net.ipv4.ip_local_reserved_ports"
@@ -81,3 +85,21 @@ def test_who_has_a_port_of_ours_is_an_error_but_for_our_own_proxy():
     (found,) = judge_holders({"--x=1:2": "nginx (pid 812)"}, [])
     assert (found.mark, found.what) == ("error", "--x=1:2: nginx (pid 812) has that port")
     assert judge_holders({"--x=1:2": "python (pid 812)"}, [812]) == []
+
+
+def test_a_range_of_which_others_have_every_port_is_an_error():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        holder = find_range_holder((port, port))
+    assert holder == own_name()
+    (found,) = judge_range_holder("nc (pid 812)", (17000, 29999), [])
+    assert (found.mark, found.what) == (
+        "error",
+        "no proxy port of 17000-29999 is free: nc (pid 812) has some",
+    )
+    assert judge_range_holder("python (pid 812)", (17000, 29999), [812]) == []
+
+
+def test_a_range_with_a_free_port_is_no_finding():
+    assert find_range_holder((29000, 29999)) == ""
+    assert judge_range_holder("", (29000, 29999), []) == []
