@@ -387,6 +387,13 @@ class Agent:
         """Return a Unix socket of the node's namespace."""
         return self._sockets.unix()
 
+    def listener(self, port: int) -> socket.socket:
+        """Return another program's listener on a port of the node; the caller closes it."""
+        made = self._sockets.tcp()
+        made.bind(("0.0.0.0", port))
+        made.listen()
+        return made
+
     def read(self, path: str, *, port: int = ADMIN) -> tuple[int, str]:
         """Return status and body of what the agent answers on the node's loopback."""
         return http_get(self._sockets.tcp(), ("127.0.0.1", port), path)

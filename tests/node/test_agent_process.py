@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -19,6 +20,7 @@ OTHER = Service("other", "10.96.0.11")
 # A pipe of 4 KiB, and what is in the thread's hands.
 LINES = 100
 REPEATED = 50
+RANGE = range(17000, 17008)
 DROPPED = "userspace_proxy_log_lines_dropped_total"
 
 
@@ -123,6 +125,40 @@ def test_a_sigterm_that_timeout_sends_twice_is_one(house):
         house.agent.send(signal.SIGTERM)
     assert house.agent.wait() == 0
     assert "userspace-proxy" not in house.rules()
+
+
+def test_ports_that_another_program_has_keep_it_from_serving_no_longer_than_they_are_held(house):
+    with contextlib.ExitStack() as stack:
+        taken = {
+            port: stack.enter_context(house.agent.listener(port))
+            for port in (harness.HEALTH, harness.ADMIN)
+        }
+        house.agent.start()
+        wait_for("its rules", lambda: "plan in force" in house.agent.log(), hint=house.agent.log)
+        assert house["pod"].get(WEB.address)
+        words = "Address already in use by"
+        assert house.agent.log().count(words) == 2
+        taken[harness.ADMIN].close()
+        wait_for("the page", lambda: "status address is served" in house.agent.log())
+        (problem,) = house.agent.status()["unserved"]
+        assert f"health checks on 0.0.0.0:{harness.HEALTH}: {words}" in problem["problem"]
+    wait_for("its health", house.agent.is_healthy)
+    assert house.agent.stop() == 0
+
+
+def test_a_range_that_others_have_is_a_problem_of_its_services_alone(house):
+    house.agent.flags = ("--workers=1", f"--proxy-port-range={RANGE[0]}-{RANGE[-1]}")
+    with contextlib.ExitStack() as stack:
+        for port in RANGE:
+            stack.enter_context(house.agent.listener(port))
+        house.agent.start_until_ready()
+        (port,) = house.agent.status()["ports"]
+        assert f"no proxy port of {RANGE[0]}-{RANGE[-1]} is free, " in port["problem"]
+        with pytest.raises(ConnectionRefusedError):
+            house["pod"].dial(WEB.address)
+    wait_for("its Service", lambda: not house.agent.status()["ports"][0]["problem"])
+    assert house["pod"].get(WEB.address)
+    assert house.agent.stop() == 0
 
 
 @harness.as_another_user

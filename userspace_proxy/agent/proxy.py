@@ -46,10 +46,12 @@ from .firewalls import FirewallWatch
 from .listeners import Listeners
 from .lock import NodeLock
 from .node_addresses import NodeAddresses
+from .options import Bind as StatusBind
 from .options import Options
 from .port_holders import who_holds
 from .preserving import Preserving
 from .refuse import RefusePort
+from .status_addresses import StatusAddresses
 from .sync import SyncLoop
 from .tasks import Supervisor
 from .tracking import TrackingWatch
@@ -109,13 +111,14 @@ class Proxy:
         self._planner = Planner(NodeFacts())
         """Its facts are those that the plan in force was made with."""
         self._health_checks: HealthCheckPorts | None = None
+        self._status_addresses = StatusAddresses()
         self._started = 0.0
         self.left_behind = False
         """A stop could not remove everything from the kernel."""
         self.admin_address: tuple[str, int] | None = None
-        """Where the page answers; None when it doesn't."""
+        """Where the page answers; None while it doesn't."""
         self.health_address: tuple[str, int] | None = None
-        """Where ``/healthz`` answers; None when it doesn't."""
+        """Where ``/healthz`` answers; None while it doesn't."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -132,13 +135,14 @@ class Proxy:
     async def start(self) -> None:
         """Open what needs opening and begin to read Services; :meth:`stop` undoes it.
 
-        Returns before the first Services are read: see :meth:`settled`.
+        Returns before the first Services are read: see :meth:`settled`. A status address that
+        can't be had is a problem of :meth:`status`, and is tried again every 5 s.
 
         Raises:
             SourceError: There is nothing to read Services from.
             LockHeld: Another proxy steers this node.
             SteeringError: The steering can't work here; the message says what would.
-            ListenError: A status address is taken.
+            ListenError: No port of this node is free.
         """
         try:
             await self._start()
@@ -186,6 +190,7 @@ class Proxy:
         )
         self._watch_addresses(steering)
         self._supervisor.start("sync", sync.run)
+        self._supervisor.start("status addresses", self._status_addresses.run)
         if self._preserving is not None:
             self._supervisor.start("preserving", self._preserving.repair)
         if steering.name != "none":
@@ -204,7 +209,7 @@ class Proxy:
                 "source": self._source.kind,
                 "location": self._source.location,
                 "recovered": len(recovered),
-                "page": "{}:{}".format(*self.admin_address) if self.admin_address else "off",
+                "page": "{}:{}".format(*self.admin_address) if self.admin_address else "none",
             },
         )
 
@@ -341,10 +346,18 @@ class Proxy:
 
         server = StatusServer(self.status, health=lambda: self._view(()), refresh=self._refresh)
         self._stack.push_async_callback(server.close)
-        if options.admin is not None:
-            self.admin_address = await server.serve_admin(options.admin)
-        if options.health is not None:
-            self.health_address = await server.serve_health(options.health)
+
+        async def serve_admin(bind: StatusBind) -> None:
+            self.admin_address = await server.serve_admin(bind)
+
+        async def serve_health(bind: StatusBind) -> None:
+            self.health_address = await server.serve_health(bind)
+
+        wanted = ((options.admin, serve_admin), (options.health, serve_health))
+        self._status_addresses = StatusAddresses(
+            (bind, serve) for bind, serve in wanted if bind is not None
+        )
+        await self._status_addresses.open()
         return server
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
@@ -580,6 +593,7 @@ class Proxy:
             sync=self._sync,
             plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
+            unserved=self._status_addresses.problems,
             preserving=self._preserving,
             tracking=self._tracking,
             firewalls=self._firewalls.found if self._firewalls else (),

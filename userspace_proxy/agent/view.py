@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .. import __version__
 from ..dataplane import AnyPlane, PlaneState
+from ..errors import ListenError
 from ..model import Balance, Frontend, FrontendKind, ServiceKey, SocketAddress
 from ..plan import Plan
 from ..policy import EndpointVerdict, Scope
@@ -24,6 +25,7 @@ from ..status.view import (
     SteeringView,
     SyncView,
     TrackingView,
+    UnservedView,
     WorkerView,
 )
 from ..steering import Bind, Steering
@@ -81,6 +83,7 @@ def view_proxy(
     preserving: Preserving | None = None,
     tracking: TrackingWatch | None = None,
     firewalls: Iterable[Firewall] = (),
+    unserved: Iterable[ListenError] = (),
 ) -> StatusView:
     """Return all that is known of a proxy.
 
@@ -97,6 +100,7 @@ def view_proxy(
         preserving: None where clients' addresses aren't to be kept.
         tracking: None where the node's connection tracking isn't watched.
         firewalls: Those of others that are in the way.
+        unserved: Why status addresses can't be had.
     """
     counters = sync.counters if sync else SyncCounters()
     status = source.status()
@@ -140,6 +144,7 @@ def view_proxy(
         preserving=view_preserving(preserving),
         tracking=view_tracking(tracking),
         firewalls=tuple(FirewallView(f.chain, f.why, f.way_out) for f in firewalls),
+        unserved=tuple(UnservedView(error.message, error.hint) for error in unserved),
         ports=ports,
         ignored=view_ignored(sync.plan) if sync else (),
         health_checks=health_checks,

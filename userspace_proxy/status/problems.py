@@ -92,6 +92,7 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_tracking(view),
         *_firewalls(view),
         *_sync(view, now),
+        *_unserved(view),
         *_conflicts(view),
         *_health_checks(view),
         *_node(view),
@@ -292,6 +293,13 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
     elif view.sync.problem:
         what = f"The last round failed: {view.sync.problem}"
         yield Problem(Level.TROUBLE, what, "It is tried again")
+
+
+def _unserved(view: StatusView) -> Iterator[Problem]:
+    for address in view.unserved:
+        what = address.problem[:1].upper() + address.problem[1:]
+        way_out = address.way_out[:1].upper() + address.way_out[1:]
+        yield Problem(Level.TROUBLE, what, f"{way_out}; it is tried again every 5 s")
 
 
 def _conflicts(view: StatusView) -> Iterator[Problem]:

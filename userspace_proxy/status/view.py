@@ -200,6 +200,15 @@ class FirewallView:
 
 
 @dataclass(frozen=True, slots=True)
+class UnservedView:
+    """A status address that can't be had."""
+
+    problem: str
+    """With the address and the program that has it."""
+    way_out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PreservingView:
     """Whether endpoints see their clients' own addresses, where answers come back this way."""
 
@@ -277,6 +286,8 @@ class StatusView:
     preserving: PreservingView = field(default=PreservingView())
     tracking: TrackingView = field(default=TrackingView())
     firewalls: tuple[FirewallView, ...] = ()
+    unserved: tuple[UnservedView, ...] = ()
+    """Status addresses that can't be had at this moment."""
     ports: tuple[ServicePortView, ...] = ()
     ignored: tuple[IgnoredView, ...] = ()
     health_checks: tuple[HealthCheckView, ...] = ()

@@ -14,6 +14,7 @@ from userspace_proxy.status.view import (
     SteeringView,
     SyncView,
     TrackingView,
+    UnservedView,
 )
 
 from .views import (
@@ -154,6 +155,12 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             Level.TROUBLE,
             "Source: a.yaml:3: bad",
             id="source",
+        ),
+        pytest.param(
+            {"unserved": (UnservedView("cannot serve x on 0.0.0.0:1: in use", "stop it"),)},
+            Level.TROUBLE,
+            "Cannot serve x on 0.0.0.0:1: in use",
+            id="status-address",
         ),
         pytest.param(
             {"steering": SteeringView("iptables", problem="Operation not permitted")},

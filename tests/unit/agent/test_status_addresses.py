@@ -1,0 +1,80 @@
+"""Addresses of the status servers that others have."""
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from userspace_proxy.agent import status_addresses
+from userspace_proxy.agent.status_addresses import StatusAddresses
+from userspace_proxy.errors import ListenError
+from userspace_proxy.status.listening import open_socket
+
+from .port_numbers import own_name
+
+
+@pytest.fixture
+def server():
+    """What serves an address: it keeps its socket until the end."""
+    socks = []
+
+    async def serve(bind):
+        socks.append(await open_socket(bind, what="health checks", flag="--healthz-bind-address"))
+
+    yield serve
+    for sock in socks:
+        sock.close()
+
+
+@pytest.fixture
+def lines(caplog):
+    caplog.set_level(logging.INFO)
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+async def test_an_address_that_is_taken_is_a_problem_that_names_its_holder(server, lines):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        addresses = StatusAddresses([(("127.0.0.1", port), server)])
+        for _ in range(2):
+            await addresses.open()
+        (problem,) = addresses.problems
+    assert problem.message == (
+        f"cannot serve health checks on 127.0.0.1:{port}: Address already in use by {own_name()}"
+    )
+    assert problem.hint.startswith("stop what listens there")
+    assert lines() == ["cannot serve a status address"]
+
+
+async def test_it_is_tried_again_until_it_is_free(server, lines, monkeypatch):
+    monkeypatch.setattr(status_addresses, "_RETRY_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses = StatusAddresses([(taken.getsockname(), server)])
+        await addresses.open()
+        running = asyncio.create_task(addresses.run())
+    await asyncio.wait_for(running, 10)
+    assert addresses.problems == ()
+    assert lines() == ["cannot serve a status address", "status address is served"]
+
+
+async def test_another_address_is_served_meanwhile(server):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses = StatusAddresses(
+            [(taken.getsockname(), server), (("127.0.0.1", 0), server)],
+        )
+        await addresses.open()
+        assert len(addresses.problems) == 1
+
+
+async def test_another_cause_is_news(lines):
+    causes = iter(["no memory", "no memory", "no right"])
+
+    async def serve(_bind):
+        raise ListenError(next(causes))
+
+    addresses = StatusAddresses([(("127.0.0.1", 80), serve)])
+    for _ in range(3):
+        await addresses.open()
+    assert [str(problem) for problem in addresses.problems] == ["no right"]
+    assert lines() == ["cannot serve a status address"] * 2

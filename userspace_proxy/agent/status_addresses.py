@@ -1,0 +1,89 @@
+"""Opens the addresses of the status servers, and tries those again that can't be had.
+
+Rule 1: no such address keeps a proxy from serving: any user of a node may have taken it before.
+Rule 2: what can't be had is logged, with the program that has it, and again when the cause changes.
+
+Source: kube-proxy tries both of its addresses again every 5 s (cmd/kube-proxy/app/server.go,
+serveHealthz and serveMetrics of 1.36).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from ..errors import ListenError
+from ..model import IPFamily, Protocol
+from .options import Bind
+from .port_holders import who_holds
+from .tasks import pause
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+_RETRY_S = 5.0
+
+
+class _Address:
+    def __init__(self, bind: Bind, serve: Callable[[Bind], Awaitable[object]]) -> None:
+        self.bind = bind
+        self.serve = serve
+        self.cause = ""
+        """Of the last attempt, in the kernel's words."""
+        self.problem: ListenError | None = None
+
+
+class StatusAddresses:
+    """The addresses of one proxy's status servers.
+
+    Args:
+        wanted: Where, and what serves there; that raises ListenError where it can't.
+    """
+
+    def __init__(
+        self, wanted: Iterable[tuple[Bind, Callable[[Bind], Awaitable[object]]]] = ()
+    ) -> None:
+        self._missing = [_Address(bind, serve) for bind, serve in wanted]
+
+    @property
+    def problems(self) -> tuple[ListenError, ...]:
+        """Why some can't be had at this moment."""
+        return tuple(address.problem for address in self._missing if address.problem is not None)
+
+    async def open(self) -> None:
+        """Try those that aren't open."""
+        for address in list(self._missing):
+            try:
+                await address.serve(address.bind)
+            except ListenError as exc:
+                await self._note(address, exc)
+            else:
+                self._missing.remove(address)
+                if address.problem is not None:
+                    _log.info("status address is served", extra={"address": _text(address.bind)})
+
+    async def run(self) -> None:
+        """Try again until all are open."""
+        while self._missing:
+            await pause(_RETRY_S)
+            await self.open()
+
+    async def _note(self, address: _Address, error: ListenError) -> None:
+        if address.cause == str(error):
+            return
+        address.cause = str(error)
+        cause, message = error.__cause__, error.message
+        is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+        if is_taken and isinstance(address.bind, tuple):
+            host, port = address.bind
+            # It reads the descriptors of every process.
+            holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
+            message += f" by {holder}" if holder else ""
+        # A copy: the traceback of the one that was raised keeps all that its frames refer to.
+        address.problem = ListenError(message, hint=error.hint)
+        _log.warning("cannot serve a status address", extra={"cause": str(address.problem)})
+
+
+def _text(bind: Bind) -> str:
+    return str(bind.getsockname()) if not isinstance(bind, tuple) else "{}:{}".format(*bind)
