@@ -61,9 +61,6 @@ class LateResets:
         self._waiting: dict[TcpConnection, _Waiting] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def begin(self, connection: TcpConnection) -> bool:
         """Wait for what is under way to the side that is still connected; False if nothing is."""
         for direction in (connection.up, connection.down):

@@ -288,7 +288,7 @@ class Direction:
         self.reads_to_empty = True
         if is_broken:
             self.is_broken = True
-            if self.is_ended:
+            if self.is_ended or self.is_stuck:
                 self.connection.abort()
                 return
         self.pump()
@@ -341,7 +341,11 @@ class Direction:
 
     def _wait_for_room(self) -> None:
         self.is_stuck = True
-        self.connection.sink_is_full(self)
+        if self.is_broken:
+            # No end will be read while the sink is full; the reset has a deadline.
+            self.connection.abort()
+        else:
+            self.connection.sink_is_full(self)
 
     def _wait_turn(self) -> None:
         self.is_waiting_turn = True
