@@ -3,8 +3,11 @@
     listening socket ──▶ LimitedServer ──▶ Connection ──▶ aiohttp's protocol
                                                └─ ConnectionLimit: which one ends at the limit
 
-Rule 1: a flood of connections keeps no probe from its answer: at the limit the oldest connection
-that has sent no request ends, not the new one.
+Rule 1: a flood of connections keeps no probe from its answer: at the limit an old connection ends,
+not the new one. The first to end are those that have been silent for a second, then those that
+have had an answer and are still open, such as one whose request has an unfinished body; a
+connection that has just been made, or that waits for an answer, ends only where all are of this
+kind.
 Rule 2: connections from the node itself, such as the kubelet's probes, have a limit of their own
 that clients from elsewhere can't use up.
 Rule 3: each connection has a deadline, so descriptors come back whatever the client does.
@@ -13,7 +16,9 @@ Rule 3: each connection has a deadline, so descriptors come back whatever the cl
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from aiohttp import web
@@ -22,6 +27,8 @@ from aiohttp import web
 MAX_CONNECTIONS = 128
 # A probe sends its request at once; the kubelet's own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
+# A client whose first packet was lost once is spared (RFC 6298: the first resend is after 1 s).
+SILENT_S = 1.0
 # The largest answer, the metrics of 10,000 Services, takes a few seconds.
 REQUEST_S = 60.0
 
@@ -31,32 +38,35 @@ class ConnectionLimit:
 
     Args:
         limit: Connections of each of the two kinds at one time.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
-        self._own: dict[Connection, None] = {}
-        self._others: dict[Connection, None] = {}
+        self._clock = clock
+        self._own: dict[Connection, float] = {}
+        """Each with the time at which it was made, the oldest first."""
+        self._others: dict[Connection, float] = {}
 
     def __len__(self) -> int:
         return len(self._own) + len(self._others)
 
     def add(self, connection: Connection) -> None:
         """Count a connection; at the limit another one ends in its favour."""
-        counted = self._counted_with(connection)
+        counted, now = self._counted_with(connection), self._clock()
         if len(counted) >= self._limit:
-            _end_one(counted)
-        counted[connection] = None
+            _end_one(counted, now)
+        counted[connection] = now
 
     def make_room(self) -> None:
         """End one connection, of a client from elsewhere if there is one."""
-        _end_one(self._others or self._own)
+        _end_one(self._others or self._own, self._clock())
 
     def discard(self, connection: Connection) -> None:
         """Count a connection no longer; idempotent."""
         self._counted_with(connection).pop(connection, None)
 
-    def _counted_with(self, connection: Connection) -> dict[Connection, None]:
+    def _counted_with(self, connection: Connection) -> dict[Connection, float]:
         return self._own if connection.is_own else self._others
 
 
@@ -80,6 +90,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.is_silent = True
         """No request has come yet."""
+        self.is_answered = False
+        """The last request has its answer, or as much of it as was sent."""
         self.is_own = False
         """It comes from the node itself."""
         self.on_end: Callable[[], object] | None = None
@@ -93,8 +105,12 @@ class Connection(asyncio.Protocol):
 
     def note_request(self) -> None:
         """Give a connection that has sent a request the time to have it answered."""
-        self.is_silent = False
+        self.is_silent = self.is_answered = False
         self._end_in(self._request_s)
+
+    def note_answer(self) -> None:
+        """Let a connection whose request is answered end before others do."""
+        self.is_answered = True
 
     def end(self) -> None:
         """Reset the connection; idempotent."""
@@ -183,17 +199,31 @@ class LimitedServer:
         )
 
 
-def note_request(request: web.Request) -> None:
-    """Tell the connection of a request that it isn't silent; a middleware calls it first."""
+@contextlib.contextmanager
+def answering(request: web.Request) -> Iterator[None]:
+    """Note a request with its connection, and at the end its answer; for a middleware."""
     transport = request.transport
     connection = transport.get_protocol() if transport is not None else None
-    if isinstance(connection, Connection):
-        connection.note_request()
+    if not isinstance(connection, Connection):
+        yield
+        return
+    connection.note_request()
+    try:
+        yield
+    finally:
+        connection.note_answer()
 
 
-def _end_one(counted: dict[Connection, None]) -> None:
-    """End the oldest connection that has sent no request, else the oldest one."""
-    one = next((c for c in counted if c.is_silent), None) or next(iter(counted), None)
+def _end_one(counted: dict[Connection, float], now: float) -> None:
+    """End the connection that matters least; see rule 1."""
+
+    def rank(connection: Connection) -> int:
+        if connection.is_silent and now - counted[connection] >= SILENT_S:
+            return 0
+        return 1 if connection.is_answered else 2
+
+    # The oldest of those that are equal: min() returns the first.
+    one = min(counted, key=rank, default=None)
     if one is not None:
         one.end()
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from .connections import note_request
+from .connections import answering
 from .hosts import is_loopback_host
 
 HEADERS = {
@@ -43,7 +43,10 @@ class Entrance:
     @web.middleware
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let a request in, or answer it here; the application's only middleware."""
-        note_request(request)
+        with answering(request):
+            return await self._answer(request, handler)
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
         # No Host at all is HTTP/1.0, which no browser speaks.
         if self._loopback_only and not all(map(is_loopback_host, hosts)):

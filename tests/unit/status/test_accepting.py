@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from userspace_proxy.status.accepting import RESERVED, Accepting, Reserve
-from userspace_proxy.status.connections import ConnectionLimit, LimitedServer, note_request
+from userspace_proxy.status.connections import ConnectionLimit, LimitedServer, answering
 from userspace_proxy.status.listening import listen
 
 WAIT_S = 10.0
@@ -18,10 +18,10 @@ CLIENTS = 3 * RESERVED
 
 
 async def answer(request):
-    note_request(request)
-    response = web.Response(text="hello")
-    response.force_close()
-    return response
+    with answering(request):
+        response = web.Response(text="hello")
+        response.force_close()
+        return response
 
 
 @pytest.fixture

@@ -5,7 +5,12 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from userspace_proxy.status.connections import ConnectionLimit, LimitedServer, note_request
+from userspace_proxy.status.connections import (
+    SILENT_S,
+    ConnectionLimit,
+    LimitedServer,
+    answering,
+)
 
 WAIT_S = 10.0
 NODE = "127.0.0.1"
@@ -25,11 +30,11 @@ class Limited:
         self.asked = asyncio.Event()
 
     async def _answer(self, request):
-        note_request(request)
-        self.asked.set()
-        if request.path == "/held":
-            await self.release.wait()
-        return web.Response(text="hello")
+        with answering(request):
+            self.asked.set()
+            if request.path == "/held":
+                await self.release.wait()
+            return web.Response(text="hello")
 
     async def __aenter__(self):
         await self.listen(*self._limits)
@@ -54,8 +59,20 @@ class Limited:
         await self._server.shutdown(1.0)
 
 
-def send_request(writer, path="/"):
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def send_request(writer, path="/", *, body_bytes=0):
+    """Send the head of a request; of its body nothing is sent."""
+    length = f"Content-Length: {body_bytes}\r\n" if body_bytes else ""
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n{length}\r\n".encode())
 
 
 async def is_answered(reader):
@@ -86,10 +103,14 @@ async def has(limit, count):
 
 
 async def test_at_the_limit_the_oldest_silent_connection_ends_and_the_new_one_is_served():
-    async with Limited(ConnectionLimit(2)) as limited:
+    clock = Clock()
+    limit = ConnectionLimit(2, clock)
+    async with Limited(limit) as limited:
         oldest = await limited.connect()
         assert await ask(oldest)
         silent = await limited.connect()
+        await has(limit, 2)
+        clock.now += SILENT_S
         new = await limited.connect()
         assert await ask(new)
         assert await is_reset(silent)
@@ -105,6 +126,40 @@ async def test_where_every_connection_has_asked_the_oldest_ends():
         assert await ask(new)
         assert await is_reset(oldest)
         assert await ask(other)
+
+
+async def test_connections_with_unfinished_bodies_leave_room_for_probes():
+    async with Limited(ConnectionLimit(4)) as limited:
+        unfinished = [await limited.connect() for _ in range(4)]
+        for streams in unfinished:
+            send_request(streams[1], body_bytes=1000)
+            assert await is_answered(streams[0])
+        probes = [await limited.connect() for _ in range(3)]
+        for streams in unfinished[:3]:
+            assert await is_reset(streams)
+        assert [await ask(streams) for streams in probes] == [True] * 3
+
+
+async def test_one_that_waits_for_its_answer_outlives_those_that_were_answered():
+    async with Limited(ConnectionLimit(2)) as limited:
+        waiting, answered = await limited.connect(), await limited.connect()
+        send_request(waiting[1], "/held")
+        await limited.asked.wait()
+        assert await ask(answered)
+        await limited.connect()
+        assert await is_reset(answered)
+        limited.release.set()
+        assert await is_answered(waiting[0])
+
+
+async def test_where_all_are_new_or_wait_for_an_answer_the_oldest_ends():
+    async with Limited(ConnectionLimit(2)) as limited:
+        waiting, young = await limited.connect(), await limited.connect()
+        send_request(waiting[1], "/held")
+        await limited.asked.wait()
+        new = await limited.connect()
+        assert await is_reset(waiting)
+        assert [await ask(streams) for streams in (young, new)] == [True, True]
 
 
 async def test_connections_from_elsewhere_leave_the_nodes_own_alone():
