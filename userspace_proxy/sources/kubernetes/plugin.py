@@ -1,11 +1,13 @@
-"""Runs an exec credential plugin, and leaves nothing of it behind.
+"""Runs an exec credential plugin, and ends its process group with it.
 
     users[].user.exec ──▶ process in a session of its own ──stdout──▶ ExecCredential's status
-                                     └── silent for too long: its process group is killed
+                                     └── it ended, or ran for too long: its process group is killed
 
 Rule 1: both outputs are read at once, and bounded, so a plugin that writes much to stderr doesn't
 hang.
-Rule 2: of what a plugin prints an error shows the first line of stderr alone: stdout has the token.
+Rule 2: a plugin runs again whenever its credential expires, so children that it leaves in its
+group would add up. A daemon that it starts, such as a cache, has left the group by setsid().
+Rule 3: of what a plugin prints an error shows the first line of stderr alone: stdout has the token.
 
 Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
 """
@@ -36,8 +38,8 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
     Args:
         spec: ``users[].user.exec`` of a kubeconfig.
         folder: Where the kubeconfig is: a command with a slash is relative to it.
-        within_s: For all of it; then, and where the caller is cancelled, the plugin's process
-            group is killed.
+        within_s: For all of it. The plugin's process group is killed then, where the caller is
+            cancelled, and where the plugin has ended.
 
     Raises:
         PluginError: The plugin failed, answered what can't be used, or did not end in time.
@@ -61,14 +63,14 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
         async with asyncio.timeout(within_s):
             stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
-    except BaseException as exc:
-        # Its children may hold the pipes although it has ended itself.
-        with contextlib.suppress(ProcessLookupError):
+    except TimeoutError as exc:
+        raise PluginError(f"exec: {command} did not end within {within_s:g} s") from exc
+    finally:
+        # Its children may run on, and hold the pipes, although it has ended itself. Those of
+        # another user may not be killed.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        if isinstance(exc, TimeoutError):
-            raise PluginError(f"exec: {command} did not end within {within_s:g} s") from exc
-        raise
     if code != 0:
         first = stderr.decode(errors="replace").strip().partition("\n")[0]
         raise PluginError(f"exec: {command} ended with {code}" + (f": {first}" if first else ""))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.sources.kubernetes.plugin import run_plugin
+from userspace_proxy.sources.kubernetes.plugin import PluginError, run_plugin
 
 WITHIN_S = 20
 STATUS = {"token": "secret"}
@@ -86,6 +86,21 @@ print({ANSWER!r})
 """
     with pytest.raises(ValueError, match="did not end within"):
         await run(script, within_s=2)
+    await ended(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.parametrize("code", [0, 1], ids=["succeeds", "fails"])
+async def test_children_that_one_leaves_behind_are_killed(run, tmp_path, code):
+    script = f"""
+import pathlib, subprocess, sys
+quiet = {{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}}
+child = subprocess.Popen(["sleep", "1000"], **quiet)
+pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+print({ANSWER!r})
+sys.exit({code})
+"""
+    with contextlib.suppress(PluginError):
+        assert await run(script) == STATUS
     await ended(int((tmp_path / "pid").read_text()))
 
 
