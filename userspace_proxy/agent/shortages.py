@@ -6,12 +6,10 @@ import errno
 import logging
 
 from ..errors import ListenError, ShortageError
+from ..log_limit import LogLimit
 from ..plan import PortKey
 
 _log = logging.getLogger("userspace_proxy.agent")
-
-# One line a minute is enough for what all Service ports lack.
-_LOG_EVERY_S = 60.0
 
 
 class Shortages:
@@ -19,15 +17,14 @@ class Shortages:
 
     def __init__(self) -> None:
         self._keys: set[PortKey] = set()
-        self._logged_at = -_LOG_EVERY_S
+        self._log_limit = LogLimit()
         self._served_again = 0
         """Service ports that are open again, until no other lacks anything."""
 
     def note(self, key: PortKey, error: ListenError, *, now: float) -> None:
         """Remember a Service port; writes a line, but one a minute for all of them."""
         self._keys.add(key)
-        if now - self._logged_at >= _LOG_EVERY_S:
-            self._logged_at = now
+        if self._log_limit.take(now):
             _log.warning("cannot open listeners", extra={"service": str(key), "cause": str(error)})
 
     def end(self, key: PortKey, *, is_served: bool) -> bool:

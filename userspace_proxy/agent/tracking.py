@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from ..log_limit import LogLimit
 from ..sources import Happening
 from .reporting import tracking_table_full
 from .tasks import pause
@@ -23,7 +24,6 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 PROC = Path("/proc")
 LOOK_EVERY_S = 1.0
-LOG_EVERY_S = 60.0
 # Entries that end are replaced at once, so a full table is seldom seen with its last one in use.
 _FULL = 0.99
 # It was full, and is no longer once there is this much room.
@@ -59,7 +59,7 @@ class TrackingWatch:
         self._report = report
         self._read = read or read_table
         self._clock = clock
-        self._logged_at: float | None = None
+        self._log_limit = LogLimit()
         self.table = TrackingTable()
         """As of the last look."""
         self.is_full = False
@@ -77,16 +77,15 @@ class TrackingWatch:
         if share >= _FULL:
             self._note_full(table)
         elif self.is_full and share < _ROOM:
-            self.is_full, self._logged_at = False, None
+            self.is_full = False
+            self._log_limit.forget()
             _log.info("connection tracking has room again", extra=_fields(table))
 
     def _note_full(self, table: TrackingTable) -> None:
         if not self.is_full:
             self.is_full = True
             self._report(tracking_table_full(table.entries, table.limit))
-        now = self._clock()
-        if self._logged_at is None or now - self._logged_at >= LOG_EVERY_S:
-            self._logged_at = now
+        if self._log_limit.take(self._clock()):
             _log.error("connection tracking is full, new connections fail", extra=_fields(table))
 
 

@@ -21,6 +21,8 @@ import resource
 from collections.abc import Callable
 from pathlib import Path
 
+from ..log_limit import LogLimit
+
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 # Kept for what is not ours: log files, API connections, status requests, the embedder's own.
@@ -40,8 +42,6 @@ _FLOWS_PART = 16
 # slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB of ours (docs/benchmarks.md). It is
 # also the fewest connections that kube-proxy has the kernel track: its conntrack.min.
 DESCRIPTORS_MAX = 262_144
-# One line a minute is enough for what lasts.
-_LOG_EVERY_S = 60.0
 
 
 def bounded(limit: int) -> int:
@@ -82,7 +82,7 @@ class Descriptors:
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
-        self._logged_at = -_LOG_EVERY_S
+        self._log_limit = LogLimit()
         self._full_since: float | None = None
         """When the first of those who wait came."""
         self._shedding_until = 0.0
@@ -134,8 +134,7 @@ class Descriptors:
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
         """Call back once, when there may be room again; who finds none waits again."""
-        if now - self._logged_at >= _LOG_EVERY_S:
-            self._logged_at = now
+        if self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, accepting is paused",
                 extra={"in_use": self.in_use, "limit": self.limit},

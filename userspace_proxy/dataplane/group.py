@@ -16,15 +16,13 @@ from ..balance import (
     SplitBalancer,
     Strategy,
 )
+from ..log_limit import LogLimit
 from ..model import Balance, SocketAddress
 from .counters import Books
 from .serving import Serving
 from .sockets import SHORTAGES
 
 _log = logging.getLogger("userspace_proxy.dataplane")
-
-# One line a minute and Service port is enough for what lasts.
-_LOG_EVERY_S = 60.0
 
 
 class EndpointGroup(Books):
@@ -56,7 +54,7 @@ class EndpointGroup(Books):
         silent."""
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
-        self._shortage_logged_at = -_LOG_EVERY_S
+        self._shortage_log_limit = LogLimit()
         self._change_balancer(self.serving)
 
     def update(self, serving: Serving) -> None:
@@ -148,8 +146,7 @@ class EndpointGroup(Books):
             if number == errno.EADDRNOTAVAIL:
                 self.counters.out_of_ports += 1
                 self.out_of_ports_at = now
-            if now - self._shortage_logged_at >= _LOG_EVERY_S:
-                self._shortage_logged_at = now
+            if self._shortage_log_limit.take(now):
                 _log.warning("cannot dial for want of local resources", extra=fields)
             return
         is_silent = number == errno.ETIMEDOUT

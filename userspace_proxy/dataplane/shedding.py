@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from ..log_limit import LogLimit
 from .descriptors import Descriptors
 from .shares import Choice, choose_holder, choose_victims
 
@@ -25,8 +26,6 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 # As long as it takes to reset a chain of thousands of links.
 _PRESSING_S = 1.0
-# One line a minute is enough for what lasts.
-_LOG_EVERY_S = 60.0
 
 
 class Shedding:
@@ -43,7 +42,7 @@ class Shedding:
         self._pressing = ""
         """The client above its share of whom connections were reset last."""
         self._pressing_until = -math.inf
-        self._logged_at = -_LOG_EVERY_S
+        self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:
         """Reset idle connections of the largest holder, if accepting has stalled.
@@ -73,9 +72,8 @@ class Shedding:
         return now >= self._pressing_until or connection.client_ip != self._pressing
 
     def _log(self, choice: Choice, first: TcpConnection, now: float) -> None:
-        if now - self._logged_at < _LOG_EVERY_S:
+        if not self._log_limit.take(now):
             return
-        self._logged_at = now
         _log.warning(
             "descriptor limit reached, resetting idle connections of the largest holder",
             extra={

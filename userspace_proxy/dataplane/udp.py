@@ -25,6 +25,7 @@ import logging
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
 from .ephemeral import EPHEMERAL
@@ -43,9 +44,6 @@ _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 _access = logging.getLogger("userspace_proxy.access")
-
-# One line a minute and listener is enough for what lasts.
-_LOG_EVERY_S = 60.0
 
 # What a flow begins with is kept until the endpoint has answered, to be sent to another
 # one if it is refused: the A and AAAA queries that glibc sends at once, or a QUIC hello,
@@ -79,7 +77,7 @@ class UdpListener:
         self._had_more = False
         # A successor gets its predecessor's socket, with what that has counted.
         self._lost = datagrams_lost(sock)
-        self._last_hop_logged_at = -_LOG_EVERY_S
+        self._last_hop_log_limit = LogLimit()
         group.on_removed.append(self._endpoints_removed)
         # Level-triggered: what is left after a batch is reported again.
         plane.reactor.register(sock, epoll.IN, self._on_readable)
@@ -164,9 +162,7 @@ class UdpListener:
 
     def _drop_at_last_hop(self, address: Any) -> None:
         self.group.counters.dropped_datagrams += 1
-        now = self.plane.reactor.now
-        if now - self._last_hop_logged_at >= _LOG_EVERY_S:
-            self._last_hop_logged_at = now
+        if self._last_hop_log_limit.take(self.plane.reactor.now):
             _log.warning(
                 "dropped a datagram at its last hop, an endpoint may lead back to the proxy",
                 extra={

@@ -1,0 +1,27 @@
+"""When a line about a condition that lasts may be written."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.log_limit import LogLimit
+
+
+@pytest.mark.parametrize("start", [0.0, 5.0, 1e6], ids=["boot", "soon-after", "long-after"])
+def test_the_first_line_is_written_whatever_the_time(start):
+    assert LogLimit().take(start)
+
+
+def test_a_minute_passes_between_two_lines():
+    limit = LogLimit()
+    assert [limit.take(now) for now in (100.0, 101.0, 159.9, 160.0, 219.9, 220.0)] == [
+        *(True, False, False),
+        *(True, False, True),
+    ]
+
+
+def test_a_condition_that_begins_anew_is_written_at_once():
+    limit = LogLimit()
+    limit.take(100.0)
+    limit.forget()
+    assert limit.take(101.0)
