@@ -1,9 +1,11 @@
-"""A conntrack table without room is shown while it lasts."""
+"""A conntrack table without room is shown while it lasts, and the status ports stay reachable."""
 
 from __future__ import annotations
 
+import sys
+
 import pytest
-from agent_harness import House, Service, wait_for, with_endpoints
+from agent_harness import ADMIN, HEALTH, House, Service, http_get, wait_for, with_endpoints
 
 pytestmark = pytest.mark.netns
 
@@ -18,6 +20,43 @@ def fill(house: House) -> None:
             made.sendto(b"", (f"127.1.{number >> 14 & 255}.1", 10_000 + (number & 0x3FFF)))
 
 
+# As `conntrack -I` does, but all at once: associations that were answered (ASSURED), which the
+# kernel doesn't give up for new ones.
+_FILL_FOR_GOOD = """
+import itertools, socket, struct, sys
+from userspace_proxy.steering.netlink.messages import CREATE, NESTED, attribute, request
+from userspace_proxy.steering.ctnetlink import CT_NEW
+
+def tuple_of(kind, source, target, ports):
+    ip = attribute(1 | NESTED, attribute(1, source) + attribute(2, target))
+    numbers = attribute(1, bytes([17])) + attribute(2, ports[:2]) + attribute(3, ports[2:])
+    return attribute(kind | NESTED, ip + attribute(2 | NESTED, numbers))
+
+SERVER = bytes([127, 2, 0, 1])
+SEEN_REPLY, ASSURED, CONFIRMED, LIFE_S = 1 << 1, 1 << 2, 1 << 3, 900
+STATUS = attribute(3, struct.pack(">I", SEEN_REPLY | ASSURED | CONFIRMED))
+MORE = STATUS + attribute(7, struct.pack(">I", LIFE_S))
+
+def add(number):
+    client = bytes([127, 1, number >> 14, 1])
+    port, dns = struct.pack(">H", 10_000 + (number & 0x3FFF)), struct.pack(">H", 53)
+    tuples = tuple_of(1, client, SERVER, port + dns) + tuple_of(2, SERVER, client, dns + port)
+    return request(CT_NEW, CREATE, struct.pack("=BBH", 2, 0, 0) + tuples + MORE)
+
+with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as kernel:
+    numbers = iter(range(int(sys.argv[1])))
+    while some := list(itertools.islice(numbers, 500)):
+        kernel.send(b"".join(map(add, some)))
+"""
+
+
+def fill_for_good(house: House) -> None:
+    """Have the node track as much as there is room for, and keep it."""
+    limit = house.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").strip()
+    command = [sys.executable, "-c", _FILL_FOR_GOOD, limit]
+    house.node.run(command, env=house.agent.environment)
+
+
 def test_a_full_table_is_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
     with House(tmp_path, "nftables") as house:
         house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
@@ -26,3 +65,49 @@ def test_a_full_table_is_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
         wait_for("the report", lambda: house.agent.status()["tracking"]["is_full"])
         assert "connection tracking is full" in house.agent.log()
         assert "\nuserspace_proxy_conntrack_full 1.0\n" in house.agent.read("/metrics")[1]
+
+
+UNTRACKED = """\
+table inet userspace-proxy/untracked { # progname python3
+	flags owner
+
+	chain prerouting {
+		type filter hook prerouting priority raw; policy accept;
+		tcp dport 10249 fib daddr type local notrack
+		tcp dport 10256 fib daddr type local notrack
+	}
+
+	chain output {
+		type filter hook output priority raw; policy accept;
+		tcp dport 10249 fib daddr type local notrack
+		tcp dport 10256 fib daddr type local notrack
+		tcp sport 10249 notrack
+		tcp sport 10256 notrack
+	}
+}
+"""
+
+
+@pytest.mark.parametrize("steering", ["nftables", "local"])
+def test_status_ports_are_reached_from_outside_while_the_table_is_full(tmp_path, steering):
+    with House(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as house:
+        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
+        # Without a rule that wants it the kernel tracks nothing, as with local steering.
+        house.shell("nft 'add table ip t; add chain ip t c { type filter hook input priority 9; }'")
+        house.shell("nft add rule ip t c ct state new counter")
+        assert "untracked" not in house.rules()
+        fill_for_good(house)
+
+        def answer(path: str, port: int) -> tuple[int, str]:
+            return http_get(house["laptop"].tcp(), (str(house.node.ip), port), path)
+
+        assert answer("/livez", HEALTH)[0] == 200
+        assert answer("/healthz", HEALTH)[0] == 503, "new connections to Services fail here"
+        assert answer("/", ADMIN)[0] == 200
+        assert "\nuserspace_proxy_conntrack_full 1.0\n" in answer("/metrics", ADMIN)[1]
+        assert house.agent.read("/livez", port=HEALTH)[0] == 200
+        table = house.shell("nft list table inet userspace-proxy/untracked")
+        assert table.partition("\n")[2] == UNTRACKED.partition("\n")[2]
+        house.shell("conntrack -F")
+        wait_for("the end of it", lambda: answer("/healthz", HEALTH)[0] == 200)
+        assert "untracked" not in house.rules()

@@ -53,6 +53,8 @@ ELSEWHERE: Mapping[str, str] = {
         for name in ("ruleset", "table")
     },
     "userspace_proxy/steering/anchor.py": "tests/node/test_agent_repair.py",
+    "userspace_proxy/steering/held_table.py": "tests/node/test_agent_tracking.py",
+    "userspace_proxy/steering/untracked.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/legacy.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",

@@ -37,6 +37,7 @@ from ..steering import (
     Steering,
     SteeringFacts,
     TrackingTimeouts,
+    Untracked,
     make_steering,
     remove_leftovers,
 )
@@ -194,7 +195,7 @@ class Proxy:
         if self._preserving is not None:
             self._supervisor.start("preserving", self._preserving.repair)
         if steering.name != "none":
-            self._tracking = TrackingWatch(self._source.record)
+            self._tracking = TrackingWatch(self._source.record, self._untracked())
             self._supervisor.start("tracking", self._tracking.run)
         if steering.name != "none" and isinstance(self._wanted_steering, str):
             self._firewalls = FirewallWatch(steering.name, options.proxy_ports)
@@ -232,6 +233,16 @@ class Proxy:
                 "open connections will not survive a flush of the node's rules",
                 extra={"cause": lack},
             )
+
+    def _untracked(self) -> Untracked | None:
+        """Return what keeps the status ports out of a full table of connection tracking."""
+        addresses = (self.health_address, self.admin_address)
+        ports = [address[1] for address in addresses if address is not None]
+        if not ports or not isinstance(self._wanted_steering, str):
+            return None
+        untracked = Untracked(ports, self._options.proxy_name or "")
+        self._stack.push_async_callback(untracked.let_go)
+        return untracked
 
     def _raise_timeouts(self) -> None:
         """Let the kernel translate a half-closed connection for as long as it may last."""

@@ -2,7 +2,8 @@
 
 A full table drops the first packet of every new connection, to Services and past them, without a
 word to the client; what is open goes on. The table is the kernel's, so it is reported and not
-changed.
+changed. So that the report gets out, and the kubelet's probes aren't lost, the status ports are
+reached without an entry as long as it lasts (``steering.untracked``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from ..log_limit import LogLimit
 from ..sources import Happening
+from ..steering import Untracked
 from .reporting import tracking_table_full
 from .tasks import pause
 
@@ -45,6 +47,7 @@ class TrackingWatch:
 
     Args:
         report: Told what the cluster should know of.
+        untracked: The connections that need no entry while the kernel drops others; None: none.
         read: Returns the table as it is.
         clock: Monotonic seconds.
     """
@@ -52,34 +55,56 @@ class TrackingWatch:
     def __init__(
         self,
         report: Callable[[Happening], None],
+        untracked: Untracked | None = None,
         *,
         read: Callable[[], TrackingTable] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._report = report
+        self._untracked = untracked
         self._read = read or read_table
         self._clock = clock
         self._log_limit = LogLimit()
         self.table = TrackingTable()
         """As of the last look."""
         self.is_full = False
+        self.is_dropping = False
+        """It is full and has dropped packets since: the kernel found no entry to replace."""
 
     async def run(self) -> None:
         """Look each second, for ever."""
         while True:
+            before = self.is_dropping
             self.look()
+            if self.is_dropping != before:
+                await self._exempt_status_ports()
             await pause(LOOK_EVERY_S)
 
     def look(self) -> None:
         """Read the table, and report what has become of it."""
-        table = self.table = self._read()
+        before, table = self.table, self._read()
+        self.table = table
         share = table.entries / table.limit if table.limit else 0.0
         if share >= _FULL:
+            # At the first look it isn't known when the drops were.
+            self.is_dropping |= bool(before.limit) and table.drops > before.drops
             self._note_full(table)
         elif self.is_full and share < _ROOM:
-            self.is_full = False
+            self.is_full = self.is_dropping = False
             self._log_limit.forget()
             _log.info("connection tracking has room again", extra=_fields(table))
+
+    async def _exempt_status_ports(self) -> None:
+        """Keep the status ports out of the table while others can't get into it."""
+        if self._untracked is None:
+            return
+        if not self.is_dropping:
+            await self._untracked.let_go()
+        elif lack := await self._untracked.hold():
+            _log.warning(
+                "health probes and the page fail while connection tracking is full",
+                extra={"cause": lack},
+            )
 
     def _note_full(self, table: TrackingTable) -> None:
         if not self.is_full:

@@ -185,7 +185,7 @@ def view_tracking(tracking: TrackingWatch | None) -> TrackingView:
     """Return how full the node's table of connection tracking is."""
     if tracking is None:
         return TrackingView()
-    return TrackingView(*tracking.table, is_full=tracking.is_full)
+    return TrackingView(*tracking.table, is_full=tracking.is_full, is_dropping=tracking.is_dropping)
 
 
 def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:

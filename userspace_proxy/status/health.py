@@ -1,9 +1,10 @@
 """Whether this proxy is healthy, as kube-proxy's ``/healthz`` and ``/livez`` say it.
 
-    is ready ─┐
-    no late change ─┼─▶ /healthz   load balancers and readiness: send clients here?
-    node stays ─┘
-    the loop turns ───▶ /livez     liveness: would a restart help?
+    is ready ───────────┐
+    no late change ─────┤
+    node stays ─────────┼─▶ /healthz   load balancers and readiness: send clients here?
+    conntrack has room ─┘
+    the loop turns ───────▶ /livez     liveness: would a restart help?
 
 Rule 1: ``/livez`` never asks for a restart that can't help, because a restart ends every
 connection of the node. A proxy that waits for the API server, whose rules the kernel refuses, or
@@ -49,7 +50,13 @@ def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
     Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36; but before
     the first sync kube-proxy answers 200 and we 503, so a load balancer waits for us.
     """
-    is_healthy = view.is_ready and view.node_is_eligible and is_working(view, now)
+    is_healthy = (
+        view.is_ready
+        and view.node_is_eligible
+        and is_working(view, now)
+        # Probes are answered while the kernel drops the connections of all others.
+        and not view.tracking.is_dropping
+    )
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
 
 

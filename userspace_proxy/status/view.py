@@ -176,6 +176,8 @@ class TrackingView:
     """0 where nothing is tracked."""
     drops: int = 0
     is_full: bool = False
+    is_dropping: bool = False
+    """It is full, and packets have been dropped since."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from .names import proxy_label
 from .nftables import labels as nftables_labels
 from .one_thread import OneThread
 from .tracking_timeouts import TrackingTimeouts
+from .untracked import Untracked
 
 __all__ = [
     "REFUSE",
@@ -30,6 +31,7 @@ __all__ = [
     "SteeringFacts",
     "Target",
     "TrackingTimeouts",
+    "Untracked",
     "answers_labels",
     "local_labels",
     "make_steering",

@@ -38,6 +38,7 @@ TABLE = "userspace-proxy"
 GUARD = f"{TABLE}/local"
 ANSWERS_TABLE = f"{TABLE}/answers"
 ANCHOR_TABLE = f"{TABLE}/held"
+UNTRACKED_TABLE = f"{TABLE}/untracked"
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
 _TREE_CHAIN = re.compile(rf"(?P<own>{PREFIX}[OP][0-9A-Za-z][0-9a-z]{{4}})(?P<label>.*)")
@@ -140,6 +141,15 @@ def anchor_table_name(proxy_name: str) -> str:
         proxy_name: As for :func:`proxy_label`.
     """
     return _with_label(ANCHOR_TABLE, proxy_name)
+
+
+def untracked_table_name(proxy_name: str) -> str:
+    """Return the name of the nftables table that keeps a proxy's status ports untracked.
+
+    Args:
+        proxy_name: As for :func:`proxy_label`.
+    """
+    return _with_label(UNTRACKED_TABLE, proxy_name)
 
 
 def label_of_answers_table(table: str) -> str | None:

@@ -43,6 +43,18 @@ def test_a_full_table_is_a_line_a_minute_and_one_event(node, caplog):
     assert [happening.reason for happening in node.reported] == ["ConntrackTableFull"]
 
 
+def test_a_table_drops_once_packets_were_dropped_while_it_was_full_until_there_is_room(node):
+    node.look(FULL, 0.0)
+    assert not node.watch.is_dropping, "the kernel replaces entries, or dropped before"
+    node.look(FULL, 1.0)
+    assert not node.watch.is_dropping
+    node.look(FULL._replace(drops=8), 2.0)
+    node.look(FULL._replace(drops=8), 3.0)
+    assert node.watch.is_dropping
+    node.look(EMPTY._replace(drops=8), 4.0)
+    assert not node.watch.is_dropping
+
+
 def test_recovery_is_logged_once_there_is_room(node, caplog):
     caplog.set_level("INFO")
     node.look(FULL, 0.0)

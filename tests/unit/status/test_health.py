@@ -11,7 +11,7 @@ from userspace_proxy.status.health import (
     is_working,
     late_s,
 )
-from userspace_proxy.status.view import SyncView
+from userspace_proxy.status.view import SyncView, TrackingView
 
 from .views import NOW, make_view
 
@@ -48,6 +48,13 @@ def test_livez_says_nothing_of_the_node():
     assert body.keys() == {"lastUpdated", "currentTime", "healthy", "status"}
     assert body["healthy"] is True
     assert body["lastUpdated"] == go_time(NOW)
+
+
+def test_a_node_that_drops_new_connections_is_to_get_none_and_lives():
+    view = make_view(tracking=TrackingView(1000, 1000, is_full=True, is_dropping=True))
+    assert (answer_healthz(view, NOW).status, answer_livez(view, NOW).status) == (503, 200)
+    full = make_view(tracking=TrackingView(1000, 1000, is_full=True))
+    assert answer_healthz(full, NOW).status == 200
 
 
 def test_a_node_that_is_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy():

@@ -96,7 +96,13 @@ CT_STATE, CT_STATUS = _ct(0), _ct(2)
 SOCKET_TRANSPARENT, SOCKET_MARK, SOCKET_WILDCARD = _socket(0, 1), _socket(1, 4), _socket(2, 1)
 ETHER_DADDR = _payload(_LINK, 0, 6)
 IP_DADDR, IP6_DADDR = _payload(_NETWORK, 16, 4), _payload(_NETWORK, 24, 16)
-DPORT, TCP_FLAGS = _payload(_TRANSPORT, 2, 2), _payload(_TRANSPORT, 13, 1)
+SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
+TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
+# NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
+DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
+"""What the node's routes make of the destination: ``fib daddr type``."""
+LOCAL = 2
+"""Of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )
@@ -220,6 +226,11 @@ def tproxy(port: int) -> bytes:
 def counter() -> bytes:
     """Count packets and bytes."""
     return expression("counter")
+
+
+def notrack() -> bytes:
+    """Have connection tracking pass a packet by; before it, so at a priority below -200."""
+    return expression("notrack")
 
 
 def verdict(code: int, chain: str = "") -> bytes:
