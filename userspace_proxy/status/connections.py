@@ -58,9 +58,9 @@ class ConnectionLimit:
             _end_one(counted, now)
         counted[connection] = now
 
-    def make_room(self) -> None:
-        """End one connection, of a client from elsewhere if there is one."""
-        _end_one(self._others or self._own, self._clock())
+    def make_room(self) -> bool:
+        """End one connection, of a client from elsewhere if there is one; False if none is open."""
+        return _end_one(self._others or self._own, self._clock())
 
     def discard(self, connection: Connection) -> None:
         """Count a connection no longer; idempotent."""
@@ -122,7 +122,9 @@ class Connection(asyncio.Protocol):
         """Part of Protocol."""
         # A cast, not isinstance: uvloop's transports don't inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        self.is_own = _is_from_this_node(self._transport)
+        self.is_own = is_from_this_node(
+            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        )
         for limit in self._limits:
             limit.add(self)
         self._end_in(self._first_request_s)
@@ -185,9 +187,9 @@ class LimitedServer:
         self._first_request_s = first_request_s
         self._request_s = request_s
 
-    def make_room(self) -> None:
-        """End a connection, so that another one can have its descriptor."""
-        self._limits[-1].make_room()
+    def make_room(self) -> bool:
+        """End a connection, so that another one can have its descriptor; False if none is open."""
+        return self._limits[-1].make_room()
 
     def __call__(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -214,8 +216,8 @@ def answering(request: web.Request) -> Iterator[None]:
         connection.note_answer()
 
 
-def _end_one(counted: dict[Connection, float], now: float) -> None:
-    """End the connection that matters least; see rule 1."""
+def _end_one(counted: dict[Connection, float], now: float) -> bool:
+    """End the connection that matters least, if there is one; see rule 1."""
 
     def rank(connection: Connection) -> int:
         if connection.is_silent and now - counted[connection] >= SILENT_S:
@@ -226,14 +228,19 @@ def _end_one(counted: dict[Connection, float], now: float) -> None:
     one = min(counted, key=rank, default=None)
     if one is not None:
         one.end()
+    return one is not None
 
 
-def _is_from_this_node(transport: asyncio.Transport) -> bool:
+def is_from_this_node(peer: tuple[object, ...] | None, local: tuple[object, ...] | None) -> bool:
     """Tell whether a client has the very address that it dialled.
 
     The kernel takes the destination as the source of a connection to a local address, and drops
     packets from elsewhere that claim such a source.
+
+    Args:
+        peer: The client's socket address; None where it has gone.
+        local: The one that it dialled.
     """
-    peer = transport.get_extra_info("peername")
-    local = transport.get_extra_info("sockname")
-    return bool(peer and local) and peer[0] == local[0]
+    if not peer or not local:
+        return False
+    return peer[0] == local[0]

@@ -15,6 +15,10 @@ from userspace_proxy.status.listening import listen
 
 WAIT_S = 10.0
 CLIENTS = 3 * RESERVED
+# All wait in the kernel's queue, before the probe.
+FLOOD = 100
+# The kubelet's default.
+PROBE_S = 1.0
 
 
 async def answer(request):
@@ -47,6 +51,18 @@ def clients():
         client.setblocking(False)
     yield clients
     for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def flood():
+    """Sockets of clients from elsewhere: they don't have the address that they dial."""
+    flood = [socket.socket() for _ in range(FLOOD)]
+    for client in flood:
+        client.setblocking(False)
+        client.bind(("127.0.0.2", 0))
+    yield flood
+    for client in flood:
         client.close()
 
 
@@ -89,6 +105,15 @@ async def test_silent_connections_end_when_the_reserve_is_empty(accepting, clien
         for client in silent:
             client.connect_ex(accepting)
         assert await ask(last, accepting)
+
+
+async def test_a_probe_of_the_node_itself_is_answered_behind_a_flood(accepting, flood, clients):
+    probe = clients[0]
+    with no_descriptor():
+        for client in flood:
+            client.connect_ex(accepting)
+        async with asyncio.timeout(PROBE_S):
+            assert await ask(probe, accepting)
 
 
 def test_a_reserve_lends_what_it_holds_and_is_refilled():
