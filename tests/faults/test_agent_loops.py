@@ -29,10 +29,12 @@ WEB = Service("web", "10.96.0.20")
 class LimitedAgent(Agent):
     """An agent with few descriptors."""
 
+    limit = LIMIT
+
     @property
     def command(self) -> list[str]:
         """Part of Agent."""
-        return ["prlimit", f"--nofile={LIMIT}:{LIMIT}", "--", *super().command]
+        return ["prlimit", f"--nofile={self.limit}:{self.limit}", "--", *super().command]
 
 
 @pytest.fixture

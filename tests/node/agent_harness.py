@@ -519,8 +519,9 @@ class House:
     Args:
         folder: An empty one.
         steering: As the flag says.
-        clients: Which of ``CLIENTS`` there are.
         flags: More flags of the agent.
+        clients: Which of ``CLIENTS`` there are.
+        agent: What runs on the node.
     """
 
     def __init__(
@@ -529,6 +530,7 @@ class House:
         steering: str,
         *flags: str,
         clients: Iterable[str] = ("pod", "node-1", "laptop"),
+        agent: type[Agent] = Agent,
     ) -> None:
         self.sandbox = Sandbox()
         self.clients: dict[str, Client] = {}
@@ -541,7 +543,7 @@ class House:
             for name in clients:
                 self.clients[name] = Client(self._host(name))
             self._sockets = Sockets(self.node)
-            self.agent = Agent(self.node, self._sockets, folder, steering, *flags)
+            self.agent = agent(self.node, self._sockets, folder, steering, *flags)
         except BaseException:
             self.close()
             raise

@@ -1,27 +1,36 @@
 """Decides which holder loses a place when a bound that all clients share is reached.
 
+    one client above an eighth ──▶ its connections to the Service port where it has the most
+    one Service port above half ─▶ its connections, for clients of other Service ports
+    otherwise ───────────────────▶ those of the largest network and, in it, of the largest client
+
 Rule 1: below the bound a client or a Service port may hold everything.
-Rule 2: at the bound, a client that holds more than an eighth of the places, or a Service port
-that holds more than half of them, gives way. One with few places never does.
+Rule 2: at the bound a connection gives way rather than that a newcomer waits; not one that is new,
+nor a client's only one that is in use.
 Rule 3: a Service port above its share makes no others give way, it only replaces its own.
 Rule 4: of what a holder has, the longest-idle goes first.
+Rule 5: a client is an IP address. An IPv6 client may have a /64 of them, and a node's pods may
+share one (a node's pod range is a /64 by default), so a /64 doesn't have the share of a client.
 
 Counting happens here, at the bound, so that an ordinary connection pays nothing for it.
 """
 
 from __future__ import annotations
 
+import _socket
 import heapq
 import math
 from collections import Counter
 from collections.abc import Collection, Hashable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 # Eight clients at the least are needed to use up what there is, and two Service ports.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
 # A browser, a resolver or a connection pool has as many.
 _FEW = 16
+# Twice the time until a look sees that nothing has moved (ageing.LOOK_S): a burst resets nothing.
+_SETTLED_S = 10.0
 
 
 class Held(Protocol):
@@ -35,22 +44,31 @@ class Held(Protocol):
     def group(self) -> Hashable:
         """The Service port."""
 
+    @property
+    def started(self) -> float:
+        """When it was accepted."""
+
     def idle_since(self, now: float) -> float:
         """Return when bytes last moved."""
 
 
 H = TypeVar("H", bound=Held)
+K = TypeVar("K")
 
 
-class Choice(NamedTuple):
-    """The holder that gives way, and its share."""
+class Choice(NamedTuple, Generic[H]):
+    """The holder that gives way, and with what."""
 
     client: str
     """Empty when it is a Service port with many small clients."""
     group: Hashable
     """None when it is a client of several Service ports."""
     held: int
+    """Connections of that client, or else of that Service port."""
     share: int
+    """What it may keep; more than it has where no client and no Service port is above its share."""
+    victims: list[H]
+    """At least one, the longest-idle first."""
 
 
 def client_share(places: int) -> int:
@@ -63,44 +81,98 @@ def service_share(places: int) -> int:
     return max(_FEW, int(places * _SERVICE_SHARE))
 
 
-def choose_holder(connections: Collection[Held], newcomers: Hashable) -> Choice | None:
-    """Return the holder that gives way to one more connection; None: the newcomer waits.
+def network_of(client_ip: str) -> bytes | None:
+    """Return the /64 of an IPv6 address, which may be one client's; None for an IPv4 address."""
+    if ":" not in client_ip:
+        return None
+    return _socket.inet_pton(_socket.AF_INET6, client_ip.partition("%")[0])[:8]
+
+
+def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Choice[H] | None:
+    """Return which connections give way to one more; None: the newcomer waits.
 
     Args:
         connections: All that are open.
         newcomers: The Service port for which a client waits.
+        now: Monotonic seconds.
     """
-    share = client_share(len(connections))
-    services = Counter([c.group for c in connections])
-    for group, held in services.most_common(1):
-        if held > service_share(len(connections)):
-            clients = Counter([c.client_ip for c in connections if c.group is group])
-            client, most = clients.most_common(1)[0]
-            if most > share:
-                return Choice(client, group, most, share)
-            if group is newcomers:
-                return None
-            return Choice("", group, held, service_share(len(connections)))
-    for client, most in Counter([c.client_ip for c in connections]).most_common(1):
+    if not connections:
+        return None
+    batch, share = _batch(len(connections)), client_share(len(connections))
+    group, held = _largest(Counter([c.group for c in connections]))
+    if held > service_share(len(connections)):
+        own = [c for c in connections if c.group is group]
+        clients = Counter([c.client_ip for c in own])
+        client, most = _largest(clients)
         if most > share:
-            return Choice(client, None, most, share)
-    return None
+            own = [c for c in own if c.client_ip == client]
+            victims = _longest_idle(own, min(batch, most - share), now)
+            return Choice(client, group, most, share, victims)
+        if group is newcomers:
+            return _choose_within_shares(own, clients, share, now)
+        share = service_share(len(connections))
+        return Choice("", group, held, share, _longest_idle(own, min(batch, held - share), now))
+    clients = Counter([c.client_ip for c in connections])
+    client, most = _largest(clients)
+    if most > share:
+        own = [c for c in connections if c.client_ip == client]
+        return _choose_of_client(own, share, min(batch, most - share), now)
+    return _choose_within_shares(connections, clients, share, now)
 
 
-def choose_victims(connections: Collection[H], choice: Choice, now: float) -> list[H]:
-    """Return the longest-idle connections of a holder, in order.
+def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> Choice[H]:
+    """Choose among one client's: it may have a few connections to each of many Service ports."""
+    client = next(iter(own)).client_ip
+    group, held = _largest(Counter([c.group for c in own]))
+    if held <= _FEW:
+        return Choice(client, None, len(own), share, _longest_idle(own, count, now))
+    pressing = [c for c in own if c.group is group]
+    victims = _longest_idle(pressing, min(count, held - _FEW), now)
+    return Choice(client, group, len(own), share, victims)
+
+
+def _choose_within_shares(
+    connections: Collection[H], clients: Counter[str], share: int, now: float
+) -> Choice[H] | None:
+    """Choose of the largest network, and in it of the largest client, what isn't new."""
+    networks = {ip: network_of(ip) or ip for ip in clients}
+    sizes: Counter[Hashable] = Counter()
+    for ip, held in clients.items():
+        sizes[networks[ip]] += held
+    largest = max(sizes.values())
+    ips = {ip for ip in clients if sizes[networks[ip]] == largest}
+    settled = [
+        c for c in connections if c.client_ip in ips and _is_settled(c, now, is_only=largest == 1)
+    ]
+    victims = heapq.nsmallest(
+        math.ceil(len(connections) / 256),
+        settled,
+        key=lambda c: (-clients[c.client_ip], c.idle_since(now)),
+    )
+    if not victims:
+        return None
+    client = victims[0].client_ip
+    return Choice(client, None, clients[client], share, victims)
+
+
+def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
+    """Tell whether a connection may give way; its client's only one not while it is in use."""
+    since = connection.idle_since(now) if is_only else connection.started
+    return now - since >= _SETTLED_S
+
+
+def _batch(places: int) -> int:
+    """Return how many go at a time.
 
     A 64th of all, and eight at the least, so that looking at all of them is paid for by many
-    (measured: 0.5 µs each, so some 30 µs for each that goes); never more than what the holder
-    has above its share.
+    (measured: 0.5 µs each, so some 30 µs for each that goes).
     """
-    count = max(8, math.ceil(len(connections) / 64))
-    return heapq.nsmallest(
-        min(count, choice.held - choice.share),
-        [
-            c
-            for c in connections
-            if choice.client in ("", c.client_ip) and choice.group in (None, c.group)
-        ],
-        key=lambda c: c.idle_since(now),
-    )
+    return max(8, math.ceil(places / 64))
+
+
+def _longest_idle(connections: Collection[H], count: int, now: float) -> list[H]:
+    return heapq.nsmallest(count, connections, key=lambda c: c.idle_since(now))
+
+
+def _largest(held: Counter[K]) -> tuple[K, int]:
+    return held.most_common(1)[0]

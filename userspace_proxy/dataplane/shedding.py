@@ -2,21 +2,21 @@
 
     no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
 
-Rule 1: the room is for others: for a moment the holder's own newcomers are reset, too. A chain of
-connections that leads through this proxy in a circle would go round for ever otherwise, one link
-being added for each that is reset.
+Rule 1: the room is for others: for a moment newcomers of a client above its share are reset, too,
+where it has the most. A chain of connections that leads through this proxy in a circle would go
+round for ever otherwise, one link being added for each that is reset.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import TYPE_CHECKING
 
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
-from .shares import Choice, choose_holder, choose_victims
+from .shares import Choice, choose
 
 if TYPE_CHECKING:
     from .group import EndpointGroup
@@ -39,13 +39,14 @@ class Shedding:
     def __init__(self, connections: Collection[TcpConnection], descriptors: Descriptors) -> None:
         self._connections = connections
         self._descriptors = descriptors
-        self._pressing = ""
-        """The client above its share of whom connections were reset last."""
+        self._pressing: tuple[str, Hashable] = "", None
+        """The client above its share of which connections were reset last, and the Service port;
+        None for all of them."""
         self._pressing_until = -math.inf
         self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:
-        """Reset idle connections of the largest holder, if accepting has stalled.
+        """Reset connections of the largest holder, if accepting has stalled.
 
         Args:
             group: For which a client waits.
@@ -56,29 +57,32 @@ class Shedding:
         """
         if not self._descriptors.is_stalled(now):
             return False
-        choice = choose_holder(self._connections, group)
+        choice = choose(self._connections, group, now)
         if choice is None:
             return False
         self._descriptors.shed(now)
-        victims = choose_victims(self._connections, choice, now)
-        self._log(choice, victims[0], now)
-        self._pressing, self._pressing_until = choice.client, now + _PRESSING_S
-        for connection in victims:
+        self._log(choice, now)
+        if choice.held > choice.share:
+            self._pressing, self._pressing_until = choice[:2], now + _PRESSING_S
+        for connection in choice.victims:
             connection.evict()
         return True
 
     def may_dial(self, connection: TcpConnection, now: float) -> bool:
         """Tell whether an accepted connection may have an endpoint, or is to be reset at once."""
-        return now >= self._pressing_until or connection.client_ip != self._pressing
+        if now >= self._pressing_until:
+            return True
+        client, group = self._pressing
+        return connection.client_ip != client or group not in (None, connection.group)
 
-    def _log(self, choice: Choice, first: TcpConnection, now: float) -> None:
+    def _log(self, choice: Choice[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
         _log.warning(
             "descriptor limit reached, resetting idle connections of the largest holder",
             extra={
                 "client": choice.client,
-                "service": first.group.label if choice.group is not None else "",
+                "service": choice.victims[0].group.label if choice.group is not None else "",
                 "connections": choice.held,
                 "share": choice.share,
                 "limit": self._descriptors.limit,

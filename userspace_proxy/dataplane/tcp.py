@@ -74,7 +74,6 @@ class TcpConnection:
         "_is_aborting",
         "_is_dialling",
         "_is_talking",
-        "_started",
         "_tried",
         "_wants_client_out",
         "address",
@@ -90,6 +89,7 @@ class TcpConnection:
         "seen_moved",
         "seen_moving_at",
         "shows_local_client",
+        "started",
         "unanswered_since",
         "up",
     )
@@ -124,7 +124,8 @@ class TcpConnection:
         """The endpoint's, while the two are joined."""
         self._tried: set[SocketAddress] | None = None
         """Endpoints that failed; most connections need no set."""
-        self._started = plane.reactor.now
+        self.started = plane.reactor.now
+        """When it was accepted."""
         self._is_dialling = False
         self._dialled_at: float | None = None
         """When the last dial began; None before the first one."""
@@ -420,10 +421,10 @@ class TcpConnection:
         """Return when bytes last moved, as far as the ageing's last look shows."""
         up, down = self.up, self.down
         if up is None or down is None:
-            return self._started
+            return self.started
         if up.bytes_moved + down.bytes_moved != self.seen_moved:
             return now
-        return self._started if self.seen_moving_at is None else self.seen_moving_at
+        return self.started if self.seen_moving_at is None else self.seen_moving_at
 
     def evict(self) -> None:
         """Reset both sides to make room for others."""
@@ -497,6 +498,6 @@ class TcpConnection:
                 "source": "client" if self.is_preserved else "node",
                 "received_bytes": up.bytes_moved if up else 0,
                 "sent_bytes": down.bytes_moved if down else 0,
-                "duration_s": round(self.reactor.clock() - self._started, 6),
+                "duration_s": round(self.reactor.clock() - self.started, 6),
             },
         )

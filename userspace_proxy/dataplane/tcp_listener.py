@@ -93,8 +93,11 @@ class TcpListener:
         plane = self.plane
         descriptors = plane.descriptors
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
-        for _ in range(BATCH):
+        for number in range(BATCH):
             if not descriptors.has_room(DESCRIPTORS):
+                if number:
+                    # Whether another client waits is not known: if so, the next turn is for it.
+                    return
                 # What was just reset is closed at the end of the turn, and then comes the next.
                 if not plane.shedding.make_room(self.group, plane.reactor.now):
                     self._pause()

@@ -76,9 +76,10 @@ async def test_at_the_limit_for_minutes_there_is_one_line_a_minute(build, timers
     house = build(Tuning(descriptor_limit=3), timers.clock, timers)
     pod = house.endpoint()
     web = house.service(pod.address)
-    await house.pair(web, pod)
+    in_use, _ = await house.pair(web, pod)
     await house.client(web)
     for _ in range(240):
+        await in_use.send(b"more")
         await until(lambda: not house.plane.descriptors.is_accepting, "accepting is paused again")
         timers.advance(0.75)
     assert [record.getMessage() for record in caplog.records] == [PAUSED] * 3

@@ -2,10 +2,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from userspace_proxy.dataplane.shares import Choice, choose_holder, choose_victims
+from userspace_proxy.dataplane.shares import choose, network_of
 
 WEB, CART, DB = "web", "cart", "db"
 ALICE, BOB = "10.0.0.1", "10.0.0.2"
+NOW = 1e6
 
 
 @dataclass(frozen=True)
@@ -13,76 +14,167 @@ class Connection:
     client_ip: str
     group: str
     idle: float = 0.0
+    age: float = 100.0
+
+    @property
+    def started(self):
+        return NOW - self.age
 
     def idle_since(self, now):
         return now - self.idle
 
 
-def held(count, client_ip, group):
+def held(count, client_ip, group, **others):
     """Return the connections of one client, the later the less idle."""
-    return [Connection(client_ip, group, count - n) for n in range(count)]
+    return [Connection(client_ip, group, count - n, **others) for n in range(count)]
 
 
-def crowd(count, group, *, each=1):
+def crowd(count, group, *, each=1, ip="10.1.{}.{}", **others):
     """Return the connections of many clients with a few each."""
     return [
-        c for n in range(count // each) for c in held(each, f"10.1.{n // 250}.{n % 250}", group)
+        c
+        for n in range(count // each)
+        for c in held(each, ip.format(n // 250, n % 250), group, **others)
     ]
+
+
+def in_use(count, group, **others):
+    """Return the connections of many clients with one each, which is in use."""
+    return [Connection(c.client_ip, c.group, 0.0) for c in crowd(count, group, **others)]
 
 
 @pytest.mark.parametrize(
     ("connections", "newcomers", "expected"),
     [
-        pytest.param(
-            held(400, ALICE, WEB), CART, Choice(ALICE, WEB, 400, 50), id="one-client-of-one-service"
-        ),
-        pytest.param(
-            held(400, ALICE, WEB), WEB, Choice(ALICE, WEB, 400, 50), id="also-in-its-own-service"
-        ),
+        pytest.param(held(400, ALICE, WEB), CART, (ALICE, WEB, 400, 50), id="one-client"),
+        pytest.param(held(400, ALICE, WEB), WEB, (ALICE, WEB, 400, 50), id="also-in-its-service"),
         pytest.param(
             [c for n in range(100) for c in held(4, ALICE, f"service {n}")],
             CART,
-            Choice(ALICE, None, 400, 50),
+            (ALICE, None, 400, 50),
             id="one-client-of-all-services",
         ),
         pytest.param(
-            crowd(400, WEB), CART, Choice("", WEB, 400, 200), id="many-clients-of-one-service"
+            [c for n in range(10) for c in held(39 + n % 2, ALICE, f"service {n}")],
+            CART,
+            (ALICE, "service 1", 395, 49),
+            id="one-client-where-it-has-the-most",
         ),
-        pytest.param(crowd(400, WEB), WEB, None, id="of-which-the-next-one-waits"),
+        pytest.param(crowd(400, WEB), CART, ("", WEB, 400, 200), id="many-clients-of-one-service"),
         pytest.param(
             crowd(300, WEB) + held(100, ALICE, DB),
             CART,
-            Choice("", WEB, 300, 200),
+            ("", WEB, 300, 200),
             id="a-flooded-service-goes-before-another-services-pool",
-        ),
-        pytest.param(
-            crowd(200, WEB) + crowd(200, DB), CART, None, id="many-equal-clients-of-two-services"
         ),
         pytest.param(
             held(200, ALICE, WEB) + held(201, BOB, DB),
             CART,
-            Choice(BOB, DB, 201, 50),
+            (BOB, DB, 201, 50),
             id="the-larger-of-two",
         ),
-        pytest.param(held(16, ALICE, WEB), CART, None, id="a-few-are-no-more-than-a-share"),
-        pytest.param([], CART, None, id="none"),
+        pytest.param(held(17, ALICE, WEB), CART, (ALICE, WEB, 17, 16), id="of-few"),
     ],
 )
 def test_who_gives_way(connections, newcomers, expected):
-    assert choose_holder(connections, newcomers) == expected
+    assert choose(connections, newcomers, NOW)[:4] == expected
 
 
 def test_the_longest_idle_of_the_holder_go_first():
     mine, others = held(100, ALICE, WEB), held(30, BOB, DB)
-    victims = choose_victims(mine + others, Choice(ALICE, None, 100, 16), now=1000.0)
-    assert victims == mine[:8]
+    assert choose(mine + others, CART, NOW).victims == mine[:8]
 
 
 def test_a_holder_keeps_its_share():
     mine = held(18, ALICE, WEB)
-    assert choose_victims(mine, Choice(ALICE, WEB, 18, 16), now=1000.0) == mine[:2]
+    assert choose(mine, CART, NOW).victims == mine[:2]
 
 
 def test_of_very_many_a_64th_goes_at_a_time():
-    mine = held(6400, ALICE, WEB)
-    assert len(choose_victims(mine, Choice(ALICE, WEB, 6400, 800), now=1e6)) == 100
+    assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
+
+
+def test_a_clients_flood_of_one_service_leaves_its_connections_to_others_alone():
+    pool = [Connection(ALICE, DB, idle=5000.0) for _ in range(40)]
+    flood = held(100, ALICE, WEB)
+    others = crowd(100, CART)
+    assert choose(pool + flood + others, DB, NOW).victims == flood[:8]
+
+
+def test_a_flood_of_many_services_leaves_a_few_connections_to_each():
+    flood = held(18, ALICE, WEB) + held(17, ALICE, DB)
+    assert choose(flood + crowd(18, CART), CART, NOW).victims == flood[:2]
+
+
+@pytest.mark.parametrize("idle", [100.0, 0.0], ids=["idle", "in-use"])
+def test_of_clients_within_their_shares_the_largest_gives_way(idle):
+    largest = [Connection(ALICE, WEB, idle) for _ in range(5)]
+    others = [
+        *crowd(120, WEB, each=4),
+        *crowd(120, DB, each=4, ip="10.2.{}.{}"),
+        *crowd(120, "dns", each=4, ip="10.3.{}.{}"),
+    ]
+    choice = choose(others + largest, CART, NOW)
+    assert choice.victims == largest[:2]
+    assert (choice.client, choice.held) == (ALICE, 5)
+
+
+def test_a_newcomer_to_a_flooded_service_replaces_one_of_its_connections():
+    mine = held(3, ALICE, WEB)
+    choice = choose(crowd(300, WEB, each=2) + mine + held(40, BOB, DB), WEB, NOW)
+    assert choice.victims == mine[:2]
+
+
+def test_where_each_client_has_one_connection_the_longest_idle_gives_way():
+    idle = Connection(ALICE, CART, idle=50.0)
+    connections = [*in_use(190, WEB), *in_use(190, DB, ip="10.2.{}.{}"), idle]
+    assert choose(connections, CART, NOW).victims == [idle]
+
+
+@pytest.mark.parametrize(
+    "connections",
+    [
+        pytest.param([], id="none-is-open"),
+        pytest.param(in_use(200, WEB) + in_use(200, DB, ip="10.2.{}.{}"), id="all-are-in-use"),
+        pytest.param(
+            crowd(200, WEB, each=2, age=9.0) + crowd(200, DB, each=2, age=9.0), id="all-are-new"
+        ),
+    ],
+)
+def test_a_newcomer_waits(connections):
+    assert choose(connections, CART, NOW) is None
+
+
+def test_a_network_of_ipv6_clients_is_no_larger_than_one():
+    """One host may have a whole /64."""
+    network = in_use(100, WEB, ip="2001:db8::{}:{}") + in_use(100, CART, ip="2001:db8::1:{}:{}")
+    choice = choose(network + crowd(180, DB, each=4), CART, NOW)
+    assert {network_of(c.client_ip) for c in choice.victims} == {network_of("2001:db8::")}
+
+
+def test_new_connections_of_a_network_do_not_wear_others_down():
+    network = crowd(200, WEB, ip="2001:db8::{}:{}", age=1.0)
+    assert choose(network + crowd(200, DB, each=4), CART, NOW) is None
+
+
+def test_in_a_network_the_address_with_the_most_gives_way():
+    """The pods of a node may share a /64."""
+    greedy = held(40, "2001:db8::a:1", WEB)
+    pods = crowd(140, WEB, each=2, ip="2001:db8::{}:{}") + crowd(180, DB, each=10)
+    assert choose(pods + greedy, CART, NOW).victims == greedy[:2]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        pytest.param("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", True, id="one-64"),
+        pytest.param("2001:db8::1", "2001:db8:0:1::1", False, id="two-64s"),
+        pytest.param("fe80::1%lo", "fe80::2", True, id="link-local"),
+    ],
+)
+def test_the_network_of_an_ipv6_address_has_64_bits(one, other, is_same):
+    assert (network_of(one) == network_of(other)) == is_same
+
+
+def test_an_ipv4_address_has_no_network():
+    assert network_of(ALICE) is None

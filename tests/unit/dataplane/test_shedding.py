@@ -82,6 +82,34 @@ async def test_while_one_client_presses_on_no_other_waits_again(at_the_limit):
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
+async def test_a_client_that_presses_on_one_service_is_served_by_another(at_the_limit):
+    house = at_the_limit.house
+    await at_the_limit.fill()
+    flood = await house.client(at_the_limit.web)
+    await at_the_limit.stall()
+    assert await flood.was_reset()
+    client = await house.client(at_the_limit.cart)
+    await client.send(b"me too")
+    assert await (await at_the_limit.pod.accept()).read() == b"me too"
+
+
+async def test_of_small_clients_the_largest_makes_room(at_the_limit, caplog):
+    caplog.set_level(logging.WARNING)
+    house, services = at_the_limit.house, (at_the_limit.web, at_the_limit.cart)
+    for number in range(27):
+        await house.client(services[number % 2], source=f"127.0.0.{2 + number % 13}")
+        await at_the_limit.pod.accept()
+    at_the_limit.timers.advance(10.0)
+    other = await house.client(at_the_limit.cart, source="127.0.0.99")
+    await other.send(b"me too")
+    await at_the_limit.stall()
+    assert await (await at_the_limit.pod.accept()).read() == b"me too"
+    assert sum(service.group.counters.evicted_connections for service in services) == 1
+    (line,) = [r for r in caplog.records if "largest holder" in r.getMessage()]
+    # The others have two.
+    assert (line.client, line.service, line.connections) == ("127.0.0.2", "", 3)
+
+
 async def test_busy_clients_are_not_reset(at_the_limit):
     """Each end makes room for another one, so nothing stalls."""
     house, pod = at_the_limit.house, at_the_limit.pod

@@ -1,0 +1,44 @@
+"""One client that holds every connection of a node, and another client that comes."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agent_harness import House, Service, with_endpoints
+
+from .test_agent_loops import LimitedAgent, descriptors
+
+pytestmark = pytest.mark.netns
+
+IDLE = 460
+# Half a second without progress, and time that a busy machine takes.
+AT_ONCE_S = 2.0
+WEB, CART = Service("web", "10.96.0.10"), Service("cart", "10.96.0.20")
+
+
+class ThousandDescriptors(LimitedAgent):
+    """An agent with as many descriptors as many a service manager gives."""
+
+    limit = 1000
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A node whose agent has 1,000 descriptors in each process."""
+    with House(tmp_path, "nftables", "--workers=1", agent=ThousandDescriptors) as house:
+        (ip,) = house.add_pods("web", tcp=8080)
+        house.serve(*(with_endpoints(service, [ip]) for service in (WEB, CART)))
+        yield house
+
+
+def test_one_clients_idle_connections_keep_no_other_from_another_service(house):
+    before = descriptors(house.agent)
+    for _ in range(IDLE):
+        house["pod"].dial(WEB.address)
+    wait_for("the limit", lambda: descriptors(house.agent) > before + 2 * (IDLE - 40))
+    began = time.monotonic()
+    assert house["laptop"].get(CART.address) == "web"
+    assert time.monotonic() - began < AT_ONCE_S
