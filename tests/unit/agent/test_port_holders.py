@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from userspace_proxy.agent import port_holders
 from userspace_proxy.agent.port_holders import held_ports, owners_of, serves, who_holds
 from userspace_proxy.model import IPFamily, Protocol
 
@@ -53,6 +54,10 @@ def daemon():
 def named(process):
     comm = Path(f"/proc/{process.pid}/comm").read_text().strip()
     return f"{comm} (pid {process.pid})"
+
+
+def own_name():
+    return f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
 
 
 @pytest.mark.parametrize(
@@ -126,8 +131,21 @@ def test_a_shared_socket_is_its_first_processs():
         (held,) = (h for h in held_ports(Protocol.TCP) if serves(h, port, IPFamily.IPV4))
         owner = owners_of({held.inode})[held.inode]
         child.kill()
-    # Our own process, though the older one, is looked at last: it has the most descriptors.
-    assert owner.endswith(f"(pid {child.pid})")
+    assert owner.endswith(f"(pid {os.getpid()})")
+
+
+def test_our_own_process_is_found_however_many_descriptors_others_have(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        count = len(list(Path("/proc/self/fd").iterdir()))
+        monkeypatch.setattr(port_holders, "DESCRIPTORS_MAX", count)
+        inode = os.fstat(server.fileno()).st_ino
+        assert owners_of({inode, 0}) == {inode: own_name(), 0: port_holders.NOT_FOUND}
+
+
+def test_many_descriptors_of_one_process_hide_no_other(daemon, monkeypatch):
+    process, port = daemon(V4, TCP, "127.0.0.1")
+    monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", 4)
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
 
 
 def test_nobody_is_found_for_no_socket():
