@@ -87,7 +87,7 @@ class SteeringContract:
         await steering.close()
         successor = steerings()
         recovered = await successor.start()
-        expected = {WEB: 36001, DNS: 36002, WEB_6: 36003}
+        expected = {WEB: 36001, DNS: 36002, CART: 0, WEB_6: 36003}
         assert recovered == (expected if successor.bind is Bind.PROXY_PORT else {})
         await successor.close()
 

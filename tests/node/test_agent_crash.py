@@ -120,3 +120,35 @@ def test_a_process_that_stays_on_our_ports_keeps_no_client_from_its_service(hous
             assert client.get(WEB.address) == "one", name
             assert client.asks(DNS.address) == "one: hello", name
             assert client.tcp_refusal(NONE.address) == "refused", name
+
+
+def with_node_port(service: Service, number: int) -> Service:
+    port = {"port": service.port, "protocol": service.protocol, "nodePort": number}
+    return Service(
+        service.name,
+        service.ip,
+        service.port,
+        service.protocol,
+        target=service.target,
+        more={"type": "NodePort", "ports": [port]},
+    )
+
+
+@pytest.mark.parametrize("steering", ["iptables", "nftables"])
+def test_a_process_that_takes_node_ports_while_no_proxy_runs_gets_no_client(tmp_path, steering):
+    with House(tmp_path, steering) as house:
+        ips = house.add_pods("one", tcp=8080, udp=53)
+        web, dns, none = (
+            with_node_port(s, number) for s, number in ((WEB, 30080), (DNS, 30053), (NONE, 30090))
+        )
+        house.serve(with_endpoints(web, ips), with_endpoints(dns, ips), none)
+        house.agent.kill()
+        with thief(house, {30080, 30053, 30090}):
+            house.agent.start_until_ready()
+            node = str(house.node.ip)
+            for name, client in house.clients.items():
+                assert client.get((node, 30080)) == "one", name
+                assert client.asks((node, 30053)) == "one: hello", name
+                assert client.tcp_refusal((node, 30090)) == "refused", name
+            # One each of TCP or UDP; the thief has both of all three.
+            assert house.agent.log().count("another process took a node port") == 3

@@ -42,6 +42,7 @@ _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 _TRIES = 256
 
 
+_HELD_HINT = "stop that process, or give the Service another port"
 _NOTHING: Mapping[Frontend, Target] = {}
 
 
@@ -67,6 +68,11 @@ class ServedPort:
     def problem(self) -> str:
         """Why it isn't served, or not everywhere; empty where all is well."""
         return str(self.not_listening or "") or next(iter(self.unsteered.values()), "")
+
+    @property
+    def way_out(self) -> str:
+        """What to do about the problem, which ends with it in brackets; empty where it doesn't."""
+        return self.not_listening.hint if self.not_listening is not None else ""
 
 
 class SteeringChange(NamedTuple):
@@ -134,7 +140,8 @@ class Listeners:
 
         Args:
             plan: What to serve.
-            preferred: Proxy ports that rules of an earlier run still name.
+            preferred: Proxy ports that rules of an earlier run still name, as
+                :meth:`.Steering.start` returns them.
         """
         old = self._served.pop(plan.key, None)
         if old is not None:
@@ -143,6 +150,8 @@ class Listeners:
         served = ServedPort(plan, group)
         self._served[plan.key] = served
         self._touch(served, (), plan.frontends)
+        for port in _node_ports(f for f in plan.frontends if f in preferred):
+            self._holds.claim(*port)
         self._open_missing(served, preferred)
 
     def make_way(self, plan: PortPlan) -> None:
@@ -281,7 +290,7 @@ class Listeners:
             return exc
         protocol, now = frontend.protocol, self._clock()
         holder = self._holds.holder(protocol, frontend.family, frontend.port, now=now)
-        return ListenError(f"{frontend} is held by {holder}") if holder else exc
+        return ListenError(f"{frontend} is held by {holder}", hint=_HELD_HINT) if holder else exc
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
         """Take the node ports that rules lead elsewhere; returns why one can't be had."""
@@ -295,7 +304,7 @@ class Listeners:
                     frontend.protocol, frontend.family, frontend.port, now=self._clock()
                 )
                 if why:
-                    error = ListenError(why)
+                    error = ListenError(why, hint=_HELD_HINT)
                     served.held_by_others.add(frontend)
         return error
 

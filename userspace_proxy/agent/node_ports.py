@@ -12,6 +12,8 @@ we bind a socket there:
 Rule 1: a port counts as held where somebody waits for clients on it, if only on one address.
 Rule 2: where nobody does, the port is ours, even if it can't be bound: connections that use or
 used its number are in the way, or a right is missing.
+Rule 3: what rules of an earlier run still lead from was ours when that run ended. A process that
+waits there took the number since; it doesn't get the clients, as rules come first.
 
 Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 """
@@ -19,6 +21,7 @@ Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -26,6 +29,8 @@ from typing import NamedTuple
 from ..dataplane import get_nothing
 from ..model import IPFamily, Protocol
 from .port_holders import HeldPort, held_ports, owners_of, serves
+
+_log = logging.getLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # To look through the descriptors of all processes takes up to 0.25 s on a busy node, and the
@@ -47,11 +52,23 @@ class NodePortHolds:
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket | None] = {}
         """None: it is ours, and the socket couldn't be had."""
+        self._ours: set[NodePort] = set()
+        """Those of Rule 3."""
         self._owners: dict[Protocol, Mapping[int, str]] = {}
         self._looked: dict[Protocol, float] = {}
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def claim(self, protocol: Protocol, family: IPFamily, port: int) -> None:
+        """Note that rules of an earlier run lead from a node port; it is ours until :meth:`give`.
+
+        Args:
+            protocol: TCP or UDP.
+            family: IPv4 or IPv6.
+            port: Its number.
+        """
+        self._ours.add(NodePort(protocol, family, port))
 
     def take(self, protocol: Protocol, family: IPFamily, port: int, *, now: float) -> str:
         """Take a node port; idempotent.
@@ -72,7 +89,14 @@ class NodePortHolds:
         sock = hold_port(key)
         if sock is None:
             holder = self.holder(protocol, family, port, now=now)
-            if holder:
+            if holder and key in self._ours:
+                if key not in self._held:
+                    _log.warning(
+                        "another process took a node port while no proxy ran, "
+                        "clients are served anyway",
+                        extra={"port": f"{port}/{protocol}", "holder": holder},
+                    )
+            elif holder:
                 self._held.pop(key, None)
                 return f"node port {port}/{protocol} is held by {holder}"
         self._held[key] = sock
@@ -80,6 +104,7 @@ class NodePortHolds:
 
     def give(self, protocol: Protocol, family: IPFamily, port: int) -> None:
         """Give a node port back; idempotent."""
+        self._ours.discard(NodePort(protocol, family, port))
         sock = self._held.pop(NodePort(protocol, family, port), None)
         if sock is not None:
             sock.close()

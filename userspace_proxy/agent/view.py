@@ -230,6 +230,7 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         affinity_timeout_s=plan.affinity_timeout_s,
         notes=plan.notes,
         problem=served.problem,
+        way_out=served.way_out,
         active=totals.active,
         connections=totals.connections,
         preserved=totals.preserved,

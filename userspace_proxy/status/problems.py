@@ -69,6 +69,8 @@ class PortState:
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
     ``not answering``, ``partly answering``, ``out of ports``."""
     sentence: str
+    way_out: str = ""
+    """As in :class:`Problem`."""
 
     @property
     def is_problem(self) -> bool:
@@ -98,7 +100,7 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_node(view),
     ]
     ports = [
-        Problem(state.level, state.sentence, port=port.name, family=port.family, side=port.side)
+        Problem(state.level, state.sentence, state.way_out, port.name, port.family, port.side)
         for port in view.ports
         if (state := judge(port)).level is not Level.OK
     ]
@@ -115,9 +117,10 @@ def judge(port: ServicePortView) -> PortState:
     """Return how one Service port is served, and why not."""
     if port.problem:
         reached = sum(frontend.is_reached for frontend in port.frontends)
-        if 0 < reached < len(port.frontends):
-            return PortState(Level.TROUBLE, "partly served", f"Partly served: {port.problem}")
-        return PortState(Level.TROUBLE, "not served", f"Not served: {port.problem}")
+        is_partly = 0 < reached < len(port.frontends)
+        word = "partly served" if is_partly else "not served"
+        sentence = f"{word.capitalize()}: {port.problem.removesuffix(f' ({port.way_out})')}"
+        return PortState(Level.TROUBLE, word, sentence, port.way_out)
     if port.is_dropping:
         return _dropped(port)
     usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]

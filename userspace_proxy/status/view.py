@@ -87,6 +87,8 @@ class ServicePortView:
     notes: tuple[str, ...] = ()
     problem: str = ""
     """Why it isn't served although it should be (a port in use); empty when all is well."""
+    way_out: str = ""
+    """What to do about the problem, which ends with it in brackets; empty where it doesn't."""
     active: int = 0
     connections: int = 0
     preserved: int = 0

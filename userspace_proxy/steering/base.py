@@ -126,8 +126,9 @@ class Steering(abc.ABC):
         """Get ready and read what an earlier run of ours left in force.
 
         Returns:
-            The proxy ports that rules of our name still point to, so that the
-            caller can listen on the same ones; empty on a clean node.
+            The proxy ports that rules of our name still point to, so that the caller can
+            listen on the same ones, and 0 for frontends that are refused; empty on a clean
+            node.
 
         Raises:
             SteeringError: A library, a privilege or a kernel part is missing.

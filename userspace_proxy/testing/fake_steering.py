@@ -44,7 +44,7 @@ class FakeSteering(Steering):
 
     async def start(self) -> Mapping[Frontend, int]:
         """Part of Steering."""
-        return {f: target for f, target in self.kernel.items() if isinstance(target, int)}
+        return {f: t if isinstance(t, int) else 0 for f, t in self.kernel.items()}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
         """Part of Steering."""

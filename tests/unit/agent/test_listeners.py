@@ -166,6 +166,7 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
             "(widen --proxy-port-range)"
         ),
     ]
+    assert [served.way_out for served in listeners] == ["", "widen --proxy-port-range"]
     assert not listeners.retry()
     listeners.follow(cluster.remove("cart"))
     assert listeners.retry()
@@ -338,6 +339,7 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         assert targets.keys() == {frontend("10.96.0.1", protocol=protocol)}
         (served,) = listeners
         assert served.problem.startswith(f"node port {port}/{protocol} is held by ")
+        assert served.way_out == "stop that process, or give the Service another port"
         assert not listeners.retry()
     assert listeners.retry()
     assert {f.port for f in listeners.targets()} == {80, port}

@@ -90,6 +90,24 @@ def test_who_has_it_already_is_named(holds, protocol, ip):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
+def test_what_was_ours_when_the_last_run_ended_is_ours_though_another_has_it(
+    holds, protocol, caplog
+):
+    with bound(protocol, V4) as thief:
+        port = thief.getsockname()[1]
+        holds.claim(protocol, V4, port)
+        for now in (0, 1):
+            assert holds.take(protocol, V4, port, now=now) == ""
+        assert [r.holder for r in caplog.records] == [own_name()]
+    assert holds.take(protocol, V4, port, now=2) == ""
+    with pytest.raises(OSError, match="in use"):
+        bound(protocol, V4, port=port)
+    holds.give(protocol, V4, port)
+    with bound(protocol, V4, port=port):
+        assert "is held by" in holds.take(protocol, V4, port, now=3)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
 def test_a_daemon_of_one_family_leaves_the_other(holds, protocol):
     with bound(protocol, V4) as daemon:
         port = daemon.getsockname()[1]

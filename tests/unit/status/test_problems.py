@@ -35,6 +35,12 @@ HELD = FrontendView("192.0.2.10:30080", "NodePort", "another program has it", is
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
+def test_the_way_out_of_a_ports_problem_is_beside_it():
+    view = make_view(make_port(problem=f"{HELD_BY} (stop nginx)", way_out="stop nginx"))
+    (problem,) = summarise(view, NOW).problems
+    assert (problem.what, problem.way_out) == (f"Not served: {HELD_BY}", "stop nginx")
+
+
 @pytest.mark.parametrize(
     ("changes", "level", "sentence"),
     [

@@ -77,7 +77,7 @@ class Programmer:
         """Rules that came or went, whose stale conntrack entries are still to be removed."""
 
     def start(self) -> list[NatRule]:
-        """Return the rules that an earlier run left, one a frontend.
+        """Return the rules that an earlier run left, one a frontend; to port 0: refused.
 
         Raises:
             SteeringError: A privilege or a kernel part is missing.
@@ -87,7 +87,10 @@ class Programmer:
         conntrack.check(self._version)
         self._to_ip = next((rule.to_ip for rule in left if rule.to_ip), "")
         rules = {rule.frontend: rule for rule in left}
-        return [rule for rule in rules.values() if rule.to_port not in refuse_ports]
+        return [
+            rule._replace(to_port=0) if rule.to_port in refuse_ports else rule
+            for rule in rules.values()
+        ]
 
     def apply(self, rules: Iterable[NatRule]) -> None:
         """Steer exactly these frontends.
@@ -95,7 +98,7 @@ class Programmer:
         Raises:
             SteeringError: The kernel refused; what was in force is.
         """
-        left = self.start() if self._rules is None else []
+        left = [r for r in self.start() if r.to_port] if self._rules is None else []
         wanted = {rule.frontend: rule for rule in rules}
         # What was made while nobody looked after the rules may lead anywhere.
         self._stale |= {rule.frontend: rule for rule in (*left, *wanted.values())}

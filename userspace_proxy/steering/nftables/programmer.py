@@ -75,7 +75,7 @@ class Programmer:
         their entries led to before; None where nobody knows."""
 
     def start(self) -> Ports:
-        """Return the proxy ports that an earlier run's rules point to.
+        """Return the proxy ports that an earlier run's rules point to; 0: refused.
 
         Raises:
             SteeringConflict: Another program owns the table.
@@ -179,7 +179,7 @@ class Programmer:
         self._to_ip = to_ip_of(listing)
         refuse_ports = {self._refuse_port, refuse_port_of(listing)}
         ports = read_ports(listing.elements)
-        return {frontend: port for frontend, port in ports.items() if port not in refuse_ports}
+        return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def _shape(self) -> Shape:
         return Shape(self._table.name, self._refuse_port, self._to_ip, self.checks_sockets)
