@@ -77,8 +77,10 @@ class Descriptors:
             limit = max(_RESERVE, bounded(soft) - _open_descriptors() - _RESERVE)
         self.limit = limit
         self.in_use = 0
-        self._kept_for_flows = limit // _FLOWS_PART
         self._flows = 0
+        self._for_connections = 0
+        """All but those that are kept for flows and aren't in use by them."""
+        self._count_flows(0)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
@@ -94,8 +96,7 @@ class Descriptors:
 
     def has_room(self, count: int) -> bool:
         """Tell whether so many more may be used by anything but flows."""
-        kept = max(0, self._kept_for_flows - self._flows)
-        return self.in_use + count + kept <= self.limit
+        return self.in_use + count <= self._for_connections
 
     def has_room_for_flow(self) -> bool:
         """Tell whether one more UDP flow may have its descriptor."""
@@ -124,12 +125,12 @@ class Descriptors:
 
     def take_for_flow(self) -> None:
         """Note that one more is in use by a UDP flow."""
-        self._flows += 1
+        self._count_flows(1)
         self.take(1)
 
     def give_for_flow(self) -> None:
         """Note that a UDP flow has given its descriptor back."""
-        self._flows -= 1
+        self._count_flows(-1)
         self.give(1)
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
@@ -149,6 +150,11 @@ class Descriptors:
         """Call nobody any more."""
         self._waiting.clear()
         self._stop_timer()
+
+    def _count_flows(self, more: int) -> None:
+        # Worked out here: each connection asks for room twice.
+        self._flows += more
+        self._for_connections = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
 
     def _resume(self) -> None:
         self._stop_timer()
