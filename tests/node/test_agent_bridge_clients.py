@@ -27,6 +27,8 @@ from test_agent_client_addresses import (
     talks,
 )
 
+from userspace_proxy.policy.places import FIRST_PORT, LAST_PORT
+
 pytestmark = pytest.mark.netns
 
 MAC = "06:75:70:72:6f:78"
@@ -277,6 +279,53 @@ def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridg
     wait_for("an answer", lambda: unanswered() == 0)
     with accepted:
         assert talks(dialled, accepted)
+
+
+def test_a_client_without_tcp_timestamps_uses_up_its_ports_and_is_served_all_the_same(bridge):
+    """Ports in TIME_WAIT can't be used again then; the client ends each connection first."""
+    serving = f"""
+import socket
+with socket.create_server(("", {TARGET + 1}), backlog=128) as server:
+    print("serves", flush=True)
+    while True:
+        accepted, peer = server.accept()
+        with accepted:
+            if accepted.recv(1):
+                accepted.send(peer[0].encode())
+                accepted.recv(1)
+"""
+    dialling = f"""
+import collections, socket
+seen = collections.Counter()
+for _ in range({LAST_PORT - FIRST_PORT + 1 + 500}):
+    with socket.create_connection({(CLUSTER_IPS[4].format(10), PORT)}, timeout=10) as dialled:
+        dialled.send(b"?")
+        seen[dialled.recv(100).decode()] += 1
+        # None is open any more when the next one is dialled.
+        dialled.shutdown(socket.SHUT_WR)
+        dialled.recv(1)
+print(*seen)
+"""
+    house, client = bridge.house, bridge.house["bridge-pod"].host
+    house.shell("sysctl -qw net.ipv4.tcp_timestamps=0")
+    service, *slices = objects("bridged", 10, (bridge.endpoint, "node-1"))
+    for piece in slices:
+        for port in piece["ports"]:
+            port["port"] = TARGET + 1
+    bridge.start([service, *slices])
+    wait_for("the entry", lambda: entries(house) == {"cni0"})
+    with contextlib.ExitStack() as stack:
+        command = [sys.executable, "-c", serving]
+        server = bridge.endpoint.host.popen(command, stdout=subprocess.PIPE)
+        stack.enter_context(server)
+        stack.callback(server.kill)
+        assert server.stdout.readline() == "serves\n"
+        seen = client.run([sys.executable, "-c", dialling]).stdout.split()
+    assert seen[0] == str(client.ip)
+    assert len(seen) == 2
+    assert seen[1] in addresses(house.node)
+    assert "tcp_timestamps" in house.agent.log()
+    assert "tcp_timestamps" in html.unescape(house.agent.read("/")[1])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -239,6 +239,7 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         evicted=counters.evicted_connections + counters.evicted_flows,
         shortages=counters.shortages,
         is_out_of_ports=now - served.group.out_of_ports_at < _RECENT_S,
+        is_out_of_client_ports=now - served.group.out_of_client_ports_at < _RECENT_S,
         received_bytes=totals.received_bytes,
         sent_bytes=totals.sent_bytes,
     )

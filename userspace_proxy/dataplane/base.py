@@ -27,6 +27,8 @@ class Group(Protocol):
     label: str
     out_of_ports_at: float
     """Monotonic seconds at which no source port was left; minus infinity: never."""
+    out_of_client_ports_at: float
+    """The same of a client's own address."""
 
     @property
     def counters(self) -> GroupCounters:

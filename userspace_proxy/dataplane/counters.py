@@ -52,6 +52,7 @@ class GroupCounters:
         "dropped_datagrams",
         "evicted_connections",
         "evicted_flows",
+        "out_of_client_ports",
         "out_of_ports",
         "refused",
         "shortages",
@@ -63,7 +64,9 @@ class GroupCounters:
         self.shortages = 0
         """Dials that failed for want of our own descriptors, ports or memory."""
         self.out_of_ports = 0
-        """Of these, those for which no source port towards the endpoint was left."""
+        """Of these, those for which this node's address had no source port towards the endpoint."""
+        self.out_of_client_ports = 0
+        """Dials for which a client's address had none: they failed, or bore this node's address."""
         self.dropped_datagrams = 0
         """Datagrams that a socket didn't take, mostly because its buffer was full."""
         self.evicted_flows = 0
@@ -86,6 +89,8 @@ class Books:
         self.counters = GroupCounters()
         self.out_of_ports_at = -math.inf
         """Monotonic seconds at which ``out_of_ports`` was last seen to grow."""
+        self.out_of_client_ports_at = -math.inf
+        """The same of ``out_of_client_ports``."""
         self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
         self._gone = EndpointCounters()
 

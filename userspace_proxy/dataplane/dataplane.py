@@ -221,9 +221,12 @@ class DataPlane:
         if self._idle is not None and not self.connections:
             self._idle.set()
 
-    def has_joined(self, client: str, endpoint: SocketAddress) -> bool:
-        """Tell whether an endpoint has open connections with a client at the client's address."""
-        return any(
+    def has_answered(self, client: str, endpoint: SocketAddress) -> bool:
+        """Tell whether there are connections of an endpoint with a client at the client's address.
+
+        Those that ended within the last minute count: they may keep ports in TIME_WAIT.
+        """
+        return self.preserving.ended.knows(client, endpoint, self.reactor.now) or any(
             connection.is_preserved
             and connection.up is not None
             and connection.endpoint == endpoint

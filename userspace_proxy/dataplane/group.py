@@ -129,7 +129,13 @@ class EndpointGroup(Books):
         return RoundRobin(self._start)
 
     def dial_failed(
-        self, endpoint: SocketAddress, number: int, now: float, *, is_clients_own: bool = False
+        self,
+        endpoint: SocketAddress,
+        number: int,
+        now: float,
+        *,
+        client: str = "",
+        is_clients_own: bool = False,
     ) -> None:
         """Count a failed dial, and eject the endpoint if the reason was the endpoint's.
 
@@ -137,13 +143,16 @@ class EndpointGroup(Books):
             endpoint: The one that was dialled.
             number: The errno of the failure.
             now: Monotonic seconds.
+            client: The one at whose own address it was dialled; empty: at this node's.
             is_clients_own: It answers others than this client, or may well do.
         """
         self.counters_of(endpoint).failures += 1
         fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}
         if number in SHORTAGES:
             self.counters.shortages += 1
-            if number == errno.EADDRNOTAVAIL:
+            if number == errno.EADDRNOTAVAIL and client:
+                self._count_client_ports(now)
+            elif number == errno.EADDRNOTAVAIL:
                 self.counters.out_of_ports += 1
                 self.out_of_ports_at = now
             if self._shortage_log_limit.take(now):
@@ -154,6 +163,23 @@ class EndpointGroup(Books):
             _log.warning("endpoint ejected", extra=fields)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
+
+    def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
+        """Report that a client's address has no port left, and the node's is used for a while."""
+        self._count_client_ports(now)
+        fields = {
+            "service": self.label,
+            "endpoint": str(endpoint),
+            "client": client,
+            "cause": "the client's ports 61000-65535 towards the endpoint are in use",
+            "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
+        }
+        if self._shortage_log_limit.take(now):
+            _log.warning("endpoint sees this node's address", extra=fields)
+
+    def _count_client_ports(self, now: float) -> None:
+        self.counters.out_of_client_ports += 1
+        self.out_of_client_ports_at = now
 
     def answered(self, endpoint: SocketAddress) -> None:
         """Note that a dial succeeded; it ends an ejection."""

@@ -11,11 +11,13 @@ Rule 4: one port serves a client's dials to all endpoints. With UDP it is a proc
 bound without SO_REUSEADDR first, so no other process has it, and shared only by flows of which
 it is known that they go elsewhere (``client_ports``).
 Rule 5: where all ports between a client and an endpoint are in use, this node's address is used
-only if the endpoint has answered that client at its own: a client that a network policy keeps from
-the endpoint can use up ports, too.
+for a minute, but only if the endpoint has just answered that client at its own: a client that a
+network policy keeps from the endpoint can use up ports, too. A port in TIME_WAIT is in use unless
+both sides have TCP timestamps.
 
 Source: ip(7), IP_TRANSPARENT; Documentation/networking/tproxy.rst; net/ipv4/udp.c,
-udp_lib_lport_inuse(): SO_REUSEADDR counts as it is on both sides when the second one binds.
+udp_lib_lport_inuse(): SO_REUSEADDR counts as it is on both sides when the second one binds;
+net/ipv4/tcp_ipv4.c, tcp_twsk_unique().
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import logging
 from ..model import SocketAddress
 from ..policy.places import Networks, Places
 from .client_ports import ClientPorts
+from .pairs import Pairs
 from .sockets import family_of
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -55,6 +58,10 @@ class Preserving:
         self.is_on = False
         """Answers are caught on this node; else nobody's address is kept."""
         self.places = Places()
+        self.ended = Pairs()
+        """Those whose connections at the client's own address ended within the last minute."""
+        self.out_of_ports = Pairs()
+        """Those between which no port was left within the last minute."""
         self._ports = ports or ClientPorts()
         self._has_failed = False
 

@@ -3,7 +3,7 @@
     dial as the client failed ──▶ endpoint ejected ──▶ dial as this node
                                                         │ fails too: it stays ejected
                                                         └ answered: it is taken back, and for
-                                                          PAIR_S this pair ejects nobody
+                                                          a minute this pair ejects nobody
 
 One dial answers for all who ask while it is under way: several clients, and several Service
 ports that share the endpoint.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .pairs import MAX_PAIRS, Pairs
 from .sockets import family_of
 from .timeouts import Timeouts
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# Policies change seldom; and an endpoint that dies meanwhile is noticed by its other clients.
-PAIR_S = 60.0
-_MAX_PAIRS = 4096
 _MAX_UNDER_WAY = 64
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
@@ -49,20 +47,15 @@ class Probes:
     def __init__(self, plane: DataPlane, timeout_s: float) -> None:
         self._plane = plane
         self._under_way: dict[SocketAddress, _Probe] = {}
-        self._pairs: dict[tuple[str, SocketAddress], float] = {}
+        # Policies change seldom, and an endpoint that dies is noticed by its other clients.
+        self._pairs = Pairs()
         self._deadlines = Timeouts[_Probe](
             plane.loop, plane.reactor.clock, timeout_s, lambda probe: probe.end()
         )
 
     def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Tell whether it is this client alone that an endpoint doesn't answer."""
-        until = self._pairs.get((client, endpoint))
-        if until is None:
-            return False
-        if now < until:
-            return True
-        del self._pairs[client, endpoint]
-        return False
+        return self._pairs.knows(client, endpoint, now)
 
     def ask(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
         """Dial an endpoint as this node, or wait with those who have asked already.
@@ -110,12 +103,9 @@ class Probes:
         self._plane.descriptors.give(1)
         if not has_answer:
             return
-        until = self._plane.reactor.clock() + PAIR_S
+        now = self._plane.reactor.clock()
         for client in probe.clients:
-            self._pairs.pop((client, probe.endpoint), None)
-            while len(self._pairs) >= _MAX_PAIRS:
-                del self._pairs[next(iter(self._pairs))]
-            self._pairs[client, probe.endpoint] = until
+            self._pairs.note(client, probe.endpoint, now)
         for group, client in probe.groups.items():
             _log.info(
                 "endpoint answers this node, but not this client",
@@ -139,7 +129,7 @@ class _Probe:
     def add(self, group: EndpointGroup, client: str) -> None:
         """Let another wait, too; idempotent."""
         self.groups.setdefault(group, client)
-        if len(self.clients) < _MAX_PAIRS:
+        if len(self.clients) < MAX_PAIRS:
             self.clients[client] = None
 
     def on_events(self, _events: int) -> None:

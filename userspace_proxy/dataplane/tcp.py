@@ -212,6 +212,7 @@ class TcpConnection:
             preserving.is_on
             and self.may_preserve
             and preserving.places.keeps_client(client, endpoint.ip)
+            and not preserving.out_of_ports.knows(client, endpoint, self.reactor.now)
         )
         if self.is_preserved:
             try:
@@ -219,11 +220,13 @@ class TcpConnection:
             except NoClientAddress:
                 self.is_preserved = False
             else:
-                if number != errno.EADDRNOTAVAIL or not self.plane.has_joined(client, endpoint):
+                if number != errno.EADDRNOTAVAIL or not self.plane.has_answered(client, endpoint):
                     self.shows_local_client = preserving.places.attaches(client)
                     return sock, number
                 sock.close()
                 self.is_preserved = False
+                preserving.out_of_ports.note(client, endpoint, self.reactor.now)
+                self.group.left_client_address(endpoint, client, self.reactor.now)
         self.shows_local_client = False
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         return sock, sock.connect_ex(endpoint)
@@ -300,7 +303,8 @@ class TcpConnection:
             self._tried.add(self.endpoint)
             now, probes, client = self.reactor.now, self.plane.probes, self.address[0]
             is_known = self.is_preserved and probes.knows(client, self.endpoint, now)
-            self.group.dial_failed(self.endpoint, number, now, is_clients_own=is_known)
+            own = client if self.is_preserved else ""
+            self.group.dial_failed(self.endpoint, number, now, client=own, is_clients_own=is_known)
             if self.is_preserved and not is_known and number not in SHORTAGES:
                 probes.ask(self.group, client, self.endpoint)
 
@@ -470,6 +474,8 @@ class TcpConnection:
             self._log_access(outcome)
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
+            if self.is_preserved and self.endpoint is not None:
+                self.plane.preserving.ended.note(self.client_ip, self.endpoint, self.reactor.now)
             self.up.release()
             self.down.release()
         for sock in (self.client, self._endpoint_socket):

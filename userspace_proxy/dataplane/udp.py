@@ -241,6 +241,7 @@ class UdpListener:
                     return sock, number
                 sock.close()
                 flow.is_preserved = False
+                self.group.left_client_address(endpoint, client, self.plane.reactor.now)
         sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
         return sock, sock.connect_ex(endpoint)
 
@@ -259,7 +260,10 @@ class UdpListener:
             flow.tried = set()
         flow.tried.add(endpoint)
         now = self.plane.reactor.now
-        self.group.dial_failed(endpoint, number, now, is_clients_own=flow.is_preserved)
+        client = flow.address[0] if flow.is_preserved else ""
+        self.group.dial_failed(
+            endpoint, number, now, client=client, is_clients_own=flow.is_preserved
+        )
 
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
         plane = self.plane

@@ -60,6 +60,10 @@ class Summary:
     """Trouble first; of one level the node's first, then Service ports by name."""
 
 
+# Words for what deserves attention though clients are served.
+_SERVED = ("partly answering", "out of client ports")
+
+
 @dataclass(frozen=True, slots=True)
 class PortState:
     """How one Service port is served."""
@@ -67,7 +71,7 @@ class PortState:
     level: Level
     word: str
     """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
-    ``not answering``, ``partly answering``, ``out of ports``."""
+    ``not answering``, ``partly answering``, ``out of ports``, ``out of client ports``."""
     sentence: str
     way_out: str = ""
     """As in :class:`Problem`."""
@@ -75,7 +79,7 @@ class PortState:
     @property
     def is_problem(self) -> bool:
         """Whether clients aren't served that should be, by this proxy or by the cluster."""
-        return self.level is not Level.OK and self.word != "partly answering"
+        return self.level is not Level.OK and self.word not in _SERVED
 
 
 def summarise(view: StatusView, now: float) -> Summary:
@@ -147,6 +151,14 @@ def judge(port: ServicePortView) -> PortState:
             "partly answering",
             f"{ejected} of {plural(len(usable), 'endpoint')} did not answer; "
             + ("the other serves" if len(usable) - ejected == 1 else "the others serve"),
+        )
+    if port.is_out_of_client_ports:
+        return PortState(
+            Level.ATTENTION,
+            "out of client ports",
+            "An endpoint sees this node's address in place of a client's, whose ports 61000-65535 "
+            "towards it are in use; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in "
+            "the endpoint, or have the client keep fewer connections open",
         )
     return PortState(Level.OK, "served", f"Served by {plural(len(usable), 'endpoint')}")
 

@@ -104,6 +104,8 @@ class ServicePortView:
     """Dials that failed because this node had no source port, descriptor or memory left."""
     is_out_of_ports: bool = False
     """In the last minute it had no source port left towards an endpoint."""
+    is_out_of_client_ports: bool = False
+    """In the last minute a client's own address had none left towards an endpoint."""
     received_bytes: int = 0
     sent_bytes: int = 0
 

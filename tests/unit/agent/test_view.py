@@ -85,12 +85,15 @@ async def test_counters_and_ejections_stand_with_their_endpoint(plane):
     port.group.counters.evicted_connections = 2
     port.group.counters.evicted_flows = 5
     port.group.dial_failed(second, errno.EADDRNOTAVAIL, 10.0)
+    port.group.left_client_address(first, "10.1.0.1", 10.0)
     (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=11.0)
     assert [(e.connections, e.ejected_for_s) for e in view.endpoints] == [(7, None), (0, 4.0)]
     assert (view.connections, view.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
+    assert view.is_out_of_client_ports
     (later,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=71.0)
     assert not later.is_out_of_ports
+    assert not later.is_out_of_client_ports
 
 
 async def test_a_port_without_usable_endpoints_says_refused_and_why(plane):

@@ -52,6 +52,19 @@ def test_a_shortage_is_logged_once_a_minute(group, caplog):
     assert len(caplog.records) == 2
 
 
+def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_remedy(group, caplog):
+    for now in (0.0, 1.0):
+        group.left_client_address(POD_A, ALICE, now)
+    group.dial_failed(POD_A, errno.EADDRNOTAVAIL, 2.0, client=ALICE)
+    group.dial_failed(POD_A, errno.EADDRNOTAVAIL, 3.0)
+    assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (3, 2.0)
+    assert (group.counters.out_of_ports, group.out_of_ports_at) == (1, 3.0)
+    assert group.counters.shortages == 2
+    (record,) = caplog.records
+    assert (record.client, record.endpoint) == (ALICE, "10.0.0.1:80")
+    assert "tcp_timestamps=1" in record.hint
+
+
 def test_an_update_tells_which_endpoints_are_gone_and_only_then(group):
     told = []
     group.on_removed.append(told.append)

@@ -66,6 +66,7 @@ def test_a_service_port_has(name, expected):
             id="outside-dropped-on-purpose",
         ),
         pytest.param({"is_out_of_ports": True}, 1, id="out-of-ports"),
+        pytest.param({"is_out_of_client_ports": True}, 0, id="out-of-client-ports"),
     ],
 )
 def test_a_service_port_has_a_problem_where_its_clients_are_not_served(changes, expected):

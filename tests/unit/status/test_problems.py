@@ -105,6 +105,14 @@ def test_the_way_out_of_a_ports_problem_is_beside_it():
             id="out-of-ports",
         ),
         pytest.param(
+            {"endpoints": (READY,), "is_out_of_client_ports": True},
+            Level.ATTENTION,
+            "An endpoint sees this node's address in place of a client's, whose ports 61000-65535 "
+            "towards it are in use; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in "
+            "the endpoint, or have the client keep fewer connections open",
+            id="out-of-client-ports",
+        ),
+        pytest.param(
             {"endpoints": (READY, EJECTED)},
             Level.ATTENTION,
             "1 of 2 endpoints did not answer; the other serves",

@@ -78,11 +78,13 @@ class SharedGroup(Books):
             report: Its nested values as they arrive: lists.
             now: Monotonic seconds.
         """
-        before = self.counters.out_of_ports
+        before = self.counters.out_of_ports, self.counters.out_of_client_ports
         for name, count in zip(GroupCounters.__slots__, report.counts, strict=True):
             setattr(self.counters, name, getattr(self.counters, name) + count)
-        if self.counters.out_of_ports > before:
+        if self.counters.out_of_ports > before[0]:
             self.out_of_ports_at = now
+        if self.counters.out_of_client_ports > before[1]:
+            self.out_of_client_ports_at = now
         active_of = self._active.setdefault(worker, {})
         for address, active, connections, failures, received, sent, preserved in report.endpoints:
             endpoint = SocketAddress(*address)

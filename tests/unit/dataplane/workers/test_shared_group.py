@@ -14,11 +14,11 @@ def group():
     return SharedGroup(7, "shop/web:http", Serving((POD_A, POD_B), affinity_timeout_s=60.0))
 
 
-def told(*endpoints, refused=0, evicted=0, out_of_ports=0, ejected=()):
+def told(*endpoints, refused=0, evicted=0, out_of_ports=(0, 0), ejected=()):
     """Return a report as it arrives: of lists."""
     return GroupReport(
         7,
-        [0, evicted, 0, out_of_ports, refused, 0],
+        [0, evicted, 0, *out_of_ports, refused, 0],
         [[list(address), *counted] for address, *counted in endpoints],
         [[list(address), left] for address, left in ejected],
     )
@@ -120,7 +120,9 @@ def test_an_endpoint_that_has_left_is_not_ejected(group):
 
 
 def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
-    group.add(0, told(out_of_ports=2), 5.0)
-    group.add(1, told(evicted=3), 6.0)
+    group.add(0, told(out_of_ports=(0, 2)), 5.0)
+    group.add(1, told(out_of_ports=(1, 0)), 6.0)
+    group.add(1, told(evicted=3), 7.0)
     assert (group.counters.out_of_ports, group.out_of_ports_at) == (2, 5.0)
+    assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (1, 6.0)
     assert group.counters.evicted_connections == 3

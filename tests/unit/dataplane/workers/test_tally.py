@@ -49,11 +49,11 @@ def test_where_nothing_was_counted_there_is_nothing_to_tell(tally):
 
 def test_a_report_tells_the_differences_since_the_last_one(group, tally):
     group.counters_of(A).connections = 3
-    assert report(tally) == GroupReport(7, [0, 0, 0, 0, 0, 0], [(A, 0, 3, 0, 0, 0, 0)], [])
+    assert report(tally) == GroupReport(7, [0] * 7, [(A, 0, 3, 0, 0, 0, 0)], [])
     assert report(tally) is None
     group.counters_of(A).connections = 5
     group.counters.refused = 1
-    assert report(tally) == GroupReport(7, [0, 0, 0, 0, 1, 0], [(A, 0, 2, 0, 0, 0, 0)], [])
+    assert report(tally) == GroupReport(7, [0, 0, 0, 0, 0, 1, 0], [(A, 0, 2, 0, 0, 0, 0)], [])
 
 
 def test_ejections_are_told_while_they_last_and_once_more(group, tally):

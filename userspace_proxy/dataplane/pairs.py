@@ -1,0 +1,35 @@
+"""Pairs of a client and an endpoint of which something is known for a minute."""
+
+from __future__ import annotations
+
+from ..model import SocketAddress
+
+_PAIR_S = 60.0
+"""As long as TIME_WAIT lasts, for which a connection's ports aren't free (TCP_TIMEWAIT_LEN)."""
+MAX_PAIRS = 4096
+
+
+class Pairs:
+    """Those of one kind; beyond 4,096 the ones that were noted longest ago are forgotten."""
+
+    def __init__(self) -> None:
+        self._until: dict[tuple[str, SocketAddress], float] = {}
+
+    def note(self, client: str, endpoint: SocketAddress, now: float) -> None:
+        """Know of a pair for a minute from now on."""
+        until = self._until
+        # At the end, as the one that was noted last.
+        until.pop((client, endpoint), None)
+        if len(until) >= MAX_PAIRS:
+            del until[next(iter(until))]
+        until[client, endpoint] = now + _PAIR_S
+
+    def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
+        """Tell whether a pair was noted within the last minute."""
+        until = self._until.get((client, endpoint))
+        if until is None:
+            return False
+        if now < until:
+            return True
+        del self._until[client, endpoint]
+        return False
