@@ -171,7 +171,7 @@ def test_a_second_agent_is_refused_with_the_first_ones_pid(story):
 
 def test_cleanup_is_refused_while_an_agent_runs(story):
     assert story.early_cleanup.returncode == 1
-    assert f"another userspace-proxy (pid {story.first_pid})" in story.early_cleanup.stderr
+    assert f"cannot clean up: userspace-proxy (pid {story.first_pid})" in story.early_cleanup.stderr
 
 
 def test_whoever_is_refused_leaves_the_running_agent_alone(story):

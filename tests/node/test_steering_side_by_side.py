@@ -260,8 +260,9 @@ async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, 
     lock.take()
     assert await cleanup() == (
         1,
-        f"error: cannot start: another userspace-proxy of the name canary (pid {os.getpid()}) "
-        "steers this node (stop it first, or run with --steering=none)",
+        f"error: cannot clean up: userspace-proxy of the name canary (pid {os.getpid()}) "
+        "steers this node and would put its rules back "
+        "(stop it: it removes what it made when it stops)",
     )
     lock.release()
     assert rules(node) == before

@@ -87,7 +87,7 @@ async def _labels_in_use() -> list[str]:
 def _locked(labels: Iterable[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for label in sorted(labels):
-            lock = NodeLock(label)
+            lock = NodeLock(label, is_cleanup=True)
             lock.take()
             stack.callback(lock.release)
         yield

@@ -60,9 +60,11 @@ class NodeLock:
     Args:
         proxy_name: The ``--service-proxy-name``: proxies of different names steer different
             Services, side by side. None or empty: the proxy without one.
+        is_cleanup: It is taken to clean up, not to start; only the error differs.
     """
 
-    def __init__(self, proxy_name: str | None = None) -> None:
+    def __init__(self, proxy_name: str | None = None, *, is_cleanup: bool = False) -> None:
+        self._is_cleanup = is_cleanup
         self._label = proxy_label(proxy_name or "")
         self._name = f"{_NAME}/{self._label}" if self._label else _NAME
         self._socket: socket.socket | None = None
@@ -125,8 +127,14 @@ class NodeLock:
             if holder.is_believed:
                 named = f" of the name {self._label}" if self._label else ""
                 process = f" (pid {holder.pid})" if holder.pid else ""
+                running = f"userspace-proxy{named}{process}"
+                if self._is_cleanup:
+                    raise LockHeld(
+                        f"cannot clean up: {running} steers this node and would put its rules back",
+                        hint="stop it: it removes what it made when it stops",
+                    )
                 raise LockHeld(
-                    f"cannot start: another userspace-proxy{named}{process} steers this node",
+                    f"cannot start: another {running} steers this node",
                     hint="stop it first, or run with --steering=none",
                 )
 

@@ -90,6 +90,15 @@ def test_a_second_proxy_is_told_the_process_of_the_first(holder):
     )
 
 
+def test_a_cleanup_is_told_to_stop_the_process_of_the_proxy(holder):
+    with pytest.raises(LockHeld) as caught:
+        NodeLock(is_cleanup=True).take()
+    assert str(caught.value) == (
+        f"cannot clean up: userspace-proxy (pid {holder.pid}) steers this node and would put its "
+        "rules back (stop it: it removes what it made when it stops)"
+    )
+
+
 def test_the_lock_of_a_killed_proxy_is_free(holder):
     holder.kill()
     holder.wait()
