@@ -35,7 +35,7 @@ class AddedService:
     def __init__(self, proxy: Proxy, service: Service) -> None:
         self._proxy = proxy
         self._service = service
-        self._is_removed = False
+        self._was_put = False
 
     @property
     def key(self) -> ServiceKey:
@@ -63,21 +63,22 @@ class AddedService:
         Raises:
             ValueError: One of them isn't an address.
             TypeError: A text in place of a list of them.
-            LookupError: The Service was removed.
+            LookupError: The Service was removed, or replaced by another of its name.
             ListenError: The port can't be had: clients are refused, and it is tried again each
                 second, with these endpoints.
         """
-        if self._is_removed:
-            raise LookupError(f"{self.key} was removed")
+        if self._was_put and not self._proxy.has_put(self._service):
+            raise LookupError(f"{self.key} was removed or replaced")
         if isinstance(endpoints, str):
             raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
         addresses = [parse_address(text) for text in endpoints]
+        self._was_put = True
         await self._proxy.put(self._service, make_slices(self._service, addresses))
 
     async def remove(self) -> None:
-        """Stop serving it; open connections go on. Idempotent."""
-        self._is_removed = True
-        await self._proxy.delete(self.key)
+        """Stop serving it; open connections go on. One that has replaced it stays. Idempotent."""
+        if self._proxy.has_put(self._service):
+            await self._proxy.delete(self.key)
 
 
 def make_service(

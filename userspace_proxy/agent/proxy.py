@@ -468,6 +468,8 @@ class Proxy:
     ) -> AddedService:
         """Serve a Service, or replace the one of the same name; in force on return.
 
+        The handle of a Service that was replaced changes nothing any more.
+
         Args:
             name: Its name.
             port: The port that clients dial.
@@ -534,6 +536,10 @@ class Proxy:
             memory.delete_slice(key)
         await self.settled()
         self._raise_problem(service.key)
+
+    def has_put(self, service: Service) -> bool:
+        """Return whether this very Service was put here, and not removed or replaced since."""
+        return self._added.get(service.key, (None, ()))[0] is service
 
     async def delete(self, key: ServiceKey) -> None:
         """Stop serving a Service that was put here; in force on return. Idempotent.

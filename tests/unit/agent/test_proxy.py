@@ -170,6 +170,20 @@ def test_a_service_that_is_replaced_keeps_its_address(run):
     run(main())
 
 
+def test_the_handle_of_a_replaced_service_changes_nothing(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            before = await proxy.add_service("web", port=8080)
+            after = await proxy.add_service("web", port=8081, endpoints=[one])
+            with pytest.raises(LookupError, match="default/web was removed or replaced"):
+                await before.set_endpoints(["127.0.0.1:1"])
+            await before.remove()
+            assert await ask(after.address) == b"one"
+            assert after.address.port == 8081
+
+    run(main())
+
+
 def test_endpoints_that_can_not_be_served_raise_what_the_status_says(run):
     async def main():
         async with Proxy() as proxy:
