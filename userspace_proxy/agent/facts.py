@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..cluster import Snapshot
-from ..model import Node, ServiceKey
-from ..policy import NodeFacts
+from ..model import IPFamily, Node, ServiceKey
+from ..policy import PRIMARY, NodeFacts
 from .options import Options
 
 # Its endpoints are the API servers. Source: kube-apiserver makes and keeps it.
@@ -36,7 +36,9 @@ def make_facts(
         allow_loopback_endpoints=allow_loopback_endpoints,
         zone=node.zone if node else "",
         addresses=tuple(addresses),
-        primary_addresses=node.addresses if node else (),
+        primary_addresses=tuple(
+            dict.fromkeys((*options.node_addresses, *(node.addresses if node else ())))
+        ),
         all_node_addresses=frozenset(addresses).union(
             node.addresses if node else (), snapshot.node_addresses if snapshot else ()
         ),
@@ -49,6 +51,18 @@ def make_facts(
         ),
         cluster_networks=_inside(options, node),
     )
+
+
+def why_no_node_ports(facts: NodeFacts) -> str:
+    """Return why no address of this node answers at node ports; empty if one does."""
+    if any(facts.node_port_addresses(family) for family in IPFamily):
+        return ""
+    if PRIMARY in facts.node_port_networks and not facts.primary_addresses:
+        return (
+            "--nodeport-addresses=primary needs a Node object of this node's name with an address, "
+            "or --bind-address"
+        )
+    return "this node has no address that --nodeport-addresses allows"
 
 
 def _inside(options: Options, node: Node | None) -> tuple[str, ...]:

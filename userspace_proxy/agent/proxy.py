@@ -42,7 +42,7 @@ from ..steering import (
     remove_leftovers,
 )
 from .added import AddedService, make_service
-from .facts import make_facts
+from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
 from .listeners import Listeners
 from .lock import NodeLock
@@ -111,6 +111,8 @@ class Proxy:
         """Returns the addresses of this node's interfaces."""
         self._planner = Planner(NodeFacts())
         """Its facts are those that the plan in force was made with."""
+        self._no_node_ports = ""
+        """Why no address answers at node ports, as far as it was logged."""
         self._health_checks: HealthCheckPorts | None = None
         self._status_addresses = StatusAddresses()
         self._started = 0.0
@@ -282,12 +284,17 @@ class Proxy:
         # Without steering only programs of this machine get here; they reach its loopback
         # addresses anyway.
         is_here_only = steering is not None and steering.name == "none"
-        return make_facts(
+        facts = make_facts(
             options,
             snapshot,
             self._addresses(),
             allow_loopback_endpoints=options.allow_loopback_endpoints or is_here_only,
         )
+        if snapshot is not None:
+            before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)
+            if self._no_node_ports not in ("", before):
+                _log.warning("node ports are not served", extra={"cause": self._no_node_ports})
+        return facts
 
     async def _check_health(self, plan: Plan) -> None:
         """Serve the health check node ports of a plan."""

@@ -90,7 +90,8 @@ class Settings:
     bind_address: str = setting(
         "0.0.0.0", kind=NODE_ADDRESS, group=Group.NODE, flag="bind-address",
         kube_field="bindAddress",
-        help="its family is that of the servers' default addresses; nothing is bound to it",
+        help="this node's primary address; its family is that of the servers' default addresses; "
+        "nothing is bound to it",
         why="kube-proxy's",
     )
     cluster_cidr: tuple[str, ...] = setting(

@@ -10,7 +10,7 @@ from ..model import IPFamily, contains, of_family, own_network
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
 PRIMARY = "primary"
-"""Among networks for node ports: of each family the first address that the Node object names."""
+"""Among networks for node ports: of each family the first primary address that the node has."""
 LOCALHOST = "localhost"
 """Among networks for node ports: the loopback addresses."""
 ALL = "all"
@@ -31,7 +31,10 @@ class NodeFacts:
     addresses: tuple[str, ...] = ()
     """What this node's interfaces have, sorted; loopback included, link-local left out."""
     primary_addresses: tuple[str, ...] = ()
-    """Those that the Node object names."""
+    """``--bind-address`` where one is given, then those that the Node object names.
+
+    Source: kube-proxy, detectNodeIPs().
+    """
     all_node_addresses: frozenset[str] = frozenset()
     """This node's and, as far as the source knows them, those of all Nodes."""
     node_port_networks: tuple[str, ...] = ()

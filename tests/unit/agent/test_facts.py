@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.agent.facts import make_facts
+from userspace_proxy.agent.facts import make_facts, why_no_node_ports
 from userspace_proxy.agent.options import Options
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import (
@@ -67,6 +67,37 @@ def test_the_node_object_says_its_zone_and_its_addresses():
     facts = facts_of(cluster(NODE))
     assert (facts.zone, facts.primary_addresses) == ("eu-1a", ("192.0.2.10", "2001:db8::10"))
     assert facts.addresses == (), "those of the interfaces are others"
+
+
+def test_the_bind_address_is_the_primary_one_of_its_family():
+    facts = facts_of(cluster(NODE), node_addresses=("192.0.2.99",))
+    assert facts.primary_addresses == ("192.0.2.99", "192.0.2.10", "2001:db8::10")
+    assert facts_of(node_addresses=("192.0.2.99",)).primary_addresses == ("192.0.2.99",)
+
+
+@pytest.mark.parametrize(
+    ("node", "networks", "reason"),
+    [
+        pytest.param(
+            None,
+            ("primary",),
+            "--nodeport-addresses=primary needs a Node object of this node's name with an address, "
+            "or --bind-address",
+            id="no-node-object",
+        ),
+        pytest.param(NODE, ("primary",), "", id="node-object"),
+        pytest.param(
+            NODE,
+            ("203.0.113.0/24",),
+            "this node has no address that --nodeport-addresses allows",
+            id="other-networks",
+        ),
+        pytest.param(None, (), "", id="everywhere"),
+    ],
+)
+def test_why_no_address_answers_at_node_ports(node, networks, reason):
+    facts = facts_of(cluster(node), ["127.0.0.1", "192.0.2.10"], node_port_networks=networks)
+    assert why_no_node_ports(facts) == reason
 
 
 def test_a_node_object_that_goes_is_forgotten():
