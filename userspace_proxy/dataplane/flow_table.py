@@ -6,33 +6,33 @@ Rule 1: both classes are ordered by last use, so the next flow to end by time is
 one of them: nothing is ever scanned.
 Rule 2: a flow moves to the end of its class at most once a second; its end is
 late by no more than that.
-Rule 3: in a full table flows of a client above its share give way first, then those of a Service
-port above its share, then any (``shares``). Young ones go before streams, as conntrack's early
-drop spares assured entries, and among them those that have been idle for longest.
+Rule 3: in a full table the largest client above its share gives way, else an IPv6 /64 above half
+of the table, else a Service port above its share, else any (``shares``). Of what it has, young
+flows go before streams, as conntrack's early drop spares assured entries; the longest-idle first.
+Rule 4: that flow is found without a search: each holder's flows are in order, too.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from itertools import islice
+from collections.abc import Collection, Hashable
 from typing import Generic, Protocol, TypeVar
 
-from .shares import client_share, service_share
+from .shares import client_share, network_of, service_share
 
 # conntrack's nf_conntrack_udp_timeout and nf_conntrack_udp_timeout_stream.
 YOUNG_IDLE_S = 30.0
 STREAM_IDLE_S = 120.0
 GRAIN_S = 1.0
 
-# Of each class so many are looked at for one above its share; who has an eighth of the table is
-# among them, or was used lately.
-_LOOKED_AT = 32
+_ALL: Hashable = None
+"""The holder that has every flow."""
 
 
 class Flow(Protocol):
     """What the table must know of a flow; the attributes belong to the table."""
 
+    holders: tuple[Hashable, ...]
     is_stream: bool
     used: float
 
@@ -49,31 +49,64 @@ F = TypeVar("F", bound=Flow)
 
 
 class _Holders:
-    """How many flows each client, or each Service port, has.
+    """How many flows each client has, or each network, or each Service port.
 
     Args:
         share: What each may keep in a full table.
     """
 
     def __init__(self, share: int) -> None:
-        self.counts: dict[Hashable, int] = {}
-        self.share = share
-        self.above = 0
-        """How many of them have more than their share."""
+        self._counts: dict[Hashable, int] = {}
+        self._share = share
+        self._above: dict[Hashable, None] = {}
+        """Those that have more than their share: seven at the most, as an eighth is the least."""
 
     def add(self, holder: Hashable) -> None:
-        count = self.counts[holder] = self.counts.get(holder, 0) + 1
-        if count == self.share + 1:
-            self.above += 1
+        count = self._counts[holder] = self._counts.get(holder, 0) + 1
+        if count == self._share + 1:
+            self._above[holder] = None
 
     def remove(self, holder: Hashable) -> None:
-        count = self.counts[holder] - 1
-        if count == self.share:
-            self.above -= 1
+        count = self._counts[holder] - 1
+        if count == self._share:
+            del self._above[holder]
         if count:
-            self.counts[holder] = count
+            self._counts[holder] = count
         else:
-            del self.counts[holder]
+            del self._counts[holder]
+
+    def largest_above(self) -> Hashable:
+        """Return the largest holder above its share, or None."""
+        return max(self._above, key=self._counts.__getitem__, default=None)
+
+
+class _Order(Generic[F]):
+    """The flows of one class, for each holder in the order of their last use."""
+
+    def __init__(self) -> None:
+        self._of: dict[Hashable, OrderedDict[F, None]] = {}
+
+    def of(self, holder: Hashable) -> Collection[F]:
+        """Return a holder's flows, the longest-idle first."""
+        return self._of.get(holder, ())
+
+    def add(self, flow: F) -> None:
+        for holder in flow.holders:
+            flows = self._of.get(holder)
+            if flows is None:
+                flows = self._of[holder] = OrderedDict()
+            flows[flow] = None
+
+    def use(self, flow: F) -> None:
+        for holder in flow.holders:
+            self._of[holder].move_to_end(flow)
+
+    def remove(self, flow: F) -> None:
+        for holder in flow.holders:
+            flows = self._of[holder]
+            del flows[flow]
+            if not flows:
+                del self._of[holder]
 
 
 class FlowTable(Generic[F]):
@@ -88,13 +121,14 @@ class FlowTable(Generic[F]):
         self.max_flows = max_flows
         self._young_idle_s = YOUNG_IDLE_S if idle_s is None else idle_s
         self._stream_idle_s = STREAM_IDLE_S if idle_s is None else idle_s
-        self._young: OrderedDict[F, None] = OrderedDict()
-        self._streams: OrderedDict[F, None] = OrderedDict()
+        self._young = _Order[F]()
+        self._streams = _Order[F]()
         self._clients = _Holders(client_share(max_flows))
+        self._networks = _Holders(service_share(max_flows))
         self._services = _Holders(service_share(max_flows))
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._streams)
+        return len(self._young.of(_ALL)) + len(self._streams.of(_ALL))
 
     @property
     def is_full(self) -> bool:
@@ -105,48 +139,51 @@ class FlowTable(Generic[F]):
         """Take in a new flow; the caller has made room."""
         flow.used = now
         flow.is_stream = False
-        self._young[flow] = None
+        network = network_of(flow.client_ip)
+        flow.holders = _ALL, flow.client_ip, flow.group
         self._clients.add(flow.client_ip)
         self._services.add(flow.group)
+        if network is not None:
+            flow.holders = *flow.holders, network
+            self._networks.add(network)
+        self._young.add(flow)
 
     def use(self, flow: F, now: float) -> None:
         """Note a datagram in either direction."""
         if now - flow.used >= GRAIN_S:
             flow.used = now
-            (self._streams if flow.is_stream else self._young).move_to_end(flow)
+            (self._streams if flow.is_stream else self._young).use(flow)
 
     def make_stream(self, flow: F, now: float) -> None:
         """Note that the flow has gone back and forth."""
         if not flow.is_stream:
-            del self._young[flow]
+            self._young.remove(flow)
             flow.is_stream = True
             flow.used = now
-            self._streams[flow] = None
+            self._streams.add(flow)
 
     def remove(self, flow: F) -> None:
         """Forget a flow; one that isn't here is no error."""
         flows = self._streams if flow.is_stream else self._young
-        if flow not in flows:
+        if flow not in flows.of(_ALL):
             return
-        del flows[flow]
-        self._clients.remove(flow.client_ip)
-        self._services.remove(flow.group)
+        flows.remove(flow)
+        _all, client, service, *networks = flow.holders
+        self._clients.remove(client)
+        self._services.remove(service)
+        for network in networks:
+            self._networks.remove(network)
 
     def first_to_go(self) -> F | None:
         """Return the flow that gives way to a new one, or None of an empty table."""
-        clients, services = self._clients, self._services
-        flow: F | None = None
-        if clients.above:
-            flow = self._first(lambda flow: clients.counts[flow.client_ip] > clients.share)
-        if flow is None and services.above:
-            flow = self._first(lambda flow: services.counts[flow.group] > services.share)
-        return flow or self._first(lambda _: True)
-
-    def _first(self, is_above: Callable[[F], bool]) -> F | None:
+        holder = _ALL
+        for holders in (self._clients, self._networks, self._services):
+            holder = holders.largest_above()
+            if holder is not None:
+                break
         for flows in (self._young, self._streams):
-            for flow in islice(flows, _LOOKED_AT):
-                if is_above(flow):
-                    return flow
+            for flow in flows.of(holder):
+                return flow
         return None
 
     def expired(self, now: float) -> list[F]:
@@ -156,7 +193,7 @@ class FlowTable(Generic[F]):
             (self._young, self._young_idle_s),
             (self._streams, self._stream_idle_s),
         ):
-            for flow in flows:
+            for flow in flows.of(_ALL):
                 if now - flow.used < idle_s:
                     break
                 due.append(flow)

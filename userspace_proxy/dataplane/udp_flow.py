@@ -42,6 +42,7 @@ class UdpFlow:
         "endpoint",
         "group",
         "has_answer",
+        "holders",
         "hop_limit",
         "is_ended",
         "is_preserved",
@@ -85,6 +86,7 @@ class UdpFlow:
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.is_stream = False
+        self.holders: tuple[Hashable, ...] = ()
         self.used = 0.0
         self.started = 0.0
         self.received_bytes = 0

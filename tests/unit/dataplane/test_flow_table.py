@@ -8,6 +8,7 @@ from userspace_proxy.dataplane.flow_table import FlowTable
 class Flow:
     """What a flow table keeps."""
 
+    holders = ()
     is_stream = False
     used = 0.0
 
@@ -92,6 +93,44 @@ def test_a_client_above_its_share_makes_room_before_all_others(is_stream):
         assert table.first_to_go().name == f"flood {number}"
         table.remove(table.first_to_go())
     # The sixteen that are left are its share, and so it is the turn of the longest idle.
+    assert table.first_to_go() is alice
+
+
+def test_the_largest_clients_own_flow_goes_however_lately_it_was_used():
+    table, alice = FlowTable(100), Flow(ALICE)
+    for number, flow in enumerate([*flood(20, client_ip=CAROL), alice, *flood(40, client_ip=BOB)]):
+        table.add(flow, float(number))
+    for flow in flood(39):
+        table.add(flow, 1000.0)
+    for number in range(20):
+        first = table.first_to_go()
+        assert (first.client_ip, first.name) == (BOB, f"flood {number}")
+        table.remove(first)
+    # Both have twenty, and the one that has been above its share for longer goes.
+    assert table.first_to_go().client_ip == CAROL
+
+
+def test_a_clients_young_flows_go_before_its_streams():
+    table, flows = FlowTable(100), flood(40, client_ip=BOB)
+    for number, flow in enumerate(flows):
+        table.add(flow, float(number))
+    for flow in flows[:30]:
+        table.make_stream(flow, 100.0)
+    gone = []
+    for _ in range(12):
+        gone.append(table.first_to_go())
+        table.remove(gone[-1])
+    assert gone == flows[30:] + flows[:2]
+
+
+def test_the_addresses_of_one_ipv6_network_make_room_before_others():
+    table, alice = FlowTable(100), Flow(ALICE, group="syslog")
+    table.add(alice, 0.0)
+    for number in range(51):
+        group = "dns" if number % 2 else "ntp"
+        table.add(Flow(f"flood {number}", f"2001:db8::{number:x}", group), 1.0)
+    assert table.first_to_go().name == "flood 0"
+    table.remove(table.first_to_go())
     assert table.first_to_go() is alice
 
 
