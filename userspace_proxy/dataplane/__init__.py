@@ -1,4 +1,4 @@
-"""Sockets: listeners, TCP connections, UDP flows. Knows nothing of Kubernetes.
+"""Sockets: listeners, TCP connections, UDP flows. Independent of Kubernetes.
 
     client ─▶ Listener ─▶ EndpointGroup.balancer.pick ─▶ dial, next on failure ─▶ relay
                  │                                                                  │

@@ -7,7 +7,7 @@ Rule 1: a connection that ends before its first look pays nothing, not even a sy
 Rule 2: what a look notices is late by LOOK_S at most; timeouts are counted from the look
 that first saw nothing move.
 Rule 3: a look takes a slice of the connections, so that thousands never hold the loop.
-Rule 4: who has stalled keeps no pipe: there are few, and others would copy for want of one.
+Rule 4: a stalled connection keeps no pipe: there are few, and without one others have to copy.
 Rule 5: a reader that is alive may stall for idle_s; only one that is dead is given up earlier.
 Rule 6: an endpoint that sees the address of a container that has gone is reset within 20 s.
 """
@@ -45,7 +45,7 @@ _KEEPALIVE = (
 
 
 # A client that is a container of this node and has gone: the endpoint sees the client's address, so
-# it can't send to it any more and hears of the end from us alone. Such a client's kernel is this
+# it can't send to it any more, and only we can end its side. Such a client's kernel is this
 # one, and it answers at once unless the container has no link. A link that is down for 12 s is an
 # outage: 14 questions, one a second, go unanswered before the client is given up.
 _LOCAL_CLIENT = (
@@ -88,7 +88,7 @@ class Ageing:
         self._rest: Iterator[TcpConnection] = iter(())
 
     def start(self) -> None:
-        """Begin to look, if there is somebody to look at; idempotent."""
+        """Begin to look; idempotent."""
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_S, self._begin)
 

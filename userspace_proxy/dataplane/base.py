@@ -1,4 +1,4 @@
-"""What a data plane is to those who use it, whoever carries the traffic.
+"""The interface of a data plane, in this process or in workers.
 
     DataPlane    in the caller's event loop: embedding, demo, tests
     WorkerPool   in worker processes: the node agent
@@ -97,7 +97,7 @@ class Plane(Protocol[G]):
     """What carries the traffic. G is its kind of :class:`Group`."""
 
     def open_group(self, label: str, serving: Serving) -> G:
-        """Begin to serve a Service port; without listeners nobody comes yet."""
+        """Begin to serve a Service port; without listeners there are no clients yet."""
 
     def listen(
         self,
@@ -129,7 +129,7 @@ class Plane(Protocol[G]):
 
         Args:
             port: What ``listen`` returned.
-            group: Whose it is from now on; it serves, refuses or drops by its endpoints.
+            group: Its group from now on; it serves, refuses or drops by its endpoints.
 
         Raises:
             ListenError: It refused, and couldn't take its port back, or tell its clients apart:

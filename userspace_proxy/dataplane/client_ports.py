@@ -4,7 +4,7 @@
 
 The kernel keeps two TCP connections apart that begin at one port, and refuses a second one to
 the same endpoint. For UDP it does neither: two sockets that are connected alike are both let be,
-and one of them gets all answers. So it is known here who goes where.
+and one of them gets all answers. So this process keeps which flow goes where.
 
 Rule 1: ports are taken in turn: one that was given back rests as long as all others are tried.
 """

@@ -27,7 +27,7 @@ class EndpointCounters:
         self.connections = 0
         """Connections that this endpoint answered, or flows that began with it."""
         self.failures = 0
-        """Dials that failed, whoever's fault it was."""
+        """Dials that failed, for a reason of the endpoint's or of this node's."""
         self.preserved = 0
         """Of the connections, those that bore their client's own address."""
         self.received_bytes = 0
@@ -62,7 +62,7 @@ class GroupCounters:
         self.refused = 0
         """Connections that no endpoint answered, and datagrams without an endpoint."""
         self.shortages = 0
-        """Dials that failed for want of our own descriptors, ports or memory."""
+        """Dials that failed because this process was out of descriptors, ports or memory."""
         self.out_of_ports = 0
         """Of these, those for which this node's address had no source port towards the endpoint."""
         self.out_of_client_ports = 0
@@ -79,7 +79,7 @@ figures_of = attrgetter(*GroupCounters.__slots__)
 """Returns the counters of a Service port as a tuple, in the order of their names."""
 
 
-class Books:
+class CounterTable:
     """All counters of one Service port.
 
     Those of an endpoint that has left stay while it is in use, and then in the sums.

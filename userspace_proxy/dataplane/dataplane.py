@@ -1,8 +1,8 @@
-"""The data plane of one event loop: its listeners, connections, flows and books.
+"""The data plane of one event loop: its listeners, connections, flows and counters.
 
 Rule 1: everything here runs in the loop's thread.
 Rule 2: a listener serves while its group has endpoints and refuses while it has
-none; it never accepts what nobody can answer.
+none; it never accepts what no endpoint can answer.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class DataPlane:
         self._is_closed = False
 
     def open_group(self, label: str, serving: Serving) -> EndpointGroup:
-        """Begin to serve a Service port; without listeners nobody comes yet."""
+        """Begin to serve a Service port; without listeners there are no clients yet."""
         return EndpointGroup(label, serving)
 
     def close_group(self, group: EndpointGroup) -> None:
@@ -209,20 +209,20 @@ class DataPlane:
     # -- for connections, flows and listeners ---------------------------------
 
     def connection_began(self, connection: TcpConnection) -> None:
-        """Take an accepted connection into the books."""
+        """Add an accepted connection to the open ones."""
         self.connections.add(connection)
         self.descriptors.take(DESCRIPTORS)
         self.ageing.start()
 
     def connection_ended(self, connection: TcpConnection) -> None:
-        """Take a closed connection out of the books; it has ended its deadlines."""
+        """Remove a closed connection from the open ones; it has ended its deadlines."""
         self.connections.discard(connection)
         self.descriptors.give(DESCRIPTORS)
         if self._idle is not None and not self.connections:
             self._idle.set()
 
     def has_answered(self, client: str, endpoint: SocketAddress) -> bool:
-        """Tell whether there are connections of an endpoint with a client at the client's address.
+        """Return whether an endpoint has had connections with a client at the client's address.
 
         Those that ended within the last minute count: they may keep ports in TIME_WAIT.
         """
@@ -235,12 +235,12 @@ class DataPlane:
         )
 
     def listener_closed(self, listener: Listener) -> None:
-        """Take a closed listener out of the books."""
+        """Remove a closed listener from the open ones."""
         self._forget(listener)
         self._listener_count -= 1
 
     def has_room_for_listener(self) -> bool:
-        """Tell whether one more listener leaves enough descriptors for connections."""
+        """Return whether one more listener leaves enough descriptors for connections."""
         return self._listener_count < max(_FEW_LISTENERS, self.descriptors.limit // 2)
 
     def make_room_for_flow(self) -> bool:
@@ -335,7 +335,7 @@ class Listener:
             self.admit(serving.admits)
             self.serve()
         except ListenError:
-            # Better nobody than somebody who is to be dropped.
+            # Better no client than one that is to be dropped.
             self.refuse()
             raise
 
@@ -352,7 +352,7 @@ class Listener:
             self._server = None
 
     def admit(self, networks: Sequence[str] | None) -> None:
-        """Let in packets from these networks alone; None lets everybody's in.
+        """Let in packets from these networks alone; None admits all.
 
         Raises:
             ListenError: The kernel can't tell them apart.
@@ -370,7 +370,7 @@ class Listener:
         """Serve clients again after :meth:`refuse`; idempotent.
 
         Raises:
-            ListenError: Somebody has taken the port meanwhile.
+            ListenError: Another socket has taken the port meanwhile.
         """
         if self.is_serving or self._is_closed:
             return
@@ -420,6 +420,6 @@ class Listener:
         try:
             self._server = server(self._plane, self.group, sock, self.address)
         except OSError as exc:
-            # The epoll takes no more; the socket would be nobody's.
+            # The epoll takes no more; the socket would never be read.
             sock.close()
             raise cannot_listen(self.address, self.protocol, exc) from exc

@@ -4,8 +4,8 @@ A proxy that runs out of descriptors in ``accept`` either loops on the error or
 closes clients that it could have served a moment later. So we count, stop taking
 from the queue before the end, and let the kernel keep the clients waiting.
 
-Rule 1: whoever waits is called when there is room, and a few times a second all the
-same: nobody tells us when descriptors that aren't ours are given back.
+Rule 1: callbacks that wait are called when there is room, and a few times a second anyway:
+nothing reports that descriptors which aren't ours were given back.
 Rule 2: a few are kept for UDP flows, so that connections can't keep DNS from being answered.
 Rule 3: when nothing has been given back for a moment it is a stall: then connections are
 reset (``shares``), and as long as that goes on no client waits again.
@@ -29,7 +29,7 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 _RESERVE = 64
 # After a pause this many must be free, so that every single close doesn't wake all listeners.
 _RESUME_ROOM = 16
-# Seldom enough to cost nothing, often enough that nobody notices the wait.
+# Seldom enough to cost nothing, often enough that clients don't notice the wait.
 _RETRY_S = 0.25
 # A proxy that is only busy gives descriptors back all the time.
 _STALL_S = 0.5
@@ -86,24 +86,24 @@ class Descriptors:
         self._waiting: list[Callable[[], None]] = []
         self._log_limit = LogLimit()
         self._full_since: float | None = None
-        """When the first of those who wait came."""
+        """When the first of the callbacks that wait came."""
         self._shedding_until = 0.0
 
     @property
     def is_accepting(self) -> bool:
-        """False while somebody waits for descriptors to be given back."""
+        """False while a callback waits for descriptors to be given back."""
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
-        """Tell whether so many more may be used by anything but flows."""
+        """Return whether so many more may be used by anything but flows."""
         return self.in_use + count <= self._for_connections
 
     def has_room_for_flow(self) -> bool:
-        """Tell whether one more UDP flow may have its descriptor."""
+        """Return whether one more UDP flow may have its descriptor."""
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:
-        """Tell whether those who wait have waited in vain, or would if this weren't asked."""
+        """Return whether callbacks have waited for too long, or did so a moment ago."""
         if now < self._shedding_until:
             return True
         return self._full_since is not None and now - self._full_since >= _STALL_S
@@ -117,7 +117,7 @@ class Descriptors:
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Note that so many are free again; calls those who wait when there is room."""
+        """Note that so many are free again; calls those that wait when there is room."""
         self.in_use -= count
         if self._waiting and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
@@ -134,7 +134,7 @@ class Descriptors:
         self.give(1)
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call back once, when there may be room again; who finds none waits again."""
+        """Call back once, when there may be room again; a caller that finds none waits again."""
         if self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, accepting is paused",
@@ -147,7 +147,7 @@ class Descriptors:
             self._timer = self._loop.call_later(_RETRY_S, self._resume)
 
     def close(self) -> None:
-        """Call nobody any more."""
+        """Call nothing any more."""
         self._waiting.clear()
         self._stop_timer()
 

@@ -30,7 +30,7 @@ _ALL: Hashable = None
 
 
 class Flow(Protocol):
-    """What the table must know of a flow; the attributes belong to the table."""
+    """What the table needs of a flow; the attributes belong to the table."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool

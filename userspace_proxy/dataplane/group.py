@@ -18,14 +18,14 @@ from ..balance import (
 )
 from ..log_limit import LogLimit
 from ..model import Balance, SocketAddress
-from .counters import Books
+from .counters import CounterTable
 from .serving import Serving
 from .sockets import SHORTAGES
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 
-class EndpointGroup(Books):
+class EndpointGroup(CounterTable):
     """One balancer with its counters; listeners hand their clients to it.
 
     Connections keep their group for life, so the counters of an endpoint that has
@@ -42,7 +42,7 @@ class EndpointGroup(Books):
         self.label = label
         self.serving = serving or Serving()
         """The last one that was given."""
-        self.minds_load = False
+        self.tracks_load = False
         """Whether dials must be counted: some strategies go by load."""
         self._start = start
         self._dialling: dict[SocketAddress, int] = {}
@@ -78,7 +78,7 @@ class EndpointGroup(Books):
         return self.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def dial_began(self, endpoint: SocketAddress) -> None:
-        """Count a dial; where ``minds_load`` only."""
+        """Count a dial; where ``tracks_load`` only."""
         self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
 
     def dial_ended(self, endpoint: SocketAddress) -> None:
@@ -117,14 +117,14 @@ class EndpointGroup(Books):
 
     def _make_strategy(self) -> Strategy:
         balance = self.serving.balance
-        self.minds_load = balance is not Balance.ROUND_ROBIN
-        if not self.minds_load:
-            # Nobody tells when those that are under way end.
+        self.tracks_load = balance is not Balance.ROUND_ROBIN
+        if not self.tracks_load:
+            # The ends of dials that are under way aren't reported then.
             self._dialling.clear()
         if balance is Balance.LEAST_CONNECTIONS:
             return LeastConnections(self.load_of, self._start)
         if balance is Balance.POWER_OF_TWO_CHOICES:
-            # Made here, for those who need it: its state is 2.5 KiB.
+            # Made here, where it is needed: its state is 2.5 KiB.
             return PowerOfTwoChoices(self.load_of, random.Random(self._start))
         return RoundRobin(self._start)
 
@@ -156,7 +156,7 @@ class EndpointGroup(Books):
                 self.counters.out_of_ports += 1
                 self.out_of_ports_at = now
             if self._shortage_log_limit.take(now):
-                _log.warning("cannot dial for want of local resources", extra=fields)
+                _log.warning("cannot dial: out of local ports, descriptors or memory", extra=fields)
             return
         is_silent = number == errno.ETIMEDOUT
         if not is_clients_own and self.balancer.failed(endpoint, now, is_silent=is_silent):

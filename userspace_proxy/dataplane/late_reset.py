@@ -7,7 +7,7 @@
 A close with a RST makes the kernel drop what it hasn't delivered, so the socket stays open until
 SIOCOUTQ is 0.
 
-Rule 1: the connection stays in the data plane's books meanwhile, with its descriptors.
+Rule 1: the connection and its descriptors count as open meanwhile.
 Rule 2: where all is delivered already, nothing waits.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .tcp import TcpConnection
 
 LIMIT_S = 60.0
-# The kernel tells nobody when the last byte is acknowledged.
+# No event reports that the last byte was acknowledged.
 _LOOK_S = 0.05
 # Not in Python's socket module; linux/sockios.h.
 _SIOCOUTQ = 0x5411

@@ -3,8 +3,8 @@
 Rule 1: a direction takes a pipe when it has bulk to move, and gives it back empty when its
 source has nothing more; so a few pipes serve any number of connections, and an idle one
 holds none (a proxy with two pipes per connection needs six descriptors for each).
-Rule 2: none is left means that bytes are copied; nobody waits for a pipe.
-Rule 3: a pipe with bytes in it is closed, never given to somebody else.
+Rule 2: none is left means that bytes are copied; nothing waits for a pipe.
+Rule 3: a pipe with bytes in it is closed, never given to another direction.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class PipePool:
             self._free.append(pipe)
 
     def close(self) -> None:
-        """Close the pipes that nobody uses."""
+        """Close the pipes that are free."""
         self._max_pipes = 0
         while self._free:
             self._close(self._free.pop())

@@ -2,8 +2,8 @@
 
     socket ── IP_TRANSPARENT ── bind (client, port) ── connect ──▶ endpoint
 
-Rule 1: who may is known before the dial (``policy.places``); that a dial fails changes nothing,
-or whoever is denied by a network policy would be let in by this node's address.
+Rule 1: eligibility is decided before the dial (``policy.places``); a dial that fails changes
+nothing, or a client that a network policy denies would be admitted at this node's address.
 Rule 2: ports are none that the client's own kernel takes: the same client may have dialled the same
 endpoint from the same port itself, and the answers to one of the two would come to the other.
 Rule 3: where the kernel gives no such socket at all, this node's address is used.
@@ -48,7 +48,7 @@ _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUP
 
 
 class Preserving:
-    """What one data plane knows of whose address may be kept, and how it is done.
+    """Which clients of one data plane keep their address, and how it is done.
 
     Args:
         ports: Those to bind to; None: its own.
@@ -56,7 +56,7 @@ class Preserving:
 
     def __init__(self, ports: ClientPorts | None = None) -> None:
         self.is_on = False
-        """Answers are caught on this node; else nobody's address is kept."""
+        """Answers are caught on this node; else no client's address is kept."""
         self.places = Places()
         self.ended = Pairs()
         """Those whose connections at the client's own address ended within the last minute."""
@@ -66,7 +66,7 @@ class Preserving:
         self._has_failed = False
 
     def set(self, networks: Networks | None) -> None:
-        """Take where networks are; None: nobody's address is kept from now on."""
+        """Take where networks are; None: no client's address is kept from now on."""
         self.is_on = networks is not None
         self.places = Places(networks)
 
@@ -97,7 +97,7 @@ class Preserving:
         return self._try(kind, client, port, endpoint)
 
     def let_go(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
-        """Know that a datagram socket is about to be closed; others may go on from its port."""
+        """Give back the port of a datagram socket that is about to be closed."""
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _try(

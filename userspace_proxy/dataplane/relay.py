@@ -53,7 +53,7 @@ class Direction:
     """One direction of a connection.
 
     Args:
-        connection: Told of errors and of the end.
+        connection: Its methods are called on errors and at the end.
         source: Read from.
         sink: Written to.
     """
@@ -107,7 +107,7 @@ class Direction:
         self.has_fin = False
         """The FIN, and nothing else, is behind what can be read."""
         self.is_broken = False
-        """It was a RST, or another error: behind a FIN no read will tell."""
+        """It was a RST, or another error: behind a FIN no read reports it."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
@@ -273,7 +273,7 @@ class Direction:
     def expect_urgent(self) -> None:
         """Read urgent data as ordinary bytes, and to the end: reads stop short at its mark.
 
-        The mark itself isn't passed on: what telnet and FTP mean by it stands in the bytes.
+        The mark itself isn't passed on: what telnet and FTP mean by it is in the bytes.
         """
         self.reads_to_empty = self._has_urgent = True
         self.has_fin = False
@@ -294,10 +294,10 @@ class Direction:
         self.pump()
 
     def pump_last(self) -> None:
-        """Move what has arrived as far as the sink takes it, whoever else waits.
+        """Move what has arrived as far as the sink takes it, whatever else waits.
 
-        For the reset that comes next: an end passes no FIN on any more, as the error may
-        have been told to a send already, and reads then look like a clean end.
+        For the reset that comes next: an end passes no FIN on any more, as a send
+        may have reported the error already, and reads then look like a clean end.
         """
         self.reads_to_empty = self.is_broken = True
         self.has_fin = False

@@ -33,14 +33,14 @@ class Shedding:
 
     Args:
         connections: Those that are open; looked at anew each time.
-        descriptors: Tell whether accepting has stalled.
+        descriptors: Show whether accepting has stalled.
     """
 
     def __init__(self, connections: Collection[TcpConnection], descriptors: Descriptors) -> None:
         self._connections = connections
         self._descriptors = descriptors
         self._pressing: tuple[str, Hashable] = "", None
-        """The client above its share of which connections were reset last, and the Service port;
+        """The client above its share whose connections were reset last, and the Service port;
         None for all of them."""
         self._pressing_until = -math.inf
         self._log_limit = LogLimit()
@@ -69,7 +69,7 @@ class Shedding:
         return True
 
     def may_dial(self, connection: TcpConnection, now: float) -> bool:
-        """Tell whether an accepted connection may have an endpoint, or is to be reset at once."""
+        """Return whether an accepted connection may have an endpoint, or is to be reset at once."""
         if now >= self._pressing_until:
             return True
         client, group = self._pressing

@@ -70,7 +70,7 @@ def open_listening(
             admitted to such sockets alone, and they answer from an address that the kernel's own
             stack doesn't call local. Accepted sockets are so, too.
         share: Others of this user may bind the same, too (SO_REUSEPORT).
-        admits: Networks whose packets alone come in; None for everybody's.
+        admits: Networks whose packets alone come in; None for all.
 
     Raises:
         ListenError: In the kernel's words.
@@ -159,16 +159,16 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
 
 
 def is_wildcard(ip: str) -> bool:
-    """Tell whether an address stands for all local ones."""
+    """Return whether an address means all local ones."""
     return ip in {"0.0.0.0", "::"}
 
 
 def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> bool:
-    """Tell whether a socket has connected to itself.
+    """Return whether a socket has connected to itself.
 
     A dial to a local port without a listener, from that very port out of the
     ephemeral range, is a TCP simultaneous open with oneself and succeeds; a UDP
-    socket then hears what it says.
+    socket then receives what it sends.
     """
     if endpoint is None:
         return False
@@ -180,7 +180,7 @@ def is_self_connected(sock: _socket.socket, endpoint: SocketAddress | None) -> b
 
 
 def is_connected(sock: _socket.socket) -> bool:
-    """Tell whether a dial has been answered, heard of or not."""
+    """Return whether a dial has been answered, even if its event hasn't come yet."""
     try:
         sock.getpeername()
     except OSError:
@@ -191,7 +191,7 @@ def is_connected(sock: _socket.socket) -> bool:
 def datagrams_lost(sock: _socket.socket) -> int:
     """Return how many datagrams the kernel has not put into a socket since it was made.
 
-    For want of room in its buffer, mostly; also those that its source filter refused, and broken
+    Mostly because its buffer was full; also those that its source filter refused, and broken
     ones. The number has 32 bits. Source: sock_diag(7), SK_MEMINFO_DROPS.
     """
     raw = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)

@@ -42,7 +42,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
-    """Have a socket get packets from these networks alone, or from everybody (None).
+    """Have a socket get packets from these networks alone, or all packets (None).
 
     Raises:
         OSError: There are too many of them for the kernel.

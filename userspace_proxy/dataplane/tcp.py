@@ -2,7 +2,7 @@
 
     accepted ──▶ dialling ──answered──▶ joined ──both FINs──▶ complete
                   │   ▲ │                 └──RST either way──▶ reset
-       refused,   └───┘ └──nobody left───▶ unanswered (the client gets a RST)
+       refused,   └───┘ └──none left─────▶ unanswered (the client gets a RST)
        unreachable,
        1 s of silence: the next endpoint; 3 s in all, then the client is reset
 
@@ -11,7 +11,7 @@ never loses a byte: they wait in the kernel.
 Rule 2: a client that can't be served gets a RST, never a clean end.
 Rule 3: a RST is passed on as a RST, behind what was sent before it (``late_reset``).
 Rule 4: an endpoint that doesn't answer a client at its own address isn't asked from this node's:
-a network policy would have been in vain (``preserving``).
+a network policy would have no effect (``preserving``).
 Rule 5: packets are what a connection costs: a FIN travels with the bytes before it. ACKs are
 left to the kernel: delaying that of a handshake made endpoints that write twice wait for 40 ms.
 """
@@ -61,7 +61,7 @@ class TcpConnection:
     """One client's connection, and the endpoint that it is carried to.
 
     Args:
-        plane: Its reactor, deadlines and books are used.
+        plane: Its reactor, deadlines and counters are used.
         group: Chooses the endpoint and counts.
         client: Accepted and non-blocking; the connection closes it.
         address: The client's address, as ``accept`` gives it: IP address and port come first.
@@ -114,7 +114,7 @@ class TcpConnection:
         """Endpoint to client."""
         self.is_closed = False
         self.may_preserve = True
-        """The client isn't this node itself, as far as the listener knows."""
+        """The client isn't this node itself, as far as the listener can see."""
         self.is_preserved = False
         """The endpoint sees the client's own address."""
         self.shows_local_client = False
@@ -169,7 +169,7 @@ class TcpConnection:
         self.reactor.run_soon(self._dial_again)
 
     def _wait_for_news(self) -> None:
-        """Ask for an endpoint once more when the loop has looked at everybody.
+        """Ask for an endpoint once more when the loop has handled all events.
 
         A worker may see a client before the change that lets it in: both have come, and the
         loop chooses. Twice, as what the loop saw last may be older than this client.
@@ -198,7 +198,7 @@ class TcpConnection:
                 self._endpoint_socket = sock
                 self._is_dialling = True
                 self._dialled_at = self.reactor.now
-                if self.group.minds_load:
+                if self.group.tracks_load:
                     self.group.dial_began(endpoint)
                 self.plane.dial_deadlines.start(self, self.reactor.now)
                 return 0
@@ -261,7 +261,7 @@ class TcpConnection:
         if self._is_dialling:
             self._is_dialling = False
             self.plane.dial_deadlines.stop(self)
-            if self.group.minds_load and self.endpoint is not None:
+            if self.group.tracks_load and self.endpoint is not None:
                 self.group.dial_ended(self.endpoint)
 
     def dial_timed_out(self) -> None:
@@ -346,7 +346,7 @@ class TcpConnection:
             self._talk()
 
     def _on_client(self, events: int) -> None:
-        """Handle the client's first events; TCP_NODELAY is for those who say more than once."""
+        """Handle the client's first events; TCP_NODELAY is for one that sends again."""
         up = self.up
         if up is None:
             return

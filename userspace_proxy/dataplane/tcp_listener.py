@@ -25,7 +25,7 @@ class TcpListener:
     """One listening socket.
 
     Args:
-        plane: Its reactor and books are used.
+        plane: Its reactor and counters are used.
         group: Chooses endpoints and counts.
         sock: Listening and non-blocking; the listener closes it.
         at: Where it is bound.
@@ -44,12 +44,12 @@ class TcpListener:
         self._resume()
 
     def pause(self) -> None:
-        """Look away: somebody else has the socket refuse. Idempotent."""
+        """Stop accepting: the owner has the socket refuse. Idempotent."""
         self._is_listening = False
         self._stop_accepting()
 
     def resume(self) -> None:
-        """Accept: somebody else has the socket listen again. Idempotent."""
+        """Accept again: the owner has the socket listen. Idempotent."""
         self._is_listening = True
         self._resume()
 
@@ -77,7 +77,7 @@ class TcpListener:
         self.plane.reactor.close_socket(self.sock)
 
     def settle(self) -> None:
-        """Nothing to do: connections are in the data plane's books."""
+        """Nothing to do: the data plane settles its connections."""
 
     def _resume(self) -> None:
         if self._is_listening and not self._is_registered:
@@ -87,7 +87,7 @@ class TcpListener:
 
     def _on_acceptable(self, events: int) -> None:
         if events & epoll.HUP:
-            # Whoever shares the socket with us has shut it down, and will say so.
+            # The control process, which shares the socket, has shut it down; its message follows.
             self._stop_accepting()
             return
         plane = self.plane
@@ -116,7 +116,7 @@ class TcpListener:
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
             connection = TcpConnection(plane, self.group, client, address)
-            # Whoever dials an address that is routed to this node, on this node, has it, too.
+            # A client on this node that dials an address routed here has that address, too.
             is_self = address[0] == self._at.ip
             connection.may_preserve = self.group.serving.keeps_clients and not is_self
             plane.connection_began(connection)

@@ -36,7 +36,7 @@ BACKLOG = 4096
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What whoever runs the proxy may set."""
+    """What the operator or the embedding program may set."""
 
     connect_timeout_s: float = 1.0
     """Silence for so long and the next endpoint is tried: the kernel resends a SYN

@@ -9,9 +9,9 @@ Rule 2: an ICMP error is the news of an earlier datagram; it never costs a good 
 neither one that is to be sent nor one that has arrived.
 Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet
 goes on with another one, first datagrams included.
-Rule 4: what was refused in a client's name ejects nobody: a network policy's refusal of this
+Rule 4: a refusal of a client's own address ejects no endpoint: a network policy's refusal of this
 client looks like that of an endpoint that has gone, and to ask as this node (``probes``) would
-take a datagram. Such flows go on with another endpoint all the same.
+take a datagram. Such flows go on with another endpoint anyway.
 Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
 when none is left, as by a router: a circle of Services, through other nodes or a load balancer,
 ends for each datagram by itself, also where it passes flows that exist.
@@ -57,7 +57,7 @@ class UdpListener:
     """One receiving socket and its flows.
 
     Args:
-        plane: Its reactor, flow table and books are used.
+        plane: Its reactor, flow table and counters are used.
         group: Chooses endpoints and counts.
         sock: Bound and non-blocking; the listener closes it.
         at: Where it is bound.
@@ -101,7 +101,7 @@ class UdpListener:
 
     def _on_readable(self, _events: int) -> None:
         # Where one datagram came, mostly one comes: the read that finds nothing is left out.
-        # Who had more is back in the next turn.
+        # A socket with more is reported again in the next turn.
         reactor = self.plane.reactor
         most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
         self._turn = reactor.turn
@@ -227,7 +227,7 @@ class UdpListener:
         flow.is_preserved = (
             preserving.is_on
             and self.group.serving.keeps_clients
-            # Whoever dials an address that is routed to this node, on this node, has it, too.
+            # A client on this node that dials an address routed here has that address, too.
             and client != self._ip
             and preserving.places.keeps_client(client, endpoint.ip)
         )
@@ -246,7 +246,7 @@ class UdpListener:
         return sock, sock.connect_ex(endpoint)
 
     def _has_answered(self, client: str, endpoint: SocketAddress) -> bool:
-        """Tell whether an endpoint has answered a flow of a client at the client's address."""
+        """Return whether an endpoint has answered a flow of a client at the client's address."""
         return any(
             flow.is_preserved
             and flow.has_answer
@@ -284,7 +284,7 @@ class UdpListener:
         if now - flow.started > _KEEP_S:
             flow.kept = None
             if flow.endpoint is not None:
-                # Most endpoints that are only told things never answer; not to refuse will do.
+                # Endpoints of one-way protocols never answer; that they don't refuse is enough.
                 self.group.answered(flow.endpoint)
         elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES

@@ -102,7 +102,7 @@ class UdpFlow:
         """Send the endpoint's datagrams to the client; an error means it refused.
 
         The socket is level-triggered: most flows have one answer to read, so a read that finds
-        nothing is left out, and who had more is back in the next turn and is read to the end.
+        nothing is left out, and a socket with more is reported again and read to the end.
         """
         listener = self.listener
         plane = listener.plane

@@ -139,7 +139,7 @@ class Accepting:
             task.exception()
 
     def _refill_soon(self) -> None:
-        # The loop closes the descriptor after it has told the protocol of the end.
+        # The loop closes the descriptor after it has called connection_lost().
         self._loop.call_soon(self._refill)
 
     def _refill(self) -> None:

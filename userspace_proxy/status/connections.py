@@ -232,7 +232,7 @@ def _end_one(counted: dict[Connection, float], now: float) -> bool:
 
 
 def is_from_this_node(peer: tuple[object, ...] | None, local: tuple[object, ...] | None) -> bool:
-    """Tell whether a client has the very address that it dialled.
+    """Return whether a client has the very address that it dialled.
 
     The kernel takes the destination as the source of a connection to a local address, and drops
     packets from elsewhere that claim such a source.

@@ -22,7 +22,7 @@ HEADERS = {
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
-    # aiohttp would tell its version, and Python's.
+    # aiohttp would send its version, and Python's.
     "Server": "userspace-proxy",
     "X-Content-Type-Options": "nosniff",
 }
@@ -75,7 +75,7 @@ def http_logger() -> logging.Logger:
     """Return aiohttp's logger without what strangers can fill it with.
 
     It logs a traceback for every request that is no HTTP, and the health port is open
-    to whoever scans the network.
+    to every scanner of the network.
     """
     logger = logging.getLogger("userspace_proxy.status.http")
     if _is_ours not in logger.filters:

@@ -229,7 +229,7 @@ _HEALTH_SERIES: tuple[tuple[_Series, Callable[[HealthCheckView], float]], ...] =
     (
         _Series(
             "userspace_proxy_health_check_local_endpoints",
-            "Ready endpoints on this node, as the Service's health check node port tells them",
+            "Ready endpoints on this node, as the Service's health check node port returns them",
             GaugeMetricFamily,
         ),
         lambda check: check.local_endpoints,
@@ -278,7 +278,7 @@ def families_of(view: StatusView) -> Iterator[Metric]:
 
 
 def _turns(workers: dict[str, WorkerView]) -> Metric:
-    """Return how long the workers' event loops were busy at a time: whoever else waits so long."""
+    """Return how long the workers' event loops were busy at a time; all else waits so long."""
     family = HistogramMetricFamily(
         "userspace_proxy_worker_turn_duration_seconds",
         "How long one turn of a worker's event loop took",
@@ -315,7 +315,7 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ("ready", "1 while the first plan is in force and nothing drains", view.is_ready),
         ("node_eligible", "0 while the Node is to be deleted", view.node_is_eligible),
         ("preserving", "1 while clients' addresses are kept where possible", view.preserving.is_on),
-        ("accepting", "0 while accepting is paused for want of descriptors", view.is_accepting),
+        ("accepting", "0 while accepting is paused because descriptors are out", view.is_accepting),
         ("descriptors", "Descriptors in use by the data plane", view.descriptors),
         ("descriptors_limit", "Descriptors that this process may have", view.descriptor_limit),
         ("service_ports", "Service ports that are served, by family and side", len(view.ports)),

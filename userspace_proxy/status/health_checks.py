@@ -1,12 +1,12 @@
-"""The health check node ports: whether this node serves a Service, told to load balancers.
+"""The health check node ports: show load balancers whether this node serves a Service.
 
     load balancer ──any path──▶ healthCheckNodePort ──▶ 200: send clients of this Service here
                                                         503: no endpoint here, or we are late
 
 A Service of type LoadBalancer with ``externalTrafficPolicy: Local`` has one.
 
-Rule 1: all of them share one HTTP application; which Service is asked about is told by the port
-that was dialled. 1,000 Services with two sockets each are opened in 0.1 s (measured).
+Rule 1: all of them share one HTTP application; the port that was dialled names
+the Service. 1,000 Services with two sockets each are opened in 0.1 s (measured).
 Rule 2: what can't be opened is a problem of that Service alone, and is tried again.
 Rule 3: the Node's own state isn't asked here: clients may come to a node that is to be deleted
 while it has endpoints.
@@ -52,7 +52,7 @@ class Check(NamedTuple):
 
 
 class _At(NamedTuple):
-    """Where a listener stands."""
+    """The address of a listener."""
 
     ip: str
     port: int
@@ -65,7 +65,7 @@ class HealthCheckPorts:
         is_healthy: Whether changes get in force in time, whatever becomes of the Node. Asked
             once a request.
         who_holds: Names the process that has an address and port, for the problem; empty
-            where it can't be told.
+            where it can't be found.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class HealthCheckPorts:
         if runner is not None:
             await runner.cleanup()
         self._reserve.close()
-        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
         self._is_healthy = bool
 
     def _claim(
@@ -144,7 +144,7 @@ class HealthCheckPorts:
             has_it = self._checks.get(checks[service][0])
             return has_it is None or has_it.service != service, service
 
-        # Who has a port keeps it; the API server gives no two the same one, manifests may.
+        # A Service keeps the port that it has; only manifests give one to two.
         for service in sorted(checks, key=order):
             port, local_endpoints = checks[service]
             if port in claimed:

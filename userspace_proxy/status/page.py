@@ -37,7 +37,7 @@ FRONTENDS_SHOWN = 20
 NETWORKS_SHOWN = 8
 IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
-# More lines than fit on a screen help nobody at 3 am; the filter shows the rest.
+# More lines than fit on a screen are no help at 3 am; the filter shows the rest.
 TROUBLE_SHOWN = 8
 
 
@@ -62,7 +62,7 @@ class PortBlock:
     frontends: tuple[FrontendView, ...]
     more_frontends: int
     admits: str
-    """Whose packets come in, in words; empty where everybody's or nobody's do."""
+    """Whose packets are admitted, in words; empty where all or none are."""
 
 
 @dataclass(frozen=True, slots=True)

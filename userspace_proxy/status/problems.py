@@ -4,9 +4,9 @@
     of Services   ── refused, not served, not answering ─────┴─▶ Problem …
 
 Rule 1: trouble is what this proxy, or something under it, doesn't do as it should.
-Rule 2: attention is what the cluster asks for in vain: a Service without a ready
+Rule 2: attention is what the cluster asks for without effect: a Service without a ready
 endpoint is refused on purpose, and on many clusters somewhere always.
-Rule 3: all is well where ``externalTrafficPolicy: Local`` drops who comes from outside: on
+Rule 3: all is well where ``externalTrafficPolicy: Local`` drops clients from outside: on
 nodes without an endpoint that is what it is for, and load balancers ask before they send.
 """
 
@@ -220,7 +220,7 @@ def _starting(view: StatusView) -> Iterator[Problem]:
 
 
 def _source(view: StatusView) -> Iterator[Problem]:
-    # Of a Service that wants what another one has, only that is left out.
+    # Of a Service that claims what another one has, only that is left out.
     kept = (
         "What can't be read stays as it was last read; all else is in force"
         if view.source.is_synced

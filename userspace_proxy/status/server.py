@@ -1,7 +1,7 @@
 """The two HTTP servers of a proxy: one for load balancers, one for people and scrapers.
 
-    0.0.0.0:10256    /healthz /livez                      whoever reaches the node
-    127.0.0.1:10249  / /metrics /configz /api/v1/status   whoever is on the node
+    0.0.0.0:10256    /healthz /livez                      all that reach the node
+    127.0.0.1:10249  / /metrics /configz /api/v1/status   all on the node
 
 Rule 1: the view is asked for in the event loop, and rendered in a thread: ten thousand
 Services take about a second, and connections are carried meanwhile.
@@ -133,7 +133,7 @@ class StatusServer:
             server.close()
             await runner.cleanup()
         self._reserve.close()
-        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and so whom they ask.
+        # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
         self._view = self._health = _is_closed
         self._refresh = None
 

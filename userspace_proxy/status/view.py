@@ -76,11 +76,11 @@ class ServicePortView:
     """Which frontends these are, where a policy of their own splits them from the cluster
     IPs: ``external`` or ``load balancer``; empty for the rest, or all."""
     is_dropping: bool = False
-    """Who has no endpoint gets no answer, instead of a refusal: other nodes have endpoints."""
+    """Without an endpoint here clients are dropped, not refused: other nodes have endpoints."""
     policy: str = ""
-    """Whose endpoints serve, in words; empty where it is the whole cluster's for everybody."""
+    """Whose endpoints serve, in words; empty where it is the whole cluster's for all clients."""
     admits: tuple[str, ...] | None = None
-    """Networks whose packets come in; others' are dropped. None: everybody's."""
+    """Networks whose packets are admitted; others' are dropped. None: all."""
     balance: str = ""
     """How endpoints are chosen; empty for round robin."""
     affinity_timeout_s: int | None = None
@@ -138,7 +138,7 @@ class HealthCheckView:
     local_endpoints: int
     """Ready ones on this node; load balancers leave the node at 0."""
     problem: str = ""
-    """Why nobody is answered there, or not everywhere; empty when all is well."""
+    """Why no client is answered there, or not everywhere; empty when all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class SteeringView:
     name: str
     problem: str = ""
     has_drifted: bool = False
-    """Somebody has changed what is in the kernel, and the problem keeps it from being repaired."""
+    """Another program has changed the kernel's state, which the problem keeps from repair."""
     repairs: int = 0
     helper_restarts: int = 0
     """How many helper processes were started in the place of one that had crashed."""

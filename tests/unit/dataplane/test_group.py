@@ -109,7 +109,7 @@ def picks(group, count, client=ALICE, now=0.0):
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
 def test_those_that_go_by_load_see_connections_and_dials(balance):
     group = EndpointGroup("shop/web", Serving([POD_A, POD_B], balance=balance))
-    assert group.minds_load
+    assert group.tracks_load
     group.counters_of(POD_A).active = 1
     group.dial_began(POD_B)
     group.dial_began(POD_B)
@@ -140,11 +140,11 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
     group.dial_failed(dead, errno.ECONNREFUSED, 0.0)
     lc = Serving([POD_A, POD_B, POD_C], 60.0, balance=Balance.LEAST_CONNECTIONS)
     group.update(lc)
-    assert group.minds_load
+    assert group.tracks_load
     assert picks(group, 2, BOB) == [pinned] * 2
     assert group.ejected(0.0) == {dead: 5.0}
     group.update(Serving([POD_A, POD_B, POD_C], 60.0))
-    assert not group.minds_load
+    assert not group.tracks_load
 
 
 def test_dials_that_end_while_nobody_counts_are_no_load_for_ever(group):

@@ -56,7 +56,7 @@ def judge_preserving(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -> li
             warning(
                 "client addresses",
                 f"endpoints see this node's address instead of their clients': {why_not}",
-                way_out="mend that, or --preserve-client-address=never where nobody needs them",
+                way_out="fix that, or --preserve-client-address=never if no Service needs it",
             )
         ]
     return [

@@ -2,13 +2,13 @@
 
     frame: length (4 bytes), number of sockets (1 byte), the message
 
-Rule 1: nobody waits: what the other side doesn't take now is kept, up to a bound;
-one that takes nothing is as good as dead, and the caller is told so.
+Rule 1: no call waits: what the other side doesn't take now is kept, up to a bound;
+beyond it the other side counts as dead, and ``lost`` is called.
 Rule 2: sockets arrive in the order of the messages that they came with; the kernel never joins
 what one call sent with sockets to what another one sent (unix(7)).
 Rule 3: a socket that was closed before its turn takes its message along: the closing is a
-message of its own, and who never heard of the listener has nothing to close.
-Rule 4: sockets that no message names don't pile up: who sends such talks nonsense.
+message of its own, and a side that never saw the listener has nothing to close.
+Rule 4: sockets that no message names don't pile up: the channel to a side that sends such is lost.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEADER = struct.Struct(">IB")
 # Some fifty messages, each of which takes up to a tenth of a millisecond.
 _READ_BYTES = 16 * 1024
 _MAX_SOCKETS = 253
-# Before others of the loop get their turn: a worker that is told of 10,000 Service ports still
+# Before others of the loop get their turn: a worker that receives 10,000 Service ports still
 # serves those that it has.
 _READ_S = 0.005
 
@@ -49,7 +49,7 @@ class Channel:
         sock: A connected Unix stream socket; the channel closes it.
         receive: Called with each message and the descriptors that came with it, which are
             then the callee's to close.
-        lost: Called once when the other side is gone, takes nothing, or talks nonsense.
+        lost: Called once when the other side is gone, takes nothing, or sends a malformed message.
         max_waiting_bytes: What the other side may leave untaken.
         read_for: Called after each turn of reading with the seconds that it took.
     """

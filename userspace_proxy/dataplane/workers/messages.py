@@ -33,10 +33,10 @@ class Start(NamedTuple):
 
 
 class Preserve(NamedTuple):
-    """Where networks are, and so whose own addresses endpoints see."""
+    """Where networks are, and so which clients' own addresses endpoints see."""
 
     is_on: bool
-    """False: nobody's; the networks are empty."""
+    """False: none; the networks are empty."""
     removed: Sequence[str]
     added: dict[str, int]
     """Each with its place; see ``policy.places``."""

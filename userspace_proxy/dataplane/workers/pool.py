@@ -5,11 +5,11 @@
                ◀── Counted, Logged
 
 Rule 1: the sockets are made, kept and put to listening or refusing here, at once; what workers
-are told afterwards is who to dial. So a listener accepts when ``listen`` returns, and a worker
-that hasn't heard of it yet, or has died, costs its clients a wait, not a refusal.
-Rule 2: a worker that dies is replaced, and told everything; so all that workers are told is
+receive afterwards is which endpoints to dial. So a listener accepts when ``listen`` returns, and a
+worker that hasn't received it yet, or has died, costs its clients a wait, not a refusal.
+Rule 2: a worker that dies is replaced, and gets everything anew; so all messages to workers are
 derived from what is kept here.
-Rule 3: a worker that can't be heard for STUCK_S is as good as dead.
+Rule 3: a worker that doesn't answer for STUCK_S counts as dead.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ REPORT_S = 5.0
 STUCK_S = 30.0
 # Two in a row that die sooner than this die of their start; then the next one waits as long.
 _SHORT_LIFE_S = 5.0
-# Who reads counters doesn't wait for a busy worker for longer than this.
+# A reader of counters doesn't wait for a busy worker for longer than this.
 _REFRESH_S = 1.0
 # For a worker to say that it has drained, beyond the time that it was given.
 _LAST_WORDS_S = 2.0
-# Of those that nobody asked for. The other half of the cores is for clients and endpoints on the
+# Unless more are asked for. The other half of the cores is for clients and endpoints on the
 # node: on two cores a second worker doubles p99 and wins nothing (docs/benchmarks.md).
 _MOST_WORKERS = 4
 
@@ -78,7 +78,7 @@ def default_workers() -> int:
 
 @dataclass(slots=True)
 class _Worker:
-    """One place among the workers, whoever holds it."""
+    """One place among the workers, and the process that has it now."""
 
     index: int
     process: WorkerProcess | None = None
@@ -104,7 +104,7 @@ class WorkerPool:
         count: How many workers.
         tuning: Figures for each of them; pipes are shared out.
         clock: Monotonic seconds.
-        keeps_net_raw: They will be told to dial in their clients' names, and keep the capability
+        keeps_net_raw: They will dial at their clients' addresses, and keep the capability
             that this takes.
     """
 
@@ -184,7 +184,7 @@ class WorkerPool:
             # First: a worker that has no endpoint must not accept.
             listeners.refuse(group)
         elif group.serving.admits is None or not serving.endpoints:
-            # Likewise: who is to be dropped must not be let in for a reset.
+            # Likewise: a client that is to be dropped must not be reset.
             listeners.admit(group, serving.admits)
         change = group.change(serving)
         if change is not None:
@@ -371,7 +371,7 @@ class WorkerPool:
     # -- reports -------------------------------------------------------------
 
     def _look(self) -> None:
-        """Ask everybody for a report; who owes one for long is ended, and so replaced."""
+        """Ask each worker for a report; one that owes one for too long is killed and replaced."""
         now = self._clock()
         for worker in self._workers:
             oldest = min(worker.asked.values(), default=now if worker.is_running else worker.began)

@@ -2,10 +2,10 @@
 
     root, WORKER_ID mapped        ▶ WORKER_ID as user and group, no capability
     root of a user namespace without it, or without CAP_SETUID  ▶ the same user, no capability
-    anybody else                  ▶ no capability
+    any other user                ▶ no capability
 
-Who dials in its clients' names keeps one: CAP_NET_RAW, without which the kernel gives no socket
-with another's address (docs/adr/0008).
+A worker that dials at its clients' addresses keeps one: CAP_NET_RAW, without which the
+kernel gives no socket with another's address (docs/adr/0008).
 
 Rule 1: it is done when everything is imported: another user may not read what root installed.
 """
@@ -76,7 +76,7 @@ def _permitted() -> int:
 
 
 def _is_mapped(user: int) -> bool:
-    """Tell whether this user namespace knows a user, and its group."""
+    """Return whether this user namespace maps a user, and its group."""
     return all(
         any(int(first) <= user < int(first) + int(count) for first, _, count in _ranges(kind))
         for kind in ("uid_map", "gid_map")
@@ -87,5 +87,5 @@ def _ranges(kind: str) -> list[list[str]]:
     try:
         return [line.split() for line in Path("/proc/self", kind).read_text().splitlines()]
     except OSError:
-        # Without /proc nothing can be told; without user namespaces all are.
+        # Without /proc nothing can be read; without user namespaces all are.
         return [["0", "0", str(2**32 - 1)]]

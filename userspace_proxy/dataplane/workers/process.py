@@ -109,7 +109,7 @@ class WorkerProcess:
         try:
             self._receive(message)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            _log.exception("a worker talks nonsense", extra={"pid": self.pid})
+            _log.exception("worker sent a malformed message, killing it", extra={"pid": self.pid})
             self.kill()
 
     def _on_end(self) -> None:

@@ -1,4 +1,4 @@
-"""A group as the control process knows it: what workers are told of it, and what they tell."""
+"""A group in the control process: what workers get to know of it, and their reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ...model import SocketAddress
-from ..counters import Books, GroupCounters
+from ..counters import CounterTable, GroupCounters
 from ..serving import Serving
 from .changes import diff_endpoints
 from .messages import ChangeGroup, GroupReport, OpenGroup
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KNOWN_MAX = 10_000
 
 
-class SharedGroup(Books):
+class SharedGroup(CounterTable):
     """The endpoints of one Service port, served by several processes, and their sums.
 
     Args:

@@ -1,7 +1,7 @@
-"""The listeners of a pool: where they stand, whether they serve, and what workers hear of them.
+"""The listeners of a pool: their addresses, whether they serve, and the messages about them.
 
-Rule 1: sockets listen or refuse at once; workers are told what to look at, and what to leave
-alone, before they are told of endpoints that went, and after those that came.
+Rule 1: sockets listen or refuse at once; workers learn which to accept from, and which not to,
+before they learn of endpoints that went, and after those that came.
 Rule 2: a UDP port that refuses is held by a socket that gets nothing (``port_hold``). The sockets
 that served it stay until no worker holds a copy, so that it may serve again meanwhile.
 Rule 3: a listener has a socket for each worker as long as descriptors are plenty, else one.
@@ -38,9 +38,9 @@ class SharedListener:
     """One address that clients reach, served by several processes, or refusing.
 
     Args:
-        owner: Told when it is closed.
+        owner: Closes it.
         number: Its name in messages.
-        group: Whose clients come here.
+        group: Chooses endpoints for its clients.
         protocol: TCP or UDP.
         sockets: One for each worker that serves it; the listener closes them.
     """
@@ -59,7 +59,7 @@ class SharedListener:
         self.protocol = protocol
         self.sockets = sockets
         self.workers = tuple(sockets.by_worker)
-        """Who serves it."""
+        """Those that serve it."""
         self.numbers = [number]
         """Under which workers may hold its sockets: its own, and those of whose port it took."""
         self.address = sockets.at
@@ -88,7 +88,7 @@ class SharedListeners:
     Args:
         count: How many workers there are.
         limit: How many descriptors this process may have, and each worker.
-        send: Tells a worker.
+        send: Sends a message to a worker.
     """
 
     def __init__(self, count: int, limit: int, send: Send) -> None:
@@ -148,7 +148,7 @@ class SharedListeners:
         return listener
 
     def hand_over(self, listener: SharedListener, group: SharedGroup) -> None:
-        """Have one serve another group's clients, of which workers have heard.
+        """Have one serve another group's clients; workers have the group already.
 
         Raises:
             ListenError: It can't serve as that group: it refuses.
@@ -168,20 +168,20 @@ class SharedListeners:
             self._follow(listener)
 
     def refuse(self, group: SharedGroup) -> None:
-        """Have the listeners of a group refuse; before workers hear that endpoints went."""
+        """Have the listeners of a group refuse; before workers learn that endpoints went."""
         for listener in group.listeners:
             self._refuse(listener)
 
     def admit(self, group: SharedGroup, networks: Sequence[str] | None) -> None:
-        """Let in packets from these networks alone; :meth:`serve` tells what couldn't be done."""
+        """Let in packets from these networks alone; :meth:`serve` returns what couldn't be done."""
         for listener in group.listeners:
             with contextlib.suppress(ListenError):
                 listener.sockets.admit(networks)
 
     def serve(self, group: SharedGroup) -> ListenError | None:
-        """Have them serve whom their group says, and as it says; who can't refuses.
+        """Have them serve as their group says; one that can't refuses.
 
-        After workers have heard of endpoints that came.
+        After workers have learnt of endpoints that came.
 
         Returns:
             Why one can't.
@@ -204,7 +204,7 @@ class SharedListeners:
         del self._open[listener.number]
         for worker in listener.workers:
             self._counts[worker] -= 1
-        self._have_closed(listener)
+        self._tell_workers_to_close(listener)
         if listener.protocol is Protocol.TCP:
             listener.sockets.close()
         else:
@@ -212,7 +212,7 @@ class SharedListeners:
             self._close_refusing(listener)
 
     def close_all(self) -> None:
-        """Close every socket at once, whoever still holds a copy."""
+        """Close every socket at once, whether or not a worker still holds a copy."""
         for listener in (*self._open.values(), *self._leaving.values()):
             listener.is_closed = True
             listener.is_serving = False
@@ -221,7 +221,7 @@ class SharedListeners:
         self._leaving.clear()
 
     def tell(self, worker: int) -> None:
-        """Tell a worker that has just begun of all that it is to serve."""
+        """Send a worker that has just begun all that it is to serve."""
         for listener in self._open.values():
             if listener.is_serving or listener.protocol is Protocol.TCP:
                 self._tell(worker, listener)
@@ -231,7 +231,7 @@ class SharedListeners:
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
             listener.closing[worker] -= 1
-            # Without those at 0, so that it is false when nobody owes anything.
+            # Without those at 0, so that it is false when no worker owes anything.
             listener.closing = +listener.closing
             self._close_refusing(listener)
 
@@ -249,16 +249,16 @@ class SharedListeners:
         return None
 
     def _choose_workers(self, protocol: Protocol, at: SocketAddress) -> list[int]:
-        """Return who is to serve one more listener: all, one, or nobody.
+        """Return the workers that are to serve one more listener: all or one.
 
         Raises:
             ShortageError: Half of a worker's descriptors would be listeners, or all of ours.
         """
-        everybody, have = range(len(self._counts)), sum(self._counts)
-        if have + len(everybody) <= self._limit // 2:
-            chosen = list(everybody)
+        all_workers, have = range(len(self._counts)), sum(self._counts)
+        if have + len(all_workers) <= self._limit // 2:
+            chosen = list(all_workers)
         elif have < self._limit - RESERVE:
-            chosen = [min(everybody, key=self._counts.__getitem__)]
+            chosen = [min(all_workers, key=self._counts.__getitem__)]
         else:
             chosen = []
         if not chosen or max(self._counts[worker] for worker in chosen) >= self._limit // 2:
@@ -269,7 +269,7 @@ class SharedListeners:
         return chosen
 
     def _follow(self, listener: SharedListener) -> None:
-        """Have one serve whom its group says, and as it says; who can't refuses, and raises."""
+        """Have one serve as its group says; if it can't, it refuses, and this raises."""
         serving = listener.group.serving
         try:
             listener.sockets.choose(by_client=serving.affinity_timeout_s is not None)
@@ -288,7 +288,7 @@ class SharedListeners:
             self._send_all(listener, PauseListener(listener.number))
         else:
             listener.sockets.refuse()
-            self._have_closed(listener)
+            self._tell_workers_to_close(listener)
             self._close_refusing(listener)
 
     def _serve(self, listener: SharedListener) -> None:
@@ -302,7 +302,7 @@ class SharedListeners:
             for worker in listener.workers:
                 self._tell(worker, listener)
 
-    def _have_closed(self, listener: SharedListener) -> None:
+    def _tell_workers_to_close(self, listener: SharedListener) -> None:
         """Tell the workers to close their copies."""
         for worker in listener.workers:
             if self._send(worker, CloseListener(listener.number)):
@@ -311,7 +311,7 @@ class SharedListeners:
     def _close_refusing(self, listener: SharedListener) -> None:
         """Close the sockets of a refusing UDP port once no worker holds them.
 
-        Until then our copies stay, so that who serves again meanwhile finds them.
+        Until then our copies stay, so that a port that serves again meanwhile has them.
         """
         if listener.closing:
             return

@@ -30,8 +30,8 @@ class SharedSockets:
         at: Where to bind; port 0 for any free one.
         freebind: Bind an address that this node doesn't have (yet).
         transparent: Set IP_TRANSPARENT.
-        workers: Who gets one, in order.
-        admits: Networks whose packets alone come in; None for everybody's.
+        workers: Those that get one, in order.
+        admits: Networks whose packets alone come in; None for all.
 
     Raises:
         ListenError: The port can't be had.
@@ -70,7 +70,7 @@ class SharedSockets:
             self._choose()
 
     def admit(self, networks: Sequence[str] | None) -> None:
-        """Let in packets from these networks alone; None lets everybody's in.
+        """Let in packets from these networks alone; None admits all.
 
         Raises:
             ListenError: The kernel can't tell them apart.
@@ -103,7 +103,7 @@ class SharedSockets:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
         Raises:
-            ListenError: Somebody has taken the port meanwhile.
+            ListenError: Another socket has taken the port meanwhile.
         """
         if self._protocol is Protocol.TCP:
             try:

@@ -15,7 +15,7 @@ _NO_FIGURES: tuple[int, ...] = figures_of(GroupCounters())
 class Tally:
     """The differences of one group.
 
-    Differences, so that what a worker has told stays counted when it dies.
+    Differences, so that what a worker has reported stays counted when it dies.
 
     Args:
         group: Its counters are read.
@@ -53,7 +53,7 @@ class Tally:
                 del self._seen[endpoint]
 
     def give(self, key: int, now: float) -> GroupReport | None:
-        """Return what was noted since this was last asked; None when there is nothing to tell.
+        """Return what was noted since this was last asked; None when there is nothing to report.
 
         Args:
             key: The group's number.

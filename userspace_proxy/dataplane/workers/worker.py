@@ -1,9 +1,9 @@
-"""The worker's side: a data plane that does as it is told, and tells what it counted.
+"""The worker's side: a data plane that carries out commands and reports what it counted.
 
 Rule 1: it opens no port: the sockets that it serves come to it, listening.
-Rule 2: whether a socket listens is the control process's affair; a worker only looks, or
-looks away.
-Rule 3: who commanded it is gone: so is it, at once, and the ports are free.
+Rule 2: whether a socket listens is the control process's affair; a worker only accepts, or
+stops accepting.
+Rule 3: when the control process has gone it ends at once, and the ports are free.
 Rule 4: what one worker learns of an endpoint by failing, the others needn't.
 Rule 5: signals that are meant for the service are the control process's: it says when to stop.
 """
@@ -60,7 +60,7 @@ from .messages import (
 from .privileges import become_unprivileged
 from .tally import Tally
 
-# Log lines beyond this are lost rather than kept: the log is slower than what it tells of.
+# Log lines beyond this are lost rather than kept: the log is slower than what it reports.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
 # Some tenths of a millisecond.
 _CONNECTIONS_A_TURN = 512
@@ -74,7 +74,7 @@ _T = TypeVar("_T")
 
 
 def run_worker(descriptor: int) -> int:
-    """Carry traffic until told to stop; returns the exit status.
+    """Carry traffic until the command to stop; returns the exit status.
 
     Args:
         descriptor: Of the channel to the control process; closed in the end.
@@ -168,7 +168,7 @@ class Worker:
             self._handlers[type(message)](message, descriptors)
         except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
             # It would serve something else than the control process thinks: a new one won't.
-            _log.exception("a worker can't do as it is told")
+            _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
     def _on_lost(self) -> None:
@@ -236,7 +236,7 @@ class Worker:
         try:
             listener = kind(self._plane, group, sock, SocketAddress(message.ip, message.port))
         except OSError as exc:
-            # The epoll takes no more: better no worker than one who doesn't serve all.
+            # The epoll takes no more: better no worker than one that doesn't serve all.
             sock.close()
             _log.error("cannot serve a listener", extra={"cause": str(exc)})
             self._end(1)

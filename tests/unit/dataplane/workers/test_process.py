@@ -117,7 +117,10 @@ async def test_a_worker_that_talks_nonsense_is_ended_and_harms_nobody(start, cap
     parent.process._receive = lambda message: 1 + message.reset + None
     assert await parent.end() == ["signal 9"]
     (record,) = caplog.records
-    assert (record.getMessage(), record.pid) == ("a worker talks nonsense", parent.process.pid)
+    assert (record.getMessage(), record.pid) == (
+        "worker sent a malformed message, killing it",
+        parent.process.pid,
+    )
 
 
 @pytest.mark.parametrize("program", [("/nowhere/python",)])
