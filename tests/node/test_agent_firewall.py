@@ -18,18 +18,36 @@ DROP = """
     nft 'add rule ip filter INPUT ct state established,related accept'"""
 
 
-def test_a_policy_of_drop_is_named_and_the_rule_that_is_named_helps(tmp_path):
-    with House(tmp_path, "nftables", clients=("pod",)) as house:
-        house.shell(DROP)
+# Each is what the tool's policy is; the node speaks to its own pods all the same.
+LEGACY_DROP = """
+    iptables-legacy -A INPUT -i lo -j ACCEPT
+    iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+    iptables-legacy -P INPUT DROP"""
+
+
+@pytest.mark.parametrize(
+    ("steering", "firewall", "chain"),
+    [
+        pytest.param("nftables", DROP, "ip filter INPUT", id="nftables"),
+        pytest.param("local-on-a-node", DROP, "ip filter INPUT", id="local"),
+        pytest.param("local", LEGACY_DROP, "legacy ip filter INPUT", id="local-legacy"),
+    ],
+)
+def test_a_policy_of_drop_is_named_and_the_rule_that_is_named_helps(
+    tmp_path, steering, firewall, chain
+):
+    with House(tmp_path, steering, clients=("pod",)) as house:
+        house.shell(firewall)
         house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
 
         def found():
             return house.agent.status()["firewalls"]
 
         wait_for("the firewall to be seen", found, hint=house.agent.log)
-        (firewall,) = found()
-        assert (firewall["chain"], firewall["why"]) == ("ip filter INPUT", "its policy is drop")
+        (named,) = found()
+        assert (named["chain"], named["why"]) == (chain, "its policy is drop")
+        assert house.agent.log().count("policy is drop") == 1
         assert "a firewall may drop packets to Services" in house.agent.log()
-        assert firewall["way_out"] in re.sub(r"<[^>]*>", "", house.agent.read("/")[1])
-        house.shell(f"nft insert rule {firewall['way_out'].removeprefix('nft insert rule ')}")
+        assert named["way_out"] in re.sub(r"<[^>]*>", "", house.agent.read("/")[1])
+        house.shell(named["way_out"])
         assert house["pod"].get(WEB.address) == "one"

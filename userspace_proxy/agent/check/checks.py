@@ -52,6 +52,8 @@ def check_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]
     if steering != "none":
         found += judge_ours(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
+    if steering not in ("none", ""):
+        found += judge_firewalls(kernel, steering, options.proxy_ports)
     if steering not in ("none", "") and settings.preserve_client_address != "never":
         found += preserving.judge_preserving(
             preserving.find_obstacle(), preserving.find_bridge_obstacles(options.cluster_networks)
@@ -79,6 +81,8 @@ def check_node(
 ) -> list[Finding]:
     """Look at what others have on this node that concerns a steering; reads only.
 
+    Firewalls are left out: the agent watches them as long as it runs.
+
     Blocks for some 50 ms, and belongs in a thread where an event loop runs. It needs none of the
     larger libraries: the agent asks at its start.
 
@@ -96,7 +100,6 @@ def check_node(
     is_preserving = settings.preserve_client_address != "never"
     return [
         *judge_kube_proxy(kernel, steering, is_beside=bool(settings.service_proxy_name)),
-        *judge_firewalls(kernel, steering, proxy_ports),
         *network.judge_sysctls(sysctls),
         *ports.judge_ranges(sysctls, proxy_ports, is_preserving=is_preserving),
     ]

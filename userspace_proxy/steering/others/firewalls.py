@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from .chains import Chain, Tables, base_chains, ends_in_drop
 
 FIREWALLD = "inet firewalld"
+# What words there are for a packet whose socket here is transparent, as those of listeners are.
+_TRANSPARENT = "socket transparent"
 _PORTS = re.compile(r"(?:meta l4proto )?(?:tcp|udp|th) dport (\d+)-(\d+)")
 
 
@@ -62,7 +64,7 @@ def _passes(steering: str, proxy_ports: tuple[int, int]) -> Callable[[str], bool
         states = condition.removeprefix("ct state ")
         if states != condition:
             return "new" in states.split(",")
-        if is_translated and condition == "ct status dnat":
+        if condition == ("ct status dnat" if is_translated else _TRANSPARENT):
             return True
         span = _PORTS.fullmatch(condition)
         if span is None or not is_translated:
@@ -81,10 +83,18 @@ def _judge(tables: Tables, passes: Callable[[str], bool], steering: str) -> Iter
 
 def _way_out(chain: Chain, steering: str) -> str:
     if steering == "local":
-        return "let the Service range in there, or use --steering=nftables"
+        return _way_out_of_sockets(chain)
     if chain.table == FIREWALLD:
         return "update firewalld to 0.9 or later, which lets in what was translated"
     if chain.table.startswith("legacy "):
         tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
         return f"{tool} -I INPUT -m conntrack --ctstate DNAT -j ACCEPT; or --steering=iptables"
     return f"nft insert rule {chain.table} {chain.name} ct status dnat accept"
+
+
+def _way_out_of_sockets(chain: Chain) -> str:
+    """Return what lets in what reaches listeners on the frontends' own addresses."""
+    if chain.table.startswith("legacy "):
+        tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
+        return f"{tool} -I INPUT -m socket --transparent -j ACCEPT"
+    return f"nft insert rule {chain.table} {chain.name} socket transparent 1 accept"

@@ -29,6 +29,8 @@ _MATCH_HEADER = 32
 # Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE (bit 0 of match_flags), and DNAT is bit 7.
 _CONNTRACK = struct.Struct("=146x3H")
 _STATE, _DNAT = 1, 1 << 7
+# Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
+_TRANSPARENT = 1
 
 
 def read_legacy(table: str) -> Tables:
@@ -154,7 +156,7 @@ def _condition(entry: Entry, version: int) -> str:
 
 
 def condition_of_match(name: str, data: bytes) -> str:
-    """Return what a match of xtables asks for: ``ct status dnat`` is told, others are ``…``.
+    """Return what a match of xtables asks for, in words of nft; ``…`` where that isn't known.
 
     Args:
         name: The match's.
@@ -164,6 +166,8 @@ def condition_of_match(name: str, data: bytes) -> str:
         flags, inverted, states = _CONNTRACK.unpack_from(data)
         if flags == _STATE and not inverted and states & _DNAT:
             return "ct status dnat"
+    if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
+        return "socket transparent"
     return f"…{name}"
 
 

@@ -105,6 +105,9 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
 
 def _subject(name: str, found: dict[int, bytes]) -> str:
     """Return the field that is loaded in the words of nft, or "" for one that matters not."""
+    if name == "socket":
+        # Its register is where others have their key.
+        return "" if number_in(found, 1) else "socket transparent"
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return {
         ("meta", 15, 0, 0): "meta nfproto",
@@ -127,6 +130,8 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
         return "ct status dnat" if is_set else "ct status ! dnat"
     if op != x.EQUAL:
         return UNKNOWN
+    if subject == "socket transparent":
+        return subject if any(value) else UNKNOWN
     if subject == "meta l4proto" and not mask:
         return f"{_PROTOCOL}{_PROTOCOLS.get(value[0], str(value[0]))}"
     if subject == "meta nfproto" and not mask:

@@ -36,8 +36,11 @@ def test_to_local_steering_nothing_is_translated():
     (found,) = judge_firewalls(kernel, "local", PORTS)
     assert (found.mark, found.way_out) == (
         "error",
-        "let the Service range in there, or use --steering=nftables",
+        "nft insert rule ip filter INPUT socket transparent 1 accept",
     )
+    lets_in = firewall(Step("accept", "socket transparent"), policy="drop")
+    assert marks(KernelView(nft=lets_in), "local") == ["ok"]
+    assert marks(KernelView(nft=lets_in)) == ["error"]
 
 
 def test_our_own_table_and_chains_that_cannot_drop_are_passed_over():
