@@ -303,6 +303,34 @@ REJECT = "nft add rule inet firewalld filter_INPUT reject with icmpx admin-prohi
 LETS_IN = "nft add rule inet firewalld filter_INPUT ct status dnat accept"
 
 
+# As a kernel without nft_socket answers to a transaction with such an expression.
+WITHOUT_SOCKETS = """
+import errno
+from userspace_proxy.steering.nf_tables import Ruleset
+from userspace_proxy.steering.nf_tables.errors import NftablesError
+
+def refuse(method):
+    def call(self, messages):
+        if any(b"socket\\0" in message for message in messages):
+            raise NftablesError(errno.ENOENT, "add rule")
+        return method(self, messages)
+    return call
+
+Ruleset.try_out = refuse(Ruleset.try_out)
+"""
+
+
+def test_a_kernel_without_nft_socket_steers_and_is_named(node):
+    folder = node.folder / "patched"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(WITHOUT_SOCKETS)
+    node.environment["PYTHONPATH"] = str(folder)
+    said = node.check("--steering=nftables").stdout
+    assert "can't work here" not in said
+    assert "the kernel has no nft_socket" in said
+    assert "modprobe nft_socket" in said
+
+
 def test_a_policy_of_drop_in_nftables_is_an_error_and_the_way_out_mends_it(node):
     node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
     assert node.about("firewall") == [

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ...errors import SteeringError
 from ...steering.choice import choose, has_legacy_tables, iptables_lacks
+from ...steering.iptables import has_socket_match
 from ...steering.nftables import missing
-from ...steering.others import nft_offers
+from ...steering.others import nft_lacks_for_guard, nft_offers
 from ...steering.others.legacy import has_legacy_tables_in_kernel, tables_in_use
 from .finding import Finding, error, ok, warning
 
@@ -35,6 +36,10 @@ class Offers:
     legacy_tables: tuple[str, ...] = ()
     """In use, of either family, by name."""
     has_legacy_in_kernel: bool = False
+    without_nft_socket: bool = False
+    """nftables works, but can't tell our sockets from others'."""
+    without_xt_socket: bool = False
+    """The same of iptables."""
     forbidding: str = ""
     """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
 
@@ -44,12 +49,17 @@ def read_offers() -> Offers:
     mask = _capability_mask()
     capabilities = tuple(name for bit, name in _CAPABILITIES.items() if mask >> bit & 1)
     is_admin = "NET_ADMIN" in capabilities
+    nftables_lack = missing() or (nft_offers() if is_admin else "NET_ADMIN is missing")
+    iptables_lack = iptables_lacks()
+    has_legacy = has_legacy_tables_in_kernel()
     return Offers(
         capabilities=capabilities,
-        nftables_lack=missing() or (nft_offers() if is_admin else "NET_ADMIN is missing"),
-        iptables_lack=iptables_lacks(),
+        nftables_lack=nftables_lack,
+        iptables_lack=iptables_lack,
+        without_nft_socket=not nftables_lack and bool(nft_lacks_for_guard()),
+        without_xt_socket=not iptables_lack and has_legacy and not has_socket_match(),
         legacy_tables=_legacy_tables(),
-        has_legacy_in_kernel=has_legacy_tables_in_kernel(),
+        has_legacy_in_kernel=has_legacy,
         forbidding=_forbidding(),
     )
 
@@ -77,6 +87,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
         *_privileges(offers),
         *_libraries(offers, taken),
         *_taken(offers, wanted, taken, own_namespace=own_namespace),
+        *_guard(offers, taken),
     ]
 
 
@@ -135,6 +146,19 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
     else:
         why = why_taken(taken, offers.legacy_tables, offers, own_namespace=own_namespace)
         yield ok("steering", f"auto takes {taken}: {why}")
+
+
+def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
+    """Say where what is steered is admitted to any socket. Source: docs/adr/0013."""
+    is_iptables = taken == "iptables"
+    if offers.without_xt_socket if is_iptables else offers.without_nft_socket:
+        module = "xt_socket" if is_iptables else "nft_socket"
+        yield warning(
+            "steering",
+            f"the kernel has no {module}: after a crash of the proxy any process of this node may "
+            "take its ports and their clients",
+            way_out=f"modprobe {module}",
+        )
 
 
 def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:

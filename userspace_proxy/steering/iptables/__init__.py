@@ -12,6 +12,7 @@ uses REDIRECT first can, threads crash it, and its building of rules would hold 
 Rule 2: what is in force is read from the kernel each time, never believed.
 """
 
+from .blob import has_socket_match
 from .steering import IptablesSteering
 
-__all__ = ["IptablesSteering"]
+__all__ = ["IptablesSteering", "has_socket_match"]

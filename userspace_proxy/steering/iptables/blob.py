@@ -47,6 +47,10 @@ _VERDICTS = {-1: "DROP", -2: "ACCEPT", -4: "QUEUE", -5: "RETURN"}
 _ATTEMPTS = 10
 
 
+# The first with "nowildcard": xt_socket_mtinfo2.
+SOCKET_REVISION = 2
+
+
 class TableInfo(NamedTuple):
     """What the kernel says of a table without giving its rules."""
 
@@ -167,6 +171,18 @@ class TableReader:
         if result != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
+
+
+def has_socket_match() -> bool:
+    """Return whether the kernel can look up sockets (xt_socket); True where it can't be asked."""
+    try:
+        reader = TableReader(4, ChainNames())
+    except OSError:
+        return True
+    try:
+        return reader.has_match("socket", SOCKET_REVISION)
+    finally:
+        reader.close()
 
 
 def parse(block: bytes, info: TableInfo, version: int, prefix: str) -> Contents:

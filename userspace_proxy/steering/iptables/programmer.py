@@ -17,7 +17,7 @@ from .. import conntrack
 from ..conntrack import Change, Dialled
 from ..interfaces import PreroutingAddress
 from ..names import PREFIX, ChainNames, label_of
-from .blob import TableInfo, TableReader
+from .blob import SOCKET_REVISION, TableInfo, TableReader
 from .guard import GuardTable
 from .nat import NatTable
 from .rules import OUT, PRE, PROTOCOLS, Guard, NatFrontend, NatRule, make_guard
@@ -27,8 +27,6 @@ from .writer import Writer
 # The agent asks each second. The tables' size and layout show each rule that came or went; a
 # rule that was replaced by one of the same size shows in the full comparison only.
 FULL_COMPARISON_EVERY = 30
-# The first with "nowildcard": xt_socket_mtinfo2.
-SOCKET_REVISION = 2
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 

@@ -15,6 +15,7 @@ from .nft import (
     NftReader,
     nft_lacks_for_answers,
     nft_lacks_for_bridges,
+    nft_lacks_for_guard,
     nft_offers,
     read_input_chains,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "list_links",
     "nft_lacks_for_answers",
     "nft_lacks_for_bridges",
+    "nft_lacks_for_guard",
     "nft_offers",
     "read_input_chains",
     "read_legacy",

@@ -51,6 +51,21 @@ def test_what_auto_takes_comes_with_its_reason(offers, taken, own_namespace, why
     assert last == f"ok steering: auto takes {taken}: {why}"
 
 
+@pytest.mark.parametrize(
+    ("offers", "taken", "module"),
+    [
+        pytest.param(Offers(ALL, without_nft_socket=True), "nftables", "nft_socket", id="nftables"),
+        pytest.param(Offers(ALL, without_nft_socket=True), "local", "nft_socket", id="local"),
+        pytest.param(Offers(ALL, without_xt_socket=True), "iptables", "xt_socket", id="iptables"),
+    ],
+)
+def test_a_kernel_that_cannot_tell_our_sockets_is_named(offers, taken, module):
+    assert lines(offers, taken, taken)[-1] == (
+        f"warning steering: the kernel has no {module}: after a crash of the proxy any process of "
+        "this node may take its ports and their clients"
+    )
+
+
 def test_what_was_asked_for_and_cant_work_is_an_error():
     offers = Offers(ALL, iptables_lack="python-iptables is missing")
     assert lines(offers, "iptables", "iptables")[-1] == (
