@@ -30,13 +30,9 @@ from ..model import SocketAddress
 from ..policy.places import Networks, Places
 from .client_ports import ClientPorts
 from .pairs import Pairs
-from .sockets import family_of
+from .sockets import family_of, set_transparent
 
 _log = logging.getLogger("userspace_proxy.dataplane")
-
-# Not in Python's socket module; linux/in.h and linux/in6.h.
-_IP_TRANSPARENT = 19
-_IPV6_TRANSPARENT = 75
 
 # Of those ports. The first in turn is free as a rule; the others are random ones, so that with nine
 # tenths in use 97 % of dials find one. 4 µs each.
@@ -106,10 +102,7 @@ class Preserving:
         family = family_of(endpoint.ip)
         sock = _socket.socket(family, kind)
         try:
-            if family == _socket.AF_INET6:
-                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-            else:
-                sock.setsockopt(_socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+            set_transparent(sock, family)
             if kind & _socket.SOCK_DGRAM:
                 return sock, self._connect_datagrams(sock, client, endpoint)
             return sock, self._connect_stream(sock, client, port, endpoint)

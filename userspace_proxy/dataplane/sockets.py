@@ -90,7 +90,7 @@ def open_listening(
         if transparent:
             # The table of `steering.answers` takes packets to such sockets for answers to clients'
             # own addresses, and delivers them here: where a listener's packets are to come, too.
-            _set_transparent(sock, family)
+            set_transparent(sock, family)
         if share:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
         if admits is not None:
@@ -233,7 +233,12 @@ def set_freebind(sock: _socket.socket, family: int) -> None:
         sock.setsockopt(_socket.IPPROTO_IP, IP_FREEBIND, 1)
 
 
-def _set_transparent(sock: _socket.socket, family: int) -> None:
+def set_transparent(sock: _socket.socket, family: int) -> None:
+    """Let a socket be bound to, and answer from, an address that isn't this node's.
+
+    Raises:
+        OSError: This process has neither NET_ADMIN nor NET_RAW.
+    """
     # Source: ip_route_output_key_hash_rcu() in net/ipv4/route.c, which asks for any other
     # socket's source address in the table local.
     if family == _socket.AF_INET6:

@@ -25,10 +25,10 @@ import os
 from collections.abc import Iterator
 
 from ..errors import SteeringError
-from .netlink import Requests, rtnetlink
+from .netlink import rtnetlink
 from .netlink.messages import CREATE, EXCL, Message
 from .netlink.rtnetlink import DO_NOTHING, FAMILIES, GO_TO, LOOK_UP, Rule
-from .netlink.sockets import NETLINK_ROUTE
+from .route_requests import open_route_requests
 
 # "v"; see local.rtnetlink.PROTOCOL, whose number would have the steering ``local`` take them away.
 PROTOCOL = 118
@@ -63,10 +63,7 @@ class AnswerRoutes:
     """
 
     def __init__(self) -> None:
-        try:
-            self._requests = Requests.open(NETLINK_ROUTE)
-        except OSError as exc:
-            raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
+        self._requests = open_route_requests()
         self.without_ipv6 = ""
         """Why IPv6 has none, as of the last :meth:`put_right`; empty where it has."""
 

@@ -26,13 +26,13 @@ from collections.abc import Collection, Iterable
 
 from ..errors import SteeringError
 from .answer_routes import MARK
-from .netlink import Requests, rtnetlink
+from .netlink import rtnetlink
 from .netlink.messages import CREATE, REPLACE
-from .netlink.sockets import NETLINK_ROUTE
 from .nf_tables import BRIDGE, NftablesError, TableWriter
 from .nf_tables import expressions as x
 from .nf_tables.owned import OwnedTable
 from .nf_tables.writer import PREROUTING
+from .route_requests import open_route_requests
 
 # Locally administered; the rest is "uprox".
 MAC = b"\x06uprox"
@@ -107,10 +107,7 @@ class BridgeEntries:
     """
 
     def __init__(self) -> None:
-        try:
-            self._requests = Requests.open(NETLINK_ROUTE)
-        except OSError as exc:
-            raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
+        self._requests = open_route_requests()
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
         """Make the entries this node's own, also where a bridge has learned our MAC from a pod.

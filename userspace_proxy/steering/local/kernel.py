@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 
 from ...errors import SteeringConflict, SteeringError
 from ...model import IPFamily
-from ..netlink import Events, Requests, rtnetlink
+from ..netlink import Events, rtnetlink
 from ..netlink.messages import Message
 from ..netlink.sockets import NETLINK_ROUTE, Instruction
+from ..route_requests import open_route_requests
 from . import rtnetlink as ours
 from .rtnetlink import Route, Rule
 
@@ -69,10 +70,7 @@ class Kernel:
     """
 
     def __init__(self) -> None:
-        try:
-            self._requests = Requests.open(NETLINK_ROUTE)
-        except OSError as exc:
-            raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
+        self._requests = open_route_requests()
         try:
             self._events = Events(NETLINK_ROUTE, _GROUPS, _filter(self._requests.port))
         except OSError as exc:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import SteeringError
-from ..netlink import Requests, rtnetlink
+from ..netlink import rtnetlink
 from ..netlink.rtnetlink import Link
-from ..netlink.sockets import NETLINK_ROUTE
+from ..route_requests import open_route_requests
 
 
 class Path(NamedTuple):
@@ -23,7 +23,7 @@ def find_path(ip: str) -> Path:
     Raises:
         SteeringError: Netlink sockets can't be opened.
     """
-    with _requests() as requests:
+    with open_route_requests() as requests:
         try:
             requests.ask(rtnetlink.find_route(ip))
         except OSError as exc:
@@ -37,15 +37,8 @@ def list_links() -> list[Link]:
     Raises:
         SteeringError: The kernel doesn't list them.
     """
-    with _requests() as requests:
+    with open_route_requests() as requests:
         try:
             return [rtnetlink.read_link(m) for m in requests.list_all(rtnetlink.list_links())]
         except OSError as exc:
             raise SteeringError(f"cannot list interfaces: {exc.strerror}") from exc
-
-
-def _requests() -> Requests:
-    try:
-        return Requests.open(NETLINK_ROUTE)
-    except OSError as exc:
-        raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
