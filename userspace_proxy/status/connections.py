@@ -10,7 +10,8 @@ connection that has just been made, or that waits for an answer, ends only where
 kind.
 Rule 2: connections from the node itself, such as the kubelet's probes, have a limit of their own
 that clients from elsewhere can't use up.
-Rule 3: each connection has a deadline, so descriptors come back whatever the client does.
+Rule 3: at a limit of several servers, the one with the most connections loses one.
+Rule 4: each connection has a deadline, so descriptors come back whatever the client does.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import cast
 
@@ -75,7 +77,7 @@ class Connection(asyncio.Protocol):
 
     Args:
         handler: aiohttp's protocol for this connection.
-        limits: Those that count it.
+        limits: Those that count it, its server's own first.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request to the next, or to the end of the connection.
     """
@@ -102,6 +104,11 @@ class Connection(asyncio.Protocol):
         self._request_s = request_s
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def server(self) -> ConnectionLimit:
+        """What counts the connections of its server alone."""
+        return self._limits[0]
 
     def note_request(self) -> None:
         """Give a connection that has sent a request the time to have it answered."""
@@ -170,7 +177,8 @@ class LimitedServer:
 
     Args:
         server: Makes aiohttp's protocol for each connection.
-        limits: All of them hold for each connection.
+        limits: All of them hold for each connection. The first one is this server's own, others
+            may be those of several servers.
         first_request_s: Seconds that a client has for its first request.
         request_s: Seconds that a request, its answer and the pause after it may take.
     """
@@ -217,7 +225,11 @@ def answering(request: web.Request) -> Iterator[None]:
 
 
 def _end_one(counted: dict[Connection, float], now: float) -> bool:
-    """End the connection that matters least, if there is one; see rule 1."""
+    """End the connection that matters least of the largest server; False where none is open."""
+    sizes = Counter(connection.server for connection in counted)
+    if not sizes:
+        return False
+    (largest, _), *_ = sizes.most_common(1)
 
     def rank(connection: Connection) -> int:
         if connection.is_silent and now - counted[connection] >= SILENT_S:
@@ -225,10 +237,8 @@ def _end_one(counted: dict[Connection, float], now: float) -> bool:
         return 1 if connection.is_answered else 2
 
     # The oldest of those that are equal: min() returns the first.
-    one = min(counted, key=rank, default=None)
-    if one is not None:
-        one.end()
-    return one is not None
+    min((one for one in counted if one.server is largest), key=rank).end()
+    return True
 
 
 def is_from_this_node(peer: tuple[object, ...] | None, local: tuple[object, ...] | None) -> bool:

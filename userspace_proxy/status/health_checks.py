@@ -39,7 +39,8 @@ _WILDCARDS = ("0.0.0.0", "::")
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 # A few load balancers each ask for each of some hundred Services, by short connections.
 MAX_CONNECTIONS = 512
-# Of one Service, so that a flood of connections to one leaves places for the others.
+# Of one Service, so that a flood of connections to one leaves places for the others. Where so many
+# are flooded that the sum is reached, the Service with the most loses a connection.
 MAX_CONNECTIONS_PER_PORT = 32
 _CLOSE_S = 1.0
 
@@ -83,6 +84,8 @@ class HealthCheckPorts:
         """Which process has a port that couldn't be had."""
         self._runner: web.AppRunner | None = None
         self._limit = ConnectionLimit(MAX_CONNECTIONS)
+        self._limits: dict[int, ConnectionLimit] = {}
+        """Of each port, at all addresses together."""
         self._reserve = Reserve()
 
     @property
@@ -109,6 +112,8 @@ class HealthCheckPorts:
         wanted = {_At(ip, port) for port in self._checks for ip in ips}
         for at in self._listeners.keys() - wanted:
             self._listeners.pop(at).close()
+        for port in self._limits.keys() - self._checks.keys():
+            del self._limits[port]
         for at in self._holders.keys() - wanted:
             del self._holders[at]
         for port, check in self._checks.items():
@@ -170,7 +175,8 @@ class HealthCheckPorts:
             return f"cannot serve the health check on {join_address(*at)}: {cause}"
         self._holders.pop(at, None)
         server = await self._make_server()
-        limited = LimitedServer(server, ConnectionLimit(MAX_CONNECTIONS_PER_PORT), self._limit)
+        limit = self._limits.setdefault(at.port, ConnectionLimit(MAX_CONNECTIONS_PER_PORT))
+        limited = LimitedServer(server, limit, self._limit)
         self._listeners[at] = Accepting(limited, sock, self._reserve)
         return ""
 

@@ -201,6 +201,18 @@ async def test_all_ports_together_have_a_limit():
         assert await ask(new)
 
 
+async def test_at_the_limit_of_all_ports_the_port_with_the_most_loses_a_connection():
+    shared = ConnectionLimit(4)
+    async with Limited(ConnectionLimit(5), shared) as limited:
+        await limited.listen(ConnectionLimit(5), shared)
+        quiet = await limited.connect()
+        flood = [await limited.connect(port=1) for _ in range(6)]
+        for streams in flood[:3]:
+            assert await is_reset(streams)
+        assert await ask(quiet)
+        assert await ask(flood[5])
+
+
 @pytest.mark.parametrize(
     "sent",
     [pytest.param(b"", id="nothing"), pytest.param(b"GET / HTTP/1.1\r\nHo", id="half-a-head")],

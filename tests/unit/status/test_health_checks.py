@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 
@@ -9,7 +10,11 @@ import aiohttp
 import pytest
 
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.status.health_checks import MAX_CONNECTIONS_PER_PORT, HealthCheckPorts
+from userspace_proxy.status.health_checks import (
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_PORT,
+    HealthCheckPorts,
+)
 
 WEB = ServiceKey("shop", "web")
 CART = ServiceKey("shop", "cart")
@@ -269,3 +274,34 @@ async def test_a_flood_on_one_services_port_leaves_the_others_their_connections(
         waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
         answer = await asyncio.to_thread(waiting.makefile("rb").read)
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
+
+
+async def test_floods_on_many_services_ports_leave_another_its_connections(ports, ask):
+    """Together they would have more than all health checks may."""
+    quiet, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
+    services = {ServiceKey("shop", f"web-{port}"): (port, 1) for port in flooded}
+    await ports.apply({CART: (quiet, 1), **services}, HERE)
+    with contextlib.ExitStack() as stack:
+        waiting = stack.enter_context(socket.create_connection(("127.0.0.1", quiet)))
+        for port in flooded:
+            for _ in range(MAX_CONNECTIONS_PER_PORT):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            assert (await ask(port))[0].status == 200
+        waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = await asyncio.to_thread(waiting.makefile("rb").read)
+        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
+
+
+async def test_the_addresses_of_a_services_port_have_one_limit(ports, ask):
+    (port,) = free_ports()
+    await ports.apply({WEB: (port, 1)}, ["127.0.0.1", "127.0.0.2"])
+    elsewhere = ("127.0.0.3", 0)
+    with contextlib.ExitStack() as stack:
+        connect = functools.partial(socket.create_connection, source_address=elsewhere)
+        oldest = stack.enter_context(connect(("127.0.0.1", port)))
+        # It has been accepted when the one behind it has its answer.
+        assert (await ask(port))[0].status == 200
+        for _ in range(MAX_CONNECTIONS_PER_PORT):
+            stack.enter_context(connect(("127.0.0.2", port)))
+        oldest.settimeout(1.0)
+        assert await asyncio.to_thread(oldest.recv, 1) == b""
