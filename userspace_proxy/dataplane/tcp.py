@@ -475,7 +475,7 @@ class TcpConnection:
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
             if self.is_preserved and self.endpoint is not None:
-                self.plane.preserving.ended.note(self.client_ip, self.endpoint, self.reactor.now)
+                self.plane.preserving.ended.note(self.address[0], self.endpoint, self.reactor.now)
             self.up.release()
             self.down.release()
         for sock in (self.client, self._endpoint_socket):
