@@ -34,7 +34,8 @@ LABEL org.opencontainers.image.title="userspace-proxy" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
-# iptables has both flavours, legacy and nft, and the libraries that python-iptables calls.
+# iptables has both flavours, legacy and nft, and the libraries that python-iptables calls. The proxy
+# needs no library for nftables; the command nft is for people who look at the rules.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iptables nftables python3 \
@@ -46,5 +47,5 @@ RUN ln -s /opt/userspace-proxy/bin/userspace-proxy /usr/local/bin/userspace-prox
 # The root may be read-only, and the log is a pipe.
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# Root with few capabilities writes the rules; the workers, which carry the traffic, are nobody.
+# Root with few capabilities writes the rules; the workers, which carry the traffic, are user 65521.
 ENTRYPOINT ["/usr/local/bin/userspace-proxy"]

@@ -116,7 +116,7 @@ def _privileges(offers: Offers) -> Iterator[Finding]:
 
 def _libraries(offers: Offers, taken: str) -> Iterator[Finding]:
     if not offers.nftables_lack:
-        yield ok("nftables", "library and kernel have all that our rules need")
+        yield ok("nftables", "the kernel has all that the proxy's rules need")
     elif taken != "nftables":
         yield ok("nftables", f"can't be used: {offers.nftables_lack}")
     if not offers.iptables_lack:

@@ -52,7 +52,7 @@ class Programmer:
         facts: Of this node; all are used but the Service ranges.
 
     Raises:
-        SteeringError: A library, a privilege or a kernel part is missing.
+        SteeringError: A privilege or a part of the kernel is missing.
     """
 
     def __init__(self, facts: SteeringFacts) -> None:
