@@ -338,7 +338,7 @@ def test_a_policy_of_drop_in_nftables_is_an_error_and_the_way_out_mends_it(node)
         "[chain ip filter INPUT]"
     ]
     node.run(node.way_out("firewall"))
-    assert node.about("firewall") == ["ok: nobody drops what is steered to the proxy"]
+    assert node.about("firewall") == ["ok: no chain drops what is steered to the proxy"]
 
 
 def test_a_rule_that_drops_in_a_chain_below_is_found(node):
@@ -355,7 +355,7 @@ def test_a_rule_that_drops_in_a_chain_below_is_found(node):
 
 def test_a_firewalld_that_lets_translated_packets_in_is_ok(node):
     node.run("; ".join([*FIREWALLD, LETS_IN, REJECT]))
-    assert node.about("firewall") == ["ok: firewalld runs, and lets in what was translated"]
+    assert node.about("firewall") == ["ok: firewalld runs and admits translated packets"]
 
 
 def test_a_firewalld_that_does_not_is_an_error(node):
@@ -367,7 +367,7 @@ def test_a_firewalld_that_does_not_is_an_error(node):
 def test_a_legacy_policy_of_drop_matters_to_nftables_steering_alone(node):
     node.run("iptables-legacy -P INPUT DROP")
     assert node.about("firewall", "--steering=iptables") == [
-        "ok: nobody drops what is steered to the proxy"
+        "ok: no chain drops what is steered to the proxy"
     ]
     assert node.about("firewall", "--steering=nftables") == [
         "error: packets to Services may be dropped on their way in: its policy is drop "
@@ -376,7 +376,7 @@ def test_a_legacy_policy_of_drop_matters_to_nftables_steering_alone(node):
     mend = node.way_out("firewall", "--steering=nftables").partition("; or")[0]
     node.run(mend)
     assert node.about("firewall", "--steering=nftables") == [
-        "ok: nobody drops what is steered to the proxy"
+        "ok: no chain drops what is steered to the proxy"
     ]
 
 
@@ -441,7 +441,7 @@ def test_ports_that_others_may_take_are_told(node, sysctl, flags, found):
 def test_reserved_ports_are_nobody_elses(node):
     set_sysctl(node, "net.ipv4.ip_local_port_range=20000 60999")
     set_sysctl(node, "net.ipv4.ip_local_reserved_ports=20000-32767")
-    assert node.about("ports") == ["ok: proxy ports 17000-29999 are nobody else's"]
+    assert node.about("ports") == ["ok: connections of the node use no proxy port of 17000-29999"]
 
 
 def test_a_strict_reverse_path_keeps_no_answer_and_is_no_finding(node):

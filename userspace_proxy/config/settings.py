@@ -136,7 +136,7 @@ class Settings:
         5.0, kind=duration(), group=Group.CONNECTIONS, flag="drain-timeout",
         own_field="drainTimeout",
         help="how long open connections may go on after SIGTERM; 0: they end at once",
-        why="new ones find nobody meanwhile; a pod gets 30 s in all",
+        why="new ones fail meanwhile; a pod gets 30 s in all",
     )
     tcp_idle_s: float = setting(
         86400.0, kind=duration(zero_means=86400.0, least_s=1.0), group=Group.CONNECTIONS,

@@ -1,4 +1,4 @@
-"""Says which firewalls of others would drop what is steered to us; pure."""
+"""Says which firewalls of others would drop packets that are steered to the proxy; pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TOPIC = "firewall"
 def judge_firewalls(
     kernel: KernelView, steering: str, proxy_ports: tuple[int, int]
 ) -> list[Finding]:
-    """Say which firewall drops what.
+    """Say which chains drop packets that are steered to the proxy.
 
     Args:
         kernel: What was read.
-        steering: What ours would be.
+        steering: The name of the proxy's steering.
         proxy_ports: First and last.
     """
     if steering in ("none", ""):
@@ -32,5 +32,5 @@ def judge_firewalls(
 
 def _well(kernel: KernelView) -> str:
     if FIREWALLD in kernel.nft:
-        return "firewalld runs, and lets in what was translated"
-    return "nobody drops what is steered to the proxy"
+        return "firewalld runs and admits translated packets"
+    return "no chain drops what is steered to the proxy"

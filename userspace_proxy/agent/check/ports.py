@@ -1,4 +1,4 @@
-"""Whether ports and descriptors suffice, and who else wants them; the judges are pure."""
+"""Whether ports and descriptors suffice, and which programs have them; the judges are pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Span = tuple[int, int]
 def judge_ranges(
     values: Mapping[str, str], proxy_ports: Span, *, is_preserving: bool
 ) -> list[Finding]:
-    """Say whether the node's own outgoing connections take ports that we need.
+    """Say whether the node's own outgoing connections use ports that the proxy needs.
 
     Args:
         values: Sysctls by name.
@@ -49,7 +49,9 @@ def judge_ranges(
                 way_out="use --proxy-port-range=17000-29999",
             )
         )
-    return found or [ok("ports", f"proxy ports {_words(proxy_ports)} are nobody else's")]
+    return found or [
+        ok("ports", f"connections of the node use no proxy port of {_words(proxy_ports)}")
+    ]
 
 
 def _overlap(values: Mapping[str, str], span: Span, name: str, way_out: str) -> Iterator[Finding]:
@@ -76,7 +78,7 @@ def _common(one: Span, other: Span) -> Span | None:
 
 
 def _is_reserved(span: Span, text: str) -> bool:
-    """Return whether the kernel keeps all these ports for who asks for them by number."""
+    """Return whether the kernel gives these ports only to sockets that ask for them by number."""
     ports = set(range(span[0], span[1] + 1))
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
@@ -95,7 +97,7 @@ def judge_descriptors(
 
     Args:
         limit: RLIMIT_NOFILE, the hard one, which ``run`` takes.
-        service_ports: How many there are, of both families; None where nobody knows.
+        service_ports: How many there are, of both families; None if unknown.
         workers: How many processes listen.
         proxy_ports: First and last.
     """
@@ -107,7 +109,7 @@ def judge_descriptors(
         found.append(
             error(
                 "limits",
-                f"{service_ports:,} Service ports don't fit {room:,} proxy ports",
+                f"{service_ports:,} Service ports need more than the {room:,} proxy ports",
                 way_out="a wider --proxy-port-range",
             )
         )
@@ -127,7 +129,7 @@ def judge_descriptors(
 
 
 def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[str, str]:
-    """Return whose ports are taken: the flag → who has it.
+    """Return which addresses are taken: flag and address → the program that has it.
 
     Args:
         addresses: Flag and address; None for a server that is switched off.
@@ -144,7 +146,7 @@ def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[
 
 
 def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[Finding]:
-    """Say who has the ports of our servers.
+    """Say which programs have the addresses of the status servers.
 
     Args:
         holders: As :func:`find_holders` gives them.

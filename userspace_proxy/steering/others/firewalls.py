@@ -85,7 +85,7 @@ def _way_out(chain: Chain, steering: str) -> str:
     if steering == "local":
         return _way_out_of_sockets(chain)
     if chain.table == FIREWALLD:
-        return "update firewalld to 0.9 or later, which lets in what was translated"
+        return "update firewalld to 0.9 or later, which admits translated packets"
     if chain.table.startswith("legacy "):
         tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
         return f"{tool} -I INPUT -m conntrack --ctstate DNAT -j ACCEPT; or --steering=iptables"

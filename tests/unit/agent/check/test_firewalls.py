@@ -60,7 +60,7 @@ def test_our_own_table_and_chains_that_cannot_drop_are_passed_over():
         ),
         (
             "inet firewalld",
-            "update firewalld to 0.9 or later, which lets in what was translated",
+            "update firewalld to 0.9 or later, which admits translated packets",
         ),
     ],
 )
