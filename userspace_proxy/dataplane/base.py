@@ -4,7 +4,7 @@
     WorkerPool   in worker processes: the node agent
 
 Rule 1: nothing here awaits but :meth:`Plane.refresh` and :meth:`Plane.drain`. A port listens
-when ``listen`` returns, and refuses TCP when ``update`` to nobody does; workers dial by new
+when ``listen`` returns, and refuses TCP when ``update`` to no endpoint does; workers dial by new
 endpoints some milliseconds later.
 """
 

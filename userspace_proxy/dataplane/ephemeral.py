@@ -1,6 +1,6 @@
 """Which ports the kernel takes for connections that we open.
 
-Only from one of these can a dial reach itself; for all others nobody needs to look.
+Only from one of these can a dial reach itself; the others need no look.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class EphemeralPorts:
         self._looked_at = -math.inf
 
     def includes(self, port: int, now: float) -> bool:
-        """Tell whether a dial may leave from a port; also true when nobody knows.
+        """Return whether a dial may leave from a port; also true when the range can't be read.
 
         Args:
             port: The port in question.

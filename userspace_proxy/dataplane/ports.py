@@ -50,7 +50,7 @@ class PortPool:
         self._next = port + 1 if self.first <= port < self.last else self.first
 
     def spare(self, ports: Iterable[int]) -> None:
-        """Hand out these numbers to nobody but who prefers them, and those of before again.
+        """Hand out these numbers only to those that prefer them, and those of before again.
 
         Args:
             ports: All that are spared from now on; none lifts it.

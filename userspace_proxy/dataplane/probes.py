@@ -3,7 +3,7 @@
     dial as the client failed ──▶ endpoint ejected ──▶ dial as this node
                                                         │ fails too: it stays ejected
                                                         └ answered: it is taken back, and for
-                                                          a minute this pair ejects nobody
+                                                          a minute this pair ejects nothing
 
 One dial answers for all who ask while it is under way: several clients, and several Service
 ports that share the endpoint.
@@ -137,5 +137,5 @@ class _Probe:
         self.owner.ended(self, has_answer=number == 0)
 
     def end(self) -> None:
-        """Give it up: nobody answered."""
+        """Give it up: there was no answer."""
         self.owner.ended(self, has_answer=False)

@@ -17,19 +17,19 @@ class Serving:
     affinity_timeout_s: float | None = None
     """Seconds of ClientIP affinity; None for none."""
     outside: Sequence[SocketAddress] | None = None
-    """The endpoints of clients that aren't ``inside``; None: everybody has the same."""
+    """The endpoints of clients that aren't ``inside``; None: all have the same."""
     inside: Sequence[str] = ()
     """Networks of the cluster's own clients."""
     admits: Sequence[str] | None = None
-    """Networks whose packets come in; those of others are dropped. None: everybody's; empty:
-    nobody's."""
+    """Networks whose packets come in; those of others are dropped. None: all; empty:
+    none."""
     balance: Balance = Balance.ROUND_ROBIN
     keeps_clients: bool = True
     """Endpoints may see their clients' own addresses, where answers come back by this node."""
 
     @property
     def is_refusing(self) -> bool:
-        """Whether clients are refused: there is no endpoint for anybody, and nobody is dropped."""
+        """Whether clients are refused: there is no endpoint for any, and none are dropped."""
         return not self.endpoints and not self.outside and self._drops_nobody
 
     @property

@@ -1,4 +1,4 @@
-"""Which Service ports somebody asked to see: a filter, a page, a state."""
+"""Which Service ports a request asks for: a filter, a page, a state."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class WorkerProcess:
         self._channel.close()
 
     def close(self, within_s: float = LAST_TURN_S) -> None:
-        """End it, wait for that, and call nobody. Idempotent.
+        """End it, wait for that, and call nothing back. Idempotent.
 
         Args:
             within_s: How long it may take to end by itself, which resets its connections.
