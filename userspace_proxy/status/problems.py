@@ -156,9 +156,10 @@ def judge(port: ServicePortView) -> PortState:
         return PortState(
             Level.ATTENTION,
             "out of client ports",
-            "An endpoint sees this node's address in place of a client's, whose ports 61000-65535 "
-            "towards it are in use; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in "
-            "the endpoint, or have the client keep fewer connections open",
+            "All ports 61000-65535 of a client's address towards an endpoint are in use: the "
+            "endpoint sees this node's address, or the client is refused if the endpoint has not "
+            "answered it; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in the "
+            "endpoint, or have the client keep fewer connections open",
         )
     return PortState(Level.OK, "served", f"Served by {plural(len(usable), 'endpoint')}")
 

@@ -107,9 +107,10 @@ def test_the_way_out_of_a_ports_problem_is_beside_it():
         pytest.param(
             {"endpoints": (READY,), "is_out_of_client_ports": True},
             Level.ATTENTION,
-            "An endpoint sees this node's address in place of a client's, whose ports 61000-65535 "
-            "towards it are in use; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in "
-            "the endpoint, or have the client keep fewer connections open",
+            "All ports 61000-65535 of a client's address towards an endpoint are in use: the "
+            "endpoint sees this node's address, or the client is refused if the endpoint has not "
+            "answered it; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in the "
+            "endpoint, or have the client keep fewer connections open",
             id="out-of-client-ports",
         ),
         pytest.param(
