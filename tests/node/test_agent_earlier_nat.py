@@ -30,3 +30,47 @@ def test_page_and_log_name_a_chain_that_takes_a_service(tmp_path):
         wait_for("its end", lambda: not problem(), hint=house.agent.log)
         assert house["pod"].get(WEB.address) == "one"
         assert house.agent.log().count(CAUSE) == 1
+
+
+TO_NINE = "tcp dport 80 redirect to :9"
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        pytest.param(["ip daddr 10.96.0.0/16 " + TO_NINE], "translates", id="range"),
+        pytest.param(["ip daddr 10.96.0.10 udp dport 80 redirect to :9"], "", id="other-protocol"),
+        pytest.param(["ip daddr 10.96.0.10 tcp dport 81 redirect to :9"], "", id="other-port"),
+        pytest.param(["ip daddr 10.96.0.10 accept", TO_NINE], "", id="accepted-before"),
+        pytest.param(["iifname eth9 ip daddr 10.96.0.10 " + TO_NINE], "may translate", id="link"),
+        pytest.param(["ip daddr { 10.96.0.10, 10.96.0.99 } " + TO_NINE], "may translate", id="set"),
+        pytest.param(["ip daddr @services " + TO_NINE], "may translate", id="named-set"),
+        pytest.param(
+            ["dnat to ip daddr . tcp dport map { 10.96.0.10 . 80 : 192.0.2.77 . 9 }"],
+            "may translate",
+            id="map",
+        ),
+        pytest.param(["ip daddr vmap { 10.96.0.10 : jump x }"], "may translate", id="verdicts"),
+        pytest.param(["iifname eth9 " + TO_NINE], "", id="transparent-proxy"),
+    ],
+)
+def test_only_what_rules_say_is_reported(tmp_path, rules, said):
+    with House(tmp_path, "nftables", clients=()) as house:
+        table = [
+            "add table ip evil",
+            "add set ip evil services { type ipv4_addr; }",
+            "add chain ip evil x",
+            f"add rule ip evil x {TO_NINE}",
+            "add chain ip evil pre { type nat hook prerouting priority -150; }",
+            *(f"add rule ip evil pre {rule}" for rule in rules),
+        ]
+        house.shell("\n".join(f"nft '{line}'" for line in table))
+        house.serve(with_endpoints(WEB, ["10.244.9.9"]))
+        cause = f"nftables chain ip evil pre of another program (prerouting, priority -150) {said}"
+        if said:
+            wait_for("the problem", lambda: house.agent.log().count(f"{cause} it") == 1)
+        else:
+            house.shell("nft add chain ip evil last '{ type nat hook output priority -150; }'")
+            house.shell("nft add rule ip evil last ip daddr 10.96.0.10 redirect")
+            wait_for("the last chain alone", lambda: "chain ip evil last" in house.agent.log())
+            assert "chain ip evil pre" not in house.agent.log()

@@ -17,11 +17,11 @@ from ...model import Frontend, IPFamily, Protocol
 from .. import conntrack
 from ..base import SteeringFacts, nothing_applied
 from ..conntrack import Change, Dialled
+from ..earlier_nat import EarlierNat
 from ..interfaces import PreroutingAddress
 from ..names import table_name
 from ..nf_tables import NftablesError
 from ..nf_tables.table import Definition, Listing, OurTable
-from .earlier_nat import EarlierNat
 from .elements import NUMBERS
 from .rules import (
     MAPS,

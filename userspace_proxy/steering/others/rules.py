@@ -3,7 +3,8 @@
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step("accept", "ct status dnat")
 
-Rule 1: a condition that isn't understood is ``…``, which nothing surely meets.
+Rule 1: a condition that isn't understood is ``…``, which nothing surely meets; one about what was
+dialled (looked up in a set or map, or not equal) is ``…daddr`` or ``…dport``.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h; nft(8) for the words.
 """
@@ -21,6 +22,7 @@ from .chains import Step
 from .legacy import condition_of_match
 
 UNKNOWN = "…"
+_DIALLED = {"ip daddr": "…daddr", "ip6 daddr": "…daddr", "th dport": "…dport"}
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # What translates addresses, in a chain of the kind nat.
@@ -41,7 +43,7 @@ _LIMIT_OVER = 1
 def read_step(expressions: Sequence[Expression]) -> Step | None:
     """Return what a rule decides about which packets; None if it decides nothing.
 
-    A verdict that a map has (``vmap``) counts as none.
+    A verdict that a map has is ``vmap``, on a condition that isn't understood.
     """
     verdict = next((found for one in expressions if (found := _verdict(one))), "")
     return Step(verdict, " ".join(_words(expressions))) if verdict else None
@@ -55,6 +57,9 @@ def _verdict(one: Expression) -> str:
         if code in _LEADS:
             return f"{_LEADS[code]} {text_in(value, x.VERDICT_CHAIN)}"
         return "" if code is None else _VERDICTS.get(code, "")
+    if one.name == "lookup" and 3 in found and not number_in(found, 3):
+        # The register of a verdict is 0.
+        return "vmap"
     name = text_in(found, 1) if one.name == "target" else one.name
     if name in _TRANSLATIONS:
         is_source = one.name == "nat" and number_in(found, 1) == 0
@@ -75,11 +80,13 @@ def _words(expressions: Sequence[Expression]) -> list[str]:
 
 def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
     subject, mask, low = "", b"", None
+    loaded: list[str] = []
     for one in expressions:
         found = one.attributes()
         match one.name:
             case "meta" | "ct" | "payload" | "socket" | "exthdr" | "fib" | "rt" | "numgen" | "hash":
                 subject, mask = _subject(one.name, found), b""
+                loaded.append(subject)
             case "bitwise":
                 mask = _data(found, 4)
             case "cmp":
@@ -97,7 +104,7 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case (
                 "lookup" | "range" | "byteorder" | "quota" | "connlimit" | "dynset" | "osf" | "xfrm"
             ):
-                yield UNKNOWN
+                yield _unknown(loaded)
             case "limit":
                 if number_in(found, 5) & _LIMIT_OVER:
                     yield UNKNOWN
@@ -129,7 +136,7 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
         is_set = any(value) == (op == x.EQUAL)
         return "ct status dnat" if is_set else "ct status ! dnat"
     if op != x.EQUAL:
-        return UNKNOWN
+        return _unknown([subject])
     if subject == "socket transparent":
         return subject if any(value) else UNKNOWN
     if subject == "meta l4proto" and not mask:
@@ -147,8 +154,13 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
 
 def _span(subject: str, low: bytes, high: bytes) -> str:
     if subject != "th dport":
-        return UNKNOWN
+        return _unknown([subject])
     return f"th dport {int.from_bytes(low, 'big')}-{int.from_bytes(high, 'big')}"
+
+
+def _unknown(subjects: Sequence[str]) -> str:
+    """Return the word for a condition that isn't understood, about these fields."""
+    return next((_DIALLED[subject] for subject in subjects if subject in _DIALLED), UNKNOWN)
 
 
 def _data(found: dict[int, bytes], kind: int) -> bytes:

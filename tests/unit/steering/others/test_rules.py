@@ -27,6 +27,22 @@ def step(*parts):
     ("rule", "expected"),
     [
         pytest.param(ACCEPT, Step("accept"), id="everything"),
+        pytest.param(VERDICT_MAP, Step("vmap", "…"), id="verdict-of-a-map"),
+        pytest.param(
+            x.IPV4 + x.in_set((x.IP_DADDR, x.DPORT), "services") + x.redirect(),
+            Step("translate", "meta nfproto ipv4 …daddr"),
+            id="address-in-a-set",
+        ),
+        pytest.param(
+            x.IPV4 + x.match(x.IP_DADDR, bytes(4), op=x.NOT_EQUAL) + x.redirect(),
+            Step("translate", "meta nfproto ipv4 …daddr"),
+            id="any-other-address",
+        ),
+        pytest.param(
+            x.TCP + x.in_set((x.DPORT,), "web") + x.redirect(),
+            Step("translate", "meta l4proto tcp …dport"),
+            id="port-in-a-set",
+        ),
         pytest.param(x.counter() + ACCEPT, Step("accept"), id="counted"),
         pytest.param(COMMENT + REJECT_OF_XTABLES, Step("reject"), id="xtables-reject"),
         pytest.param(x.reject(), Step("reject"), id="reject"),
@@ -58,11 +74,13 @@ def step(*parts):
             id="a-range-is-translated",
         ),
         pytest.param(
-            x.match(x.DPORT, 9, op=x.NOT_EQUAL) + ACCEPT, Step("accept", "…"), id="not-understood"
+            x.match(x.DPORT, 9, op=x.NOT_EQUAL) + ACCEPT,
+            Step("accept", "…dport"),
+            id="not-understood",
         ),
         pytest.param(
             x.in_set((x.L4PROTO, x.DPORT), "ports") + NEW + ACCEPT,
-            Step("accept", "… ct state new"),
+            Step("accept", "…dport ct state new"),
             id="set",
         ),
         pytest.param(LIMIT + ACCEPT, Step("accept"), id="limited"),
@@ -80,7 +98,6 @@ def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
         pytest.param(x.set_bits(x.MARK, 1), id="marks"),
         pytest.param(x.expression("masq"), id="masquerades"),
         pytest.param(x.expression("nat", number(1, 0) + number(2, 2)), id="source-nat"),
-        pytest.param(VERDICT_MAP, id="verdict-of-a-map"),
         pytest.param(x.expression("target", text(1, "LOG")), id="logs"),
         pytest.param(x.expression("unheard-of", attribute(1, b"?")), id="newer-kernel"),
     ],

@@ -1,0 +1,89 @@
+import pytest
+
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.earlier_nat import earlier_chains, follow, meets
+from userspace_proxy.steering.others import Chain, Step
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+
+
+@pytest.mark.parametrize(
+    ("condition", "frontend", "expected"),
+    [
+        pytest.param("", WEB, True, id="everything"),
+        pytest.param("ip daddr 10.96.7.1/32 tcp dport 80", WEB, True, id="its-address"),
+        pytest.param("ip daddr 10.96.0.0/12", WEB, True, id="its-range"),
+        pytest.param("ip6 daddr fd00:96::/108", WEB_6, True, id="its-range-6"),
+        pytest.param("ip daddr 10.96.7.1/32 …", WEB, None, id="its-address-for-some"),
+        pytest.param("tcp dport 80-90", WEB, True, id="its-port"),
+        pytest.param("th dport 80", WEB, True, id="its-port-of-any-protocol"),
+        pytest.param("ct state new", WEB, True, id="new-connections"),
+        pytest.param("… tcp dport 80", WEB, None, id="its-port-for-some"),
+        pytest.param("…", WEB, None, id="not-understood"),
+        pytest.param("…daddr", WEB, None, id="looked-up"),
+        pytest.param("…daddr udp dport 80", WEB, False, id="looked-up-for-another-protocol"),
+        pytest.param("ct state established", WEB, False, id="open-connections"),
+        pytest.param("ip daddr 10.96.7.2/32", WEB, False, id="another-address"),
+        pytest.param("ip daddr 10.96.0.0/12 ip daddr 10.97.0.0/16", WEB, False, id="not-both"),
+        pytest.param("ip daddr 0.0.0.0/0", WEB_6, False, id="another-family"),
+        pytest.param("meta nfproto ipv4", WEB_6, False, id="another-family-in-words"),
+        pytest.param("udp dport 80", WEB, False, id="another-protocol"),
+        pytest.param("meta l4proto udp", WEB, False, id="another-protocol-without-port"),
+        pytest.param("tcp dport 81", WEB, False, id="another-port"),
+    ],
+)
+def test_a_condition_is_met_or_not_or_depends_on_the_client(condition, frontend, expected):
+    assert meets(condition, frontend) is expected
+
+
+NAMED = "ip daddr 10.96.7.1/32 tcp dport 80"
+TO_WEB = Step("translate", NAMED)
+ALL = Step("translate")
+
+
+@pytest.mark.parametrize(
+    ("steps", "others", "expected"),
+    [
+        pytest.param([TO_WEB], {}, True, id="named"),
+        pytest.param([Step("translate", f"{NAMED} …")], {}, None, id="named-for-some"),
+        pytest.param([Step("translate", "…daddr")], {}, None, id="looked-up"),
+        pytest.param([Step("translate", "tcp …dport")], {}, None, id="port-looked-up"),
+        pytest.param([Step("vmap", "…daddr")], {}, None, id="verdict-looked-up"),
+        pytest.param([Step("translate", "…")], {}, False, id="some-clients-of-everything"),
+        pytest.param([Step("vmap", "…")], {}, False, id="verdict-by-something-else"),
+        pytest.param([Step("accept", NAMED), ALL], {}, False, id="accepted-before"),
+        pytest.param([Step("accept"), TO_WEB], {}, False, id="everything-is-accepted-before"),
+        pytest.param([Step("accept", "…"), TO_WEB], {}, None, id="some-are-accepted-before"),
+        pytest.param([Step("accept", "udp dport 80"), ALL], {}, True, id="others-are-accepted"),
+        pytest.param([Step("return", NAMED), ALL], {}, False, id="left-before"),
+        pytest.param([Step("jump x", NAMED)], {"x": [ALL]}, True, id="in-another-chain"),
+        pytest.param([Step("jump x", "…")], {"x": [TO_WEB]}, None, id="in-a-chain-for-some"),
+        pytest.param([Step("jump x", "…")], {"x": [ALL]}, False, id="all-in-a-chain-for-some"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("return")]}, True, id="comes-back"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("accept")]}, False, id="ends-there"),
+        pytest.param([Step("goto x"), TO_WEB], {"x": []}, False, id="never-comes-back"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("jump x")]}, True, id="circle"),
+    ],
+)
+def test_rules_are_followed_in_their_order(steps, others, expected):
+    chains = {name: Chain("ip evil", name, steps=tuple(s)) for name, s in others.items()}
+    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=tuple(steps))
+    assert follow(base, chains, WEB).is_translated is expected
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "is_earlier"),
+    [
+        pytest.param("ip evil", ("nat", "prerouting", -150), True, id="before"),
+        pytest.param("ip evil", ("nat", "output", -110), True, id="beside"),
+        pytest.param("ip nat", ("nat", "prerouting", -100), False, id="docker"),
+        pytest.param("inet firewalld", ("nat", "prerouting", -90), False, id="firewalld"),
+        pytest.param("ip evil", ("nat", "postrouting", -150), False, id="masquerades"),
+        pytest.param("ip evil", ("filter", "prerouting", -300), False, id="filters"),
+        pytest.param("inet userspace-proxy-canary", ("nat", "output", -110), False, id="ours"),
+    ],
+)
+def test_only_nat_chains_of_others_at_or_before_our_priority_matter(table, chain, is_earlier):
+    tables = {table: {"chain": Chain(table, "chain", *chain)}}
+    assert bool(list(earlier_chains(tables, -110))) == is_earlier
