@@ -108,7 +108,7 @@ def test_when_the_proxy_ports_run_out_the_later_service_waits_and_says_so(house)
         wait_for("the problem", lambda: len(house.agent.status()["ports"]) == 2)
         assert who(house, "pod", CART.ip, 80) == "one"
         assert who(house, "pod", WEB.ip, 80) == "ConnectionRefusedError"
-        assert "18000-18001 is in use" in shown(house, "web")["problem"]
+        assert "no proxy port of 18000-18001 is free" in shown(house, "web")["problem"]
         assert house.agent.is_healthy()
         house.edit(with_endpoints(WEB, [one]))
         wait_for("a port", lambda: who(house, "pod", WEB.ip, 80) == "one")
