@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import agent_harness as harness
@@ -155,32 +154,3 @@ def test_as_an_unprivileged_user_one_line_names_the_rights(house, refused):
     assert (status, len(lines)) == (1, 1)
     assert lines[0].startswith("error: cannot ")
     assert "run as root, or run with --steering=none)" in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("ip", "port", "said", "flag"),
-    [
-        ("127.0.0.1", 10249, "the status page", "--metrics-bind-address"),
-        ("0.0.0.0", 10256, "health checks", "--healthz-bind-address"),
-    ],
-)
-def test_a_status_port_that_is_taken_is_one_line(house, refused, ip, port, said, flag):
-    with occupied(house, ip, port):
-        assert refused("--steering=local") == (
-            1,
-            [
-                f"error: cannot serve {said} on {ip}:{port}: Address already in use (stop what "
-                f"listens there, perhaps kube-proxy, or choose another address with {flag})"
-            ],
-        )
-
-
-@contextmanager
-def occupied(house, ip, port):
-    """Let somebody else listen on a port of the node."""
-    maker = harness.Sockets(house.node)
-    with maker.tcp() as other:
-        maker.close()
-        other.bind((ip, port))
-        other.listen()
-        yield

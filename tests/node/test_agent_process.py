@@ -137,7 +137,13 @@ def test_ports_that_another_program_has_keep_it_from_serving_no_longer_than_they
         wait_for("its rules", lambda: "plan in force" in house.agent.log(), hint=house.agent.log)
         assert house["pod"].get(WEB.address)
         words = "Address already in use by"
-        assert house.agent.log().count(words) == 2
+        for said in (
+            f"the status page on 127.0.0.1:{harness.ADMIN}",
+            f"health checks on 0.0.0.0:{harness.HEALTH}",
+        ):
+            assert house.agent.log().count(f"cannot serve {said}: {words}") == 1
+        for flag in ("--metrics-bind-address", "--healthz-bind-address"):
+            assert f"choose another address with {flag}" in house.agent.log()
         taken[harness.ADMIN].close()
         wait_for("the page", lambda: "status address is served" in house.agent.log())
         (problem,) = house.agent.status()["unserved"]
