@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from agent_harness import ON_A_NODE, House, Service, wait_for, with_endpoints
 
@@ -45,14 +47,19 @@ def test_a_start_without_ipv6_serves_all_else_and_so_do_changes(house):
     wait_for("the new Service", lambda: is_served(house, CART.address), hint=house.agent.log)
 
 
-@pytest.mark.parametrize("house", ["local", *ON_A_NODE], indirect=True)
 def test_what_is_not_served_without_ipv6_has_a_cause(house):
     dual = with_endpoints(DUAL, [house.ip("one")])
     house.serve(dual)
-    ports = {port["family"]: port for port in house.agent.status()["ports"]}
-    assert ports["IPv4"]["problem"] == ""
-    assert "IPv6 is switched off on this node" in ports["IPv6"]["problem"]
-    assert [f["is_reached"] for f in ports["IPv6"]["frontends"]] == [False]
+
+    def ports() -> dict[str, dict[str, Any]]:
+        return {port["family"]: port for port in house.agent.status()["ports"]}
+
+    # Of rules it is known after the first repair.
+    wait_for("the cause", lambda: ports()["IPv6"]["problem"], hint=house.agent.log)
+    found = ports()
+    assert found["IPv4"]["problem"] == ""
+    assert "IPv6 is switched off on this node" in found["IPv6"]["problem"]
+    assert [f["is_reached"] for f in found["IPv6"]["frontends"]] == [False]
     assert house.agent.log().count("frontends cannot be steered") == 1
     house.shell(SWITCH.format(0))
 

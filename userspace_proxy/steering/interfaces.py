@@ -9,9 +9,12 @@ Rule 1: reading costs a dump of all interfaces, so it is done after a netlink ev
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import SteeringError
+from ..model import Frontend, IPFamily
 from .netlink import Events, Requests, rtnetlink
 from .netlink.rtnetlink import Link
 from .netlink.sockets import NETLINK_ROUTE
@@ -28,6 +31,42 @@ class InterfaceView:
     """Names of those that are up and have no IPv4 address, sorted."""
     addresses: tuple[str, ...] = ()
     """Global IPv4 addresses of the node, in the kernel's order."""
+
+
+def without_ipv6(
+    frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
+) -> dict[Frontend, str]:
+    """Return the IPv6 frontends of a node on which IPv6 is switched off, with the cause.
+
+    Rules for them are in force and have no effect, as no interface has an address.
+
+    Args:
+        frontends: Of both families.
+        conf: The kernel's settings of each interface, in this thread's network namespace.
+    """
+    if _has_ipv6(conf):
+        return {}
+    return {
+        frontend: f"cannot steer {frontend}: IPv6 is switched off on this node"
+        for frontend in frontends
+        if frontend.family is IPFamily.IPV6
+    }
+
+
+def _has_ipv6(conf: Path) -> bool:
+    try:
+        # Nearly always the first that is read says it: this is asked each second.
+        return _is_on(conf / "all") or any(map(_is_on, conf.iterdir()))
+    except OSError:
+        return False
+
+
+def _is_on(interface: Path) -> bool:
+    try:
+        return (interface / "disable_ipv6").read_text(encoding="ascii").strip() == "0"
+    except OSError:
+        # It has gone meanwhile.
+        return False
 
 
 class InterfaceWatch:

@@ -17,6 +17,7 @@ from ..base import (
     nothing_applied,
     render_targets,
 )
+from ..interfaces import without_ipv6
 from ..one_thread import OneThread
 from .process import HelperEnded, HelperProcess
 from .rules import NatRule
@@ -74,7 +75,10 @@ class IptablesSteering(Steering):
 
     async def repair(self) -> int:
         """Part of Steering."""
-        return await self._thread.run(self._repair)
+        count = await self._thread.run(self._repair)
+        ipv6 = self._applied.get(IPFamily.IPV6, ())
+        self.unsteered = await self._thread.run(lambda: without_ipv6(ipv6))
+        return count
 
     async def clean_up(self) -> None:
         """Part of Steering."""

@@ -18,7 +18,7 @@ from .. import conntrack
 from ..base import SteeringFacts, nothing_applied
 from ..conntrack import Change, Dialled
 from ..earlier_nat import EarlierNat
-from ..interfaces import PreroutingAddress
+from ..interfaces import PreroutingAddress, without_ipv6
 from ..names import table_name
 from ..nf_tables import NftablesError
 from ..nf_tables.table import Definition, Listing, OurTable
@@ -60,8 +60,8 @@ class Programmer:
         self._table = OurTable(table_name(facts.proxy_name))
         self._address = PreroutingAddress(facts.node_addresses)
         self._earlier = EarlierNat(NAT_PRIORITY)
-        self.translated_earlier: dict[Frontend, str] = {}
-        """Frontends that another program translates before us, and how, as of the last repair."""
+        self.unsteered: dict[Frontend, str] = {}
+        """As in :class:`~..base.Steering`, as of the last repair."""
         self._to_ip = ""
         self.checks_sockets = True
         """Whether the guard can tell our sockets from others'; known after ``apply``."""
@@ -142,7 +142,7 @@ class Programmer:
         elif self._address.has_changed():
             count = self._follow_address()
         self._forget_stale()
-        self.translated_earlier = self._earlier.look(self._ports.keys())
+        self.unsteered = self._earlier.look(self._ports.keys()) | without_ipv6(self._ports)
         return count
 
     def render(self) -> Ports:

@@ -55,7 +55,7 @@ class NftablesSteering(Steering):
         """Part of Steering."""
 
         def both(programmer: Programmer) -> tuple[int, Mapping[Frontend, str]]:
-            return programmer.repair(), programmer.translated_earlier
+            return programmer.repair(), programmer.unsteered
 
         count, self.unsteered = await self._programmer.do(both)
         return count
