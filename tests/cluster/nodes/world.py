@@ -97,9 +97,13 @@ class Holder:
         if self._child.status is not None:
             raise AssertionError(f"cannot make {self.name}: {self._child.log_tail()}")
         pid = self._child.pid
-        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            pid = int(children[0])
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        try:
+            while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                pid = int(children[0])
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            # A command of the script that has ended meanwhile.
+            return None
         return pid if words[0] == sys.executable.encode() and HOLD.encode() in words else None
 
 
