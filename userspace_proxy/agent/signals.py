@@ -2,7 +2,7 @@
 
     SIGTERM, SIGINT             stop in good order: rules away, drain, exit 0
     either again                exit at once with 128 + its number; what is in the kernel stays
-    either again within 0.9 s   nothing but a log line
+    either again within 0.3 s   nothing but a log line
     SIGHUP, SIGUSR1, SIGUSR2    nothing but a log line
 
 SIGHUP reloads nothing: manifests, kubeconfig, tokens and certificates are followed while the
@@ -24,8 +24,8 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 # Their default is to end the process; `cli.commands` ignores them until they are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # timeout(1) signals its child and then the child's process group, 1 ms apart, and so do some
-# supervisors: that is one request. A script's `sleep 1` between two signals makes it two.
-_SAME_REQUEST_S = 0.9
+# supervisors: that is one request. A person needs longer to press Ctrl-C again.
+_SAME_REQUEST_S = 0.3
 
 
 def stop_on_signal(
@@ -55,7 +55,7 @@ def stop_on_signal(
             stop.set()
             return
         if now - first_at < _SAME_REQUEST_S:
-            _log.info("signal repeated within a second, ignored", extra={"signal": number.name})
+            _log.info("signal repeated at once, ignored", extra={"signal": number.name})
             return
         _log.error(
             "second signal, exiting at once: rules stay until the next start, or until cleanup",
