@@ -1,10 +1,10 @@
-# userspace-proxy for nodes: python-iptables inside, no compiler, read-only root.
+# userspace-proxy for nodes: includes python-iptables and no compiler; the root may be read-only.
 #
 #   docker build -t userspace-proxy:0.1.0 .                       for this machine
-#   docker buildx build --platform=linux/amd64,linux/arm64 …      nothing below asks which it is
+#   docker buildx build --platform=linux/amd64,linux/arm64 …      nothing below depends on the platform
 
 FROM debian:bookworm-slim AS builder
-# Debian's own versions: the release is pinned by the base image, fixes should come in.
+# Debian's own versions: the base image pins the release, and fixes should be installed.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
@@ -12,7 +12,8 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 COPY requirements-image.lock ./
-# Every package by its hash. Without isolation: a build of its own would fetch unpinned tools.
+# Every package is verified by its hash. Without isolation, because an isolated build would fetch
+# unpinned tools.
 RUN python3 -m pip wheel --no-cache-dir --no-build-isolation --require-hashes \
       --wheel-dir=/wheels --requirement=requirements-image.lock
 COPY LICENSE README.md pyproject.toml ./
@@ -34,8 +35,8 @@ LABEL org.opencontainers.image.title="userspace-proxy" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="docker.io/library/debian:bookworm-slim"
-# iptables has both flavours, legacy and nft, and the libraries that python-iptables calls. The proxy
-# needs no library for nftables; the command nft is for people who look at the rules.
+# iptables contains both flavours, legacy and nft, and the libraries that python-iptables calls. The
+# proxy needs no library for nftables; the command nft is for people who inspect the rules.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iptables nftables python3 \
@@ -47,5 +48,6 @@ RUN ln -s /opt/userspace-proxy/bin/userspace-proxy /usr/local/bin/userspace-prox
 # The root may be read-only, and the log is a pipe.
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-# Root with few capabilities writes the rules; the workers, which carry the traffic, are user 65521.
+# The control process, root with few capabilities, writes the rules; the workers, which carry the
+# traffic, run as user 65521.
 ENTRYPOINT ["/usr/local/bin/userspace-proxy"]

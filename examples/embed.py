@@ -6,7 +6,7 @@ from userspace_proxy import Proxy
 
 
 async def backend(name: str) -> asyncio.Server:
-    """Start a server that says its name and closes."""
+    """Start a server that sends its name and closes the connection."""
 
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(f"{name}\n".encode())
@@ -22,7 +22,7 @@ def address_of(server: asyncio.Server) -> str:
 
 
 async def ask(host: str, port: int) -> str:
-    """Connect, and return what the other side says."""
+    """Connect, and return the text that the server sends."""
     reader, writer = await asyncio.open_connection(host, port)
     text = (await reader.read()).decode().strip()
     writer.close()
@@ -30,7 +30,7 @@ async def ask(host: str, port: int) -> str:
 
 
 async def main() -> None:
-    """Ask four times, kill a backend, ask four times more: no request fails."""
+    """Send four requests, stop a backend, send four more: no request fails."""
     one, two = await backend("one"), await backend("two")
     async with Proxy(steering="none") as proxy:
         web = await proxy.add_service(

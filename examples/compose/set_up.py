@@ -1,4 +1,4 @@
-"""Sets up the control plane of docker-compose.yml; part of that file, of no use elsewhere.
+"""Sets up the control plane of docker-compose.yml; used only by that file.
 
 set_up.py credentials FOLDER     writes keys, tokens and kubeconfigs, if there are none
 set_up.py apply FOLDER FILE      waits for the API server and applies the objects of a file
@@ -22,13 +22,13 @@ import yaml
 SERVER = "https://kubernetes:6443"
 CERTIFICATE = "/certificates/apiserver.crt"
 READY_WITHIN_S = 120.0
-# Users, and their groups. Every cluster's RBAC lets system:kube-proxy read what a proxy needs.
+# Users, and their groups. Every cluster's RBAC lets system:kube-proxy read the objects of a proxy.
 USERS = {"admin": "system:masters", "system:kube-proxy": ""}
 PLURALS = {"Service": "services", "EndpointSlice": "endpointslices"}
 
 
 def write_credentials(folder: Path) -> None:
-    """Write all files anew; what is there stays, so that a restart changes nothing."""
+    """Write all files unless they exist, so that a restart changes nothing."""
     if (folder / "proxy.conf").exists():
         return
     tokens = {user: secrets.token_urlsafe(32) for user in USERS}
@@ -40,7 +40,7 @@ def write_credentials(folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that nobody else may read."""
+    """Write a file that only its owner may read."""
     path.touch(mode=0o600)
     path.write_text(text)
 
@@ -48,7 +48,7 @@ def write(path: Path, text: str) -> None:
 def make_key() -> str:
     """Return a new private key on the curve P-256, as PEM.
 
-    Source: RFC 5915: version 1, the number, the curve; its public part may be left out.
+    Source: RFC 5915: version 1, the number, the curve; the public key is optional.
     """
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     number = (1 + secrets.randbelow(order - 1)).to_bytes(32, "big")
@@ -73,7 +73,7 @@ def make_kubeconfig(token: str) -> str:
 
 
 def apply(folder: Path, file: Path) -> None:
-    """Apply every object of a file, once the API server takes it."""
+    """Apply every object of a file, once the API server accepts it."""
     token = (folder / "admin.token").read_text()
     for manifest in yaml.safe_load_all(file.read_text()):
         metadata = manifest["metadata"]
@@ -86,10 +86,10 @@ def apply(folder: Path, file: Path) -> None:
 
 
 def patch(url: str, body: str, token: str) -> None:
-    """Send a server-side apply; try again until the server is up.
+    """Send a server-side apply, and retry until the server is up.
 
     Raises:
-        OSError: It refused, or wasn't up in time.
+        OSError: The server refused the object, or wasn't up in time.
     """
     headers = {
         "Authorization": f"Bearer {token}",
