@@ -11,24 +11,25 @@ TOLERANCE = 0.05
 """A ratio that falls short by no more than this is met: runs differ by as much."""
 
 _CONNECTING = (
-    "four fifths of a connection's CPU are the kernel's, and what is left to save are packets; "
-    "client and backends share the cores, so a rate rises by less than the CPU falls"
+    "four fifths of a connection's CPU are spent in the kernel, and only packets are left to "
+    "save; client and backends share the cores, so a rate rises by less than the CPU falls"
 )
 _REQUESTING = (
-    "a request takes four system calls, as few as can be, and most of its CPU is the kernel's "
-    "`sendto`, which peers pay alike; the interpreter has some 2 µs"
+    "a request takes four system calls, the minimum, and most of its CPU is the kernel's `sendto`, "
+    "which costs peers the same; the interpreter takes some 2 µs"
 )
 _DATAGRAMS = (
-    "an exchange takes some four system calls, as in Go, and ours cost more: the reply needs "
-    "`sendmsg` with the address to leave from, and each call passes the interpreter"
+    "an exchange takes some four system calls, as in Go, but they cost more here: the reply needs "
+    "`sendmsg` with the source address, and each call passes through the interpreter"
 )
 _STREAMS = (
-    "both splice, the kernel does the work, and the cores are full: what is left is who sleeps "
-    "less between two readings of a stream"
+    "both proxies splice, the kernel does the work, and the cores are busy: the difference is in "
+    "how long each proxy sleeps between two reads of a stream"
 )
 _TWO_WORKERS = (
-    "the machine has two cores, and client, backends and the Go proxy fill them already: a second "
-    "worker brings no core, it only takes turns; whether it pays on more cores isn't shown here"
+    "the machine has two cores, which client, backends and the Go proxy already use fully: a "
+    "second worker adds no core, only context switches; this doesn't show whether it helps on "
+    "more cores"
 )
 _WHY = {
     "close": _CONNECTING,
@@ -117,7 +118,7 @@ GOALS = (
     ),
     *(Goal("connections/s", load, m, "ours-local", "ours", 1.1) for load, m in _CONNECTS),
     Goal("requests/s", "keepalive", "requests", "ours-local", "ours", 1.1),
-    Goal("share of our own rate that is kept", "silent", "share", "ours", None, 0.9),
+    Goal("share of its own rate that is kept", "silent", "share", "ours", None, 0.9),
     *(Goal("connections/s", load, m, "ours", "haproxy", 0.93) for load, m in _CONNECTS),
     Goal("requests/s", "keepalive", "requests", "ours", "haproxy", 0.93),
     *(Goal("Gbit/s", load, m, "ours", "haproxy", 1.3) for load, m in _BULKS),
