@@ -22,17 +22,18 @@ _LABEL = re.compile(r" \[[^\]]*\]")
 _HEAD = """\
 # Upstream's own tests
 
-Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters whose only
-Service proxy is the one named above the column: etcd, kube-apiserver, kube-controller-manager,
-kube-scheduler, kubelet and containerd, each node in namespaces of one machine (`make cluster`).
-`make e2e` runs them and writes this page; `make e2e PROXY=nftables GROUP=services CNI=bridge` runs
-one column of one table. Pods are connected by CNI's reference plugins: `ptp` gives each a link of
-its own, `bridge` connects a node's pods by a Linux bridge, as flannel and k3s do. A version that
-ends with `+` had changes that weren't committed.
+Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real clusters. Their
+only Service proxy is the one at the head of the column. Etcd, kube-apiserver,
+kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones, and each node
+runs in namespaces of one machine (`make cluster`). `make e2e` runs the tests and writes this page;
+`make e2e PROXY=nftables GROUP=services CNI=bridge` runs one column of one table. Pods are connected
+by CNI's reference plugins: `ptp` gives each pod a link of its own, `bridge` connects a node's pods
+with a Linux bridge, as flannel and k3s do. A version that ends with `+` had uncommitted changes.
 
-Chosen are the tests of `[sig-network]` that the headings name, without those that upstream marks
+The tests are those of `[sig-network]` in the groups that the headings name, except tests that
+upstream marks
 {skip}:
-they need ssh to nodes, a cloud, or a feature that is off by default.
+they need SSH access to nodes, a cloud, or a feature that is off by default.
 ✓ passed, ✗ failed, – didn't run, for the reason given.
 """
 
