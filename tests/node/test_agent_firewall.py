@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+import steering_nodes as nodes
 from agent_harness import House, Service, wait_for, with_endpoints
+
+from userspace_proxy.agent.firewalls import read_firewalls
+from userspace_proxy.steering.iptables import legacy
 
 pytestmark = pytest.mark.netns
 
@@ -51,3 +55,15 @@ def test_a_policy_of_drop_is_named_and_the_rule_that_is_named_helps(
         assert named["way_out"] in re.sub(r"<[^>]*>", "", house.agent.read("/")[1])
         house.shell(named["way_out"])
         assert house["pod"].get(WEB.address) == "one"
+
+
+def test_nftables_is_read_where_the_programs_of_legacy_tables_are_missing(tmp_path, monkeypatch):
+    nodes.need_namespaces()
+    node = nodes.Net("node")
+    node.run(f"{DROP}; iptables-legacy -P INPUT DROP")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(legacy, "MORE_PATHS", ())
+    with node:
+        found = read_firewalls("nftables", (17000, 29999))
+    assert [firewall.chain for firewall in found] == ["ip filter INPUT"]
+    node.close()

@@ -56,7 +56,6 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/steering/held_table.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/untracked.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
-    "userspace_proxy/steering/others/legacy.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
     "userspace_proxy/agent/check/checks.py": "tests/node/test_check.py",
     "userspace_proxy/agent/check/kernel.py": "tests/node/test_check.py",

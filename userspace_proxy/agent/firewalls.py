@@ -77,7 +77,13 @@ def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall
     """Read the kernel of this thread's network namespace.
 
     Raises:
-        SteeringError: There is no right to ask.
-        OSError: Likewise, for the legacy tables.
+        SteeringError: The right to ask is missing.
     """
-    return find_firewalls(read_input_chains(), read_legacy("filter"), steering, proxy_ports)
+    nft = read_input_chains()
+    try:
+        legacy = read_legacy("filter")
+    except SteeringError as exc:
+        # Most likely a node with nftables alone lacks the program that prints legacy tables.
+        _log.debug("cannot look for firewalls in legacy tables", extra={"cause": str(exc)})
+        legacy = {}
+    return find_firewalls(nft, legacy, steering, proxy_ports)

@@ -37,8 +37,8 @@ def read_kernel() -> KernelView:
         unread.append(exc.message)
     try:
         nat, filters = read_legacy("nat"), read_legacy("filter")
-    except OSError as exc:
-        unread.append(f"cannot read the legacy tables: {exc.strerror}")
+    except SteeringError as exc:
+        unread.append(exc.message)
     return KernelView(
         nft=nft,
         legacy_nat=nat,

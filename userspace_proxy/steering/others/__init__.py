@@ -1,7 +1,7 @@
 """What others have in the kernel's tables: read, never written.
 
-    legacy  ── bytes of the legacy tables ──┐
-    nft     ── rules ── netlink ────────────┴─▶ chains: Chain, Step ─▶ what becomes of a packet
+    legacy  ── iptables-legacy-save ─┐
+    nft     ── rules ── netlink ─────┴─▶ chains: Chain, Step ─▶ what becomes of a packet
 
 Rule 1: nothing is made by looking: a legacy table that isn't in use isn't asked for, since the
 kernel would make it.

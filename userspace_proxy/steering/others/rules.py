@@ -6,12 +6,14 @@
 Rule 1: a condition that isn't understood is ``…``, which nothing surely meets; one about what was
 dialled (looked up in a set or map, or not equal) is ``…daddr`` or ``…dport``.
 
-Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h; nft(8) for the words.
+Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
+for the words.
 """
 
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 
 from ..netlink.rtnetlink import ip_of
@@ -19,7 +21,6 @@ from ..nf_tables import expressions as x
 from ..nf_tables.attributes import number_in, read_all, text_in
 from ..nf_tables.reader import Expression
 from .chains import Step
-from .legacy import condition_of_match
 
 UNKNOWN = "…"
 _DIALLED = {"ip daddr": "…daddr", "ip6 daddr": "…daddr", "th dport": "…dport"}
@@ -38,6 +39,11 @@ _STATES = {
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 _PROTOCOL = "meta l4proto "
 _LIMIT_OVER = 1
+# Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE (bit 0 of match_flags), and DNAT is bit 7.
+_CONNTRACK = struct.Struct("=146x3H")
+_STATE, _DNAT = 1, 1 << 7
+# Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
+_TRANSPARENT = 1
 
 
 def read_step(expressions: Sequence[Expression]) -> Step | None:
@@ -100,7 +106,7 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
                     yield _comparison(subject, mask, op, value)
             case "match":
                 if text_in(found, 1) != "comment":
-                    yield condition_of_match(text_in(found, 1), found.get(3, b""))
+                    yield _condition_of_match(text_in(found, 1), found.get(3, b""))
             case (
                 "lookup" | "range" | "byteorder" | "quota" | "connlimit" | "dynset" | "osf" | "xfrm"
             ):
@@ -108,6 +114,17 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
             case "limit":
                 if number_in(found, 5) & _LIMIT_OVER:
                     yield UNKNOWN
+
+
+def _condition_of_match(name: str, data: bytes) -> str:
+    """Return what a match of xtables asks for, in words of nft; ``…`` where that isn't known."""
+    if name == "conntrack" and len(data) >= _CONNTRACK.size:
+        flags, inverted, states = _CONNTRACK.unpack_from(data)
+        if flags == _STATE and not inverted and states & _DNAT:
+            return "ct status dnat"
+    if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
+        return "socket transparent"
+    return f"{UNKNOWN}{name}"
 
 
 def _subject(name: str, found: dict[int, bytes]) -> str:

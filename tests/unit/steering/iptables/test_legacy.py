@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.steering.iptables import legacy
+from userspace_proxy.steering.iptables.legacy import LegacyTables, find_program, missing_programs
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """A directory of commands that is all there is."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(legacy, "MORE_PATHS", ())
+
+    def write(name: str, script: str) -> str:
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n", encoding="ascii")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def tables(commands):
+    """Tables of IPv4 whose restore is a script."""
+
+    def make(script: str) -> LegacyTables:
+        commands("iptables-legacy-save", "exit 0")
+        commands("iptables-legacy-restore", script)
+        return LegacyTables(4)
+
+    return make
+
+
+@pytest.fixture
+def lock():
+    lock = os.open("/dev/null", os.O_RDONLY)
+    yield lock
+    os.close(lock)
+
+
+def test_the_program_of_the_legacy_tables_is_taken(commands):
+    commands("iptables-restore", "exit 0")
+    assert find_program(4, "restore") == []
+    multi = commands("xtables-legacy-multi", "exit 0")
+    assert find_program(6, "restore") == [multi, "ip6tables-restore"]
+    found = commands("iptables-legacy-restore", "exit 0")
+    assert find_program(4, "restore") == [found]
+
+
+def test_programs_that_are_missing_are_named(commands):
+    commands("iptables-legacy-save", "exit 0")
+    assert missing_programs() == ["iptables-legacy-restore"]
+    with pytest.raises(SteeringError) as caught:
+        LegacyTables(4)
+    assert str(caught.value) == (
+        "cannot use the legacy tables: iptables-legacy-restore is missing "
+        "(install iptables 1.8.7 or later, or run with --steering=nftables)"
+    )
+
+
+def test_edits_are_one_text_of_one_table(tables, tmp_path, lock):
+    script = f'echo "$@" >{tmp_path}/in; while read line; do echo "$line"; done >>{tmp_path}/in'
+    tables(script).restore("nat", [":UPROXY-PRE - [0:0]", "-A UPROXY-PRE -j RETURN"], lock)
+    assert (tmp_path / "in").read_text(encoding="ascii").splitlines() == [
+        "--noflush",
+        "*nat",
+        ":UPROXY-PRE - [0:0]",
+        "-A UPROXY-PRE -j RETURN",
+        "COMMIT",
+    ]
+
+
+def test_what_the_program_says_is_the_error(tables, lock):
+    refusing = tables("echo 'line 2 failed' >&2; exit 1")
+    with pytest.raises(SteeringError) as caught:
+        refusing.restore("nat", [], lock)
+    assert str(caught.value) == "cannot change the iptables table nat: line 2 failed"
+    assert not refusing.would_take("nat", [])
+
+
+def test_edits_are_tried_without_making_them(tables):
+    assert tables('test "$*" = "--noflush --test"').would_take("filter", [])
+
+
+def test_it_inherits_the_lock_and_has_a_private_one(tables, lock):
+    # test is built into the shell, so nothing is needed from PATH.
+    tables(
+        f'test -e /proc/self/fd/{lock} && test "$XTABLES_LOCKFILE" != /run/xtables.lock'
+    ).restore("nat", [], lock)
