@@ -346,18 +346,45 @@ def restore(tmp_path, monkeypatch):
     return replace
 
 
-async def test_what_is_much_is_loaded_by_iptables_restore_and_by_python_iptables_alike(
-    node, restore, steering
-):
-    texts = []
-    for works in (True, False):
-        used = restore(works=works)
-        await steering.apply(MANY)
-        assert used.exists()
-        texts.append(nodes.tables(node))
-        assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
-        await steering.clean_up()
-    assert texts[0] == texts[1]
+@pytest.mark.parametrize("works", [True, False], ids=["restore", "python-iptables"])
+async def test_a_few_edits_need_no_iptables_restore(node, restore, steering, works):
+    await steering.apply({WEB: 36001, CART: 36001, WEB_6: 36001})
+    used = restore(works=works)
+    await steering.change({}, [CART])
+    assert not used.exists()
+    assert await steering.render() == ("TCP 10.96.7.1:80 -> :36001\nTCP [fd00:96::1]:80 -> :36001")
+    assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
+
+
+async def test_what_was_written_is_what_iptables_save_prints(node, steering):
+    await steering.apply(MANY | TREE_6 | {CART: REFUSE, DNS: 36002})
+    assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
+    node_ports = {Frontend(nodes.NODE_IP, port, Protocol.TCP): port for port in range(0, 65535, 60)}
+    node_ports |= {
+        Frontend(nodes.NODE_IP6, port, Protocol.UDP): port for port in range(30000, 32768, 9)
+    }
+    node_ports.pop(Frontend(nodes.NODE_IP, 0, Protocol.TCP))
+    await steering.apply(node_ports)
+    assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
+
+
+async def test_a_guard_of_one_port_alone_is_what_iptables_save_prints(node):
+    steering = make_steering("iptables", SteeringFacts(refuse_port=35888))
+    await steering.apply({CART: REFUSE})
+    assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
+    await steering.close()
+
+
+async def test_a_restore_that_fails_leaves_the_old_rules_in_force(node, restore, steering):
+    await steering.apply({WEB: 36001})
+    before = nodes.tables(node)
+    restore(works=False)
+    with pytest.raises(SteeringError, match="cannot change the iptables table"):
+        await steering.apply(TREE)
+    assert nodes.tables(node) == before
+    restore(works=True)
+    await steering.apply(TREE)
+    assert len((await steering.render()).splitlines()) == len(TREE)
 
 
 async def test_ten_thousand_services_are_a_walk_of_a_few_dozen_rules(cluster, steering):

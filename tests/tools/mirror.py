@@ -32,7 +32,7 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
-        for name in ("guard", "helper", "nat", "steering", "tables", "writer")
+        for name in ("helper", "steering")
     },
     "userspace_proxy/steering/iptables/programmer.py": "tests/node/test_steering_traffic.py",
     "userspace_proxy/steering/nftables/steering.py": "tests/node/test_steering_nftables.py",

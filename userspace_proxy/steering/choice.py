@@ -9,6 +9,7 @@ from ..errors import SteeringError
 from . import local, nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
+from .iptables.legacy import missing_programs
 from .none import NoSteering
 from .privileges import has_net_admin
 
@@ -85,6 +86,7 @@ def has_legacy_tables() -> bool:
 def iptables_lacks() -> str:
     """Return what iptables steering lacks to work here, in words; empty where it lacks nothing."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
+    lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():
         lacks.append("NET_ADMIN is missing")
     return ", ".join(lacks)

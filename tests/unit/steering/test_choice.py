@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.steering import SteeringFacts, choice, make_steering
+from userspace_proxy.steering.iptables import legacy
 
 FACTS = SteeringFacts(refuse_port=35999)
 
@@ -68,4 +69,12 @@ def test_other_names_are_errors_with_the_way_out():
         make_steering("ipvs", FACTS)
     assert str(caught.value) == (
         "cannot steer by 'ipvs': no such steering (use auto, iptables, nftables, local or none)"
+    )
+
+
+def test_iptables_lacks_the_programs_of_the_legacy_tables(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(legacy, "MORE_PATHS", ())
+    assert "iptables-legacy-save is missing, iptables-legacy-restore is missing" in (
+        choice.iptables_lacks()
     )

@@ -179,7 +179,10 @@ def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespac
 def _install(taken: str) -> str:
     if taken == "nftables":
         return "modprobe nf_tables nft_nat nft_redir; run as root"
-    return "pip install .[iptables] in the checkout; run as root; or --steering=nftables"
+    return (
+        "pip install .[iptables] in the checkout; install iptables 1.8.7 or later; run as root; "
+        "or --steering=nftables"
+    )
 
 
 def _legacy_tables() -> tuple[str, ...]:

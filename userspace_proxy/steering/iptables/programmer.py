@@ -10,19 +10,34 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 from ...errors import SteeringError
 from .. import conntrack
 from ..conntrack import Change, Dialled
 from ..interfaces import PreroutingAddress
-from ..names import PREFIX, ChainNames, label_of
-from .blob import SOCKET_REVISION, TableInfo, TableReader
-from .guard import GuardTable
-from .nat import NatTable
-from .rules import OUT, PRE, PROTOCOLS, Guard, NatFrontend, NatRule, make_guard
-from .tables import explained
-from .writer import Writer
+from ..names import ChainNames, label_of
+from .legacy import LegacyTables
+from .nat import NatChains, all_rules, reached_rules, rules_among
+from .rules import (
+    FILTER,
+    GUARDS,
+    NAT,
+    NAT_JUMPS,
+    OUT,
+    PRE,
+    PROTOCOLS,
+    SOCKET_CHECK,
+    Guard,
+    NatFrontend,
+    NatRule,
+    make_guard,
+    read_refuse_port,
+)
+from .small_edits import SmallEdits
+from .table import Difference, Table, missing_jumps
+from .text import parse_table
 
 # The agent asks each second. The tables' size and layout show each rule that came or went; a
 # rule that was replaced by one of the same size shows in the full comparison only.
@@ -57,31 +72,32 @@ class Programmer:
         self._version = version
         self._facts = facts
         names = ChainNames(facts.proxy_name)
-        writer = Writer(version, names)
-        try:
-            reader = self._reader = TableReader(version, names)
-        except OSError as exc:
-            raise explained("nat", exc) from exc
-        self._nat = NatTable(reader, writer, version)
-        self._guard = GuardTable(reader, writer)
-        self.checks_sockets = reader.has_match("socket", SOCKET_REVISION) and writer.knows_sockets()
-        """Whether the guard can tell our sockets from others'."""
+        self._tables = LegacyTables(version)
+        small_edits = SmallEdits(version)
+        self._nat = Table(NAT, self._tables, small_edits, names)
+        self._filter = Table(FILTER, self._tables, small_edits, names)
         self._address = PreroutingAddress(facts.node_addresses)
         self._rules: Rules | None = None
         self._to_ip = ""
-        self._infos: tuple[TableInfo, ...] = ()
+        self._layout = NatChains(version)
+        self._infos: tuple[bytes, ...] = ()
         self._repairs = 0
         self._stale: dict[NatFrontend, NatRule] = {}
         """Rules that came or went, whose stale conntrack entries are still to be removed."""
 
+    @cached_property
+    def checks_sockets(self) -> bool:
+        """Whether the guard can tell this proxy's sockets from others'."""
+        return self._tables.would_take(FILTER, SOCKET_CHECK)
+
     def start(self) -> list[NatRule]:
-        """Return the rules that an earlier run left, one a frontend; to port 0: refused.
+        """Return the rules that an earlier run left, one for each frontend; to port 0: refused.
 
         Raises:
             SteeringError: A privilege or a kernel part is missing.
         """
-        refuse_ports = {self._facts.refuse_port, *self._guard.refuse_ports()}
-        left = self._nat.left_behind()
+        refuse_ports = {self._facts.refuse_port, *self._refuse_ports_in_force()}
+        left = all_rules(self._nat.read())
         conntrack.check(self._version)
         self._to_ip = next((rule.to_ip for rule in left if rule.to_ip), "")
         rules = {rule.frontend: rule for rule in left}
@@ -100,7 +116,8 @@ class Programmer:
         wanted = {rule.frontend: rule for rule in rules}
         # What was made while nobody looked after the rules may lead anywhere.
         self._stale |= {rule.frontend: rule for rule in (*left, *wanted.values())}
-        self._become(wanted, (*left, *(self._rules or {}).values()), self._want_all)
+        self._nat.forget()
+        self._become(wanted, (*left, *(self._rules or {}).values()), self._lay_out)
 
     def change(self, rules: Iterable[NatRule], gone: Iterable[NatFrontend]) -> None:
         """Steer these frontends besides those of the last ``apply``, and some no longer.
@@ -117,10 +134,11 @@ class Programmer:
         for frontend in gone:
             wanted.pop(frontend, None)
 
-        def want() -> None:
-            self._nat.change(removed, added.values())
+        def lay_out() -> None:
+            self._layout.change(removed, added.values())
+            self._stale |= {rule.frontend: rule for rule in (*removed, *added.values())}
 
-        self._become(wanted, removed, want)
+        self._become(wanted, removed, lay_out)
 
     def repair(self) -> int:
         """Put right what differs from the last ``apply``; return how many rules did."""
@@ -134,12 +152,15 @@ class Programmer:
         ):
             return 0
         self._nat.forget()
-        self._guard.forget()
+        self._filter.forget()
         return self._put(())
 
     def render(self) -> list[NatRule]:
         """Return the rules in force that steer clients on pods and on the node alike."""
-        rules = self._nat.rules()
+        contents = self._nat.read()
+        if missing_jumps(contents, NAT_JUMPS):
+            return []
+        rules = reached_rules(contents)
         everywhere = {rule._replace(to_ip="") for rule in rules[PRE]}
         return [rule for rule in rules[OUT] if rule in everywhere]
 
@@ -149,37 +170,35 @@ class Programmer:
         Raises:
             SteeringError: The kernel has no such table, or gives no right.
         """
-        found: set[str] = set()
-        for table in (self._nat.name, self._guard.name):
-            try:
-                chains = self._reader.read_everybodys(table, PREFIX).chains
-            except OSError as exc:
-                raise explained(table, exc) from exc
-            found.update(label for chain in chains if (label := label_of(chain)) is not None)
-        return sorted(found)
+        names = (
+            name for table in (NAT, FILTER) for name in parse_table(self._tables.save(table), str)
+        )
+        return sorted({label for name in names if (label := label_of(name)) is not None})
 
     def clean_up(self) -> None:
-        """Remove everything of ours; idempotent."""
-        left = self._nat.left_behind()
+        """Remove everything of this proxy; idempotent."""
+        left = all_rules(self._nat.read())
         self._nat.remove_all()
-        self._guard.remove_all()
+        self._filter.remove_all()
         self._rules = {}
         self._forget_stale(left)
         self._rules = None
 
-    def _become(self, wanted: Rules, leaving: Iterable[NatRule], want: Callable[[], None]) -> None:
+    def _become(
+        self, wanted: Rules, leaving: Iterable[NatRule], lay_out: Callable[[], None]
+    ) -> None:
         """Make these the rules; when the kernel refuses, the old ones stay wanted."""
         before, self._rules = self._rules, wanted
         try:
-            want()
+            lay_out()
             self._put(leaving)
         except SteeringError:
             self._rules = before
-            self._want_all()
+            self._lay_out()
             raise
 
-    def _want_all(self) -> None:
-        self._nat.want((self._rules or {}).values(), self._to_ip)
+    def _lay_out(self) -> None:
+        self._layout = NatChains(self._version, (self._rules or {}).values(), self._to_ip)
 
     def _put(self, leaving: Iterable[NatRule]) -> int:
         """Make the tables right; return how many rules weren't."""
@@ -187,23 +206,42 @@ class Programmer:
         to_ip = self._prerouting_ip()
         if to_ip != self._to_ip:
             self._to_ip = to_ip
-            self._want_all()
+            self._lay_out()
+            self._stale |= {rule.frontend: rule for rule in rules}
         ports = _ports(rules)
         guard = self._make_guard(ports)
         still_in_use = _ports(leaving)
         for protocol in PROTOCOLS:
             still_in_use[protocol] |= ports[protocol]
-        drifted = self._guard.put(
+        drifted = self._put_guard(
             guard if still_in_use == ports else self._make_guard(still_in_use)
         )
-        change = self._nat.put()
+        difference = self._nat.put(self._layout.chains, NAT_JUMPS)
         # From here on the rules are other ones, whatever fails: the next try must know.
-        self._stale |= {rule.frontend: rule for rule in change.touched}
-        self._guard.put(guard)
+        self._stale |= {rule.frontend: rule for rule in self._touched_by(difference)}
+        self._put_guard(guard)
         self._infos = self._read_infos()
         self._forget_stale(self._stale.values())
         self._stale = {}
-        return drifted + change.count
+        return drifted + difference.count
+
+    def _put_guard(self, guard: Guard) -> int:
+        return self._filter.put(guard.chains(), guard.jumps).count
+
+    def _touched_by(self, difference: Difference) -> Iterable[NatRule]:
+        """Return the rules that were in force no longer, or weren't yet."""
+        rules = rules_among(difference.lines)
+        if difference.has_other_jumps or len(rules) < len(difference.lines):
+            # Without the jump to it a chain steered nothing, whatever was in it.
+            rules += (self._rules or {}).values()
+        return rules
+
+    def _refuse_ports_in_force(self) -> set[int]:
+        """Return the refuse ports of the rules in force; an earlier run may have had another."""
+        chains = self._filter.read()
+        lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
+        ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)
+        return {port for port in ports if port is not None}
 
     def _prerouting_ip(self) -> str:
         """Return the address for DNAT in PREROUTING; empty for REDIRECT, which is IPv6's."""
@@ -234,8 +272,8 @@ class Programmer:
             ],
         )
 
-    def _read_infos(self) -> tuple[TableInfo, ...]:
-        return self._nat.info(), self._guard.info()
+    def _read_infos(self) -> tuple[bytes, ...]:
+        return self._nat.info(), self._filter.info()
 
 
 def _ports(rules: Iterable[NatRule]) -> dict[str, set[int]]:

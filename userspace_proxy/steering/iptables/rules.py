@@ -7,6 +7,7 @@ order does.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
@@ -30,6 +31,16 @@ GUARDS: Mapping[str, str] = {"tcp": TCP, "udp": UDP}
 PROTOCOLS = tuple(GUARDS)
 # Source: xt_multiport.h, XT_MULTI_PORTS; a range takes two of them.
 MULTIPORT_SLOTS = 15
+_LAST_PORT = 65535
+_NAT_RULE = re.compile(
+    r"-d ([0-9a-f.:]+)/(?:32|128) -p (tcp|udp) -m \2 --dport (\d+) -j "
+    r"(?:REDIRECT --to-ports (\d+)|DNAT --to-destination ([\d.]+):(\d+))"
+)
+_JUMP = re.compile(
+    r"-d ([0-9a-f.:]+)/(\d+)(?: -p (tcp|udp) -m \3(?: --dport (\d+):(\d+))?)?"
+    rf" -j ({PREFIX}\S+)"
+)
+_REFUSAL = re.compile(r"-p (tcp|udp) -m \1 --dport (\d+) -m conntrack --ctstate DNAT -j .+")
 
 
 class NatFrontend(NamedTuple):
@@ -57,16 +68,31 @@ class NatRule(NamedTuple):
         return NatFrontend(self.protocol, self.ip, self.port)
 
     def __str__(self) -> str:
-        prefix = 128 if ":" in self.ip else 32
+        ip, prefix = self.ip, 32
+        if ":" in ip:
+            # iptables-save writes ::1.2.3.4 where Python writes ::102:304.
+            ip, prefix = (
+                socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, ip)),
+                128,
+            )
         target = (
             f"DNAT --to-destination {self.to_ip}:{self.to_port}"
             if self.to_ip
             else f"REDIRECT --to-ports {self.to_port}"
         )
         return (
-            f"-d {self.ip}/{prefix} -p {self.protocol} -m {self.protocol} "
+            f"-d {ip}/{prefix} -p {self.protocol} -m {self.protocol} "
             f"--dport {self.port} -j {target}"
         )
+
+    @classmethod
+    def parse(cls, line: str) -> NatRule | None:
+        """Return the rule that a line is, or None if this proxy would never write it."""
+        found = _NAT_RULE.fullmatch(line)
+        if found is None:
+            return None
+        ip, protocol, port, redirected, to_ip, to_port = found.groups()
+        return cls(protocol, ip, int(port), int(redirected or to_port), to_ip or "")
 
 
 class Jump(NamedTuple):
@@ -82,12 +108,21 @@ class Jump(NamedTuple):
     last_port: int = 0
 
     def __str__(self) -> str:
-        ports = ""
-        if self.protocol:
-            ports = (
-                f" -p {self.protocol} -m {self.protocol} --dport {self.first_port}:{self.last_port}"
-            )
+        ports = f" -p {self.protocol} -m {self.protocol}" if self.protocol else ""
+        # iptables-save leaves out what every packet has.
+        if ports and (self.first_port, self.last_port) != (0, _LAST_PORT):
+            ports += f" --dport {self.first_port}:{self.last_port}"
         return f"-d {self.ip}/{self.bits}{ports} -j {self.chain}"
+
+    @classmethod
+    def parse(cls, line: str) -> Jump | None:
+        """Return the jump that a line is, or None if this proxy would never write it."""
+        found = _JUMP.fullmatch(line)
+        if found is None:
+            return None
+        ip, bits, protocol, first, last, chain = found.groups()
+        ports = (protocol, int(first or 0), int(last or _LAST_PORT)) if protocol else ("", 0, 0)
+        return cls(chain, ip, int(bits), *ports)
 
     def covers(self, rule: NatRule) -> bool:
         """Return whether all packets that a rule takes are led along."""
@@ -161,6 +196,13 @@ class Guard(NamedTuple):
     def __str__(self) -> str:
         return "".join(f"{rule}\n" for rule in (*self.jumps, *self.rules))
 
+    def chains(self) -> dict[str, tuple[str, ...]]:
+        """Return the lines of both chains, which are there whether or not they have rules."""
+        return {
+            chain: tuple(str(rule.rule) for rule in self.rules if rule.chain == chain)
+            for chain in GUARDS.values()
+        }
+
 
 def make_guard(
     ports: Mapping[str, Iterable[int]],
@@ -205,7 +247,7 @@ def make_guard(
         edges = [*used, *(proxy_ports or ()), *([refuse_port] if refuse_port else [])]
         if not edges:
             continue
-        span = Match(protocol, "dport", f"{min(edges)}:{max(edges)}")
+        span = Match(protocol, "dport", _span(min(edges), max(edges)))
         jumps.append(ChainRule("INPUT", Rule(guard, (span,), protocol)))
         if protocol == "tcp":
             rules.append(ChainRule(guard, _LATER_PACKETS))
@@ -271,6 +313,15 @@ def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
     return Rule("REJECT", matches, protocol, _reject_with(protocol, is_ipv6=is_ipv6))
 
 
+def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
+    """Return the port that a line of the guard refuses, or None for any other line."""
+    found = _REFUSAL.fullmatch(line)
+    if found is None:
+        return None
+    port = int(found[2])
+    return port if line == str(refusal(found[1], port, is_ipv6=is_ipv6)) else None
+
+
 # What conntrack says of a packet that a rule of the nat table has brought here.
 _STEERED = Match("conntrack", "ctstate", "DNAT")
 # Without "nowildcard" sockets on 0.0.0.0 and :: are passed over. Source: net/netfilter/xt_socket.c.
@@ -280,6 +331,9 @@ _TO_PRIVILEGED = Match("socket", switches=("transparent", "nowildcard"))
 _LATER_PACKETS = Rule(
     "ACCEPT", (Match("tcp", "tcp-flags", "SYN,ACK SYN", is_inverted=True),), "tcp"
 )
+
+# Edits that a kernel and an iptables take which can look up sockets.
+SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} {Rule('ACCEPT', (_TO_PRIVILEGED,), 'tcp')}")
 
 
 def _reject_with(protocol: str, *, is_ipv6: bool) -> str:
@@ -297,10 +351,15 @@ def _multiports(ports: Iterable[int]) -> Iterator[str]:
         if slots + need > MULTIPORT_SLOTS:
             yield ",".join(chunk)
             chunk, slots = [], 0
-        chunk.append(f"{first}" if first == last else f"{first}:{last}")
+        chunk.append(_span(first, last))
         slots += need
     if chunk:
         yield ",".join(chunk)
+
+
+def _span(first: int, last: int) -> str:
+    """Return ports as ``iptables-save`` prints them."""
+    return f"{first}" if first == last else f"{first}:{last}"
 
 
 def _runs(ports: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -8,9 +8,12 @@ from userspace_proxy.steering.iptables.rules import (
     CHAINS,
     NAT_JUMPS,
     Guard,
+    Jump,
     NatFrontend,
     NatRule,
     make_guard,
+    read_refuse_port,
+    refusal,
 )
 
 
@@ -34,8 +37,69 @@ from userspace_proxy.steering.iptables.rules import (
         ),
     ],
 )
-def test_a_nat_rule_as_text(rule, text):
+def test_a_nat_rule_as_text_and_back(rule, text):
     assert str(rule) == text
+    assert NatRule.parse(text) == rule
+
+
+def test_an_ipv6_address_is_written_as_iptables_does():
+    rule = NatRule("tcp", "::102:304", 80, 36001)
+    assert str(rule).startswith("-d ::1.2.3.4/128 ")
+
+
+@pytest.mark.parametrize(
+    ("jump", "text"),
+    [
+        pytest.param(
+            Jump("UPROXY-O1abcd", "10.96.64.0", 18),
+            "-d 10.96.64.0/18 -j UPROXY-O1abcd",
+            id="network",
+        ),
+        pytest.param(
+            Jump("UPROXY-O1abcd", "fd00:96::1:0", 112),
+            "-d fd00:96::1:0/112 -j UPROXY-O1abcd",
+            id="ipv6-network",
+        ),
+        pytest.param(
+            Jump("UPROXY-O1abcd", "192.0.2.1", 32, "tcp", 30720, 31743),
+            "-d 192.0.2.1/32 -p tcp -m tcp --dport 30720:31743 -j UPROXY-O1abcd",
+            id="ports",
+        ),
+        pytest.param(
+            Jump("UPROXY-O1abcd", "fd00::1", 128, "udp", 0, 65535),
+            "-d fd00::1/128 -p udp -m udp -j UPROXY-O1abcd",
+            id="all-ports",
+        ),
+    ],
+)
+def test_a_jump_as_text_and_back(jump, text):
+    assert str(jump) == text
+    assert Jump.parse(text) == jump
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-j RETURN",
+        "-d 10.96.64.0/18 -j OTHERS",
+        "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT",
+        "-d 10.96.7.1/32 -p tcp -m udp --dport 80 -j REDIRECT --to-ports 1",
+        "-s 10.0.0.0/8 -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1",
+        "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1 --random",
+    ],
+)
+def test_what_this_proxy_would_never_write_is_no_rule_of_it(text):
+    assert NatRule.parse(text) is None
+    assert Jump.parse(text) is None
+
+
+@pytest.mark.parametrize("is_ipv6", [False, True], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_the_refuse_port_is_read_from_its_rule(protocol, is_ipv6):
+    line = str(refusal(protocol, 35999, is_ipv6=is_ipv6))
+    assert read_refuse_port(line, is_ipv6=is_ipv6) == 35999
+    assert read_refuse_port(f"{line} -x", is_ipv6=is_ipv6) is None
+    assert read_refuse_port("-j RETURN", is_ipv6=is_ipv6) is None
 
 
 def test_a_nat_rule_knows_its_frontend():
@@ -53,6 +117,15 @@ def test_the_jumps_of_nat_name_us_in_a_comment():
 def test_chain_names_fit_the_kernel():
     chains = [name for table in CHAINS.values() for name in table]
     assert all(len(name) <= 28 for name in chains)
+
+
+def test_a_range_of_one_port_is_written_as_iptables_does():
+    (jump, _) = make_guard({}, refuse_port=35999).jumps
+    assert str(jump) == "-A INPUT -p tcp -m tcp --dport 35999 -j UPROXY-TCP"
+
+
+def test_both_chains_of_the_guard_are_there_without_rules():
+    assert make_guard({}, refuse_port=0).chains() == {"UPROXY-TCP": (), "UPROXY-UDP": ()}
 
 
 def test_the_guard_of_ports_in_use():

@@ -1,0 +1,20 @@
+"""Edits themselves need a kernel: tests/node/test_steering_iptables.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.steering.iptables.small_edits import are_few
+
+
+@pytest.mark.parametrize(
+    ("edits", "rules", "expected"),
+    [
+        pytest.param(4, 10, True, id="one-rule-of-both-sides"),
+        pytest.param(5, 10, False, id="more-in-a-small-table"),
+        pytest.param(26, 22_500, True, id="two-chains-of-ten-thousand-services"),
+        pytest.param(27, 22_500, False, id="more-of-ten-thousand-services"),
+    ],
+)
+def test_how_many_edits_are_few(edits, rules, expected):
+    assert are_few(edits, rules) is expected

@@ -1,0 +1,255 @@
+"""A table in memory instead of the kernel's; the lock is a real file."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.steering.iptables.rules import NAT_JUMPS, OUT, PRE
+from userspace_proxy.steering.iptables.table import ATTEMPTS, Difference, Table, compare
+from userspace_proxy.steering.names import ChainNames
+
+WEB = "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001"
+CART = "-d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36002"
+TO_PRE, TO_OUT = (str(jump.rule) for jump in NAT_JUMPS)
+CHAINS = {PRE: (WEB,), OUT: (WEB,)}
+IN_FORCE = {"PREROUTING": (TO_PRE,), "OUTPUT": (TO_OUT,), **CHAINS}
+
+
+class Memory:
+    """Stands in for programs and python-iptables; a change by others is ``theirs``."""
+
+    def __init__(self) -> None:
+        self.chains: dict[str, list[str]] = {"PREROUTING": [], "OUTPUT": []}
+        self.number = 0
+        self.writers: list[str] = []
+        self.refusal = ""
+        self.before_write = lambda: None
+
+    def info(self, _table):
+        return str(self.number).encode()
+
+    def save(self, _table):
+        heads = [f":{chain} - [0:0]" for chain in self.chains]
+        rules = [f"-A {chain} {line}" for chain in self.chains for line in self.chains[chain]]
+        return "\n".join(["*nat", *heads, *rules, "COMMIT", ""])
+
+    def restore(self, _table, edits, _lock):
+        self._write("restore", edits)
+
+    def make(self, _table, edits):
+        self._write("python-iptables", edits)
+
+    def theirs(self, edit):
+        self._edit(edit)
+        self.number += 1
+
+    def _write(self, writer, edits):
+        self.before_write()
+        self.writers.append(writer)
+        if self.refusal:
+            raise SteeringError(self.refusal)
+        before = {chain: list(lines) for chain, lines in self.chains.items()}
+        try:
+            for edit in edits:
+                self._edit(edit)
+        except (KeyError, ValueError) as exc:
+            self.chains = before
+            raise SteeringError("refused") from exc
+        self.number += 1
+
+    def _edit(self, edit):
+        command, _, rest = edit.partition(" ")
+        chain, _, line = rest.partition(" ")
+        match command:
+            case "-A":
+                self.chains[chain].append(line)
+            case "-I":
+                number, _, line = line.partition(" ")
+                self.chains[chain].insert(int(number) - 1, line)
+            case "-D":
+                self.chains[chain].remove(line)
+            case "-F":
+                self.chains[chain].clear()
+            case "-X":
+                del self.chains[chain]
+            case _:
+                self.chains[command[1:]] = []
+
+
+@pytest.fixture(autouse=True)
+def lock_file(tmp_path, monkeypatch):
+    path = tmp_path / "xtables.lock"
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
+    return path
+
+
+@pytest.fixture
+def kernel():
+    return Memory()
+
+
+@pytest.fixture
+def nat(kernel):
+    return Table("nat", kernel, kernel, ChainNames())
+
+
+def lines(kernel: Memory) -> dict[str, tuple[str, ...]]:
+    return {chain: tuple(found) for chain, found in kernel.chains.items()}
+
+
+def test_what_differs_is_counted_and_put_right_in_one_commit():
+    contents = {
+        "PREROUTING": ("-j OTHERS", TO_PRE),
+        "OUTPUT": (),
+        PRE: (CART,),
+        "UPROXY-O1abcd": (CART,),
+        "OTHERS": (),
+    }
+    difference = compare(contents, CHAINS, NAT_JUMPS)
+    assert "\n".join(difference.edits) == dedent(f"""\
+        :UPROXY-OUT - [0:0]
+        -F UPROXY-PRE
+        -A UPROXY-PRE {WEB}
+        -A UPROXY-OUT {WEB}
+        -F UPROXY-O1abcd
+        -X UPROXY-O1abcd
+        -D PREROUTING {TO_PRE}
+        -I OUTPUT 1 {TO_OUT}
+        -I PREROUTING 1 {TO_PRE}""")
+    # WEB is missing twice, CART is surplus twice, one jump is missing and one is late.
+    assert difference.count == 6
+    assert set(difference.lines) == {WEB, CART}
+    assert difference.has_other_jumps
+    assert difference.overtaken == {("PREROUTING", "-j OTHERS")}
+
+
+@pytest.mark.parametrize(
+    ("contents", "count"),
+    [
+        pytest.param(IN_FORCE, 0, id="nothing"),
+        pytest.param(IN_FORCE | {PRE: (WEB, WEB)}, 1, id="doubled-rule"),
+        pytest.param(IN_FORCE | {PRE: ("-j RETURN", WEB)}, 1, id="strange-rule"),
+        pytest.param(IN_FORCE | {"OUTPUT": (TO_OUT, TO_OUT)}, 1, id="doubled-jump"),
+        pytest.param(IN_FORCE | {"OUTPUT": (f"-p tcp {TO_OUT}",)}, 1, id="narrower-jump"),
+        pytest.param(IN_FORCE | {"PREROUTING": (TO_PRE, "-j OTHERS")}, 0, id="others-behind"),
+        pytest.param(IN_FORCE | {"(UPROXY-PRE-canary)": (CART,)}, 0, id="another-proxy"),
+        pytest.param(
+            IN_FORCE | {"PREROUTING": ("-j (UPROXY-PRE-canary)", TO_PRE)}, 0, id="behind-a-proxy"
+        ),
+    ],
+)
+def test_what_is_a_difference(contents, count):
+    difference = compare(contents, CHAINS, NAT_JUMPS)
+    assert (difference.count, bool(difference)) == (count, count > 0)
+
+
+def test_only_the_order_differs():
+    chains = {PRE: (WEB, CART), OUT: ()}
+    contents = IN_FORCE | {PRE: (CART, WEB), OUT: ()}
+    assert compare(contents, chains, NAT_JUMPS) == Difference(
+        count=1, edits=(f"-F {PRE}", f"-A {PRE} {WEB}", f"-A {PRE} {CART}")
+    )
+
+
+def test_a_chain_to_which_others_jump_is_emptied_and_kept():
+    contents = IN_FORCE | {"OTHERS": ("-j UPROXY-O1abcd",), "UPROXY-O1abcd": (WEB,)}
+    assert compare(contents, CHAINS, NAT_JUMPS).edits == ("-F UPROXY-O1abcd",)
+    assert not compare(contents | {"UPROXY-O1abcd": ()}, CHAINS, NAT_JUMPS)
+
+
+def test_a_change_of_what_was_put_is_made_without_reading_the_table(kernel, nat):
+    assert nat.put(CHAINS, NAT_JUMPS).count == 4
+    kernel.save = None
+    assert nat.put({PRE: (WEB,), OUT: ()}, NAT_JUMPS) == Difference()
+    assert kernel.writers == ["restore", "python-iptables"]
+    assert lines(kernel) == IN_FORCE | {OUT: ()}
+
+
+def test_much_is_written_by_restore(kernel, nat):
+    nat.put(CHAINS, NAT_JUMPS)
+    nat.put({PRE: (WEB, CART), OUT: (WEB, CART)}, NAT_JUMPS)
+    assert kernel.writers == ["restore", "restore"]
+
+
+def test_what_is_in_force_takes_no_lock(kernel, nat, lock_file):
+    nat.put(CHAINS, NAT_JUMPS)
+    lock_file.unlink()
+    lock_file.mkdir()
+    assert nat.put(CHAINS, NAT_JUMPS) == Difference()
+    nat.forget()
+    assert nat.put(CHAINS, NAT_JUMPS) == Difference()
+
+
+def test_a_change_by_others_makes_a_full_comparison(kernel, nat):
+    nat.put(CHAINS, NAT_JUMPS)
+    kernel.theirs(f"-F {OUT}")
+    assert nat.put({PRE: (CART,), OUT: (WEB,)}, NAT_JUMPS).count == 3
+    assert lines(kernel) == IN_FORCE | {PRE: (CART,)}
+
+
+def test_an_edit_that_does_not_fit_makes_a_full_comparison(kernel, nat):
+    nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
+    del kernel.chains["UPROXY-O1abcd"]
+    assert nat.put(CHAINS, NAT_JUMPS) == Difference()
+    assert lines(kernel) == IN_FORCE
+
+
+def test_a_rule_of_others_is_overtaken_once(kernel, nat):
+    nat.put(CHAINS, NAT_JUMPS)
+    kernel.theirs("-I OUTPUT 1 -j OTHERS")
+    assert nat.put(CHAINS, NAT_JUMPS).count == 1
+    assert kernel.chains["OUTPUT"] == [TO_OUT, "-j OTHERS"]
+    kernel.theirs("-D OUTPUT -j OTHERS")
+    kernel.theirs("-I OUTPUT 1 -j OTHERS")
+    assert nat.put(CHAINS, NAT_JUMPS).count == 0
+
+
+def test_a_change_is_made_again_when_others_write_without_the_lock(kernel, nat):
+    theirs = iter(["-A OUTPUT -j OTHERS"])
+
+    def interfere():
+        for edit in theirs:
+            kernel.theirs(edit)
+            raise SteeringError("table has changed")
+
+    kernel.before_write = interfere
+    nat.put(CHAINS, NAT_JUMPS)
+    assert lines(kernel) == IN_FORCE | {"OUTPUT": (TO_OUT, "-j OTHERS")}
+
+
+def test_a_change_is_given_up_when_others_never_stop(kernel, nat):
+    tries = []
+
+    def interfere():
+        tries.append(kernel.theirs("-A OUTPUT -j OTHERS"))
+        raise SteeringError("table has changed")
+
+    kernel.before_write = interfere
+    with pytest.raises(SteeringError, match="table has changed"):
+        nat.put(CHAINS, NAT_JUMPS)
+    assert len(tries) == ATTEMPTS
+
+
+def test_what_was_refused_leaves_the_old_rules_and_is_no_longer_believed(kernel, nat):
+    nat.put(CHAINS, NAT_JUMPS)
+    kernel.refusal = "out of memory"
+    with pytest.raises(SteeringError, match="out of memory"):
+        nat.put({PRE: (CART,), OUT: (CART,)}, NAT_JUMPS)
+    assert lines(kernel) == IN_FORCE
+    assert kernel.writers == ["restore", "python-iptables", "restore"]
+    kernel.refusal = ""
+    assert nat.put({PRE: (CART,), OUT: (CART,)}, NAT_JUMPS).count == 4
+    assert lines(kernel) == IN_FORCE | {PRE: (CART,), OUT: (CART,)}
+
+
+def test_removing_leaves_the_rules_of_others(kernel, nat):
+    kernel.chains["OTHERS"] = ["-j UPROXY-O1abcd", "-j RETURN"]
+    kernel.chains["UPROXY-O1abcd"] = []
+    nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
+    nat.remove_all()
+    assert lines(kernel) == {"PREROUTING": (), "OUTPUT": (), "OTHERS": ("-j RETURN",)}
+    nat.remove_all()
+    assert kernel.writers == ["restore", "restore"]
