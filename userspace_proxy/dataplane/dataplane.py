@@ -19,6 +19,7 @@ from ..policy.places import Networks
 from .ageing import Ageing
 from .base import PlaneState
 from .descriptors import Descriptors
+from .ephemeral import EPHEMERAL
 from .flow_table import FlowTable
 from .group import EndpointGroup
 from .late_reset import LateResets
@@ -39,6 +40,9 @@ from .udp import UdpListener
 from .udp_flow import UdpFlow
 
 _FLOW_SWEEP_S = 1.0
+# Where other programs have so many source ports that flows get none, a sixteenth of the flows ends:
+# the datagram that found none is lost, and should be one of many.
+_PORTS_PART = 16
 # So many are never too many; beyond them half of the descriptors is for connections.
 _FEW_LISTENERS = 32
 
@@ -66,7 +70,8 @@ class DataPlane:
         self.preserving = Preserving()
         self.probes = Probes(self, tuning.connect_timeout_s)
         self.pipes = PipePool(self.descriptors, tuning.max_pipes)
-        max_flows = tuning.max_flows or max(16, self.descriptors.limit // 4)
+        ports = EPHEMERAL.count(clock()) // 2 // tuning.processes
+        max_flows = tuning.max_flows or max(16, min(self.descriptors.limit // 4, ports))
         self.flows: FlowTable[UdpFlow] = FlowTable(max_flows, tuning.udp_idle_s)
         self.connections: set[TcpConnection] = set()
         self.shedding = Shedding(self.connections, self.descriptors)
@@ -249,11 +254,22 @@ class DataPlane:
             self._flow_timer = self.loop.call_later(_FLOW_SWEEP_S, self._sweep_flows)
         if not self.flows.is_full and self.descriptors.has_room_for_flow():
             return True
-        oldest = self.flows.first_to_go()
-        if oldest is None:
+        return self._evict(self.flows.first_to_go())
+
+    def free_source_ports(self, newcomer: UdpFlow) -> None:
+        """End a few flows at this node's address, so that those after the newcomer get a port."""
+        for _ in range(1 + len(self.flows) // _PORTS_PART):
+            first = self.flows.first_to_go()
+            # The reactor closes sockets when it has handled all events: too late for this one.
+            if first is newcomer or first is None or first.is_preserved:
+                return
+            self._evict(first)
+
+    def _evict(self, flow: UdpFlow | None) -> bool:
+        if flow is None:
             return False
-        oldest.group.counters.evicted_flows += 1
-        oldest.listener.end(oldest, "evicted")
+        flow.group.counters.evicted_flows += 1
+        flow.listener.end(flow, "evicted")
         return True
 
     def _forget(self, listener: Listener) -> None:

@@ -1,6 +1,9 @@
 """Which ports the kernel takes for connections that we open.
 
-Only from one of these can a dial reach itself; the others need no look.
+Only from one of these can a dial reach itself; the others need no look. A UDP socket that isn't
+bound takes one of them for the whole node, whatever it is connected to (source:
+inet_dgram_connect() in net/ipv4/af_inet.c, which binds it to all addresses first), so their number
+bounds the flows of all clients.
 """
 
 from __future__ import annotations
@@ -36,10 +39,17 @@ class EphemeralPorts:
             port: The port in question.
             now: Monotonic seconds; what was read lasts for ten of them.
         """
+        return port in self._at(now)
+
+    def count(self, now: float) -> int:
+        """Return how many there are; 65,536 when the range can't be read."""
+        return len(self._at(now))
+
+    def _at(self, now: float) -> range:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             self._ports = self._read()
-        return port in self._ports
+        return self._ports
 
     def _read(self) -> range:
         try:

@@ -52,7 +52,10 @@ class Tuning:
     """Seconds without a datagram after which a flow ends; None for conntrack's rule:
     30 s after one exchange, 120 s once it has gone back and forth."""
     max_flows: int | None = None
-    """UDP flows at the most; None for a quarter of the descriptors."""
+    """UDP flows at the most; None for a quarter of the descriptors, and in all processes together
+    no more than half of the node's ephemeral ports: a flow at this node's address takes one."""
+    processes: int = 1
+    """Those that share the node's ephemeral ports, this one included."""
     max_pipes: int = MAX_PIPES
     """Pipes to splice bulk through, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None

@@ -191,6 +191,11 @@ class UdpListener:
                 self.plane.descriptors.take_for_flow()
                 return True
             self._dial_failed(flow, endpoint, number)
+            if number == errno.EAGAIN:
+                # No source port, whatever is dialled: other programs have more than the half that
+                # the flow table leaves them.
+                self.plane.free_source_ports(flow)
+                break
             if number in EXHAUSTED:
                 break
         return False

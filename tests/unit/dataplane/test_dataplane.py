@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import DataPlane, EndpointGroup, Tuning
+from userspace_proxy.dataplane.ephemeral import EPHEMERAL
 from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 
@@ -143,6 +144,15 @@ async def test_bytes_are_counted_when_they_are_asked_for(house):
 async def test_the_flow_table_has_a_quarter_of_the_descriptors(build):
     assert build(Tuning(descriptor_limit=1000)).plane.flows.max_flows == 250
     assert build(Tuning(descriptor_limit=1000, max_flows=7)).plane.flows.max_flows == 7
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_others(
+    build, processes
+):
+    tables = build(Tuning(descriptor_limit=1 << 20, processes=processes)).plane.flows.max_flows
+    ports = EPHEMERAL.count(now=0.0)
+    assert ports // 2 - processes < tables * processes <= ports // 2
 
 
 # -- the end -----------------------------------------------------------------

@@ -26,6 +26,10 @@ def test_the_range_is_the_kernels(told, port, is_one):
     assert EphemeralPorts(told).includes(port, now=0.0) is is_one
 
 
+def test_the_ports_are_counted(told):
+    assert EphemeralPorts(told).count(now=0.0) == 28_232
+
+
 def test_a_range_that_was_changed_is_heard_of_after_ten_seconds(told):
     ports = EphemeralPorts(told)
     assert not ports.includes(8080, now=100.0)
@@ -40,6 +44,7 @@ def test_where_nobody_tells_every_port_may_be_one(told, text):
     if text is not None:
         told.write_text(text)
     assert EphemeralPorts(told).includes(80, now=0.0)
+    assert EphemeralPorts(told).count(now=0.0) == 65_536
 
 
 def test_a_port_that_the_kernel_chose_is_one():

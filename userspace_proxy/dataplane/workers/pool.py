@@ -102,7 +102,7 @@ class WorkerPool:
     Args:
         loop: Of the control process.
         count: How many workers.
-        tuning: Figures for each of them; pipes are shared out.
+        tuning: Figures for each of them; pipes and ephemeral ports are shared out.
         clock: Monotonic seconds.
         keeps_net_raw: They will dial at their clients' addresses, and keep the capability
             that this takes.
@@ -125,7 +125,7 @@ class WorkerPool:
         """Where networks are; None while endpoints see this node's address."""
         # The kernel's limit is the user's, and all workers are the same one.
         pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
-        self._tuning = replace(tuning, max_pipes=pipes)
+        self._tuning = replace(tuning, max_pipes=pipes, processes=count)
         self._workers = [_Worker(index) for index in range(count)]
         self._groups: dict[int, SharedGroup] = {}
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

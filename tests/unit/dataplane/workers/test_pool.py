@@ -420,6 +420,7 @@ async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol, expe
 async def test_pipes_are_shared_out():
     pool = WorkerPool(asyncio.get_running_loop(), 4, Tuning(max_pipes=10))
     assert pool._tuning.max_pipes == 3
+    assert pool._tuning.processes == 4
     assert WorkerPool(asyncio.get_running_loop(), 64)._tuning.max_pipes == 1
 
 

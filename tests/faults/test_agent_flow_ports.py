@@ -1,0 +1,93 @@
+"""A UDP client that sends from more ports than the node has for its flows."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agent_harness import House, Service, Sockets, with_endpoints
+
+pytestmark = pytest.mark.netns
+
+PORTS = 200
+FIRST = 40_000
+FLOOD = 250
+OTHERS = 10
+TARGET = 5353
+SYSLOG = Service("syslog", "10.96.0.53", 514, "UDP", target=TARGET)
+
+
+class World:
+    """A node with few ephemeral ports, and an endpoint that sees its address and never answers."""
+
+    def __init__(self, house, stack):
+        self.house = house
+        self._stack = stack
+        sink = house.sandbox.add_pod("sink")
+        self._node, sinks = Sockets(house.node), Sockets(sink)
+        for sockets in (self._node, sinks):
+            stack.callback(sockets.close)
+        self._server = stack.enter_context(sinks.udp())
+        self._server.bind(("", TARGET))
+        house.serve(with_endpoints(SYSLOG, [str(sink.ip)]))
+
+    def take_ports(self, count):
+        """Have another program of the node take so many of the ports."""
+        for _ in range(count):
+            self._stack.enter_context(self._node.udp()).bind(("", 0))
+
+    def sends(self, client, count):
+        """Send one datagram from each of so many ports; return how many had to be sent again."""
+        again = 0
+        for number in range(count):
+            text = f"{client} {number}".encode()
+            sender = self.house[client].udp(SYSLOG.address)
+            refused = self.port["refused"]
+            sender.send(text)
+            self._server.setblocking(False)
+
+            def has_arrived(text=text):
+                with contextlib.suppress(BlockingIOError):
+                    return self._server.recv(100) == text
+                return False
+
+            def is_known(refused=refused, has_arrived=has_arrived):
+                return has_arrived() or self.port["refused"] > refused
+
+            wait_for("the datagram or its refusal", is_known)
+            if self.port["refused"] > refused:
+                again += 1
+                sender.send(text)
+                wait_for("the datagram", has_arrived)
+        return again
+
+    @property
+    def port(self):
+        """What the agent says of the Service port."""
+        (port,) = self.house.agent.status()["ports"]
+        return port
+
+
+@pytest.fixture
+def world(tmp_path):
+    flags = "--workers=2", "--preserve-client-address=never"
+    with House(tmp_path, "nftables", *flags) as house, contextlib.ExitStack() as stack:
+        chosen = f"{FIRST} {FIRST + PORTS - 1}"
+        house.shell(f"sysctl -qw net.ipv4.ip_local_port_range='{chosen}'")
+        yield World(house, stack)
+
+
+def test_the_flows_of_one_client_leave_others_and_the_node_its_ports(world):
+    assert world.sends("pod", FLOOD) == 0
+    assert world.sends("laptop", OTHERS) == 0
+    world.take_ports(PORTS // 2)
+    assert world.port["evicted"] >= FLOOD + OTHERS - PORTS // 2
+
+
+def test_where_other_programs_have_most_ports_flows_make_room_for_each_other(world):
+    world.take_ports(PORTS * 3 // 4)
+    assert world.sends("pod", PORTS // 2) < PORTS // 4
+    world.sends("laptop", OTHERS)
+    assert world.port["evicted"]
