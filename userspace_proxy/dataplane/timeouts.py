@@ -57,17 +57,18 @@ class Timeouts(Generic[Item]):
             self._timer = None
 
     def _fire(self) -> None:
-        self._timer = None
         now = self._clock()
         try:
             for item, due in self._expiring(now):
-                # Who expired before it may have ended it, or begun it anew.
+                # An item that expired before it may have ended it, or begun it anew.
                 if self._due.get(item) == due:
                     del self._due[item]
                     self._expired(item)
         finally:
-            # A deadline that was started meanwhile may have set the timer already.
-            if self._due and self._timer is None:
+            # The timer is set only here: a deadline that began meanwhile may be far behind the
+            # next one due.
+            self._timer = None
+            if self._due:
                 due = next(iter(self._due.values()))
                 self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
 

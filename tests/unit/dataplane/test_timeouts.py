@@ -124,3 +124,20 @@ def test_who_expires_may_end_and_begin_the_deadlines_of_others_who_are_due(loop)
         timeouts.start(item, began)
     loop.advance(5)
     assert expired == [(ALICE, began + 1), (CAROL, began + 2)]
+
+
+def test_a_deadline_begun_on_expiry_does_not_delay_those_due_before_it(loop):
+    expired = []
+
+    def expire(item):
+        expired.append((item, loop.now))
+        if item == ALICE:
+            timeouts.start(CAROL, loop.now)
+
+    timeouts = Timeouts(loop, loop.clock, 1.0, expire)
+    began = loop.now
+    timeouts.start(ALICE, began)
+    loop.advance(0.25)
+    timeouts.start(BOB, loop.now)
+    loop.advance(5)
+    assert expired == [(ALICE, began + 1), (BOB, began + 1.25), (CAROL, began + 2)]
