@@ -358,14 +358,31 @@ def test_a_firewalld_that_lets_translated_packets_in_is_ok(node):
     assert node.about("firewall") == ["ok: firewalld runs and admits translated packets"]
 
 
+@pytest.mark.parametrize(
+    "opens",
+    [
+        pytest.param("ct state '{ established, related }' accept", id="set"),
+        pytest.param("ct state vmap '{ established : accept, invalid : drop }'", id="map"),
+    ],
+)
+def test_a_set_or_map_of_states_lets_endpoints_answers_in(node, opens):
+    node.run("; ".join([*FIREWALLD[:2], LETS_IN, REJECT]))
+    assert len(node.about("firewall")) == 1
+    node.run(f"nft insert rule inet firewalld filter_INPUT {opens}")
+    assert node.about("firewall") == ["ok: firewalld runs and admits translated packets"]
+
+
 def test_a_firewalld_that_does_not_is_an_error(node):
     node.run("; ".join([*FIREWALLD, REJECT]))
     (found,) = node.about("firewall")
     assert found.endswith("rule reject [chain inet firewalld filter_INPUT]")
 
 
-def test_a_legacy_policy_of_drop_matters_to_nftables_steering_alone(node):
-    node.run("iptables-legacy -P INPUT DROP")
+def test_a_legacy_policy_of_drop_that_admits_answers_matters_to_nftables_steering_alone(node):
+    node.run(
+        "iptables-legacy -P INPUT DROP; "
+        "iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    )
     assert node.about("firewall", "--steering=iptables") == [
         "ok: no chain drops what is steered to the proxy"
     ]
@@ -373,8 +390,7 @@ def test_a_legacy_policy_of_drop_matters_to_nftables_steering_alone(node):
         "error: packets to Services may be dropped on their way in: its policy is drop "
         "[chain legacy ip filter INPUT]"
     ]
-    mend = node.way_out("firewall", "--steering=nftables").partition("; or")[0]
-    node.run(mend)
+    node.run(node.way_out("firewall", "--steering=nftables"))
     assert node.about("firewall", "--steering=nftables") == [
         "ok: no chain drops what is steered to the proxy"
     ]

@@ -1,4 +1,4 @@
-"""Chains of packet filters as values, and what becomes of a packet that was steered to us.
+"""Chains of packet filters as values, and what becomes of a packet that comes in.
 
 Rule 1: a rule that asks for something counts only where it asks what is surely so; what may be
 so decides nothing. Better to miss a firewall than to blame one that lets us through.
@@ -59,16 +59,16 @@ def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
 
 
 def ends_in_drop(
-    chain: Chain, lookup: Callable[[str], Chain | None], passes: Callable[[str], bool]
+    chain: Chain, lookup: Callable[[str], Chain | None], meets: Callable[[Step], bool]
 ) -> str:
-    """Return why a chain drops a packet that begins a connection, or "" if it doesn't surely.
+    """Return why a chain drops a packet, or "" if it doesn't surely.
 
     Args:
         chain: Where it comes in.
         lookup: Returns a chain of the same table; None for one that isn't there.
-        passes: Whether a rule's condition is surely met by that packet.
+        meets: Whether the packet surely meets a rule's condition; only asked where there is one.
     """
-    verdict, why = _walk(chain.steps, lookup, passes, 0)
+    verdict, why = _walk(chain.steps, lookup, meets, 0)
     if verdict in ("drop", "reject"):
         return why
     if not verdict and chain.policy == "drop":
@@ -79,17 +79,17 @@ def ends_in_drop(
 def _walk(
     steps: Sequence[Step],
     lookup: Callable[[str], Chain | None],
-    passes: Callable[[str], bool],
+    meets: Callable[[Step], bool],
     depth: int,
 ) -> tuple[str, str]:
     """Return the verdict of some rules and the words for it; empty where they give none."""
     for step in steps:
-        if step.condition and not passes(step.condition):
+        if step.condition and not meets(step):
             continue
         word, _, name = step.verdict.partition(" ")
         if word in ("jump", "goto"):
             target = lookup(name) if depth < _DEPTH_MAX else None
-            verdict, why = _walk(target.steps if target else (), lookup, passes, depth + 1)
+            verdict, why = _walk(target.steps if target else (), lookup, meets, depth + 1)
             if verdict:
                 return verdict, why if why.startswith("chain") else f"chain {name}: {why}"
             if word == "goto":

@@ -1,10 +1,11 @@
-"""Firewalls of others that would drop what is steered to us; pure.
+"""Firewalls of others that would drop what is steered to us, or endpoints' answers to us; pure.
 
     client ─▶ frontend ─▶ our translation ─▶ INPUT: ours accepts ─▶ INPUT of others: each may drop
+    endpoint's answer to our own dial ─────▶ INPUT of all ────────▶ likewise
 
 In the table that an ``accept`` stands in it is the end; the other tables are asked all the
 same. So our legacy chains, first in ``filter``, end that table only, and our nftables chain ends
-nothing but itself.
+nothing but itself. Neither of them accepts endpoints' answers.
 """
 
 from __future__ import annotations
@@ -13,24 +14,28 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .chains import Chain, Tables, base_chains, ends_in_drop
+from .chains import Chain, Step, Tables, base_chains, ends_in_drop
 
 FIREWALLD = "inet firewalld"
+_TRANSLATED = "ct status dnat"
 # What words there are for a packet whose socket here is transparent, as those of listeners are.
 _TRANSPARENT = "socket transparent"
+_STATES = re.compile(r"ct state (\S+)")
+# A set or map of states isn't read; one that accepts something accepts open connections.
+_STATES_LOOKED_UP = "…state"
 _PORTS = re.compile(r"(?:meta l4proto )?(?:tcp|udp|th) dport (\d+)-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """A chain of another program that drops what is steered to the proxy."""
+    """A chain of another program that drops what is steered to the proxy, or answers to it."""
 
     chain: str
     """Family, table and chain."""
     why: str
     """What drops it: a rule, or the chain's policy."""
     way_out: str
-    """The command, or the setting, that lets it in."""
+    """The commands, or the setting, that let in all that it drops."""
 
     def __str__(self) -> str:
         return f"packets to Services may be dropped on their way in: {self.why}"
@@ -39,7 +44,7 @@ class Firewall:
 def find_firewalls(
     nft: Tables, legacy_filter: Tables, steering: str, proxy_ports: tuple[int, int]
 ) -> list[Firewall]:
-    """Return the chains that drop what is steered to the proxy.
+    """Return the chains that drop what is steered to the proxy, or endpoints' answers to it.
 
     Args:
         nft: Chains of nftables; with the rules of those that packets to this node meet.
@@ -49,52 +54,65 @@ def find_firewalls(
     """
     if steering in ("none", ""):
         return []
-    passes = _passes(steering, proxy_ports)
-    return [
-        *_judge(nft, passes, steering),
-        *(() if steering == "iptables" else _judge(legacy_filter, passes, steering)),
-    ]
+    begins = _begins(steering, proxy_ports)
+    # Our legacy chains accept what is steered before others' rules of that table are asked.
+    begins_in_legacy = None if steering == "iptables" else begins
+    return [*_judge(nft, begins, steering), *_judge(legacy_filter, begins_in_legacy, steering)]
 
 
-def _passes(steering: str, proxy_ports: tuple[int, int]) -> Callable[[str], bool]:
-    """Return whether a packet that begins a connection through us surely meets a condition."""
+def _begins(steering: str, proxy_ports: tuple[int, int]) -> Callable[[Step], bool]:
+    """Return whether a packet that begins a connection through us surely meets a rule."""
     is_translated = steering != "local"
 
-    def passes(condition: str) -> bool:
-        states = condition.removeprefix("ct state ")
-        if states != condition:
-            return "new" in states.split(",")
-        if condition == ("ct status dnat" if is_translated else _TRANSPARENT):
+    def meets(step: Step) -> bool:
+        states = _STATES.fullmatch(step.condition)
+        if states is not None:
+            wanted = {"new", "dnat"} if is_translated else {"new"}
+            return not wanted.isdisjoint(states[1].split(","))
+        if step.condition == (_TRANSLATED if is_translated else _TRANSPARENT):
             return True
-        span = _PORTS.fullmatch(condition)
+        span = _PORTS.fullmatch(step.condition)
         if span is None or not is_translated:
             return False
         return int(span[1]) <= proxy_ports[0] and proxy_ports[1] <= int(span[2])
 
-    return passes
+    return meets
 
 
-def _judge(tables: Tables, passes: Callable[[str], bool], steering: str) -> Iterator[Firewall]:
+def _answers(step: Step) -> bool:
+    """Return whether an endpoint's answer to our own dial surely meets a rule."""
+    if step.condition == _STATES_LOOKED_UP:
+        return step.verdict in ("accept", "vmap")
+    states = _STATES.fullmatch(step.condition)
+    return states is not None and "established" in states[1].split(",")
+
+
+def _judge(
+    tables: Tables, begins: Callable[[Step], bool] | None, steering: str
+) -> Iterator[Firewall]:
+    """Yield the chains that drop one of the two kinds of packets; None: the first isn't asked."""
     for chain in base_chains(tables, kind="filter", hook="input"):
-        why = ends_in_drop(chain, tables[chain.table].get, passes)
-        if why:
-            yield Firewall(str(chain), why, _way_out(chain, steering))
+        lookup = tables[chain.table].get
+        first = ends_in_drop(chain, lookup, begins) if begins else ""
+        answer = ends_in_drop(chain, lookup, _answers)
+        if first or answer:
+            why = first or f"{answer}, for endpoints' answers to the proxy"
+            way_out = _way_out(chain, steering, drops_first=bool(first), drops_answer=bool(answer))
+            yield Firewall(str(chain), why, way_out)
 
 
-def _way_out(chain: Chain, steering: str) -> str:
-    if steering == "local":
-        return _way_out_of_sockets(chain)
-    if chain.table == FIREWALLD:
+def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_answer: bool) -> str:
+    if chain.table == FIREWALLD and steering != "local" and not drops_answer:
         return "update firewalld to 0.9 or later, which admits translated packets"
     if chain.table.startswith("legacy "):
         tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
-        return f"{tool} -I INPUT -m conntrack --ctstate DNAT -j ACCEPT; or --steering=iptables"
-    return f"nft insert rule {chain.table} {chain.name} ct status dnat accept"
-
-
-def _way_out_of_sockets(chain: Chain) -> str:
-    """Return what lets in what reaches listeners on the frontends' own addresses."""
-    if chain.table.startswith("legacy "):
-        tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
-        return f"{tool} -I INPUT -m socket --transparent -j ACCEPT"
-    return f"nft insert rule {chain.table} {chain.name} socket transparent 1 accept"
+        prefix, suffix = f"{tool} -I INPUT", "-j ACCEPT"
+        translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
+        answers = "-m conntrack --ctstate ESTABLISHED,RELATED"
+    else:
+        prefix, suffix = f"nft insert rule {chain.table} {chain.name}", "accept"
+        translated, transparent = _TRANSLATED, f"{_TRANSPARENT} 1"
+        answers = "ct state established,related"
+    wanted = [transparent if steering == "local" else translated] if drops_first else []
+    wanted += [answers] if drops_answer else []
+    return "; ".join(f"{prefix} {condition} {suffix}" for condition in wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from ..iptables.legacy import LegacyTables
@@ -20,11 +20,9 @@ _VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN", "QUEUE")
 _LEADS = {"-j": "jump", "-g": "goto"}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
-# Conditions with the words that nft has for them.
-_KNOWN = {
-    re.compile(r"-m conntrack --ctstate (?:[A-Z]+,)*DNAT(?:,[A-Z]+)*"): "ct status dnat",
-    re.compile(r"-m socket --transparent(?: --[a-z-]+)*"): "socket transparent",
-}
+# Conditions that nft has words for.
+_STATES = re.compile(r"-m (?:conntrack --ctstate|state --state) ([A-Z,]+)")
+_TRANSPARENT = re.compile(r"-m socket --transparent(?: --[a-z-]+)*")
 
 
 def read_legacy(table: str) -> Tables:
@@ -91,7 +89,19 @@ def _step(line: str, chains: Container[str]) -> Step:
 
 
 def _condition(asked: str) -> str:
-    """Return what a rule asks for in the words of nft; ``…`` for all but one known match."""
-    if not asked:
-        return ""
-    return next((words for known, words in _KNOWN.items() if known.fullmatch(asked)), "…")
+    """Return what a rule asks for in the words of nft; ``…`` for all but two known matches."""
+    states = _STATES.fullmatch(asked)
+    if states is not None:
+        return words_of_states(states[1].lower().split(","))
+    if _TRANSPARENT.fullmatch(asked):
+        return "socket transparent"
+    return "…" if asked else ""
+
+
+def words_of_states(states: Sequence[str]) -> str:
+    """Return a condition on states in the words of nft: ``ct state established,new``.
+
+    Args:
+        states: One or more, with "dnat", which to iptables is a state like others.
+    """
+    return "ct status dnat" if states == ["dnat"] else f"ct state {','.join(states)}"

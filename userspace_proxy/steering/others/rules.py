@@ -4,7 +4,8 @@
     ──▶ Step("accept", "ct status dnat")
 
 Rule 1: a condition that isn't understood is ``…``, which nothing surely meets; one about what was
-dialled (looked up in a set or map, or not equal) is ``…daddr`` or ``…dport``.
+dialled or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
+``…dport`` or ``…state``.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
 for the words.
@@ -21,9 +22,15 @@ from ..nf_tables import expressions as x
 from ..nf_tables.attributes import number_in, read_all, text_in
 from ..nf_tables.reader import Expression
 from .chains import Step
+from .legacy import words_of_states
 
 UNKNOWN = "…"
-_DIALLED = {"ip daddr": "…daddr", "ip6 daddr": "…daddr", "th dport": "…dport"}
+_NOT_UNDERSTOOD = {
+    "ip daddr": "…daddr",
+    "ip6 daddr": "…daddr",
+    "th dport": "…dport",
+    "ct state": "…state",
+}
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # What translates addresses, in a chain of the kind nat.
@@ -39,9 +46,17 @@ _STATES = {
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 _PROTOCOL = "meta l4proto "
 _LIMIT_OVER = 1
-# Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE (bit 0 of match_flags), and DNAT is bit 7.
+# Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
 _CONNTRACK = struct.Struct("=146x3H")
-_STATE, _DNAT = 1, 1 << 7
+_STATE = 1
+# XT_CONNTRACK_STATE_INVALID, XT_CONNTRACK_STATE_BIT() and XT_CONNTRACK_STATE_DNAT.
+_XT_STATES = {
+    1: "invalid",
+    1 << 1: "established",
+    1 << 2: "related",
+    1 << 3: "new",
+    1 << 7: "dnat",
+}
 # Of xt_socket_mtinfo1: XT_SOCKET_TRANSPARENT.
 _TRANSPARENT = 1
 
@@ -120,8 +135,9 @@ def _condition_of_match(name: str, data: bytes) -> str:
     """Return what a match of xtables asks for, in words of nft; ``…`` where that isn't known."""
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
         flags, inverted, states = _CONNTRACK.unpack_from(data)
-        if flags == _STATE and not inverted and states & _DNAT:
-            return "ct status dnat"
+        names = [name for bit, name in _XT_STATES.items() if states & bit]
+        if flags == _STATE and not inverted and names:
+            return words_of_states(names)
     if name == "socket" and data[:1] and data[0] & _TRANSPARENT:
         return "socket transparent"
     return f"{UNKNOWN}{name}"
@@ -177,7 +193,7 @@ def _span(subject: str, low: bytes, high: bytes) -> str:
 
 def _unknown(subjects: Sequence[str]) -> str:
     """Return the word for a condition that isn't understood, about these fields."""
-    return next((_DIALLED[subject] for subject in subjects if subject in _DIALLED), UNKNOWN)
+    return next((_NOT_UNDERSTOOD[s] for s in subjects if s in _NOT_UNDERSTOOD), UNKNOWN)
 
 
 def _data(found: dict[int, bytes], kind: int) -> bytes:

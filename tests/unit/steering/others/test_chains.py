@@ -11,7 +11,7 @@ CHAINS = {
 
 def why(*steps, policy="accept"):
     chain = Chain("t", "INPUT", "filter", "input", policy=policy, steps=steps)
-    return ends_in_drop(chain, CHAINS.get, lambda condition: condition == "ct status dnat")
+    return ends_in_drop(chain, CHAINS.get, lambda step: step.condition == "ct status dnat")
 
 
 @pytest.mark.parametrize(

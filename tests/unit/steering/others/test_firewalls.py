@@ -1,6 +1,8 @@
 """Which chain of others drops what is steered to the proxy."""
 
-from userspace_proxy.steering.others import Chain, Firewall, find_firewalls
+from dataclasses import replace
+
+from userspace_proxy.steering.others import Chain, Firewall, Step, find_firewalls
 
 INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
@@ -12,7 +14,8 @@ def test_a_chain_that_drops_is_named_with_the_rule_that_helps():
         Firewall(
             "ip filter INPUT",
             "its policy is drop",
-            "nft insert rule ip filter INPUT ct status dnat accept",
+            "nft insert rule ip filter INPUT ct status dnat accept; "
+            "nft insert rule ip filter INPUT ct state established,related accept",
         )
     ]
 
@@ -21,8 +24,13 @@ def test_without_steering_nothing_is_in_the_way():
     assert find_firewalls({INPUT.table: {INPUT.name: INPUT}}, {}, "none", PORTS) == []
 
 
-def test_our_own_legacy_chains_end_the_legacy_table():
+def test_our_own_legacy_chains_accept_clients_in_the_legacy_table_but_no_answers():
+    opens = Step("accept", "ct state established,related")
     legacy = Chain("legacy ip filter", "INPUT", "filter", "input", policy="drop")
     tables = {legacy.table: {legacy.name: legacy}}
+    assert [f.way_out for f in find_firewalls({}, tables, "iptables", PORTS)] == [
+        "iptables-legacy -I INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    ]
+    tables = {legacy.table: {legacy.name: replace(legacy, steps=(opens,))}}
     assert find_firewalls({}, tables, "iptables", PORTS) == []
     assert [f.chain for f in find_firewalls({}, tables, "nftables", PORTS)] == [str(legacy)]

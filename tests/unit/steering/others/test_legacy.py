@@ -36,9 +36,19 @@ def test_chains_of_a_table_with_their_policies():
         pytest.param("", Step(""), id="counter"),
         pytest.param('-m comment --comment "a -j b" -j DROP', Step("drop"), id="comment"),
         pytest.param(
-            "-m comment --comment ours -m conntrack --ctstate RELATED,DNAT -j ACCEPT",
+            "-m comment --comment ours -m conntrack --ctstate DNAT -j ACCEPT",
             Step("accept", "ct status dnat"),
             id="translated",
+        ),
+        pytest.param(
+            "-m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT",
+            Step("accept", "ct state related,established,dnat"),
+            id="states",
+        ),
+        pytest.param(
+            "-m state --state ESTABLISHED -j ACCEPT",
+            Step("accept", "ct state established"),
+            id="older-match",
         ),
         pytest.param(
             "-m conntrack ! --ctstate DNAT -j DROP", Step("drop", "…"), id="not-translated"

@@ -1,5 +1,7 @@
 """Rules in words; tests/node/test_check.py has those that ``nft`` and ``iptables-nft`` make."""
 
+import struct
+
 import pytest
 
 from userspace_proxy.steering.netlink.messages import attribute
@@ -17,6 +19,13 @@ LIMIT, LIMIT_OVER = x.expression("limit", number(5, 0)), x.expression("limit", n
 COMMENT = x.expression("match", text(1, "comment"))
 REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
 VERDICT_MAP = x.expression("lookup", text(1, "verdicts") + number(2, 1) + number(3, 0))
+OPEN = "ct state established,related"
+
+
+def conntrack(states, *, is_inverted=False):
+    """Return iptables' match ``conntrack --ctstate``; see xt_conntrack_mtinfo3."""
+    data = bytes(146) + struct.pack("=3H", 1, int(is_inverted), states)
+    return x.expression("match", text(1, "conntrack") + attribute(3, data))
 
 
 def step(*parts):
@@ -56,6 +65,25 @@ def step(*parts):
             id="not-translated",
         ),
         pytest.param(NEW + ACCEPT, Step("accept", "ct state new"), id="new"),
+        pytest.param(
+            x.in_set((x.CT_STATE,), "states") + ACCEPT,
+            Step("accept", "…state"),
+            id="states-in-a-set",
+        ),
+        pytest.param(conntrack(0b110) + ACCEPT, Step("accept", OPEN), id="xtables-states"),
+        pytest.param(
+            conntrack(0b10000010) + ACCEPT,
+            Step("accept", "ct state established,dnat"),
+            id="xtables-states-and-translated",
+        ),
+        pytest.param(
+            conntrack(1 << 7) + ACCEPT, Step("accept", "ct status dnat"), id="xtables-translated"
+        ),
+        pytest.param(
+            conntrack(0b110, is_inverted=True) + ACCEPT,
+            Step("accept", "…conntrack"),
+            id="xtables-other-states",
+        ),
         pytest.param(ANY_NEW + ACCEPT, Step("accept", "ct state established,new"), id="states"),
         pytest.param(
             x.TCP + x.within(x.DPORT, 10000, 30000) + ACCEPT,

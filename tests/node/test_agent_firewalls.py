@@ -1,0 +1,88 @@
+"""Firewalls of others on a node: with the commands that ``check`` names, Services are served."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from agent_harness import House, Service, with_endpoints
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+CLIENTS = ("pod", "node-1", "laptop")
+# The policy drops what comes in; the loopback interface may be open, as in most rulesets.
+LOOPBACK = "-A INPUT -i lo -j ACCEPT"
+OPEN = "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+STEERED = {
+    "nftables": "ct status dnat accept",
+    "iptables": "ct status dnat accept",
+    "local": "socket transparent 1 accept",
+}
+
+
+@pytest.fixture(scope="module", params=STEERED)
+def house(request, tmp_path_factory):
+    """A node that serves, before there is a firewall."""
+    with House(tmp_path_factory.mktemp("agent"), request.param, clients=CLIENTS) as house:
+        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
+        yield house
+
+
+@pytest.fixture(autouse=True)
+def without_firewalls(house):
+    yield
+    house.shell(
+        "nft delete table ip filter 2>/dev/null || true; iptables-legacy -P INPUT ACCEPT;"
+        "for rule in '-i lo' '-m conntrack --ctstate RELATED,ESTABLISHED' "
+        "'-m conntrack --ctstate ESTABLISHED,RELATED' '-m conntrack --ctstate DNAT' "
+        "'-m socket --transparent'; do iptables-legacy -D INPUT $rule -j ACCEPT 2>/dev/null "
+        "|| true; done"
+    )
+
+
+def ways_out(house) -> list[str]:
+    """Return what ``check`` names against firewalls that drop."""
+    done = house.agent.run(
+        command=[
+            *(sys.executable, "-m", "userspace_proxy", "check", "-o", "json"),
+            *(house.agent.source, f"--steering={house.agent.steering}"),
+        ]
+    )
+    found = json.loads(done.stdout)["findings"]
+    return [f["way_out"] for f in found if f["topic"] == "firewall" and f["mark"] == "error"]
+
+
+@pytest.mark.parametrize("tool", ["iptables-nft", "iptables-legacy"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param([], id="bare-policy"),
+        pytest.param([LOOPBACK], id="loopback"),
+        pytest.param([LOOPBACK, OPEN], id="open-connections"),
+    ],
+)
+def test_the_named_commands_let_services_be_served(house, tool, rules):
+    # Legacy chains of ours accept what is steered, so that only answers are to be let in.
+    drops_nothing = (house.agent.steering, tool) == (
+        "iptables",
+        "iptables-legacy",
+    ) and OPEN in rules
+    house.shell(f"{tool} -P INPUT DROP; " + "; ".join(f"{tool} {rule}" for rule in rules))
+    commands = ways_out(house)
+    assert bool(commands) != drops_nothing
+    house.shell("; ".join(commands))
+    assert ways_out(house) == []
+    for name, client in house.clients.items():
+        assert client.get(WEB.address) == "one", name
+
+
+def test_what_lets_clients_in_alone_is_not_enough(house):
+    rule = STEERED[house.agent.steering]
+    house.shell(f"iptables-nft -P INPUT DROP; nft insert rule ip filter INPUT {rule}")
+    assert ways_out(house) == [
+        "nft insert rule ip filter INPUT ct state established,related accept"
+    ]
+    house.shell(ways_out(house)[0])
+    assert house["laptop"].get(WEB.address) == "one"
