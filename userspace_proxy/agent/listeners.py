@@ -289,7 +289,7 @@ class Listeners:
         if not _is_taken(exc) or self._bind is not Bind.FRONTEND:
             return exc
         protocol, now = frontend.protocol, self._clock()
-        holder = self._holds.holder(protocol, frontend.family, frontend.port, now=now)
+        holder = self._holds.holder(protocol, frontend.family, (frontend.port,), now=now)
         return ListenError(f"{frontend} is held by {holder}", hint=_HELD_HINT) if holder else exc
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
@@ -421,7 +421,8 @@ class Listeners:
             raise error
         held = ""
         if error is not None:
-            holder = self._holds.holder(protocol, IPFamily.of(ip), port, now=self._clock())
+            others = frozenset(self._pool.candidates())
+            holder = self._holds.holder(protocol, IPFamily.of(ip), others, now=self._clock())
             held = f", {holder} has some" if holder else ""
         raise ShortageError(
             f"cannot listen for {group.label}: no proxy port of "

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from ..dataplane import get_nothing
 from ..model import IPFamily, Protocol
-from .port_holders import HeldPort, held_ports, owners_of, serves
+from .port_holders import HeldPort, held_ports, owners_of
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -88,7 +88,7 @@ class NodePortHolds:
             return ""
         sock = hold_port(key)
         if sock is None:
-            holder = self.holder(protocol, family, port, now=now)
+            holder = self.holder(protocol, family, (port,), now=now)
             if holder and key in self._ours:
                 if key not in self._held:
                     _log.warning(
@@ -118,13 +118,17 @@ class NodePortHolds:
         """Give all back; idempotent."""
         self.keep(())
 
-    def holder(self, protocol: Protocol, family: IPFamily, port: int, *, now: float) -> str:
-        """Return who has any port of this node, node port or not: ``nginx (pid 812)``.
+    def holder(
+        self, protocol: Protocol, family: IPFamily, ports: Collection[int], *, now: float
+    ) -> str:
+        """Return a process that has one of these ports, node ports or not: ``nginx (pid 812)``.
 
         Returns:
             Empty when nobody waits for clients there.
         """
-        holders = [held for held in held_ports(protocol) if serves(held, port, family)]
+        holders = [
+            held for held in held_ports(protocol) if held.port in ports and family in held.families
+        ]
         return self._named(protocol, holders, now) if holders else ""
 
     def _named(self, protocol: Protocol, holders: Collection[HeldPort], now: float) -> str:

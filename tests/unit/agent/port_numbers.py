@@ -5,6 +5,7 @@ import random
 import socket
 from pathlib import Path
 
+from userspace_proxy.agent import port_holders
 from userspace_proxy.model import IPFamily, Protocol
 
 
@@ -37,3 +38,9 @@ def own_name():
     """Return this process as it is named where it holds a port."""
     name = Path("/proc/self/comm").read_text(encoding="utf-8").strip()
     return f"{name} (pid {os.getpid()})"
+
+
+def look_no_further_than(server, monkeypatch):
+    """Let a search for the process that has a socket look at no descriptor above this one's."""
+    numbers = sorted(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", numbers.index(server.fileno()) + 1)

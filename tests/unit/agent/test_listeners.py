@@ -16,7 +16,7 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 
 from ..dataplane.house import no_descriptors
-from .port_numbers import free_port, is_listening, own_name
+from .port_numbers import free_port, is_listening, look_no_further_than, own_name
 from .samples import Cluster
 
 POD = "192.0.2.1"
@@ -136,8 +136,12 @@ async def test_a_port_of_the_range_that_somebody_holds_is_passed_over(make):
 async def test_ports_that_others_hold_are_passed_over_a_few_at_a_time(make, monkeypatch):
     monkeypatch.setattr(listeners_module, "_TRIES", 2)
     with contextlib.ExitStack() as stack:
-        for port in range(27510, 27515):
+        servers = [
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
+            for port in range(27510, 27515)
+        ]
+        # Of a process with thousands of ports only the lowest descriptors are looked at.
+        look_no_further_than(servers[0], monkeypatch)
         listeners = make(Bind.PROXY_PORT, PortPool(27510, 27515))
         assert listeners.follow(Cluster().serve("web", "10.96.0.1", POD)) == {
             frontend("10.96.0.1"): REFUSE

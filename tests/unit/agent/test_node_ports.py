@@ -199,8 +199,8 @@ def test_a_daemon_that_came_since_the_last_look_has_no_name_yet(holds):
 def test_the_holder_of_any_port_can_be_asked_for(holds):
     with bound(TCP, V4, "127.0.0.1") as daemon:
         port = daemon.getsockname()[1]
-        assert holds.holder(TCP, V4, port, now=0) == own_name()
-    assert holds.holder(TCP, V4, port, now=0) == ""
+        assert holds.holder(TCP, V4, (port,), now=0) == own_name()
+    assert holds.holder(TCP, V4, (port,), now=0) == ""
 
 
 def test_closing_gives_all_back_and_can_be_repeated(holds):

@@ -9,7 +9,7 @@ from ...errors import ListenError
 from ...model import IPFamily, Protocol
 from ...policy.places import FIRST_PORT, LAST_PORT
 from ...status.units import plural
-from ..port_holders import held_ports, serves, who_holds
+from ..port_holders import held_ports, owners_of, serves, who_holds
 from ..refuse import RefusePort
 from .finding import Finding, error, ok, warning
 
@@ -178,7 +178,10 @@ def find_range_holder(proxy_ports: Span) -> str:
         free.close()
     if first <= number <= last:
         return ""
-    return who_holds(Protocol.TCP, last, IPFamily.IPV4) or "another program"
+    ports = range(first, last + 1)
+    inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
+    # Any will do: of a process with thousands of them only the lowest descriptors are looked at.
+    return next(iter(owners_of(inodes).values()), "another program")
 
 
 def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) -> list[Finding]:

@@ -1,3 +1,4 @@
+import contextlib
 import socket
 
 import pytest
@@ -12,7 +13,7 @@ from userspace_proxy.agent.check.ports import (
 )
 from userspace_proxy.model import SocketAddress
 
-from ..port_numbers import own_name
+from ..port_numbers import look_no_further_than, own_name
 
 LOCAL = "net.ipv4.ip_local_port_range"
 RESERVED = "net.ipv4.ip_local_reserved_ports"
@@ -98,6 +99,15 @@ def test_a_range_of_which_others_have_every_port_is_an_error():
         "no proxy port of 17000-29999 is free: nc (pid 812) has some",
     )
     assert judge_range_holder("python (pid 812)", (17000, 29999), [812]) == []
+
+
+def test_a_program_is_named_by_any_port_of_the_range(monkeypatch):
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("", port))) for port in range(27520, 27523)
+        ]
+        look_no_further_than(servers[0], monkeypatch)
+        assert find_range_holder((27520, 27522)) == own_name()
 
 
 def test_a_range_with_a_free_port_is_no_finding():
