@@ -56,6 +56,9 @@ _LOCAL_CLIENT = (
     # client that had stopped reading long before is asked every two minutes only.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
+# A container may dial before its route has been listed, up to a second later, and the first look
+# may come sooner than that: so two looks ask again.
+_NEW_S = 2 * LOOK_S
 # While data wait there is no keep-alive. Resends or window probes that three more looks, after
 # 13.5 s, still find unanswered are as good: the first resend behind an outage comes after 12.6 s.
 # A reader that is only stalled answers. A little less than three looks: timers may be early.
@@ -104,10 +107,14 @@ class Ageing:
         if up is None or down is None:
             return
         moved = up.bytes_moved + down.bytes_moved
-        if connection.seen_moving_at is None:
+        is_first = connection.seen_moving_at is None
+        if is_first:
             connection.keep_alive(_KEEPALIVE)
-            if connection.shows_local_client:
-                connection.keep_client_alive(_LOCAL_CLIENT)
+        was_known = connection.shows_local_client
+        if not was_known and now - connection.started < _NEW_S:
+            connection.ask_whether_local()
+        if connection.shows_local_client and (is_first or not was_known):
+            connection.keep_client_alive(_LOCAL_CLIENT)
         # First: an endpoint that keeps sending moves bytes into the client's socket.
         if connection.shows_local_client and _has_gone(connection, now):
             connection.abort()

@@ -221,7 +221,7 @@ class TcpConnection:
                 self.is_preserved = False
             else:
                 if number != errno.EADDRNOTAVAIL or not self.plane.has_answered(client, endpoint):
-                    self.shows_local_client = preserving.places.attaches(client)
+                    self.ask_whether_local()
                     return sock, number
                 sock.close()
                 self.is_preserved = False
@@ -230,6 +230,11 @@ class TcpConnection:
         self.shows_local_client = False
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         return sock, sock.connect_ex(endpoint)
+
+    def ask_whether_local(self) -> None:
+        """Learn whether the endpoint sees the address of a container of this node."""
+        places = self.plane.preserving.places
+        self.shows_local_client = self.is_preserved and places.attaches(self.client_ip)
 
     def _on_dialling(self, events: int) -> None:
         sock = self._endpoint_socket

@@ -12,6 +12,7 @@ from userspace_proxy.dataplane.source_filter import admit_all, admit_only
 from .waiting import until
 
 TUNING = Tuning(tcp_idle_s=100, tcp_half_closed_s=10)
+ALICE, A_LINK = "10.1.0.1", 7
 
 
 @pytest.fixture
@@ -77,6 +78,32 @@ async def test_a_silent_container_of_this_node_is_given_12_s_and_gone_within_20(
     )
     assert interval * count > 12
     assert max(idle, ageing.LOOK_S) + interval * count < 20
+
+
+def has_options_of_a_container(connection):
+    return connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 14
+
+
+@pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
+async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(house, looks):
+    _, _, connection = await joined(house)
+    connection.is_preserved, connection.address = True, (ALICE, 1)
+    began, look_at = connection.started, house.plane.ageing.look_at
+    for _ in range(looks):
+        look_at(connection, now=began)
+    assert not has_options_of_a_container(connection)
+    house.plane.preserving.places.change((), {f"{ALICE}/32": A_LINK})
+    look_at(connection, now=began + ageing.LOOK_S)
+    assert has_options_of_a_container(connection)
+    assert connection.shows_local_client
+
+
+async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(house):
+    _, _, connection = await joined(house)
+    connection.address = ALICE, 1
+    house.plane.preserving.places.change((), {f"{ALICE}/32": A_LINK})
+    house.plane.ageing.look_at(connection, now=connection.started)
+    assert not connection.shows_local_client
 
 
 async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(house):
