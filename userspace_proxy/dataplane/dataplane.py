@@ -226,19 +226,6 @@ class DataPlane:
         if self._idle is not None and not self.connections:
             self._idle.set()
 
-    def has_answered(self, client: str, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint has had connections with a client at the client's address.
-
-        Those that ended within the last minute count: they may keep ports in TIME_WAIT.
-        """
-        return self.preserving.ended.knows(client, endpoint, self.reactor.now) or any(
-            connection.is_preserved
-            and connection.up is not None
-            and connection.endpoint == endpoint
-            and connection.address[0] == client
-            for connection in self.connections
-        )
-
     def listener_closed(self, listener: Listener) -> None:
         """Remove a closed listener from the open ones."""
         self._forget(listener)

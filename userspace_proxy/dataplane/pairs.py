@@ -1,4 +1,4 @@
-"""Pairs of a client and an endpoint of which something is known for a minute."""
+"""Pairs of a client and an endpoint: which are in use, and which of them are known for a minute."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ from ..model import SocketAddress
 _PAIR_S = 60.0
 """As long as TIME_WAIT lasts, for which a connection's ports aren't free (TCP_TIMEWAIT_LEN)."""
 MAX_PAIRS = 4096
+
+
+class PairCounts:
+    """How many connections, or flows, of one kind each pair has now."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, SocketAddress], int] = {}
+
+    def add(self, client: str, endpoint: SocketAddress) -> None:
+        """Count one more."""
+        pair = client, endpoint
+        self._counts[pair] = self._counts.get(pair, 0) + 1
+
+    def remove(self, client: str, endpoint: SocketAddress) -> None:
+        """Count one fewer; it was counted before."""
+        pair = client, endpoint
+        left = self._counts[pair] - 1
+        if left:
+            self._counts[pair] = left
+        else:
+            del self._counts[pair]
+
+    def has(self, client: str, endpoint: SocketAddress) -> bool:
+        """Return whether a pair has any."""
+        return (client, endpoint) in self._counts
 
 
 class Pairs:

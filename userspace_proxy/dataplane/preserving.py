@@ -29,7 +29,7 @@ import logging
 from ..model import SocketAddress
 from ..policy.places import Networks, Places
 from .client_ports import ClientPorts
-from .pairs import Pairs
+from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -54,7 +54,11 @@ class Preserving:
         self.is_on = False
         """Answers are caught on this node; else no client's address is kept."""
         self.places = Places()
-        self.ended = Pairs()
+        self.answered_flows = PairCounts()
+        """Of flows at the client's own address that the endpoint has answered."""
+        self._open = PairCounts()
+        """Of connections at the client's own address that the endpoint has answered."""
+        self._ended = Pairs()
         """Those whose connections at the client's own address ended within the last minute."""
         self.out_of_ports = Pairs()
         """Those between which no port was left within the last minute."""
@@ -91,6 +95,22 @@ class Preserving:
             sock.close()
             port = self._ports.random()
         return self._try(kind, client, port, endpoint)
+
+    def connection_joined(self, client: str, endpoint: SocketAddress) -> None:
+        """Note that an endpoint has answered a connection at the client's own address."""
+        self._open.add(client, endpoint)
+
+    def connection_ended(self, client: str, endpoint: SocketAddress, now: float) -> None:
+        """Note the end of a connection that had joined."""
+        self._open.remove(client, endpoint)
+        self._ended.note(client, endpoint, now)
+
+    def has_answered(self, client: str, endpoint: SocketAddress, now: float) -> bool:
+        """Return whether an endpoint has had connections with a client at the client's address.
+
+        Those that ended within the last minute count: they may keep ports in TIME_WAIT.
+        """
+        return self._open.has(client, endpoint) or self._ended.knows(client, endpoint, now)
 
     def let_go(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
         """Give back the port of a datagram socket that is about to be closed."""

@@ -220,13 +220,16 @@ class TcpConnection:
             except NoClientAddress:
                 self.is_preserved = False
             else:
-                if number != errno.EADDRNOTAVAIL or not self.plane.has_answered(client, endpoint):
+                now = self.reactor.now
+                if number != errno.EADDRNOTAVAIL or not preserving.has_answered(
+                    client, endpoint, now
+                ):
                     self.ask_whether_local()
                     return sock, number
                 sock.close()
                 self.is_preserved = False
-                preserving.out_of_ports.note(client, endpoint, self.reactor.now)
-                self.group.left_client_address(endpoint, client, self.reactor.now)
+                preserving.out_of_ports.note(client, endpoint, now)
+                self.group.left_client_address(endpoint, client, now)
         self.shows_local_client = False
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
         return sock, sock.connect_ex(endpoint)
@@ -342,6 +345,8 @@ class TcpConnection:
         counters.connections += 1
         counters.active += 1
         counters.preserved += self.is_preserved
+        if self.is_preserved:
+            self.plane.preserving.connection_joined(self.address[0], endpoint)
         self._tried = None
         self.up = up
         down = self.down = Direction(self, sock, self.client)
@@ -480,7 +485,8 @@ class TcpConnection:
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
             if self.is_preserved and self.endpoint is not None:
-                self.plane.preserving.ended.note(self.address[0], self.endpoint, self.reactor.now)
+                now, preserving = self.reactor.now, self.plane.preserving
+                preserving.connection_ended(self.address[0], self.endpoint, now)
             self.up.release()
             self.down.release()
         for sock in (self.client, self._endpoint_socket):

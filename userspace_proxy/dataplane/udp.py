@@ -242,23 +242,15 @@ class UdpListener:
             except NoClientAddress:
                 flow.is_preserved = False
             else:
-                if number != errno.EADDRNOTAVAIL or not self._has_answered(client, endpoint):
+                if number != errno.EADDRNOTAVAIL or not preserving.answered_flows.has(
+                    client, endpoint
+                ):
                     return sock, number
                 sock.close()
                 flow.is_preserved = False
                 self.group.left_client_address(endpoint, client, self.plane.reactor.now)
         sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
         return sock, sock.connect_ex(endpoint)
-
-    def _has_answered(self, client: str, endpoint: SocketAddress) -> bool:
-        """Return whether an endpoint has answered a flow of a client at the client's address."""
-        return any(
-            flow.is_preserved
-            and flow.has_answer
-            and flow.endpoint == endpoint
-            and flow.address[0] == client
-            for flow in self._flows.values()
-        )
 
     def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
         if flow.tried is None:
@@ -365,7 +357,10 @@ class UdpListener:
         self._settle(flow)
         self.group.counters_of(flow.endpoint).active -= 1
         if flow.is_preserved:
-            self.plane.preserving.let_go(flow.sock, flow.address[0], flow.endpoint)
+            preserving = self.plane.preserving
+            preserving.let_go(flow.sock, flow.address[0], flow.endpoint)
+            if flow.has_answer:
+                preserving.answered_flows.remove(flow.address[0], flow.endpoint)
         self.plane.reactor.close_socket(flow.sock)
         self.plane.descriptors.give_for_flow()
         flow.sock = None

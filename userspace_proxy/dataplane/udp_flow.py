@@ -127,10 +127,7 @@ class UdpFlow:
                 left = left or BATCH
                 continue
             if not self.has_answer:
-                self.has_answer = True
-                self.kept = None
-                if self.endpoint is not None:
-                    self.group.answered(self.endpoint)
+                self._note_answer()
             if now - self.used >= GRAIN_S:
                 plane.flows.use(self, now)
             try:
@@ -141,3 +138,13 @@ class UdpFlow:
                 self.sent_bytes += count
         if refusal:
             listener.endpoint_refused(self, refusal)
+
+    def _note_answer(self) -> None:
+        """Note the first datagram of the endpoint."""
+        self.has_answer = True
+        self.kept = None
+        if self.endpoint is not None:
+            self.group.answered(self.endpoint)
+            if self.is_preserved:
+                preserving = self.listener.plane.preserving
+                preserving.answered_flows.add(self.address[0], self.endpoint)

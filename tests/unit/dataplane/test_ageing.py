@@ -88,6 +88,7 @@ def has_options_of_a_container(connection):
 async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(house, looks):
     _, _, connection = await joined(house)
     connection.is_preserved, connection.address = True, (ALICE, 1)
+    house.plane.preserving.connection_joined(ALICE, connection.endpoint)
     began, look_at = connection.started, house.plane.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)

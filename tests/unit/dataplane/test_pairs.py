@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from userspace_proxy.dataplane.pairs import Pairs
+from userspace_proxy.dataplane.pairs import PairCounts, Pairs
 from userspace_proxy.model import SocketAddress
 
 ALICE, BOB = "10.1.0.1", "10.1.0.2"
@@ -16,6 +16,19 @@ def test_a_pair_is_known_for_a_minute_from_the_last_note():
     pairs.note(ALICE, POD_A, 30)
     assert pairs.knows(ALICE, POD_A, 89.9)
     assert not pairs.knows(ALICE, POD_A, 90)
+
+
+def test_a_pair_has_some_until_the_last_is_removed():
+    counts = PairCounts()
+    for _ in range(2):
+        counts.add(ALICE, POD_A)
+    counts.remove(ALICE, POD_A)
+    assert counts.has(ALICE, POD_A)
+    assert not counts.has(BOB, POD_A)
+    assert not counts.has(ALICE, POD_B)
+    counts.remove(ALICE, POD_A)
+    assert not counts.has(ALICE, POD_A)
+    assert counts._counts == {}
 
 
 def test_another_client_or_endpoint_is_another_pair():
