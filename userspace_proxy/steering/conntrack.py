@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from ..errors import SteeringError
+from ..errors import SteeringError, shortage_hint
 from .ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
@@ -168,7 +168,8 @@ def check(version: int) -> None:
         with Connection() as connection:
             list(connection.entries(version, Wanted(socket.IPPROTO_UDP, port=_NOBODYS_PORT)))
     except OSError as exc:
-        raise SteeringError(f"cannot list conntrack entries: {exc}", hint=_HINT) from exc
+        hint = shortage_hint(exc.errno) or _HINT
+        raise SteeringError(f"cannot list conntrack entries: {exc}", hint=hint) from exc
 
 
 def _udp_listings(frontends: Collection[Dialled]) -> list[Wanted]:
@@ -190,5 +191,6 @@ def _remove(version: int, listings: Iterable[Wanted], is_stale: Callable[[Entry]
             }
             connection.remove(stale)
     except OSError as exc:
-        raise SteeringError(f"cannot remove conntrack entries: {exc}", hint=_HINT) from exc
+        hint = shortage_hint(exc.errno) or _HINT
+        raise SteeringError(f"cannot remove conntrack entries: {exc}", hint=hint) from exc
     return len(stale)

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import errno
 import struct
 
 import pytest
 
+from userspace_proxy.errors import SteeringError
 from userspace_proxy.steering.conntrack import (
+    check,
     forget_changed,
     forget_stale_udp,
     forget_unsteered_tcp,
     has_passed_by,
     leads_to,
 )
-from userspace_proxy.steering.ctnetlink import IPS_DST_NAT, IPS_SEEN_REPLY, Entry, pack_address
+from userspace_proxy.steering.ctnetlink import (
+    IPS_DST_NAT,
+    IPS_SEEN_REPLY,
+    Connection,
+    Entry,
+    pack_address,
+)
 
 CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
@@ -49,3 +58,25 @@ def test_without_frontends_nothing_is_asked(monkeypatch):
     forget_changed(4, ())
     assert forget_stale_udp(4, {}) == 0
     assert forget_unsteered_tcp(4, ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        pytest.param(errno.EMFILE, "RLIMIT_NOFILE", id="descriptors"),
+        pytest.param(errno.ENFILE, "fs.file-max", id="open-files"),
+        pytest.param(errno.ENOBUFS, "see the node's memory", id="memory"),
+        pytest.param(errno.EPERM, "grant NET_ADMIN", id="permission"),
+    ],
+)
+def test_the_hint_follows_the_cause(monkeypatch, number, words):
+    def refuse(_self):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(Connection, "__init__", refuse)
+    with pytest.raises(SteeringError) as raised:
+        forget_unsteered_tcp(4, [("10.96.0.10", 53)])
+    assert words in raised.value.hint
+    with pytest.raises(SteeringError) as raised:
+        check(4)
+    assert words in raised.value.hint
