@@ -77,7 +77,7 @@ class UdpListener:
         self._had_more = False
         # A successor gets its predecessor's socket, with what that has counted.
         self._lost = datagrams_lost(sock)
-        self._last_hop_log_limit = LogLimit()
+        self._hop_log_limit = LogLimit()
         group.on_removed.append(self._endpoints_removed)
         # Level-triggered: what is left after a batch is reported again.
         plane.reactor.register(sock, epoll.IN, self._on_readable)
@@ -162,9 +162,9 @@ class UdpListener:
 
     def _drop_at_last_hop(self, address: Any) -> None:
         self.group.counters.dropped_datagrams += 1
-        if self._last_hop_log_limit.take(self.plane.reactor.now):
+        if self._hop_log_limit.take(self.plane.reactor.now):
             _log.warning(
-                "dropped a datagram at its last hop, an endpoint may lead back to the proxy",
+                "dropped a datagram whose hop limit is used up",
                 extra={
                     "service": self.group.label,
                     "client": str(SocketAddress(address[0], address[1])),
