@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from ..model import Frontend, Protocol
+from .interfaces import is_local
 from .names import is_our_table
 from .others.chains import Chain, Tables
 from .others.nft import NftReader
@@ -37,6 +38,7 @@ _PORT = re.compile(r"(tcp|udp|th|\d+) dport (\d+)(?:-(\d+))?")
 _PROTOCOL = re.compile(r"meta l4proto (\S+)")
 _FAMILY = re.compile(r"meta nfproto (\S+)")
 _STATES = re.compile(r"ct state (\S+)")
+_LOCAL = re.compile("fib daddr type local")
 
 
 class Outcome(NamedTuple):
@@ -192,6 +194,7 @@ def meets(condition: str, frontend: Frontend) -> bool | None:
         and all(name == protocol for name in asked.protocols)
         and all(name == f"ipv{ip.version}" for name in asked.families)
         and all("new" in states.split(",") for states in asked.states)
+        and (not asked.is_for_this_node or is_local(frontend.ip))
     )
     return False if not is_met else True if asked.is_understood else None
 
@@ -205,6 +208,7 @@ class _Asked(NamedTuple):
     protocols: tuple[str, ...]
     families: tuple[str, ...]
     states: tuple[str, ...]
+    is_for_this_node: bool
     is_understood: bool
 
 
@@ -212,7 +216,7 @@ class _Asked(NamedTuple):
 @functools.lru_cache(maxsize=1000)
 def _asked(condition: str) -> _Asked:
     rest = condition
-    for pattern in (_ADDRESS, _PORT, _PROTOCOL, _FAMILY, _STATES):
+    for pattern in (_ADDRESS, _PORT, _PROTOCOL, _FAMILY, _STATES, _LOCAL):
         rest = pattern.sub("", rest)
     return _Asked(
         tuple(ipaddress.ip_network(n, strict=False) for n in _ADDRESS.findall(condition)),
@@ -220,6 +224,7 @@ def _asked(condition: str) -> _Asked:
         tuple(_PROTOCOL.findall(condition)),
         tuple(_FAMILY.findall(condition)),
         tuple(_STATES.findall(condition)),
+        _LOCAL.search(condition) is not None,
         not rest.strip(),
     )
 

@@ -160,8 +160,9 @@ def choose_address(preferred: tuple[str, ...], view: InterfaceView) -> str:
 
 
 def is_local(ip: str) -> bool:
-    """Return whether an interface of this node has an IPv4 address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    """Return whether an interface of this node has an address."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind((ip, 0))
         except OSError:

@@ -6,6 +6,8 @@ from userspace_proxy.steering.others import Chain, Step
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+NODE_PORT = Frontend("127.0.0.1", 30080, Protocol.TCP)
+HERE = "fib daddr type local tcp dport 30080"
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,8 @@ WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
         pytest.param("ip daddr 10.96.0.0/12 ip daddr 10.97.0.0/16", WEB, False, id="not-both"),
         pytest.param("ip daddr 0.0.0.0/0", WEB_6, False, id="another-family"),
         pytest.param("meta nfproto ipv4", WEB_6, False, id="another-family-in-words"),
+        pytest.param(HERE, NODE_PORT, True, id="this-node"),
+        pytest.param("fib daddr type local tcp dport 80", WEB, False, id="not-this-node"),
         pytest.param("udp dport 80", WEB, False, id="another-protocol"),
         pytest.param("meta l4proto udp", WEB, False, id="another-protocol-without-port"),
         pytest.param("tcp dport 81", WEB, False, id="another-port"),
@@ -70,6 +74,12 @@ def test_rules_are_followed_in_their_order(steps, others, expected):
     chains = {name: Chain("ip evil", name, steps=tuple(s)) for name, s in others.items()}
     base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=tuple(steps))
     assert follow(base, chains, WEB).is_translated is expected
+
+
+def test_a_host_port_at_a_node_port_is_found():
+    base = Chain("ip evil", "pre", "nat", "prerouting", -150, steps=(Step("translate", HERE),))
+    assert follow(base, {}, NODE_PORT).is_translated is True
+    assert follow(base, {}, WEB).is_translated is False
 
 
 @pytest.mark.parametrize(

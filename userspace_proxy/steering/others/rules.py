@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 
 from ..netlink.rtnetlink import ip_of
@@ -30,6 +31,7 @@ _NOT_UNDERSTOOD = {
     "ip6 daddr": "…daddr",
     "th dport": "…dport",
     "ct state": "…state",
+    "fib daddr type": "…daddr",
 }
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
@@ -46,6 +48,8 @@ _STATES = {
 _PROTOCOLS = {socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp"}
 _PROTOCOL = "meta l4proto "
 _LIMIT_OVER = 1
+# Of the expression "fib": NFT_FIB_RESULT_ADDRTYPE and NFTA_FIB_F_DADDR.
+_ADDRESS_TYPE, _OF_DADDR = 3, 2
 # Of xt_conntrack_mtinfo3; XT_CONNTRACK_STATE is bit 0 of match_flags.
 _CONNTRACK = struct.Struct("=146x3H")
 _STATE = 1
@@ -153,6 +157,7 @@ def _subject(name: str, found: dict[int, bytes]) -> str:
         ("meta", 15, 0, 0): "meta nfproto",
         ("meta", 16, 0, 0): "meta l4proto",
         ("ct", 0, 0, 0): "ct state",
+        ("fib", _ADDRESS_TYPE, _OF_DADDR, 0): "fib daddr type",
         ("ct", 2, 0, 0): "ct status",
         ("payload", 1, 16, place[3]): "ip daddr",
         ("payload", 1, 24, place[3]): "ip6 daddr",
@@ -172,6 +177,8 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
         return _unknown([subject])
     if subject == "socket transparent":
         return subject if any(value) else UNKNOWN
+    if subject == "fib daddr type" and int.from_bytes(value, sys.byteorder) == x.LOCAL:
+        return "fib daddr type local"
     if subject == "meta l4proto" and not mask:
         return f"{_PROTOCOL}{_PROTOCOLS.get(value[0], str(value[0]))}"
     if subject == "meta nfproto" and not mask:

@@ -52,6 +52,11 @@ def step(*parts):
             Step("translate", "meta l4proto tcp …dport"),
             id="port-in-a-set",
         ),
+        pytest.param(
+            x.match(x.DADDR_TYPE, x.LOCAL) + x.TCP + x.redirect(),
+            Step("translate", "fib daddr type local meta l4proto tcp"),
+            id="addresses-of-this-node",
+        ),
         pytest.param(x.counter() + ACCEPT, Step("accept"), id="counted"),
         pytest.param(COMMENT + REJECT_OF_XTABLES, Step("reject"), id="xtables-reject"),
         pytest.param(x.reject(), Step("reject"), id="reject"),
