@@ -181,20 +181,20 @@ def manifest(demo):
 
 def test_every_line_that_is_printed_has_its_test_here(demo):
     assert set(demo.printed) == {
-        "the page",
+        "status page",
         "round robin",
         "ClientIP affinity",
         "UDP",
         "a dead endpoint",
         "change something",
-        "be in the pod",
-        "be on the node",
+        "shell in the pod",
+        "shell on the node",
         "the proxy's log",
     }
 
 
 def test_the_page_answers_on_loopback_and_shows_the_services(demo):
-    url = demo.printed["the page"]
+    url = demo.printed["status page"]
     assert url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(url, timeout=harness.DEADLINE_S) as answer:
         page = answer.read().decode()
@@ -229,7 +229,7 @@ def test_an_edit_of_the_manifest_is_followed(demo, manifest):
     wait_for("the edit", lambda: demo.lines("round robin") == ["web-2"] * 6)
 
 
-@pytest.mark.parametrize("label", ["be in the pod", "be on the node"])
+@pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])
 def test_a_shell_is_there_and_reaches_the_services(demo, label):
     ask = demo.printed["round robin"].partition(" ")[2].replace("--count 6", "")
     client = f"{shlex.quote(demo.python)} -m userspace_proxy.sandbox.client {ask}"
@@ -241,7 +241,7 @@ def test_a_shell_is_there_and_reaches_the_services(demo, label):
 def test_the_pod_and_the_node_are_different_places(demo):
     places = {
         demo.run(label, input="readlink /proc/self/ns/net\n")
-        for label in ("be in the pod", "be on the node")
+        for label in ("shell in the pod", "shell on the node")
     }
     assert len(places) == 2
 
@@ -302,5 +302,5 @@ def test_where_namespaces_are_forbidden_one_line_says_how_to_allow_them():
     prefix = ["unshare", "-Ur", "sh", "-c", f'{forbid} --bounding-set=-all -- "$@"', "sh"]
     status, said, error = run_demo("--port=0", prefix=prefix)
     assert (status, said, error.count("\n")) == (1, "", 1)
-    assert error.startswith("error: cannot make a user namespace: ")
+    assert error.startswith("error: cannot create a user namespace: ")
     assert error.endswith("sysctl -w user.max_user_namespaces=15000; or run this as root)\n")

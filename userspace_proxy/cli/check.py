@@ -66,7 +66,7 @@ def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
             continue
         form = value if equals else (left.pop(0) if left else "")
         if form not in _FORMS:
-            raise ConfigError(f"{name}: {form!r} is no form of output", hint="use text or json")
+            raise ConfigError(f"{name}: {form!r} is not an output format", hint="use text or json")
     return form, rest
 
 

@@ -83,9 +83,9 @@ def _show(
         how = (
             f"was killed by signal {-proxy.returncode}"
             if proxy.returncode < 0
-            else f"ended with status {proxy.returncode}"
+            else f"exited with status {proxy.returncode}"
         )
-        raise UserspaceProxyError(f"the proxy {how}; its last words: {_last_line(folder)}")
+        raise UserspaceProxyError(f"the proxy {how}; its last log line: {_last_line(folder)}")
 
 
 class _StopOnSignal:
@@ -213,21 +213,21 @@ def _wait_until_ready(
 
 def _last_line(folder: Path) -> str:
     lines = (folder / "proxy.log").read_text().strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "the log is empty"
 
 
 def _text(folder: Path, port: int, seconds: float) -> str:
     return f"""
 userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves nothing behind.
 
-  the page            http://127.0.0.1:{port}/
+  status page         http://127.0.0.1:{port}/
   round robin         {folder}/ask http http://10.96.0.10/ --count 6
   ClientIP affinity   {folder}/ask http http://10.96.0.20/ --count 6
   UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4    (one socket, one pod)
   a dead endpoint     {folder}/ask http http://10.96.0.30/ --count 6    (no request fails)
 
   change something    edit {folder}/shop.yaml: the proxy follows within a second
-  be in the pod       {folder}/pod sh
-  be on the node      {folder}/node sh
+  shell in the pod    {folder}/pod sh
+  shell on the node   {folder}/node sh
   the proxy's log     tail -f {folder}/proxy.log
 """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 _HEAD = """\
 # The demo's Services. Edit and save: the proxy follows within a second.
 # Every web-N answers with its name on port 8080, every dns-N on UDP port 5353;
-# nobody listens on the pod "gone".
+# nothing listens in the pod "gone".
 """
 
 _SERVICE = """\

@@ -20,9 +20,10 @@ Usage:
   userspace-proxy demo [--port=N]   a sandbox with backends, sample Services and the status page;
                                     needs no cluster
   userspace-proxy check [flags] [-o json]
-                                    what run with these flags would meet: settings, Services,
-                                    kernel, leftovers, firewalls; changes nothing
-  userspace-proxy cleanup [flags]   remove every rule and route that this program made
+                                    report what run with these flags would find:
+                                    settings, Services, kernel, leftovers, firewalls;
+                                    changes nothing
+  userspace-proxy cleanup [flags]   remove all rules and routes of this program
   userspace-proxy --version
 
 Examples:
@@ -33,15 +34,15 @@ Examples:
 """
 
 _CODES = """\
-kube-proxy's other flags are accepted, and named once in the log where they have no effect.
+kube-proxy's other flags are accepted; the log names those without effect once.
 Flags win over the file, the file wins over defaults.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage
 """
 
 _DEMO = """\
-userspace-proxy demo: backends and four sample Services in a sandbox, the proxy before them,
-and its status page on 127.0.0.1. Needs no cluster, and no root where user namespaces are
+userspace-proxy demo: a sandbox with backends, four sample Services and the proxy, whose
+status page is on 127.0.0.1. Needs no cluster, and no root where user namespaces are
 allowed. It prints what to try, and ends with Ctrl-C.
 
 Usage:

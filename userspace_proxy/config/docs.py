@@ -32,12 +32,12 @@ def put_into(page: str) -> str:
     """Return a page with the tables in place of what stands between its marks.
 
     Raises:
-        ValueError: The page has no marks.
+        ValueError: The page has no markers.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(f"{END}\n")
     if not begin or not end:
-        raise ValueError("the page has no marks")
+        raise ValueError("the page has no markers")
     return f"{before}{render_tables()}{after}"
 
 

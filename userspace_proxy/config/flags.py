@@ -60,7 +60,7 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
     given, others = split_words(words, _FLAGS, command=command)
     if others:
         raise ConfigError(
-            f"unexpected argument {others[0]!r}", hint="a value follows its flag: --flag=value"
+            f"unexpected argument {others[0]!r}", hint="write a value with its flag: --flag=value"
         )
     texts: dict[str, str] = {}
     ports: dict[str, str] = {}

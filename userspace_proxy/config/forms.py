@@ -32,7 +32,7 @@ def listen_address(default_port: int) -> Kind:
         "ADDRESS",
         lambda text: parse_listen_address("" if text == "disabled" else text, default_port),
         lambda address: "disabled" if address is None else str(address),
-        wants="text as 0.0.0.0:10256",
+        wants="text such as 0.0.0.0:10256",
     )
 
 
@@ -50,7 +50,7 @@ def _parse_server(text: str) -> str:
         return ""
     if "@" in text:
         # Checked first: the settings, and errors, are shown to people who mustn't know it.
-        raise BadValueError("a URL must not hold a password", "put it into the kubeconfig")
+        raise BadValueError("a URL must not contain a password", "put it into the kubeconfig")
     url = text if "://" in text else f"https://{text}"
     try:
         parts = urlsplit(url)
@@ -76,7 +76,7 @@ def _parse_nodeport_address(text: str) -> str:
 
 def _check_any(items: Sequence[str]) -> None:
     if not items:
-        raise BadValueError("names no network", "write 10.96.0.0/12, or leave it out")
+        raise BadValueError("contains no network", "write 10.96.0.0/12, or leave it out")
 
 
 _COUNT = integer(1, _WORKERS_MAX)

@@ -96,7 +96,7 @@ def _plain_bool(value: object) -> bool:
 
 def _plain_texts(value: object) -> str:
     if not isinstance(value, list):
-        raise wrong_type(value, "a list of texts")
+        raise wrong_type(value, "a list of strings")
     for item in value:
         if not isinstance(item, str):
             raise wrong_type(item, "text")
@@ -112,7 +112,7 @@ def _plain_number(value: object) -> float:
 def _parse_text(text: str) -> str:
     # It is shown in logs and on the page, and written to files.
     if not text.isprintable():
-        raise BadValueError(f"{text!r} has characters that can't be printed")
+        raise BadValueError(f"{text!r} contains unprintable characters")
     return text
 
 
@@ -187,7 +187,7 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
             if value == 0:
                 return check(0.0, "0")
             raise BadValueError(f"{value} has no unit", f"write {value}s")
-        raise wrong_type(value, "a duration as 30s, 250ms or 1m30s")
+        raise wrong_type(value, "a duration such as 30s, 250ms or 1m30s")
 
     return Kind(
         "DURATION",
@@ -240,7 +240,7 @@ def texts(
         name,
         parse,
         list,
-        wants="a list of texts",
+        wants="a list of strings",
         read_plain=lambda value: parse(_plain_texts(value)),
         takes_text=takes_text,
         adds_up=True,

@@ -104,7 +104,9 @@ def _kind_of(document: Document) -> tuple[str, str]:
             raise _error(document, name, problem, _ways_out())
     kind = (value["apiVersion"], value["kind"])
     if kind not in (KUBE_PROXY, OURS):
-        raise _error(document, "kind", f"{' '.join(kind)} is no configuration of ours", _ways_out())
+        raise _error(
+            document, "kind", f"{' '.join(kind)} is not a known configuration kind", _ways_out()
+        )
     return kind
 
 
@@ -171,7 +173,7 @@ def _read_ours(document: Document, settings: FileSettings) -> None:
 
 def _near(key: str) -> str:
     if key in _LEAVES or key in _BRANCHES:
-        return "it belongs into the KubeProxyConfiguration document"
+        return "it belongs in the KubeProxyConfiguration document"
     return did_you_mean(key, _OWN_FIELDS) or f"known: {', '.join(_OWN_FIELDS)}"
 
 

@@ -43,7 +43,7 @@ def put_into(page: str) -> str:
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(f"{END}\n")
     if not begin or not end:
-        raise ValueError("the page has no marks")
+        raise ValueError("the page has no markers")
     return f"{before}{render_tables()}{after}"
 
 
@@ -70,7 +70,7 @@ def _table(
             for name, row in ((name, ignored[name]) for name in sorted(ignored))
         },
     }
-    yield f"| {heading} | here | what it does, or why nothing |"
+    yield f"| {heading} | here | what it does, or why it has no effect |"
     yield "|---|---|---|"
     for name, (here, text) in rows.items():
         cell = text.replace("|", "\\|")

@@ -118,6 +118,6 @@ def _oddities(settings: Settings) -> Iterator[str]:
         yield "--service-cluster-ip-range isn't used: the API server allocates ClusterIPs"
     if settings.proxy_port_range.last >= _NODE_PORTS_FIRST:
         yield (
-            f"--proxy-port-range={settings.proxy_port_range} reaches into node ports (from 30000) "
-            "or ephemeral ports (from 32768): a port may be taken when it is needed"
+            f"--proxy-port-range={settings.proxy_port_range} overlaps node ports (from 30000) "
+            "or ephemeral ports (from 32768): a proxy port may be in use when it is needed"
         )

@@ -45,18 +45,18 @@ class Settings:
     config_file: str = setting(
         "", kind=PATH, group=Group.SOURCE, flag="config",
         help="file with a KubeProxyConfiguration, a UserspaceProxyConfiguration, or both",
-        shown_default="none", why="flags and defaults do without",
+        shown_default="none", why="flags and defaults suffice",
     )
     kubeconfig: str = setting(
         "", kind=PATH, group=Group.SOURCE, flag="kubeconfig",
         kube_field="clientConnection.kubeconfig",
-        help="file that says how to reach the API server, and as whom",
-        shown_default="none", why="a pod has its service account",
+        help="file with the address of the API server and the credentials for it",
+        shown_default="none", why="a pod uses its service account",
     )
     master: str = setting(
         "", kind=SERVER, group=Group.SOURCE, flag="master", own_field="master",
         help="URL of the API server, instead of the kubeconfig's",
-        shown_default="none", why="the kubeconfig, or the pod's environment, names it",
+        shown_default="none", why="the kubeconfig or the pod's environment contains it",
     )
     manifests: str = setting(
         "", kind=PATH, group=Group.SOURCE, flag="manifests", own_field="manifests",
@@ -66,7 +66,7 @@ class Settings:
     service_cluster_ip_range: tuple[str, ...] = setting(
         ("10.96.0.0/12",), kind=SERVICE_CIDRS, group=Group.SOURCE,
         flag="service-cluster-ip-range", own_field="serviceClusterIPRange",
-        help="where ClusterIPs are allocated for manifests that leave them out",
+        help="range from which ClusterIPs are allocated for manifests without one",
         why="kubeadm's default",
     )
     service_proxy_name: str = setting(
@@ -77,15 +77,15 @@ class Settings:
     config_sync_period_s: float = setting(
         900.0, kind=duration(least_s=1.0, zero_means=900.0), group=Group.SOURCE,
         flag="config-sync-period", kube_field="configSyncPeriod",
-        help="how often kube-proxy hands out anew what it knows",
+        help="how often kube-proxy refreshes its configuration",
         why="kube-proxy's",
-        no_effect="each change is compared with all that is known anyway",
+        no_effect="each change is compared with the full state anyway",
     )
     hostname_override: str = setting(
         "", kind=NODE_NAME, group=Group.NODE, flag="hostname-override",
         kube_field="hostnameOverride",
         help="name of this node in Kubernetes",
-        shown_default="the host's name", why="under which kubelet registers it",
+        shown_default="the host's name", why="kubelet registers the node under it",
     )
     bind_address: str = setting(
         "0.0.0.0", kind=NODE_ADDRESS, group=Group.NODE, flag="bind-address",
@@ -98,7 +98,7 @@ class Settings:
         (), kind=JOINED_CIDRS, group=Group.NODE, flag="cluster-cidr",
         kube_field="clusterCIDR",
         help="addresses of the cluster's pods, one CIDR per family",
-        shown_default="none", why="it can't be guessed",
+        shown_default="none", why="it can't be detected",
     )
     detect_local_mode: Literal[
         "ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"
@@ -106,37 +106,39 @@ class Settings:
         "ClusterCIDR",
         kind=choice("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"),
         group=Group.NODE, flag="detect-local-mode", kube_field="detectLocalMode",
-        help="which pods are inside for externalTrafficPolicy: with ClusterCIDR all of the "
-        "cluster's, with NodeCIDR those of this node, as its Node object says",
+        help="which pods count as internal clients for externalTrafficPolicy: with ClusterCIDR "
+        "all pods of the cluster, with NodeCIDR the pods of this node, according to its Node "
+        "object",
         why="kube-proxy's",
-        no_effect="BridgeInterface and InterfaceNamePrefix are taken for ClusterCIDR",
+        no_effect="BridgeInterface and InterfaceNamePrefix are treated as ClusterCIDR",
         harmless=("NodeCIDR",),
     )
     nodeport_addresses: tuple[str, ...] = setting(
         (), kind=NODEPORT_ADDRESSES, group=Group.NODE, flag="nodeport-addresses",
         kube_field="nodePortAddresses",
-        help="CIDRs of the local addresses that answer at node ports; also primary, localhost, all",
-        shown_default="all local ones", why="kube-proxy's",
+        help="CIDRs of the local addresses on which node ports are served; also primary, "
+        "localhost, all",
+        shown_default="all local addresses", why="kube-proxy's",
     )
     allow_external_ips: tuple[str, ...] = setting(
         (), kind=EXTERNAL_CIDRS, group=Group.NODE, flag="allow-external-ips",
         own_field="allowExternalIPs",
         help="networks whose addresses Services may have as external IPs",
         shown_default="none",
-        why="whoever may write a Service could take anybody's traffic (CVE-2020-8554)",
+        why="a user who can write a Service could intercept any traffic (CVE-2020-8554)",
     )
     connect_timeout_s: float = setting(
         1.0, kind=duration(least_s=0.001), group=Group.CONNECTIONS, flag="connect-timeout",
         own_field="connectTimeout",
-        help="how long an endpoint may stay silent before the next one is tried; a client that "
-        "none answers is reset after three times as long",
-        why="one lost SYN is sent again after 1 s: later means a dead endpoint",
+        help="how long to wait for an endpoint before the next one is tried; if no endpoint "
+        "answers, the client is reset after three times as long",
+        why="a lost SYN is retransmitted after 1 s: a longer silence means a dead endpoint",
     )
     drain_s: float = setting(
         5.0, kind=duration(), group=Group.CONNECTIONS, flag="drain-timeout",
         own_field="drainTimeout",
-        help="how long open connections may go on after SIGTERM; 0: they end at once",
-        why="new ones fail meanwhile; a pod gets 30 s in all",
+        help="how long open connections may continue after SIGTERM; 0: they end at once",
+        why="new connections fail meanwhile; a pod has 30 s in total",
     )
     tcp_idle_s: float = setting(
         86400.0, kind=duration(zero_means=86400.0, least_s=1.0), group=Group.CONNECTIONS,
@@ -147,37 +149,37 @@ class Settings:
     tcp_half_closed_s: float = setting(
         3600.0, kind=duration(zero_means=3600.0, least_s=1.0), group=Group.CONNECTIONS,
         flag="conntrack-tcp-timeout-close-wait", kube_field="conntrack.tcpCloseWaitTimeout",
-        help="the same after one side has ended its direction, here and, if it is less, in "
-        "conntrack; 0: the default",
+        help="the same for half-closed connections, here and, if conntrack's own timeout is "
+        "shorter, in conntrack; 0: the default",
         why="kube-proxy's, for conntrack's entries",
     )
     udp_idle_s: float | None = setting(
         None, kind=duration(zero_means=None, least_s=0.001), group=Group.CONNECTIONS,
         flag="udp-timeout", kube_field="udpIdleTimeout",
         help="how long a UDP flow lives without a datagram; 0: the default",
-        shown_default="30s after one exchange, 120s after more", why="as conntrack",
+        shown_default="30s after one exchange, 120s after more", why="conntrack's",
     )
     workers: int | None = setting(
         None, kind=WORKERS, group=Group.CONNECTIONS, flag="workers", own_field="workers",
-        help="processes that carry traffic, without privileges",
-        shown_default="auto", why="one for two cores, 1 to 4; the node has other work",
+        help="number of unprivileged processes that carry traffic",
+        shown_default="auto", why="one per two cores, 1 to 4; the node has other work",
     )
     preserve_client_address: Literal["auto", "never"] = setting(
         "auto", kind=choice("auto", "never"), group=Group.CONNECTIONS,
         flag="preserve-client-address", own_field="preserveClientAddress",
         help="whether endpoints see the client's own address",
-        why="network policies and pods see who dialled, wherever answers come back this way",
+        why="network policies and pods see the client, wherever replies return through this node",
     )
     steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
         "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), group=Group.STEERING,
         flag="steering", own_field="steering",
         help="how traffic for Service addresses reaches the proxy",
-        why="joins what the node already uses",
+        why="follows what the node already uses",
     )
     proxy_port_range: PortRange = setting(
         PROXY_PORTS, kind=port_range(PROXY_PORTS), group=Group.STEERING, flag="proxy-port-range",
         kube_field="portRange",
-        help="local ports that proxy ports are taken from: begin-end, begin+offset or one",
+        help="local ports that are used as proxy ports: begin-end, begin+offset or one",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
     )
     iptables_sync_period_s: float = setting(
@@ -185,18 +187,19 @@ class Settings:
         flag="iptables-sync-period", kube_field="iptables.syncPeriod",
         help="how often the rules in the kernel are compared in full",
         why="kube-proxy's",
-        no_effect="a change by others is noticed within a second, and all is compared every 30s",
+        no_effect="changes by other programs are noticed within a second, and all rules are "
+        "compared every 30s",
     )
     iptables_min_sync_period_s: float = setting(
         0.1, kind=duration(zero_means=0.1), group=Group.STEERING, flag="iptables-min-sync-period",
         kube_field="iptables.minSyncPeriod",
-        help="shortest time between two changes of the rules; what comes in between is joined",
-        why="kube-proxy's 1s would let a second edit wait for longer than a second",
+        help="shortest time between two changes of the rules; changes in between are combined",
+        why="with kube-proxy's 1s a second edit could wait for more than a second",
     )
     proxy_mode: str = setting(
         "userspace", kind=TEXT, group=Group.STEERING, flag="proxy-mode", kube_field="mode",
         help="kube-proxy's mode",
-        why="there is no other",
+        why="the only mode",
         no_effect="this proxy runs in userspace mode",
     )
     feature_gates: tuple[tuple[str, bool], ...] = setting(
@@ -209,19 +212,19 @@ class Settings:
         SocketAddress("0.0.0.0", 10256), kind=listen_address(10256), group=Group.SERVERS,
         flag="healthz-bind-address", kube_field="healthzBindAddress",
         help="where /healthz and /livez answer; also fd://N, or disabled",
-        why="kube-proxy's; load balancers ask there",
+        why="kube-proxy's; load balancers probe it",
     )
     metrics_bind_address: ListenAddress | None = setting(
         SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), group=Group.SERVERS,
         flag="metrics-bind-address", kube_field="metricsBindAddress",
         help="where the status page and /metrics answer; also fd://N, or disabled",
-        why="kube-proxy's; it tells much, so nobody beyond the node is answered",
+        why="kube-proxy's; the page reveals much, so only this node can reach it",
     )
     log_format: Literal["text", "json"] = setting(
         "text", kind=choice("text", "json"), group=Group.SERVERS, flag="log-format",
         aliases=("logging-format",), kube_field="logging.format", own_field="logFormat",
-        help="form of the log on stderr",
-        why="for people",
+        help="format of the log on stderr",
+        why="for human readers",
     )
     verbosity: int = setting(
         0, kind=integer(0, 100), group=Group.SERVERS, flag="v", kube_field="logging.verbosity",
@@ -230,7 +233,7 @@ class Settings:
     )
     cleanup: bool = setting(
         False, kind=BOOL, group=Group.ONCE, flag="cleanup",
-        help="remove every rule and route that this program made, and exit",
+        help="remove all rules and routes of this program, and exit",
         why="",
     )
     write_config_to: str = setting(

@@ -151,7 +151,7 @@ def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
         return None
     if text.startswith("fd://"):
         if not _DIGITS.fullmatch(text[5:]):
-            raise BadValueError(f"{text!r} names no file descriptor", "write fd://3")
+            raise BadValueError(f"{text!r} is not a file descriptor", "write fd://3")
         return InheritedSocket(int(text[5:]))
     host, colon, port = text.rpartition(":")
     if not colon or "]" in port or (":" in host and not host.startswith("[")):
@@ -181,7 +181,9 @@ def parse_cidr(text: str) -> str:
     address, slash, _ = text.partition("/")
     if not slash:
         alone = "128" if ":" in parse_address(address) else "32"
-        raise BadValueError(f"{text!r} has no prefix length", f"write {text}/{alone} for it alone")
+        raise BadValueError(
+            f"{text!r} has no prefix length", f"write {text}/{alone} for a single address"
+        )
     parse_address(address)
     try:
         return str(ipaddress.ip_network(text, strict=False))

@@ -99,7 +99,7 @@ def test_demo_gets_its_port(words, port, rooms):
             "unknown flag --xyzzy (userspace-proxy cleanup --help lists them)",
         ),
         (["--xyzzy"], "unknown flag --xyzzy (userspace-proxy --help lists them)"),
-        (["--v=2", "run"], "unexpected argument 'run' (a value follows its flag: --flag=value)"),
+        (["--v=2", "run"], "unexpected argument 'run' (write a value with its flag: --flag=value)"),
         (["demo", "--prot=1"], "unknown flag --prot (did you mean --port?)"),
         (["demo", "8080"], "unexpected argument '8080' (demo takes only --port=N)"),
         (["demo", "--port=x"], "--port: 'x' is not a whole number"),

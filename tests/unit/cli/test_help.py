@@ -18,7 +18,7 @@ def test_groups_stand_in_their_order():
 
 def test_a_flag_has_its_value_its_help_and_its_default():
     lines = help_text("").splitlines()
-    at = lines.index("  --log-format text|json          form of the log on stderr (text)")
+    at = lines.index("  --log-format text|json          format of the log on stderr (text)")
     assert lines[at + 1].startswith("  -v, --v N                       how much is logged:")
     assert lines[at + 2].endswith(" debugging (0)")
 

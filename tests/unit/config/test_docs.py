@@ -39,5 +39,5 @@ def test_what_stands_around_the_tables_stays():
 
 
 def test_a_page_without_marks_is_refused():
-    with pytest.raises(ValueError, match="no marks"):
+    with pytest.raises(ValueError, match="no markers"):
         put_into("text")

@@ -81,7 +81,7 @@ def test_one_setting(words, name, value):
         (["--metrics-port=99999"], "--metrics-port: 99999 is not in 0–65535"),
         (
             ["--cleanup", "false"],
-            ("unexpected argument 'false' (a value follows its flag: --flag=value)"),
+            ("unexpected argument 'false' (write a value with its flag: --flag=value)"),
         ),
         (["--kubecofnig=x"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
     ],
@@ -101,7 +101,7 @@ def test_ignored_flags_are_named_once_for_each_reason():
     ]
     assert read_flags(words).warnings == (
         "ignored --ipvs-scheduler, --ipvs-strict-arp: there are no IPVS rules in userspace mode",
-        "ignored --oom-score-adj: the pod's or unit's settings decide it",
+        "ignored --oom-score-adj: it is set in the pod or the systemd unit",
     )
 
 

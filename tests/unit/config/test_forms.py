@@ -61,10 +61,10 @@ def test_a_value_is_read(kind, value, read):
             ["primary", "everything"],
             "'everything' is not a CIDR (or write primary, localhost, all)",
         ),
-        (NODEPORT_ADDRESSES, "10.0.0.0/8", "'10.0.0.0/8' (text) is not a list of texts"),
+        (NODEPORT_ADDRESSES, "10.0.0.0/8", "'10.0.0.0/8' (text) is not a list of strings"),
         (JOINED_CIDRS, ["10.0.0.0/8"], "a list is not text"),
-        (SERVICE_CIDRS, [], "names no network (write 10.96.0.0/12, or leave it out)"),
-        (HEALTH, 10256, "10256 (a number) is not text as 0.0.0.0:10256"),
+        (SERVICE_CIDRS, [], "contains no network (write 10.96.0.0/12, or leave it out)"),
+        (HEALTH, 10256, "10256 (a number) is not text such as 0.0.0.0:10256"),
     ],
 )
 def test_a_value_that_cant_be_is_refused(kind, value, message):
@@ -77,7 +77,7 @@ def test_a_value_that_cant_be_is_refused(kind, value, message):
 def test_a_password_in_a_url_is_refused_and_not_repeated(host):
     with pytest.raises(BadValueError) as caught:
         SERVER.parse(f"https://alice:secret@{host}")
-    message = "a URL must not hold a password (put it into the kubeconfig)"
+    message = "a URL must not contain a password (put it into the kubeconfig)"
     assert str(caught.value) == message
 
 

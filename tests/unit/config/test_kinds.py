@@ -58,9 +58,9 @@ def test_a_value_of_a_file_is_read(kind, value, read):
         (NUMBER, "2", "'2' (text) is not a number"),
         (LENGTH, 30, "30 has no unit (write 30s)"),
         (LENGTH, "100ms", "100ms is too short (at least 500ms)"),
-        (LENGTH, [], "a list is not a duration as 30s, 250ms or 1m30s"),
+        (LENGTH, [], "a list is not a duration such as 30s, 250ms or 1m30s"),
         (NAMES, [1], "1 (a number) is not text"),
-        (NAMES, {"a": 1}, "a mapping is not a list of texts"),
+        (NAMES, {"a": 1}, "a mapping is not a list of strings"),
         (GATES, {"A": "true"}, "'true' (text) is not true or false"),
         (GATES, "A=true", "'A=true' (text) is not a mapping of names to true or false"),
         (choice("text", "json"), "yaml", "'yaml' is not one of text, json"),
@@ -129,7 +129,7 @@ def test_a_duration_of_zero_is_not_set():
 def test_a_text_with_control_characters_is_refused():
     with pytest.raises(BadValueError) as caught:
         TEXT.parse("node\n1")
-    assert str(caught.value) == "'node\\n1' has characters that can't be printed"
+    assert str(caught.value) == "'node\\n1' contains unprintable characters"
 
 
 def test_what_is_no_fraction_is_refused():

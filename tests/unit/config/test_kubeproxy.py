@@ -96,7 +96,7 @@ def test_fields_without_effect_are_named_once_for_each_reason():
     config = read(KUBE, "ipvs: {scheduler: rr, strictARP: true}\noomScoreAdj: -999\n")
     assert config.warnings == [
         "c.yaml: ignored ipvs.scheduler, ipvs.strictARP: there are no IPVS rules in userspace mode",
-        "c.yaml: ignored oomScoreAdj: the pod's or unit's settings decide it",
+        "c.yaml: ignored oomScoreAdj: it is set in the pod or the systemd unit",
     ]
 
 
@@ -131,7 +131,7 @@ def test_unknown_fields_are_named_with_what_they_may_mean():
             "nodePortAddresses:\n- 10.0.0.0/8\n- 10.0.0.1",
             (
                 "c.yaml:3: nodePortAddresses: '10.0.0.1' has no prefix length "
-                "(write 10.0.0.1/32 for it alone)"
+                "(write 10.0.0.1/32 for a single address)"
             ),
         ),
         ("mode: a\nmode: b", "c.yaml:4: key 'mode' is given twice, first in line 3"),
@@ -184,7 +184,7 @@ def test_null_in_our_document_is_the_default():
             "clusterCIDR: 10.0.0.0/8",
             (
                 "c.yaml:3: clusterCIDR: is not a field of UserspaceProxyConfiguration "
-                "(it belongs into the KubeProxyConfiguration document)"
+                "(it belongs in the KubeProxyConfiguration document)"
             ),
         ),
         ("workers: 0", "c.yaml:3: workers: 0 is not in 1–64"),
@@ -212,7 +212,7 @@ def test_both_documents_are_read_in_either_order_and_ours_wins(first):
         pytest.param("apiVersion: 1\nkind: X", "c.yaml:1: apiVersion: is not text", id="number"),
         pytest.param(
             "apiVersion: v1\nkind: ConfigMap",
-            "c.yaml:2: kind: v1 ConfigMap is no configuration of ours",
+            "c.yaml:2: kind: v1 ConfigMap is not a known configuration kind",
             id="another-kind",
         ),
     ],

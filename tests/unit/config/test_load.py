@@ -73,7 +73,7 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             (
                 (
                     "--detect-local-mode=BridgeInterface has no effect: BridgeInterface and "
-                    "InterfaceNamePrefix are taken for ClusterCIDR"
+                    "InterfaceNamePrefix are treated as ClusterCIDR"
                 ),
             ),
             id="pods-behind-a-bridge",
@@ -92,8 +92,8 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             ["--proxy-port-range=29000-31000"],
             (
                 (
-                    "--proxy-port-range=29000-31000 reaches into node ports (from 30000) or "
-                    "ephemeral ports (from 32768): a port may be taken when it is needed"
+                    "--proxy-port-range=29000-31000 overlaps node ports (from 30000) or "
+                    "ephemeral ports (from 32768): a proxy port may be in use when it is needed"
                 ),
             ),
             id="ports-of-others",

@@ -124,7 +124,7 @@ def test_where_a_server_listens(text, address):
         ("10.0.0.1:65536", "65536 is not in 0–65535"),
         ("10.0.0.1:", "'' is not a port"),
         ("10.0.0:80", "'10.0.0' is not an IP address"),
-        ("fd://x", "'fd://x' names no file descriptor (write fd://3)"),
+        ("fd://x", "'fd://x' is not a file descriptor (write fd://3)"),
         ("fe80::1%eth0", "'fe80::1%eth0' has a zone; write the address alone"),
     ],
 )
@@ -162,10 +162,13 @@ def test_a_network_is_made_canonical(text, cidr):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("10.244.0.0", "'10.244.0.0' has no prefix length (write 10.244.0.0/32 for it alone)"),
+        (
+            "10.244.0.0",
+            "'10.244.0.0' has no prefix length (write 10.244.0.0/32 for a single address)",
+        ),
         ("10.244.0.0/33", "'10.244.0.0/33' is not a CIDR"),
         ("pods/16", "'pods' is not an IP address"),
-        ("fd00::", "'fd00::' has no prefix length (write fd00::/128 for it alone)"),
+        ("fd00::", "'fd00::' has no prefix length (write fd00::/128 for a single address)"),
     ],
 )
 def test_what_is_no_network_is_refused(text, message):

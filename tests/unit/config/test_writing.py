@@ -55,7 +55,7 @@ def test_nested_fields_stand_under_their_name():
     text = render_config(Settings(kubeconfig="/etc/kube.conf"))
     assert (
         "clientConnection:\n"
-        "  # file that says how to reach the API server, and as whom\n"
+        "  # file with the address of the API server and the credentials for it\n"
         '  kubeconfig: "/etc/kube.conf"\n'
     ) in text
 
