@@ -122,7 +122,7 @@ def test_a_file_that_cant_be_read_is_an_error_with_its_line(node):
     assert done.returncode == 1
     assert f"error    config: {config}:3: " in done.stdout
     # The rest is looked at all the same.
-    assert "auto takes nftables" in done.stdout
+    assert "auto chooses nftables" in done.stdout
 
 
 def test_a_flag_that_cant_be_is_wrong_usage(node):
@@ -144,7 +144,7 @@ def test_services_in_each_others_way_are_errors_and_headless_ones_are_not(node):
         f"ok: 3 Services read [{node.manifests}]",
         "error: Service shop/web would not be served: 10.96.0.10:80/TCP is already held by "
         "shop/shop",
-        "ok: no listener on purpose for shop/db (it is headless (clusterIP: None): clients reach "
+        "ok: no listener by design for shop/db (it is headless (clusterIP: None): clients reach "
         "its endpoints directly)",
     ]
 
@@ -161,13 +161,13 @@ def test_an_api_server_that_nobody_answers_for_is_an_error(node):
 def test_auto_joins_what_the_node_uses(node):
     node.run("iptables-legacy -t nat -L >/dev/null")
     assert node.about("steering") == [
-        "ok: auto takes iptables: this node uses legacy tables already (nat)"
+        "ok: auto chooses iptables: this node uses legacy tables already (nat)"
     ]
 
 
 def test_auto_takes_nftables_on_a_clean_node(node):
     assert node.about("steering") == [
-        "ok: auto takes nftables: no legacy tables are in use here, and the kernel has nftables"
+        "ok: auto chooses nftables: no legacy tables are in use here, and the kernel has nftables"
     ]
 
 
@@ -184,7 +184,7 @@ def test_without_privileges_the_missing_ones_are_named(node):
     )
     assert (done.returncode, done.stderr) == (1, "")
     assert "error    privileges: NET_ADMIN and NET_RAW missing" in done.stdout
-    assert "error    steering: auto finds nothing that works" in done.stdout
+    assert "error    steering: auto finds no working steering" in done.stdout
 
 
 # -- leftovers
@@ -195,14 +195,14 @@ def test_without_privileges_the_missing_ones_are_named(node):
     [
         pytest.param(
             "iptables",
-            "warning: still there: chain KUBE-SERVICES and 1 more; our rules are asked first, and "
-            "what isn't ours goes there",
+            "warning: still there: chain KUBE-SERVICES and 1 more; this proxy's rules are "
+            "evaluated first, and the old rules see all other traffic",
             id="iptables",
         ),
         pytest.param(
             "nftables",
-            "warning: still there: chain KUBE-SERVICES and 1 more; our rules are asked first, and "
-            "what isn't ours goes there",
+            "warning: still there: chain KUBE-SERVICES and 1 more; this proxy's rules are "
+            "evaluated first, and the old rules see all other traffic",
             id="nftables",
         ),
     ],
@@ -223,24 +223,24 @@ def test_chains_of_kubelet_are_not_leftovers(node):
         "iptables-legacy -t nat -N KUBE-KUBELET-CANARY; iptables-legacy -t nat -N KUBE-MARK-MASQ; "
         "iptables-legacy -N KUBE-FIREWALL"
     )
-    assert node.about("kube-proxy") == ["ok: it has left nothing here"]
+    assert node.about("kube-proxy") == ["ok: nothing left behind"]
 
 
 def test_rules_of_kube_proxy_in_nftables_may_win_over_legacy_ones(node):
     node.run("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A OUTPUT -j KUBE-SERVICES")
     assert node.about("kube-proxy", "--steering=iptables") == [
-        "error: chain KUBE-SERVICES may be asked before our rules [table ip nat]"
+        "error: chain KUBE-SERVICES may be evaluated before this proxy's rules [table ip nat]"
     ]
     assert node.about("kube-proxy", "--steering=nftables") == [
-        "warning: still there: chain KUBE-SERVICES; our rules are asked first, and what isn't "
-        "ours goes there [table ip nat]"
+        "warning: still there: chain KUBE-SERVICES; this proxy's rules are evaluated first, and "
+        "the old rules see all other traffic [table ip nat]"
     ]
 
 
 def test_the_table_of_kube_proxys_nftables_mode_is_an_error(node):
     node.run("nft add table ip kube-proxy; nft add chain ip kube-proxy services")
     assert node.about("kube-proxy") == [
-        "error: its table refuses what it knows no endpoint for, whoever steers "
+        "error: its table rejects traffic for which it has no endpoint, under any steering "
         "[nftables table ip kube-proxy]"
     ]
     assert node.way_out("kube-proxy").endswith("or nft delete table ip kube-proxy")
@@ -250,15 +250,15 @@ def test_the_interface_of_ipvs_mode_is_told(node):
     # The kernel may have no dummy interfaces; only the name tells.
     node.run("ip link add kube-ipvs0 type bridge")
     assert node.about("kube-proxy") == [
-        "warning: kube-ipvs0 still holds Service addresses: of a Service that is deleted, this "
-        "node's own daemons answer there [interface kube-ipvs0]"
+        "warning: kube-ipvs0 still holds Service addresses: after a Service is deleted, this "
+        "node's own daemons answer at its address [interface kube-ipvs0]"
     ]
 
 
 def test_beside_kube_proxy_its_rules_are_as_they_should_be(node):
     node.run("iptables-legacy -t nat -N KUBE-SERVICES")
     assert node.about("kube-proxy", "--service-proxy-name=canary") == [
-        "ok: its rules serve the Services that are not this proxy's [table legacy ip nat]"
+        "ok: its rules serve the Services that this proxy doesn't [table legacy ip nat]"
     ]
 
 
@@ -287,7 +287,7 @@ def test_rules_of_ours_that_a_crash_left_are_told_once_nobody_runs(node, steerin
     finally:
         lock.release()
     assert node.about("leftovers") == [
-        f"warning: rules of a userspace-proxy that doesn't run [{place[steering]}]"
+        f"warning: rules of a userspace-proxy that isn't running [{place[steering]}]"
     ]
     assert "userspace-proxy cleanup removes them" in node.way_out("leftovers")
 
@@ -338,7 +338,7 @@ def test_a_policy_of_drop_in_nftables_is_an_error_and_the_way_out_mends_it(node)
         "[chain ip filter INPUT]"
     ]
     node.run(node.way_out("firewall"))
-    assert node.about("firewall") == ["ok: no chain drops what is steered to the proxy"]
+    assert node.about("firewall") == ["ok: no chain drops packets that are steered to the proxy"]
 
 
 def test_a_rule_that_drops_in_a_chain_below_is_found(node):
@@ -355,7 +355,7 @@ def test_a_rule_that_drops_in_a_chain_below_is_found(node):
 
 def test_a_firewalld_that_lets_translated_packets_in_is_ok(node):
     node.run("; ".join([*FIREWALLD, LETS_IN, REJECT]))
-    assert node.about("firewall") == ["ok: firewalld runs and admits translated packets"]
+    assert node.about("firewall") == ["ok: firewalld is running and accepts translated packets"]
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_legacy_policy_of_drop_that_admits_answers_matters_to_nftables_steerin
         "iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
     )
     assert node.about("firewall", "--steering=iptables") == [
-        "ok: no chain drops what is steered to the proxy"
+        "ok: no chain drops packets that are steered to the proxy"
     ]
     assert node.about("firewall", "--steering=nftables") == [
         "error: packets to Services may be dropped on their way in: its policy is drop "
@@ -392,7 +392,7 @@ def test_a_legacy_policy_of_drop_that_admits_answers_matters_to_nftables_steerin
     ]
     node.run(node.way_out("firewall", "--steering=nftables"))
     assert node.about("firewall", "--steering=nftables") == [
-        "ok: no chain drops what is steered to the proxy"
+        "ok: no chain drops packets that are steered to the proxy"
     ]
 
 
@@ -402,12 +402,13 @@ def test_a_legacy_policy_of_drop_that_admits_answers_matters_to_nftables_steerin
 def test_an_unnumbered_interface_is_told_with_the_address_that_stands_in(node):
     node.run("ip link add veth0 type veth peer name veth1; ip link set veth0 up")
     assert node.about("interfaces") == [
-        "error: veth0 without an IPv4 address, and this node has no other one: what comes in "
+        "error: veth0 without an IPv4 address, and this node has no other: traffic that arrives "
         "there can't be steered"
     ]
     node.run("ip addr add 192.0.2.1/32 dev lo")
     assert node.about("interfaces") == [
-        "ok: veth0 without an IPv4 address: what comes in is sent to an address of this node "
+        "ok: veth0 without an IPv4 address: traffic that arrives there is sent to an address of "
+        "this node "
         "(192.0.2.1) instead of the interface's"
     ]
 
@@ -415,11 +416,11 @@ def test_an_unnumbered_interface_is_told_with_the_address_that_stands_in(node):
 def test_without_a_route_host_clients_cant_dial_and_the_way_out_mends_it(node):
     node.run("ip route del default")
     assert node.about("routes") == [
-        "warning: programs of this node can't dial 10.96.0.0/12: Network is unreachable, before "
-        "any rule is asked"
+        "warning: programs on this node can't dial 10.96.0.0/12: Network is unreachable, before "
+        "any rule is evaluated"
     ]
     node.run(node.way_out("routes").partition(", or")[0])
-    assert node.about("routes") == ["ok: programs of this node can dial 10.96.0.0/12"]
+    assert node.about("routes") == ["ok: programs on this node can dial 10.96.0.0/12"]
 
 
 @pytest.mark.parametrize(
@@ -442,8 +443,8 @@ def test_without_a_route_host_clients_cant_dial_and_the_way_out_mends_it(node):
             "net.ipv4.ip_local_port_range=32768 60999",
             ("--proxy-port-range=29000-31000",),
             [
-                "warning: --proxy-port-range=29000-31000 reaches into node ports (30000-31000): a "
-                "Service's node port may be taken"
+                "warning: --proxy-port-range=29000-31000 overlaps node ports (30000-31000): a "
+                "Service's node port may be in use"
             ],
             id="among-node-ports",
         ),
@@ -457,7 +458,9 @@ def test_ports_that_others_may_take_are_told(node, sysctl, flags, found):
 def test_reserved_ports_are_nobody_elses(node):
     set_sysctl(node, "net.ipv4.ip_local_port_range=20000 60999")
     set_sysctl(node, "net.ipv4.ip_local_reserved_ports=20000-32767")
-    assert node.about("ports") == ["ok: connections of the node use no proxy port of 17000-29999"]
+    assert node.about("ports") == [
+        "ok: the node's own connections don't use the proxy ports 17000-29999"
+    ]
 
 
 def test_a_strict_reverse_path_keeps_no_answer_and_is_no_finding(node):
@@ -468,8 +471,8 @@ def test_a_strict_reverse_path_keeps_no_answer_and_is_no_finding(node):
 def test_whether_endpoints_see_their_clients_addresses_is_told_and_why_not(node):
     topic = "client addresses"
     assert node.about(topic) == [
-        "ok: endpoints on this node see their clients' own; a pod that reaches itself through a "
-        "Service sees this node's"
+        "ok: endpoints on this node see client addresses; a pod that reaches itself through a "
+        "Service sees this node's address"
     ]
     node.run("ip link add cilium_host type veth peer name cilium_net")
     (found,) = node.about(topic)
@@ -491,4 +494,4 @@ def test_who_has_the_health_port_is_named(node):
         taker.listen()
         found = node.about("ports")
     assert found[1].startswith("error: --healthz-bind-address=0.0.0.0:10256: ")
-    assert found[1].endswith(f"(pid {os.getpid()}) has that port")
+    assert found[1].endswith(f"(pid {os.getpid()}) uses that port")

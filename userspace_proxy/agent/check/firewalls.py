@@ -32,5 +32,5 @@ def judge_firewalls(
 
 def _well(kernel: KernelView) -> str:
     if FIREWALLD in kernel.nft:
-        return "firewalld runs and admits translated packets"
-    return "no chain drops what is steered to the proxy"
+        return "firewalld is running and accepts translated packets"
+    return "no chain drops packets that are steered to the proxy"

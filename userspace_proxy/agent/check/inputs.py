@@ -37,9 +37,7 @@ def judge_settings(warnings: Sequence[str], config_file: str) -> list[Finding]:
     """
     if warnings:
         return [warning("config", line, config_file) for line in warnings]
-    return [
-        ok("config", "flags and file are understood" if config_file else "flags are understood")
-    ]
+    return [ok("config", "flags and file are valid" if config_file else "flags are valid")]
 
 
 def look_at_manifests(
@@ -82,7 +80,7 @@ def judge_plan(plan: Plan) -> list[Finding]:
     if skipped:
         more = f" and {len(skipped) - _NAMED_MAX} more" if len(skipped) > _NAMED_MAX else ""
         names = ", ".join(skipped[:_NAMED_MAX])
-        found.append(ok("manifests", f"no listener on purpose for {names}{more}"))
+        found.append(ok("manifests", f"no listener by design for {names}{more}"))
     return found
 
 

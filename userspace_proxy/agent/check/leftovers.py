@@ -25,8 +25,8 @@ _CHAINS = re.compile(
 _TABLE = re.compile(r"ip6? kube-proxy")
 _IPVS_LINK = "kube-ipvs0"
 _CLEAN_UP = (
-    "run kube-proxy --cleanup once, from the image of the kube-proxy that was here, privileged "
-    "and on the host's network"
+    "run kube-proxy --cleanup once, from the image of the kube-proxy that ran here, privileged "
+    "and on the host network"
 )
 
 
@@ -42,10 +42,10 @@ def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> l
         return []
     found = [*_legacy(kernel, steering), *_in_nft(kernel, steering), *_ipvs(kernel, steering)]
     if not found:
-        return [] if kernel.unread else [ok(_TOPIC, "it has left nothing here")]
+        return [] if kernel.unread else [ok(_TOPIC, "nothing left behind")]
     if is_beside:
         return [
-            ok(_TOPIC, "its rules serve the Services that are not this proxy's", finding.where)
+            ok(_TOPIC, "its rules serve the Services that this proxy doesn't", finding.where)
             for finding in found
         ]
     return found
@@ -54,7 +54,9 @@ def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> l
 def _legacy(kernel: KernelView, steering: str) -> Iterator[Finding]:
     for table, chains in _with_kube_chains(kernel.legacy_nat):
         if steering == "local":
-            yield _wins(f"{chains} may translate what local steering should get", table)
+            yield _wins(
+                f"{chains} may translate packets before local steering receives them", table
+            )
         else:
             yield _loses(chains, table)
 
@@ -65,12 +67,12 @@ def _in_nft(kernel: KernelView, steering: str) -> Iterator[Finding]:
         if steering == "nftables":
             yield _loses(words, table)
         else:
-            yield _wins(f"{words} may be asked before our rules", table)
+            yield _wins(f"{words} may be evaluated before this proxy's rules", table)
     for table in kernel.nft:
         if _TABLE.fullmatch(table):
             yield error(
                 _TOPIC,
-                "its table refuses what it knows no endpoint for, whoever steers",
+                "its table rejects traffic for which it has no endpoint, under any steering",
                 f"nftables table {table}",
                 f"{_CLEAN_UP}; or nft delete table {table}",
             )
@@ -80,8 +82,8 @@ def _ipvs(kernel: KernelView, steering: str) -> Iterator[Finding]:
     if _IPVS_LINK in kernel.links:
         yield (error if steering == "local" else warning)(
             _TOPIC,
-            f"{_IPVS_LINK} still holds Service addresses: of a Service that is deleted, this "
-            "node's own daemons answer there",
+            f"{_IPVS_LINK} still holds Service addresses: after a Service is deleted, this node's "
+            f"own daemons answer at its address",
             f"interface {_IPVS_LINK}",
             f"{_CLEAN_UP}; or ip link delete {_IPVS_LINK} && ipvsadm --clear",
         )
@@ -94,7 +96,8 @@ def _wins(what: str, table: str) -> Finding:
 def _loses(chains: str, table: str) -> Finding:
     return warning(
         _TOPIC,
-        f"still there: {chains}; our rules are asked first, and what isn't ours goes there",
+        f"still there: {chains}; this proxy's rules are evaluated first, and the old rules see "
+        f"all other traffic",
         f"table {table}",
         _CLEAN_UP,
     )
@@ -111,7 +114,7 @@ def _with_kube_chains(tables: Tables) -> Iterator[tuple[str, str]]:
 
 
 def judge_ours(kernel: KernelView, running: Collection[str]) -> list[Finding]:
-    """Say which rules of ours belong to a proxy that doesn't run.
+    """Say which rules of ours belong to a proxy that isn't running.
 
     Args:
         kernel: What was read.
@@ -133,7 +136,7 @@ def judge_ours(kernel: KernelView, running: Collection[str]) -> list[Finding]:
     return [
         warning(
             "leftovers",
-            f"rules of a userspace-proxy{f' named {label}' if label else ''} that doesn't run",
+            f"rules of a userspace-proxy{f' named {label}' if label else ''} that isn't running",
             ", ".join(where),
             "userspace-proxy run takes them over, userspace-proxy cleanup removes them",
         )

@@ -55,22 +55,22 @@ def judge_interfaces(view: InterfaceView | None, steering: str) -> list[Finding]
         return [
             error(
                 "interfaces",
-                f"{names}{more} without an IPv4 address, and this node has no other one: what "
-                "comes in there can't be steered",
+                f"{names}{more} without an IPv4 address, and this node has no other: traffic that "
+                f"arrives there can't be steered",
                 way_out="ip addr add ADDRESS/32 dev lo",
             )
         ]
     return [
         ok(
             "interfaces",
-            f"{names}{more} without an IPv4 address: what comes in is sent to an address of "
-            f"this node ({view.addresses[0]}) instead of the interface's",
+            f"{names}{more} without an IPv4 address: traffic that arrives there is sent to an "
+            f"address of this node ({view.addresses[0]}) instead of the interface's",
         )
     ]
 
 
 def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
-    """Return the addresses that programs of this node can't dial, with the kernel's words."""
+    """Return the addresses that programs on this node can't dial, with the kernel's words."""
     unrouted = {}
     for ip in ips:
         try:
@@ -83,7 +83,7 @@ def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
 
 
 def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Finding]:
-    """Say whether programs of this node can dial Services.
+    """Say whether programs on this node can dial Services.
 
     Args:
         ranges: Service ranges, or single Service addresses as such.
@@ -93,13 +93,14 @@ def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Fin
     for cidr in ranges:
         refusal = unrouted.get(sample_of(cidr))
         if refusal is None:
-            found.append(ok("routes", f"programs of this node can dial {cidr}"))
+            found.append(ok("routes", f"programs on this node can dial {cidr}"))
         else:
             family = "-6 " if ":" in cidr else ""
             found.append(
                 warning(
                     "routes",
-                    f"programs of this node can't dial {cidr}: {refusal}, before any rule is asked",
+                    f"programs on this node can't dial {cidr}: {refusal}, before any rule is "
+                    f"evaluated",
                     way_out=f"ip {family}route add {cidr} dev lo, or a default route",
                 )
             )
@@ -125,7 +126,8 @@ def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
     if values.get("net.ipv4.ip_forward") == "0":
         yield ok(
             "kernel",
-            "net.ipv4.ip_forward is 0: Services do without; what pods dial directly doesn't",
+            "net.ipv4.ip_forward is 0: Services work without it, direct connections between pods "
+            "don't",
         )
 
 
@@ -139,8 +141,8 @@ def _source_ports(values: Mapping[str, str]) -> Iterator[Finding]:
         a_second = (last - first + 1) // _TIME_WAIT_S
         yield ok(
             "kernel",
-            f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections a second to "
-            "one endpoint source ports run out and clients are reset; with 1 they don't",
+            f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections per second to "
+            f"one endpoint, source ports run out and clients are reset; set it to 1 to avoid this",
         )
 
 

@@ -94,7 +94,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
 def _privileges(offers: Offers) -> Iterator[Finding]:
     lacks = [name for name in _CAPABILITIES.values() if name not in offers.capabilities]
     if not lacks:
-        yield ok("privileges", "NET_ADMIN and NET_RAW are there")
+        yield ok("privileges", "NET_ADMIN and NET_RAW are present")
         return
     yield error(
         "privileges",
@@ -106,7 +106,7 @@ def _privileges(offers: Offers) -> Iterator[Finding]:
         name = offers.forbidding.partition("=")[0]
         yield warning(
             "privileges",
-            f"{name} forbids user namespaces, so demo and sandbox need root, too",
+            f"{name} forbids user namespaces, so demo and sandbox also need root",
             f"/proc/sys/{name.replace('.', '/')}",
             f"sysctl -w {offers.forbidding}",
         )
@@ -116,12 +116,12 @@ def _privileges(offers: Offers) -> Iterator[Finding]:
 
 def _libraries(offers: Offers, taken: str) -> Iterator[Finding]:
     if not offers.nftables_lack:
-        yield ok("nftables", "the kernel has all that the proxy's rules need")
+        yield ok("nftables", "the kernel supports everything that the proxy's rules need")
     elif taken != "nftables":
         yield ok("nftables", f"can't be used: {offers.nftables_lack}")
     if not offers.iptables_lack:
         kernel = "" if offers.has_legacy_in_kernel else "; the kernel hasn't loaded ip_tables yet"
-        yield ok("iptables", f"python-iptables is there{kernel}")
+        yield ok("iptables", f"python-iptables is available{kernel}")
     elif taken != "iptables":
         yield ok("iptables", f"can't be used: {offers.iptables_lack}")
 
@@ -131,7 +131,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
     if not taken:
         yield error(
             "steering",
-            f"auto finds nothing that works: nftables: {offers.nftables_lack or 'works'}; "
+            f"auto finds no working steering: nftables: {offers.nftables_lack or 'works'}; "
             f"iptables: {offers.iptables_lack or 'works'}",
             way_out="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
         )
@@ -142,10 +142,10 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             way_out=_install(taken),
         )
     elif wanted != "auto":
-        yield ok("steering", f"{taken}, as --steering says")
+        yield ok("steering", f"{taken}, as set by --steering")
     else:
         why = why_taken(taken, offers.legacy_tables, offers, own_namespace=own_namespace)
-        yield ok("steering", f"auto takes {taken}: {why}")
+        yield ok("steering", f"auto chooses {taken}: {why}")
 
 
 def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
@@ -155,8 +155,8 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
         module = "xt_socket" if is_iptables else "nft_socket"
         yield warning(
             "steering",
-            f"the kernel has no {module}: after a crash of the proxy any process of this node may "
-            "take its ports and their clients",
+            f"the kernel has no {module}: after a crash of the proxy, any process on this node "
+            f"can take its ports and receive its clients' traffic",
             way_out=f"modprobe {module}",
         )
 
@@ -164,7 +164,7 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
 def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
     """Return in words why ``auto`` takes a steering."""
     if own_namespace:
-        return "this network namespace was made for the proxy"
+        return "this network namespace was created for the proxy"
     if taken == "iptables":
         if legacy:
             return f"this node uses legacy tables already ({', '.join(legacy)})"

@@ -39,18 +39,18 @@ def judge_ranges(
     ]
     if is_preserving:
         span = (FIRST_PORT, LAST_PORT)
-        found += _overlap(values, span, "the ports of connections in clients' names", "")
+        found += _overlap(values, span, "the source ports of connections with client addresses", "")
     if shared := _common(proxy_ports, NODE_PORTS):
         found.append(
             warning(
                 "ports",
-                f"--proxy-port-range={_words(proxy_ports)} reaches into node ports "
-                f"({_words(shared)}): a Service's node port may be taken",
+                f"--proxy-port-range={_words(proxy_ports)} overlaps node ports "
+                f"({_words(shared)}): a Service's node port may be in use",
                 way_out="use --proxy-port-range=17000-29999",
             )
         )
     return found or [
-        ok("ports", f"connections of the node use no proxy port of {_words(proxy_ports)}")
+        ok("ports", f"the node's own connections don't use the proxy ports {_words(proxy_ports)}")
     ]
 
 
@@ -118,7 +118,8 @@ def judge_descriptors(
         found.append(
             warning(
                 "limits",
-                f"{limit:,} open files are few for {service_ports:,} Service ports in {workers} "
+                f"{limit:,} open files may be too few for {service_ports:,} Service ports in "
+                f"{workers} "
                 f"workers ({listeners:,} listeners) and {_CONNECTIONS:,} connections",
                 way_out=f"ulimit -Hn {2 * listeners + 64 * _CONNECTIONS} (systemd: LimitNOFILE=), "
                 "or fewer --workers",
@@ -155,7 +156,7 @@ def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[F
     return [
         error(
             "ports",
-            f"{flag}: {holder} has that port",
+            f"{flag}: {holder} uses that port",
             way_out="stop it (kube-proxy: delete its DaemonSet), or choose another address",
         )
         for flag, holder in sorted(holders.items())
@@ -197,7 +198,7 @@ def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) 
     return [
         error(
             "ports",
-            f"no proxy port of {_words(proxy_ports)} is free: {holder} has some",
+            f"no proxy port of {_words(proxy_ports)} is free: {holder} holds some of them",
             way_out="stop it, or choose another --proxy-port-range",
         )
     ]

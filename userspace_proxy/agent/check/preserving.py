@@ -55,15 +55,15 @@ def judge_preserving(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -> li
         return [
             warning(
                 "client addresses",
-                f"endpoints see this node's address instead of their clients': {why_not}",
-                way_out="fix that, or --preserve-client-address=never if no Service needs it",
+                f"endpoints see this node's address, not the client's: {why_not}",
+                way_out="fix this, or set --preserve-client-address=never if no Service needs it",
             )
         ]
     return [
         ok(
             "client addresses",
-            "endpoints on this node see their clients' own; a pod that reaches itself through a "
-            "Service sees this node's",
+            "endpoints on this node see client addresses; a pod that reaches itself through a "
+            "Service sees this node's address",
         ),
         *(
             warning(

@@ -44,4 +44,4 @@ def judge_server(url: str, problems: Sequence[str], version: str) -> list[Findin
     if problems:
         return [error("API server", line) for line in problems]
     known = f" (Kubernetes {version})" if version else ""
-    return [ok("API server", f"it lets us read Services, EndpointSlices and our Node{known}", url)]
+    return [ok("API server", f"Services, EndpointSlices and this Node can be read{known}", url)]

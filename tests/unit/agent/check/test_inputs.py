@@ -18,7 +18,7 @@ def look(path):
 def test_warnings_of_the_settings_are_findings_in_the_file():
     (found,) = judge_settings(["unknown field mods"], "/etc/kube-proxy.conf")
     assert str(found) == "warning  config: unknown field mods [/etc/kube-proxy.conf]"
-    assert judge_settings([], "")[0].what == "flags are understood"
+    assert judge_settings([], "")[0].what == "flags are valid"
 
 
 def test_manifests_tell_how_many_service_ports_there_are(tmp_path):

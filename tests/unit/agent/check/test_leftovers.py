@@ -39,7 +39,7 @@ def test_chains_that_only_look_like_kube_proxys_are_nobodys():
         | table("inet mine", "KUBE-SERVICES")
     )
     (found,) = judge_kube_proxy(kernel, "iptables", is_beside=False)
-    assert found.what == "it has left nothing here"
+    assert found.what == "nothing left behind"
 
 
 def test_what_could_not_be_read_is_not_called_well():
@@ -53,7 +53,7 @@ def test_rules_of_ours_are_left_behind_where_nobody_of_their_name_runs():
     )
     assert [(f.what, f.where) for f in judge_ours(kernel, [""])] == [
         (
-            "rules of a userspace-proxy named canary that doesn't run",
+            "rules of a userspace-proxy named canary that isn't running",
             "nftables table inet userspace-proxy-canary, table legacy ip nat",
         )
     ]

@@ -17,8 +17,8 @@ def texts(findings):
 def test_unnumbered_interfaces_matter_to_rules_alone():
     view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
     assert texts(judge_interfaces(view, "iptables")) == [
-        "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: what comes in is sent to an "
-        "address of this node (192.0.2.1) instead of the interface's"
+        "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: traffic that arrives there "
+        "is sent to an address of this node (192.0.2.1) instead of the interface's"
     ]
     assert judge_interfaces(view, "local") == []
     assert judge_interfaces(None, "iptables") == []
@@ -35,9 +35,9 @@ def test_a_range_is_tried_by_its_first_address(cidr, ip):
 def test_a_range_without_a_route_is_told_with_the_command_of_its_family():
     found = judge_routes(["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable"})
     assert texts(found) == [
-        "ok: programs of this node can dial 10.96.0.0/12",
-        "warning: programs of this node can't dial fd00::/112: Network is unreachable, before any "
-        "rule is asked",
+        "ok: programs on this node can dial 10.96.0.0/12",
+        "warning: programs on this node can't dial fd00::/112: Network is unreachable, before any "
+        "rule is evaluated",
     ]
     assert found[1].way_out == "ip -6 route add fd00::/112 dev lo, or a default route"
 
@@ -68,8 +68,10 @@ def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("reuse", "expected"),
     [
-        pytest.param("2", ["beyond 470 short connections a second to one endpoint"], id="default"),
-        pytest.param("0", ["beyond 470 short connections a second to one endpoint"], id="off"),
+        pytest.param(
+            "2", ["beyond 470 short connections per second to one endpoint"], id="default"
+        ),
+        pytest.param("0", ["beyond 470 short connections per second to one endpoint"], id="off"),
         pytest.param("1", [], id="on"),
     ],
 )

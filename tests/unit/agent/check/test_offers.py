@@ -35,20 +35,20 @@ def lines(offers, wanted, taken, *, own_namespace=False):
             id="legacy-without-library",
         ),
         pytest.param(
-            Offers(ALL, nftables_lack="cannot ask nftables"),
+            Offers(ALL, nftables_lack="cannot query nftables"),
             "iptables",
             False,
-            "nftables can't be used (cannot ask nftables)",
+            "nftables can't be used (cannot query nftables)",
             id="no-nftables",
         ),
         pytest.param(
-            Offers(ALL), "local", True, "this network namespace was made for the proxy", id="own"
+            Offers(ALL), "local", True, "this network namespace was created for the proxy", id="own"
         ),
     ],
 )
 def test_what_auto_takes_comes_with_its_reason(offers, taken, own_namespace, why):
     last = lines(offers, "auto", taken, own_namespace=own_namespace)[-1]
-    assert last == f"ok steering: auto takes {taken}: {why}"
+    assert last == f"ok steering: auto chooses {taken}: {why}"
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_what_auto_takes_comes_with_its_reason(offers, taken, own_namespace, why
 )
 def test_a_kernel_that_cannot_tell_our_sockets_is_named(offers, taken, module):
     assert lines(offers, taken, taken)[-1] == (
-        f"warning steering: the kernel has no {module}: after a crash of the proxy any process of "
-        "this node may take its ports and their clients"
+        f"warning steering: the kernel has no {module}: after a crash of the proxy, any process "
+        f"on this node can take its ports and receive its clients' traffic"
     )
 
 
@@ -76,7 +76,7 @@ def test_what_was_asked_for_and_cant_work_is_an_error():
 def test_nothing_that_works_is_an_error_with_both_reasons():
     offers = Offers((), nftables_lack="no library", iptables_lack="NET_ADMIN is missing")
     assert lines(offers, "auto", "")[-1] == (
-        "error steering: auto finds nothing that works: nftables: no library; iptables: "
+        "error steering: auto finds no working steering: nftables: no library; iptables: "
         "NET_ADMIN is missing"
     )
 
@@ -91,7 +91,7 @@ def test_without_privileges_user_namespaces_matter():
     forbidden = Offers(("NET_ADMIN",), forbidding="user.max_user_namespaces=15000")
     found = judge_offers(forbidden, "nftables", "nftables", own_namespace=False)[1]
     assert (found.what, found.way_out) == (
-        "user.max_user_namespaces forbids user namespaces, so demo and sandbox need root, too",
+        "user.max_user_namespaces forbids user namespaces, so demo and sandbox also need root",
         "sysctl -w user.max_user_namespaces=15000",
     )
 

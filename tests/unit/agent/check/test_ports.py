@@ -57,7 +57,7 @@ def test_ports_of_connections_in_clients_names_are_looked_at_where_there_are_any
     values = {LOCAL: "32768 65535"}
     (found,) = judge_ranges(values, (17000, 29999), is_preserving=True)
     assert found.what == (
-        "the node's own connections may take the ports of connections in clients' names "
+        "the node's own connections may take the source ports of connections with client addresses "
         "61000-65535: net.ipv4.ip_local_port_range is 32768-65535"
     )
     assert found.way_out == f"sysctl -w {RESERVED}=61000-65535"
@@ -84,7 +84,7 @@ def test_who_has_a_port_of_ours_is_an_error_but_for_our_own_proxy():
         holders = find_holders([("--metrics-bind-address", address), ("--healthz", None)])
     assert list(holders) == [f"--metrics-bind-address={address}"]
     (found,) = judge_holders({"--x=1:2": "nginx (pid 812)"}, [])
-    assert (found.mark, found.what) == ("error", "--x=1:2: nginx (pid 812) has that port")
+    assert (found.mark, found.what) == ("error", "--x=1:2: nginx (pid 812) uses that port")
     assert judge_holders({"--x=1:2": "python (pid 812)"}, [812]) == []
 
 
@@ -96,7 +96,7 @@ def test_a_range_of_which_others_have_every_port_is_an_error():
     (found,) = judge_range_holder("nc (pid 812)", (17000, 29999), [])
     assert (found.mark, found.what) == (
         "error",
-        "no proxy port of 17000-29999 is free: nc (pid 812) has some",
+        "no proxy port of 17000-29999 is free: nc (pid 812) holds some of them",
     )
     assert judge_range_holder("python (pid 812)", (17000, 29999), [812]) == []
 

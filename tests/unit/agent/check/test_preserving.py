@@ -3,10 +3,10 @@ from userspace_proxy.policy.bridges import BridgeObstacle
 
 
 def test_the_reason_why_addresses_are_not_kept_is_told_with_a_way_out():
-    (found,) = judge_preserving("Cilium carries what pods answer past this node's network stack")
+    (found,) = judge_preserving("Cilium delivers replies of pods past this node's network stack")
     assert found.mark == "warning"
     assert found.what.endswith(
-        "instead of their clients': Cilium carries what pods answer past this node's network stack"
+        "not the client's: Cilium delivers replies of pods past this node's network stack"
     )
     assert "--preserve-client-address=never" in found.way_out
 
