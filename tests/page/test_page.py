@@ -59,7 +59,7 @@ def block_of(page, name):
 async def test_a_calm_node_says_so_and_shows_what_it_serves(screen):
     page = await screen.open(make_calm_view())
     assert await page.get_by_role("heading", level=1).inner_text() == "node-a"
-    assert await page.get_by_text("All is well. 4 Service ports served.").is_visible()
+    assert await page.get_by_text("No problems. 4 Service ports served.").is_visible()
     block = block_of(page, "shop/shop-front:http")
     assert await block.get_by_text("192.0.2.10:30080").is_visible()
     assert await block.get_by_text("proxy port 20010").first.is_visible()
@@ -111,8 +111,8 @@ async def test_health_check_node_ports_stand_with_what_they_tell(screen):
     table = page.get_by_role("region", name="Health check node ports")
     rows = await table.get_by_role("row").all_inner_texts()
     assert [[cell.strip() for cell in row.split("\t")] for row in rows[1:]] == [
-        ["shop/checkout", "load balancers leave this node", "31044", "0"],
-        ["shop/shop-front", "clients may come here", "31080", "2"],
+        ["shop/checkout", "load balancers avoid this node", "31044", "0"],
+        ["shop/shop-front", "load balancers may use this node", "31080", "2"],
     ]
 
 
@@ -122,7 +122,7 @@ async def test_what_is_ignored_stands_with_its_reason(screen):
     assert rows[3].split("\t") == [
         "voice/media",
         "rtp",
-        "protocol SCTP is not carried (TCP and UDP are)",
+        "protocol SCTP is not supported (TCP and UDP are)",
     ]
 
 
@@ -211,7 +211,7 @@ async def test_the_page_loads_itself_again(screen):
 async def test_an_empty_node_says_how_to_go_on(screen):
     source = SourceView("manifests", "web.yaml", is_synced=True)
     page = await screen.open(make_view(source=source))
-    assert await page.get_by_text("Put a manifest of one into web.yaml").is_visible()
+    assert await page.get_by_text("Add a manifest of one to web.yaml").is_visible()
 
 
 async def test_markup_in_names_and_reasons_is_shown_as_text(screen):

@@ -201,7 +201,7 @@ _WORKER_SERIES: tuple[tuple[_Series, Callable[[WorkerView], float]], ...] = (
     (
         _Series(
             "userspace_proxy_worker_restarts",
-            "How often this process that carries traffic was replaced",
+            "Restarts of this process that carries traffic",
             CounterMetricFamily,
         ),
         lambda worker: worker.restarts,
@@ -314,18 +314,34 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
     for name, text, value in (
         ("ready", "1 while the first plan is in force and nothing drains", view.is_ready),
         ("node_eligible", "0 while the Node is to be deleted", view.node_is_eligible),
-        ("preserving", "1 while clients' addresses are kept where possible", view.preserving.is_on),
-        ("accepting", "0 while accepting is paused because descriptors are out", view.is_accepting),
+        (
+            "preserving",
+            "1 while endpoints see client addresses where possible",
+            view.preserving.is_on,
+        ),
+        (
+            "accepting",
+            "0 while accepting is paused because no descriptors are left",
+            view.is_accepting,
+        ),
         ("descriptors", "Descriptors in use by the data plane", view.descriptors),
-        ("descriptors_limit", "Descriptors that this process may have", view.descriptor_limit),
+        ("descriptors_limit", "Limit of the descriptors of this process", view.descriptor_limit),
         ("service_ports", "Service ports that are served, by family and side", len(view.ports)),
         ("ignored", "Services and ports that get no listener", len(view.ignored)),
         ("conntrack_entries", "Entries of the kernel's conntrack table", view.tracking.entries),
-        ("conntrack_entries_limit", "Entries that it may have", view.tracking.limit),
-        ("conntrack_full", "1 while it is full and new connections fail", view.tracking.is_full),
-        ("source_synced", "1 when everything was read at least once", source.is_synced),
-        ("source_problems", "What is wrong with the source now", len(source.problems)),
-        ("steering_problems", "1 while the steering can't be put right", bool(steering.problem)),
+        (
+            "conntrack_entries_limit",
+            "Limit of entries in the kernel's conntrack table",
+            view.tracking.limit,
+        ),
+        (
+            "conntrack_full",
+            "1 while the kernel's conntrack table is full and new connections fail",
+            view.tracking.is_full,
+        ),
+        ("source_synced", "1 once everything has been read from the source", source.is_synced),
+        ("source_problems", "Problems of the source now", len(source.problems)),
+        ("steering_problems", "1 while steering fails", bool(steering.problem)),
         (
             "steering_drift",
             "1 while rules may differ from the plan and can't be repaired",
@@ -334,11 +350,11 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
     ):
         yield GaugeMetricFamily(f"userspace_proxy_{name}", text, value=value)
     for name, text, count in (
-        ("source_restarts", "Watches that began anew with a list", source.restarts),
-        ("steering_repairs", "Frontends and guard rules put right after drift", steering.repairs),
+        ("source_restarts", "Watches that restarted with a list", source.restarts),
+        ("steering_repairs", "Frontends and guard rules repaired after drift", steering.repairs),
         (
             "steering_helper_restarts",
-            "Helper processes started in the place of one that had crashed",
+            "Helper processes restarted after a crash",
             steering.helper_restarts,
         ),
         ("conntrack_drops", "Packets that conntrack dropped since boot", view.tracking.drops),
@@ -365,7 +381,7 @@ def _kube_proxy_families(view: StatusView) -> Iterator[Metric]:
     prefix, sync = "kubeproxy_sync_proxy_rules", view.sync
     gauges: tuple[tuple[str, str, float], ...] = (
         ("last_timestamp_seconds", "When everything was last in force", sync.last_done),
-        ("last_queued_timestamp_seconds", "When the last change came in", sync.last_queued),
+        ("last_queued_timestamp_seconds", "When the last change was received", sync.last_queued),
         (
             "service_changes_pending",
             "Changes of Services not in force yet",
@@ -380,8 +396,8 @@ def _kube_proxy_families(view: StatusView) -> Iterator[Metric]:
     for name, text, value in gauges:
         yield GaugeMetricFamily(f"{prefix}_{name}", text, value=value)
     for name, text, count in (
-        ("service_changes", "Changes of Services that came in", sync.service_changes),
-        ("endpoint_changes", "Changes of endpoints that came in", sync.endpoint_changes),
+        ("service_changes", "Changes of Services that were received", sync.service_changes),
+        ("endpoint_changes", "Changes of endpoints that were received", sync.endpoint_changes),
     ):
         yield CounterMetricFamily(f"{prefix}_{name}", text, value=count)
 

@@ -119,8 +119,8 @@ class HealthCheckPorts:
         for port, check in self._checks.items():
             if not ips:
                 problems[check.service] = (
-                    f"cannot serve the health check on port {port}: this node has no address "
-                    "that is meant for node ports (change --nodeport-addresses)"
+                    f"cannot serve the health check on port {port}: this node has no address that "
+                    f"is selected for node ports (change --nodeport-addresses)"
                 )
             for ip in ips:
                 at = _At(ip, port)
@@ -154,8 +154,8 @@ class HealthCheckPorts:
             port, local_endpoints = checks[service]
             if port in claimed:
                 problems[service] = (
-                    f"cannot serve the health check on port {port}: "
-                    f"it is that of {claimed[port].service}"
+                    f"cannot serve the health check on port {port}: the port is already used by "
+                    f"{claimed[port].service}"
                 )
             else:
                 claimed[port] = Check(service, local_endpoints)

@@ -93,7 +93,7 @@ def _way_out(exc: OSError, flag: str) -> str:
         return f"give an address of this node with {flag}"
     match exc.errno:
         case errno.EADDRINUSE:
-            return f"stop what listens there, perhaps kube-proxy, or {other}"
+            return f"stop the program that listens there, perhaps kube-proxy, or {other}"
         case errno.EADDRNOTAVAIL:
             return f"it is no address of this node: {other}"
         case errno.EACCES:

@@ -133,11 +133,9 @@ def judge(port: ServicePortView) -> PortState:
         return PortState(Level.ATTENTION, "refused", f"Clients are refused: {reason}")
     ejected = sum(endpoint.ejected_for_s is not None for endpoint in usable)
     if ejected == len(usable):
-        which = "its only endpoint doesn't" if ejected == 1 else f"none of its {ejected} endpoints"
-        end = "answer" if ejected == 1 else "answers"
-        return PortState(
-            Level.TROUBLE, "not answering", f"Clients wait or fail: {which} {end} dials"
-        )
+        which = "its only endpoint" if ejected == 1 else f"none of its {ejected} endpoints"
+        end = "doesn't answer" if ejected == 1 else "answers"
+        return PortState(Level.TROUBLE, "not answering", f"Clients wait or fail: {which} {end}")
     if port.is_out_of_ports:
         return PortState(
             Level.TROUBLE,
@@ -167,9 +165,7 @@ def judge(port: ServicePortView) -> PortState:
 def _dropped(port: ServicePortView) -> PortState:
     """Return the state of a port some of whose clients get no answer, on purpose."""
     if port.admits == ():
-        return PortState(
-            Level.ATTENTION, "dropped", f"Clients get no answer, they are dropped: {port.reason}"
-        )
+        return PortState(Level.ATTENTION, "dropped", f"Clients are dropped: {port.reason}")
     return PortState(Level.OK, "dropped", f"Clients from outside are dropped here: {port.reason}")
 
 
@@ -187,8 +183,8 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
         parts.append(f"{on_ports:,} of {all_ports} {needs} attention.")
     if not parts:
         dropped = sum(port.is_dropping for port in view.ports)
-        but = f", {dropped:,} of them not from outside" if dropped else ""
-        parts = ["All is well.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
+        but = f", {dropped:,} of them not for outside clients" if dropped else ""
+        parts = ["No problems.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
     return " ".join(parts)
 
 
@@ -209,21 +205,21 @@ def _starting(view: StatusView) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             "No worker process runs: new connections wait",
-            "Workers are started again; the log has their last lines",
+            "Workers are being restarted; the log has their last lines",
         )
         return
     elif view.source.is_synced:
         what = "Starting: the first plan is not in force yet"
     else:
-        what = f"Starting: Services were not read yet from {view.source.location}"
-        way_out = "" if view.source.problems else "This should take seconds"
+        what = f"Starting: Services have not been read yet from {view.source.location}"
+        way_out = "" if view.source.problems else "This should take a few seconds"
     yield Problem(Level.ATTENTION, what, way_out)
 
 
 def _source(view: StatusView) -> Iterator[Problem]:
     # Of a Service that claims what another one has, only that is left out.
     kept = (
-        "What can't be read stays as it was last read; all else is in force"
+        "Objects that can't be read keep their last state; everything else is in force"
         if view.source.is_synced
         else ""
     )
@@ -236,7 +232,7 @@ def _workers(view: StatusView) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             line[:1].upper() + line[1:],
-            "Its new connections wait for it; its open ones were reset",
+            "New connections wait for its restart; its open connections were reset",
         )
 
 
@@ -246,19 +242,19 @@ def _steering(view: StatusView) -> Iterator[Problem]:
             Level.TROUBLE,
             f"Rules of {view.steering.name} steering may differ from the plan and can't be "
             f"repaired: {view.steering.problem}",
-            "Clients may not be served until it works; it is tried again each second",
+            "Clients may not be served until this is repaired; it is retried every second",
         )
     elif view.steering.problem:
         yield Problem(
             Level.TROUBLE,
             f"Steering by {view.steering.name}: {view.steering.problem}",
-            "What was in force before still is; it is tried again each second",
+            "The previous rules stay in force; it is retried every second",
         )
     if view.steering.unguarded:
         yield Problem(
             Level.ATTENTION,
-            "After a crash of the proxy any process of this node may take its ports and their "
-            f"clients: {view.steering.unguarded}",
+            "After a crash of the proxy, any process on this node can take its ports and receive "
+            f"its clients' traffic: {view.steering.unguarded}",
             "Load nft_socket (with iptables steering xt_socket) and start the proxy again",
         )
 
@@ -268,7 +264,7 @@ def _preserving(view: StatusView) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             f"Client addresses: {view.preserving.problem}",
-            "New connections bear this node's address; it is tried again each second",
+            "New connections have this node's address; it is retried every second",
         )
     if view.preserving.is_on:
         for bridge in view.preserving.bridges:
@@ -308,14 +304,14 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
         yield Problem(Level.TROUBLE, what + cause, "The last plan that worked is in force")
     elif view.sync.problem:
         what = f"The last round failed: {view.sync.problem}"
-        yield Problem(Level.TROUBLE, what, "It is tried again")
+        yield Problem(Level.TROUBLE, what, "It is retried")
 
 
 def _unserved(view: StatusView) -> Iterator[Problem]:
     for address in view.unserved:
         what = address.problem[:1].upper() + address.problem[1:]
         way_out = address.way_out[:1].upper() + address.way_out[1:]
-        yield Problem(Level.TROUBLE, what, f"{way_out}; it is tried again every 5 s")
+        yield Problem(Level.TROUBLE, what, f"{way_out}; it is retried every 5 s")
 
 
 def _conflicts(view: StatusView) -> Iterator[Problem]:
@@ -334,8 +330,8 @@ def _health_checks(view: StatusView) -> Iterator[Problem]:
             yield Problem(
                 Level.TROUBLE,
                 f"{check.service}: {check.problem}",
-                "Load balancers may take this node for one without endpoints; it is tried again "
-                "each second",
+                "Load balancers may treat this node as one without endpoints; it is retried every "
+                "second",
             )
 
 
@@ -350,5 +346,5 @@ def _node(view: StatusView) -> Iterator[Problem]:
     if not view.node_is_eligible:
         yield Problem(
             Level.ATTENTION,
-            "This node is to be deleted: /healthz answers 503, so that load balancers leave it",
+            "This node is to be deleted: /healthz answers 503, so that load balancers avoid it",
         )

@@ -25,7 +25,7 @@ def test_the_fields_of_the_view_are_there_by_name():
     assert answer["node"] == "node-a"
     assert answer["source"]["kind"] == "kubernetes"
     assert answer["now"] == NOW
-    assert answer["verdict"] == "All is well. 4 Service ports served."
+    assert answer["verdict"] == "No problems. 4 Service ports served."
     web = answer["ports"][2]
     assert (web["service"], web["endpoints"][0]["connections"]) == ("web", 18_204)
     assert web["state"]["word"] == "served"

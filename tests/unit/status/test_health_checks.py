@@ -206,7 +206,7 @@ async def test_of_two_services_with_one_port_who_has_it_keeps_it(ports, ask):
     await ports.apply({WEB: (port, 1)}, HERE)
     await ports.apply({WEB: (port, 1), CART: (port, 1)}, HERE)
     assert ports.problems == {
-        CART: f"cannot serve the health check on port {port}: it is that of shop/web"
+        CART: f"cannot serve the health check on port {port}: the port is already used by shop/web"
     }
     assert json.loads((await ask(port))[1])["service"]["name"] == "web"
     await ports.apply({CART: (port, 1)}, HERE)

@@ -36,8 +36,8 @@ async def test_a_port_in_use_is_told_with_the_way_out():
         with pytest.raises(ListenError) as caught:
             await open_here(("127.0.0.1", port))
     assert str(caught.value) == (
-        f"cannot serve health checks on 127.0.0.1:{port}: Address already in use (stop what "
-        "listens there, perhaps kube-proxy, or choose another address with "
+        f"cannot serve health checks on 127.0.0.1:{port}: Address already in use (stop the "
+        f"program that listens there, perhaps kube-proxy, or choose another address with "
         "--healthz-bind-address)"
     )
 

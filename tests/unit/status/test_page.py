@@ -151,7 +151,7 @@ def test_the_sums_are_of_everything_and_not_of_the_page():
         pytest.param(
             make_view(source=SourceView("manifests", "web.yaml", is_synced=True)),
             {},
-            "Put a manifest of one into <code>web.yaml</code>",
+            "Add a manifest of one to <code>web.yaml</code>",
             id="manifests",
         ),
         pytest.param(
@@ -163,7 +163,7 @@ def test_the_sums_are_of_everything_and_not_of_the_page():
         pytest.param(
             make_view(source=SourceView("kubernetes", "https://k", is_synced=False)),
             {},
-            "Services were not read yet from https://k",
+            "Services have not been read yet from https://k",
             id="not-synced",
         ),
         pytest.param(make_view(make_port()), {"q": "x"}, "No Service port matches", id="filter"),
@@ -262,8 +262,8 @@ def test_many_networks_are_cut_and_counted():
 
 def test_health_check_node_ports_stand_with_what_they_tell():
     text = text_of(render(make_calm_view()))
-    assert "shop/checkout load balancers leave this node 31044 0" in text
-    assert "shop/shop-front clients may come here 31080 2" in text
+    assert "shop/checkout load balancers avoid this node 31044 0" in text
+    assert "shop/shop-front load balancers may use this node 31080 2" in text
 
 
 def test_a_health_check_with_a_problem_comes_first():

@@ -31,7 +31,7 @@ EJECTED = EndpointView("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
 NOT_READY = EndpointView("10.244.1.9:8080", "not ready", False)
 ELSEWHERE = EndpointView("10.244.2.9:8080", "not on this node", False)
 CLUSTER_IP = FrontendView("10.96.7.1:80", "ClusterIP", "proxy port 20001")
-HELD = FrontendView("192.0.2.10:30080", "NodePort", "another program has it", is_reached=False)
+HELD = FrontendView("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
@@ -83,7 +83,7 @@ def test_the_way_out_of_a_ports_problem_is_beside_it():
                 "admits": (),
             },
             Level.ATTENTION,
-            "Clients get no answer, they are dropped: 1 endpoint: 1 not on this node",
+            "Clients are dropped: 1 endpoint: 1 not on this node",
             id="everybody-dropped",
         ),
         pytest.param(
@@ -122,13 +122,13 @@ def test_the_way_out_of_a_ports_problem_is_beside_it():
         pytest.param(
             {"endpoints": (EJECTED, EJECTED, NOT_READY)},
             Level.TROUBLE,
-            "Clients wait or fail: none of its 2 endpoints answers dials",
+            "Clients wait or fail: none of its 2 endpoints answers",
             id="all-ejected",
         ),
         pytest.param(
             {"endpoints": (EJECTED,)},
             Level.TROUBLE,
-            "Clients wait or fail: its only endpoint doesn't answer dials",
+            "Clients wait or fail: its only endpoint doesn't answer",
             id="the-only-one-ejected",
         ),
     ],
@@ -144,7 +144,7 @@ def test_how_a_service_port_is_served(changes, level, sentence):
         pytest.param(
             {"is_ready": False, "source": SourceView("manifests", "web.yaml", is_synced=False)},
             Level.ATTENTION,
-            "Starting: Services were not read yet from web.yaml",
+            "Starting: Services have not been read yet from web.yaml",
             id="not-read-yet",
         ),
         pytest.param(
@@ -199,8 +199,8 @@ def test_how_a_service_port_is_served(changes, level, sentence):
         pytest.param(
             {"steering": SteeringView("local", unguarded="there is no nftables here")},
             Level.ATTENTION,
-            "After a crash of the proxy any process of this node may take its ports and their "
-            "clients: there is no nftables here",
+            "After a crash of the proxy, any process on this node can take its ports and receive "
+            "its clients' traffic: there is no nftables here",
             id="unguarded",
         ),
         pytest.param(
@@ -256,7 +256,7 @@ def test_how_a_service_port_is_served(changes, level, sentence):
         pytest.param(
             {"node_is_eligible": False},
             Level.ATTENTION,
-            "This node is to be deleted: /healthz answers 503, so that load balancers leave it",
+            "This node is to be deleted: /healthz answers 503, so that load balancers avoid it",
             id="node-leaves",
         ),
     ],
@@ -268,8 +268,8 @@ def test_what_is_wrong_with_the_node(changes, level, what):
 
 
 def test_all_is_well_says_how_much_is_served():
-    assert summarise(make_calm_view(), NOW).verdict == "All is well. 4 Service ports served."
-    assert summarise(make_view(), NOW).verdict == "All is well. No Services yet."
+    assert summarise(make_calm_view(), NOW).verdict == "No problems. 4 Service ports served."
+    assert summarise(make_view(), NOW).verdict == "No problems. No Services yet."
 
 
 def test_trouble_comes_first_and_names_the_service_port():
@@ -304,10 +304,12 @@ def test_a_proxy_that_starts_says_so_before_it_counts_problems():
 
 def test_of_a_source_with_a_problem_only_what_is_true_of_all_problems_is_said():
     # A node port that two Services want: what the second one has besides is in force.
-    line = "a.yaml:3: spec.ports[0].nodePort: 30080/TCP is that of shop/web already"
+    line = "a.yaml:3: spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
     source = SourceView("manifests", ".", is_synced=True, problems=(line,))
     (problem,) = summarise(make_view(source=source), NOW).problems
-    assert problem.way_out == "What can't be read stays as it was last read; all else is in force"
+    assert problem.way_out == (
+        "Objects that can't be read keep their last state; everything else is in force"
+    )
 
 
 def test_one_problem_is_counted_as_one():
@@ -345,7 +347,7 @@ def test_a_port_that_drops_is_not_said_to_refuse():
 
 def test_ports_that_drop_who_comes_from_outside_are_counted_where_all_is_well():
     verdict = summarise(make_view(make_port(), *make_two_sides()), NOW).verdict
-    assert verdict == "All is well. 3 Service ports served, 1 of them not from outside."
+    assert verdict == "No problems. 3 Service ports served, 1 of them not for outside clients."
 
 
 def test_a_problem_names_the_side_that_it_is_about():

@@ -9,7 +9,7 @@ CART = make_port("cart", endpoints=(), reason="it has no endpoints")
 WEB = make_port("web")
 DNS = make_port("kube-dns", namespace="kube-system", port="dns")
 DB = IgnoredView("shop/db", "", "it is headless")
-MEDIA = IgnoredView("voice/media", "rtp", "protocol SCTP is not carried")
+MEDIA = IgnoredView("voice/media", "rtp", "protocol SCTP is not supported")
 VIEW = make_view(WEB, CART, DNS, ignored=(MEDIA, DB))
 
 

@@ -129,7 +129,7 @@ def make_calm_view() -> StatusView:
         IgnoredView(
             "shop/db", "", "it is headless (clusterIP: None): clients reach its endpoints directly"
         ),
-        IgnoredView("voice/media", "rtp", "protocol SCTP is not carried (TCP and UDP are)"),
+        IgnoredView("voice/media", "rtp", "protocol SCTP is not supported (TCP and UDP are)"),
     )
     workers = (WorkerView(0, 4711, 0, 20, 4), WorkerView(1, 4712, 0, 16, 0))
     return make_view(
