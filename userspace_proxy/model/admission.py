@@ -138,7 +138,7 @@ def _check_families(spec: WireServiceSpec) -> None:
     for i, family in enumerate(families):
         check_word(family or "''", f"spec.ipFamilies[{i}]", _FAMILIES)
         if family in families[:i]:
-            raise FieldError(f"spec.ipFamilies[{i}]", f"{family} is named already")
+            raise FieldError(f"spec.ipFamilies[{i}]", f"{family} is already listed")
     named = [ip for ip in spec.cluster_ips or [spec.cluster_ip or ""] if ip not in ("", "None")]
     for i, (ip, family) in enumerate(zip(named, families, strict=False)):
         path = f"spec.clusterIPs[{i}]" if spec.cluster_ips else "spec.clusterIP"
@@ -187,7 +187,7 @@ def _check_once(
     if first != index:
         raise FieldError(
             f"spec.ports[{index}].{field}",
-            f"{number}/{protocol} is that of spec.ports[{first}] already",
+            f"{number}/{protocol} is already used by spec.ports[{first}]",
         )
 
 
@@ -228,7 +228,7 @@ def _check_external_policy(spec: WireServiceSpec) -> None:
         check_number(spec.health_check_node_port, path, NODE_PORTS)
         for i, port in enumerate(spec.ports or ()):
             if port.node_port == spec.health_check_node_port:
-                raise FieldError(path, f"{port.node_port} is that of spec.ports[{i}] already")
+                raise FieldError(path, f"{port.node_port} is already used by spec.ports[{i}]")
 
 
 def _check_ingress(wire: WireService, spec: WireServiceSpec) -> None:

@@ -154,13 +154,13 @@ class Reader:
     def _alias(self, event: events.AliasEvent, line: int) -> None:
         name = event.anchor
         if name not in self._anchors:
-            self._fail(line, f"alias *{name} names nothing", f"write &{name} before it")
+            self._fail(line, f"alias *{name} is not defined", f"write &{name} before it")
         target = self._anchors[name]
         if target is None:
-            self._fail(line, f"alias *{name} stands inside of what it names")
+            self._fail(line, f"alias *{name} is part of the value that it refers to")
         self._aliased_nodes += target.nodes
         if self._aliased_nodes > ALIASED_NODES_MAX:
-            self._fail(line, f"aliases stand for more than {ALIASED_NODES_MAX} values")
+            self._fail(line, f"aliases expand to more than {ALIASED_NODES_MAX} values")
         if len(self._open) + target.height > DEPTH_MAX:
             self._fail(line, f"alias *{name} nests more than {DEPTH_MAX} deep")
         if self._wants_key():

@@ -88,7 +88,7 @@ def check_port_name(name: str | None, count: int, names: set[str], path: str) ->
         return
     check_label(name, path)
     if name in names:
-        raise FieldError(path, f"{name!r} is the name of another port already")
+        raise FieldError(path, f"{name!r} is already the name of another port")
     names.add(name)
 
 
@@ -126,7 +126,7 @@ def check_common_address(text: str | None, path: str) -> str:
     }
     for kind, applies in kinds.items():
         if applies:
-            raise FieldError(path, f"{ip} is {kind}: no other machine is reached by it")
+            raise FieldError(path, f"{ip} is {kind}: it reaches no other machine")
     return ip
 
 

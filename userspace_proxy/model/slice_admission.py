@@ -98,7 +98,7 @@ def _check_hints(
             raise FieldError(here, "is missing")
         check_name(name, here)
         if name in names:
-            raise FieldError(here, f"{name!r} is named already")
+            raise FieldError(here, f"{name!r} is already listed")
         names.add(name)
 
 

@@ -36,7 +36,7 @@ def read_source_ranges(
         couldn't be read; and notes, one sentence each.
     """
     if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
-        note = f"annotation {ANNOTATION_SOURCE_RANGES} isn't followed, as by kube-proxy"
+        note = f"annotation {ANNOTATION_SOURCE_RANGES} is ignored, as in kube-proxy"
         return (), (f"{note}: write spec.loadBalancerSourceRanges",)
     networks: dict[str, None] = {}
     notes = []
@@ -44,7 +44,7 @@ def read_source_ranges(
         try:
             networks[parse_range(text.strip(), strict=False)] = None
         except ValueError as exc:
-            notes.append(f"spec.loadBalancerSourceRanges: {exc}: it lets nobody in")
+            notes.append(f"spec.loadBalancerSourceRanges: {exc}: no client is admitted")
     if notes:
         networks.update(dict.fromkeys(NOBODY))
     return tuple(networks), tuple(notes)
@@ -69,8 +69,8 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     except ValueError:
         raise ValueError(f"{text!r} is not a network (write 10.0.0.0/8)") from None
     if strict and ipaddress.ip_address(address) != network.network_address:
-        raise ValueError(f"{text!r} has bits behind its prefix (write {network})")
+        raise ValueError(f"{text!r} has bits set after its prefix (write {network})")
     first = network.network_address
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None:
-        raise ValueError(f"{text!r} is of IPv4 addresses written as IPv6")
+        raise ValueError(f"{text!r} is a network of IPv4-mapped IPv6 addresses")
     return str(network)

@@ -62,7 +62,7 @@ class AllocationFile:
         except (OSError, ValueError, RecursionError) as exc:
             problem = exc.strerror if isinstance(exc, OSError) else str(exc)
             _log.warning(
-                "cannot read allocations: starting afresh",
+                "cannot read allocations, starting without them",
                 extra={"path": str(self._path), "problem": problem},
             )
             return Given()
@@ -88,7 +88,7 @@ class AllocationFile:
         try:
             _replace(self._path, text)
         except OSError as exc:
-            return f"{self._path}: cannot keep allocations for a restart: {exc.strerror or exc}"
+            return f"{self._path}: cannot save allocations: {exc.strerror or exc}"
         self._written = text
         return ""
 
@@ -115,10 +115,10 @@ def _parse(text: str) -> Given:
         ValueError: It isn't what this program writes.
     """
     if len(text) > FILE_BYTES_MAX:
-        raise ValueError(f"it has more than {FILE_BYTES_MAX >> 20} MiB")
+        raise ValueError(f"it is larger than {FILE_BYTES_MAX >> 20} MiB")
     content: Any = json.loads(text)
     if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise ValueError(f"it isn't of version {VERSION}")
+        raise ValueError(f"its version is not {VERSION}")
     families = content.get("clusterIPs", {})
     node_ports = content.get("nodePorts", {})
     contested = content.get("contestedNodePorts", {})
@@ -128,7 +128,7 @@ def _parse(text: str) -> Given:
         and _is_table(node_ports, int)
         and _is_table(contested, str)
     ):
-        raise ValueError("clusterIPs or nodePorts are not what this program writes")
+        raise ValueError("clusterIPs or nodePorts are malformed")
     return Given(families, node_ports, contested)
 
 

@@ -143,7 +143,7 @@ class FileWatch:
         problems = {**self._unread, **problems}
         if not found and not self._taken and not problems:
             endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-            problems[str(self._path)] = f"{self._path}: holds no manifests ({endings})"
+            problems[str(self._path)] = f"{self._path}: contains no manifests ({endings})"
         return Look(texts, gone, problems, is_settling)
 
 

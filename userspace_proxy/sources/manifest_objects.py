@@ -82,7 +82,7 @@ def read_manifest(text: str, *, place: str) -> FileObjects:
         try:
             kind, read = _reader_of(item)
             if read is None:
-                ignored.setdefault(kind, f"{item.at()}: kind {kind} is none of ours")
+                ignored.setdefault(kind, f"{item.at()}: kind {kind} is not supported")
                 continue
             objects.extend(Found(kind, key, value, item.at()) for key, value in read(item.value))
         except (FieldError, DecodeError) as exc:

@@ -89,7 +89,7 @@ class ManifestState:
                 if holder is not found:
                     conflicts.append(
                         f"{found.place}: {found.kind} {found.key} "
-                        f"is defined in {holder.place} already"
+                        f"is already defined in {holder.place}"
                     )
         allocated = self._allocator.allocate(
             (f.value, f.place) for f in first.values() if isinstance(f.value, WrittenService)

@@ -114,7 +114,7 @@ class ManifestSource(Source):
             if line not in self._problems:
                 _log.warning("manifest problem", extra={"problem": line})
         if self._problems and not problems:
-            _log.info("manifests are well again", extra={"path": self.location})
+            _log.info("manifest problems resolved", extra={"path": self.location})
         self._problems = problems
         for line in self._state.ignored:
             if line not in self._ignored:

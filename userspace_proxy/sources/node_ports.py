@@ -124,7 +124,7 @@ class _Claims:
             if holder == key:
                 self._numbers[field] = number
             else:
-                yield self._conflict(field, f"{number}/{protocol} is that of {holder} already")
+                yield self._conflict(field, f"{number}/{protocol} is already used by {holder}")
 
     def take_given(self, given: Mapping[str, int]) -> Iterable[Conflict]:
         """Take what the pool gave; yield what it had no number for."""

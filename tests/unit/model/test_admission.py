@@ -120,12 +120,12 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(
             service(HTTP, {"name": "http", "port": 81}),
-            "spec.ports[1].name: 'http' is the name of another port already",
+            "spec.ports[1].name: 'http' is already the name of another port",
             id="name-twice",
         ),
         pytest.param(
             service(HTTP, {"name": "web", "port": 80}),
-            "spec.ports[1].port: 80/TCP is that of spec.ports[0] already",
+            "spec.ports[1].port: 80/TCP is already used by spec.ports[0]",
             id="port-twice",
         ),
         pytest.param(
@@ -204,7 +204,7 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(
             service({**HTTP, "nodePort": 30080}, {**HTTPS, "nodePort": 30080}, type="NodePort"),
-            "spec.ports[1].nodePort: 30080/TCP is that of spec.ports[0] already",
+            "spec.ports[1].nodePort: 30080/TCP is already used by spec.ports[0]",
             id="node-port-twice",
         ),
         pytest.param(
@@ -235,7 +235,7 @@ def test_sound_services_pass(wire):
                 externalTrafficPolicy="Local",
                 healthCheckNodePort=32000,
             ),
-            "spec.healthCheckNodePort: 32000 is that of spec.ports[0] already",
+            "spec.healthCheckNodePort: 32000 is already used by spec.ports[0]",
             id="health-check-is-node-port",
         ),
         pytest.param(
@@ -245,7 +245,7 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(
             service(HTTP, type="LoadBalancer", loadBalancerSourceRanges=["10.0.0.1/8"]),
-            "spec.loadBalancerSourceRanges[0]: '10.0.0.1/8' has bits behind its prefix (write "
+            "spec.loadBalancerSourceRanges[0]: '10.0.0.1/8' has bits set after its prefix (write "
             "10.0.0.0/8)",
             id="range-bits",
         ),
@@ -268,8 +268,7 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(
             service(HTTP, externalIPs=["127.0.0.1"]),
-            "spec.externalIPs[0]: 127.0.0.1 is a loopback address: no other machine is reached "
-            "by it",
+            "spec.externalIPs[0]: 127.0.0.1 is a loopback address: it reaches no other machine",
             id="external-ip-loopback",
         ),
         pytest.param(
@@ -299,7 +298,7 @@ def test_sound_services_pass(wire):
         ),
         pytest.param(
             service(HTTP, ipFamilies=["IPv4", "IPv4"]),
-            "spec.ipFamilies[1]: IPv4 is named already",
+            "spec.ipFamilies[1]: IPv4 is already listed",
             id="family-twice",
         ),
         pytest.param(

@@ -71,11 +71,11 @@ def test_merge_keys_fill_in_what_the_mapping_does_not_say():
         pytest.param("? [a]\n: 1", "web.yaml:1: a key must be text, not a mapping or list"),
         pytest.param("a: &x 7\n*x : 1", "web.yaml:2: key 7 is not text (quote it)", id="alias-key"),
         pytest.param(
-            "a: *b", "web.yaml:1: a: alias *b names nothing (write &b before it)", id="no-anchor"
+            "a: *b", "web.yaml:1: a: alias *b is not defined (write &b before it)", id="no-anchor"
         ),
         pytest.param(
             "a: &a\n  b: *a",
-            "web.yaml:2: a.b: alias *a stands inside of what it names",
+            "web.yaml:2: a.b: alias *a is part of the value that it refers to",
             id="endless-alias",
         ),
         pytest.param("a: 1\n<<: 2", "web.yaml:2: << takes a mapping or a list of mappings"),
@@ -98,7 +98,7 @@ def test_a_small_text_cannot_stand_for_a_huge_object():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     assert problem_of("\n".join(lines)).startswith(
-        "web.yaml:5: a4[7]: aliases stand for more than 100000 values"
+        "web.yaml:5: a4[7]: aliases expand to more than 100000 values"
     )
 
 

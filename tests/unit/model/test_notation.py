@@ -59,7 +59,7 @@ def test_a_single_port_needs_no_name_and_names_are_collected():
     check_port_name("http", 2, names, "x")
     assert names == {"http"}
     for name, problem in (
-        ("http", "is the name of another port already"),
+        ("http", "is already the name of another port"),
         (None, "is missing: one of several ports needs a name"),
         ("HTTP", "is not a DNS label"),
     ):
@@ -92,7 +92,7 @@ def test_addresses_that_reach_no_other_machine(ip, kind):
     assert check_address(ip, "x") == ip
     with pytest.raises(FieldError) as caught:
         check_common_address(ip, "x")
-    assert str(caught.value) == f"x: {ip} is {kind}: no other machine is reached by it"
+    assert str(caught.value) == f"x: {ip} is {kind}: it reaches no other machine"
 
 
 @pytest.mark.parametrize("ip", ["192.0.2.1", "239.1.1.1", "ff05::1", "2001:db8::1", "10.0.0.1"])

@@ -186,8 +186,8 @@ def test_source_ranges_are_read_and_what_cannot_be_lets_nobody_in():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
     assert service.notes == (
-        "spec.loadBalancerSourceRanges: '10.0.0.0/99' is not a network (write 10.0.0.0/8): "
-        "it lets nobody in",
+        "spec.loadBalancerSourceRanges: '10.0.0.0/99' is not a network (write 10.0.0.0/8): no "
+        "client is admitted",
     )
     assert a_service(loadBalancerSourceRanges=None).load_balancer_source_ranges == ()
 

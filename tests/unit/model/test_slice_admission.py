@@ -114,7 +114,7 @@ def test_sound_slices_pass(wire):
         ),
         pytest.param(
             hinted(forNodes=[{"name": "a"}, {"name": "a"}]),
-            "endpoints[0].hints.forNodes[1].name: 'a' is named already",
+            "endpoints[0].hints.forNodes[1].name: 'a' is already listed",
             id="node-twice",
         ),
         pytest.param(

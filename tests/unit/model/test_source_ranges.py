@@ -49,7 +49,7 @@ def test_a_range_that_cannot_be_read_lets_nobody_in(text):
     networks, [note] = read_source_ranges([text], {})
     assert networks == NOBODY
     assert note.startswith(f"spec.loadBalancerSourceRanges: {text!r} is ")
-    assert note.endswith(": it lets nobody in")
+    assert note.endswith(": no client is admitted")
     networks, _ = read_source_ranges([text, "10.0.0.0/8"], {})
     assert networks == ("10.0.0.0/8", *NOBODY)
     with pytest.raises(ValueError, match="is "):
@@ -57,7 +57,7 @@ def test_a_range_that_cannot_be_read_lets_nobody_in(text):
 
 
 def test_bits_behind_the_prefix_are_an_error_where_it_is_strict():
-    with pytest.raises(ValueError, match=r"has bits behind its prefix \(write 10.0.0.0/8\)"):
+    with pytest.raises(ValueError, match=r"has bits set after its prefix \(write 10.0.0.0/8\)"):
         parse_range("10.0.0.1/8")
 
 

@@ -70,7 +70,7 @@ def test_a_broken_file_costs_one_warning_and_is_replaced(path, caplog, text):
     [record] = caplog.records
     assert (record.levelname, record.message) == (
         "WARNING",
-        "cannot read allocations: starting afresh",
+        "cannot read allocations, starting without them",
     )
     assert file.save(GIVEN) == ""
     assert json.loads(path.read_text())["nodePorts"] == {"shop/web:80": 30080}
@@ -79,7 +79,7 @@ def test_a_broken_file_costs_one_warning_and_is_replaced(path, caplog, text):
 def test_where_nothing_can_be_written_the_reason_is_said_and_it_is_tried_again(path):
     path.parent.write_text("a file where the folder should be")
     file = AllocationFile(path)
-    problem = f"{path}: cannot keep allocations for a restart: "
+    problem = f"{path}: cannot save allocations: "
     assert file.save(GIVEN) in (f"{problem}File exists", f"{problem}Not a directory")
     path.parent.unlink()
     assert file.save(GIVEN) == ""
@@ -99,4 +99,4 @@ def test_a_file_that_is_too_large_is_not_read(path, monkeypatch, caplog):
     AllocationFile(path).save(GIVEN)
     monkeypatch.setattr(allocation_file, "FILE_BYTES_MAX", 10)
     assert AllocationFile(path).load() == Given()
-    assert caplog.records[0].__dict__["problem"] == "it has more than 0 MiB"
+    assert caplog.records[0].__dict__["problem"] == "it is larger than 0 MiB"

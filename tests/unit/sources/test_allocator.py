@@ -98,7 +98,7 @@ def test_where_the_file_cannot_be_written_services_are_served_all_the_same(tmp_p
     allocated = Allocator(BOTH, tmp_path / "state" / "allocations.json").allocate([web()])
     assert allocated.services[0].cluster_ips == ("10.96.67.208",)
     [problem] = allocated.problems
-    assert "cannot keep allocations for a restart" in problem
+    assert "cannot save allocations" in problem
 
 
 def test_a_node_port_is_kept_over_a_restart(tmp_path):
@@ -126,5 +126,5 @@ def test_of_two_that_name_one_node_port_the_same_has_it_after_a_restart(tmp_path
 def test_a_node_port_that_another_service_names_is_a_problem_with_the_place():
     allocated = Allocator(BOTH).allocate([at_30080("web"), at_30080("cart")])
     assert allocated.problems == (
-        "cart.yaml:1: spec.ports[0].nodePort: 30080/TCP is that of shop/web already",
+        "cart.yaml:1: spec.ports[0].nodePort: 30080/TCP is already used by shop/web",
     )

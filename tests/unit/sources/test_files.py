@@ -161,7 +161,7 @@ def test_a_file_that_is_not_text_is_a_problem_until_it_changes(folder, watch):
 def test_a_folder_without_manifests_says_so(tmp_path):
     look = FileWatch(tmp_path).first_look()
     assert look.problems == {
-        str(tmp_path): f"{tmp_path}: holds no manifests (*.yaml, *.yml, *.json)"
+        str(tmp_path): f"{tmp_path}: contains no manifests (*.yaml, *.yml, *.json)"
     }
 
 

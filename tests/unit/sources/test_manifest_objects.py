@@ -123,8 +123,8 @@ def test_other_kinds_are_ignored_and_named_once():
         """
     assert read(text) == FileObjects(
         ignored=(
-            "web.yaml:1: kind apps/v1 Deployment is none of ours",
-            "web.yaml:5: kind serving.knative.dev/v1 Service is none of ours",
+            "web.yaml:1: kind apps/v1 Deployment is not supported",
+            "web.yaml:5: kind serving.knative.dev/v1 Service is not supported",
         )
     )
 

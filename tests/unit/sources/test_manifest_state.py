@@ -104,7 +104,7 @@ def test_of_two_objects_with_one_name_the_first_counts_and_both_places_are_named
             }
         )
     )
-    assert state.problems == ("b.yaml:1: Service shop/web is defined in a.yaml:6 already",)
+    assert state.problems == ("b.yaml:1: Service shop/web is already defined in a.yaml:6",)
     assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.1",)
     state.take(Look(gone=frozenset({"a.yaml"})))
     assert state.problems == ()
@@ -148,7 +148,7 @@ def test_files_that_cannot_be_read_are_problems_as_long_as_they_are(state):
 
 def test_foreign_kinds_are_named_for_each_file(state):
     state.take(Look({"a.yaml": "{apiVersion: v1, kind: Pod}\n"}))
-    assert state.ignored == ("a.yaml:1: kind v1 Pod is none of ours",)
+    assert state.ignored == ("a.yaml:1: kind v1 Pod is not supported",)
 
 
 def test_dual_stack_and_node_ports_are_given_as_the_api_server_would():
@@ -168,7 +168,7 @@ def test_a_node_port_of_another_service_is_a_problem_with_the_place(state):
     port = "{port: 80, nodePort: 30080}"
     text = service(type="NodePort").replace("{port: 80}", port)
     state.take(Look({"a.yaml": text, "b.yaml": text.replace("web", "cart")}))
-    problem = "spec.ports[0].nodePort: 30080/TCP is that of shop/web already"
+    problem = "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
     assert state.problems == (f"b.yaml:1: {problem}",)
     cart = state.snapshot.services[ServiceKey("shop", "cart")].service
     assert (cart.ports[0].node_port, cart.notes) == (0, (problem,))

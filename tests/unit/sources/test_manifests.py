@@ -103,7 +103,7 @@ async def test_a_broken_edit_keeps_the_last_good_state_and_says_so_once(web, cap
         assert source.status().problems == ()
     assert [(r.levelname, r.message, r.__dict__.get("problem")) for r in caplog.records] == [
         ("WARNING", "manifest problem", problem),
-        ("INFO", "manifests are well again", None),
+        ("INFO", "manifest problems resolved", None),
     ]
 
 
@@ -115,7 +115,7 @@ async def test_foreign_kinds_are_logged_once(web, caplog):
         web.write_text(SERVICE.replace("7.1", "7.2") + "---\n{apiVersion: v1, kind: Pod}\n")
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
     assert [r.__dict__["object"] for r in caplog.records] == [
-        f"{web}:8: kind v1 Pod is none of ours"
+        f"{web}:8: kind v1 Pod is not supported"
     ]
 
 
@@ -130,7 +130,7 @@ async def test_a_folder_without_manifests_is_synced_and_says_so(tmp_path):
         assert (await published.first()).services == {}
         status = source.status()
     assert status.is_synced
-    assert status.problems == (f"{tmp_path}: holds no manifests (*.yaml, *.yml, *.json)",)
+    assert status.problems == (f"{tmp_path}: contains no manifests (*.yaml, *.yml, *.json)",)
 
 
 def test_manifests_can_be_read_once_without_watching(web):

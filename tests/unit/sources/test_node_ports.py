@@ -66,7 +66,7 @@ def test_of_two_that_name_one_number_the_second_goes_without_and_says_who_has_it
     )
     assert numbers(services) == [[30080], [0]]
     assert conflict.service == ServiceKey("shop", "cart")
-    assert conflict.problem == "spec.ports[0].nodePort: 30080/TCP is that of shop/web already"
+    assert conflict.problem == "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
     assert services[1].notes == (conflict.problem,)
 
 
@@ -108,10 +108,10 @@ def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
     assert given in range(30086, 32768)
     services, [conflict] = ports.allocate([health("web"), node_port("cart", at(31000))])
     assert services[0].health_check_node_port == given
-    assert conflict.problem == "spec.ports[0].nodePort: 31000/TCP is that of shop/web already"
+    assert conflict.problem == "spec.ports[0].nodePort: 31000/TCP is already used by shop/web"
     services, [_, conflict] = NodePorts().allocate([health("web", 31001), health("cart", 31001)])
     assert services[1].health_check_node_port == 0
-    assert conflict.problem == "spec.healthCheckNodePort: 31001/TCP is that of shop/web already"
+    assert conflict.problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
 
 
 def test_without_a_number_left_the_port_has_none_and_the_service_says_so():

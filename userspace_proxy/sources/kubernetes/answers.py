@@ -67,11 +67,13 @@ def refusal(url: str, wish: str, answer: Answer, *, credentials: str) -> Failure
     said = said or f"HTTP status {answer.code}"
     match answer.code:
         case 401:
-            words = f"the API server at {url} doesn't know us: {said} (check {credentials})"
+            words = (
+                f"the API server at {url} rejected the credentials: {said} (check {credentials})"
+            )
         case 403:
             words = (
                 f"the API server at {url} refuses to {wish}: {said} "
-                "(let this user get, list and watch services, endpointslices and nodes)"
+                "(allow this user to get, list and watch services, endpointslices and nodes)"
             )
         case 404:
             words = f"the server at {url} can't {wish}: {said} (check its address and version)"
@@ -95,4 +97,4 @@ def unreachable(url: str, trouble: ConnectionTrouble) -> Failure:
 
 def nonsense(url: str, resource: str, what: str) -> Failure:
     """Put an answer that isn't what the API says into words."""
-    return Failure(f"the server at {url} answers nonsense about {resource}: {what}")
+    return Failure(f"invalid response from {url} for {resource}: {what}")

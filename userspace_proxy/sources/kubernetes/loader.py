@@ -95,7 +95,9 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
             token, certificate = status.get("token"), status.get("clientCertificateData")
             key = status.get("clientKeyData")
             if not token and not (certificate and key):
-                raise PluginError("exec: the plugin gave neither a token nor a certificate and key")
+                raise PluginError(
+                    "exec: the plugin returned neither a token nor a certificate and key"
+                )
             if token:
                 self.token = f"Bearer {token}"
             if certificate and key:

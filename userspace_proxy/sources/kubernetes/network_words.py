@@ -20,14 +20,14 @@ def describe(exc: BaseException) -> str:
         if isinstance(cause, socket.gaierror):
             return f"its name can't be resolved: {cause.strerror}"
         if isinstance(cause, TimeoutError) and not cause.errno:
-            return "no answer in time"
+            return "no response in time"
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno)
     match type(exc).__name__:
         case "ServerDisconnectedError":
-            return "it closed the connection without an answer"
+            return "it closed the connection without a response"
         case "ClientPayloadError":
-            return "its answer broke off"
+            return "its response was cut off"
         case name:
             return " ".join(str(exc).split()) or name
 

@@ -64,7 +64,7 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
             stdout, stderr = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
     except TimeoutError as exc:
-        raise PluginError(f"exec: {command} did not end within {within_s:g} s") from exc
+        raise PluginError(f"exec: {command} did not exit within {within_s:g} s") from exc
     finally:
         # Its children may run on, and hold the pipes, although it has ended itself. Those of
         # another user may not be killed.

@@ -107,7 +107,7 @@ class Recorder:
             series.name = ""
         elif answer.code < 500 and answer.code != 429:
             series.sent = count
-            _log.warning("an Event was refused", extra={"cause": _said(answer)})
+            _log.warning("Event was rejected", extra={"cause": _said(answer)})
 
     async def _ask(self, series: Series) -> Answer:
         path = path_of(series)
@@ -147,7 +147,7 @@ class Recorder:
         if not self._is_known_forbidden:
             self._is_known_forbidden = True
             _log.warning(
-                "Events can't be written: let this user create and patch events of events.k8s.io",
+                "cannot write Events: allow this user to create and patch events of events.k8s.io",
                 extra={"cause": _said(answer)},
             )
         return until

@@ -222,7 +222,7 @@ class Reflector:
                 return await self._follow(stream, asked_s)
             except (TimeoutError, ConnectionTrouble) as exc:
                 # No problem yet: that is what the next watch says.
-                self._log_end(str(exc) or "the server was silent")
+                self._log_end(str(exc) or "no data from the server in time")
                 return None
             except (DecodeError, LineTooLong) as exc:
                 # The next watch would bring the same line again; a list doesn't.
@@ -264,7 +264,7 @@ class Reflector:
                 self._position.advance(metadata.resource_version)
                 self._has_bookmarks = True
             case _:
-                raise DecodeError("type", f"{event.type!r} is no type of event")
+                raise DecodeError("type", f"{event.type!r} is not a known event type")
 
     def _error(self, status: Status) -> Failure | None:
         """Take an ERROR event, which ends the watch."""

@@ -164,9 +164,9 @@ class KubernetesSource(Source):
         problems = tuple(self._find_problems())
         for line in problems:
             if line not in self._problems:
-                _log.warning("cluster problem", extra={"problem": line})
+                _log.warning("API server problem", extra={"problem": line})
         if self._problems and not problems:
-            _log.info("cluster is well again", extra={"server": self.location})
+            _log.info("API server problems resolved", extra={"server": self.location})
         self._problems = problems
 
     def _find_problems(self) -> list[str]:

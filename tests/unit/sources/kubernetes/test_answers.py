@@ -31,7 +31,8 @@ def status(message: str) -> bytes:
         pytest.param(
             401,
             status("Unauthorized"),
-            f"the API server at {URL} doesn't know us: Unauthorized (check the token in /t)",
+            f"the API server at {URL} rejected the credentials: Unauthorized (check the token in "
+            f"/t)",
             id="unauthorized",
         ),
         pytest.param(
@@ -39,7 +40,7 @@ def status(message: str) -> bytes:
             status('services is forbidden: User "alice"\n cannot list'),
             f"the API server at {URL} refuses to list services: services is forbidden: "
             'User "alice" cannot list '
-            "(let this user get, list and watch services, endpointslices and nodes)",
+            "(allow this user to get, list and watch services, endpointslices and nodes)",
             id="forbidden",
         ),
         pytest.param(
@@ -102,5 +103,5 @@ def test_other_failures_name_the_server():
         f"cannot reach the API server at {URL}: Connection refused"
     )
     assert nonsense(URL, "services", "not JSON") == Failure(
-        f"the server at {URL} answers nonsense about services: not JSON"
+        f"invalid response from {URL} for services: not JSON"
     )

@@ -108,9 +108,9 @@ async def test_no_answer_is_trouble(monkeypatch):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         connection = Connection(Credentials(master=url))
         await connection.open()
-        with pytest.raises(ConnectionTrouble, match="no answer in time"):
+        with pytest.raises(ConnectionTrouble, match="no response in time"):
             await connection.get(SERVICES, {})
-        with pytest.raises(ConnectionTrouble, match="no answer in time"):
+        with pytest.raises(ConnectionTrouble, match="no response in time"):
             async with connection.stream(SERVICES, WATCH):
                 pass
         await connection.close()

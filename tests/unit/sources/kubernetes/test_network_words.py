@@ -60,12 +60,12 @@ async def test_a_name_without_an_address(monkeypatch):
 
 async def test_a_connection_closed_without_an_answer(answering):
     url = f"http://127.0.0.1:{await answering(b'')}"
-    assert await said_of(url) == "it closed the connection without an answer"
+    assert await said_of(url) == "it closed the connection without a response"
 
 
 async def test_an_answer_that_breaks_off(answering):
     port = await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
-    assert await said_of(f"http://127.0.0.1:{port}") == "its answer broke off"
+    assert await said_of(f"http://127.0.0.1:{port}") == "its response was cut off"
 
 
 async def test_a_server_that_does_not_speak_tls(answering):
@@ -80,13 +80,13 @@ async def test_no_answer_in_time():
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         timeout = aiohttp.ClientTimeout(sock_read=0.01)
-        assert await said_of(url, timeout=timeout) == "no answer in time"
+        assert await said_of(url, timeout=timeout) == "no response in time"
 
 
 @pytest.mark.parametrize(
     ("exc", "words"),
     [
-        pytest.param(TimeoutError(), "no answer in time", id="timeout"),
+        pytest.param(TimeoutError(), "no response in time", id="timeout"),
         pytest.param(OSError(errno.ECONNRESET, "x"), "Connection reset by peer", id="errno"),
         pytest.param(OSError("two\nlines"), "two lines", id="text"),
         pytest.param(OSError(), "OSError", id="nothing"),

@@ -71,7 +71,7 @@ child = subprocess.Popen(["sleep", "1000"])
 pathlib.Path({str(tmp_path / "pids")!r}).write_text(f"{{os.getpid()}} {{child.pid}}")
 signal.pause()
 """
-    with pytest.raises(ValueError, match=r"exec: ./plugin did not end within 2 s"):
+    with pytest.raises(ValueError, match=r"exec: ./plugin did not exit within 2 s"):
         await run(script, within_s=2)
     for pid in (tmp_path / "pids").read_text().split():
         await ended(int(pid))
@@ -84,7 +84,7 @@ child = subprocess.Popen(["sleep", "1000"])
 pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
 print({ANSWER!r})
 """
-    with pytest.raises(ValueError, match="did not end within"):
+    with pytest.raises(ValueError, match="did not exit within"):
         await run(script, within_s=2)
     await ended(int((tmp_path / "pid").read_text()))
 

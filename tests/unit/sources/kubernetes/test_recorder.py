@@ -70,7 +70,7 @@ async def test_who_may_not_write_events_says_so_once_and_asks_no_more(api, recor
     recorder.record(Happening("SteeringDrifted", "Repair", "lost"))
     await until(lambda: recorder._correlator.next_due_s(recorder._now()) > 60)
     assert [record.getMessage() for record in caplog.records] == [
-        "Events can't be written: let this user create and patch events of events.k8s.io"
+        "cannot write Events: allow this user to create and patch events of events.k8s.io"
     ]
     assert len(api.requests) == 1
 

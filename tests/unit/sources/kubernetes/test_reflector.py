@@ -68,7 +68,7 @@ async def test_pages_that_expire_are_followed_by_the_whole_list(api):
             403,
             "services is forbidden",
             "the API server at URL refuses to list services: services is forbidden "
-            "(let this user get, list and watch services, endpointslices and nodes)",
+            "(allow this user to get, list and watch services, endpointslices and nodes)",
             id="forbidden",
         ),
         pytest.param(
@@ -270,7 +270,9 @@ async def test_an_error_event_is_a_problem_until_the_next_watch_stands(api):
     [
         pytest.param(b"<html>\n", "not JSON: ", id="html"),
         pytest.param(b'{"type": 7}\n', "type: expected str, got int", id="type"),
-        pytest.param(b'{"type": "MOVED"}\n', "type: 'MOVED' is no type of event", id="unknown"),
+        pytest.param(
+            b'{"type": "MOVED"}\n', "type: 'MOVED' is not a known event type", id="unknown"
+        ),
     ],
 )
 async def test_a_line_of_nonsense_is_a_problem_and_followed_by_a_list(api, line, problem):
@@ -279,9 +281,7 @@ async def test_a_line_of_nonsense_is_a_problem_and_followed_by_a_list(api, line,
         api.send("services", line)
         await reflection.watching(requests=4)
         said, well_again = reflection.problems
-        assert said.startswith(
-            f"the server at URL answers nonsense about services: in a watch, {problem}"
-        )
+        assert said.startswith(f"invalid response from URL for services: in a watch, {problem}")
         assert well_again == ""
         assert api.requests[2:] == [RELIST.format(1000), WATCH.format(1000)]
 

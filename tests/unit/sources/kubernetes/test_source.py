@@ -94,7 +94,7 @@ async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, 
     async with running(source) as published:
         await api.until(lambda a: len(a.requests) >= 9)
         problem = (
-            f"the API server at {api.url} doesn't know us: Unauthorized "
+            f"the API server at {api.url} rejected the credentials: Unauthorized "
             "(check --kubeconfig: none is given)"
         )
         assert source.status().problems == (problem,)
@@ -103,8 +103,8 @@ async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, 
         await published.first()
         assert source.status().problems == ()
     assert [(r.message, r.__dict__.get("problem")) for r in caplog.records] == [
-        ("cluster problem", problem),
-        ("cluster is well again", None),
+        ("API server problem", problem),
+        ("API server problems resolved", None),
     ]
 
 
