@@ -145,7 +145,7 @@ class Way:
         """Return the last line that the command wrote."""
         log = self._log()
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "the log is empty"
 
     def pids(self) -> list[int]:
         """Return its processes; empty where the kernel does it all."""

@@ -41,7 +41,7 @@ def enter() -> None:
     if _unshare(_CLONE_NEWNET) != _SUCCESS:
         if (error := _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)) != _SUCCESS:
             raise NoNamespaceError(
-                f"cannot make a network namespace for the tests: {os.strerror(error)} (run as "
+                f"cannot create a network namespace for the tests: {os.strerror(error)} (run as "
                 "root, or allow user namespaces: sysctl -w user.max_user_namespaces=15000, and "
                 "on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0)"
             )

@@ -27,7 +27,7 @@ _SHORTAGE_HINTS = {
     errno.ENFILE: "this node is out of open files: raise the sysctl fs.file-max",
     errno.ENOBUFS: "the kernel has no memory for another socket: see the node's memory",
     errno.ENOMEM: "the kernel has no memory for another socket: see the node's memory",
-    errno.ENOSPC: "a limit of the kernel is reached: see the sysctl fs.epoll.max_user_watches",
+    errno.ENOSPC: "a kernel limit is reached: see the sysctl fs.epoll.max_user_watches",
 }
 
 

@@ -93,7 +93,7 @@ class Agent:
     def last_words(self) -> str:
         """Return the last line that it wrote."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "the log is empty"
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """Return its metrics by name and labels; takes it a second of CPU at 10,000 Services."""

@@ -157,7 +157,7 @@ async def test_without_the_right_role_the_refusal_names_user_and_way_out(
             f"the API server at {control_plane.server} refuses to list services: services is "
             f'forbidden: User "{NODE_PROXIER}" cannot list resource "services" in API group "" '
             "at the cluster scope "
-            "(let this user get, list and watch services, endpointslices and nodes)"
+            "(allow this user to get, list and watch services, endpointslices and nodes)"
         )
         await asyncio.to_thread(control_plane.grant_node_proxier)
         await published.first()
@@ -174,7 +174,7 @@ async def test_an_unknown_token_is_a_problem_that_names_the_file(
         await eventually("the problem", lambda: source.status().problems != ())
         assert source.status().problems == (
             (
-                f"the API server at {control_plane.server} doesn't know us: Unauthorized "
+                f"the API server at {control_plane.server} rejected the credentials: Unauthorized "
                 f"(check the credentials in {kubeconfig})"
             ),
         )

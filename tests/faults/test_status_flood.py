@@ -28,7 +28,7 @@ def house(tmp_path_factory):
 
 @pytest.fixture
 def probe(house):
-    """Ask for /livez at the node's address; a client that gets no answer in time fails."""
+    """Ask for /livez at the node's address; a client that gets no response in time fails."""
     address = (str(house.node.ip), HEALTH)
 
     def probe(name):

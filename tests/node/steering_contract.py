@@ -169,7 +169,7 @@ class SteeringContract:
         assert await steering.repair() == 0
 
     async def test_a_change_before_the_first_apply_is_an_error(self, steering):
-        with pytest.raises(SteeringError, match="nothing was applied before"):
+        with pytest.raises(SteeringError, match="no steering was applied before"):
             await steering.change({WEB: 36001}, ())
         assert await steering.render() == ""
 

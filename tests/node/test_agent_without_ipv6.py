@@ -67,4 +67,4 @@ def test_what_is_not_served_without_ipv6_has_a_cause(house):
         return not any(port["problem"] for port in house.agent.status()["ports"])
 
     wait_for("IPv6's frontends", is_well, deadline_s=20, hint=house.agent.log)
-    assert house.agent.frontends("dual")["[fd00:96::12]:80"] != "not brought here"
+    assert house.agent.frontends("dual")["[fd00:96::12]:80"] != "not routed to this node"

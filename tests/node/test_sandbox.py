@@ -387,7 +387,7 @@ def test_forbidden_user_namespaces_are_named_with_the_way_out():
         text=True,
         cwd=ROOT,
     )
-    assert done.stdout.startswith("cannot make a user namespace: unshare: ")
+    assert done.stdout.startswith("cannot create a user namespace: unshare: ")
     assert done.stdout.endswith(
         "; user.max_user_namespaces is 0 "
         "(as root: sysctl -w user.max_user_namespaces=15000; or run this as root)\n"

@@ -288,7 +288,7 @@ async def test_without_a_right_one_line_says_what_is_missing(node):
         asyncio.run(make_steering("nftables", SteeringFacts(refuse_port=35999)).start())
     """)
     assert last_words_without_net_admin(program) == (
-        "userspace_proxy.errors.SteeringError: cannot ask nftables: Operation not permitted "
+        "userspace_proxy.errors.SteeringError: cannot query nftables: Operation not permitted "
         "(run as root or grant NET_ADMIN, or run with --steering=none)"
     )
 

@@ -266,8 +266,8 @@ async def test_the_command_removes_nothing_while_one_of_them_runs(node, stable, 
     assert await cleanup() == (
         1,
         f"error: cannot clean up: userspace-proxy of the name canary (pid {os.getpid()}) "
-        "steers this node and would put its rules back "
-        "(stop it: it removes what it made when it stops)",
+        "steers this node and would restore its rules "
+        "(stop it: it removes its rules when it stops)",
     )
     lock.release()
     assert rules(node) == before

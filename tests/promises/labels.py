@@ -29,7 +29,7 @@ class LabelPromises:
     @pytest.mark.parametrize(
         ("label", "reason"),
         [
-            pytest.param({PROXY_NAME: "canary"}, "its label gives it to", id="another-proxy"),
+            pytest.param({PROXY_NAME: "canary"}, "its label assigns it to", id="another-proxy"),
             pytest.param({HEADLESS: ""}, "service.kubernetes.io/headless", id="headless"),
         ],
     )

@@ -156,4 +156,4 @@ def _free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
         ip = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
         if ip not in taken and not ip.endswith((".0", ".255")):
             return ip
-    raise ValueError("every address of 127.64.0.0/10 is taken")
+    raise ValueError("all addresses of 127.64.0.0/10 are in use")

@@ -69,7 +69,7 @@ async def _cleanup(proxy_name: str) -> int:
                 await _clean_up("iptables", label)
     if not can_see_rules and _has_legacy_tables():
         raise SteeringError(
-            "cannot look for our rules in this node's legacy tables: python-iptables is missing",
+            "cannot look for this proxy's rules in the legacy tables: python-iptables is missing",
             hint="pip install .[iptables] in the checkout",
         )
     return 0

@@ -90,5 +90,5 @@ class ClientBridges:
                 },
             )
         if self._logged and not now:
-            _log.info("endpoints see the addresses of clients on the same bridge from now on")
+            _log.info("endpoints now see the addresses of clients on the same bridge")
         self._logged = now

@@ -59,8 +59,8 @@ def why_no_node_ports(facts: NodeFacts) -> str:
         return ""
     if PRIMARY in facts.node_port_networks and not facts.primary_addresses:
         return (
-            "--nodeport-addresses=primary needs a Node object of this node's name with an address, "
-            "or --bind-address"
+            "--nodeport-addresses=primary needs a Node object with this node's name and an "
+            "address, or --bind-address"
         )
     return "this node has no address that --nodeport-addresses allows"
 

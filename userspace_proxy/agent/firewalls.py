@@ -66,7 +66,7 @@ class FirewallWatch:
                     },
                 )
         if before and not found:
-            _log.info("no firewall drops packets to Services any more")
+            _log.info("firewalls no longer drop packets to Services")
 
     def close(self) -> None:
         """Let the thread end; idempotent."""

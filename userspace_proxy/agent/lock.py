@@ -130,8 +130,8 @@ class NodeLock:
                 running = f"userspace-proxy{named}{process}"
                 if self._is_cleanup:
                     raise LockHeld(
-                        f"cannot clean up: {running} steers this node and would put its rules back",
-                        hint="stop it: it removes what it made when it stops",
+                        f"cannot clean up: {running} steers this node and would restore its rules",
+                        hint="stop it: it removes its rules when it stops",
                     )
                 raise LockHeld(
                     f"cannot start: another {running} steers this node",

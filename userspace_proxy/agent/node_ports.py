@@ -92,8 +92,8 @@ class NodePortHolds:
             if holder and key in self._ours:
                 if key not in self._held:
                     _log.warning(
-                        "another process took a node port while no proxy ran, "
-                        "clients are served anyway",
+                        "another process took a node port while no proxy was running, clients are "
+                        "still served",
                         extra={"port": f"{port}/{protocol}", "holder": holder},
                     )
             elif holder:

@@ -23,7 +23,7 @@ from ..model import IPFamily, Protocol
 DESCRIPTORS_MAX = 10_000
 # The lowest of each process: a server opens its listeners before it has clients.
 OF_PROCESS_MAX = 1_000
-NOT_FOUND = f"a process that isn't found in {DESCRIPTORS_MAX:,} descriptors"
+NOT_FOUND = f"a process that was not found among {DESCRIPTORS_MAX:,} descriptors"
 
 _NET = Path("/proc/thread-self/net")
 _PROC = Path("/proc")

@@ -97,7 +97,7 @@ class Preserving:
             await pause(RETRY_S)
             await self._begin()
             if not self.why_not:
-                _log.info("endpoints see clients' own addresses from now on")
+                _log.info("endpoints now see client addresses")
                 self._tell_plane()
 
     @property
@@ -160,7 +160,9 @@ class Preserving:
             self._tell_plane()
         if count:
             self.repairs += count
-            _log.warning("what catches answers had drifted", extra={"parts": count})
+            _log.warning(
+                "rules that catch replies had drifted and were repaired", extra={"parts": count}
+            )
 
     def _follow_node(self) -> None:
         """Take the node's links and routes as they have become."""
@@ -168,11 +170,9 @@ class Preserving:
             return
         before, self._obstacle = self._obstacle, why_impossible(self._routes.links)
         if self._obstacle and not before:
-            _log.warning(
-                "endpoints see this node's address from now on", extra={"cause": self._obstacle}
-            )
+            _log.warning("endpoints now see this node's address", extra={"cause": self._obstacle})
         elif before and not self.why_not:
-            _log.info("endpoints see clients' own addresses again")
+            _log.info("endpoints see client addresses again")
         self._follow_bridges(self._routes)
         self._tell_plane()
 
@@ -197,7 +197,7 @@ class Preserving:
             return
         self._problem = problem
         if problem:
-            _log.error("answers to clients' own addresses are not caught", extra={"cause": problem})
+            _log.error("cannot catch replies to client addresses", extra={"cause": problem})
         self._tell_plane()
 
     def _note_ipv6(self) -> bool:
@@ -206,12 +206,15 @@ class Preserving:
             return False
         self._without_ipv6 = self._answers.without_ipv6
         if self._without_ipv6:
-            _log.info("endpoints see no IPv6 client's address", extra={"cause": self._without_ipv6})
+            _log.info(
+                "endpoints don't see the addresses of IPv6 clients",
+                extra={"cause": self._without_ipv6},
+            )
         return True
 
 
 def why_impossible(links: Iterable[NodeLink]) -> str:
     """Return why answers of pods don't pass this node's stack, in words; empty where they do."""
     if any(link.name == _PAST_THE_STACK for link in links):
-        return "Cilium carries what pods answer past this node's network stack"
+        return "Cilium delivers replies of pods past this node's network stack"
     return ""

@@ -221,9 +221,9 @@ class Proxy:
         options = self._options
         found = await remove_leftovers(chosen, options.proxy_name or "")
         for cause in found.unseen:
-            _log.warning("cannot look for what other steerings left", extra={"cause": cause})
+            _log.warning("cannot look for leftovers of other steerings", extra={"cause": cause})
         for name in found.removed:
-            _log.info("removed what another steering had left", extra={"steering": name})
+            _log.info("removed leftovers of another steering", extra={"steering": name})
 
     async def _hold_anchor(self) -> None:
         """Let open connections go on while somebody flushes the node's rules."""
@@ -253,7 +253,9 @@ class Proxy:
         lack = timeouts.hold()
         if lack:
             _log.info(
-                "keep-alive alone keeps half-closed connections translated", extra={"cause": lack}
+                "cannot extend conntrack's timeout, only keep-alive keeps half-closed connections "
+                "translated",
+                extra={"cause": lack},
             )
 
     async def _start_preserving(self, steering: Steering) -> None:
@@ -412,11 +414,11 @@ class Proxy:
                 try:
                     await steering.clean_up()
                 except UserspaceProxyError as exc:
-                    _log.warning("steering could not be cleaned up", extra={"cause": str(exc)})
+                    _log.warning("cannot clean up steering", extra={"cause": str(exc)})
                 else:
                     return
             self.left_behind = True
-            _log.error("steering is left behind: run userspace-proxy cleanup")
+            _log.error("steering rules were left behind, run userspace-proxy cleanup")
 
     async def _stop_preserving(self) -> None:
         preserving, self._preserving = self._preserving, None
@@ -425,14 +427,20 @@ class Proxy:
                 await preserving.clean_up()
             except UserspaceProxyError as exc:
                 self.left_behind = True
-                _log.error("run userspace-proxy cleanup", extra={"cause": str(exc)})
+                _log.error(
+                    "cannot remove client address routing, run userspace-proxy cleanup",
+                    extra={"cause": str(exc)},
+                )
 
     async def _steer_nothing(self) -> None:
         if self._steering is not None:
             try:
                 await self._steering.apply({})
             except UserspaceProxyError as exc:
-                _log.error("clients are still steered here", extra={"cause": str(exc)})
+                _log.error(
+                    "cannot stop steering, clients are still sent to this proxy",
+                    extra={"cause": str(exc)},
+                )
 
     async def failed(self) -> UserspaceProxyError:
         """Wait until the source or the steering can't go on, and return why."""

@@ -12,7 +12,7 @@ def repaired(count: int, steering: str) -> Happening:
     return Happening(
         "SteeringRepaired",
         "Repair",
-        f"{what} of {steering} steering had been changed by somebody else; put right",
+        f"{what} of {steering} steering had been changed by another program; repaired",
     )
 
 

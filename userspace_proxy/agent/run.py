@@ -93,7 +93,7 @@ async def _log_findings(settings: Settings, steering: str) -> None:
     try:
         findings = await asyncio.to_thread(check_node, settings, steering)
     except (UserspaceProxyError, OSError, ValueError) as exc:
-        _log.warning("this node could not be checked", extra={"cause": str(exc)})
+        _log.warning("cannot check this node", extra={"cause": str(exc)})
         return
     for finding in findings:
         if finding.mark is not Mark.OK:

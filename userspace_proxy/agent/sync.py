@@ -259,7 +259,7 @@ class SyncLoop:
         for item in set(plan.ignored) - set(self.plan.ignored):
             if item.is_conflict:
                 _log.warning(
-                    "a Service is not served",
+                    "Service is not served",
                     extra={"service": str(item.service), "port": item.port, "cause": item.reason},
                 )
                 self._report(not_served(item))

@@ -65,7 +65,7 @@ class Supervisor:
                 return
             except Exception:
                 _log.exception(
-                    "bug: a background task failed and is started again", extra={"task": name}
+                    "bug: a background task failed and was restarted", extra={"task": name}
                 )
             else:
                 return

@@ -92,7 +92,7 @@ class TrackingWatch:
         elif self.is_full and share < _ROOM:
             self.is_full = self.is_dropping = False
             self._log_limit.forget()
-            _log.info("connection tracking has room again", extra=_fields(table))
+            _log.info("connection tracking is no longer full", extra=_fields(table))
 
     async def _exempt_status_ports(self) -> None:
         """Keep the status ports out of the table while others can't get into it."""

@@ -255,14 +255,14 @@ def _view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> Fronte
     return FrontendView(
         address=str(frontend.address),
         kind=str(frontend.kind),
-        target="another program has it" if is_held else _target(served, frontend, bind),
+        target="held by another program" if is_held else _target(served, frontend, bind),
         is_reached=frontend in served.listeners and not is_held and not is_unsteered,
     )
 
 
 def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
     if frontend in served.unsteered:
-        return "not brought here"
+        return "not routed to this node"
     listener = served.listeners.get(frontend)
     if listener is None or not listener.is_serving:
         return "refused"

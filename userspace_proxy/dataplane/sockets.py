@@ -159,7 +159,7 @@ def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
 
 
 def is_wildcard(ip: str) -> bool:
-    """Return whether an address means all local ones."""
+    """Return whether an address means all local addresses."""
     return ip in {"0.0.0.0", "::"}
 
 

@@ -34,8 +34,8 @@ _MOST_INSTRUCTIONS = 4096
 _REMEDIES = {
     # Measured: 6.18.44 refuses any filter on a TCP socket without it, not on a UDP socket.
     errno.EPERM: "this kernel needs CAP_NET_ADMIN for that: run as root, or grant it",
-    errno.ENOMEM: "name fewer networks, or raise the sysctl net.core.optmem_max",
-    errno.EINVAL: "name fewer networks",
+    errno.ENOMEM: "list fewer networks, or raise the sysctl net.core.optmem_max",
+    errno.EINVAL: "list fewer networks",
 }
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network

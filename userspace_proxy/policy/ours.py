@@ -15,7 +15,7 @@ def why_ignored(service: Service, facts: NodeFacts) -> str | None:
     if service.proxy_name != facts.proxy_name:
         if service.proxy_name is None:
             return f"it has no label service.kubernetes.io/service-proxy-name={facts.proxy_name}"
-        return f"its label gives it to the service proxy {service.proxy_name!r}"
+        return f"its label assigns it to the service proxy {service.proxy_name!r}"
     if service.has_headless_label:
         return "it has the label service.kubernetes.io/headless"
     if service.type is ServiceType.EXTERNAL_NAME:
@@ -30,5 +30,5 @@ def why_ignored(service: Service, facts: NodeFacts) -> str | None:
 def why_port_ignored(port: ServicePort) -> str | None:
     """Return why one port of a Service of ours gets no listener, or None."""
     if port.protocol not in Protocol.__members__:
-        return f"protocol {port.protocol} is not carried (TCP and UDP are)"
+        return f"protocol {port.protocol} is not supported (TCP and UDP are)"
     return None

@@ -124,7 +124,9 @@ def _share(network: Network, index: int) -> Network:
     prefix = max(network.prefixlen, NODE_PREFIX[network.version])
     size: int = 2 ** (network.max_prefixlen - prefix)
     if prefix >= network.max_prefixlen - 1 or (index + 1) * size > network.num_addresses:
-        raise SandboxError(f"cannot give pods to node number {index + 1}: {network} is too small")
+        raise SandboxError(
+            f"cannot allocate pod addresses for node number {index + 1}: {network} is too small"
+        )
     return ip_network((int(network.network_address) + index * size, prefix))
 
 

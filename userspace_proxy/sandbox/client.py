@@ -114,7 +114,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--timeout", type=float, default=5.0, help="seconds to wait for each answer"
     )
     counted = argparse.ArgumentParser(add_help=False, parents=[common])
-    counted.add_argument("--count", type=positive, default=1, help="how often to ask")
+    counted.add_argument("--count", type=positive, default=1, help="number of requests")
     commands = parser.add_subparsers(dest="command", required=True)
     web = commands.add_parser("http", parents=[counted], help="GET a URL")
     web.add_argument("url", type=url, metavar="URL")

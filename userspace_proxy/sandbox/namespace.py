@@ -100,7 +100,7 @@ class Namespace:
             )
         except subprocess.TimeoutExpired as exc:
             raise SandboxError(
-                f"cannot run `{shlex.join(argv)}` in {self.name}: no end after {timeout:g} s"
+                f"cannot run `{shlex.join(argv)}` in {self.name}: still running after {timeout:g} s"
             ) from exc
         if check and done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

@@ -158,7 +158,7 @@ class Sandbox:
             SandboxError: The name is taken.
         """
         if name in self.outside:
-            raise SandboxError(f"cannot add client {name}: there is one of that name")
+            raise SandboxError(f"cannot add client {name}: that name is in use")
         index = len(self.outside)
         addresses = nth(self._plan.outside, index + 1)
         client = Host(name, self._hold(), addresses)

@@ -39,7 +39,7 @@ def require_tools(path: str) -> None:
     for tool, package in TOOLS.items():
         if shutil.which(tool, path=path) is None:
             raise SandboxError(
-                f"cannot make a sandbox: the program {tool} is missing",
+                f"cannot create a sandbox: the program {tool} is missing",
                 hint=f"apt-get install {package}",
             )
 
@@ -81,16 +81,16 @@ def explain_refusal(said: str, *, rootless: bool, sysctls: Mapping[str, str]) ->
         )
     if not rootless:
         return SandboxError(
-            f"cannot make a network namespace: {cause}",
+            f"cannot create a network namespace: {cause}",
             hint="grant CAP_SYS_ADMIN and CAP_NET_ADMIN, or check user.max_net_namespaces",
         )
     for name, (forbids, allows) in SYSCTLS.items():
         if sysctls.get(name) == forbids:
             return SandboxError(
-                f"cannot make a user namespace: {cause}; {name} is {forbids}",
+                f"cannot create a user namespace: {cause}; {name} is {forbids}",
                 hint=f"as root: sysctl -w {name}={allows}; or run this as root",
             )
     return SandboxError(
-        f"cannot make a user namespace: {cause}",
+        f"cannot create a user namespace: {cause}",
         hint="a container's seccomp filter or a chroot may forbid it: run privileged, or as root",
     )

@@ -77,7 +77,7 @@ class AnswerRoutes:
         try:
             count += self._add(_V6)
         except SteeringError as exc:
-            self.without_ipv6 = f"the kernel takes no route of IPv6: {exc.message}"
+            self.without_ipv6 = f"the kernel rejects IPv6 routes: {exc.message}"
         else:
             self.without_ipv6 = ""
         return count

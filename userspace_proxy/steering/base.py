@@ -84,7 +84,7 @@ def merge_change(
 
 def nothing_applied() -> SteeringError:
     """Return what a ``change`` before the first ``apply`` raises."""
-    return SteeringError("cannot change what is steered: nothing was applied before")
+    return SteeringError("cannot change what is steered: no steering was applied before")
 
 
 def render_targets(targets: Mapping[Frontend, Target]) -> str:

@@ -66,7 +66,7 @@ async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
             await remove(label)
         except SteeringError as exc:
             raise SteeringError(
-                f"cannot remove what steering {name} left, which would lead clients to the "
+                f"cannot remove leftovers of steering {name}, which would send clients to the "
                 f"wrong Service: {exc.message}",
                 hint=exc.hint or "run userspace-proxy cleanup",
             ) from exc

@@ -150,7 +150,7 @@ def make_node(world: Holder, name: str, folder: Path, ip: IPv4Address) -> Holder
         node,
         f"addr add {ip}/16 dev eth0",
         "link set eth0 up",
-        # Without it a connection from the node to a Service would fail before any rule is asked.
+        # Without it a connection from the node to a Service would fail before the rules.
         f"route add default via {WORLD_IP}",
     )
     _set_sysctls(node, {"net/ipv4/ip_forward": 1})

@@ -81,8 +81,8 @@ def test_the_bind_address_is_the_primary_one_of_its_family():
         pytest.param(
             None,
             ("primary",),
-            "--nodeport-addresses=primary needs a Node object of this node's name with an address, "
-            "or --bind-address",
+            "--nodeport-addresses=primary needs a Node object with this node's name and an "
+            "address, or --bind-address",
             id="no-node-object",
         ),
         pytest.param(NODE, ("primary",), "", id="node-object"),

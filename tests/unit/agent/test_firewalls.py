@@ -20,7 +20,7 @@ async def test_a_firewall_is_a_line_when_it_comes_and_when_it_goes(caplog):
     there.clear()
     await watch.look()
     assert watch.found == ()
-    assert caplog.records[-1].getMessage() == "no firewall drops packets to Services any more"
+    assert caplog.records[-1].getMessage() == "firewalls no longer drop packets to Services"
     watch.close()
 
 

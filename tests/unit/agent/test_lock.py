@@ -94,8 +94,8 @@ def test_a_cleanup_is_told_to_stop_the_process_of_the_proxy(holder):
     with pytest.raises(LockHeld) as caught:
         NodeLock(is_cleanup=True).take()
     assert str(caught.value) == (
-        f"cannot clean up: userspace-proxy (pid {holder.pid}) steers this node and would put its "
-        "rules back (stop it: it removes what it made when it stops)"
+        f"cannot clean up: userspace-proxy (pid {holder.pid}) steers this node and would restore "
+        f"its rules (stop it: it removes its rules when it stops)"
     )
 
 

@@ -43,7 +43,7 @@ async def test_an_address_that_is_taken_is_a_problem_that_names_its_holder(serve
     assert problem.message == (
         f"cannot serve health checks on 127.0.0.1:{port}: Address already in use by {own_name()}"
     )
-    assert problem.hint.startswith("stop what listens there")
+    assert problem.hint.startswith("stop the program that listens there")
     assert lines() == ["cannot serve a status address"]
 
 

@@ -63,7 +63,7 @@ def test_recovery_is_logged_once_there_is_room(node, caplog):
     node.look(EMPTY, 2.0)
     node.look(EMPTY, 3.0)
     assert not node.watch.is_full
-    assert [r.getMessage() for r in caplog.records][1:] == ["connection tracking has room again"]
+    assert [r.getMessage() for r in caplog.records][1:] == ["connection tracking is no longer full"]
 
 
 def test_a_node_that_tracks_nothing_has_no_full_table(node, tmp_path):

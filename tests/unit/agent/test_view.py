@@ -121,7 +121,7 @@ def test_an_ignored_port_is_named_with_its_reason():
     plan = Planner(NodeFacts()).plan(Cluster().serve("web", "10.96.0.1", protocol="SCTP"))
     (view,) = view_ignored(plan)
     assert (view.service, view.port) == ("shop/web", "80")
-    assert view.reason == "protocol SCTP is not carried (TCP and UDP are)"
+    assert view.reason == "protocol SCTP is not supported (TCP and UDP are)"
 
 
 def balanced(*nodes, node_port=30080, **changes):
@@ -206,7 +206,7 @@ async def test_a_node_port_that_another_program_has_is_not_reached_and_the_rest_
     with socket.create_server(("", 0)) as daemon:
         (view,) = views(plane, balanced("node-a", node_port=daemon.getsockname()[1]))
     assert [f.is_reached for f in view.frontends] == [True, True, False]
-    assert view.frontends[2].target == "another program has it"
+    assert view.frontends[2].target == "held by another program"
     assert "is held by" in view.problem
 
 

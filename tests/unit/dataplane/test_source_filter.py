@@ -221,10 +221,10 @@ def test_too_many_networks_are_an_error_and_those_before_stay(stack):
         ),
         pytest.param(
             errno.ENOMEM,
-            " (name fewer networks, or raise the sysctl net.core.optmem_max)",
+            " (list fewer networks, or raise the sysctl net.core.optmem_max)",
             id="no-memory",
         ),
-        pytest.param(errno.EINVAL, " (name fewer networks)", id="too-long"),
+        pytest.param(errno.EINVAL, " (list fewer networks)", id="too-long"),
         pytest.param(errno.ENOPROTOOPT, "", id="anything-else"),
     ],
 )

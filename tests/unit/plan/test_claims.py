@@ -93,12 +93,12 @@ def test_a_service_asks_for_each_port_on_each_address(given, expected):
         ),
         pytest.param(
             service(ports=(HTTP, SCTP)),
-            Ignored(CART, "diameter", "protocol SCTP is not carried (TCP and UDP are)"),
+            Ignored(CART, "diameter", "protocol SCTP is not supported (TCP and UDP are)"),
             id="one-port",
         ),
         pytest.param(
             service(ports=(ServicePort("", 3868, "SCTP"),)),
-            Ignored(CART, "3868", "protocol SCTP is not carried (TCP and UDP are)"),
+            Ignored(CART, "3868", "protocol SCTP is not supported (TCP and UDP are)"),
             id="port-without-a-name-by-its-number",
         ),
     ],

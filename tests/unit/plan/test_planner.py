@@ -250,14 +250,14 @@ class TestIgnored:
                 "",
                 "it is headless (clusterIP: None): clients reach its endpoints directly",
             ),
-            Ignored(WEB, "", "its label gives it to the service proxy 'mesh'"),
+            Ignored(WEB, "", "its label assigns it to the service proxy 'mesh'"),
         )
 
     def test_a_port_that_is_not_carried_is_listed_beside_those_that_are(self):
         plan = plan_of(service(ports=(HTTP, ServicePort("sig", 3868, "SCTP"))))
         assert list(frontends(plan)) == ["shop/cart:http"]
         assert [(i.port, i.reason) for i in plan.ignored] == [
-            ("sig", "protocol SCTP is not carried (TCP and UDP are)")
+            ("sig", "protocol SCTP is not supported (TCP and UDP are)")
         ]
 
     def test_a_service_that_lost_its_address_is_listed_with_the_holder(self):

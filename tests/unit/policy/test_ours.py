@@ -54,13 +54,13 @@ def test_a_service_of_ours_is_not_ignored(given, facts):
         pytest.param(
             service(proxy_name="mesh"),
             EVERYBODYS,
-            "its label gives it to the service proxy 'mesh'",
+            "its label assigns it to the service proxy 'mesh'",
             id="label-of-another-proxy",
         ),
         pytest.param(
             service(proxy_name=""),
             EVERYBODYS,
-            "its label gives it to the service proxy ''",
+            "its label assigns it to the service proxy ''",
             id="an-empty-label-is-a-label",
         ),
         pytest.param(
@@ -72,7 +72,7 @@ def test_a_service_of_ours_is_not_ignored(given, facts):
         pytest.param(
             service(proxy_name="other"),
             MESH,
-            "its label gives it to the service proxy 'other'",
+            "its label assigns it to the service proxy 'other'",
             id="we-serve-by-label-and-it-has-another",
         ),
         pytest.param(
@@ -84,7 +84,7 @@ def test_a_service_of_ours_is_not_ignored(given, facts):
         pytest.param(
             service(proxy_name="mesh", is_headless=True),
             EVERYBODYS,
-            "its label gives it to the service proxy 'mesh'",
+            "its label assigns it to the service proxy 'mesh'",
             id="whose-it-is-comes-first",
         ),
     ],
@@ -98,8 +98,8 @@ def test_a_service_that_is_not_ours_is_ignored_with_the_reason(given, facts, rea
     [
         pytest.param("TCP", None, id="tcp"),
         pytest.param("UDP", None, id="udp"),
-        pytest.param("SCTP", "protocol SCTP is not carried (TCP and UDP are)", id="sctp"),
-        pytest.param("tcp", "protocol tcp is not carried (TCP and UDP are)", id="lower-case"),
+        pytest.param("SCTP", "protocol SCTP is not supported (TCP and UDP are)", id="sctp"),
+        pytest.param("tcp", "protocol tcp is not supported (TCP and UDP are)", id="lower-case"),
     ],
 )
 def test_a_port_is_ours_when_we_carry_its_protocol(protocol, reason):

@@ -15,7 +15,7 @@ def test_a_missing_tool_is_named_with_its_package(tmp_path):
     with pytest.raises(SandboxError) as caught:
         require_tools(str(tmp_path))
     assert str(caught.value) == (
-        "cannot make a sandbox: the program unshare is missing (apt-get install util-linux)"
+        "cannot create a sandbox: the program unshare is missing (apt-get install util-linux)"
     )
 
 
@@ -50,7 +50,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
         pytest.param(
             "unshare: unshare failed: No space left on device",
             {"user.max_user_namespaces": "0"},
-            "cannot make a user namespace: unshare: unshare failed: No space left on device; "
+            "cannot create a user namespace: unshare: unshare failed: No space left on device; "
             "user.max_user_namespaces is 0 "
             "(as root: sysctl -w user.max_user_namespaces=15000; or run this as root)",
             id="none-allowed",
@@ -58,7 +58,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
         pytest.param(
             NOT_PERMITTED,
             {"user.max_user_namespaces": "9000", "kernel.unprivileged_userns_clone": "0"},
-            "cannot make a user namespace: unshare: unshare failed: Operation not permitted; "
+            "cannot create a user namespace: unshare: unshare failed: Operation not permitted; "
             "kernel.unprivileged_userns_clone is 0 "
             "(as root: sysctl -w kernel.unprivileged_userns_clone=1; or run this as root)",
             id="debian",
@@ -66,7 +66,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
         pytest.param(
             "unshare: write failed /proc/self/uid_map: Operation not permitted",
             {"kernel.apparmor_restrict_unprivileged_userns": "1"},
-            "cannot make a user namespace: "
+            "cannot create a user namespace: "
             "unshare: write failed /proc/self/uid_map: Operation not permitted; "
             "kernel.apparmor_restrict_unprivileged_userns is 1 (as root: sysctl -w "
             "kernel.apparmor_restrict_unprivileged_userns=0; or run this as root)",
@@ -75,7 +75,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
         pytest.param(
             NOT_PERMITTED,
             {"user.max_user_namespaces": "9000"},
-            "cannot make a user namespace: unshare: unshare failed: Operation not permitted "
+            "cannot create a user namespace: unshare: unshare failed: Operation not permitted "
             "(a container's seccomp filter or a chroot may forbid it: "
             "run privileged, or as root)",
             id="container",

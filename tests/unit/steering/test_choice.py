@@ -19,7 +19,7 @@ def test_auto_takes_local_in_a_namespace_of_our_own():
     assert steering.name == "local"
 
 
-NO_NFT = "cannot ask nftables: Invalid argument"
+NO_NFT = "cannot query nftables: Invalid argument"
 NO_PIP = "python-iptables is missing"
 
 
@@ -43,7 +43,7 @@ NO_PIP = "python-iptables is missing"
             NO_PIP,
             NO_NFT,
             "NET_ADMIN is missing",
-            "cannot choose a steering: nftables: cannot ask nftables: Invalid argument; "
+            "cannot choose a steering: nftables: cannot query nftables: Invalid argument; "
             "iptables: python-iptables is missing; local: NET_ADMIN is missing "
             "(run as root or grant NET_ADMIN, modprobe nf_tables, or use --steering=none)",
             id="nothing",

@@ -165,7 +165,7 @@ class Kernel:
         except OSError as exc:
             if exc.errno in _NONE:
                 return []
-            hint = "find out who: ip monitor route rule" if exc.errno == errno.EBUSY else ""
+            hint = "find the program: ip monitor route rule" if exc.errno == errno.EBUSY else ""
             raise SteeringError(f"cannot list routes: {exc.strerror}", hint=hint) from exc
 
 
@@ -221,7 +221,8 @@ def _refused(item: Route | Rule, code: int, *, is_addition: bool) -> SteeringErr
         what, look = f"local route {item.network}", f"ip route show table local {item.network}"
     if code == errno.EEXIST:
         return SteeringConflict(
-            f"cannot {verb} {what}: already routed by somebody else", hint=f"{look} tells by whom"
+            f"cannot {verb} {what}: already routed by another program",
+            hint=f"{look} shows by which program",
         )
     if code == errno.EACCES and ":" in what:
         # Source: fib6_nh_init() in net/ipv6/route.c; a missing right is EPERM.

@@ -10,7 +10,7 @@ from ...errors import SteeringError
 _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.EACCES: "run as root or grant NET_ADMIN, or run with --steering=none",
-    errno.EOPNOTSUPP: "modprobe nft_nat nft_redir nft_ct nft_reject_inet, or take another steering",
+    errno.EOPNOTSUPP: "modprobe nft_nat nft_redir nft_ct nft_reject_inet, or use another steering",
 }
 # What the kernel says about an expression that it has no module for.
 _NO_EXPRESSION = (errno.ENOENT, errno.EOPNOTSUPP)
@@ -34,5 +34,5 @@ class NftablesError(SteeringError):
 
 def explained(exc: OSError) -> SteeringError:
     """Return what a failed listing or question means."""
-    hint = _HINTS.get(exc.errno or 0, "modprobe nf_tables, or take another steering")
-    return SteeringError(f"cannot ask nftables: {exc.strerror}", hint=hint)
+    hint = _HINTS.get(exc.errno or 0, "modprobe nf_tables, or use another steering")
+    return SteeringError(f"cannot query nftables: {exc.strerror}", hint=hint)

@@ -18,7 +18,7 @@ from userspace_proxy.steering.nf_tables.errors import NftablesError, explained
             errno.ENOENT,
             "add rule",
             "cannot change nftables: No such file or directory (add rule) (modprobe nft_nat "
-            "nft_redir nft_ct nft_reject_inet, or take another steering)",
+            "nft_redir nft_ct nft_reject_inet, or use another steering)",
             id="no-module",
         ),
         pytest.param(
@@ -38,5 +38,5 @@ def test_a_refusal_says_what_was_refused_and_what_to_do(code, what, sentence):
 
 def test_a_kernel_without_nftables_is_told_with_the_module():
     assert str(explained(OSError(errno.EINVAL, "Invalid argument"))) == (
-        "cannot ask nftables: Invalid argument (modprobe nf_tables, or take another steering)"
+        "cannot query nftables: Invalid argument (modprobe nf_tables, or use another steering)"
     )
