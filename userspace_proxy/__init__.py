@@ -7,7 +7,7 @@
         reader, writer = await asyncio.open_connection(*web.address)
 
 Names are imported when they are first used, so that a small program that needs
-only one room of the house does not pay for the others. Nothing is logged unless the
+only one package does not pay for the others. Nothing is logged unless the
 program sets logging up; the facts of a record are its extra fields.
 """
 

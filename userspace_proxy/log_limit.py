@@ -1,4 +1,4 @@
-"""How often a condition that lasts is written to the log."""
+"""Limits how often a lasting condition is logged."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Wires the rooms together: snapshot, plan, changes, listeners, steering, status.
+"""Connects all packages: snapshot, plan, changes, listeners, steering, status.
 
     source ──publish──▶ SyncLoop: plan ▶ diff ▶ open ▶ steer ▶ close
                             │
     Proxy (public) ─────────┴── lock, supervision, drain, status servers
 
-The only room that knows all shells.
+The only package that knows all shells.
 """
 
 from .added import AddedService

@@ -1,4 +1,4 @@
-"""Services that an embedder adds: the handle, and the objects it stands for."""
+"""Services that an embedder adds: a handle per Service, and the objects behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes what this program made in the kernel, and nothing else.
+"""Removes what this program created in the kernel, and nothing else.
 
 cleanup                             of all proxies, whatever their names, and the routes
 cleanup --service-proxy-name NAME   those of the proxy of that name alone

@@ -1,4 +1,4 @@
-"""The bridges on which endpoints see the addresses of clients on the same bridge.
+"""Tracks the bridges on which endpoints see the addresses of clients on the same bridge.
 
     NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ Answers ──delivering──▶ ClientBridges
                                          └──networks, marked──▶ Plane.preserve

@@ -1,4 +1,4 @@
-"""What the plan must know of this node, from what was told at the start and what is now."""
+"""Derives the node facts for the plan from options and the node's current state."""
 
 from __future__ import annotations
 

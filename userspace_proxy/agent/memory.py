@@ -1,4 +1,4 @@
-"""Memory after much was made at once: nothing that stays is looked at, or kept, in vain."""
+"""Runs the garbage collector once after start-up and freezes what survived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The addresses that this node's interfaces have, followed as they come and go.
+"""Tracks the addresses of this node's interfaces as they change.
 
     kernel ──RTM_NEWADDR, RTM_DELADDR──▶ event socket ──▶ RTM_GETADDR dump ──▶ current
 

@@ -1,19 +1,19 @@
-"""Node ports are taken from the node, so that rules never take a daemon's traffic.
+"""Reserves node ports on the node, so that rules never capture a daemon's traffic.
 
-A steering by rules brings a node port's packets to a proxy port without a listener of ours on
-the node port itself. Nobody would notice that a daemon of the node has it, or gets it later. So
-we bind a socket there:
+Rule-based steering redirects a node port's packets to a proxy port, without a listener on the
+node port itself. A daemon that holds the node port, or binds it later, would go unnoticed. So the
+agent binds a socket there:
 
-- TCP: bound and not listening, the kernel refuses who comes past the rules, as if nobody were
-  there.
-- UDP: such a socket would swallow what comes past the rules, so it gets nothing
-  (``dataplane.port_hold``), and the kernel refuses.
+- TCP: the socket is bound and doesn't listen, so the kernel refuses clients that bypass the rules,
+  as on an unused port.
+- UDP: such a socket would swallow datagrams that bypass the rules, so it receives nothing
+  (``dataplane.port_hold``), and the kernel refuses the clients.
 
-Rule 1: a port counts as held where somebody waits for clients on it, if only on one address.
-Rule 2: where nobody does, the port is ours, even if it can't be bound: connections that use or
-used its number are in the way, or a right is missing.
-Rule 3: what rules of an earlier run still lead from was ours when that run ended. A process that
-waits there took the number since; it doesn't get the clients, as rules come first.
+Rule 1: a port counts as held if a process waits for clients on it, even on only one address.
+Rule 2: otherwise the proxy takes the port, even if it can't be bound: connections that use or
+used its number prevent that, or a privilege is missing.
+Rule 3: a port that rules of an earlier run still redirect was the proxy's when that run ended. A
+process that listens there bound it later; it doesn't get the clients, as rules come first.
 
 Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 """

@@ -1,4 +1,4 @@
-"""Links and routes of this node, followed as they come and go.
+"""Tracks links and routes of this node as they change.
 
     kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes, networks
                                                                            settings of br_netfilter

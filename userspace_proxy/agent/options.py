@@ -1,4 +1,4 @@
-"""What a proxy is told when it is made; ``run`` fills it in from flags and files."""
+"""The options of one proxy; ``run`` fills them in from flags and files."""
 
 from __future__ import annotations
 

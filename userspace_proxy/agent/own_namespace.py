@@ -1,4 +1,4 @@
-"""Whether the network namespace that we run in was made for us.
+"""Decides whether the current network namespace was created for this proxy.
 
 Whoever makes one for a proxy (the sandbox's users: demo, tests) names it in the
 environment by its inode; the name is true in that namespace alone, so it can't

@@ -1,9 +1,9 @@
-"""Which process has a port of this node: ``nginx (pid 812)``.
+"""Finds the process that holds a port of this node: ``nginx (pid 812)``.
 
     /proc/thread-self/net/{tcp,udp}{,6} ──inode──▶ /proc/*/fd ──pid──▶ /proc/PID/comm
 
-Rule 1: only who would answer a stranger counts: listeners, and UDP sockets without a peer.
-Rule 2: what can't be told, for want of a right or because it is gone, is left out in silence.
+Rule 1: only sockets that any client can reach count: listeners, and UDP sockets without a peer.
+Rule 2: holders that can't be found, because they ended or a privilege is missing, are left out.
 
 Source: proc(5), net/ipv4/tcp_ipv4.c, tcp4_seq_show().
 """

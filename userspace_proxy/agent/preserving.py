@@ -1,15 +1,15 @@
-"""Whether endpoints see their clients' own addresses, and what the data plane must know for it.
+"""Decides whether endpoints see client addresses, and configures the data plane for it.
 
-    kernel: Answers ──catches answers──▶ sockets of the data plane
-    NodeRoutes ──links──▶ can they come here?   NodeRoutes ──networks──▶ Plane.preserve
+    kernel: Answers ──catches replies──▶ sockets of the data plane
+    NodeRoutes ──links──▶ do they return here?   NodeRoutes ──networks──▶ Plane.preserve
 
-Rule 1: where it can't be had, everything goes on with this node's address, and the page says
-why.
-Rule 2: what the kernel needs goes last of all, after the drain; if answers stop coming by this
-node meanwhile, connections that are open keep what they have.
-Rule 3: each family for itself: one that a node has switched off is no reason for the other.
-Rule 4: sysctls change unannounced, so they are read as often as things are put right: dials on a
-bridge whose packets aren't filtered any more go unanswered no longer than that.
+Rule 1: where it is impossible, everything works with this node's address, and the page shows
+the reason.
+Rule 2: kernel state is removed last, after the drain; if replies no longer return through this
+node, open connections keep their addresses.
+Rule 3: families are independent: one that a node has switched off doesn't affect the other.
+Rule 4: sysctls change without notice, so they are read at every repair: dials on a bridge whose
+packets are no longer filtered go unanswered for no longer than that.
 """
 
 from __future__ import annotations

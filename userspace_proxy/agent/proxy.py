@@ -1,4 +1,4 @@
-"""The proxy as one object: what ``run`` and ``demo`` are made of, and what embeds.
+"""The proxy as one object: ``run`` and ``demo`` use it, and so do programs that embed it.
 
 ::
 

@@ -1,8 +1,8 @@
-"""The refuse port: a local port that nobody listens on, and nobody else can take.
+"""The refuse port: a reserved local port without a listener.
 
 It is kept for both protocols and families. A TCP socket that is bound and doesn't listen keeps
-the number; the kernel answers with a RST. A UDP socket that gets nothing does the same for UDP:
-rules reject what is steered there (DESIGN: refusing), and the kernel whatever else comes.
+the number; the kernel answers with a RST. A UDP socket that receives nothing does the same for
+UDP: rules reject what is steered there (DESIGN: refusing), and the kernel all other datagrams.
 """
 
 from __future__ import annotations

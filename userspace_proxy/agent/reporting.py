@@ -1,4 +1,4 @@
-"""What the sync loop tells the cluster of: repairs, drift, and Services that aren't served."""
+"""The Events that the sync loop reports: repairs, drift, and Services that aren't served."""
 
 from __future__ import annotations
 

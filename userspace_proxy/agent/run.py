@@ -1,4 +1,4 @@
-"""The node agent: a :class:`Proxy` made from settings, with signals and an end.
+"""The node agent: runs a :class:`Proxy` built from settings until a signal or a failure.
 
     settings ─▶ options, source, steering ─▶ Proxy ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
                                                └────▶ the source can't continue ─▶ exit 1

@@ -1,4 +1,4 @@
-"""Service ports that lack what all lack alike, and one log line each for its begin and its end."""
+"""Service ports affected by a common shortage; logs its start and its end once."""
 
 from __future__ import annotations
 

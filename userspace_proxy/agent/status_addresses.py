@@ -1,4 +1,4 @@
-"""Opens the addresses of the status servers, and tries those again that can't be had.
+"""Opens the addresses of the status servers, and retries those that fail.
 
 Rule 1: no such address keeps a proxy from serving: any user of a node may have taken it before.
 Rule 2: what can't be had is logged, with the program that has it, and again when the cause changes.

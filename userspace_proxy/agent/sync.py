@@ -1,4 +1,4 @@
-"""One round: the newest snapshot, its plan, what changed, done in the right order.
+"""The sync loop: newest snapshot, plan, diff and apply, in the right order.
 
     open listeners ─▶ steer what changed in one transaction ─▶ close listeners
 

@@ -1,7 +1,7 @@
-"""Background tasks that can't die in silence.
+"""Background tasks whose failures are always reported.
 
-A task that ends by an error on purpose (:class:`UserspaceProxyError`) ends the proxy:
-its words reach whoever waits for :meth:`Supervisor.failed`. Anything else is a bug:
+A task that raises an error on purpose (:class:`UserspaceProxyError`) ends the proxy:
+the caller of :meth:`Supervisor.failed` receives it. Anything else is a bug:
 it is logged with its traceback, and the task starts again after a pause.
 """
 

@@ -1,4 +1,4 @@
-"""Watches how full the table of connection tracking is.
+"""Watches how full the connection tracking table is.
 
 A full table drops the first packet of every new connection, to Services and past them, without a
 word to the client; what is open goes on. The table is the kernel's, so it is reported and not

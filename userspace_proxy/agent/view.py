@@ -1,4 +1,4 @@
-"""Fills in what the status page shows, from the plan, the listeners and the counters."""
+"""Builds the status view from the plan, the listeners and the counters."""
 
 from __future__ import annotations
 

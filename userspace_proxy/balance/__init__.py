@@ -1,4 +1,4 @@
-"""Which endpoint next: in turn or by load, ClientIP affinity, ejection of dead ones."""
+"""Chooses endpoints: in turn or by load, with ClientIP affinity and ejection of dead ones."""
 
 from .affinity import AffinityTable
 from .balancer import Balancer, Strategy

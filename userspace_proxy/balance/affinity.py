@@ -1,4 +1,4 @@
-"""``sessionAffinity: ClientIP``: which client was served by which endpoint."""
+"""``sessionAffinity: ClientIP``: remembers which endpoint served which client."""
 
 from __future__ import annotations
 

@@ -4,12 +4,12 @@
                           ▲                     │
                           └──── 10, 20, 40, 60 s ◀──failed
 
-Rule 1: a probe is an ordinary connection, and one only: as long as it is out,
-nobody else is sent to the endpoint.
+Rule 1: a probe is an ordinary connection, and one only: until it has ended,
+no other client is sent to the endpoint.
 Rule 2: an ejected endpoint that was silent costs each client that dials it seconds. So also where
 nothing else is left to try, only one dial to it begins every QUIET_S (``is_quiet``).
-Rule 3: whoever took a probe and never reports costs PROBE_S, not the endpoint.
-Rule 4: who is out is kept as a set, and gone through only when somebody falls due: with
+Rule 3: a probe that never reports costs PROBE_S, not the endpoint.
+Rule 4: ejected endpoints are kept in a set, which is searched only when one of them is due: with
 thousands of dead endpoints each pick would otherwise look at all of them.
 """
 

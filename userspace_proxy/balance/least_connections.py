@@ -1,4 +1,4 @@
-"""The endpoint with the fewest connections; equal ones in turn.
+"""Picks the endpoint with the fewest connections; ties are broken in turn.
 
 Source: IPVS' lc, and HAProxy's leastconn: for connections that live long.
 """

@@ -1,4 +1,4 @@
-"""Of two endpoints, drawn by lot, the one with fewer connections.
+"""Picks the endpoint with fewer connections out of two random ones.
 
 Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001): nearly
 as even as looking at all, at a cost that doesn't grow with their number.

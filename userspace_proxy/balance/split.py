@@ -1,4 +1,4 @@
-"""Two sets of endpoints: one for the cluster's own clients, one for those from outside.
+"""Two sets of endpoints: one for clients inside the cluster, one for clients outside.
 
 Source: kube-proxy: with ``externalTrafficPolicy: Local`` pods and the node itself may use all
 endpoints, and clients from outside those of this node.

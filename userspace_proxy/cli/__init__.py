@@ -1,4 +1,4 @@
-"""The commands: they read words, call the room that does the work, and print.
+"""The commands: they parse arguments, call the package that does the work, and print.
 
 :func:`main` is all of it. Rooms are imported when their command runs, so that ``--help``
 and a wrong flag are answered at once.

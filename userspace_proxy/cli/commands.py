@@ -1,4 +1,4 @@
-"""Finds the command in the words, runs it, and turns its end into an exit status.
+"""Finds the command in the arguments, runs it, and returns the exit status.
 
 Rule 1: flags without a command mean ``run``, so that kube-proxy's command line works.
 Rule 2: an error that we expect is one line on stderr; anything else is a bug, and its

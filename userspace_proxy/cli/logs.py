@@ -1,4 +1,4 @@
-"""The log on stderr: one record a line, as text for people or as JSON for machines.
+"""The log on stderr: one record per line, as text for people or as JSON for machines.
 
     2026-11-20T09:18:03.123Z INFO connection complete service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}

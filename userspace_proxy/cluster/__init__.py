@@ -1,4 +1,4 @@
-"""What the API server (or the manifests) said last, and immutable pictures of it."""
+"""The latest objects from the source, and immutable snapshots of them."""
 
 from .persistent import PersistentMap, differing_keys
 from .snapshot import ServiceState, Snapshot

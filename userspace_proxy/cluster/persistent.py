@@ -1,4 +1,4 @@
-"""A mapping that never changes: a changed one shares nearly all of it with the one before.
+"""An immutable mapping: a changed copy shares nearly all of its content with the original.
 
     {a: 1, b: 2, c: 3}.changed({b: 4})      ┌ {a: 1} ┐ shared
                                             ├ {b: 4} ┘ copied: a 256th of all

@@ -1,4 +1,4 @@
-"""Collects what a source says, and hands out snapshots.
+"""Collects the objects of a source, and returns snapshots.
 
 Rule 1: an object that says what it said before changes nothing: no new revision.
 Rule 2: a list replaces all of its kind, and what stays equal stays the same

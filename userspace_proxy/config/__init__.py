@@ -1,4 +1,4 @@
-"""Settings: one table from which flags, help, files, docs and validation come.
+"""Settings: one table that generates flags, help, files, docs and validation.
 
     flags.read_flags ──┐
     kubeproxy (file) ──┼──▶ load ──▶ Settings, warnings

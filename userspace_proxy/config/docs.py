@@ -1,7 +1,7 @@
-"""Makes the tables of docs/configuration.md from the table of settings.
+"""Generates the tables of docs/configuration.md from the table of settings.
 
 ``python -m userspace_proxy.config.docs`` prints them; with the page's path it puts them
-into the page. A test compares the page with what stands here.
+into the page. A test compares the page with what this generates.
 """
 
 from __future__ import annotations

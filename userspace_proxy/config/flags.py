@@ -1,4 +1,4 @@
-"""Reads the command line of ``run`` and ``cleanup``: our settings, and the rest of kube-proxy's.
+"""Reads the command line of ``run`` and ``cleanup``: own settings, and kube-proxy's other flags.
 
 Rule 1: a flag of kube-proxy's is never unknown. What has no effect here is returned with
 its reason, so that kube-proxy's own command line goes on working.

@@ -1,4 +1,4 @@
-"""Kinds that only one or two settings have: listen addresses, node names, the server's URL."""
+"""Kinds that only one or two settings use: listen addresses, node names, the server's URL."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What else kube-proxy's command line and file may say, and why it is ignored here.
+"""The flags and fields of kube-proxy that are ignored here, each with its reason.
 
 kube-proxy's flags and fields of 1.25 (the last with a userspace mode) and of 1.36, other
 than those that :mod:`.settings` knows. Each has a kind, so that a wrong type is still found,
-and a reason, which is logged once when a value stands there that kubeadm would not write.
+and a reason, which is logged once for a value that kubeadm would not write.
 """
 
 from __future__ import annotations

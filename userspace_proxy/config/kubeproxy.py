@@ -1,4 +1,4 @@
-"""Reads a ``--config`` file: kube-proxy's document and our own.
+"""Reads a ``--config`` file: kube-proxy's document and this program's own.
 
 Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null)
 means the default; an unknown field or one without effect is a warning; a wrong type stops.

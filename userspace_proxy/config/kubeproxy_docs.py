@@ -1,7 +1,7 @@
-"""Makes the tables of docs/kube-proxy.md: what each of kube-proxy's flags and fields does here.
+"""Generates the tables of docs/kube-proxy.md: the effect of each kube-proxy flag and field.
 
 ``python -m userspace_proxy.config.kubeproxy_docs`` prints them; with the page's path it puts them
-into the page. A test compares the page with what stands here.
+into the page. A test compares the page with what this generates.
 """
 
 from __future__ import annotations

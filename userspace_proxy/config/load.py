@@ -1,7 +1,7 @@
 """Joins flags, file and defaults to the settings of a run.
 
 Rule 1: flags win over the file, the file wins over defaults. (kube-proxy ignores most flags
-when there is a file; whoever writes a flag means it.)
+when there is a file; a flag is always deliberate.)
 Rule 2: what is odd but can be lived with is a warning, returned and not logged.
 """
 

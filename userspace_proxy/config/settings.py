@@ -1,5 +1,5 @@
 # ruff: noqa: RUF009  (defaults are immutable, and a row is a call)
-"""The settings of the program: one table, from which everything about them is made.
+"""The table of all settings; flags, help, files and docs are generated from it.
 
 Each field is a value, its default, and its row (see ``table``): flag, fields in files,
 kind, help, and the reason of the default. A new setting is one new field here, then

@@ -1,4 +1,4 @@
-"""One row of the table of settings: what is known about a setting besides its value.
+"""One row of the table of settings: everything about a setting except its value.
 
 Rule 1: flags, help, files, docs and validation come from these rows, and from nowhere else.
 """

@@ -1,4 +1,4 @@
-"""Reads the texts that settings are made of: durations, addresses, CIDRs, port ranges.
+"""Parses the text of settings: durations, addresses, CIDRs, port ranges.
 
 Forms are those of kube-proxy's flags, which are Go's: ``1m30s``, ``10.0.0.1:10256``,
 ``[::]:10256``, ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text

@@ -1,4 +1,4 @@
-"""Writes settings as a ``--config`` file: kube-proxy's document and our own.
+"""Writes settings as a ``--config`` file: kube-proxy's document and this program's own.
 
 What is written reads back as the same settings. Each field has its help and, in full, what
 else it may be is in docs/configuration.md.

@@ -1,4 +1,4 @@
-"""Looks after connections that live long: keep-alive, and the end of those that are forgotten.
+"""Keep-alive for long connections, and the end of idle ones.
 
     joined ──▶ first look: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
                                                     └───▶ half-closed, for half_closed_s ──▶ reset

@@ -1,4 +1,4 @@
-"""Bounds what the kernel keeps for a direction whose reader has stalled.
+"""Limits what the kernel buffers for a direction with a stalled reader.
 
     source ──▶ receive buffer ──▶ pipe ──▶ send queue ──▶ sink
               tcp_rmem[2]        1 MiB    2 MiB unsent   (by Linux alone: tcp_wmem[2])

@@ -1,4 +1,4 @@
-"""Classic BPF: programs of a few instructions that the kernel asks about each packet.
+"""Classic BPF: short programs that the kernel runs on each packet.
 
 Source: linux/filter.h and linux/bpf_common.h; socket(7).
 """

@@ -1,4 +1,4 @@
-"""Which ports the sockets of one process take that bear a client's address.
+"""Allocates source ports to the sockets of one process that use client addresses.
 
     (client, port) ──▶ the endpoints that flows from there go to
 

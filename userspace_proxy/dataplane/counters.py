@@ -1,4 +1,4 @@
-"""What is counted, per endpoint and per Service port. All of it only grows, but for ``active``."""
+"""Counters per endpoint and per Service port; all of them only grow, except ``active``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which ports the kernel takes for connections that we open.
+"""Reads which ports the kernel uses for outgoing connections.
 
 Only from one of these can a dial reach itself; the others need no look. A UDP socket that isn't
 bound takes one of them for the whole node, whatever it is connected to (source:

@@ -1,4 +1,4 @@
-"""Which UDP flows live, and for how long. No socket, no clock of its own.
+"""Decides which UDP flows live, and for how long. It has no socket and no clock.
 
     new ──▶ young: 30 s idle ──client answers an answer──▶ stream: 120 s idle
 

@@ -1,4 +1,4 @@
-"""The endpoints of one Service port as the traffic sees them: choice and counters."""
+"""The endpoints of one Service port on the data path: choice and counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resets one side of a connection once it has what the other side sent before its own reset.
+"""Resets one side of a connection after it has received what preceded the other side's reset.
 
     one side's RST ──▶ what the proxy has acknowledged of it goes on to the other side
                         ├─▶ the other side has acknowledged all of it ──▶ RST

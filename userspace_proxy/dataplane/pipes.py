@@ -1,4 +1,4 @@
-"""The pipes through which bulk is spliced, kept to be used again.
+"""A pool of the pipes through which bulk data is spliced.
 
 Rule 1: a direction takes a pipe when it has bulk to move, and gives it back empty when its
 source has nothing more; so a few pipes serve any number of connections, and an idle one

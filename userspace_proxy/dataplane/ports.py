@@ -1,4 +1,4 @@
-"""The proxy ports of this node: which number to try next."""
+"""The proxy ports of this node: decides which number to try next."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Dials that bear the client's own address, where its answers come back through this node.
+"""Dials from the client's own address where replies return through this node.
 
     socket ── IP_TRANSPARENT ── bind (client, port) ── connect ──▶ endpoint
 
 Rule 1: eligibility is decided before the dial (``policy.places``); a dial that fails changes
 nothing, or a client that a network policy denies would be admitted at this node's address.
-Rule 2: ports are none that the client's own kernel takes: the same client may have dialled the same
-endpoint from the same port itself, and the answers to one of the two would come to the other.
-Rule 3: where the kernel gives no such socket at all, this node's address is used.
+Rule 2: ports are outside the client kernel's own range: the same client may have dialled the same
+endpoint from the same port itself, and the replies to one would reach the other.
+Rule 3: if the kernel denies such sockets, this node's address is used.
 Rule 4: one port serves a client's dials to all endpoints. With UDP it is a process's own: it is
-bound without SO_REUSEADDR first, so no other process has it, and shared only by flows of which
-it is known that they go elsewhere (``client_ports``).
+bound without SO_REUSEADDR first, so no other process has it, and shared only by flows to known,
+different endpoints (``client_ports``).
 Rule 5: where all ports between a client and an endpoint are in use, this node's address is used
 for a minute, but only if the endpoint has just answered that client at its own: a client that a
 network policy keeps from the endpoint can use up ports, too. A port in TIME_WAIT is in use unless

@@ -1,15 +1,15 @@
-"""Whose fault it was that a dial in a client's name failed: the endpoint's, or the pair's.
+"""Decides after a failed dial from a client address whether the endpoint or this pair is at fault.
 
     dial as the client failed ──▶ endpoint ejected ──▶ dial as this node
                                                         │ fails too: it stays ejected
                                                         └ answered: it is taken back, and for
                                                           a minute this pair ejects nothing
 
-One dial answers for all who ask while it is under way: several clients, and several Service
-ports that share the endpoint.
+One dial serves all requests that arrive while it is under way: those of several clients, and of
+several Service ports that share the endpoint.
 
-A network policy that keeps one client from an endpoint looks like a dead endpoint to who dials
-in that client's name; it must not take the endpoint from all others.
+A network policy that denies one client an endpoint looks like a dead endpoint to a dial from that
+client's address; it must not take the endpoint away from all other clients.
 
 Rule 1: such a dial carries no byte: what is denied to the client stays denied.
 """

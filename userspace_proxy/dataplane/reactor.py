@@ -9,7 +9,7 @@ that was delivered and not read to the end is never reported again.
 Rule 2: a descriptor closed inside a dispatch is really closed at its end, so that
 no event of the same batch can reach a new socket of the same number.
 Rule 3: no call waits here; deadlines are the loop's timers.
-Rule 4: all handlers read into one buffer; who can't pass on what it has read copies it
+Rule 4: all handlers read into one buffer; a handler that can't pass on what it has read copies it
 before it returns. Never a module's buffer: other threads have reactors of their own.
 """
 

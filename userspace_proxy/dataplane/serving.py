@@ -1,4 +1,4 @@
-"""How the clients of one group are served: one value, and an update is another."""
+"""How the clients of one group are served, as one immutable value."""
 
 from __future__ import annotations
 

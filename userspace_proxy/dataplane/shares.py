@@ -1,4 +1,4 @@
-"""Decides which holder loses a place when a bound that all clients share is reached.
+"""Decides which client or group loses a place when a shared limit is reached.
 
     one client above an eighth ──▶ its connections to the Service port where it has the most
     one Service port above half ─▶ its connections, for clients of other Service ports

@@ -1,10 +1,10 @@
-"""Resets connections at the descriptor limit, to make room for others' newcomers.
+"""Resets connections at the descriptor limit, to admit new connections of other clients.
 
     no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
 
-Rule 1: the room is for others: for a moment newcomers of a client above its share are reset, too,
-where it has the most. A chain of connections that leads through this proxy in a circle would go
-round for ever otherwise, one link being added for each that is reset.
+Rule 1: the freed descriptors are for other clients: for a moment new connections of a client above
+its share are reset, too, where it has the most. Otherwise a loop of connections through this proxy
+would never end, as each reset would make room for the loop's next connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose packets a listening socket gets: classic BPF by source address.
+"""Limits a listening socket to packets of some sources: classic BPF by source address.
 
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued

@@ -1,4 +1,4 @@
-"""Deadlines that are all equally long, such as that of a dial."""
+"""Deadlines of equal length, such as those of dials."""
 
 from __future__ import annotations
 

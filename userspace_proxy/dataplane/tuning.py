@@ -1,4 +1,4 @@
-"""Figures that the data plane works by, each with its unit and reason."""
+"""Constants of the data plane, each with its unit and reason."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How long the turns of an event loop take, by which everything else in it is late.
+"""Measures how long the iterations of an event loop take.
 
-A turn is one callback of ours: a dispatch of events, or what the control process sent.
+A turn is one callback of this package: a dispatch of events, or of control messages.
 
 Rule 1: it is counted on the traffic path: no objects are made, and a quick turn costs two sums.
 """

@@ -1,4 +1,4 @@
-"""What the API server would refuse of a Service that it hasn't seen.
+"""Checks that the API server would make, for Services that it has not seen.
 
 ``reading`` trusts what was admitted; manifests are checked here first.
 

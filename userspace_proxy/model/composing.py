@@ -1,4 +1,4 @@
-"""Builds values and places out of the events of a YAML parser.
+"""Builds values with their positions out of the events of a YAML parser.
 
 A place is the line of a key or an item: what an error about it has to name.
 

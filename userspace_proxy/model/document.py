@@ -1,4 +1,4 @@
-"""Reads YAML and JSON text into plain values that know their line.
+"""Parses YAML and JSON text into plain values with line numbers.
 
 text ──libyaml──▶ events ──composing──▶ Document: value, and the line of every field
 """

@@ -1,4 +1,4 @@
-"""Endpoints, as EndpointSlices say them."""
+"""Endpoints, as EndpointSlices describe them."""
 
 from __future__ import annotations
 

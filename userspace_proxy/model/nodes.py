@@ -1,4 +1,4 @@
-"""The node that the proxy runs on, as its Node object says."""
+"""The node that the proxy runs on, as its Node object describes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How names, numbers, words and addresses must be written in any object.
+"""Syntax of names, numbers, words and addresses in objects.
 
 Each check takes the path of the field and raises :class:`FieldError` with it.
 """

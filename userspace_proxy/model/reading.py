@@ -1,6 +1,6 @@
-"""Reads slices and nodes into our nouns, politely; ``service_reading`` reads Services.
+"""Converts slices and nodes to model values, tolerantly; ``service_reading`` converts Services.
 
-Rule 1: what a missing, null or unknown value means stands here, with its source.
+Rule 1: what a missing, null or unknown value means is defined here, with its source.
 Rule 2: an object that can't be what it says raises :class:`FieldError` with the
 field's path; the caller knows the place (a file and line, or a watch) and says it.
 Rule 3: a bad part of a slice (one address of many), and an external address that can't

@@ -1,4 +1,4 @@
-"""What a plain YAML scalar is: YAML 1.2's core schema, and no guessing.
+"""Decides the value of a plain YAML scalar: YAML 1.2's core schema, without guessing.
 
 ``on``, ``yes``, ``12:30`` and dates are text. Where YAML 1.1, which kubectl reads, and
 YAML 1.2 see different numbers (``012``), the reader refuses instead of choosing.

@@ -1,4 +1,4 @@
-"""Reads Services into our nouns, politely; its rules are those of ``reading``."""
+"""Converts Services to model values, tolerantly, by the rules of ``reading``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API server would refuse of an EndpointSlice that it hasn't seen.
+"""Checks that the API server would make, for EndpointSlices that it has not seen.
 
 Rule 1: every refusal is a :class:`FieldError` with the path of the field as written.
 Rule 2: endpoints that point inward (loopback, link-local, unspecified) pass here though the

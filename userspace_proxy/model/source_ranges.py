@@ -1,8 +1,8 @@
-"""Who may come by a load-balancer IP: ``spec.loadBalancerSourceRanges``.
+"""Decides which clients a load-balancer IP admits: ``spec.loadBalancerSourceRanges``.
 
-Rule 1: a range that can't be read admits nobody. kube-proxy leaves it out, and where it was
-the only one everybody comes in; here the Service is closed to whom the rest don't name.
-Rule 2: white space around a range and bits behind its prefix don't matter: API servers before
+Rule 1: a range that can't be parsed admits no client. kube-proxy ignores it, and if it was the
+only one, admits every client; here the Service only admits clients of the remaining ranges.
+Rule 2: white space around a range and bits set after its prefix don't matter: API servers before
 1.36 let both pass. A leading zero is an error, as in every address.
 Rule 3: the old annotation is not followed, as by kube-proxy 1.36; a note says so. Cloud
 providers read it, and pods reach the load-balancer IP past their load balancer.

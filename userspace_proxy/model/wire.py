@@ -1,4 +1,4 @@
-"""Kubernetes objects as they come over the wire: only the fields we want.
+"""Kubernetes objects as JSON: only the fields that are used here.
 
 Decoding goes straight from bytes to these structs; unknown fields are skipped
 without being built (10,000 Services and 10,000 slices in 0.07 s and 48 MiB,

@@ -1,4 +1,4 @@
-"""The wanted state of the node, and what turns one such state into another."""
+"""The desired state of the node, and the difference between two such states."""
 
 from .diff import PlanChanges, diff_plans
 from .plan import HealthCheck, Ignored, Plan, PortKey, PortPlan, Side

@@ -1,4 +1,4 @@
-"""Which addresses each Service asks for, by its ports and their policies."""
+"""The addresses that each Service claims, by its ports and their policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What turns one plan into another, in the order to do it.
+"""The changes from one plan to another, in the order in which they are applied.
 
 open   ▶ listeners for what is new        (before any rule points to them)
 update ▶ endpoints, affinity, frontends   (a value inside the data plane; sockets follow)

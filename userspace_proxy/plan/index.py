@@ -1,4 +1,4 @@
-"""Which Services stand at an address: nearly always one, and sometimes all of them."""
+"""Maps an address to the Services that have it: nearly always one, sometimes all of them."""
 
 from __future__ import annotations
 

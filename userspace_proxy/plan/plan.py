@@ -1,4 +1,4 @@
-"""The wanted state of the node as one immutable value."""
+"""The desired state of the node as one immutable value."""
 
 from __future__ import annotations
 

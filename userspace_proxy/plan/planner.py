@@ -1,4 +1,4 @@
-"""Snapshot and node facts in, plan out.
+"""Computes the plan from a snapshot and node facts.
 
 Service ──claims──▶ settlement: who has which frontend ──┐
 Service + slices + all frontends ──▶ port plans          ├──▶ Plan

@@ -1,14 +1,14 @@
-"""Which Service gets an address that several ask for.
+"""Decides which Service gets an address that several claim.
 
-Service ──claims_of──▶ its ports with their frontends ──settlement──▶ one holder a frontend
+Service ──claims_of──▶ its ports with their frontends ──settlement──▶ one holder per frontend
 
 Rule 1: where two ports claim one frontend, a cluster IP goes before what comes from outside,
 then that of the older Service has it, as the API server's allocator would have it; names
 decide between those of one second.
-Rule 2: an external IP is never another Service's cluster IP, whatever the port, and whoever
-serves that Service.
-Rule 3: who has what depends on the claims alone, never on the order in which they came; what a
-change costs depends on it alone, never on how many claims there are.
+Rule 2: an external IP is never another Service's cluster IP, whatever the port, and
+whichever proxy serves that Service.
+Rule 3: the holder depends on the claims alone, never on the order in which they arrived; the cost
+of a change depends on its size alone, never on the number of claims.
 """
 
 from __future__ import annotations

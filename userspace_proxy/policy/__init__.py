@@ -1,4 +1,4 @@
-"""Which Services are ours, and which endpoints may serve from this node, and why not."""
+"""Decides which Services this proxy serves, and which endpoints are usable from this node."""
 
 from .facts import PRIMARY, NodeFacts
 from .ours import why_ignored, why_port_ignored

@@ -1,4 +1,4 @@
-"""On which bridges an endpoint can see the address of a client on the same bridge.
+"""Decides on which bridges an endpoint can see the address of a client on the same bridge.
 
 An endpoint answers a client on its own bridge directly, not through this node's network stack.
 With br_netfilter the answer passes the packet filter on its way, where a rule can deliver it to

@@ -1,4 +1,4 @@
-"""What the plan must know of this node, and of how the proxy was started."""
+"""What the plan needs to know of this node and of the proxy's options."""
 
 from __future__ import annotations
 

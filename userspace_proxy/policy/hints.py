@@ -1,4 +1,4 @@
-"""Which endpoints are meant for this node, by the hints of their slices.
+"""Decides which endpoints are meant for this node, by the hints of their slices.
 
     node hints on all, and one for this node ──▶ those
     else zone hints on all, and one for this zone ──▶ those

@@ -1,4 +1,4 @@
-"""Which Services this proxy serves, and the reason when it doesn't."""
+"""Decides which Services this proxy serves, and the reason when it doesn't serve one."""
 
 from __future__ import annotations
 

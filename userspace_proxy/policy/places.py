@@ -1,16 +1,16 @@
-"""Whose connections to whom may bear the client's own address: those whose answers come here.
+"""Decides which connections may use the client's address: those whose replies return here.
 
     client      endpoint            an endpoint that answers the client …
-    anybody     attached            … must pass this node, its only way out; unless both are
+    any         attached            … must pass this node, its only way out; unless both are
                                     attached to one link, where it answers past the node
                                     if that isn't a bridge whose packets are filtered (``bridges``)
     attached    elsewhere, routed   … in another node's range of pods, does so by this node
-    this node   anybody             … has its address from the start
-    otherwise                       … may find another way: who knows
+    this node   any                 … has its address from the start
+    otherwise                       … may use another route
 
-Rule 1: decided by what is known of routes, before the first packet; a dial that fails proves
-nothing, as a network policy drops likewise.
-Rule 2: in doubt this node's address is used: that works always.
+Rule 1: routes decide, before the first packet; a failed dial proves nothing, as a network policy
+also drops packets.
+Rule 2: in doubt this node's address is used: that always works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which endpoints may serve one Service port from this node now, and why not.
+"""Decides which endpoints are usable for one Service port from this node, and why others aren't.
 
 slices of one family ──▶ every address once ──▶ inward ones out ──▶ of the scope's own set:
                                           ready ones ── none: serving and terminating

@@ -1,7 +1,7 @@
-"""Which address everybody in a sandbox has.
+"""Assigns the addresses of all nodes, pods and clients in a sandbox.
 
 All ranges are those that documentation and Kubernetes' own examples use, so an
-address in a log tells at once what it is:
+address in a log shows at once what it is:
 
     pods            10.244.0.0/16    fd00:10:244::/56    a /24 and a /64 per node
     Services        10.96.0.0/12     fd00:10:96::/112

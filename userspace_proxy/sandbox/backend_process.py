@@ -1,4 +1,4 @@
-"""A running backend (the program ``backends.py``), as its starter sees it."""
+"""A running backend (the program ``backends.py``), as its parent process sees it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The process that keeps one network namespace alive, and takes it down with us.
+"""The process that keeps one network namespace alive, and ends with its creator.
 
     owner ──pipe──▶ holder (sh, waits for the pipe's end) ──▶ reaper ──▶ namespace gone
 
 Rule 1: the owner never writes to the pipe; its end is the only message. The kernel
         closes it however the owner dies, so ``close`` and SIGKILL take the same way.
-Rule 2: nobody else may hold the write end: it is closed on exec and after fork.
+Rule 2: no other process may hold the write end: it is closed on exec and after fork.
 Rule 3: the holder leads a session of its own, so a Ctrl-C meant for the owner leaves
         the namespaces alone until the owner is done with them.
 """

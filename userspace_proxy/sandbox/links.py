@@ -1,4 +1,4 @@
-"""What to tell ``ip`` and the kernel so that a new namespace is reached.
+"""The ``ip`` commands and sysctls that connect a new namespace.
 
 Every link is a veth pair. The *near* end is in the namespace that is already
 there (a node, or the LAN), the *far* end is ``eth0`` of the new one.

@@ -1,4 +1,4 @@
-"""One network namespace: run programs in it, and lose them all when it closes."""
+"""One network namespace: programs run in it, and end when it closes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox as a whole: the LAN, the nodes on it, and clients beyond them."""
+"""The sandbox as a whole: the LAN, the nodes on it, and clients outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether namespaces can be made here, and if not, what refused it and the way out."""
+"""Checks whether namespaces can be created here; if not, names the cause and the remedy."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ of it or dies in any way (holder.py). Run by path, with no package around it.
 Rule 1: it names the namespace that must be spared, the owner's, and does nothing there.
 Rule 2: a process is signalled only through a descriptor that was opened before its
         namespace was looked at, so a reused pid is never hit.
-Rule 3: it looks again until nobody is left, because a dying process may have forked.
+Rule 3: it looks again until no process is left, because a dying process may have forked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where Services come from: the API server, files, or the program that embeds us.
+"""Sources of Services: the API server, files, or the embedding program.
 
     list and watch ──▶ kubernetes ─┐
     files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)

@@ -1,4 +1,4 @@
-"""Cluster IPs for Services whose manifests name none.
+"""Allocates cluster IPs to Services whose manifests don't name any.
 
 namespace/name ──Pool──▶ an address of the range
 """

@@ -1,4 +1,4 @@
-"""The file in which allocations outlive a restart.
+"""The file that keeps allocations across restarts.
 
     {"version": 1, "clusterIPs": {"IPv4": {"shop/web": "10.96.67.208"}, "IPv6": {}},
      "nodePorts": {"shop/web:80": 31407, "shop/web:health": 30512},

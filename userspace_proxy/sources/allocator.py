@@ -1,4 +1,4 @@
-"""Everything that manifests leave to be given, as the API server's allocators would.
+"""Allocates what manifests leave out, as the API server's allocators would.
 
     written Services ──▶ cluster IPs of each family ──▶ node ports ──▶ Services, conflicts
                               ▲        AllocationFile        ▲

@@ -2,7 +2,7 @@
 
     source ──publish(snapshot)──▶ agent        as often as something changes
     agent  ──status()──▶ source                at any moment
-    agent  ──record(happening)──▶ source       for who looks at the cluster
+    agent  ──record(happening)──▶ source       for users of the cluster
 
 Rule 1: nothing is published before everything was read once.
 Rule 2: a source that can't read keeps quiet: the last snapshot stays in force.

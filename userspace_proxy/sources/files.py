@@ -1,4 +1,4 @@
-"""Which manifest files are there, and what in them is new.
+"""Finds the manifest files, and those that have changed.
 
     look() ──stat all──▶ seen twice alike? ──▶ read ──▶ Look(texts, gone, problems)
                          └─ no: it is being written; look again soon

@@ -1,4 +1,4 @@
-"""Turns the documents of a manifest file into objects, or says what is wrong with them.
+"""Converts the documents of a manifest file to objects, or describes their errors.
 
     text ──▶ documents ──▶ items of lists ──▶ kind ──▶ checked ──▶ Found(key, value, place)
 

@@ -1,4 +1,4 @@
-"""What all manifest files say together.
+"""The combined content of all manifest files.
 
     take(file, text), forget(file) ──▶ objects of each file ──▶ settled ──▶ Snapshot
                                         (last good ones)        one of each name, addresses given

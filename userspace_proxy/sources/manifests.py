@@ -1,4 +1,4 @@
-"""Services out of files: YAML or JSON, watched for edits.
+"""Services from files: YAML or JSON, watched for edits.
 
 The files are looked at in a thread, twice a second; while something changes, more often,
 so that an edit is in force within a second and half of one never is.

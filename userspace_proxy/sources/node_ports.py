@@ -1,12 +1,12 @@
-"""Node ports for Services whose manifests name none, and who has those that are named.
+"""Allocates node ports to Services whose manifests name none, and resolves conflicts.
 
-    named ones, in the order of the manifests ──▶ named twice? who has it keeps it,
+    named ones, in the order of the manifests ──▶ named twice? its holder keeps it,
                                                   the other one has none
     the others ──Pool──▶ a number that no Service has, whatever the protocol
 
 Rule 1: the ports of one Service with one number (DNS: 53/TCP, 53/UDP) share a node port.
 Rule 2: two Services may name one number for different protocols, which the API server's
-allocator refuses, as it knows no protocols: nothing on a node speaks against it.
+allocator refuses, as it knows no protocols: on a node this is no conflict.
 Rule 3: a health check node port is one of TCP.
 
 Source: the API server's initNodePorts and allocHealthCheckNodePort.

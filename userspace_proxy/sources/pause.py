@@ -1,4 +1,4 @@
-"""Waiting for time to pass, for loops whose condition can only be asked again."""
+"""Waiting, for loops whose condition can only be polled."""
 
 from __future__ import annotations
 

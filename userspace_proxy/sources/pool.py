@@ -1,11 +1,11 @@
-"""Gives numbered seats to names: the addresses of a range, the node ports.
+"""Allocates numbered seats to names: the addresses of a range, the node ports.
 
     name ──hash──▶ a seat of the upper band ──taken?──▶ the next one …──▶ the lower band
 
-Rule 1: seats that are taken, because manifests name them, come first, whoever had them.
-Rule 2: who has a seat keeps it while nobody names it.
-Rule 3: who goes away is remembered, and gets the seat again on return; others get it only
-when no other is left. So a file that can't be read for a while costs nobody the address.
+Rule 1: seats that are taken, because manifests name them, come first, whichever name had them.
+Rule 2: a name keeps its seat until a manifest names that seat.
+Rule 3: a name that is removed is remembered, and gets its seat again on return; other names get it
+only when no other is left. So no Service loses its address when a file is unreadable for a while.
 """
 
 from __future__ import annotations

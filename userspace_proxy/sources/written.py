@@ -1,6 +1,6 @@
-"""A Service as its manifest writes it: the Service, and what it leaves to be given.
+"""A Service as its manifest describes it, and the fields that it leaves to allocation.
 
-The API server fills such fields in before anybody sees the object, so they aren't part of
+The API server fills such fields in before any client reads the object, so they aren't part of
 the Service that the rest of the program knows.
 """
 

@@ -1,4 +1,4 @@
-"""Accepts the connections of the status servers, also when the process is out of descriptors.
+"""Accepts connections to the status servers, even when the process is out of descriptors.
 
     listening socket ──▶ Accepting ──▶ LimitedServer
                             └─ Reserve: descriptors that are closed for a connection to have one

@@ -1,4 +1,4 @@
-"""The JSON answers: ``/api/v1/status`` and ``/configz``."""
+"""The JSON responses: ``/api/v1/status`` and ``/configz``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds the connections of a status server, in number and in time.
+"""Limits the connections of a status server, in number and in time.
 
     listening socket ──▶ LimitedServer ──▶ Connection ──▶ aiohttp's protocol
                                                └─ ConnectionLimit: which one ends at the limit

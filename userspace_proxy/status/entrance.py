@@ -1,4 +1,4 @@
-"""What every request passes on its way in, and every answer on its way out.
+"""Middleware for every request and response of the status servers.
 
 request ──▶ time to answer ──▶ Host allowed? ──▶ handler ──▶ headers ──▶ answer
 """

@@ -1,4 +1,4 @@
-"""What of a status view becomes which metric, with which labels.
+"""Maps a status view to metric families and their labels.
 
 Rule 1: a series never appears twice, whatever the view holds; Prometheus would throw
 the whole scrape away.

@@ -1,4 +1,4 @@
-"""Whether this proxy is healthy, as kube-proxy's ``/healthz`` and ``/livez`` say it.
+"""Decides whether this proxy is healthy, as kube-proxy's ``/healthz`` and ``/livez`` do.
 
     is ready ───────────┐
     no late change ─────┤

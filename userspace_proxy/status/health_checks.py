@@ -1,4 +1,4 @@
-"""The health check node ports: show load balancers whether this node serves a Service.
+"""The health check node ports: they report to load balancers whether this node serves a Service.
 
     load balancer ──any path──▶ healthCheckNodePort ──▶ 200: send clients of this Service here
                                                         503: no endpoint here, or we are late

@@ -1,4 +1,4 @@
-"""Which ``Host`` headers a listener on loopback answers.
+"""Decides which ``Host`` headers a listener on loopback accepts.
 
 A page of another site can make the browser's name for that site point to 127.0.0.1
 (DNS rebinding) and read the answers as its own; only the ``Host`` header still tells.

@@ -1,4 +1,4 @@
-"""The metrics page: kube-proxy's names where it has them, ours for the rest.
+"""The metrics page: kube-proxy's metric names where they exist, own names otherwise.
 
 observe() in the loop ──▶ SyncMetrics ──┐ copied
 StatusView, immutable ──────────────────┼──▶ render_metrics(), in a thread

@@ -1,4 +1,4 @@
-"""The page: a view becomes HTML here, without a script, bounded in size.
+"""Renders a view as HTML without scripts, bounded in size.
 
     view ──▶ problems on top ──▶ Services, 100 ports a page ──▶ ignored ──▶ HTML
 

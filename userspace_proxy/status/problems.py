@@ -1,4 +1,4 @@
-"""What is wrong, in plain words, the worst first.
+"""Lists problems in plain words, the worst first.
 
     of the node   ── source, steering, rounds, descriptors ──┐
     of Services   ── refused, not served, not answering ─────┴─▶ Problem …

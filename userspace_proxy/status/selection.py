@@ -1,4 +1,4 @@
-"""Which Service ports a request asks for: a filter, a page, a state."""
+"""The Service ports that a request selects: a filter, a page, a state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: ``1.4 MB``, ``3 h 5 min``, ``12,345``."""
+"""Formats numbers for people: ``1.4 MB``, ``3 h 5 min``, ``12,345``."""
 
 from __future__ import annotations
 

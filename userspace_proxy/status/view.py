@@ -1,7 +1,7 @@
-"""What the page, the metrics and the health answers are made of.
+"""The values that the page, the metrics and the health responses show.
 
 The agent fills these values in from the plan, the data plane, the steering and
-the source; this room only shows them. Counters grow until the process ends.
+the source; this package only shows them. Counters grow until the process ends.
 """
 
 from __future__ import annotations

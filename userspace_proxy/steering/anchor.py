@@ -1,10 +1,10 @@
-"""Keeps the kernel tracking and translating while somebody flushes all rules.
+"""Keeps conntrack active and translating while another program flushes all rules.
 
-    rules of ours, flushed ──▶ no rule asks for conntrack ──▶ the kernel stops tracking
-        ──▶ packets of open connections come untranslated ──▶ RST
+    rules flushed ──▶ no rule uses conntrack ──▶ the kernel stops tracking
+        ──▶ packets of open connections arrive untranslated ──▶ RST
 
-The kernel tracks and translates only while a rule wants it. So a proxy holds a table of its own
-in which one rule does. It steers nothing and drops nothing.
+The kernel tracks and translates only while a rule uses conntrack. So a proxy keeps a separate
+table with one such rule. It steers nothing and drops nothing.
 
 Source: nf_conntrack_proto.c, nf_ct_netns_get().
 """

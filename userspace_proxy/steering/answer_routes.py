@@ -1,19 +1,18 @@
-"""The policy routing that delivers marked packets to this node, whoever they are addressed to.
+"""The policy routing that delivers marked packets to this node, whatever their destination.
 
     118  fwmark 0x1000/0x1000 iif lo   goto 120       look-ups of the way back
     119  fwmark 0x1000/0x1000          lookup 11800
     120                                nop
     table 11800: local default dev lo
 
-Rule 1: rules and routes are ours when their protocol number is :data:`PROTOCOL`.
+Rule 1: rules and routes belong to this program when their protocol number is :data:`PROTOCOL`.
 Rule 2: every call blocks and belongs in one thread.
-Rule 3: they are the same for all proxies of a node: the last one takes them away.
+Rule 3: they are the same for all proxies of a node: the last proxy removes them.
 
-Why the first rule: checks of a packet's source ask for the way back, and some use the mark. Table
-11800 would say that every address is this node's own, so the packet would be dropped. These are the
-kernel's check with ``src_valid_mark``, which WireGuard's tools switch on, and for both IP versions
-rules of ``fib saddr . mark . iif oif missing drop``, as firewalld's. Such a look-up comes from
-``lo``.
+Why rule 118: reverse-path checks look up the route to a packet's source, and some use the mark.
+In table 11800 every address is local, so the packet would be dropped. Such checks are the kernel's
+with ``src_valid_mark``, which WireGuard's tools switch on, and for both IP versions rules of
+``fib saddr . mark . iif oif missing drop``, such as firewalld's. Their look-ups come from ``lo``.
 
 Source: net/ipv4/fib_frontend.c, net/ipv6/netfilter/nft_fib_ipv6.c; both were measured.
 """

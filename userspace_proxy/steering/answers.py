@@ -1,21 +1,21 @@
-"""Catches what endpoints answer to clients whose address a socket of ours has taken.
+"""Catches replies of endpoints to client addresses that sockets of this proxy use.
 
     socket bound to the client's address ──▶ endpoint
            ▲                                    │ answers to the client, by way of this node
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
-Beside every steering: it neither needs nor knows its rules. What comes by a bridge that the client
-is on, too, takes one more table: ``bridge_delivery``.
+This works with every steering, independently of its rules. Replies on a bridge that the client
+shares need one more table: ``bridge_delivery``.
 
-The table is owned by the process: others can't change it, ``nft flush ruleset`` passes it over,
-and it goes with the process, as do the sockets that need it. Routes and routing rules know no
-owner, nor does a kernel before 5.12: there it is put right again.
+The table is owned by the process: other programs can't change it, ``nft flush ruleset`` skips it,
+and it ends with the process, as do the sockets that need it. Routes and routing rules have no
+owner, nor have tables before Linux 5.12: there, changes are repaired.
 
-Rule 1: what can't be installed is a reason in words, not an error: sockets go on with this
-node's address. That goes for IPv6 alone, too, which a node may have switched off.
-Rule 2: open connections need it: it goes after the last of them has ended.
-Rule 3: routes that an earlier run left, of a proxy that was killed, stay, and what is missing of
-them is added; its table, where there still is one, is made anew.
+Rule 1: a part that can't be installed is a reason in words, not an error: sockets use this
+node's address instead. The same holds for IPv6 alone, which a node may have switched off.
+Rule 2: open connections need it: it is removed after the last of them has ended.
+Rule 3: routes that a killed run left stay, and missing ones are added; its table, if there still
+is one, is created anew.
 Rule 4: a socket of all addresses catches nothing: another program's transparent listener (TPROXY)
 would get what pods send each other.
 

@@ -1,4 +1,4 @@
-"""Delivers to this node what endpoints answer to clients on their own bridge.
+"""Delivers replies of endpoints to clients on the same bridge to this node.
 
     endpoint ──▶ port of the bridge ──▶ table inet (br_netfilter): mark ──▶ table bridge: to our MAC
                                                                               │

@@ -1,4 +1,4 @@
-"""Which steering a name means, and which one ``auto`` takes here."""
+"""Maps a name to a steering, and decides what ``auto`` chooses here."""
 
 from __future__ import annotations
 

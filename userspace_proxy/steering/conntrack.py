@@ -1,15 +1,15 @@
-"""Removes connection tracking entries that lead past our rules, or to a port of before.
+"""Removes conntrack entries that bypass this proxy's rules or lead to an old proxy port.
 
-Rules are only asked for the first packet of an entry; all later ones go where that one went:
+The kernel evaluates rules only for the first packet of an entry; later packets follow the entry:
 
-- UDP: a client that keeps its source port would go on to the old port, or past us, for ever.
-- TCP: a SYN that came while there was no rule went past us, to nobody. When it is sent again it
-  does too, and so does each new connection from that port, until two minutes after the last.
+- UDP: a client that keeps its source port would use the old port, or bypass the proxy, forever.
+- TCP: a SYN that arrived while there was no rule bypassed the proxy. Its retransmissions do too,
+  and so does each new connection from that port, until two minutes after the last one.
 
-Rule 1: call it after the rules are in force: what is made from then on leads right.
-Rule 2: an entry that leads right stays, so a client lives through our restart.
-Rule 3: so does a TCP connection that was answered: it may be good without us, and its end makes
-the kernel ask the rules again.
+Rule 1: call it after the rules are in force: entries created from then on are correct.
+Rule 2: a correct entry stays, so a client survives a restart of the proxy.
+Rule 3: so does an established TCP connection: it may work without the proxy, and after its end
+the kernel evaluates the rules again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The kernel's connection tracking entries as bytes: lists them, reads them, removes them.
+"""Conntrack entries over netlink: lists, parses and deletes them as bytes.
 
     list_request() ──▶ kernel ──▶ read_entries() ──▶ Entry … ──▶ remove_request() ──▶ kernel
 
 A busy node has 200,000, and pyroute2 needs 330 µs to read one. Here what an entry says is
-cut out of its message at once, where it stands; that takes 2 to 3 µs.
+cut out of its message at once, in place; that takes 2 to 3 µs.
 
 Rule 1: an entry that isn't laid out as TCP and UDP entries are is none of those, and passed by.
 Rule 2: addresses and ports stay packed, as they are compared by the thousand.

@@ -1,4 +1,4 @@
-"""Chains of other programs that translate a frontend's address before ours are asked.
+"""Finds chains of other programs that translate a frontend's address before this proxy does.
 
 The kernel asks nat chains in the order of their priorities, and takes the first translation. Those
 of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and

@@ -1,4 +1,4 @@
-"""A table that is there while this process wants it, and goes with the process at the latest.
+"""An nftables table that exists at most as long as this process.
 
 The kernel removes it with the socket that made it, ``nft flush ruleset`` passes it over, and no
 other program can change it. So it is never left behind, not even by ``kill -9``.

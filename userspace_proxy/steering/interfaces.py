@@ -1,4 +1,4 @@
-"""Which interfaces of this namespace have no IPv4 address, and which addresses others have.
+"""Finds interfaces of this namespace without an IPv4 address, and the addresses of the others.
 
 REDIRECT in PREROUTING sends a packet to its interface's address, and drops it where there is
 none: pod interfaces of Calico, Cilium and AWS are like that.

@@ -1,9 +1,9 @@
-"""Removes what another steering of the same proxy has left: of a run that was killed.
+"""Removes rules that a killed run of this proxy left under another steering.
 
 Rule 1: what isn't there costs nothing: no library is loaded, no helper started, no table made.
-Rule 2: it comes before the first listener: rules of before name proxy ports that this run gives
+Rule 2: it runs before the first listener: stale rules point to proxy ports that this run assigns
 to other Services.
-Rule 3: what can't be looked into is said; what is there and can't be removed stops the start.
+Rule 3: what can't be read is reported; leftovers that can't be removed stop the start.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""What tells the rules and the lock of one proxy from those of another on the same node.
+"""Names that separate the rules and the lock of one proxy from those of another on the node.
 
     --service-proxy-name        chains                 lock                       nftables table
     (none)                      UPROXY-PRE, …          userspace-proxy            the lock's name
     canary                      UPROXY-PRE-canary, …   userspace-proxy/canary     with a hyphen for
     a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…   / and / for ~
 
-The table that catches answers to clients' own addresses is ``userspace-proxy/answers``, and
+The table that catches replies to client addresses is ``userspace-proxy/answers``, and
 ``userspace-proxy/answers-canary`` and so on: no label of a table above has a slash there.
 
-Chains of the tree of iptables have six characters behind the prefix, and the label at once
-behind those: ``UPROXY-Od3f9acanary``, for there is no room for a hyphen.
+Chains of the iptables tree have six characters after the prefix, directly followed by the
+label: ``UPROXY-Od3f9acanary``, as there is no space for a hyphen.
 
-Everything but this module knows the chains by their names in the first line; the proxy's label
-is put on where they go to the kernel, and taken off where they come from there.
+All other modules use the chain names of the first line; the proxy's label is added where names
+are sent to the kernel, and removed where they are read from it.
 
-Rule 1: chains and tables of another proxy are nobody's of ours: they aren't seen, repaired or
-removed.
+Rule 1: chains and tables of another proxy don't belong to this one: they are neither read, nor
+repaired, nor removed.
 """
 
 from __future__ import annotations

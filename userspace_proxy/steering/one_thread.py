@@ -1,4 +1,4 @@
-"""One thread for calls that block: none overtakes another, and all are in one namespace."""
+"""One thread for blocking calls: they run in order, in one network namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rights this process has over the kernel's networking."""
+"""Checks which network privileges this process has."""
 
 from __future__ import annotations
 

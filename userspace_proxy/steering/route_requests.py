@@ -1,4 +1,4 @@
-"""The socket by which the kernel is asked for links, routes, rules and bridge entries."""
+"""The netlink socket for requests about links, routes, rules and bridge entries."""
 
 from __future__ import annotations
 

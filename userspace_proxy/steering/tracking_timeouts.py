@@ -1,14 +1,14 @@
-"""Has the kernel remember a half-closed connection as long as the proxy does.
+"""Makes conntrack remember a half-closed connection for as long as the proxy does.
 
     one side has ended ──▶ the kernel forgets its translation after 60 s of silence
-        ──▶ what the other side still says comes untranslated ──▶ RST
+        ──▶ what the other side still sends arrives untranslated ──▶ RST
 
-Keep-alive breaks that silence where both sides answer it. This is for those who don't, or whose
+Keep-alive breaks that silence where both sides answer it. This is for peers that don't, or whose
 answers get lost.
 
-Rule 1: only raised: an administrator's longer time stays.
-Rule 2: put back if it is as we left it: whoever has changed it meanwhile wants it so.
-Rule 3: it is good to have: where it can't be written, keep-alive does without.
+Rule 1: the timeout is only raised: an administrator's longer one stays.
+Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
+Rule 3: it is optional: where it can't be written, keep-alive has to suffice.
 
 Source: kube-proxy, --conntrack-tcp-timeout-close-wait; kernel documentation,
 networking/nf_conntrack-sysctl.

@@ -1,6 +1,6 @@
-"""Has the kernel admit connections to the status ports while connection tracking is full.
+"""Lets connections to the status ports through while connection tracking is full.
 
-    full table: SYN ──▶ no entry to be had ──▶ dropped, before any rule that could let it in
+    full table: SYN ──▶ no free entry ──▶ dropped, before any rule that could admit it
     with this:  SYN ──▶ notrack ──▶ /livez answers, the page and the metrics show the full table
 
 Rule 1: only while the table is full. An untracked packet is neither new nor established: a

@@ -1,4 +1,4 @@
-"""Fakes with the contract of the real parts, for tests of what uses them.
+"""Fakes with the contract of the real parts, for users' test suites.
 
 ``fake_steering.FakeSteering`` steers in memory and passes the contract suite of the real steerings;
 ``fake_api_server.FakeApiServer`` serves Services, EndpointSlices and Nodes over HTTP as

@@ -1,4 +1,4 @@
-"""What ``userspace-proxy check`` finds: settings, Services, and what this node offers.
+"""Findings of ``userspace-proxy check`` about settings, Services and this node.
 
     settings ─▶ probes, each reads one thing ─▶ judges, pure ─▶ Finding: ok, warning or error
 

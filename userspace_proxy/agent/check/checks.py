@@ -1,4 +1,4 @@
-"""All findings of a run, in the order in which a person asks: input, steering, node."""
+"""Collects all findings of a run in reading order: input, steering, node."""
 
 from __future__ import annotations
 

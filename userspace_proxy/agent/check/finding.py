@@ -1,4 +1,4 @@
-"""One thing that was looked at, and how it is."""
+"""One finding: what was checked, and with which result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says which firewalls of others would drop packets that are steered to the proxy; pure."""
+"""Finds firewalls of other programs that would drop packets steered to the proxy; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the settings and manifests say, before anything is served."""
+"""Checks settings and manifests before anything is served."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads what others have in this network namespace, once, for all who judge it."""
+"""Reads the rules of other programs in this network namespace once, for all checks."""
 
 from __future__ import annotations
 

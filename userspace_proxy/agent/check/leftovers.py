@@ -1,4 +1,4 @@
-"""Rules that kube-proxy, or a proxy of ours that has died, left in the kernel; pure.
+"""Finds rules that kube-proxy or a dead userspace-proxy left in the kernel; pure.
 
 Who translates a connection first has it. Our nftables chains stand before everybody's (priority
 -110, others at -100); our legacy chains are first in their table, but a chain of nftables at

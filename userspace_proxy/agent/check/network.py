@@ -1,4 +1,4 @@
-"""Interfaces, routes and sysctls, as far as steering minds them; the judges are pure."""
+"""Checks the interfaces, routes and sysctls that affect steering; the judges are pure."""
 
 from __future__ import annotations
 

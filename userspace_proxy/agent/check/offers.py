@@ -1,4 +1,4 @@
-"""What privileges, libraries and kernel offer to steering, and which one ``auto`` takes."""
+"""Checks the privileges, libraries and kernel features for steering, and what ``auto`` chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether ports and descriptors suffice, and which programs have them; the judges are pure."""
+"""Checks whether ports and descriptors suffice, and what holds them; the judges are pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether endpoints would see their clients' own addresses; the judges are pure."""
+"""Checks whether endpoints would see client addresses; the judges are pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the API server answers, and lets us read what ``run`` reads."""
+"""Checks whether the API server answers and permits reading what ``run`` reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Services from a Kubernetes API server: list, then watch, for ever.
+"""Services from a Kubernetes API server: list, then watch, forever.
 
     connection ──pages, lines──▶ reflector (one a kind) ──▶ table ──▶ store ──▶ source ──▶ snapshot
     (kubernetes-asyncio)         position, back-off

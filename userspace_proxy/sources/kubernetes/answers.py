@@ -1,4 +1,4 @@
-"""What comes back from the API server or the network, as values with words for people.
+"""Responses of the API server and network failures, as values with readable text.
 
 Rule 1: a failure names the server's URL, says in the other side's words what is wrong,
 and what to do about it.

@@ -1,6 +1,6 @@
 """Requests to an API server, by kubernetes-asyncio's transport.
 
-Rule 1: whoever calls sees answers and :class:`ConnectionTrouble`, nothing of aiohttp.
+Rule 1: callers see responses and :class:`ConnectionTrouble`, nothing of aiohttp.
 Rule 2: everything has a deadline: connecting, the answer's start, and silence in a list.
 A watch may be silent; how long is the caller's decision, each time it reads.
 """

@@ -1,4 +1,4 @@
-"""Where the API server is and what to show it, kept fresh.
+"""The address of the API server and the credentials for it, kept fresh.
 
     kubeconfig ─┐
     pod's account ─┼──▶ kubernetes-asyncio's Configuration ──▶ header, TLS files

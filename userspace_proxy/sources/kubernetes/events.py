@@ -1,4 +1,4 @@
-"""Kubernetes Events of what happens on this node: which are sent when, and how they look; pure.
+"""Decides which Kubernetes Events are sent when, and their content; pure.
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 

@@ -1,4 +1,4 @@
-"""Checks a kubeconfig before it is used, so that what is wrong has a line and a way out.
+"""Checks a kubeconfig before use, so that errors have a line and a hint.
 
 kubernetes-asyncio reads it; but a missing file, a missing context or a cluster without a
 server end there in a warning, an AssertionError or a TypeError.

@@ -1,16 +1,16 @@
-"""Imports the few parts of kubernetes-asyncio that we use, without its models.
+"""Imports the few used parts of kubernetes-asyncio, without its models.
 
 ``import kubernetes_asyncio``, or any part of it, imports 700 modules of generated models
-and APIs: 1.2 s and 95 MiB, of which what we use (configuration, credentials, transport,
-aiohttp included) takes 0.3 s and 31 MiB (measured, Python 3.11, version 36.1.0). Most of
-it comes in by the two ``__init__`` files, so while our parts are imported, bare packages
-with the same folders stand in for them; afterwards all of it leaves ``sys.modules``, and
-whoever imports kubernetes_asyncio later gets it whole, apart from ours.
+and APIs: 1.2 s and 95 MiB; the used parts (configuration, credentials, transport,
+aiohttp included) take 0.3 s and 31 MiB (measured, Python 3.11, version 36.1.0). Most of
+it comes in by the two ``__init__`` files, so while these parts are imported, bare packages
+with the same folders replace them; afterwards all of it is removed from ``sys.modules``, and
+a later import of kubernetes_asyncio gets a complete, separate copy.
 
-Rule 1: where somebody has imported it already, that one is used.
-Rule 2: where the light way fails (another version, laid out differently), the plain
-import is what remains; it only costs more.
-Rule 3: only the event loop's thread comes here, and it doesn't wait in between.
+Rule 1: if the program has imported it already, that copy is used.
+Rule 2: if the light way fails (another version with another layout), a plain import is
+the fallback; it only costs more.
+Rule 3: only the event loop's thread runs this, and it doesn't await in between.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Splits a stream of bytes into lines of any length up to a bound."""
+"""Splits a stream of bytes into lines of bounded length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What went wrong on the way to a server, in the words of the kernel, TLS or the resolver."""
+"""Describes connection failures in the words of the kernel, TLS or the resolver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks an API server once whether it answers, and whether it lets us read what a source reads.
+"""Asks an API server once whether it answers and permits what a source reads.
 
 Rule 1: one object a kind is asked for, so that it costs the server nothing.
 """

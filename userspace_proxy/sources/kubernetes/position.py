@@ -1,13 +1,13 @@
-"""Where in the API server's history we stand with one kind, and what to ask for next.
+"""The position in the API server's history for one kind, and the next request for it.
 
     start ──list at "0"──▶ page … page ──▶ watch from there ──▶ events, bookmarks ──┐
              ▲    410 while paging: in one piece, newest        ▲                   │
              │                                                  └──disconnected─────┤
-             └──list not older than what we saw ◀──410──────────────────────────────┘
+             └──list not older than the last state ◀──410───────────────────────────┘
 
-Rule 1: history never goes back: after the first list nothing older is asked for.
-Rule 2: the newest state, which costs the server a quorum read, is asked for only when it
-says that it doesn't know what we saw (a list expired, or etcd was restored).
+Rule 1: history never goes back: after the first list nothing older is requested.
+Rule 2: the newest state, which costs the server a quorum read, is requested only when it
+reports that it doesn't know the last seen state (a list expired, or etcd was restored).
 
 The first list is at resourceVersion 0 as client-go's is: any state that the server has in
 memory, for a thousand nodes may start at once; the watch catches up within milliseconds.

@@ -1,8 +1,8 @@
 """Sends Kubernetes Events, when the API server has time for them.
 
-Rule 1: nobody waits for an Event, and no failure of one is anybody's.
-Rule 2: who isn't allowed to write Events says so once, and asks again seldom; a role may let
-somebody write in some namespaces only, so what one forbids silences that one.
+Rule 1: nothing waits for an Event, and its failure affects nothing else.
+Rule 2: missing permission to write Events is logged once, and retried rarely; a role may permit
+some namespaces only, so each namespace that forbids Events is silenced separately.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keeps one kind in step with the API server: list once, watch for ever.
+"""Keeps one kind in sync with the API server: list once, watch forever.
 
     ┌─▶ list ──pages──▶ table ─┐           all kinds of trouble
     │                          ▼                    │

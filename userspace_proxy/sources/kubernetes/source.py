@@ -1,4 +1,4 @@
-"""Services of a Kubernetes API server, as a source.
+"""The source that reads Services from a Kubernetes API server.
 
 Rule 1: nothing is published before each kind was listed once.
 Rule 2: what comes in one turn of the event loop is one snapshot.

@@ -1,4 +1,4 @@
-"""The objects of one kind, as the API server says them, kept in the store.
+"""Keeps the objects of one kind in the store, as the API server returns them.
 
 Rule 1: an object that can't be read is a problem and nothing else: what was read of it
 before stays, and the others go on.

@@ -1,4 +1,4 @@
-"""Local steering: addresses of Services are brought to this node, where listeners bind them.
+"""Local steering: routes addresses of Services to this node, where listeners bind them.
 
     agent ── LocalSteering ── one thread: Programmer ─┬─ Wanted    what the kernel should have
                                                       └─ Fence ─┬─ NftFence    routes and a table

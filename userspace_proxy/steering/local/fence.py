@@ -1,4 +1,4 @@
-"""The contract of a fence: it brings addresses to this node, and refuses what isn't a frontend.
+"""The contract of a fence: it routes addresses to this node, and rejects what isn't a frontend.
 
 Rule 1: nothing is brought here before it is fenced, and nothing loses its fence before it has
 gone: daemons of the node are never to be reached at a Service's address.

@@ -1,4 +1,4 @@
-"""Which fence works here."""
+"""Decides which fence works here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table that refuses what isn't a frontend.
+"""The table that rejects traffic to anything that isn't a frontend.
 
     addresses4  10.96.7.1                addresses of Services that are routed to this node
     frontends4  10.96.7.1 . tcp . 80     what is let in there

@@ -1,8 +1,8 @@
-"""Asks the kernel for routes and rules, changes them, and hears of changes by others.
+"""Reads and changes routes and rules in the kernel, and receives changes by other programs.
 
 Rule 1: every call blocks and belongs in one thread; none is made in an event loop.
 Rule 2: what we do ourselves makes no events: a filter on the socket leaves it out, and what
-other programs do to routes that are none of ours, too.
+other programs do to their own routes, too.
 
 Source: rtnetlink(7), netlink(7); linux/bpf_common.h for the filter.
 """

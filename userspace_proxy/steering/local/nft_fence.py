@@ -1,4 +1,4 @@
-"""The fence of routes and a table of nftables.
+"""The fence made of routes and an nftables table.
 
     local 10.96.7.1 dev lo table local proto 117 src NODE        one an address
     table inet userspace-proxy/local                             lets in what is a frontend

@@ -1,4 +1,4 @@
-"""No fence at all: where nothing may be changed, loopback and the node's own addresses serve."""
+"""No fence: without privileges, only loopback and the node's own addresses are served."""
 
 from __future__ import annotations
 

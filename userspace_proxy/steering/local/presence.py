@@ -1,4 +1,4 @@
-"""Whose routes, rules and tables of local steering are here; asked before anything is started."""
+"""Finds routes, rules and tables of local steering and their owners, before anything is started."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Makes the kernel what was asked for; all of it blocks, in one thread.
+"""Applies the desired state to the kernel; every call blocks, in one thread.
 
     difference ─▶ fence
     refused, or touched by others ─▶ kernel read in full ─▶ what differs
 
-Open connections need the way that their packets come by: a TCP frontend that is no longer
-wanted lingers, refusing new ones, until it has no connection.
+Open connections need the route of their packets: a TCP frontend that is no longer wanted
+lingers, refusing new connections, until it has none.
 
-Rule 1: while nobody else touches what is ours, what we wrote last is what is there.
+Rule 1: unless another program has changed it, the kernel has what was written last.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Routes and routing rules of ours, and what they are to rtnetlink.
+"""Routes and routing rules of this proxy, and their rtnetlink form.
 
 Rule 1: only bytes in, bytes out; sockets are in ``kernel``.
-Rule 2: a route or rule is ours when its protocol number is :data:`PROTOCOL`.
+Rule 2: a route or rule belongs to this proxy when its protocol number is :data:`PROTOCOL`.
 """
 
 from __future__ import annotations

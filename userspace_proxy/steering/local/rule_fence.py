@@ -1,16 +1,16 @@
-"""The fence of routing rules, for kernels without nftables.
+"""The fence made of routing rules, for kernels without nftables.
 
-    5:  from all to 10.96.7.1 ipproto tcp dport 80 lookup T proto 117     one a frontend
-    6:  from all to 10.96.7.1 prohibit proto 117                          one an address
+    5:  from all to 10.96.7.1 ipproto tcp dport 80 lookup T proto 117     one per frontend
+    6:  from all to 10.96.7.1 prohibit proto 117                          one per address
     T:  local default dev lo proto 117 src NODE
 
 The kernel's own stack doesn't call these addresses local, so listeners need IP_TRANSPARENT to
-answer from them (``dataplane.sockets``), and what nobody listens on can't be refused by a reset:
-it is prohibited, which clients hear by ICMP from a node that forwards. A frontend that refuses is
-let in while it has open connections. Fragments have no ports, so no rule leads them here:
-datagrams that don't fit into one packet are lost. No rule can name port 65535.
+answer from them (``dataplane.sockets``), and ports without a listener can't be refused by a reset:
+they are prohibited, which a node that forwards reports to clients by ICMP. A frontend that refuses
+is admitted while it has open connections. Fragments have no ports, so no rule matches them:
+datagrams that don't fit into one packet are lost. No rule can contain port 65535.
 
-Rule 1: a table's number is the proxy's; its rules bear it, too.
+Rule 1: each proxy has its own table number, which its rules contain.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the kernel should have: which addresses are brought here, and what is let in there.
+"""Computes the desired kernel state: which addresses are routed here, and what is admitted.
 
     targets ─▶ uses of each address ─▶ networks to route
        └─────▶ frontends to let in; all else at those addresses is refused
 
-Rule 1: nothing here knows the kernel: what the node has besides is told.
-Rule 2: a change costs what is in it.
+Rule 1: nothing here queries the kernel: what else the node has is an argument.
+Rule 2: the cost of a change depends on its size alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Netlink, by which the kernel is asked and told: links, addresses, routes, rules, conntrack.
+"""Netlink requests and events: links, addresses, routes, rules, conntrack.
 
     messages    bytes ◀──▶ messages and attributes; knows no socket and no subject
     sockets     Requests: list, ask, change · Events: what happened; both with their errors

@@ -1,4 +1,4 @@
-"""Links, addresses, routes, rules and bridge entries, as rtnetlink lists and takes them.
+"""Rtnetlink's form of links, addresses, routes, rules and bridge entries.
 
 Rule 1: only bytes in, bytes out.
 Rule 2: what is listed by the ten thousand, routes, is read as far as it is asked for.

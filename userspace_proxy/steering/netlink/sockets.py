@@ -1,4 +1,4 @@
-"""Sockets to the kernel: one kind asks and changes, the other hears what happens.
+"""Netlink sockets: one kind sends requests, the other receives events.
 
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events

@@ -6,7 +6,7 @@
     reader        listings of the kernel as values                      ─┘
     ruleset       Ruleset: reads, and commits messages as one transaction
     watch         TableWatch: whether another program has changed a table
-    table         OurTable: one table of ours, read, written and watched
+    table         OurTable: one table of this proxy, read, written and watched
 
 No library takes part, so a set of another program that a library of this node can't parse
 doesn't concern us. Why: docs/adr/0012.

@@ -1,4 +1,4 @@
-"""Attributes in the forms that nf_tables takes: numbers in network order, nested ones, text.
+"""Attributes in nf_tables' encodings: numbers in network order, nested ones, text.
 
 Source: net/netfilter/nf_tables_api.c (nft_*_policy).
 """

@@ -1,4 +1,4 @@
-"""What the kernel's refusals mean."""
+"""Explains the kernel's nftables errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rule tests and does, as bytes: the kernel's expressions, as far as our rules use them.
+"""Rule expressions as bytes, as far as this proxy's rules use them.
 
     meta mark & 0x40 == 0x40 ether daddr set 02:00:00:00:00:01
     = match(MARK, 0x40, mask=0x40) + assign(ETHER_DADDR, 0x020000000001)

@@ -1,4 +1,4 @@
-"""A table that belongs to this process: no other program can change it, and it goes with us.
+"""A table owned by this process: no other program can change it, and it ends with the process.
 
 ``nft flush ruleset`` passes it over. A kernel before 5.12 knows no owners: there the table is put
 right when another program has changed it, and it stays until it is removed.

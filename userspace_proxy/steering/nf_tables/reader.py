@@ -1,7 +1,7 @@
-"""What the kernel lists of tables, chains, sets, elements and rules, as values.
+"""Parses the kernel's listings of tables, chains, sets, elements and rules.
 
 Rule 1: an expression is a name and its attributes; what they mean decides the reader of a rule.
-Rule 2: what changes without anybody's doing (handles, counters, numbers of uses) isn't read, so
+Rule 2: what changes on its own (handles, counters, numbers of uses) isn't read, so
 that equal values mean that nothing was changed.
 """
 

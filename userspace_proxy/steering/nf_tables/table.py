@@ -1,4 +1,4 @@
-"""One table of ours: read, written, and watched for changes by other programs."""
+"""One table of this proxy: read, written, and watched for changes by other programs."""
 
 from __future__ import annotations
 

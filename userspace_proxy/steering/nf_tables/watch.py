@@ -1,4 +1,4 @@
-"""Tells whether another program has changed one of our tables, by the ruleset's number.
+"""Detects changes of this proxy's tables by other programs, by the ruleset's generation number.
 
     any transaction ──▶ kernel: generation + 1 ──▶ events: what changed, then NEWGEN
 

@@ -1,4 +1,4 @@
-"""Changes of one table as messages, in the order in which they are to be done.
+"""Encodes changes of one table as messages, in the order in which they are applied.
 
     table = TableWriter("userspace-proxy/bridge", BRIDGE)
     table.create()

@@ -1,16 +1,16 @@
-"""Steering by one nftables table of our own.
+"""Steering by one nftables table of this proxy.
 
     agent ── NftablesSteering ── one thread: Programmer ── nf_tables.OurTable ── kernel
 
     table inet userspace-proxy
-      prerouting, output   nat      what frontends4 and frontends6 have goes to its port
-      input                filter   who may reach the ports that guarded has, or the refuse port
+      prerouting, output   nat      redirects entries of frontends4 and frontends6 to their ports
+      input                filter   limits access to the ports in guarded, and to the refuse port
 
-A new connection costs one look into a map, however many Services there are.
+A new connection costs one map look-up, however many Services there are.
 
 Rule 1: an apply is one transaction of added and deleted elements; rules stay as they are.
-Rule 2: the table is read in full only after somebody else has touched it.
-Rule 3: nothing here knows tables that aren't ours.
+Rule 2: the table is read in full only after another program has changed it.
+Rule 3: nothing here reads tables of other programs.
 """
 
 from .presence import labels, missing

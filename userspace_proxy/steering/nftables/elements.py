@@ -1,4 +1,4 @@
-"""Frontends, addresses and ports as elements of our tables' sets, and steps that change them.
+"""Frontends, addresses and ports as set elements, and the steps that change them.
 
 Rule 1: an element is bytes as the kernel has them, so that both compare as bytes.
 """

@@ -1,4 +1,4 @@
-"""Whether nftables works here, and whose tables are; asked before anything is started."""
+"""Decides whether nftables works here, and finds existing tables and their owners."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Makes our table what was asked for; all of it blocks, in one thread.
+"""Applies the desired table to the kernel; every call blocks, in one thread.
 
     difference ─▶ one transaction ─▶ stale conntrack entries
     refused, or touched by others ─▶ table read in full ─▶ what differs, or all anew
 
-Rule 1: while nobody else touches the table what we wrote last is what is there.
+Rule 1: unless another program has changed the table, it has what was written last.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our table: its rules, its elements, and what turns some elements into others.
+"""The content of this proxy's table: its rules, its elements, and their difference.
 
     frontends4  10.96.7.1 . tcp . 80 : 36001
     frontends6  fd00:96::1 . tcp . 80 : 36001

@@ -1,11 +1,11 @@
-"""What others have in the kernel's tables: read, never written.
+"""Rules of other programs in the kernel's tables: read, never written.
 
     legacy  ── iptables-legacy-save ─┐
     nft     ── rules ── netlink ─────┴─▶ chains: Chain, Step ─▶ what becomes of a packet
 
 Rule 1: nothing is made by looking: a legacy table that isn't in use isn't asked for, since the
 kernel would make it.
-Rule 2: only chains are listed; rules are read of the few chains that somebody asks about.
+Rule 2: only chains are listed; rules are read of the few chains that callers ask about.
 """
 
 from .chains import Chain, Step, Tables, ends_in_drop

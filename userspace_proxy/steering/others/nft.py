@@ -1,4 +1,4 @@
-"""The nftables chains of all programs, and whether the kernel takes ours.
+"""The nftables chains of all programs, and whether the kernel accepts this proxy's.
 
 Sets and elements of others are never read: their user data may be of any kind.
 """

@@ -1,4 +1,4 @@
-"""Which way packets would go from this node, and which interfaces it has: asked, not tried."""
+"""Queries which route packets from this node would take, and which interfaces it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of nftables in words, as far as they decide what becomes of a packet.
+"""Nftables rules as text, as far as they decide a packet's verdict.
 
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step("accept", "ct status dnat")
