@@ -369,7 +369,7 @@ def test_a_set_or_map_of_states_lets_endpoints_answers_in(node, opens):
     node.run("; ".join([*FIREWALLD[:2], LETS_IN, REJECT]))
     assert len(node.about("firewall")) == 1
     node.run(f"nft insert rule inet firewalld filter_INPUT {opens}")
-    assert node.about("firewall") == ["ok: firewalld runs and admits translated packets"]
+    assert node.about("firewall") == ["ok: firewalld is running and accepts translated packets"]
 
 
 def test_a_firewalld_that_does_not_is_an_error(node):
@@ -476,7 +476,7 @@ def test_whether_endpoints_see_their_clients_addresses_is_told_and_why_not(node)
     ]
     node.run("ip link add cilium_host type veth peer name cilium_net")
     (found,) = node.about(topic)
-    assert found.startswith("warning: endpoints see this node's address instead")
+    assert found.startswith("warning: endpoints see this node's address, not the client's: ")
     assert "Cilium carries" in found
     assert not node.about(topic, "--preserve-client-address=never")
     assert not node.about(topic, "--steering=none")

@@ -211,7 +211,7 @@ async def test_the_page_loads_itself_again(screen):
 async def test_an_empty_node_says_how_to_go_on(screen):
     source = SourceView("manifests", "web.yaml", is_synced=True)
     page = await screen.open(make_view(source=source))
-    assert await page.get_by_text("Add a manifest of one to web.yaml").is_visible()
+    assert await page.get_by_text("Add a Service manifest to web.yaml").is_visible()
 
 
 async def test_markup_in_names_and_reasons_is_shown_as_text(screen):

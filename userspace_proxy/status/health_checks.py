@@ -120,7 +120,7 @@ class HealthCheckPorts:
             if not ips:
                 problems[check.service] = (
                     f"cannot serve the health check on port {port}: this node has no address that "
-                    f"is selected for node ports (change --nodeport-addresses)"
+                    "is selected for node ports (change --nodeport-addresses)"
                 )
             for ip in ips:
                 at = _At(ip, port)

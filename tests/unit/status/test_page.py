@@ -151,7 +151,7 @@ def test_the_sums_are_of_everything_and_not_of_the_page():
         pytest.param(
             make_view(source=SourceView("manifests", "web.yaml", is_synced=True)),
             {},
-            "Add a manifest of one to <code>web.yaml</code>",
+            "Add a Service manifest to <code>web.yaml</code>",
             id="manifests",
         ),
         pytest.param(

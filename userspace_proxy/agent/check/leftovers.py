@@ -83,7 +83,7 @@ def _ipvs(kernel: KernelView, steering: str) -> Iterator[Finding]:
         yield (error if steering == "local" else warning)(
             _TOPIC,
             f"{_IPVS_LINK} still holds Service addresses: after a Service is deleted, this node's "
-            f"own daemons answer at its address",
+            "own daemons answer at its address",
             f"interface {_IPVS_LINK}",
             f"{_CLEAN_UP}; or ip link delete {_IPVS_LINK} && ipvsadm --clear",
         )
@@ -97,7 +97,7 @@ def _loses(chains: str, table: str) -> Finding:
     return warning(
         _TOPIC,
         f"still there: {chains}; this proxy's rules are evaluated first, and the old rules see "
-        f"all other traffic",
+        "all other traffic",
         f"table {table}",
         _CLEAN_UP,
     )

@@ -56,7 +56,7 @@ def judge_interfaces(view: InterfaceView | None, steering: str) -> list[Finding]
             error(
                 "interfaces",
                 f"{names}{more} without an IPv4 address, and this node has no other: traffic that "
-                f"arrives there can't be steered",
+                "arrives there can't be steered",
                 way_out="ip addr add ADDRESS/32 dev lo",
             )
         ]
@@ -100,7 +100,7 @@ def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Fin
                 warning(
                     "routes",
                     f"programs on this node can't dial {cidr}: {refusal}, before any rule is "
-                    f"evaluated",
+                    "evaluated",
                     way_out=f"ip {family}route add {cidr} dev lo, or a default route",
                 )
             )
@@ -142,7 +142,7 @@ def _source_ports(values: Mapping[str, str]) -> Iterator[Finding]:
         yield ok(
             "kernel",
             f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections per second to "
-            f"one endpoint, source ports run out and clients are reset; set it to 1 to avoid this",
+            "one endpoint, source ports run out and clients are reset; set it to 1 to avoid this",
         )
 
 

@@ -156,7 +156,7 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
         yield warning(
             "steering",
             f"the kernel has no {module}: after a crash of the proxy, any process on this node "
-            f"can take its ports and receive its clients' traffic",
+            "can take its ports and receive its clients' traffic",
             way_out=f"modprobe {module}",
         )
 

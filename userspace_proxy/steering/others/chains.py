@@ -1,4 +1,4 @@
-"""Chains of packet filters as values, and what becomes of a packet that comes in.
+"""Chains of packet filters as values, and their verdict on an incoming packet.
 
 Rule 1: a rule that asks for something counts only where it asks what is surely so; what may be
 so decides nothing. Better to miss a firewall than to blame one that lets us through.

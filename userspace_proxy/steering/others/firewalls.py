@@ -1,11 +1,11 @@
-"""Firewalls of others that would drop what is steered to us, or endpoints' answers to us; pure.
+"""Finds firewalls of other programs that would drop steered packets or endpoints' replies; pure.
 
-    client ─▶ frontend ─▶ our translation ─▶ INPUT: ours accepts ─▶ INPUT of others: each may drop
-    endpoint's answer to our own dial ─────▶ INPUT of all ────────▶ likewise
+    client ─▶ frontend ─▶ translation ─▶ INPUT: own chain accepts ─▶ INPUT of others: each may drop
+    endpoint's reply to the proxy ─────▶ INPUT of all ────────────▶ likewise
 
-In the table that an ``accept`` stands in it is the end; the other tables are asked all the
-same. So our legacy chains, first in ``filter``, end that table only, and our nftables chain ends
-nothing but itself. Neither of them accepts endpoints' answers.
+An ``accept`` is final only in its own table; the other tables are evaluated anyway. So this proxy's
+legacy chains, first in ``filter``, decide that table only, and its nftables chain decides nothing
+but itself. Neither of them accepts endpoints' replies.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _judge(
 
 def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_answer: bool) -> str:
     if chain.table == FIREWALLD and steering != "local" and not drops_answer:
-        return "update firewalld to 0.9 or later, which admits translated packets"
+        return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.startswith("legacy "):
         tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
         prefix, suffix = f"{tool} -I INPUT", "-j ACCEPT"

@@ -114,7 +114,7 @@ def test_the_way_out_is_in_the_words_of_the_tables_tool(table, way_out):
 def test_a_firewalld_that_lets_open_connections_in_is_to_be_updated():
     kernel = KernelView(nft=firewall(OPEN, Step("reject"), table="inet firewalld"))
     assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [
-        "update firewalld to 0.9 or later, which admits translated packets"
+        "update firewalld to 0.9 or later, which accepts translated packets"
     ]
 
 
