@@ -135,7 +135,7 @@ def test_without_rights_one_line_names_them(refused):
     assert refused(before=NO_RIGHTS) == (
         1,
         [
-            "error: cannot read the iptables table nat: Operation not permitted "
+            "error: cannot read the iptables table filter: Operation not permitted "
             "(grant NET_ADMIN and NET_RAW, run as root, or run with --steering=none)"
         ],
     )

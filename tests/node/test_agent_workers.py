@@ -95,8 +95,13 @@ def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_ta
     user = str(WORKER_ID) if int(mapped[2]) > WORKER_ID else agent["Uid"].split()[0]
     assert int(agent["CapEff"], 16) != 0
     for worker in workers(house):
+
+        def has_user(pid=worker["pid"]):
+            return process(pid)["Uid"].split() == [user] * 4
+
+        # A worker begins as the agent's user.
+        wait_for(f"a worker of user {user}", has_user)
         said = process(worker["pid"])
-        assert said["Uid"].split() == [user] * 4
         sets = ("CapEff", "CapPrm", "CapInh", "CapAmb", "CapBnd")
         kept = 1 << CAP_NET_RAW
         assert [int(said[name], 16) for name in sets] == [kept, kept, 0, 0, 0]
