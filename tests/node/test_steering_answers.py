@@ -33,7 +33,7 @@ PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
 TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
 # The kernel adds link-local addresses once nobody else has answered for them.
 SHOW = (
-    "nft list tables; ip rule; ip -6 rule; ip route show table all; "
+    "nft list tables; ip rule; ip -6 rule; ip -4 route show table all; "
     "ip -6 route show table all | grep -v 'proto kernel'"
 )
 
