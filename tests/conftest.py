@@ -10,7 +10,7 @@ import pytest
 from . import loopback
 
 MAY_BE_SKIPPED = {
-    "tests/unit/dataplane/workers/test_privileges.py::test_root_leaves_its_groups": (
+    "tests/unit/plane/test_privileges.py::test_root_leaves_its_groups": (
         "only root has groups that it could leave"
     ),
 }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from userspace_proxy.dataplane.workers.privileges import WORKER_ID
+from userspace_proxy.plane.privileges import WORKER_ID
 from userspace_proxy.sandbox import Sandbox
 
 from .build import Binaries

@@ -12,7 +12,7 @@ import agent_harness as harness
 import pytest
 from agent_harness import CLIENT_IP, House, Service, wait_for, with_endpoints
 
-from userspace_proxy.dataplane.workers.privileges import CAP_NET_RAW, WORKER_ID
+from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
 
 pytestmark = pytest.mark.netns
 

@@ -1,10 +1,5 @@
 """The listeners that are open, and how they follow the plan.
 
-    Bind.PROXY_PORT   one a Service port, on 0.0.0.0 or ::, out of the proxy port range
-    Bind.FRONTEND     one a frontend, on its own address and port
-    Bind.LOOPBACK     one a frontend: its own address if that is a loopback one, with its
-                      own port if that is free; else a port of the range on 127.0.0.1
-
 Rule 1: what can't be opened is a problem of that Service port alone: it is said, the
 frontend refuses, and it is tried again.
 Rule 2: nothing here awaits: a round of changes is one step of the loop, so traffic
@@ -16,33 +11,25 @@ Rule 4: what a round costs depends on the Service ports that it touches, not on 
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..dataplane import AnyPlane, Group, OpenPort, PortPool, Serving
-from ..errors import ListenError, ShortageError
-from ..model import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress
+from ..dataplane import Serving
+from ..errors import ListenError
+from ..model import Frontend, FrontendKind, IPFamily, Protocol
 from ..plan import PortKey, PortPlan
+from ..plane import Group, Listener, Plane, PortPool
 from ..steering import REFUSE, Bind, Target
+from .listen_addresses import HELD_HINT, ListenAddresses
 from .node_ports import NodePort, NodePortHolds
 from .shortages import Shortages, is_shortage
 
 _log = logging.getLogger("userspace_proxy.agent")
 
-_WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
-_LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
-
-# Ports of other programs passed over until the next second, by all Service ports together: some
-# 10 ms, on a node whose range is full of such ports.
-_TRIES = 256
-
-
-_HELD_HINT = "stop that process, or give the Service another port"
 _NOTHING: Mapping[Frontend, Target] = {}
 
 
@@ -52,7 +39,7 @@ class ServedPort:
 
     plan: PortPlan
     group: Group
-    listeners: dict[Frontend, OpenPort] = field(default_factory=dict)
+    listeners: dict[Frontend, Listener] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
     not_listening: ListenError | None = None
     """Why a listener or a node port can't be had; None where all are."""
@@ -100,7 +87,7 @@ class Listeners:
 
     def __init__(
         self,
-        plane: AnyPlane,
+        plane: Plane,
         bind: Bind,
         pool: PortPool,
         *,
@@ -108,22 +95,19 @@ class Listeners:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plane = plane
-        self._transparent = transparent
         self._bind = bind
-        self._pool = pool
         self._clock = clock
         self._holds = NodePortHolds()
+        self._addresses = ListenAddresses(
+            bind, pool, transparent=transparent, holder=self._holder_of
+        )
         self._served: dict[PortKey, ServedPort] = {}
         self._leaving: list[ServedPort] = []
-        self._given_up_listeners: dict[Frontend, OpenPort] = {}
-        """Those that nobody has taken over yet; with proxy ports there are none."""
         self._touched: dict[ServedPort, None] = {}
         """Those that may be steered elsewhere than the steering was told."""
         self._troubled: dict[PortKey, ServedPort] = {}
         """Those whose listeners or node ports can't all be had."""
         self._shortages = Shortages()
-        self._tries = _TRIES
-        """How many more ports of others may be passed over before the next :meth:`retry`."""
         self._unsteered: Mapping[Frontend, str] = {}
         self._node_port_uses: Counter[NodePort] = Counter()
         self._given_up: set[NodePort] = set()
@@ -133,7 +117,7 @@ class Listeners:
 
     def spare(self, ports: Iterable[int]) -> None:
         """Leave these proxy ports to those who prefer them, and no longer those of before."""
-        self._pool.spare(ports)
+        self._addresses.spare(ports)
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
@@ -146,43 +130,19 @@ class Listeners:
         old = self._served.pop(plan.key, None)
         if old is not None:
             self._let_go(old)
-        group = self._plane.open_group(str(plan.key), _serving(plan))
-        served = ServedPort(plan, group)
+        served = ServedPort(plan, self._plane.open_group(str(plan.key)))
         self._served[plan.key] = served
         self._touch(served, (), plan.frontends)
         for port in _node_ports(f for f in plan.frontends if f in preferred):
             self._holds.claim(*port)
-        self._open_missing(served, preferred)
-
-    def make_way(self, plan: PortPlan) -> None:
-        """Have a Service port give up what it needs no more; call before others may take it."""
-        served = self._served[plan.key]
-        self._touch(served, served.plan.frontends, plan.frontends)
-        served.plan = plan
-        self._change_frontends(served)
+        self._serve(served, preferred)
 
     def update(self, plan: PortPlan) -> None:
         """Give a served Service port its new frontends, endpoints and affinity."""
         served = self._served[plan.key]
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
-        self._change_frontends(served)
-        try:
-            self._plane.update(served.group, _serving(plan))
-        except ListenError as exc:
-            self._note(served, exc)
-            return
-        self._open_missing(served, {})
-
-    def _change_frontends(self, served: ServedPort) -> None:
-        """Give up what no frontend needs; a proxy port stays, as rules still lead to it."""
-        wanted = served.plan.frontends
-        if self._bind is Bind.PROXY_PORT and served.listeners:
-            shared = next(iter(served.listeners.values()))
-            served.listeners = dict.fromkeys(wanted, shared)
-            return
-        for frontend in served.listeners.keys() - set(wanted):
-            self._give_up(served, frontend)
+        self._serve(served, {})
 
     def leave(self, key: PortKey) -> None:
         """Note that a Service port is to be closed, once nothing is steered to it."""
@@ -191,21 +151,17 @@ class Listeners:
             self._let_go(served)
 
     def close_leaving(self) -> None:
-        """Close what was left, and nobody has taken over; open connections go on."""
+        """Close what was left and not taken over; open connections go on."""
         self._give_node_ports()
         leaving, self._leaving = self._leaving, []
+        closed = self._plane.close_unwanted()
         for served in leaving:
-            for frontend in list(served.listeners):
-                self._give_up(served, frontend)
-        given_up, self._given_up_listeners = self._given_up_listeners, {}
-        for listener in given_up.values():
-            self._close(listener)
-        for served in leaving:
-            self._plane.close_group(served.group)
+            closed += self._plane.close_group(served.group)
+        self._addresses.give(closed)
 
     def retry(self) -> bool:
         """Try again what couldn't be opened; True if something has changed."""
-        self._tries = _TRIES
+        self._addresses.start_over()
         has_changed = False
         for served in list(self._troubled.values()):
             held = set(served.held_by_others)
@@ -272,25 +228,24 @@ class Listeners:
         self.close_leaving()
         self._holds.close()
 
-    def _open_missing(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
+    def _serve(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
+        """Have the plane serve a Service port, and note what couldn't be had."""
         served.unsteered = self._unsteered_of(served.plan)
         error = self._take_node_ports(served)
-        for frontend in served.plan.frontends:
-            if frontend in served.listeners or frontend in served.held_by_others:
-                continue
-            try:
-                served.listeners[frontend] = self._listener_for(served, frontend, preferred)
-            except ListenError as exc:
-                error = self._explained(exc, frontend)
+        plan, before = served.plan, set(served.listeners.values())
+        is_left_to_others = not before and served.held_by_others.issuperset(plan.frontends)
+        wanted = {} if is_left_to_others else self._addresses.wanted(plan, preferred)
+        answer = self._plane.serve(served.group, _serving(plan), wanted)
+        served.listeners = self._addresses.by_frontend(plan, answer)
+        self._addresses.take(set(served.listeners.values()) - before)
+        for key, why in answer.errors.items():
+            # One that is open, but refuses, has its own address.
+            is_open = why is not None and key in answer.listeners
+            error = why if is_open else self._addresses.explain(plan, key, why)
         self._note(served, error)
 
-    def _explained(self, exc: ListenError, frontend: Frontend) -> ListenError:
-        """Return why a frontend can't be had, with the program that has it."""
-        if not _is_taken(exc) or self._bind is not Bind.FRONTEND:
-            return exc
-        protocol, now = frontend.protocol, self._clock()
-        holder = self._holds.holder(protocol, frontend.family, (frontend.port,), now=now)
-        return ListenError(f"{frontend} is held by {holder}", hint=_HELD_HINT) if holder else exc
+    def _holder_of(self, protocol: Protocol, family: IPFamily, ports: Collection[int]) -> str:
+        return self._holds.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
         """Take the node ports that rules lead elsewhere; returns why one can't be had."""
@@ -304,7 +259,7 @@ class Listeners:
                     frontend.protocol, frontend.family, frontend.port, now=self._clock()
                 )
                 if why:
-                    error = ListenError(why, hint=_HELD_HINT)
+                    error = ListenError(why, hint=HELD_HINT)
                     served.held_by_others.add(frontend)
         return error
 
@@ -336,9 +291,6 @@ class Listeners:
         self._shortages.end(served.plan.key, is_served=False)
         served.has_left = True
         self._leaving.append(served)
-        if self._bind is not Bind.PROXY_PORT:
-            for frontend in list(served.listeners):
-                self._give_up(served, frontend)
 
     def _targets_of(self, served: ServedPort) -> Mapping[Frontend, Target]:
         if served.has_left:
@@ -350,97 +302,6 @@ class Listeners:
                 serves = listener is not None and listener.is_serving
                 targets[frontend] = listener.address.port if listener and serves else REFUSE
         return targets
-
-    def _listener_for(
-        self, served: ServedPort, frontend: Frontend, preferred: Mapping[Frontend, int]
-    ) -> OpenPort:
-        protocol = served.plan.protocol
-        given_up = self._given_up_listeners.pop(frontend, None)
-        if given_up is not None:
-            return self._take_over(given_up, served.group)
-        if self._bind is Bind.FRONTEND:
-            return self._plane.listen(
-                served.group,
-                protocol,
-                frontend.address,
-                freebind=True,
-                transparent=self._transparent,
-            )
-        if self._bind is Bind.LOOPBACK:
-            return self._on_loopback(served, frontend)
-        for other in served.listeners.values():
-            return other
-        wildcard = _WILDCARD[frontend.family]
-        return self._in_range(served.group, protocol, wildcard, preferred.get(frontend))
-
-    def _take_over(self, listener: OpenPort, group: Group) -> OpenPort:
-        try:
-            self._plane.hand_over(listener, group)
-        except ListenError:
-            self._close(listener)
-            raise
-        return listener
-
-    def _on_loopback(self, served: ServedPort, frontend: Frontend) -> OpenPort:
-        protocol = served.plan.protocol
-        if frontend.ip.startswith("127.") or frontend.ip == "::1":
-            try:
-                return self._plane.listen(served.group, protocol, frontend.address)
-            except ShortageError:
-                raise
-            except ListenError:
-                # Below ip_unprivileged_port_start, or taken: any port will do, and is told.
-                return self._in_range(served.group, protocol, frontend.ip, None)
-        return self._in_range(served.group, protocol, _LOOPBACK[frontend.family], None)
-
-    def _in_range(
-        self, group: Group, protocol: Protocol, ip: str, preferred: int | None
-    ) -> OpenPort:
-        error: ListenError | None = None
-        for port in self._pool.candidates(preferred):
-            if not self._tries:
-                break
-            try:
-                listener = self._plane.listen(
-                    group,
-                    protocol,
-                    SocketAddress(ip, port),
-                    transparent=self._transparent and self._bind is Bind.PROXY_PORT,
-                )
-            except ShortageError:
-                raise
-            except ListenError as exc:
-                error = exc
-                self._tries -= 1
-                self._pool.skip(port)
-                continue
-            self._pool.take(port)
-            self._tries = _TRIES
-            return listener
-        if error is not None and not _is_taken(error):
-            raise error
-        held = ""
-        if error is not None:
-            others = frozenset(self._pool.candidates())
-            holder = self._holds.holder(protocol, IPFamily.of(ip), others, now=self._clock())
-            held = f", {holder} has some" if holder else ""
-        raise ShortageError(
-            f"cannot listen for {group.label}: no proxy port of "
-            f"{self._pool.first}-{self._pool.last} is free{held}",
-            hint="widen --proxy-port-range",
-        )
-
-    def _give_up(self, served: ServedPort, frontend: Frontend) -> None:
-        """Leave a listener to whoever takes its frontend over; one that rules lead to is closed."""
-        listener = served.listeners.pop(frontend)
-        if self._bind is not Bind.PROXY_PORT:
-            self._given_up_listeners[frontend] = listener
-        elif listener not in served.listeners.values():
-            self._close(listener)
-
-    def _close(self, listener: OpenPort) -> None:
-        listener.close()
-        self._pool.give(listener.address.port)
 
     def _note(self, served: ServedPort, error: ListenError | None) -> None:
         """Remember what is wrong with a Service port, if anything; news are logged."""
@@ -462,11 +323,6 @@ class Listeners:
         # A copy: the traceback of the one that was raised keeps all that its frames refer to.
         served.not_listening = ListenError(error.message, hint=error.hint)
         self._troubled[served.plan.key] = served
-
-
-def _is_taken(exc: ListenError) -> bool:
-    cause = exc.__cause__
-    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
 
 
 def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:

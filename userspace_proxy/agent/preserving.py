@@ -19,8 +19,8 @@ import contextlib
 import logging
 from collections.abc import Iterable
 
-from ..dataplane import AnyPlane
 from ..errors import SteeringError
+from ..plane import Plane
 from ..policy.bridges import BridgeObstacle
 from ..policy.places import NodeLink
 from ..steering import Answers
@@ -51,7 +51,7 @@ class Preserving:
         self._cluster = tuple(cluster)
         self._answers = Answers(proxy_name)
         self._routes: NodeRoutes | None = None
-        self._plane: AnyPlane | None = None
+        self._plane: Plane | None = None
         self._refusal = "it has not begun"
         self._obstacle = ""
         self._without_ipv6 = ""
@@ -82,7 +82,7 @@ class Preserving:
         with contextlib.suppress(SteeringError):
             await self._answers.clean_up()
 
-    def follow(self, plane: AnyPlane) -> None:
+    def follow(self, plane: Plane) -> None:
         """Tell a data plane where networks are, now and whenever that changes."""
         self._plane = plane
         self._tell_plane()

@@ -23,10 +23,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .. import __version__
-from ..dataplane import AnyPlane, DataPlane, PlaneState, PortPool, WorkerPool
 from ..errors import ListenError, UserspaceProxyError
 from ..model import EndpointSlice, IPFamily, Protocol, Service, ServiceKey, SocketAddress
 from ..plan import Plan, Planner
+from ..plane import Plane, PlaneState, PortPool
 from ..policy import NodeFacts
 from ..sources import MemorySource, Source
 from ..status.health import is_working
@@ -96,7 +96,7 @@ class Proxy:
         self._lock = NodeLock(self._options.proxy_name)
         self._stack = contextlib.AsyncExitStack()
         self._steering: Steering | None = None
-        self._plane: AnyPlane | None = None
+        self._plane: Plane | None = None
         self._preserving: Preserving | None = None
         self._tracking: TrackingWatch | None = None
         self._firewalls: FirewallWatch | None = None
@@ -318,19 +318,17 @@ class Proxy:
             else None,
         )
 
-    def _make_plane(self) -> AnyPlane:
-        options, loop = self._options, asyncio.get_running_loop()
-        if options.workers is None:
-            return DataPlane(loop, options.tuning)
-        pool = WorkerPool(
-            loop,
+    def _make_plane(self) -> Plane:
+        options = self._options
+        plane = Plane(
+            asyncio.get_running_loop(),
             options.workers,
             options.tuning,
             # Also where addresses can't be kept yet: what the kernel refuses it may grant later.
             keeps_net_raw=self._preserving is not None,
         )
-        pool.start()
-        return pool
+        plane.start()
+        return plane
 
     def _make_steering(self, pool: PortPool) -> Steering:
         options, wanted = self._options, self._wanted_steering

@@ -20,8 +20,9 @@ from pathlib import Path
 import uvloop
 
 from ..config import InheritedSocket, ListenAddress, Settings
-from ..dataplane import Tuning, default_workers, is_wildcard, raise_descriptor_limit
+from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
 from ..errors import ConfigError, UserspaceProxyError
+from ..plane import default_workers
 from ..sources import Source
 from .memory import settle_memory
 from .options import Bind, Options

@@ -209,8 +209,6 @@ class SyncLoop:
         changes = diff_plans(self.plan, plan)
         for key in changes.close:
             self._listeners.leave(key)
-        for port in changes.update:
-            self._listeners.make_way(port)
         pace = Pace()
         for port in changes.update:
             self._listeners.update(port)

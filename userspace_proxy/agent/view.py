@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from .. import __version__
-from ..dataplane import AnyPlane, PlaneState
+from ..dataplane import TURN_BOUNDS_S
 from ..errors import ListenError
 from ..model import Balance, Frontend, FrontendKind, ServiceKey, SocketAddress
 from ..plan import Plan
+from ..plane import Plane, PlaneState, WorkerState
 from ..policy import EndpointVerdict, Scope
 from ..sources import Source
 from ..status.view import (
@@ -54,7 +55,7 @@ _KINDS = (
 
 
 def view_ports(
-    listeners: Listeners, plane: AnyPlane, bind: Bind, now: float
+    listeners: Listeners, plane: Plane, bind: Bind, now: float
 ) -> tuple[ServicePortView, ...]:
     """Return the Service ports that are served, by name.
 
@@ -151,16 +152,27 @@ def view_proxy(
         descriptors=plane.descriptors,
         descriptor_limit=plane.descriptor_limit,
         is_accepting=plane.is_accepting,
-        workers=tuple(
-            WorkerView(w.index, w.pid, w.restarts, w.connections, w.flows, w.turns, w.turns_s)
-            for w in plane.workers
-        ),
+        workers=tuple(_view_worker(worker) for worker in plane.workers),
         worker_problems=plane.problems,
         config=options.config,
         dropped_log_lines=options.dropped_log_lines(),
         is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
         is_draining=is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
+    )
+
+
+def _view_worker(worker: WorkerState) -> WorkerView:
+    status = worker.status
+    turns = tuple(zip((*TURN_BOUNDS_S, None), status.turns, strict=False))
+    return WorkerView(
+        worker.index,
+        worker.pid,
+        worker.restarts,
+        status.connections,
+        status.flows,
+        turns,
+        status.turns_s,
     )
 
 

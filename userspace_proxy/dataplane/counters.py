@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from operator import attrgetter
+from typing import Any, ClassVar
 
 from ..model import SocketAddress
 
 
-class EndpointCounters:
+class Counters:
+    """Numbers with names, which can be added up and sent in the order of their names."""
+
+    __slots__: tuple[str, ...] = ()
+    _get: ClassVar[Callable[[Any], tuple[int, ...]]]
+
+    def __init_subclass__(cls) -> None:
+        cls._get = attrgetter(*cls.__slots__)
+
+    def figures(self) -> tuple[int, ...]:
+        """Return the numbers, in the order of their names."""
+        return type(self)._get(self)  # noqa: SLF001 - its own
+
+    def add(self, figures: Iterable[int]) -> None:
+        """Add numbers in the order of the names.
+
+        Raises:
+            ValueError: They are more, or fewer, than the names.
+        """
+        for name, figure in zip(self.__slots__, figures, strict=True):
+            setattr(self, name, getattr(self, name) + figure)
+
+
+class EndpointCounters(Counters):
     """The counters of one endpoint of one Service port."""
 
     __slots__ = (
@@ -35,17 +59,8 @@ class EndpointCounters:
         self.sent_bytes = 0
         """From the endpoint to clients."""
 
-    def add(self, other: EndpointCounters) -> None:
-        """Add another endpoint's counters to these."""
-        self.active += other.active
-        self.connections += other.connections
-        self.failures += other.failures
-        self.preserved += other.preserved
-        self.received_bytes += other.received_bytes
-        self.sent_bytes += other.sent_bytes
 
-
-class GroupCounters:
+class GroupCounters(Counters):
     """What is counted per Service port beside the sums over its endpoints."""
 
     __slots__ = (
@@ -73,10 +88,6 @@ class GroupCounters:
         """Flows that ended early because the table was full."""
         self.evicted_connections = 0
         """Connections that were reset at the descriptor limit, to make room."""
-
-
-figures_of = attrgetter(*GroupCounters.__slots__)
-"""Returns the counters of a Service port as a tuple, in the order of their names."""
 
 
 class CounterTable:
@@ -108,13 +119,13 @@ class CounterTable:
     def totals(self) -> EndpointCounters:
         """Return the sums over all endpoints, those that have gone included."""
         sums = EndpointCounters()
-        sums.add(self._gone)
+        sums.add(self._gone.figures())
         for counters in self._per_endpoint.values():
-            sums.add(counters)
+            sums.add(counters.figures())
         return sums
 
     def fold(self, current: Container[SocketAddress]) -> None:
         """Move the counters of endpoints that are neither current nor in use into one sum."""
         for endpoint, counters in list(self._per_endpoint.items()):
             if endpoint not in current and counters.active == 0:
-                self._gone.add(self._per_endpoint.pop(endpoint))
+                self._gone.add(self._per_endpoint.pop(endpoint).figures())

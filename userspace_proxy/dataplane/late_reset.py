@@ -19,14 +19,11 @@ import fcntl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from . import reactor as epoll
+from .relay import Direction
 from .sockets import is_connected
-
-if TYPE_CHECKING:
-    from .relay import Direction
-    from .tcp import TcpConnection
+from .tcp import TcpConnection
 
 LIMIT_S = 60.0
 # No event reports that the last byte was acknowledged.

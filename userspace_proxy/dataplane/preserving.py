@@ -27,7 +27,7 @@ import errno
 import logging
 
 from ..model import SocketAddress
-from ..policy.places import Networks, Places
+from ..policy.places import Places
 from .client_ports import ClientPorts
 from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
@@ -64,11 +64,6 @@ class Preserving:
         """Those between which no port was left within the last minute."""
         self._ports = ports or ClientPorts()
         self._has_failed = False
-
-    def set(self, networks: Networks | None) -> None:
-        """Take where networks are; None: no client's address is kept from now on."""
-        self.is_on = networks is not None
-        self.places = Places(networks)
 
     def dial(self, kind: int, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Dial an endpoint in a client's name.

@@ -18,17 +18,14 @@ from __future__ import annotations
 
 import _socket
 import logging
-from typing import TYPE_CHECKING
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .engine import Engine
+from .group import EndpointGroup
 from .pairs import MAX_PAIRS, Pairs
 from .sockets import family_of
 from .timeouts import Timeouts
-
-if TYPE_CHECKING:
-    from .dataplane import DataPlane
-    from .group import EndpointGroup
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -40,17 +37,16 @@ class Probes:
     """The dials of one data plane that only look.
 
     Args:
-        plane: Its reactor is used.
-        timeout_s: How long an endpoint may be silent.
+        engine: Its reactor is used.
     """
 
-    def __init__(self, plane: DataPlane, timeout_s: float) -> None:
-        self._plane = plane
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._under_way: dict[SocketAddress, _Probe] = {}
         # Policies change seldom, and an endpoint that dies is noticed by its other clients.
         self._pairs = Pairs()
         self._deadlines = Timeouts[_Probe](
-            plane.loop, plane.reactor.clock, timeout_s, lambda probe: probe.end()
+            engine.loop, engine.clock, engine.tuning.connect_timeout_s, lambda probe: probe.end()
         )
 
     def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
@@ -71,7 +67,7 @@ class Probes:
             return
         if len(self._under_way) >= _MAX_UNDER_WAY:
             return
-        if not self._plane.descriptors.has_room(1):
+        if not self._engine.descriptors.has_room(1):
             return
         try:
             sock = _socket.socket(family_of(endpoint.ip), _STREAM)
@@ -81,13 +77,13 @@ class Probes:
         probe.add(group, client)
         sock.connect_ex(endpoint)
         try:
-            self._plane.reactor.register(sock, epoll.OUT, probe.on_events)
+            self._engine.reactor.register(sock, epoll.OUT, probe.on_events)
         except OSError:
             sock.close()
             return
-        self._plane.descriptors.take(1)
+        self._engine.descriptors.take(1)
         self._under_way[endpoint] = probe
-        self._deadlines.start(probe, self._plane.reactor.now)
+        self._deadlines.start(probe, self._engine.reactor.now)
 
     def close(self) -> None:
         """End all of them."""
@@ -99,11 +95,11 @@ class Probes:
         """Take the result of one; for the probe."""
         del self._under_way[probe.endpoint]
         self._deadlines.stop(probe)
-        self._plane.reactor.close_socket(probe.sock)
-        self._plane.descriptors.give(1)
+        self._engine.reactor.close_socket(probe.sock)
+        self._engine.descriptors.give(1)
         if not has_answer:
             return
-        now = self._plane.reactor.clock()
+        now = self._engine.reactor.clock()
         for client in probe.clients:
             self._pairs.note(client, probe.endpoint, now)
         for group, client in probe.groups.items():

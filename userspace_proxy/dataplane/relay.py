@@ -29,15 +29,13 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from . import reactor as epoll
 from .buffers import bound_buffers
-from .pipes import PIPE_BYTES, Pipe
+from .pipes import PIPE_BYTES, Pipe, PipePool
+from .reactor import Reactor
 from .tuning import BUFFER_BYTES, BULK_BYTES, LAST_TURNS, ROUNDS, SPLICE_ROUNDS
-
-if TYPE_CHECKING:
-    from .tcp import TcpConnection
 
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -47,6 +45,22 @@ _MSG_MORE = 0x8000
 _IN = epoll.IN
 _IN_AND_OUT = epoll.IN | epoll.OUT
 _END = epoll.RDHUP | epoll.HUP | epoll.ERR
+
+
+class _Connection(Protocol):
+    """What a direction needs of the connection that it belongs to: see ``TcpConnection``."""
+
+    reactor: Reactor
+    is_closed: bool
+
+    @property
+    def pipes(self) -> PipePool: ...
+    @property
+    def is_ended(self) -> bool: ...
+    def sink_is_full(self, direction: Direction) -> None: ...
+    def room_in(self, sock: _socket.socket) -> None: ...
+    def direction_ended(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Direction:
@@ -81,7 +95,7 @@ class Direction:
     )
 
     def __init__(
-        self, connection: TcpConnection, source: _socket.socket, sink: _socket.socket
+        self, connection: _Connection, source: _socket.socket, sink: _socket.socket
     ) -> None:
         self.connection = connection
         self.source = source
@@ -201,7 +215,7 @@ class Direction:
 
     def _splice(self) -> bool:
         """Move bulk through a pipe; False if the source must be read: see rule 5."""
-        pipe = self._pipe = self.connection.plane.pipes.take(self.connection.reactor.now)
+        pipe = self._pipe = self.connection.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
         source, moved = self.source.fileno(), self.bytes_moved
@@ -255,7 +269,7 @@ class Direction:
         """Give the pipe back; bytes that are still in it are lost."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
-            self.connection.plane.pipes.give(pipe, self._in_pipe)
+            self.connection.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
     def give_up_pipe(self) -> None:

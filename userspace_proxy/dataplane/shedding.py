@@ -12,15 +12,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Hashable
-from typing import TYPE_CHECKING
 
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
+from .group import EndpointGroup
 from .shares import Choice, choose
-
-if TYPE_CHECKING:
-    from .group import EndpointGroup
-    from .tcp import TcpConnection
+from .tcp import TcpConnection
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 

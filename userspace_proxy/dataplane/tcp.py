@@ -23,20 +23,21 @@ import contextlib
 import errno
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .counters import EndpointCounters
+from .engine import Engine
 from .ephemeral import EPHEMERAL
+from .group import EndpointGroup
+from .pipes import PipePool
 from .preserving import NoClientAddress
+from .probes import Probes
 from .relay import Direction
 from .sockets import EXHAUSTED, SHORTAGES, family_of, is_connected, is_self_connected, reset
+from .timeouts import Timeouts
 from .tuning import DIALS
-
-if TYPE_CHECKING:
-    from .counters import EndpointCounters
-    from .dataplane import DataPlane
-    from .group import EndpointGroup
 
 _access = logging.getLogger("userspace_proxy.access")
 
@@ -57,11 +58,23 @@ DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
 
 
+class _Owner(Protocol):
+    """What a connection needs of those that it belongs to: see ``TcpConnections``."""
+
+    engine: Engine
+    probes: Probes
+    dial_deadlines: Timeouts[TcpConnection]
+    client_deadlines: Timeouts[TcpConnection]
+
+    def reset_late(self, connection: TcpConnection) -> bool: ...
+    def ended(self, connection: TcpConnection) -> None: ...
+
+
 class TcpConnection:
     """One client's connection, and the endpoint that it is carried to.
 
     Args:
-        plane: Its reactor, deadlines and counters are used.
+        owner: Its engine and deadlines are used.
         group: Chooses the endpoint and counts.
         client: Accepted and non-blocking; the connection closes it.
         address: The client's address, as ``accept`` gives it: IP address and port come first.
@@ -71,7 +84,6 @@ class TcpConnection:
         "_counters",
         "_dialled_at",
         "_endpoint_socket",
-        "_is_aborting",
         "_is_dialling",
         "_is_talking",
         "_tried",
@@ -81,10 +93,11 @@ class TcpConnection:
         "down",
         "endpoint",
         "group",
+        "is_aborting",
         "is_closed",
         "is_preserved",
         "may_preserve",
-        "plane",
+        "owner",
         "reactor",
         "seen_moved",
         "seen_moving_at",
@@ -96,13 +109,13 @@ class TcpConnection:
 
     def __init__(
         self,
-        plane: DataPlane,
+        owner: _Owner,
         group: EndpointGroup,
         client: _socket.socket,
         address: Any,
     ) -> None:
-        self.plane = plane
-        self.reactor = plane.reactor
+        self.owner = owner
+        self.reactor = owner.engine.reactor
         self.group = group
         self.client = client
         self.address = address
@@ -124,13 +137,13 @@ class TcpConnection:
         """The endpoint's, while the two are joined."""
         self._tried: set[SocketAddress] | None = None
         """Endpoints that failed; most connections need no set."""
-        self.started = plane.reactor.now
+        self.started = self.reactor.now
         """When it was accepted."""
         self._is_dialling = False
         self._dialled_at: float | None = None
         """When the last dial began; None before the first one."""
         self._wants_client_out = False
-        self._is_aborting = False
+        self.is_aborting = False
         self._is_talking = False
         """The endpoint's socket has TCP_NODELAY."""
         self.seen_moved = 0
@@ -146,7 +159,7 @@ class TcpConnection:
         """Dial the next endpoint; when none is left the client gets a RST."""
         if self._dialled_at is None:
             self._dialled_at = self.reactor.now
-            self.plane.client_deadlines.start(self, self.reactor.now)
+            self.owner.client_deadlines.start(self, self.reactor.now)
         for _ in range(DIALS):
             now = self.reactor.now
             endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
@@ -163,7 +176,7 @@ class TcpConnection:
             if number in EXHAUSTED:
                 self.group.dial_failed(endpoint, number, now)
                 # Like the clients that are still in the queue, but with a deadline.
-                self.plane.descriptors.wait(self._dial_again, now)
+                self.owner.engine.descriptors.wait(self._dial_again, now)
                 return
             self._dial_failed(number)
         self.reactor.run_soon(self._dial_again)
@@ -175,7 +188,7 @@ class TcpConnection:
         loop chooses. Twice, as what the loop saw last may be older than this client.
         """
         self._tried = set()
-        loop = self.plane.loop
+        loop = self.owner.engine.loop
         loop.call_soon(loop.call_soon, self._dial_again)
 
     def _dial_again(self) -> None:
@@ -200,14 +213,14 @@ class TcpConnection:
                 self._dialled_at = self.reactor.now
                 if self.group.tracks_load:
                     self.group.dial_began(endpoint)
-                self.plane.dial_deadlines.start(self, self.reactor.now)
+                self.owner.dial_deadlines.start(self, self.reactor.now)
                 return 0
         sock.close()
         return number
 
     def _dial_socket(self, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Return a socket that dials, in the client's name if that may be."""
-        preserving, client = self.plane.preserving, self.address[0]
+        preserving, client = self.owner.engine.preserving, self.address[0]
         self.is_preserved = (
             preserving.is_on
             and self.may_preserve
@@ -236,7 +249,7 @@ class TcpConnection:
 
     def ask_whether_local(self) -> None:
         """Learn whether the endpoint sees the address of a container of this node."""
-        places = self.plane.preserving.places
+        places = self.owner.engine.preserving.places
         self.shows_local_client = self.is_preserved and places.attaches(self.client_ip)
 
     def _on_dialling(self, events: int) -> None:
@@ -268,7 +281,7 @@ class TcpConnection:
     def _end_dial(self) -> None:
         if self._is_dialling:
             self._is_dialling = False
-            self.plane.dial_deadlines.stop(self)
+            self.owner.dial_deadlines.stop(self)
             if self.group.tracks_load and self.endpoint is not None:
                 self.group.dial_ended(self.endpoint)
 
@@ -277,7 +290,7 @@ class TcpConnection:
         self.reactor.tick()
         now, tried = self.reactor.now, {*(self._tried or ()), self.endpoint}
         if not self.group.balancer.has_more(self.address[0], now, tried=tried):
-            self.plane.dial_deadlines.start(self, now)
+            self.owner.dial_deadlines.start(self, now)
         elif self._give_up_dial():
             self.dial()
 
@@ -297,7 +310,7 @@ class TcpConnection:
             self._drop_endpoint_socket()
             assert self._dialled_at is not None, "a dial began before it is given up"
             # Else the client's time was over before the endpoint's.
-            if self.reactor.now - self._dialled_at >= self.plane.connect_timeout_s:
+            if self.reactor.now - self._dialled_at >= self.owner.engine.tuning.connect_timeout_s:
                 self._dial_failed(errno.ETIMEDOUT)
         if self.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
             self._finish("reset", as_reset=True)
@@ -309,7 +322,7 @@ class TcpConnection:
             if self._tried is None:
                 self._tried = set()
             self._tried.add(self.endpoint)
-            now, probes, client = self.reactor.now, self.plane.probes, self.address[0]
+            now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
             is_known = self.is_preserved and probes.knows(client, self.endpoint, now)
             own = client if self.is_preserved else ""
             self.group.dial_failed(self.endpoint, number, now, client=own, is_clients_own=is_known)
@@ -339,14 +352,14 @@ class TcpConnection:
             self.group.counters.shortages += 1
             self._refuse()
             return
-        self.plane.client_deadlines.stop(self)
+        self.owner.client_deadlines.stop(self)
         self.group.answered(endpoint)
         counters = self._counters = self.group.counters_of(endpoint)
         counters.connections += 1
         counters.active += 1
         counters.preserved += self.is_preserved
         if self.is_preserved:
-            self.plane.preserving.connection_joined(self.address[0], endpoint)
+            self.owner.engine.preserving.connection_joined(self.address[0], endpoint)
         self._tried = None
         self.up = up
         down = self.down = Direction(self, sock, self.client)
@@ -388,6 +401,11 @@ class TcpConnection:
             self._wants_client_out = True
             self.reactor.modify(self.client, _CLIENT_EVENTS | epoll.OUT)
 
+    @property
+    def pipes(self) -> PipePool:
+        """Those that bulk is spliced through."""
+        return self.owner.engine.pipes
+
     def room_in(self, sock: _socket.socket) -> None:
         """Go on with the direction that waited for room in a socket."""
         direction = self.down if sock is self.client else self.up
@@ -407,15 +425,15 @@ class TcpConnection:
 
     def abort(self) -> None:
         """Reset both sides, once what was sent before the error has arrived; idempotent."""
-        if self.is_closed or self._is_aborting:
+        if self.is_closed or self.is_aborting:
             return
-        self._is_aborting = True
+        self.is_aborting = True
         for direction in (self.up, self.down):
             if direction is not None:
                 direction.pump_last()
         # A reset drops what Nagle's algorithm holds back.
         self._talk()
-        if not self.plane.late_resets.begin(self):
+        if not self.owner.reset_late(self):
             self._finish("reset", as_reset=True)
 
     def keep_alive(self, options: Iterable[tuple[int, int, int]]) -> None:
@@ -485,7 +503,7 @@ class TcpConnection:
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
             if self.is_preserved and self.endpoint is not None:
-                now, preserving = self.reactor.now, self.plane.preserving
+                now, preserving = self.reactor.now, self.owner.engine.preserving
                 preserving.connection_ended(self.address[0], self.endpoint, now)
             self.up.release()
             self.down.release()
@@ -496,12 +514,10 @@ class TcpConnection:
                 self.reactor.close_socket(sock)
         # Breaks the cycles, so that memory is given back now and not by the collector.
         self.up = self.down = self._endpoint_socket = None
-        if self._is_aborting:
-            self.plane.late_resets.forget(self)
         if self._counters is None:
             self._end_dial()
-            self.plane.client_deadlines.stop(self)
-        self.plane.connection_ended(self)
+            self.owner.client_deadlines.stop(self)
+        self.owner.ended(self)
 
     def _log_access(self, outcome: str) -> None:
         up, down = self.up, self.down

@@ -8,33 +8,35 @@ connections have ended, or those of the largest holder were reset (``shares``).
 from __future__ import annotations
 
 import _socket
-from typing import TYPE_CHECKING
 
 from ..model import SocketAddress
 from . import reactor as epoll
-from .sockets import EXHAUSTED, family_of, listen_again, stop_listening
+from .group import EndpointGroup
+from .sockets import EXHAUSTED, family_of
 from .tcp import DESCRIPTORS, TcpConnection
+from .tcp_connections import TcpConnections
 from .tuning import BATCH
-
-if TYPE_CHECKING:
-    from .dataplane import DataPlane
-    from .group import EndpointGroup
 
 
 class TcpListener:
     """One listening socket.
 
     Args:
-        plane: Its reactor and counters are used.
+        connections: Accepted connections are added to them.
         group: Chooses endpoints and counts.
-        sock: Listening and non-blocking; the listener closes it.
+        sock: Non-blocking; it stays the caller's, who has it listen or refuse.
         at: Where it is bound.
     """
 
     def __init__(
-        self, plane: DataPlane, group: EndpointGroup, sock: _socket.socket, at: SocketAddress
+        self,
+        connections: TcpConnections,
+        group: EndpointGroup,
+        sock: _socket.socket,
+        at: SocketAddress,
     ) -> None:
-        self.plane = plane
+        self._connections = connections
+        self._engine = connections.engine
         self.group = group
         self.sock = sock
         self._at = at
@@ -53,28 +55,13 @@ class TcpListener:
         self._is_listening = True
         self._resume()
 
-    def refuse(self) -> None:
-        """Stop listening but keep the port: the kernel answers with RST, to queued clients too."""
-        self.pause()
-        stop_listening(self.sock, keeps_port=True)
-
-    def serve(self) -> None:
-        """Listen again after :meth:`refuse`.
-
-        Raises:
-            ListenError: Another socket listens there meanwhile.
-        """
-        listen_again((self.sock,), self._at)
-        self.resume()
-
     def hand_over(self, group: EndpointGroup) -> None:
         """Accept for another group; connections that were taken stay with theirs."""
         self.group = group
 
     def close(self) -> None:
-        """Close the socket; connections that were taken go on."""
-        self._is_listening = False
-        self.plane.reactor.close_socket(self.sock)
+        """Accept nothing more, for good; connections that were taken go on. Idempotent."""
+        self.pause()
 
     def settle(self) -> None:
         """Nothing to do: the data plane settles its connections."""
@@ -83,15 +70,15 @@ class TcpListener:
         if self._is_listening and not self._is_registered:
             self._is_registered = True
             # Level-triggered: what is left after a batch, or after a pause, is reported again.
-            self.plane.reactor.register(self.sock, epoll.IN, self._on_acceptable)
+            self._engine.reactor.register(self.sock, epoll.IN, self._on_acceptable)
 
     def _on_acceptable(self, events: int) -> None:
         if events & epoll.HUP:
             # The control process, which shares the socket, has shut it down; its message follows.
             self._stop_accepting()
             return
-        plane = self.plane
-        descriptors = plane.descriptors
+        connections, reactor = self._connections, self._engine.reactor
+        descriptors = self._engine.descriptors
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
         for number in range(BATCH):
             if not descriptors.has_room(DESCRIPTORS):
@@ -99,7 +86,7 @@ class TcpListener:
                     # Whether another client waits is not known: if so, the next turn is for it.
                     return
                 # What was just reset is closed at the end of the turn, and then comes the next.
-                if not plane.shedding.make_room(self.group, plane.reactor.now):
+                if not connections.shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return
             try:
@@ -115,20 +102,20 @@ class TcpListener:
                 continue
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
-            connection = TcpConnection(plane, self.group, client, address)
+            connection = TcpConnection(connections, self.group, client, address)
             # A client on this node that dials an address routed here has that address, too.
             is_self = address[0] == self._at.ip
             connection.may_preserve = self.group.serving.keeps_clients and not is_self
-            plane.connection_began(connection)
-            if plane.shedding.may_dial(connection, plane.reactor.now):
+            connections.began(connection)
+            if connections.shedding.may_dial(connection, reactor.now):
                 connection.dial()
             else:
                 connection.evict()
 
     def _pause(self) -> None:
         self._stop_accepting()
-        self.plane.descriptors.wait(self._resume, self.plane.reactor.now)
+        self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
 
     def _stop_accepting(self) -> None:
         self._is_registered = False
-        self.plane.reactor.unregister(self.sock)
+        self._engine.reactor.unregister(self.sock)

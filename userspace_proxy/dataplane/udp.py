@@ -23,22 +23,21 @@ import _socket
 import errno
 import logging
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
+from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
+from .group import EndpointGroup
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from .preserving import NoClientAddress
 from .sockets import EXHAUSTED, datagrams_lost, family_of, is_self_connected, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
-
-if TYPE_CHECKING:
-    from .dataplane import DataPlane
-    from .group import EndpointGroup
+from .udp_flows import UdpFlows
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
@@ -57,16 +56,24 @@ class UdpListener:
     """One receiving socket and its flows.
 
     Args:
-        plane: Its reactor, flow table and counters are used.
+        engine: Its reactor and descriptors are used.
+        flows: New flows are added to them.
         group: Chooses endpoints and counts.
-        sock: Bound and non-blocking; the listener closes it.
+        sock: Bound and non-blocking; it stays the caller's.
         at: Where it is bound.
     """
 
     def __init__(
-        self, plane: DataPlane, group: EndpointGroup, sock: _socket.socket, at: SocketAddress
+        self,
+        engine: Engine,
+        flows: UdpFlows,
+        group: EndpointGroup,
+        sock: _socket.socket,
+        at: SocketAddress,
     ) -> None:
-        self.plane = plane
+        self.engine = engine
+        self.table = flows.table
+        self._all_flows = flows
         self.group = group
         self.sock = sock
         self._ip = at.ip
@@ -78,14 +85,14 @@ class UdpListener:
         # A successor gets its predecessor's socket, with what that has counted.
         self._lost = datagrams_lost(sock)
         self._hop_log_limit = LogLimit()
-        group.on_removed.append(self._endpoints_removed)
         # Level-triggered: what is left after a batch is reported again.
-        plane.reactor.register(sock, epoll.IN, self._on_readable)
+        engine.reactor.register(sock, epoll.IN, self._on_readable)
+        group.on_removed.append(self._endpoints_removed)
 
     def close(self) -> None:
-        """End the flows and close the socket: from now on the kernel refuses."""
+        """End the flows and receive nothing more; the kernel refuses once the socket is closed."""
         self._leave_group("listener closed")
-        self.plane.reactor.close_socket(self.sock)
+        self.engine.reactor.unregister(self.sock)
 
     def hand_over(self, group: EndpointGroup) -> None:
         """End the flows and serve another group's clients, those that wait included."""
@@ -102,14 +109,14 @@ class UdpListener:
     def _on_readable(self, _events: int) -> None:
         # Where one datagram came, mostly one comes: the read that finds nothing is left out.
         # A socket with more is reported again in the next turn.
-        reactor = self.plane.reactor
+        reactor = self.engine.reactor
         most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
         self._turn = reactor.turn
         count = self._receive(most)
         self._had_more = count > 1
 
     def _receive(self, most: int) -> int:
-        buffer, receive, flows = self.plane.reactor.buffer, self.sock.recvmsg_into, self._flows
+        buffer, receive, flows = self.engine.reactor.buffer, self.sock.recvmsg_into, self._flows
         buffers, known = [buffer], self._destinations.known
         for number in range(most):
             try:
@@ -138,16 +145,16 @@ class UdpListener:
         if hops_left(hop_limit) <= 1:
             self._drop_at_last_hop(address)
             return None
-        if not self.plane.make_room_for_flow():
+        if not self._all_flows.make_room():
             self.group.counters.refused += 1
             return None
         flow = UdpFlow(self, key, address, reply, hop_limit)
-        flow.started = self.plane.reactor.now
+        flow.started = self.engine.reactor.now
         if not self._connect(flow):
             self.group.counters.refused += 1
             return None
         self._flows[key] = flow
-        self.plane.flows.add(flow, self.plane.reactor.now)
+        self.table.add(flow, self.engine.reactor.now)
         return flow
 
     def _limit_hops(self, flow: UdpFlow, hop_limit: AncillaryItem) -> bool:
@@ -162,7 +169,7 @@ class UdpListener:
 
     def _drop_at_last_hop(self, address: Any) -> None:
         self.group.counters.dropped_datagrams += 1
-        if self._hop_log_limit.take(self.plane.reactor.now):
+        if self._hop_log_limit.take(self.engine.reactor.now):
             _log.warning(
                 "dropped a datagram whose hop limit is used up",
                 extra={
@@ -176,7 +183,7 @@ class UdpListener:
 
         The client's next datagram then goes on with those that weren't tried.
         """
-        now = self.plane.reactor.now
+        now = self.engine.reactor.now
         for _ in range(DIALS):
             endpoint = self.group.balancer.pick(flow.address[0], now, tried=flow.tried or ())
             if endpoint is None:
@@ -188,13 +195,13 @@ class UdpListener:
                 counters.connections += 1
                 counters.active += 1
                 counters.preserved += flow.is_preserved
-                self.plane.descriptors.take_for_flow()
+                self.engine.descriptors.take_for_flow()
                 return True
             self._dial_failed(flow, endpoint, number)
             if number == errno.EAGAIN:
                 # No source port, whatever is dialled: other programs have more than the half that
                 # the flow table leaves them.
-                self.plane.free_source_ports(flow)
+                self._all_flows.free_source_ports(flow)
                 break
             if number in EXHAUSTED:
                 break
@@ -208,13 +215,13 @@ class UdpListener:
             return exc.errno or errno.EMFILE
         if (
             number == 0
-            and EPHEMERAL.includes(endpoint.port, self.plane.reactor.now)
+            and EPHEMERAL.includes(endpoint.port, self.engine.reactor.now)
             and is_self_connected(sock, endpoint)
         ):
             number = errno.ECONNREFUSED
         if number == 0:
             try:
-                self.plane.reactor.register(sock, epoll.IN, flow.on_endpoint)
+                self.engine.reactor.register(sock, epoll.IN, flow.on_endpoint)
             except OSError as exc:
                 number = exc.errno or errno.ENOMEM
             else:
@@ -222,13 +229,13 @@ class UdpListener:
                 flow.sock = sock
                 return 0
         if flow.is_preserved:
-            self.plane.preserving.let_go(sock, flow.address[0], endpoint)
+            self.engine.preserving.let_go(sock, flow.address[0], endpoint)
         sock.close()
         return number
 
     def _dial_socket(self, flow: UdpFlow, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Return a connected socket, in the client's name if that may be."""
-        preserving, client = self.plane.preserving, flow.address[0]
+        preserving, client = self.engine.preserving, flow.address[0]
         flow.is_preserved = (
             preserving.is_on
             and self.group.serving.keeps_clients
@@ -248,7 +255,7 @@ class UdpListener:
                     return sock, number
                 sock.close()
                 flow.is_preserved = False
-                self.group.left_client_address(endpoint, client, self.plane.reactor.now)
+                self.group.left_client_address(endpoint, client, self.engine.reactor.now)
         sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
         return sock, sock.connect_ex(endpoint)
 
@@ -256,22 +263,21 @@ class UdpListener:
         if flow.tried is None:
             flow.tried = set()
         flow.tried.add(endpoint)
-        now = self.plane.reactor.now
+        now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
         self.group.dial_failed(
             endpoint, number, now, client=client, is_clients_own=flow.is_preserved
         )
 
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:
-        plane = self.plane
-        now = plane.reactor.now
+        now = self.engine.reactor.now
         if not flow.is_stream:
             if flow.has_answer:
-                plane.flows.make_stream(flow, now)
+                self.table.make_stream(flow, now)
             elif flow.kept is not None:
                 self._keep(flow, payload, now)
         if now - flow.used >= GRAIN_S:
-            plane.flows.use(flow, now)
+            self.table.use(flow, now)
         refusal = self._send(flow, payload)
         if refusal and flow.kept:
             self.endpoint_refused(flow, refusal)
@@ -313,7 +319,7 @@ class UdpListener:
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, number)
-        if not kept or self.plane.reactor.now - flow.started > _KEEP_S:
+        if not kept or self.engine.reactor.now - flow.started > _KEEP_S:
             self.end(flow, "refused")
             return
         self._leave_endpoint(flow)
@@ -333,7 +339,7 @@ class UdpListener:
             self._log_access(flow, outcome)
         self._leave_endpoint(flow)
         self._flows.pop(flow.key, None)
-        self.plane.flows.remove(flow)
+        self.table.remove(flow)
 
     def settle(self) -> None:
         """Bring the counters of endpoints and of the Service port up to date."""
@@ -357,12 +363,12 @@ class UdpListener:
         self._settle(flow)
         self.group.counters_of(flow.endpoint).active -= 1
         if flow.is_preserved:
-            preserving = self.plane.preserving
+            preserving = self.engine.preserving
             preserving.let_go(flow.sock, flow.address[0], flow.endpoint)
             if flow.has_answer:
                 preserving.answered_flows.remove(flow.address[0], flow.endpoint)
-        self.plane.reactor.close_socket(flow.sock)
-        self.plane.descriptors.give_for_flow()
+        self.engine.reactor.close_socket(flow.sock)
+        self.engine.descriptors.give_for_flow()
         flow.sock = None
         flow.endpoint = None
 
@@ -381,6 +387,6 @@ class UdpListener:
                 "source": "client" if flow.is_preserved else "node",
                 "received_bytes": flow.received_bytes,
                 "sent_bytes": flow.sent_bytes,
-                "duration_s": round(self.plane.reactor.clock() - flow.started, 6),
+                "duration_s": round(self.engine.reactor.clock() - flow.started, 6),
             },
         )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import _socket
 import errno
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..model import SocketAddress
-from .flow_table import GRAIN_S
+from .engine import Engine
+from .flow_table import GRAIN_S, FlowTable
+from .group import EndpointGroup
 from .pktinfo import Ancillary, AncillaryItem
 from .tuning import BATCH
-
-if TYPE_CHECKING:
-    from .udp import UdpListener
 
 # What ICMP can say against an endpoint (icmp_err_convert in net/ipv4/icmp.c, and IPv6's).
 # EMSGSIZE isn't among them: the kernel has learnt the path's MTU, and the next one fits.
@@ -29,6 +28,18 @@ REFUSALS = frozenset(
         errno.EPROTO,
     }
 )
+
+
+class _Owner(Protocol):
+    """What a flow needs of the listener that it belongs to: see ``UdpListener``."""
+
+    engine: Engine
+    group: EndpointGroup
+    sock: _socket.socket
+    table: FlowTable[UdpFlow]
+
+    def endpoint_refused(self, flow: UdpFlow, number: int) -> None: ...
+    def end(self, flow: UdpFlow, outcome: str) -> None: ...
 
 
 class UdpFlow:
@@ -61,7 +72,7 @@ class UdpFlow:
 
     def __init__(
         self,
-        listener: UdpListener,
+        listener: _Owner,
         key: Hashable,
         address: Any,
         ancillary: Ancillary,
@@ -105,11 +116,10 @@ class UdpFlow:
         nothing is left out, and a socket with more is reported again and read to the end.
         """
         listener = self.listener
-        plane = listener.plane
         sock = self.sock
         if sock is None:
             return
-        reactor = plane.reactor
+        reactor = listener.engine.reactor
         buffer, now = reactor.buffer, reactor.now
         left = BATCH if reactor.turn - self.turn == 1 else 1
         self.turn = reactor.turn
@@ -129,7 +139,7 @@ class UdpFlow:
             if not self.has_answer:
                 self._note_answer()
             if now - self.used >= GRAIN_S:
-                plane.flows.use(self, now)
+                listener.table.use(self, now)
             try:
                 listener.sock.sendmsg([buffer[:count]], self.ancillary, 0, self.address)
             except OSError:
@@ -146,5 +156,5 @@ class UdpFlow:
         if self.endpoint is not None:
             self.group.answered(self.endpoint)
             if self.is_preserved:
-                preserving = self.listener.plane.preserving
+                preserving = self.listener.engine.preserving
                 preserving.answered_flows.add(self.address[0], self.endpoint)

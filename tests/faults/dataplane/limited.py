@@ -12,25 +12,23 @@ import logging
 import resource
 import sys
 
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Serving
-from userspace_proxy.model import Protocol, SocketAddress
+from tests.unit.dataplane.house import House
+from userspace_proxy.model import SocketAddress
 
 
 async def serve(taken: int, endpoint: SocketAddress) -> None:
     """Serve one endpoint until standard input ends."""
-    loop = asyncio.get_running_loop()
-    plane = DataPlane(loop)
-    group = EndpointGroup("shop/web:http", Serving([endpoint]))
-    listener = plane.listen(group, Protocol.TCP, SocketAddress("127.0.0.1", 0))
+    house = House()
+    web = house.service(endpoint)
     held = [open("/dev/null", "rb") for _ in range(taken)]  # noqa: SIM115, ASYNC230, PTH123
     ended = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), ended.set)
-    sys.stdout.write(f"{listener.address.port}\n")
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+    sys.stdout.write(f"{web.address.port}\n")
     sys.stdout.flush()
     await ended.wait()
     for file in held:
         file.close()
-    plane.close()
+    house.close()
 
 
 def main() -> None:

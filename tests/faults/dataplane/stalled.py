@@ -36,11 +36,11 @@ QUICK_KEEPALIVE = tuple(
 
 async def joined(house: House) -> tuple[Peer, Peer, TcpConnection]:
     """Return both ends of a connection after the first look at it, and the connection."""
-    pod, before = house.endpoint(), set(house.plane.connections)
+    pod, before = house.endpoint(), set(house.connections.open)
     client, server = await house.pair(house.service(pod.address), pod)
-    (connection,) = house.plane.connections - before
+    (connection,) = house.connections.open - before
     await until(lambda: connection.up, "the dial is answered")
-    house.plane.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=0)
     return client, server, connection
 
 

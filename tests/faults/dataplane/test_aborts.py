@@ -27,7 +27,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 def queued(service):
     """Return how many clients of a Service wait to be accepted: a listener's tcpi_unacked."""
-    info = service.listener._server.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
+    info = service.carrier.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28)
     return int.from_bytes(info[24:28], "little")
 
 
@@ -36,7 +36,7 @@ class Crowd:
 
     def __init__(self, house):
         self.rng = random.Random(1)
-        self.plane = house.plane
+        self.connections = house.connections
         self.pod = house.endpoint()
         self.web = house.service(self.pod.address)
         self.silent = house.service(house.silent())
@@ -63,7 +63,7 @@ class Crowd:
 
     def joined(self):
         """Return the connections that are relayed."""
-        return [c for c in self.plane.connections if c.up is not None]
+        return [c for c in self.connections.open if c.up is not None]
 
     def arrived(self):
         """Yield the endpoint's ends of connections that wait in its queue."""
@@ -79,7 +79,7 @@ class Crowd:
         for end in first:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             end.close()
-        await until(lambda: not self.plane.connections, "the connections have ended")
+        await until(lambda: not self.connections.open, "the connections have ended")
         for end in (end for ends in others for end in ends):
             end.close()
 
@@ -130,17 +130,18 @@ PHASES = [
 ]
 
 
-def left_over(plane):
+def left_over(house):
     """Return what connections cost and must give back, the collector unasked."""
+    engine, connections = house.engine, house.connections
     things = [
         type(t).__name__ for t in gc.get_objects() if isinstance(t, TcpConnection | Direction)
     ]
     return {
-        "descriptors": len(list(Path("/proc/self/fd").iterdir())) - 2 * plane.pipes.open_pipes,
-        "booked": plane.descriptors.in_use - 2 * plane.pipes.open_pipes,
-        "pipes in use": plane.pipes.open_pipes - len(plane.pipes._free),
-        "handlers": len(plane.reactor._handlers),
-        "deadlines": len(plane.dial_deadlines) + len(plane.client_deadlines),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())) - 2 * engine.pipes.open_pipes,
+        "booked": engine.descriptors.in_use - 2 * engine.pipes.open_pipes,
+        "pipes in use": engine.pipes.open_pipes - len(engine.pipes._free),
+        "handlers": len(engine.reactor._handlers),
+        "deadlines": len(connections.dial_deadlines) + len(connections.client_deadlines),
         "objects": things,
     }
 
@@ -159,10 +160,10 @@ def test_connections_that_are_aborted_in_any_phase_leave_nothing_behind(factory,
         gc.collect()
         gc.disable()
         try:
-            before = left_over(house.plane)
+            before = left_over(house)
             while crowd.batches * BATCH < connections:
                 await PHASES[crowd.batches % len(PHASES)](crowd)
-            assert left_over(house.plane) == before
+            assert left_over(house) == before
             assert house.bugs == []
         finally:
             gc.enable()

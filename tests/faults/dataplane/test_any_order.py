@@ -55,12 +55,12 @@ def test_whatever_happens_to_several_connections_no_byte_is_lost_in_silence(
 ):
     async def check():
         house = House(Tuning(max_pipes=max_pipes))
-        house.plane.reactor.buffer = memoryview(bytearray(buffer_bytes))
+        house.engine.reactor.buffer = memoryview(bytearray(buffer_bytes))
         patch.setattr(relay, "BUFFER_BYTES", buffer_bytes)
         try:
             for pair in await play(house, has_dead_endpoint, steps):
                 assert_equal_or_told(*pair)
-            assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+            assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
         finally:
             house.close()
         assert house.bugs == []

@@ -18,9 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from userspace_proxy.dataplane import DataPlane, EndpointGroup, Serving, Tuning
+from tests.unit.dataplane.house import House
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
-from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.model import SocketAddress
 
 GIB = 1 << 30
 # Not a multiple of anything that is moved at once: pieces that change places are noticed.
@@ -31,15 +32,14 @@ DEADLINE_S = 60.0
 
 async def serve(parent, endpoint, max_pipes):
     """Serve one endpoint until the parent says so, then tell it of the pipes."""
-    plane = DataPlane(asyncio.get_running_loop(), Tuning(max_pipes=max_pipes))
-    group = EndpointGroup("shop/web:http", Serving([endpoint]))
-    listener = plane.listen(group, Protocol.TCP, SocketAddress("127.0.0.1", 0))
-    parent.send(listener.address)
+    house = House(Tuning(max_pipes=max_pipes))
+    parent.send(house.service(endpoint).address)
     ended = asyncio.Event()
-    plane.loop.add_reader(parent.fileno(), ended.set)
+    asyncio.get_running_loop().add_reader(parent.fileno(), ended.set)
     await ended.wait()
-    parent.send((plane.pipes.open_pipes, len(plane.pipes._free), len(plane.connections)))
-    plane.close()
+    pipes = house.engine.pipes
+    parent.send((pipes.open_pipes, len(pipes._free), len(house.connections)))
+    house.close()
 
 
 def use_up_pipes():

@@ -80,7 +80,7 @@ async def test_at_the_limit_for_minutes_there_is_one_line_a_minute(build, timers
     await house.client(web)
     for _ in range(240):
         await in_use.send(b"more")
-        await until(lambda: not house.plane.descriptors.is_accepting, "accepting is paused again")
+        await until(lambda: not house.engine.descriptors.is_accepting, "accepting is paused again")
         timers.advance(0.75)
     assert [record.getMessage() for record in caplog.records] == [PAUSED] * 3
     assert pod.accept_now() is None
@@ -94,8 +94,8 @@ async def test_within_a_second_of_the_limits_end_all_who_waited_are_served(build
     with no_descriptors():
         for client in waiting:
             client.connect(web.address)
-        await until(lambda: not house.plane.descriptors.is_accepting, "accepting is paused")
+        await until(lambda: not house.engine.descriptors.is_accepting, "accepting is paused")
     timers.advance(1)
     for _ in waiting:
         await pod.accept()
-    assert len(house.plane.connections) == CLIENTS
+    assert len(house.connections.open) == CLIENTS

@@ -46,7 +46,7 @@ class Flood:
                 self.ask_from(number)
             for _ in burst:
                 await self.pod.receive()
-            assert len(self.house.plane.flows) <= self.house.plane.flows.max_flows
+            assert len(self.house.flows) <= self.house.flows.max_flows
 
     async def seconds_of(self, numbers):
         """Return the processor time that these take."""
@@ -59,10 +59,10 @@ async def test_flows_of_very_many_clients_are_bounded(build):
     house = build(Tuning(max_flows=FEW_FLOWS))
     flood = Flood(house)
     await flood.run(range(CLIENTS))
-    await until(lambda: len(house.plane.flows) == FEW_FLOWS)
+    await until(lambda: len(house.flows) == FEW_FLOWS)
     assert flood.dns.group.counters.evicted_flows == CLIENTS - FEW_FLOWS
     # The listener's own, and one for each flow.
-    assert house.plane.descriptors.in_use == FEW_FLOWS + 1
+    assert house.engine.descriptors.in_use == FEW_FLOWS + 1
     alive = [thing for thing in gc.get_objects() if isinstance(thing, UdpFlow)]
     assert len(alive) <= FEW_FLOWS + 1
 
@@ -75,7 +75,7 @@ async def test_a_datagram_costs_no_more_at_a_full_table_than_at_a_small_one(buil
     for max_flows in (FEW_FLOWS, MANY_FLOWS):
         flood = Flood(build(Tuning(max_flows=max_flows)))
         await flood.run(range(max_flows))
-        assert flood.house.plane.flows.is_full
+        assert flood.house.flows.is_full
         known = range(0, max_flows, max_flows // FEW_FLOWS)
         asking = range(max_flows, max_flows + MEASURED) if are_new else [*known] * LAPS
         took_s.append(await flood.seconds_of(asking))

@@ -24,8 +24,8 @@ async def joined(house, sender):
     """Return both ends of a connection, the sender first, and the direction of its bytes."""
     pod = house.endpoint()
     client, server = await house.pair(house.service(pod.address), pod)
-    await until(lambda: all(c.up for c in house.plane.connections), "the dial is answered")
-    (connection,) = house.plane.connections
+    await until(lambda: all(c.up for c in house.connections.open), "the dial is answered")
+    (connection,) = house.connections.open
     if sender == "client":
         return client, server, connection.up
     return server, client, connection.down
@@ -37,15 +37,15 @@ async def joined_after(house, sender, send):
     if sender == "client":
         client = house.keep(Peer(socket.create_connection(house.service(pod.address).address)))
         send(client)
-        assert not house.plane.connections, "the proxy was quicker than the test"
+        assert not house.connections.open, "the proxy was quicker than the test"
         return client, await pod.accept()
     anteroom = house.endpoint()
     client, accepted = await house.pair_without_proxy(anteroom)
-    house.plane.descriptors.take(DESCRIPTORS)
+    house.engine.descriptors.take(DESCRIPTORS)
     group = EndpointGroup("shop/web", Serving([pod.address]))
     address = SocketAddress("127.0.0.1", 4711)
-    connection = TcpConnection(house.plane, group, accepted.detached(), address)
-    house.plane.connections.add(connection)
+    connection = TcpConnection(house.connections, group, accepted.detached(), address)
+    house.connections.open.add(connection)
     connection.dial()
     server = pod.accept_now()
     assert server is not None

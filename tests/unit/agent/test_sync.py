@@ -10,10 +10,10 @@ import pytest
 from userspace_proxy.agent import sync as sync_module
 from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.agent.sync import SyncLoop
-from userspace_proxy.dataplane import DataPlane, PortPool
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.plan import Planner
+from userspace_proxy.plane import Plane, PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE
 from userspace_proxy.testing.fake_steering import FakeSteering
@@ -66,7 +66,7 @@ async def start(monkeypatch):
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(steering, recovered=None, **more):
-            plane = DataPlane(asyncio.get_running_loop())
+            plane = Plane(asyncio.get_running_loop())
             stack.callback(plane.close)
             listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
             stack.callback(listeners.close)
@@ -399,7 +399,7 @@ async def test_nothing_is_steered_before_the_first_snapshot(start):
 @pytest.mark.parametrize("steps", range(5))
 async def test_an_end_that_comes_with_a_change_is_not_lost(steps):
     """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
-    plane = DataPlane(asyncio.get_running_loop())
+    plane = Plane(asyncio.get_running_loop())
     steering = FakeSteering()
     listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
     loop = SyncLoop(Planner(NodeFacts()), listeners, steering, recovered={})

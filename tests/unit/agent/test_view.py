@@ -1,7 +1,6 @@
 """What the page is told about a Service port."""
 
 import asyncio
-import errno
 import socket
 from dataclasses import replace
 
@@ -11,9 +10,11 @@ from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.agent.options import Options
 from userspace_proxy.agent.view import view_health_checks, view_ignored, view_ports, view_proxy
 from userspace_proxy.cluster import Store
-from userspace_proxy.dataplane import DataPlane, PlaneState, PortPool
+from userspace_proxy.dataplane import GroupCounters
 from userspace_proxy.model import Balance, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
+from userspace_proxy.plane import Plane, PlaneState, PortPool
+from userspace_proxy.plane.messages import GroupReport
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
@@ -27,7 +28,7 @@ NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
 
 @pytest.fixture
 async def plane():
-    plane = DataPlane(asyncio.get_running_loop())
+    plane = Plane(asyncio.get_running_loop())
     yield plane
     plane.close()
 
@@ -80,12 +81,13 @@ async def test_counters_and_ejections_stand_with_their_endpoint(plane):
     first, second = port.plan.usable
     port.group.counters_of(first).connections = 7
     port.group.counters_of(first).received_bytes = 70
-    port.group.balancer.failed(second, now=10.0)
+    figures = GroupCounters().figures()
+    port.group.add(0, GroupReport(port.group.number, figures, [], [(second, 5.0)]), 10.0)
     port.group.counters.refused = 3
     port.group.counters.evicted_connections = 2
     port.group.counters.evicted_flows = 5
-    port.group.dial_failed(second, errno.EADDRNOTAVAIL, 10.0)
-    port.group.left_client_address(first, "10.1.0.1", 10.0)
+    port.group.counters.shortages = 1
+    port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
     (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=11.0)
     assert [(e.connections, e.ejected_for_s) for e in view.endpoints] == [(7, None), (0, 4.0)]
     assert (view.connections, view.received_bytes, view.refused) == (7, 70, 3)

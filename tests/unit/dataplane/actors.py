@@ -85,7 +85,7 @@ async def end_all(house: House, actors: Sequence[Actor]) -> None:
     for actor in actors:
         await actor.act("finish")
     await asyncio.gather(*(actor.hear_the_end() for actor in actors))
-    await until(lambda: not house.plane.connections, "the connections have ended")
+    await until(lambda: not house.connections.open, "the connections have ended")
 
 
 def assert_equal_or_told(first: Actor, second: Actor) -> None:

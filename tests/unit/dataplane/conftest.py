@@ -1,7 +1,4 @@
-"""Every test of the traffic path runs on both event loops, and none may leave a socket behind.
-
-Those that start processes run on the agent's loop alone: each start costs a tenth of a second.
-"""
+"""Every test of the traffic path runs on both event loops, and none may leave a socket behind."""
 
 from __future__ import annotations
 
@@ -13,14 +10,9 @@ import uvloop
 
 from .house import House, open_sockets
 
-ON_ONE_LOOP = {"test_base.py", "test_pool.py", "test_serving.py", "test_shared_listeners.py"}
-
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
-    factories = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    if item.path.name in ON_ONE_LOOP:
-        del factories["asyncio"]
-    return factories
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
@@ -37,7 +29,7 @@ async def build() -> AsyncIterator[Callable[..., House]]:
     for house in houses:
         house.close()
         assert house.bugs == []
-        assert house.plane.descriptors.in_use == 0
+        assert house.engine.descriptors.in_use == 0
     assert open_sockets() == before, "a socket was left open"
 
 

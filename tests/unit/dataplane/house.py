@@ -17,8 +17,9 @@ from typing import Protocol as Interface
 
 import pytest
 
-from userspace_proxy.dataplane import AnyPlane, DataPlane, EndpointGroup, Listener, Serving, Tuning
+from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane import Answer, Group, Listener, Plane, Wanted
 
 from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
 
@@ -44,22 +45,43 @@ class Clock:
 class Service:
     """One group and its listener."""
 
-    group: EndpointGroup
+    house: House
+    served: Group
+    """As the plane has it."""
+    group: Any
+    """Where tests look at counters: the worker's group, which has them at once."""
     listener: Listener
+    wanted: dict[Any, Wanted]
 
     @property
     def address(self) -> SocketAddress:
         return self.listener.address
 
+    @property
+    def carrier(self) -> Any:
+        """The worker's side of the listener."""
+        return self.house.link._worker._listeners[self.listener.number]
+
+    def close(self) -> None:
+        """Close the listener; the plane forgets the group."""
+        self.house.plane.close_group(self.served)
+
+
+def raise_error(answer: Answer) -> None:
+    """Raise why a listener can't be had, or refuses."""
+    for error in answer.errors.values():
+        assert error is not None, "an address was given"
+        raise error
+
 
 class House:
-    """A data plane, and what is to be closed at the end.
+    """A plane with its worker in this loop, and what is to be closed at the end.
 
     Args:
         tuning: Figures to work by.
         clock: Monotonic seconds.
         loop: Its timers are used; None for the running one.
-        plane: Another data plane than an in-loop one of its own.
+        plane: Another plane than an in-loop one of its own.
     """
 
     def __init__(
@@ -67,12 +89,19 @@ class House:
         tuning: Tuning | None = None,
         clock: Callable[[], float] = time.monotonic,
         loop: asyncio.AbstractEventLoop | None = None,
-        plane: AnyPlane | None = None,
+        plane: Plane | None = None,
     ) -> None:
         loop = loop or asyncio.get_running_loop()
         self.bugs: list[str] = []
         loop.set_exception_handler(lambda _loop, context: self.bugs.append(repr(context)))
-        self.plane = plane or DataPlane(loop, tuning, clock=clock)
+        self.plane = plane or Plane(loop, None, tuning, clock=clock)
+        self.link: Any = self.plane._workers.local
+        """To the worker in this loop, if that is where it is."""
+        if self.link is not None:
+            self.dataplane = self.link.dataplane
+            self.engine = self.dataplane.engine
+            self.connections = self.dataplane.connections
+            self.flows = self.dataplane.flows.table
         self._guests: list[Closeable] = []
 
     def close(self) -> None:
@@ -95,14 +124,22 @@ class House:
         self,
         *endpoints: SocketAddress,
         protocol: Protocol = Protocol.TCP,
-        at: str = "127.0.0.1",
+        at: str | SocketAddress = "127.0.0.1",
         affinity_timeout_s: float | None = None,
         **others: Any,
     ) -> Service:
         """Serve these endpoints; ``others`` are fields of the :class:`Serving`."""
         serving = Serving(endpoints, affinity_timeout_s, **others)
-        group = self.plane.open_group("shop/web:http", serving)
-        return Service(group, self.plane.listen(group, protocol, SocketAddress(at, 0)))
+        address = SocketAddress(at, 0) if isinstance(at, str) else at
+        wanted: dict[Any, Wanted] = {object(): Wanted(protocol, (address,))}
+        group = self.plane.open_group("shop/web:http")
+        answer = self.plane.serve(group, serving, wanted)
+        raise_error(answer)
+        (listener,) = answer.listeners.values()
+        return Service(self, group, self.group_of(group), listener, wanted)
+
+    def group_of(self, group: Group) -> Any:
+        return self.link._worker._groups[group.number]
 
     def udp_service(
         self,
@@ -114,7 +151,7 @@ class House:
 
     def update(self, service: Service, *endpoints: SocketAddress, **others: Any) -> None:
         """Give a Service other endpoints, and whatever else there is to a :class:`Serving`."""
-        self.plane.update(service.group, Serving(endpoints, **others))
+        raise_error(self.plane.serve(service.served, Serving(endpoints, **others), service.wanted))
 
     def endpoint(self, ip: str = "127.0.0.1", port: int = 0) -> TcpEndpoint:
         return self.keep(TcpEndpoint(ip, port))

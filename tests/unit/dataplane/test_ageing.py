@@ -23,9 +23,9 @@ async def house(build):
 async def joined(house):
     """Return both ends of a connection and the connection itself."""
     pod = house.endpoint()
-    before = set(house.plane.connections)
+    before = set(house.connections.open)
     client, server = await house.pair(house.service(pod.address), pod)
-    (connection,) = house.plane.connections - before
+    (connection,) = house.connections.open - before
     await until(lambda: connection.up, "the dial is answered")
     return client, server, connection
 
@@ -49,7 +49,7 @@ def is_kept_alive(connection):
 async def test_the_first_look_keeps_both_sides_alive_and_none_before(house):
     _, _, connection = await joined(house)
     assert is_kept_alive(connection) == [0, 0]
-    house.plane.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=0)
     assert is_kept_alive(connection) == [1, 1]
     idle, interval = (
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
@@ -62,7 +62,7 @@ async def test_the_first_look_keeps_both_sides_alive_and_none_before(house):
 async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(house):
     """TCP_USER_TIMEOUT counts window probes that a live reader answers, too."""
     _, _, connection = await joined(house)
-    house.plane.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=0)
     for sock in (connection.client, connection._endpoint_socket):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
@@ -71,7 +71,7 @@ async def test_a_silent_container_of_this_node_is_given_12_s_and_gone_within_20(
     """Only where the endpoint sees its address; others are given two minutes."""
     _, _, connection = await joined(house)
     connection.shows_local_client = True
-    house.plane.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=0)
     idle, interval, count = (
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
@@ -88,12 +88,12 @@ def has_options_of_a_container(connection):
 async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(house, looks):
     _, _, connection = await joined(house)
     connection.is_preserved, connection.address = True, (ALICE, 1)
-    house.plane.preserving.connection_joined(ALICE, connection.endpoint)
-    began, look_at = connection.started, house.plane.ageing.look_at
+    house.engine.preserving.connection_joined(ALICE, connection.endpoint)
+    began, look_at = connection.started, house.connections.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)
     assert not has_options_of_a_container(connection)
-    house.plane.preserving.places.change((), {f"{ALICE}/32": A_LINK})
+    house.engine.preserving.places.change((), {f"{ALICE}/32": A_LINK})
     look_at(connection, now=began + ageing.LOOK_S)
     assert has_options_of_a_container(connection)
     assert connection.shows_local_client
@@ -102,8 +102,8 @@ async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_n
 async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(house):
     _, _, connection = await joined(house)
     connection.address = ALICE, 1
-    house.plane.preserving.places.change((), {f"{ALICE}/32": A_LINK})
-    house.plane.ageing.look_at(connection, now=connection.started)
+    house.engine.preserving.places.change((), {f"{ALICE}/32": A_LINK})
+    house.connections.ageing.look_at(connection, now=connection.started)
     assert not connection.shows_local_client
 
 
@@ -113,7 +113,7 @@ async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kerne
     connection.shows_local_client = True
     with socket.socket() as fresh:
         limit = limit_resends(fresh)
-    house.plane.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=0)
     if limit is not None:
         option = connection.client.getsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS)
         assert option == limit == 2000
@@ -123,7 +123,7 @@ async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kerne
 async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(house):
     client, server, connection = await joined(house)
     connection.shows_local_client = True
-    look_at = house.plane.ageing.look_at
+    look_at = house.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
     for now in (5, 10, 15, 20):
@@ -139,7 +139,7 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
 async def test_a_client_that_answers_again_has_all_its_time_anew(house):
     client, server, connection = await joined(house)
     connection.shows_local_client = True
-    look_at = house.plane.ageing.look_at
+    look_at = house.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
     await server.send(b"!")
@@ -157,7 +157,7 @@ async def test_a_client_that_answers_again_has_all_its_time_anew(house):
 
 async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house):
     client, server, connection = await joined(house)
-    look_at = house.plane.ageing.look_at
+    look_at = house.connections.ageing.look_at
     look_at(connection, now=0)
     look_at(connection, now=99.9)
     assert not connection.is_closed
@@ -169,7 +169,7 @@ async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house
 
 async def test_each_byte_begins_the_time_anew(house):
     client, server, connection = await joined(house)
-    look_at = house.plane.ageing.look_at
+    look_at = house.connections.ageing.look_at
     look_at(connection, now=0)
     await client.send(b"!")
     assert await server.read() == b"!"
@@ -184,10 +184,10 @@ async def test_a_half_closed_connection_has_less_time(house):
     client, server, connection = await joined(house)
     client.finish()
     assert await server.read() == b""
-    house.plane.ageing.look_at(connection, now=0)
-    house.plane.ageing.look_at(connection, now=9.9)
+    house.connections.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=9.9)
     assert not connection.is_closed
-    house.plane.ageing.look_at(connection, now=10)
+    house.connections.ageing.look_at(connection, now=10)
     assert connection.is_closed
 
 
@@ -203,10 +203,10 @@ async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in
 
     await until(is_stalled, "the sender is stopped")
     waiting = connection.up.waiting_bytes
-    pipes = house.plane.pipes
+    pipes = house.engine.pipes
     assert (pipes.open_pipes, len(pipes._free)) == (1, 0)
     for now in (0, 5, 10):
-        house.plane.ageing.look_at(connection, now=now)
+        house.connections.ageing.look_at(connection, now=now)
     assert connection.up.waiting_bytes == waiting
     assert len(pipes._free) == pipes.open_pipes
     client.finish()
@@ -216,10 +216,10 @@ async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in
 async def test_a_dial_is_left_to_its_own_deadline(house):
     service = house.service(house.silent())
     dialling = await house.client(service)
-    await until(lambda: house.plane.connections, "the dial")
-    (connection,) = house.plane.connections
-    house.plane.ageing.look_at(connection, now=0)
-    house.plane.ageing.look_at(connection, now=1e9)
+    await until(lambda: house.connections.open, "the dial")
+    (connection,) = house.connections.open
+    house.connections.ageing.look_at(connection, now=0)
+    house.connections.ageing.look_at(connection, now=1e9)
     assert not connection.is_closed
     dialling.close()
 
@@ -233,5 +233,5 @@ async def test_looks_come_by_themselves_in_slices_and_end_with_the_last_connecti
     await until(lambda: all(is_kept_alive(c) == [1, 1] for *_, c in ends), "a look at each")
     for client, _, _ in ends:
         client.reset()
-    await until(lambda: not house.plane.connections, "their end")
-    await until(lambda: house.plane.ageing._timer is None, "the end of the looks")
+    await until(lambda: not house.connections.open, "their end")
+    await until(lambda: house.connections.ageing._timer is None, "the end of the looks")

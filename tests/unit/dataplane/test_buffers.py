@@ -26,11 +26,11 @@ def unsent_bytes(direction):
 
 async def run_and_stall(house, web, pod, first):
     """Move some bulk, then stop to read; returns the direction when nothing moves any more."""
-    before = set(house.plane.connections)
+    before = set(house.connections.open)
     ends = await house.pair(web, pod)
     sends, hears = ends if first == "client" else ends[::-1]
     await asyncio.gather(sends.send(bytes(32 * MIB)), hears.read_exactly(32 * MIB))
-    (connection,) = house.plane.connections - before
+    (connection,) = house.connections.open - before
     direction = connection.up if first == "client" else connection.down
     quiet = 0
 

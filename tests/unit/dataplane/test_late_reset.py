@@ -28,7 +28,7 @@ async def both_ends(house, first):
     """Return the two ends of a connection, the one that acts first before the other."""
     pod = house.endpoint()
     client, server = await house.pair(house.service(pod.address), pod)
-    await until(lambda: all(c.up for c in house.plane.connections), "the dial is answered")
+    await until(lambda: all(c.up for c in house.connections.open), "the dial is answered")
     return (client, server) if first == "client" else (server, client)
 
 
@@ -45,7 +45,7 @@ async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled
     assert acknowledged >= min(size, 2_500_000)
     assert await stalls.read_exactly(acknowledged) == data[:acknowledged]
     assert await stalls.was_reset()
-    await until(lambda: not house.plane.connections)
+    await until(lambda: not house.connections.open)
 
 
 @SIDES
@@ -57,9 +57,9 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_time(build, first,
     resets, stalls = await both_ends(house, first)
     await reset_behind(house, resets, bytes(size))
     timers.advance(4.9)
-    assert house.plane.connections
+    assert house.connections.open
     timers.advance(0.3)
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
     assert await stalls.was_reset()
 
 
@@ -84,7 +84,7 @@ async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, first):
     resets, slow = await both_ends(house, first)
     await reset_behind(house, resets, bytes(STALLING_BYTES))
     began = timers.now
-    while house.plane.connections:
+    while house.connections.open:
         await slow.read(100_000)
         timers.advance(4.0)
         await turns(3)
@@ -97,10 +97,10 @@ async def test_a_reader_that_leaves_meanwhile_ends_the_wait_and_its_pipe_is_not_
 ):
     resets, stalls = await both_ends(house, first)
     await reset_behind(house, resets, bytes(STALLING_BYTES))
-    assert house.plane.pipes.open_pipes == 1
+    assert house.engine.pipes.open_pipes == 1
     stalls.reset()
-    await until(lambda: not house.plane.connections, "the end of the connection")
-    assert house.plane.pipes.open_pipes == 0
+    await until(lambda: not house.connections.open, "the end of the connection")
+    assert house.engine.pipes.open_pipes == 0
 
 
 @SIDES
@@ -110,7 +110,7 @@ async def test_a_reset_without_undelivered_bytes_does_not_wait(house, first):
     assert await hears.read() == b"word"
     resets.reset()
     assert await hears.was_reset()
-    assert house.plane.late_resets._timer is None
+    assert house.connections.late_resets._timer is None
 
 
 async def read_slowly(peer, timers):
@@ -141,13 +141,13 @@ async def reset_behind(house, peer, data):
     await until(is_sent, "the proxy's kernel has everything, or is full")
     acknowledged = len(data) - len(rest) - unacknowledged(peer)
     peer.reset()
-    await until(lambda: house.plane.late_resets._timer, "the reset waits")
+    await until(lambda: house.connections.late_resets._timer, "the reset waits")
     return acknowledged
 
 
 def is_stuck(house):
     """Tell whether the proxy waits for room towards the reader."""
-    return any(c.up.is_stuck or c.down.is_stuck for c in house.plane.connections)
+    return any(c.up.is_stuck or c.down.is_stuck for c in house.connections.open)
 
 
 def unacknowledged(peer):

@@ -1,7 +1,7 @@
 import errno
 import logging
 
-from userspace_proxy.dataplane import Serving
+from userspace_proxy.dataplane import EndpointGroup, Serving
 from userspace_proxy.model import SocketAddress
 
 from .waiting import until
@@ -11,20 +11,20 @@ ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 def fail(house, group, client, endpoint):
     """Do what a dial in a client's name does that comes to nothing."""
-    group.dial_failed(endpoint, errno.ETIMEDOUT, house.plane.reactor.now)
-    house.plane.probes.ask(group, client, endpoint)
+    group.dial_failed(endpoint, errno.ETIMEDOUT, house.engine.reactor.now)
+    house.connections.probes.ask(group, client, endpoint)
 
 
 def groups(house, endpoint, *labels):
-    return [house.plane.open_group(label, Serving((endpoint,))) for label in labels]
+    return [EndpointGroup(label, Serving((endpoint,))) for label in labels]
 
 
 def is_out(house, group, endpoint):
-    return endpoint in group.ejected(house.plane.reactor.now)
+    return endpoint in group.ejected(house.engine.reactor.now)
 
 
 def knows(house, client, endpoint):
-    return house.plane.probes.knows(client, endpoint, house.plane.reactor.clock())
+    return house.connections.probes.knows(client, endpoint, house.engine.reactor.clock())
 
 
 async def test_all_who_ask_while_one_is_under_way_get_its_answer(house, caplog):
@@ -34,7 +34,7 @@ async def test_all_who_ask_while_one_is_under_way_get_its_answer(house, caplog):
     for group, client in ((web, ALICE), (web, BOB), (shop, ALICE), (dns, CAROL)):
         fail(house, group, client, endpoint)
     assert all(is_out(house, group, endpoint) for group in (web, shop, dns))
-    await until(lambda: not house.plane.probes._under_way, "the probe's end")
+    await until(lambda: not house.connections.probes._under_way, "the probe's end")
     assert not any(is_out(house, group, endpoint) for group in (web, shop, dns))
     assert all(knows(house, client, endpoint) for client in (ALICE, BOB, CAROL))
     told = [
@@ -50,7 +50,7 @@ async def test_an_endpoint_that_answers_nobody_stays_out_for_all(house):
     web, shop = groups(house, endpoint, "shop/web", "shop/shop")
     fail(house, web, ALICE, endpoint)
     fail(house, shop, BOB, endpoint)
-    await until(lambda: not house.plane.probes._under_way, "the probe's end")
+    await until(lambda: not house.connections.probes._under_way, "the probe's end")
     assert is_out(house, web, endpoint)
     assert is_out(house, shop, endpoint)
     assert not knows(house, ALICE, endpoint)

@@ -25,7 +25,7 @@ async def both_ends(house, first="client"):
     """Return the two ends of a connection, the one that acts first before the other."""
     pod = house.endpoint()
     client, server = await house.pair(house.service(pod.address), pod)
-    await until(lambda: all(c.up for c in house.plane.connections), "the dial is answered")
+    await until(lambda: all(c.up for c in house.connections.open), "the dial is answered")
     return (client, server) if first == "client" else (server, client)
 
 
@@ -48,18 +48,18 @@ async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(house
         assert await asks.read() == part
     answers.finish()
     assert await asks.read() == b""
-    await until(lambda: not house.plane.connections)
+    await until(lambda: not house.connections.open)
 
 
 @SIDES
 async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(house, first):
     resets, hears = await both_ends(house, first)
     await resets.send(bytes(100_000))
-    await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in house.plane.connections))
+    await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in house.connections.open))
     resets.reset()
     assert len(await hears.read_exactly(100_000)) == 100_000
     assert await hears.was_reset()
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 @SIDES
@@ -78,7 +78,7 @@ async def test_a_reset_behind_a_fin_stays_a_reset(house, first):
     assert await hears.read() == b""
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 @SIDES
@@ -87,7 +87,7 @@ async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(house, first):
     resets.finish()
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 @SIDES
@@ -96,7 +96,7 @@ async def test_a_reset_closes_both_directions_as_a_reset(house, first):
     await until(lambda: not resets.fill() and not hears.fill(), "both directions are full")
     resets.reset()
     assert await hears.was_reset()
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 @SIDES
@@ -156,7 +156,7 @@ async def test_a_reset_behind_data_and_a_fin_stays_a_reset(house, first):
     assert await hears.read_all() == b"last words"
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 @SIDES
@@ -189,7 +189,7 @@ async def test_the_last_close_is_no_reset(house, first):
     answers.send_some(bytes(100_000))
     answers.finish()
     assert len(await ends.read_all()) == 100_000
-    await until(lambda: not house.plane.connections)
+    await until(lambda: not house.connections.open)
     assert not error_of(ends)
     assert not error_of(answers)
 
@@ -248,7 +248,7 @@ def pending(house):
     """Return how many bytes the connections hold."""
     return [
         direction.waiting_bytes
-        for connection in house.plane.connections
+        for connection in house.connections.open
         for direction in (connection.up, connection.down)
     ]
 
@@ -285,7 +285,7 @@ TURN_BYTES = ROUNDS * 4096
 @pytest.fixture
 def small_turns(house, monkeypatch):
     """Turns so short that what a socket holds takes many of them."""
-    house.plane.reactor.buffer = memoryview(bytearray(TURN_BYTES // ROUNDS))
+    house.engine.reactor.buffer = memoryview(bytearray(TURN_BYTES // ROUNDS))
     monkeypatch.setattr(relay, "BUFFER_BYTES", TURN_BYTES // ROUNDS)
 
 
@@ -295,7 +295,7 @@ async def test_a_bulk_transfer_leaves_the_others_their_turn(house, small_turns, 
     client, server = await both_ends(house, first)
     bulk = sends.fill()
     assert client.send_some(b"question") == 8
-    house.plane.reactor._dispatch()
+    house.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
     # One turn for its event, one as it went on.
     assert sorted(bytes_moved(house)) == [0, 0, 8, 2 * TURN_BYTES]
@@ -307,7 +307,7 @@ async def test_a_bulk_transfer_leaves_the_others_their_turn(house, small_turns, 
 async def test_who_waits_for_a_turn_is_not_moved_by_an_event(house, small_turns, first):
     sends, _ = await both_ends(house, first)
     sends.fill()
-    (connection,) = house.plane.connections
+    (connection,) = house.connections.open
     direction = connection.up if first == "client" else connection.down
     for _ in range(3):
         direction.pump()
@@ -338,7 +338,7 @@ def bytes_moved(house):
     """Return what each direction has moved."""
     return [
         direction.bytes_moved
-        for connection in house.plane.connections
+        for connection in house.connections.open
         for direction in (connection.up, connection.down)
     ]
 
@@ -366,7 +366,7 @@ async def test_bulk_arrives_unchanged_and_the_pipes_come_back(bulk_house, first)
     sends, hears = await both_ends(bulk_house, first)
     sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
     assert sent == heard
-    pipes = bulk_house.plane.pipes
+    pipes = bulk_house.engine.pipes
     assert len(pipes._free) == pipes.open_pipes
     assert bool(pipes.open_pipes) == bool(pipes._max_pipes)
 
@@ -376,7 +376,7 @@ async def test_small_messages_take_no_pipe(house):
     for _ in range(50):
         await client.send(b"question")
         assert await server.read() == b"question"
-    assert house.plane.pipes.open_pipes == 0
+    assert house.engine.pipes.open_pipes == 0
 
 
 @SIDES
@@ -385,10 +385,10 @@ async def test_talk_after_bulk_is_copied_again(house, first):
     await asyncio.gather(pour_some(sends, 8 * MIB), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
     assert await hears.read_exactly(6) == b"a word"
-    (connection,) = house.plane.connections
+    (connection,) = house.connections.open
     direction = connection.up if first == "client" else connection.down
     assert direction._is_bulk is False
-    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
 
 
 @SIDES
@@ -396,8 +396,8 @@ async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(house, first):
     sends, hears = await both_ends(house, first)
     await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
     hears.reset()
-    await until(lambda: not house.plane.connections, "the end of the connection")
-    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+    await until(lambda: not house.connections.open, "the end of the connection")
+    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
 
 
 @SIDES
@@ -405,22 +405,22 @@ async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(house, fi
     """The last words are read once more, and took a second pipe while the first was forgotten."""
     sends, hears = await both_ends(house, first)
     await asyncio.gather(pour_some(sends, MIB), hears.read_exactly(MIB))
-    (connection,) = house.plane.connections
+    (connection,) = house.connections.open
     (connection.up if first == "client" else connection.down)._is_bulk = True
     sends.reset()
     assert await hears.was_reset()
-    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
 
 
 @SIDES
 async def test_a_reset_that_is_heard_of_in_the_pipe_leaves_no_pipe_behind(house, first):
     sends, hears = await both_ends(house, first)
-    (connection,) = house.plane.connections
+    (connection,) = house.connections.open
     (connection.up if first == "client" else connection.down)._is_bulk = True
     sends.fill()
     hears.reset()
-    await until(lambda: not house.plane.connections, "the end of the connection")
-    assert len(house.plane.pipes._free) == house.plane.pipes.open_pipes
+    await until(lambda: not house.connections.open, "the end of the connection")
+    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
 
 
 @SIDES
@@ -432,7 +432,7 @@ async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
         *(drink(hears) for _, hears in ends),
     )
     assert digests[:4] == digests[4:]
-    assert house.plane.pipes.open_pipes == 1
+    assert house.engine.pipes.open_pipes == 1
 
 
 @SIDES
@@ -442,7 +442,7 @@ async def test_spliced_bulk_leaves_the_others_their_turn(house, first, monkeypat
     client, server = await both_ends(house, first)
     bulk = sends.fill()
     await client.send(b"question")
-    house.plane.reactor._dispatch()
+    house.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
     turn = BUFFER_BYTES + SPLICE_ROUNDS * 65536
     assert max(bytes_moved(house)) <= 2 * turn < bulk

@@ -36,7 +36,7 @@ class AtTheLimit:
     async def stall(self):
         """Let so much time pass that nobody waits any longer."""
         for _ in range(2):
-            await until(lambda: not self.house.plane.descriptors.is_accepting)
+            await until(lambda: not self.house.engine.descriptors.is_accepting)
             self.timers.advance(0.3)
 
 
@@ -133,7 +133,7 @@ async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
     peer = house.udp_peer()
     await at_the_limit.fill()
     await house.client(at_the_limit.web)
-    await until(lambda: not house.plane.descriptors.is_accepting)
+    await until(lambda: not house.engine.descriptors.is_accepting)
     # Its listener's takes one of the three.
     dns = house.udp_service(peer.address)
     for _ in range(2):

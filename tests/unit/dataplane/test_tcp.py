@@ -26,11 +26,11 @@ async def begun(house, group):
     """Return a connection that has not dialled yet, and the client's own socket."""
     anteroom = house.endpoint()
     client, accepted = await house.pair_without_proxy(anteroom)
-    house.plane.descriptors.take(DESCRIPTORS)
+    house.engine.descriptors.take(DESCRIPTORS)
     connection = TcpConnection(
-        house.plane, group, accepted.detached(), SocketAddress("127.0.0.1", 4711)
+        house.connections, group, accepted.detached(), SocketAddress("127.0.0.1", 4711)
     )
-    house.plane.connections.add(connection)
+    house.connections.open.add(connection)
     return connection, client
 
 
@@ -58,7 +58,7 @@ async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
     await client.send(b"not lost")
     assert await (await live.accept()).read() == b"not lost"
     assert web.group.counters_of(dead_one).failures == 1
-    assert web.group.balancer.ejected(house.plane.reactor.now).keys() == {dead_one}
+    assert web.group.balancer.ejected(house.engine.reactor.now).keys() == {dead_one}
 
 
 async def test_the_dial_goes_to_an_endpoint_of_the_other_family(house):
@@ -76,7 +76,7 @@ async def test_nobody_waits_for_somebody_elses_silent_endpoint(build):
     served = await house.client(web)
     await served.send(b"me first")
     assert await (await pod.accept()).read() == b"me first"
-    assert len(house.plane.connections) == 2
+    assert len(house.connections.open) == 2
     assert waiting.send_some(b"still waiting") > 0
 
 
@@ -87,7 +87,7 @@ async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
     web = house.service(make[dead](), make[dead]())
     assert await house.resets_a_client(web)
     assert web.group.counters.refused == 1
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 async def test_each_dead_endpoint_is_dialled_once_for_one_client(house):
@@ -121,10 +121,10 @@ async def test_each_dial_that_waits_has_a_deadline_of_its_own(build):
     first, second = house.silent(), house.silent()
     web = house.service(first, second, house.endpoint().address)
     await house.client(web)
-    await until(lambda: house.plane.connections)
+    await until(lambda: house.connections.open)
     clock.now += 0.03
     await until(lambda: web.group.counters_of(first).failures)
-    (connection,) = house.plane.connections
+    (connection,) = house.connections.open
     assert connection.endpoint == second
     assert web.group.counters_of(second).failures == 0
 
@@ -135,7 +135,7 @@ async def test_a_client_of_silent_endpoints_is_reset_after_3_s(build, count):
     house = build(None, timers.clock, timers)
     group = EndpointGroup("shop/web", Serving([house.silent() for _ in range(count)]))
     connection, client = await begun(house, group)
-    house.plane.reactor.tick()
+    house.engine.reactor.tick()
     connection.dial()
     for _ in range(29):
         timers.advance(0.1)
@@ -152,7 +152,7 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build):
     house = build(None, timers.clock, timers)
     group = EndpointGroup("shop/web", Serving([house.silent() for _ in range(4)]))
     connection, client = await begun(house, group)
-    house.plane.reactor.tick()
+    house.engine.reactor.tick()
     connection.dial()
     # The loop was held up: the third dial begins with half a second left for the client.
     timers.advance(1)
@@ -165,7 +165,7 @@ async def test_an_endpoint_that_had_less_than_its_time_is_not_to_blame(build):
 async def ask(house, group):
     """Return a connection that dials for a new client, and the client."""
     connection, client = await begun(house, group)
-    house.plane.reactor.tick()
+    house.engine.reactor.tick()
     connection.dial()
     return connection, client
 
@@ -238,7 +238,7 @@ async def test_a_dial_for_which_there_is_no_descriptor_is_tried_again_soon(house
     with no_descriptors():
         connection.dial()
     assert group.totals().failures == group.counters.shortages == 1
-    assert group.balancer.ejected(house.plane.reactor.now) == {}
+    assert group.balancer.ejected(house.engine.reactor.now) == {}
     await client.send(b"patience")
     assert await (await pods[1].accept()).read() == b"patience"
 
@@ -278,9 +278,9 @@ async def test_a_connection_that_cannot_be_watched_is_reset(house, monkeypatch):
     def out_of_watches(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(house.plane.reactor, "register", out_of_watches)
+    monkeypatch.setattr(house.engine.reactor, "register", out_of_watches)
     assert await client.was_reset()
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
     assert group.counters.shortages == 1
 
 
@@ -293,7 +293,7 @@ async def test_a_dial_that_cannot_be_watched_is_tried_again_soon(house, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(house.plane.reactor, "register", out_of_watches)
+        patch.setattr(house.engine.reactor, "register", out_of_watches)
         connection.dial()
     await client.send(b"patience")
     assert await (await pod.accept()).read() == b""
@@ -365,10 +365,10 @@ async def test_nothing_that_is_sent_waits_for_an_ack(house, words, is_at_once, s
 async def test_a_client_that_leaves_during_the_dial_leaves_no_deadline(house):
     web = house.service(house.silent(), house.endpoint().address)
     await house.client(web)
-    await until(lambda: house.plane.connections)
-    (connection,) = house.plane.connections
+    await until(lambda: house.connections.open)
+    (connection,) = house.connections.open
     connection.close()
-    assert len(house.plane.dial_deadlines) == len(house.plane.client_deadlines) == 0
+    assert len(house.connections.dial_deadlines) == len(house.connections.client_deadlines) == 0
 
 
 # -- plans that change meanwhile ---------------------------------------------
@@ -389,17 +389,17 @@ async def test_a_client_is_reset_when_its_last_endpoint_leaves_during_the_dial(b
     house = build(QUICK)
     web = house.service(house.silent(), house.endpoint().address)
     client = await house.client(web)
-    await until(lambda: house.plane.connections)
+    await until(lambda: house.connections.open)
     house.update(web)
     assert await client.was_reset()
-    assert house.plane.connections == set()
+    assert house.connections.open == set()
 
 
 async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
     house = build(QUICK)
     web = house.service(house.silent())
     client = await house.client(web)
-    await until(lambda: house.plane.connections)
+    await until(lambda: house.connections.open)
     pod = house.endpoint()
     house.update(web, pod.address)
     await client.send(b"welcome")
@@ -439,9 +439,9 @@ async def test_nobody_else_is_dialled_for_a_client_that_has_gone(build):
     pod = house.endpoint()
     web = house.service(house.silent(), pod.address)
     client = await house.client(web)
-    await until(lambda: house.plane.connections)
+    await until(lambda: house.connections.open)
     client.reset()
-    await until(lambda: not house.plane.connections)
+    await until(lambda: not house.connections.open)
     assert pod.accept_now() is None
 
 
@@ -532,7 +532,7 @@ async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(house
     assert await server.read() == b"12345"
     client.close()
     server.close()
-    await until(lambda: not house.plane.connections)
+    await until(lambda: not house.connections.open)
     house.update(web)
     totals = web.group.totals()
     assert (totals.connections, totals.active, totals.received_bytes) == (1, 0, 5)
@@ -605,7 +605,7 @@ async def left_with_a_full_buffer(house):
     pod = house.endpoint()
     client, _ = await house.pair(house.service(pod.address), pod)
     await until(
-        lambda: not client.fill() and any(c.up.waiting_bytes for c in house.plane.connections)
+        lambda: not client.fill() and any(c.up.waiting_bytes for c in house.connections.open)
     )
     client.reset()
     pod.close()
@@ -630,7 +630,7 @@ async def test_a_connection_that_ended_is_given_back_without_the_collector(house
     gc.disable()
     try:
         await ending(house)
-        await until(lambda: not house.plane.connections)
+        await until(lambda: not house.connections.open)
         assert living() == []
     finally:
         gc.enable()

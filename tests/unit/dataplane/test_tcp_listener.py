@@ -29,23 +29,23 @@ async def test_a_queue_longer_than_a_batch_is_drained(house):
     clients = [await house.client(web) for _ in range(2 * BATCH + 1)]
     for _ in clients:
         await pod.accept()
-    assert len(house.plane.connections) == len(clients)
+    assert len(house.connections.open) == len(clients)
 
 
 async def test_at_the_descriptor_limit_clients_wait_in_the_queue(build):
     house, web, pod, _ = await serving_two(build)
     waiting = await house.client(web)
-    await until(lambda: not house.plane.descriptors.is_accepting)
+    await until(lambda: not house.engine.descriptors.is_accepting)
     assert waiting.send_some(b"patience") == 8
     assert pod.accept_now() is None
-    assert house.plane.descriptors.in_use == 5
+    assert house.engine.descriptors.in_use == 5
 
 
 async def test_who_waited_is_served_when_a_connection_ends(build):
     house, web, pod, pairs = await serving_two(build)
     waiting = await house.client(web)
     await waiting.send(b"patience")
-    await until(lambda: not house.plane.descriptors.is_accepting)
+    await until(lambda: not house.engine.descriptors.is_accepting)
     pairs[0][0].reset()
     assert await (await pod.accept()).read() == b"patience"
 
@@ -53,11 +53,11 @@ async def test_who_waited_is_served_when_a_connection_ends(build):
 async def test_a_listener_that_refuses_while_it_is_paused_resets_who_waits(build):
     house, web, _pod, pairs = await serving_two(build)
     waiting = await house.client(web)
-    await until(lambda: not house.plane.descriptors.is_accepting)
+    await until(lambda: not house.engine.descriptors.is_accepting)
     house.update(web)
     assert await waiting.was_reset()
     pairs[0][0].reset()
-    await until(lambda: house.plane.descriptors.is_accepting)
+    await until(lambda: house.engine.descriptors.is_accepting)
     with pytest.raises(ConnectionRefusedError):
         await house.client(web)
 
@@ -65,7 +65,7 @@ async def test_a_listener_that_refuses_while_it_is_paused_resets_who_waits(build
 async def test_a_listener_that_refused_and_served_while_it_was_paused_serves(build):
     house, web, pod, pairs = await serving_two(build)
     await house.client(web)
-    await until(lambda: not house.plane.descriptors.is_accepting)
+    await until(lambda: not house.engine.descriptors.is_accepting)
     house.update(web)
     house.update(web, pod.address)
     later = await house.client(web)
@@ -96,11 +96,11 @@ async def test_a_listener_that_refuses_keeps_its_port_from_others_and_serves_aga
 async def test_a_listener_that_is_closed_while_it_is_paused_is_not_woken(build):
     house, web, _pod, pairs = await serving_two(build)
     waiting = await house.client(web)
-    await until(lambda: not house.plane.descriptors.is_accepting)
-    web.listener.close()
+    await until(lambda: not house.engine.descriptors.is_accepting)
+    web.close()
     assert await waiting.was_reset()
     pairs[0][0].reset()
-    await until(lambda: house.plane.descriptors.is_accepting)
+    await until(lambda: house.engine.descriptors.is_accepting)
 
 
 async def test_a_limit_that_listeners_fill_but_for_one_connection_serves_one_at_a_time(build):
@@ -120,7 +120,7 @@ async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(house):
         waiting.setblocking(False)
         with no_descriptors():
             waiting.connect_ex(web.address)
-            await until(lambda: not house.plane.descriptors.is_accepting)
+            await until(lambda: not house.engine.descriptors.is_accepting)
             waiting.send(b"patience")
         assert await (await pod.accept()).read() == b"patience"
 
@@ -129,7 +129,7 @@ async def test_connections_outlive_their_listener(house):
     pod = house.endpoint()
     web = house.service(pod.address)
     client, server = await house.pair(web, pod)
-    web.listener.close()
+    web.close()
     with pytest.raises(ConnectionRefusedError):
         await dial(web.address)
     await client.send(b"still here")
@@ -142,7 +142,7 @@ async def test_who_is_gone_before_it_was_accepted_costs_nothing(house):
     for _ in range(3):
         (await house.client(web)).reset()
     await house.pair(web, pod)
-    await until(lambda: len(house.plane.connections) == 1)
+    await until(lambda: len(house.connections.open) == 1)
 
 
 async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answered(house):

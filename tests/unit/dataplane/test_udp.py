@@ -32,7 +32,7 @@ async def exchange(client, pod, question=b"question", answer=b"answer"):
 
 def flow_of(house):
     """Return the only flow of a house."""
-    return house.plane.flows.first_to_go()
+    return house.flows.first_to_go()
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def test_a_client_at_two_addresses_has_two_flows(house):
     for ip in ("127.0.0.2", "127.0.0.3", "127.0.0.2"):
         client.send_to(b"question", SocketAddress(ip, dns.address.port))
         sources.add((await pod.receive_from())[1])
-    assert len(sources) == len(house.plane.flows) == 2
+    assert len(sources) == len(house.flows) == 2
 
 
 async def test_clients_keep_their_endpoint(house):
@@ -184,7 +184,7 @@ async def test_many_answers_are_read_in_two_turns(house):
     proxy = await exchange(client, pod)
     for _ in range(BATCH):
         pod.send_to(b"answer", proxy)
-    reactor = house.plane.reactor
+    reactor = house.engine.reactor
     for _ in range(2):
         reactor._dispatch()
     assert len(client.received()) == BATCH
@@ -196,7 +196,7 @@ async def test_many_questions_are_read_in_two_turns(house):
     await exchange(client, pod)
     for _ in range(BATCH):
         client.send(b"question")
-    reactor = house.plane.reactor
+    reactor = house.engine.reactor
     for _ in range(2):
         reactor._dispatch()
     assert len(pod.received()) == BATCH
@@ -237,7 +237,7 @@ async def test_each_datagram_leaves_with_one_hop_fewer(house, ip, at_wildcard):
     for hops in (64, 64, 10, 255, 2):
         send_with(client, b"question", hops)
         assert await hops_of(pod) == hops - 1
-    assert len(house.plane.flows) == 1
+    assert len(house.flows) == 1
 
 
 async def test_another_endpoint_gets_the_same_hop_limit(house):
@@ -274,7 +274,7 @@ async def test_a_circle_of_services_ends_for_each_datagram(house):
     send_with(house.udp_client(dns), b"question", 64)
     counters = dns.group.counters, there.group.counters
     await until(lambda: any(one.dropped_datagrams for one in counters))
-    assert len(house.plane.flows) == 63
+    assert len(house.flows) == 63
 
 
 async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(house):
@@ -285,11 +285,11 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(house):
     send_with(client, b"question", 2)
     await until(lambda: dns.group.counters.dropped_datagrams)
     flow = flow_of(house)
-    dns.listener._server._flows[flow.sock.getsockname(), flow.key[1]] = flow
+    dns.carrier._flows[flow.sock.getsockname(), flow.key[1]] = flow
     send_with(client, b"question", 64)
     await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert flow.received_bytes == len(b"question") * 64
-    assert len(house.plane.flows) == 1
+    assert len(house.flows) == 1
 
 
 # -- endpoints that refuse ---------------------------------------------------
@@ -299,7 +299,7 @@ async def test_a_flow_moves_on_from_an_endpoint_that_refuses_with_its_first_data
     pod, dead = house.udp_peer(), house.refusing_udp()
     dns = house.udp_service(dead, pod.address)
     await exchange(house.udp_client(dns), pod)
-    assert dns.group.balancer.ejected(house.plane.reactor.now).keys() == {dead}
+    assert dns.group.balancer.ejected(house.engine.reactor.now).keys() == {dead}
     assert [dns.group.counters_of(one).active for one in (dead, pod.address)] == [0, 1]
 
 
@@ -336,7 +336,7 @@ async def test_a_flow_that_everybody_refuses_ends(house):
     house.udp_client(dns).send(b"question")
     await until(lambda: dns.group.counters.refused)
     assert [dns.group.counters_of(one).failures for one in dead] == [1, 1, 1]
-    assert len(house.plane.flows) == 0
+    assert len(house.flows) == 0
 
 
 async def test_a_flow_whose_endpoint_dies_goes_on_with_another_one(house):
@@ -346,7 +346,7 @@ async def test_a_flow_whose_endpoint_dies_goes_on_with_another_one(house):
     await exchange(client, pods[0])
     pods[0].close()
     client.send(b"lost with the endpoint")
-    await until(lambda: not house.plane.flows)
+    await until(lambda: not house.flows)
     await exchange(client, pods[1])
 
 
@@ -369,7 +369,7 @@ async def test_a_late_refusal_sends_nothing_again(build, timers):
     timers.advance(3600)
     old.close()
     client.send(b"refused")
-    await until(lambda: not house.plane.flows)
+    await until(lambda: not house.flows)
     client.send(b"today")
     assert await new.receive() == b"today"
 
@@ -383,7 +383,7 @@ async def test_a_refusal_that_comes_late_sends_nothing_again(build, timers):
     timers.advance(3600)
     old.close()
     flow_of(house).sock.send(b"refused")
-    await until(lambda: not house.plane.flows)
+    await until(lambda: not house.flows)
     assert new.received() == []
 
 
@@ -417,7 +417,7 @@ async def test_an_old_refusal_does_not_eat_a_datagram_that_is_to_be_sent(house, 
     back = await revived(house, pod)
     client.send(b"good")
     if first == "datagram":
-        dns.listener._server._on_readable(0)
+        dns.carrier._on_readable(0)
     assert await back.receive() == b"good"
 
 
@@ -427,7 +427,7 @@ async def test_an_old_refusal_does_not_eat_an_answer_that_has_arrived(house, qui
     client = house.udp_client(house.udp_service(pod.address))
     proxy = await exchange(client, pod)
     for _ in range(quiet_turns):
-        house.plane.reactor._dispatch()
+        house.engine.reactor._dispatch()
     pod.send_to(b"good", proxy)
     pod.close()
     flow_of(house).sock.send(b"lost")
@@ -480,10 +480,10 @@ async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(house, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(house.plane.reactor, "register", out_of_watches)
+        patch.setattr(house.engine.reactor, "register", out_of_watches)
         client.send(b"question")
         await until(lambda: dns.group.counters.refused)
-    assert (dns.group.totals().active, len(house.plane.flows)) == (0, 0)
+    assert (dns.group.totals().active, len(house.flows)) == (0, 0)
     await exchange(client, pod)
 
 
@@ -498,9 +498,9 @@ async def test_a_flow_ends_when_it_was_idle(build, timers, exchanges, lasts):
     for _ in range(exchanges):
         await exchange(client, pod)
     timers.advance(lasts - 1)
-    assert len(house.plane.flows) == 1
+    assert len(house.flows) == 1
     timers.advance(2)
-    assert len(house.plane.flows) == 0
+    assert len(house.flows) == 0
     assert timers.waiting == 0
     await exchange(client, pod)
 
@@ -514,7 +514,7 @@ async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timer
     timers.advance(5)
     assert await exchange(alice, pod) == first[0]
     await exchange(carol, pod)
-    assert (len(house.plane.flows), dns.group.counters.evicted_flows) == (2, 1)
+    assert (len(house.flows), dns.group.counters.evicted_flows) == (2, 1)
     assert await exchange(alice, pod) == first[0]
     assert await exchange(bob, pod) != first[1]
 
@@ -525,7 +525,7 @@ async def test_a_flow_for_which_there_is_no_room_takes_that_of_another(build):
     dns = house.udp_service(pod.address)
     for _ in range(3):
         await exchange(house.udp_client(dns), pod)
-    assert (len(house.plane.flows), dns.group.counters.evicted_flows) == (1, 2)
+    assert (len(house.flows), dns.group.counters.evicted_flows) == (1, 2)
 
 
 async def test_without_any_room_a_datagram_is_dropped(build):
@@ -542,7 +542,7 @@ async def test_a_flow_whose_endpoint_leaves_goes_on_with_another_one_at_once(hou
     old = await exchange(client, pods[0])
     await exchange(other, pods[0])
     house.update(dns, pods[1].address)
-    assert len(house.plane.flows) == 0
+    assert len(house.flows) == 0
     pods[0].send_to(b"too late", old)
     await exchange(client, pods[1])
     assert client.received() == []
@@ -562,8 +562,8 @@ async def test_a_closed_listener_ends_its_flows_and_no_others(house):
     dns, ntp = house.udp_service(pod.address), house.udp_service(pod.address)
     await exchange(house.udp_client(dns), pod)
     await exchange(house.udp_client(ntp), pod)
-    dns.listener.close()
-    assert len(house.plane.flows) == 1
+    dns.close()
+    assert len(house.flows) == 1
     assert dns.group.on_removed == []
 
 
@@ -576,7 +576,7 @@ async def test_a_flow_that_ends_while_it_waits_for_its_turn_is_left_alone(house)
         pod.send_to(b"answer", proxy)
     flow = flow_of(house)
     flow.on_endpoint(0)
-    dns.listener.close()
+    dns.close()
     await turns(5)
     assert house.bugs == []
 
@@ -626,7 +626,7 @@ async def test_the_access_log_says_why_a_flow_ended(build, caplog):
     await until(lambda: len(access_lines(caplog)) == 3)
     house.update(dns, pod.address)
     await exchange(client, pod)
-    dns.listener.close()
+    dns.close()
     assert [line.getMessage().removeprefix("flow ") for line in access_lines(caplog)] == [
         "evicted",
         "endpoint removed",

@@ -6,8 +6,8 @@ import resource
 from collections.abc import Sequence
 
 from ...config import Settings
-from ...dataplane import default_workers
 from ...errors import ConfigError
+from ...plane import default_workers
 from ..lock import running_proxies
 from ..options import Options
 from ..own_namespace import is_own_namespace

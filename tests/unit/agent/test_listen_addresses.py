@@ -1,0 +1,123 @@
+"""Which addresses listeners are to have; test_listeners.py opens them."""
+
+import errno
+import os
+
+import pytest
+
+from userspace_proxy.agent import listen_addresses
+from userspace_proxy.agent.listen_addresses import ListenAddresses
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import Frontend, Protocol, SocketAddress
+from userspace_proxy.plan import Planner
+from userspace_proxy.plane import Answer, PortPool
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.steering import Bind
+
+from .samples import Cluster
+
+FIRST = 27000
+
+
+def plan_of(ip):
+    plan = Planner(NodeFacts()).plan(Cluster().serve("web", ip, "192.0.2.1"))
+    (port,) = plan.ports.values()
+    return port
+
+
+def make(bind, last=FIRST + 999, holder=""):
+    pool = PortPool(FIRST, last)
+    return ListenAddresses(bind, pool, transparent=True, holder=lambda *_: holder)
+
+
+def one(addresses, ip, preferred=None):
+    """Return the one key and listener that a Service port of this address is to have."""
+    plan = plan_of(ip)
+    ((key, wanted),) = addresses.wanted(plan, preferred or {}).items()
+    return plan, key, wanted
+
+
+def taken():
+    error = ListenError("cannot listen")
+    error.__cause__ = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return error
+
+
+def test_a_frontend_is_bound_as_it_is_whoever_has_its_address():
+    _, key, wanted = one(make(Bind.FRONTEND), "10.96.0.1")
+    assert key == Frontend("10.96.0.1", 80, Protocol.TCP)
+    assert list(wanted.addresses) == [SocketAddress("10.96.0.1", 80)]
+    assert (wanted.freebind, wanted.transparent) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"),
+    [
+        pytest.param("127.98.0.1", [("127.98.0.1", 80), ("127.98.0.1", FIRST)], id="its-own"),
+        pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
+    ],
+)
+def test_on_loopback_it_has_its_own_address_if_that_is_one(ip, expected):
+    _, _, wanted = one(make(Bind.LOOPBACK), ip)
+    addresses = iter(wanted.addresses)
+    assert [next(addresses), next(addresses)] == expected
+    assert not wanted.transparent
+
+
+def test_a_proxy_port_is_the_preferred_one_or_those_behind_it():
+    frontend = Frontend("10.96.0.1", 80, Protocol.TCP)
+    _, _, wanted = one(make(Bind.PROXY_PORT), "10.96.0.1", {frontend: FIRST + 7})
+    addresses = iter(wanted.addresses)
+    assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST + 8, FIRST + 9]
+
+
+def test_ports_of_others_are_passed_over_a_few_at_a_time():
+    addresses, found = make(Bind.PROXY_PORT), []
+    for _ in range(2):
+        for _ in range(2):
+            _, _, wanted = one(addresses, "10.96.0.1")
+            found += [address.port for address in wanted.addresses]
+        addresses.start_over()
+    assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
+
+
+def test_one_proxy_port_is_that_of_every_frontend():
+    addresses = make(Bind.PROXY_PORT)
+    plan, key, _ = one(addresses, "10.96.0.1")
+    assert addresses.by_frontend(plan, Answer({key: "listener"}, {})) == {
+        plan.frontends[0]: "listener"
+    }
+    assert addresses.by_frontend(plan, Answer({}, {key: None})) == {}
+
+
+def test_who_has_a_frontend_is_told():
+    addresses = make(Bind.FRONTEND, holder="nginx (pid 812)")
+    plan, key, _ = one(addresses, "10.96.0.1")
+    error = addresses.explain(plan, key, taken())
+    assert str(error) == (
+        "10.96.0.1:80/TCP is held by nginx (pid 812) "
+        "(stop that process, or give the Service another port)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "held"),
+    [
+        pytest.param(FIRST, ", nginx has some", id="of-others"),
+        pytest.param(FIRST - 1, "", id="of-ours"),
+    ],
+)
+def test_a_range_without_a_free_port_is_told(last, held):
+    addresses = make(Bind.PROXY_PORT, last, "nginx")
+    plan, key, wanted = one(addresses, "10.96.0.1")
+    why = taken() if list(wanted.addresses) else None
+    assert addresses.explain(plan, key, why).message == (
+        f"cannot listen for shop/web: no proxy port of {FIRST}-{last} is free{held}"
+    )
+
+
+def test_another_error_is_told_as_it_is():
+    addresses = make(Bind.PROXY_PORT)
+    plan, key, _ = one(addresses, "10.96.0.1")
+    error = ListenError("cannot listen on 0.0.0.0:27000/TCP: Permission denied")
+    assert addresses.explain(plan, key, error) is error

@@ -1,0 +1,15 @@
+import asyncio
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.engine import Engine
+
+from .house import open_sockets
+
+
+async def test_an_engine_that_is_closed_twice_leaves_nothing_open():
+    before = open_sockets()
+    engine = Engine(asyncio.get_running_loop(), Tuning(descriptor_limit=7))
+    assert (engine.descriptors.limit, open_sockets()) == (7, before + 1)
+    for _ in range(2):
+        engine.close()
+    assert open_sockets() == before

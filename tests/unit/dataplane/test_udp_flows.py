@@ -1,0 +1,35 @@
+import asyncio
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane.ephemeral import EPHEMERAL
+
+from .timers import TimerLoop
+from .waiting import until
+
+
+async def test_the_flow_table_has_a_quarter_of_the_descriptors(build):
+    assert build(Tuning(descriptor_limit=1000)).flows.max_flows == 250
+    assert build(Tuning(descriptor_limit=1000, max_flows=7)).flows.max_flows == 7
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_others(
+    build, processes
+):
+    tables = build(Tuning(descriptor_limit=1 << 20, processes=processes)).flows.max_flows
+    ports = EPHEMERAL.count(now=0.0)
+    assert ports // 2 - processes < tables * processes <= ports // 2
+
+
+async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build):
+    timers = TimerLoop(asyncio.get_running_loop())
+    house = build(Tuning(udp_idle_s=5.0), timers.clock, timers)
+    pod = house.udp_peer()
+    house.udp_client(house.udp_service(pod.address)).send(b"question")
+    await until(lambda: len(house.flows) == 1)
+    timers.advance(4.0)
+    assert (len(house.flows), timers.waiting) == (1, 1)
+    timers.advance(2.0)
+    assert (len(house.flows), timers.waiting) == (0, 0)

@@ -1,0 +1,89 @@
+"""Shops, which leave no socket, timer or process behind."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+from userspace_proxy.plane.forwarding import LOGGERS
+from userspace_proxy.plane.messages import Running
+
+from ..dataplane.house import open_sockets
+from ..dataplane.peers import TcpEndpoint
+from ..dataplane.waiting import turns
+from .control import Control
+from .shop import Shop
+
+# Tests that start processes run on the agent's loop alone: each start costs a tenth of a second.
+ON_ONE_LOOP = {"test_link.py", "test_workers.py", "test_plane.py", "test_listeners.py"}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
+    factories = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    if item.path.name in ON_ONE_LOOP:
+        del factories["asyncio"]
+    return factories
+
+
+@pytest.fixture
+async def make():
+    before, shops = open_sockets(), []
+
+    async def make(count=2, **kwargs):
+        shops.append(Shop(count, **kwargs))
+        await shops[-1].open()
+        return shops[-1]
+
+    yield make
+    for shop in shops:
+        shop.close()
+        assert shop.bugs == []
+        assert shop.timers.waiting == 0
+    assert open_sockets() == before, "a socket was left open"
+
+
+@pytest.fixture
+async def shop(make):
+    return await make()
+
+
+@pytest.fixture
+def clean_logging():
+    """Give back the handlers and levels that a worker in this process has changed."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    yield
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    gc.unfreeze()
+
+
+@pytest.fixture
+async def idle(clean_logging):
+    """A worker that was told nothing yet."""
+    before = open_sockets()
+    control = Control()
+    yield control
+    for guest in reversed(control.guests):
+        guest.close()
+    control.main.close()
+    await turns(2)
+    assert open_sockets() == before, "a socket was left open"
+
+
+@pytest.fixture
+async def control(idle):
+    """A worker that has begun."""
+    idle.start()
+    await idle.hear(Running)
+    return idle
+
+
+@pytest.fixture
+def pod(control):
+    return control.keep(TcpEndpoint())

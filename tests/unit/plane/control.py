@@ -1,0 +1,99 @@
+"""A worker's process in this one, commanded over a channel as the control process would."""
+
+import asyncio
+import logging
+import socket
+
+from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy.dataplane.sockets import open_listening
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane.channel import Channel
+from userspace_proxy.plane.messages import (
+    Counted,
+    FromWorker,
+    OpenGroup,
+    OpenListener,
+    Report,
+    Start,
+)
+from userspace_proxy.plane.worker_main import WorkerMain
+
+from ..dataplane.peers import dial
+from ..dataplane.waiting import until
+
+GROUP, LISTENER = 3, 7
+TCP, UDP = Protocol.TCP, Protocol.UDP
+
+
+class Control:
+    """The control process's end of the channel."""
+
+    def __init__(self):
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        self.got = []
+        self.confined = 0
+        self.main = WorkerMain(loop, theirs, confine=self._confine)
+        self.channel = Channel(
+            loop,
+            ours,
+            reads=FromWorker,
+            receive=lambda message, _: self.got.append(message),
+            lost=lambda _malformed: None,
+        )
+        self.send = self.channel.send
+        self.guests = [self.channel, self.main]
+        self._reports = 0
+
+    def _confine(self, *, keeps_net_raw):
+        assert not keeps_net_raw
+        self.confined += 1
+
+    def keep(self, guest):
+        """Close it in the end."""
+        self.guests.append(guest)
+        return guest
+
+    def start(self, index=0, **tuning):
+        self.send(Start(index, Tuning(**tuning), {"userspace_proxy": logging.INFO}))
+
+    def serve(self, *endpoints, protocol=TCP, affinity_timeout_s=None):
+        """Have it serve these endpoints; return the address, whose socket stays here, too."""
+        at = SocketAddress("127.0.0.1", 0)
+        self.sock = self.keep(open_listening(protocol, at, freebind=False))
+        at = SocketAddress(*self.sock.getsockname())
+        self.send(OpenGroup(GROUP, "shop/web:http", Serving(endpoints, affinity_timeout_s)))
+        self.send(OpenListener(LISTENER, GROUP, protocol, at, True), self.sock)
+        return at
+
+    def said(self, kind):
+        """Return the messages of a kind that have come."""
+        return [message for message in self.got if isinstance(message, kind)]
+
+    async def hear(self, kind):
+        """Return the next message of a kind."""
+        await until(lambda: self.said(kind), kind.__name__)
+        message = self.said(kind)[0]
+        self.got.remove(message)
+        return message
+
+    async def report(self):
+        """Return what it answers to a report."""
+        self._reports += 1
+        self.send(Report(self._reports))
+        counted = await self.hear(Counted)
+        assert counted.number == self._reports
+        return counted
+
+    async def status(self):
+        """Return how it is doing, after a report."""
+        return (await self.report()).status
+
+    async def endpoints(self):
+        """Return what a report tells of the endpoints of the one group that it is about."""
+        (group,) = (await self.report()).groups
+        return group.endpoints
+
+    async def pair(self, at, pod):
+        """Return both ends of a new connection through the worker."""
+        return self.keep(await dial(at)), self.keep(await pod.accept())

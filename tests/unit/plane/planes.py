@@ -1,0 +1,138 @@
+"""Data planes of every kind, and what clients see of them."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane import Plane
+
+from ..dataplane.house import House
+from ..dataplane.peers import Peer, TcpEndpoint, UdpPeer, dial
+from ..dataplane.waiting import until
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+PLANES = {"in-loop": None, "1-worker": 1, "2-workers": 2}
+"""How many workers each has; None: the caller's loop carries the traffic."""
+_ASK_AGAIN_S = 1.0
+
+
+def make_plane(workers):
+    plane = Plane(asyncio.get_running_loop(), workers)
+    plane.start()
+    return plane
+
+
+class Rooms(House):
+    """A house in a data plane that others use, too: it closes what it has opened."""
+
+    def service(self, *endpoints, **kwargs):
+        service = super().service(*endpoints, **kwargs)
+        self.keep(service)
+        return service
+
+    def group_of(self, group):
+        """Return where what all workers have counted is added up."""
+        return group
+
+    async def totals(self, service):
+        """Return the sums of a Service, brought up to date."""
+        await self.plane.refresh()
+        return service.group.totals()
+
+
+async def serves(client, pod):
+    """Tell whether a TCP client and this endpoint talk to each other."""
+    server = await pod.accept()
+    await client.send(b"question")
+    question = await server.read()
+    await server.send(b"answer")
+    return (question, await client.read()) == (b"question", b"answer")
+
+
+async def asked(client, pod):
+    """Have a UDP client ask until this endpoint hears it; return the answer.
+
+    For the moment of a change the datagram of a client that asks may be lost.
+    """
+
+    def has_come():
+        with contextlib.suppress(OSError):
+            client.sock.recv(100)
+        with contextlib.suppress(ConnectionRefusedError):
+            client.send(b"question")
+        return pod.received()
+
+    await until(has_come)
+    client.received()
+    client.send(b"question")
+    _, proxy = await pod.receive_from()
+    pod.send_to(b"answer", proxy)
+    return await client.receive()
+
+
+async def is_refused(client):
+    """Ask until a UDP client hears that nobody is there."""
+
+    def is_told():
+        try:
+            client.send(b"anybody there?")
+            client.received()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    await until(is_told)
+    return True
+
+
+async def place_of(house, service, pods, client):
+    """Return which of these endpoints a client of this address comes to."""
+    to = SocketAddress("127.0.0.1", service.address.port)
+    asker = None
+    if service.listener.protocol is TCP:
+        house.keep(await dial(to, source=client))
+    else:
+        asker = house.keep(UdpPeer(client, to=to))
+        asker.send(b"question")
+    found = []
+    ask_again_at = time.monotonic() + _ASK_AGAIN_S
+
+    def has_come():
+        nonlocal ask_again_at
+        # A worker that has not been told of a change yet drops a datagram, as it should.
+        if asker is not None and time.monotonic() >= ask_again_at:
+            asker.send(b"question")
+            ask_again_at = time.monotonic() + _ASK_AGAIN_S
+        for place, pod in enumerate(pods):
+            if isinstance(pod, TcpEndpoint):
+                if pod.accept_now() is not None:
+                    found.append(place)
+            elif pod.received():
+                found.append(place)
+        return found
+
+    await until(has_come)
+    return found[0]
+
+
+async def is_dropped(house, service, client):
+    """Tell whether a client of this address hears nothing, and comes to nobody.
+
+    On loopback a SYN or a datagram is answered, or refused, before its system call returns.
+    """
+    to = SocketAddress("127.0.0.1", service.address.port)
+    if service.listener.protocol is UDP:
+        peer = house.keep(UdpPeer(client, to=to))
+        for _ in range(2):
+            peer.send(b"anybody there?")
+        return not peer.received()
+    knocking = house.keep(Peer(socket.socket()))
+    knocking.sock.bind((client, 0))
+    knocking.sock.connect_ex(to)
+    error = knocking.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    with contextlib.suppress(OSError):
+        knocking.sock.getpeername()
+        return False
+    return error == 0

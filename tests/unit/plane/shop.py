@@ -1,0 +1,93 @@
+"""A house whose plane has real workers, and whose timers are the test's."""
+
+import asyncio
+
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane import Plane
+
+from ..dataplane.house import House
+from ..dataplane.peers import TcpEndpoint, UdpPeer, dial
+from ..dataplane.timers import TimerLoop
+from ..dataplane.waiting import until
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+
+
+class Shop(House):
+    """A house whose plane has real workers; its timers wait for the test, which lets time pass."""
+
+    def __init__(self, count, tuning=None):
+        self.timers = TimerLoop(asyncio.get_running_loop())
+        super().__init__(
+            plane=Plane(self.timers, count, tuning, clock=self.timers.clock),
+        )
+
+    async def open(self):
+        """Start the workers and wait until they run."""
+        self.plane.start()
+        await self.all_run()
+
+    async def all_run(self):
+        await until(lambda: all(worker.is_running for worker in self.workers))
+
+    def group_of(self, group):
+        return group
+
+    @property
+    def workers(self):
+        return self.plane._workers._workers
+
+    @property
+    def pids(self):
+        return [worker.pid for worker in self.plane.state().workers]
+
+    @property
+    def restarts(self):
+        return [worker.restarts for worker in self.plane.state().workers]
+
+    async def is_restarted(self, worker, times):
+        """Return when a worker runs that took the place of those before it."""
+        await until(lambda: self.restarts[worker] == times and self.pids[worker])
+        await self.all_run()
+
+    async def place_of(self, service, pods, client=None):
+        """Return which of these endpoints a new client comes to."""
+        to = SocketAddress("127.0.0.1", service.address.port)
+        if service.listener.protocol is TCP:
+            self.keep(await dial(to, source=client))
+        else:
+            self.keep(UdpPeer(client or "127.0.0.1", to=to)).send(b"question")
+        found = []
+
+        def has_come():
+            for place, pod in enumerate(pods):
+                is_here = pod.accept_now() if isinstance(pod, TcpEndpoint) else pod.received()
+                if is_here:
+                    found.append(place)
+            return found
+
+        await until(has_come)
+        return found[0]
+
+    def pods(self, count, protocol=TCP):
+        return [self.endpoint() if protocol is TCP else self.udp_peer() for _ in range(count)]
+
+    def serve(self, pods, *, protocol=TCP, affinity_timeout_s=None, at="0.0.0.0"):
+        return self.service(
+            *(pod.address for pod in pods),
+            protocol=protocol,
+            at=at,
+            affinity_timeout_s=affinity_timeout_s,
+        )
+
+    async def connect_by(self, worker, service, pod):
+        """Return both ends of a new connection that this worker carries."""
+        while True:
+            before = await self.open_connections()
+            client, server = await self.pair(service, pod)
+            if (await self.open_connections())[worker] > before[worker]:
+                return client, server
+
+    async def open_connections(self):
+        await self.plane.refresh()
+        return [worker.status.connections for worker in self.plane.state().workers]

@@ -1,0 +1,367 @@
+"""One end of a channel against a raw socket, or against another end; no loop turns here."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane import channel as channels
+from userspace_proxy.plane.channel import Channel
+from userspace_proxy.plane.messages import (
+    CloseGroup,
+    Drain,
+    FromWorker,
+    Logged,
+    OpenListener,
+    Report,
+    ToWorker,
+)
+
+from ..dataplane.house import open_sockets
+
+LONG = Logged("userspace_proxy", 20, 0.0, "x" * 300_000, {}, "")
+AT = SocketAddress("0.0.0.0", 80)
+Message = ToWorker | FromWorker
+encode = msgspec.json.encode
+GARBAGE = b"\0\0\0\5\0hello"
+
+
+class Loop:
+    """The readers and writers of an event loop; the test calls them."""
+
+    def __init__(self):
+        self.readers, self.writers = {}, {}
+        self.add_reader, self.add_writer = self.readers.__setitem__, self.writers.__setitem__
+
+    def remove_reader(self, fd):
+        """Part of asyncio.AbstractEventLoop."""
+        self.readers.pop(fd, None)
+
+    def remove_writer(self, fd):
+        """Part of asyncio.AbstractEventLoop."""
+        self.writers.pop(fd, None)
+
+    def turn(self):
+        """Call everybody once."""
+        for callback in [*self.readers.values(), *self.writers.values()]:
+            callback()
+
+
+@dataclass
+class End:
+    """A channel and what it has told."""
+
+    loop: Loop
+    got: list[tuple[Message, list[int]]] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
+    channel: Channel | None = None
+
+    @property
+    def messages(self):
+        return [message for message, _ in self.got]
+
+    @property
+    def losses(self):
+        return len(self.why)
+
+    def close(self):
+        self.channel.close()
+        for _, descriptors in self.got:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+
+def end_of(sock, **kwargs):
+    end = End(Loop())
+    end.channel = Channel(
+        end.loop,
+        sock,
+        reads=Message,
+        receive=lambda *arrived: end.got.append(arrived),
+        lost=end.why.append,
+        **kwargs,
+    )
+    return end
+
+
+@pytest.fixture
+def make():
+    """Returns an end and the raw socket of its other side."""
+    before, closers = open_sockets(), []
+
+    def make(**kwargs):
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        end = end_of(ours, **kwargs)
+        closers.extend((end, theirs))
+        return end, theirs
+
+    yield make
+    for closer in closers:
+        closer.close()
+    assert open_sockets() == before, "a descriptor was left open"
+
+
+@pytest.fixture
+def ends(make):
+    """Two ends of one channel."""
+    first, raw = make()
+    second = end_of(raw.dup())
+    raw.close()
+    yield first, second
+    second.close()
+
+
+def take_all(sock):
+    got = b""
+    while True:
+        try:
+            got += sock.recv(1 << 20)
+        except BlockingIOError:
+            return got
+
+
+def frames(*messages):
+    """Return messages as a channel puts them on the wire."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = end_of(ours)
+        for message in messages:
+            end.channel.send(message)
+        end.close()
+        return take_all_until_eof(theirs)
+
+
+def take_all_until_eof(sock):
+    with sock.makefile("rb") as stream:
+        return stream.read()
+
+
+# -- messages ------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=30))
+def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
+    sent = [Report(1), OpenListener(7, 3, Protocol.TCP, AT, True), CloseGroup(2), Drain(0.5)]
+    wire = frames(*sent)
+    ours, theirs = socket.socketpair()
+    end = end_of(ours)
+    with theirs:
+        while wire:
+            size = sizes[len(wire) % len(sizes)]
+            theirs.send(wire[:size])
+            wire = wire[size:]
+            end.channel.read()
+    assert end.messages == sent
+    end.close()
+
+
+def turn_until(end, count):
+    """Have an end read until so many messages have come: it takes turns, a little in each."""
+    for _ in range(1000):
+        if len(end.messages) >= count:
+            return
+        end.loop.turn()
+
+
+def test_what_the_other_side_does_not_take_now_arrives_when_it_does(ends):
+    sender, receiver = ends
+    sent = [LONG, Report(1), LONG, Report(2)]
+    for message in sent:
+        sender.channel.send(message)
+    assert sender.channel.waiting_bytes > 0
+    while sender.loop.writers:
+        receiver.loop.turn()
+        sender.loop.turn()
+    turn_until(receiver, len(sent))
+    assert receiver.messages == sent
+    assert sender.channel.waiting_bytes == 0
+
+
+def test_a_long_queue_leaves_others_of_the_loop_their_turn(make, monkeypatch):
+    monkeypatch.setattr(channels, "_READ_S", 0)
+    end, theirs = make()
+    wire = frames(*[Logged("userspace_proxy", 20, 0.0, "x" * 900, {}, "")] * 20)
+    while True:
+        try:
+            theirs.sendall(wire)
+        except BlockingIOError:
+            break
+    end.loop.turn()
+    taken = sum(len(encode(message)) + 5 for message in end.messages)
+    assert 0 < taken <= channels._READ_BYTES
+
+
+# -- sockets -------------------------------------------------------------------
+
+
+def inodes(descriptors):
+    return [os.fstat(descriptor).st_ino for descriptor in descriptors]
+
+
+def test_sockets_arrive_in_order_with_their_messages(ends):
+    sender, receiver = ends
+    with socket.socket() as first, socket.socket() as second:
+        sender.channel.send(Report(1))
+        sender.channel.send(OpenListener(1, 0, Protocol.TCP, AT, True), first)
+        sender.channel.send(Report(2))
+        sender.channel.send(OpenListener(2, 0, Protocol.TCP, AT, True), second)
+        expected = [[], inodes([first.fileno()]), [], inodes([second.fileno()])]
+        turn_until(receiver, 4)
+        assert [inodes(descriptors) for _, descriptors in receiver.got] == expected
+        assert not any(os.get_inheritable(d) for _, (d, *_) in receiver.got[1::2])
+
+
+def test_sockets_that_wait_arrive_with_their_messages_too(ends):
+    sender, receiver = ends
+    with socket.socket() as first, socket.socket() as second:
+        sender.channel.send(LONG)
+        for number, sock in enumerate((first, second)):
+            sender.channel.send(OpenListener(number, 0, Protocol.TCP, AT, True), sock)
+        while sender.loop.writers:
+            receiver.loop.turn()
+            sender.loop.turn()
+        turn_until(receiver, 3)
+        got = [inodes(descriptors) for _, descriptors in receiver.got]
+        assert got == [[], inodes([first.fileno()]), inodes([second.fileno()])]
+
+
+def test_a_message_whose_socket_was_closed_meanwhile_is_dropped(ends):
+    sender, receiver = ends
+    sender.channel.send(LONG)
+    with socket.socket() as short_lived:
+        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT, True), short_lived)
+    sender.channel.send(Report(2))
+    while sender.loop.writers:
+        receiver.loop.turn()
+        sender.loop.turn()
+    turn_until(receiver, 2)
+    assert receiver.messages == [LONG, Report(2)]
+    assert (sender.channel.waiting_bytes, sender.losses) == (0, 0)
+
+
+def test_the_senders_copy_stays_open(ends):
+    sender, _ = ends
+    with socket.socket() as sock:
+        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT, True), sock)
+        assert sock.fileno() >= 0
+
+
+def test_sockets_of_half_a_message_are_closed_with_the_channel(make):
+    end, theirs = make()
+    with socket.socket() as sock:
+        socket.send_fds(theirs, [frames(Report(1))[:3]], [sock.fileno()])
+    before = open_sockets()
+    end.channel.read()
+    assert open_sockets() == before + 1
+    end.channel.close()
+    assert open_sockets() == before - 1
+
+
+# -- the end -------------------------------------------------------------------
+
+
+def test_who_reads_nothing_is_lost_at_the_bound(make):
+    end, theirs = make(max_waiting_bytes=1_000_000)
+    sent = 0
+    while not end.losses:
+        end.channel.send(LONG)
+        sent += 1
+    assert 4 <= sent <= 10
+    for _ in range(3):
+        end.channel.send(LONG)
+    assert end.losses == 1
+    assert take_all_until_eof_or_reset(theirs)
+
+
+def take_all_until_eof_or_reset(sock):
+    """Return whether the other side has gone."""
+    try:
+        while chunk := sock.recv(1 << 20):
+            assert chunk
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        pytest.param(GARBAGE, id="no-message"),
+        pytest.param(b"\xff\xff\xff\xff\0", id="too-long"),
+        pytest.param(frames(Report(1))[:4] + b"\1" + encode(Report(1)), id="a-missing-socket"),
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", id="another-protocol"),
+    ],
+)
+def test_nonsense_ends_the_channel(make, nonsense):
+    end, theirs = make()
+    theirs.send(frames(Report(7)) + nonsense + frames(Report(8)))
+    end.channel.read()
+    assert (end.messages, end.losses) == ([Report(7)], 1)
+    assert end.why[0], "what is wrong is told"
+    assert not end.loop.readers
+
+
+def test_sockets_that_no_message_names_do_not_pile_up(make):
+    end, theirs = make()
+    before = open_sockets()
+    with socket.socket() as sock:
+        for _ in range(3):
+            socket.send_fds(theirs, [frames(Report(1))], [sock.fileno()] * 100)
+        end.channel.read()
+        assert end.losses == 1
+    assert open_sockets() == before - 1
+
+
+@pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])
+def test_the_other_sides_end_is_told_once(make, is_rude):
+    end, theirs = make()
+    if is_rude:
+        end.channel.send(Report(1))
+    theirs.close()
+    for _ in range(2):
+        end.channel.read()
+    end.channel.send(Report(2))
+    assert end.why == [""]
+
+
+def test_a_send_to_who_is_gone_is_a_loss_not_an_error(make):
+    end, theirs = make()
+    theirs.close()
+    end.channel.send(Report(1))
+    end.channel.send(Report(2))
+    assert end.losses == 1
+
+
+def test_what_came_before_the_end_is_handed_on(make):
+    end, theirs = make()
+    theirs.send(frames(Report(1), Report(2)))
+    theirs.close()
+    end.channel.read()
+    assert (end.messages, end.losses) == ([Report(1), Report(2)], 1)
+
+
+def test_a_closed_channel_tells_nothing(make):
+    end, theirs = make()
+    theirs.send(frames(Report(1)))
+    for _ in range(2):
+        end.channel.close()
+    end.channel.read()
+    end.channel.send(Report(2))
+    assert (end.got, end.losses) == ([], 0)
+    assert (end.loop.readers, end.loop.writers) == ({}, {})
+
+
+def test_who_closes_the_channel_at_a_message_hears_no_other(make):
+    end, theirs = make()
+    end.channel._receive = lambda message, _: (end.got.append((message, [])), end.channel.close())
+    theirs.send(frames(Report(1), Report(2)))
+    end.channel.read()
+    assert end.messages == [Report(1)]

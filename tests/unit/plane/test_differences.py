@@ -1,0 +1,189 @@
+"""What a worker tells in differences adds up to what it has counted, whatever comes and goes."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from userspace_proxy.dataplane import EndpointGroup, Serving
+from userspace_proxy.dataplane.counters import GroupCounters
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.plane.differences import Differences
+from userspace_proxy.plane.group import Group
+from userspace_proxy.plane.messages import EndpointReport, GroupReport
+
+PODS = [SocketAddress(f"10.0.0.{number}", 80) for number in range(3)]
+A, B, C = PODS
+pods = st.sampled_from(PODS)
+
+
+def values(counters):
+    return {name: getattr(counters, name) for name in type(counters).__slots__}
+
+
+@pytest.fixture
+def group():
+    return EndpointGroup("shop/web:http", Serving(PODS))
+
+
+@pytest.fixture
+def differences(group):
+    return Differences(group)
+
+
+def update(group, differences, *endpoints):
+    """Do what a worker does."""
+    differences.take()
+    group.update(Serving(endpoints))
+    differences.note_gone()
+
+
+def report(differences):
+    differences.take()
+    return differences.give(7, 0.0)
+
+
+def test_where_nothing_was_counted_there_is_nothing_to_tell(differences):
+    assert report(differences) is None
+
+
+def test_a_report_tells_the_differences_since_the_last_one(group, differences):
+    group.counters_of(A).connections = 3
+    assert report(differences) == GroupReport(7, (0,) * 7, [EndpointReport(A, (0, 3, 0, 0, 0, 0))])
+    assert report(differences) is None
+    group.counters_of(A).connections = 5
+    group.counters.refused = 1
+    assert report(differences) == GroupReport(
+        7, (0, 0, 0, 0, 0, 1, 0), [EndpointReport(A, (0, 2, 0, 0, 0, 0))]
+    )
+
+
+def test_ejections_are_told_while_they_last_and_once_more(group, differences):
+    group.balancer.failed(A, 0.0)
+    assert report(differences).ejected == report(differences).ejected == [(A, 5.0)]
+    group.balancer.answered(A)
+    assert report(differences).ejected == []
+    assert report(differences) is None
+
+
+def test_what_ends_because_its_endpoint_leaves_is_told(group, differences):
+    """As UDP flows do: their last figures come when the group's counters are about to go."""
+
+    def end_flows(removed):
+        for endpoint in removed:
+            group.counters_of(endpoint).active -= 1
+            group.counters_of(endpoint).sent_bytes += 9
+
+    group.counters_of(A).active = group.counters_of(A).connections = 1
+    assert report(differences).endpoints == [EndpointReport(A, (1, 1, 0, 0, 0, 0))]
+    group.on_removed.append(end_flows)
+    update(group, differences, B, C)
+    assert report(differences).endpoints == [EndpointReport(A, (-1, 0, 0, 0, 0, 9))]
+
+
+def test_an_endpoint_that_comes_back_is_counted_from_0(group, differences):
+    group.counters_of(A).connections = 5
+    update(group, differences, B)
+    update(group, differences, A, B)
+    group.counters_of(A).connections = 1
+    assert report(differences).endpoints == [EndpointReport(A, (0, 6, 0, 0, 0, 0))]
+
+
+def test_endpoints_that_come_and_go_leave_nothing_behind(differences, group):
+    for number in range(100):
+        pod = SocketAddress("10.0.0.1", number)
+        update(group, differences, pod)
+        group.counters_of(pod).connections += 1
+        report(differences)
+    assert len(differences._seen) <= 2
+
+
+class Sums(RuleBasedStateMachine):
+    """A group that is in use while its endpoints change, and the control process's sums."""
+
+    def __init__(self):
+        super().__init__()
+        self.group = EndpointGroup("shop/web:http", Serving(PODS))
+        self.group.on_removed.append(self.end_flows)
+        self.differences = Differences(self.group)
+        self.shared = Group(7, "shop/web:http")
+        self.shared.change(Serving(tuple(PODS)))
+        self.flows = dict.fromkeys(PODS, 0)
+
+    def end_flows(self, removed):
+        for endpoint in removed:
+            counters = self.group.counters_of(endpoint)
+            counters.active -= self.flows[endpoint]
+            counters.received_bytes += self.flows[endpoint]
+            self.flows[endpoint] = 0
+
+    @rule(endpoint=pods)
+    def a_flow_begins(self, endpoint):
+        if endpoint in self.group.balancer.endpoints:
+            self.flows[endpoint] += 1
+            self.group.counters_of(endpoint).active += 1
+            self.group.counters_of(endpoint).connections += 1
+
+    @rule(endpoint=pods)
+    def a_connection_begins(self, endpoint):
+        self.group.counters_of(endpoint).active += 1
+        self.group.counters_of(endpoint).connections += 1
+
+    @rule(endpoint=pods)
+    def a_connection_ends(self, endpoint):
+        counters = self.group.counters_of(endpoint)
+        if counters.active > self.flows[endpoint]:
+            counters.active -= 1
+            counters.sent_bytes += 100
+
+    @rule(endpoint=pods)
+    def a_dial_fails(self, endpoint):
+        self.group.counters_of(endpoint).failures += 1
+
+    @rule(name=st.sampled_from(GroupCounters.__slots__))
+    def the_group_counts(self, name):
+        setattr(self.group.counters, name, getattr(self.group.counters, name) + 1)
+
+    @rule(endpoints=st.lists(pods, unique=True))
+    def endpoints_change(self, endpoints):
+        self.shared.change(Serving(tuple(endpoints)))
+        update(self.group, self.differences, *endpoints)
+
+    @rule()
+    def a_report_is_asked_for(self):
+        answer = report(self.differences)
+        if answer is not None:
+            self.shared.add(0, answer, 0.0)
+
+    @invariant()
+    def the_sums_are_what_was_counted(self):
+        self.a_report_is_asked_for()
+        assert values(self.shared.totals()) == values(self.group.totals())
+        assert values(self.shared.counters) == values(self.group.counters)
+
+    def teardown(self):
+        self.shared.worker_ended(0)
+        assert self.shared.totals().active == 0
+
+
+class SeldomReported(Sums):
+    """The same, but looked at only when all is done."""
+
+    the_sums_are_what_was_counted = None
+
+    def teardown(self):
+        Sums.the_sums_are_what_was_counted(self)
+        super().teardown()
+
+
+TestSums = Sums.TestCase
+TestSeldomReported = SeldomReported.TestCase
+TestSums.settings = TestSeldomReported.settings = settings(
+    max_examples=60, stateful_step_count=25, deadline=None
+)
+
+
+def test_every_counter_is_told(group, differences):
+    figures = tuple(range(1, 7))
+    group.counters_of(A).add(figures)
+    assert report(differences).endpoints == [EndpointReport(A, figures)]

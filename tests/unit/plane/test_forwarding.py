@@ -1,0 +1,118 @@
+import logging
+
+import pytest
+from msgspec.structs import replace
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.plane.forwarding import (
+    LOGGERS,
+    ForwardingHandler,
+    current_levels,
+    take_levels,
+    write_record,
+)
+from userspace_proxy.plane.messages import Logged
+
+POD = SocketAddress("10.0.0.1", 80)
+LOGGER, ACCESS = "userspace_proxy.dataplane", "userspace_proxy.access"
+
+
+@pytest.fixture
+def clean_logging():
+    """Give back the handlers and levels that a test changes."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    yield
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fields):
+    return Logged(name, level, 1_700_000_000.5, message, fields, "")
+
+
+@pytest.fixture
+def forwarded():
+    """What a logger's handler has forwarded."""
+    lines, logger = [], logging.getLogger(f"{LOGGER}.test")
+    handler = ForwardingHandler(lines.append)
+    logger.addHandler(handler)
+    yield logger, lines
+    logger.removeHandler(handler)
+
+
+def test_a_line_carries_its_text_level_and_fields(forwarded):
+    logger, lines = forwarded
+    logger.warning("flow %s", "ended", extra={"endpoint": POD, "count": 3, "cause": None})
+    (line,) = lines
+    assert (line.logger, line.level, line.message) == (logger.name, logging.WARNING, "flow ended")
+    assert line.fields == {"endpoint": "10.0.0.1:80", "count": 3, "cause": None}
+    assert line.traceback == ""
+
+
+def test_a_line_carries_its_traceback(forwarded):
+    logger, lines = forwarded
+    try:
+        {}["nobody"]
+    except LookupError:
+        logger.exception("a bug")
+    assert lines[0].traceback.endswith("KeyError: 'nobody'")
+
+
+def test_a_record_that_cannot_be_formatted_is_forwarded_as_a_bug(forwarded, capsys):
+    logger, lines = forwarded
+    # Not by the logger: pytest's own handler would fail, too.
+    (handler,) = logger.handlers
+    handler.handle(logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%d", ("text",), None))
+    (line,) = lines
+    assert line.level == logging.ERROR
+    assert line.message.startswith("bug: cannot format a log record: TypeError")
+    assert capsys.readouterr().err == "", "its reader may have stalled"
+
+
+def test_a_line_is_written_as_if_it_were_our_own(caplog):
+    write_record(logged(endpoint="10.0.0.1:80"))
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == (LOGGER, "WARNING")
+    assert record.getMessage() == "endpoint ejected"
+    assert (record.created, record.endpoint) == (1_700_000_000.5, "10.0.0.1:80")
+
+
+def test_a_forwarded_traceback_is_written(caplog):
+    write_record(replace(logged(), traceback="Traceback: it broke"))
+    assert "Traceback: it broke" in caplog.text
+
+
+def test_percent_signs_in_a_line_are_only_text(caplog):
+    write_record(logged(message="100 %s %d%"))
+    assert caplog.messages == ["100 %s %d%"]
+
+
+def test_what_nobody_wants_to_read_is_not_written(caplog):
+    caplog.set_level(logging.ERROR, logger=LOGGER)
+    write_record(logged())
+    assert caplog.records == []
+
+
+def test_a_worker_writes_in_no_other_name_and_changes_no_field_of_a_record(caplog):
+    fields = {"levelno": 50, "name": "root", "msg": "forged", "args": ["x"]}
+    write_record(replace(logged("asyncio"), fields=fields))
+    (record,) = caplog.records
+    assert (record.name, record.levelno, record.getMessage()) == (
+        "userspace_proxy",
+        logging.WARNING,
+        "endpoint ejected",
+    )
+
+
+def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
+    logging.getLogger(ACCESS).setLevel(logging.ERROR)
+    levels = current_levels()
+    logging.getLogger(ACCESS).setLevel(logging.DEBUG)
+    lines = []
+    take_levels(levels, ForwardingHandler(lines.append))
+    logging.getLogger(ACCESS).warning("connection complete")
+    logging.getLogger(ACCESS).error("told")
+    assert [line.message for line in lines] == ["told"]

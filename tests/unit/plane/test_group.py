@@ -1,0 +1,115 @@
+import pytest
+from msgspec.structs import replace
+
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.model import Balance, SocketAddress
+from userspace_proxy.plane.group import Group
+from userspace_proxy.plane.messages import ChangeGroup, EndpointReport, GroupReport, OpenGroup
+
+POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
+ONE, TWO = 0, 1
+
+
+SERVING = Serving((POD_A, POD_B), 60.0)
+
+
+@pytest.fixture
+def group():
+    group = Group(7, "shop/web:http")
+    group.change(SERVING)
+    return group
+
+
+def told(*endpoints, refused=0, evicted=0, out_of_ports=(0, 0), ejected=()):
+    """Return a report as it arrives."""
+    return GroupReport(
+        7,
+        (0, evicted, 0, *out_of_ports, refused, 0),
+        [EndpointReport(address, figures) for address, *figures in endpoints],
+        ejected,
+    )
+
+
+def test_a_worker_learns_all_that_there_is_to_know(group):
+    assert group.opening() == OpenGroup(7, "shop/web:http", SERVING)
+
+
+@pytest.mark.parametrize(
+    ("serving", "removed", "added"),
+    [
+        pytest.param(Serving((POD_A,), 60.0), [POD_B], [], id="an-endpoint-less"),
+        pytest.param(Serving((POD_A, POD_C, POD_B), 60.0), [], [(1, POD_C)], id="one-more"),
+    ],
+)
+def test_of_a_change_of_endpoints_workers_learn_what_is_new_and_no_more(
+    group, serving, removed, added
+):
+    assert group.change(serving) == ChangeGroup(7, removed, added)
+    assert group.serving is serving
+    assert group.change(serving) is None
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        pytest.param({"affinity_timeout_s": None}, id="no-affinity"),
+        pytest.param({"balance": Balance.LEAST_CONNECTIONS}, id="another-balance"),
+        pytest.param({"outside": (POD_A,), "inside": ("10.0.0.0/8",)}, id="a-split"),
+        pytest.param({"admits": (), "keeps_clients": False}, id="several"),
+    ],
+)
+def test_of_another_change_workers_learn_all_but_the_endpoints(group, others):
+    changed = replace(SERVING, **others)
+    assert group.change(changed) == ChangeGroup(7, [], [], replace(changed, endpoints=()))
+    assert group.change(changed) is None
+
+
+def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
+    group.change(Serving((POD_A,), outside=(POD_B,)))
+    group.add(ONE, told((POD_B, 0, 1, 0, 0, 0, 0), ejected=[(POD_B, 5.0)]), 0.0)
+    assert group.counters_of(POD_B).connections == 1
+    assert group.ejected(0.0) == {POD_B: 5.0}
+
+
+def test_what_workers_tell_is_added_up(group):
+    group.add(ONE, told((POD_A, 1, 2, 3, 0, 4, 5), refused=1), 0.0)
+    group.add(TWO, told((POD_A, 10, 20, 30, 0, 40, 50), (POD_B, 0, 1, 0, 0, 0, 0), refused=2), 0.0)
+    pod_a = group.counters_of(POD_A)
+    assert (pod_a.active, pod_a.connections, pod_a.failures) == (11, 22, 33)
+    assert (pod_a.received_bytes, pod_a.sent_bytes) == (44, 55)
+    assert group.totals().connections == 23
+    assert group.counters.refused == 3
+
+
+def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(group):
+    group.add(ONE, told((POD_A, 3, 3, 0, 0, 70, 7)), 0.0)
+    group.add(ONE, told((POD_A, -1, 0, 0, 0, 0, 0)), 0.0)
+    group.add(TWO, told((POD_A, 5, 5, 0, 0, 0, 0)), 0.0)
+    group.worker_ended(ONE)
+    group.worker_ended(ONE)
+    pod_a = group.counters_of(POD_A)
+    assert (pod_a.active, pod_a.connections, pod_a.received_bytes) == (5, 8, 70)
+
+
+def test_an_endpoint_is_ejected_as_long_as_any_worker_says(group):
+    group.add(ONE, told(ejected=[(POD_A, 5.0)]), 100.0)
+    group.add(TWO, told(ejected=[(POD_A, 9.0), (POD_B, 1.0)]), 100.0)
+    assert group.ejected(102.0) == {POD_A: 7.0, POD_B: 0.0}
+    group.add(TWO, told(), 102.0)
+    assert group.ejected(102.0) == {POD_A: 3.0}
+    group.worker_ended(ONE)
+    assert group.ejected(102.0) == {}
+
+
+def test_an_endpoint_that_has_left_is_not_ejected(group):
+    group.add(ONE, told(ejected=[(POD_C, 5.0)]), 0.0)
+    assert group.ejected(0.0) == {}
+
+
+def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
+    group.add(0, told(out_of_ports=(0, 2)), 5.0)
+    group.add(1, told(out_of_ports=(1, 0)), 6.0)
+    group.add(1, told(evicted=3), 7.0)
+    assert (group.counters.out_of_ports, group.out_of_ports_at) == (2, 5.0)
+    assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (1, 6.0)
+    assert group.counters.evicted_connections == 3

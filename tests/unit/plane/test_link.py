@@ -1,0 +1,432 @@
+"""What every data plane keeps, whoever carries the traffic: one suite for all of them."""
+
+import asyncio
+import contextlib
+import socket
+import time
+
+import pytest
+import pytest_asyncio
+
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import Protocol, SocketAddress
+
+from ..dataplane.house import open_sockets
+from ..dataplane.peers import Peer, RefusingEndpoint, UdpPeer, dial
+from ..dataplane.waiting import until
+from .planes import PLANES, TCP, Rooms, asked, is_refused, make_plane, place_of, serves
+
+# The workers of a module's tests live in one loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ALICE, BOB = "127.0.0.2", "127.0.0.3"
+ANY = SocketAddress("127.0.0.1", 0)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def plane(request):
+    """One that all tests use: each opens groups of its own."""
+    with contextlib.closing(make_plane(request.param)) as plane:
+        await until(lambda: plane.state().is_running)
+        yield plane
+        assert [worker.restarts for worker in plane.state().workers] == [0] * (request.param or 0)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(plane):
+    house = Rooms(plane=plane)
+    yield house
+    house.dismiss()
+    assert house.bugs == []
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def own_house(request):
+    """A house with a data plane of its own, which may be drained and closed."""
+    before = open_sockets()
+    house = Rooms(plane=make_plane(request.param))
+    yield house
+    house.close()
+    assert open_sockets() == before, "a socket was left open"
+
+
+# -- serving -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_tcp_is_served_when_listen_returns(house, ip):
+    pod = house.endpoint()
+    web = house.service(pod.address, at=ip)
+    assert web.listener.is_serving
+    assert await serves(await house.client(web), pod)
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0"])
+async def test_udp_is_served_when_listen_returns(house, ip):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address, at=ip)
+    at = "127.0.0.1" if ip == "0.0.0.0" else ip
+    client = house.keep(UdpPeer(at, to=SocketAddress(at, dns.address.port)))
+    client.send(b"question")
+    payload, proxy = await pod.receive_from()
+    pod.send_to(b"answer", proxy)
+    assert (payload, await client.receive()) == (b"question", b"answer")
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_port_0_gives_a_port_of_its_own(house, protocol):
+    first, second = (house.service(protocol=protocol) for _ in range(2))
+    assert 0 != first.address.port != second.address.port != 0
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_taken_port_is_a_listen_error(house, protocol):
+    kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
+    taken = house.keep(RefusingEndpoint(kind)).address
+    with pytest.raises(ListenError, match="another program holds port"):
+        house.service(protocol=protocol, at=taken)
+
+
+# -- handing over --------------------------------------------------------------
+
+
+def hand_over(house, service, *endpoints, **others):
+    """Have a Service's listener serve a new group, and forget the old one."""
+    old, service.served = service.served, house.plane.open_group("shop/web:other")
+    service.group = service.served
+    house.update(service, *endpoints, **others)
+    house.plane.close_group(old)
+
+
+async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    for _ in range(20):
+        clients = [house.keep(Peer(socket.socket())) for _ in range(3)]
+        for client in clients:
+            client.sock.connect_ex(web.address)
+        hand_over(house, web, pod.address)
+        for client in clients:
+            await client.send(b"question")
+        for _ in clients:
+            server = await pod.accept()
+            assert await server.read() == b"question"
+
+
+async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other_groups(house):
+    old, new = house.endpoint(), house.endpoint()
+    web = house.service(old.address)
+    client, server = await house.pair(web, old)
+    hand_over(house, web, new.address)
+
+    async def is_handed_over():
+        house.keep(await dial(web.address))
+        await house.plane.refresh()
+        return new.accept_now() is not None
+
+    while not await is_handed_over():
+        pass
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(house):
+    old, new = house.udp_peer(), house.udp_peer()
+    dns = house.udp_service(old.address)
+    client = house.udp_client(dns)
+    assert await asked(client, old) == b"answer"
+    hand_over(house, dns, new.address)
+    assert await asked(client, new) == b"answer"
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_who_is_handed_to_a_group_without_endpoints_refuses_and_serves_by_it_again(
+    house, protocol
+):
+    pod = house.endpoint() if protocol is TCP else house.udp_peer()
+    service = house.service(pod.address, protocol=protocol)
+    for _ in range(2):
+        hand_over(house, service)
+        assert not service.listener.is_serving
+        if protocol is not TCP:
+            assert await is_refused(house.udp_client(service))
+        hand_over(house, service, pod.address)
+        assert service.listener.is_serving
+        if protocol is TCP:
+            assert await serves(await house.client(service), pod)
+        else:
+            assert await asked(house.udp_client(service), pod) == b"answer"
+
+
+async def test_who_is_handed_to_a_group_that_admits_nobody_is_silent(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    hand_over(house, web, pod.address, admits=())
+    client = house.keep(Peer(socket.socket()))
+    client.sock.connect_ex(web.address)
+    hand_over(house, web, pod.address)
+    # Its SYN was dropped; the kernel sends another one after a second.
+    assert await serves(client, pod)
+
+
+# -- refusing ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+async def test_without_usable_endpoints_a_connection_is_refused_and_never_accepted(house, ip):
+    web = house.service(at=ip)
+    with pytest.raises(ConnectionRefusedError):
+        await house.client(web)
+    assert not web.listener.is_serving
+    assert (await house.totals(web)).connections == 0
+
+
+async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(house):
+    web, pod = house.service(), house.endpoint()
+    address = web.address
+    for _ in range(2):
+        assert not web.listener.is_serving
+        with pytest.raises(ConnectionRefusedError):
+            await house.client(web)
+        house.update(web, pod.address)
+        assert await serves(await house.client(web), pod)
+        house.update(web)
+    assert web.address == address
+
+
+async def test_udp_without_endpoints_refuses_and_serves_on_the_same_port(house):
+    dns, pod = house.udp_service(), house.udp_peer()
+    client = house.udp_client(dns)
+    for _ in range(2):
+        assert await is_refused(client)
+        house.update(dns, pod.address)
+        assert await asked(client, pod) == b"answer"
+        house.update(dns)
+
+
+async def test_udp_that_refuses_for_a_moment_only_goes_on_serving(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    for _ in range(20):
+        house.update(dns)
+        house.update(dns, pod.address)
+    assert await asked(client, pod) == b"answer"
+    house.update(dns)
+    assert await is_refused(client)
+
+
+async def test_no_other_program_gets_the_port_of_udp_that_refuses(house):
+    dns, pod = house.udp_service(), house.udp_peer()
+    client = house.udp_client(dns)
+    for _ in range(2):
+        assert await is_refused(client)
+        with pytest.raises(OSError, match="in use"):
+            UdpPeer(port=dns.address.port)
+        house.update(dns, pod.address)
+        assert await asked(client, pod) == b"answer"
+        house.update(dns)
+
+
+# -- changes -------------------------------------------------------------------
+
+
+async def test_new_connections_follow_the_endpoints_and_open_ones_stay(house):
+    old, new = house.endpoint(), house.endpoint()
+    web = house.service(old.address)
+    client = await house.client(web)
+    server = await old.accept()
+    house.update(web, new.address)
+    # Workers have heard of it when they answer.
+    await house.plane.refresh()
+    assert await serves(await house.client(web), new)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_udp_flow_leaves_an_endpoint_that_was_removed(house):
+    old, new = house.udp_peer(), house.udp_peer()
+    dns = house.udp_service(old.address)
+    client = house.udp_client(dns)
+    assert await asked(client, old) == b"answer"
+    house.update(dns, new.address)
+    assert await asked(client, new) == b"answer"
+    # What was lost is counted nowhere, but what has ended has ended.
+    totals = await house.totals(dns)
+    assert (totals.active, totals.connections) == (1, 2)
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_clients_endpoint_stays_with_affinity(house, protocol):
+    pods = [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(2)]
+    web = house.service(
+        *(pod.address for pod in pods), protocol=protocol, affinity_timeout_s=60.0, at="0.0.0.0"
+    )
+    for client in (ALICE, BOB):
+        served = {await place_of(house, web, pods, client) for _ in range(10)}
+        assert len(served) == 1
+
+
+# -- closing -------------------------------------------------------------------
+
+
+async def test_a_closed_listener_refuses_and_its_connections_go_on(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    client = await house.client(web)
+    server = await pod.accept()
+    for _ in range(2):
+        web.close()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(web.address)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_a_closed_udp_listener_refuses(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    assert await asked(client, pod) == b"answer"
+    dns.close()
+    assert await is_refused(client)
+
+
+@pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_port_may_be_another_groups_at_once(house, protocol, is_refusing):
+    """As when a Service is deleted and made anew under its old address."""
+    pods = [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(2)]
+    old = house.service(pods[0].address, protocol=protocol)
+    if is_refusing:
+        house.update(old)
+    old.close()
+    house.service(pods[1].address, protocol=protocol, at=old.address)
+    if protocol is TCP:
+        assert await serves(await house.client(old), pods[1])
+    else:
+        assert await asked(house.udp_client(old), pods[1]) == b"answer"
+
+
+# -- books ---------------------------------------------------------------------
+
+
+async def test_after_a_refresh_tcp_counters_equal_what_was_moved(house):
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    for number in range(1, 4):
+        client = await house.client(web)
+        server = await pod.accept()
+        await client.send(b"12345")
+        assert await server.read_exactly(5) == b"12345"
+        await server.send(b"12")
+        assert await client.read_exactly(2) == b"12"
+        totals = await house.totals(web)
+        assert (totals.connections, totals.active) == (number, number)
+        assert (totals.received_bytes, totals.sent_bytes) == (5 * number, 2 * number)
+    assert web.group.counters_of(pod.address).connections == 3
+
+
+async def test_after_a_refresh_udp_counters_equal_what_was_moved(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    client = house.udp_client(dns)
+    client.send(b"12345")
+    _, proxy = await pod.receive_from()
+    pod.send_to(b"12", proxy)
+    assert await client.receive() == b"12"
+    totals = await house.totals(dns)
+    assert (totals.connections, totals.active) == (1, 1)
+    assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
+
+
+async def test_connections_that_nobody_answers_are_counted_as_refused(house):
+    web = house.service(house.refusing())
+    assert await house.resets_a_client(web)
+    await house.plane.refresh()
+    assert web.group.counters.refused == 1
+    assert web.group.totals().failures == 1
+
+
+async def test_an_ejection_is_seen(house):
+    dead, pod = house.refusing(), house.endpoint()
+    web = house.service(dead, pod.address)
+    # Two turns whoever is asked, so that one of them is the dead one's.
+    for _ in range(4):
+        assert await serves(await house.client(web), pod)
+    await house.plane.refresh()
+    now = time.monotonic()
+    assert set(web.group.ejected(now)) == {dead}
+    assert web.group.ejected(now)[dead] <= 5
+
+
+async def test_its_state_tells_of_descriptors_in_use(house):
+    await house.plane.refresh()
+    before = house.plane.state()
+    assert before.is_accepting
+    assert 0 < before.descriptors + 1000 <= before.descriptor_limit
+    pod = house.endpoint()
+    web = house.service(pod.address)
+    assert await serves(await house.client(web), pod)
+    await house.plane.refresh()
+    assert house.plane.state().descriptors >= before.descriptors + 3
+
+
+# -- the end -------------------------------------------------------------------
+
+
+async def test_a_drain_tells_how_many_had_to_be_reset(own_house):
+    house, pods = own_house, [own_house.endpoint(), own_house.endpoint()]
+    services = [house.service(pod.address) for pod in pods]
+    pairs = []
+    for web, pod in zip(services * 2, pods * 2, strict=True):
+        pairs.append((await house.client(web), await pod.accept()))
+    for web in services:
+        web.close()
+    pairs.pop()[0].close()
+    assert await house.plane.drain(0.2) in (3, 4)
+    for client, server in pairs:
+        assert await client.was_reset()
+        assert await server.was_reset()
+
+
+async def test_a_drain_waits_for_who_finishes(own_house):
+    house, pod = own_house, own_house.endpoint()
+    web = house.service(pod.address)
+    pairs = [(await house.client(web), await pod.accept()) for _ in range(3)]
+    web.close()
+    draining = asyncio.create_task(house.plane.drain(60))
+    for client, server in pairs:
+        await client.send(b"goodbye")
+        assert await server.read() == b"goodbye"
+        assert not draining.done()
+        client.close()
+        server.close()
+    assert await draining == 0
+
+
+async def test_a_drain_of_nothing_ends_at_once(own_house):
+    assert await own_house.plane.drain(60) == 0
+
+
+async def test_a_close_resets_connections_and_refuses_from_now_on(own_house):
+    house, pod = own_house, own_house.endpoint()
+    web, dns = house.service(pod.address), house.udp_service(house.udp_peer().address)
+    client = await house.client(web)
+    await pod.accept()
+    for _ in range(2):
+        house.plane.close()
+    assert await client.was_reset()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(web.address)
+    house.keep(UdpPeer(port=dns.address.port))
+    for service in (web, dns):
+        service.close()
+
+
+async def test_who_waits_in_the_queue_when_all_ends_is_reset(own_house):
+    web = own_house.service(own_house.silent())
+    waiting = own_house.keep(Peer(socket.socket()))
+    waiting.sock.connect_ex(web.address)
+    own_house.plane.close()
+    assert await waiting.was_reset()

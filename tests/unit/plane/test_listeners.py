@@ -1,0 +1,346 @@
+"""Which workers serve a listener, and what becomes of it; what clients see is in test_link.py."""
+
+import contextlib
+import errno
+import os
+import resource
+
+import pytest
+
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.errors import ListenError, ShortageError
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane import Wanted, listeners
+from userspace_proxy.plane.group import Group
+from userspace_proxy.plane.listeners import Listeners
+from userspace_proxy.plane.messages import (
+    CloseListener,
+    MoveListener,
+    OpenListener,
+    PauseListener,
+    ResumeListener,
+)
+
+from ..dataplane.house import open_sockets
+from ..dataplane.peers import UdpPeer, dial
+from ..dataplane.waiting import until
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+BOTH = pytest.mark.parametrize("protocol", list(Protocol))
+ANY = SocketAddress("127.0.0.1", 0)
+POD_A = SocketAddress("10.0.0.1", 80)
+
+
+class Workers:
+    """Two of them, who keep what they are told; the first may be dead."""
+
+    def __init__(self):
+        self.heard = []
+        self.dead = set()
+        self.numbers = 0
+        self.listeners = Listeners(2, 10_000, self.send)
+
+    def send(self, worker, message, *_socks):
+        if worker in self.dead:
+            return False
+        self.heard.append((worker, type(message)))
+        return True
+
+    def hear(self):
+        heard, self.heard = self.heard, []
+        return heard
+
+    def group(self):
+        self.numbers += 1
+        return Group(self.numbers, "shop/web:http")
+
+    def serve(self, group, wanted, *endpoints, **others):
+        """Do what a plane does, but for what workers are told of groups."""
+        serving = Serving(endpoints, **others)
+        self.listeners.prepare(group, serving, wanted)
+        group.change(serving)
+        return self.listeners.follow(group, wanted)
+
+    def open(self, protocol, *endpoints):
+        """Return a group, its listeners as they are wanted, and the one that it has."""
+        group, wanted = self.group(), {object(): Wanted(protocol, (ANY,))}
+        (listener,) = self.serve(group, wanted, *endpoints).listeners.values()
+        self.hear()
+        return group, wanted, listener
+
+
+@pytest.fixture
+def workers():
+    before = open_sockets()
+    workers = Workers()
+    yield workers
+    workers.listeners.close_all()
+    assert open_sockets() == before, "a socket was left open"
+
+
+def both(kind):
+    return [(0, kind), (1, kind)]
+
+
+# -- what workers hear -------------------------------------------------------------
+
+
+@BOTH
+def test_every_worker_hears_of_a_listener_and_of_its_end(workers, protocol):
+    group = workers.group()
+    workers.serve(group, {"web": Wanted(protocol, (ANY,))}, POD_A)
+    assert workers.hear() == both(OpenListener)
+    for closed in (1, 0):
+        assert len(workers.listeners.close_group(group)) == closed
+    assert workers.hear() == both(CloseListener)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "refusing", "serving"),
+    [
+        pytest.param(TCP, PauseListener, ResumeListener, id="tcp"),
+        pytest.param(UDP, CloseListener, OpenListener, id="udp"),
+    ],
+)
+def test_workers_look_away_while_it_refuses(workers, protocol, refusing, serving):
+    group, wanted, listener = workers.open(protocol, POD_A)
+    for _ in range(2):
+        workers.serve(group, wanted)
+    assert (workers.hear(), listener.is_serving) == (both(refusing), False)
+    for _ in range(2):
+        assert workers.serve(group, wanted, POD_A).errors == {}
+    assert (workers.hear(), listener.is_serving) == (both(serving), True)
+
+
+@pytest.mark.parametrize(("protocol", "count"), [(TCP, 2), (UDP, 1)])
+def test_a_new_worker_hears_of_all_that_it_is_to_look_at_now_or_later(workers, protocol, count):
+    for endpoints in ((POD_A,), ()):
+        workers.open(protocol, *endpoints)
+    workers.listeners.tell(1)
+    assert workers.hear() == [(1, OpenListener)] * count
+
+
+@BOTH
+def test_workers_hear_whose_a_listener_is_after_what_they_are_to_refuse(workers, protocol):
+    _, wanted, listener = workers.open(protocol, POD_A)
+    refusing = PauseListener if protocol is TCP else CloseListener
+    serving = ResumeListener if protocol is TCP else OpenListener
+    for endpoints, expected in [
+        ((POD_A,), both(MoveListener)),
+        ((), [*both(refusing), *both(MoveListener)]),
+        ((POD_A,), [*both(MoveListener), *both(serving)]),
+    ]:
+        group = workers.group()
+        answer = workers.serve(group, wanted, *endpoints)
+        assert (workers.hear(), listener.group) == (expected, group)
+        assert list(answer.listeners.values()) == [listener]
+        assert listener.is_serving == bool(endpoints)
+
+
+# -- what is wanted -----------------------------------------------------------------
+
+
+def test_what_is_not_wanted_any_more_follows_until_it_is_closed(workers):
+    group, _, listener = workers.open(TCP, POD_A)
+    assert workers.serve(group, {}).listeners == {}
+    assert (listener.is_serving, listener.is_closed) == (False, False)
+    assert workers.listeners.close_unwanted() == [listener]
+    assert workers.listeners.close_unwanted() == []
+    assert listener.is_closed
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["the-same-group", "another-group"])
+def test_what_is_wanted_again_is_not_closed(workers, is_own):
+    group, wanted, listener = workers.open(TCP, POD_A)
+    workers.serve(group, {}, POD_A)
+    workers.serve(group if is_own else workers.group(), wanted, POD_A)
+    assert workers.listeners.close_unwanted() == []
+    assert not listener.is_closed
+
+
+def test_of_several_addresses_the_first_that_can_be_had_is_taken(workers):
+    with contextlib.closing(UdpPeer()) as thief:
+        group = workers.group()
+        wanted = {"dns": Wanted(UDP, iter((thief.address, ANY)))}
+        (listener,) = workers.serve(group, wanted, POD_A).listeners.values()
+        assert listener.address.port not in (0, thief.address.port)
+        answer = workers.serve(group, {"ntp": Wanted(UDP, (thief.address,))}, POD_A)
+        assert (answer.listeners, list(answer.errors)) == ({}, ["ntp"])
+        assert isinstance(answer.errors["ntp"], ListenError)
+
+
+def test_without_any_address_there_is_no_error_but_no_listener_either(workers):
+    answer = workers.serve(workers.group(), {"web": Wanted(TCP, ())}, POD_A)
+    assert answer == ({}, {"web": None})
+
+
+# -- UDP ports that refuse ------------------------------------------------------------
+
+
+def is_ours(listener):
+    return bool(listener.sockets.by_worker)
+
+
+def test_a_udp_port_is_ours_until_all_workers_have_closed_it(workers):
+    group, wanted, listener = workers.open(UDP, POD_A)
+    workers.serve(group, wanted)
+    workers.listeners.closed_by(0, listener.number)
+    assert is_ours(listener)
+    workers.listeners.closed_by(1, listener.number)
+    assert not is_ours(listener)
+
+
+def test_a_udp_port_that_refuses_twice_is_kept_until_every_copy_is_closed(workers):
+    """Else one that serves again meanwhile finds it taken: by our own worker."""
+    group, wanted, listener = workers.open(UDP, POD_A)
+    for endpoints in ((), (POD_A,), ()):
+        workers.serve(group, wanted, *endpoints)
+    for is_kept in (True, False):
+        for worker in (0, 1):
+            workers.listeners.closed_by(worker, listener.number)
+        assert is_ours(listener) is is_kept
+
+
+def test_a_refusing_udp_port_stays_ours_until_it_is_closed(workers):
+    group, wanted, listener = workers.open(UDP, POD_A)
+    workers.serve(group, wanted)
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, listener.number)
+    with pytest.raises(OSError, match="in use"):
+        UdpPeer(port=listener.address.port)
+    workers.listeners.close_group(group)
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, listener.number)
+    UdpPeer(port=listener.address.port).close()
+
+
+def test_a_worker_that_ends_holds_nothing_any_more(workers):
+    group, wanted, listener = workers.open(UDP, POD_A)
+    workers.serve(group, wanted)
+    workers.listeners.closed_by(1, listener.number)
+    workers.listeners.worker_ended(0)
+    assert not is_ours(listener)
+
+
+def test_a_worker_that_is_dead_already_is_not_waited_for(workers):
+    group, wanted, listener = workers.open(UDP, POD_A)
+    workers.dead = {0, 1}
+    workers.serve(group, wanted)
+    assert not is_ours(listener)
+
+
+def test_a_worker_that_answers_while_it_is_told_has_closed_it_afterwards(workers):
+    """As one in the caller's loop does."""
+    group, wanted, listener = workers.open(UDP, POD_A)
+
+    def send(worker, message, *_socks):
+        if isinstance(message, CloseListener):
+            workers.listeners.closed_by(worker, message.listener)
+        return True
+
+    workers.listeners._send = send
+    workers.serve(group, wanted)
+    assert not is_ours(listener)
+    workers.serve(group, wanted, POD_A)
+    workers.listeners.close_group(group)
+    assert (is_ours(listener), workers.listeners._leaving) == (False, {})
+
+
+def test_news_of_listeners_that_nobody_knows_are_nothing(workers):
+    workers.listeners.closed_by(0, 4711)
+
+
+# -- what can't be had ------------------------------------------------------------------
+
+
+def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers):
+    group, wanted, taken = workers.open(UDP, POD_A)
+    wanted["other"] = Wanted(UDP, (ANY,))
+    other = workers.serve(group, wanted, POD_A).listeners["other"]
+    workers.serve(group, wanted)
+    for worker in (0, 1):
+        workers.listeners.closed_by(worker, taken.number)
+    # As on a kernel that can't hold a port.
+    taken.sockets.close()
+    with contextlib.closing(UdpPeer(port=taken.address.port)):
+        answer = workers.serve(group, wanted, POD_A)
+        assert [type(error) for error in answer.errors.values()] == [ListenError]
+        assert (taken.is_serving, other.is_serving) == (False, True)
+        assert answer.listeners.keys() == wanted.keys()
+    assert workers.serve(group, wanted, POD_A).errors == {}
+
+
+@BOTH
+def test_who_can_not_tell_its_clients_apart_serves_nobody(workers, protocol):
+    group, wanted, listener = workers.open(protocol, POD_A)
+    too_many = tuple(f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000))
+    for _ in range(2):
+        (error,) = workers.serve(group, wanted, POD_A, admits=too_many).errors.values()
+        assert isinstance(error, ShortageError)
+        assert not listener.is_serving
+    assert workers.serve(group, wanted, POD_A).errors == {}
+    assert listener.is_serving
+
+
+def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
+    """As one in the caller's loop whose epoll is full."""
+
+    def send(_worker, message, *_socks):
+        if isinstance(message, OpenListener):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return True
+
+    workers.listeners._send = send
+    answer = workers.serve(workers.group(), {"web": Wanted(TCP, (ANY,))}, POD_A)
+    assert answer.listeners == {}
+    assert isinstance(answer.errors["web"], ShortageError)
+    assert workers.listeners._open == {}
+
+
+# -- descriptors -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def descriptor_limit(limit):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_short_of_descriptors_a_listener_has_one_socket_and_then_none(make):
+    limit = listeners.RESERVE * 2 + 40
+    with descriptor_limit(limit):
+        shop = await make()
+    pod = shop.endpoint()
+    twice = limit // 4
+    once = limit - listeners.RESERVE - twice * 2
+    services = [shop.service(pod.address) for _ in range(twice + once)]
+    with pytest.raises(ShortageError, match="half of the descriptors"):
+        shop.service(pod.address)
+    sizes = [len(service.listener.workers) for service in services]
+    assert sizes == [2] * twice + [1] * once
+    # They take turns, and each serves.
+    assert {service.listener.workers for service in services[-4:]} == {(0,), (1,)}
+    for service in services[-4:]:
+        shop.keep(await dial(service.address))
+        await pod.accept()
+    services[0].close()
+    shop.service(pod.address)
+
+
+async def test_closed_listeners_leave_nothing_behind(shop):
+    await shop.plane.refresh()
+    before = open_sockets(), shop.plane.state().descriptors
+    held = shop.plane._listeners
+    for endpoints in ((), (shop.refusing(),)):
+        for protocol in list(Protocol) * 5:
+            shop.service(*endpoints, protocol=protocol).close()
+    await until(lambda: not held._leaving)
+    await shop.plane.refresh()
+    shop.dismiss()
+    assert (open_sockets(), shop.plane.state().descriptors) == before
+    assert (held._counts, held._open, held._by_key, held._by_group) == ([0, 0], {}, {}, {})
+    assert shop.plane._groups == {}

@@ -1,0 +1,92 @@
+import msgspec
+import pytest
+
+from userspace_proxy.dataplane import EndpointCounters, GroupCounters, Serving, Tuning
+from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.plane.messages import (
+    ChangeGroup,
+    Counted,
+    Drain,
+    Drained,
+    Ejected,
+    EndpointReport,
+    FromWorker,
+    GroupReport,
+    Logged,
+    OpenGroup,
+    OpenListener,
+    Start,
+    Status,
+    ToWorker,
+)
+
+POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("fd00::2", 80)
+ALL = ToWorker | FromWorker
+encode = msgspec.json.encode
+SPLIT = Serving((POD_A,), outside=(), admits=("10.0.0.0/8",), balance=Balance.LEAST_CONNECTIONS)
+NO_FIGURES = GroupCounters().figures()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Start(1, Tuning(tcp_idle_s=3600.0), {"userspace_proxy": 20}),
+        OpenGroup(3, "shop/web:http", SPLIT),
+        ChangeGroup(3, [POD_A], [(0, POD_B)], SPLIT),
+        OpenListener(7, 3, Protocol.UDP, POD_B, True),
+        Drain(0.3),
+        Drained(2),
+        Counted(9, [GroupReport(3, NO_FIGURES, [], [(POD_B, 4.5)])], Status(1, 4, turns=[5, 0])),
+        Logged("userspace_proxy", 40, 1.5, "é%s", {"cause": None, "count": 3}, "Traceback"),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_message_arrives_as_it_was(message):
+    assert msgspec.json.decode(encode(message), type=ALL) == message
+
+
+def test_every_counter_has_a_place_in_a_report():
+    report = GroupReport(
+        3, GroupCounters().figures(), [EndpointReport(POD_A, EndpointCounters().figures())]
+    )
+    message = Counted(9, [report], Status())
+    assert msgspec.json.decode(encode(message), type=FromWorker) == message
+
+
+def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
+    assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
+    assert len(encode(Ejected(4711, POD_A, True))) < 50
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\xff\xfe", id="no-text"),
+        pytest.param(b"hello", id="no-json"),
+        pytest.param(b"7", id="a-number"),
+        pytest.param(b"{}", id="an-object"),
+        pytest.param(b"[]", id="an-empty-list"),
+        pytest.param(b'["Sesame"]', id="an-unknown-name"),
+        pytest.param(b'["Drain",1]', id="a-command"),
+        pytest.param(b'[["Drained"], 1]', id="a-list-for-a-name"),
+        pytest.param(b'["Drained"]', id="too-few-fields"),
+        pytest.param(b'["Drained", 1, 2]', id="too-many-fields"),
+        pytest.param(b'["Drained", "1"]', id="a-text-for-a-number"),
+        pytest.param(b'["Drained", 99999999999999999999]', id="too-large-a-number"),
+        pytest.param(b'["Ejected", 1, ["10.0.0.1"], true]', id="half-an-address"),
+        pytest.param(b'["Counted", 1, [[1, [0], [], []]], []]', id="too-few-figures"),
+        pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="a-time-that-never-comes"),
+    ],
+)
+def test_what_is_no_message_of_a_worker_is_an_error_that_the_reader_expects(data):
+    with pytest.raises(ValueError):  # noqa: PT011 - any is expected
+        msgspec.json.decode(data, type=FromWorker)
+
+
+def test_the_form_is_plain_json():
+    assert encode(Drain(1.5)) == b'["Drain",1.5]'
+    assert encode(OpenGroup(3, "shop/web:http", SPLIT)) == (
+        b'["OpenGroup",3,"shop/web:http",{"endpoints":[["10.0.0.1",80]],"outside":[],'
+        b'"admits":["10.0.0.0/8"],"balance":"least-connections"}]'
+    )

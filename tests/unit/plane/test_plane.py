@@ -1,0 +1,180 @@
+"""What each plane makes of a serving; test_link.py has what all of them keep."""
+
+import asyncio
+import contextlib
+
+import pytest
+import pytest_asyncio
+
+from userspace_proxy.errors import ShortageError
+from userspace_proxy.model import Balance, Protocol, SocketAddress
+
+from ..dataplane.peers import UdpPeer, dial
+from ..dataplane.waiting import turns, until
+from .planes import PLANES, TCP, Rooms, asked, is_dropped, is_refused, make_plane, place_of, serves
+
+ALICE, BOB = "127.0.0.2", "127.0.1.3"
+ALICE_ALONE, BOB_ALONE = [f"{ALICE}/32"], [f"{BOB}/32"]
+BOTH = pytest.mark.parametrize("protocol", list(Protocol))
+# The workers of a module's tests live in one loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def plane(request):
+    """One that all tests use: each opens groups of its own."""
+    with contextlib.closing(make_plane(request.param)) as plane:
+        await until(lambda: plane.state().is_running)
+        yield plane
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(plane):
+    house = Rooms(plane=plane)
+    yield house
+    house.dismiss()
+    assert house.bugs == []
+
+
+def pods_of(house, protocol, count=2):
+    return [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(count)]
+
+
+# -- who comes in ----------------------------------------------------------------
+
+
+@BOTH
+async def test_those_who_are_not_admitted_are_dropped_from_the_start(house, protocol):
+    pods = pods_of(house, protocol, 1)
+    web = house.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
+    assert web.listener.is_serving
+    assert await is_dropped(house, web, BOB)
+    assert await place_of(house, web, pods, ALICE) == 0
+
+
+@BOTH
+async def test_a_port_may_drop_serve_and_refuse_as_its_service_changes(house, protocol):
+    pods = pods_of(house, protocol, 1)
+    web = house.service(protocol=protocol, at="0.0.0.0", admits=())
+    for _ in range(2):
+        assert web.listener.is_serving
+        assert await is_dropped(house, web, ALICE)
+        house.update(web, pods[0].address)
+        assert await place_of(house, web, pods, ALICE) == 0
+        house.update(web, admits=())
+    house.update(web)
+    await refuses(house, web)
+    house.update(web, admits=())
+    assert await is_dropped(house, web, ALICE)
+
+
+async def refuses(house, service):
+    """Return when a new client is refused: at once, or when workers have closed their sockets."""
+    assert not service.listener.is_serving
+    to = SocketAddress("127.0.0.1", service.address.port)
+    if service.listener.protocol is TCP:
+        with pytest.raises(ConnectionRefusedError):
+            await dial(to, source=ALICE)
+    else:
+        assert await is_refused(house.keep(UdpPeer(ALICE, to=to)))
+
+
+async def test_ranges_change_while_open_connections_go_on(house):
+    pod = house.endpoint()
+    web = house.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
+    to = SocketAddress("127.0.0.1", web.address.port)
+    client = house.keep(await dial(to, source=ALICE))
+    server = await pod.accept()
+    house.update(web, pod.address, admits=BOB_ALONE)
+    assert await is_dropped(house, web, ALICE)
+    assert await serves(house.keep(await dial(to, source=BOB)), pod)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+    house.update(web, pod.address)
+    assert await serves(house.keep(await dial(to, source=ALICE)), pod)
+
+
+async def test_a_flow_of_a_client_that_is_not_admitted_any_more_falls_silent(house):
+    pod = house.udp_peer()
+    dns = house.udp_service(pod.address)
+    alice, bob = house.udp_client(dns, ALICE), house.udp_client(dns, BOB)
+    for client in (alice, bob):
+        assert await asked(client, pod) == b"answer"
+    house.update(dns, pod.address, admits=BOB_ALONE)
+    alice.send(b"from Alice")
+    bob.send(b"from Bob")
+    heard = []
+    await until(lambda: heard.extend(pod.received()) or b"from Bob" in heard)
+    assert b"from Alice" not in heard
+
+
+@BOTH
+async def test_more_ranges_than_the_kernel_takes_are_told_and_nobody_is_served(house, protocol):
+    too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
+    pods = pods_of(house, protocol, 1)
+    web = house.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
+    for _ in range(2):
+        with pytest.raises(ShortageError, match="too many source ranges for one socket"):
+            house.update(web, pods[0].address, admits=too_many)
+        await refuses(house, web)
+    house.update(web, pods[0].address)
+    assert await place_of(house, web, pods, BOB) == 0
+    with pytest.raises(ShortageError, match="cannot limit which clients reach"):
+        house.service(pods[0].address, protocol=protocol, admits=too_many)
+
+
+# -- inside and outside ------------------------------------------------------------
+
+
+@BOTH
+async def test_clients_inside_and_outside_come_to_endpoints_of_their_own(house, protocol):
+    pods = pods_of(house, protocol)
+    inner, outer = (pod.address for pod in pods)
+    split = {"outside": [outer], "inside": ALICE_ALONE}
+    web = house.service(inner, protocol=protocol, at="0.0.0.0", **split)
+    assert [await place_of(house, web, pods, client) for client in (ALICE, BOB) * 2] == [0, 1] * 2
+    house.update(web, inner, outside=[outer], inside=BOB_ALONE)
+    await house.plane.refresh()
+    assert [await place_of(house, web, pods, client) for client in (ALICE, BOB)] == [1, 0]
+    house.update(web, inner)
+    await house.plane.refresh()
+    assert [await place_of(house, web, pods, client) for client in (ALICE, BOB)] == [0, 0]
+
+
+async def test_where_only_those_outside_have_endpoints_those_inside_are_reset(house):
+    pod = house.endpoint()
+    web = house.service(outside=[pod.address], inside=["127.0.0.1/32"])
+    assert web.listener.is_serving
+    assert await house.resets_a_client(web)
+    assert await serves(house.keep(await dial(web.address, source=BOB)), pod)
+
+
+# -- by load -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", list(Balance))
+async def test_by_every_balance_clients_are_served_also_when_it_changes(house, balance):
+    pods = pods_of(house, TCP)
+    addresses = [pod.address for pod in pods]
+    web = house.service(*addresses, balance=balance)
+    assert await place_of(house, web, pods, ALICE) in (0, 1)
+    for other in Balance:
+        house.update(web, *addresses, balance=other)
+        await house.plane.refresh()
+        assert await place_of(house, web, pods, ALICE) in (0, 1)
+
+
+async def test_connections_that_stay_are_spread_evenly_by_their_number(house):
+    pods = pods_of(house, TCP)
+    web = house.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
+    for _ in range(20):
+        await place_of(house, web, pods, ALICE)
+    active = [0]
+    async with asyncio.timeout(5):
+        # Endpoints hear of a client before the connection is counted.
+        while sum(active) < 20:
+            await house.plane.refresh()
+            await turns(1)
+            active = [web.group.counters_of(pod.address).active for pod in pods]
+    # Each worker knows its own ones, and so may differ by one.
+    assert max(active) - min(active) <= 2

@@ -1,0 +1,93 @@
+"""In a child process: whoever gives up privileges doesn't get them back."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
+
+SCRIPT = """
+from pathlib import Path
+from userspace_proxy.plane.privileges import become_unprivileged
+for _ in range(2):
+    become_unprivileged(**OPTIONS)
+print(Path("/proc/self/status").read_text())
+"""
+# The same user, as the only one of a user namespace.
+ALONE = ("unshare", "--user", "--map-root-user")
+
+
+def is_root_of_many():
+    """Return whether we are root, and there are others to become."""
+    maps = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    return os.geteuid() == 0 and any(int(first) + int(n) > WORKER_ID for first, _, n in maps)
+
+
+def status_of(*prefix, options="{}", **kwargs):
+    """Return what the kernel says of a process that has given up its privileges.
+
+    Args:
+        prefix: Of the command.
+        options: What it gives up, as a dictionary in Python's words.
+    """
+    said = subprocess.run(
+        [*prefix, sys.executable, "-c", f"OPTIONS = {options}{SCRIPT}"],
+        check=True,
+        text=True,
+        capture_output=True,
+        **kwargs,
+    )
+    return dict(line.split(":\t", 1) for line in said.stdout.splitlines() if line)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return status_of(**({"extra_groups": [4, 27]} if is_root_of_many() else {}))
+
+
+@pytest.fixture(scope="module")
+def alone():
+    tried = subprocess.run([*ALONE, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"no user namespace: {tried.stderr.strip()}")
+    return status_of(*ALONE)
+
+
+def test_root_becomes_the_workers_own_user_and_any_other_user_stays(plain):
+    user = WORKER_ID if is_root_of_many() else os.geteuid()
+    group = WORKER_ID if is_root_of_many() else os.getegid()
+    assert plain["Uid"].split() == [str(user)] * 4
+    assert plain["Gid"].split() == [str(group)] * 4
+
+
+@pytest.mark.skipif(not is_root_of_many(), reason="only root has groups to give up")
+def test_root_leaves_its_groups(plain):
+    assert plain["Groups"].strip() == ""
+
+
+def test_the_only_user_of_a_namespace_stays(alone):
+    assert alone["Uid"].split() == ["0"] * 4
+
+
+@pytest.mark.parametrize("who", ["plain", "alone"])
+@pytest.mark.parametrize("name", ["CapEff", "CapPrm", "CapInh", "CapAmb"])
+def test_no_capability_is_left(request, who, name):
+    assert int(request.getfixturevalue(who)[name], 16) == 0
+
+
+@pytest.mark.parametrize("who", ["plain", "alone"])
+def test_no_program_can_give_new_ones(request, who):
+    assert request.getfixturevalue(who)["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("prefix", [pytest.param((), id="plain"), pytest.param(ALONE, id="alone")])
+def test_the_right_to_dial_in_clients_names_may_be_kept_and_no_other(request, prefix):
+    request.getfixturevalue("alone" if prefix else "plain")
+    said = status_of(*prefix, options="{'keeps_net_raw': True}")
+    kept = 1 << CAP_NET_RAW if prefix or os.geteuid() == 0 else 0
+    sets = {name: int(said[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")}
+    assert sets == {"CapEff": kept, "CapPrm": kept, "CapInh": 0, "CapAmb": 0}
+    assert said["NoNewPrivs"] == "1"

@@ -1,0 +1,132 @@
+import asyncio
+import select
+import sys
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.plane.messages import Drained, FromWorker, Report, Running, Start
+from userspace_proxy.plane.process import WorkerProcess
+
+from ..dataplane.house import open_sockets
+from ..dataplane.waiting import turns, until
+
+# A child that says something else than workers do.
+CHILD = """
+import os, socket, struct, sys
+channel = socket.socket(fileno=int(sys.argv[-1]))
+def send(body, *socks):
+    frame = struct.pack(">IB", len(body), len(socks)) + body
+    socket.send_fds(channel, [frame], [sock.fileno() for sock in socks])
+"""
+
+
+class Parent:
+    """What a process has told its parent."""
+
+    def __init__(self, **kwargs):
+        self.messages: list[FromWorker] = []
+        self.ends: list[str] = []
+        self.process = WorkerProcess(
+            asyncio.get_running_loop(), receive=self.receive, ended=self.ends.append, **kwargs
+        )
+
+    def receive(self, message):
+        self.messages.append(message)
+
+    async def end(self):
+        await until(lambda: self.ends)
+        return self.ends
+
+
+def python(script):
+    return {"program": (sys.executable, "-IS", "-c", CHILD + script)}
+
+
+@pytest.fixture
+def start():
+    before, parents = open_sockets(), []
+
+    def start(**kwargs):
+        parents.append(Parent(**kwargs))
+        return parents[-1]
+
+    yield start
+    for parent in parents:
+        parent.process.close()
+        parent.process.close()
+    assert open_sockets() == before, "a socket was left open"
+
+
+async def test_a_worker_is_started_and_heard(start):
+    parent = start()
+    parent.process.send(Start(0, Tuning(), {}))
+    await until(lambda: parent.messages)
+    (running,) = parent.messages
+    assert isinstance(running, Running)
+    assert running.pid == parent.process.pid
+
+
+async def test_a_killed_one_is_told_once(start):
+    parent = start()
+    parent.process.kill()
+    parent.process.kill()
+    assert await parent.end() == ["signal 9"]
+    parent.process.kill()
+    parent.process.send(Report(1))
+    await turns(10)
+    assert parent.ends == ["signal 9"]
+
+
+async def test_the_exit_status_is_told(start):
+    assert await start(**python("os._exit(7)")).end() == ["exit status 7"]
+
+
+async def test_who_closes_the_channel_is_ended(start):
+    parent = start(**python("channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)"))
+    assert await parent.end() == ["signal 9"]
+
+
+async def test_a_close_ends_it_waits_for_that_and_tells_nobody(start):
+    parent = start()
+    parent.process.close()
+    assert not Path(f"/proc/{parent.process.pid}").exists()
+    await turns(10)
+    assert parent.ends == []
+
+
+async def test_last_words_are_heard_even_if_they_come_with_the_end(start):
+    parent = start(**python("""send(b'["Drained",3]'); os._exit(0)"""))
+    select.select([parent.process._pidfd], [], [], 10)
+    # As the loop does if it looks here first.
+    parent.process._on_end()
+    assert (parent.messages, parent.ends) == ([Drained(3)], ["exit status 0"])
+
+
+async def test_sockets_that_a_worker_sends_are_not_kept(start):
+    before = open_sockets()
+    parent = start(**python("""send(b'["Drained",3]', channel); os._exit(0)"""))
+    await parent.end()
+    assert parent.messages == [Drained(3)]
+    assert open_sockets() == before
+
+
+async def test_a_worker_that_talks_nonsense_is_ended_and_harms_nobody(start, caplog):
+    parent = start(**python("""send(b'["Drained","3"]'); os.read(channel.fileno(), 1)"""))
+    assert await parent.end() == ["signal 9"]
+    (record,) = caplog.records
+    assert (record.getMessage(), record.pid, record.cause) == (
+        "worker sent a malformed message, killing it",
+        parent.process.pid,
+        "Expected `int`, got `str` - at `$[1]`",
+    )
+    assert parent.messages == []
+
+
+@pytest.mark.parametrize("program", [("/nowhere/python",)])
+async def test_what_can_not_be_started_is_an_error_and_leaves_nothing_open(program):
+    before = open_sockets()
+    with pytest.raises(FileNotFoundError):
+        Parent(program=program)
+    assert open_sockets() == before

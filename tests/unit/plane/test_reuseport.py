@@ -1,0 +1,147 @@
+"""The kernel brings clients to sockets: by their address, or by chance."""
+
+import contextlib
+import socket
+from collections import defaultdict
+
+import pytest
+
+from userspace_proxy.dataplane.sockets import IPV6_FREEBIND, open_listening
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane.reuseport import choose_by_chance, choose_by_client
+
+from ..dataplane.peers import UdpPeer, family_of
+
+IPV4 = [f"127.{n}.{n + 9}.{80 - n}" for n in range(60)]
+# Nobody routes them, but a datagram to ourselves may have such a sender.
+IPV6 = [f"2001:db8:{a:x}::{b:x}" for a in range(5) for b in range(1, 9)]
+TIMES = 3
+
+
+class Sharers:
+    """Some sockets on one port."""
+
+    def __init__(self, protocol, ip, count):
+        self.protocol = protocol
+        self.family = family_of(ip)
+        self.at = SocketAddress(ip, 0)
+        self.socks = []
+        for _ in range(count):
+            plain = open_listening(protocol, self.at, freebind=False, share=True)
+            self.at = SocketAddress(ip, plain.getsockname()[1])
+            self.socks.append(socket.socket(fileno=plain.detach()))
+
+    def choose_by_client(self):
+        choose_by_client(self.socks[0], self.family, len(self.socks))
+
+    def who_hears(self, client):
+        """Return the place of the socket that a client comes to."""
+        kind = socket.SOCK_STREAM if self.protocol is Protocol.TCP else socket.SOCK_DGRAM
+        with socket.socket(self.family, kind) as sock:
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+            sock.bind((client, 0))
+            sock.connect(self.at)
+            if kind == socket.SOCK_DGRAM:
+                sock.send(b"hello")
+            (place,) = [place for place, sock in enumerate(self.socks) if heard(sock)]
+            return place
+
+    def who_hears_all(self, clients):
+        """Return the places of the sockets that each client has come to."""
+        places = defaultdict(set)
+        for client in clients * TIMES:
+            places[client].add(self.who_hears(client))
+        return places
+
+    def close(self):
+        for sock in self.socks:
+            sock.close()
+
+
+def heard(sock):
+    try:
+        if sock.type == socket.SOCK_STREAM:
+            sock.accept()[0].close()
+        else:
+            sock.recv(100)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.fixture(params=list(Protocol))
+def share(request):
+    with contextlib.ExitStack() as stack:
+
+        def share(ip, count):
+            sharers = Sharers(request.param, ip, count)
+            stack.callback(sharers.close)
+            return sharers
+
+        yield share
+
+
+def test_a_client_always_comes_to_the_same_socket_and_all_are_used(share):
+    sharers = share("127.0.0.1", 3)
+    sharers.choose_by_client()
+    places = sharers.who_hears_all(IPV4)
+    assert {len(seen) for seen in places.values()} == {1}
+    assert set.union(*places.values()) == {0, 1, 2}
+
+
+def test_the_socket_is_the_one_at_the_place_of_the_address(share):
+    sharers = share("127.0.0.1", 3)
+    sharers.choose_by_client()
+    places = {client: sharers.who_hears(client) for client in IPV4}
+    assert places == {
+        client: int.from_bytes(socket.inet_aton(client), "big") % 3 for client in IPV4
+    }
+
+
+def test_an_ipv6_client_always_comes_to_the_same_socket(share):
+    sharers = share("::1", 3)
+    sharers.choose_by_client()
+    # The only word of ::1 that isn't 0 is the last, and 1.
+    assert sharers.who_hears_all(["::1"]) == {"::1": {1}}
+
+
+def test_ipv6_clients_are_told_apart_by_all_words_of_their_address():
+    sharers = Sharers(Protocol.UDP, "::1", 3)
+    with contextlib.closing(sharers):
+        sharers.choose_by_client()
+        places = sharers.who_hears_all(IPV6)
+        assert {len(seen) for seen in places.values()} == {1}
+        assert set.union(*places.values()) == {0, 1, 2}
+        for words in ("2001:db8:{:x}::1", "2001:db8:0:{:x}::1", "2001:db8::{:x}:0:1"):
+            clients = [words.format(number) for number in range(1, 9)]
+            assert len({sharers.who_hears(client) for client in clients}) == 3, words
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+def test_by_chance_one_client_comes_to_all_of_them(share, ip):
+    sharers = share(ip, 2)
+    sharers.choose_by_client()
+    choose_by_chance(sharers.socks[0])
+    assert {sharers.who_hears(ip) for _ in range(100)} == {0, 1}
+
+
+def test_to_undo_what_was_not_done_is_no_error(share):
+    sharers = share("127.0.0.1", 2)
+    for _ in range(2):
+        choose_by_chance(sharers.socks[0])
+
+
+def test_the_program_may_be_another_one_later(share):
+    sharers = share("127.0.0.1", 3)
+    choose_by_client(sharers.socks[0], socket.AF_INET, 1)
+    assert {sharers.who_hears(client) for client in IPV4} == {0}
+    sharers.choose_by_client()
+    assert {sharers.who_hears(client) for client in IPV4} == {0, 1, 2}
+
+
+def test_a_socket_that_shares_with_nobody_can_not_be_chosen():
+    with contextlib.closing(UdpPeer()) as alone:
+        with pytest.raises(OSError, match="Invalid argument"):
+            choose_by_client(alone.sock, socket.AF_INET, 2)
+        choose_by_chance(alone.sock)

@@ -1,0 +1,271 @@
+"""A worker over its channel; test_link.py has one in the loop of its plane, too."""
+
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.dataplane.sockets import open_listening
+from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.plane.messages import (
+    ChangeGroup,
+    CloseGroup,
+    CloseListener,
+    Counted,
+    Ejected,
+    EndpointReport,
+    ListenerClosed,
+    Logged,
+    MoveListener,
+    OpenGroup,
+    OpenListener,
+    PauseListener,
+    Report,
+    ResumeListener,
+    Returned,
+)
+
+from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
+from ..dataplane.waiting import until
+from .control import GROUP, LISTENER, TCP, UDP
+
+POD = SocketAddress("10.0.0.1", 80)
+
+
+# -- beginning -----------------------------------------------------------------
+
+
+async def test_its_turns_begin_at_its_own_number(idle):
+    pods = [idle.keep(TcpEndpoint()) for _ in range(3)]
+    idle.start(index=2)
+    at = idle.serve(*(pod.address for pod in pods))
+    await idle.pair(at, pods[2])
+    await idle.pair(at, pods[0])
+
+
+# -- serving -------------------------------------------------------------------
+
+
+async def test_it_serves_the_sockets_that_come(control, pod):
+    client, server = await control.pair(control.serve(pod.address), pod)
+    await client.send(b"question")
+    assert await server.read() == b"question"
+
+
+async def test_it_follows_changes_of_endpoints(control, pod):
+    other = control.keep(TcpEndpoint())
+    at = control.serve(pod.address)
+    client, server = await control.pair(at, pod)
+    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
+    await control.report()
+    await control.pair(at, other)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+
+
+async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(control, pod):
+    other = control.keep(TcpEndpoint())
+    at = control.serve(pod.address, other.address)
+    both = (pod.address, other.address)
+    for others, expected in (
+        (Serving(affinity_timeout_s=60.0), [pod] * 3),
+        (Serving((), 60.0, outside=both[1:], inside=("127.0.0.2/32",)), [other] * 3),
+        (
+            Serving(
+                (),
+                60.0,
+                outside=both[1:],
+                inside=("127.0.0.0/8",),
+                balance=Balance.LEAST_CONNECTIONS,
+            ),
+            [pod] * 3,
+        ),
+        (Serving(balance=Balance.LEAST_CONNECTIONS), [other] * 3),
+    ):
+        control.send(ChangeGroup(GROUP, [], [], others))
+        await control.report()
+        for server in expected:
+            await control.pair(at, server)
+
+
+async def test_a_client_that_comes_with_its_endpoint_is_served_whichever_is_seen_first(control):
+    pods = [control.keep(TcpEndpoint()) for _ in range(20)]
+    at = control.serve()
+    for pod in pods:
+        client = control.keep(Peer(socket.socket()))
+        client.sock.connect_ex(at)
+        control.send(ChangeGroup(GROUP, [], [(0, pod.address)]))
+        control.keep(await pod.accept())
+        control.send(ChangeGroup(GROUP, [pod.address], []))
+        await control.report()
+
+
+async def test_a_listener_that_refuses_is_left_alone_until_it_is_resumed(control, pod):
+    sock = control.keep(open_listening(TCP, SocketAddress("127.0.0.1", 0), freebind=False))
+    at = SocketAddress(*sock.getsockname())
+    control.send(OpenGroup(GROUP, "shop/web:http", Serving((pod.address,))))
+    control.send(OpenListener(LISTENER, GROUP, TCP, at, False), sock)
+    control.keep(await dial(at))
+    await control.report()
+    assert (await control.status()).connections == 0
+    control.send(ResumeListener(LISTENER))
+    await pod.accept()
+
+
+async def test_a_paused_listener_is_left_alone_until_it_is_resumed(control, pod):
+    at = control.serve(pod.address)
+    control.send(PauseListener(LISTENER))
+    await control.report()
+    control.keep(await dial(at))
+    await control.report()
+    assert (await control.status()).connections == 0
+    control.send(ResumeListener(LISTENER))
+    await pod.accept()
+
+
+async def test_a_closed_listener_is_told_and_its_connections_go_on(control, pod):
+    client, server = await control.pair(control.serve(pod.address), pod)
+    control.sock.close()
+    control.send(CloseListener(LISTENER))
+    control.send(CloseGroup(GROUP))
+    assert await control.hear(ListenerClosed) == ListenerClosed(LISTENER)
+    await client.send(b"still here")
+    assert await server.read() == b"still here"
+    assert (await control.status()).connections == 1
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_socket_may_come_again_after_it_was_closed(control, protocol):
+    """The control process holds it, so the kernel doesn't forget it when we close our copy."""
+    pod = control.keep(TcpEndpoint() if protocol is TCP else UdpPeer())
+    at = control.serve(pod.address, protocol=protocol)
+    for _ in range(3):
+        control.send(CloseListener(LISTENER))
+        control.send(OpenListener(LISTENER, GROUP, protocol, at, True), control.sock)
+    await control.report()
+    if protocol is TCP:
+        await control.pair(at, pod)
+    else:
+        control.keep(UdpPeer(to=at)).send(b"question")
+        assert await pod.receive() == b"question"
+    assert control.said(Logged) == []
+
+
+async def test_to_close_what_it_never_heard_of_is_told_all_the_same(control):
+    control.send(CloseListener(99))
+    for message in (
+        MoveListener(99, 99),
+        PauseListener(99),
+        ResumeListener(99),
+        CloseGroup(99),
+    ):
+        control.send(message)
+    control.send(Ejected(99, POD, False))
+    control.send(Returned(99, POD))
+    assert await control.hear(ListenerClosed) == ListenerClosed(99)
+    await control.report()
+
+
+# -- reports -------------------------------------------------------------------
+
+
+async def test_a_report_tells_what_is_new(control, pod):
+    client, server = await control.pair(control.serve(pod.address), pod)
+    await client.send(b"12345")
+    await server.read_exactly(5)
+    (group,) = (await control.report()).groups
+    assert group.group == GROUP
+    assert group.endpoints == [EndpointReport(pod.address, (1, 1, 0, 0, 5, 0))]
+    client.close()
+    server.close()
+
+    async def is_over():
+        groups = (await control.report()).groups
+        return groups and groups[0].endpoints == [EndpointReport(pod.address, (-1, 0, 0, 0, 0, 0))]
+
+    while not await is_over():
+        pass
+    assert (await control.report()).groups == []
+
+
+async def test_a_report_tells_of_descriptors(control, pod):
+    before = await control.status()
+    assert before.is_accepting
+    await control.pair(control.serve(pod.address), pod)
+    after = await control.status()
+    assert (after.connections, after.descriptors - before.descriptors) == (1, 3)
+    assert after.descriptor_limit == before.descriptor_limit > 0
+
+
+async def test_the_turns_that_orders_take_are_counted(control):
+    # It has no socket but the channel's, so these are all.
+    before, after = await control.status(), await control.status()
+    assert sum(after.turns) > sum(before.turns)
+    assert after.turns_s > before.turns_s
+
+
+async def test_reports_are_answered_in_order(control):
+    for number in range(100, 105):
+        control.send(Report(number))
+    await until(lambda: len(control.said(Counted)) == 5)
+    assert [counted.number for counted in control.got] == list(range(100, 105))
+
+
+async def test_a_flow_whose_endpoint_has_left_is_over_in_the_report(control):
+    pod, other = control.keep(UdpPeer()), control.keep(UdpPeer())
+    at = control.serve(pod.address, protocol=UDP)
+    client = control.keep(UdpPeer(to=at))
+    client.send(b"12345")
+    await pod.receive()
+    assert await control.endpoints() == [EndpointReport(pod.address, (1, 1, 0, 0, 5, 0))]
+    client.send(b"123")
+    await pod.receive()
+    control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
+    assert await control.endpoints() == [EndpointReport(pod.address, (-1, 0, 0, 0, 3, 0))]
+
+
+# -- what others learn -----------------------------------------------------------
+
+
+async def test_an_ejection_and_its_end_are_told(control):
+    dead = control.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    pod = control.keep(TcpEndpoint())
+    at = control.serve(dead.address, pod.address)
+    await control.pair(at, pod)
+    assert await control.hear(Ejected) == Ejected(GROUP, dead.address, False)
+    (group,) = (await control.report()).groups
+    ((address, left),) = group.ejected
+    assert (address, 0 < left <= 5) == (dead.address, True)
+    control.main._worker._groups[GROUP].answered(dead.address)
+    assert await control.hear(Returned) == Returned(GROUP, dead.address)
+
+
+async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
+    silent = control.keep(SilentEndpoint())
+    at = control.serve(silent.address, pod.address)
+    control.send(Ejected(GROUP, silent.address, True))
+    await control.report()
+    for _ in range(4):
+        await control.pair(at, pod)
+    assert await control.endpoints() == [EndpointReport(pod.address, (4, 4, 0, 0, 0, 0))]
+    assert control.said(Ejected) == []
+
+
+async def test_where_another_worker_met_silence_alone_the_client_is_reset_at_once(control):
+    silent = control.keep(SilentEndpoint())
+    at = control.serve(silent.address)
+    control.send(Ejected(GROUP, silent.address, True))
+    await control.report()
+    assert await control.keep(await dial(at)).was_reset()
+    (group,) = (await control.report()).groups
+    assert group.endpoints == [], "nothing was dialled"
+
+
+async def test_what_another_worker_has_reached_is_dialled_again(control, pod):
+    other = control.keep(TcpEndpoint())
+    at = control.serve(pod.address, other.address)
+    control.send(Ejected(GROUP, pod.address, False))
+    control.send(Returned(GROUP, pod.address))
+    await control.report()
+    await control.pair(at, pod)
+    assert control.said(Returned) == []

@@ -1,0 +1,105 @@
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+
+import msgspec
+
+from userspace_proxy.dataplane import Serving
+from userspace_proxy.plane import channel
+from userspace_proxy.plane.messages import (
+    Drain,
+    Drained,
+    Logged,
+    OpenGroup,
+    Running,
+)
+
+from ..dataplane.peers import RefusingEndpoint, dial
+from ..dataplane.waiting import turns, until
+
+
+async def test_it_gives_up_privileges_and_tells_who_it_is(idle):
+    idle.start()
+    running = await idle.hear(Running)
+    assert running == Running(os.getpid(), os.geteuid())
+    assert idle.confined == 1
+
+
+async def test_the_loop_goes_round_while_thousands_of_commands_wait(control, monkeypatch):
+    monkeypatch.setattr(channel, "_READ_S", 0)
+    for number in range(20_000):
+        control.send(OpenGroup(number, "shop/web:http", Serving()))
+    command = msgspec.json.encode(OpenGroup(10_000, "shop/web:http", Serving()))
+    read, most = 0, 0
+    while read < 20_000:
+        await turns(1)
+        before, read = read, len(control.main._worker._groups)
+        most = max(most, read - before)
+    # Two reads at most, as our own task is resumed in the next round: 16 KiB each, and the
+    # message that began in the one before.
+    assert 0 < most <= 2 * (channel._READ_BYTES / len(command) + 1)
+
+
+async def test_log_lines_are_told(control):
+    dead = control.keep(RefusingEndpoint(socket.SOCK_STREAM))
+    client = None
+    with contextlib.suppress(ConnectionResetError):
+        client = control.keep(await dial(control.serve(dead.address)))
+    line = await control.hear(Logged)
+    assert (line.message, line.level) == ("endpoint ejected", logging.WARNING)
+    assert line.fields["endpoint"] == str(dead.address)
+    assert client is None or await client.was_reset()
+
+
+async def test_log_lines_are_lost_when_nobody_takes_them(control):
+    # The control process is busy: it doesn't read.
+    asyncio.get_running_loop().remove_reader(control.channel._sock.fileno())
+    log = logging.getLogger("userspace_proxy.dataplane")
+    for _ in range(100):
+        log.warning("x" * 100_000)
+    assert control.main._channel.waiting_bytes < 2_000_000
+    asyncio.get_running_loop().add_reader(control.channel._sock.fileno(), control.channel.read)
+    await control.report()
+    told = len(control.said(Logged))
+    assert 10 <= told < 30
+    log.warning("room again")
+    await until(lambda: len(control.said(Logged)) == told + 2, "both lines")
+    counted, again = control.said(Logged)[-2:]
+    assert counted.fields["count"] == 100 - told
+    assert again.message == "room again"
+
+
+async def test_a_drain_ends_it_when_the_last_connection_has_ended(control, pod):
+    pairs = [await control.pair(control.serve(pod.address), pod)]
+    for _ in range(2):
+        control.send(Drain(60.0))
+    await control.report()
+    assert not control.main.ended.done()
+    for peer in pairs[0]:
+        peer.close()
+    assert await control.hear(Drained) == Drained(0)
+    assert await control.main.ended == 0
+
+
+async def test_a_drain_tells_how_many_were_reset(control, pod):
+    at = control.serve(pod.address)
+    pairs = [await control.pair(at, pod) for _ in range(3)]
+    control.send(Drain(0.0))
+    assert await control.hear(Drained) == Drained(3)
+    assert [await client.was_reset() for client, _ in pairs] == [True] * 3
+
+
+async def test_it_ends_at_once_when_nobody_commands_it(control, pod):
+    client, _ = await control.pair(control.serve(pod.address), pod)
+    control.channel.close()
+    assert await control.main.ended == 1
+    control.main.close()
+    assert await client.was_reset()
+
+
+async def test_one_that_was_told_nothing_ends_too(idle):
+    idle.send(Drain(0.0))
+    assert await idle.hear(Drained) == Drained(0)
+    assert await idle.main.ended == 0

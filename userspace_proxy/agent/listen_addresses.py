@@ -1,0 +1,152 @@
+"""The addresses at which Service ports are to listen, and why none can be had.
+
+Bind.PROXY_PORT   one a Service port, on 0.0.0.0 or ::, out of the proxy port range
+Bind.FRONTEND     one a frontend, on its own address and port
+Bind.LOOPBACK     one a frontend: its own address if that is a loopback one, with its
+                  own port if that is free; else a port of the range on 127.0.0.1
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+
+from ..errors import ListenError, ShortageError
+from ..model import Frontend, IPFamily, Protocol, SocketAddress
+from ..plan import PortPlan
+from ..plane import Answer, Listener, PortPool, Wanted
+from ..steering import Bind
+
+_WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
+_LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
+
+# Ports of other programs passed over until the next second, by all Service ports together: some
+# 10 ms, on a node whose range is full of such ports.
+_TRIES = 256
+
+HELD_HINT = "stop that process, or give the Service another port"
+
+
+class ListenAddresses:
+    """The addresses of one proxy's listeners.
+
+    Args:
+        bind: Where the steering wants listeners.
+        pool: Proxy port numbers.
+        transparent: Listeners that something is steered to are transparent sockets.
+        holder: Returns a program that has one of these ports; empty if there is none.
+    """
+
+    def __init__(
+        self,
+        bind: Bind,
+        pool: PortPool,
+        *,
+        transparent: bool,
+        holder: Callable[[Protocol, IPFamily, Collection[int]], str],
+    ) -> None:
+        self._bind = bind
+        self._pool = pool
+        self._transparent = transparent
+        self._holder = holder
+        self._tries = _TRIES
+        """How many more ports of others may be passed over before :meth:`start_over`."""
+
+    def start_over(self) -> None:
+        """Let ports of other programs be passed over again."""
+        self._tries = _TRIES
+
+    def spare(self, ports: Iterable[int]) -> None:
+        """Leave these proxy ports to Service ports that prefer them, and no longer others."""
+        self._pool.spare(ports)
+
+    def wanted(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> dict[Hashable, Wanted]:
+        """Return the listeners that a Service port is to have, by frontend or as its proxy port.
+
+        Args:
+            plan: Has a frontend at least.
+            preferred: Proxy ports to try first, by frontend.
+        """
+        if self._bind is Bind.FRONTEND:
+            return {
+                f: Wanted(plan.protocol, (f.address,), freebind=True, transparent=self._transparent)
+                for f in plan.frontends
+            }
+        if self._bind is Bind.LOOPBACK:
+            return {f: Wanted(plan.protocol, self._on_loopback(f)) for f in plan.frontends}
+        port = next((preferred[f] for f in plan.frontends if f in preferred), None)
+        addresses = self._in_range(_WILDCARD[plan.frontends[0].family], port)
+        return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
+
+    def by_frontend(self, plan: PortPlan, answer: Answer) -> dict[Frontend, Listener]:
+        """Return the listeners of a Service port; its proxy port is that of every frontend."""
+        if self._bind is not Bind.PROXY_PORT:
+            return {f: answer.listeners[f] for f in plan.frontends if f in answer.listeners}
+        shared = answer.listeners.get(_proxy_port(plan))
+        return {} if shared is None else dict.fromkeys(plan.frontends, shared)
+
+    def take(self, listeners: Iterable[Listener]) -> None:
+        """Note that listeners were opened; their proxy ports are in use."""
+        for listener in listeners:
+            if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
+                self._pool.take(listener.address.port)
+                self._tries = _TRIES
+
+    def give(self, listeners: Iterable[Listener]) -> None:
+        """Note that listeners were closed."""
+        for listener in listeners:
+            self._pool.give(listener.address.port)
+
+    def explain(self, plan: PortPlan, key: Hashable, why: ListenError | None) -> ListenError:
+        """Return why a listener couldn't be opened, with the program that has its port.
+
+        Args:
+            plan: The Service port's.
+            key: As in :meth:`wanted`.
+            why: What the last address met with; None: there was none to try.
+        """
+        if why is not None and not _is_taken(why):
+            return why
+        if why is not None and self._bind is Bind.FRONTEND and isinstance(key, Frontend):
+            holder = self._holder(plan.protocol, key.family, (key.port,))
+            return ListenError(f"{key} is held by {holder}", hint=HELD_HINT) if holder else why
+        held = ""
+        if why is not None:
+            others = frozenset(self._pool.candidates())
+            holder = self._holder(plan.protocol, plan.key.family, others)
+            held = f", {holder} has some" if holder else ""
+        return ShortageError(
+            f"cannot listen for {plan.key}: no proxy port of "
+            f"{self._pool.first}-{self._pool.last} is free{held}",
+            hint="widen --proxy-port-range",
+        )
+
+    def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:
+        """Yield a frontend's own address if it is a loopback one, and then any port of the range.
+
+        Its own may be below ip_unprivileged_port_start, or taken.
+        """
+        ip = _LOOPBACK[frontend.family]
+        if frontend.ip.startswith("127.") or frontend.ip == "::1":
+            yield frontend.address
+            ip = frontend.ip
+        yield from self._in_range(ip, None)
+
+    def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
+        """Yield proxy ports to try in turn; to ask for another means that one is taken."""
+        for port in self._pool.candidates(preferred):
+            if not self._tries:
+                return
+            yield SocketAddress(ip, port)
+            self._tries -= 1
+            self._pool.skip(port)
+
+
+def _is_taken(exc: ListenError) -> bool:
+    cause = exc.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
+
+
+def _proxy_port(plan: PortPlan) -> Hashable:
+    """Return the plane's key for the listener on the proxy port of a Service port."""
+    return plan.key, plan.protocol

@@ -1,0 +1,47 @@
+"""What everything that carries traffic in one event loop shares: events, descriptors, pipes.
+
+Rule 1: it knows no listener, connection or flow; those are above, and know it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from .descriptors import Descriptors
+from .pipes import PipePool
+from .preserving import Preserving
+from .reactor import Reactor
+from .tuning import Tuning
+
+
+class Engine:
+    """The engine of one event loop.
+
+    Args:
+        loop: Any asyncio event loop, asyncio's own or uvloop's.
+        tuning: Figures to work by.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tuning: Tuning | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.loop = loop
+        self.tuning = tuning or Tuning()
+        self.clock = clock
+        self.reactor = Reactor(loop, clock=clock)
+        self.descriptors = Descriptors(loop, self.tuning.descriptor_limit)
+        self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
+        self.preserving = Preserving()
+
+    def close(self) -> None:
+        """Deliver nothing more; sockets stay open and are their owners'. Idempotent."""
+        self.descriptors.close()
+        self.pipes.close()
+        self.reactor.close()

@@ -1,0 +1,81 @@
+"""The open TCP connections of one data plane: their deadlines, their number, their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .ageing import Ageing
+from .engine import Engine
+from .late_reset import LateResets
+from .probes import Probes
+from .shedding import Shedding
+from .tcp import DESCRIPTORS, TcpConnection
+from .timeouts import Timeouts
+
+
+class TcpConnections:
+    """All of them, and what watches them.
+
+    Args:
+        engine: Its events, descriptors and timers are used.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.open: set[TcpConnection] = set()
+        tuning, loop, clock = engine.tuning, engine.loop, engine.clock
+        self.probes = Probes(engine)
+        self.shedding = Shedding(self.open, engine.descriptors)
+        self.dial_deadlines = Timeouts[TcpConnection](
+            loop, clock, tuning.connect_timeout_s, TcpConnection.dial_timed_out
+        )
+        """Of dials."""
+        self.client_deadlines = Timeouts[TcpConnection](
+            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
+        )
+        """Of clients that no endpoint has answered yet."""
+        self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
+        self.ageing = Ageing(loop, clock, tuning, self.open)
+        self._on_idle: Callable[[], None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.open)
+
+    def began(self, connection: TcpConnection) -> None:
+        """Add an accepted connection to the open ones."""
+        self.open.add(connection)
+        self.engine.descriptors.take(DESCRIPTORS)
+        self.ageing.start()
+
+    def ended(self, connection: TcpConnection) -> None:
+        """Remove a closed connection from the open ones; it has ended its deadlines."""
+        self.open.discard(connection)
+        if connection.is_aborting:
+            self.late_resets.forget(connection)
+        self.engine.descriptors.give(DESCRIPTORS)
+        if self._on_idle is not None and not self.open:
+            self._on_idle()
+
+    def reset_late(self, connection: TcpConnection) -> bool:
+        """Reset a connection when what is under way has arrived; False if nothing is."""
+        return self.late_resets.begin(connection)
+
+    def call_when_idle(self, callback: Callable[[], None] | None) -> None:
+        """Call back whenever the last connection has ended; None: no longer."""
+        self._on_idle = callback
+
+    def reset_all(self) -> int:
+        """Reset those that are open; returns how many."""
+        left = list(self.open)
+        for connection in left:
+            connection.close()
+        return len(left)
+
+    def close(self) -> None:
+        """Reset those that are open, and stop every timer. Idempotent."""
+        self.reset_all()
+        self.probes.close()
+        self.late_resets.close()
+        self.ageing.close()
+        self.dial_deadlines.close()
+        self.client_deadlines.close()

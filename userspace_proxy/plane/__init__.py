@@ -1,0 +1,25 @@
+"""The control half of the traffic: opens, keeps and hands over sockets, and commands workers.
+
+    Plane ──Link──▶ Worker ── DataPlane
+
+A link leads to a child process without privileges, over a channel that passes sockets
+(SCM_RIGHTS), or to the caller's own loop, where commands are plain calls.
+"""
+
+from .group import Group
+from .listener import Answer, Listener, Wanted
+from .plane import Plane
+from .ports import PortPool
+from .workers import PlaneState, WorkerState, default_workers
+
+__all__ = [
+    "Answer",
+    "Group",
+    "Listener",
+    "Plane",
+    "PlaneState",
+    "PortPool",
+    "Wanted",
+    "WorkerState",
+    "default_workers",
+]

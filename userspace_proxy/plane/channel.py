@@ -1,0 +1,225 @@
+"""Messages between two processes over a Unix socket, with sockets in tow (SCM_RIGHTS).
+
+    frame: length (4 bytes), number of sockets (1 byte), the message
+
+Rule 1: no call waits: what the other side doesn't take now is kept, up to a bound;
+beyond it the other side counts as dead, and ``lost`` is called.
+Rule 2: sockets arrive in the order of the messages that they came with; the kernel never joins
+what one call sent with sockets to what another one sent (unix(7)).
+Rule 3: a socket that was closed before its turn takes its message along: the closing is a
+message of its own, and a side that never saw the listener has nothing to close.
+Rule 4: sockets that no message names don't pile up: the channel to a side that sends such is lost.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import math
+import os
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+# A Service port is about 300 bytes: this is more than there are ports.
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+
+# Longest frame: an endpoint is about 25 bytes, so this is a group of 300,000.
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+
+_HEADER = struct.Struct(">IB")
+# Some fifty messages, each of which takes up to a tenth of a millisecond.
+_READ_BYTES = 16 * 1024
+_MAX_SOCKETS = 253
+# Before others of the loop get their turn: a worker that receives 10,000 Service ports still
+# serves those that it has.
+_READ_S = 0.005
+
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Channel(Generic[In, Out]):
+    """One end.
+
+    Args:
+        loop: Its readers and writers are used.
+        sock: A connected Unix stream socket; the channel closes it.
+        reads: The type of what arrives: msgspec checks it.
+        receive: Called with each message and the descriptors that came with it, which are
+            then the callee's to close.
+        lost: Called once when the other side is gone or takes nothing, with an empty text; when it
+            sends a malformed message, with what is wrong with it.
+        max_waiting_bytes: What the other side may leave untaken.
+        read_for: Called after each turn of reading with the seconds that it took.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        *,
+        reads: Any,
+        receive: Callable[[In, list[int]], None],
+        lost: Callable[[str], None],
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+        read_for: Callable[[float], None] | None = None,
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._sock = sock
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(reads).decode
+        self._receive = receive
+        self._lost = lost
+        self._max_waiting_bytes = max_waiting_bytes
+        self._read_for = read_for
+        self._waiting: deque[tuple[bytes | memoryview, Sequence[socket.socket]]] = deque()
+        self.waiting_bytes = 0
+        """What the other side hasn't taken yet."""
+        self._arrived = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._is_closed = False
+        loop.add_reader(sock.fileno(), self._take_turn)
+
+    def send(self, message: Out, *socks: socket.socket) -> None:
+        """Send a message, now or when there is room.
+
+        Args:
+            message: To send.
+            socks: To pass on; the caller's copies stay open, and the caller's.
+        """
+        if self._is_closed:
+            return
+        body = self._encode(message)
+        frame = _HEADER.pack(len(body), len(socks)) + body
+        self._waiting.append((frame, socks))
+        self.waiting_bytes += len(frame)
+        if len(self._waiting) == 1:
+            self._flush()
+        if self.waiting_bytes > self._max_waiting_bytes:
+            self._give_up()
+
+    def close(self) -> None:
+        """Close the socket, and what arrived with messages that weren't read. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._waiting.clear()
+        while self._descriptors:
+            os.close(self._descriptors.popleft())
+
+    def _give_up(self, malformed: str = "") -> None:
+        if not self._is_closed:
+            self.close()
+            self._lost(malformed)
+
+    def _flush(self) -> None:
+        while self._waiting:
+            frame, socks = self._waiting[0]
+            if any(sock.fileno() < 0 for sock in socks):
+                self._take_off(len(frame))
+                continue
+            rights = array.array("i", [sock.fileno() for sock in socks])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if socks else []
+            try:
+                sent = self._sock.sendmsg([frame], ancillary, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._loop.add_writer(self._sock.fileno(), self._flush)
+                return
+            except OSError:
+                self._give_up()
+                return
+            if sent < len(frame):
+                # The sockets went with the first byte.
+                self._waiting[0] = memoryview(frame)[sent:], ()
+                self.waiting_bytes -= sent
+            else:
+                self._take_off(sent)
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _take_off(self, count: int) -> None:
+        self._waiting.popleft()
+        self.waiting_bytes -= count
+
+    def read(self) -> None:
+        """Hand on all that has arrived: the last words of one that has ended."""
+        self._read_until(math.inf)
+
+    def _take_turn(self) -> None:
+        began = time.monotonic()
+        self._read_until(began + _READ_S)
+        if self._read_for is not None:
+            self._read_for(time.monotonic() - began)
+
+    def _read_until(self, until: float) -> None:
+        while not self._is_closed:
+            try:
+                data, ancillary, _flags, _address = self._sock.recvmsg(
+                    _READ_BYTES, socket.CMSG_SPACE(_MAX_SOCKETS * 4), socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            self._descriptors.extend(_descriptors_in(ancillary))
+            if not data:
+                self._give_up()
+                return
+            self._arrived += data
+            try:
+                self._deliver()
+            except ValueError as exc:
+                self._give_up(str(exc))
+                return
+            if time.monotonic() >= until:
+                return
+
+    def _deliver(self) -> None:
+        """Hand on the messages that are complete.
+
+        Raises:
+            ValueError: What arrived is no message.
+        """
+        start = 0
+        arrived = self._arrived
+        try:
+            while len(arrived) - start >= _HEADER.size and not self._is_closed:
+                length, count = _HEADER.unpack_from(arrived, start)
+                end = start + _HEADER.size + length
+                if length > MAX_FRAME_BYTES:
+                    raise ValueError(f"a frame of {length} bytes")
+                if len(arrived) < end:
+                    break
+                if len(self._descriptors) < count:
+                    # The kernel drops them when the process has no more descriptors.
+                    raise ValueError("sockets got lost on the way")
+                try:
+                    message = self._decode(arrived[start + _HEADER.size : end])
+                except RecursionError as exc:
+                    raise ValueError(str(exc)) from exc
+                start = end
+                self._receive(message, [self._descriptors.popleft() for _ in range(count)])
+        finally:
+            del arrived[:start]
+        if len(self._descriptors) > _MAX_SOCKETS:
+            raise ValueError("sockets that no message names")
+
+
+def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            with contextlib.suppress(ValueError):
+                found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return list(found)

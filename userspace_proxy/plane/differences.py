@@ -1,0 +1,94 @@
+"""What was counted for one group since the last report, as differences."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from ..dataplane import EndpointCounters, EndpointGroup, GroupCounters
+from ..model import SocketAddress
+from .messages import EndpointReport, GroupReport
+
+C = TypeVar("C", EndpointCounters, GroupCounters)
+
+
+class _Seen(Generic[C]):
+    """Counters that grow, with what they were at the last look."""
+
+    def __init__(self, counters: C) -> None:
+        self.counters: C = counters
+        self.figures: tuple[int, ...] = type(counters)().figures()
+
+    def look(self) -> tuple[int, ...] | None:
+        """Return what was counted since the last look; None for nothing."""
+        now = self.counters.figures()
+        if now == self.figures:
+            return None
+        new = tuple([figure - before for figure, before in zip(now, self.figures, strict=True)])
+        self.figures = now
+        return new
+
+
+class Differences:
+    """The differences of one group.
+
+    Differences, so that what a worker has reported stays counted when it dies.
+
+    Args:
+        group: Its counters are read.
+    """
+
+    def __init__(self, group: EndpointGroup) -> None:
+        self._group = group
+        self._seen_group = _Seen(group.counters)
+        self._new_group = GroupCounters()
+        self._seen: dict[SocketAddress, _Seen[EndpointCounters]] = {}
+        self._new: dict[SocketAddress, EndpointCounters] = {}
+        self._had_ejected = False
+
+    def take(self) -> None:
+        """Note what has been counted until now; call before counters may go."""
+        new = self._seen_group.look()
+        if new is not None:
+            self._new_group.add(new)
+        for endpoint, counters in self._group.each_counters():
+            seen = self._seen.get(endpoint)
+            if seen is None or seen.counters is not counters:
+                seen = self._seen[endpoint] = _Seen(counters)
+            self._look_at(endpoint, seen)
+
+    def note_gone(self) -> None:
+        """Note the last that was counted for endpoints whose counters have left the group.
+
+        Call after an update, with a :meth:`take` before it. UDP flows of an endpoint end in
+        the update, and are counted before its counters leave. If it comes back, those begin
+        at 0.
+        """
+        there = {id(counters) for _, counters in self._group.each_counters()}
+        for endpoint, seen in list(self._seen.items()):
+            if id(seen.counters) not in there:
+                self._look_at(endpoint, seen)
+                del self._seen[endpoint]
+
+    def give(self, number: int, now: float) -> GroupReport | None:
+        """Return what was noted since the last call; None if there is nothing to report.
+
+        Args:
+            number: The group's number.
+            now: Monotonic seconds.
+        """
+        ejected = list(self._group.ejected(now).items())
+        # Any: fixed lengths are what the message's own reader checks.
+        figures: Any = self._new_group.figures()
+        if not (self._new or any(figures) or ejected or self._had_ejected):
+            return None
+        self._had_ejected = bool(ejected)
+        new: Any = [(endpoint, counters.figures()) for endpoint, counters in self._new.items()]
+        report = GroupReport(number, figures, [EndpointReport(*each) for each in new], ejected)
+        self._new_group = GroupCounters()
+        self._new = {}
+        return report
+
+    def _look_at(self, endpoint: SocketAddress, seen: _Seen[EndpointCounters]) -> None:
+        new = seen.look()
+        if new is not None:
+            self._new.setdefault(endpoint, EndpointCounters()).add(new)

@@ -1,0 +1,77 @@
+"""The way to a worker: a process of its own (``process``), or the caller's own loop (here)."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from ..dataplane import DataPlane, Tuning
+from .messages import FromWorker, Status, ToWorker
+from .worker import Worker
+
+
+class Link(Protocol):
+    """A worker, as the control half reaches it."""
+
+    @property
+    def pid(self) -> int:
+        """Of its process; 0 if it has none."""
+
+    def send(self, message: ToWorker, *socks: socket.socket) -> None:
+        """Send a command; if the worker has gone it has no effect."""
+
+    def hang_up(self) -> None:
+        """Have it end by itself, which resets its connections."""
+
+    def kill(self) -> None:
+        """End it at once. Idempotent."""
+
+    def close(self, within_s: float) -> None:
+        """End it, wait for that at most so many seconds, and call back no more. Idempotent."""
+
+
+class LocalLink:
+    """A worker in the caller's loop: commands are calls, and so are its answers.
+
+    Sockets stay the caller's: the worker uses the same ones.
+
+    Args:
+        loop: It carries the traffic.
+        tuning: Figures to work by.
+        clock: Monotonic seconds.
+        receive: Called with each message, also while one is sent.
+    """
+
+    pid = 0
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tuning: Tuning,
+        *,
+        clock: Callable[[], float],
+        receive: Callable[[FromWorker], None],
+    ) -> None:
+        self.dataplane = DataPlane(loop, tuning, clock=clock)
+        self._worker = Worker(0, self.dataplane, receive)
+
+    def send(self, message: ToWorker, *socks: socket.socket) -> None:
+        """Part of Link; raises OSError if a listener's socket can't be watched."""
+        self._worker.apply(message, *socks)
+
+    def status(self) -> Status:
+        """Return how it is doing at this moment."""
+        return self._worker.status()
+
+    def hang_up(self) -> None:
+        """Part of Link: connections are reset by :meth:`close`."""
+
+    def kill(self) -> None:
+        """Part of Link."""
+        self._worker.close()
+
+    def close(self, within_s: float = 0.0) -> None:
+        """Part of Link."""
+        self._worker.close()

@@ -1,0 +1,128 @@
+"""One worker process as its parent sees it: started, watched, seen to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from .channel import Channel
+from .messages import FromWorker, ToWorker
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+# Isolated, and with our own path: ``-m`` would look for modules in the current folder first, and
+# a worker begins with our privileges.
+PROGRAM = (
+    sys.executable,
+    "-I",
+    "-c",
+    """import sys
+sys.path[:] = sys.argv[1:-1]
+from userspace_proxy.plane.worker_main import run_worker
+sys.exit(run_worker(int(sys.argv[-1])))""",
+)
+
+# For a worker whose channel is closed to reset its connections: some milliseconds, or its start.
+LAST_TURN_S = 1.0
+
+
+class WorkerProcess:
+    """A child that runs :mod:`.worker_main`, and the channel to it. Part of Link.
+
+    Args:
+        loop: Its readers are used.
+        receive: Called with each message.
+        ended: Called once when it is gone, with how: ``exit status 1``, ``signal 9``.
+        program: What to run; its arguments will be where this process finds modules, and at
+            last the descriptor of the channel.
+
+    Raises:
+        OSError: No process can be made.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        receive: Callable[[FromWorker], None],
+        ended: Callable[[str], None],
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._ended = ended
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                # Not our stdout: what a worker prints belongs into the log.
+                self._process = subprocess.Popen(
+                    [*program, *sys.path, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,
+                    pass_fds=(theirs.fileno(),),
+                )
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except BaseException:
+            ours.close()
+            raise
+        self.pid = self._process.pid
+        self._channel = Channel[FromWorker, ToWorker](
+            loop, ours, reads=FromWorker, receive=self._on_message, lost=self._on_lost
+        )
+        loop.add_reader(self._pidfd, self._on_end)
+
+    def send(self, message: ToWorker, *socks: socket.socket) -> None:
+        """Part of Link."""
+        self._channel.send(message, *socks)
+
+    def kill(self) -> None:
+        """Part of Link; ``ended`` is called when it is gone."""
+        self._process.kill()
+
+    def hang_up(self) -> None:
+        """Part of Link; killed, it would end its connections rather than reset them."""
+        self._channel.close()
+
+    def close(self, within_s: float = LAST_TURN_S) -> None:
+        """Part of Link."""
+        if self._pidfd >= 0:
+            self.hang_up()
+            end = select.poll()
+            end.register(self._pidfd, select.POLLIN)
+            end.poll(max(0.0, within_s) * 1000)
+            self._forget()
+            self._process.kill()
+            self._process.wait()
+
+    def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
+        # Workers send none; what isn't asked for isn't kept.
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._receive(message)
+
+    def _on_lost(self, malformed: str) -> None:
+        if malformed:
+            _log.error(
+                "worker sent a malformed message, killing it",
+                extra={"pid": self.pid, "cause": malformed},
+            )
+        self.kill()
+
+    def _on_end(self) -> None:
+        status = self._process.wait()
+        # Its last messages may have come together with its end.
+        self._channel.read()
+        self._forget()
+        self._ended(f"signal {-status}" if status < 0 else f"exit status {status}")
+
+    def _forget(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._channel.close()

@@ -1,0 +1,54 @@
+"""Which of several sockets on one port a client comes to: by its address, or by chance.
+
+Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns
+the index of a socket in the group, in the order in which they began to listen (TCP) or were
+bound (UDP).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from ..dataplane import classic_bpf as bpf
+
+# Not in Python's socket module; asm-generic/socket.h.
+SO_ATTACH_REUSEPORT_CBPF = 51
+SO_DETACH_REUSEPORT_BPF = 68
+
+
+def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
+    """Bring all of a client to one socket of the group, TCP and UDP alike.
+
+    Args:
+        sock: Any of the group; the program is the group's.
+        family: AF_INET or AF_INET6.
+        count: How many sockets the group has.
+
+    Raises:
+        OSError: The kernel has no such option.
+    """
+    bpf.attach(sock, SO_ATTACH_REUSEPORT_CBPF, _program(bpf.version_of(family), count))
+
+
+def choose_by_chance(sock: socket.socket) -> None:
+    """Undo :func:`choose_by_client`; idempotent."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.EINVAL):
+            raise
+
+
+def _program(version: int, count: int) -> list[bpf.Instruction]:
+    first, *others = bpf.SOURCE_OFFSETS[version]
+    code = [(bpf.LOAD_WORD, bpf.NETWORK_HEADER + first)]
+    for offset in others:
+        # A ^= the words before it: IPv6 addresses of one node differ in any of their words.
+        code += [
+            (bpf.COPY_TO_X, 0),
+            (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset),
+            (bpf.XOR_X, 0),
+        ]
+    code += [(bpf.MODULO, count), (bpf.RETURN_ACCUMULATOR, 0)]
+    return [(operation, 0, 0, operand) for operation, operand in code]

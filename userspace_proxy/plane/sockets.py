@@ -1,0 +1,181 @@
+"""The sockets of one listener, one for each worker that serves it; the control half keeps them.
+
+Rule 1: they are made, and begin to listen, in the order of the workers: by affinity the kernel
+chooses one by its place.
+Rule 2: a worker's socket outlives the worker: its successor gets the same one, and so the
+clients that wait in its queue.
+Rule 3: a port that others share with us isn't ours: before several sockets take it, one has
+it alone.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections.abc import Iterable, Sequence
+
+from ..dataplane.port_hold import hold_port, share
+from ..dataplane.sockets import family_of, listen_again, open_listening, stop_listening
+from ..dataplane.source_filter import admit, cannot_admit
+from ..errors import ListenError
+from ..model import Protocol, SocketAddress
+from . import reuseport
+
+
+class ListeningSockets:
+    """The sockets of one listener, by worker.
+
+    Args:
+        protocol: TCP or UDP.
+        at: Where to bind; port 0 for any free one.
+        freebind: Bind an address that this node doesn't have (yet).
+        transparent: Set IP_TRANSPARENT.
+        workers: Those that get one, in order.
+        admits: Networks whose packets alone come in; None for all.
+
+    Raises:
+        ListenError: The port can't be had.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        at: SocketAddress,
+        *,
+        freebind: bool,
+        workers: Iterable[int],
+        transparent: bool = False,
+        admits: Sequence[str] | None = None,
+    ) -> None:
+        self._protocol = protocol
+        self._freebind = freebind
+        self._transparent = transparent
+        self._workers = tuple(workers)
+        self._by_client = False
+        self._admits = admits
+        self.by_worker: dict[int, socket.socket] = {}
+        """Empty while it refuses, for UDP."""
+        self._hold: socket.socket | None = None
+        """Keeps a UDP port that refuses; None where it can't be kept."""
+        self.at = at
+        self._open()
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def choose(self, *, by_client: bool) -> None:
+        """Have the kernel bring clients to sockets by their address, or by chance."""
+        if by_client != self._by_client:
+            self._by_client = by_client
+            self._choose()
+
+    def admit(self, networks: Sequence[str] | None) -> None:
+        """Let in packets from these networks alone; None admits all.
+
+        Raises:
+            ListenError: The kernel can't tell them apart.
+        """
+        if networks == self._admits:
+            return
+        for sock in self.by_worker.values():
+            try:
+                admit(sock, networks)
+            except OSError as exc:
+                raise cannot_admit(self.at, self._protocol, exc) from exc
+        self._admits = networks
+
+    def refuse(self) -> None:
+        """Refuse clients and keep the port; idempotent.
+
+        UDP clients are refused when each worker has closed its copy; then call :meth:`leave`.
+        """
+        self._stop_listening(keeps_port=True)
+        if self._protocol is Protocol.UDP and self._hold is None:
+            self._hold = hold_port(self.at, self.by_worker.values())
+
+    def leave(self) -> None:
+        """Close UDP sockets that refuse and keep the port."""
+        for sock in self.by_worker.values():
+            sock.close()
+        self.by_worker.clear()
+
+    def serve(self) -> None:
+        """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
+
+        Raises:
+            ListenError: Another socket has taken the port meanwhile.
+        """
+        if self._protocol is Protocol.TCP:
+            try:
+                listen_again(self.by_worker.values(), self.at)
+            except ListenError:
+                # One that listens, and that no worker looks at, would keep clients waiting.
+                self.refuse()
+                raise
+            self._choose()
+            return
+        if not self.by_worker:
+            self._open()
+        self._give_hold_back()
+
+    def close(self) -> None:
+        """Close all of them; idempotent.
+
+        TCP refuses at once, and its port can be had again, whatever copies workers still hold.
+        UDP's is taken until they have closed theirs.
+        """
+        self._stop_listening(keeps_port=False)
+        self.leave()
+        self._give_hold_back()
+
+    def _stop_listening(self, *, keeps_port: bool) -> None:
+        if self._protocol is Protocol.TCP:
+            for sock in self.by_worker.values():
+                stop_listening(sock, keeps_port=keeps_port)
+
+    def _open(self) -> None:
+        is_shared = len(self._workers) > 1
+        at = self.at
+        try:
+            if self._hold is None and is_shared:
+                # No client gets here: it need not answer.
+                with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
+                    at = SocketAddress(at.ip, alone.getsockname()[1])
+            for worker in self._workers:
+                sock = open_listening(
+                    self._protocol,
+                    at,
+                    freebind=self._freebind,
+                    transparent=self._transparent,
+                    share=is_shared or self._hold is not None,
+                    admits=self._admits,
+                )
+                self.by_worker[worker] = _wrapped(sock)
+        except BaseException:
+            self.close()
+            raise
+        # The number that the kernel chose, if any was asked for.
+        self.at = SocketAddress(at.ip, next(iter(self.by_worker.values())).getsockname()[1])
+        self._choose()
+
+    def _give_hold_back(self) -> None:
+        if self._hold is None:
+            return
+        self._hold.close()
+        self._hold = None
+        if len(self._workers) == 1:
+            for sock in self.by_worker.values():
+                share(sock, is_shared=False)
+
+    def _choose(self) -> None:
+        if len(self.by_worker) < 2:
+            return
+        sock = next(iter(self.by_worker.values()))
+        if self._by_client:
+            reuseport.choose_by_client(sock, family_of(self.at.ip), len(self.by_worker))
+        else:
+            reuseport.choose_by_chance(sock)
+
+
+def _wrapped(sock: _socket.socket) -> socket.socket:
+    return socket.socket(sock.family, sock.type, sock.proto, sock.detach())

@@ -1,0 +1,246 @@
+"""A worker: a data plane that carries out commands and reports what it counted.
+
+Rule 1: it opens no port: the sockets that it serves come to it, listening.
+Rule 2: whether a socket listens is the control half's affair; a worker only accepts, or
+stops accepting.
+Rule 3: what one worker learns of an endpoint by failing, the others needn't.
+"""
+
+from __future__ import annotations
+
+import _socket
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from msgspec.structs import replace
+
+from ..dataplane import DataPlane, EndpointGroup, Listener
+from ..dataplane.tcp_listener import TcpListener
+from .differences import Differences
+from .messages import (
+    ChangeGroup,
+    CloseGroup,
+    CloseListener,
+    Counted,
+    Drain,
+    Drained,
+    Ejected,
+    FromWorker,
+    GroupReport,
+    ListenerClosed,
+    MoveListener,
+    OpenGroup,
+    OpenListener,
+    PauseListener,
+    Preserve,
+    Report,
+    ResumeListener,
+    Returned,
+    Status,
+    ToWorker,
+)
+
+# Some tenths of a millisecond.
+_GROUPS_A_TURN = 256
+
+
+class Worker:
+    """One worker.
+
+    Args:
+        index: Which one, from 0; also where its turns of round robin begin.
+        dataplane: Its own; the worker closes it.
+        send: Takes what it has to report.
+        has_process: The process is its own: it closes the sockets that it gets, and reports in
+            slices, so that clients don't wait. Otherwise sockets stay the caller's, who has a
+            report's answer when the command returns.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        dataplane: DataPlane,
+        send: Callable[[FromWorker], None],
+        *,
+        has_process: bool = False,
+    ) -> None:
+        self._index = index
+        self._dataplane = dataplane
+        self._send = send
+        self._has_process = has_process
+        self._groups: dict[int, EndpointGroup] = {}
+        self._differences: dict[int, Differences] = {}
+        self._listeners: dict[int, Listener] = {}
+        self._reports: list[Iterator[None]] = []
+        self._is_closed = False
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Preserve: self._preserve,
+            OpenGroup: self._open_group,
+            ChangeGroup: self._change_group,
+            CloseGroup: self._close_group,
+            MoveListener: self._move_listener,
+            PauseListener: self._pause_listener,
+            ResumeListener: self._resume_listener,
+            CloseListener: self._close_listener,
+            Ejected: self._eject,
+            Returned: self._take_back,
+            Report: self._report,
+            Drain: self._drain,
+        }
+
+    def apply(self, message: ToWorker, sock: _socket.socket | None = None) -> None:
+        """Carry out a command.
+
+        Args:
+            message: The command.
+            sock: What came with it.
+
+        Raises:
+            OSError: A listener can't be served: the epoll takes no more.
+        """
+        if isinstance(message, OpenListener):
+            assert sock is not None, "a listener comes with its socket"
+            self._open_listener(message, sock)
+        else:
+            self._handlers[type(message)](message)
+
+    def status(self) -> Status:
+        """Return how it is doing."""
+        engine = self._dataplane.engine
+        return Status(
+            len(self._dataplane.connections),
+            len(self._dataplane.flows),
+            engine.descriptors.in_use,
+            engine.descriptors.limit,
+            engine.descriptors.is_accepting,
+            engine.reactor.turns.counts(),
+            engine.reactor.turns.seconds,
+        )
+
+    def close(self) -> None:
+        """Close everything; connections are reset. Idempotent."""
+        self._is_closed = True
+        for listener in list(self._listeners.values()):
+            self._close_socket(listener)
+        self._listeners.clear()
+        self._dataplane.close()
+
+    # -- commands ------------------------------------------------------------
+
+    def _preserve(self, message: Preserve) -> None:
+        self._dataplane.preserve(message.removed, message.added, is_on=message.is_on)
+
+    def _open_group(self, message: OpenGroup) -> None:
+        group = EndpointGroup(message.label, message.serving, start=self._index)
+        number, send = message.group, self._send
+        group.on_ejected = lambda endpoint, is_silent: send(Ejected(number, endpoint, is_silent))
+        group.on_returned = lambda endpoint: send(Returned(number, endpoint))
+        self._groups[number] = group
+        self._differences[number] = Differences(group)
+
+    def _change_group(self, message: ChangeGroup) -> None:
+        group = self._groups[message.group]
+        differences = self._differences[message.group]
+        differences.take()
+        removed = set(message.removed)
+        endpoints = [e for e in group.serving.endpoints if e not in removed]
+        for place, endpoint in message.added:
+            endpoints.insert(place, endpoint)
+        others = group.serving if message.others is None else message.others
+        group.update(replace(others, endpoints=tuple(endpoints)))
+        differences.note_gone()
+
+    def _close_group(self, message: CloseGroup) -> None:
+        self._groups.pop(message.group, None)
+        self._differences.pop(message.group, None)
+
+    def _open_listener(self, message: OpenListener, sock: _socket.socket) -> None:
+        listener = self._dataplane.open_listener(
+            self._groups[message.group], message.protocol, sock, message.at
+        )
+        if isinstance(listener, TcpListener) and not message.is_serving:
+            listener.pause()
+        self._listeners[message.listener] = listener
+
+    def _move_listener(self, message: MoveListener) -> None:
+        listener = self._listeners.get(message.listener)
+        # Else a UDP port that refuses: it comes with its group when it serves again.
+        if listener is not None:
+            listener.hand_over(self._groups[message.group])
+
+    def _pause_listener(self, message: PauseListener) -> None:
+        listener = self._listeners.get(message.listener)
+        if isinstance(listener, TcpListener):
+            listener.pause()
+
+    def _resume_listener(self, message: ResumeListener) -> None:
+        listener = self._listeners.get(message.listener)
+        if isinstance(listener, TcpListener):
+            listener.resume()
+
+    def _close_listener(self, message: CloseListener) -> None:
+        listener = self._listeners.pop(message.listener, None)
+        if listener is not None:
+            self._close_socket(listener)
+        self._send(ListenerClosed(message.listener))
+
+    def _close_socket(self, listener: Listener) -> None:
+        self._dataplane.close_listener(listener)
+        if self._has_process:
+            listener.sock.close()
+
+    def _eject(self, message: Ejected) -> None:
+        group = self._groups.get(message.group)
+        if group is not None:
+            now = self._dataplane.engine.clock()
+            group.balancer.failed(message.endpoint, now, is_silent=message.is_silent)
+
+    def _take_back(self, message: Returned) -> None:
+        group = self._groups.get(message.group)
+        if group is not None:
+            group.balancer.answered(message.endpoint)
+
+    def _drain(self, message: Drain) -> None:
+        self._dataplane.drain(message.seconds, lambda reset: self._send(Drained(reset)))
+
+    # -- reports -------------------------------------------------------------
+
+    def _report(self, message: Report) -> None:
+        slices = self._reporting(message.number)
+        if not self._has_process:
+            for _ in slices:
+                pass
+            return
+        self._reports.append(slices)
+        if len(self._reports) == 1:
+            self._go_on_reporting()
+
+    def _go_on_reporting(self) -> None:
+        if self._is_closed:
+            return
+        began = time.monotonic()
+        if next(self._reports[0], self) is self:
+            self._reports.pop(0)
+        self.count_turn(time.monotonic() - began)
+        if self._reports:
+            self._dataplane.engine.loop.call_soon(self._go_on_reporting)
+
+    def count_turn(self, seconds: float) -> None:
+        """Count a turn of the loop that isn't the reactor's with those that are."""
+        self._dataplane.engine.reactor.turns.add(seconds)
+
+    def _reporting(self, number: int) -> Iterator[None]:
+        """Make a report a slice at a time: thousands of connections and groups take long."""
+        yield from self._dataplane.settle()
+        now = self._dataplane.engine.clock()
+        groups: list[GroupReport] = []
+        rest = iter(list(self._differences.items()))
+        while part := list(islice(rest, _GROUPS_A_TURN)):
+            for group, differences in part:
+                differences.take()
+                if (report := differences.give(group, now)) is not None:
+                    groups.append(report)
+            yield
+        self._send(Counted(number, groups, self.status()))

@@ -1,0 +1,170 @@
+"""A worker process from inside: its channel, its privileges, its log, its end.
+
+Rule 1: when the control process has gone it ends at once, and the ports are free.
+Rule 2: signals that are meant for the service are the control process's, which says when to stop.
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import uvloop
+
+from ..dataplane import DataPlane
+from .channel import Channel
+from .forwarding import ForwardingHandler, take_levels
+from .messages import (
+    Drain,
+    Drained,
+    FromWorker,
+    Logged,
+    OpenGroup,
+    Report,
+    Running,
+    Start,
+    ToWorker,
+)
+from .privileges import become_unprivileged
+from .worker import Worker
+
+# Log lines beyond this are lost rather than kept: the log is slower than what it reports.
+_MAX_LOG_WAITING_BYTES = 1024 * 1024
+# Opened within some seconds: a start, of which most stays.
+_MANY_GROUPS = 256
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+
+def run_worker(descriptor: int) -> int:
+    """Carry traffic until the command to stop; returns the exit status.
+
+    Args:
+        descriptor: Of the channel to the control process; closed in the end.
+    """
+    stop = (signal.SIGINT, signal.SIGTERM)
+    for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(socket.socket(fileno=descriptor)))
+
+
+async def _run(sock: socket.socket) -> int:
+    main = WorkerMain(asyncio.get_running_loop(), sock)
+    try:
+        return await main.ended
+    finally:
+        main.close()
+
+
+class WorkerMain:
+    """What runs in one worker process.
+
+    Args:
+        loop: Everything runs in it.
+        sock: To the control process; closed in the end.
+        confine: Gives up privileges, before the first socket comes.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        *,
+        confine: Callable[..., None] = become_unprivileged,
+    ) -> None:
+        self.ended: asyncio.Future[int] = loop.create_future()
+        """The exit status, in the end."""
+        self._loop = loop
+        self._confine = confine
+        self._worker: Worker | None = None
+        self._index = 0
+        self._opened = 0
+        """Groups since the last report."""
+        self._dropped_lines = 0
+        """Log lines for which there was no room since the last one that was sent."""
+        self._channel = Channel[ToWorker, FromWorker](
+            loop,
+            sock,
+            reads=ToWorker,
+            receive=self._on_message,
+            lost=lambda _malformed: self._end(1),
+            read_for=self._count_turn,
+        )
+
+    def close(self) -> None:
+        """Close everything; connections are reset. Idempotent."""
+        self._channel.close()
+        if self._worker is not None:
+            self._worker.close()
+
+    def _count_turn(self, seconds: float) -> None:
+        if self._worker is not None:
+            self._worker.count_turn(seconds)
+
+    def _on_message(self, message: ToWorker, descriptors: list[int]) -> None:
+        try:
+            self._apply(message, descriptors)
+        except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
+            # It would serve something else than the control process thinks: a new one won't.
+            _log.exception("worker failed to apply a command, exiting")
+            self._end(1)
+
+    def _apply(self, message: ToWorker, descriptors: list[int]) -> None:
+        sock = _socket.socket(fileno=descriptors[0]) if descriptors else None
+        if isinstance(message, Start):
+            self._worker = self._start(message)
+        elif self._worker is not None:
+            if sock is not None:
+                sock.setblocking(False)
+            self._worker.apply(message, sock)
+        elif isinstance(message, Drain):
+            self._send(Drained(0))
+        if isinstance(message, OpenGroup):
+            self._note_opened()
+        elif isinstance(message, Report):
+            self._opened = 0
+
+    def _start(self, message: Start) -> Worker:
+        self._index = message.worker
+        take_levels(message.log_levels, ForwardingHandler(self._forward_log))
+        dataplane = DataPlane(self._loop, message.tuning)
+        self._confine(keeps_net_raw=message.keeps_net_raw)
+        # What was imported lives as long as the process: the collector need not look at it.
+        gc.collect()
+        gc.freeze()
+        self._send(Running(os.getpid(), os.geteuid()))
+        return Worker(message.worker, dataplane, self._send, has_process=True)
+
+    def _note_opened(self) -> None:
+        self._opened += 1
+        if self._opened == _MANY_GROUPS:
+            # A full collection would take longer with each, and clients would wait for it.
+            gc.freeze()
+            self._opened = 0
+
+    def _send(self, message: FromWorker) -> None:
+        self._channel.send(message)
+        if isinstance(message, Drained):
+            self._end(0)
+
+    def _end(self, status: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result(status)
+
+    def _forward_log(self, line: Logged) -> None:
+        if self._channel.waiting_bytes >= _MAX_LOG_WAITING_BYTES:
+            self._dropped_lines += 1
+            return
+        if self._dropped_lines:
+            count, self._dropped_lines = self._dropped_lines, 0
+            text = "log lines of a worker were dropped: the control process did not read them"
+            fields = {"worker": self._index, "count": count}
+            self._channel.send(Logged(_log.name, logging.WARNING, line.created, text, fields, ""))
+        self._channel.send(line)
