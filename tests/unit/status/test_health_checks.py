@@ -278,15 +278,21 @@ async def test_a_flood_on_one_services_port_leaves_the_others_their_connections(
 
 async def test_floods_on_many_services_ports_leave_another_its_connections(ports, ask):
     """Together they would have more than all health checks may."""
-    quiet, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
-    services = {ServiceKey("shop", f"web-{port}"): (port, 1) for port in flooded}
+    quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
+    services = {ServiceKey("shop", f"web-{port}"): (port, 1) for port in (last, *flooded)}
     await ports.apply({CART: (quiet, 1), **services}, HERE)
     with contextlib.ExitStack() as stack:
-        waiting = stack.enter_context(socket.create_connection(("127.0.0.1", quiet)))
-        for port in flooded:
+
+        async def flood(port):
             for _ in range(MAX_CONNECTIONS_PER_PORT):
                 stack.enter_context(socket.create_connection(("127.0.0.1", port)))
             assert (await ask(port))[0].status == 200
+
+        for port in flooded:
+            await flood(port)
+        # Not before: its first request must arrive within 2 s.
+        waiting = stack.enter_context(socket.create_connection(("127.0.0.1", quiet)))
+        await flood(last)
         waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
         answer = await asyncio.to_thread(waiting.makefile("rb").read)
         assert answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200"))
