@@ -320,7 +320,10 @@ print(*seen)
         stack.enter_context(server)
         stack.callback(server.kill)
         assert server.stdout.readline() == "serves\n"
-        seen = client.run([sys.executable, "-c", dialling]).stdout.split()
+        dialler = client.popen([sys.executable, "-c", dialling], stdout=subprocess.PIPE)
+        stack.enter_context(dialler)
+        stack.callback(dialler.kill)
+        seen = dialler.communicate(timeout=110)[0].split()
     assert seen[0] == str(client.ip)
     assert len(seen) == 2
     assert seen[1] in addresses(house.node)

@@ -481,7 +481,7 @@ def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_ser
         assert endpoint.saw("TCP", 4, house["pod"], address)[0] in addresses(house.node)
         told = house.agent.status()["preserving"]
         assert not told["is_on"]
-        assert told["why_not"].startswith("Cilium carries")
+        assert told["why_not"].startswith("Cilium delivers")
         assert told["why_not"] in html.unescape(house.agent.read("/")[1])
         endpoint.close()
 

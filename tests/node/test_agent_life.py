@@ -268,7 +268,9 @@ def test_where_the_kernels_settings_are_read_only_the_reason_is_told_and_nothing
                 env=agent.environment,
             )
         wait_for("a healthy agent", agent.is_healthy, hint=agent.log)
-        (told,) = (line for line in agent.log().splitlines() if "keep-alive alone" in line)
+        (told,) = (
+            line for line in agent.log().splitlines() if "only keep-alive keeps half-closed" in line
+        )
         assert "INFO" in told
         assert "Read-only file system" in told
         assert house.shell(f"cat {CLOSE_WAIT}") == "60\n"

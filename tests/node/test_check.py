@@ -477,7 +477,7 @@ def test_whether_endpoints_see_their_clients_addresses_is_told_and_why_not(node)
     node.run("ip link add cilium_host type veth peer name cilium_net")
     (found,) = node.about(topic)
     assert found.startswith("warning: endpoints see this node's address, not the client's: ")
-    assert "Cilium carries" in found
+    assert "Cilium delivers" in found
     assert not node.about(topic, "--preserve-client-address=never")
     assert not node.about(topic, "--steering=none")
 
