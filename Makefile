@@ -19,11 +19,12 @@ help:                  ## show this list
 demo: $(VENV)/installed ## start a sandbox with sample Services, the proxy and its page; Ctrl-C stops it
 	@exec $(BIN)/userspace-proxy demo $(if $(PORT),--port=$(PORT))
 
-# The longest parts first: node computes, upstream waits.
+# Two parts at a time, each in several processes: with more, two cores are so busy that deadlines
+# pass. The longest parts first: node computes, upstream waits.
 test: ## everything: install dependencies, check the style, build, run all tests
 	@tests/tools/prepare.sh
 	@$(MAKE) --no-print-directory $(VENV)/installed-dev
-	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync=target \
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
 	  build-control-plane build-image build-nodes check upstream node page api
 
 check: style types layers mirror unit ## all checks that need neither root nor a cluster
