@@ -41,7 +41,7 @@ from .waiting import wait_for
 
 READY_DEADLINE_S = 60.0
 """A start takes 2 to 3 s on two idle cores; CI machines have been ten times slower."""
-KUBECTL_DEADLINE_S = 60.0
+KUBECTL_DEADLINE_S = 110.0
 """For one kubectl command; a usual one takes 0.1 s."""
 NAMESPACE_PORT = 6443
 """The API server's usual port, taken inside a network namespace, where nobody else has it."""
