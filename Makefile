@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # Most tests wait rather than compute, so there are more processes than cores. The tests of a module
 # share fixtures, so they run in one process.
-PYTEST := $(BIN)/pytest --dist=loadscope
+PYTEST := tests/tools/pytest.sh
 # Tests have deadlines and builds don't.
 BUILD := nice -n 19 $(BIN)/python -m
 
@@ -43,19 +43,19 @@ mirror: $(VENV)/installed-dev ## check that each module has a test module, and v
 	$(BIN)/python tests/tools/mirror.py
 
 unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
-	$(PYTEST) tests/unit -n 4
+	$(PYTEST) unit tests/unit -n 4
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
-	$(PYTEST) tests/node tests/faults -n 6
+	$(PYTEST) node tests/node tests/faults -n 6
 
 api: build-control-plane $(if $(filter 0,$(shell id -u)),build-image) ## tests with a real kube-apiserver and etcd
-	$(PYTEST) tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
+	$(PYTEST) api tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
 
 page: $(VENV)/installed-dev ## tests with a real Chromium
-	$(PYTEST) tests/page
+	$(PYTEST) page tests/page
 
 upstream: build-nodes ## tests with whole clusters, including some of Kubernetes' own tests (minutes, root)
-	$(PYTEST) tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
+	$(PYTEST) upstream tests/cluster/nodes tests/cluster/upstream --ignore=tests/cluster/nodes/test_takeover.py \
 	  -n 3 --dist=load
 
 build: build-control-plane build-image build-nodes ## build all programs and images that tests run (ten minutes the first time)
