@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from userspace_proxy.agent.own_namespace import own_namespace_environment
 from userspace_proxy.errors import SandboxError
+from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from .processes import family
 from .sites import PORTS, READY_S, SERVICE_IP, Port, Site

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from userspace_proxy.agent.own_namespace import own_namespace_environment
+from userspace_proxy.kernel.own_namespace import own_namespace_environment
 
 from ..processes import family
 from .stage import Stage

@@ -332,7 +332,7 @@ def _children_seconds() -> float:
 
 def _turns(before: dict[tuple[str, str], float], after: dict[tuple[str, str], float]) -> Values:
     """Return what the metrics say of the workers' turns and of sync rounds between two looks."""
-    name = "userspace_proxy_worker_turn_duration_seconds"
+    name = "userspace_proxy_worker_loop_iteration_duration_seconds"
     grown = {key: value - before.get(key, 0.0) for key, value in after.items()}
     total = sum(value for (n, _), value in grown.items() if n == f"{name}_count")
     values: Values = {}

@@ -31,7 +31,7 @@ import pytest
 import userspace_proxy
 from tests.cluster.waiting import wait_for
 from tests.promises.listings import with_sorted_elements
-from userspace_proxy.agent.own_namespace import own_namespace_environment
+from userspace_proxy.kernel.own_namespace import own_namespace_environment
 from userspace_proxy.sandbox import Host, Namespace, Node, Pod, Sandbox, SandboxError
 
 DEADLINE_S = 30.0
@@ -492,7 +492,7 @@ def agent_environment(node: Node, folder: Path) -> dict[str, str]:
 # What a kernel without nf_tables answers to its messages; those of conntrack are answered.
 _WITHOUT_NFTABLES = """
 import errno
-from userspace_proxy.steering.netlink import Requests
+from userspace_proxy.kernel.netlink import Requests
 
 def refuse(method):
     def ask(self, request, *more):

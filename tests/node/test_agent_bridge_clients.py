@@ -27,7 +27,7 @@ from test_agent_client_addresses import (
     talks,
 )
 
-from userspace_proxy.policy.places import FIRST_PORT, LAST_PORT
+from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 pytestmark = pytest.mark.netns
 
@@ -66,7 +66,7 @@ class Bridge:
         """Wait until the page reports these bridges and families, and no others."""
 
         def reported():
-            shown = self.house.agent.status()["preserving"]["bridges"]
+            shown = self.house.agent.status()["client_address"]["bridges"]
             return sorted((one["name"], one["family"]) for one in shown) == sorted(expected)
 
         wait_for(f"the obstacles {expected}", reported, hint=self.house.agent.log)
@@ -117,7 +117,7 @@ def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
     bridge.start()
     bridge.wait_for_obstacles(("cni0", "IPv4"), ("cni0", "IPv6"))
     assert bridge.seen() == "node"
-    assert "isolated" in bridge.house.agent.status()["preserving"]["bridges"][0]["cause"]
+    assert "isolated" in bridge.house.agent.status()["client_address"]["bridges"][0]["cause"]
 
 
 def test_a_bridge_may_change_its_mac_and_connections_go_on(bridge):
@@ -210,7 +210,7 @@ def test_nothing_is_left_after_a_stop_or_a_cleanup(bridge):
     tables = "nft list tables bridge"
     bridge.start()
     wait_for("the entry", lambda: entries(bridge.house) == {"cni0"})
-    assert "table bridge userspace-proxy/answers" in bridge.house.shell(tables)
+    assert "table bridge userspace-proxy/replies" in bridge.house.shell(tables)
     assert bridge.house.agent.stop() == 0
     assert (entries(bridge.house), bridge.house.shell(tables)) == (set(), "")
     bridge.house.agent.start_until_ready()

@@ -280,11 +280,11 @@ def test_the_page_the_metrics_and_the_access_line_say_which_address_was_used(wor
         hint=agent.log,
     )[-1]
     assert f"source={source}" in line
-    assert agent.status()["preserving"] == {
+    assert agent.status()["client_address"] == {
         "is_on": True,
         "why_not": "",
         "problem": "",
-        "repairs": agent.status()["preserving"]["repairs"],
+        "repairs": agent.status()["client_address"]["repairs"],
         "bridges": [],
     }
 
@@ -409,12 +409,12 @@ def test_what_others_flush_is_repaired_and_an_open_connection_goes_on(world):
         house.shell(FLUSH)
         wait_for("all of it", lambda: part(house) == before)
         assert talks(dialled, accepted)
-    assert house.agent.status()["preserving"]["repairs"] >= 3
+    assert house.agent.status()["client_address"]["repairs"] >= 3
 
 
 def test_a_flush_of_all_tables_takes_nothing_that_catches_answers(world):
     endpoint, house = world.endpoints["remote"], world.house
-    before, repairs = part(house), house.agent.status()["preserving"]["repairs"]
+    before, repairs = part(house), house.agent.status()["client_address"]["repairs"]
     dialled = house["pod"].dial(world.address("pod", "remote", 4))
     accepted, _ = endpoint.servers["TCP", 4].accept()
     with accepted:
@@ -423,7 +423,7 @@ def test_a_flush_of_all_tables_takes_nothing_that_catches_answers(world):
         assert talks(dialled, accepted)
         wait_for("the steering", lambda: part(house) == before)
         assert talks(dialled, accepted)
-    assert house.agent.status()["preserving"]["repairs"] == repairs
+    assert house.agent.status()["client_address"]["repairs"] == repairs
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local"])
@@ -465,7 +465,7 @@ def test_a_killed_agents_part_is_taken_over_and_a_stop_or_a_cleanup_leaves_nothi
         house.agent.start_until_ready()
         assert seen() in addresses(house.node)
         assert "11800" not in house.kernel()
-        assert house.agent.status()["preserving"]["is_on"] is False
+        assert house.agent.status()["client_address"]["is_on"] is False
         assert house.agent.stop() == 0
         endpoint.close()
 
@@ -479,7 +479,7 @@ def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_ser
         house.agent.start_until_ready()
         address = (CLUSTER_IPS[4].format(10), PORT)
         assert endpoint.saw("TCP", 4, house["pod"], address)[0] in addresses(house.node)
-        told = house.agent.status()["preserving"]
+        told = house.agent.status()["client_address"]
         assert not told["is_on"]
         assert told["why_not"].startswith("Cilium delivers")
         assert told["why_not"] in html.unescape(house.agent.read("/")[1])
@@ -499,7 +499,7 @@ def test_cilium_that_comes_later_ends_it_and_nothing_of_it_stays(tmp_path):
             return endpoint.saw("TCP", 4, house["pod"], address)[0]
 
         def is_on():
-            return house.agent.status()["preserving"]["is_on"]
+            return house.agent.status()["client_address"]["is_on"]
 
         ip = str(house["pod"].host.ip)
         assert seen() == ip
@@ -534,7 +534,7 @@ def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
         documents = objects("routed", 10, (endpoint, "node-1"))
         house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
         house.agent.start_until_ready()
-        told = house.agent.status()["preserving"]
+        told = house.agent.status()["client_address"]
         assert (told["is_on"], told["why_not"], told["problem"]) == (True, "", "")
         address = (CLUSTER_IPS[4].format(10), PORT)
         for protocol in PROTOCOLS:

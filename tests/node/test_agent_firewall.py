@@ -14,7 +14,7 @@ from userspace_proxy.steering.iptables import legacy
 pytestmark = pytest.mark.netns
 
 WEB = Service("web", "10.96.0.10")
-# As `iptables-nft -P INPUT DROP`; the node speaks to its own pods all the same.
+# As `iptables-nft -P INPUT DROP`; the node can still reach its own pods.
 DROP = """
     nft 'add table ip filter'
     nft 'add chain ip filter INPUT { type filter hook input priority filter; policy drop; }'
@@ -22,7 +22,7 @@ DROP = """
     nft 'add rule ip filter INPUT ct state established,related accept'"""
 
 
-# Each is what the tool's policy is; the node speaks to its own pods all the same.
+# Each is what the tool's policy is; the node can still reach its own pods.
 LEGACY_DROP = """
     iptables-legacy -A INPUT -i lo -j ACCEPT
     iptables-legacy -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT

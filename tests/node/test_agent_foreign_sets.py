@@ -20,8 +20,8 @@ UNDO = {
     "auto-on-a-node": "OurTable('userspace-proxy').remove()",
     "local-on-a-node": "OurTable('userspace-proxy/local').remove()",
 }
-IMPORTS = "from userspace_proxy.steering.nf_tables import list_tables\n"
-IMPORTS += "from userspace_proxy.steering.nf_tables.table import OurTable\n"
+IMPORTS = "from userspace_proxy.kernel.nf_tables import list_tables\n"
+IMPORTS += "from userspace_proxy.kernel.nf_tables.table import OurTable\n"
 
 
 def on_the_node(house: House, script: str) -> str:

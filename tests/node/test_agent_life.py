@@ -152,7 +152,7 @@ def seconds_until_served(node):
 
 def test_a_running_agent_leaves_the_rules_of_others_as_found(story):
     others = re.sub(
-        r"table (inet|bridge) userspace-proxy(/local|/held|/answers)? \{[^\n]*\n.*?\n\}\n",
+        r"table (inet|bridge) userspace-proxy(/local|/held|/replies)? \{[^\n]*\n.*?\n\}\n",
         "",
         story.rules_running,
         flags=re.DOTALL,

@@ -9,8 +9,8 @@ import time
 import pytest
 import steering_nodes as nodes
 
-from userspace_proxy.agent.node_routes import NodeRoutes
-from userspace_proxy.policy.places import NodeLink, NodeRoute
+from userspace_proxy.kernel.routes import NodeRoutes
+from userspace_proxy.policy.locality import NodeLink, NodeRoute
 
 pytestmark = pytest.mark.netns
 

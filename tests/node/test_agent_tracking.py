@@ -24,8 +24,8 @@ def fill(house: House) -> None:
 # kernel doesn't give up for new ones.
 _FILL_FOR_GOOD = """
 import itertools, socket, struct, sys
-from userspace_proxy.steering.netlink.messages import CREATE, NESTED, attribute, request
-from userspace_proxy.steering.ctnetlink import CT_NEW
+from userspace_proxy.kernel.netlink.messages import CREATE, NESTED, attribute, request
+from userspace_proxy.kernel.ctnetlink import CT_NEW
 
 def tuple_of(kind, source, target, ports):
     ip = attribute(1 | NESTED, attribute(1, source) + attribute(2, target))

@@ -121,7 +121,7 @@ def test_a_file_that_cant_be_read_is_an_error_with_its_line(node):
     done = node.check(f"--config={config}")
     assert done.returncode == 1
     assert f"error    config: {config}:3: " in done.stdout
-    # The rest is looked at all the same.
+    # The rest is checked nevertheless.
     assert "auto chooses nftables" in done.stdout
 
 
@@ -306,8 +306,8 @@ LETS_IN = "nft add rule inet firewalld filter_INPUT ct status dnat accept"
 # As a kernel without nft_socket answers to a transaction with such an expression.
 WITHOUT_SOCKETS = """
 import errno
-from userspace_proxy.steering.nf_tables import Ruleset
-from userspace_proxy.steering.nf_tables.errors import NftablesError
+from userspace_proxy.kernel.nf_tables import Ruleset
+from userspace_proxy.kernel.nf_tables.errors import NftablesError
 
 def refuse(method):
     def call(self, messages):

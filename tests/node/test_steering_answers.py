@@ -1,4 +1,4 @@
-"""Answers to clients' own addresses: caught by the kernel, for sockets of the data plane."""
+"""Replies to clients' own addresses: caught by the kernel, for sockets of the data plane."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 
+from userspace_proxy.dataplane.client_address import ClientAddressDialer, NoClientAddress
 from userspace_proxy.dataplane.client_ports import ClientPorts
-from userspace_proxy.dataplane.preserving import NoClientAddress, Preserving
+from userspace_proxy.kernel.nf_tables import writer
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.policy.places import FIRST_PORT, LAST_PORT
-from userspace_proxy.steering import Answers, answers_labels
-from userspace_proxy.steering.nf_tables import writer
+from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
+from userspace_proxy.steering import ReplyRouting, reply_routing_labels
 
 pytestmark = pytest.mark.netns
 
@@ -51,7 +51,7 @@ def cluster():
 
 
 class Catching:
-    """Answers that are caught on the node, as by a process that has begun it.
+    """Replies that are caught on the node, as by a process that has begun it.
 
     Args:
         cluster: Its node is meant.
@@ -61,7 +61,7 @@ class Catching:
     def __init__(self, cluster, name=""):
         self._node = cluster.node
         self._runner = asyncio.Runner()
-        self._answers = Answers(name)
+        self._answers = ReplyRouting(name)
 
     def do(self, verb):
         """Call a method of the answers; return what it returns."""
@@ -89,7 +89,9 @@ def catching(cluster):
 
 def dial(cluster, kind, version, port=PORT):
     with cluster.node:
-        return Preserving().dial(kind, CLIENTS[version], SocketAddress(PODS[version], port))
+        return ClientAddressDialer().dial(
+            kind, CLIENTS[version], SocketAddress(PODS[version], port)
+        )
 
 
 def peer_of(server, kind, dialling):
@@ -211,7 +213,7 @@ def test_no_port_is_taken_that_the_clients_own_kernel_takes(cluster, kind):
     with cluster.node:
         at = SocketAddress(nodes.POD_IP, PORT)
         busy = taken(kind, range(FIRST_PORT, LAST_PORT + 1))
-        sock, number = Preserving().dial(kind, CLIENTS[4], at)
+        sock, number = ClientAddressDialer().dial(kind, CLIENTS[4], at)
         assert number == errno.EADDRNOTAVAIL
         for one in (*busy, sock):
             one.close()
@@ -221,9 +223,9 @@ def test_no_port_is_taken_that_the_clients_own_kernel_takes(cluster, kind):
 def test_a_free_port_among_many_that_are_in_use_is_found(cluster):
     """Whatever the turn is: eight of ten connections to one endpoint stay open."""
     with nodes.tcp_server(cluster.pod, PORT), cluster.node:
-        preserving = Preserving(ClientPorts(61000, 61009))
+        client_dialer = ClientAddressDialer(ClientPorts(61000, 61009))
         at = SocketAddress(nodes.POD_IP, PORT)
-        dialled = [preserving.dial(TCP, CLIENTS[4], at) for _ in range(8)]
+        dialled = [client_dialer.dial(TCP, CLIENTS[4], at) for _ in range(8)]
         assert [number for _, number in dialled] == [errno.EINPROGRESS] * 8
         assert len({sock.getsockname()[1] for sock, _ in dialled}) == 8
         for sock, _ in dialled:
@@ -236,16 +238,19 @@ def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_alike(clust
     """The kernel would let two be alike, and give one of them all answers."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     # As two worker processes have it, each of which knows of its own flows only.
-    first, second = (Preserving(ClientPorts(61000, 61002)) for _ in range(2))
+    first, second = (ClientAddressDialer(ClientPorts(61000, 61002)) for _ in range(2))
     dialled = []
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(cluster.pod.udp(family)) for _ in range(3)]
         for server in servers:
             server.bind((PODS[version], 0))
             at = SocketAddress(*server.getsockname()[:2])
-            for preserving, expected in [*[(first, 0)] * 3, *[(second, errno.EADDRNOTAVAIL)] * 3]:
+            for client_dialer, expected in [
+                *[(first, 0)] * 3,
+                *[(second, errno.EADDRNOTAVAIL)] * 3,
+            ]:
                 with cluster.node:
-                    sock, number = preserving.dial(UDP, CLIENTS[version], at)
+                    sock, number = client_dialer.dial(UDP, CLIENTS[version], at)
                 dialling = stack.enter_context(socket.socket(fileno=sock.detach()))
                 assert number == expected
                 if not number:
@@ -259,12 +264,12 @@ def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_alike(clust
 @pytest.mark.usefixtures("catching")
 def test_a_port_that_was_let_go_is_taken_again(cluster):
     at = SocketAddress(nodes.POD_IP, PORT)
-    preserving = Preserving(ClientPorts(61000, 61000))
+    client_dialer = ClientAddressDialer(ClientPorts(61000, 61000))
     for _ in range(2):
         with cluster.node:
-            sock, _ = preserving.dial(UDP, CLIENTS[4], at)
+            sock, _ = client_dialer.dial(UDP, CLIENTS[4], at)
         assert sock.getsockname() == (CLIENTS[4], 61000)
-        preserving.let_go(sock, CLIENTS[4], at)
+        client_dialer.let_go(sock, CLIENTS[4], at)
         sock.close()
 
 
@@ -305,7 +310,7 @@ def test_what_is_there_is_as_told_and_all_of_it_goes_again(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as catching:
         running = cluster.node.run(SHOW)
-        assert "table inet userspace-proxy/answers\n" in running
+        assert "table inet userspace-proxy/replies\n" in running
         assert running.count("lookup 11800") == 2
         assert "118:\tfrom all fwmark 0x1000/0x1000 iif lo goto 120 proto 118" in running
         catching.do("start")
@@ -330,9 +335,9 @@ def test_the_table_goes_with_its_process_and_the_routes_are_taken_over(cluster):
 
 
 def test_a_table_that_an_older_version_left_is_made_anew(cluster):
-    cluster.node.run("nft add table inet userspace-proxy/answers '{ chain prerouting { }; }'")
+    cluster.node.run("nft add table inet userspace-proxy/replies '{ chain prerouting { }; }'")
     with Catching(cluster):
-        table = cluster.node.run("nft list table inet userspace-proxy/answers")
+        table = cluster.node.run("nft list table inet userspace-proxy/replies")
     assert "flags owner" in table
     assert "socket transparent 1" in table
 
@@ -341,7 +346,7 @@ def test_two_proxies_share_the_routes_and_the_last_one_takes_them_away(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as one, Catching(cluster, "canary") as other:
         with cluster.node:
-            assert answers_labels() == ["", "canary"]
+            assert reply_routing_labels() == ["", "canary"]
         other.do("clean_up")
         assert "lookup 11800" in cluster.node.run(SHOW)
         one.do("clean_up")
@@ -369,8 +374,8 @@ def test_what_others_undo_is_put_right(cluster, catching, harm, parts):
     "harm",
     [
         pytest.param("nft flush ruleset", id="flush-of-everything"),
-        pytest.param("nft delete table inet userspace-proxy/answers || true", id="table"),
-        pytest.param("nft flush chain inet userspace-proxy/answers prerouting || true", id="chain"),
+        pytest.param("nft delete table inet userspace-proxy/replies || true", id="table"),
+        pytest.param("nft flush chain inet userspace-proxy/replies prerouting || true", id="chain"),
     ],
 )
 def test_nobody_else_can_undo_the_table(cluster, catching, harm):
@@ -386,7 +391,7 @@ def test_on_a_kernel_without_owners_the_table_is_put_right(cluster, monkeypatch)
     with Catching(cluster) as catching:
         before = cluster.node.run("nft list ruleset")
         assert "flags owner" not in before
-        for harm in ("flush ruleset", "flush chain inet userspace-proxy/answers prerouting"):
+        for harm in ("flush ruleset", "flush chain inet userspace-proxy/replies prerouting"):
             cluster.node.run(f"nft {harm}")
             assert [catching.do("repair") for _ in range(2)] == [1, 0]
             assert cluster.node.run("nft list ruleset") == before
@@ -396,7 +401,7 @@ def test_on_a_kernel_without_owners_the_table_is_put_right(cluster, monkeypatch)
 
 @pytest.mark.usefixtures("catching")
 def test_the_table_reads_as_it_was_written(cluster):
-    listed = cluster.node.run("nft list table inet userspace-proxy/answers")
+    listed = cluster.node.run("nft list table inet userspace-proxy/replies")
     # The first line names the owner's process.
     assert listed.expandtabs(4).partition("\n")[2] == dedent("""\
             flags owner
@@ -417,9 +422,9 @@ def test_the_table_reads_as_it_was_written(cluster):
 def test_without_the_right_the_reason_is_told(cluster):
     """As a user without any, in a process of its own."""
     script = (
-        "import asyncio; from userspace_proxy.steering import Answers\n"
+        "import asyncio; from userspace_proxy.steering import ReplyRouting\n"
         "async def main():\n"
-        "    answers = Answers(); print(await answers.start()); await answers.close()\n"
+        "    answers = ReplyRouting(); print(await answers.start()); await answers.close()\n"
         "asyncio.run(main())"
     )
     with cluster.node:
@@ -435,10 +440,11 @@ def test_without_the_right_the_reason_is_told(cluster):
 
 def test_a_process_without_the_capability_is_told_so(cluster):
     script = (
-        "from userspace_proxy.dataplane.preserving import *\n"
+        "from userspace_proxy.dataplane.client_address import *\n"
         "from userspace_proxy.model import SocketAddress\n"
         "try:\n"
-        f"    Preserving().dial({int(TCP)}, '10.9.9.9', SocketAddress('{nodes.POD_IP}', 80))\n"
+        f"    at = SocketAddress('{nodes.POD_IP}', 80)\n"
+        f"    ClientAddressDialer().dial({int(TCP)}, '10.9.9.9', at)\n"
         "except NoClientAddress:\n"
         "    print('told')"
     )

@@ -7,13 +7,13 @@ import socket
 import pytest
 import steering_nodes as nodes
 
-from userspace_proxy.steering.conntrack import (
+from userspace_proxy.kernel.conntrack import (
     FULL_LISTING_ABOVE,
     Dialled,
     forget_stale_udp,
     forget_unsteered_tcp,
 )
-from userspace_proxy.steering.ctnetlink import (
+from userspace_proxy.kernel.ctnetlink import (
     IPS_SEEN_REPLY,
     Connection,
     Wanted,

@@ -1,4 +1,4 @@
-"""Local steering in a real namespace: the contract, routes and fences, and traffic."""
+"""Local steering in a real namespace: the contract, routes and guards, and traffic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.local import LocalSteering, remove_routes
-from userspace_proxy.steering.local.rule_fence import table_number
+from userspace_proxy.steering.local.rule_guard import table_number
 from userspace_proxy.steering.names import owner_number
 
 pytestmark = pytest.mark.netns
@@ -173,7 +173,7 @@ class TestOfAProxyWithAName(TestOnANode):
     facts = CANARY
 
 
-FENCES = {
+GUARDS = {
     "namespace-of-ours": lambda facts: LocalSteering(
         SteeringFacts(RANGES.service_cidrs, proxy_name=facts.proxy_name), own_namespace=True
     ),
@@ -182,9 +182,9 @@ FENCES = {
 }
 
 
-@pytest.fixture(params=FENCES)
+@pytest.fixture(params=GUARDS)
 def make(request):
-    return FENCES[request.param]
+    return GUARDS[request.param]
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def answers(net: nodes.Net, ip: str, port: int) -> bool:
 
 
 class TestTraffic:
-    """The same, whatever the fence."""
+    """The same, whatever the guard."""
 
     async def test_listeners_see_the_address_of_their_client(self, steering, listeners, client):
         await steering.apply(FRONTENDS)
@@ -390,7 +390,7 @@ class TestTraffic:
     async def test_whatever_an_earlier_run_used_is_gone(self, make, node):
         before = in_force(node)
         # A kernel that holds our table can't lose nftables.
-        for earlier in [make] if make is FENCES["rules"] else FENCES.values():
+        for earlier in [make] if make is GUARDS["rules"] else GUARDS.values():
             steering = earlier(NODE)
             await steering.apply(FRONTENDS)
             await steering.close()
@@ -495,7 +495,7 @@ async def test_the_table_of_a_node(node):
     await steering.close()
 
 
-@pytest.mark.parametrize("make", [FENCES["nftables"]], ids=["nftables"])
+@pytest.mark.parametrize("make", [GUARDS["nftables"]], ids=["nftables"])
 async def test_datagrams_come_in_fragments(cluster, steering, listeners):
     await steering.apply(FRONTENDS)
     for frontend, server in zip((DNS, DNS_6), listeners(DNS, DNS_6), strict=True):

@@ -8,9 +8,9 @@ import socket
 import pytest
 import steering_nodes as nodes
 
-from userspace_proxy.steering.netlink import Events, Requests, rtnetlink
-from userspace_proxy.steering.netlink.messages import CREATE, EXCL
-from userspace_proxy.steering.netlink.sockets import NETLINK_ROUTE
+from userspace_proxy.kernel.netlink import Events, Requests, rtnetlink
+from userspace_proxy.kernel.netlink.messages import CREATE, EXCL
+from userspace_proxy.kernel.netlink.sockets import NETLINK_ROUTE
 
 pytestmark = pytest.mark.netns
 # Their refusals take several times the memory that a socket has.

@@ -10,18 +10,18 @@ import pytest
 import steering_nodes as nodes
 from foreign_sets import add_foreign_set
 
-from userspace_proxy.steering.nf_tables import (
+from userspace_proxy.kernel.nf_tables import (
     BRIDGE,
     NftablesError,
     Ruleset,
     TableWriter,
     list_tables,
 )
-from userspace_proxy.steering.nf_tables import expressions as x
-from userspace_proxy.steering.nf_tables import key_types as k
-from userspace_proxy.steering.nf_tables import writer as w
-from userspace_proxy.steering.nf_tables.table import OurTable
-from userspace_proxy.steering.nf_tables.watch import TableWatch
+from userspace_proxy.kernel.nf_tables import expressions as x
+from userspace_proxy.kernel.nf_tables import key_types as k
+from userspace_proxy.kernel.nf_tables import writer as w
+from userspace_proxy.kernel.nf_tables.table import OurTable
+from userspace_proxy.kernel.nf_tables.watch import TableWatch
 
 pytestmark = pytest.mark.netns
 KEY = k.joined(k.IPV4_ADDR, k.INET_PROTO, k.INET_SERVICE)

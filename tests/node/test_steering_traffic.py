@@ -121,7 +121,7 @@ async def test_another_daemon_inside_the_range_of_proxy_ports_stays_reachable(cl
 
 
 async def test_the_nodes_own_connections_are_not_touched(cluster, steering):
-    """Answers to the proxy's sockets come from endpoints and must pass the guard."""
+    """Replies to the proxy's sockets come from endpoints and must pass the guard."""
     await steering.apply(TARGETS)
     endpoint = nodes.UdpServer(cluster.pod, 36002)
     with nodes.tcp_server(cluster.pod, 36001):

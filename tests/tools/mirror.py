@@ -22,13 +22,18 @@ UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_life.py",
-    "userspace_proxy/agent/node_routes.py": "tests/node/test_agent_node_routes.py",
-    "userspace_proxy/agent/preserving.py": "tests/node/test_agent_client_addresses.py",
-    "userspace_proxy/dataplane/preserving.py": "tests/node/test_steering_answers.py",
-    "userspace_proxy/steering/answer_routes.py": "tests/node/test_steering_answers.py",
-    "userspace_proxy/steering/answers.py": "tests/node/test_steering_answers.py",
-    "userspace_proxy/steering/nf_tables/owned.py": "tests/node/test_steering_answers.py",
-    "userspace_proxy/steering/bridge_delivery.py": "tests/node/test_agent_bridge_clients.py",
+    "userspace_proxy/kernel/routes.py": "tests/node/test_agent_node_routes.py",
+    "userspace_proxy/agent/client_address.py": "tests/node/test_agent_client_addresses.py",
+    "userspace_proxy/dataplane/client_address.py": "tests/node/test_steering_answers.py",
+    **{
+        f"userspace_proxy/steering/client_address/{name}.py": f"tests/node/{test}.py"
+        for name, test in (
+            ("routes", "test_steering_answers"),
+            ("reply_routing", "test_steering_answers"),
+            ("bridge_delivery", "test_agent_bridge_clients"),
+        )
+    },
+    "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_answers.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
@@ -42,23 +47,23 @@ ELSEWHERE: Mapping[str, str] = {
     **{
         f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
         for name in (
-            *("fence", "fences", "guard", "kernel", "nft_fence", "no_fence", "presence"),
-            *("programmer", "rtnetlink", "rule_fence", "sockets_in_use", "steering", "wanted"),
+            *("guard", "guard_table", "guards", "kernel", "nft_guard", "no_guard", "presence"),
+            *("programmer", "rtnetlink", "rule_guard", "sockets_in_use", "steering", "wanted"),
         )
     },
-    "userspace_proxy/steering/privileges.py": "tests/node/test_steering_local.py",
+    "userspace_proxy/kernel/privileges.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
     **{
-        f"userspace_proxy/steering/nf_tables/{name}.py": "tests/node/test_steering_nf_tables.py"
+        f"userspace_proxy/kernel/nf_tables/{name}.py": "tests/node/test_steering_nf_tables.py"
         for name in ("ruleset", "table")
     },
-    "userspace_proxy/steering/anchor.py": "tests/node/test_agent_repair.py",
+    "userspace_proxy/steering/conntrack_hold.py": "tests/node/test_agent_repair.py",
     "userspace_proxy/steering/held_table.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/untracked.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
-    "userspace_proxy/agent/check/checks.py": "tests/node/test_check.py",
-    "userspace_proxy/agent/check/kernel.py": "tests/node/test_check.py",
+    "userspace_proxy/check/checks.py": "tests/node/test_check.py",
+    "userspace_proxy/check/kernel_view.py": "tests/node/test_check.py",
     "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
     "userspace_proxy/testing/fake_steering.py": "tests/node/test_steering_fake.py",
 }

@@ -16,15 +16,15 @@ from pathlib import Path
 from ..config import Settings
 from ..errors import SteeringError
 from ..steering import (
-    Answers,
     IptablesSteering,
+    ReplyRouting,
     SteeringFacts,
-    answers_labels,
     local_labels,
     make_steering,
     nftables_labels,
     proxy_label,
     remove_local_routes,
+    reply_routing_labels,
 )
 from .lock import NodeLock, running_proxies
 
@@ -45,7 +45,7 @@ def cleanup(settings: Settings) -> int:
 async def _cleanup(proxy_name: str) -> int:
     can_see_rules = importlib.util.find_spec("iptc") is not None
     tables, guards = set(nftables_labels()), set(local_labels())
-    answers = set(answers_labels())
+    answers = set(reply_routing_labels())
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
@@ -58,10 +58,10 @@ async def _cleanup(proxy_name: str) -> int:
         if not proxy_name:
             remove_local_routes()
         for label in sorted(labels & answers):
-            await _clean_up_answers(label)
+            await _clean_up_reply_routing(label)
         if not answers:
             # The table went with its process, and routes are left.
-            await _clean_up_answers(proxy_name)
+            await _clean_up_reply_routing(proxy_name)
         for label in sorted(labels & tables):
             await _clean_up("nftables", label)
         if can_see_rules:
@@ -102,8 +102,8 @@ async def _clean_up(name: str, label: str) -> None:
     _log.info("cleaned up", extra={"steering": name, "proxy_name": label})
 
 
-async def _clean_up_answers(label: str) -> None:
-    answers = Answers(label)
+async def _clean_up_reply_routing(label: str) -> None:
+    answers = ReplyRouting(label)
     try:
         await answers.clean_up()
     finally:

@@ -1,6 +1,6 @@
 """Tracks the bridges on which endpoints see the addresses of clients on the same bridge.
 
-    NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ Answers ──delivering──▶ ClientBridges
+    NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ ReplyRouting
                                          └──networks, marked──▶ Plane.preserve
 
 Rule 1: a bridge counts once the kernel delivers its answers here, and not before.
@@ -20,7 +20,7 @@ from ..policy.bridges import (
     mark_filtered,
     pod_bridges,
 )
-from ..policy.places import Networks, NodeLink
+from ..policy.locality import Networks, NodeLink
 
 _log = logging.getLogger("userspace_proxy.agent")
 

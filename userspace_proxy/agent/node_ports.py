@@ -27,8 +27,8 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from ..dataplane import get_nothing
+from ..kernel.port_holders import HeldPort, held_ports, owners_of
 from ..model import IPFamily, Protocol
-from .port_holders import HeldPort, held_ports, owners_of
 
 _log = logging.getLogger("userspace_proxy.agent")
 

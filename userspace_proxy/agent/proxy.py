@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Self
 
 from .. import __version__
 from ..errors import ListenError, UserspaceProxyError
+from ..kernel.addresses import NodeAddresses
+from ..kernel.port_holders import who_holds
 from ..model import EndpointSlice, IPFamily, Protocol, Service, ServiceKey, SocketAddress
 from ..plan import Plan, Planner
 from ..plane import Plane, PlaneState, PortPool
@@ -32,8 +34,8 @@ from ..sources import MemorySource, Source
 from ..status.health import is_working
 from ..status.view import HealthCheckView, ServicePortView, StatusView
 from ..steering import (
-    Anchor,
     Bind,
+    ConntrackHold,
     Steering,
     SteeringFacts,
     TrackingTimeouts,
@@ -42,15 +44,13 @@ from ..steering import (
     remove_leftovers,
 )
 from .added import AddedService, make_service
+from .client_address import ClientAddresses
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
 from .listeners import Listeners
 from .lock import NodeLock
-from .node_addresses import NodeAddresses
 from .options import Bind as StatusBind
 from .options import Options
-from .port_holders import who_holds
-from .preserving import Preserving
 from .refuse import RefusePort
 from .status_addresses import StatusAddresses
 from .sync import SyncLoop
@@ -97,7 +97,7 @@ class Proxy:
         self._stack = contextlib.AsyncExitStack()
         self._steering: Steering | None = None
         self._plane: Plane | None = None
-        self._preserving: Preserving | None = None
+        self._client_addresses: ClientAddresses | None = None
         self._tracking: TrackingWatch | None = None
         self._firewalls: FirewallWatch | None = None
         self._listeners: Listeners | None = None
@@ -150,7 +150,7 @@ class Proxy:
         try:
             await self._start()
         except BaseException:
-            await self._stop_preserving()
+            await self._stop_client_addresses()
             await self._stack.aclose()
             raise
 
@@ -166,14 +166,14 @@ class Proxy:
         if isinstance(self._wanted_steering, str) and steering.name != "none":
             await self._remove_leftovers(steering.name)
         if steering.bind is Bind.PROXY_PORT and isinstance(self._wanted_steering, str):
-            await self._hold_anchor()
+            await self._hold_conntrack()
             self._raise_timeouts()
 
-        await self._start_preserving(steering)
+        await self._start_client_addresses(steering)
         plane = self._plane = self._make_plane()
         self._stack.callback(plane.close)
-        if self._preserving is not None:
-            self._preserving.follow(plane)
+        if self._client_addresses is not None:
+            self._client_addresses.follow(plane)
         listeners = self._listeners = Listeners(
             plane, steering.bind, pool, transparent=steering.needs_transparent
         )
@@ -194,8 +194,8 @@ class Proxy:
         self._watch_addresses(steering)
         self._supervisor.start("sync", sync.run)
         self._supervisor.start("status addresses", self._status_addresses.run)
-        if self._preserving is not None:
-            self._supervisor.start("preserving", self._preserving.repair)
+        if self._client_addresses is not None:
+            self._supervisor.start("client addresses", self._client_addresses.repair)
         if steering.name != "none":
             self._tracking = TrackingWatch(self._source.record, self._untracked())
             self._supervisor.start("tracking", self._tracking.run)
@@ -225,11 +225,11 @@ class Proxy:
         for name in found.removed:
             _log.info("removed leftovers of another steering", extra={"steering": name})
 
-    async def _hold_anchor(self) -> None:
+    async def _hold_conntrack(self) -> None:
         """Let open connections go on while somebody flushes the node's rules."""
-        anchor = Anchor(self._options.proxy_name or "")
-        self._stack.push_async_callback(anchor.let_go)
-        lack = await anchor.hold()
+        hold = ConntrackHold(self._options.proxy_name or "")
+        self._stack.push_async_callback(hold.let_go)
+        lack = await hold.hold()
         if lack:
             _log.info(
                 "open connections will not survive a flush of the node's rules",
@@ -258,18 +258,18 @@ class Proxy:
                 extra={"cause": lack},
             )
 
-    async def _start_preserving(self, steering: Steering) -> None:
+    async def _start_client_addresses(self, steering: Steering) -> None:
         """Have the kernel catch answers to clients' own addresses, where that is wanted."""
         options = self._options
         if steering.name == "none":
             return
-        preserving = Preserving(options.proxy_name or "", options.cluster_networks)
-        self._stack.push_async_callback(preserving.close)
+        client_addresses = ClientAddresses(options.proxy_name or "", options.cluster_networks)
+        self._stack.push_async_callback(client_addresses.close)
         if options.preserves_client_address:
-            await preserving.start()
-            self._preserving = preserving
+            await client_addresses.start()
+            self._client_addresses = client_addresses
         else:
-            await preserving.leave_nothing()
+            await client_addresses.leave_nothing()
 
     def _watch_addresses(self, steering: Steering) -> None:
         """Know the node's addresses, where frontends may stand on them."""
@@ -325,7 +325,7 @@ class Proxy:
             options.workers,
             options.tuning,
             # Also where addresses can't be kept yet: what the kernel refuses it may grant later.
-            keeps_net_raw=self._preserving is not None,
+            keeps_net_raw=self._client_addresses is not None,
         )
         plane.start()
         return plane
@@ -402,7 +402,7 @@ class Proxy:
                     "connections were reset at the end of the drain", extra={"count": reset}
                 )
         await self._take_steering_away()
-        await self._stop_preserving()
+        await self._stop_client_addresses()
         await self._stack.aclose()
 
     async def _take_steering_away(self) -> None:
@@ -418,11 +418,11 @@ class Proxy:
             self.left_behind = True
             _log.error("steering rules were left behind, run userspace-proxy cleanup")
 
-    async def _stop_preserving(self) -> None:
-        preserving, self._preserving = self._preserving, None
-        if preserving is not None:
+    async def _stop_client_addresses(self) -> None:
+        client_addresses, self._client_addresses = self._client_addresses, None
+        if client_addresses is not None:
             try:
-                await preserving.clean_up()
+                await client_addresses.clean_up()
             except UserspaceProxyError as exc:
                 self.left_behind = True
                 _log.error(
@@ -624,7 +624,7 @@ class Proxy:
             plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
             unserved=self._status_addresses.problems,
-            preserving=self._preserving,
+            client_addresses=self._client_addresses,
             tracking=self._tracking,
             firewalls=self._firewalls.found if self._firewalls else (),
         )

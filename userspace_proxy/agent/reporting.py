@@ -26,7 +26,7 @@ def drifted(cause: str, steering: str) -> Happening:
 
 
 def tracking_table_full(entries: int, limit: int) -> Happening:
-    """Return that the kernel drops new connections for want of a conntrack entry."""
+    """Return that the kernel drops new connections because the conntrack table is full."""
     return Happening(
         "ConntrackTableFull",
         "Track",

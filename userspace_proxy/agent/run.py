@@ -22,11 +22,11 @@ import uvloop
 from ..config import InheritedSocket, ListenAddress, Settings
 from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
 from ..errors import ConfigError, UserspaceProxyError
+from ..kernel.own_namespace import is_own_namespace
 from ..plane import default_workers
 from ..sources import Source
 from .memory import settle_memory
 from .options import Bind, Options
-from .own_namespace import is_own_namespace
 from .proxy import Proxy
 from .signals import stop_on_signal
 
@@ -36,6 +36,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 def run_agent(
     settings: Settings,
     warnings: Sequence[str],
+    check: Callable[[Settings, str], None],
     dropped_log_lines: Callable[[], int] = int,
 ) -> int:
     """Run until a signal; returns the exit status.
@@ -43,6 +44,9 @@ def run_agent(
     Args:
         settings: From flags and files.
         warnings: What reading them found; logged once.
+        check: Called in a thread once the proxy runs, with the name of its steering; logs what
+            on this node concerns that steering. It may raise UserspaceProxyError, OSError and
+            ValueError, which are logged.
         dropped_log_lines: Returns how many lines the log has dropped.
 
     Raises:
@@ -53,16 +57,16 @@ def run_agent(
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         options = replace(make_options(settings), dropped_log_lines=dropped_log_lines)
-        return runner.run(_run(settings, options))
+        return runner.run(_run(settings, options, check))
 
 
-async def _run(settings: Settings, options: Options) -> int:
+async def _run(settings: Settings, options: Options, check: Callable[[Settings, str], None]) -> int:
     stop = stop_on_signal(asyncio.get_running_loop())
     proxy = Proxy(steering=settings.steering, source=make_source(settings), options=options)
     await proxy.start()
     settle_memory()
     settling = asyncio.ensure_future(_settle(proxy))
-    looking = asyncio.ensure_future(_log_findings(settings, proxy.status().steering.name))
+    checking = asyncio.ensure_future(_check(check, settings, proxy.status().steering.name))
     stopping = asyncio.ensure_future(stop.wait())
     failing = asyncio.ensure_future(proxy.failed())
     try:
@@ -74,7 +78,7 @@ async def _run(settings: Settings, options: Options) -> int:
         settling.cancel()
         stopping.cancel()
         failing.cancel()
-        looking.cancel()
+        checking.cancel()
         await proxy.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
     return 1 if proxy.left_behind else 0
@@ -87,26 +91,11 @@ async def _settle(proxy: Proxy) -> None:
         settle_memory()
 
 
-async def _log_findings(settings: Settings, steering: str) -> None:
-    """Say once what of this node concerns the steering, as ``check`` does."""
-    from .check import Mark, check_node
-
+async def _check(check: Callable[[Settings, str], None], settings: Settings, steering: str) -> None:
     try:
-        findings = await asyncio.to_thread(check_node, settings, steering)
+        await asyncio.to_thread(check, settings, steering)
     except (UserspaceProxyError, OSError, ValueError) as exc:
         _log.warning("cannot check this node", extra={"cause": str(exc)})
-        return
-    for finding in findings:
-        if finding.mark is not Mark.OK:
-            _log.warning(
-                "check",
-                extra={
-                    "topic": finding.topic,
-                    "finding": finding.what,
-                    "where": finding.where,
-                    "way_out": finding.way_out,
-                },
-            )
 
 
 def make_source(settings: Settings) -> Source:

@@ -15,9 +15,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from ..errors import ListenError
+from ..kernel.port_holders import who_holds
 from ..model import IPFamily, Protocol
 from .options import Bind
-from .port_holders import who_holds
 from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")

@@ -39,7 +39,7 @@ class TrackingTable(NamedTuple):
     limit: int = 0
     """0 where nothing is tracked."""
     drops: int = 0
-    """Packets dropped since boot for want of an entry, or because one couldn't be made."""
+    """Packets dropped since boot because no entry could be made, mostly as the table was full."""
 
 
 class TrackingWatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from .. import __version__
-from ..dataplane import TURN_BOUNDS_S
+from ..dataplane import ITERATION_BOUNDS_S
 from ..errors import ListenError
 from ..model import Balance, Frontend, FrontendKind, ServiceKey, SocketAddress
 from ..plan import Plan
@@ -14,12 +14,12 @@ from ..policy import EndpointVerdict, Scope
 from ..sources import Source
 from ..status.view import (
     BridgeView,
+    ClientAddressView,
     EndpointView,
     FirewallView,
     FrontendView,
     HealthCheckView,
     IgnoredView,
-    PreservingView,
     ServicePortView,
     SourceView,
     StatusView,
@@ -31,9 +31,9 @@ from ..status.view import (
 )
 from ..steering import Bind, Steering
 from ..steering.others import Firewall
+from .client_address import ClientAddresses
 from .listeners import Listeners, ServedPort
 from .options import Options
-from .preserving import Preserving
 from .sync import SyncCounters, SyncLoop
 from .tracking import TrackingWatch
 
@@ -81,7 +81,7 @@ def view_proxy(
     sync: SyncLoop | None,
     plane: PlaneState,
     is_draining: bool,
-    preserving: Preserving | None = None,
+    client_addresses: ClientAddresses | None = None,
     tracking: TrackingWatch | None = None,
     firewalls: Iterable[Firewall] = (),
     unserved: Iterable[ListenError] = (),
@@ -98,7 +98,7 @@ def view_proxy(
         sync: Has the plan in force and how the rounds went.
         plane: How the data plane is doing.
         is_draining: Whether it is being stopped.
-        preserving: None where clients' addresses aren't to be kept.
+        client_addresses: None where clients' addresses aren't to be kept.
         tracking: None where the node's connection tracking isn't watched.
         firewalls: Those of others that are in the way.
         unserved: Why status addresses can't be had.
@@ -142,7 +142,7 @@ def view_proxy(
             # The last round went well; it is what came after it that didn't.
             problem="" if sync and sync.has_drifted else problem,
         ),
-        preserving=view_preserving(preserving),
+        client_address=view_client_address(client_addresses),
         tracking=view_tracking(tracking),
         firewalls=tuple(FirewallView(f.chain, f.why, f.way_out) for f in firewalls),
         unserved=tuple(UnservedView(error.message, error.hint) for error in unserved),
@@ -164,31 +164,31 @@ def view_proxy(
 
 def _view_worker(worker: WorkerState) -> WorkerView:
     status = worker.status
-    turns = tuple(zip((*TURN_BOUNDS_S, None), status.turns, strict=False))
+    iterations = tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False))
     return WorkerView(
         worker.index,
         worker.pid,
         worker.restarts,
         status.connections,
         status.flows,
-        turns,
-        status.turns_s,
+        iterations,
+        status.iterations_s,
     )
 
 
-def view_preserving(preserving: Preserving | None) -> PreservingView:
+def view_client_address(client_addresses: ClientAddresses | None) -> ClientAddressView:
     """Return whether endpoints see their clients' own addresses."""
-    if preserving is None:
-        return PreservingView()
-    why_not, problem = preserving.why_not, preserving.problem
-    return PreservingView(
+    if client_addresses is None:
+        return ClientAddressView()
+    why_not, problem = client_addresses.why_not, client_addresses.problem
+    return ClientAddressView(
         is_on=not why_not and not problem,
         why_not=why_not,
         problem=problem,
-        repairs=preserving.repairs,
+        repairs=client_addresses.repairs,
         bridges=tuple(
             BridgeView(bridge, f"IPv{version}", cause, hint)
-            for bridge, version, cause, hint in preserving.bridge_obstacles
+            for bridge, version, cause, hint in client_addresses.bridge_obstacles
         ),
     )
 

@@ -19,7 +19,7 @@ from ..config.load import Loaded, load_flags
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from ..agent.check import Finding
+    from ..check import Finding
 
 _FORMS = ("text", "json")
 _OUTPUT = ("-o", "--output")
@@ -40,7 +40,7 @@ def check(words: Sequence[str]) -> int:
         return 0
     findings = _look(flags)
 
-    from ..agent.check import Mark, worst
+    from ..check import Mark, worst
 
     print(render_json(findings) if form == "json" else render_text(findings))
     return 1 if worst(findings) is Mark.ERROR else 0
@@ -79,14 +79,14 @@ def render_text(findings: Sequence[Finding]) -> str:
 
 def render_json(findings: Sequence[Finding]) -> str:
     """Return an object with the worst mark and all findings."""
-    from ..agent.check import worst
+    from ..check import worst
 
     answer = {"mark": worst(findings), "findings": [dataclasses.asdict(f) for f in findings]}
     return json.dumps(answer, indent=2, ensure_ascii=False)
 
 
 def _look(flags: Flags) -> list[Finding]:
-    from ..agent.check import Finding, Mark, check_settings
+    from ..check import Finding, Mark, check_settings
 
     found: list[Finding] = []
     try:
@@ -98,7 +98,7 @@ def _look(flags: Flags) -> list[Finding]:
 
 
 def _without_file(flags: Flags) -> Loaded:
-    """Return what the flags alone say, so that the rest can be looked at all the same.
+    """Return what the flags alone say, so that the rest can be checked.
 
     Raises:
         ConfigError: It is the flags that don't go together.

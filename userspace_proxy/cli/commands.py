@@ -89,8 +89,9 @@ def _run(words: Sequence[str], *, command: str = "") -> int:
         return cleanup(settings)
 
     from ..agent.run import run_agent
+    from ..check import log_findings
 
-    return run_agent(settings, loaded.warnings, lambda: log.dropped)
+    return run_agent(settings, loaded.warnings, log_findings, lambda: log.dropped)
 
 
 def _cleanup(words: Sequence[str]) -> int:

@@ -23,8 +23,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..agent.own_namespace import own_namespace_environment
 from ..errors import ListenError, UserspaceProxyError
+from ..kernel.own_namespace import own_namespace_environment
 from ..sandbox import Pod, Sandbox, SandboxError
 from .demo_manifests import manifests_for
 

@@ -12,14 +12,14 @@ from .counters import CounterTable, EndpointCounters, GroupCounters
 from .dataplane import DataPlane, Listener
 from .descriptors import raise_descriptor_limit
 from .group import EndpointGroup
+from .iterations import ITERATION_BOUNDS_S
 from .port_hold import get_nothing
 from .serving import Serving
 from .sockets import is_wildcard
 from .tuning import Tuning
-from .turns import TURN_BOUNDS_S
 
 __all__ = [
-    "TURN_BOUNDS_S",
+    "ITERATION_BOUNDS_S",
     "CounterTable",
     "DataPlane",
     "EndpointCounters",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 
 from ..model import SocketAddress
-from ..policy.places import FIRST_PORT, LAST_PORT
+from ..policy.locality import FIRST_PORT, LAST_PORT
 
 
 class ClientPorts:

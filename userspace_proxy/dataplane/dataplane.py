@@ -92,12 +92,12 @@ class DataPlane:
 
         Args:
             removed: Networks whose place isn't known any more.
-            added: Networks with their places; see ``policy.places``.
+            added: Networks with their places; see ``policy.locality``.
             is_on: False: endpoints see this node's address.
         """
-        preserving = self.engine.preserving
-        preserving.is_on = is_on
-        preserving.places.change(removed, added)
+        client_dialer = self.engine.client_dialer
+        client_dialer.is_on = is_on
+        client_dialer.locality.change(removed, added)
 
     def settle(self) -> Iterator[None]:
         """Bring the byte counters up to date a slice at a time: thousands of them take long."""

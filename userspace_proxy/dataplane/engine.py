@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from .client_address import ClientAddressDialer
 from .descriptors import Descriptors
 from .pipes import PipePool
-from .preserving import Preserving
 from .reactor import Reactor
 from .tuning import Tuning
 
@@ -38,7 +38,7 @@ class Engine:
         self.reactor = Reactor(loop, clock=clock)
         self.descriptors = Descriptors(loop, self.tuning.descriptor_limit)
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
-        self.preserving = Preserving()
+        self.client_dialer = ClientAddressDialer()
 
     def close(self) -> None:
         """Deliver nothing more; sockets stay open and are their owners'. Idempotent."""

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from .iterations import LoopIterations
 from .tuning import BUFFER_BYTES
-from .turns import Turns
 
 
 class Closeable(Protocol):
@@ -67,7 +67,7 @@ class Reactor:
         """Time of the present dispatch; a timer's callback calls :meth:`tick` first."""
         self.turn = 0
         """Number of the present dispatch."""
-        self.turns = Turns()
+        self.iterations = LoopIterations()
         """How long dispatches took."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         """Where handlers read to."""
@@ -168,7 +168,7 @@ class Reactor:
                     sock.close()
         if self._ready:
             self._schedule()
-        self.turns.add(self.clock() - began)
+        self.iterations.add(self.clock() - began)
 
     def _report(self, exc: Exception, culprit: object) -> None:
         """Hand a bug to the loop's exception handler; the other events of the batch go on."""

@@ -30,7 +30,6 @@ IP_TTL = 2
 IP_RECVTTL = 12
 IPV6_UNICAST_HOPS = 16
 IPV6_RECVHOPLIMIT = 51
-IPV6_HOPLIMIT = 52
 # asm-generic/socket.h, since Linux 4.12; linux/sock_diag.h.
 SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
@@ -88,8 +87,8 @@ def open_listening(
         if freebind:
             set_freebind(sock, family)
         if transparent:
-            # The table of `steering.answers` takes packets to such sockets for answers to clients'
-            # own addresses, and delivers them here: where a listener's packets are to come, too.
+            # The table of `steering.client_address` takes packets to such sockets for replies to
+            # clients' own addresses and delivers them to this node, as a listener's must be.
             set_transparent(sock, family)
         if share:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)

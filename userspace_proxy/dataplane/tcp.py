@@ -11,7 +11,7 @@ never loses a byte: they wait in the kernel.
 Rule 2: a client that can't be served gets a RST, never a clean end.
 Rule 3: a RST is passed on as a RST, behind what was sent before it (``late_reset``).
 Rule 4: an endpoint that doesn't answer a client at its own address isn't asked from this node's:
-a network policy would have no effect (``preserving``).
+a network policy would have no effect (``client_address``).
 Rule 5: packets are what a connection costs: a FIN travels with the bytes before it. ACKs are
 left to the kernel: delaying that of a handshake made endpoints that write twice wait for 40 ms.
 """
@@ -27,12 +27,12 @@ from typing import Any, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .client_address import NoClientAddress
 from .counters import EndpointCounters
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .group import EndpointGroup
 from .pipes import PipePool
-from .preserving import NoClientAddress
 from .probes import Probes
 from .relay import Direction
 from .sockets import EXHAUSTED, SHORTAGES, family_of, is_connected, is_self_connected, reset
@@ -220,28 +220,28 @@ class TcpConnection:
 
     def _dial_socket(self, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Return a socket that dials, in the client's name if that may be."""
-        preserving, client = self.owner.engine.preserving, self.address[0]
+        client_dialer, client = self.owner.engine.client_dialer, self.address[0]
         self.is_preserved = (
-            preserving.is_on
+            client_dialer.is_on
             and self.may_preserve
-            and preserving.places.keeps_client(client, endpoint.ip)
-            and not preserving.out_of_ports.knows(client, endpoint, self.reactor.now)
+            and client_dialer.locality.keeps_client(client, endpoint.ip)
+            and not client_dialer.out_of_ports.knows(client, endpoint, self.reactor.now)
         )
         if self.is_preserved:
             try:
-                sock, number = preserving.dial(_STREAM, client, endpoint)
+                sock, number = client_dialer.dial(_STREAM, client, endpoint)
             except NoClientAddress:
                 self.is_preserved = False
             else:
                 now = self.reactor.now
-                if number != errno.EADDRNOTAVAIL or not preserving.has_answered(
+                if number != errno.EADDRNOTAVAIL or not client_dialer.has_answered(
                     client, endpoint, now
                 ):
                     self.ask_whether_local()
                     return sock, number
                 sock.close()
                 self.is_preserved = False
-                preserving.out_of_ports.note(client, endpoint, now)
+                client_dialer.out_of_ports.note(client, endpoint, now)
                 self.group.left_client_address(endpoint, client, now)
         self.shows_local_client = False
         sock = _socket.socket(family_of(endpoint.ip), _STREAM)
@@ -249,8 +249,8 @@ class TcpConnection:
 
     def ask_whether_local(self) -> None:
         """Learn whether the endpoint sees the address of a container of this node."""
-        places = self.owner.engine.preserving.places
-        self.shows_local_client = self.is_preserved and places.attaches(self.client_ip)
+        locality = self.owner.engine.client_dialer.locality
+        self.shows_local_client = self.is_preserved and locality.attaches(self.client_ip)
 
     def _on_dialling(self, events: int) -> None:
         sock = self._endpoint_socket
@@ -359,7 +359,7 @@ class TcpConnection:
         counters.active += 1
         counters.preserved += self.is_preserved
         if self.is_preserved:
-            self.owner.engine.preserving.connection_joined(self.address[0], endpoint)
+            self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
         self._tried = None
         self.up = up
         down = self.down = Direction(self, sock, self.client)
@@ -503,8 +503,8 @@ class TcpConnection:
         if self._counters is not None and self.up is not None and self.down is not None:
             self._counters.active -= 1
             if self.is_preserved and self.endpoint is not None:
-                now, preserving = self.reactor.now, self.owner.engine.preserving
-                preserving.connection_ended(self.address[0], self.endpoint, now)
+                now, client_dialer = self.reactor.now, self.owner.engine.client_dialer
+                client_dialer.connection_ended(self.address[0], self.endpoint, now)
             self.up.release()
             self.down.release()
         for sock in (self.client, self._endpoint_socket):

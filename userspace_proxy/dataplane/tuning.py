@@ -20,7 +20,7 @@ BULK_BYTES = 64 * 1024
 # Fillings of a pipe of one direction before others get their turn: up to 4 MiB, some 2 ms.
 SPLICE_ROUNDS = 4
 
-# Turns of one direction before a reset, when all others have to wait: more than the
+# Loop iterations of one direction before a reset, when all others have to wait: more than the
 # kernel keeps of one socket, unless tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 

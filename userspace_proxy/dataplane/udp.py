@@ -28,12 +28,12 @@ from typing import Any
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
+from .client_address import NoClientAddress
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .group import EndpointGroup
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
-from .preserving import NoClientAddress
 from .sockets import EXHAUSTED, datagrams_lost, family_of, is_self_connected, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
@@ -229,27 +229,27 @@ class UdpListener:
                 flow.sock = sock
                 return 0
         if flow.is_preserved:
-            self.engine.preserving.let_go(sock, flow.address[0], endpoint)
+            self.engine.client_dialer.let_go(sock, flow.address[0], endpoint)
         sock.close()
         return number
 
     def _dial_socket(self, flow: UdpFlow, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Return a connected socket, in the client's name if that may be."""
-        preserving, client = self.engine.preserving, flow.address[0]
+        client_dialer, client = self.engine.client_dialer, flow.address[0]
         flow.is_preserved = (
-            preserving.is_on
+            client_dialer.is_on
             and self.group.serving.keeps_clients
             # A client on this node that dials an address routed here has that address, too.
             and client != self._ip
-            and preserving.places.keeps_client(client, endpoint.ip)
+            and client_dialer.locality.keeps_client(client, endpoint.ip)
         )
         if flow.is_preserved:
             try:
-                sock, number = preserving.dial(_DATAGRAM, client, endpoint)
+                sock, number = client_dialer.dial(_DATAGRAM, client, endpoint)
             except NoClientAddress:
                 flow.is_preserved = False
             else:
-                if number != errno.EADDRNOTAVAIL or not preserving.answered_flows.has(
+                if number != errno.EADDRNOTAVAIL or not client_dialer.answered_flows.has(
                     client, endpoint
                 ):
                     return sock, number
@@ -363,10 +363,10 @@ class UdpListener:
         self._settle(flow)
         self.group.counters_of(flow.endpoint).active -= 1
         if flow.is_preserved:
-            preserving = self.engine.preserving
-            preserving.let_go(flow.sock, flow.address[0], flow.endpoint)
+            client_dialer = self.engine.client_dialer
+            client_dialer.let_go(flow.sock, flow.address[0], flow.endpoint)
             if flow.has_answer:
-                preserving.answered_flows.remove(flow.address[0], flow.endpoint)
+                client_dialer.answered_flows.remove(flow.address[0], flow.endpoint)
         self.engine.reactor.close_socket(flow.sock)
         self.engine.descriptors.give_for_flow()
         flow.sock = None

@@ -156,5 +156,5 @@ class UdpFlow:
         if self.endpoint is not None:
             self.group.answered(self.endpoint)
             if self.is_preserved:
-                preserving = self.listener.engine.preserving
-                preserving.answered_flows.add(self.address[0], self.endpoint)
+                client_dialer = self.listener.engine.client_dialer
+                client_dialer.answered_flows.add(self.address[0], self.endpoint)

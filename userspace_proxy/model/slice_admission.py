@@ -38,7 +38,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
 
     Raises:
         FieldError: The first thing that the API server would refuse, or a slice that
-            serves no Service for want of the label, which can only be a mistake here.
+            serves no Service, because it lacks the label, which can only be a mistake here.
     """
     check_metadata(wire.metadata)
     if not (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME):

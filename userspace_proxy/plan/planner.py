@@ -26,8 +26,8 @@ from ..policy import (
 )
 from .claims import PortClaim, claims_of
 from .index import ServiceIndex
+from .ownership import FrontendOwners, Moved
 from .plan import HealthCheck, Ignored, Plan, PortKey, PortPlan
-from .settlement import Moved, Settlement
 
 
 class Planner:
@@ -45,7 +45,7 @@ class Planner:
 
     def _forget(self) -> None:
         self._states: Mapping[ServiceKey, ServiceState] = PersistentMap()
-        self._settlement = Settlement()
+        self._owners = FrontendOwners()
         self._made: dict[ServiceKey, tuple[PortPlan, ...]] = {}
         """As if each had what it asks for."""
         self._pointing: ServiceIndex[SocketAddress] = ServiceIndex()
@@ -79,7 +79,7 @@ class Planner:
         anew = changed | (pointing - gone)
         before = {key: self._made.pop(key, ()) for key in anew | gone}
         for key in anew:
-            claims = self._settlement.claims[key].ports
+            claims = self._owners.claims[key].ports
             self._made[key] = tuple([self._plan_port(new[key], claim) for claim in claims])
         self.planned_services += len(anew)
         for key, ports in before.items():
@@ -97,10 +97,10 @@ class Planner:
 
     def _settle(self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]) -> Moved:
         """Take in what Services ask for; nearly always that is what it was."""
-        have = self._settlement.claims
+        have = self._owners.claims
         claims = [claims_of(self._states[key].service, self.facts) for key in changed]
         come = [one for one in claims if not one.is_same(have.get(one.service))]
-        return self._settlement.change(gone, come)
+        return self._owners.change(gone, come)
 
     def _point(self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]) -> None:
         """Note where the endpoints of a Service are."""
@@ -112,7 +112,7 @@ class Planner:
         self._dialling.add(numbers - old_numbers, key)
         self._dialling.discard(old_numbers - numbers, key)
         if any(
-            at.port in self._settlement.node_ports[port.protocol]
+            at.port in self._owners.node_ports[port.protocol]
             for port in now
             for at in [verdict.address for verdict in port.endpoints]
         ):
@@ -141,8 +141,8 @@ class Planner:
             protocol=claim.protocol,
             family=family,
             facts=self.facts,
-            ours=self._settlement.served(claim.protocol),
-            node_ports=self._settlement.node_ports[claim.protocol],
+            ours=self._owners.served(claim.protocol),
+            node_ports=self._owners.node_ports[claim.protocol],
             scope=claim.scope,
         )
         has_outside = claim.scope is Scope.LOCAL_FROM_OUTSIDE
@@ -202,7 +202,7 @@ class Planner:
     def _held_ports(self, ports: Iterable[PortPlan]) -> Iterable[tuple[PortKey, PortPlan]]:
         """Yield those ports that hold a frontend, without what they lost."""
         for port in ports:
-            lost = self._settlement.lost_by(port.key)
+            lost = self._owners.lost_by(port.key)
             if not lost:
                 yield port.key, port
             elif held := tuple(f for f in port.frontends if f not in lost):
@@ -222,12 +222,12 @@ class Planner:
         return tuple(sorted(everything, key=lambda i: (i.service, i.port, i.reason)))
 
     def _ignored_of(self, key: ServiceKey) -> Iterator[Ignored]:
-        claims = self._settlement.claims.get(key)
+        claims = self._owners.claims.get(key)
         if claims is None:
             return
         yield from claims.ignored
         for claim in claims.ports:
-            for frontend, why in self._settlement.lost_by(claim.key).items():
+            for frontend, why in self._owners.lost_by(claim.key).items():
                 port = claim.key.name.port or str(frontend.port)
                 yield Ignored(key, port, why, is_conflict=True)
 

@@ -18,7 +18,7 @@ import msgspec
 
 from ..dataplane import Serving, Tuning
 from ..model import Protocol, SocketAddress
-from ..policy.places import Networks
+from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 """A number that stays one that every reader of JSON can print, whatever a worker sends."""
@@ -47,7 +47,7 @@ class Preserve(_Message):
     """False: none does; the networks are empty."""
     removed: list[str]
     added: Networks
-    """Each with its place; see ``policy.places``."""
+    """Each with its place; see ``policy.locality``."""
 
 
 class OpenGroup(_Message):
@@ -155,9 +155,9 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     descriptors: Count = 0
     descriptor_limit: Count = 0
     is_accepting: bool = True
-    turns: list[Count] = []
-    """How long its turns took since it began, by :data:`TURN_BOUNDS_S`."""
-    turns_s: float = 0.0
+    iterations: list[Count] = []
+    """How long its loop iterations took since it started, by :data:`ITERATION_BOUNDS_S`."""
+    iterations_s: float = 0.0
     """Their sum."""
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 
 from ..dataplane import Serving, Tuning
-from ..policy.places import Networks
+from ..policy.locality import Networks
 from .group import Group
 from .listener import Answer, Listener, Wanted
 from .listeners import Listeners

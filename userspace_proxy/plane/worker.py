@@ -115,8 +115,8 @@ class Worker:
             engine.descriptors.in_use,
             engine.descriptors.limit,
             engine.descriptors.is_accepting,
-            engine.reactor.turns.counts(),
-            engine.reactor.turns.seconds,
+            engine.reactor.iterations.counts(),
+            engine.reactor.iterations.seconds,
         )
 
     def close(self) -> None:
@@ -223,13 +223,13 @@ class Worker:
         began = time.monotonic()
         if next(self._reports[0], self) is self:
             self._reports.pop(0)
-        self.count_turn(time.monotonic() - began)
+        self.count_iteration(time.monotonic() - began)
         if self._reports:
             self._dataplane.engine.loop.call_soon(self._go_on_reporting)
 
-    def count_turn(self, seconds: float) -> None:
+    def count_iteration(self, seconds: float) -> None:
         """Count a turn of the loop that isn't the reactor's with those that are."""
-        self._dataplane.engine.reactor.turns.add(seconds)
+        self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _reporting(self, number: int) -> Iterator[None]:
         """Make a report a slice at a time: thousands of connections and groups take long."""

@@ -95,7 +95,7 @@ class WorkerMain:
             reads=ToWorker,
             receive=self._on_message,
             lost=lambda _malformed: self._end(1),
-            read_for=self._count_turn,
+            read_for=self._count_iteration,
         )
 
     def close(self) -> None:
@@ -104,9 +104,9 @@ class WorkerMain:
         if self._worker is not None:
             self._worker.close()
 
-    def _count_turn(self, seconds: float) -> None:
+    def _count_iteration(self, seconds: float) -> None:
         if self._worker is not None:
-            self._worker.count_turn(seconds)
+            self._worker.count_iteration(seconds)
 
     def _on_message(self, message: ToWorker, descriptors: list[int]) -> None:
         try:

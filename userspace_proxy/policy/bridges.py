@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .places import FILTERED_BRIDGE, Networks, NodeLink
+from .locality import FILTERED_BRIDGE, Networks, NodeLink
 
 _SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
 _OPTIONS = {4: "nf_call_iptables", 6: "nf_call_ip6tables"}
@@ -55,7 +55,7 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 
     Args:
         links: All links of this node.
-        networks: Where networks are, as :func:`.places.find_places` returns it.
+        networks: Where networks are, as :func:`.locality.find_networks` returns it.
     """
     bridges = {link.number: link for link in links if link.kind == "bridge"}
     return {
@@ -104,7 +104,7 @@ def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Net
     """Return the networks, with those on bridges whose answers are delivered here marked as such.
 
     Args:
-        networks: As :func:`.places.find_places` returns them.
+        networks: As :func:`.locality.find_networks` returns them.
         delivering: The bridges, by IP version.
     """
     marked = set(delivering)

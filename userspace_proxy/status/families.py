@@ -280,15 +280,15 @@ def families_of(view: StatusView) -> Iterator[Metric]:
 def _turns(workers: dict[str, WorkerView]) -> Metric:
     """Return how long the workers' event loops were busy at a time; all else waits so long."""
     family = HistogramMetricFamily(
-        "userspace_proxy_worker_turn_duration_seconds",
+        "userspace_proxy_worker_loop_iteration_duration_seconds",
         "How long one turn of a worker's event loop took",
         labels=WORKER_LABELS,
     )
     for index, worker in workers.items():
-        bounds = ["+Inf" if bound is None else str(bound) for bound, _ in worker.turns]
-        counts = accumulate(count for _, count in worker.turns)
+        bounds = ["+Inf" if bound is None else str(bound) for bound, _ in worker.iterations]
+        counts = accumulate(count for _, count in worker.iterations)
         if bounds:
-            family.add_metric((index,), list(zip(bounds, counts, strict=True)), worker.turns_s)
+            family.add_metric((index,), list(zip(bounds, counts, strict=True)), worker.iterations_s)
     return family
 
 
@@ -315,9 +315,9 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ("ready", "1 while the first plan is in force and nothing drains", view.is_ready),
         ("node_eligible", "0 while the Node is to be deleted", view.node_is_eligible),
         (
-            "preserving",
+            "preserves_client_address",
             "1 while endpoints see client addresses where possible",
-            view.preserving.is_on,
+            view.client_address.is_on,
         ),
         (
             "accepting",

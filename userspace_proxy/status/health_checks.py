@@ -29,8 +29,8 @@ from aiohttp import web
 from ..model import ServiceKey
 from .accepting import Accepting, Reserve
 from .connections import ConnectionLimit, LimitedServer
-from .entrance import Entrance, http_logger
 from .listening import join_address, listen
+from .middleware import Middleware, http_logger
 
 _log = logging.getLogger("userspace_proxy.status")
 
@@ -189,10 +189,10 @@ class HealthCheckPorts:
     async def _make_server(self) -> web.Server:
         """Return the HTTP server of all ports, made when the first Service needs it."""
         if self._runner is None:
-            entrance = Entrance(loopback_only=False, one_request=True)
-            app = web.Application(middlewares=[entrance.pass_through])
+            middleware = Middleware(loopback_only=False, one_request=True)
+            app = web.Application(middlewares=[middleware.pass_through])
             app.router.add_route("*", "/{path:.*}", self._answer)
-            app.on_response_prepare.append(entrance.add_headers)
+            app.on_response_prepare.append(middleware.add_headers)
             runner = web.AppRunner(
                 app,
                 access_log=None,

@@ -94,7 +94,7 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_source(view),
         *_workers(view),
         *_steering(view),
-        *_preserving(view),
+        *_client_address(view),
         *_tracking(view),
         *_firewalls(view),
         *_sync(view, now),
@@ -259,15 +259,15 @@ def _steering(view: StatusView) -> Iterator[Problem]:
         )
 
 
-def _preserving(view: StatusView) -> Iterator[Problem]:
-    if view.preserving.problem:
+def _client_address(view: StatusView) -> Iterator[Problem]:
+    if view.client_address.problem:
         yield Problem(
             Level.TROUBLE,
-            f"Client addresses: {view.preserving.problem}",
+            f"Client addresses: {view.client_address.problem}",
             "New connections have this node's address; it is retried every second",
         )
-    if view.preserving.is_on:
-        for bridge in view.preserving.bridges:
+    if view.client_address.is_on:
+        for bridge in view.client_address.bridges:
             yield Problem(
                 Level.ATTENTION,
                 f"Endpoints on bridge {bridge.name} see this node's address instead of that of "

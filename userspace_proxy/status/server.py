@@ -23,11 +23,11 @@ from aiohttp import web
 from .accepting import Accepting, Reserve
 from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
-from .entrance import Entrance, http_logger
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
 from .listening import Bind, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
+from .middleware import Middleware, http_logger
 from .page import render_page
 from .selection import Selection
 from .view import StatusView
@@ -92,10 +92,10 @@ class StatusServer:
             ListenError: The address can't be had; it names ``--healthz-bind-address``.
         """
         sock = await open_socket(bind, what="health checks", flag="--healthz-bind-address")
-        entrance = Entrance(loopback_only=False, one_request=True)
-        app = web.Application(middlewares=[entrance.pass_through])
+        middleware = Middleware(loopback_only=False, one_request=True)
+        app = web.Application(middlewares=[middleware.pass_through])
         app.add_routes(self._probe_routes())
-        return await self._serve(app, entrance, sock)
+        return await self._serve(app, middleware, sock)
 
     async def serve_admin(self, bind: Bind) -> tuple[str, int]:
         """Open the port with the page, the metrics and the JSON answers.
@@ -111,8 +111,8 @@ class StatusServer:
         """
         sock = await open_socket(bind, what="the status page", flag="--metrics-bind-address")
         loopback_only = is_loopback_address(address_of(sock)[0])
-        entrance = Entrance(loopback_only=loopback_only, one_request=False)
-        app = web.Application(middlewares=[entrance.pass_through])
+        middleware = Middleware(loopback_only=loopback_only, one_request=False)
+        app = web.Application(middlewares=[middleware.pass_through])
         app.add_routes(self._probe_routes())
         app.add_routes(
             [
@@ -124,7 +124,7 @@ class StatusServer:
                 web.get("/static/{name}", self._static),
             ]
         )
-        return await self._serve(app, entrance, sock)
+        return await self._serve(app, middleware, sock)
 
     async def close(self) -> None:
         """Close every port and connection; idempotent."""
@@ -138,9 +138,9 @@ class StatusServer:
         self._refresh = None
 
     async def _serve(
-        self, app: web.Application, entrance: Entrance, sock: socket.socket
+        self, app: web.Application, middleware: Middleware, sock: socket.socket
     ) -> tuple[str, int]:
-        app.on_response_prepare.append(entrance.add_headers)
+        app.on_response_prepare.append(middleware.add_headers)
         runner = web.AppRunner(
             app,
             access_log=None,

@@ -215,7 +215,7 @@ class UnservedView:
 
 
 @dataclass(frozen=True, slots=True)
-class PreservingView:
+class ClientAddressView:
     """Whether endpoints see their clients' own addresses, where answers come back this way."""
 
     is_on: bool = False
@@ -270,10 +270,10 @@ class WorkerView:
     """Open ones."""
     flows: int
     """Live UDP flows."""
-    turns: tuple[tuple[float | None, int], ...] = ()
-    """How many turns of its loop took at most so many seconds, and more than the bound before;
+    iterations: tuple[tuple[float | None, int], ...] = ()
+    """How many iterations of its loop took at most so many seconds, and more than the bound before;
     the last has no bound."""
-    turns_s: float = 0.0
+    iterations_s: float = 0.0
     """The sum of all."""
 
 
@@ -289,7 +289,7 @@ class StatusView:
     source: SourceView
     steering: SteeringView
     sync: SyncView
-    preserving: PreservingView = field(default=PreservingView())
+    client_address: ClientAddressView = field(default=ClientAddressView())
     tracking: TrackingView = field(default=TrackingView())
     firewalls: tuple[FirewallView, ...] = ()
     unserved: tuple[UnservedView, ...] = ()

@@ -6,12 +6,12 @@ import importlib.util
 from pathlib import Path
 
 from ..errors import SteeringError
+from ..kernel.privileges import has_net_admin
 from . import local, nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
 from .iptables.legacy import missing_programs
 from .none import NoSteering
-from .privileges import has_net_admin
 
 # Each names the tables in use, one a line.
 _LEGACY = (

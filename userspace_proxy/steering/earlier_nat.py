@@ -22,8 +22,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
+from ..kernel.interfaces import is_local
 from ..model import Frontend, Protocol
-from .interfaces import is_local
 from .names import is_our_table
 from .others.chains import Chain, Tables
 from .others.nft import NftReader

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import SteeringError
-from .nf_tables import Ruleset, TableWriter
-from .one_thread import OneThread
+from ..kernel.nf_tables import Ruleset, TableWriter
+from ..kernel.one_thread import OneThread
 
 
 class HeldTable:

@@ -5,8 +5,8 @@
     canary                      UPROXY-PRE-canary, …   userspace-proxy/canary     with a hyphen for
     a-very-long-name-for-it     UPROXY-PRE-a-very~…    userspace-proxy/a-very~…   / and / for ~
 
-The table that catches replies to client addresses is ``userspace-proxy/answers``, and
-``userspace-proxy/answers-canary`` and so on: no label of a table above has a slash there.
+The table that catches replies to client addresses is ``userspace-proxy/replies``, and
+``userspace-proxy/replies-canary`` and so on: no label of a table above has a slash there.
 
 Chains of the iptables tree have six characters after the prefix, directly followed by the
 label: ``UPROXY-Od3f9acanary``, as there is no space for a hyphen.
@@ -36,8 +36,8 @@ _AS_IT_IS = re.compile(
 _UNREADABLE = re.compile(r"[^A-Za-z0-9._-]")
 TABLE = "userspace-proxy"
 GUARD = f"{TABLE}/local"
-ANSWERS_TABLE = f"{TABLE}/answers"
-ANCHOR_TABLE = f"{TABLE}/held"
+REPLY_TABLE = f"{TABLE}/replies"
+CONNTRACK_HOLD_TABLE = f"{TABLE}/held"
 UNTRACKED_TABLE = f"{TABLE}/untracked"
 _NUMBERED = 1 << 24
 _CHAIN = re.compile(rf"(?P<own>{PREFIX}[A-Z]+)(?:-(?P<label>.+))?")
@@ -125,22 +125,22 @@ def is_our_table(table: str) -> bool:
     return family in ("inet", "bridge") and is_named_so
 
 
-def answers_table_name(proxy_name: str) -> str:
+def reply_table_name(proxy_name: str) -> str:
     """Return the name of the nftables table that catches a proxy's answers.
 
     Args:
         proxy_name: As for :func:`proxy_label`.
     """
-    return _with_label(ANSWERS_TABLE, proxy_name)
+    return _with_label(REPLY_TABLE, proxy_name)
 
 
-def anchor_table_name(proxy_name: str) -> str:
+def conntrack_hold_table(proxy_name: str) -> str:
     """Return the name of the nftables table that keeps the kernel tracking for a proxy.
 
     Args:
         proxy_name: As for :func:`proxy_label`.
     """
-    return _with_label(ANCHOR_TABLE, proxy_name)
+    return _with_label(CONNTRACK_HOLD_TABLE, proxy_name)
 
 
 def untracked_table_name(proxy_name: str) -> str:
@@ -152,9 +152,9 @@ def untracked_table_name(proxy_name: str) -> str:
     return _with_label(UNTRACKED_TABLE, proxy_name)
 
 
-def label_of_answers_table(table: str) -> str | None:
+def label_of_reply_table(table: str) -> str | None:
     """Return the label of the proxy whose answers this table catches, or None if it is none."""
-    return _label_after(ANSWERS_TABLE, table)
+    return _label_after(REPLY_TABLE, table)
 
 
 def _with_label(stem: str, proxy_name: str) -> str:

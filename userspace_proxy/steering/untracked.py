@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ..kernel.nf_tables import TableWriter
+from ..kernel.nf_tables import expressions as x
+from ..kernel.nf_tables.writer import OUTPUT, PREROUTING
 from .held_table import HeldTable
 from .names import untracked_table_name
-from .nf_tables import TableWriter
-from .nf_tables import expressions as x
-from .nf_tables.writer import OUTPUT, PREROUTING
 
 # Where the table raw is, before connection tracking (-200). Source: NF_IP_PRI_RAW.
 _PRIORITY = -300

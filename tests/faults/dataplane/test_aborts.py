@@ -19,7 +19,7 @@ from userspace_proxy.dataplane.tcp import TcpConnection
 
 # One batch is in one phase: half of the descriptor limit, and less than a queue holds.
 BATCH = 250
-# Ends that nobody reads from are closed behind the reset.
+# Ends without a reader are closed after the reset.
 QUICK = Tuning(connect_timeout_s=0.005, reset_wait_s=0)
 WORDS = [b"x", bytes(1000), bytes(70_000), bytes(200_000)]
 _RESET = struct.pack("ii", 1, 0)

@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.agent.client_bridges import ClientBridges
 from userspace_proxy.policy.bridges import BridgeFilter
-from userspace_proxy.policy.places import FILTERED_BRIDGE, NodeLink
+from userspace_proxy.policy.locality import FILTERED_BRIDGE, NodeLink
 
 CNI0 = 5
 LINKS = (NodeLink(CNI0, "cni0", "bridge"),)

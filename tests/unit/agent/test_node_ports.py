@@ -9,7 +9,7 @@ from userspace_proxy.agent import node_ports
 from userspace_proxy.agent.node_ports import LOOK_EVERY_S, NodePortHolds
 from userspace_proxy.model import IPFamily, Protocol
 
-from .port_numbers import free_port, own_name
+from ..port_numbers import free_port, own_name
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 TCP, UDP = Protocol.TCP, Protocol.UDP

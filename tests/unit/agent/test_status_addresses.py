@@ -11,7 +11,7 @@ from userspace_proxy.agent.status_addresses import StatusAddresses
 from userspace_proxy.errors import ListenError
 from userspace_proxy.status.listening import open_socket
 
-from .port_numbers import own_name
+from ..port_numbers import own_name
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE
 from userspace_proxy.testing.fake_steering import FakeSteering
 
-from .port_numbers import free_port, is_listening
+from ..port_numbers import free_port, is_listening
 from .samples import Cluster
 
 POD = "192.0.2.1"

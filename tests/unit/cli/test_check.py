@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from userspace_proxy.agent.check.finding import ok, warning
+from userspace_proxy.check.finding import ok, warning
 from userspace_proxy.cli import main
 from userspace_proxy.cli.check import render_text, take_output
 from userspace_proxy.errors import ConfigError

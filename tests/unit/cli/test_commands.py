@@ -53,7 +53,7 @@ def test_run_is_what_happens_without_another_command(words, rooms, clean_logging
 def test_run_gets_settings_and_warnings(rooms, clean_logging):
     calls = rooms(outcome=1)
     assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
-    ((_, settings, warnings, dropped_log_lines),) = calls
+    ((_, settings, warnings, _, dropped_log_lines),) = calls
     assert dropped_log_lines() == 0
     assert settings.hostname_override == "node-1"
     assert warnings == (

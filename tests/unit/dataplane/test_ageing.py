@@ -88,12 +88,12 @@ def has_options_of_a_container(connection):
 async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(house, looks):
     _, _, connection = await joined(house)
     connection.is_preserved, connection.address = True, (ALICE, 1)
-    house.engine.preserving.connection_joined(ALICE, connection.endpoint)
+    house.engine.client_dialer.connection_joined(ALICE, connection.endpoint)
     began, look_at = connection.started, house.connections.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)
     assert not has_options_of_a_container(connection)
-    house.engine.preserving.places.change((), {f"{ALICE}/32": A_LINK})
+    house.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     look_at(connection, now=began + ageing.LOOK_S)
     assert has_options_of_a_container(connection)
     assert connection.shows_local_client
@@ -102,7 +102,7 @@ async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_n
 async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(house):
     _, _, connection = await joined(house)
     connection.address = ALICE, 1
-    house.engine.preserving.places.change((), {f"{ALICE}/32": A_LINK})
+    house.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     house.connections.ageing.look_at(connection, now=connection.started)
     assert not connection.shows_local_client
 

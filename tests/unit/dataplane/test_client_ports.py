@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.policy.places import FIRST_PORT, LAST_PORT
+from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 ALICE, BOB = "10.1.0.1", "10.1.0.2"
 POD, OTHER = SocketAddress("10.1.0.8", 53), SocketAddress("10.1.0.9", 53)

@@ -34,7 +34,7 @@ class AtTheLimit:
         return pairs
 
     async def stall(self):
-        """Let so much time pass that nobody waits any longer."""
+        """Let enough time pass that no client waits any longer."""
         for _ in range(2):
             await until(lambda: not self.house.engine.descriptors.is_accepting)
             self.timers.advance(0.3)

@@ -5,7 +5,6 @@ from msgspec.structs import replace
 
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane.forwarding import (
-    LOGGERS,
     ForwardingHandler,
     current_levels,
     take_levels,
@@ -15,18 +14,6 @@ from userspace_proxy.plane.messages import Logged
 
 POD = SocketAddress("10.0.0.1", 80)
 LOGGER, ACCESS = "userspace_proxy.dataplane", "userspace_proxy.access"
-
-
-@pytest.fixture
-def clean_logging():
-    """Give back the handlers and levels that a test changes."""
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    yield
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 def logged(name=LOGGER, level=logging.WARNING, message="endpoint ejected", **fields):

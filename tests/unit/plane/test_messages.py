@@ -36,7 +36,9 @@ NO_FIGURES = GroupCounters().figures()
         OpenListener(7, 3, Protocol.UDP, POD_B, True),
         Drain(0.3),
         Drained(2),
-        Counted(9, [GroupReport(3, NO_FIGURES, [], [(POD_B, 4.5)])], Status(1, 4, turns=[5, 0])),
+        Counted(
+            9, [GroupReport(3, NO_FIGURES, [], [(POD_B, 4.5)])], Status(1, 4, iterations=[5, 0])
+        ),
         Logged("userspace_proxy", 40, 1.5, "é%s", {"cause": None, "count": 3}, "Traceback"),
     ],
     ids=lambda message: type(message).__name__,

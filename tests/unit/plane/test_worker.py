@@ -200,8 +200,8 @@ async def test_a_report_tells_of_descriptors(control, pod):
 async def test_the_turns_that_orders_take_are_counted(control):
     # It has no socket but the channel's, so these are all.
     before, after = await control.status(), await control.status()
-    assert sum(after.turns) > sum(before.turns)
-    assert after.turns_s > before.turns_s
+    assert sum(after.iterations) > sum(before.iterations)
+    assert after.iterations_s > before.iterations_s
 
 
 async def test_reports_are_answered_in_order(control):

@@ -9,7 +9,7 @@ from userspace_proxy.policy.bridges import (
     mark_filtered,
     pod_bridges,
 )
-from userspace_proxy.policy.places import FILTERED_BRIDGE, HERE, NodeLink
+from userspace_proxy.policy.locality import FILTERED_BRIDGE, HERE, NodeLink
 
 CNI0, VETH, OTHER = 5, 6, 7
 BRIDGE = NodeLink(CNI0, "cni0", "bridge")

@@ -40,8 +40,8 @@ def test_workers_are_there_by_name():
             "restarts": 2,
             "connections": 1_204,
             "flows": 310,
-            "turns": [[0.001, 900], [0.02, 90], [None, 3]],
-            "turns_s": 1.5,
+            "iterations": [[0.001, 900], [0.02, 90], [None, 3]],
+            "iterations_s": 1.5,
         },
         {
             "index": 1,
@@ -49,8 +49,8 @@ def test_workers_are_there_by_name():
             "restarts": 3,
             "connections": 0,
             "flows": 0,
-            "turns": [],
-            "turns_s": 0.0,
+            "iterations": [],
+            "iterations_s": 0.0,
         },
     ]
     assert answer["worker_problems"] == ["worker 1 ended by signal 9"]

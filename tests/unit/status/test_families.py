@@ -137,11 +137,11 @@ def test_a_worker_has(worker, up, restarts, connections, flows):
     assert value(view, "userspace_proxy_worker_restarts_total", worker=worker) == restarts
 
 
-@pytest.mark.parametrize(("bound", "turns"), [("0.001", 900), ("0.02", 990), ("+Inf", 993)])
-def test_the_turns_of_a_worker_are_a_histogram(bound, turns):
-    name = "userspace_proxy_worker_turn_duration_seconds"
+@pytest.mark.parametrize(("bound", "iterations"), [("0.001", 900), ("0.02", 990), ("+Inf", 993)])
+def test_the_loop_iterations_of_a_worker_are_a_histogram(bound, iterations):
+    name = "userspace_proxy_worker_loop_iteration_duration_seconds"
     view = make_troubled_view()
-    assert value(view, f"{name}_bucket", worker="0", le=bound) == turns
+    assert value(view, f"{name}_bucket", worker="0", le=bound) == iterations
     assert value(view, f"{name}_sum", worker="0") == 1.5
 
 

@@ -5,11 +5,11 @@ import pytest
 from userspace_proxy.status.problems import Level, judge, summarise
 from userspace_proxy.status.view import (
     BridgeView,
+    ClientAddressView,
     EndpointView,
     FrontendView,
     HealthCheckView,
     IgnoredView,
-    PreservingView,
     SourceView,
     SteeringView,
     SyncView,
@@ -247,7 +247,11 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="health-check",
         ),
         pytest.param(
-            {"preserving": PreservingView(True, bridges=(BridgeView("cni0", "IPv4", "so"),))},
+            {
+                "client_address": ClientAddressView(
+                    True, bridges=(BridgeView("cni0", "IPv4", "so"),)
+                )
+            },
             Level.ATTENTION,
             "Endpoints on bridge cni0 see this node's address instead of that of IPv4 clients on "
             "the same bridge: so",

@@ -5,11 +5,11 @@ import pytest
 from userspace_proxy.steering.iptables.rules import CHAINS
 from userspace_proxy.steering.names import (
     ChainNames,
-    answers_table_name,
     label_of,
-    label_of_answers_table,
+    label_of_reply_table,
     label_of_table,
     proxy_label,
+    reply_table_name,
     table_name,
 )
 
@@ -85,13 +85,13 @@ def test_tables(name, table):
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_a_table_tells_whose_it_is(name):
     assert label_of_table(table_name(name)) == proxy_label(name)
-    assert label_of_answers_table(answers_table_name(name)) == proxy_label(name)
+    assert label_of_reply_table(reply_table_name(name)) == proxy_label(name)
 
 
 @pytest.mark.parametrize("name", ["", "answers", *NAMES])
 def test_no_table_is_taken_for_one_of_the_other_kind(name):
-    assert label_of_table(answers_table_name(name)) is None
-    assert label_of_answers_table(table_name(name)) is None
+    assert label_of_table(reply_table_name(name)) is None
+    assert label_of_reply_table(table_name(name)) is None
 
 
 @pytest.mark.parametrize(

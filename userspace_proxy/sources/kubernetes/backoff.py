@@ -12,7 +12,7 @@ FACTOR = 2.0
 JITTER = 1.0
 
 RETRY_AFTER_MAX_S = 300.0
-"""A server that asks for more is asked again all the same."""
+"""The longest wait, also if the server asks for a longer one."""
 
 
 class Backoff:

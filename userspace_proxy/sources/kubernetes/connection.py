@@ -18,10 +18,10 @@ from typing import Any
 
 from ... import __version__
 from ...errors import SourceError
-from .answers import Answer, ConnectionTrouble
 from .credentials import Credentials, Fingerprint
 from .library import import_library
 from .network_words import describe
+from .responses import Answer, ConnectionTrouble
 
 CONNECT_S = 15.0
 """For name, TCP and TLS; client-go gives each dial 30 s."""

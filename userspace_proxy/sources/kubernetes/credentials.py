@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError
-from .answers import ConnectionTrouble
 from .kubeconfig import check_kubeconfig
 from .library import Library, import_library
 from .loader import make_loader
+from .responses import ConnectionTrouble
 
 PLUGIN_S = 60.0
 """For one run of an exec plugin."""

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from ...model.reading import FieldError, read_node
 from ...model.wire import DecodeError, WireNode, WirePage, decode
 from ..pause import Pause, pause
-from .answers import ConnectionTrouble, read_status
 from .connection import Connection
+from .responses import ConnectionTrouble, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ...cluster import Store
 from ...errors import SourceError
 from ...model.wire import DecodeError, WirePage, decode
-from .answers import ConnectionTrouble, refusal, unreachable
 from .connection import Connection
 from .credentials import Credentials
+from .responses import ConnectionTrouble, refusal, unreachable
 from .table import SERVICES, SLICES, Table, node_kind
 
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from ..base import Happening
-from .answers import Answer, ConnectionTrouble, read_status
 from .connection import Connection
 from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
+from .responses import Answer, ConnectionTrouble, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
 

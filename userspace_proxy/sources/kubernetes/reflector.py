@@ -22,7 +22,11 @@ from typing import Any
 
 from ...model.wire import DecodeError, Metadata, Status, WireEvent, WireHead, WirePage, decode
 from ..pause import Pause
-from .answers import (
+from .backoff import BASE_S, CAP_S, Backoff
+from .connection import Connection, Stream
+from .lines import LineSplitter, LineTooLong
+from .position import Position
+from .responses import (
     Answer,
     ConnectionTrouble,
     Failure,
@@ -32,10 +36,6 @@ from .answers import (
     refusal,
     unreachable,
 )
-from .backoff import BASE_S, CAP_S, Backoff
-from .connection import Connection, Stream
-from .lines import LineSplitter, LineTooLong
-from .position import Position
 from .table import Table
 
 _log = logging.getLogger("userspace_proxy.sources")

@@ -149,7 +149,7 @@ class KubernetesSource(Source):
         if self._publish is None:
             return
         self._report()
-        # The Node is good to have; who may not read it serves Services all the same.
+        # The Node is optional: without permission to read it, Services are served.
         services, slices, *node = self._reflectors
         if not (services.is_listed and slices.is_listed):
             return

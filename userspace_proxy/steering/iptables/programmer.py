@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from ...errors import SteeringError
-from .. import conntrack
-from ..conntrack import Change, Dialled
-from ..interfaces import PreroutingAddress
+from ...kernel import conntrack
+from ...kernel.conntrack import Change, Dialled
+from ...kernel.interfaces import PreroutingAddress
 from ..names import ChainNames, label_of
 from .legacy import LegacyTables
 from .nat import NatChains, all_rules, reached_rules, rules_among

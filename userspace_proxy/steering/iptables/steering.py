@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SteeringError
+from ...kernel.interfaces import without_ipv6
+from ...kernel.one_thread import OneThread
 from ...model import Frontend, IPFamily, Protocol
 from ..base import (
     REFUSE,
@@ -17,8 +19,6 @@ from ..base import (
     nothing_applied,
     render_targets,
 )
-from ..interfaces import without_ipv6
-from ..one_thread import OneThread
 from .process import HelperEnded, HelperProcess
 from .rules import NatRule
 

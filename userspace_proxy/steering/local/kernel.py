@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import SteeringConflict, SteeringError
+from ...kernel.netlink import Events, rtnetlink
+from ...kernel.netlink.messages import Message
+from ...kernel.netlink.sockets import NETLINK_ROUTE, Instruction
+from ...kernel.route_requests import open_route_requests
 from ...model import IPFamily
-from ..netlink import Events, rtnetlink
-from ..netlink.messages import Message
-from ..netlink.sockets import NETLINK_ROUTE, Instruction
-from ..route_requests import open_route_requests
 from . import rtnetlink as ours
 from .rtnetlink import Route, Rule
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ...kernel.nf_tables import list_tables
+from ...kernel.nf_tables.ruleset import labels_by
 from ..names import guard_name, label_of_guard, owner_number
-from ..nf_tables import list_tables
-from ..nf_tables.ruleset import labels_by
 from .kernel import Kernel
-from .rule_fence import gates_first, is_proxys_table, table_number
+from .rule_guard import gates_first, is_proxys_table, table_number
 
 
 def labels() -> list[str]:

@@ -1,6 +1,6 @@
 """Applies the desired state to the kernel; every call blocks, in one thread.
 
-    difference ─▶ fence
+    difference ─▶ guard
     refused, or touched by others ─▶ kernel read in full ─▶ what differs
 
 Open connections need the route of their packets: a TCP frontend that is no longer wanted
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from ...errors import SteeringError
 from ...model import Frontend, IPFamily, Protocol
 from ..base import REFUSE, SteeringFacts, Target, nothing_applied
-from .fences import make_fences
+from .guards import make_guards
 from .kernel import Kernel
 from .rtnetlink import network_of
 from .sockets_in_use import ports_of_daemons, with_connections
@@ -30,7 +30,7 @@ RETRY_EVERY = 10
 
 
 class Programmer:
-    """The routes and the fence of one proxy in this thread's network namespace.
+    """The routes and the guard of one proxy in this thread's network namespace.
 
     Args:
         facts: Of these the node's addresses, the proxy's name and the Service ranges are used.
@@ -44,16 +44,16 @@ class Programmer:
     def __init__(self, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool) -> None:
         self._facts = facts
         self._kernel = Kernel()
-        self._fence, *self._others = make_fences(
+        self._guard, *self._others = make_guards(
             self._kernel, facts, own_namespace=own_namespace, uses_nftables=uses_nftables
         )
         self._wanted = Wanted(
             facts.service_cidrs if own_namespace else (), lets_in=self._has_connections
         )
         self._connected: set[Frontend] = set()
-        """Refused ones with open connections, where a fence doesn't know connections."""
+        """Refused ones with open connections, where a guard doesn't know connections."""
         self._lingering: set[Frontend] = set()
-        """Those that nobody wants any more; for the fence they are refused ones."""
+        """Those that nobody wants any more; for the guard they are refused ones."""
         self._is_applied = False
         self._is_known = False
         """Whether what is in the kernel is what we wrote last."""
@@ -62,12 +62,12 @@ class Programmer:
     @property
     def needs_transparent(self) -> bool:
         """As in :class:`~..base.Steering`."""
-        return self._fence.needs_transparent
+        return self._guard.needs_transparent
 
     @property
     def unguarded(self) -> str:
         """As in :class:`~..base.Steering`."""
-        return self._fence.unguarded
+        return self._guard.unguarded
 
     def apply(self, targets: Mapping[Frontend, Target]) -> None:
         """Bring exactly these frontends here.
@@ -82,9 +82,9 @@ class Programmer:
             return
         self._wanted.change(targets)
         try:
-            for fence in self._others:
+            for guard in self._others:
                 # An earlier run may have had no nftables, or this one may have none.
-                fence.clean_up()
+                guard.clean_up()
             self._put_right()
         except SteeringError:
             self._wanted.change(dict.fromkeys(targets))
@@ -112,7 +112,7 @@ class Programmer:
                 self._put_right()
                 return
             try:
-                self._fence.change(difference, self._wanted)
+                self._guard.change(difference, self._wanted)
             except SteeringError:
                 self._put_right()
         except SteeringError:
@@ -145,7 +145,7 @@ class Programmer:
         """Return the targets of frontends that are in force as they were asked for."""
         if not self._is_applied:
             return {}
-        is_as_wanted = self._fence.look(self._wanted)
+        is_as_wanted = self._guard.look(self._wanted)
         return {
             frontend: target
             for frontend, target in self._wanted.targets.items()
@@ -154,16 +154,16 @@ class Programmer:
 
     def clean_up(self) -> None:
         """Remove all that is this proxy's; idempotent."""
-        for fence in (self._fence, *self._others):
-            fence.clean_up()
+        for guard in (self._guard, *self._others):
+            guard.clean_up()
         self._wanted.change(dict.fromkeys(list(self._wanted.targets)))
         self._lingering.clear()
         self._is_applied = self._is_known = False
 
     def close(self) -> None:
         """Let go of all sockets; what is in force stays in force."""
-        for fence in (self._fence, *self._others):
-            fence.close()
+        for guard in (self._guard, *self._others):
+            guard.close()
         self._kernel.close()
 
     def _lingered(self, touched: Touched) -> Touched:
@@ -184,14 +184,14 @@ class Programmer:
             idle = self._lingering - with_connections(self._lingering)
             self._lingering -= idle
             if idle:
-                self._fence.change(self._wanted.change(dict.fromkeys(idle)), self._wanted)
+                self._guard.change(self._wanted.change(dict.fromkeys(idle)), self._wanted)
 
     def _has_connections(self, frontend: Frontend) -> bool:
         return frontend in self._connected
 
     def _find_connected(self, refused: Iterable[Frontend]) -> None:
         """Find which of some refused frontends must be let in, for their connections."""
-        if self._fence.knows_connections:
+        if self._guard.knows_connections:
             return
         asked = {frontend for frontend in refused if frontend.protocol is Protocol.TCP}
         if asked:
@@ -207,12 +207,12 @@ class Programmer:
         if asked:
             self._find_connected(asked)
             difference = self._wanted.reconsider(asked - self._connected)
-            self._fence.change(difference, self._wanted)
+            self._guard.change(difference, self._wanted)
 
     def _is_touched(self) -> bool:
         """Return whether the kernel must be read in full."""
         heard = self._kernel.heard()
-        if heard.is_touched or self._fence.is_touched() or any(map(self._minds, heard.addresses)):
+        if heard.is_touched or self._guard.is_touched() or any(map(self._minds, heard.addresses)):
             self._is_known = False
         return not self._is_known
 
@@ -230,7 +230,7 @@ class Programmer:
         self._kernel.heard()
         self._wanted.set_theirs(self._kernel.local_table().others)
         self._choose_sources()
-        count = self._fence.put_right(self._wanted)
+        count = self._guard.put_right(self._wanted)
         self._is_known = True
         return count
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ...kernel.netlink import rtnetlink
+from ...kernel.netlink.messages import CREATE, EXCL, Message
+from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, LOOK_UP, PROHIBIT, TABLE_LOCAL
 from ...model import IPFamily
-from ..netlink import rtnetlink
-from ..netlink.messages import CREATE, EXCL, Message
-from ..netlink.rtnetlink import FAMILIES, LOCAL, LOOK_UP, PROHIBIT, TABLE_LOCAL
 
-# "u". The kernel keeps 1 to 4; iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and
-# FRR adds 193 to 199. Nobody of them uses 117.
-PROTOCOL = 117
+PROTOCOL = rtnetlink.LOCAL_STEERING
 # Cilium, AWS and Calico put rules from 9 on; these must be asked before any that send pods'
 # packets elsewhere.
 FRONTEND_PRIORITY, ADDRESS_PRIORITY = 5, 6

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
+from ...kernel.one_thread import InOneThread
 from ...model import Frontend
 from ..base import Bind, Steering, SteeringFacts, Target, render_targets
-from ..one_thread import InOneThread
 from .programmer import Programmer
 
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ class LocalSteering(Steering):
         await self._do(lambda programmer: programmer.change(touched))
 
     async def render(self) -> str:
-        """Part of Steering; a frontend that isn't brought here, or isn't fenced, is left out."""
+        """Part of Steering; a frontend that isn't brought here, or isn't guarded, is left out."""
         return render_targets(await self._programmer.do(Programmer.in_force))
 
     async def repair(self) -> int:

@@ -40,7 +40,7 @@ class Wanted:
 
     Args:
         ranges: Routed as a whole, whatever is served there; loopback ranges are passed over.
-        lets_in: Whether a refused frontend is let in all the same.
+        lets_in: Whether a refused frontend is admitted nevertheless.
     """
 
     def __init__(

@@ -9,10 +9,17 @@ import socket
 import struct
 from collections.abc import Mapping
 
+from ...kernel.netlink.rtnetlink import ip_of, pack_ip
+from ...kernel.nf_tables import TableWriter
+from ...kernel.nf_tables.key_types import (
+    INET_PROTO,
+    INET_SERVICE,
+    IPV4_ADDR,
+    IPV6_ADDR,
+    KeyType,
+    joined,
+)
 from ...model import Frontend, IPFamily, Protocol
-from ..netlink.rtnetlink import ip_of, pack_ip
-from ..nf_tables import TableWriter
-from ..nf_tables.key_types import INET_PROTO, INET_SERVICE, IPV4_ADDR, IPV6_ADDR, KeyType, joined
 
 # Before the filters of others, so that a dialled proxy port is refused, not passed over in silence.
 FILTER_PRIORITY = -10

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...errors import SteeringError
+from ...kernel.nf_tables import Ruleset
+from ...kernel.nf_tables.ruleset import labels_by
 from ..names import label_of_table
-from ..nf_tables import Ruleset
-from ..nf_tables.ruleset import labels_by
 
 
 def missing() -> str:

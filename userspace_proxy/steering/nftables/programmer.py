@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from ...errors import SteeringConflict, SteeringError
+from ...kernel import conntrack
+from ...kernel.conntrack import Change, Dialled
+from ...kernel.interfaces import PreroutingAddress, without_ipv6
+from ...kernel.nf_tables import NftablesError
+from ...kernel.nf_tables.table import Definition, Listing, OurTable
 from ...model import Frontend, IPFamily, Protocol
-from .. import conntrack
 from ..base import SteeringFacts, nothing_applied
-from ..conntrack import Change, Dialled
 from ..earlier_nat import EarlierNat
-from ..interfaces import PreroutingAddress, without_ipv6
 from ..names import table_name
-from ..nf_tables import NftablesError
-from ..nf_tables.table import Definition, Listing, OurTable
 from .elements import NUMBERS
 from .rules import (
     MAPS,

@@ -14,15 +14,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ...kernel.netlink.rtnetlink import ip_of, pack_ip
+from ...kernel.nf_tables import TableWriter
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.attributes import read_all, text_in
+from ...kernel.nf_tables.key_types import INET_PROTO, INET_SERVICE
+from ...kernel.nf_tables.reader import Expression
+from ...kernel.nf_tables.table import Listing
+from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING
 from ...model import Frontend, IPFamily
-from ..netlink.rtnetlink import ip_of, pack_ip
-from ..nf_tables import TableWriter
-from ..nf_tables import expressions as x
-from ..nf_tables.attributes import read_all, text_in
-from ..nf_tables.key_types import INET_PROTO, INET_SERVICE
-from ..nf_tables.reader import Expression
-from ..nf_tables.table import Listing
-from ..nf_tables.writer import INPUT, OUTPUT, PREROUTING
 from .elements import (
     FILTER_PRIORITY,
     FRONTEND,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ...errors import SteeringError
+from ...kernel.one_thread import InOneThread
 from ...model import Frontend
 from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
-from ..one_thread import InOneThread
 from .programmer import Programmer
 
 

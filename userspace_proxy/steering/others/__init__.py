@@ -13,9 +13,9 @@ from .firewalls import FIREWALLD, Firewall, find_firewalls
 from .legacy import read_legacy
 from .nft import (
     NftReader,
-    nft_lacks_for_answers,
     nft_lacks_for_bridges,
     nft_lacks_for_guard,
+    nft_lacks_for_replies,
     nft_offers,
     read_input_chains,
 )
@@ -33,9 +33,9 @@ __all__ = [
     "find_firewalls",
     "find_path",
     "list_links",
-    "nft_lacks_for_answers",
     "nft_lacks_for_bridges",
     "nft_lacks_for_guard",
+    "nft_lacks_for_replies",
     "nft_offers",
     "read_input_chains",
     "read_legacy",

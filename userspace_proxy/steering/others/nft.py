@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...errors import SteeringError
-from ..answers import write_table as write_answers_table
-from ..bridge_delivery import write_bridge_table
-from ..nf_tables import BRIDGE, INET, Ruleset, TableWriter
-from ..nf_tables.reader import FAMILIES
+from ...kernel.nf_tables import BRIDGE, INET, Ruleset, TableWriter
+from ...kernel.nf_tables.reader import FAMILIES
+from ..client_address.bridge_delivery import write_bridge_table
+from ..client_address.reply_routing import write_table as write_reply_table
 from ..nftables.rules import Shape, write_table
 from .chains import Chain, Tables, base_chains
 from .rules import read_step
@@ -107,17 +107,17 @@ def nft_offers() -> str:
 def nft_lacks_for_guard() -> str:
     """Return what it lacks to tell our sockets from others', in words; empty for nothing.
 
-    It goes as for :func:`nft_offers`; without it steering works all the same.
+    It goes as for :func:`nft_offers`; steering works without it.
     """
     return _lack(write_table(_SHAPE))
 
 
-def nft_lacks_for_answers() -> str:
+def nft_lacks_for_replies() -> str:
     """Return what the kernel's nftables lacks to catch answers, in words; empty for nothing.
 
     It goes as for :func:`nft_offers`.
     """
-    return _lack(_table(write_answers_table, INET))
+    return _lack(_table(write_reply_table, INET))
 
 
 def nft_lacks_for_bridges() -> str:

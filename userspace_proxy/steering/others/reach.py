@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...errors import SteeringError
-from ..netlink import rtnetlink
-from ..netlink.rtnetlink import Link
-from ..route_requests import open_route_requests
+from ...kernel.netlink import rtnetlink
+from ...kernel.netlink.rtnetlink import Link
+from ...kernel.route_requests import open_route_requests
 
 
 class Path(NamedTuple):

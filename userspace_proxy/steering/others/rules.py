@@ -18,10 +18,10 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 
-from ..netlink.rtnetlink import ip_of
-from ..nf_tables import expressions as x
-from ..nf_tables.attributes import number_in, read_all, text_in
-from ..nf_tables.reader import Expression
+from ...kernel.netlink.rtnetlink import ip_of
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.attributes import number_in, read_all, text_in
+from ...kernel.nf_tables.reader import Expression
 from .chains import Step
 from .legacy import words_of_states
 
@@ -37,8 +37,6 @@ _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # What translates addresses, in a chain of the kind nat.
 _TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
-# What neither asks nor decides.
-_ASIDE = {"counter", "log", "notrack", "LOG", "NFLOG", "MARK", "CONNMARK", "NOTRACK", "CT"}
 _STATES = {
     x.STATE_INVALID: "invalid",
     x.STATE_ESTABLISHED: "established",

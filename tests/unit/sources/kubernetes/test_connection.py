@@ -10,9 +10,9 @@ import pytest
 
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes import connection as module
-from userspace_proxy.sources.kubernetes.answers import ConnectionTrouble
 from userspace_proxy.sources.kubernetes.connection import Connection
 from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.responses import ConnectionTrouble
 
 from .certificates import FIRST, SECOND
 from .objects import service

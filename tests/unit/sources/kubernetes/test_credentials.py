@@ -11,8 +11,8 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.sources.kubernetes.answers import ConnectionTrouble
 from userspace_proxy.sources.kubernetes.credentials import REFRESH_S, Credentials
+from userspace_proxy.sources.kubernetes.responses import ConnectionTrouble
 
 URL = "http://10.0.0.1:8080"
 

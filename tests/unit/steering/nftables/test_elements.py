@@ -1,7 +1,7 @@
 import pytest
 
+from userspace_proxy.kernel.nf_tables import TableWriter
 from userspace_proxy.model import Frontend, IPFamily, Protocol
-from userspace_proxy.steering.nf_tables import TableWriter
 from userspace_proxy.steering.nftables.elements import (
     FRONTEND,
     frontend_key,

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
+from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.nf_tables import reader, writer
+from userspace_proxy.kernel.nf_tables.attributes import read_all, text_in
+from userspace_proxy.kernel.nf_tables.table import Listing
 from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering.netlink.messages import read_messages
-from userspace_proxy.steering.nf_tables import reader, writer
-from userspace_proxy.steering.nf_tables.attributes import read_all, text_in
-from userspace_proxy.steering.nf_tables.table import Listing
 from userspace_proxy.steering.nftables.elements import frontend_key, port_key
 from userspace_proxy.steering.nftables.rules import (
     Shape,

@@ -1,0 +1,122 @@
+import pytest
+
+from userspace_proxy.check.firewalls import judge_firewalls
+from userspace_proxy.check.kernel_view import KernelView
+from userspace_proxy.steering.others import Chain, Step
+
+PORTS = (17000, 29999)
+OPEN = Step("accept", "ct state established,related")
+LET_ANSWERS_IN = "nft insert rule ip filter INPUT ct state established,related accept"
+
+
+def firewall(*steps, policy="accept", table="ip filter", kind="filter"):
+    chain = Chain(table, "INPUT", kind, "input", policy=policy, steps=steps)
+    return {table: {"INPUT": chain}}
+
+
+def marks(kernel, steering="nftables"):
+    return [finding.mark for finding in judge_firewalls(kernel, steering, PORTS)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "mark"),
+    [
+        pytest.param([], "error", id="nothing-lets-in"),
+        pytest.param([OPEN], "error", id="open-connections"),
+        pytest.param([Step("accept", "ct status dnat")], "error", id="translated-alone"),
+        pytest.param([OPEN, Step("accept", "ct status dnat")], "ok", id="translated"),
+        pytest.param([Step("accept", "ct state established,dnat")], "ok", id="both-in-one"),
+        pytest.param([Step("accept", "ct state new")], "error", id="new-alone"),
+        pytest.param([OPEN, Step("accept", "tcp dport 10000-30000")], "ok", id="ports"),
+        pytest.param([OPEN, Step("accept", "tcp dport 20000-30000")], "error", id="some-ports"),
+        pytest.param([Step("accept")], "ok", id="everything"),
+        pytest.param([Step("", "")], "error", id="counts-only"),
+    ],
+)
+def test_a_policy_of_drop_matters_where_nothing_lets_us_in_before(steps, mark):
+    assert marks(KernelView(nft=firewall(*steps, policy="drop"))) == [mark]
+
+
+@pytest.mark.parametrize(
+    ("step", "mark"),
+    [
+        pytest.param(Step("accept", "…state"), "ok", id="set-of-states"),
+        pytest.param(Step("vmap", "…state"), "ok", id="map-of-states"),
+        pytest.param(Step("drop", "…state"), "error", id="perhaps-drops"),
+        pytest.param(Step("accept", "…"), "error", id="something-else"),
+    ],
+)
+def test_states_that_are_looked_up_are_taken_for_those_of_open_connections(step, mark):
+    translated = Step("accept", "ct status dnat")
+    assert marks(KernelView(nft=firewall(step, translated, policy="drop"))) == [mark]
+
+
+@pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
+def test_endpoints_answers_that_are_dropped_are_an_error_with_the_rule_for_them(steering):
+    first = Step("accept", "socket transparent" if steering == "local" else "ct status dnat")
+    kernel = KernelView(nft=firewall(first, policy="drop"))
+    (found,) = judge_firewalls(kernel, steering, PORTS)
+    assert (found.what, found.way_out) == (
+        "packets to Services may be dropped on their way in: its policy is drop, for endpoints' "
+        "answers to the proxy",
+        LET_ANSWERS_IN,
+    )
+
+
+def test_to_local_steering_nothing_is_translated():
+    kernel = KernelView(nft=firewall(OPEN, Step("accept", "ct status dnat"), policy="drop"))
+    (found,) = judge_firewalls(kernel, "local", PORTS)
+    assert (found.mark, found.way_out) == (
+        "error",
+        "nft insert rule ip filter INPUT socket transparent 1 accept",
+    )
+    lets_in = firewall(OPEN, Step("accept", "socket transparent"), policy="drop")
+    assert marks(KernelView(nft=lets_in), "local") == ["ok"]
+    assert marks(KernelView(nft=lets_in)) == ["error"]
+
+
+def test_our_own_table_and_chains_that_cannot_drop_are_passed_over():
+    ours = firewall(Step("reject"), table="inet userspace-proxy")
+    assert marks(KernelView(nft=ours)) == ["ok"]
+    assert marks(KernelView(nft=firewall(Step("drop"), kind="nat"))) == ["ok"]
+
+
+TRANSLATED = "-m conntrack --ctstate DNAT -j ACCEPT"
+ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+
+
+@pytest.mark.parametrize(
+    ("table", "way_out"),
+    [
+        ("ip filter", f"nft insert rule ip filter INPUT ct status dnat accept; {LET_ANSWERS_IN}"),
+        (
+            "ip6 filter",
+            "nft insert rule ip6 filter INPUT ct status dnat accept; "
+            "nft insert rule ip6 filter INPUT ct state established,related accept",
+        ),
+        (
+            "legacy ip filter",
+            f"iptables-legacy -I INPUT {TRANSLATED}; iptables-legacy -I INPUT {ANSWERS}",
+        ),
+        (
+            "legacy ip6 filter",
+            f"ip6tables-legacy -I INPUT {TRANSLATED}; ip6tables-legacy -I INPUT {ANSWERS}",
+        ),
+    ],
+)
+def test_the_way_out_is_in_the_words_of_the_tables_tool(table, way_out):
+    chains = firewall(Step("drop"), table=table)
+    is_legacy = table.startswith("legacy")
+    kernel = KernelView(legacy_filter=chains) if is_legacy else KernelView(nft=chains)
+    assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [way_out]
+
+
+def test_a_firewalld_that_lets_open_connections_in_is_to_be_updated():
+    kernel = KernelView(nft=firewall(OPEN, Step("reject"), table="inet firewalld"))
+    assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [
+        "update firewalld to 0.9 or later, which accepts translated packets"
+    ]
+
+
+def test_without_steering_nobody_asks():
+    assert judge_firewalls(KernelView(nft=firewall(policy="drop")), "none", PORTS) == []

@@ -1,0 +1,44 @@
+import pytest
+
+from userspace_proxy.agent.options import Options
+from userspace_proxy.check.inputs import judge_settings, look_at_manifests
+
+SERVICE = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.10, ports: [{port: 80}, {name: more, port: 81}]}
+"""
+
+
+def look(path):
+    return look_at_manifests(str(path), options=Options(), service_cidrs=("10.96.0.0/12",))
+
+
+def test_warnings_of_the_settings_are_findings_in_the_file():
+    (found,) = judge_settings(["unknown field mods"], "/etc/kube-proxy.conf")
+    assert str(found) == "warning  config: unknown field mods [/etc/kube-proxy.conf]"
+    assert judge_settings([], "")[0].what == "flags are valid"
+
+
+def test_manifests_tell_how_many_service_ports_there_are(tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text(SERVICE.replace("{port: 80}", "{name: web, port: 80}"))
+    findings, inputs = look(path)
+    assert [str(f) for f in findings] == [f"ok       manifests: 1 Service read [{path}]"]
+    assert (inputs.service_ports, inputs.service_ips) == (2, ("10.96.0.10",))
+
+
+@pytest.mark.parametrize("text", [SERVICE.replace("80", "0"), "kind: ["])
+def test_what_cant_be_read_is_an_error_with_its_place(tmp_path, text):
+    path = tmp_path / "web.yaml"
+    path.write_text(text)
+    findings, _ = look(path)
+    assert findings[0].mark == "error"
+    assert findings[0].what.startswith(f"{path}:")
+
+
+def test_a_path_that_isnt_there_is_an_error(tmp_path):
+    ((found,), inputs) = look(tmp_path / "nothing")
+    assert found.what.startswith(f"cannot read manifests from {tmp_path}/nothing: No such file")
+    assert inputs.service_ports is None

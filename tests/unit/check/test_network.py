@@ -1,0 +1,84 @@
+import pytest
+
+from userspace_proxy.check.network import (
+    judge_interfaces,
+    judge_routes,
+    judge_sysctls,
+    read_sysctls,
+    sample_of,
+)
+from userspace_proxy.kernel.interfaces import InterfaceView
+
+
+def texts(findings):
+    return [f"{f.mark}: {f.what}" for f in findings]
+
+
+def test_unnumbered_interfaces_matter_to_rules_alone():
+    view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
+    assert texts(judge_interfaces(view, "iptables")) == [
+        "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: traffic that arrives there "
+        "is sent to an address of this node (192.0.2.1) instead of the interface's"
+    ]
+    assert judge_interfaces(view, "local") == []
+    assert judge_interfaces(None, "iptables") == []
+
+
+@pytest.mark.parametrize(
+    ("cidr", "ip"),
+    [("10.96.0.0/12", "10.96.0.1"), ("10.96.0.10", "10.96.0.10"), ("fd00::/112", "fd00::1")],
+)
+def test_a_range_is_tried_by_its_first_address(cidr, ip):
+    assert sample_of(cidr) == ip
+
+
+def test_a_range_without_a_route_is_told_with_the_command_of_its_family():
+    found = judge_routes(["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable"})
+    assert texts(found) == [
+        "ok: programs on this node can dial 10.96.0.0/12",
+        "warning: programs on this node can't dial fd00::/112: Network is unreachable, before any "
+        "rule is evaluated",
+    ]
+    assert found[1].way_out == "ip -6 route add fd00::/112 dev lo, or a default route"
+
+
+def test_connection_tracking_that_is_nearly_full_is_told():
+    values = {"net.netfilter.nf_conntrack_count": "950", "net.netfilter.nf_conntrack_max": "1000"}
+    (found,) = judge_sysctls(values)
+    assert (found.mark, found.way_out) == (
+        "warning",
+        "sysctl -w net.netfilter.nf_conntrack_max=2000",
+    )
+    values["net.netfilter.nf_conntrack_count"] = "100"
+    assert judge_sysctls(values) == []
+
+
+def test_forwarding_is_told_where_it_is_off():
+    assert [f.mark for f in judge_sysctls({"net.ipv4.ip_forward": "0"})] == ["ok"]
+    assert judge_sysctls({"net.ipv4.ip_forward": "1"}) == []
+
+
+def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):
+    path = tmp_path / "net" / "ipv4" / "ip_forward"
+    path.parent.mkdir(parents=True)
+    path.write_text("1\n")
+    assert read_sysctls(tmp_path) == {"net.ipv4.ip_forward": "1"}
+
+
+@pytest.mark.parametrize(
+    ("reuse", "expected"),
+    [
+        pytest.param(
+            "2", ["beyond 470 short connections per second to one endpoint"], id="default"
+        ),
+        pytest.param("0", ["beyond 470 short connections per second to one endpoint"], id="off"),
+        pytest.param("1", [], id="on"),
+    ],
+)
+def test_how_long_source_ports_last_is_told(reuse, expected):
+    found = judge_sysctls(
+        {"net.ipv4.tcp_tw_reuse": reuse, "net.ipv4.ip_local_port_range": "32768\t60999"}
+    )
+    assert [words in finding.what for words, finding in zip(expected, found, strict=True)] == [
+        True
+    ] * len(expected)

@@ -1,0 +1,102 @@
+import pytest
+
+from userspace_proxy.check.offers import Offers, judge_offers
+
+ALL = ("NET_ADMIN", "NET_RAW")
+
+
+def lines(offers, wanted, taken, *, own_namespace=False):
+    found = judge_offers(offers, wanted, taken, own_namespace=own_namespace)
+    return [f"{f.mark} {f.topic}: {f.what}" for f in found]
+
+
+@pytest.mark.parametrize(
+    ("offers", "taken", "own_namespace", "why"),
+    [
+        pytest.param(
+            Offers(ALL),
+            "nftables",
+            False,
+            "no legacy tables are in use here, and the kernel has nftables",
+            id="clean",
+        ),
+        pytest.param(
+            Offers(ALL, legacy_tables=("nat", "filter")),
+            "iptables",
+            False,
+            "this node uses legacy tables already (nat, filter)",
+            id="legacy",
+        ),
+        pytest.param(
+            Offers(ALL, iptables_lack="python-iptables is missing", legacy_tables=("nat",)),
+            "nftables",
+            False,
+            "legacy tables are in use, but iptables can't be used (python-iptables is missing)",
+            id="legacy-without-library",
+        ),
+        pytest.param(
+            Offers(ALL, nftables_lack="cannot query nftables"),
+            "iptables",
+            False,
+            "nftables can't be used (cannot query nftables)",
+            id="no-nftables",
+        ),
+        pytest.param(
+            Offers(ALL), "local", True, "this network namespace was created for the proxy", id="own"
+        ),
+    ],
+)
+def test_what_auto_takes_comes_with_its_reason(offers, taken, own_namespace, why):
+    last = lines(offers, "auto", taken, own_namespace=own_namespace)[-1]
+    assert last == f"ok steering: auto chooses {taken}: {why}"
+
+
+@pytest.mark.parametrize(
+    ("offers", "taken", "module"),
+    [
+        pytest.param(Offers(ALL, without_nft_socket=True), "nftables", "nft_socket", id="nftables"),
+        pytest.param(Offers(ALL, without_nft_socket=True), "local", "nft_socket", id="local"),
+        pytest.param(Offers(ALL, without_xt_socket=True), "iptables", "xt_socket", id="iptables"),
+    ],
+)
+def test_a_kernel_that_cannot_tell_our_sockets_is_named(offers, taken, module):
+    assert lines(offers, taken, taken)[-1] == (
+        f"warning steering: the kernel has no {module}: after a crash of the proxy, any process "
+        f"on this node can take its ports and receive its clients' traffic"
+    )
+
+
+def test_what_was_asked_for_and_cant_work_is_an_error():
+    offers = Offers(ALL, iptables_lack="python-iptables is missing")
+    assert lines(offers, "iptables", "iptables")[-1] == (
+        "error steering: iptables can't work here: python-iptables is missing"
+    )
+
+
+def test_nothing_that_works_is_an_error_with_both_reasons():
+    offers = Offers((), nftables_lack="no library", iptables_lack="NET_ADMIN is missing")
+    assert lines(offers, "auto", "")[-1] == (
+        "error steering: auto finds no working steering: nftables: no library; iptables: "
+        "NET_ADMIN is missing"
+    )
+
+
+def test_without_privileges_user_namespaces_matter():
+    allowed = lines(Offers(), "nftables", "nftables")
+    assert allowed[:2] == [
+        "error privileges: NET_ADMIN and NET_RAW missing: rules and routes can't be read or "
+        "changed",
+        "ok privileges: user namespaces are allowed: demo and sandbox work without root",
+    ]
+    forbidden = Offers(("NET_ADMIN",), forbidding="user.max_user_namespaces=15000")
+    found = judge_offers(forbidden, "nftables", "nftables", own_namespace=False)[1]
+    assert (found.what, found.way_out) == (
+        "user.max_user_namespaces forbids user namespaces, so demo and sandbox also need root",
+        "sysctl -w user.max_user_namespaces=15000",
+    )
+
+
+def test_without_steering_nothing_is_needed():
+    assert lines(Offers(), "none", "none") == [
+        "ok steering: none: clients dial loopback addresses, no privilege is needed"
+    ]

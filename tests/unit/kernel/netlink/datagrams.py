@@ -1,0 +1,48 @@
+"""The kernel's side of a netlink socket: datagrams that are laid ready before anybody asks."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from userspace_proxy.kernel.netlink import Requests
+
+ERROR, DONE = 2, 3
+MULTI, INTERRUPTED = 0x2, 0x10
+
+
+def message(kind: int, body: bytes = b"", *, number: int = 1, flags: int = MULTI) -> bytes:
+    """Return a message; of the first request has the number 1, the second 2."""
+    padding = bytes(-len(body) % 4)
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, number, 0) + body + padding
+
+
+def error(code: int, number: int = 1) -> bytes:
+    """Return a refusal; code 0: it is done."""
+    return message(ERROR, struct.pack("=i", -code) + bytes(16), number=number, flags=0)
+
+
+def done(number: int = 1, *, code: int = 0, flags: int = MULTI) -> bytes:
+    """Return the end of a listing."""
+    return message(DONE, struct.pack("=i", -code), number=number, flags=flags)
+
+
+class Kernel:
+    """A socket pair of which one end has Requests and the other these datagrams."""
+
+    def __init__(self, *datagrams: bytes) -> None:
+        asking, self._answering = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for datagram in datagrams:
+            self._answering.send(datagram)
+        self.requests = Requests(asking)
+
+    def asked(self) -> bytes:
+        """Return what was sent in one piece."""
+        return self._answering.recv(1 << 16)
+
+    def __enter__(self) -> Kernel:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.requests.close()
+        self._answering.close()

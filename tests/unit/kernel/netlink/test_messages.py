@@ -1,0 +1,89 @@
+"""Messages and attributes as bytes; those of the kernel are in the tests of who reads them."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from userspace_proxy.kernel.netlink.messages import (
+    ACK,
+    DUMP,
+    NESTED,
+    Message,
+    attribute,
+    is_last,
+    number_of,
+    numbered,
+    read_attributes,
+    read_messages,
+    request,
+)
+
+from .datagrams import INTERRUPTED, done, error, message
+
+ODD = message(20, b"abc", number=7)
+EVEN = message(24, b"defg", number=7, flags=INTERRUPTED)
+
+
+def test_a_datagram_has_several_messages_each_padded_to_four_bytes():
+    assert list(read_messages(ODD + EVEN)) == [
+        Message(20, 2, 7, b"abc"),
+        Message(24, INTERRUPTED, 7, b"defg"),
+    ]
+
+
+@pytest.mark.parametrize("size", range(len(EVEN)))
+def test_a_message_that_was_cut_ends_the_reading(size):
+    assert [one.kind for one in read_messages(ODD + EVEN[:size])] == [20]
+
+
+def test_a_message_shorter_than_its_header_ends_the_reading():
+    assert list(read_messages(struct.pack("=IHHII", 8, 20, 0, 0, 0) + ODD)) == []
+
+
+def test_attributes_follow_a_fixed_part_and_are_read_as_written():
+    body = b"head" + attribute(1, b"eth0\0") + attribute(8 | NESTED, b"1234") + attribute(3, b"")
+    assert list(read_attributes(body, 4)) == [(1, b"eth0\0"), (8, b"1234"), (3, b"")]
+
+
+@pytest.mark.parametrize("size", [0, 3, 4, 7])
+def test_an_attribute_that_was_cut_ends_the_reading(size):
+    body = attribute(1, b"1234") + attribute(2, b"5678")[:size]
+    assert list(read_attributes(body)) == [(1, b"1234")]
+
+
+def test_an_attribute_without_a_length_ends_the_reading():
+    assert list(read_attributes(bytes(8))) == []
+
+
+def test_a_request_gets_its_number_and_more_flags_when_it_is_sent():
+    sent = numbered(request(26, DUMP, b"body"), 9, ACK)
+    assert sent == struct.pack("=IHHII", 20, 26, 0x1 | DUMP | ACK, 9, 0) + b"body"
+    assert number_of(sent) == 9
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        pytest.param(ODD + EVEN, False, id="more-to-come"),
+        pytest.param(ODD + done(), True, id="with-the-end"),
+        pytest.param(done(), True, id="the-end-alone"),
+        pytest.param(message(3), True, id="an-end-without-a-code"),
+        pytest.param(b"", False, id="empty"),
+    ],
+)
+def test_a_listings_last_datagram_has_its_end(block, expected):
+    assert is_last(block) is expected
+
+
+@pytest.mark.parametrize(
+    ("block", "cause"),
+    [
+        pytest.param(error(1), "Operation not permitted", id="refused"),
+        pytest.param(ODD + done(code=12), "Cannot allocate memory", id="broke-off"),
+    ],
+)
+def test_a_listing_that_fails_is_the_kernels_error(block, cause):
+    with pytest.raises(OSError, match=cause):
+        is_last(block)

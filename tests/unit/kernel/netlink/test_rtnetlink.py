@@ -1,0 +1,225 @@
+"""Links, addresses, routes and rules, as kernel 6.18 lists what iproute2 has added."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from userspace_proxy.kernel.netlink.messages import CREATE, Message, attribute
+from userspace_proxy.kernel.netlink.rtnetlink import (
+    DEL_ROUTE,
+    DO_NOTHING,
+    GO_TO,
+    LOCAL,
+    LOOK_UP,
+    NEW_NEIGHBOUR,
+    NEW_ROUTE,
+    NEW_RULE,
+    PROHIBIT,
+    UNICAST,
+    UP,
+    Address,
+    Link,
+    RouteDetails,
+    Rule,
+    find_route,
+    ip_of,
+    list_routes,
+    pack_ip,
+    read_address,
+    read_link,
+    read_route,
+    read_rule,
+    write_bridge_entry,
+    write_local_route,
+    write_rule,
+)
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+RTA_CACHEINFO = "24000c00" + "00" * 32
+
+
+def message(text: str) -> Message:
+    return Message(0, 0, 0, bytes.fromhex(text.replace(" ", "")))
+
+
+def body(request: bytes) -> str:
+    return request[16:].hex()
+
+
+def test_a_port_of_a_bridge_says_what_it_is_and_whose():
+    info = attribute(1, b"veth\0") + attribute(4, b"bridge\0")
+    found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
+    link = message("00000100 05000000 03100000 00000000" + found.hex())
+    assert read_link(link) == Link(5, "v0", "veth", UP | 0x1002, 3, "bridge")
+
+
+def test_a_bridge_says_what_its_options_are():
+    options = attribute(7, b"\1") + attribute(36, b"\1") + attribute(37, b"\0")
+    info = attribute(1, b"bridge\0") + attribute(2, options)
+    found = attribute(3, b"br0\0") + attribute(18, info)
+    link = read_link(message("00000100 05000000 03100000 00000000" + found.hex()))
+    assert (link.calls_iptables, link.calls_ip6tables, link.filters_vlans) == (True, False, True)
+
+
+def test_an_isolated_port_says_so():
+    info = attribute(1, b"veth\0") + attribute(4, b"bridge\0") + attribute(5, attribute(33, b"\1"))
+    found = attribute(3, b"v0\0") + attribute(18, info)
+    assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).is_isolated
+
+
+def test_an_entry_of_a_bridge_is_that_of_iproute2():
+    """``bridge fdb add 06:75:70:72:6f:78 dev br0 self local``."""
+    written = write_bridge_entry(NEW_NEIGHBOUR, CREATE, 5, bytes.fromhex("067570726f78"))
+    assert body(written) == "0700000005000000800002000a000200067570726f780000"
+
+
+def test_hardware_has_no_kind():
+    link = message("00000100 02000000 02100000 00000000" + attribute(3, b"eth0\0").hex())
+    assert read_link(link) == Link(2, "eth0", "", 0x1002, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            "02208000 03000000 08000100 0a010002 08000200 0a010001 0800080080000000",
+            Address("10.1.0.1", 3, 0, 0x80),
+            id="with-a-peer",
+        ),
+        pytest.param(
+            "0a408200 02000000 14000100 fd000001 00000000 00000000 00000001 0800080082020000",
+            Address("fd00:1::1", 2, 0, 0x282),
+            id="ipv6-and-more-flags-than-eight",
+        ),
+        pytest.param(
+            "02088000 01000000 08000100 7f000001", Address("127.0.0.1", 1, 0, 0x80), id="old-kernel"
+        ),
+        pytest.param("02180000 01000000", Address("", 1, 0, 0), id="none"),
+    ],
+)
+def test_an_address_is_the_interfaces_own(text, expected):
+    assert read_address(message(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        pytest.param(
+            # ip route add 10.9.0.0/24 via 10.1.0.2 table 7000 metric 5 src 10.1.0.1
+            "02180000fc030001 10000000 08000f00581b0000 080001000a090000 0800060005000000"
+            "080007000a010001 080005000a010002 0800040003000000",
+            UNICAST,
+            RouteDetails("10.9.0.0/24", 7000, 3, 5, "10.1.0.1", True),
+            id="by-a-gateway",
+        ),
+        pytest.param(
+            # ip -6 route add fd00:9::/64 dev br0
+            "0a400000fe030001 10000000 08000f00fe000000 14000100fd000009000000000000000000000000"
+            f"0800060000040000 0800040003000000 {RTA_CACHEINFO} 0500140000000000",
+            UNICAST,
+            RouteDetails("fd00:9::/64", 254, 3, 0, "", False),
+            id="ipv6-with-the-kernels-metric",
+        ),
+        pytest.param(
+            "02000000ff75fe02 00000000 0800040001000000",
+            LOCAL,
+            RouteDetails("0.0.0.0/0", 255, 1, 0, "", False),
+            id="all-of-ipv4-old-kernel",
+        ),
+    ],
+)
+def test_a_route_says_where_it_leads(text, kind, expected):
+    route = read_route(message(text))
+    assert route.kind == kind
+    assert route.open() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        pytest.param(
+            # ip rule add pref 5 to 10.96.7.1 ipproto tcp dport 80 lookup 7000 proto 117
+            "02200000fc000001 00000000 08000f00581b0000 08000e00ffffffff 0500150075000000"
+            "0800060005000000 0800180050005000 06001d00ffff0000 0500160006000000 080001000a600701",
+            Rule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 6, 80),
+            id="to-a-port",
+        ),
+        pytest.param(
+            # ip rule add pref 118 fwmark 0x1000/0x1000 iif lo goto 120 proto 118
+            "0200000000000002 00000000 08000f0000000000 08000e00ffffffff 0500150076000000"
+            "070003006c6f0000 0800060076000000 08000a0000100000 0800100000100000 0800040078000000",
+            Rule(V4, GO_TO, 118, 0, 118, mark=0x1000, came_by="lo", target=120),
+            id="goto",
+        ),
+        pytest.param(
+            # The kernel's own, for table local.
+            "02000000ff000001 00000000 08000f00ff000000 08000e00ffffffff 0500150002000000",
+            Rule(V4, LOOK_UP, 0, 255, 2),
+            id="the-kernels",
+        ),
+    ],
+)
+def test_a_rule_says_whose_packets_go_where(text, rule):
+    assert read_rule(message(text)) == rule
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 17, 53),
+        Rule(V6, PROHIBIT, 6, 7000, 117, "fd00:96::1"),
+        Rule(V4, GO_TO, 118, protocol=118, mark=0x1000, came_by="lo", target=120),
+        Rule(V4, DO_NOTHING, 120, protocol=118),
+    ],
+    ids=["gate", "wall", "goto", "nop"],
+)
+def test_a_rule_reads_as_it_was_written(rule):
+    written = write_rule(NEW_RULE, CREATE, rule)
+    assert read_rule(Message(NEW_RULE, 0, 0, written[16:])) == rule
+
+
+@pytest.mark.parametrize(
+    ("network", "source", "text"),
+    [
+        pytest.param(
+            "10.96.7.1/32",
+            "10.1.0.1",
+            "022000000075fe0200000000 080001000a600701 0800040001000000 08000f00ff000000"
+            "0800060007000000 080007000a010001",
+            id="ipv4",
+        ),
+        pytest.param(
+            "::/0",
+            "",
+            "0a0000000075000200000000 0800040001000000 08000f00ff000000 0800060007000000",
+            id="all-of-ipv6",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", [NEW_ROUTE, DEL_ROUTE], ids=["new", "gone"])
+def test_a_local_route_as_bytes(kind, network, source, text):
+    request = write_local_route(kind, 0, network, table=255, protocol=117, metric=7, source=source)
+    assert (request[4], body(request)) == (kind, text.replace(" ", ""))
+    assert read_route(Message(kind, 0, 0, request[16:])).open().network == network
+
+
+def test_a_listing_may_be_limited_to_a_table_and_a_kind():
+    assert body(list_routes(V4)) == "02" + "00" * 11
+    assert body(list_routes(V4, table=7000, kind=LOCAL)) == "0200000000000002" + (
+        "00000000" + "08000f00581b0000"
+    )
+
+
+def test_a_way_is_asked_for_one_address():
+    assert body(find_route("10.1.0.2")) == "0220" + "00" * 10 + "080001000a010002"
+
+
+@pytest.mark.parametrize("ip", ["10.1.0.1", "fd00:1::1", "::ffff:a00:1"])
+def test_an_address_is_packed_and_printed_in_canonical_form(ip):
+    assert ip_of(pack_ip(ip)) == ip
+
+
+def test_no_address_is_empty():
+    assert ip_of(b"") == ""

@@ -1,0 +1,78 @@
+"""What requests make of the kernel's answers; the kernel itself answers in tests/node."""
+
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from userspace_proxy.kernel.netlink import sockets
+from userspace_proxy.kernel.netlink.messages import ACK, request
+
+from .datagrams import INTERRUPTED, Kernel, done, error, message
+
+LIST = request(22, 0x300, b"")
+
+
+def test_a_listing_is_all_messages_until_its_end():
+    with Kernel(message(20, b"1111"), message(20, b"2222") + done()) as kernel:
+        assert [one.body for one in kernel.requests.list_all(LIST)] == [b"1111", b"2222"]
+
+
+def test_a_listing_that_was_disturbed_is_begun_anew():
+    disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
+    with Kernel(*disturbed, message(20, b"2222", number=2) + done(2)) as kernel:
+        assert [one.body for one in kernel.requests.list_all(LIST)] == [b"2222"]
+
+
+def test_a_listing_that_is_always_disturbed_is_an_error():
+    disturbed = [done(n + 1, flags=INTERRUPTED) for n in range(sockets.LISTINGS)]
+    with Kernel(*disturbed) as kernel, pytest.raises(OSError, match="changed during each") as told:
+        kernel.requests.list_all(LIST)
+    assert told.value.errno == errno.EBUSY
+
+
+def test_answers_to_a_request_that_was_given_up_are_passed_over():
+    with Kernel(error(errno.EPERM), message(20, b"late") + done(), done(2)) as kernel:
+        with pytest.raises(PermissionError):
+            kernel.requests.list_all(LIST)
+        assert kernel.requests.list_all(LIST) == []
+
+
+def test_a_silent_kernel_is_an_error(monkeypatch):
+    monkeypatch.setattr(sockets, "ANSWER_WITHIN_S", 0.01)
+    with Kernel() as kernel, pytest.raises(TimeoutError, match="the kernel doesn't answer"):
+        kernel.requests.list_all(LIST)
+
+
+def test_a_question_has_one_answer_or_a_refusal():
+    with Kernel(message(24, b"way"), error(errno.ENETUNREACH, 2)) as kernel:
+        assert kernel.requests.ask(request(26, 0, b"")).body == b"way"
+        with pytest.raises(OSError, match="Network is unreachable"):
+            kernel.requests.ask(request(26, 0, b""))
+
+
+def test_of_many_changes_only_the_last_is_acknowledged_and_refusals_are_told_by_place():
+    with Kernel(error(errno.EEXIST, 2), error(0, 3)) as kernel:
+        refused = kernel.requests.change([request(24, 0, b"")] * 3)
+        asked = kernel.asked()
+        sent = [struct.unpack_from("=IHHII", asked, at)[2:4] for at in (0, 16, 32)]
+    assert refused == [(1, errno.EEXIST)]
+    assert sent == [(1, 1), (1, 2), (1 | ACK, 3)]
+
+
+def test_the_last_change_may_be_refused():
+    with Kernel(error(errno.ESRCH, 2)) as kernel:
+        assert kernel.requests.change([request(25, 0, b"")] * 2) == [(1, errno.ESRCH)]
+
+
+def test_places_count_on_over_the_batches():
+    size = sockets.BATCH
+    with Kernel(error(0, size), error(errno.EEXIST, size + 1), error(0, size + 2)) as kernel:
+        assert kernel.requests.change([request(24, 0, b"")] * (size + 2)) == [(size, errno.EEXIST)]
+
+
+def test_nothing_to_change_asks_nobody():
+    with Kernel() as kernel:
+        assert kernel.requests.change([]) == []

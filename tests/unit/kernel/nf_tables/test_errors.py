@@ -1,0 +1,42 @@
+import errno
+
+import pytest
+
+from userspace_proxy.kernel.nf_tables.errors import NftablesError, explained
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "sentence"),
+    [
+        pytest.param(
+            errno.ENOENT,
+            "delete element",
+            "cannot change nftables: No such file or directory (delete element)",
+            id="gone",
+        ),
+        pytest.param(
+            errno.ENOENT,
+            "add rule",
+            "cannot change nftables: No such file or directory (add rule) (modprobe nft_nat "
+            "nft_redir nft_ct nft_reject_inet, or use another steering)",
+            id="no-module",
+        ),
+        pytest.param(
+            errno.EPERM,
+            "",
+            "cannot change nftables: Operation not permitted (run as root or grant NET_ADMIN, or "
+            "run with --steering=none)",
+            id="no-right",
+        ),
+    ],
+)
+def test_a_refusal_says_what_was_refused_and_what_to_do(code, what, sentence):
+    error = NftablesError(code, what)
+    assert str(error) == sentence
+    assert error.code == code
+
+
+def test_a_kernel_without_nftables_is_told_with_the_module():
+    assert str(explained(OSError(errno.EINVAL, "Invalid argument"))) == (
+        "cannot query nftables: Invalid argument (modprobe nf_tables, or use another steering)"
+    )

@@ -1,0 +1,54 @@
+"""Listings as kernel 6.18 sends them."""
+
+from userspace_proxy.kernel.netlink.messages import Message, read_messages
+from userspace_proxy.kernel.nf_tables import reader
+from userspace_proxy.kernel.nf_tables.attributes import nested, number, text
+
+# nft add table inet userspace-proxy
+TABLE = (
+    bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")
+    + b"userspace-proxy\0"
+    + bytes.fromhex("08000300 00000000 0c000400 0000000000000001 08000200 00000000")
+)
+
+
+def chain(family, *, hook=None, priority=0, policy=None):
+    body = bytes([family, 0, 0, 0]) + text(1, "firewall") + text(3, "CHAIN")
+    if hook is not None:
+        body += nested(4, number(1, hook) + number(2, priority)) + text(7, "filter")
+    if policy is not None:
+        body += number(5, policy)
+    return reader.read_chain(Message(0xA03, 0, 1, body))
+
+
+def test_a_table_is_read():
+    (message,) = read_messages(TABLE)
+    assert reader.read_table(message) == (1, "userspace-proxy", 0)
+
+
+def test_a_chain_that_the_kernel_calls_has_a_place_and_a_policy():
+    found = chain(2, hook=1, priority=-10, policy=0)
+    assert (found.kind, found.hook, found.priority) == ("filter", "input", -10)
+    assert found.policy == "drop"
+    assert chain(2, hook=0, policy=1).policy == "accept"
+
+
+def test_a_chain_that_others_lead_to_has_none():
+    found = chain(2)
+    assert (found.kind, found.hook, found.policy) == ("", "", "accept")
+
+
+def test_chains_of_devices_are_at_the_ingress():
+    assert chain(5, hook=0).hook == "ingress"
+
+
+def test_a_hook_of_a_newer_kernel_is_read_by_its_number():
+    assert chain(1, hook=77).hook == "77"
+
+
+def test_elements_without_a_plain_key_or_value_have_an_empty_one():
+    element = nested(1, nested(1, text(1, "key")) + nested(2, nested(2, number(1, 1))))
+    catch_all = nested(1, number(3, 2))
+    body = bytes([1, 0, 0, 0]) + nested(3, element + catch_all)
+    listed = list(reader.read_elements(Message(0xA0C, 0, 1, body)))
+    assert listed == [(b"key\0", b""), (b"", b"")]

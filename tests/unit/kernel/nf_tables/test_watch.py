@@ -1,0 +1,38 @@
+"""Events as bytes, as kernel 6.18 sends them."""
+
+from __future__ import annotations
+
+from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.nf_tables.watch import Event, read_event
+
+NEW_TABLE = (
+    bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")
+    + b"userspace-proxy\0"
+    + bytes.fromhex("08000300 00000000 0c000400 0000000000000001 08000200 00000000")
+)
+NEW_GENERATION = (
+    bytes.fromhex("2c000000 0f0a0000 01000000 19090000 00000002 08000100 00000002")
+    + bytes.fromhex("08000200 00000919 08000300")
+    + b"nft\0"
+)
+
+
+def read(block: bytes) -> list[Event | None]:
+    return [read_event(message) for message in read_messages(block)]
+
+
+def test_an_event_names_its_table():
+    assert read(NEW_TABLE) == [Event(1, "userspace-proxy")]
+
+
+def test_a_transaction_ends_with_the_rulesets_number():
+    assert read(NEW_TABLE + NEW_GENERATION)[1:] == [Event(0, "", 2)]
+
+
+def test_messages_of_other_parts_of_the_kernel_are_none_of_ours():
+    conntrack = NEW_TABLE[:5] + b"\x01" + NEW_TABLE[6:]
+    assert read(conntrack) == [None]
+
+
+def test_a_message_without_a_name_is_of_no_table():
+    assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [Event(1, "")]

@@ -1,0 +1,56 @@
+"""Messages of changes, read back; tests/node has what a kernel makes of them."""
+
+from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.nf_tables import expressions as x
+from userspace_proxy.kernel.nf_tables import writer as w
+from userspace_proxy.kernel.nf_tables.key_types import INET_PROTO, INET_SERVICE
+from userspace_proxy.kernel.nf_tables.reader import read_chain, read_elements, read_set
+
+
+def messages(table):
+    return [message for block in table.messages for message in read_messages(block)]
+
+
+def test_a_table_is_made_anew_whether_it_exists_or_not():
+    table = w.TableWriter("ours")
+    table.create()
+    assert [one.kind for one in messages(table)] == [w.NEW_TABLE, w.DELETE_TABLE, w.NEW_TABLE]
+
+
+def test_chains_have_their_place():
+    table = w.TableWriter("ours", w.BRIDGE)
+    table.add_base_chain("input", "filter", w.INPUT, -10)
+    (chain,) = map(read_chain, messages(table))
+    assert (chain.family, chain.table, chain.name) == (w.BRIDGE, "ours", "input")
+    assert (chain.kind, chain.hook, chain.priority) == ("filter", "input", -10)
+
+
+def test_more_elements_than_an_attribute_takes_are_several_messages():
+    table = w.TableWriter("ours")
+    many = {number.to_bytes(16, "big"): b"\x8c\xa1" for number in range(5000)}
+    table.add_elements("frontends", many)
+    assert len(messages(table)) > 1
+    assert max(map(len, table.messages)) < 1 << 16
+    assert dict(one for message in messages(table) for one in read_elements(message)) == many
+
+
+def test_no_elements_are_no_message():
+    table = w.TableWriter("ours")
+    table.delete_elements("frontends", {})
+    assert table.messages == []
+
+
+def test_a_set_without_a_name_comes_before_its_rule():
+    table = w.TableWriter("ours")
+    table.add_rule("input", x.one_of(x.L4PROTO, INET_PROTO, 6, 17), x.verdict(x.ACCEPT))
+    made = messages(table)
+    assert [one.kind for one in made] == [w.NEW_SET, w.NEW_ELEMENT, w.NEW_RULE]
+    assert dict(read_elements(made[1])) == {b"\6": b"", b"\x11": b""}
+
+
+def test_sets_of_several_writers_are_told_apart():
+    writers = [w.TableWriter("ours"), w.TableWriter("ours")]
+    for table in writers:
+        table.add_map("same", INET_PROTO, INET_SERVICE)
+    assert writers[0].messages != writers[1].messages
+    assert len({read_set(one) for table in writers for one in messages(table)}) == 1

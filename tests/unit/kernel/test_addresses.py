@@ -1,0 +1,86 @@
+"""Which addresses count, from netlink's bytes; how they are followed is in tests/node."""
+
+import asyncio
+import ipaddress
+import socket
+import struct
+
+import pytest
+
+from tests.unit.kernel.netlink.datagrams import Kernel, done, error, message
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.addresses import NodeAddresses, read_addresses
+from userspace_proxy.kernel.netlink.messages import attribute
+
+TENTATIVE, OPTIMISTIC, DAD_FAILED, PERMANENT = 0x40, 0x04, 0x08, 0x80
+NEWADDR, NEWLINK = 20, 16
+
+
+def address(*, local=None, peer=None, flags=PERMANENT, wide=True):
+    """Return the body of an RTM_NEWADDR."""
+    packed = [ipaddress.ip_address(ip).packed if ip else None for ip in (peer, local)]
+    family = socket.AF_INET6 if len(packed[0] or packed[1]) == 16 else socket.AF_INET
+    body = struct.pack("=BBBBI", family, 24, flags & 0xFF, 0, 1)
+    body += b"".join(attribute(kind, ip) for kind, ip in zip((1, 2), packed, strict=True) if ip)
+    return body + (
+        attribute(3, b"eth0\0") + attribute(8, struct.pack("=I", flags)) if wide else b""
+    )
+
+
+def read(*bodies, kind=NEWADDR):
+    """Return the addresses that count, each listed in a datagram of its own."""
+    with Kernel(*(message(kind, body) for body in bodies), done()) as kernel:
+        return read_addresses(kernel.requests)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(address(local="10.1.0.1", peer="10.1.0.1"), ("10.1.0.1",), id="ipv4"),
+        pytest.param(address(local="10.1.0.1", peer="10.1.0.2"), ("10.1.0.1",), id="with-a-peer"),
+        pytest.param(address(peer="fd00:1::1"), ("fd00:1::1",), id="ipv6"),
+        pytest.param(
+            address(local="fd00:1::1", peer="fd00:1::2"), ("fd00:1::1",), id="ipv6-with-a-peer"
+        ),
+        pytest.param(address(peer="127.0.0.1"), ("127.0.0.1",), id="loopback"),
+        pytest.param(address(peer="::1", wide=False), ("::1",), id="without-long-flags"),
+        pytest.param(address(peer="fe80::1"), (), id="link-local"),
+        pytest.param(address(peer="169.254.20.10"), ("169.254.20.10",), id="ipv4-link-local"),
+        pytest.param(address(peer="fd00::1", flags=TENTATIVE), (), id="not-answering-yet"),
+        pytest.param(
+            address(peer="fd00::1", flags=TENTATIVE | OPTIMISTIC), ("fd00::1",), id="optimistic"
+        ),
+        pytest.param(address(peer="fd00::1", flags=DAD_FAILED), (), id="duplicate"),
+        pytest.param(address(peer="fd00::1", flags=0x280), ("fd00::1",), id="nodad-flags"),
+    ],
+)
+def test_which_addresses_count(body, expected):
+    assert read(body) == expected
+
+
+def test_addresses_are_sorted_and_come_once():
+    found = read(address(peer="10.2.0.1"), address(peer="10.1.0.1"), address(peer="10.2.0.1"))
+    assert found == ("10.1.0.1", "10.2.0.1")
+
+
+def test_the_kernels_refusal_is_an_error():
+    with Kernel(error(1)) as kernel, pytest.raises(PermissionError):
+        read_addresses(kernel.requests)
+
+
+def test_other_messages_and_those_without_an_address_are_passed_by():
+    assert read(struct.pack("=BBBBI", 2, 24, 0, 0, 1)) == ()
+    assert read(address(peer="10.1.0.1"), kind=NEWLINK) == ()
+
+
+async def test_this_machine_has_a_loopback_address():
+    addresses = NodeAddresses(asyncio.get_running_loop(), lambda: None)
+    addresses.close()
+    addresses.close()
+    assert "127.0.0.1" in addresses.current
+
+
+async def test_a_kernel_that_lists_nothing_is_told(monkeypatch):
+    monkeypatch.setattr("userspace_proxy.kernel.addresses.NETLINK_ROUTE", 99)
+    with pytest.raises(SteeringError, match="cannot list this node's addresses"):
+        NodeAddresses(asyncio.get_running_loop(), lambda: None)

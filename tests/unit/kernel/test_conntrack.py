@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import errno
+import struct
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.conntrack import (
+    check,
+    forget_changed,
+    forget_stale_udp,
+    forget_unsteered_tcp,
+    has_passed_by,
+    leads_to,
+)
+from userspace_proxy.kernel.ctnetlink import (
+    IPS_DST_NAT,
+    IPS_SEEN_REPLY,
+    Connection,
+    Entry,
+    pack_address,
+)
+
+CLIENT = pack_address("10.1.0.2", 40000)
+DNS = pack_address("10.96.0.10", 53)
+STEERED = Entry(CLIENT, DNS, pack_address("10.1.0.1", 36002), b"")
+PASSED_BY = Entry(CLIENT, DNS, DNS, b"")
+
+
+@pytest.mark.parametrize(
+    ("association", "port", "expected"),
+    [
+        pytest.param(STEERED, 36002, True, id="to-its-port"),
+        pytest.param(STEERED, 36003, False, id="to-an-old-port"),
+        pytest.param(PASSED_BY, 36002, False, id="made-before-the-rule"),
+    ],
+)
+def test_where_an_association_leads(association, port, expected):
+    assert leads_to(association, port) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        pytest.param(0, True, id="a-syn-that-nobody-answered"),
+        pytest.param(IPS_DST_NAT, False, id="translated"),
+        pytest.param(IPS_SEEN_REPLY, False, id="good-without-us"),
+    ],
+)
+def test_which_connections_have_passed_by(status, expected):
+    said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big")
+    assert has_passed_by(Entry(CLIENT, DNS, DNS, said)) is expected
+
+
+def test_without_frontends_nothing_is_asked(monkeypatch):
+    monkeypatch.delattr("userspace_proxy.kernel.ctnetlink.Connection.entries")
+    forget_changed(4, ())
+    assert forget_stale_udp(4, {}) == 0
+    assert forget_unsteered_tcp(4, ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        pytest.param(errno.EMFILE, "RLIMIT_NOFILE", id="descriptors"),
+        pytest.param(errno.ENFILE, "fs.file-max", id="open-files"),
+        pytest.param(errno.ENOBUFS, "see the node's memory", id="memory"),
+        pytest.param(errno.EPERM, "grant NET_ADMIN", id="permission"),
+    ],
+)
+def test_the_hint_follows_the_cause(monkeypatch, number, words):
+    def refuse(_self):
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(Connection, "__init__", refuse)
+    with pytest.raises(SteeringError) as raised:
+        forget_unsteered_tcp(4, [("10.96.0.10", 53)])
+    assert words in raised.value.hint
+    with pytest.raises(SteeringError) as raised:
+        check(4)
+    assert words in raised.value.hint

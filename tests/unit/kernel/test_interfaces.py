@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.kernel.interfaces import InterfaceView, choose_address, without_ipv6
+from userspace_proxy.model import Frontend, Protocol
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
+
+
+@pytest.mark.parametrize(
+    ("preferred", "expected"),
+    [
+        pytest.param(("198.51.100.20", "192.0.2.10"), "198.51.100.20", id="the-nodes-first"),
+        pytest.param(("203.0.113.1", "198.51.100.20"), "198.51.100.20", id="one-nobody-has"),
+    ],
+)
+def test_the_nodes_own_address_is_taken_where_an_interface_has_it(preferred, expected):
+    assert choose_address(preferred, VIEW) == expected
+
+
+def test_without_a_known_address_one_of_an_interface_is_taken():
+    assert choose_address((), VIEW) in VIEW.addresses
+
+
+def test_a_node_without_addresses_has_none():
+    assert choose_address(("192.0.2.10",), InterfaceView()) == ""
+
+
+@pytest.mark.parametrize(
+    ("switched_off", "expected"),
+    [
+        pytest.param({"all": "0", "lo": "0"}, [], id="on"),
+        pytest.param({"all": "1", "lo": "1", "eth0": "0"}, [], id="on-at-one"),
+        pytest.param({"all": "1", "lo": "1", "eth0": "1"}, [WEB_6], id="off"),
+        pytest.param({}, [WEB_6], id="not-built-in"),
+    ],
+)
+def test_ipv6_frontends_are_named_where_no_interface_has_ipv6(tmp_path, switched_off, expected):
+    for name, value in switched_off.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "disable_ipv6").write_text(f"{value}\n")
+    conf = tmp_path if switched_off else tmp_path / "ipv6"
+    found = without_ipv6([WEB, WEB_6], conf)
+    assert found == dict.fromkeys(
+        expected, "cannot steer [fd00:96::1]:80/TCP: IPv6 is switched off on this node"
+    )

@@ -1,0 +1,23 @@
+"""A namespace is ours only where its maker said so of this very one."""
+
+import os
+
+from userspace_proxy.kernel.own_namespace import is_own_namespace, own_namespace_environment
+
+
+def test_without_being_told_a_namespace_is_not_ours(monkeypatch):
+    for name in own_namespace_environment(os.getpid()):
+        monkeypatch.delenv(name, raising=False)
+    assert not is_own_namespace()
+
+
+def test_the_namespace_that_was_named_is_ours(monkeypatch):
+    for name, value in own_namespace_environment(os.getpid()).items():
+        monkeypatch.setenv(name, value)
+    assert is_own_namespace()
+
+
+def test_the_name_of_another_namespace_says_nothing_of_this_one(monkeypatch):
+    for name in own_namespace_environment(os.getpid()):
+        monkeypatch.setenv(name, "1")
+    assert not is_own_namespace()

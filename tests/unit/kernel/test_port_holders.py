@@ -1,0 +1,153 @@
+"""Who has a port: asked of real sockets and processes."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.kernel import port_holders
+from userspace_proxy.kernel.port_holders import held_ports, owners_of, serves, who_holds
+from userspace_proxy.model import IPFamily, Protocol
+
+OPEN = """
+import socket, sys
+sock = socket.socket(int(sys.argv[1]), int(sys.argv[2]))
+if sys.argv[5:]:
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(sys.argv[5]))
+sock.bind((sys.argv[3], int(sys.argv[4])))
+if sock.type == socket.SOCK_STREAM:
+    sock.listen()
+print(sock.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+V4, V6 = socket.AF_INET, socket.AF_INET6
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+@pytest.fixture
+def daemon():
+    """Starts processes with one socket each; returns process and port."""
+    started = []
+
+    def start(family, kind, ip, *options):
+        arguments = [str(int(family)), str(int(kind)), ip, "0", *options]
+        process = subprocess.Popen(
+            [sys.executable, "-IS", "-c", OPEN, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process, int(process.stdout.readline())
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+
+
+def named(process):
+    comm = Path(f"/proc/{process.pid}/comm").read_text().strip()
+    return f"{comm} (pid {process.pid})"
+
+
+def own_name():
+    return f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "ip", "asked"),
+    [
+        pytest.param(V4, TCP, "0.0.0.0", IPFamily.IPV4, id="tcp-everywhere"),
+        pytest.param(V4, TCP, "127.0.0.1", IPFamily.IPV4, id="tcp-on-one-address"),
+        pytest.param(V6, TCP, "::1", IPFamily.IPV6, id="tcp6"),
+        pytest.param(V4, UDP, "127.0.0.1", IPFamily.IPV4, id="udp"),
+        pytest.param(V6, UDP, "::", IPFamily.IPV6, id="udp6"),
+        pytest.param(V6, TCP, "::", IPFamily.IPV4, id="ipv4-clients-of-a-tcp6-listener"),
+        pytest.param(V6, UDP, "::", IPFamily.IPV4, id="ipv4-clients-of-a-udp6-socket"),
+    ],
+)
+def test_the_process_is_named(daemon, family, kind, ip, asked):
+    process, port = daemon(family, kind, ip, *(["0"] if ip == "::" else []))
+    protocol = Protocol.TCP if kind == TCP else Protocol.UDP
+    assert who_holds(protocol, port, asked) == named(process)
+
+
+def test_one_ipv6_address_does_not_serve_ipv4_clients(daemon):
+    _, port = daemon(V6, TCP, "::1")
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == ""
+
+
+def test_an_ipv4_address_written_as_ipv6_serves_ipv4_clients_alone(daemon):
+    process, port = daemon(V6, TCP, "::ffff:127.0.0.1", "0")
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV6) == ""
+
+
+def test_tcp_and_udp_are_two_things(daemon):
+    _, port = daemon(V4, TCP, "127.0.0.1")
+    assert who_holds(Protocol.UDP, port, IPFamily.IPV4) == ""
+
+
+def test_a_process_that_is_gone_has_nothing(daemon):
+    process, port = daemon(V4, TCP, "127.0.0.1")
+    process.kill()
+    process.wait()
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == ""
+
+
+def test_a_udp_client_of_one_peer_does_not_count():
+    with socket.socket(V4, UDP) as client, socket.socket(V4, UDP) as peer:
+        peer.bind(("127.0.0.1", 0))
+        client.connect(peer.getsockname())
+        assert who_holds(Protocol.UDP, client.getsockname()[1], IPFamily.IPV4) == ""
+
+
+def test_a_connection_does_not_count():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        assert who_holds(Protocol.TCP, client.getsockname()[1], IPFamily.IPV4) == ""
+
+
+def test_our_own_process_is_named_too():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        holder = who_holds(Protocol.TCP, server.getsockname()[1], IPFamily.IPV4)
+    assert holder.endswith(f"(pid {os.getpid()})")
+
+
+def test_a_shared_socket_is_its_first_processs():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[server.fileno()]) as child,
+    ):
+        port = server.getsockname()[1]
+        (held,) = (h for h in held_ports(Protocol.TCP) if serves(h, port, IPFamily.IPV4))
+        owner = owners_of({held.inode})[held.inode]
+        child.kill()
+    assert owner.endswith(f"(pid {os.getpid()})")
+
+
+def test_our_own_process_is_found_however_many_descriptors_others_have(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        count = len(list(Path("/proc/self/fd").iterdir()))
+        monkeypatch.setattr(port_holders, "DESCRIPTORS_MAX", count)
+        inode = os.fstat(server.fileno()).st_ino
+        assert owners_of({inode, 0}) == {inode: own_name(), 0: port_holders.NOT_FOUND}
+
+
+def test_many_descriptors_of_one_process_hide_no_other(daemon, monkeypatch):
+    process, port = daemon(V4, TCP, "127.0.0.1")
+    monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", 4)
+    assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
+
+
+def test_nobody_is_found_for_no_socket():
+    assert owners_of(()) == {}
+    assert owners_of({0}) == {}

@@ -1,0 +1,245 @@
+"""Who gets an address that several ask for, whatever comes and goes."""
+
+from itertools import permutations
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+
+from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, ServicePort
+from userspace_proxy.plan import PortKey
+from userspace_proxy.plan.claims import PortClaim, claims_of
+from userspace_proxy.plan.ownership import FrontendOwners
+
+from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
+from .drawn import FACTS, KEYS, SERVICES, in_two_orders
+from .test_claims import (
+    ADDRESS,
+    DNS,
+    DNS_TCP,
+    EXTERNAL_IP,
+    LB_IP,
+    NEW,
+    NODE_PORT,
+    NODE_PORTS,
+    OLD,
+    SCTP,
+    claims,
+)
+
+
+class Settled(NamedTuple):
+    """Who has what, and who doesn't, as a settlement tells it of each claim."""
+
+    holders: dict[Frontend, PortClaim]
+    lost: dict[PortKey, dict[Frontend, str]]
+
+
+def settle(made):
+    """Settle claims all at once."""
+    owners = FrontendOwners()
+    owners.change((), made)
+    return settled(owners)
+
+
+def settled(owners):
+    everything = [c for claims in owners.claims.values() for c in claims.ports]
+    frontends = {frontend for claim in everything for frontend in claim.frontends}
+    holders = {f: owners.holder(f) for f in sorted(frontends)}
+    lost = {claim.key: owners.lost_by(claim.key) for claim in everything}
+    return Settled(
+        {f: holder for f, holder in holders.items() if holder is not None},
+        {key: dict(sorted(items.items())) for key, items in lost.items() if items},
+    )
+
+
+def lost(owners):
+    """Return what each port lost, in words."""
+    return {str(key): [*items.values()] for key, items in owners.lost.items()}
+
+
+@pytest.mark.parametrize(
+    ("cart", "web", "holder"),
+    [
+        pytest.param(OLD, NEW, "shop/cart:http", id="the-older-one"),
+        pytest.param(NEW, OLD, "shop/web:http", id="the-older-one-whatever-its-name"),
+        pytest.param(OLD, OLD, "shop/cart:http", id="of-one-second-by-name"),
+        pytest.param("", "", "shop/cart:http", id="of-unknown-age-by-name"),
+    ],
+)
+def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder):
+    both = claims(service(CART, created=cart), service(WEB, created=web))
+    for order in (both, both[::-1]):
+        owners = settle(order)
+        assert str(owners.holders[ADDRESS].key) == holder
+        assert {str(key) for key in owners.lost} == {"shop/cart:http", "shop/web:http"} - {holder}
+
+
+def test_one_of_three_claimants_gets_the_address_in_whatever_order_they_come():
+    ages = {"a": NEW, "b": OLD, "c": NEW}
+    three = claims(*(service(ServiceKey("shop", n), created=age) for n, age in ages.items()))
+    for order in permutations(three):
+        owners = settle(order)
+        assert owners.holders[ADDRESS].key.name.name == "b"
+        why = "198.51.100.7:80/TCP is already held by shop/b:http"
+        assert lost(owners) == {"shop/a:http": [why], "shop/c:http": [why]}
+
+
+def test_only_the_contested_address_is_lost():
+    both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
+    owners = settle(both)
+    assert str(owners.holders[Frontend(WEB_IP, 80, Protocol.TCP)].key) == "shop/web:http"
+    assert owners.lost[claims(service(WEB))[0].ports[0].key].keys() == {ADDRESS}
+
+
+def test_every_address_that_a_port_lost_is_known():
+    till = ServiceKey("shop", "till")
+    services = (service(CART), service(till, cluster_ips=(WEB_IP,)))
+    owners = settle(claims(*services, service(WEB, cluster_ips=(CART_IP, WEB_IP), created=NEW)))
+    (items,) = owners.lost.values()
+    assert [frontend.ip for frontend in items] == [CART_IP, WEB_IP]
+
+
+def test_two_ports_of_one_service_may_not_share_an_address_either():
+    owners = settle(claims(service(ports=(ServicePort("web", 80, "TCP"), HTTP))))
+    assert owners.holders[ADDRESS].key.name.port == "http"
+    assert [key.name.port for key in owners.lost] == ["web"]
+
+
+def test_tcp_and_udp_on_one_number_are_no_conflict():
+    owners = settle(claims(service(ports=(DNS, DNS_TCP))))
+    assert len(owners.holders) == 2
+    assert not owners.lost
+
+
+def test_each_family_is_settled_by_itself():
+    both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, CART_IP_V6)))
+    (key,) = settle(both).lost
+    assert (key.name.name, key.family) == ("web", IPFamily.IPV4)
+
+
+def test_tcp_and_udp_may_share_a_node_port():
+    udp = ServicePort("dns", 53, "UDP", 30080)
+    owners = settle(claims(service(ports=(NODE_PORT, udp))))
+    assert len(owners.holders) == 6
+    assert not owners.lost
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        pytest.param(service(WEB, cluster_ips=(EXTERNAL_IP,)), id="of-ours"),
+        pytest.param(service(WEB, (DNS,), cluster_ips=(EXTERNAL_IP,)), id="on-another-port"),
+        pytest.param(
+            service(WEB, cluster_ips=(EXTERNAL_IP,), proxy_name="mesh"), id="of-another-proxy"
+        ),
+        pytest.param(service(WEB, (SCTP,), cluster_ips=(EXTERNAL_IP,)), id="that-is-not-carried"),
+        pytest.param(
+            service(WEB, cluster_ips=("198.51.100.99",), load_balancer_ips=(EXTERNAL_IP,)),
+            id="of-a-load-balancer",
+        ),
+    ],
+)
+def test_an_external_ip_is_never_another_services_own(owner):
+    thief = service(created=OLD, external_ips=(EXTERNAL_IP,))
+    for order in permutations((thief, owner)):
+        owners = settle(claims(*order))
+        assert ADDRESS in owners.holders
+        assert lost(owners) == {
+            "shop/cart:http": ["external IP 203.0.113.9 is an address of shop/web"]
+        }
+
+
+def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():
+    thief = service(external_ips=(EXTERNAL_IP,))
+    owners = [service(ServiceKey("shop", n), cluster_ips=(EXTERNAL_IP,)) for n in ("b", "a")]
+    for order in (owners, owners[::-1]):
+        why = "external IP 203.0.113.9 is an address of shop/a"
+        assert lost(settle(claims(thief, *order)))["shop/cart:http"] == [why]
+
+
+def test_external_ips_of_two_services_on_different_ports_are_no_conflict():
+    ports = [(ServicePort("http", number, "TCP"),) for number in (80, 81)]
+    both = [
+        service(key, port, (ip,), external_ips=(EXTERNAL_IP,), load_balancer_ips=(LB_IP,))
+        for key, port, ip in zip((CART, WEB), ports, (CART_IP, WEB_IP), strict=True)
+    ]
+    assert not settle(claims(*both)).lost
+
+
+def test_a_cluster_ip_goes_before_an_older_load_balancer_ip():
+    old = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=(CART_IP,), created=OLD)
+    owners = settle(claims(old, service(created=NEW)))
+    assert str(owners.holders[ADDRESS].key) == "shop/cart:http"
+    assert lost(owners) == {
+        "shop/web:http": ["198.51.100.7:80/TCP is already held by shop/cart:http"]
+    }
+
+
+def test_of_two_node_ports_the_older_services_is_served_and_both_cluster_ips():
+    both = [
+        service(key, (NODE_PORT,), (ip,), created=age)
+        for key, ip, age in ((CART, CART_IP, NEW), (WEB, WEB_IP, OLD))
+    ]
+    owners = settle(claims(*both))
+    assert lost(owners) == {
+        "shop/cart:http": [f"{f} is already held by shop/web:http" for f in NODE_PORTS]
+    }
+    assert ADDRESS in owners.holders
+
+
+@drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key).flatmap(in_two_orders))
+def test_who_holds_what_does_not_depend_on_the_order(orders):
+    first, other = (settle([claims_of(s, FACTS) for s in order]) for order in orders)
+    assert first == other
+
+
+@drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key))
+def test_every_frontend_is_held_once_or_lost(services):
+    made = [claims_of(s, FACTS) for s in services]
+    owners = settle(made)
+    for claim in (claim for each in made for claim in each.ports):
+        held = {f for f in claim.frontends if owners.holders.get(f) is claim}
+        lost = owners.lost.get(claim.key, {}).keys()
+        assert held | lost == set(claim.frontends)
+        assert not held & lost
+
+
+@drawn(st.lists(st.one_of(SERVICES, KEYS), max_size=12))
+def test_change_by_change_gives_what_all_at_once_gives(changes):
+    owners = FrontendOwners()
+    for change in changes:
+        before, served = settled(owners), served_by(owners)
+        if isinstance(change, ServiceKey):
+            key, moved = change, owners.change([change], ())
+        else:
+            key, moved = change.key, owners.change((), [claims_of(change, FACTS)])
+        now = settled(owners)
+        assert now == settle(owners.claims.values())
+        assert set(moved.addresses) == {at for _, at in served ^ served_by(owners)}
+        assert others_who_differ(before, now) <= {*moved.services, key}
+
+
+def served_by(owners):
+    return {(p, address) for p in Protocol for address in owners.served(p)}
+
+
+def others_who_differ(before, now):
+    """Return the Services that have or lost something else than before."""
+    frontends = before.holders.keys() | now.holders.keys()
+    holders = [(before.holders.get(f), now.holders.get(f)) for f in frontends]
+    keys = {c.key for old, new in holders if old is not new for c in (old, new) if c is not None}
+    ports = before.lost.keys() | now.lost.keys()
+    keys |= {key for key in ports if before.lost.get(key) != now.lost.get(key)}
+    return {key.name.service for key in keys}
+
+
+def test_a_change_tells_of_nobody_it_does_not_touch():
+    till = ServiceKey("shop", "till")
+    owners = FrontendOwners()
+    owners.change((), claims(service(CART), service(WEB), service(till, cluster_ips=(WEB_IP,))))
+    moved = owners.change([CART], ())
+    assert (set(moved.addresses), set(moved.services)) == (set(), {WEB})
+    moved = owners.change([WEB], ())
+    assert (set(moved.addresses), set(moved.services)) == ({ADDRESS.address}, set())

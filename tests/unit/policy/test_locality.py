@@ -1,0 +1,207 @@
+"""Whose connections to whom may bear the client's own address: the decision table."""
+
+import pytest
+
+from userspace_proxy.policy import locality as module
+from userspace_proxy.policy.locality import (
+    FILTERED_BRIDGE,
+    HERE,
+    OUTSIDE,
+    ROUTED,
+    Locality,
+    NodeLink,
+    NodeRoute,
+    find_networks,
+    may_keep,
+)
+
+LO, ETH0, VETH_A, VETH_B, CNI0, FLANNEL, ETH1 = range(1, 8)
+LINKS = (
+    NodeLink(LO, "lo", ""),
+    NodeLink(ETH0, "eth0", ""),
+    NodeLink(VETH_A, "veth-a", "veth"),
+    NodeLink(VETH_B, "veth-b", "veth"),
+    NodeLink(CNI0, "cni0", "bridge"),
+    NodeLink(FLANNEL, "flannel.1", "vxlan"),
+    NodeLink(ETH1, "eth1", ""),
+)
+NODE, POD_A, POD_B, BRIDGED, BRIDGED_TOO = (
+    "192.0.2.1",
+    "10.244.1.2",
+    "10.244.1.3",
+    "10.244.1.130",
+    "10.244.1.131",
+)
+REMOTE, LAPTOP, NEIGHBOUR, STORAGE = "10.244.2.7", "203.0.113.9", "192.0.2.77", "198.51.100.5"
+ROUTES = (
+    NodeRoute("0.0.0.0/0", ETH0, has_gateway=True),
+    NodeRoute("192.0.2.0/24", ETH0),
+    NodeRoute("198.51.100.0/24", ETH1),
+    NodeRoute("192.0.2.1/32", is_local=True),
+    NodeRoute("127.0.0.0/8", is_local=True),
+    NodeRoute("10.244.1.2/32", VETH_A),
+    NodeRoute("10.244.1.3/32", VETH_B),
+    NodeRoute("10.244.1.0/24"),
+    NodeRoute("10.244.1.128/25", CNI0),
+    NodeRoute("10.244.1.129/32", is_local=True),
+    NodeRoute("10.244.2.0/24", FLANNEL),
+    NodeRoute("fd00:1::2/128", VETH_A),
+    NodeRoute("fd00:1::3/128", VETH_B),
+    NodeRoute("fe80::/64", VETH_A),
+)
+
+
+@pytest.mark.parametrize(
+    ("client", "endpoint", "keeps"),
+    [
+        pytest.param(POD_A, POD_B, True, id="two-pods-with-links-of-their-own"),
+        pytest.param(POD_A, BRIDGED, True, id="a-pod-and-one-of-a-bridge"),
+        pytest.param(BRIDGED, BRIDGED_TOO, False, id="two-pods-of-one-bridge"),
+        pytest.param(POD_A, POD_A, False, id="a-pod-and-itself"),
+        pytest.param(POD_A, REMOTE, True, id="a-pod-and-one-of-another-node"),
+        pytest.param(BRIDGED, REMOTE, True, id="the-same-from-a-bridge"),
+        pytest.param(POD_A, NEIGHBOUR, False, id="a-pod-and-another-node-itself"),
+        pytest.param(POD_A, STORAGE, False, id="a-pod-and-a-second-lan"),
+        pytest.param(POD_A, LAPTOP, False, id="a-pod-and-the-world"),
+        pytest.param(LAPTOP, POD_A, True, id="the-world-and-a-pod"),
+        pytest.param(NEIGHBOUR, BRIDGED, True, id="another-node-and-a-pod"),
+        pytest.param(REMOTE, POD_A, True, id="a-pod-of-another-node-and-one-of-this"),
+        pytest.param(LAPTOP, REMOTE, False, id="the-world-and-a-pod-of-another-node"),
+        pytest.param(STORAGE, REMOTE, False, id="a-second-lan-and-a-pod-of-another-node"),
+        pytest.param(REMOTE, REMOTE, False, id="two-of-other-nodes"),
+        pytest.param(NODE, POD_A, False, id="this-node"),
+        pytest.param("127.0.0.1", POD_A, False, id="this-node-by-loopback"),
+        pytest.param("10.244.1.129", BRIDGED, False, id="this-node-by-its-gateways-address"),
+        pytest.param(POD_A, NODE, False, id="an-endpoint-on-this-nodes-own-address"),
+        pytest.param("fd00:1::2", "fd00:1::3", True, id="ipv6"),
+        pytest.param(POD_A, "fd00:1::3", False, id="two-families"),
+        pytest.param("fe80::2%eth0", "fd00:1::3", False, id="a-link-local-client"),
+        pytest.param("nonsense", POD_A, False, id="no-address-at-all"),
+    ],
+)
+def test_the_decision(client, endpoint, keeps):
+    locality = Locality(find_networks(LINKS, ROUTES, ()))
+    # Once computed, once remembered.
+    assert [locality.keeps_client(client, endpoint) for _ in range(2)] == [keeps, keeps]
+
+
+@pytest.mark.parametrize("client", [HERE, OUTSIDE, ROUTED, VETH_A])
+def test_nobody_keeps_an_address_towards_who_may_answer_another_way(client):
+    assert not may_keep(client, OUTSIDE)
+    assert not may_keep(client, HERE)
+    assert may_keep(client, ROUTED) == (client == VETH_A)
+
+
+@pytest.mark.parametrize("client", [OUTSIDE, ROUTED, VETH_A, FILTERED_BRIDGE])
+def test_an_endpoint_on_a_filtered_bridge_sees_every_client(client):
+    assert may_keep(client, FILTERED_BRIDGE)
+    assert not may_keep(HERE, FILTERED_BRIDGE)
+
+
+def test_on_a_filtered_bridge_only_a_pod_and_itself_keep_the_nodes_address():
+    locality = Locality({"10.244.1.128/25": FILTERED_BRIDGE, "10.244.2.0/24": ROUTED})
+    assert locality.keeps_client(BRIDGED, BRIDGED_TOO)
+    assert locality.keeps_client(BRIDGED, REMOTE)
+    assert not locality.keeps_client(BRIDGED, BRIDGED)
+
+
+def test_containers_of_this_node_are_told_from_other_clients():
+    locality = Locality({"10.244.1.2/32": VETH_A, "10.244.1.128/25": FILTERED_BRIDGE})
+    for _ in range(2):
+        assert [locality.attaches(ip) for ip in (POD_A, BRIDGED, LAPTOP)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "place"),
+    [
+        pytest.param(("10.244.0.0/16",), ROUTED, id="in-it"),
+        pytest.param(("10.8.0.0/16",), OUTSIDE, id="beside-it"),
+        pytest.param(("fd00::/8",), ROUTED, id="of-the-other-family"),
+    ],
+)
+def test_the_clusters_range_tells_pods_from_other_machines_behind_a_gateway(cluster, place):
+    routes = (NodeRoute("10.244.2.0/24", ETH0, has_gateway=True),)
+    assert find_networks(LINKS, routes, cluster)["10.244.2.0/24"] == place
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        pytest.param([NodeLink(9, "br0", "bridge"), NodeLink(2, "eth0", "", 9)], id="hardware"),
+        pytest.param([NodeLink(9, "br0", "bridge"), NodeLink(2, "vx", "vxlan", 9)], id="overlay"),
+        pytest.param([NodeLink(9, "weave", "bridge")], id="weave"),
+        pytest.param([NodeLink(9, "ovs", "openvswitch")], id="switch"),
+        pytest.param([NodeLink(9, "wg0", "wireguard")], id="tunnel"),
+    ],
+)
+def test_a_link_that_others_may_be_behind_attaches_nobody(links):
+    place = find_networks(links, [NodeRoute("10.9.0.0/24", 9)], ())["10.9.0.0/24"]
+    assert place in (OUTSIDE, ROUTED)
+
+
+def test_a_link_that_leads_to_a_gateway_attaches_nobody():
+    links = [NodeLink(9, "eth0", "veth")]
+    routes = [NodeRoute("10.9.0.0/24", 9), NodeRoute("0.0.0.0/0", 9, has_gateway=True)]
+    assert find_networks(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "place"),
+    [
+        pytest.param("veth", "10.9.0.2/32", 9, id="a-pod"),
+        pytest.param("veth", "fd00:9::2/128", 9, id="a-pod-by-ipv6"),
+        pytest.param("veth", "10.9.0.0/24", OUTSIDE, id="a-lan"),
+        pytest.param("veth", "fd00:9::/64", OUTSIDE, id="a-lan-by-ipv6"),
+        pytest.param("bridge", "10.9.0.0/24", 9, id="a-bridge"),
+    ],
+)
+def test_a_veth_attaches_addresses_a_bridge_networks(kind, network, place):
+    """A node that is a container itself has its LANs behind veths."""
+    routes = (NodeRoute(network, 9), NodeRoute("fe80::/64", 9))
+    assert find_networks([NodeLink(9, "second", kind)], routes, ())[network] == place
+
+
+def test_a_veth_with_a_network_attaches_no_single_address_either():
+    links = [NodeLink(9, "second", "veth")]
+    routes = (NodeRoute("10.9.0.0/24", 9), NodeRoute("10.9.0.7/32", 9))
+    assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
+
+
+def test_a_change_counts_at_once_though_the_pair_is_remembered():
+    locality = Locality({"10.9.0.2/32": 9})
+    assert locality.keeps_client(LAPTOP, "10.9.0.2")
+    locality.change(["10.9.0.2/32"], {})
+    assert not locality.keeps_client(LAPTOP, "10.9.0.2")
+    locality.change([], {"10.9.0.0/24": 9})
+    assert locality.keeps_client(LAPTOP, "10.9.0.2")
+    locality.change([], {"10.9.0.0/24": HERE})
+    assert not locality.keeps_client(LAPTOP, "10.9.0.2")
+
+
+def test_what_changes_step_by_step_is_as_if_it_were_learnt_at_once():
+    steps = (
+        ([], {"10.9.0.0/24": 9, "10.9.0.2/32": HERE, "fd00::/64": 8}),
+        (["10.9.0.2/32", "10.8.0.0/16"], {}),
+        ([], {"10.9.0.0/16": 7, "10.9.0.0/24": ROUTED}),
+        (["10.9.0.0/24"], {"10.9.0.2/32": 6}),
+        (["fd00::/64", "10.9.0.2/32"], {"10.9.0.2/32": 5}),
+    )
+    locality, networks = Locality(), {}
+    for removed, added in steps:
+        locality.change(removed, added)
+        networks = {text: place for text, place in networks.items() if text not in removed} | added
+        anew = Locality(networks)
+        for endpoint in ("10.9.0.2", "10.9.0.3", "10.9.7.7", "fd00::7"):
+            for client in ("192.0.2.9", "fd00:9::9", "10.9.0.3"):
+                kept = locality.keeps_client(client, endpoint)
+                assert kept == anew.keeps_client(client, endpoint)
+
+
+def test_a_change_of_one_costs_nothing_for_the_ten_thousand_others(monkeypatch):
+    networks = {f"10.{n // 256}.{n % 256}.0/24": ROUTED for n in range(10_000)}
+    locality = Locality(networks)
+    read = []
+    parse = module.parse_network
+    monkeypatch.setattr(module, "parse_network", lambda text: (read.append(text), parse(text))[1])
+    locality.change(["10.0.1.0/24"], {"10.9.9.9/32": 3})
+    assert read == ["10.0.1.0/24", "10.9.9.9/32"]

@@ -1,0 +1,107 @@
+"""What servers and networks say, in words for people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from userspace_proxy.model.wire import Status
+from userspace_proxy.sources.kubernetes.responses import (
+    Answer,
+    ConnectionTrouble,
+    Failure,
+    is_expired,
+    nonsense,
+    read_status,
+    refusal,
+    unreachable,
+)
+
+URL = "https://10.0.0.1:6443"
+
+
+def status(message: str) -> bytes:
+    return json.dumps({"kind": "Status", "message": message}).encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "words"),
+    [
+        pytest.param(
+            401,
+            status("Unauthorized"),
+            f"the API server at {URL} rejected the credentials: Unauthorized (check the token in "
+            f"/t)",
+            id="unauthorized",
+        ),
+        pytest.param(
+            403,
+            status('services is forbidden: User "alice"\n cannot list'),
+            f"the API server at {URL} refuses to list services: services is forbidden: "
+            'User "alice" cannot list '
+            "(allow this user to get, list and watch services, endpointslices and nodes)",
+            id="forbidden",
+        ),
+        pytest.param(
+            404,
+            b"404 page not found\n",
+            f"the server at {URL} can't list services: 404 page not found "
+            "(check its address and version)",
+            id="not-found",
+        ),
+        pytest.param(
+            429, status("slow down"), f"the API server at {URL} is busy: slow down", id="busy"
+        ),
+        pytest.param(
+            502,
+            b"<html>Bad Gateway</html>",
+            f"the API server at {URL} can't list services: HTTP status 502",
+            id="gateway",
+        ),
+        pytest.param(
+            400,
+            b"Client sent an HTTP request to an HTTPS server.\n",
+            f"the API server at {URL} can't list services: "
+            "Client sent an HTTP request to an HTTPS server.",
+            id="plain-text",
+        ),
+        pytest.param(
+            500,
+            b"{half",
+            f"the API server at {URL} can't list services: HTTP status 500",
+            id="half",
+        ),
+    ],
+)
+def test_a_refusal_says_what_the_server_said_and_the_way_out(code, body, words):
+    answer = Answer(code, body, retry_after_s=7)
+    assert refusal(URL, "list services", answer, credentials="the token in /t") == Failure(words, 7)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        pytest.param(410, Status(), True, id="gone"),
+        pytest.param(200, Status(reason="Expired"), True, id="reason"),
+        pytest.param(504, Status(message="Too large resource version: 9"), True, id="restored"),
+        pytest.param(504, Status(message="timeout"), False, id="timeout"),
+        pytest.param(500, Status(reason="InternalError"), False, id="internal"),
+    ],
+)
+def test_what_the_server_does_not_know_any_more_is_expired(code, status, expected):
+    assert is_expired(code, status) is expected
+
+
+def test_what_is_no_status_says_nothing():
+    assert read_status(b"<html>") == read_status(b"{}") == Status()
+
+
+def test_other_failures_name_the_server():
+    trouble = ConnectionTrouble("Connection refused")
+    assert unreachable(URL, trouble) == Failure(
+        f"cannot reach the API server at {URL}: Connection refused"
+    )
+    assert nonsense(URL, "services", "not JSON") == Failure(
+        f"invalid response from {URL} for services: not JSON"
+    )

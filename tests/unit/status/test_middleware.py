@@ -1,0 +1,38 @@
+import logging
+import sys
+
+import pytest
+from aiohttp.http_exceptions import BadHttpMessage
+
+from userspace_proxy.status.middleware import HEADERS, http_logger
+
+
+def record_of(error):
+    try:
+        raise error
+    except type(error):
+        info = sys.exc_info()
+    return logging.LogRecord("http", logging.ERROR, "", 0, "Error handling request", None, info)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_logged"),
+    [
+        pytest.param(BadHttpMessage("not HTTP at all"), False, id="a-scanner"),
+        pytest.param(KeyError("ours"), True, id="a-bug-of-ours"),
+    ],
+)
+def test_only_our_own_bugs_are_logged(error, is_logged):
+    assert bool(http_logger().filter(record_of(error))) is is_logged
+
+
+def test_the_filter_is_there_once():
+    assert http_logger() is http_logger()
+    assert len(http_logger().filters) == 1
+
+
+def test_no_script_and_nothing_from_elsewhere_may_run():
+    policy = HEADERS["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "script-src" not in policy

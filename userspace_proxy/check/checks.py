@@ -1,0 +1,165 @@
+"""Collects all findings of a run in reading order: input, steering, node."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Sequence
+
+from ..agent.lock import running_proxies
+from ..agent.options import Options
+from ..agent.run import make_options, node_name
+from ..config import Settings
+from ..errors import ConfigError
+from ..kernel.own_namespace import is_own_namespace
+from ..plane import default_workers
+from . import client_address, network, ports
+from .finding import Finding, Mark, error, reason, warning
+from .firewalls import judge_firewalls
+from .inputs import Inputs, judge_settings, look_at_manifests
+from .kernel_view import KernelView, read_kernel
+from .leftovers import judge_kube_proxy, judge_ours
+from .offers import chosen, judge_offers, read_offers
+from .server import look_at_server
+
+_log = logging.getLogger("userspace_proxy.check")
+
+
+def check_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]:
+    """Look at everything that ``run`` would meet with these settings.
+
+    Args:
+        settings: From flags and files.
+        warnings: What reading them found.
+    """
+    found = judge_settings(warnings, settings.config_file)
+    try:
+        options = make_options(settings)
+    except ConfigError as exc:
+        return [*found, error("config", reason(exc))]
+    if settings.manifests:
+        more, inputs = look_at_manifests(
+            settings.manifests, options=options, service_cidrs=settings.service_cluster_ip_range
+        )
+    else:
+        more, inputs = look_at_server(settings, node_name(settings))
+    found += more
+    own_namespace = is_own_namespace()
+    steering = chosen(settings.steering, own_namespace=own_namespace)
+    offers = read_offers()
+    found += judge_offers(offers, settings.steering, steering, own_namespace=own_namespace)
+    proxies = running_proxies()
+    kernel = read_kernel() if steering not in ("none", "") else KernelView()
+    found += [warning("kernel", line, way_out="run as root") for line in kernel.unread]
+    found += judge_running(proxies, options.proxy_name or "")
+    if steering != "none":
+        found += judge_ours(kernel, list(proxies))
+    found += check_node(settings, steering, kernel)
+    if steering not in ("none", ""):
+        found += judge_firewalls(kernel, steering, options.proxy_ports)
+    if steering not in ("none", "") and settings.preserve_client_address != "never":
+        found += client_address.judge_client_address(
+            client_address.find_obstacle(),
+            client_address.find_bridge_obstacles(options.cluster_networks),
+        )
+    found += _interfaces(steering)
+    found += _routes(settings, steering, inputs)
+    found += ports.judge_holders(
+        ports.find_holders(
+            (
+                ("--healthz-bind-address", settings.healthz_bind_address),
+                ("--metrics-bind-address", settings.metrics_bind_address),
+            )
+        ),
+        list(proxies.values()),
+    )
+    if steering not in ("none", ""):
+        holder = ports.find_range_holder(options.proxy_ports)
+        found += ports.judge_range_holder(holder, options.proxy_ports, list(proxies.values()))
+    found += _descriptors(options, inputs)
+    return found
+
+
+def check_node(
+    settings: Settings, steering: str, kernel: KernelView | None = None
+) -> list[Finding]:
+    """Look at what others have on this node that concerns a steering; reads only.
+
+    Firewalls are left out: the agent watches them as long as it runs.
+
+    Blocks for some 50 ms, and belongs in a thread where an event loop runs. It needs none of the
+    larger libraries: the agent asks at its start.
+
+    Args:
+        settings: From flags and files.
+        steering: Which one is, or would be, in use.
+        kernel: What was read; None: it is read.
+    """
+    if steering in ("none", ""):
+        return []
+    if kernel is None:
+        kernel = read_kernel()
+    proxy_ports = (settings.proxy_port_range.first, settings.proxy_port_range.last)
+    sysctls = network.read_sysctls()
+    uses_client_ports = settings.preserve_client_address != "never"
+    return [
+        *judge_kube_proxy(kernel, steering, is_beside=bool(settings.service_proxy_name)),
+        *network.judge_sysctls(sysctls),
+        *ports.judge_ranges(sysctls, proxy_ports, uses_client_ports=uses_client_ports),
+    ]
+
+
+def log_findings(settings: Settings, steering: str) -> None:
+    """Log what :func:`check_node` finds, except what is fine."""
+    for finding in check_node(settings, steering):
+        if finding.mark is not Mark.OK:
+            _log.warning(
+                "check",
+                extra={
+                    "topic": finding.topic,
+                    "finding": finding.what,
+                    "where": finding.where,
+                    "way_out": finding.way_out,
+                },
+            )
+
+
+def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
+    """Say which proxies of ours run here.
+
+    Args:
+        proxies: Label → pid.
+        label: That of the one that is to be started.
+    """
+    if label not in proxies:
+        return []
+    return [
+        warning(
+            "leftovers",
+            f"another userspace-proxy (pid {proxies[label]}) steers this node",
+            way_out="stop it before you start one here",
+        )
+    ]
+
+
+def _interfaces(steering: str) -> list[Finding]:
+    if steering in ("none", ""):
+        return []
+    return network.judge_interfaces(network.look_at_interfaces(), steering)
+
+
+def _routes(settings: Settings, steering: str, inputs: Inputs) -> list[Finding]:
+    # Local steering makes the routes itself; without steering nobody dials these addresses.
+    if steering in ("none", "local", ""):
+        return []
+    ranges: tuple[str, ...] = inputs.service_ips
+    if settings.manifests or not ranges:
+        ranges = settings.service_cluster_ip_range
+    return network.judge_routes(ranges, network.find_unrouted(map(network.sample_of, ranges)))
+
+
+def _descriptors(options: Options, inputs: Inputs) -> list[Finding]:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return ports.judge_descriptors(
+        limit, inputs.service_ports, options.workers or default_workers(), options.proxy_ports
+    )

@@ -1,0 +1,77 @@
+"""Checks whether endpoints would see client addresses; the judges are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..agent.client_address import why_impossible
+from ..agent.client_bridges import ClientBridges
+from ..errors import SteeringError
+from ..kernel.netlink import Requests
+from ..kernel.netlink.sockets import NETLINK_ROUTE
+from ..kernel.routes import node_link, read_bridge_filter, read_links, read_routes
+from ..policy.bridges import BridgeObstacle
+from ..policy.locality import find_networks
+from ..steering.others import list_links, nft_lacks_for_bridges, nft_lacks_for_replies
+from .finding import Finding, ok, warning
+
+
+def find_obstacle() -> str:
+    """Return why no client's address could be kept here, in words; empty where some could."""
+    try:
+        links = list(map(node_link, list_links()))
+    except SteeringError as exc:
+        return exc.message
+    return why_impossible(links) or nft_lacks_for_replies()
+
+
+def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
+    """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge.
+
+    Args:
+        cluster: ``--cluster-cidr``.
+    """
+    try:
+        with Requests.open(NETLINK_ROUTE) as requests:
+            links, routes = read_links(requests), read_routes(requests)
+    except OSError:
+        # The other checks of the node report this.
+        return ()
+    bridges = ClientBridges()
+    bridges.follow(links, find_networks(links, routes, cluster), read_bridge_filter())
+    if bridges.wanted:
+        bridges.note((), nft_lacks_for_bridges())
+    return bridges.obstacles
+
+
+def judge_client_address(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -> list[Finding]:
+    """Say whether endpoints on this node would see their clients' addresses.
+
+    Args:
+        why_not: As :func:`find_obstacle` gives it.
+        bridges: As :func:`find_bridge_obstacles` returns them.
+    """
+    if why_not:
+        return [
+            warning(
+                "client addresses",
+                f"endpoints see this node's address, not the client's: {why_not}",
+                way_out="fix this, or set --preserve-client-address=never if no Service needs it",
+            )
+        ]
+    return [
+        ok(
+            "client addresses",
+            "endpoints on this node see client addresses; a pod that reaches itself through a "
+            "Service sees this node's address",
+        ),
+        *(
+            warning(
+                "client addresses",
+                f"endpoints on bridge {bridge} see this node's address instead of that of "
+                f"IPv{version} clients on the same bridge: {cause}",
+                way_out=hint,
+            )
+            for bridge, version, cause, hint in bridges
+        ),
+    ]

@@ -1,0 +1,93 @@
+"""Checks settings and manifests before anything is served."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..agent.facts import make_facts
+from ..agent.options import Options
+from ..cluster import Snapshot
+from ..errors import UserspaceProxyError
+from ..plan import Plan, Planner
+from ..sources.manifests import load_manifests
+from ..status.units import plural
+from .finding import Finding, error, ok, reason, warning
+
+# The rest is counted: a cluster may have hundreds of headless Services.
+_NAMED_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What is to be served, as far as it is known."""
+
+    service_ports: int | None = None
+    """Of both families; None where nobody has counted."""
+    service_ips: tuple[str, ...] = ()
+    """Some addresses of Services, at most one a family; empty where nobody knows."""
+
+
+def judge_settings(warnings: Sequence[str], config_file: str) -> list[Finding]:
+    """Say what reading flags and file found.
+
+    Args:
+        warnings: In the reader's words.
+        config_file: Its path; empty where there is none.
+    """
+    if warnings:
+        return [warning("config", line, config_file) for line in warnings]
+    return [ok("config", "flags and file are valid" if config_file else "flags are valid")]
+
+
+def look_at_manifests(
+    path: str, *, options: Options, service_cidrs: Sequence[str]
+) -> tuple[list[Finding], Inputs]:
+    """Read manifests as ``run`` would, and plan them.
+
+    Args:
+        path: A file or folder.
+        options: What ``run`` would tell the proxy.
+        service_cidrs: Where addresses come from for Services that name none.
+    """
+    try:
+        snapshot, problems = load_manifests(
+            path, node_name=options.node_name, service_cidrs=service_cidrs
+        )
+    except UserspaceProxyError as exc:
+        return [error("manifests", reason(exc))], Inputs()
+    found = [error("manifests", line) for line in problems]
+    facts = make_facts(options, snapshot, (), allow_loopback_endpoints=True)
+    plan = Planner(facts).plan(snapshot)
+    found += judge_plan(plan)
+    if not problems:
+        found.insert(0, ok("manifests", f"{plural(len(snapshot.services), 'Service')} read", path))
+    return found, Inputs(len(plan.ports), some_ips(snapshot))
+
+
+def judge_plan(plan: Plan) -> list[Finding]:
+    """Say which Services would get no listener."""
+    found = [
+        error(
+            "manifests",
+            f"Service {item.service} would not be served: {item.reason}",
+            way_out="give one of them another address",
+        )
+        for item in plan.ignored
+        if item.is_conflict
+    ]
+    skipped = [f"{item.service} ({item.reason})" for item in plan.ignored if not item.is_conflict]
+    if skipped:
+        more = f" and {len(skipped) - _NAMED_MAX} more" if len(skipped) > _NAMED_MAX else ""
+        names = ", ".join(skipped[:_NAMED_MAX])
+        found.append(ok("manifests", f"no listener by design for {names}{more}"))
+    return found
+
+
+def some_ips(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the first cluster IP of each family that there is."""
+    firsts: dict[bool, str] = {}
+    for state in snapshot.services.values():
+        for ip in state.service.cluster_ips:
+            firsts.setdefault(":" in ip, ip)
+    return tuple(firsts[family] for family in sorted(firsts))

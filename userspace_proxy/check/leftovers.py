@@ -1,0 +1,149 @@
+"""Finds rules that kube-proxy or a dead userspace-proxy left in the kernel; pure.
+
+Who translates a connection first has it. Our nftables chains stand before everybody's (priority
+-110, others at -100); our legacy chains are first in their table, but a chain of nftables at
+the same priority may come before the whole table: which of the two was made last decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+
+from ..steering.names import label_of, label_of_guard, label_of_table
+from ..steering.others import Tables
+from .finding import Finding, error, ok, warning
+from .kernel_view import KernelView
+
+_TOPIC = "kube-proxy"
+# kubelet keeps chains of its own: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP,
+# KUBE-MARK-MASQ, KUBE-POSTROUTING. These are kube-proxy's alone, in any of its modes.
+_CHAINS = re.compile(
+    r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
+    r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
+)
+_TABLE = re.compile(r"ip6? kube-proxy")
+_IPVS_LINK = "kube-ipvs0"
+_CLEAN_UP = (
+    "run kube-proxy --cleanup once, from the image of the kube-proxy that ran here, privileged "
+    "and on the host network"
+)
+
+
+def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> list[Finding]:
+    """Say what of kube-proxy there is, and whether it would win.
+
+    Args:
+        kernel: What was read.
+        steering: What ours would be.
+        is_beside: Ours serves only Services with a label: kube-proxy has the others.
+    """
+    if steering in ("none", ""):
+        return []
+    found = [*_legacy(kernel, steering), *_in_nft(kernel, steering), *_ipvs(kernel, steering)]
+    if not found:
+        return [] if kernel.unread else [ok(_TOPIC, "nothing left behind")]
+    if is_beside:
+        return [
+            ok(_TOPIC, "its rules serve the Services that this proxy doesn't", finding.where)
+            for finding in found
+        ]
+    return found
+
+
+def _legacy(kernel: KernelView, steering: str) -> Iterator[Finding]:
+    for table, chains in _with_kube_chains(kernel.legacy_nat):
+        if steering == "local":
+            yield _wins(
+                f"{chains} may translate packets before local steering receives them", table
+            )
+        else:
+            yield _loses(chains, table)
+
+
+def _in_nft(kernel: KernelView, steering: str) -> Iterator[Finding]:
+    nat = {table: chains for table, chains in kernel.nft.items() if table.endswith(" nat")}
+    for table, words in _with_kube_chains(nat):
+        if steering == "nftables":
+            yield _loses(words, table)
+        else:
+            yield _wins(f"{words} may be evaluated before this proxy's rules", table)
+    for table in kernel.nft:
+        if _TABLE.fullmatch(table):
+            yield error(
+                _TOPIC,
+                "its table rejects traffic for which it has no endpoint, under any steering",
+                f"nftables table {table}",
+                f"{_CLEAN_UP}; or nft delete table {table}",
+            )
+
+
+def _ipvs(kernel: KernelView, steering: str) -> Iterator[Finding]:
+    if _IPVS_LINK in kernel.links:
+        yield (error if steering == "local" else warning)(
+            _TOPIC,
+            f"{_IPVS_LINK} still holds Service addresses: after a Service is deleted, this node's "
+            "own daemons answer at its address",
+            f"interface {_IPVS_LINK}",
+            f"{_CLEAN_UP}; or ip link delete {_IPVS_LINK} && ipvsadm --clear",
+        )
+
+
+def _wins(what: str, table: str) -> Finding:
+    return error(_TOPIC, what, f"table {table}", f"{_CLEAN_UP}; or --steering=nftables")
+
+
+def _loses(chains: str, table: str) -> Finding:
+    return warning(
+        _TOPIC,
+        f"still there: {chains}; this proxy's rules are evaluated first, and the old rules see "
+        "all other traffic",
+        f"table {table}",
+        _CLEAN_UP,
+    )
+
+
+def _with_kube_chains(tables: Tables) -> Iterator[tuple[str, str]]:
+    for table, chains in tables.items():
+        names = sorted(name for name in chains if _CHAINS.fullmatch(name))
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            # The one that the others hang from says most.
+            first = "KUBE-SERVICES" if "KUBE-SERVICES" in names else names[0]
+            yield table, f"chain {first}{more}"
+
+
+def judge_ours(kernel: KernelView, running: Collection[str]) -> list[Finding]:
+    """Say which rules of ours belong to a proxy that isn't running.
+
+    Args:
+        kernel: What was read.
+        running: Labels of the proxies that run.
+    """
+    places: dict[str, list[str]] = {}
+    for table in kernel.nft:
+        family, _, name = table.partition(" ")
+        if family != "inet":
+            continue
+        label = label_of_table(name)
+        if label is None:
+            label = label_of_guard(name)
+        if label is not None:
+            places.setdefault(label, []).append(f"nftables table {table}")
+    for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):
+        for label in _labels(chains):
+            places.setdefault(label, []).append(f"table {table}")
+    return [
+        warning(
+            "leftovers",
+            f"rules of a userspace-proxy{f' named {label}' if label else ''} that isn't running",
+            ", ".join(where),
+            "userspace-proxy run takes them over, userspace-proxy cleanup removes them",
+        )
+        for label, where in sorted(places.items())
+        if label not in running
+    ]
+
+
+def _labels(chains: Iterable[str]) -> list[str]:
+    return sorted({label for label in map(label_of, chains) if label is not None})

@@ -1,0 +1,161 @@
+"""Checks the interfaces, routes and sysctls that affect steering; the judges are pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ..errors import SteeringError
+from ..kernel.interfaces import InterfaceView, read_interfaces
+from ..steering.others import find_path
+from .finding import Finding, error, ok, warning
+
+SYSCTLS = (
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_forward",
+    "net.ipv4.tcp_tw_reuse",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_max",
+)
+# From here on new connections will soon be dropped; the kernel says "table full" at the end.
+_CONNTRACK_SHORT = 0.9
+# How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
+_TIME_WAIT_S = 60
+
+
+def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
+    """Return those of :data:`SYSCTLS` that this kernel has."""
+    values = {}
+    for name in SYSCTLS:
+        try:
+            path = proc_sys.joinpath(*name.split("."))
+            values[name] = path.read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+    return values
+
+
+def look_at_interfaces() -> InterfaceView | None:
+    """Return the interfaces; None where they can't be listed."""
+    try:
+        return read_interfaces()
+    except SteeringError:
+        return None
+
+
+def judge_interfaces(view: InterfaceView | None, steering: str) -> list[Finding]:
+    """Say what unnumbered interfaces mean."""
+    if view is None or steering not in ("iptables", "nftables") or not view.unnumbered:
+        return []
+    names = ", ".join(view.unnumbered[:3])
+    more = f" and {len(view.unnumbered) - 3} more" if len(view.unnumbered) > 3 else ""
+    if not view.addresses:
+        return [
+            error(
+                "interfaces",
+                f"{names}{more} without an IPv4 address, and this node has no other: traffic that "
+                "arrives there can't be steered",
+                way_out="ip addr add ADDRESS/32 dev lo",
+            )
+        ]
+    return [
+        ok(
+            "interfaces",
+            f"{names}{more} without an IPv4 address: traffic that arrives there is sent to an "
+            f"address of this node ({view.addresses[0]}) instead of the interface's",
+        )
+    ]
+
+
+def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
+    """Return the addresses that programs on this node can't dial, with the kernel's words."""
+    unrouted = {}
+    for ip in ips:
+        try:
+            refusal = find_path(ip).refusal
+        except SteeringError:
+            continue
+        if refusal:
+            unrouted[ip] = refusal
+    return unrouted
+
+
+def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Finding]:
+    """Say whether programs on this node can dial Services.
+
+    Args:
+        ranges: Service ranges, or single Service addresses as such.
+        unrouted: An address of a range → why it can't be dialled.
+    """
+    found = []
+    for cidr in ranges:
+        refusal = unrouted.get(sample_of(cidr))
+        if refusal is None:
+            found.append(ok("routes", f"programs on this node can dial {cidr}"))
+        else:
+            family = "-6 " if ":" in cidr else ""
+            found.append(
+                warning(
+                    "routes",
+                    f"programs on this node can't dial {cidr}: {refusal}, before any rule is "
+                    "evaluated",
+                    way_out=f"ip {family}route add {cidr} dev lo, or a default route",
+                )
+            )
+    return found
+
+
+def sample_of(cidr: str) -> str:
+    """Return an address of a range that may be a Service's."""
+    network = ipaddress.ip_network(cidr, strict=False)
+    return str(network[min(1, network.num_addresses - 1)])
+
+
+def judge_sysctls(values: Mapping[str, str]) -> list[Finding]:
+    """Say which settings of the kernel's matter.
+
+    Args:
+        values: As :func:`read_sysctls` gives them.
+    """
+    return [*_forwarding(values), *_source_ports(values), *_conntrack(values)]
+
+
+def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
+    if values.get("net.ipv4.ip_forward") == "0":
+        yield ok(
+            "kernel",
+            "net.ipv4.ip_forward is 0: Services work without it, direct connections between pods "
+            "don't",
+        )
+
+
+def _source_ports(values: Mapping[str, str]) -> Iterator[Finding]:
+    reuse = values.get("net.ipv4.tcp_tw_reuse")
+    try:
+        first, last = map(int, values["net.ipv4.ip_local_port_range"].split())
+    except (KeyError, ValueError):
+        return
+    if reuse is not None and reuse != "1":
+        a_second = (last - first + 1) // _TIME_WAIT_S
+        yield ok(
+            "kernel",
+            f"net.ipv4.tcp_tw_reuse is {reuse}: beyond {a_second} short connections per second to "
+            "one endpoint, source ports run out and clients are reset; set it to 1 to avoid this",
+        )
+
+
+def _conntrack(values: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        used = int(values["net.netfilter.nf_conntrack_count"])
+        limit = int(values["net.netfilter.nf_conntrack_max"])
+    except (KeyError, ValueError):
+        return
+    if limit and used >= limit * _CONNTRACK_SHORT:
+        yield warning(
+            "kernel",
+            f"connection tracking is nearly full: {used:,} of {limit:,} entries",
+            "/proc/sys/net/netfilter/nf_conntrack_max",
+            f"sysctl -w net.netfilter.nf_conntrack_max={2 * limit}",
+        )

@@ -1,0 +1,208 @@
+"""Checks whether ports and descriptors suffice, and what holds them; the judges are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ..agent.refuse import RefusePort
+from ..config import InheritedSocket, ListenAddress
+from ..errors import ListenError
+from ..kernel.port_holders import held_ports, owners_of, serves, who_holds
+from ..model import IPFamily, Protocol
+from ..policy.locality import FIRST_PORT, LAST_PORT
+from ..status.units import plural
+from .finding import Finding, error, ok, warning
+
+# Kubernetes' default --service-node-port-range.
+NODE_PORTS = (30000, 32767)
+_LOCAL = "net.ipv4.ip_local_port_range"
+_RESERVED = "net.ipv4.ip_local_reserved_ports"
+# A connection takes two descriptors; a node of some size should have room for so many.
+_CONNECTIONS = 1000
+
+Span = tuple[int, int]
+
+
+def judge_ranges(
+    values: Mapping[str, str], proxy_ports: Span, *, uses_client_ports: bool
+) -> list[Finding]:
+    """Say whether the node's own outgoing connections use ports that the proxy needs.
+
+    Args:
+        values: Sysctls by name.
+        proxy_ports: First and last.
+        uses_client_ports: Endpoints are to see their clients' addresses.
+    """
+    found = [
+        *_overlap(values, proxy_ports, "proxy ports", "--proxy-port-range below it; or "),
+        *_overlap(values, NODE_PORTS, "node ports", ""),
+    ]
+    if uses_client_ports:
+        span = (FIRST_PORT, LAST_PORT)
+        found += _overlap(values, span, "the source ports of connections with client addresses", "")
+    if shared := _common(proxy_ports, NODE_PORTS):
+        found.append(
+            warning(
+                "ports",
+                f"--proxy-port-range={_words(proxy_ports)} overlaps node ports "
+                f"({_words(shared)}): a Service's node port may be in use",
+                way_out="use --proxy-port-range=17000-29999",
+            )
+        )
+    return found or [
+        ok("ports", f"the node's own connections don't use the proxy ports {_words(proxy_ports)}")
+    ]
+
+
+def _overlap(values: Mapping[str, str], span: Span, name: str, way_out: str) -> Iterator[Finding]:
+    numbers = values.get(_LOCAL, "").split()
+    if len(numbers) != 2:
+        return
+    shared = _common(span, (int(numbers[0]), int(numbers[1])))
+    kept = values.get(_RESERVED, "")
+    if shared is None or _is_reserved(shared, kept):
+        return
+    wanted = ",".join(part for part in (kept, _words(shared)) if part)
+    yield warning(
+        "ports",
+        f"the node's own connections may take {name} {_words(shared)}: {_LOCAL} is "
+        f"{numbers[0]}-{numbers[1]}",
+        "/proc/sys/" + _LOCAL.replace(".", "/"),
+        f"{way_out}sysctl -w {_RESERVED}={wanted}",
+    )
+
+
+def _common(one: Span, other: Span) -> Span | None:
+    first, last = max(one[0], other[0]), min(one[1], other[1])
+    return (first, last) if first <= last else None
+
+
+def _is_reserved(span: Span, text: str) -> bool:
+    """Return whether the kernel gives these ports only to sockets that ask for them by number."""
+    ports = set(range(span[0], span[1] + 1))
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        ports -= set(range(int(first), int(last or first) + 1))
+    return not ports
+
+
+def _words(span: Span) -> str:
+    return f"{span[0]}-{span[1]}"
+
+
+def judge_descriptors(
+    limit: int, service_ports: int | None, workers: int, proxy_ports: Span
+) -> list[Finding]:
+    """Say whether descriptors and proxy ports are enough.
+
+    Args:
+        limit: RLIMIT_NOFILE, the hard one, which ``run`` takes.
+        service_ports: How many there are, of both families; None if unknown.
+        workers: How many processes listen.
+        proxy_ports: First and last.
+    """
+    if service_ports is None:
+        return [ok("limits", f"{limit:,} open files")]
+    found = []
+    room = proxy_ports[1] - proxy_ports[0]
+    if service_ports > room:
+        found.append(
+            error(
+                "limits",
+                f"{service_ports:,} Service ports need more than the {room:,} proxy ports",
+                way_out="a wider --proxy-port-range",
+            )
+        )
+    listeners = service_ports * workers
+    if listeners + 2 * _CONNECTIONS > limit:
+        found.append(
+            warning(
+                "limits",
+                f"{limit:,} open files may be too few for {service_ports:,} Service ports in "
+                f"{workers} "
+                f"workers ({listeners:,} listeners) and {_CONNECTIONS:,} connections",
+                way_out=f"ulimit -Hn {2 * listeners + 64 * _CONNECTIONS} (systemd: LimitNOFILE=), "
+                "or fewer --workers",
+            )
+        )
+    counts = (plural(service_ports, "Service port"), plural(workers, "worker"))
+    return found or [ok("limits", ", ".join([*counts, f"{limit:,} open files"]))]
+
+
+def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[str, str]:
+    """Return which addresses are taken: flag and address → the program that has it.
+
+    Args:
+        addresses: Flag and address; None for a server that is switched off.
+    """
+    holders = {}
+    for flag, address in addresses:
+        if address is None or isinstance(address, InheritedSocket) or address.port == 0:
+            continue
+        family = IPFamily.IPV6 if ":" in address.ip else IPFamily.IPV4
+        if any(serves(held, address.port, family) for held in held_ports(Protocol.TCP)):
+            holder = who_holds(Protocol.TCP, address.port, family) or "another program"
+            holders[f"{flag}={address}"] = holder
+    return holders
+
+
+def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[Finding]:
+    """Say which programs have the addresses of the status servers.
+
+    Args:
+        holders: As :func:`find_holders` gives them.
+        own_pids: Proxies of ours that run.
+    """
+    return [
+        error(
+            "ports",
+            f"{flag}: {holder} uses that port",
+            way_out="stop it (kube-proxy: delete its DaemonSet), or choose another address",
+        )
+        for flag, holder in sorted(holders.items())
+        if not _is_own(holder, own_pids)
+    ]
+
+
+def find_range_holder(proxy_ports: Span) -> str:
+    """Return a program that has proxy ports, if none of them is free; else empty.
+
+    A port is bound and closed for it: what is bound and doesn't listen isn't listed anywhere.
+    """
+    first, last = proxy_ports
+    free = RefusePort()
+    try:
+        number = free.open(first, last)
+    except ListenError:
+        number = 0
+    finally:
+        free.close()
+    if first <= number <= last:
+        return ""
+    ports = range(first, last + 1)
+    inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
+    # Any will do: of a process with thousands of them only the lowest descriptors are looked at.
+    return next(iter(owners_of(inodes).values()), "another program")
+
+
+def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) -> list[Finding]:
+    """Say whether other programs have all proxy ports.
+
+    Args:
+        holder: As :func:`find_range_holder` returns it.
+        proxy_ports: First and last.
+        own_pids: Proxies of ours that run.
+    """
+    if not holder or _is_own(holder, own_pids):
+        return []
+    return [
+        error(
+            "ports",
+            f"no proxy port of {_words(proxy_ports)} is free: {holder} holds some of them",
+            way_out="stop it, or choose another --proxy-port-range",
+        )
+    ]
+
+
+def _is_own(holder: str, own_pids: Sequence[int]) -> bool:
+    return any(holder.endswith(f"(pid {pid})") for pid in own_pids)

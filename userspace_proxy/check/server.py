@@ -1,0 +1,47 @@
+"""Checks whether the API server answers and permits reading what ``run`` reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ..config import Settings
+from .finding import Finding, error, ok
+from .inputs import Inputs
+
+ANSWER_S = 5.0
+"""For all questions together; an API server that is well answers in some 10 ms."""
+
+
+def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], Inputs]:
+    """Ask for one object of each kind.
+
+    Args:
+        settings: How to reach it.
+        node_name: Whose Node to ask for.
+    """
+    from ..sources.kubernetes.permissions import ask_server
+
+    said = asyncio.run(
+        ask_server(
+            kubeconfig=settings.kubeconfig,
+            master=settings.master,
+            node_name=node_name,
+            within_s=ANSWER_S,
+        )
+    )
+    return judge_server(said.url, said.problems, said.version), Inputs(service_ips=said.service_ips)
+
+
+def judge_server(url: str, problems: Sequence[str], version: str) -> list[Finding]:
+    """Say whether everything that is asked for may be read.
+
+    Args:
+        url: The server's.
+        problems: In words, with the way out.
+        version: The server's; empty where it doesn't say.
+    """
+    if problems:
+        return [error("API server", line) for line in problems]
+    known = f" (Kubernetes {version})" if version else ""
+    return [ok("API server", f"Services, EndpointSlices and this Node can be read{known}", url)]

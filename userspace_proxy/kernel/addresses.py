@@ -1,0 +1,118 @@
+"""Tracks the addresses of this node's interfaces as they change.
+
+    kernel ──RTM_NEWADDR, RTM_DELADDR──▶ event socket ──▶ RTM_GETADDR dump ──▶ current
+
+Rule 1: events only say that something changed; what is there is always read in full, so a lost
+event costs nothing.
+Rule 2: the network namespace is that of the thread that makes the object.
+
+Source: rtnetlink(7), netlink(7), include/uapi/linux/if_addr.h.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+
+from ..errors import SteeringError
+from .netlink import Events, Requests, rtnetlink
+from .netlink.messages import Message
+from .netlink.sockets import NETLINK_ROUTE
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+_IFA_F_OPTIMISTIC = 0x04
+_IFA_F_DADFAILED = 0x08
+_IFA_F_TENTATIVE = 0x40
+_LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
+
+_GROUPS = (rtnetlink.GROUP_ADDRESS_4, rtnetlink.GROUP_ADDRESS_6)
+_RETRY_S = 1.0
+
+
+class NodeAddresses:
+    """The addresses of this node, as they are now.
+
+    Args:
+        loop: Watches the kernel's events.
+        changed: Called in the loop when :attr:`current` has become another one.
+
+    Raises:
+        SteeringError: The kernel doesn't list them.
+    """
+
+    current: tuple[str, ...]
+    """Those of all interfaces and both families in canonical form, sorted as text. Loopback is
+    included. IPv6 link-local ones are left out, as nobody dials them without naming the
+    interface, and those that the kernel doesn't answer at yet, or at all (duplicate address
+    detection)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._changed = changed
+        self._retry: asyncio.TimerHandle | None = None
+        with contextlib.ExitStack() as opened:
+            try:
+                # Subscribed before the first listing, so nothing falls between the two.
+                self._events = Events(NETLINK_ROUTE, _GROUPS)
+                opened.callback(self._events.close)
+                self._requests = Requests.open(NETLINK_ROUTE)
+                opened.callback(self._requests.close)
+                self.current = read_addresses(self._requests)
+            except OSError as exc:
+                raise SteeringError(f"cannot list this node's addresses: {exc.strerror}") from exc
+            self._opened = opened.pop_all()
+        loop.add_reader(self._events.fileno(), self._look)
+
+    def close(self) -> None:
+        """Stop watching; ``current`` stays as it is. Idempotent."""
+        if self._events.fileno() >= 0:
+            self._loop.remove_reader(self._events.fileno())
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._opened.close()
+
+    def _look(self) -> None:
+        """Take the events away, and see what they are about."""
+        self._events.read()
+        self._read_again()
+
+    def _read_again(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        try:
+            addresses = read_addresses(self._requests)
+        except OSError as exc:
+            _log.warning("cannot list this node's addresses", extra={"cause": exc.strerror})
+            self._retry = self._loop.call_later(_RETRY_S, self._read_again)
+            return
+        if addresses != self.current:
+            self.current = addresses
+            self._changed()
+
+
+def read_addresses(requests: Requests) -> tuple[str, ...]:
+    """List the addresses of a network namespace, as :attr:`NodeAddresses.current`.
+
+    Raises:
+        OSError: The kernel refuses or is silent.
+    """
+    listed = requests.list_all(rtnetlink.list_addresses())
+    found = {_read(one) for one in listed if one.kind == rtnetlink.NEW_ADDRESS}
+    return tuple(sorted(found - {""}))
+
+
+def _read(message: Message) -> str:
+    """Return the address of a message; empty for one that is left out."""
+    address = rtnetlink.read_address(message)
+    flags = address.flags
+    is_tentative = flags & _IFA_F_TENTATIVE and not flags & _IFA_F_OPTIMISTIC
+    if not address.ip or is_tentative or flags & _IFA_F_DADFAILED:
+        return ""
+    ip = ipaddress.ip_address(address.ip)
+    return "" if ip.version == 6 and ip in _LINK_LOCAL else address.ip

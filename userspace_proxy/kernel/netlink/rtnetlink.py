@@ -1,0 +1,335 @@
+"""Rtnetlink's form of links, addresses, routes, rules and bridge entries.
+
+Rule 1: only bytes in, bytes out.
+Rule 2: what is listed by the ten thousand, routes, is read as far as it is asked for.
+
+Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
+neighbour.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .messages import DUMP, U32, Message, attribute, read_attributes, request
+
+GROUP_LINK, GROUP_ADDRESS_4, GROUP_ADDRESS_6 = 1, 5, 9
+GROUP_ROUTE_4, GROUP_RULE_4, GROUP_ROUTE_6, GROUP_RULE_6 = 7, 8, 11, 19
+NEW_LINK, DEL_LINK, GET_LINK = 16, 17, 18
+NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
+NEW_ROUTE, DEL_ROUTE, GET_ROUTE = 24, 25, 26
+NEW_NEIGHBOUR, DEL_NEIGHBOUR = 28, 29
+NEW_RULE, DEL_RULE, GET_RULE = 32, 33, 34
+TABLE_MAIN, TABLE_LOCAL = 254, 255
+UNICAST, LOCAL, BROADCAST, ANYCAST, MULTICAST = 1, 2, 3, 4, 5
+SCOPE_UNIVERSE, SCOPE_HOST = 0, 254
+LOOK_UP, GO_TO, DO_NOTHING, PROHIBIT = 1, 2, 3, 8
+UP, LOOPBACK = 0x1, 0x8
+# lo is the first interface of every network namespace.
+LOOPBACK_NUMBER = 1
+# Protocol numbers, "u" and "v", by which routes and rules belong to this program. The kernel has 1
+# to 4; iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and FRR adds 193 to 199.
+LOCAL_STEERING, REPLY_ROUTING = 117, 118
+FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+# family, padding, type, number, flags, change.
+_LINK = struct.Struct("=BBHiII")
+_NAME, _MASTER, _LINKINFO = 3, 10, 18
+_INFO_KIND, _INFO_DATA, _INFO_PORT_KIND, _INFO_PORT_DATA = 1, 2, 4, 5
+_BRIDGE_FILTERS_VLANS, _BRIDGE_CALLS_IPTABLES, _BRIDGE_CALLS_IP6TABLES = 7, 36, 37
+_BRIDGE_PORT_ISOLATED = 33
+# family, padding, interface, state, flags, type.
+_NEIGHBOUR = struct.Struct("=BBHiHBB")
+_LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 2, 0x80, 0x2
+# family, prefix length, flags, scope, interface.
+_ADDRESS = struct.Struct("=BBBBI")
+_PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
+# family, prefix length, source's, tos, then of a route: table, protocol, scope, kind, flags; of a
+# rule: table, two reserved ones, action, flags.
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
+_IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
+_RULE_PROTOCOL, _IP_PROTOCOL, _DST_PORTS = 21, 22, 24
+_PORTS = struct.Struct("=HH")
+# IP6_RT_PRIO_USER: what the kernel makes of none.
+_DEFAULT_METRIC_6 = 1024
+
+
+class Link(NamedTuple):
+    """An interface."""
+
+    number: int
+    name: str
+    kind: str
+    """``bridge``, ``veth``, ``dummy`` …; empty for hardware."""
+    flags: int
+    """:data:`UP` and others."""
+    master: int
+    """The number of what it is a port of; 0 for none."""
+    port_kind: str
+    """The kind of that one."""
+    calls_iptables: bool = False
+    """A bridge's own option, as the next two: IPv4 packets pass iptables and nftables."""
+    calls_ip6tables: bool = False
+    """The same for IPv6."""
+    filters_vlans: bool = False
+    is_isolated: bool = False
+    """A bridge's port that exchanges no packets with other isolated ports."""
+
+
+class Address(NamedTuple):
+    """An interface's address."""
+
+    ip: str
+    """Its own, not its peer's; empty where it has none."""
+    link: int
+    scope: int
+    flags: int
+
+
+class Route(NamedTuple):
+    """A route, whose attributes are still packed."""
+
+    family: int
+    prefix_length: int
+    protocol: int
+    """The number of who made it."""
+    kind: int
+    """:data:`UNICAST`, :data:`LOCAL` and others."""
+    short_table: int
+    packed: bytes
+
+    def open(self) -> RouteDetails:
+        """Return what its attributes say."""
+        found = dict(read_attributes(self.packed))
+        width = 4 if self.family == socket.AF_INET else 16
+        metric = _number(found.get(_METRIC))
+        if self.family == socket.AF_INET6 and metric == _DEFAULT_METRIC_6:
+            metric = 0
+        return RouteDetails(
+            f"{ip_of(found.get(_DST, bytes(width)))}/{self.prefix_length}",
+            _number(found.get(_TABLE)) or self.short_table,
+            _number(found.get(_OUT)),
+            metric,
+            ip_of(found.get(_SOURCE, b"")),
+            bool(found.keys() & {_GATEWAY, _VIA, _MULTIPATH}),
+        )
+
+
+class RouteDetails(NamedTuple):
+    """Where a route leads from where."""
+
+    network: str
+    """In canonical form with a prefix length."""
+    table: int
+    link: int
+    """0 for none, or several."""
+    metric: int
+    """0 where nobody gave one."""
+    source: str
+    """The address that is preferred; empty for none."""
+    has_gateway: bool
+    """One at least."""
+
+
+class Rule(NamedTuple):
+    """A routing rule; what is 0 or empty matters not."""
+
+    family: int
+    action: int
+    """:data:`LOOK_UP` and others."""
+    priority: int = 0
+    table: int = 0
+    protocol: int = 0
+    """The number of who made it."""
+    to: str = ""
+    """An address."""
+    ip_protocol: int = 0
+    port: int = 0
+    """The one that is dialled."""
+    mark: int = 0
+    """The bits that a packet's mark must have."""
+    came_by: str = ""
+    """An interface's name."""
+    target: int = 0
+    """The priority of the rule to go to."""
+
+
+def list_links() -> bytes:
+    """Return the request for all links."""
+    return request(GET_LINK, DUMP, _LINK.pack(0, 0, 0, 0, 0, 0))
+
+
+def list_addresses(family: int = socket.AF_UNSPEC) -> bytes:
+    """Return the request for the addresses of all links, by default of both families."""
+    return request(GET_ADDRESS, DUMP, _ADDRESS.pack(family, 0, 0, 0, 0))
+
+
+def list_routes(family: int, *, table: int = 0, kind: int = 0) -> bytes:
+    """Return the request for routes; kernels older than 4.20 list those of all tables and kinds."""
+    limit = attribute(_TABLE, U32.pack(table)) if table else b""
+    return request(GET_ROUTE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, kind, 0) + limit)
+
+
+def list_rules(family: int) -> bytes:
+    """Return the request for all rules."""
+    return request(GET_RULE, DUMP, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def find_route(ip: str) -> bytes:
+    """Return the request for the route to an address; its answer is a route, or a refusal."""
+    packed = pack_ip(ip)
+    body = _ROUTE.pack(family_of(ip), len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
+    return request(GET_ROUTE, 0, body + attribute(_DST, packed))
+
+
+def read_link(message: Message) -> Link:
+    """Return the link of a message."""
+    _, _, _, number, flags, _ = _LINK.unpack_from(message.body)
+    found = dict(read_attributes(message.body, _LINK.size))
+    info = dict(read_attributes(found.get(_LINKINFO, b"")))
+    kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
+    # Other kinds give other meanings to the same numbers.
+    bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
+    port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
+    options = dict(read_attributes(bridge))
+    return Link(
+        number,
+        _text(found.get(_NAME, b"")),
+        kind,
+        flags,
+        _number(found.get(_MASTER)),
+        port_kind,
+        any(options.get(_BRIDGE_CALLS_IPTABLES, b"")),
+        any(options.get(_BRIDGE_CALLS_IP6TABLES, b"")),
+        any(options.get(_BRIDGE_FILTERS_VLANS, b"")),
+        any(dict(read_attributes(port)).get(_BRIDGE_PORT_ISOLATED, b"")),
+    )
+
+
+def read_address(message: Message) -> Address:
+    """Return the address of a message."""
+    _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
+    found = dict(read_attributes(message.body, _ADDRESS.size))
+    # The header has room for eight flags. Where there is a peer, _PEER is the peer's address.
+    flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
+    return Address(ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b"")), link, scope, flags)
+
+
+def read_route(message: Message) -> Route:
+    """Return the route of a message."""
+    family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message.body)
+    return Route(family, length, protocol, kind, table, message.body[_ROUTE.size :])
+
+
+def read_rule(message: Message) -> Rule:
+    """Return the rule of a message, as far as a :class:`Rule` can say it."""
+    family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)
+    found = dict(read_attributes(message.body, _ROUTE.size))
+    return Rule(
+        family,
+        action,
+        _number(found.get(_PRIORITY)),
+        _number(found.get(_TABLE)) or table,
+        found.get(_RULE_PROTOCOL, b"\0")[0],
+        ip_of(found.get(_DST, b"")),
+        found.get(_IP_PROTOCOL, b"\0")[0],
+        _PORTS.unpack(found[_DST_PORTS])[0] if _DST_PORTS in found else 0,
+        _number(found.get(_MARK)),
+        _text(found.get(_IN_NAME, b"")),
+        _number(found.get(_TARGET)),
+    )
+
+
+def write_rule(kind: int, flags: int, rule: Rule) -> bytes:
+    """Return the request :data:`NEW_RULE` or :data:`DEL_RULE` for a rule."""
+    packed = pack_ip(rule.to) if rule.to else b""
+    body = _ROUTE.pack(rule.family, len(packed) * 8, 0, 0, 0, 0, 0, rule.action, 0)
+    values = (
+        (_DST, packed),
+        (_PRIORITY, U32.pack(rule.priority) if rule.priority else b""),
+        (_TABLE, U32.pack(rule.table) if rule.table else b""),
+        (_RULE_PROTOCOL, bytes([rule.protocol]) if rule.protocol else b""),
+        (_IP_PROTOCOL, bytes([rule.ip_protocol]) if rule.ip_protocol else b""),
+        (_DST_PORTS, _PORTS.pack(rule.port, rule.port) if rule.port else b""),
+        (_MARK, U32.pack(rule.mark) if rule.mark else b""),
+        (_MARK_MASK, U32.pack(rule.mark) if rule.mark else b""),
+        (_IN_NAME, f"{rule.came_by}\0".encode() if rule.came_by else b""),
+        (_TARGET, U32.pack(rule.target) if rule.target else b""),
+    )
+    return request(kind, flags, body + _packed(values))
+
+
+def write_local_route(
+    kind: int, flags: int, network: str, *, table: int, protocol: int, metric: int, source: str
+) -> bytes:
+    """Return the request :data:`NEW_ROUTE` or :data:`DEL_ROUTE` for one that ends on this node.
+
+    Args:
+        kind: Which of the two.
+        flags: ``CREATE`` and the like.
+        network: What is delivered here, with a prefix length.
+        table: The routing table's number.
+        protocol: The number of who makes it.
+        metric: 0 for the kernel's choice.
+        source: The preferred address; empty for the kernel's choice.
+    """
+    ip, _, length = network.partition("/")
+    family = family_of(ip)
+    scope = SCOPE_HOST if family == socket.AF_INET else SCOPE_UNIVERSE
+    body = _ROUTE.pack(family, int(length), 0, 0, 0, protocol, scope, LOCAL, 0)
+    values = (
+        (_DST, pack_ip(ip) if int(length) else b""),
+        (_OUT, U32.pack(LOOPBACK_NUMBER)),
+        (_TABLE, U32.pack(table)),
+        (_METRIC, U32.pack(metric) if metric else b""),
+        (_SOURCE, pack_ip(source) if source else b""),
+    )
+    return request(kind, flags, body + _packed(values))
+
+
+def write_bridge_entry(kind: int, flags: int, bridge: int, mac: bytes) -> bytes:
+    """Return the request by which a bridge takes frames to a MAC address for its own.
+
+    Args:
+        kind: :data:`NEW_NEIGHBOUR` or :data:`DEL_NEIGHBOUR`.
+        flags: ``CREATE`` and the like.
+        bridge: Its number.
+        mac: Six bytes.
+    """
+    state, flag = _PERMANENT, _ON_THE_BRIDGE_ITSELF
+    body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, 0, bridge, state, flag, 0)
+    return request(kind, flags, body + attribute(_LINK_ADDRESS, mac))
+
+
+def family_of(ip: str) -> int:
+    """Return AF_INET or AF_INET6."""
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def pack_ip(ip: str) -> bytes:
+    """Return an address as bytes."""
+    return socket.inet_pton(family_of(ip), ip)
+
+
+def ip_of(packed: bytes) -> str:
+    """Return an address in canonical form; empty for none."""
+    if len(packed) == 4:
+        return socket.inet_ntop(socket.AF_INET, packed)
+    return str(ipaddress.IPv6Address(packed)) if packed else ""
+
+
+def _packed(values: tuple[tuple[int, bytes], ...]) -> bytes:
+    return b"".join(attribute(kind, value) for kind, value in values if value)
+
+
+def _number(value: bytes | None) -> int:
+    return 0 if value is None else int(U32.unpack_from(value)[0])
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")

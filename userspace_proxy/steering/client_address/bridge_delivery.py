@@ -1,0 +1,166 @@
+"""Delivers replies of endpoints to clients on the same bridge to this node.
+
+    endpoint ──▶ port of the bridge ──▶ table inet (br_netfilter): mark ──▶ table bridge: to our MAC
+                                                                              │
+    socket bound to the client's address ◀── table local ◀── bridge ◀─────────┘
+
+Without the table, a bridge sends such packets straight to the client. The table runs behind
+br_netfilter, so the rules of ``answers`` have marked the packets that have a socket here.
+
+Our MAC is one constant that each bridge has in its forwarding database as its own. So one rule is
+right for all bridges, and it stays right when a bridge's own MAC changes. A bridge never learns an
+address that is its own from a pod's frames.
+
+Rule 1: every call blocks, in one thread, and in its network namespace.
+Rule 2: the table is owned by the process, as that of ``answers``; the entries are the same for all
+proxies of a node: the last one removes them.
+
+Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0017.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Iterable
+
+from ...errors import SteeringError
+from ...kernel.netlink import rtnetlink
+from ...kernel.netlink.messages import CREATE, REPLACE
+from ...kernel.nf_tables import BRIDGE, NftablesError, TableWriter
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.owned import OwnedTable
+from ...kernel.nf_tables.writer import PREROUTING
+from ...kernel.route_requests import open_route_requests
+from .routes import MARK
+
+# Locally administered; the rest is "uprox".
+MAC = b"\x06uprox"
+# After br_netfilter (0), which has the table inet mark packets.
+PRIORITY = 10
+NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
+_NO_BRIDGE_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT)
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
+
+
+class BridgeDelivery:
+    """The table and the forwarding entries of one proxy.
+
+    Args:
+        name: The table's.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or gives no right.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._entries = BridgeEntries()
+        try:
+            self._table = OwnedTable(name, write_bridge_table, BRIDGE)
+        except SteeringError:
+            self._entries.close()
+            raise
+
+    def put_right(self) -> bool:
+        """Write the table, unless it is as it was written.
+
+        Returns:
+            Whether another program had changed it.
+
+        Raises:
+            SteeringError: The kernel refused.
+        """
+        try:
+            return self._table.put_right()
+        except NftablesError as exc:
+            if exc.code in _NO_BRIDGE_FAMILY:
+                raise SteeringError(NO_BRIDGE_FAMILY, hint="modprobe nf_tables") from exc
+            raise
+
+    def add_to(self, bridges: Iterable[int]) -> frozenset[int]:
+        """Have bridges take our MAC for their own; see :meth:`BridgeEntries.put_right`."""
+        return self._entries.put_right(bridges)
+
+    def close(self) -> None:
+        """Close the sockets, and so remove the table where the kernel knows owners."""
+        self._entries.close()
+        self._table.close()
+
+
+def write_bridge_table(table: TableWriter) -> None:
+    """Add the chain and the rule to the table.
+
+    The kernel drops packets that are for another host's MAC before it looks at addresses, so the
+    packet's type is set, too: it was determined when the packet came in.
+    """
+    table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
+    ours = x.match(x.MARK, MARK, mask=MARK)
+    to_us = x.assign(x.ETHER_DADDR, MAC) + x.assign(x.PACKET_TYPE, x.THIS_HOST)
+    table.add_rule("prerouting", ours + to_us)
+
+
+class BridgeEntries:
+    """Our entry in the forwarding databases of bridges.
+
+    Raises:
+        SteeringError: Netlink sockets can't be opened.
+    """
+
+    def __init__(self) -> None:
+        self._requests = open_route_requests()
+
+    def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
+        """Make the entries this node's own, also where a bridge has learned our MAC from a pod.
+
+        Args:
+            bridges: The numbers of the bridges that are to have one.
+
+        Returns:
+            The bridges that have one now; one that was removed meanwhile has none.
+
+        Raises:
+            SteeringError: The kernel refused an entry.
+        """
+        wanted = sorted(bridges)
+        # A bridge whose entry is right already changes nothing, and announces nothing.
+        refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
+        missing = set()
+        for number, code in refused.items():
+            if code == errno.ENODEV:
+                missing.add(number)
+            else:
+                hint = "grant NET_ADMIN" if code in (errno.EPERM, errno.EACCES) else ""
+                what = f"cannot add a bridge's forwarding entry: {os.strerror(code)}"
+                raise SteeringError(what, hint=hint)
+        return frozenset(wanted) - missing
+
+    def remove(self) -> None:
+        """Remove the entries of all bridges; idempotent.
+
+        Raises:
+            SteeringError: The kernel refused.
+        """
+        try:
+            messages = self._requests.list_all(rtnetlink.list_links())
+        except OSError as exc:
+            raise SteeringError(f"cannot list interfaces: {exc.strerror}") from exc
+        links = map(rtnetlink.read_link, messages)
+        bridges = [link.number for link in links if link.kind == "bridge"]
+        for code in self._change(rtnetlink.DEL_NEIGHBOUR, 0, bridges).values():
+            if code not in _GONE:
+                what = f"cannot remove a bridge's forwarding entry: {os.strerror(code)}"
+                raise SteeringError(what)
+
+    def close(self) -> None:
+        """Close the socket; the entries stay. Idempotent."""
+        self._requests.close()
+
+    def _change(self, kind: int, flags: int, bridges: Collection[int]) -> dict[int, int]:
+        """Return the error number for each bridge whose change was refused."""
+        numbers = list(bridges)
+        requests = [rtnetlink.write_bridge_entry(kind, flags, n, MAC) for n in numbers]
+        try:
+            refused = self._requests.change(requests)
+        except OSError as exc:
+            raise SteeringError(f"cannot change bridges: {exc.strerror}") from exc
+        return {numbers[place]: code for place, code in refused}

@@ -1,0 +1,231 @@
+"""Catches replies of endpoints to client addresses that sockets of this proxy use.
+
+    socket bound to the client's address ──▶ endpoint
+           ▲                                    │ answers to the client, by way of this node
+           └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
+
+This works with every steering, independently of its rules. Replies on a bridge that the client
+shares need one more table: ``bridge_delivery``.
+
+The table is owned by the process: other programs can't change it, ``nft flush ruleset`` skips it,
+and it ends with the process, as do the sockets that need it. Routes and routing rules have no
+owner, nor have tables before Linux 5.12: there, changes are repaired.
+
+Rule 1: a part that can't be installed is a reason in words, not an error: sockets use this
+node's address instead. The same holds for IPv6 alone, which a node may have switched off.
+Rule 2: open connections need it: it is removed after the last of them has ended.
+Rule 3: routes that a killed run left stay, and missing ones are added; its table, if there still
+is one, is created anew.
+Rule 4: a socket of all addresses catches nothing: another program's transparent listener (TPROXY)
+would get what pods send each other.
+
+Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable
+
+from ...errors import SteeringError
+from ...kernel.nf_tables import BRIDGE, INET, TableWriter, list_tables
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.key_types import INET_PROTO
+from ...kernel.nf_tables.owned import OwnedTable
+from ...kernel.nf_tables.ruleset import labels_by
+from ...kernel.nf_tables.table import OurTable
+from ...kernel.nf_tables.writer import PREROUTING
+from ...kernel.one_thread import OneThread
+from ...policy.locality import FIRST_PORT, LAST_PORT
+from ..names import label_of_reply_table, reply_table_name
+from .bridge_delivery import BridgeDelivery, BridgeEntries
+from .routes import MARK, ReplyRoutes
+
+# Behind all translation (-100): the kernel looks for IPv6 sockets by what the packet says, and
+# what a masquerade changed is put back by then. Marks of others (mangle, -150) are set by then,
+# and reverse path filters that mind them (firewalld's, -140) have asked.
+PRIORITY = -99
+
+
+class ReplyRouting:
+    """The table, rules and routes of one proxy.
+
+    Its network namespace is that of the thread that calls the first method.
+
+    Args:
+        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
+    """
+
+    def __init__(self, proxy_name: str = "") -> None:
+        self._name = reply_table_name(proxy_name)
+        self._kernel: _Kernel | None = None
+        self._thread = OneThread("answers")
+        self.without_ipv6 = ""
+        """Why those of IPv6 aren't caught, as of the last call; empty where they are."""
+        self.bridges: frozenset[int] = frozenset()
+        """The bridges that deliver answers to clients on themselves, as of the last call."""
+        self.without_bridges = ""
+        """Why no bridge does; empty where one could."""
+
+    async def start(self) -> str:
+        """Install all of it; idempotent.
+
+        Returns:
+            Why answers can't be caught here; empty when they are.
+        """
+        try:
+            await self._put_right()
+        except SteeringError as exc:
+            await self._thread.run(self._leave_nothing)
+            return exc.message
+        return ""
+
+    async def repair(self, bridges: Iterable[int] = ()) -> int:
+        """Put right what others undid.
+
+        Args:
+            bridges: The numbers of those that are to deliver answers to clients on themselves.
+                See :attr:`bridges` for those that do.
+
+        Returns:
+            How many parts were missing or other than ours.
+
+        Raises:
+            SteeringError: The kernel refused.
+        """
+        return await self._put_right(frozenset(bridges))
+
+    async def clean_up(self) -> None:
+        """Remove what bears our name, and routes that nobody needs; idempotent, also without start.
+
+        Raises:
+            SteeringError: The kernel refused.
+        """
+        await self._thread.run(self._remove)
+
+    async def close(self) -> None:
+        """Let go of sockets, and so of the table; idempotent."""
+        if self._thread.has_begun:
+            await self._thread.run(self._close)
+            self._thread.close()
+
+    async def _put_right(self, bridges: frozenset[int] = frozenset()) -> int:
+        kernel, count = await self._thread.run(lambda: self._put_kernel_right(bridges))
+        self.without_ipv6 = kernel.without_ipv6
+        self.bridges, self.without_bridges = kernel.bridges, kernel.without_bridges
+        return count
+
+    def _put_kernel_right(self, bridges: frozenset[int]) -> tuple[_Kernel, int]:
+        if self._kernel is None:
+            self._kernel = _Kernel(self._name)
+        return self._kernel, self._kernel.put_right(bridges)
+
+    def _leave_nothing(self) -> None:
+        """Remove the part that could be installed, if any."""
+        try:
+            self._remove()
+        except SteeringError:
+            # Whoever may not add may not remove: there is nothing.
+            return
+
+    def _remove(self) -> None:
+        # The kernel removes an owned table with its owner's socket.
+        self._close()
+        for family in (INET, BRIDGE):
+            if self._name in list_tables(family):
+                with contextlib.closing(OurTable(self._name, family)) as table:
+                    table.remove()
+        if not labels():
+            with contextlib.closing(BridgeEntries()) as entries:
+                entries.remove()
+            with contextlib.closing(ReplyRoutes()) as routes:
+                routes.remove()
+
+    def _close(self) -> None:
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.close()
+
+
+class _Kernel:
+    """What the thread does."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._table = OwnedTable(name, write_table)
+        self._delivery: BridgeDelivery | None = None
+        self.bridges: frozenset[int] = frozenset()
+        self.without_bridges = ""
+        try:
+            self._routes = ReplyRoutes()
+        except SteeringError:
+            self._table.close()
+            raise
+
+    @property
+    def without_ipv6(self) -> str:
+        return self._routes.without_ipv6
+
+    def put_right(self, bridges: frozenset[int]) -> int:
+        # Routes first: a packet that is marked and not delivered would go to the client.
+        count = self._routes.put_right() + self._table.put_right()
+        if bridges or self._delivery is not None:
+            count += self._deliver(bridges)
+        return count
+
+    def _deliver(self, bridges: frozenset[int]) -> int:
+        """Have bridges deliver answers; returns how many parts others had changed."""
+        count, self.bridges = 0, frozenset()
+        try:
+            if self._delivery is None:
+                self._delivery = BridgeDelivery(self._name)
+            count = self._delivery.put_right()
+            self.bridges = self._delivery.add_to(bridges)
+        except SteeringError as exc:
+            self.without_bridges = exc.message
+        else:
+            self.without_bridges = ""
+        return count
+
+    def close(self) -> None:
+        self._routes.close()
+        self._table.close()
+        if self._delivery is not None:
+            self._delivery.close()
+
+
+def write_table(table: TableWriter) -> None:
+    """Add the chains and rules to the table.
+
+    Ports first: other packets are spared the search for a socket. ICMP errors have none; their
+    socket is found by the packet that they are about: without them a dial in a client's name would
+    hear of no refusal, and a connection of no smaller MTU.
+
+    No rule jumps to ``defragment``. The kernel puts fragments together before all chains as long as
+    a rule has ``tproxy``; else it does so only where connections are tracked, and a fragment
+    without ports has no socket.
+    """
+    table.add_chain("defragment")
+    table.add_rule("defragment", x.UDP + x.tproxy(1))
+    table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
+    marked = (
+        x.match(x.SOCKET_TRANSPARENT, 1)
+        # Not those of TIME_WAIT, either: a client that dials from such a port itself is answered.
+        + x.match(x.SOCKET_WILDCARD, 0)
+        + x.set_bits(x.MARK, MARK)
+    )
+    protocols = x.one_of(x.L4PROTO, INET_PROTO, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+    ports = x.within(x.DPORT, FIRST_PORT, LAST_PORT)
+    table.add_rule("prerouting", protocols, ports + marked)
+    errors = x.one_of(x.L4PROTO, INET_PROTO, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+    table.add_rule("prerouting", errors, marked)
+
+
+def labels() -> list[str]:
+    """Return the labels of all proxies whose answers are caught here, sorted.
+
+    Raises:
+        SteeringError: There is no right to ask.
+    """
+    return labels_by(label_of_reply_table)

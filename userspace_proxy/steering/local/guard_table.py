@@ -1,0 +1,122 @@
+"""The table that rejects traffic to anything that isn't a frontend.
+
+    addresses4  10.96.7.1                addresses of Services that are routed to this node
+    frontends4  10.96.7.1 . tcp . 80     what is let in there
+
+Of TCP only the SYN is asked, as without one there is no connection: what was let in before
+goes on. UDP has no such packet: each is asked. A fragment of IPv6 without the ports passes: it
+comes to nothing without the first one. At a frontend only a transparent socket is reached, as
+this proxy's are: after a crash any process may listen there (ADR 0013). ICMP is answered by the
+kernel: a ping to a Service's address is harmless. All other protocols are refused: no Service
+has them.
+
+Rule 1: nothing here knows the kernel: what is written and read are values.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from ...kernel.netlink.rtnetlink import pack_ip
+from ...kernel.nf_tables import TableWriter
+from ...kernel.nf_tables import expressions as x
+from ...kernel.nf_tables.key_types import INET_PROTO
+from ...kernel.nf_tables.table import Listing
+from ...kernel.nf_tables.writer import INPUT
+from ...model import Frontend, IPFamily
+from ..nftables.elements import ADDRESS, FILTER_PRIORITY, FRONTEND, frontend_key, write_steps
+
+ADDRESSES = {IPFamily.IPV4: "addresses4", IPFamily.IPV6: "addresses6"}
+FRONTENDS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
+SETS = (*ADDRESSES.values(), *FRONTENDS.values())
+_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
+_DADDR = {IPFamily.IPV4: x.IP_DADDR, IPFamily.IPV6: x.IP6_DADDR}
+_KNOWN = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+# Where there is no socket the expression doesn't match, and the kernel's own stack refuses.
+_TO_STRANGER = x.match(x.SOCKET_TRANSPARENT, 0)
+_SYN, _ACK = 0x02, 0x10
+
+Elements = set[tuple[str, bytes]]
+"""Each a set's name and the element."""
+
+
+def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
+    """Return the set that lets a frontend in, and its element."""
+    return FRONTENDS[frontend.family], frontend_key(frontend)
+
+
+def address_element(network: str) -> tuple[str, bytes]:
+    """Return the set that guards an address, given as a range of one, and its element."""
+    ip = network.partition("/")[0]
+    return ADDRESSES[IPFamily.of(ip)], pack_ip(ip)
+
+
+def all_elements(networks: Iterable[str], served: Iterable[Frontend]) -> Elements:
+    """Return the elements of all sets."""
+    return {address_element(n) for n in networks} | {frontend_element(f) for f in served}
+
+
+def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:
+    """Return what makes the table anew, without elements.
+
+    Args:
+        name: The table's.
+        ranges: Guarded as a whole.
+        checks_sockets: Whether the kernel can look up sockets (nft_socket).
+    """
+    table = TableWriter(name)
+    table.create()
+    for family in IPFamily:
+        table.add_set(ADDRESSES[family], ADDRESS[family])
+    for family in IPFamily:
+        table.add_set(FRONTENDS[family], FRONTEND[family])
+    table.add_chain("guard")
+    table.add_base_chain("input", "filter", INPUT, FILTER_PRIORITY)
+    _add_guard(table, checks_sockets=checks_sockets)
+    _add_input(table, ranges)
+    return table.messages
+
+
+def write_elements(name: str, *, go: Elements, come: Elements) -> list[list[bytes]]:
+    """Return what removes some elements and adds others, as :func:`write_steps` does."""
+    return write_steps(TableWriter(name), _by_set(go), _by_set(come))
+
+
+def elements_of(listing: Listing) -> Elements:
+    """Return what is in the sets of a listing."""
+    return {(name, key) for name, keys in listing.elements.items() for key in keys}
+
+
+def _by_set(elements: Elements) -> dict[str, dict[bytes, bytes]]:
+    found: dict[str, dict[bytes, bytes]] = {name: {} for name in SETS}
+    for name, key in elements:
+        found.setdefault(name, {})[key] = b""
+    return found
+
+
+def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
+    to_guard = x.verdict(x.GOTO, "guard")
+    for family in IPFamily:
+        is_guarded = x.in_set((_DADDR[family],), ADDRESSES[family])
+        table.add_rule("input", _FAMILY[family] + is_guarded + to_guard)
+    for network in ranges:
+        family = IPFamily.of(network.partition("/")[0])
+        table.add_rule("input", _FAMILY[family] + x.match_network(network) + to_guard)
+
+
+def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
+    # Kernel 6.18 reads ports in them although they have none.
+    is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
+    table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
+    # Not "tcp flags syn": that would pass over a SYN with FIN or RST too.
+    syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
+    for packets, refusal in ((syn, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
+        for family in IPFamily:
+            key = (_DADDR[family], x.L4PROTO, x.DPORT)
+            is_other = x.in_set(key, FRONTENDS[family], is_inverted=True)
+            table.add_rule("guard", packets + _FAMILY[family] + is_other + refusal)
+        if checks_sockets:
+            # By ICMP for TCP, too: a RST made by a rule doesn't reach pods on a bridge.
+            table.add_rule("guard", packets + _TO_STRANGER + x.reject())
+    table.add_rule("guard", x.one_of(x.L4PROTO, INET_PROTO, *_KNOWN, is_inverted=True), x.reject())
