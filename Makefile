@@ -10,7 +10,7 @@ PYTEST := tests/tools/pytest.sh
 # Tests have deadlines and builds don't.
 BUILD := nice -n 19 $(BIN)/python -m
 
-.PHONY: help demo test check style types layers mirror unit node api page upstream build
+.PHONY: help demo test check style types layers mirror form unit node api page upstream build
 .PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover bench bench-scale lock clean
 
 help:                  ## show this list
@@ -27,7 +27,7 @@ test: ## everything: install dependencies, check the style, build, run all tests
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
 	  build-control-plane build-image build-nodes check upstream node page api
 
-check: style types layers mirror unit ## all checks that need neither root nor a cluster
+check: style types layers mirror form unit ## all checks that need neither root nor a cluster
 
 style: $(VENV)/installed-dev ## check format and lint
 	$(BIN)/ruff format --check .
@@ -42,8 +42,11 @@ layers: $(VENV)/installed-dev ## check which package imports which (pyproject: t
 mirror: $(VENV)/installed-dev ## check that each module has a test module, and vice versa
 	$(BIN)/python tests/tools/mirror.py
 
+form: $(VENV)/installed-dev ## check sizes, import cycles, background tasks, exceptions, class names
+	$(BIN)/python tests/tools/form.py
+
 unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
-	$(PYTEST) unit tests/unit -n 4
+	$(PYTEST) unit tests/unit tests/tools -n 4
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node tests/node tests/faults -n 6

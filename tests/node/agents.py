@@ -1,0 +1,243 @@
+"""The agent under test: ``userspace-proxy run`` as a process in a sandbox's node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import Sockets, http_get
+from tests.node.manifests import Manifests, Service
+from tests.node.processes import child_pids, is_alive
+from userspace_proxy.kernel.own_namespace import own_namespace_environment
+from userspace_proxy.sandbox import Node
+
+# On a machine that is busy with other tests; the agent alone needs less than one second.
+READY_S = 60.0
+HEALTH, ADMIN = 10256, 10249
+CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
+ON_A_NODE = ("local-on-a-node", "local-by-rules")
+
+
+class Agent:
+    """``userspace-proxy run`` in the node's namespace, as often as it is started.
+
+    Args:
+        node: Where it runs.
+        sockets: The node's.
+        folder: For log, manifests and the lock of the legacy tables.
+        steering: As the flag says; or one of ``ON_A_NODE``, or ``auto-on-a-node``.
+        flags: Further flags.
+    """
+
+    def __init__(
+        self, node: Node, sockets: Sockets, folder: Path, steering: str, *flags: str
+    ) -> None:
+        self.node = node
+        self.manifests = Manifests(folder / "manifests")
+        self.log_path = folder / "agent.log"
+        self.environment = agent_environment(node, folder)
+        if "-" in steering:
+            # As on any node: the namespace wasn't created for the agent.
+            for name in own_namespace_environment(node.pid):
+                del self.environment[name]
+        if steering == "local-by-rules":
+            self.environment["PYTHONPATH"] = str(folder_without_nftables(folder))
+        self.steering = steering.partition("-")[0]
+        self.source = f"--manifests={self.manifests.folder}"
+        self.flags = flags
+        self.process: subprocess.Popen[str] | None = None
+        self._sockets = sockets
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        return [
+            *(sys.executable, "-m", "userspace_proxy", "run"),
+            self.source,
+            f"--steering={self.steering}",
+            "--hostname-override=node-1",
+            *self.flags,
+        ]
+
+    @property
+    def pid(self) -> int:
+        """The running process."""
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self, stderr: int | None = None) -> None:
+        """Start it; its log is appended to ``log_path``, or goes to another descriptor."""
+        assert self.process is None, "the agent runs already"
+        with self.log_path.open("a") as stream:
+            self.process = self.node.popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stderr=stream if stderr is None else stderr,
+                env=self.environment,
+            )
+
+    def start_until_ready(self, stderr: int | None = None) -> None:
+        """Start it and wait until it is healthy: its first plan is in force."""
+        self.start(stderr)
+        wait_for("a healthy agent", self.is_healthy, deadline_s=READY_S, hint=self.log)
+
+    def is_healthy(self) -> bool:
+        """Return whether ``/healthz`` returns 200; fails if the process has ended."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log()
+        try:
+            return self.read("/healthz", port=HEALTH)[0] == 200
+        except ConnectionRefusedError:
+            return False
+
+    def dial_the_lock(self) -> None:
+        """Dial the node's lock, as an agent does that finds it taken."""
+
+        def is_queued() -> bool:
+            with self.unix_socket() as sock:
+                try:
+                    sock.connect("\0userspace-proxy")
+                except BlockingIOError:
+                    # The accept queue is full until the agent's loop runs.
+                    return False
+                return True
+
+        wait_for("room in the queue of the lock", is_queued)
+
+    def unix_socket(self) -> socket.socket:
+        """Return a Unix socket of the node's namespace."""
+        return self._sockets.unix()
+
+    def listener(self, port: int) -> socket.socket:
+        """Return another program's listener on a port of the node; the caller closes it."""
+        sock = self._sockets.tcp()
+        sock.bind(("0.0.0.0", port))
+        sock.listen()
+        return sock
+
+    def read(self, path: str, *, port: int = ADMIN) -> tuple[int, str]:
+        """Return status and body of the agent's answer on the node's loopback."""
+        return http_get(self._sockets.tcp(), ("127.0.0.1", port), path)
+
+    def status(self) -> dict[str, Any]:
+        """Return the state as ``/api/v1/status`` shows it."""
+        answer: dict[str, Any] = json.loads(self.read("/api/v1/status")[1])
+        return answer
+
+    def frontends(self, service: str) -> dict[str, str]:
+        """Return the target of each frontend of a Service; empty if it isn't served."""
+        return {
+            frontend["address"]: frontend["target"]
+            for port in self.status()["ports"]
+            if port["service"] == service
+            for frontend in port["frontends"]
+        }
+
+    def proxy_port(self, service: str) -> int:
+        """Return the proxy port of a Service with one frontend."""
+        (target,) = self.frontends(service).values()
+        return int(re.fullmatch(r"proxy port (\d+)", target)[1])  # type: ignore[index]
+
+    def wait_until_settled(self, *services: Service) -> None:
+        """Wait until these Services with these endpoints, and no others, are in force."""
+        wanted = sorted(
+            (service.name, sorted(f"{ip}:{service.target}" for ip in service.endpoints))
+            for service in services
+        )
+
+        def is_in_force() -> bool:
+            status = self.status()
+            shown = sorted(
+                (port["service"], sorted(e["address"] for e in port["endpoints"]))
+                for port in status["ports"]
+            )
+            # The plan is shown a moment before the rules are in the kernel.
+            return shown == wanted and not status["sync"]["waiting_since"]
+
+        wait_for(f"{wanted} to be in force", is_in_force, hint=self.log)
+
+    def log(self) -> str:
+        """Return its log."""
+        return self.log_path.read_text()
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, and wait for the end of its workers; idempotent."""
+        if self.process is not None:
+            children = child_pids(self.process.pid)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+            wait_for("the end of its workers", lambda: not any(map(is_alive, children)))
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        assert self.process is not None
+        status = self.process.wait(READY_S)
+        self.process = None
+        return status
+
+    def stop(self) -> int:
+        """Stop it by SIGTERM and return its exit status."""
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+    def run(
+        self,
+        *flags: str,
+        command: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it in the node's namespace until it ends by itself, with these further flags."""
+        return self.node.run(
+            [*(command or self.command), *flags],
+            check=False,
+            timeout=READY_S,
+            env={**self.environment, **(env or {})},
+        )
+
+
+def agent_environment(node: Node, folder: Path) -> dict[str, str]:
+    """Return the environment of an agent that may change everything in the node's namespace."""
+    return {
+        **os.environ,
+        **own_namespace_environment(node.pid),
+        "XTABLES_LOCKFILE": str(folder / "xtables.lock"),
+    }
+
+
+# A kernel without nf_tables refuses its messages; those of conntrack still work.
+_WITHOUT_NFTABLES = """
+import errno
+from userspace_proxy.kernel.netlink import Requests
+
+def refuse(method):
+    def ask(self, request, *more):
+        if int.from_bytes(request[4:6], "little") >> 8 == 10:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return method(self, request, *more)
+    return ask
+
+Requests.ask, Requests.list_all = refuse(Requests.ask), refuse(Requests.list_all)
+"""
+
+
+def folder_without_nftables(folder: Path) -> Path:
+    """Create a folder for PYTHONPATH with which the kernel seems to have no nf_tables."""
+    made = folder / "without-nftables"
+    made.mkdir(exist_ok=True)
+    (made / "sitecustomize.py").write_text(_WITHOUT_NFTABLES)
+    return made

@@ -1,0 +1,203 @@
+"""Sockets of clients in a sandbox's namespaces, and what clients do with them.
+
+A socket belongs to the namespace in which it was created, so a small process in each namespace
+creates sockets and passes them on; a test uses them like its own. Every wait has a deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+import threading
+
+from userspace_proxy.sandbox import Host, Namespace, Pod
+
+DEADLINE_S = 30.0
+_MAX_DATAGRAM = 65535
+_CREATOR = """\
+import socket, sys
+peer = socket.socket(fileno=int(sys.argv[1]))
+while asked := peer.recv(2):
+    with socket.socket(*asked) as created:
+        socket.send_fds(peer, [b"."], [created.fileno()])
+"""
+
+
+class Sockets:
+    """Creates sockets in a namespace that is not this process's own."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-IS", "-c", _CREATOR, str(theirs.fileno())]
+            namespace.popen(command, pass_fds=[theirs.fileno()])
+        ours.settimeout(DEADLINE_S)
+        self._peer = ours
+        # Several threads may ask at once, and each must get its own answer.
+        self._lock = threading.Lock()
+
+    def tcp(self, ip: str = "") -> socket.socket:
+        """Return a TCP socket of that namespace, of the family of an address."""
+        return self._create(socket.SOCK_STREAM, family_of(ip))
+
+    def udp(self, ip: str = "") -> socket.socket:
+        """Return a UDP socket of that namespace, of the family of an address."""
+        return self._create(socket.SOCK_DGRAM, family_of(ip))
+
+    def unix(self) -> socket.socket:
+        """Return a Unix socket, which finds the abstract names of that namespace."""
+        return self._create(socket.SOCK_STREAM, socket.AF_UNIX)
+
+    def close(self) -> None:
+        """End the process."""
+        self._peer.close()
+
+    def _create(self, kind: int, family: int = socket.AF_INET) -> socket.socket:
+        with self._lock:
+            self._peer.send(bytes([family, kind]))
+            _, descriptors, _, _ = socket.recv_fds(self._peer, 1, 1)
+        created = socket.socket(fileno=descriptors[0])
+        created.settimeout(DEADLINE_S)
+        return created
+
+
+class Client:
+    """A host that dials: a pod, the node, or a machine outside."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.name = host.name
+        self._sockets = Sockets(host)
+        self._open: list[socket.socket] = []
+
+    def dial(self, address: tuple[str, int], *, port: int = 0) -> socket.socket:
+        """Return a TCP connection, which is closed with the client; refusals are raised.
+
+        Args:
+            address: What to dial.
+            port: The source port; 0 for any.
+        """
+        sock = self._keep(self._dialler(address[0], port))
+        sock.connect(address)
+        return sock
+
+    def dial_without_answer(self, address: tuple[str, int], *, port: int) -> None:
+        """Send the SYN of a connection that gets no answer, and close the socket."""
+        with self._dialler(address[0], port) as sock:
+            sock.setblocking(False)
+            assert sock.connect_ex(address) == errno.EINPROGRESS
+
+    def udp(self, address: tuple[str, int]) -> socket.socket:
+        """Return a connected UDP socket, which keeps its source port; closed with the client."""
+        sock = self._keep(self._sockets.udp(address[0]))
+        sock.connect(address)
+        return sock
+
+    def get(self, address: tuple[str, int]) -> str:
+        """Return a web server's answer to one request on a connection of its own."""
+        return http_get(self.tcp(address[0]), address, "/")[1].strip()
+
+    def tcp(self, ip: str = "") -> socket.socket:
+        """Return a new TCP socket, of the family of an address; the caller closes it."""
+        return self._sockets.tcp(ip)
+
+    def new_udp(self, ip: str = "") -> socket.socket:
+        """Return a new UDP socket that isn't connected; the caller closes it."""
+        return self._sockets.udp(ip)
+
+    def asks(self, address: tuple[str, int], text: bytes = b"hello") -> str:
+        """Return a UDP server's answer to one datagram from a port of its own."""
+        with self._sockets.udp(address[0]) as sock:
+            sock.connect(address)
+            return ask(sock, text).decode()
+
+    def tcp_refusal(self, address: tuple[str, int]) -> str:
+        """Return how a TCP dial ends: ``refused``, ``accepted``, or the kernel's own words."""
+        with self._sockets.tcp(address[0]) as sock:
+            try:
+                sock.connect(address)
+            except ConnectionRefusedError:
+                return "refused"
+            except OSError as exc:
+                return str(exc)
+            return "accepted"
+
+    def udp_refusal(self, address: tuple[str, int]) -> str:
+        """Return how a datagram ends: ``refused``, ``answered``, or the kernel's own words."""
+        with self._sockets.udp(address[0]) as sock:
+            sock.connect(address)
+            return refusal(sock)
+
+    def hang_up(self) -> None:
+        """Close what was dialled and is still open."""
+        for sock in self._open:
+            sock.close()
+        self._open.clear()
+
+    def close(self) -> None:
+        """Close everything."""
+        self.hang_up()
+        self._sockets.close()
+
+    def _dialler(self, ip: str, port: int) -> socket.socket:
+        sock = self._sockets.tcp(ip)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("", port))
+        return sock
+
+    def _keep(self, sock: socket.socket) -> socket.socket:
+        self._open.append(sock)
+        return sock
+
+
+def family_of(ip: str) -> int:
+    """Return the family of an address; IPv4 for an empty one."""
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def ask(sock: socket.socket, text: bytes = b"hello") -> bytes:
+    """Send a datagram on a connected socket and return the answer."""
+    sock.send(text)
+    return sock.recv(_MAX_DATAGRAM)
+
+
+def refusal(sock: socket.socket) -> str:
+    """Return how a datagram on a connected socket ends; see :meth:`Client.udp_refusal`."""
+    try:
+        ask(sock)
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError as exc:
+        return str(exc)
+    return "answered"
+
+
+def http_get(sock: socket.socket, address: tuple[str, int], path: str) -> tuple[int, str]:
+    """Send one request on a new socket; return status and body, and close the socket."""
+    with sock:
+        sock.connect(address)
+        sock.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+        )
+        head, _, body = read_all(sock).partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Read until the peer's FIN."""
+    chunks = []
+    while chunk := sock.recv(1 << 20):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def listen(pod: Pod, port: int) -> socket.socket:
+    """Return a listener in a pod."""
+    sockets = Sockets(pod)
+    server = sockets.tcp()
+    sockets.close()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((str(pod.ip), port))
+    server.listen()
+    return server

@@ -1,0 +1,79 @@
+"""Services as manifests, and the folder from which the agent under test reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+CLIENT_IP = {"sessionAffinity": "ClientIP"}
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """One Service with one port, and its endpoints."""
+
+    name: str
+    ip: str
+    port: int = 80
+    protocol: str = "TCP"
+    endpoints: Sequence[str] = ()
+    """Addresses; all serve at ``target``."""
+    target: int = 8080
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of its spec."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """What clients dial."""
+        return self.ip, self.port
+
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """Yield the Service and its slice."""
+        port = {"port": self.port, "protocol": self.protocol}
+        yield {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"namespace": "shop", "name": self.name},
+            "spec": {"clusterIP": self.ip, "ports": [port], **self.more},
+        }
+        label = {"kubernetes.io/service-name": self.name}
+        yield {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"namespace": "shop", "name": f"{self.name}-1", "labels": label},
+            "addressType": "IPv4",
+            "ports": [{"port": self.target, "protocol": self.protocol}],
+            "endpoints": [{"addresses": [ip]} for ip in self.endpoints],
+        }
+
+
+def with_endpoints(service: Service, ips: Iterable[str]) -> Service:
+    """Return the Service with these endpoints."""
+    return replace(service, endpoints=tuple(ips))
+
+
+class Manifests:
+    """The folder that the agent reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def write(self, *services: Service, name: str = "shop.yaml") -> None:
+        """Replace a file's content by these Services, in one step, as editors do."""
+        self.write_objects((o for service in services for o in service.objects()), name=name)
+
+    def write_objects(
+        self, objects: Iterable[Mapping[str, Any]], *, name: str = "shop.yaml"
+    ) -> None:
+        """Replace a file's content by any objects, in one step."""
+        self.write_text("\n---\n".join(json.dumps(o, indent=1) for o in objects), name=name)
+
+    def write_text(self, text: str, *, name: str = "shop.yaml") -> None:
+        """Replace a file's content by any text, in one step."""
+        draft = self.folder / f".{name}.draft"
+        draft.write_text(text)
+        draft.replace(self.folder / name)

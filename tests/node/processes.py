@@ -1,0 +1,92 @@
+"""Processes of the agent under test: its workers, their end, and running it as another user."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+import userspace_proxy
+
+NOBODY = 65534
+
+
+def child_pids(pid: int) -> list[int]:
+    """Return the children of a process."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process still runs; a zombie doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def descriptors_of(pids: Iterable[int]) -> Iterator[list[int]]:
+    """Yield descriptors of processes, which report their end to any process, not only a parent."""
+    opened = []
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                opened.append(os.pidfd_open(pid))
+        yield opened
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def has_user(number: int) -> bool:
+    """Return whether this process may become a user: in a user namespace few are mapped."""
+    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    is_mapped = any(int(first) <= number < int(first) + int(count) for first, _, count in ranges)
+    return os.geteuid() == 0 and is_mapped
+
+
+as_another_user = pytest.mark.skipif(
+    not has_user(NOBODY),
+    reason="only root, outside of a user namespace, can become a user without privileges",
+)
+
+
+@contextlib.contextmanager
+def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
+    """Yield how to run this interpreter and package as a user without privileges.
+
+    Their files may be where such a user can't read them, such as below ``/root``: a mount
+    namespace of the command's own shows them in a folder that every user may read.
+
+    Yields:
+        The prefix of a command, the interpreter, and the variables that it needs.
+    """
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    shown = [sys.base_prefix, str(Path(userspace_proxy.__file__).parents[1]), *packages]
+    with tempfile.TemporaryDirectory(prefix="runtime-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        targets = [f"{folder}/{number}" for number in range(len(shown))]
+        for target in targets:
+            Path(target).mkdir()
+        mounts = "; ".join(
+            f"mount --bind {shlex.quote(path)} {target}"
+            for path, target in zip(shown, targets, strict=True)
+        )
+        drop = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups"
+        prefix = ["unshare", "--mount", "sh", "-ec", f'{mounts}; exec {drop} -- "$@"', "sh"]
+        minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        environment = {
+            "PYTHONPATH": os.pathsep.join(targets[1:]),
+            # An interpreter with a shared library would load the system's, or none.
+            "LD_LIBRARY_PATH": f"{targets[0]}/lib",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": "/",
+        }
+        yield prefix, f"{targets[0]}/bin/{minor}", environment

@@ -1,0 +1,152 @@
+"""A sandbox with clients on all sides, an agent on its node, and the node's kernel as text.
+
+node-1   python -m userspace_proxy run     ◀── pod, bare-pod, bridge-pod, node-1, laptop
+         └─ a folder of manifests               (sockets of their namespaces)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.node.agents import Agent
+from tests.node.clients import Client, Sockets
+from tests.node.manifests import Service
+from tests.promises.listings import with_sorted_elements
+from userspace_proxy.sandbox import Host, Pod, Sandbox, SandboxError
+
+CLIENTS = ("pod", "bare-pod", "bridge-pod", "node-1", "laptop")
+
+
+class Testbed:
+    """A sandbox with clients, and an agent on its node.
+
+    Args:
+        folder: An empty one.
+        steering: As of :class:`Agent`.
+        flags: Further flags of the agent.
+        clients: A selection of ``CLIENTS``.
+        agent: What runs on the node.
+    """
+
+    # pytest collects no tests here.
+    __test__ = False
+
+    def __init__(
+        self,
+        folder: Path,
+        steering: str,
+        *flags: str,
+        clients: Iterable[str] = ("pod", "node-1", "laptop"),
+        agent: type[Agent] = Agent,
+    ) -> None:
+        self.sandbox = Sandbox()
+        self.clients: dict[str, Client] = {}
+        try:
+            self.sandbox.open()
+        except SandboxError as exc:
+            pytest.skip(str(exc))
+        try:
+            self.node = self.sandbox.node
+            for name in clients:
+                self.clients[name] = Client(self._host(name))
+            self._sockets = Sockets(self.node)
+            self.agent = agent(self.node, self._sockets, folder, steering, *flags)
+        except BaseException:
+            self.close()
+            raise
+
+    def __getitem__(self, name: str) -> Client:
+        return self.clients[name]
+
+    def add_pods(self, *names: str, **ports: int | Sequence[int]) -> list[str]:
+        """Start pods with one backend each; return their addresses."""
+        for name in names:
+            self.sandbox.add_pod(name).serve(None, **ports)
+        return [self.ip(name) for name in names]
+
+    def pod(self, name: str) -> Pod:
+        """Return a pod by its name."""
+        return self.sandbox.pods[name]
+
+    def ip(self, name: str) -> str:
+        """Return a pod's address."""
+        return str(self.sandbox.pods[name].ip)
+
+    def serve(self, *services: Service) -> None:
+        """Write these Services and start the agent."""
+        self.agent.manifests.write(*services)
+        self.agent.start_until_ready()
+
+    def edit(self, *services: Service) -> None:
+        """Write these Services while the agent runs."""
+        self.agent.manifests.write(*services)
+
+    def rules(self) -> str:
+        """Return all rules of the node, without counters and empty built-in tables."""
+        save = "iptables-legacy-save; ip6tables-legacy-save"
+        return without_noise(self.shell(save)) + with_sorted_elements(
+            self.shell("nft -s list ruleset")
+        )
+
+    def kernel(self) -> str:
+        """Return rules, routes and listening sockets of the node as text."""
+        show = "ip route show table all; ip -6 route show table all; ip rule; ss -lntuH"
+        lines = without_states(self.shell(show)).splitlines(keepends=True)
+        return self.rules() + "".join(sorted(lines))
+
+    def shell(self, script: str) -> str:
+        """Run a script on the node; return its output."""
+        # Debian keeps these tools in sbin, which an unprivileged user's PATH may lack.
+        path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        return self.node.run(["sh", "-ec", script], env=self.agent.environment | path).stdout
+
+    def hang_up(self) -> None:
+        """Close the connections that tests left open."""
+        for client in self.clients.values():
+            client.hang_up()
+
+    def close(self) -> None:
+        """End everything; idempotent."""
+        for client in self.clients.values():
+            client.close()
+        if hasattr(self, "_sockets"):
+            self._sockets.close()
+        self.sandbox.close()
+
+    def _host(self, name: str) -> Host:
+        match name:
+            case "node-1":
+                return self.node
+            case "laptop":
+                return self.sandbox.add_outside(name)
+            case "bare-pod":
+                return self.sandbox.add_pod(name, "unnumbered")
+            case "bridge-pod":
+                return self.sandbox.add_pod(name, "bridge")
+        return self.sandbox.add_pod(name)
+
+    def __enter__(self) -> Testbed:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def without_noise(text: str) -> str:
+    """Return saved tables without comments, counters and built-in tables without rules."""
+    kept = []
+    for table in re.findall(r"^\*.*?^COMMIT$", text, re.MULTILINE | re.DOTALL):
+        table = re.sub(r" \[\d+:\d+\]$", "", table, flags=re.MULTILINE)
+        if re.search(r"^-A|^:\S+ (-|DROP)", table, re.MULTILINE):
+            kept.append(f"{table}\n")
+    return "".join(kept)
+
+
+def without_states(text: str) -> str:
+    """Return routes without what changes by itself: whether a link is up, when they end."""
+    return re.sub(r" (linkdown|expires \d+sec)", "", text)

@@ -1,0 +1,1 @@
+"""Checks that make runs, and their tests."""

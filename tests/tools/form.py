@@ -1,0 +1,312 @@
+"""Checks the form of the code: sizes, import cycles, background tasks, exceptions, class names.
+
+Run it as ``python tests/tools/form.py``. It prints one line per problem and exits with status 1
+if there is one.
+
+Rule 1: a file has at most 400 lines and a function at most 60, in the package, tests, benchmarks
+and examples. All lines count, docstrings too. A function starts at its ``def``, so a table of
+cases in a decorator counts for its file only, like a table in a constant.
+Rule 2: modules of the package don't import each other in a cycle; imports for types and imports
+inside functions count. The package's own ``__init__`` is exempt: it imports on first use.
+Rule 3: background tasks are started in agent/tasks.py, which reports their failures, or by a
+TaskGroup, which raises them.
+Rule 4: every exception class of the package derives from UserspaceProxyError.
+Rule 5: a class name occurs once in the package.
+Rule 6: files in NOT_YET are exempt until they are fixed; an entry that isn't needed is a problem.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "userspace_proxy"
+FOLDERS = (PACKAGE, "tests", "benchmarks", "examples")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+TASKS = f"{PACKAGE}/agent/tasks.py"
+ROOT_EXCEPTION = "UserspaceProxyError"
+_STARTERS = ("create_task", "ensure_future")
+
+Files = Mapping[str, Sequence[ast.AST]]
+"""The syntax nodes of each file, by its path."""
+
+NOT_YET: Collection[str] = frozenset(
+    {
+        "benchmarks/loads.py",
+        "tests/cluster/control_plane.py",
+        "tests/node/agent_harness.py",
+        "tests/node/test_agent_bridge_clients.py",
+        "tests/node/test_agent_client_addresses.py",
+        "tests/node/test_check.py",
+        "tests/node/test_steering_answers.py",
+        "tests/node/test_steering_iptables.py",
+        "tests/node/test_steering_local.py",
+        "tests/node/test_steering_nf_tables.py",
+        "tests/node/test_steering_nftables.py",
+        "tests/unit/agent/test_listeners.py",
+        "tests/unit/agent/test_proxy.py",
+        "tests/unit/agent/test_sync.py",
+        "tests/unit/dataplane/test_relay.py",
+        "tests/unit/dataplane/test_tcp.py",
+        "tests/unit/dataplane/test_udp.py",
+        "tests/unit/plan/test_planner.py",
+        "tests/unit/plane/test_link.py",
+        "tests/unit/plane/test_workers.py",
+        "tests/unit/status/views.py",
+        "userspace_proxy/agent/added.py",
+        "userspace_proxy/agent/changes.py",
+        "userspace_proxy/agent/listeners.py",
+        "userspace_proxy/agent/proxy.py",
+        "userspace_proxy/agent/run.py",
+        "userspace_proxy/agent/view.py",
+        "userspace_proxy/cli/log_writer.py",
+        "userspace_proxy/config/ignored.py",
+        "userspace_proxy/config/kinds.py",
+        "userspace_proxy/config/table.py",
+        "userspace_proxy/config/values.py",
+        "userspace_proxy/dataplane/client_address.py",
+        "userspace_proxy/dataplane/sockets.py",
+        "userspace_proxy/dataplane/tcp.py",
+        "userspace_proxy/dataplane/udp_flow.py",
+        "userspace_proxy/kernel/addresses.py",
+        "userspace_proxy/kernel/ctnetlink.py",
+        "userspace_proxy/kernel/netlink/rtnetlink.py",
+        "userspace_proxy/kernel/netlink/sockets.py",
+        "userspace_proxy/kernel/nf_tables/watch.py",
+        "userspace_proxy/model/nodes.py",
+        "userspace_proxy/model/reading.py",
+        "userspace_proxy/model/scalars.py",
+        "userspace_proxy/model/wire.py",
+        "userspace_proxy/plan/plan.py",
+        "userspace_proxy/plane/group.py",
+        "userspace_proxy/plane/link.py",
+        "userspace_proxy/plane/listener.py",
+        "userspace_proxy/plane/listeners.py",
+        "userspace_proxy/plane/messages.py",
+        "userspace_proxy/plane/workers.py",
+        "userspace_proxy/policy/usable.py",
+        "userspace_proxy/sandbox/links.py",
+        "userspace_proxy/sandbox/node.py",
+        "userspace_proxy/sources/kubernetes/connection.py",
+        "userspace_proxy/sources/kubernetes/lines.py",
+        "userspace_proxy/sources/kubernetes/node_addresses.py",
+        "userspace_proxy/sources/kubernetes/plugin.py",
+        "userspace_proxy/sources/kubernetes/reflector.py",
+        "userspace_proxy/sources/kubernetes/responses.py",
+        "userspace_proxy/sources/kubernetes/table.py",
+        "userspace_proxy/sources/manifest_objects.py",
+        "userspace_proxy/status/accepting.py",
+        "userspace_proxy/status/connections.py",
+        "userspace_proxy/status/families.py",
+        "userspace_proxy/status/page.py",
+        "userspace_proxy/status/selection.py",
+        "userspace_proxy/steering/iptables/programmer.py",
+        "userspace_proxy/steering/iptables/rules.py",
+        "userspace_proxy/steering/iptables/table.py",
+        "userspace_proxy/steering/iptables/tree.py",
+        "userspace_proxy/steering/local/guard.py",
+        "userspace_proxy/steering/local/kernel.py",
+        "userspace_proxy/steering/local/programmer.py",
+        "userspace_proxy/steering/local/rtnetlink.py",
+        "userspace_proxy/steering/local/wanted.py",
+        "userspace_proxy/steering/nftables/programmer.py",
+        "userspace_proxy/steering/nftables/rules.py",
+        "userspace_proxy/testing/fake_api_objects.py",
+    }
+)
+"""Files that break a rule and are still to be fixed."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One violation of a rule, in one file."""
+
+    path: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.what}"
+
+
+def find_problems(root: Path, not_yet: Collection[str]) -> list[str]:
+    """Return all problems of a checkout, one line each, sorted by file.
+
+    Args:
+        root: The checkout.
+        not_yet: As NOT_YET.
+    """
+    texts = {
+        path.relative_to(root).as_posix(): path.read_text()
+        for folder in FOLDERS
+        for path in (root / folder).rglob("*.py")
+    }
+    parsed = {path: list(ast.walk(ast.parse(text))) for path, text in texts.items()}
+    package = {path: nodes for path, nodes in parsed.items() if path.startswith(f"{PACKAGE}/")}
+    problems = {
+        *find_long_files(texts),
+        *find_long_functions(parsed),
+        *find_import_cycles(package),
+        *find_stray_tasks(package),
+        *find_stray_exceptions(package),
+        *find_repeated_classes(package),
+    }
+    broken = {problem.path for problem in problems}
+    return [
+        *(str(problem) for problem in sorted(problems) if problem.path not in not_yet),
+        *(f"{path}: in NOT_YET without need" for path in sorted(set(not_yet) - broken)),
+    ]
+
+
+def find_long_files(texts: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield the files with more than MAX_FILE_LINES lines."""
+    for path, text in texts.items():
+        if (lines := len(text.splitlines())) > MAX_FILE_LINES:
+            yield Problem(path, 1, f"{lines} lines, at most {MAX_FILE_LINES}")
+
+
+def find_long_functions(files: Files) -> Iterator[Problem]:
+    """Yield the functions with more than MAX_FUNCTION_LINES lines."""
+    for path, nodes in files.items():
+        for node in nodes:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > MAX_FUNCTION_LINES:
+                what = f"{node.name} has {lines} lines, at most {MAX_FUNCTION_LINES}"
+                yield Problem(path, node.lineno, what)
+
+
+def find_import_cycles(files: Files) -> Iterator[Problem]:
+    """Yield one problem for each import cycle, at one of its files.
+
+    A module that is in several cycles may need several runs until all are reported.
+    """
+    paths = {name_of(path): path for path in files if path != f"{PACKAGE}/__init__.py"}
+    graph = {
+        name: set(imported_by(path, files[path], paths)) - {name} for name, path in paths.items()
+    }
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            # Each module of the list is imported by the next one.
+            cycle: list[str] = error.args[1]
+            what = f"import cycle: {' ← '.join(cycle)}"
+            yield Problem(min(paths[name] for name in cycle), 1, what)
+            graph[cycle[1]].discard(cycle[0])
+        else:
+            return
+
+
+def imported_by(path: str, nodes: Iterable[ast.AST], modules: Collection[str]) -> Iterator[str]:
+    """Yield the names of those modules that a file imports, wherever in it."""
+    package = name_of(path) if path.endswith("/__init__.py") else name_of(path).rpartition(".")[0]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: 1 - node.level or None] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                if (imported := name if name in modules else base) in modules:
+                    yield imported
+
+
+def name_of(path: str) -> str:
+    """Return the dotted name of a module."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def find_stray_tasks(files: Files) -> Iterator[Problem]:
+    """Yield the calls that start a background task anywhere but in TASKS or by a TaskGroup."""
+    for path, nodes in files.items():
+        if path == TASKS:
+            continue
+        groups = set(task_groups(nodes))
+        for node in nodes:
+            match node:
+                case ast.Call(func=ast.Name(name)):
+                    owner = ""
+                case ast.Call(func=ast.Attribute(value, name)):
+                    owner = ast.unparse(value) if name in _STARTERS else ""
+                case _:
+                    continue
+            if name in _STARTERS and owner not in groups:
+                yield Problem(path, node.lineno, f"{name} outside of {TASKS}")
+
+
+def task_groups(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the names that ``async with TaskGroup() as NAME`` binds."""
+    for node in nodes:
+        if isinstance(node, ast.AsyncWith):
+            for item in node.items:
+                if item.optional_vars and "TaskGroup(" in ast.unparse(item.context_expr):
+                    yield ast.unparse(item.optional_vars)
+
+
+def find_stray_exceptions(files: Files) -> Iterator[Problem]:
+    """Yield the exception classes that don't derive from ROOT_EXCEPTION."""
+    classes = list(classes_of(files))
+    bases = {
+        node.name: [ast.unparse(base).rpartition(".")[2] for base in node.bases]
+        for _, node in classes
+    }
+
+    def ancestors(name: str) -> Iterator[str]:
+        for base in bases.get(name, ()):
+            yield base
+            yield from ancestors(base)
+
+    for path, node in classes:
+        above = {node.name, *ancestors(node.name)}
+        if ROOT_EXCEPTION not in above and any(map(is_exception, above - bases.keys())):
+            what = f"{node.name} doesn't derive from {ROOT_EXCEPTION}"
+            yield Problem(path, node.lineno, what)
+
+
+def is_exception(name: str) -> bool:
+    """Return whether a class from outside of the package is an exception, by its name."""
+    known = getattr(builtins, name, None)
+    if isinstance(known, type):
+        return issubclass(known, BaseException)
+    return name.endswith(("Error", "Exception"))
+
+
+def find_repeated_classes(files: Files) -> Iterator[Problem]:
+    """Yield each class whose name another class has, too."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for path, node in classes_of(files):
+        places.setdefault(node.name, []).append((path, node.lineno))
+    for name, found in places.items():
+        if len(found) > 1:
+            for path, line in found:
+                yield Problem(path, line, f"class {name} exists {len(found)} times")
+
+
+def classes_of(files: Files) -> Iterator[tuple[str, ast.ClassDef]]:
+    """Yield all classes with the path of their file."""
+    for path, nodes in files.items():
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                yield path, node
+
+
+def main() -> int:
+    """Check this checkout; return the exit status."""
+    problems = find_problems(ROOT, NOT_YET)
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

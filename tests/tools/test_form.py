@@ -1,0 +1,134 @@
+"""The checks of the code's form, on small trees."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pytest
+
+from .form import find_problems
+
+EMPTY = "\n"
+
+
+def problems(root: Path, files: Mapping[str, str], *, not_yet: Collection[str] = ()) -> list[str]:
+    """Return what is found in a checkout with these files."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    return find_problems(root, not_yet)
+
+
+def package_problems(root: Path, **modules: str) -> list[str]:
+    """Return what is found in a package with these modules; their names have ``_`` for ``/``."""
+    files = {f"userspace_proxy/{name.replace('_', '/')}.py": modules[name] for name in modules}
+    found = problems(root, files)
+    return [line.removeprefix("userspace_proxy/") for line in found]
+
+
+@pytest.mark.parametrize("folder", ["userspace_proxy", "tests", "benchmarks", "examples"])
+def test_a_file_may_have_400_lines(folder: str, tmp_path: Path) -> None:
+    files = {f"{folder}/full.py": EMPTY * 400, f"{folder}/over.py": EMPTY * 401}
+    assert problems(tmp_path, files) == [f"{folder}/over.py:1: 401 lines, at most 400"]
+
+
+@pytest.mark.parametrize("before", ["", "async ", "@cases([\n    1,\n])\n"])
+def test_a_function_may_have_60_lines_without_its_decorators(before: str, tmp_path: Path) -> None:
+    full, over = (f'{before}def f():\n    """Text.\n{EMPTY * n}    """\n' for n in (57, 58))
+    line = before.count("\n") + 1
+    files = {"tests/full.py": full, "tests/over.py": over}
+    assert problems(tmp_path, files) == [f"tests/over.py:{line}: f has 61 lines, at most 60"]
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        pytest.param("from .b import thing", id="name"),
+        pytest.param("from . import b", id="module"),
+        pytest.param("from ..part import b", id="through-the-package"),
+        pytest.param("import userspace_proxy.part.b", id="absolute"),
+        pytest.param("if TYPE_CHECKING:\n    from .b import thing", id="types"),
+        pytest.param("def f():\n    from .b import thing", id="in-a-function"),
+    ],
+)
+def test_two_modules_that_import_each_other_are_a_cycle(imports: str, tmp_path: Path) -> None:
+    b = "from userspace_proxy.part.a import thing"
+    (found,) = package_problems(tmp_path, part_a=imports, part_b=b)
+    assert found.startswith("part/a.py:1: import cycle: ")
+    assert found.count(" ← ") == 2
+
+
+def test_a_module_that_imports_from_the_package_that_offers_it_is_a_cycle(tmp_path: Path) -> None:
+    files = {
+        "userspace_proxy/part/__init__.py": "from .a import thing",
+        "userspace_proxy/part/a.py": "from . import other",
+    }
+    (found,) = problems(tmp_path, files)
+    assert found.startswith("userspace_proxy/part/__init__.py:1: import cycle: ")
+
+
+def test_imports_in_one_direction_and_of_the_versions_module_are_no_cycle(tmp_path: Path) -> None:
+    files = {
+        "userspace_proxy/__init__.py": "from .part import thing",
+        "userspace_proxy/part/__init__.py": "from .a import thing",
+        "userspace_proxy/part/a.py": "from .. import __version__\nfrom . import b\nimport os",
+        "userspace_proxy/part/b.py": "from os import path",
+    }
+    assert problems(tmp_path, files) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        ("asyncio.create_task(run())", "create_task"),
+        ("asyncio.ensure_future(run())", "ensure_future"),
+        ("self._loop.create_task(run())", "create_task"),
+        ("create_task(run())", "create_task"),
+    ],
+)
+def test_a_task_is_started_in_one_module_only(call: str, name: str, tmp_path: Path) -> None:
+    assert package_problems(tmp_path, agent_tasks=call, part_a=call) == [
+        f"part/a.py:1: {name} outside of userspace_proxy/agent/tasks.py"
+    ]
+
+
+def test_a_task_group_starts_tasks_anywhere(tmp_path: Path) -> None:
+    text = """\
+    async def f():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run())
+    """
+    assert package_problems(tmp_path, part_a=text) == []
+
+
+@pytest.mark.parametrize("base", ["Exception", "ValueError", "asyncio.CancelledError", "Local"])
+def test_an_exception_outside_of_the_tree_is_found(base: str, tmp_path: Path) -> None:
+    local = "class UserspaceProxyError(Exception): ...\nclass Local(OSError): ..."
+    found = package_problems(tmp_path, errors=local, part_a=f"class Stray({base}): ...")
+    assert found[-1] == "part/a.py:1: Stray doesn't derive from UserspaceProxyError"
+
+
+def test_exceptions_below_the_root_and_other_classes_are_no_problem(tmp_path: Path) -> None:
+    errors = "class UserspaceProxyError(Exception): ...\nclass Middle(UserspaceProxyError): ..."
+    text = "class Leaf(Middle, ValueError): ...\nclass Plain(dict): ...\nclass Noun: ..."
+    assert package_problems(tmp_path, errors=errors, part_a=text) == []
+
+
+def test_a_class_name_that_occurs_twice_is_reported_for_both_files(tmp_path: Path) -> None:
+    nested = "class Outer:\n    class Noun: ..."
+    assert package_problems(tmp_path, part_a="class Noun: ...", part_b=nested) == [
+        "part/a.py:1: class Noun exists 2 times",
+        "part/b.py:2: class Noun exists 2 times",
+    ]
+
+
+def test_a_listed_file_is_exempt_and_an_entry_without_need_is_a_problem(tmp_path: Path) -> None:
+    files = {"tests/over.py": EMPTY * 401, "tests/fine.py": ""}
+    not_yet = ["tests/over.py", "tests/fine.py", "tests/gone.py"]
+    assert problems(tmp_path, files, not_yet=not_yet) == [
+        "tests/fine.py: in NOT_YET without need",
+        "tests/gone.py: in NOT_YET without need",
+    ]
