@@ -13,7 +13,8 @@ import json
 import ssl
 from typing import Any
 
-from tests.node.agent_harness import Client, House
+from tests.node.clients import Client
+from tests.node.testbed import Testbed
 from tests.promises.specs import NAMESPACE, NODE, Object, Spec, node_object
 from tests.promises.world import World
 
@@ -91,13 +92,13 @@ class ApiWorld(World):
     """The agent watches an API server.
 
     Args:
-        house: As for World.
-        control_plane: It runs on the house's node.
+        testbed: As for World.
+        control_plane: It runs on the testbed's node.
     """
 
-    def __init__(self, house: House, control_plane: ControlPlane) -> None:
-        super().__init__(house)
-        self.api = Api(house["node-1"], control_plane)
+    def __init__(self, testbed: Testbed, control_plane: ControlPlane) -> None:
+        super().__init__(testbed)
+        self.api = Api(testbed["node-1"], control_plane)
         self._slices: dict[str, set[str]] = {}
         self._is_doomed = False
         self.api.put("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})

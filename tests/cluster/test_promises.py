@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node.agent_harness import House
+from tests.node.testbed import Testbed
 from tests.promises.affinity import AffinityPromises
 from tests.promises.endpoints import EndpointPromises
 from tests.promises.families import FamilyPromises
@@ -32,17 +32,17 @@ SERVICE_CIDR = "10.96.0.0/16,fd00:10:96::/112"
 def world(cluster_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A node with an API server, whose agent is the least of users."""
     with contextlib.ExitStack() as stack:
-        house = House(tmp_path_factory.mktemp("agent"), "iptables", *FLAGS)
-        stack.callback(house.close)
+        testbed = Testbed(tmp_path_factory.mktemp("agent"), "iptables", *FLAGS)
+        stack.callback(testbed.close)
         control_plane = ControlPlane(
             cluster_binaries,
-            prefix=house.node.prefix,
-            bind_address=str(house.node.ip),
+            prefix=testbed.node.prefix,
+            bind_address=str(testbed.node.ip),
             service_cidr=SERVICE_CIDR,
         )
         stack.enter_context(control_plane)
         control_plane.grant_node_proxier()
-        world = ApiWorld(house, control_plane)
+        world = ApiWorld(testbed, control_plane)
         stack.callback(world.close)
         yield world
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agent_harness import ADMIN, HEALTH, House, Service, http_get
+from tests.node.agents import ADMIN, HEALTH
+from tests.node.clients import http_get
+from tests.node.manifests import Service
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -21,54 +24,54 @@ SILENT = 40
 
 
 @pytest.fixture
-def house(tmp_path):
+def testbed(tmp_path):
     """A node with an agent that may open few more descriptors."""
-    with House(tmp_path, "nftables", "--workers=1") as house:
-        house.serve(WEB)
-        yield house
+    with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
+        testbed.serve(WEB)
+        yield testbed
 
 
-def limit_descriptors(house, most):
+def limit_descriptors(testbed, most):
     """Set the limit of the control process alone; returns the one before."""
-    soft, hard = resource.prlimit(house.agent.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(house.agent.pid, resource.RLIMIT_NOFILE, (most, hard))
+    soft, hard = resource.prlimit(testbed.agent.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(testbed.agent.pid, resource.RLIMIT_NOFILE, (most, hard))
     return soft
 
 
-def highest_descriptor(house):
-    return max(int(one.name) for one in Path(f"/proc/{house.agent.pid}/fd").iterdir())
+def highest_descriptor(testbed):
+    return max(int(one.name) for one in Path(f"/proc/{testbed.agent.pid}/fd").iterdir())
 
 
-def probe_all(house):
-    address = (str(house.node.ip), HEALTH)
+def probe_all(testbed):
+    address = (str(testbed.node.ip), HEALTH)
     return [
-        *(http_get(house[name].tcp(), address, "/livez")[0] for name in ("node-1", "laptop")),
-        http_get(house["laptop"].tcp(), address, "/healthz")[0],
-        house.agent.read("/livez", port=ADMIN)[0],
+        *(http_get(testbed[name].tcp(), address, "/livez")[0] for name in ("node-1", "laptop")),
+        http_get(testbed["laptop"].tcp(), address, "/healthz")[0],
+        testbed.agent.read("/livez", port=ADMIN)[0],
     ]
 
 
-def has_no_descriptor(house):
-    return "cannot open listeners" in house.agent.log()
+def has_no_descriptor(testbed):
+    return "cannot open listeners" in testbed.agent.log()
 
 
-def unserved(house):
-    return [port["service"] for port in house.agent.status()["ports"] if port["problem"]]
+def unserved(testbed):
+    return [port["service"] for port in testbed.agent.status()["ports"] if port["problem"]]
 
 
-def test_probes_are_answered_while_no_descriptor_is_free(house):
-    before = limit_descriptors(house, highest_descriptor(house) + 1 + FREE)
-    house.edit(WEB, *MORE)
-    wait_for("a shortage", lambda: has_no_descriptor(house), hint=house.agent.log)
+def test_probes_are_answered_while_no_descriptor_is_free(testbed):
+    before = limit_descriptors(testbed, highest_descriptor(testbed) + 1 + FREE)
+    testbed.edit(WEB, *MORE)
+    wait_for("a shortage", lambda: has_no_descriptor(testbed), hint=testbed.agent.log)
     for _ in range(PROBES):
-        assert probe_all(house) == [200] * 4, house.agent.log()
+        assert probe_all(testbed) == [200] * 4, testbed.agent.log()
     for _ in range(SILENT):
-        house["laptop"].dial((str(house.node.ip), HEALTH))
-    assert probe_all(house) == [200] * 4, house.agent.log()
-    house.hang_up()
-    limit_descriptors(house, before)
-    wait_for("every Service", lambda: not unserved(house), hint=house.agent.log)
-    lines = house.agent.log().splitlines()
+        testbed["laptop"].dial((str(testbed.node.ip), HEALTH))
+    assert probe_all(testbed) == [200] * 4, testbed.agent.log()
+    testbed.hang_up()
+    limit_descriptors(testbed, before)
+    wait_for("every Service", lambda: not unserved(testbed), hint=testbed.agent.log)
+    lines = testbed.agent.log().splitlines()
     assert len([line for line in lines if "cannot open listeners" in line]) == 1
     assert len([line for line in lines if "served again" in line]) == 1
     assert not [line for line in lines if "Traceback" in line]

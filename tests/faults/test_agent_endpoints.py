@@ -7,7 +7,10 @@ import time
 
 import pytest
 
-from tests.node.agent_harness import DEADLINE_S, House, Service, read_all, wait_for, with_endpoints
+from tests.cluster.waiting import wait_for
+from tests.node.clients import DEADLINE_S, read_all
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -29,18 +32,20 @@ CRASHED_UDP = Service("crashed-udp", "10.96.0.53", 53, "UDP", target=53)
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node whose Services have good endpoints and bad ones."""
-    with House(tmp_path_factory.mktemp("agent"), request.param, f"--workers={WORKERS}") as house:
-        good = house.add_pods("good-1", "good-2", tcp=8080, udp=53)
-        mute = house.add_pods("mute", tcp=8080)
-        house.pod("mute").drop_traffic()
-        mortal = house.add_pods("mortal", tcp=8080)
+    with Testbed(
+        tmp_path_factory.mktemp("agent"), request.param, f"--workers={WORKERS}"
+    ) as testbed:
+        good = testbed.add_pods("good-1", "good-2", tcp=8080, udp=53)
+        mute = testbed.add_pods("mute", tcp=8080)
+        testbed.pod("mute").drop_traffic()
+        mortal = testbed.add_pods("mortal", tcp=8080)
         # A pod without a server: its kernel refuses, as that of a crashed container does.
-        crashed = [str(house.sandbox.add_pod("crashed").ip)]
-        gone = [str(house.sandbox.add_pod("gone").ip)]
-        house.pod("gone").close()
-        house.serve(
+        crashed = [str(testbed.sandbox.add_pod("crashed").ip)]
+        gone = [str(testbed.sandbox.add_pod("gone").ip)]
+        testbed.pod("gone").close()
+        testbed.serve(
             with_endpoints(WEB, good),
             with_endpoints(CRASHED, [*crashed, *good]),
             with_endpoints(UNREACHABLE, [good[0], *gone, good[1]]),
@@ -50,18 +55,18 @@ def house(request, tmp_path_factory):
             with_endpoints(DYING, [*mortal, good[0]]),
             with_endpoints(CRASHED_UDP, [*crashed, *good]),
         )
-        yield house
+        yield testbed
 
 
 @pytest.fixture(autouse=True)
-def _hang_up(house):
+def _hang_up(testbed):
     yield
-    house.hang_up()
+    testbed.hang_up()
 
 
 @pytest.fixture
-def pod(house):
-    return house["pod"]
+def pod(testbed):
+    return testbed["pod"]
 
 
 @pytest.mark.parametrize("service", [CRASHED, UNREACHABLE], ids=lambda service: service.name)
@@ -77,14 +82,14 @@ def test_with_one_crashed_endpoint_of_three_every_udp_client_is_answered(pod):
     assert set(answers) == {"good-1: hello", "good-2: hello"}
 
 
-def test_a_silent_endpoint_delays_one_request_per_worker_and_fails_none(house, pod):
+def test_a_silent_endpoint_delays_one_request_per_worker_and_fails_none(testbed, pod):
     def seconds():
         began = time.monotonic()
         assert pod.get(SILENT.address) in ("good-1", "good-2")
         return time.monotonic() - began
 
     waits = [seconds() for _ in range(REQUESTS)]
-    dials = failures(house, SILENT)
+    dials = failures(testbed, SILENT)
     assert dials >= 1
     assert sum(wait > WAITED_S for wait in waits) == dials
     # The first request, the next one if the other worker hasn't learned of it yet, and a probe
@@ -118,15 +123,15 @@ def test_when_every_endpoint_has_crashed_the_client_is_reset_and_not_hung_up_on(
     assert {outcome() for _ in range(5)} <= {ConnectionResetError, ConnectionRefusedError}
 
 
-def test_an_endpoint_that_dies_between_two_requests_costs_none_of_them(house, pod):
+def test_an_endpoint_that_dies_between_two_requests_costs_none_of_them(testbed, pod):
     assert {pod.get(DYING.address) for _ in range(4)} == {"mortal", "good-1"}
-    house.pod("mortal").close()
+    testbed.pod("mortal").close()
     assert {pod.get(DYING.address) for _ in range(4)} == {"good-1"}
 
 
-def failures(house, service):
+def failures(testbed, service):
     """Return how many dials of a Service's endpoints have failed."""
-    (port,) = (p for p in house.agent.status()["ports"] if p["service"] == service.name)
+    (port,) = (p for p in testbed.agent.status()["ports"] if p["service"] == service.name)
     return sum(endpoint["failures"] for endpoint in port["endpoints"])
 
 

@@ -7,7 +7,9 @@ import contextlib
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agent_harness import House, Service, Sockets, with_endpoints
+from tests.node.clients import Sockets
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -22,16 +24,16 @@ SYSLOG = Service("syslog", "10.96.0.53", 514, "UDP", target=TARGET)
 class World:
     """A node with few ephemeral ports, and an endpoint that sees its address and never answers."""
 
-    def __init__(self, house, stack):
-        self.house = house
+    def __init__(self, testbed, stack):
+        self.testbed = testbed
         self._stack = stack
-        sink = house.sandbox.add_pod("sink")
-        self._node, sinks = Sockets(house.node), Sockets(sink)
+        sink = testbed.sandbox.add_pod("sink")
+        self._node, sinks = Sockets(testbed.node), Sockets(sink)
         for sockets in (self._node, sinks):
             stack.callback(sockets.close)
         self._server = stack.enter_context(sinks.udp())
         self._server.bind(("", TARGET))
-        house.serve(with_endpoints(SYSLOG, [str(sink.ip)]))
+        testbed.serve(with_endpoints(SYSLOG, [str(sink.ip)]))
 
     def take_ports(self, count):
         """Have another program of the node take so many of the ports."""
@@ -43,7 +45,7 @@ class World:
         again = 0
         for number in range(count):
             text = f"{client} {number}".encode()
-            sender = self.house[client].udp(SYSLOG.address)
+            sender = self.testbed[client].udp(SYSLOG.address)
             refused = self.port["refused"]
             sender.send(text)
             self._server.setblocking(False)
@@ -66,17 +68,17 @@ class World:
     @property
     def port(self):
         """What the agent says of the Service port."""
-        (port,) = self.house.agent.status()["ports"]
+        (port,) = self.testbed.agent.status()["ports"]
         return port
 
 
 @pytest.fixture
 def world(tmp_path):
     flags = "--workers=2", "--preserve-client-address=never"
-    with House(tmp_path, "nftables", *flags) as house, contextlib.ExitStack() as stack:
+    with Testbed(tmp_path, "nftables", *flags) as testbed, contextlib.ExitStack() as stack:
         chosen = f"{FIRST} {FIRST + PORTS - 1}"
-        house.shell(f"sysctl -qw net.ipv4.ip_local_port_range='{chosen}'")
-        yield World(house, stack)
+        testbed.shell(f"sysctl -qw net.ipv4.ip_local_port_range='{chosen}'")
+        yield World(testbed, stack)
 
 
 def test_the_flows_of_one_client_leave_others_and_the_node_its_ports(world):

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agent_harness import Agent, House, Service, Sockets, child_pids, with_endpoints
+from tests.node.agents import Agent
+from tests.node.clients import Sockets
+from tests.node.manifests import Service, with_endpoints
+from tests.node.processes import child_pids
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -38,20 +42,20 @@ class LimitedAgent(Agent):
 
 
 @pytest.fixture
-def house(tmp_path):
+def testbed(tmp_path):
     """Two nodes whose agents know neither each other's node nor that it has the node port."""
     folder = tmp_path / "unused"
     folder.mkdir()
-    with House(folder, "nftables") as house:
-        yield house
+    with Testbed(folder, "nftables") as testbed:
+        yield testbed
 
 
 @pytest.fixture
-def agents(house, tmp_path):
+def agents(testbed, tmp_path):
     """The agents of both nodes, not started."""
     with contextlib.ExitStack() as stack:
         agents = []
-        for node in (house.node, house.sandbox.add_node()):
+        for node in (testbed.node, testbed.sandbox.add_node()):
             folder = tmp_path / node.name
             folder.mkdir()
             sockets = Sockets(node)
@@ -61,10 +65,10 @@ def agents(house, tmp_path):
         yield agents
 
 
-def serve(house, agents, nodes=""):
+def serve(testbed, agents, nodes=""):
     """Have both serve a Service whose endpoints are its own node port on both nodes."""
     loop = with_endpoints(LOOP, [str(agent.node.ip) for agent in agents])
-    web = with_endpoints(WEB, house.add_pods("web", tcp=8080))
+    web = with_endpoints(WEB, testbed.add_pods("web", tcp=8080))
     for agent in agents:
         agent.manifests.write(loop, web)
         agent.manifests.write_text(nodes, name="nodes.yaml")
@@ -84,17 +88,17 @@ def node_object(node):
     )
 
 
-def test_a_loop_that_no_agent_can_see_leaves_room_for_others_and_ends(house, agents):
-    serve(house, agents)
+def test_a_loop_that_no_agent_can_see_leaves_room_for_others_and_ends(testbed, agents):
+    serve(testbed, agents)
     before = [descriptors(agent) for agent in agents]
-    client = house["laptop"].dial((str(agents[0].node.ip), NODE_PORT))
+    client = testbed["laptop"].dial((str(agents[0].node.ip), NODE_PORT))
 
     def is_full():
         return any(descriptors(agent) > LIMIT // 2 for agent in agents)
 
     wait_for("the loop to take what it gets", is_full, hint=agents[0].log)
     for _ in range(5):
-        assert house["pod"].get(WEB.address) == "web"
+        assert testbed["pod"].get(WEB.address) == "web"
         assert all(descriptors(agent) <= LIMIT for agent in agents)
     client.close()
 
@@ -103,13 +107,13 @@ def test_a_loop_that_no_agent_can_see_leaves_room_for_others_and_ends(house, age
         return all(n <= b + 10 for n, b in zip(now, before, strict=True))
 
     wait_for("descriptors to be given back", are_back, hint=agents[0].log)
-    assert house["pod"].get(WEB.address) == "web"
+    assert testbed["pod"].get(WEB.address) == "web"
 
 
-def test_a_loop_that_the_node_objects_show_is_refused(house, agents):
+def test_a_loop_that_the_node_objects_show_is_refused(testbed, agents):
     nodes = "---\n".join(node_object(agent.node) for agent in agents)
-    serve(house, agents, nodes)
+    serve(testbed, agents, nodes)
     before = [descriptors(agent) for agent in agents]
     for agent in agents:
-        assert house["laptop"].tcp_refusal((str(agent.node.ip), NODE_PORT)) == "refused"
+        assert testbed["laptop"].tcp_refusal((str(agent.node.ip), NODE_PORT)) == "refused"
     assert [descriptors(agent) for agent in agents] == before

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agent_harness import House, Service, with_endpoints
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 from .test_agent_loops import LimitedAgent, descriptors
 
@@ -26,19 +27,19 @@ class ThousandDescriptors(LimitedAgent):
 
 
 @pytest.fixture
-def house(tmp_path):
+def testbed(tmp_path):
     """A node whose agent has 1,000 descriptors in each process."""
-    with House(tmp_path, "nftables", "--workers=1", agent=ThousandDescriptors) as house:
-        (ip,) = house.add_pods("web", tcp=8080)
-        house.serve(*(with_endpoints(service, [ip]) for service in (WEB, CART)))
-        yield house
+    with Testbed(tmp_path, "nftables", "--workers=1", agent=ThousandDescriptors) as testbed:
+        (ip,) = testbed.add_pods("web", tcp=8080)
+        testbed.serve(*(with_endpoints(service, [ip]) for service in (WEB, CART)))
+        yield testbed
 
 
-def test_one_clients_idle_connections_keep_no_other_from_another_service(house):
-    before = descriptors(house.agent)
+def test_one_clients_idle_connections_keep_no_other_from_another_service(testbed):
+    before = descriptors(testbed.agent)
     for _ in range(IDLE):
-        house["pod"].dial(WEB.address)
-    wait_for("the limit", lambda: descriptors(house.agent) > before + 2 * (IDLE - 40))
+        testbed["pod"].dial(WEB.address)
+    wait_for("the limit", lambda: descriptors(testbed.agent) > before + 2 * (IDLE - 40))
     began = time.monotonic()
-    assert house["laptop"].get(CART.address) == "web"
+    assert testbed["laptop"].get(CART.address) == "web"
     assert time.monotonic() - began < AT_ONCE_S

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agent_harness import HEALTH, House, Service, http_get
+from tests.node.agents import HEALTH
+from tests.node.clients import http_get
+from tests.node.manifests import Service
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -19,45 +22,45 @@ PER_ROUND = 20
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def testbed(tmp_path_factory):
     """A node with an agent, as on a cluster; its health port is open to all."""
-    with House(tmp_path_factory.mktemp("agent"), "nftables") as house:
-        house.serve(WEB)
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), "nftables") as testbed:
+        testbed.serve(WEB)
+        yield testbed
 
 
 @pytest.fixture
-def probe(house):
+def probe(testbed):
     """Ask for /livez at the node's address; a client that gets no response in time fails."""
-    address = (str(house.node.ip), HEALTH)
+    address = (str(testbed.node.ip), HEALTH)
 
     def probe(name):
-        client = house[name]
+        client = testbed[name]
         return http_get(client.tcp(), address, "/livez")[0]
 
     yield probe
-    house.hang_up()
+    testbed.hang_up()
 
 
-def descriptors(house):
-    return len(list(Path(f"/proc/{house.agent.pid}/fd").iterdir()))
+def descriptors(testbed):
+    return len(list(Path(f"/proc/{testbed.agent.pid}/fd").iterdir()))
 
 
-def test_many_silent_connections_at_once_keep_no_probe_from_its_answer(house, probe):
-    address = (str(house.node.ip), HEALTH)
+def test_many_silent_connections_at_once_keep_no_probe_from_its_answer(testbed, probe):
+    address = (str(testbed.node.ip), HEALTH)
     assert probe("laptop") == 200
-    before = descriptors(house)
+    before = descriptors(testbed)
     for _ in range(AT_ONCE):
-        house["pod"].dial(address)
+        testbed["pod"].dial(address)
     assert [probe("node-1"), probe("laptop")] == [200, 200]
-    wait_for("the descriptors of silent connections", lambda: descriptors(house) <= before)
+    wait_for("the descriptors of silent connections", lambda: descriptors(testbed) <= before)
 
 
-def test_a_lasting_flood_of_silent_connections_keeps_no_probe_from_its_answer(house, probe):
-    address = (str(house.node.ip), HEALTH)
+def test_a_lasting_flood_of_silent_connections_keeps_no_probe_from_its_answer(testbed, probe):
+    address = (str(testbed.node.ip), HEALTH)
     answers = []
     for _ in range(ROUNDS):
         for _ in range(PER_ROUND):
-            house["pod"].dial(address)
+            testbed["pod"].dial(address)
         answers += [probe("node-1"), probe("laptop")]
     assert answers == [200] * ROUNDS * 2

@@ -8,9 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import agent_harness as harness
 import pytest
-from agent_harness import House
+
+from tests.node.processes import as_another_user, readable_runtime
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -35,27 +36,27 @@ LOG_LINE = re.compile(r"\S+Z (INFO|WARNING) ")
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def testbed(tmp_path_factory):
     """A node whose agent doesn't run."""
-    with House(tmp_path_factory.mktemp("agent"), "iptables", clients=()) as house:
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), "iptables", clients=()) as testbed:
+        yield testbed
 
 
 @pytest.fixture
-def refused(house):
+def refused(testbed):
     """Run an agent that must end by itself; returns status and what it said beside its log."""
 
     def refused(*flags, command=(), env=None, before=()):
-        done = house.agent.run(
-            *flags, command=[*before, *(command or house.agent.command)], env=env
+        done = testbed.agent.run(
+            *flags, command=[*before, *(command or testbed.agent.command)], env=env
         )
         assert done.stdout == ""
         lines = done.stderr.splitlines()
         return done.returncode, [line for line in lines if not LOG_LINE.match(line)]
 
-    before = house.kernel()
+    before = testbed.kernel()
     yield refused
-    assert house.kernel() == before
+    assert testbed.kernel() == before
 
 
 def run_flags(*flags):
@@ -141,14 +142,14 @@ def test_without_rights_one_line_names_them(refused):
     )
 
 
-@harness.as_another_user
-def test_as_an_unprivileged_user_one_line_names_the_rights(house, refused):
+@as_another_user
+def test_as_an_unprivileged_user_one_line_names_the_rights(testbed, refused):
     with (
-        harness.readable_runtime() as (prefix, python, env),
+        readable_runtime() as (prefix, python, env),
         tempfile.TemporaryDirectory() as manifests,
     ):
         Path(manifests).chmod(0o755)
-        mine = [word for word in house.agent.command[1:] if not word.startswith("--manifests")]
+        mine = [word for word in testbed.agent.command[1:] if not word.startswith("--manifests")]
         command = [*prefix, python, *mine, f"--manifests={manifests}"]
         status, lines = refused(command=command, env=env)
     assert (status, len(lines)) == (1, 1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from agent_harness import House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -22,50 +25,50 @@ NOT_YAML = "spec: {clusterIP: 10.96.0.11\n"
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def testbed(tmp_path_factory):
     """A node whose agent began with a good and a broken manifest."""
-    with House(tmp_path_factory.mktemp("agent"), "iptables") as house:
-        house.agent.manifests.write_text(BROKEN, name="cart.yaml")
-        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), "iptables") as testbed:
+        testbed.agent.manifests.write_text(BROKEN, name="cart.yaml")
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        yield testbed
 
 
-def problems(house):
-    return house.agent.status()["source"]["problems"]
+def problems(testbed):
+    return testbed.agent.status()["source"]["problems"]
 
 
-def test_a_manifest_that_is_broken_at_the_start_is_shown_and_the_others_are_served(house):
-    place = house.agent.manifests.folder / "cart.yaml"
-    assert problems(house) == [f"{place}:7: {BROKEN_SAYS}"]
-    assert f"{place}:7: {BROKEN_SAYS}" in house.agent.read("/")[1]
-    assert f'problem="{place}:7: {BROKEN_SAYS}"' in house.agent.log()
-    assert house["pod"].get(WEB.address) == "one"
+def test_a_manifest_that_is_broken_at_the_start_is_shown_and_the_others_are_served(testbed):
+    place = testbed.agent.manifests.folder / "cart.yaml"
+    assert problems(testbed) == [f"{place}:7: {BROKEN_SAYS}"]
+    assert f"{place}:7: {BROKEN_SAYS}" in testbed.agent.read("/")[1]
+    assert f'problem="{place}:7: {BROKEN_SAYS}"' in testbed.agent.log()
+    assert testbed["pod"].get(WEB.address) == "one"
 
 
 @pytest.mark.parametrize("text", [NOT_YAML, BROKEN], ids=["not-yaml", "bad-port"])
-def test_a_manifest_that_breaks_later_keeps_its_last_good_state(house, text):
-    path = house.agent.manifests.folder / "shop.yaml"
+def test_a_manifest_that_breaks_later_keeps_its_last_good_state(testbed, text):
+    path = testbed.agent.manifests.folder / "shop.yaml"
     good = path.read_text()
-    house.agent.manifests.write_text(text)
-    wait_for("the problem", lambda: any(p.startswith(f"{path}:") for p in problems(house)))
-    assert house["pod"].get(WEB.address) == "one"
-    assert str(path) in house.agent.read("/")[1]
-    house.agent.manifests.write_text(good)
-    wait_for("its end", lambda: not any(str(path) in p for p in problems(house)))
+    testbed.agent.manifests.write_text(text)
+    wait_for("the problem", lambda: any(p.startswith(f"{path}:") for p in problems(testbed)))
+    assert testbed["pod"].get(WEB.address) == "one"
+    assert str(path) in testbed.agent.read("/")[1]
+    testbed.agent.manifests.write_text(good)
+    wait_for("its end", lambda: not any(str(path) in p for p in problems(testbed)))
 
 
-def test_a_mended_manifest_is_served_and_its_problem_is_gone(house):
-    path = house.agent.manifests.folder / "cart.yaml"
+def test_a_mended_manifest_is_served_and_its_problem_is_gone(testbed):
+    path = testbed.agent.manifests.folder / "cart.yaml"
     path.write_text(BROKEN.replace("70000", "80"))
-    wait_for("a good manifest", lambda: not problems(house))
-    wait_for("the Service", lambda: house["pod"].tcp_refusal(("10.96.0.11", 80)) == "refused")
+    wait_for("a good manifest", lambda: not problems(testbed))
+    wait_for("the Service", lambda: testbed["pod"].tcp_refusal(("10.96.0.11", 80)) == "refused")
 
 
-def test_a_manifests_folder_that_vanishes_changes_nothing(house):
-    folder = house.agent.manifests.folder
+def test_a_manifests_folder_that_vanishes_changes_nothing(testbed):
+    folder = testbed.agent.manifests.folder
     folder.rename(folder.with_name("moved"))
     said = f"{folder}: cannot read: No such file or directory"
-    wait_for("the problem", lambda: said in problems(house))
-    assert house["pod"].get(WEB.address) == "one"
+    wait_for("the problem", lambda: said in problems(testbed))
+    assert testbed["pod"].get(WEB.address) == "one"
     folder.with_name("moved").rename(folder)
-    wait_for("its end", lambda: said not in problems(house))
+    wait_for("its end", lambda: said not in problems(testbed))

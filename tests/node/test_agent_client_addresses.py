@@ -8,9 +8,12 @@ import json
 import select
 import socket
 
-import agent_harness as harness
 import pytest
-from agent_harness import House, Sockets, wait_for
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP
+from tests.node.clients import DEADLINE_S, Sockets
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -76,7 +79,7 @@ def accept_who_speaks(server):
     """Return the first connection that isn't only there to see whether somebody answers."""
     while True:
         accepted, peer = server.accept()
-        accepted.settimeout(harness.DEADLINE_S)
+        accepted.settimeout(DEADLINE_S)
         if accepted.recv(100):
             return accepted, peer
         accepted.close()
@@ -130,22 +133,22 @@ def objects(name, number, *endpoints, **spec):
 
 
 class World:
-    """A house with endpoints of each kind, each behind a Service of its own."""
+    """A testbed with endpoints of each kind, each behind a Service of its own."""
 
-    def __init__(self, house):
-        self.house = house
-        second = house.sandbox.add_node()
+    def __init__(self, testbed):
+        self.testbed = testbed
+        second = testbed.sandbox.add_node()
         self.endpoints = {
-            "routed": Endpoint(house.sandbox.add_pod("routed")),
-            "bridged": Endpoint(house.sandbox.add_pod("bridged", "bridge")),
+            "routed": Endpoint(testbed.sandbox.add_pod("routed")),
+            "bridged": Endpoint(testbed.sandbox.add_pod("bridged", "bridge")),
             "remote": Endpoint(second.add_pod("remote")),
         }
         self.numbers = {name: number for number, name in enumerate(self.endpoints, 10)}
         self.numbers["itself"] = 20
-        itself = Endpoint(house["pod"].host)
+        itself = Endpoint(testbed["pod"].host)
         self.endpoints["itself"] = itself
         self.numbers["itself-bridged"] = 21
-        self.endpoints["itself-bridged"] = Endpoint(house["bridge-pod"].host)
+        self.endpoints["itself-bridged"] = Endpoint(testbed["bridge-pod"].host)
         documents = [
             document
             for name, endpoint in self.endpoints.items()
@@ -158,20 +161,20 @@ class World:
                 externalTrafficPolicy="Local" if name == "routed" else "Cluster",
             )
         ]
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
-        house.agent.start_until_ready()
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
 
     def address(self, client, name, version):
         if client == "laptop" and version == 6:
             # It has no route to the range of the ClusterIPs.
-            return str(self.house.node.ip6), NODE_PORT + self.numbers[name]
+            return str(self.testbed.node.ip6), NODE_PORT + self.numbers[name]
         return CLUSTER_IPS[version].format(self.numbers[name]), PORT
 
     def saw(self, client, endpoint, protocol, version):
         """Return whose address an endpoint sees: ``client``, ``node``, or another."""
-        host, node = self.house[client].host, self.house.node
+        host, node = self.testbed[client].host, self.testbed.node
         address = self.address(client, endpoint, version)
-        ip, _ = self.endpoints[endpoint].saw(protocol, version, self.house[client], address)
+        ip, _ = self.endpoints[endpoint].saw(protocol, version, self.testbed[client], address)
         # Towards a pod the node may have its gateway's address.
         if ip in addresses(node):
             return "node"
@@ -192,8 +195,8 @@ def addresses(node):
 def world(request, tmp_path_factory):
     flags = ("--workers=1", "--v=3")
     folder = tmp_path_factory.mktemp("agent")
-    with House(folder, request.param, *flags, clients=CLIENTS) as house:
-        world = World(house)
+    with Testbed(folder, request.param, *flags, clients=CLIENTS) as testbed:
+        world = World(testbed)
         yield world
         world.close()
 
@@ -202,7 +205,7 @@ def world(request, tmp_path_factory):
 def _hang_up(request):
     yield
     if "world" in request.fixturenames:
-        request.getfixturevalue("world").house.hang_up()
+        request.getfixturevalue("world").testbed.hang_up()
 
 
 SEEN = {
@@ -239,7 +242,7 @@ def shown(world, name):
     """Return what the page's JSON says of a Service's TCP port of IPv4."""
     (port,) = (
         port
-        for port in world.house.agent.status()["ports"]
+        for port in world.testbed.agent.status()["ports"]
         if (port["service"], port["protocol"], port["family"]) == (name, "TCP", "IPv4")
         if not port["side"]
     )
@@ -261,7 +264,7 @@ def test_the_page_the_metrics_and_the_access_line_say_which_address_was_used(wor
         after["connections"],
         after["preserved"],
     )
-    agent = world.house.agent
+    agent = world.testbed.agent
     metric = "userspace_proxy_endpoint_connections_preserved_total"
     (counted,) = (
         float(line.split()[-1])
@@ -291,8 +294,8 @@ def test_the_page_the_metrics_and_the_access_line_say_which_address_was_used(wor
 
 def test_who_is_kept_from_an_endpoint_is_kept_from_it_through_the_service_too(world):
     """A network policy's work: the endpoint's own kernel drops what comes from one client."""
-    house, endpoint = world.house, world.endpoints["routed"]
-    address, denied = world.address("pod", "routed", 4), house["pod"]
+    testbed, endpoint = world.testbed, world.endpoints["routed"]
+    address, denied = world.address("pod", "routed", 4), testbed["pod"]
     rules = f"""table ip denied {{
         chain input {{
             type filter hook input priority 0
@@ -322,7 +325,7 @@ def test_who_is_kept_from_an_endpoint_is_kept_from_it_through_the_service_too(wo
         (state,) = shown(world, "routed")["endpoints"]
         assert state["failures"] == failures + 1
         assert state["ejected_for_s"] is None
-        assert "endpoint answers this node, but not this client" in house.agent.log()
+        assert "endpoint answers this node, but not this client" in testbed.agent.log()
     finally:
         endpoint.host.run(["nft", "delete table ip denied"])
         drain(endpoint)
@@ -330,24 +333,24 @@ def test_who_is_kept_from_an_endpoint_is_kept_from_it_through_the_service_too(wo
 
 
 def test_an_endpoint_that_refuses_one_clients_datagrams_is_kept_for_all_others(tmp_path):
-    with House(tmp_path, "nftables", "--workers=1", clients=("pod", "bridge-pod")) as house:
-        endpoints = [Endpoint(house.sandbox.add_pod(name)) for name in ("strict", "open")]
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod", "bridge-pod")) as testbed:
+        endpoints = [Endpoint(testbed.sandbox.add_pod(name)) for name in ("strict", "open")]
         strict, other = endpoints
         documents = objects("dns", 10, *((endpoint, "node-1") for endpoint in endpoints))
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
-        house.agent.start_until_ready()
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
         address = (CLUSTER_IPS[4].format(10), PORT)
         rules = f"""table ip denied {{
             chain input {{
                 type filter hook input priority 0
-                ip saddr {house["pod"].host.ip} reject
+                ip saddr {testbed["pod"].host.ip} reject
             }}
         }}
         """
         strict.host.run(["nft", rules])
 
         def heard_by(client):
-            asking = house[client].udp(address)
+            asking = testbed[client].udp(address)
             asking.send(b"question")
             heard, _, _ = select.select([e.servers["UDP", 4] for e in endpoints], [], [], 5)
             (server,) = heard
@@ -360,7 +363,7 @@ def test_an_endpoint_that_refuses_one_clients_datagrams_is_kept_for_all_others(t
         assert {heard_by("pod") for _ in range(4)} == {other}
         states = {
             endpoint["address"]: endpoint
-            for port in house.agent.status()["ports"]
+            for port in testbed.agent.status()["ports"]
             if (port["protocol"], port["family"], port["side"]) == ("UDP", "IPv4", "")
             for endpoint in port["endpoints"]
         }
@@ -382,13 +385,13 @@ def drain(endpoint):
                     server.accept()[0].close()
                 else:
                     server.recv(100)
-        server.settimeout(harness.DEADLINE_S)
+        server.settimeout(DEADLINE_S)
 
 
-def part(house):
+def part(testbed):
     """Return what of the kernel is there for answers, and the names of all tables."""
     show = "ip rule; ip -6 rule; ip route show table 11800; nft list tables"
-    return sorted(house.shell(show).splitlines())
+    return sorted(testbed.shell(show).splitlines())
 
 
 FLUSH = """
@@ -400,146 +403,146 @@ ip route flush table 11800
 
 
 def test_what_others_flush_is_repaired_and_an_open_connection_goes_on(world):
-    endpoint, house = world.endpoints["remote"], world.house
-    dialled = house["pod"].dial(world.address("pod", "remote", 4))
+    endpoint, testbed = world.endpoints["remote"], world.testbed
+    dialled = testbed["pod"].dial(world.address("pod", "remote", 4))
     accepted, _ = endpoint.servers["TCP", 4].accept()
     with accepted:
         assert talks(dialled, accepted)
-        before = part(house)
-        house.shell(FLUSH)
-        wait_for("all of it", lambda: part(house) == before)
+        before = part(testbed)
+        testbed.shell(FLUSH)
+        wait_for("all of it", lambda: part(testbed) == before)
         assert talks(dialled, accepted)
-    assert house.agent.status()["client_address"]["repairs"] >= 3
+    assert testbed.agent.status()["client_address"]["repairs"] >= 3
 
 
 def test_a_flush_of_all_tables_takes_nothing_that_catches_answers(world):
-    endpoint, house = world.endpoints["remote"], world.house
-    before, repairs = part(house), house.agent.status()["client_address"]["repairs"]
-    dialled = house["pod"].dial(world.address("pod", "remote", 4))
+    endpoint, testbed = world.endpoints["remote"], world.testbed
+    before, repairs = part(testbed), testbed.agent.status()["client_address"]["repairs"]
+    dialled = testbed["pod"].dial(world.address("pod", "remote", 4))
     accepted, _ = endpoint.servers["TCP", 4].accept()
     with accepted:
         assert talks(dialled, accepted)
-        house.shell("nft flush ruleset")
+        testbed.shell("nft flush ruleset")
         assert talks(dialled, accepted)
-        wait_for("the steering", lambda: part(house) == before)
+        wait_for("the steering", lambda: part(testbed) == before)
         assert talks(dialled, accepted)
-    assert house.agent.status()["client_address"]["repairs"] == repairs
+    assert testbed.agent.status()["client_address"]["repairs"] == repairs
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local"])
 def test_a_killed_agents_part_is_taken_over_and_a_stop_or_a_cleanup_leaves_nothing(
     steering, tmp_path
 ):
-    with House(tmp_path, steering, "--workers=1", clients=("pod",)) as house:
-        endpoint = Endpoint(house.sandbox.add_pod("routed"))
-        house.pod("routed").serve(None, tcp=81)
-        before = house.kernel()
+    with Testbed(tmp_path, steering, "--workers=1", clients=("pod",)) as testbed:
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
+        testbed.pod("routed").serve(None, tcp=81)
+        before = testbed.kernel()
         documents = objects("routed", 10, (endpoint, "node-1"))
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
+        testbed.agent.manifests.write_objects(documents)
         address = (CLUSTER_IPS[4].format(10), PORT)
-        ip = str(house["pod"].host.ip)
+        ip = str(testbed["pod"].host.ip)
 
         def seen():
-            return endpoint.saw("TCP", 4, house["pod"], address)[0]
+            return endpoint.saw("TCP", 4, testbed["pod"], address)[0]
 
-        house.agent.start_until_ready()
+        testbed.agent.start_until_ready()
         assert seen() == ip
-        running = house.kernel()
-        house.agent.kill()
-        assert "lookup 11800" in house.kernel()
-        house.agent.start_until_ready()
+        running = testbed.kernel()
+        testbed.agent.kill()
+        assert "lookup 11800" in testbed.kernel()
+        testbed.agent.start_until_ready()
         assert seen() == ip
-        assert house.kernel().count("11800") == running.count("11800")
-        assert house.agent.stop() == 0
-        assert "11800" not in house.kernel()
-        assert "userspace-proxy" not in house.rules()
+        assert testbed.kernel().count("11800") == running.count("11800")
+        assert testbed.agent.stop() == 0
+        assert "11800" not in testbed.kernel()
+        assert "userspace-proxy" not in testbed.rules()
         # Killed, and cleaned up.
-        house.agent.start_until_ready()
-        house.agent.kill()
-        assert house.agent.run(command=harness.CLEANUP).returncode == 0
-        assert house.kernel() == before
+        testbed.agent.start_until_ready()
+        testbed.agent.kill()
+        assert testbed.agent.run(command=CLEANUP).returncode == 0
+        assert testbed.kernel() == before
         # Killed, and then nobody wants it any more.
-        house.agent.start_until_ready()
-        house.agent.kill()
-        house.agent.flags = (*house.agent.flags, "--preserve-client-address=never")
-        house.agent.start_until_ready()
-        assert seen() in addresses(house.node)
-        assert "11800" not in house.kernel()
-        assert house.agent.status()["client_address"]["is_on"] is False
-        assert house.agent.stop() == 0
+        testbed.agent.start_until_ready()
+        testbed.agent.kill()
+        testbed.agent.flags = (*testbed.agent.flags, "--preserve-client-address=never")
+        testbed.agent.start_until_ready()
+        assert seen() in addresses(testbed.node)
+        assert "11800" not in testbed.kernel()
+        assert testbed.agent.status()["client_address"]["is_on"] is False
+        assert testbed.agent.stop() == 0
         endpoint.close()
 
 
 def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_served(tmp_path):
-    with House(tmp_path, "nftables", "--workers=1", clients=("pod",)) as house:
-        house.shell("ip link add cilium_host type veth peer name cilium_net")
-        endpoint = Endpoint(house.sandbox.add_pod("routed"))
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
         documents = objects("routed", 10, (endpoint, "node-1"))
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
-        house.agent.start_until_ready()
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
         address = (CLUSTER_IPS[4].format(10), PORT)
-        assert endpoint.saw("TCP", 4, house["pod"], address)[0] in addresses(house.node)
-        told = house.agent.status()["client_address"]
+        assert endpoint.saw("TCP", 4, testbed["pod"], address)[0] in addresses(testbed.node)
+        told = testbed.agent.status()["client_address"]
         assert not told["is_on"]
         assert told["why_not"].startswith("Cilium delivers")
-        assert told["why_not"] in html.unescape(house.agent.read("/")[1])
+        assert told["why_not"] in html.unescape(testbed.agent.read("/")[1])
         endpoint.close()
 
 
 def test_cilium_that_comes_later_ends_it_and_nothing_of_it_stays(tmp_path):
-    with House(tmp_path, "nftables", "--workers=1", clients=("pod",)) as house:
-        endpoint = Endpoint(house.sandbox.add_pod("routed"))
-        before = house.kernel()
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
+        before = testbed.kernel()
         documents = objects("routed", 10, (endpoint, "node-1"))
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
-        house.agent.start_until_ready()
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
         address = (CLUSTER_IPS[4].format(10), PORT)
 
         def seen():
-            return endpoint.saw("TCP", 4, house["pod"], address)[0]
+            return endpoint.saw("TCP", 4, testbed["pod"], address)[0]
 
         def is_on():
-            return house.agent.status()["client_address"]["is_on"]
+            return testbed.agent.status()["client_address"]["is_on"]
 
-        ip = str(house["pod"].host.ip)
+        ip = str(testbed["pod"].host.ip)
         assert seen() == ip
-        house.shell("ip link add cilium_host type veth peer name cilium_net")
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         wait_for("an end of it", lambda: not is_on())
-        assert seen() in addresses(house.node)
-        house.shell("ip link del cilium_host")
+        assert seen() in addresses(testbed.node)
+        testbed.shell("ip link del cilium_host")
         wait_for("its return", is_on)
         assert seen() == ip
         # A killed agent's routes go at the next start, which doesn't need them.
-        house.agent.kill()
-        house.shell("ip link add cilium_host type veth peer name cilium_net")
-        house.agent.start_until_ready()
-        assert "11800" not in house.kernel()
-        house.agent.kill()
-        house.shell("ip link del cilium_host")
+        testbed.agent.kill()
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
+        testbed.agent.start_until_ready()
+        assert "11800" not in testbed.kernel()
+        testbed.agent.kill()
+        testbed.shell("ip link del cilium_host")
         # On, off at run time, stopped.
-        house.agent.start_until_ready()
-        house.shell("ip link add cilium_host type veth peer name cilium_net")
+        testbed.agent.start_until_ready()
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         wait_for("an end of it", lambda: not is_on())
-        assert house.agent.stop() == 0
-        house.shell("ip link del cilium_host")
-        assert house.kernel() == before
+        assert testbed.agent.stop() == 0
+        testbed.shell("ip link del cilium_host")
+        assert testbed.kernel() == before
         endpoint.close()
 
 
 def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
-    with House(tmp_path, "nftables", "--workers=1", clients=("pod",)) as house:
-        endpoint = Endpoint(house.sandbox.add_pod("routed"))
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
         off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
-        house.shell(off)
+        testbed.shell(off)
         documents = objects("routed", 10, (endpoint, "node-1"))
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
-        house.agent.start_until_ready()
-        told = house.agent.status()["client_address"]
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        told = testbed.agent.status()["client_address"]
         assert (told["is_on"], told["why_not"], told["problem"]) == (True, "", "")
         address = (CLUSTER_IPS[4].format(10), PORT)
         for protocol in PROTOCOLS:
-            ip = str(house["pod"].host.ip)
-            assert endpoint.saw(protocol, 4, house["pod"], address)[0] == ip
+            ip = str(testbed["pod"].host.ip)
+            assert endpoint.saw(protocol, 4, testbed["pod"], address)[0] == ip
         endpoint.close()
 
 
@@ -549,8 +552,8 @@ def test_a_pod_with_a_leg_in_its_clients_network_is_served_where_its_service_say
 ):
     """As Multus gives it; what it answers doesn't come back by the node."""
     flags = ("--workers=1", "--v=3")
-    with House(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as house:
-        endpoint, laptop = Endpoint(house.sandbox.add_pod("routed")), house["laptop"].host
+    with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:
+        endpoint, laptop = Endpoint(testbed.sandbox.add_pod("routed")), testbed["laptop"].host
         leg = f"ip link add lan type veth peer name leg netns {laptop.pid}"
         endpoint.host.run(["sh", "-ec", f"{leg}; ip link set lan up"])
         endpoint.host.run(["ip", "route", "add", f"{laptop.ip}/32", "dev", "lan"])
@@ -559,9 +562,9 @@ def test_a_pod_with_a_leg_in_its_clients_network_is_served_where_its_service_say
         documents = list(objects("routed", 10, (endpoint, "node-1"), **spec))
         annotation = "userspace-proxy.io/preserve-client-address"
         documents[0]["metadata"]["annotations"] = {annotation: "never"}
-        house.agent.manifests.write_text("\n---\n".join(map(json.dumps, documents)))
-        house.agent.start_until_ready()
-        address = (str(house.node.ip), NODE_PORT)
-        seen = endpoint.saw(protocol, 4, house["laptop"], address)[0]
-        assert seen in addresses(house.node)
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        address = (str(testbed.node.ip), NODE_PORT)
+        seen = endpoint.saw(protocol, 4, testbed["laptop"], address)[0]
+        assert seen in addresses(testbed.node)
         endpoint.close()

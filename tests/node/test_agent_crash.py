@@ -6,7 +6,10 @@ import contextlib
 import socket
 
 import pytest
-from agent_harness import CLIENTS, House, Service, refusal, with_endpoints
+
+from tests.node.clients import refusal
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -40,33 +43,33 @@ STEERINGS = ("iptables", "nftables", "local", "local-on-a-node")
 
 
 @pytest.fixture(params=STEERINGS)
-def house(request, tmp_path):
+def testbed(request, tmp_path):
     """A node whose agent serves."""
-    with House(tmp_path, request.param, clients=CLIENTS) as house:
-        ips = house.add_pods("one", tcp=8080, udp=53)
-        house.agent.manifests.write_text(IPV6_SLICES, name="six.yaml")
-        house.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NONE)
-        yield house
+    with Testbed(tmp_path, request.param, clients=CLIENTS) as testbed:
+        ips = testbed.add_pods("one", tcp=8080, udp=53)
+        testbed.agent.manifests.write_text(IPV6_SLICES, name="six.yaml")
+        testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NONE)
+        yield testbed
 
 
-def our_ports(house: House) -> set[int]:
+def our_ports(testbed: Testbed) -> set[int]:
     """Return the local ports that rules of the agent lead to; without rules those of Services."""
-    if house.agent.steering == "local":
+    if testbed.agent.steering == "local":
         return {80, 53}
-    targets = [t for s in ("web", "dns") for t in house.agent.frontends(s).values()]
+    targets = [t for s in ("web", "dns") for t in testbed.agent.frontends(s).values()]
     ports = {int(target.removeprefix("proxy port ")) for target in targets}
     assert len(ports) == len(targets), "one a Service port and family"
     return {REFUSE_PORT, *ports}
 
 
 @contextlib.contextmanager
-def thief(house: House, ports: set[int]):
+def thief(testbed: Testbed, ports: set[int]):
     """Have a process of the node without any right listen on some ports, at all addresses."""
     with contextlib.ExitStack() as stack:
         for ip in ("0.0.0.0", "::"):
             for port in ports:
-                tcp = stack.enter_context(house["node-1"].tcp(ip))
-                udp = stack.enter_context(house["node-1"].new_udp(ip))
+                tcp = stack.enter_context(testbed["node-1"].tcp(ip))
+                udp = stack.enter_context(testbed["node-1"].new_udp(ip))
                 for made in (tcp, udp):
                     if ip == "::":
                         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -80,10 +83,10 @@ def thief(house: House, ports: set[int]):
 IPV6_CLIENTS = ("pod", "node-1")
 
 
-def refusals(house: House) -> dict[tuple[str, str, int], str]:
+def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
     """Return how dials of all clients to all frontends end."""
     said = {}
-    for name, client in house.clients.items():
+    for name, client in testbed.clients.items():
         for frontend in TCP_FRONTENDS:
             if ":" not in frontend[0] or name in IPV6_CLIENTS:
                 said[name, *frontend] = client.tcp_refusal(frontend)
@@ -93,30 +96,30 @@ def refusals(house: House) -> dict[tuple[str, str, int], str]:
     return said
 
 
-def test_a_process_that_takes_our_ports_after_a_crash_gets_nothing(house):
-    ports = our_ports(house)
-    flow = house["pod"].udp(DNS.address)
+def test_a_process_that_takes_our_ports_after_a_crash_gets_nothing(testbed):
+    ports = our_ports(testbed)
+    flow = testbed["pod"].udp(DNS.address)
     flow.send(b"hello")
     assert flow.recv(99) == b"one: hello"
-    house.agent.kill()
-    assert set(refusals(house).values()) == {"refused"}
-    with thief(house, ports):
-        assert set(refusals(house).values()) == {"refused"}
+    testbed.agent.kill()
+    assert set(refusals(testbed).values()) == {"refused"}
+    with thief(testbed, ports):
+        assert set(refusals(testbed).values()) == {"refused"}
         assert refusal(flow) == "refused"
-    house.agent.start_until_ready()
-    for name, client in house.clients.items():
+    testbed.agent.start_until_ready()
+    for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
         assert client.asks(DNS.address) == "one: hello", name
 
 
 # With local steering a listener of ours and one on all addresses can't have the same port.
-@pytest.mark.parametrize("house", ["iptables", "nftables"], indirect=True)
-def test_a_process_that_stays_on_our_ports_keeps_no_client_from_its_service(house):
-    ports = our_ports(house)
-    house.agent.kill()
-    with thief(house, ports):
-        house.agent.start_until_ready()
-        for name, client in house.clients.items():
+@pytest.mark.parametrize("testbed", ["iptables", "nftables"], indirect=True)
+def test_a_process_that_stays_on_our_ports_keeps_no_client_from_its_service(testbed):
+    ports = our_ports(testbed)
+    testbed.agent.kill()
+    with thief(testbed, ports):
+        testbed.agent.start_until_ready()
+        for name, client in testbed.clients.items():
             assert client.get(WEB.address) == "one", name
             assert client.asks(DNS.address) == "one: hello", name
             assert client.tcp_refusal(NONE.address) == "refused", name
@@ -136,19 +139,19 @@ def with_node_port(service: Service, number: int) -> Service:
 
 @pytest.mark.parametrize("steering", ["iptables", "nftables"])
 def test_a_process_that_takes_node_ports_while_no_proxy_runs_gets_no_client(tmp_path, steering):
-    with House(tmp_path, steering) as house:
-        ips = house.add_pods("one", tcp=8080, udp=53)
+    with Testbed(tmp_path, steering) as testbed:
+        ips = testbed.add_pods("one", tcp=8080, udp=53)
         web, dns, none = (
             with_node_port(s, number) for s, number in ((WEB, 30080), (DNS, 30053), (NONE, 30090))
         )
-        house.serve(with_endpoints(web, ips), with_endpoints(dns, ips), none)
-        house.agent.kill()
-        with thief(house, {30080, 30053, 30090}):
-            house.agent.start_until_ready()
-            node = str(house.node.ip)
-            for name, client in house.clients.items():
+        testbed.serve(with_endpoints(web, ips), with_endpoints(dns, ips), none)
+        testbed.agent.kill()
+        with thief(testbed, {30080, 30053, 30090}):
+            testbed.agent.start_until_ready()
+            node = str(testbed.node.ip)
+            for name, client in testbed.clients.items():
                 assert client.get((node, 30080)) == "one", name
                 assert client.asks((node, 30053)) == "one: hello", name
                 assert client.tcp_refusal((node, 30090)) == "refused", name
             # One each of TCP or UDP; the thief has both of all three.
-            assert house.agent.log().count("another process took a node port") == 3
+            assert testbed.agent.log().count("another process took a node port") == 3

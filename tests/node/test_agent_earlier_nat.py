@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from agent_harness import House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -12,24 +15,24 @@ CAUSE = "nftables chain ip evil pre of another program (prerouting, priority -15
 
 
 def test_page_and_log_name_a_chain_that_takes_a_service(tmp_path):
-    with House(tmp_path, "nftables", clients=("pod",)) as house:
-        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
+    with Testbed(tmp_path, "nftables", clients=("pod",)) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
 
         def problem() -> str:
-            (port,) = house.agent.status()["ports"]
+            (port,) = testbed.agent.status()["ports"]
             return str(port["problem"])
 
         assert problem() == ""
-        house.shell(
+        testbed.shell(
             "nft 'add table ip evil; "
             "add chain ip evil pre { type nat hook prerouting priority -150; }; "
             "add rule ip evil pre ip daddr 10.96.0.10 tcp dport 80 redirect to :9'"
         )
-        wait_for("the problem", lambda: problem().startswith(CAUSE), hint=house.agent.log)
-        house.shell("nft delete table ip evil")
-        wait_for("its end", lambda: not problem(), hint=house.agent.log)
-        assert house["pod"].get(WEB.address) == "one"
-        assert house.agent.log().count(CAUSE) == 1
+        wait_for("the problem", lambda: problem().startswith(CAUSE), hint=testbed.agent.log)
+        testbed.shell("nft delete table ip evil")
+        wait_for("its end", lambda: not problem(), hint=testbed.agent.log)
+        assert testbed["pod"].get(WEB.address) == "one"
+        assert testbed.agent.log().count(CAUSE) == 1
 
 
 TO_NINE = "tcp dport 80 redirect to :9"
@@ -55,7 +58,7 @@ TO_NINE = "tcp dport 80 redirect to :9"
     ],
 )
 def test_only_what_rules_say_is_reported(tmp_path, rules, said):
-    with House(tmp_path, "nftables", clients=()) as house:
+    with Testbed(tmp_path, "nftables", clients=()) as testbed:
         table = [
             "add table ip evil",
             "add set ip evil services { type ipv4_addr; }",
@@ -64,13 +67,13 @@ def test_only_what_rules_say_is_reported(tmp_path, rules, said):
             "add chain ip evil pre { type nat hook prerouting priority -150; }",
             *(f"add rule ip evil pre {rule}" for rule in rules),
         ]
-        house.shell("\n".join(f"nft '{line}'" for line in table))
-        house.serve(with_endpoints(WEB, ["10.244.9.9"]))
+        testbed.shell("\n".join(f"nft '{line}'" for line in table))
+        testbed.serve(with_endpoints(WEB, ["10.244.9.9"]))
         cause = f"nftables chain ip evil pre of another program (prerouting, priority -150) {said}"
         if said:
-            wait_for("the problem", lambda: house.agent.log().count(f"{cause} it") == 1)
+            wait_for("the problem", lambda: testbed.agent.log().count(f"{cause} it") == 1)
         else:
-            house.shell("nft add chain ip evil last '{ type nat hook output priority -150; }'")
-            house.shell("nft add rule ip evil last ip daddr 10.96.0.10 redirect")
-            wait_for("the last chain alone", lambda: "chain ip evil last" in house.agent.log())
-            assert "chain ip evil pre" not in house.agent.log()
+            testbed.shell("nft add chain ip evil last '{ type nat hook output priority -150; }'")
+            testbed.shell("nft add rule ip evil last ip daddr 10.96.0.10 redirect")
+            wait_for("the last chain alone", lambda: "chain ip evil last" in testbed.agent.log())
+            assert "chain ip evil pre" not in testbed.agent.log()

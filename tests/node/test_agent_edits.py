@@ -8,11 +8,14 @@ Each edit is waited for once; the tests look at what became of whom.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import agent_harness as harness
 import pytest
-from agent_harness import CLIENTS, House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import ask, refusal
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -32,19 +35,19 @@ OLD_UDP = (DNS, PORT_UDP, EMPTIED_UDP)
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node whose agent serves the Services of before the edit."""
     folder = tmp_path_factory.mktemp("agent")
-    with House(folder, request.param, clients=CLIENTS) as house:
-        one, _two = house.add_pods("one", "two", tcp=8080, echo=81, udp=53)
-        house.pod("one").serve("new-port", tcp=8081, udp=54)
-        house.serve(
+    with Testbed(folder, request.param, clients=CLIENTS) as testbed:
+        one, _two = testbed.add_pods("one", "two", tcp=8080, echo=81, udp=53)
+        testbed.pod("one").serve("new-port", tcp=8081, udp=54)
+        testbed.serve(
             *(with_endpoints(service, [one]) for service in (WEB, PORT, ECHO, EMPTIED, DELETED)),
             *(with_endpoints(service, [one]) for service in OLD_UDP),
             FILLED,
             FILLED_UDP,
         )
-        yield house
+        yield testbed
 
 
 @dataclass
@@ -58,19 +61,19 @@ class Edited:
 
     def ask_all(self, service: Service) -> set[bytes]:
         """Return the answers to one datagram each."""
-        return {harness.ask(sock) for (name, _), sock in self.udp.items() if name == service.name}
+        return {ask(sock) for (name, _), sock in self.udp.items() if name == service.name}
 
 
 @pytest.fixture(scope="module")
-def edited(house):
+def edited(testbed):
     """All clients are at work, then the manifests are edited, and the edit is in force."""
     edited = Edited()
-    one, two = house.ip("one"), house.ip("two")
-    for name, client in house.clients.items():
+    one, two = testbed.ip("one"), testbed.ip("two")
+    for name, client in testbed.clients.items():
         for service in (*OLD_UDP, FILLED_UDP, CREATED_UDP):
             edited.udp[service.name, name] = sock = client.udp(service.address)
             if service in OLD_UDP:
-                assert harness.ask(sock) == b"one: hello"
+                assert ask(sock) == b"one: hello"
             else:
                 sock.send(b"too early")
         edited.tcp.append(client.dial(ECHO.address))
@@ -78,25 +81,25 @@ def edited(house):
     after = (
         *(with_endpoints(service, [two]) for service in (WEB, ECHO, FILLED, CREATED)),
         *(with_endpoints(service, [two]) for service in (DNS, FILLED_UDP, CREATED_UDP)),
-        harness.replace(with_endpoints(PORT, [one]), target=8081),
-        harness.replace(with_endpoints(PORT_UDP, [one]), target=54),
+        replace(with_endpoints(PORT, [one]), target=8081),
+        replace(with_endpoints(PORT_UDP, [one]), target=54),
         EMPTIED,
         EMPTIED_UDP,
     )
-    house.edit(*after)
+    testbed.edit(*after)
 
     def has_changed():
-        edited.seen.append(house["pod"].get(WEB.address))
+        edited.seen.append(testbed["pod"].get(WEB.address))
         return edited.seen[-1] == "two"
 
     wait_for("traffic to follow", has_changed)
-    house.agent.wait_until_settled(*after)
-    edited.seen += [house["pod"].get(WEB.address) for _ in range(10)]
+    testbed.agent.wait_until_settled(*after)
+    edited.seen += [testbed["pod"].get(WEB.address) for _ in range(10)]
     for sock in edited.udp.values():
         # Who was told meanwhile that nobody is there has heard it; reading it forgets it.
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     yield edited
-    house.hang_up()
+    testbed.hang_up()
 
 
 def echoes(connection):
@@ -110,8 +113,8 @@ def test_traffic_follows_edited_endpoints_and_never_goes_back(edited):
     assert set(edited.seen) == {"one", "two"}
 
 
-def test_traffic_follows_an_edited_target_port(house, edited):
-    assert {client.get(PORT.address) for client in house.clients.values()} == {"new-port"}
+def test_traffic_follows_an_edited_target_port(testbed, edited):
+    assert {client.get(PORT.address) for client in testbed.clients.values()} == {"new-port"}
 
 
 def test_udp_clients_that_keep_their_port_leave_a_removed_endpoint(edited):
@@ -123,7 +126,7 @@ def test_udp_clients_that_keep_their_port_follow_an_edited_target_port(edited):
 
 
 def test_udp_clients_that_keep_their_port_are_refused_when_no_endpoint_is_left(edited):
-    said = {name: harness.refusal(edited.udp[EMPTIED_UDP.name, name]) for name in CLIENTS}
+    said = {name: refusal(edited.udp[EMPTIED_UDP.name, name]) for name in CLIENTS}
     assert said == dict.fromkeys(CLIENTS, "refused")
 
 
@@ -135,29 +138,29 @@ def test_udp_clients_of_before_the_service_are_served_when_it_is_there(edited):
     assert edited.ask_all(CREATED_UDP) == {b"two: hello"}
 
 
-def test_clients_are_refused_when_no_endpoint_is_left(house, edited):
-    said = {name: client.tcp_refusal(EMPTIED.address) for name, client in house.clients.items()}
-    assert said == dict.fromkeys(house.clients, "refused")
+def test_clients_are_refused_when_no_endpoint_is_left(testbed, edited):
+    said = {name: client.tcp_refusal(EMPTIED.address) for name, client in testbed.clients.items()}
+    assert said == dict.fromkeys(testbed.clients, "refused")
 
 
 @pytest.mark.parametrize("service", [FILLED, CREATED], ids=lambda service: service.name)
-def test_clients_are_served_once_there_is_somebody(house, edited, service):
-    assert {client.get(service.address) for client in house.clients.values()} == {"two"}
+def test_clients_are_served_once_there_is_somebody(testbed, edited, service):
+    assert {client.get(service.address) for client in testbed.clients.values()} == {"two"}
 
 
-def test_a_deleted_service_is_nowhere(house, edited):
+def test_a_deleted_service_is_nowhere(testbed, edited):
     # With rules its address goes where routing sends it: beyond the node, where nobody is.
-    gone = "refused" if house.agent.steering == "local" else "[Errno 113] No route to host"
-    said = {name: client.tcp_refusal(DELETED.address) for name, client in house.clients.items()}
-    assert said == dict.fromkeys(house.clients, gone)
+    gone = "refused" if testbed.agent.steering == "local" else "[Errno 113] No route to host"
+    said = {name: client.tcp_refusal(DELETED.address) for name, client in testbed.clients.items()}
+    assert said == dict.fromkeys(testbed.clients, gone)
 
 
 def test_open_connections_outlive_their_endpoint(edited):
     assert [echoes(connection) for connection in edited.tcp] == [b"hello"] * len(CLIENTS)
 
 
-def test_open_connections_outlive_their_service(house, edited):
-    house.edit()
-    house.agent.wait_until_settled()
-    assert house["pod"].tcp_refusal(ECHO.address) != "accepted"
+def test_open_connections_outlive_their_service(testbed, edited):
+    testbed.edit()
+    testbed.agent.wait_until_settled()
+    assert testbed["pod"].tcp_refusal(ECHO.address) != "accepted"
     assert [echoes(connection) for connection in edited.tcp] == [b"hello"] * len(CLIENTS)

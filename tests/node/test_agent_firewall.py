@@ -6,8 +6,10 @@ import re
 
 import pytest
 import steering_nodes as nodes
-from agent_harness import House, Service, wait_for, with_endpoints
 
+from tests.cluster.waiting import wait_for
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 from userspace_proxy.agent.firewalls import read_firewalls
 from userspace_proxy.steering.iptables import legacy
 
@@ -40,21 +42,21 @@ LEGACY_DROP = """
 def test_a_policy_of_drop_is_named_and_the_rule_that_is_named_helps(
     tmp_path, steering, firewall, chain
 ):
-    with House(tmp_path, steering, clients=("pod",)) as house:
-        house.shell(firewall)
-        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
+    with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
+        testbed.shell(firewall)
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
 
         def found():
-            return house.agent.status()["firewalls"]
+            return testbed.agent.status()["firewalls"]
 
-        wait_for("the firewall to be seen", found, hint=house.agent.log)
+        wait_for("the firewall to be seen", found, hint=testbed.agent.log)
         (named,) = found()
         assert (named["chain"], named["why"]) == (chain, "its policy is drop")
-        assert house.agent.log().count("policy is drop") == 1
-        assert "a firewall may drop packets to Services" in house.agent.log()
-        assert named["way_out"] in re.sub(r"<[^>]*>", "", house.agent.read("/")[1])
-        house.shell(named["way_out"])
-        assert house["pod"].get(WEB.address) == "one"
+        assert testbed.agent.log().count("policy is drop") == 1
+        assert "a firewall may drop packets to Services" in testbed.agent.log()
+        assert named["way_out"] in re.sub(r"<[^>]*>", "", testbed.agent.read("/")[1])
+        testbed.shell(named["way_out"])
+        assert testbed["pod"].get(WEB.address) == "one"
 
 
 def test_nftables_is_read_where_the_programs_of_legacy_tables_are_missing(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ import json
 import sys
 
 import pytest
-from agent_harness import House, Service, with_endpoints
+
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -23,17 +25,17 @@ STEERED = {
 
 
 @pytest.fixture(scope="module", params=STEERED)
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node that serves, before there is a firewall."""
-    with House(tmp_path_factory.mktemp("agent"), request.param, clients=CLIENTS) as house:
-        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), request.param, clients=CLIENTS) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        yield testbed
 
 
 @pytest.fixture(autouse=True)
-def without_firewalls(house):
+def without_firewalls(testbed):
     yield
-    house.shell(
+    testbed.shell(
         "nft delete table ip filter 2>/dev/null || true; iptables-legacy -P INPUT ACCEPT;"
         "for rule in '-i lo' '-m conntrack --ctstate RELATED,ESTABLISHED' "
         "'-m conntrack --ctstate ESTABLISHED,RELATED' '-m conntrack --ctstate DNAT' "
@@ -42,12 +44,12 @@ def without_firewalls(house):
     )
 
 
-def ways_out(house) -> list[str]:
+def ways_out(testbed) -> list[str]:
     """Return what ``check`` names against firewalls that drop."""
-    done = house.agent.run(
+    done = testbed.agent.run(
         command=[
             *(sys.executable, "-m", "userspace_proxy", "check", "-o", "json"),
-            *(house.agent.source, f"--steering={house.agent.steering}"),
+            *(testbed.agent.source, f"--steering={testbed.agent.steering}"),
         ]
     )
     found = json.loads(done.stdout)["findings"]
@@ -63,26 +65,26 @@ def ways_out(house) -> list[str]:
         pytest.param([LOOPBACK, OPEN], id="open-connections"),
     ],
 )
-def test_the_named_commands_let_services_be_served(house, tool, rules):
+def test_the_named_commands_let_services_be_served(testbed, tool, rules):
     # Legacy chains of ours accept what is steered, so that only answers are to be let in.
-    drops_nothing = (house.agent.steering, tool) == (
+    drops_nothing = (testbed.agent.steering, tool) == (
         "iptables",
         "iptables-legacy",
     ) and OPEN in rules
-    house.shell(f"{tool} -P INPUT DROP; " + "; ".join(f"{tool} {rule}" for rule in rules))
-    commands = ways_out(house)
+    testbed.shell(f"{tool} -P INPUT DROP; " + "; ".join(f"{tool} {rule}" for rule in rules))
+    commands = ways_out(testbed)
     assert bool(commands) != drops_nothing
-    house.shell("; ".join(commands))
-    assert ways_out(house) == []
-    for name, client in house.clients.items():
+    testbed.shell("; ".join(commands))
+    assert ways_out(testbed) == []
+    for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
 
 
-def test_what_lets_clients_in_alone_is_not_enough(house):
-    rule = STEERED[house.agent.steering]
-    house.shell(f"iptables-nft -P INPUT DROP; nft insert rule ip filter INPUT {rule}")
-    assert ways_out(house) == [
+def test_what_lets_clients_in_alone_is_not_enough(testbed):
+    rule = STEERED[testbed.agent.steering]
+    testbed.shell(f"iptables-nft -P INPUT DROP; nft insert rule ip filter INPUT {rule}")
+    assert ways_out(testbed) == [
         "nft insert rule ip filter INPUT ct state established,related accept"
     ]
-    house.shell(ways_out(house)[0])
-    assert house["laptop"].get(WEB.address) == "one"
+    testbed.shell(ways_out(testbed)[0])
+    assert testbed["laptop"].get(WEB.address) == "one"

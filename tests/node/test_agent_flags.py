@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 
-import agent_harness as harness
 import pytest
-from agent_harness import Agent, House, Service, Sockets, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.clients import Sockets, http_get
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -25,144 +30,144 @@ NODE_IP, OTHER_IP = "192.0.2.1", "192.0.2.77"
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def testbed(tmp_path_factory):
     """A node with a pod and no agent yet."""
-    with House(tmp_path_factory.mktemp("agent"), "iptables", "--workers=1") as house:
-        house.add_pods("one", tcp=8080)
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), "iptables", "--workers=1") as testbed:
+        testbed.add_pods("one", tcp=8080)
+        yield testbed
 
 
 @contextlib.contextmanager
-def running(house, *flags, services=(WEB,)):
+def running(testbed, *flags, services=(WEB,)):
     """Run the agent with these flags, and see it go."""
-    house.agent.flags = ("--workers=1", "--drain-timeout=0s", *flags)
-    house.serve(*(with_endpoints(service, [house.ip("one")]) for service in services))
+    testbed.agent.flags = ("--workers=1", "--drain-timeout=0s", *flags)
+    testbed.serve(*(with_endpoints(service, [testbed.ip("one")]) for service in services))
     try:
         yield
     finally:
-        house.hang_up()
-        assert house.agent.stop() == 0
+        testbed.hang_up()
+        assert testbed.agent.stop() == 0
 
 
-def who(house, client, ip, port):
+def who(testbed, client, ip, port):
     """Return what a client gets: a pod's name, or how it is turned away."""
-    with house[client].tcp(ip) as sock:
+    with testbed[client].tcp(ip) as sock:
         sock.settimeout(1.0)
         try:
-            return harness.http_get(sock, (ip, port), "/")[1].strip()
+            return http_get(sock, (ip, port), "/")[1].strip()
         except OSError as exc:
             return type(exc).__name__
 
 
-def shown(house, service):
+def shown(testbed, service):
     """Return the Service port as the page's JSON has it."""
-    return next(p for p in house.agent.status()["ports"] if p["service"] == service)
+    return next(p for p in testbed.agent.status()["ports"] if p["service"] == service)
 
 
-def test_node_ports_answer_at_the_addresses_that_are_meant_alone(house):
-    with running(house, "--nodeport-addresses=192.0.2.0/24"):
-        assert who(house, "laptop", NODE_IP, NODE_PORT) == "one"
-        assert who(house, "pod", "10.244.0.1", NODE_PORT) == "ConnectionRefusedError"
-        assert who(house, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
+def test_node_ports_answer_at_the_addresses_that_are_meant_alone(testbed):
+    with running(testbed, "--nodeport-addresses=192.0.2.0/24"):
+        assert who(testbed, "laptop", NODE_IP, NODE_PORT) == "one"
+        assert who(testbed, "pod", "10.244.0.1", NODE_PORT) == "ConnectionRefusedError"
+        assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
 
 
-def test_node_ports_answer_at_the_nodes_primary_address_alone(house):
+def test_node_ports_answer_at_the_nodes_primary_address_alone(testbed):
     node = (
         "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n"
         f"status: {{addresses: [{{type: InternalIP, address: {NODE_IP}}}]}}\n"
     )
-    house.agent.manifests.write_text(node, name="node.yaml")
-    with running(house, "--nodeport-addresses=primary"):
-        assert who(house, "laptop", NODE_IP, NODE_PORT) == "one"
-        assert who(house, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
-        house.agent.manifests.write_text("", name="node.yaml")
+    testbed.agent.manifests.write_text(node, name="node.yaml")
+    with running(testbed, "--nodeport-addresses=primary"):
+        assert who(testbed, "laptop", NODE_IP, NODE_PORT) == "one"
+        assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
+        testbed.agent.manifests.write_text("", name="node.yaml")
 
 
-def test_node_ports_follow_the_nodes_addresses_live(house):
-    house.shell(f"ip address add {OTHER_IP}/32 dev lo; ip address del {OTHER_IP}/32 dev lo")
-    with running(house):
-        assert who(house, "node-1", "127.0.0.1", NODE_PORT) == "one"
-        house.shell(f"ip address add {OTHER_IP}/32 dev lo")
-        wait_for("the address", lambda: who(house, "pod", OTHER_IP, NODE_PORT) == "one")
-        assert f"{OTHER_IP}:{NODE_PORT}" in house.agent.frontends("web")
-        house.shell(f"ip address del {OTHER_IP}/32 dev lo")
+def test_node_ports_follow_the_nodes_addresses_live(testbed):
+    testbed.shell(f"ip address add {OTHER_IP}/32 dev lo; ip address del {OTHER_IP}/32 dev lo")
+    with running(testbed):
+        assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "one"
+        testbed.shell(f"ip address add {OTHER_IP}/32 dev lo")
+        wait_for("the address", lambda: who(testbed, "pod", OTHER_IP, NODE_PORT) == "one")
+        assert f"{OTHER_IP}:{NODE_PORT}" in testbed.agent.frontends("web")
+        testbed.shell(f"ip address del {OTHER_IP}/32 dev lo")
         gone = f"{OTHER_IP}:{NODE_PORT}"
-        wait_for("its end", lambda: gone not in house.agent.frontends("web"))
-        wait_for("the end of its rules", lambda: OTHER_IP not in house.rules())
+        wait_for("its end", lambda: gone not in testbed.agent.frontends("web"))
+        wait_for("the end of its rules", lambda: OTHER_IP not in testbed.rules())
 
 
-def test_external_ips_are_off_until_they_are_allowed(house):
-    with running(house):
-        assert who(house, "pod", "203.0.113.9", 80) != "one"
-        assert any("--allow-external-ips" in note for note in shown(house, "web")["notes"])
-    with running(house, "--allow-external-ips=203.0.113.0/24"):
-        assert who(house, "pod", "203.0.113.9", 80) == "one"
-        assert shown(house, "web")["notes"] == []
+def test_external_ips_are_off_until_they_are_allowed(testbed):
+    with running(testbed):
+        assert who(testbed, "pod", "203.0.113.9", 80) != "one"
+        assert any("--allow-external-ips" in note for note in shown(testbed, "web")["notes"])
+    with running(testbed, "--allow-external-ips=203.0.113.0/24"):
+        assert who(testbed, "pod", "203.0.113.9", 80) == "one"
+        assert shown(testbed, "web")["notes"] == []
 
 
-def test_when_the_proxy_ports_run_out_the_later_service_waits_and_says_so(house):
+def test_when_the_proxy_ports_run_out_the_later_service_waits_and_says_so(testbed):
     """One port of the two is the refuse port."""
-    with running(house, "--proxy-port-range=18000-18001", services=(CART,)):
-        one = house.ip("one")
-        house.edit(with_endpoints(CART, [one]), with_endpoints(WEB, [one]))
-        wait_for("the problem", lambda: len(house.agent.status()["ports"]) == 2)
-        assert who(house, "pod", CART.ip, 80) == "one"
-        assert who(house, "pod", WEB.ip, 80) == "ConnectionRefusedError"
-        assert "no proxy port of 18000-18001 is free" in shown(house, "web")["problem"]
-        assert house.agent.is_healthy()
-        house.edit(with_endpoints(WEB, [one]))
-        wait_for("a port", lambda: who(house, "pod", WEB.ip, 80) == "one")
+    with running(testbed, "--proxy-port-range=18000-18001", services=(CART,)):
+        one = testbed.ip("one")
+        testbed.edit(with_endpoints(CART, [one]), with_endpoints(WEB, [one]))
+        wait_for("the problem", lambda: len(testbed.agent.status()["ports"]) == 2)
+        assert who(testbed, "pod", CART.ip, 80) == "one"
+        assert who(testbed, "pod", WEB.ip, 80) == "ConnectionRefusedError"
+        assert "no proxy port of 18000-18001 is free" in shown(testbed, "web")["problem"]
+        assert testbed.agent.is_healthy()
+        testbed.edit(with_endpoints(WEB, [one]))
+        wait_for("a port", lambda: who(testbed, "pod", WEB.ip, 80) == "one")
 
 
-def test_a_canary_serves_its_services_beside_another_agent(house, tmp_path):
+def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
     canary_of = {"service.kubernetes.io/service-proxy-name": "canary"}
-    labelled = [*with_endpoints(CART, [house.ip("one")]).objects()]
+    labelled = [*with_endpoints(CART, [testbed.ip("one")]).objects()]
     labelled[0]["metadata"]["labels"] = canary_of
-    documents = "\n---\n".join(map(harness.json.dumps, labelled))
-    house.agent.manifests.write_text(documents, name="canary.yaml")
-    sockets = Sockets(house.node)
+    documents = "\n---\n".join(map(json.dumps, labelled))
+    testbed.agent.manifests.write_text(documents, name="canary.yaml")
+    sockets = Sockets(testbed.node)
     canary = Agent(
-        *(house.node, sockets, tmp_path, "iptables"),
+        *(testbed.node, sockets, tmp_path, "iptables"),
         *("--service-proxy-name=canary", "--proxy-port-range=16000-16999", "--workers=1"),
         *("--healthz-bind-address=127.0.0.1:10356", "--metrics-bind-address=127.0.0.1:10349"),
     )
     canary.manifests.write_text(documents, name="canary.yaml")
-    with running(house):
-        assert who(house, "pod", CART.ip, 80) != "one"
+    with running(testbed):
+        assert who(testbed, "pod", CART.ip, 80) != "one"
         canary.start()
-        wait_for("the canary", lambda: who(house, "pod", CART.ip, 80) == "one", hint=canary.log)
-        assert who(house, "pod", WEB.ip, 80) == "one"
+        wait_for("the canary", lambda: who(testbed, "pod", CART.ip, 80) == "one", hint=canary.log)
+        assert who(testbed, "pod", WEB.ip, 80) == "one"
         # What it serves is in force a moment before it says so.
         wait_for("its health", lambda: canary.read("/healthz", port=10356)[0] == 200)
         # Who stops takes nothing of the other's with it.
-        before = house.rules()
+        before = testbed.rules()
         assert canary.stop() == 0
-        assert who(house, "pod", CART.ip, 80) != "one"
-        assert who(house, "pod", WEB.ip, 80) == "one"
+        assert who(testbed, "pod", CART.ip, 80) != "one"
+        assert who(testbed, "pod", WEB.ip, 80) == "one"
         canary.start()
-        wait_for("the canary again", lambda: who(house, "pod", CART.ip, 80) == "one")
-        assert sorted(house.rules().splitlines()) == sorted(before.splitlines())
-    assert who(house, "pod", CART.ip, 80) == "one"
-    assert who(house, "pod", WEB.ip, 80) != "one"
+        wait_for("the canary again", lambda: who(testbed, "pod", CART.ip, 80) == "one")
+        assert sorted(testbed.rules().splitlines()) == sorted(before.splitlines())
+    assert who(testbed, "pod", CART.ip, 80) == "one"
+    assert who(testbed, "pod", WEB.ip, 80) != "one"
     assert canary.stop() == 0
     sockets.close()
-    assert "UPROXY" not in house.rules()
+    assert "UPROXY" not in testbed.rules()
 
 
-def test_what_endangers_the_steering_is_logged_once_at_the_start(house):
+def test_what_endangers_the_steering_is_logged_once_at_the_start(testbed):
     ports = "/proc/sys/net/ipv4/ip_local_port_range"
-    before = house.shell(f"cat {ports}").strip()
-    house.shell(f"echo 20000 60999 > {ports}")
-    lines = len(house.agent.log().splitlines()) if house.agent.log_path.exists() else 0
+    before = testbed.shell(f"cat {ports}").strip()
+    testbed.shell(f"echo 20000 60999 > {ports}")
+    lines = len(testbed.agent.log().splitlines()) if testbed.agent.log_path.exists() else 0
     try:
-        with running(house):
+        with running(testbed):
 
             def said():
-                new = house.agent.log().splitlines()[lines:]
+                new = testbed.agent.log().splitlines()[lines:]
                 return [line for line in new if " WARNING check " in line]
 
-            wait_for("the warnings", lambda: len(said()) == 2, hint=house.agent.log)
+            wait_for("the warnings", lambda: len(said()) == 2, hint=testbed.agent.log)
             assert "proxy ports 20000-29999" in said()[0]
             assert "way_out=" in said()[0]
     finally:
-        house.shell(f"echo {before} > {ports}")
+        testbed.shell(f"echo {before} > {ports}")

@@ -7,7 +7,10 @@ import sys
 import foreign_sets
 import pytest
 from agent_flows import Flow
-from agent_harness import House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -24,42 +27,44 @@ IMPORTS = "from userspace_proxy.kernel.nf_tables import list_tables\n"
 IMPORTS += "from userspace_proxy.kernel.nf_tables.table import OurTable\n"
 
 
-def on_the_node(house: House, script: str) -> str:
+def on_the_node(testbed: Testbed, script: str) -> str:
     """Run Python in the node's network namespace; return what it prints."""
-    return house.node.run([sys.executable, "-c", IMPORTS + script]).stdout
+    return testbed.node.run([sys.executable, "-c", IMPORTS + script]).stdout
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["set-first", "agent-first"])
 @pytest.mark.parametrize("steering", UNDO)
 def test_all_goes_on_beside_a_set_that_libraries_cannot_parse(steering, before, tmp_path):
-    with House(tmp_path, steering, clients=("pod",)) as house:
-        pod = house["pod"]
-        ips = house.add_pods("one", tcp=8080, echo=7)
+    with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
+        pod = testbed["pod"]
+        ips = testbed.add_pods("one", tcp=8080, echo=7)
         add_set = [sys.executable, foreign_sets.__file__]
         if before:
-            house.node.run(add_set)
-        house.serve(with_endpoints(ECHO, ips))
+            testbed.node.run(add_set)
+        testbed.serve(with_endpoints(ECHO, ips))
         if not before:
-            house.node.run(add_set)
+            testbed.node.run(add_set)
         with Flow(pod.dial(ECHO.address)) as flow:
-            house.edit(with_endpoints(ECHO, ips), with_endpoints(WEB, ips))
-            house.agent.wait_until_settled(with_endpoints(ECHO, ips), with_endpoints(WEB, ips))
+            testbed.edit(with_endpoints(ECHO, ips), with_endpoints(WEB, ips))
+            testbed.agent.wait_until_settled(with_endpoints(ECHO, ips), with_endpoints(WEB, ips))
             assert pod.get(WEB.address) == "one"
-            on_the_node(house, UNDO[steering])
-            wait_for("the repair", lambda: "repaired" in house.agent.log(), hint=house.agent.log)
+            on_the_node(testbed, UNDO[steering])
+            wait_for(
+                "the repair", lambda: "repaired" in testbed.agent.log(), hint=testbed.agent.log
+            )
             assert pod.get(WEB.address) == "one"
             flow.until_it_flows()
             assert not flow.broken
-        check = house.agent.run(command=[*COMMAND, "check", house.agent.source])
+        check = testbed.agent.run(command=[*COMMAND, "check", testbed.agent.source])
         assert (check.returncode, check.stderr) == (0, ""), check.stdout
-        house.agent.kill()
-        cleanup = house.agent.run(command=[*COMMAND, "cleanup"])
+        testbed.agent.kill()
+        cleanup = testbed.agent.run(command=[*COMMAND, "cleanup"])
         assert cleanup.returncode == 0, cleanup.stderr
-        assert on_the_node(house, "print(list_tables())") == "['other']\n"
+        assert on_the_node(testbed, "print(list_tables())") == "['other']\n"
 
 
 def test_the_set_is_such_that_nft_itself_dies(tmp_path):
-    with House(tmp_path, "nftables", clients=()) as house:
-        house.node.run([sys.executable, foreign_sets.__file__])
-        listed = house.node.run(["nft", "list", "ruleset"], check=False)
+    with Testbed(tmp_path, "nftables", clients=()) as testbed:
+        testbed.node.run([sys.executable, foreign_sets.__file__])
+        listed = testbed.node.run(["nft", "list", "ruleset"], check=False)
         assert listed.returncode < 0

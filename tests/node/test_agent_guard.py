@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import agent_harness as harness
 import pytest
-from agent_harness import CLIENTS, House, Service, with_endpoints
+
+from tests.node.clients import ask
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -28,49 +30,49 @@ HOUSES = {
 
 
 @pytest.fixture(scope="module", params=HOUSES)
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node that serves by rules."""
     steering, firewall = HOUSES[request.param]
-    with House(tmp_path_factory.mktemp("agent"), steering, clients=CLIENTS) as house:
-        house.shell(firewall)
-        ips = house.add_pods("one", tcp=8080, udp=53)
-        house.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NOBODY, NOBODY_UDP)
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), steering, clients=CLIENTS) as testbed:
+        testbed.shell(firewall)
+        ips = testbed.add_pods("one", tcp=8080, udp=53)
+        testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NOBODY, NOBODY_UDP)
+        yield testbed
 
 
 @pytest.fixture
-def proxy_ports(house):
+def proxy_ports(testbed):
     """The addresses at which the proxy listens for WEB and DNS."""
-    node = str(house.node.ip)
-    return [(node, house.agent.proxy_port(name)) for name in ("web", "dns")]
+    node = str(testbed.node.ip)
+    return [(node, testbed.agent.proxy_port(name)) for name in ("web", "dns")]
 
 
-def test_nobody_dials_a_proxy_port_directly(house, proxy_ports):
+def test_nobody_dials_a_proxy_port_directly(testbed, proxy_ports):
     web, dns = proxy_ports
     said = {
         name: (client.tcp_refusal(web), client.udp_refusal(dns))
-        for name, client in house.clients.items()
+        for name, client in testbed.clients.items()
     }
-    assert said == dict.fromkeys(house.clients, ("refused", "refused"))
+    assert said == dict.fromkeys(testbed.clients, ("refused", "refused"))
 
 
-def test_services_are_served_all_the_same(house):
-    for name, client in house.clients.items():
+def test_services_are_served_all_the_same(testbed):
+    for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
         assert client.asks(DNS.address) == "one: hello", name
 
 
-def test_refusals_arrive_all_the_same(house):
+def test_refusals_arrive_all_the_same(testbed):
     said = {
         name: (client.tcp_refusal(NOBODY.address), client.udp_refusal(NOBODY_UDP.address))
-        for name, client in house.clients.items()
+        for name, client in testbed.clients.items()
     }
-    assert said == dict.fromkeys(house.clients, ("refused", "refused"))
+    assert said == dict.fromkeys(testbed.clients, ("refused", "refused"))
 
 
-def test_a_dialled_proxy_port_leaves_its_clients_alone(house, proxy_ports):
+def test_a_dialled_proxy_port_leaves_its_clients_alone(testbed, proxy_ports):
     """A refusal of one client must not end what others have."""
-    sock = house["pod"].udp(DNS.address)
-    assert harness.ask(sock) == b"one: hello"
-    assert house["laptop"].udp_refusal(proxy_ports[1]) == "refused"
-    assert harness.ask(sock) == b"one: hello"
+    sock = testbed["pod"].udp(DNS.address)
+    assert ask(sock) == b"one: hello"
+    assert testbed["laptop"].udp_refusal(proxy_ports[1]) == "refused"
+    assert ask(sock) == b"one: hello"

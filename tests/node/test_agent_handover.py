@@ -7,9 +7,12 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-import agent_harness as harness
 import pytest
-from agent_harness import House, Service, wait_for
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import DEADLINE_S, refusal
+from tests.node.manifests import Service
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -57,15 +60,17 @@ def repeated(act) -> Iterator[list[str]]:
         yield seen
     finally:
         is_over.set()
-        thread.join(harness.DEADLINE_S)
+        thread.join(DEADLINE_S)
 
 
 @pytest.fixture(params=["local", "local-on-a-node", "local-by-rules"])
-def house(request, tmp_path):
-    with House(tmp_path, request.param, "--workers=2", "--v=4", clients=["laptop", "pod"]) as house:
-        house.ips = house.add_pods("one", tcp=8080, udp=53)
-        house.serve(*(with_policy(service, "Cluster", house.ips) for service in (WEB, DNS)))
-        yield house
+def testbed(request, tmp_path):
+    with Testbed(
+        tmp_path, request.param, "--workers=2", "--v=4", clients=["laptop", "pod"]
+    ) as testbed:
+        testbed.ips = testbed.add_pods("one", tcp=8080, udp=53)
+        testbed.serve(*(with_policy(service, "Cluster", testbed.ips) for service in (WEB, DNS)))
+        yield testbed
 
 
 def wait_for_another(seen: list[str]) -> None:
@@ -77,20 +82,20 @@ def ask_once(client, address) -> str:
     with client.new_udp() as sock:
         sock.settimeout(LOST_S)
         sock.connect(address)
-        return harness.refusal(sock)
+        return refusal(sock)
 
 
-def test_no_client_is_refused_while_the_policy_of_its_service_changes(house):
-    client, other, node = house["laptop"], house["pod"], str(house.node.ip)
+def test_no_client_is_refused_while_the_policy_of_its_service_changes(testbed):
+    client, other, node = testbed["laptop"], testbed["pod"], str(testbed.node.ip)
 
     def flip(policy: str) -> None:
-        flipped = [with_policy(service, policy, house.ips) for service in (WEB, DNS)]
-        before = house.agent.log().count("plan in force")
-        house.edit(*flipped)
+        flipped = [with_policy(service, policy, testbed.ips) for service in (WEB, DNS)]
+        before = testbed.agent.log().count("plan in force")
+        testbed.edit(*flipped)
         wait_for(
             f"the policy {policy}",
-            lambda: house.agent.log().count("plan in force") > before,
-            hint=house.agent.log,
+            lambda: testbed.agent.log().count("plan in force") > before,
+            hint=testbed.agent.log,
         )
 
     with (

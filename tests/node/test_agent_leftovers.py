@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import socket
 
-import agent_harness as harness
 import pytest
-from agent_harness import House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.clients import Client, ask
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -37,27 +41,27 @@ def test_a_killed_agents_steering_is_replaced_by_another(first, second, tmp_path
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()
-    with House(folders[0], first, clients=("pod", "node-1")) as house:
-        ips = house.add_pods("one", tcp=8080, udp=53)
+    with Testbed(folders[0], first, clients=("pod", "node-1")) as testbed:
+        ips = testbed.add_pods("one", tcp=8080, udp=53)
         services = [*(with_endpoints(service, ips) for service in (WEB, DNS)), NOBODY]
-        house.serve(*services)
-        socks = {name: client.udp(DNS.address) for name, client in house.clients.items()}
-        assert {harness.ask(sock) for sock in socks.values()} == {b"one: hello"}
-        assert re.search(MARKS[first], house.kernel())
-        house.agent.kill()
-        house.agent = harness.Agent(house.node, house["node-1"], folders[1], second)
-        house.serve(*services)
+        testbed.serve(*services)
+        socks = {name: client.udp(DNS.address) for name, client in testbed.clients.items()}
+        assert {ask(sock) for sock in socks.values()} == {b"one: hello"}
+        assert re.search(MARKS[first], testbed.kernel())
+        testbed.agent.kill()
+        testbed.agent = Agent(testbed.node, testbed["node-1"], folders[1], second)
+        testbed.serve(*services)
         wait_for(
             "the end of what the first one left",
-            lambda: not re.search(MARKS[first], house.kernel()),
-            hint=lambda: house.kernel() + house.agent.log(),
+            lambda: not re.search(MARKS[first], testbed.kernel()),
+            hint=lambda: testbed.kernel() + testbed.agent.log(),
         )
-        for name, client in house.clients.items():
+        for name, client in testbed.clients.items():
             assert client.get(WEB.address) == "one"
             assert client.tcp_refusal(NOBODY.address) != "accepted"
-            assert harness.ask(socks[name]) == b"one: hello"
-        assert house.agent.stop() == 0
-        left = house.kernel()
+            assert ask(socks[name]) == b"one: hello"
+        assert testbed.agent.stop() == 0
+        left = testbed.kernel()
         assert not [name for name, mark in MARKS.items() if re.search(mark, left)]
 
 
@@ -66,37 +70,37 @@ def test_after_a_kill_nobody_gets_another_services_pod(first, second, tmp_path):
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()
-    with House(folders[0], first, clients=("pod", "node-1")) as house:
-        pods = dict(zip("abc", house.add_pods("a", "b", "c", tcp=8080, udp=53), strict=True))
+    with Testbed(folders[0], first, clients=("pod", "node-1")) as testbed:
+        pods = dict(zip("abc", testbed.add_pods("a", "b", "c", tcp=8080, udp=53), strict=True))
         # The new one comes first in any order, and one is gone: the old ports go to others.
         web = {n: Service(n, ip, endpoints=[pods[n]]) for n, ip in ADDRESSES.items()}
         dns = {
             n: Service(f"{n}-dns", ip, 53, "UDP", endpoints=[pods[n]], target=53)
             for n, ip in ADDRESSES.items()
         }
-        house.serve(web["a"], dns["a"], web["b"], dns["b"])
+        testbed.serve(web["a"], dns["a"], web["b"], dns["b"])
         socks = {
             (n, client.name): client.udp(dns[n].address)
-            for client in house.clients.values()
+            for client in testbed.clients.values()
             for n in "ab"
         }
         for (n, _), sock in socks.items():
-            assert harness.ask(sock) == f"{n}: hello".encode()
-        house.agent.kill()
-        house.agent = harness.Agent(house.node, house["node-1"], folders[1], second)
-        house.agent.manifests.write(web["b"], dns["b"], web["c"], dns["c"])
-        house.agent.start()
+            assert ask(sock) == f"{n}: hello".encode()
+        testbed.agent.kill()
+        testbed.agent = Agent(testbed.node, testbed["node-1"], folders[1], second)
+        testbed.agent.manifests.write(web["b"], dns["b"], web["c"], dns["c"])
+        testbed.agent.start()
         wrong = []
         is_ready = False
         while not is_ready:
-            is_ready = house.agent.is_healthy()
-            for client in house.clients.values():
+            is_ready = testbed.agent.is_healthy()
+            for client in testbed.clients.values():
                 for n, service in web.items():
                     answer = _answer(client, service)
                     if answer not in ("", n) or (is_ready and n == "a" and answer):
                         wrong.append((client.name, n, answer))
         assert not wrong
-        for client in house.clients.values():
+        for client in testbed.clients.values():
             assert [client.get(web[n].address) for n in "bc"] == ["b", "c"]
             assert client.asks(dns["c"].address) == "c: hello"
         for (n, _), sock in socks.items():
@@ -104,7 +108,7 @@ def test_after_a_kill_nobody_gets_another_services_pod(first, second, tmp_path):
             assert _told(sock) == ("b: hello" if n == "b" else "")
 
 
-def _answer(client: harness.Client, service: Service) -> str:
+def _answer(client: Client, service: Service) -> str:
     """Return which pod answers; empty where none does."""
     try:
         return client.get(service.address)
@@ -115,6 +119,6 @@ def _answer(client: harness.Client, service: Service) -> str:
 def _told(sock: socket.socket) -> str:
     """Return what a datagram is answered by; empty where it isn't."""
     try:
-        return harness.ask(sock).decode()
+        return ask(sock).decode()
     except OSError:
         return ""

@@ -10,9 +10,13 @@ import subprocess
 import time
 from types import SimpleNamespace
 
-import agent_harness as harness
 import pytest
-from agent_harness import CLEANUP, CLIENTS, House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP, READY_S
+from tests.node.clients import ask, refusal
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -47,10 +51,10 @@ FOREIGN = """
 def node(request, tmp_path_factory):
     """A node with what others have there, endpoints, and manifests, but no agent yet."""
     folder = tmp_path_factory.mktemp("agent")
-    with House(folder, request.param, clients=CLIENTS) as house:
-        house.shell(FOREIGN)
-        house.add_pods("one", tcp=8080, echo=81, udp=53)
-        yield house
+    with Testbed(folder, request.param, clients=CLIENTS) as testbed:
+        testbed.shell(FOREIGN)
+        testbed.add_pods("one", tcp=8080, echo=81, udp=53)
+        yield testbed
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +79,10 @@ def run_among_others(node, story):
     node.agent.wait_until_settled(web, *others, NOBODY)
     story.first_pid = node.agent.pid
     socks = {name: client.udp(DNS.address) for name, client in node.clients.items()}
-    assert {harness.ask(sock) for sock in socks.values()} == {b"one: hello"}
+    assert {ask(sock) for sock in socks.values()} == {b"one: hello"}
     story.kernel_running, story.rules_running = node.kernel(), node.rules()
     for _ in range(MANY):
-        node.agent.ask_for_the_lock()
+        node.agent.dial_the_lock()
     story.second = node.agent.run()
     story.early_cleanup = node.agent.run(command=CLEANUP)
     story.kernel_disturbed = node.kernel()
@@ -89,7 +93,7 @@ def crash_and_restart(node, story, socks):
     """Kill it, look at what clients get, and start it again."""
     node.agent.kill()
     story.down = {
-        name: (client.tcp_refusal(WEB.address), harness.refusal(socks[name]))
+        name: (client.tcp_refusal(WEB.address), refusal(socks[name]))
         for name, client in node.clients.items()
     }
     story.deadline_s = RESTART_S * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
@@ -99,7 +103,7 @@ def crash_and_restart(node, story, socks):
         story.restarts_s.append(seconds_until_served(node))
     wait_for("a healthy agent", node.agent.is_healthy)
     story.kernel_restarted = node.kernel()
-    story.udp_restarted = {name: harness.ask(sock) for name, sock in socks.items()}
+    story.udp_restarted = {name: ask(sock) for name, sock in socks.items()}
 
 
 def crash_and_clean_up(node, story):
@@ -146,7 +150,7 @@ def seconds_until_served(node):
     """Start the agent and return after how many seconds a pod is served."""
     began = time.monotonic()
     node.agent.start()
-    wait_for("service", lambda: serves(node), deadline_s=harness.READY_S, hint=node.agent.log)
+    wait_for("service", lambda: serves(node), deadline_s=READY_S, hint=node.agent.log)
     return time.monotonic() - began
 
 
@@ -230,7 +234,7 @@ def test_a_client_of_the_pause_is_served_from_the_same_port_after_it(node, story
     """Its SYN went past us while there was no rule, and its entry would lead others there."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:
-        client.dial_in_vain(WEB.address, port=PORT_OF_THE_PAUSE)
+        client.dial_without_answer(WEB.address, port=PORT_OF_THE_PAUSE)
     node.agent.start_until_ready()
     for client in clients:
         client.dial(WEB.address, port=PORT_OF_THE_PAUSE)
@@ -243,25 +247,25 @@ CLOSE_WAIT = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait"
 
 @pytest.mark.parametrize("steering", ["iptables", "nftables"])
 def test_the_kernel_translates_half_closed_connections_as_long_as_they_last(steering, tmp_path):
-    with House(tmp_path, steering, "--workers=1") as house:
+    with Testbed(tmp_path, steering, "--workers=1") as testbed:
 
         def timeout_s():
-            return int(house.shell(f"cat {CLOSE_WAIT}"))
+            return int(testbed.shell(f"cat {CLOSE_WAIT}"))
 
         before = timeout_s()
-        house.agent.start_until_ready()
+        testbed.agent.start_until_ready()
         assert (before, timeout_s()) == (60, 3600)
-        assert house.agent.stop() == 0
+        assert testbed.agent.stop() == 0
         assert timeout_s() == 60
 
 
 def test_where_the_kernels_settings_are_read_only_the_reason_is_told_and_nothing_else(tmp_path):
     """As in a pod without privileges."""
-    with House(tmp_path, "nftables", "--workers=1") as house:
-        agent = house.agent
+    with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
+        agent = testbed.agent
         read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys"
         with agent.log_path.open("a") as stream:
-            agent.process = house.node.popen(
+            agent.process = testbed.node.popen(
                 ["unshare", "-m", "sh", "-ec", f'{read_only}; exec "$@"', "sh", *agent.command],
                 stdin=subprocess.DEVNULL,
                 stderr=stream,
@@ -273,5 +277,5 @@ def test_where_the_kernels_settings_are_read_only_the_reason_is_told_and_nothing
         )
         assert "INFO" in told
         assert "Read-only file system" in told
-        assert house.shell(f"cat {CLOSE_WAIT}") == "60\n"
+        assert testbed.shell(f"cat {CLOSE_WAIT}") == "60\n"
         assert agent.stop() == 0

@@ -6,7 +6,11 @@ import contextlib
 import socket
 
 import pytest
-from agent_harness import CLEANUP, CLIENTS, ON_A_NODE, House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP, ON_A_NODE
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import CLIENTS, Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -17,21 +21,24 @@ DAEMON = 2222
 
 
 @pytest.fixture(scope="module", params=["local", *ON_A_NODE])
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node with daemons on all addresses, and an agent that steers by routes or rules."""
     folder = tmp_path_factory.mktemp("agent")
-    with House(folder, request.param, clients=CLIENTS) as house, contextlib.ExitStack() as daemons:
-        for made in daemons_of(house):
+    with (
+        Testbed(folder, request.param, clients=CLIENTS) as testbed,
+        contextlib.ExitStack() as daemons,
+    ):
+        for made in daemons_of(testbed):
             daemons.enter_context(made)
-        ips = house.add_pods("one", tcp=8080, udp=53)
-        house.before = kernel_without_daemons(house)
-        house.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NOBODY)
-        yield house
+        ips = testbed.add_pods("one", tcp=8080, udp=53)
+        testbed.before = kernel_without_daemons(testbed)
+        testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips), NOBODY)
+        yield testbed
 
 
-def daemons_of(house):
+def daemons_of(testbed):
     for ip in ("0.0.0.0", "::"):
-        made = house["node-1"].tcp(ip)
+        made = testbed["node-1"].tcp(ip)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if ip == "::":
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -40,26 +47,26 @@ def daemons_of(house):
         yield made
 
 
-def kernel_without_daemons(house) -> list[str]:
+def kernel_without_daemons(testbed) -> list[str]:
     """Return the lines of ``kernel``, but for our daemons, which have clients in their queues."""
-    return [line for line in house.kernel().splitlines() if f":{DAEMON} " not in line]
+    return [line for line in testbed.kernel().splitlines() if f":{DAEMON} " not in line]
 
 
-def test_services_are_served_to_everybody(house):
-    for name, client in house.clients.items():
+def test_services_are_served_to_everybody(testbed):
+    for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
         assert client.asks(DNS.address) == "one: hello", name
 
 
-def test_daemons_of_the_node_are_not_at_service_addresses(house):
+def test_daemons_of_the_node_are_not_at_service_addresses(testbed):
     reached = [
         (name, service.name)
-        for name, client in house.clients.items()
+        for name, client in testbed.clients.items()
         for service in (WEB, DNS, NOBODY)
         if is_reached(client, (service.address[0], DAEMON))
     ]
     assert reached == []
-    assert is_reached(house["node-1"], (str(house.node.ip), DAEMON))
+    assert is_reached(testbed["node-1"], (str(testbed.node.ip), DAEMON))
 
 
 def is_reached(client, address) -> bool:
@@ -68,24 +75,24 @@ def is_reached(client, address) -> bool:
         return made.connect_ex(address) == 0
 
 
-def test_a_flush_is_repaired(house):
-    house.shell(
+def test_a_flush_is_repaired(testbed):
+    testbed.shell(
         "ip route flush table local proto 117; ip rule flush protocol 117;"
         "nft delete table inet userspace-proxy/local || true"
     )
-    client = house["laptop"]
-    wait_for("the repair", lambda: is_reached(client, WEB.address), hint=house.agent.log)
+    client = testbed["laptop"]
+    wait_for("the repair", lambda: is_reached(client, WEB.address), hint=testbed.agent.log)
     assert not is_reached(client, (WEB.address[0], DAEMON))
 
 
-def test_a_crash_and_a_restart_change_nothing_and_cleanup_leaves_nothing(house):
-    running = kernel_without_daemons(house)
-    house.agent.kill()
-    house.agent.start_until_ready()
-    assert kernel_without_daemons(house) == running
-    for name, client in house.clients.items():
+def test_a_crash_and_a_restart_change_nothing_and_cleanup_leaves_nothing(testbed):
+    running = kernel_without_daemons(testbed)
+    testbed.agent.kill()
+    testbed.agent.start_until_ready()
+    assert kernel_without_daemons(testbed) == running
+    for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
         assert client.asks(DNS.address) == "one: hello", name
-    house.agent.kill()
-    assert house.agent.run(command=CLEANUP).returncode == 0
-    assert kernel_without_daemons(house) == house.before
+    testbed.agent.kill()
+    assert testbed.agent.run(command=CLEANUP).returncode == 0
+    assert kernel_without_daemons(testbed) == testbed.before

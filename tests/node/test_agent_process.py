@@ -9,9 +9,13 @@ import select
 import signal
 from collections.abc import Iterator
 
-import agent_harness as harness
 import pytest
-from agent_harness import House, Service, wait_for
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import ADMIN, CLEANUP, HEALTH
+from tests.node.manifests import Service, with_endpoints
+from tests.node.processes import NOBODY, as_another_user, child_pids, is_alive
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -25,11 +29,11 @@ DROPPED = "userspace_proxy_log_lines_dropped_total"
 
 
 @pytest.fixture
-def house(tmp_path):
-    with House(tmp_path, "nftables", "--workers=1", clients=["pod"]) as house:
-        house.ips = house.add_pods("one", tcp=8080)
-        house.agent.manifests.write(harness.with_endpoints(WEB, house.ips))
-        yield house
+def testbed(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=["pod"]) as testbed:
+        testbed.ips = testbed.add_pods("one", tcp=8080)
+        testbed.agent.manifests.write(with_endpoints(WEB, testbed.ips))
+        yield testbed
 
 
 @pytest.fixture
@@ -48,140 +52,139 @@ def is_full(descriptor: int) -> bool:
     return not room.poll(0)
 
 
-def test_a_log_that_is_not_read_stops_nothing(house, stderr):
+def test_a_log_that_is_not_read_stops_nothing(testbed, stderr):
     _, theirs = stderr
-    house.agent.flags = ("--workers=1", "--v=4", "--drain-timeout=0s")
-    house.agent.start_until_ready(theirs)
+    testbed.agent.flags = ("--workers=1", "--v=4", "--drain-timeout=0s")
+    testbed.agent.start_until_ready(theirs)
     # Each is a line of a worker, which the control process writes.
     for _ in range(LINES):
-        assert house["pod"].get(WEB.address)
+        assert testbed["pod"].get(WEB.address)
     wait_for("a full pipe", lambda: is_full(theirs))
 
-    services = [harness.with_endpoints(service, house.ips) for service in (WEB, OTHER)]
-    house.edit(*services)
-    house.agent.wait_until_settled(*services)
-    assert house["pod"].get(OTHER.address)
-    assert house.agent.read("/livez", port=harness.HEALTH)[0] == 200
-    assert DROPPED in house.agent.read("/metrics")[1]
-    assert house.agent.stop() == 0
-    assert "userspace-proxy" not in house.rules()
+    services = [with_endpoints(service, testbed.ips) for service in (WEB, OTHER)]
+    testbed.edit(*services)
+    testbed.agent.wait_until_settled(*services)
+    assert testbed["pod"].get(OTHER.address)
+    assert testbed.agent.read("/livez", port=HEALTH)[0] == 200
+    assert DROPPED in testbed.agent.read("/metrics")[1]
+    assert testbed.agent.stop() == 0
+    assert "userspace-proxy" not in testbed.rules()
 
 
-def test_rounds_write_nothing_at_the_lowest_verbosity(house):
-    house.agent.flags = ("--workers=1", "--v=0")
-    house.agent.start_until_ready()
-    before = house.agent.log()
-    services = [harness.with_endpoints(WEB, house.ips)]
+def test_rounds_write_nothing_at_the_lowest_verbosity(testbed):
+    testbed.agent.flags = ("--workers=1", "--v=0")
+    testbed.agent.start_until_ready()
+    before = testbed.agent.log()
+    services = [with_endpoints(WEB, testbed.ips)]
     for number in range(5):
-        services.append(
-            harness.with_endpoints(Service(f"s{number}", f"10.96.1.{number}"), house.ips)
-        )
-        house.edit(*services)
-        house.agent.wait_until_settled(*services)
+        services.append(with_endpoints(Service(f"s{number}", f"10.96.1.{number}"), testbed.ips))
+        testbed.edit(*services)
+        testbed.agent.wait_until_settled(*services)
     assert "plan in force" in before
-    assert house.agent.log().count("plan in force") == 1
+    assert testbed.agent.log().count("plan in force") == 1
 
 
-def test_signals_that_ask_for_nothing_change_nothing(house):
-    house.agent.start_until_ready()
+def test_signals_that_ask_for_nothing_change_nothing(testbed):
+    testbed.agent.start_until_ready()
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        house.agent.send(number)
+        testbed.agent.send(number)
         wait_for(
             "its line",
-            lambda name=number.name: f"signal ignored signal={name}" in house.agent.log(),
+            lambda name=number.name: f"signal ignored signal={name}" in testbed.agent.log(),
         )
-    assert house["pod"].get(WEB.address)
-    assert house.agent.stop() == 0
+    assert testbed["pod"].get(WEB.address)
+    assert testbed.agent.stop() == 0
 
 
-def test_a_second_sigterm_ends_it_at_once_and_leaves_its_rules(house):
-    house.agent.flags = ("--workers=1", "--drain-timeout=1h")
-    house.agent.start_until_ready()
-    children = harness.child_pids(house.agent.pid)
-    client = house["pod"].dial(WEB.address)
-    house.agent.send(signal.SIGTERM)
-    wait_for("the drain", lambda: "stopping" in house.agent.log())
+def test_a_second_sigterm_ends_it_at_once_and_leaves_its_rules(testbed):
+    testbed.agent.flags = ("--workers=1", "--drain-timeout=1h")
+    testbed.agent.start_until_ready()
+    children = child_pids(testbed.agent.pid)
+    client = testbed["pod"].dial(WEB.address)
+    testbed.agent.send(signal.SIGTERM)
+    wait_for("the drain", lambda: "stopping" in testbed.agent.log())
 
     def has_ended() -> bool:
         # What comes within a second of the first is no second request.
-        house.agent.send(signal.SIGTERM)
-        return not harness.is_alive(house.agent.pid)
+        testbed.agent.send(signal.SIGTERM)
+        return not is_alive(testbed.agent.pid)
 
     wait_for("its end", has_ended)
-    assert house.agent.wait() == 128 + signal.SIGTERM
-    wait_for("the end of its workers", lambda: not any(map(harness.is_alive, children)))
+    assert testbed.agent.wait() == 128 + signal.SIGTERM
+    wait_for("the end of its workers", lambda: not any(map(is_alive, children)))
     client.close()
-    assert "table inet userspace-proxy" in house.rules()
-    house.agent.start_until_ready()
-    assert house["pod"].get(WEB.address)
-    assert house.agent.stop() == 0
+    assert "table inet userspace-proxy" in testbed.rules()
+    testbed.agent.start_until_ready()
+    assert testbed["pod"].get(WEB.address)
+    assert testbed.agent.stop() == 0
 
 
-def test_a_sigterm_that_timeout_sends_twice_is_one(house):
-    house.agent.start_until_ready()
-    assert house["pod"].get(WEB.address)
+def test_a_sigterm_that_timeout_sends_twice_is_one(testbed):
+    testbed.agent.start_until_ready()
+    assert testbed["pod"].get(WEB.address)
     # Of signals that come at the same moment the kernel delivers one, so two aren't enough.
     for _ in range(REPEATED):
-        house.agent.send(signal.SIGTERM)
-    assert house.agent.wait() == 0
-    assert "userspace-proxy" not in house.rules()
+        testbed.agent.send(signal.SIGTERM)
+    assert testbed.agent.wait() == 0
+    assert "userspace-proxy" not in testbed.rules()
 
 
-def test_ports_that_another_program_has_keep_it_from_serving_no_longer_than_they_are_held(house):
+def test_ports_that_another_program_has_keep_it_from_serving_no_longer_than_they_are_held(testbed):
     with contextlib.ExitStack() as stack:
         taken = {
-            port: stack.enter_context(house.agent.listener(port))
-            for port in (harness.HEALTH, harness.ADMIN)
+            port: stack.enter_context(testbed.agent.listener(port)) for port in (HEALTH, ADMIN)
         }
-        house.agent.start()
-        wait_for("its rules", lambda: "plan in force" in house.agent.log(), hint=house.agent.log)
-        assert house["pod"].get(WEB.address)
+        testbed.agent.start()
+        wait_for(
+            "its rules", lambda: "plan in force" in testbed.agent.log(), hint=testbed.agent.log
+        )
+        assert testbed["pod"].get(WEB.address)
         words = "Address already in use by"
         for said in (
-            f"the status page on 127.0.0.1:{harness.ADMIN}",
-            f"health checks on 0.0.0.0:{harness.HEALTH}",
+            f"the status page on 127.0.0.1:{ADMIN}",
+            f"health checks on 0.0.0.0:{HEALTH}",
         ):
-            assert house.agent.log().count(f"cannot serve {said}: {words}") == 1
+            assert testbed.agent.log().count(f"cannot serve {said}: {words}") == 1
         for flag in ("--metrics-bind-address", "--healthz-bind-address"):
-            assert f"choose another address with {flag}" in house.agent.log()
-        taken[harness.ADMIN].close()
-        wait_for("the page", lambda: "status address is served" in house.agent.log())
-        (problem,) = house.agent.status()["unserved"]
-        assert f"health checks on 0.0.0.0:{harness.HEALTH}: {words}" in problem["problem"]
-    wait_for("its health", house.agent.is_healthy)
-    assert house.agent.stop() == 0
+            assert f"choose another address with {flag}" in testbed.agent.log()
+        taken[ADMIN].close()
+        wait_for("the page", lambda: "status address is served" in testbed.agent.log())
+        (problem,) = testbed.agent.status()["unserved"]
+        assert f"health checks on 0.0.0.0:{HEALTH}: {words}" in problem["problem"]
+    wait_for("its health", testbed.agent.is_healthy)
+    assert testbed.agent.stop() == 0
 
 
-def test_a_range_that_others_have_is_a_problem_of_its_services_alone(house):
-    house.agent.flags = ("--workers=1", f"--proxy-port-range={RANGE[0]}-{RANGE[-1]}")
+def test_a_range_that_others_have_is_a_problem_of_its_services_alone(testbed):
+    testbed.agent.flags = ("--workers=1", f"--proxy-port-range={RANGE[0]}-{RANGE[-1]}")
     with contextlib.ExitStack() as stack:
         for port in RANGE:
-            stack.enter_context(house.agent.listener(port))
-        house.agent.start_until_ready()
-        (port,) = house.agent.status()["ports"]
+            stack.enter_context(testbed.agent.listener(port))
+        testbed.agent.start_until_ready()
+        (port,) = testbed.agent.status()["ports"]
         assert f"no proxy port of {RANGE[0]}-{RANGE[-1]} is free, " in port["problem"]
         with pytest.raises(ConnectionRefusedError):
-            house["pod"].dial(WEB.address)
-    wait_for("its Service", lambda: not house.agent.status()["ports"][0]["problem"])
-    assert house["pod"].get(WEB.address)
-    assert house.agent.stop() == 0
+            testbed["pod"].dial(WEB.address)
+    wait_for("its Service", lambda: not testbed.agent.status()["ports"][0]["problem"])
+    assert testbed["pod"].get(WEB.address)
+    assert testbed.agent.stop() == 0
 
 
-@harness.as_another_user
-def test_a_strangers_socket_keeps_it_from_neither_start_nor_cleanup(house):
-    with house.agent.unix_socket() as stranger, house.agent.unix_socket() as odd:
+@as_another_user
+def test_a_strangers_socket_keeps_it_from_neither_start_nor_cleanup(testbed):
+    with testbed.agent.unix_socket() as stranger, testbed.agent.unix_socket() as odd:
         stranger.bind("\0userspace-proxy")
         odd.bind(b"\0x\xff\xfe")
-        os.seteuid(harness.NOBODY)
+        os.seteuid(NOBODY)
         stranger.listen()
         os.seteuid(0)
 
-        house.agent.start_until_ready()
-        assert house["pod"].get(WEB.address)
-        second = house.agent.run()
+        testbed.agent.start_until_ready()
+        assert testbed["pod"].get(WEB.address)
+        second = testbed.agent.run()
         assert second.returncode == 1
-        assert f"another userspace-proxy (pid {house.agent.pid}) steers" in second.stderr
-        house.agent.kill()
-        assert "table inet userspace-proxy" in house.rules()
-        assert house.agent.run(command=harness.CLEANUP).returncode == 0
-        assert "userspace-proxy" not in house.rules()
+        assert f"another userspace-proxy (pid {testbed.agent.pid}) steers" in second.stderr
+        testbed.agent.kill()
+        assert "table inet userspace-proxy" in testbed.rules()
+        assert testbed.agent.run(command=CLEANUP).returncode == 0
+        assert "userspace-proxy" not in testbed.rules()

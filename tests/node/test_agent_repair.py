@@ -6,10 +6,13 @@ import contextlib
 import time
 from pathlib import Path
 
-import agent_harness as harness
 import pytest
 from agent_flows import Flow
-from agent_harness import House, Service, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import ask, http_get
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
@@ -50,68 +53,68 @@ FOREIGN = {
 
 
 @pytest.fixture(scope="module", params=STEERINGS)
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node that serves by rules."""
-    with House(tmp_path_factory.mktemp("agent"), request.param) as house:
-        house.steering = request.param
-        ips = house.add_pods("one", tcp=8080, udp=53, echo=7)
-        house.serve(*(with_endpoints(service, ips) for service in (WEB, DNS, ECHO)))
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), request.param) as testbed:
+        testbed.steering = request.param
+        ips = testbed.add_pods("one", tcp=8080, udp=53, echo=7)
+        testbed.serve(*(with_endpoints(service, ips) for service in (WEB, DNS, ECHO)))
+        yield testbed
 
 
-def rules(house):
+def rules(testbed):
     """Return the node's rules in no order: those of one chain of ours exclude each other."""
-    return sorted(house.rules().splitlines())
+    return sorted(testbed.rules().splitlines())
 
 
 @pytest.mark.parametrize(
-    ("house", "damage"),
+    ("testbed", "damage"),
     [
         pytest.param(steering, damage, id=name)
         for steering, damages in STEERINGS.items()
         for name, damage in damages.items()
     ],
-    indirect=["house"],
+    indirect=["testbed"],
 )
-def test_damaged_rules_are_repaired_and_everybody_is_served_again(house, damage):
-    before = rules(house)
-    sock = house["pod"].udp(DNS.address)
-    assert harness.ask(sock) == b"one: hello"
-    house.shell(damage)
-    assert rules(house) != before
-    wait_for("the repair", lambda: rules(house) == before, deadline_s=REPAIR_S)
-    assert {client.get(WEB.address) for client in house.clients.values()} == {"one"}
-    assert harness.ask(sock) == b"one: hello"
+def test_damaged_rules_are_repaired_and_everybody_is_served_again(testbed, damage):
+    before = rules(testbed)
+    sock = testbed["pod"].udp(DNS.address)
+    assert ask(sock) == b"one: hello"
+    testbed.shell(damage)
+    assert rules(testbed) != before
+    wait_for("the repair", lambda: rules(testbed) == before, deadline_s=REPAIR_S)
+    assert {client.get(WEB.address) for client in testbed.clients.values()} == {"one"}
+    assert ask(sock) == b"one: hello"
 
 
-@pytest.mark.parametrize("house", ["iptables"], indirect=True)
-def test_a_rule_that_is_put_above_ours_is_overtaken_and_stays(house):
+@pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
+def test_a_rule_that_is_put_above_ours_is_overtaken_and_stays(testbed):
     def first_of_prerouting():
-        listed = house.shell("iptables-legacy -t nat -S PREROUTING").splitlines()
+        listed = testbed.shell("iptables-legacy -t nat -S PREROUTING").splitlines()
         return next(line for line in listed if line.startswith("-A"))
 
-    house.shell("iptables-legacy -t nat -I PREROUTING -j ACCEPT")
+    testbed.shell("iptables-legacy -t nat -I PREROUTING -j ACCEPT")
     wait_for("the repair", lambda: "UPROXY-PRE" in first_of_prerouting(), deadline_s=REPAIR_S)
-    assert {client.get(WEB.address) for client in house.clients.values()} == {"one"}
-    house.shell("iptables-legacy -t nat -D PREROUTING -j ACCEPT")
+    assert {client.get(WEB.address) for client in testbed.clients.values()} == {"one"}
+    testbed.shell("iptables-legacy -t nat -D PREROUTING -j ACCEPT")
 
 
-def test_a_repair_leaves_the_rules_of_others(house):
-    house.shell(FOREIGN[house.steering])
-    before = rules(house)
-    house.shell(FLUSH[house.steering])
-    wait_for("the repair", lambda: rules(house) == before, deadline_s=REPAIR_S)
+def test_a_repair_leaves_the_rules_of_others(testbed):
+    testbed.shell(FOREIGN[testbed.steering])
+    before = rules(testbed)
+    testbed.shell(FLUSH[testbed.steering])
+    wait_for("the repair", lambda: rules(testbed) == before, deadline_s=REPAIR_S)
 
 
-def test_a_udp_client_of_the_flush_is_served_after_it(house):
+def test_a_udp_client_of_the_flush_is_served_after_it(testbed):
     """What it sends meanwhile makes an association that leads past us."""
-    house.shell(FLUSH[house.steering])
-    sock = house["pod"].udp(DNS.address)
+    testbed.shell(FLUSH[testbed.steering])
+    sock = testbed["pod"].udp(DNS.address)
     sock.settimeout(0.1)
 
     def is_answered():
         try:
-            return harness.ask(sock) == b"one: hello"
+            return ask(sock) == b"one: hello"
         except OSError:
             return False
 
@@ -145,21 +148,21 @@ PROMISE_S, GAP_S = 2.0, 1.0
 
 
 @pytest.mark.parametrize(
-    ("house", "restart"),
+    ("testbed", "restart"),
     [
         pytest.param(steering, script, id=f"{steering}-{name}")
         for steering, restarts in RESTARTS.items()
         for name, script in restarts.items()
     ],
-    indirect=["house"],
+    indirect=["testbed"],
 )
-def test_flows_live_on_and_new_ones_come_in_after_a_restart_of_a_firewall(house, restart):
-    clients = house.clients.values()
+def test_flows_live_on_and_new_ones_come_in_after_a_restart_of_a_firewall(testbed, restart):
+    clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]
         for flow in flows:
             flow.until_it_flows()
-        house.shell(restart)
+        testbed.shell(restart)
         began = time.monotonic()
         wait_for("new ones", lambda: all(map(is_served, clients)), deadline_s=REPAIR_S)
         assert time.monotonic() - began < PROMISE_S
@@ -174,42 +177,42 @@ def is_served(client):
     with client.tcp() as sock:
         sock.settimeout(0.2)
         try:
-            return harness.http_get(sock, WEB.address, "/")[1].strip() == "one"
+            return http_get(sock, WEB.address, "/")[1].strip() == "one"
         except OSError:
             return False
 
 
-def test_a_repair_is_one_line_in_the_log_and_counted(house):
+def test_a_repair_is_one_line_in_the_log_and_counted(testbed):
     def said():
-        return house.agent.log().count("steering had drifted and was repaired")
+        return testbed.agent.log().count("steering had drifted and was repaired")
 
     # The line of an earlier test's repair may be still to come; a new agent has none.
-    house.agent.stop()
-    house.agent.start_until_ready()
-    repairs, lines = house.agent.status()["steering"]["repairs"], said()
-    before = rules(house)
-    house.shell(FLUSH[house.steering])
-    wait_for("the repair", lambda: rules(house) == before, deadline_s=REPAIR_S)
+    testbed.agent.stop()
+    testbed.agent.start_until_ready()
+    repairs, lines = testbed.agent.status()["steering"]["repairs"], said()
+    before = rules(testbed)
+    testbed.shell(FLUSH[testbed.steering])
+    wait_for("the repair", lambda: rules(testbed) == before, deadline_s=REPAIR_S)
     wait_for("its line", lambda: said() == lines + 1)
-    assert house.agent.status()["steering"]["repairs"] > repairs
+    assert testbed.agent.status()["steering"]["repairs"] > repairs
 
 
-@pytest.mark.parametrize("house", ["iptables"], indirect=True)
-def test_drift_that_cant_be_repaired_is_a_problem_until_it_can(house, tmp_path):
-    before = rules(house)
-    lock = Path(house.agent.environment["XTABLES_LOCKFILE"])
+@pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
+def test_drift_that_cant_be_repaired_is_a_problem_until_it_can(testbed, tmp_path):
+    before = rules(testbed)
+    lock = Path(testbed.agent.environment["XTABLES_LOCKFILE"])
     lock.unlink(missing_ok=True)
     lock.mkdir()
     try:
-        house.shell(f"XTABLES_LOCKFILE={tmp_path}/lock {FLUSH['iptables']}")
-        wait_for("the drift", lambda: house.agent.status()["steering"]["has_drifted"])
-        (problem,) = house.agent.status()["problems"]
+        testbed.shell(f"XTABLES_LOCKFILE={tmp_path}/lock {FLUSH['iptables']}")
+        wait_for("the drift", lambda: testbed.agent.status()["steering"]["has_drifted"])
+        (problem,) = testbed.agent.status()["problems"]
         assert problem["what"].startswith(
             "Rules of iptables steering may differ from the plan and can't be repaired: "
         )
-        assert "userspace_proxy_steering_drift 1.0" in house.agent.read("/metrics")[1]
+        assert "userspace_proxy_steering_drift 1.0" in testbed.agent.read("/metrics")[1]
     finally:
         lock.rmdir()
-    wait_for("the repair", lambda: rules(house) == before, deadline_s=REPAIR_S)
-    wait_for("its news", lambda: not house.agent.status()["steering"]["has_drifted"])
-    assert house.agent.status()["problems"] == []
+    wait_for("the repair", lambda: rules(testbed) == before, deadline_s=REPAIR_S)
+    wait_for("its news", lambda: not testbed.agent.status()["steering"]["has_drifted"])
+    assert testbed.agent.status()["problems"] == []

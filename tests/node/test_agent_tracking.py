@@ -5,17 +5,22 @@ from __future__ import annotations
 import sys
 
 import pytest
-from agent_harness import ADMIN, HEALTH, House, Service, http_get, wait_for, with_endpoints
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import ADMIN, HEALTH
+from tests.node.clients import http_get
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
 
 pytestmark = pytest.mark.netns
 
 WEB = Service("web", "10.96.0.10")
 
 
-def fill(house: House) -> None:
+def fill(testbed: Testbed) -> None:
     """Have the node track as many associations as there is room for; each lives for 30 s."""
-    limit = int(house.shell("cat /proc/sys/net/netfilter/nf_conntrack_max"))
-    with house["node-1"].new_udp() as made:
+    limit = int(testbed.shell("cat /proc/sys/net/netfilter/nf_conntrack_max"))
+    with testbed["node-1"].new_udp() as made:
         for number in range(limit + 100):
             made.sendto(b"", (f"127.1.{number >> 14 & 255}.1", 10_000 + (number & 0x3FFF)))
 
@@ -50,21 +55,21 @@ with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as kernel:
 """
 
 
-def fill_for_good(house: House) -> None:
+def fill_for_good(testbed: Testbed) -> None:
     """Have the node track as much as there is room for, and keep it."""
-    limit = house.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").strip()
+    limit = testbed.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").strip()
     command = [sys.executable, "-c", _FILL_FOR_GOOD, limit]
-    house.node.run(command, env=house.agent.environment)
+    testbed.node.run(command, env=testbed.agent.environment)
 
 
 def test_a_full_table_is_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
-    with House(tmp_path, "nftables") as house:
-        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
-        assert not house.agent.status()["tracking"]["is_full"]
-        fill(house)
-        wait_for("the report", lambda: house.agent.status()["tracking"]["is_full"])
-        assert "connection tracking is full" in house.agent.log()
-        assert "\nuserspace_proxy_conntrack_full 1.0\n" in house.agent.read("/metrics")[1]
+    with Testbed(tmp_path, "nftables") as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        assert not testbed.agent.status()["tracking"]["is_full"]
+        fill(testbed)
+        wait_for("the report", lambda: testbed.agent.status()["tracking"]["is_full"])
+        assert "connection tracking is full" in testbed.agent.log()
+        assert "\nuserspace_proxy_conntrack_full 1.0\n" in testbed.agent.read("/metrics")[1]
 
 
 UNTRACKED = """\
@@ -90,24 +95,26 @@ table inet userspace-proxy/untracked { # progname python3
 
 @pytest.mark.parametrize("steering", ["nftables", "local"])
 def test_status_ports_are_reached_from_outside_while_the_table_is_full(tmp_path, steering):
-    with House(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as house:
-        house.serve(with_endpoints(WEB, house.add_pods("one", tcp=8080)))
+    with Testbed(tmp_path, steering, f"--metrics-bind-address=0.0.0.0:{ADMIN}") as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         # Without a rule that wants it the kernel tracks nothing, as with local steering.
-        house.shell("nft 'add table ip t; add chain ip t c { type filter hook input priority 9; }'")
-        house.shell("nft add rule ip t c ct state new counter")
-        assert "untracked" not in house.rules()
-        fill_for_good(house)
+        testbed.shell(
+            "nft 'add table ip t; add chain ip t c { type filter hook input priority 9; }'"
+        )
+        testbed.shell("nft add rule ip t c ct state new counter")
+        assert "untracked" not in testbed.rules()
+        fill_for_good(testbed)
 
         def answer(path: str, port: int) -> tuple[int, str]:
-            return http_get(house["laptop"].tcp(), (str(house.node.ip), port), path)
+            return http_get(testbed["laptop"].tcp(), (str(testbed.node.ip), port), path)
 
         assert answer("/livez", HEALTH)[0] == 200
         assert answer("/healthz", HEALTH)[0] == 503, "new connections to Services fail here"
         assert answer("/", ADMIN)[0] == 200
         assert "\nuserspace_proxy_conntrack_full 1.0\n" in answer("/metrics", ADMIN)[1]
-        assert house.agent.read("/livez", port=HEALTH)[0] == 200
-        table = house.shell("nft list table inet userspace-proxy/untracked")
+        assert testbed.agent.read("/livez", port=HEALTH)[0] == 200
+        table = testbed.shell("nft list table inet userspace-proxy/untracked")
         assert table.partition("\n")[2] == UNTRACKED.partition("\n")[2]
-        house.shell("conntrack -F")
+        testbed.shell("conntrack -F")
         wait_for("the end of it", lambda: answer("/healthz", HEALTH)[0] == 200)
-        assert "untracked" not in house.rules()
+        assert "untracked" not in testbed.rules()

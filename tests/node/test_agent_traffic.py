@@ -7,10 +7,12 @@ import socket
 import struct
 from collections import Counter
 
-import agent_harness as harness
 import pytest
-from agent_harness import CLIENT_IP, CLIENTS, House, Service
 
+from tests.cluster.waiting import wait_for
+from tests.node.clients import DEADLINE_S, Client, ask, listen, read_all, refusal
+from tests.node.manifests import CLIENT_IP, Service, with_endpoints
+from tests.node.testbed import CLIENTS, Testbed
 from userspace_proxy.sandbox.backends import pattern
 
 pytestmark = pytest.mark.netns
@@ -45,114 +47,117 @@ NOBODY_UDP = Service("nobody-udp", "10.96.0.31", 53, "UDP")
 
 
 @pytest.fixture(scope="module", params=HOUSES)
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node whose agent serves all of the above."""
     steering, clients = HOUSES[request.param]
-    with House(tmp_path_factory.mktemp("agent"), steering, clients=clients) as house:
-        web = house.add_pods(*WEB_PODS, tcp=8080)
-        dns = house.add_pods(*DNS_PODS, udp=53)
-        tools = house.add_pods("tools", echo=81, sum=82, source=83, reset=84, udp_echo=54)
+    with Testbed(tmp_path_factory.mktemp("agent"), steering, clients=clients) as testbed:
+        web = testbed.add_pods(*WEB_PODS, tcp=8080)
+        dns = testbed.add_pods(*DNS_PODS, udp=53)
+        tools = testbed.add_pods("tools", echo=81, sum=82, source=83, reset=84, udp_echo=54)
         endpoints = {WEB: web, CART: web, DNS: dns, PINNED_DNS: dns}
         endpoints |= dict.fromkeys((ECHO, SUM, SOURCE, RESET, EARS, UDP_ECHO), tools)
         for own, name in {OWN_POD: "pod", OWN_BRIDGE_POD: "bridge-pod"}.items():
-            house.pod(name).serve(tcp=8080)
-            endpoints[own] = [house.ip(name)]
-        house.serve(
-            *(harness.with_endpoints(service, ips) for service, ips in endpoints.items()),
+            testbed.pod(name).serve(tcp=8080)
+            endpoints[own] = [testbed.ip(name)]
+        testbed.serve(
+            *(with_endpoints(service, ips) for service, ips in endpoints.items()),
             NOBODY,
             NOBODY_UDP,
         )
-        yield house
+        yield testbed
 
 
 @pytest.fixture(autouse=True)
-def _hang_up(house):
+def _hang_up(testbed):
     yield
-    house.hang_up()
+    testbed.hang_up()
 
 
 @pytest.fixture
-def pod(house):
-    return house["pod"]
+def pod(testbed):
+    return testbed["pod"]
 
 
 @pytest.fixture
-def ears(house):
+def ears(testbed):
     """The endpoint of EARS, in the test's own hands."""
-    with harness.listen(house.pod("tools"), 9000) as server:
+    with listen(testbed.pod("tools"), 9000) as server:
         yield server
 
 
-def assert_fair(house, answers, count, name):
+def assert_fair(testbed, answers, count, name):
     """Fail unless ``count`` endpoints were asked equally often, as far as workers can know."""
     counts = Counter(answers)
-    workers = len(house.agent.status()["workers"])
+    workers = len(testbed.agent.status()["workers"])
     assert len(counts) == count, (name, counts)
     # One more, as somebody else's turn may come in between: who gets no answer asks again.
     assert max(counts.values()) - min(counts.values()) <= workers + 1, (name, counts)
 
 
-def test_clients_everywhere_are_served_by_all_endpoints_alike(house):
-    for name, client in house.clients.items():
-        assert_fair(house, [client.get(WEB.address) for _ in range(15)], 3, name)
+def test_clients_everywhere_are_served_by_all_endpoints_alike(testbed):
+    for name, client in testbed.clients.items():
+        assert_fair(testbed, [client.get(WEB.address) for _ in range(15)], 3, name)
 
 
-def test_udp_clients_everywhere_are_served_by_all_endpoints_alike(house):
-    for name, client in house.clients.items():
-        assert_fair(house, [client.asks(DNS.address) for _ in range(10)], 2, name)
+def test_udp_clients_everywhere_are_served_by_all_endpoints_alike(testbed):
+    for name, client in testbed.clients.items():
+        assert_fair(testbed, [client.asks(DNS.address) for _ in range(10)], 2, name)
 
 
-def test_with_client_ip_affinity_every_client_stays_with_one_endpoint(house):
+def test_with_client_ip_affinity_every_client_stays_with_one_endpoint(testbed):
     answers = {
-        name: {client.get(CART.address) for _ in range(4)} for name, client in house.clients.items()
+        name: {client.get(CART.address) for _ in range(4)}
+        for name, client in testbed.clients.items()
     }
-    assert {name: len(pods) for name, pods in answers.items()} == dict.fromkeys(house.clients, 1)
+    assert {name: len(pods) for name, pods in answers.items()} == dict.fromkeys(testbed.clients, 1)
     assert len(set.union(*answers.values())) > 1
 
 
-def test_with_client_ip_affinity_every_udp_client_stays_with_one_endpoint(house):
+def test_with_client_ip_affinity_every_udp_client_stays_with_one_endpoint(testbed):
     answers = {
         name: {client.asks(PINNED_DNS.address) for _ in range(4)}
-        for name, client in house.clients.items()
+        for name, client in testbed.clients.items()
     }
-    assert {name: len(pods) for name, pods in answers.items()} == dict.fromkeys(house.clients, 1)
+    assert {name: len(pods) for name, pods in answers.items()} == dict.fromkeys(testbed.clients, 1)
     assert len(set.union(*answers.values())) > 1
 
 
-def test_a_udp_client_that_keeps_its_port_keeps_its_endpoint(house):
-    for name, client in house.clients.items():
+def test_a_udp_client_that_keeps_its_port_keeps_its_endpoint(testbed):
+    for name, client in testbed.clients.items():
         socks = [client.udp(DNS.address) for _ in range(10)]
-        first, *others = ([harness.ask(sock) for sock in socks] for _ in range(4))
+        first, *others = ([ask(sock) for sock in socks] for _ in range(4))
         assert others == [first] * 3, name
-        assert_fair(house, first, 2, name)
+        assert_fair(testbed, first, 2, name)
 
 
-def test_a_pod_reaches_itself_through_its_own_service(house):
-    assert house["pod"].get(OWN_POD.address) == "pod"
-    assert house["bridge-pod"].get(OWN_BRIDGE_POD.address) == "bridge-pod"
+def test_a_pod_reaches_itself_through_its_own_service(testbed):
+    assert testbed["pod"].get(OWN_POD.address) == "pod"
+    assert testbed["bridge-pod"].get(OWN_BRIDGE_POD.address) == "bridge-pod"
 
 
-def test_pods_of_one_bridge_reach_each_other_through_a_service(house):
-    house.sandbox.add_pod("bridge-neighbour", "bridge")
-    neighbour = harness.Client(house.pod("bridge-neighbour"))
+def test_pods_of_one_bridge_reach_each_other_through_a_service(testbed):
+    testbed.sandbox.add_pod("bridge-neighbour", "bridge")
+    neighbour = Client(testbed.pod("bridge-neighbour"))
     assert neighbour.get(OWN_BRIDGE_POD.address) == "bridge-pod"
     neighbour.close()
 
 
-def test_without_endpoints_tcp_is_refused_everywhere(house):
-    said = {name: client.tcp_refusal(NOBODY.address) for name, client in house.clients.items()}
-    assert said == dict.fromkeys(house.clients, "refused")
+def test_without_endpoints_tcp_is_refused_everywhere(testbed):
+    said = {name: client.tcp_refusal(NOBODY.address) for name, client in testbed.clients.items()}
+    assert said == dict.fromkeys(testbed.clients, "refused")
 
 
-def test_without_endpoints_udp_is_refused_everywhere(house):
-    said = {name: client.udp_refusal(NOBODY_UDP.address) for name, client in house.clients.items()}
-    assert said == dict.fromkeys(house.clients, "refused")
+def test_without_endpoints_udp_is_refused_everywhere(testbed):
+    said = {
+        name: client.udp_refusal(NOBODY_UDP.address) for name, client in testbed.clients.items()
+    }
+    assert said == dict.fromkeys(testbed.clients, "refused")
 
 
-def test_a_udp_client_without_endpoints_is_refused_each_time(house):
-    for name, client in house.clients.items():
+def test_a_udp_client_without_endpoints_is_refused_each_time(testbed):
+    for name, client in testbed.clients.items():
         sock = client.udp(NOBODY_UDP.address)
-        assert [harness.refusal(sock) for _ in range(3)] == ["refused"] * 3, name
+        assert [refusal(sock) for _ in range(3)] == ["refused"] * 3, name
 
 
 def test_200_mb_arrive_whole_at_the_endpoint(pod):
@@ -162,7 +167,7 @@ def test_200_mb_arrive_whole_at_the_endpoint(pod):
         digest.update(piece)
         connection.sendall(piece)
     connection.shutdown(socket.SHUT_WR)
-    assert harness.read_all(connection).decode() == f"{digest.hexdigest()} {BULK_BYTES}\n"
+    assert read_all(connection).decode() == f"{digest.hexdigest()} {BULK_BYTES}\n"
 
 
 def test_200_mb_arrive_whole_at_the_client(pod):
@@ -178,17 +183,17 @@ def test_200_mb_arrive_whole_at_the_client(pod):
     assert (count, digest.hexdigest()) == (BULK_BYTES, expected.hexdigest())
 
 
-def test_a_reply_after_the_clients_fin_arrives(house):
+def test_a_reply_after_the_clients_fin_arrives(testbed):
     expected = f"{hashlib.sha256(b'question').hexdigest()} 8\n".encode()
-    for name, client in house.clients.items():
+    for name, client in testbed.clients.items():
         connection = client.dial(SUM.address)
         connection.sendall(b"question")
         connection.shutdown(socket.SHUT_WR)
-        assert harness.read_all(connection) == expected, name
+        assert read_all(connection) == expected, name
 
 
-def test_an_endpoints_reset_arrives_as_a_reset(house):
-    for client in house.clients.values():
+def test_an_endpoints_reset_arrives_as_a_reset(testbed):
+    for client in testbed.clients.values():
         connection = client.dial(RESET.address)
         connection.sendall(b"x")
         with pytest.raises(ConnectionResetError):
@@ -201,7 +206,7 @@ def test_a_clients_reset_arrives_as_a_reset(pod, ears):
     connection.sendall(b"x")
     accepted, _ = ears.accept()
     with accepted:
-        accepted.settimeout(harness.DEADLINE_S)
+        accepted.settimeout(DEADLINE_S)
         assert accepted.recv(1) == b"x"
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
@@ -210,10 +215,10 @@ def test_a_clients_reset_arrives_as_a_reset(pod, ears):
 
 
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 9000, 65507])
-def test_a_datagram_passes_unchanged_both_ways_whatever_its_size(house, size):
+def test_a_datagram_passes_unchanged_both_ways_whatever_its_size(testbed, size):
     sent = b"".join(pattern(size))
-    for name, client in house.clients.items():
-        assert harness.ask(client.udp(UDP_ECHO.address), sent) == sent, name
+    for name, client in testbed.clients.items():
+        assert ask(client.udp(UDP_ECHO.address), sent) == sent, name
 
 
 def test_many_datagrams_of_one_client_come_back_in_order(pod):
@@ -224,9 +229,9 @@ def test_many_datagrams_of_one_client_come_back_in_order(pod):
     assert [sock.recv(100) for _ in sent] == sent
 
 
-def test_the_page_counts_what_clients_did(house, pod):
+def test_the_page_counts_what_clients_did(testbed, pod):
     def counted():
-        (port,) = (p for p in house.agent.status()["ports"] if p["service"] == "echo")
+        (port,) = (p for p in testbed.agent.status()["ports"] if p["service"] == "echo")
         (endpoint,) = port["endpoints"]
         return Counter({k: endpoint[k] for k in ("connections", "received_bytes", "sent_bytes")})
 
@@ -234,6 +239,6 @@ def test_the_page_counts_what_clients_did(house, pod):
     connection = pod.dial(ECHO.address)
     connection.sendall(b"four")
     connection.shutdown(socket.SHUT_WR)
-    assert harness.read_all(connection) == b"four"
+    assert read_all(connection) == b"four"
     expected = before + Counter(connections=1, received_bytes=4, sent_bytes=4)
-    harness.wait_for("the counters", lambda: counted() == expected, hint=lambda: str(counted()))
+    wait_for("the counters", lambda: counted() == expected, hint=lambda: str(counted()))

@@ -8,10 +8,12 @@ import socket
 from collections import Counter
 from pathlib import Path
 
-import agent_harness as harness
 import pytest
-from agent_harness import CLIENT_IP, House, Service, wait_for, with_endpoints
 
+from tests.cluster.waiting import wait_for
+from tests.node.clients import ask, read_all
+from tests.node.manifests import CLIENT_IP, Service, with_endpoints
+from tests.node.testbed import Testbed
 from userspace_proxy.plane.privileges import CAP_NET_RAW, WORKER_ID
 
 pytestmark = pytest.mark.netns
@@ -26,44 +28,44 @@ REQUESTS = 30
 UDP_PORT = 20000
 
 
-def start(house):
+def start(testbed):
     """Serve all of the above by three pods."""
-    pods = house.add_pods(*PODS, tcp=8080, echo=81, udp=53)
-    house.serve(*(with_endpoints(s, pods) for s in (WEB, CART, ECHO, DNS, PINNED_DNS)))
-    wait_for("all workers", lambda: all(w["pid"] for w in workers(house)))
+    pods = testbed.add_pods(*PODS, tcp=8080, echo=81, udp=53)
+    testbed.serve(*(with_endpoints(s, pods) for s in (WEB, CART, ECHO, DNS, PINNED_DNS)))
+    wait_for("all workers", lambda: all(w["pid"] for w in workers(testbed)))
 
 
 @pytest.fixture(scope="module", params=["iptables", "nftables", "local"])
-def house(request, tmp_path_factory):
+def testbed(request, tmp_path_factory):
     """A node whose agent has two workers."""
-    with House(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as house:
-        start(house)
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), request.param, "--workers=2") as testbed:
+        start(testbed)
+        yield testbed
 
 
 @pytest.fixture(scope="module")
 def small_house(tmp_path_factory):
     """A node whose agent has one."""
-    with House(tmp_path_factory.mktemp("agent"), "iptables", "--workers=1") as house:
-        start(house)
-        yield house
+    with Testbed(tmp_path_factory.mktemp("agent"), "iptables", "--workers=1") as testbed:
+        start(testbed)
+        yield testbed
 
 
 @pytest.fixture(autouse=True)
 def _hang_up(request):
     yield
-    for name in {"house", "small_house"} & set(request.fixturenames):
+    for name in {"testbed", "small_house"} & set(request.fixturenames):
         request.getfixturevalue(name).hang_up()
 
 
-def workers(house):
+def workers(testbed):
     """Return what the page's JSON says of the workers."""
-    return house.agent.status()["workers"]
+    return testbed.agent.status()["workers"]
 
 
-def counted(house, service):
+def counted(testbed, service):
     """Return the sums of a Service, as the page's JSON has them at this moment."""
-    (port,) = (p for p in house.agent.status()["ports"] if p["service"] == service.name)
+    (port,) = (p for p in testbed.agent.status()["ports"] if p["service"] == service.name)
     return Counter({name: port[name] for name in ("connections", "received_bytes", "sent_bytes")})
 
 
@@ -73,13 +75,13 @@ def process(pid):
     return dict(line.split(":\t", 1) for line in lines)
 
 
-def connect_by(house, worker):
+def connect_by(testbed, worker):
     """Return an open connection to an echo that this worker carries."""
     while True:
-        before = workers(house)[worker]["connections"]
-        connection = house["pod"].dial(ECHO.address)
+        before = workers(testbed)[worker]["connections"]
+        connection = testbed["pod"].dial(ECHO.address)
         assert echoes(connection)
-        if workers(house)[worker]["connections"] > before:
+        if workers(testbed)[worker]["connections"] > before:
             return connection
 
 
@@ -89,13 +91,13 @@ def echoes(connection):
     return connection.recv(100) == b"hello"
 
 
-def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_take(house):
+def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_take(testbed):
     """In a user namespace with one user they stay that one."""
-    agent = process(house.agent.pid)
-    mapped = Path(f"/proc/{house.agent.pid}/uid_map").read_text().split()
+    agent = process(testbed.agent.pid)
+    mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()
     user = str(WORKER_ID) if int(mapped[2]) > WORKER_ID else agent["Uid"].split()[0]
     assert int(agent["CapEff"], 16) != 0
-    for worker in workers(house):
+    for worker in workers(testbed):
 
         def has_user(pid=worker["pid"]):
             return process(pid)["Uid"].split() == [user] * 4
@@ -107,14 +109,15 @@ def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_ta
         kept = 1 << CAP_NET_RAW
         assert [int(said[name], 16) for name in sets] == [kept, kept, 0, 0, 0]
         assert said["NoNewPrivs"] == "1"
-        assert said["PPid"] == str(house.agent.pid)
+        assert said["PPid"] == str(testbed.agent.pid)
 
 
-@pytest.mark.parametrize("ask", ["tcp", "udp"])
-def test_two_workers_are_fair_in_sum(house, ask):
-    pod = house["pod"]
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_two_workers_are_fair_in_sum(testbed, protocol):
+    pod = testbed["pod"]
     answers = Counter(
-        pod.get(WEB.address) if ask == "tcp" else pod.asks(DNS.address) for _ in range(REQUESTS)
+        pod.get(WEB.address) if protocol == "tcp" else pod.asks(DNS.address)
+        for _ in range(REQUESTS)
     )
     assert len(answers) == len(PODS)
     assert max(answers.values()) - min(answers.values()) <= 2
@@ -130,61 +133,61 @@ def test_one_worker_takes_strict_turns(small_house):
     assert len(set(answers)) == len(PODS)
 
 
-def test_both_workers_carry_traffic(house):
+def test_both_workers_carry_traffic(testbed):
     for worker in (0, 1):
-        assert echoes(connect_by(house, worker))
+        assert echoes(connect_by(testbed, worker))
 
 
-def test_with_client_ip_affinity_a_client_stays_with_one_endpoint(house):
-    for name, client in house.clients.items():
+def test_with_client_ip_affinity_a_client_stays_with_one_endpoint(testbed):
+    for name, client in testbed.clients.items():
         assert len({client.get(CART.address) for _ in range(10)}) == 1, name
         assert len({client.asks(PINNED_DNS.address) for _ in range(10)}) == 1, name
 
 
-def test_the_page_counts_what_was_done_just_now(house):
-    pod = house["pod"]
-    tcp, udp = counted(house, ECHO), counted(house, DNS)
+def test_the_page_counts_what_was_done_just_now(testbed):
+    pod = testbed["pod"]
+    tcp, udp = counted(testbed, ECHO), counted(testbed, DNS)
     for number in range(1, 11):
         connection = pod.dial(ECHO.address)
         assert echoes(connection)
         connection.shutdown(socket.SHUT_WR)
-        assert harness.read_all(connection) == b""
+        assert read_all(connection) == b""
         with pod.new_udp() as asking:
             # No ephemeral port: an earlier test's flow may have the same one.
             asking.bind(("", UDP_PORT + number))
             asking.connect(DNS.address)
-            answer = harness.ask(asking, b"four")
-        assert counted(house, ECHO) - tcp == Counter(
+            answer = ask(asking, b"four")
+        assert counted(testbed, ECHO) - tcp == Counter(
             connections=number, received_bytes=5 * number, sent_bytes=5 * number
         )
-        done = counted(house, DNS) - udp
+        done = counted(testbed, DNS) - udp
         assert (done["connections"], done["received_bytes"]) == (number, 4 * number)
         assert done["sent_bytes"] >= len(answer) * number - 2 * number
 
 
-def test_a_killed_worker_costs_its_own_connections_and_no_new_one(house):
-    pod = house["pod"]
-    before = workers(house)
-    kept, lost = connect_by(house, 1), connect_by(house, 0)
-    sums = counted(house, WEB)
+def test_a_killed_worker_costs_its_own_connections_and_no_new_one(testbed):
+    pod = testbed["pod"]
+    before = workers(testbed)
+    kept, lost = connect_by(testbed, 1), connect_by(testbed, 0)
+    sums = counted(testbed, WEB)
     os.kill(before[0]["pid"], signal.SIGKILL)
     answers = Counter(pod.get(WEB.address) for _ in range(REQUESTS))
     assert {pod.asks(DNS.address) for _ in range(REQUESTS)} == {f"{name}: hello" for name in PODS}
     assert sum(answers.values()) == REQUESTS
     assert echoes(kept)
     assert ended(lost)
-    after = wait_for("both workers", lambda: both_run(house))
+    after = wait_for("both workers", lambda: both_run(testbed))
     assert [w["restarts"] - b["restarts"] for w, b in zip(after, before, strict=True)] == [1, 0]
     assert after[0]["pid"] != before[0]["pid"]
     assert after[1]["pid"] == before[1]["pid"]
-    assert (counted(house, WEB) - sums)["connections"] == REQUESTS
-    assert "worker 0 ended by signal 9 and is started again" in house.agent.log()
-    assert house.agent.is_healthy()
+    assert (counted(testbed, WEB) - sums)["connections"] == REQUESTS
+    assert "worker 0 ended by signal 9 and is started again" in testbed.agent.log()
+    assert testbed.agent.is_healthy()
 
 
-def both_run(house):
+def both_run(testbed):
     """Return the workers if none is missing."""
-    status = house.agent.status()
+    status = testbed.agent.status()
     return status["workers"] if not status["worker_problems"] else None
 
 

@@ -15,9 +15,12 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-import agent_harness as harness
 import pytest
-from agent_harness import wait_for
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import READY_S
+from tests.node.clients import DEADLINE_S
+from tests.node.processes import descriptors_of, readable_runtime
 
 pytestmark = pytest.mark.netns
 
@@ -45,7 +48,7 @@ class Demo:
     def __init__(self, stack, *, as_ourselves):
         prefix, self.python, self._env = [], sys.executable, {}
         if not as_ourselves:
-            prefix, self.python, self._env = stack.enter_context(harness.readable_runtime())
+            prefix, self.python, self._env = stack.enter_context(readable_runtime())
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
         self.folder.chmod(0o1777)
         self.process = subprocess.Popen(
@@ -77,7 +80,7 @@ class Demo:
             [*self._enter, "sh", "-c", f"{self.printed[label]} {more}"],
             capture_output=True,
             text=True,
-            timeout=harness.READY_S,
+            timeout=READY_S,
             env=os.environ | self._env,
             **options,
         )
@@ -109,12 +112,12 @@ class Demo:
 
     def end_by(self, number):
         """Send a signal to its group, as a terminal does; return what is left after it."""
-        with harness.descriptors_of(self.pids()) as descriptors:
+        with descriptors_of(self.pids()) as descriptors:
             own = {namespace_of("self"), ""}
             namespaces = {namespace_of(pid) for pid in self.pids()} - own
             assert namespaces
             os.killpg(self.process.pid, number)
-            rest, _ = self.process.communicate(timeout=harness.READY_S)
+            rest, _ = self.process.communicate(timeout=READY_S)
             running = [d for d in descriptors if not is_gone(d)]
         there = {namespace_of(path.name) for path in Path("/proc").glob("[0-9]*")}
         return {
@@ -130,7 +133,7 @@ class Demo:
         readable = select.poll()
         readable.register(self.process.stdout, select.POLLIN)
         while last not in text.rpartition("\n")[0]:
-            assert readable.poll(harness.READY_S * 1000), text
+            assert readable.poll(READY_S * 1000), text
             chunk = os.read(self.process.stdout.fileno(), 4096).decode()
             assert chunk, text
             text += chunk
@@ -152,7 +155,7 @@ def namespace_of(pid):
 
 def is_gone(descriptor):
     """Wait for a process to end."""
-    return bool(select.select([descriptor], [], [], harness.DEADLINE_S)[0])
+    return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
 
 
 # Only root can become somebody else; whoever else runs these tests has no rights anyway.
@@ -196,7 +199,7 @@ def test_every_line_that_is_printed_has_its_test_here(demo):
 def test_the_page_answers_on_loopback_and_shows_the_services(demo):
     url = demo.printed["status page"]
     assert url.startswith("http://127.0.0.1:")
-    with urllib.request.urlopen(url, timeout=harness.DEADLINE_S) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         page = answer.read().decode()
     assert all(name in page for name in ("shop/web", "shop/cart", "shop/flaky", "shop/dns"))
 
@@ -273,7 +276,7 @@ def run_demo(*flags, prefix=()):
         [*prefix, sys.executable, *COMMAND, *flags],
         capture_output=True,
         text=True,
-        timeout=harness.READY_S,
+        timeout=READY_S,
     )
     return done.returncode, done.stdout, done.stderr
 

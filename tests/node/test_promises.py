@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.node.agent_harness import House
+from tests.node.testbed import Testbed
 from tests.promises.affinity import AffinityPromises
 from tests.promises.endpoints import EndpointPromises
 from tests.promises.families import FamilyPromises
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.netns
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A node whose agent reads a file."""
-    with House(tmp_path_factory.mktemp("agent"), "iptables", *FLAGS) as house:
-        yield ManifestWorld(house)
+    with Testbed(tmp_path_factory.mktemp("agent"), "iptables", *FLAGS) as testbed:
+        yield ManifestWorld(testbed)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.node.agent_harness import House
+from tests.node.testbed import Testbed
 from tests.promises.outside import OutsidePromises
 from tests.promises.policies import PolicyPromises
 from tests.promises.udp import UdpPromises
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.netns
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A node whose agent reads a file."""
-    with House(tmp_path_factory.mktemp("agent"), "local", *FLAGS) as house:
-        yield ManifestWorld(house)
+    with Testbed(tmp_path_factory.mktemp("agent"), "local", *FLAGS) as testbed:
+        yield ManifestWorld(testbed)
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,9 @@ from textwrap import dedent
 
 import pytest
 import steering_nodes as nodes
-from agent_harness import as_another_user, readable_runtime
 from steering_contract import CART, DNS, REPAIRS, WEB, WEB_6, SelectiveSteeringContract
 
+from tests.node.processes import as_another_user, readable_runtime
 from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.errors import SteeringConflict
 from userspace_proxy.model import Frontend, Protocol

@@ -48,7 +48,7 @@ class EndpointPromises:
             for protocol in ("TCP", "UDP"):
                 eventually(
                     f"refusals of {protocol} at {address}",
-                    dict.fromkeys(world.house.clients, "refused"),
+                    dict.fromkeys(world.testbed.clients, "refused"),
                     partial(world.everybody, address, protocol),
                 )
         assert time.monotonic() - began < REFUSAL_S

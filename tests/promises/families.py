@@ -41,14 +41,14 @@ class FamilyPromises:
             who = "two" if ":" in ip else "one"
             for protocol in ("TCP", "UDP"):
                 said = world.everybody((ip, 80), protocol)
-                assert said == dict.fromkeys(world.house.clients, who), (ip, protocol)
+                assert said == dict.fromkeys(world.testbed.clients, who), (ip, protocol)
 
     def test_a_node_port_of_both_families_is_reached_from_everywhere(self, world: World) -> None:
         world.put(DUAL.at(*world.pods("one"), *world.pods("two", v6=True)))
         own4, own6 = world.ip("node-1"), world.ip("node-1", v6=True)
         said = {
-            **{(name, own4): "one" for name in world.house.clients},
-            **{(name, own6): "two" for name in world.house.clients},
+            **{(name, own4): "one" for name in world.testbed.clients},
+            **{(name, own6): "two" for name in world.testbed.clients},
             ("node-1", "127.0.0.1"): "one",
             ("node-1", "::1"): "two",
         }
@@ -59,7 +59,7 @@ class FamilyPromises:
         world.put(EMPTY)
         for protocol in ("TCP", "UDP"):
             said = world.everybody(EMPTY.address, protocol)
-            assert said == dict.fromkeys(world.house.clients, "refused"), protocol
+            assert said == dict.fromkeys(world.testbed.clients, "refused"), protocol
 
     def test_a_family_without_endpoints_is_refused_and_the_other_served(self, world: World) -> None:
         world.put(DUAL.at(*world.pods("two", v6=True)))
@@ -76,14 +76,14 @@ class FamilyPromises:
 
     def test_an_ipv6_client_stays_with_one_endpoint(self, world: World) -> None:
         world.put(PINNED.at(*world.pods(v6=True)))
-        for client in world.house.clients:
+        for client in world.testbed.clients:
             assert len(world.all_of(client, PINNED.address)) == 1
 
     def test_external_local_drops_ipv6_clients_from_outside(self, world: World) -> None:
         (one,) = world.pods("one", v6=True)
         world.put(LOCAL.at(At(one, node=ELSEWHERE)))
         ats = (("fd00:203:0:113::1", 80), (world.ip("node-1", v6=True), 30141))
-        said = world.answers((client, at, "TCP") for client in world.house.clients for at in ats)
+        said = world.answers((client, at, "TCP") for client in world.testbed.clients for at in ats)
         assert said == {ask: "silence" if ask[0] == "laptop" else "one" for ask in said}
         world.put(LOCAL.at(one))
         assert world.who("laptop", ("fd00:203:0:113::1", 80)) == "one"

@@ -93,7 +93,7 @@ def addresses(world: World) -> dict[tuple[str, int], str]:
 
 def hold(world: World) -> str:
     """Ask by a connection that stays open, and return who has answered."""
-    made = world.house["pod"].dial(BALANCED.address)
+    made = world.testbed["pod"].dial(BALANCED.address)
     made.sendall(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
     answer = b""
     while not answer.endswith(b"\n") or b"\r\n\r\n" not in answer or answer.endswith(b"\r\n\r\n"):

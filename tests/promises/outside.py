@@ -96,7 +96,7 @@ class OutsidePromises:
     def test_a_node_port_is_reached_from_everywhere(self, world: World) -> None:
         """Source: e2e "should be able to create a functioning NodePort service"."""
         world.put(NODE_PORT.at(*world.pods("one")))
-        everywhere = {name: [(world.ip("node-1"), 30132)] for name in world.house.clients}
+        everywhere = {name: [(world.ip("node-1"), 30132)] for name in world.testbed.clients}
         everywhere["node-1"] += [("127.0.0.1", 30132)]
         everywhere["pod"] += [("10.244.0.1", 30132)]
         said = {
@@ -110,9 +110,9 @@ class OutsidePromises:
     def test_a_node_port_that_a_daemon_has_stays_its_own_until_it_ends(self, world: World) -> None:
         """Source: e2e "should … node port collisions"; our rule: the later one waits."""
         at = (world.ip("node-1"), DAEMON_PORT)
-        daemon = world.house.node.serve("daemon", tcp=DAEMON_PORT)
+        daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)
         world.put(COLLIDING.at(*world.pods("one")))
-        assert world.everybody(at) == dict.fromkeys(world.house.clients, "daemon")
+        assert world.everybody(at) == dict.fromkeys(world.testbed.clients, "daemon")
         assert world.who("pod", COLLIDING.address) == "one"
 
         def problem() -> str:

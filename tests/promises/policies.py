@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.node.agent_harness import read_all
+from tests.node.clients import read_all
 
 from .specs import ELSEWHERE, At, Port, Spec
 from .world import INSIDE, Address, World
@@ -51,9 +51,9 @@ class PolicyPromises:
 
     def test_internal_local_drops_when_all_endpoints_are_elsewhere(self, world: World) -> None:
         world.put(INTERNAL.at(far(world.ip("one"))))
-        assert world.everybody(INTERNAL.address) == dict.fromkeys(world.house.clients, "silence")
+        assert world.everybody(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "silence")
         world.put(INTERNAL)
-        assert world.everybody(INTERNAL.address) == dict.fromkeys(world.house.clients, "refused")
+        assert world.everybody(INTERNAL.address) == dict.fromkeys(world.testbed.clients, "refused")
 
     def test_internal_local_is_switched_live(self, world: World) -> None:
         at = INTERNAL.at(far(world.ip("one")))
@@ -82,7 +82,7 @@ class PolicyPromises:
         world.put(EXTERNAL.at(far(world.ip("one"))))
         said = world.answers(
             (client, at, protocol)
-            for client in world.house.clients
+            for client in world.testbed.clients
             for protocol, at in (*outside(world), ("TCP", EXTERNAL.address))
         )
         dropped = {("laptop", at, protocol) for protocol, at in outside(world)}
@@ -92,7 +92,7 @@ class PolicyPromises:
         world.put(EXTERNAL)
         for protocol, at in outside(world):
             said = world.everybody(at, protocol)
-            assert said == dict.fromkeys(world.house.clients, "refused"), (protocol, at)
+            assert said == dict.fromkeys(world.testbed.clients, "refused"), (protocol, at)
 
     def test_external_local_is_switched_live(self, world: World) -> None:
         at, (one, two) = (world.ip("node-1"), 30120), world.pods("one", "two")
@@ -148,7 +148,7 @@ def outside(world: World) -> list[tuple[str, Address]]:
 def check(world: World, port: int) -> tuple[int, dict[str, str], Any]:
     """Ask a health check node port as a load balancer does: status, headers, JSON."""
     address = (world.ip("node-1"), port)
-    with world.house["laptop"].tcp() as sock:
+    with world.testbed["laptop"].tcp() as sock:
         sock.connect(address)
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: node-1\r\nConnection: close\r\n\r\n")
         head, _, body = read_all(sock).partition(b"\r\n\r\n")

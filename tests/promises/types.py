@@ -96,6 +96,6 @@ class TypePromises:
             assert not world.serves("laptop", PHOENIX.address)
             assert not world.serves("laptop", at)
             world.put(PHOENIX.at(*world.pods(pod)), meanwhile=look)
-            assert world.everybody(PHOENIX.address) == dict.fromkeys(world.house.clients, pod)
+            assert world.everybody(PHOENIX.address) == dict.fromkeys(world.testbed.clients, pod)
             assert world.who("laptop", at) == pod
         assert seen == set(PODS)

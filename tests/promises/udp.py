@@ -39,7 +39,7 @@ class UdpPromises:
         """Sockets of clients everywhere, made and used before anybody serves."""
         world.put(FLOWING)
         ats: tuple[Address, ...] = (FLOWING.address, (world.ip("node-1"), 30160))
-        socks = [world.udp(client, at) for client in world.house.clients for at in ats]
+        socks = [world.udp(client, at) for client in world.testbed.clients for at in ats]
         assert [say(sock) for sock in socks] == ["refused"] * len(socks)
         return socks
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.cluster.waiting import wait_for
-from tests.node.agent_harness import House, ask
+from tests.node.clients import ask
+from tests.node.testbed import Testbed
 
 from .specs import Object, Port, Spec, node_object
 
@@ -38,17 +39,17 @@ class World(abc.ABC):
     """One node whose agent reads Services from somewhere.
 
     Args:
-        house: With clients ``pod``, ``node-1`` and ``laptop``; the agent isn't started.
+        testbed: With clients ``pod``, ``node-1`` and ``laptop``; the agent isn't started.
     """
 
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.agent = house.agent
+    def __init__(self, testbed: Testbed) -> None:
+        self.testbed = testbed
+        self.agent = testbed.agent
         self._marks = 0
-        house.add_pods(*PODS, tcp=8080, udp=8080)
-        house.pod("pod").serve(tcp=8080, udp=8080)
+        testbed.add_pods(*PODS, tcp=8080, udp=8080)
+        testbed.pod("pod").serve(tcp=8080, udp=8080)
         for name in PODS:
-            house.pod(name).serve(f"{name}-new", tcp=8081, udp=8081)
+            testbed.pod(name).serve(f"{name}-new", tcp=8081, udp=8081)
 
     @abc.abstractmethod
     def write(self, *specs: Spec) -> None:
@@ -108,7 +109,7 @@ class World(abc.ABC):
 
     def ip(self, name: str, *, v6: bool = False) -> str:
         """Return the address of a pod, or of whoever has that name."""
-        host = self.house[name].host if name in self.house.clients else self.house.pod(name)
+        host = self.testbed[name].host if name in self.testbed.clients else self.testbed.pod(name)
         return str(host.ip6 if v6 else host.ip)
 
     def who(
@@ -120,7 +121,7 @@ class World(abc.ABC):
         patience_s: float = PATIENCE_S,
     ) -> str:
         """Return the pod that answers a client; or ``refused``, ``silence`` or ``unreachable``."""
-        dialler = self.house[client]
+        dialler = self.testbed[client]
         made = dialler.tcp(address[0]) if protocol == "TCP" else dialler.new_udp(address[0])
         with made:
             made.settimeout(patience_s)
@@ -149,7 +150,7 @@ class World(abc.ABC):
         self, address: Address, protocol: str = "TCP", *, clients: Iterable[str] = ()
     ) -> dict[str, str]:
         """Return who answers each client; all ask at the same time."""
-        names = tuple(clients or self.house.clients)
+        names = tuple(clients or self.testbed.clients)
         said = self.answers((name, address, protocol) for name in names)
         return {name: who for (name, _, _), who in said.items()}
 
@@ -161,7 +162,7 @@ class World(abc.ABC):
 
     def udp(self, client: str, address: Address) -> socket.socket:
         """Return a UDP socket that keeps its port; closed by :meth:`hang_up`."""
-        return self.house[client].udp(address)
+        return self.testbed[client].udp(address)
 
     def shown(self, name: str) -> list[dict[str, Any]]:
         """Return the Service ports of this name, as the page's JSON has them."""
@@ -174,18 +175,18 @@ class World(abc.ABC):
 
     def hang_up(self) -> None:
         """Close what was dialled."""
-        self.house.hang_up()
+        self.testbed.hang_up()
 
     def close(self) -> None:
         """End everything."""
-        self.house.close()
+        self.testbed.close()
 
 
 class ManifestWorld(World):
     """The agent reads one file, which changes in one step."""
 
-    def __init__(self, house: House) -> None:
-        super().__init__(house)
+    def __init__(self, testbed: Testbed) -> None:
+        super().__init__(testbed)
         self._specs: dict[str, Spec] = {}
         self._node: Object | None = None
         self._save()

@@ -41,7 +41,6 @@ NOT_YET: Collection[str] = frozenset(
     {
         "benchmarks/loads.py",
         "tests/cluster/control_plane.py",
-        "tests/node/agent_harness.py",
         "tests/node/test_agent_bridge_clients.py",
         "tests/node/test_agent_client_addresses.py",
         "tests/node/test_check.py",
