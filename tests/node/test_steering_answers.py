@@ -262,14 +262,14 @@ def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_alike(clust
 
 
 @pytest.mark.usefixtures("catching")
-def test_a_port_that_was_let_go_is_taken_again(cluster):
+def test_a_released_port_is_used_again(cluster):
     at = SocketAddress(nodes.POD_IP, PORT)
     client_dialer = ClientAddressDialer(ClientPorts(61000, 61000))
     for _ in range(2):
         with cluster.node:
             sock, _ = client_dialer.dial(UDP, CLIENTS[4], at)
         assert sock.getsockname() == (CLIENTS[4], 61000)
-        client_dialer.let_go(sock, CLIENTS[4], at)
+        client_dialer.release(sock, CLIENTS[4], at)
         sock.close()
 
 

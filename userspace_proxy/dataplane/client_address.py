@@ -2,21 +2,21 @@
 
     socket ── IP_TRANSPARENT ── bind (client, port) ── connect ──▶ endpoint
 
-Rule 1: eligibility is decided before the dial (``policy.locality``); a dial that fails changes
-nothing, or a client that a network policy denies would be admitted at this node's address.
-Rule 2: ports are outside the client kernel's own range: the same client may have dialled the same
-endpoint from the same port itself, and the replies to one would reach the other.
+Rule 1: eligibility is decided before the dial (``policy.locality``). A failed dial isn't repeated
+from this node's address: that would admit a client that a network policy denies.
+Rule 2: ports are outside the range of the client's own kernel: the client may have dialled the same
+endpoint from the same port, and replies to one connection would reach the other.
 Rule 3: if the kernel denies such sockets, this node's address is used.
-Rule 4: one port serves a client's dials to all endpoints. With UDP it is a process's own: it is
-bound without SO_REUSEADDR first, so no other process has it, and shared only by flows to known,
-different endpoints (``client_ports``).
+Rule 4: one port serves a client's dials to all endpoints. A UDP port belongs to one process: it is
+bound without SO_REUSEADDR first, so no other process has it, and only flows to known, different
+endpoints share it (``client_ports``).
 Rule 5: where all ports between a client and an endpoint are in use, this node's address is used
-for a minute, but only if the endpoint has just answered that client at its own: a client that a
-network policy keeps from the endpoint can use up ports, too. A port in TIME_WAIT is in use unless
+(with TCP for a minute), but only if the endpoint has just answered that client at its own address:
+a client that a network policy denies can use up ports, too. A port in TIME_WAIT is in use unless
 both sides have TCP timestamps.
 
 Source: ip(7), IP_TRANSPARENT; Documentation/networking/tproxy.rst; net/ipv4/udp.c,
-udp_lib_lport_inuse(): SO_REUSEADDR counts as it is on both sides when the second one binds;
+udp_lib_lport_inuse(): SO_REUSEADDR is read from both sockets when the second one binds;
 net/ipv4/tcp_ipv4.c, tcp_twsk_unique().
 """
 
@@ -25,61 +25,128 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
+from typing import Any, Protocol
 
 from ..model import SocketAddress
 from ..policy.locality import Locality
 from .client_ports import ClientPorts
+from .group import EndpointGroup
 from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# Of those ports. The first in turn is free as a rule; the others are random ones, so that with nine
-# tenths in use 97 % of dials find one. 4 µs each.
+# Ports to bind, 4 µs each. The first is usually free; the others are random, so with 90 % in use
+# 97 % of dials find a free one.
 _TRIES = 32
-# At ports for a UDP flow, those included that are known to be taken: 0.1 µs each.
+# Ports to consider for a UDP flow, 0.1 µs each; includes those known to be in use.
 _LOOKS = 64
 
 _NO_SUCH_SOCKET = (errno.EPERM, errno.EACCES, errno.ENOPROTOOPT, errno.EOPNOTSUPP)
 
 
+class _Dialling(Protocol):
+    """The connection or flow for which an endpoint is dialled."""
+
+    address: Any
+    """The client's; its IP address is the first item."""
+    group: EndpointGroup
+    is_preserved: bool
+
+
 class ClientAddressDialer:
-    """Which clients of one data plane keep their address, and how it is done.
+    """Dials for the clients of one data plane, and records which ports are in use.
 
     Args:
-        ports: Those to bind to; None: its own.
+        ports: Source ports to use; None for all of the range.
     """
 
     def __init__(self, ports: ClientPorts | None = None) -> None:
         self.is_on = False
-        """Answers are caught on this node; else no client's address is kept."""
+        """Replies to client addresses are routed to this node."""
         self.locality = Locality()
         self.answered_flows = PairCounts()
-        """Of flows at the client's own address that the endpoint has answered."""
+        """Flows at the client's address that the endpoint has answered."""
         self._open = PairCounts()
-        """Of connections at the client's own address that the endpoint has answered."""
+        """Open connections at the client's address."""
         self._ended = Pairs()
-        """Those whose connections at the client's own address ended within the last minute."""
-        self.out_of_ports = Pairs()
-        """Those between which no port was left within the last minute."""
+        """Pairs with a connection at the client's address that ended within the last minute."""
+        self._out_of_ports = Pairs()
+        """Pairs between which no TCP port was free within the last minute."""
         self._ports = ports or ClientPorts()
         self._has_failed = False
 
-    def dial(self, kind: int, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
-        """Dial an endpoint in a client's name.
+    def dial_for(
+        self,
+        dialling: _Dialling,
+        kind: int,
+        endpoint: SocketAddress,
+        now: float,
+        *,
+        may_preserve: bool,
+    ) -> tuple[_socket.socket, int]:
+        """Dial at the client's address if possible, else at this node's.
 
         Args:
-            kind: As for a socket: a non-blocking stream or datagram.
+            dialling: Its ``is_preserved`` is set.
+            kind: Non-blocking stream or datagram.
+            endpoint: Where to connect.
+            now: Monotonic seconds.
+            may_preserve: False for this node's address.
+
+        Returns:
+            As :meth:`dial`.
+
+        Raises:
+            OSError: The kernel creates no socket.
+        """
+        client, is_flow = dialling.address[0], bool(kind & _socket.SOCK_DGRAM)
+        dialling.is_preserved = (
+            self.is_on
+            and may_preserve
+            and self.locality.keeps_client(client, endpoint.ip)
+            and (is_flow or not self._out_of_ports.knows(client, endpoint, now))
+        )
+        if dialling.is_preserved:
+            try:
+                sock, number = self.dial(kind, client, endpoint)
+            except NoClientAddress:
+                dialling.is_preserved = False
+            else:
+                if number != errno.EADDRNOTAVAIL:
+                    return sock, number
+                # Connections that ended within the last minute may keep ports in TIME_WAIT.
+                has_answered = (
+                    self.answered_flows.has(client, endpoint)
+                    if is_flow
+                    else self._open.has(client, endpoint)
+                    or self._ended.knows(client, endpoint, now)
+                )
+                if not has_answered:
+                    return sock, number
+                sock.close()
+                dialling.is_preserved = False
+                if not is_flow:
+                    self._out_of_ports.note(client, endpoint, now)
+                dialling.group.left_client_address(endpoint, client, now)
+        sock = _socket.socket(family_of(endpoint.ip), kind)
+        return sock, sock.connect_ex(endpoint)
+
+    def dial(self, kind: int, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
+        """Dial an endpoint from a client's address.
+
+        Args:
+            kind: Non-blocking stream or datagram.
             client: Its IP address.
             endpoint: Of the same family.
 
         Returns:
-            The socket, and what ``connect_ex`` said. The caller closes it, a datagram socket by
-            way of :meth:`let_go`. EADDRNOTAVAIL: all ports between the two seem to be in use.
+            The socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
+            caller closes the socket, after :meth:`release` if it is connected for datagrams.
 
         Raises:
-            NoClientAddress: The kernel gives no such socket; nothing was sent.
-            OSError: It gives none at all.
+            NoClientAddress: The kernel grants no such socket; nothing was sent.
+            OSError: The kernel creates no socket.
         """
         port = self._ports.next()
         for _ in range(_TRIES):
@@ -92,23 +159,16 @@ class ClientAddressDialer:
         return self._try(kind, client, port, endpoint)
 
     def connection_joined(self, client: str, endpoint: SocketAddress) -> None:
-        """Note that an endpoint has answered a connection at the client's own address."""
+        """Note that an endpoint has answered a connection at the client's address."""
         self._open.add(client, endpoint)
 
     def connection_ended(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        """Note the end of a connection that had joined."""
+        """Note the end of a joined connection."""
         self._open.remove(client, endpoint)
         self._ended.note(client, endpoint, now)
 
-    def has_answered(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Return whether an endpoint has had connections with a client at the client's address.
-
-        Those that ended within the last minute count: they may keep ports in TIME_WAIT.
-        """
-        return self._open.has(client, endpoint) or self._ended.knows(client, endpoint, now)
-
-    def let_go(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
-        """Give back the port of a datagram socket that is about to be closed."""
+    def release(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> None:
+        """Release the port of a datagram socket that is about to be closed."""
         self._ports.give(client, sock.getsockname()[1], endpoint)
 
     def _try(
@@ -120,23 +180,22 @@ class ClientAddressDialer:
             set_transparent(sock, family)
             if kind & _socket.SOCK_DGRAM:
                 return sock, self._connect_datagrams(sock, client, endpoint)
-            return sock, self._connect_stream(sock, client, port, endpoint)
+            # One port serves as many connections as there are endpoints.
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            is_bound = _bind(sock, client, port)
+            return sock, sock.connect_ex(endpoint) if is_bound else errno.EADDRNOTAVAIL
         except OSError as exc:
             sock.close()
-            if exc.errno in _NO_SUCH_SOCKET:
-                self._tell(exc)
-                raise NoClientAddress from exc
-            raise
-
-    def _connect_stream(
-        self, sock: _socket.socket, client: str, port: int, endpoint: SocketAddress
-    ) -> int:
-        # One port serves as many connections as there are endpoints.
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        return sock.connect_ex(endpoint) if _bind(sock, client, port) else errno.EADDRNOTAVAIL
+            if exc.errno not in _NO_SUCH_SOCKET:
+                raise
+            if not self._has_failed:
+                self._has_failed = True
+                cause = exc.strerror or str(exc)
+                _log.warning("endpoints see this node's address", extra={"cause": cause})
+            raise NoClientAddress from exc
 
     def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        port = self._bind_of_ours(sock, client, endpoint)
+        port = self._bind_datagrams(sock, client, endpoint)
         if not port:
             return errno.EADDRNOTAVAIL
         number = sock.connect_ex(endpoint)
@@ -144,8 +203,8 @@ class ClientAddressDialer:
             self._ports.take(client, port, endpoint)
         return number
 
-    def _bind_of_ours(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
-        """Bind a datagram socket to one of our ports; returns the port, or 0: they are taken."""
+    def _bind_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
+        """Bind a free port, or one that this process has; returns 0 if there is none."""
         ports, tries = self._ports, _TRIES
         for _ in range(_LOOKS):
             port = ports.next()
@@ -163,16 +222,9 @@ class ClientAddressDialer:
                     return port
         return 0
 
-    def _tell(self, exc: OSError) -> None:
-        if not self._has_failed:
-            self._has_failed = True
-            _log.warning(
-                "endpoints see this node's address", extra={"cause": exc.strerror or str(exc)}
-            )
-
 
 def _bind(sock: _socket.socket, client: str, port: int) -> bool:
-    """Bind a socket; False when the port is taken, and the socket is as it was."""
+    """Bind a socket; returns False if the port is in use."""
     try:
         sock.bind((client, port))
     except OSError as exc:
@@ -183,4 +235,4 @@ def _bind(sock: _socket.socket, client: str, port: int) -> bool:
 
 
 class NoClientAddress(Exception):
-    """The kernel gives this process no socket with another's address."""
+    """The kernel grants this process no socket with another host's address."""

@@ -27,7 +27,6 @@ from typing import Any, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
-from .client_address import NoClientAddress
 from .counters import EndpointCounters
 from .engine import Engine
 from .ephemeral import EPHEMERAL
@@ -35,7 +34,7 @@ from .group import EndpointGroup
 from .pipes import PipePool
 from .probes import Probes
 from .relay import Direction
-from .sockets import EXHAUSTED, SHORTAGES, family_of, is_connected, is_self_connected, reset
+from .sockets import EXHAUSTED, SHORTAGES, is_connected, is_self_connected, reset
 from .timeouts import Timeouts
 from .tuning import DIALS
 
@@ -198,10 +197,15 @@ class TcpConnection:
 
     def _connect(self, endpoint: SocketAddress) -> int:
         """Begin a dial; returns 0 when it is under way, else the errno of its failure."""
+        self.shows_local_client = False
         try:
-            sock, number = self._dial_socket(endpoint)
+            sock, number = self.owner.engine.client_dialer.dial_for(
+                self, _STREAM, endpoint, self.reactor.now, may_preserve=self.may_preserve
+            )
         except OSError as exc:
             return exc.errno or errno.EMFILE
+        if self.is_preserved:
+            self.ask_whether_local()
         if number in (errno.EINPROGRESS, 0):
             try:
                 self.reactor.register(sock, _ENDPOINT_EVENTS, self._on_dialling)
@@ -217,35 +221,6 @@ class TcpConnection:
                 return 0
         sock.close()
         return number
-
-    def _dial_socket(self, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
-        """Return a socket that dials, in the client's name if that may be."""
-        client_dialer, client = self.owner.engine.client_dialer, self.address[0]
-        self.is_preserved = (
-            client_dialer.is_on
-            and self.may_preserve
-            and client_dialer.locality.keeps_client(client, endpoint.ip)
-            and not client_dialer.out_of_ports.knows(client, endpoint, self.reactor.now)
-        )
-        if self.is_preserved:
-            try:
-                sock, number = client_dialer.dial(_STREAM, client, endpoint)
-            except NoClientAddress:
-                self.is_preserved = False
-            else:
-                now = self.reactor.now
-                if number != errno.EADDRNOTAVAIL or not client_dialer.has_answered(
-                    client, endpoint, now
-                ):
-                    self.ask_whether_local()
-                    return sock, number
-                sock.close()
-                self.is_preserved = False
-                client_dialer.out_of_ports.note(client, endpoint, now)
-                self.group.left_client_address(endpoint, client, now)
-        self.shows_local_client = False
-        sock = _socket.socket(family_of(endpoint.ip), _STREAM)
-        return sock, sock.connect_ex(endpoint)
 
     def ask_whether_local(self) -> None:
         """Learn whether the endpoint sees the address of a container of this node."""

@@ -28,13 +28,12 @@ from typing import Any
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
-from .client_address import NoClientAddress
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .group import EndpointGroup
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
-from .sockets import EXHAUSTED, datagrams_lost, family_of, is_self_connected, set_hop_limit
+from .sockets import EXHAUSTED, datagrams_lost, is_self_connected, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
 from .udp_flows import UdpFlows
@@ -209,13 +208,18 @@ class UdpListener:
 
     def _dial(self, flow: UdpFlow, endpoint: SocketAddress) -> int:
         """Connect a socket for a flow; returns 0, or the errno of the failure."""
+        now, client_dialer = self.engine.reactor.now, self.engine.client_dialer
+        # A client on this node that dials an address routed here has that address, too.
+        may_preserve = self.group.serving.keeps_clients and flow.address[0] != self._ip
         try:
-            sock, number = self._dial_socket(flow, endpoint)
+            sock, number = client_dialer.dial_for(
+                flow, _DATAGRAM, endpoint, now, may_preserve=may_preserve
+            )
         except OSError as exc:
             return exc.errno or errno.EMFILE
         if (
             number == 0
-            and EPHEMERAL.includes(endpoint.port, self.engine.reactor.now)
+            and EPHEMERAL.includes(endpoint.port, now)
             and is_self_connected(sock, endpoint)
         ):
             number = errno.ECONNREFUSED
@@ -229,35 +233,9 @@ class UdpListener:
                 flow.sock = sock
                 return 0
         if flow.is_preserved:
-            self.engine.client_dialer.let_go(sock, flow.address[0], endpoint)
+            client_dialer.release(sock, flow.address[0], endpoint)
         sock.close()
         return number
-
-    def _dial_socket(self, flow: UdpFlow, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
-        """Return a connected socket, in the client's name if that may be."""
-        client_dialer, client = self.engine.client_dialer, flow.address[0]
-        flow.is_preserved = (
-            client_dialer.is_on
-            and self.group.serving.keeps_clients
-            # A client on this node that dials an address routed here has that address, too.
-            and client != self._ip
-            and client_dialer.locality.keeps_client(client, endpoint.ip)
-        )
-        if flow.is_preserved:
-            try:
-                sock, number = client_dialer.dial(_DATAGRAM, client, endpoint)
-            except NoClientAddress:
-                flow.is_preserved = False
-            else:
-                if number != errno.EADDRNOTAVAIL or not client_dialer.answered_flows.has(
-                    client, endpoint
-                ):
-                    return sock, number
-                sock.close()
-                flow.is_preserved = False
-                self.group.left_client_address(endpoint, client, self.engine.reactor.now)
-        sock = _socket.socket(family_of(endpoint.ip), _DATAGRAM)
-        return sock, sock.connect_ex(endpoint)
 
     def _dial_failed(self, flow: UdpFlow, endpoint: SocketAddress, number: int) -> None:
         if flow.tried is None:
@@ -364,7 +342,7 @@ class UdpListener:
         self.group.counters_of(flow.endpoint).active -= 1
         if flow.is_preserved:
             client_dialer = self.engine.client_dialer
-            client_dialer.let_go(flow.sock, flow.address[0], flow.endpoint)
+            client_dialer.release(flow.sock, flow.address[0], flow.endpoint)
             if flow.has_answer:
                 client_dialer.answered_flows.remove(flow.address[0], flow.endpoint)
         self.engine.reactor.close_socket(flow.sock)
