@@ -109,12 +109,12 @@ class Ageing:
         moved = up.bytes_moved + down.bytes_moved
         is_first = connection.seen_moving_at is None
         if is_first:
-            connection.keep_alive(_KEEPALIVE)
+            connection.keep_alive(_KEEPALIVE, client_only=False)
         was_known = connection.shows_local_client
         if not was_known and now - connection.started < _NEW_S:
-            connection.ask_whether_local()
+            connection.check_locality()
         if connection.shows_local_client and (is_first or not was_known):
-            connection.keep_client_alive(_LOCAL_CLIENT)
+            connection.keep_alive(_LOCAL_CLIENT, client_only=True)
         # First: an endpoint that keeps sending moves bytes into the client's socket.
         if connection.shows_local_client and _has_gone(connection, now):
             connection.abort()
@@ -125,7 +125,7 @@ class Ageing:
             is_half_closed = up.is_ended or down.is_ended or up.is_broken or down.is_broken
             limit_s = self._half_closed_s if is_half_closed else self._idle_s
             if now - connection.seen_moving_at >= limit_s:
-                connection.time_out()
+                connection.finish("idle", as_reset=True)
             return
         connection.seen_moved = moved
         connection.seen_moving_at = now

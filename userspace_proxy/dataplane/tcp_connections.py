@@ -10,6 +10,7 @@ from .late_reset import LateResets
 from .probes import Probes
 from .shedding import Shedding
 from .tcp import DESCRIPTORS, TcpConnection
+from .tcp_dial import TcpDial
 from .timeouts import Timeouts
 
 
@@ -26,12 +27,12 @@ class TcpConnections:
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
         self.shedding = Shedding(self.open, engine.descriptors)
-        self.dial_deadlines = Timeouts[TcpConnection](
-            loop, clock, tuning.connect_timeout_s, TcpConnection.dial_timed_out
+        self.dial_deadlines = Timeouts[TcpDial](
+            loop, clock, tuning.connect_timeout_s, TcpDial.dial_timed_out
         )
         """Of dials."""
-        self.client_deadlines = Timeouts[TcpConnection](
-            loop, clock, tuning.client_timeout_s, TcpConnection.client_timed_out
+        self.client_deadlines = Timeouts[TcpDial](
+            loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
         )
         """Of clients that no endpoint has answered yet."""
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)

@@ -66,7 +66,7 @@ async def observe() -> dict[str, object]:
     client, dying, stuck = await joined(house)
     await stall(client, stuck)
     _, idler, idle = await joined(house)
-    idle.keep_alive(QUICK_KEEPALIVE)
+    idle.keep_alive(QUICK_KEEPALIVE, client_only=False)
     for peer in (dying, idler):
         attach(peer.sock, SO_ATTACH_FILTER, [(RETURN, 0, 0, 0)])
     await until(lambda: stuck.is_closed and idle.is_closed, "the dead are given up")

@@ -1,4 +1,3 @@
-import asyncio
 import contextlib
 import logging
 import socket
@@ -10,7 +9,6 @@ import pytest
 
 from tests.unit.dataplane.house import no_descriptors
 from tests.unit.dataplane.peers import dial
-from tests.unit.dataplane.timers import TimerLoop
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
@@ -63,12 +61,6 @@ async def test_beyond_the_descriptor_limit_clients_wait_and_all_are_served(house
     assert log.splitlines().count(f"WARNING {PAUSED}") == 1
     assert "ejected" not in log
     assert "Traceback" not in log
-
-
-@pytest.fixture
-async def timers():
-    """Timers that fire when the test lets time pass; sockets are the real loop's."""
-    return TimerLoop(asyncio.get_running_loop())
 
 
 async def test_at_the_limit_for_minutes_there_is_one_line_a_minute(build, timers, caplog):

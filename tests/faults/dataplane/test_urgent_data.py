@@ -10,8 +10,6 @@ import pytest
 from tests.unit.dataplane.peers import Peer
 from tests.unit.dataplane.waiting import turns, until, writable
 from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
-from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
-from userspace_proxy.model import SocketAddress
 
 MIB = 1 << 20
 DATA = random.Random(1).randbytes(8 * MIB)
@@ -39,13 +37,7 @@ async def joined_after(house, sender, send):
         send(client)
         assert not house.connections.open, "the proxy was quicker than the test"
         return client, await pod.accept()
-    anteroom = house.endpoint()
-    client, accepted = await house.pair_without_proxy(anteroom)
-    house.engine.descriptors.take(DESCRIPTORS)
-    group = EndpointGroup("shop/web", Serving([pod.address]))
-    address = SocketAddress("127.0.0.1", 4711)
-    connection = TcpConnection(house.connections, group, accepted.detached(), address)
-    house.connections.open.add(connection)
+    connection, client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
     server = pod.accept_now()
     assert server is not None

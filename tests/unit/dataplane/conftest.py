@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from .house import House, open_sockets
+from .timers import TimerLoop
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:
@@ -37,3 +38,9 @@ async def build() -> AsyncIterator[Callable[..., House]]:
 async def house(build: Callable[..., House]) -> House:
     """A data plane with the figures that it has by default."""
     return build()
+
+
+@pytest.fixture
+async def timers() -> TimerLoop:
+    """The loop, but for its timers: those fire when the test lets time pass."""
+    return TimerLoop(asyncio.get_running_loop())

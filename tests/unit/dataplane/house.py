@@ -17,7 +17,8 @@ from typing import Protocol as Interface
 
 import pytest
 
-from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
+from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Answer, Group, Listener, Plane, Wanted
 
@@ -186,6 +187,15 @@ class House:
         """Return both ends of a new connection through the data plane: client and endpoint."""
         client = await self.client(service)
         return client, await endpoint.accept()
+
+    async def begun(self, group: EndpointGroup) -> tuple[TcpConnection, Peer]:
+        """Return a connection that has not dialled yet, and the client's own socket."""
+        client, accepted = await self.pair_without_proxy(self.endpoint())
+        self.engine.descriptors.take(DESCRIPTORS)
+        address = SocketAddress("127.0.0.1", 4711)
+        connection = TcpConnection(self.connections, group, accepted.detached(), address)
+        self.connections.open.add(connection)
+        return connection, client
 
     async def pair_without_proxy(self, endpoint: TcpEndpoint) -> tuple[Peer, Peer]:
         """Return both ends of a connection straight to an endpoint: client and endpoint."""

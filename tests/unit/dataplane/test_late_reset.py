@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import random
@@ -13,7 +12,6 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.late_reset import LIMIT_S
 
-from .timers import TimerLoop
 from .waiting import turns, until
 
 SIDES = pytest.mark.parametrize("first", ["client", "endpoint"])
@@ -51,8 +49,9 @@ async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled
 @SIDES
 @PIPES
 @pytest.mark.parametrize("size", [2_000_000, STALLING_BYTES, MORE_THAN_IS_TAKEN])
-async def test_a_reader_that_stays_stalled_is_reset_after_its_time(build, first, pipes, size):
-    timers = TimerLoop(asyncio.get_running_loop())
+async def test_a_reader_that_stays_stalled_is_reset_after_its_time(
+    build, timers, first, pipes, size
+):
     house = build(Tuning(max_pipes=pipes), timers.clock, timers)
     resets, stalls = await both_ends(house, first)
     await reset_behind(house, resets, bytes(size))
@@ -68,8 +67,9 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_time(build, first,
 
 @SIDES
 @PIPES
-async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(build, first, pipes):
-    timers = TimerLoop(asyncio.get_running_loop())
+async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(
+    build, timers, first, pipes
+):
     house = build(Tuning(max_pipes=pipes), timers.clock, timers)
     resets, slow = await both_ends(house, first)
     data = random.Random(first).randbytes(MORE_THAN_IS_TAKEN)
@@ -81,8 +81,7 @@ async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(bu
 
 
 @SIDES
-async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, first):
-    timers = TimerLoop(asyncio.get_running_loop())
+async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, timers, first):
     house = build(None, timers.clock, timers)
     resets, slow = await both_ends(house, first)
     await reset_behind(house, resets, bytes(MORE_THAN_IS_TAKEN))

@@ -1,4 +1,3 @@
-import asyncio
 import logging
 
 import pytest
@@ -6,7 +5,6 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 
 from .house import access_lines
-from .timers import TimerLoop
 from .waiting import until
 
 
@@ -41,8 +39,8 @@ class AtTheLimit:
 
 
 @pytest.fixture
-async def at_the_limit(build):
-    return AtTheLimit(build, TimerLoop(asyncio.get_running_loop()))
+async def at_the_limit(build, timers):
+    return AtTheLimit(build, timers)
 
 
 async def test_one_clients_idle_connections_make_room_for_a_client_of_another_service(

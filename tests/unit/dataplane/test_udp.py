@@ -1,4 +1,3 @@
-import asyncio
 import errno
 import logging
 import socket
@@ -13,7 +12,6 @@ from userspace_proxy.model import SocketAddress
 
 from .house import UNREACHABLE, access_lines, no_descriptors
 from .peers import UdpPeer
-from .timers import TimerLoop
 from .waiting import readable, turns, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
@@ -33,12 +31,6 @@ async def exchange(client, pod, question=b"question", answer=b"answer"):
 def flow_of(house):
     """Return the only flow of a house."""
     return house.flows.first_to_go()
-
-
-@pytest.fixture
-async def timers():
-    """The loop, but for its timers: those fire when the test lets time pass."""
-    return TimerLoop(asyncio.get_running_loop())
 
 
 async def test_datagrams_that_find_the_buffer_full_are_counted(house):

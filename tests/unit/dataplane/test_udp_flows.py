@@ -1,11 +1,8 @@
-import asyncio
-
 import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.ephemeral import EPHEMERAL
 
-from .timers import TimerLoop
 from .waiting import until
 
 
@@ -23,8 +20,7 @@ async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_o
     assert ports // 2 - processes < tables * processes <= ports // 2
 
 
-async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build):
-    timers = TimerLoop(asyncio.get_running_loop())
+async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build, timers):
     house = build(Tuning(udp_idle_s=5.0), timers.clock, timers)
     pod = house.udp_peer()
     house.udp_client(house.udp_service(pod.address)).send(b"question")

@@ -1,0 +1,270 @@
+"""Dials endpoints for a TCP client until one answers.
+
+    accepted ──▶ dialling ──answered──▶ joined (``tcp``)
+                  │   ▲ │
+       refused,   └───┘ └──none left──▶ unanswered: the client gets a RST
+       unreachable,
+       1 s of silence: the next endpoint; 3 s in all, then the client is reset
+
+Rule 1: the client's socket isn't read before an endpoint has answered, so fail-over loses no byte:
+they wait in the kernel.
+Rule 2: an endpoint that doesn't answer a client at its own address isn't dialled from this node's:
+a network policy would have no effect (``client_address``).
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from typing import Any, Protocol
+
+from ..model import SocketAddress
+from . import reactor as epoll
+from .engine import Engine
+from .ephemeral import EPHEMERAL
+from .group import EndpointGroup
+from .probes import Probes
+from .sockets import EXHAUSTED, SHORTAGES, is_connected, is_self_connected
+from .timeouts import Timeouts
+from .tuning import DIALS
+
+READ_EVENTS = epoll.IN | epoll.PRI | epoll.RDHUP | epoll.ET
+_DIAL_EVENTS = READ_EVENTS | epoll.OUT
+_FAILED = epoll.HUP | epoll.ERR
+_STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+
+
+class DialOwner(Protocol):
+    """What a dial needs of its owner: see ``TcpConnections``."""
+
+    engine: Engine
+    probes: Probes
+    dial_deadlines: Timeouts[TcpDial]
+    client_deadlines: Timeouts[TcpDial]
+
+
+class TcpDial:
+    """One client, and the endpoint that is dialled for it; ``TcpConnection`` joins the two.
+
+    Args:
+        owner: Its engine and deadlines are used.
+        group: Chooses the endpoint, and counts.
+        client: Accepted and non-blocking; it is closed at the end.
+        address: The client's, as ``accept`` returns it: IP address and port come first.
+    """
+
+    __slots__ = (
+        "_dialled_at",
+        "_endpoint_socket",
+        "_is_dialling",
+        "_tried",
+        "address",
+        "client",
+        "endpoint",
+        "group",
+        "is_closed",
+        "is_preserved",
+        "may_preserve",
+        "owner",
+        "reactor",
+        "shows_local_client",
+        "started",
+    )
+
+    def __init__(
+        self, owner: DialOwner, group: EndpointGroup, client: _socket.socket, address: Any
+    ) -> None:
+        self.owner = owner
+        self.reactor = owner.engine.reactor
+        self.group = group
+        self.client = client
+        self.address = address
+        self.endpoint: SocketAddress | None = None
+        """The endpoint that is dialled, or that answered."""
+        self.is_closed = False
+        self.may_preserve = True
+        """As far as the listener can see, the client isn't this node itself."""
+        self.is_preserved = False
+        """The endpoint sees the client's own address."""
+        self.shows_local_client = False
+        """That is the address of a container of this node."""
+        self.started = self.reactor.now
+        """When it was accepted."""
+        self._endpoint_socket: _socket.socket | None = None
+        self._tried: set[SocketAddress] | None = None
+        """Endpoints that failed; most connections need no set."""
+        self._is_dialling = False
+        self._dialled_at: float | None = None
+        """When the last dial began; None before the first one."""
+
+    def joined(self, sock: _socket.socket, events: int) -> None:
+        """Take over an endpoint's socket that has connected, with its first events."""
+        raise NotImplementedError
+
+    def finish(self, outcome: str, *, as_reset: bool) -> None:
+        """Close the sockets. Idempotent."""
+        raise NotImplementedError
+
+    def dial(self) -> None:
+        """Dial the next endpoint; if none is left, reset the client."""
+        if self._dialled_at is None:
+            self._dialled_at = self.reactor.now
+            self.owner.client_deadlines.start(self, self.reactor.now)
+        for _ in range(DIALS):
+            now = self.reactor.now
+            endpoint = self.group.balancer.pick(self.address[0], now, tried=self._tried or ())
+            self.endpoint = endpoint
+            if endpoint is None:
+                if self._tried is None:
+                    self._wait_for_endpoint()
+                else:
+                    self.refuse()
+                return
+            number = self._connect(endpoint)
+            if number == 0:
+                return
+            if number in EXHAUSTED:
+                self.group.dial_failed(endpoint, number, now)
+                # Like clients that wait in the listener's queue, but with a deadline.
+                self.owner.engine.descriptors.wait(self._dial_again, now)
+                return
+            self._dial_failed(number)
+        self.reactor.run_soon(self._dial_again)
+
+    def _wait_for_endpoint(self) -> None:
+        """Pick once more when the loop has handled all events.
+
+        A worker may see a client before the change that admits it: both have arrived, and the loop
+        chooses the order. Twice, because what the loop saw last may be older than this client.
+        """
+        self._tried = set()
+        loop = self.owner.engine.loop
+        loop.call_soon(loop.call_soon, self._dial_again)
+
+    def _dial_again(self) -> None:
+        if not self.is_closed:
+            self.reactor.tick()
+            self.dial()
+
+    def _connect(self, endpoint: SocketAddress) -> int:
+        """Begin a dial; returns 0 if it is in progress, else the errno of its failure."""
+        self.shows_local_client = False
+        try:
+            sock, number = self.owner.engine.client_dialer.dial_for(
+                self, _STREAM, endpoint, self.reactor.now, may_preserve=self.may_preserve
+            )
+        except OSError as exc:
+            return exc.errno or errno.EMFILE
+        if self.is_preserved:
+            self.check_locality()
+        if number in (errno.EINPROGRESS, 0):
+            try:
+                self.reactor.register(sock, _DIAL_EVENTS, self._on_dialling)
+            except OSError as exc:
+                number = exc.errno or errno.ENOMEM
+            else:
+                self._endpoint_socket = sock
+                self._is_dialling = True
+                self._dialled_at = self.reactor.now
+                if self.group.tracks_load:
+                    self.group.dial_began(endpoint)
+                self.owner.dial_deadlines.start(self, self.reactor.now)
+                return 0
+        sock.close()
+        return number
+
+    def check_locality(self) -> None:
+        """Set ``shows_local_client``, from what is known of the node's links now."""
+        locality = self.owner.engine.client_dialer.locality
+        self.shows_local_client = self.is_preserved and locality.attaches(self.client_ip)
+
+    @property
+    def client_ip(self) -> str:
+        """The client's IP address."""
+        return str(self.address[0])
+
+    def _on_dialling(self, events: int) -> None:
+        sock = self._endpoint_socket
+        if sock is None:
+            return
+        number = 0
+        if events & _FAILED or not events & epoll.OUT:
+            number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+            if number == 0 and not events & epoll.OUT:
+                return
+        self._end_dial()
+        if (
+            number == 0
+            and self.endpoint is not None
+            and EPHEMERAL.includes(self.endpoint.port, self.reactor.now)
+            and is_self_connected(sock, self.endpoint)
+        ):
+            number = errno.ECONNREFUSED
+        if number == 0:
+            self.joined(sock, events)
+            return
+        self._drop_endpoint_socket()
+        self._dial_failed(number)
+        self.dial()
+
+    def _end_dial(self) -> None:
+        if self._is_dialling:
+            self._is_dialling = False
+            self.owner.dial_deadlines.stop(self)
+            if self.group.tracks_load and self.endpoint is not None:
+                self.group.dial_ended(self.endpoint)
+
+    def dial_timed_out(self) -> None:
+        """Try the next endpoint; if there is none, keep dialling until the client's deadline."""
+        self.reactor.tick()
+        now, tried = self.reactor.now, {*(self._tried or ()), self.endpoint}
+        if not self.group.balancer.has_more(self.address[0], now, tried=tried):
+            self.owner.dial_deadlines.start(self, now)
+        elif self._give_up_dial():
+            self.dial()
+
+    def client_timed_out(self) -> None:
+        """Reset the client, even if there are endpoints left to try."""
+        if self._give_up_dial():
+            self.refuse()
+
+    def _give_up_dial(self) -> bool:
+        """End the dial in progress, if any; returns False if the caller has nothing left to do."""
+        self._end_dial()
+        self.reactor.tick()
+        if self._endpoint_socket is not None:
+            if is_connected(self._endpoint_socket):
+                # The loop was held up: the event is still to come.
+                return False
+            self._drop_endpoint_socket()
+            assert self._dialled_at is not None, "a dial began before it is given up"
+            # Otherwise the client's deadline passed before the endpoint's.
+            if self.reactor.now - self._dialled_at >= self.owner.engine.tuning.connect_timeout_s:
+                self._dial_failed(errno.ETIMEDOUT)
+        if self.client.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR):
+            self.finish("reset", as_reset=True)
+            return False
+        return True
+
+    def _dial_failed(self, number: int) -> None:
+        if self.endpoint is not None:
+            if self._tried is None:
+                self._tried = set()
+            self._tried.add(self.endpoint)
+            now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
+            is_known = self.is_preserved and probes.knows(client, self.endpoint, now)
+            own = client if self.is_preserved else ""
+            self.group.dial_failed(self.endpoint, number, now, client=own, is_clients_own=is_known)
+            if self.is_preserved and not is_known and number not in SHORTAGES:
+                probes.ask(self.group, client, self.endpoint)
+
+    def refuse(self) -> None:
+        """Reset a client that no endpoint serves."""
+        self.endpoint = None
+        self.group.counters.refused += 1
+        self.finish("unanswered", as_reset=True)
+
+    def _drop_endpoint_socket(self) -> None:
+        if self._endpoint_socket is not None:
+            self.reactor.close_socket(self._endpoint_socket)
+            self._endpoint_socket = None
