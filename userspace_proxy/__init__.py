@@ -1,14 +1,14 @@
 """A Service proxy for Kubernetes that carries every connection through userspace.
 
-``Proxy`` is the embeddable form; the ``userspace-proxy`` command is made of it::
+``Proxy`` is the embeddable form of what the ``userspace-proxy`` command runs::
 
     async with Proxy(steering="none") as proxy:
         web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
         reader, writer = await asyncio.open_connection(*web.address)
 
-Names are imported when they are first used, so that a small program that needs
-only one package does not pay for the others. Nothing is logged unless the
-program sets logging up; the facts of a record are its extra fields.
+Names are imported when they are first used, so that a program which needs only one
+package doesn't import the others. Nothing is logged unless the program configures
+logging; the values of a record are its extra fields.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .agent import AddedService, Options, Proxy
     from .dataplane import Tuning
 
-__version__ = "0.1.0.dev0"
 __all__ = ["AddedService", "Options", "Proxy", "Tuning", "__version__"]
-
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 

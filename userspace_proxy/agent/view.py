@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from .. import __version__
 from ..dataplane import ITERATION_BOUNDS_S
 from ..errors import ListenError
 from ..model import Balance, Frontend, FrontendKind, ServiceKey, SocketAddress
@@ -31,6 +30,7 @@ from ..status.view import (
 )
 from ..steering import Bind, Steering
 from ..steering.others import Firewall
+from ..version import __version__
 from .client_address import ClientAddresses
 from .listeners import Listeners, ServedPort
 from .options import Options
