@@ -2,13 +2,13 @@
 
     source ──publish──▶ SyncLoop: plan ▶ diff ▶ open ▶ steer ▶ close
                             │
-    Proxy (public) ─────────┴── lock, supervision, drain, status servers
+    Agent ──────────────────┴── lock, supervision, drain, status servers
+      └─ Proxy (public): Services that a program adds by calls
 
-The only package that knows all shells.
+The only package that depends on all shells.
 """
 
-from .added import AddedService
+from .embedding import AddedService, Proxy
 from .options import Options
-from .proxy import Proxy
 
 __all__ = ["AddedService", "Options", "Proxy"]

@@ -9,39 +9,29 @@ from ..model import IPFamily, Node, ServiceKey
 from ..policy import PRIMARY, NodeFacts
 from .options import Options
 
-# Its endpoints are the API servers. Source: kube-apiserver makes and keeps it.
+# Its endpoints are the API servers. Source: kube-apiserver creates and updates it.
 _API_SERVER = ServiceKey("default", "kubernetes")
+_NO_NODE = Node("")
 
 
-def make_facts(
-    options: Options,
-    snapshot: Snapshot | None,
-    addresses: Sequence[str],
-    *,
-    allow_loopback_endpoints: bool,
-) -> NodeFacts:
+def make_facts(options: Options, snapshot: Snapshot, addresses: Sequence[str]) -> NodeFacts:
     """Return the facts of this moment.
 
     Args:
-        options: What the proxy was told.
-        snapshot: Has this node's object and the API server's Service; None before the first.
-        addresses: What the interfaces of this node have.
-        allow_loopback_endpoints: Endpoints may be on 127.0.0.0/8 and ::1.
+        options: The proxy's.
+        snapshot: Contains this node's object and the API server's Service, if there are any.
+        addresses: Those of this node's interfaces.
     """
-    node = snapshot.node if snapshot is not None else None
-    api_server = snapshot.services.get(_API_SERVER) if snapshot is not None else None
+    node = snapshot.node or _NO_NODE
+    api_server = snapshot.services.get(_API_SERVER)
     return NodeFacts(
         node_name=options.node_name,
         proxy_name=options.proxy_name,
-        allow_loopback_endpoints=allow_loopback_endpoints,
-        zone=node.zone if node else "",
+        allow_loopback_endpoints=options.allow_loopback_endpoints,
+        zone=node.zone,
         addresses=tuple(addresses),
-        primary_addresses=tuple(
-            dict.fromkeys((*options.node_addresses, *(node.addresses if node else ())))
-        ),
-        all_node_addresses=frozenset(addresses).union(
-            node.addresses if node else (), snapshot.node_addresses if snapshot else ()
-        ),
+        primary_addresses=tuple(dict.fromkeys((*options.node_addresses, *node.addresses))),
+        all_node_addresses=frozenset(addresses).union(node.addresses, snapshot.node_addresses),
         node_port_networks=options.node_port_networks,
         external_ip_networks=options.external_ip_networks,
         api_server_addresses=tuple(
@@ -49,7 +39,9 @@ def make_facts(
             if api_server
             else ()
         ),
-        cluster_networks=_inside(options, node),
+        # Source: kube-proxy, --detect-local-mode.
+        cluster_networks=(node.pod_networks if options.only_own_pods else ())
+        or options.cluster_networks,
     )
 
 
@@ -63,13 +55,3 @@ def why_no_node_ports(facts: NodeFacts) -> str:
             "address, or --bind-address"
         )
     return "this node has no address that --nodeport-addresses allows"
-
-
-def _inside(options: Options, node: Node | None) -> tuple[str, ...]:
-    """Return the networks of the pods that may use every endpoint of a Service.
-
-    Source: kube-proxy, --detect-local-mode.
-    """
-    if options.only_own_pods and node is not None and node.pod_networks:
-        return node.pod_networks
-    return options.cluster_networks

@@ -1,9 +1,9 @@
-"""The node agent: runs a :class:`Proxy` built from settings until a signal or a failure.
+"""The command ``run``: runs an :class:`Agent` until a signal or a failure.
 
-    settings ─▶ options, source, steering ─▶ Proxy ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
+    settings ─▶ options, source, steering ─▶ Agent ─▶ SIGTERM, SIGINT ─▶ drain ─▶ exit 0
                                                └────▶ the source can't continue ─▶ exit 1
 
-Everything that a setting means for the proxy is said here, and nowhere else.
+This is the only module that maps settings to what the agent does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
 from ..plane import default_workers
 from ..sources import Source
+from .agent import Agent
 from .memory import settle_memory
 from .options import Bind, Options
-from .proxy import Proxy
 from .signals import stop_on_signal
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -62,13 +62,13 @@ def run_agent(
 
 async def _run(settings: Settings, options: Options, check: Callable[[Settings, str], None]) -> int:
     stop = stop_on_signal(asyncio.get_running_loop())
-    proxy = Proxy(steering=settings.steering, source=make_source(settings), options=options)
-    await proxy.start()
+    agent = Agent(settings.steering, make_source(settings), options)
+    await agent.start()
     settle_memory()
-    settling = asyncio.ensure_future(_settle(proxy))
-    checking = asyncio.ensure_future(_check(check, settings, proxy.status().steering.name))
+    settling = asyncio.ensure_future(_settle(agent))
+    checking = asyncio.ensure_future(_check(check, settings, agent.status().steering.name))
     stopping = asyncio.ensure_future(stop.wait())
-    failing = asyncio.ensure_future(proxy.failed())
+    failing = asyncio.ensure_future(agent.failed())
     try:
         await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
@@ -79,15 +79,15 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         stopping.cancel()
         failing.cancel()
         checking.cancel()
-        await proxy.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
+        await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
-    return 1 if proxy.left_behind else 0
+    return 1 if agent.left_behind else 0
 
 
-async def _settle(proxy: Proxy) -> None:
+async def _settle(agent: Agent) -> None:
     """Settle the memory once more, when all that there is at the start is served."""
     with contextlib.suppress(UserspaceProxyError, RuntimeError):
-        await proxy.settled()
+        await agent.settled()
         settle_memory()
 
 
@@ -120,7 +120,7 @@ def make_source(settings: Settings) -> Source:
 
 
 def make_options(settings: Settings) -> Options:
-    """Translate settings into what a :class:`Proxy` takes."""
+    """Return the options that the settings ask for."""
     return Options(
         node_name=node_name(settings),
         proxy_name=settings.service_proxy_name or None,

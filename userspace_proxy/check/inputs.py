@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..agent.facts import make_facts
 from ..agent.options import Options
@@ -57,7 +57,7 @@ def look_at_manifests(
     except UserspaceProxyError as exc:
         return [error("manifests", reason(exc))], Inputs()
     found = [error("manifests", line) for line in problems]
-    facts = make_facts(options, snapshot, (), allow_loopback_endpoints=True)
+    facts = make_facts(replace(options, allow_loopback_endpoints=True), snapshot, ())
     plan = Planner(facts).plan(snapshot)
     found += judge_plan(plan)
     if not problems:

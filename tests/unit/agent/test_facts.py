@@ -22,7 +22,7 @@ API_SERVER = ServiceKey("default", "kubernetes")
 
 
 def facts_of(snapshot=None, addresses=(), **options):
-    return make_facts(Options(**options), snapshot, addresses, allow_loopback_endpoints=False)
+    return make_facts(Options(**options), snapshot or Store().snapshot(), addresses)
 
 
 def cluster(node=None, **endpoints):
@@ -42,7 +42,7 @@ def test_without_anything_nothing_is_known_and_nothing_allowed():
     assert facts_of() == NodeFacts()
 
 
-def test_before_the_first_snapshot_there_are_options_and_addresses():
+def test_without_a_node_object_there_are_options_and_addresses():
     facts = facts_of(
         None,
         ["127.0.0.1", "192.0.2.10"],
@@ -117,9 +117,8 @@ def test_without_its_service_no_api_server_is_known():
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])
-def test_endpoints_on_loopback_are_as_the_caller_says_whatever_the_options(is_allowed):
-    options = Options(allow_loopback_endpoints=not is_allowed)
-    facts = make_facts(options, None, (), allow_loopback_endpoints=is_allowed)
+def test_endpoints_on_loopback_are_as_the_options_say(is_allowed):
+    facts = facts_of(allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
 
 

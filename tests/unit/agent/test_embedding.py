@@ -1,36 +1,18 @@
-"""The embeddable class, on asyncio and on uvloop, without privileges."""
+"""Services that a program adds by calls, on asyncio and on uvloop, without privileges."""
 
 import asyncio
-import gc
 import socket
-import weakref
-from pathlib import Path
 
 import pytest
-import uvloop
 
 from userspace_proxy import Options, Proxy
-from userspace_proxy.agent import proxy as proxies
+from userspace_proxy.agent.embedding import make_service, make_slices, parse_address
 from userspace_proxy.dataplane import Tuning
-from userspace_proxy.errors import ListenError, SourceError
-from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
-from userspace_proxy.sources import ManifestSource, MemorySource
-from userspace_proxy.testing.fake_steering import FakeSteering
+from userspace_proxy.errors import ListenError
+from userspace_proxy.model import ServiceKey, SocketAddress
 
 from ..dataplane.house import no_descriptors
-from .backends import Interfaces, answers, ask, backend, free_address, free_port, http_status
-from .samples import endpoints, service
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request):
-    """Run a coroutine in a loop of each kind."""
-
-    def run(main):
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(asyncio.wait_for(main, 20))
-
-    return run
+from .backends import answers, ask, backend, free_address
 
 
 def test_connections_go_round_robin_over_the_endpoints(run):
@@ -213,26 +195,6 @@ def test_a_service_that_can_not_be_replaced_is_served_as_before(run):
     run(main())
 
 
-def test_who_waits_for_a_change_is_told_when_the_proxy_stops(run):
-    async def main():
-        proxy = Proxy(source=Silent())
-        await proxy.start()
-        waiting = asyncio.ensure_future(proxy.settled())
-        await asyncio.wait({waiting}, timeout=0.01)
-        await proxy.stop()
-        with pytest.raises(RuntimeError, match="was stopped before"):
-            await waiting
-
-    run(main())
-
-
-class Silent(MemorySource):
-    """A source that never has anything to say."""
-
-    async def run(self, publish):
-        await asyncio.Event().wait()
-
-
 def test_a_removed_service_is_not_revived_by_its_handle(run):
     async def main():
         async with Proxy() as proxy:
@@ -245,101 +207,15 @@ def test_a_removed_service_is_not_revived_by_its_handle(run):
     run(main())
 
 
-def test_stopping_leaves_no_descriptor_behind(run):
+def test_endpoints_of_a_service_that_has_lost_its_address_raise_what_the_status_says(run):
     async def main():
-        counts = []
-        # Twice: the first time libraries and the loop open what they keep.
-        for _ in range(2):
-            async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
-                for i in range(5):
-                    await proxy.add_service(f"web-{i}", port=8080, endpoints=["127.0.0.1:1"])
-            counts.append(len(list(Path("/proc/self/fd").iterdir())))
-        assert counts[0] == counts[1]
-
-    run(main())
-
-
-def test_stopping_leaves_no_object_behind(run):
-    async def main():
-        proxy = Proxy()
-        await proxy.start()
-        await proxy.add_service("web", port=8080)
-        gone = weakref.ref(proxy)
-        await proxy.stop()
-        del proxy
-        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
-        gc.collect()
-        assert gone() is None
-
-    run(main())
-
-
-def test_stopping_leaves_no_object_behind_when_it_was_asked_over_http_either(run):
-    async def main():
-        source, port = MemorySource(), free_port()
-        source.put_service(health_checked(port))
-        proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))
-        await proxy.start()
-        await proxy.settled()
-        assert await http_status(port) == b"503"
-        assert await http_status(proxy.admin_address[1]) == b"200"
-        gone = weakref.ref(proxy)
-        await proxy.stop()
-        del proxy
-        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
-        gc.collect()
-        assert gone() is None
-
-    run(main())
-
-
-def test_a_drain_waits_for_open_connections(run):
-    async def main():
-        answered = asyncio.Event()
-
-        async def slow(reader, writer):
-            await answered.wait()
-            writer.write(b"late")
-            writer.close()
-
-        server = await asyncio.start_server(slow, "127.0.0.1", 0)
-        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-        async with server:
-            proxy = Proxy()
-            await proxy.start()
-            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-            asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
-                await asyncio.wait({asking}, timeout=0.01)
-            stopping = asyncio.create_task(proxy.stop(drain_s=10))
-            answered.set()
-            assert await asking == b"late"
-            await stopping
-
-    run(main())
-
-
-def test_a_connection_that_outlives_the_drain_is_reset(run):
-    async def main():
-        hold = asyncio.Event()
-
-        async def silent(_reader, writer):
-            await hold.wait()
-            writer.close()
-
-        server = await asyncio.start_server(silent, "127.0.0.1", 0)
-        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
-        async with server:
-            proxy = Proxy()
-            await proxy.start()
-            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
-            asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
-                await asyncio.wait({asking}, timeout=0.01)
-            await proxy.stop(drain_s=0)
-            with pytest.raises(ConnectionResetError):
-                await asking
-            hold.set()
+        async with Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, cluster_ip="127.99.1.7")
+            await proxy.add_service("api", port=8080, cluster_ip="127.99.1.7")
+            with pytest.raises(ListenError) as caught:
+                await web.set_endpoints(["127.0.0.1:1"])
+            (ignored,) = proxy.status().ignored
+            assert str(caught.value) == f"cannot serve default/web: {ignored.reason}"
 
     run(main())
 
@@ -381,73 +257,9 @@ def test_a_headless_address_without_a_free_port_is_an_error_and_nothing_stays(ru
     run(main())
 
 
-def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(run, tmp_path):
-    async def main():
-        proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
-        with pytest.raises(SourceError, match=r"absent\.yaml"):
-            await proxy.start()
-        await proxy.stop()
-
-    run(main())
-
-
-class Ending(MemorySource):
-    """A source that can't go on."""
-
-    async def run(self, publish):
-        raise SourceError("cannot read Services: the disk is gone")
-
-
-def test_a_source_that_cannot_go_on_fails_with_its_own_words(run):
-    async def main():
-        async with Proxy(source=Ending()) as proxy:
-            with pytest.raises(SourceError, match="the disk is gone"):
-                await proxy.settled()
-            assert isinstance(await proxy.failed(), SourceError)
-
-    run(main())
-
-
-def test_services_of_manifests_are_served_and_edits_followed(run, tmp_path):
-    async def main():
-        path = tmp_path / "web.yaml"
-        async with backend(b"one") as one, backend(b"two") as two:
-            path.write_text(manifest(one))
-            options = Options(allow_loopback_endpoints=True)
-            async with Proxy(source=ManifestSource(path), options=options) as proxy:
-                await proxy.settled()
-                address = proxy.address_of(ServiceKey("shop", "web"))
-                assert address is not None
-                assert await ask(address) == b"one"
-                path.write_text(manifest(two))
-                while await ask(address) != b"two":
-                    await proxy.settled()
-                with pytest.raises(ValueError, match="reads its Services from manifests"):
-                    await proxy.add_service("more", port=80)
-
-    run(main())
-
-
-def manifest(endpoint):
-    ip, _, port = endpoint.rpartition(":")
-    return f"""
-apiVersion: v1
-kind: Service
-metadata: {{namespace: shop, name: web}}
-spec: {{clusterIP: 127.99.1.3, ports: [{{port: 8080}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{namespace: shop, name: web-1, labels: {{kubernetes.io/service-name: web}}}}
-addressType: IPv4
-ports: [{{port: {port}}}]
-endpoints: [{{addresses: [{ip}]}}]
-"""
-
-
 def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
     async def main():
-        # Nobody takes connections from this queue of one: further SYNs get no answer.
+        # No program accepts from this queue of one: further SYNs get no answer.
         silent = socket.create_server(("127.0.0.1", 0), backlog=0)
         address = silent.getsockname()
         fillers = [socket.socket() for _ in range(4)]
@@ -468,66 +280,56 @@ def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
     run(main())
 
 
-# -- of this node ----------------------------------------------------------------
+WEB = ServiceKey("shop", "web")
 
 
-def test_without_steering_a_node_port_is_served_on_loopback(run):
-    async def main():
-        async with backend(b"one") as one, Proxy() as proxy:
-            ip, _, target = one.rpartition(":")
-            port = free_port()
-            web = service("web", "127.99.1.4", port=8080, node_port=port)
-            await proxy.put(web, [endpoints("web", ip, port=int(target))])
-            assert await ask(("127.0.0.1", port)) == b"one"
-
-    run(main())
+def web(**more):
+    arguments = {"cluster_ip": None, "affinity_timeout_s": None, "taken": (), "seed": "a"} | more
+    return make_service(WEB, 80, "TCP", **arguments)
 
 
-def health_checked(port):
-    """A Service whose load balancer asks each node at this port."""
-    fields = {"type": ServiceType.LOAD_BALANCER, "is_external_local": True}
-    return service("web", "127.99.1.5", health_check_node_port=port, **fields)
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        pytest.param("192.0.2.1:80", SocketAddress("192.0.2.1", 80), id="ipv4"),
+        pytest.param("[2001:db8::1]:80", SocketAddress("2001:db8::1", 80), id="ipv6"),
+    ],
+)
+def test_an_address_is_read(text, address):
+    assert parse_address(text) == address
 
 
-@pytest.mark.parametrize("networks", [(), ("primary",), ("127.0.0.0/8",)], ids=str)
-def test_a_health_check_node_port_answers_while_its_service_has_one(run, networks):
-    async def main():
-        source, port = MemorySource(), free_port()
-        source.set_node(Node("node-7", ("127.0.0.1",)))
-        source.put_service(health_checked(port))
-        source.put_slice(endpoints("web", "127.0.0.9"))
-        options = Options(node_name="node-7", node_port_networks=networks)
-        async with Proxy(source=source, options=options) as proxy:
-            await proxy.settled()
-            assert await http_status(port) == b"503"
-            source.put_slice(endpoints("web", "127.0.0.9", node="node-7"))
-            await proxy.settled()
-            assert await http_status(port) == b"200"
-            source.delete_service(ServiceKey("shop", "web"))
-            await proxy.settled()
-            with pytest.raises(ConnectionRefusedError):
-                await http_status(port)
-
-    run(main())
+@pytest.mark.parametrize(
+    "text", ["192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", ":80", "web:80", "1:²"]
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - test_a_wrong_argument_is_named compares messages
+        parse_address(text)
 
 
-def test_node_ports_follow_the_addresses_of_the_node(run, monkeypatch):
-    interfaces, steering, port = Interfaces(), FakeSteering(), free_port()
-    monkeypatch.setattr(proxies, "NodeAddresses", interfaces)
+def test_the_loopback_address_is_the_same_again_and_not_one_that_is_taken():
+    first = web().cluster_ips[0]
+    assert web().cluster_ips == (first,)
+    second = web(taken={first}).cluster_ips[0]
+    assert second != first
+    assert second.startswith("127.")
 
-    async def main():
-        async with Proxy(steering=steering) as proxy:
-            web = service("web", "10.96.0.1", node_port=port)
-            await proxy.put(web, [endpoints("web", "192.0.2.1")])
-            assert node_ports() == {"127.0.0.1"}
-            interfaces.become("127.0.0.1", "192.0.2.10")
-            while node_ports() != {"127.0.0.1", "192.0.2.10"}:
-                await asyncio.wait({asyncio.ensure_future(proxy.settled())})
 
-    def node_ports():
-        return {
-            ip for ip in interfaces.current if Frontend(ip, port, Protocol.TCP) in steering.kernel
-        }
+def test_two_proxies_choose_different_addresses_for_services_of_one_name():
+    assert web(seed="a").cluster_ips != web(seed="b").cluster_ips
 
-    run(main())
-    assert interfaces.is_closed
+
+def test_an_address_that_was_asked_for_is_kept():
+    assert web(cluster_ip="127.99.0.1").cluster_ips == ("127.99.0.1",)
+
+
+def test_endpoints_are_grouped_into_slices_by_family_and_port():
+    addresses = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.1:81", "[2001:db8::1]:80"]
+    slices = make_slices(web(), addresses)
+    assert [s.key.name for s in slices] == ["web-4-80", "web-4-81", "web-6-80"]
+    assert [[e.ip for e in s.endpoints] for s in slices] == [
+        ["192.0.2.1", "192.0.2.2"],
+        ["192.0.2.1"],
+        ["2001:db8::1"],
+    ]
+    assert all(s.service == WEB for s in slices)

@@ -1,0 +1,263 @@
+"""The life of the agent, on asyncio and on uvloop, without privileges."""
+
+import asyncio
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy import Options, Proxy
+from userspace_proxy.agent import agent as agents
+from userspace_proxy.errors import SourceError
+from userspace_proxy.model import Frontend, Node, Protocol, ServiceKey, ServiceType
+from userspace_proxy.sources import ManifestSource, MemorySource
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from .backends import Interfaces, ask, backend, free_port, http_status
+from .samples import endpoints, service
+
+
+def test_waiting_for_a_change_ends_when_the_proxy_stops(run):
+    async def main():
+        proxy = Proxy(source=Silent())
+        await proxy.start()
+        waiting = asyncio.ensure_future(proxy.settled())
+        await asyncio.wait({waiting}, timeout=0.01)
+        await proxy.stop()
+        with pytest.raises(RuntimeError, match="was stopped before"):
+            await waiting
+
+    run(main())
+
+
+class Silent(MemorySource):
+    """A source that publishes nothing."""
+
+    async def run(self, publish):
+        await asyncio.Event().wait()
+
+
+def test_stopping_leaves_no_descriptor_behind(run):
+    async def main():
+        counts = []
+        # Twice: the first time libraries and the loop open descriptors that they keep.
+        for _ in range(2):
+            async with Proxy(options=Options(admin=("127.0.0.1", 0))) as proxy:
+                for i in range(5):
+                    await proxy.add_service(f"web-{i}", port=8080, endpoints=["127.0.0.1:1"])
+            counts.append(len(list(Path("/proc/self/fd").iterdir())))
+        assert counts[0] == counts[1]
+
+    run(main())
+
+
+def test_stopping_leaves_no_object_behind(run):
+    async def main():
+        proxy = Proxy()
+        await proxy.start()
+        await proxy.add_service("web", port=8080)
+        gone = weakref.ref(proxy)
+        await proxy.stop()
+        del proxy
+        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+        gc.collect()
+        assert gone() is None
+
+    run(main())
+
+
+def test_stopping_leaves_no_object_behind_after_http_requests(run):
+    async def main():
+        source, port = MemorySource(), free_port()
+        source.put_service(health_checked(port))
+        proxy = Proxy(source=source, options=Options(admin=("127.0.0.1", 0)))
+        await proxy.start()
+        await proxy.settled()
+        assert await http_status(port) == b"503"
+        assert await http_status(proxy.admin_address[1]) == b"200"
+        gone = weakref.ref(proxy)
+        await proxy.stop()
+        del proxy
+        await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+        gc.collect()
+        assert gone() is None
+
+    run(main())
+
+
+def test_a_drain_waits_for_open_connections(run):
+    async def main():
+        answered = asyncio.Event()
+
+        async def slow(reader, writer):
+            await answered.wait()
+            writer.write(b"late")
+            writer.close()
+
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            proxy = Proxy()
+            await proxy.start()
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            asking = asyncio.create_task(ask(web.address))
+            while not proxy.status().ports[0].connections:
+                await asyncio.wait({asking}, timeout=0.01)
+            stopping = asyncio.create_task(proxy.stop(drain_s=10))
+            answered.set()
+            assert await asking == b"late"
+            await stopping
+
+    run(main())
+
+
+def test_a_connection_that_outlives_the_drain_is_reset(run):
+    async def main():
+        hold = asyncio.Event()
+
+        async def silent(_reader, writer):
+            await hold.wait()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        endpoint = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            proxy = Proxy()
+            await proxy.start()
+            web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
+            asking = asyncio.create_task(ask(web.address))
+            while not proxy.status().ports[0].connections:
+                await asyncio.wait({asking}, timeout=0.01)
+            await proxy.stop(drain_s=0)
+            with pytest.raises(ConnectionResetError):
+                await asking
+            hold.set()
+
+    run(main())
+
+
+def test_a_source_that_cannot_begin_ends_the_start_and_leaves_nothing(run, tmp_path):
+    async def main():
+        proxy = Proxy(source=ManifestSource(tmp_path / "absent.yaml"))
+        with pytest.raises(SourceError, match=r"absent\.yaml"):
+            await proxy.start()
+        await proxy.stop()
+
+    run(main())
+
+
+class Ending(MemorySource):
+    """A source that fails."""
+
+    async def run(self, publish):
+        raise SourceError("cannot read Services: the disk is gone")
+
+
+def test_a_source_that_cannot_go_on_fails_with_its_own_words(run):
+    async def main():
+        async with Proxy(source=Ending()) as proxy:
+            with pytest.raises(SourceError, match="the disk is gone"):
+                await proxy.settled()
+            assert isinstance(await proxy.failed(), SourceError)
+
+    run(main())
+
+
+def test_services_of_manifests_are_served_and_edits_followed(run, tmp_path):
+    async def main():
+        path = tmp_path / "web.yaml"
+        async with backend(b"one") as one, backend(b"two") as two:
+            path.write_text(manifest(one))
+            options = Options(allow_loopback_endpoints=True)
+            async with Proxy(source=ManifestSource(path), options=options) as proxy:
+                await proxy.settled()
+                address = proxy.address_of(ServiceKey("shop", "web"))
+                assert address is not None
+                assert await ask(address) == b"one"
+                path.write_text(manifest(two))
+                while await ask(address) != b"two":
+                    await proxy.settled()
+                with pytest.raises(ValueError, match="reads its Services from manifests"):
+                    await proxy.add_service("more", port=80)
+
+    run(main())
+
+
+def manifest(endpoint):
+    ip, _, port = endpoint.rpartition(":")
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{namespace: shop, name: web}}
+spec: {{clusterIP: 127.99.1.3, ports: [{{port: 8080}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{namespace: shop, name: web-1, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{port: {port}}}]
+endpoints: [{{addresses: [{ip}]}}]
+"""
+
+
+def test_without_steering_a_node_port_is_served_on_loopback(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            ip, _, target = one.rpartition(":")
+            port = free_port()
+            web = service("web", "127.99.1.4", port=8080, node_port=port)
+            await proxy.put(web, [endpoints("web", ip, port=int(target))])
+            assert await ask(("127.0.0.1", port)) == b"one"
+
+    run(main())
+
+
+def health_checked(port):
+    """Return a Service whose load balancer probes each node at this port."""
+    fields = {"type": ServiceType.LOAD_BALANCER, "is_external_local": True}
+    return service("web", "127.99.1.5", health_check_node_port=port, **fields)
+
+
+@pytest.mark.parametrize("networks", [(), ("primary",), ("127.0.0.0/8",)], ids=str)
+def test_a_health_check_node_port_answers_while_its_service_has_one(run, networks):
+    async def main():
+        source, port = MemorySource(), free_port()
+        source.set_node(Node("node-7", ("127.0.0.1",)))
+        source.put_service(health_checked(port))
+        source.put_slice(endpoints("web", "127.0.0.9"))
+        options = Options(node_name="node-7", node_port_networks=networks)
+        async with Proxy(source=source, options=options) as proxy:
+            await proxy.settled()
+            assert await http_status(port) == b"503"
+            source.put_slice(endpoints("web", "127.0.0.9", node="node-7"))
+            await proxy.settled()
+            assert await http_status(port) == b"200"
+            source.delete_service(ServiceKey("shop", "web"))
+            await proxy.settled()
+            with pytest.raises(ConnectionRefusedError):
+                await http_status(port)
+
+    run(main())
+
+
+def test_node_ports_follow_the_addresses_of_the_node(run, monkeypatch):
+    interfaces, steering, port = Interfaces(), FakeSteering(), free_port()
+    monkeypatch.setattr(agents, "NodeAddresses", interfaces)
+
+    async def main():
+        async with Proxy(steering=steering) as proxy:
+            web = service("web", "10.96.0.1", node_port=port)
+            await proxy.put(web, [endpoints("web", "192.0.2.1")])
+            assert node_ports() == {"127.0.0.1"}
+            interfaces.become("127.0.0.1", "192.0.2.10")
+            while node_ports() != {"127.0.0.1", "192.0.2.10"}:
+                await asyncio.wait({asyncio.ensure_future(proxy.settled())})
+
+    def node_ports():
+        return {
+            ip for ip in interfaces.current if Frontend(ip, port, Protocol.TCP) in steering.kernel
+        }
+
+    run(main())
+    assert interfaces.is_closed

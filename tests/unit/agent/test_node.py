@@ -1,0 +1,38 @@
+"""What a steering takes on the node; tests/node prepares a kernel."""
+
+import contextlib
+import os
+
+import pytest
+
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.node import open_steering
+from userspace_proxy.agent.options import Options
+from userspace_proxy.errors import LockHeld
+from userspace_proxy.plane import PortPool
+
+NAME = f"test-node-{os.getpid()}"
+OPTIONS = Options(proxy_name=NAME, proxy_ports=(26000, 26009))
+
+
+async def test_a_steering_that_changes_the_kernel_holds_the_lock_and_a_refuse_port():
+    pool = PortPool(*OPTIONS.proxy_ports)
+    async with contextlib.AsyncExitStack() as stack:
+        steering = open_steering("nftables", OPTIONS, pool, stack)
+        stack.push_async_callback(steering.close)
+        assert len(list(pool.candidates())) == 9
+        with pytest.raises(LockHeld):
+            NodeLock(NAME).take()
+    lock = NodeLock(NAME)
+    lock.take()
+    lock.release()
+
+
+async def test_without_steering_neither_is_taken():
+    pool = PortPool(*OPTIONS.proxy_ports)
+    async with contextlib.AsyncExitStack() as stack:
+        open_steering("none", OPTIONS, pool, stack)
+        assert len(list(pool.candidates())) == 10
+        lock = NodeLock(NAME)
+        lock.take()
+        lock.release()

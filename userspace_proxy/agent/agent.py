@@ -1,0 +1,402 @@
+"""The node's agent: serves the Services of one source until it is stopped.
+
+    start   steering ▶ node ▶ plane ▶ status servers ▶ sync loop ▶ source
+    stop    nothing is steered ▶ listeners close ▶ connections drain ▶ kernel state is removed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ..errors import UserspaceProxyError
+from ..kernel.addresses import NodeAddresses
+from ..kernel.port_holders import who_holds
+from ..model import IPFamily, Protocol
+from ..plan import Plan, Planner
+from ..plane import Plane, PlaneState, PortPool
+from ..policy import NodeFacts
+from ..sources import Source
+from ..status.health import is_working
+from ..status.view import HealthCheckView, ServicePortView, StatusView
+from ..steering import Steering, Untracked
+from ..version import __version__
+from .client_address import ClientAddresses
+from .facts import make_facts, why_no_node_ports
+from .firewalls import FirewallWatch
+from .listeners import Listeners
+from .node import open_steering, prepare_node, start_client_addresses
+from .options import Bind as StatusBind
+from .options import Options
+from .status_addresses import StatusAddresses
+from .sync import SyncLoop
+from .tasks import Supervisor
+from .tracking import TrackingWatch
+from .view import view_health_checks, view_ports, view_proxy
+
+if TYPE_CHECKING:
+    from ..cluster import Snapshot
+    from ..status.health_checks import HealthCheckPorts
+    from ..status.server import StatusServer
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+# Each attempt waits some seconds for a lock that another program holds; a pod gets 30 s in all.
+_CLEAN_UP_TRIES = 3
+# The addresses of node ports without steering: those that no other node can reach.
+_LOOPBACK = ("127.0.0.1",)
+
+
+class Agent:
+    """Serves the Services of one source on this node.
+
+    It lives in the loop that starts it, asyncio's own or uvloop's.
+
+    Args:
+        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+            ``nftables``, ``iptables`` or ``auto``; or a steering of the caller's own, for which
+            nothing else is changed on the node.
+        source: Where Services come from.
+        options: Everything else.
+    """
+
+    def __init__(self, steering: str | Steering, source: Source, options: Options) -> None:
+        self.left_behind = False
+        """A stop could not remove everything from the kernel."""
+        self.admin_address: tuple[str, int] | None = None
+        """Where the page answers; None while it doesn't."""
+        self.health_address: tuple[str, int] | None = None
+        """Where ``/healthz`` answers; None while it doesn't."""
+        self._wanted_steering = steering
+        self._source = source
+        self._options = options
+        self._supervisor = Supervisor()
+        self._stack = contextlib.AsyncExitStack()
+        self._stopping = asyncio.Event()
+        self._planner = Planner(NodeFacts())
+        """Its facts are those of the plan in force."""
+        self._steering: Steering | None = None
+        self._plane: Plane | None = None
+        self._listeners: Listeners | None = None
+        self._sync: SyncLoop | None = None
+        self._client_addresses: ClientAddresses | None = None
+        self._tracking: TrackingWatch | None = None
+        self._firewalls: FirewallWatch | None = None
+        self._health_checks: HealthCheckPorts | None = None
+        self._status_addresses = StatusAddresses()
+        self._addresses: Callable[[], Sequence[str]] = lambda: _LOOPBACK
+        """Returns the addresses of this node at which node ports may be served."""
+        self._no_node_ports = ""
+        """Why no address answers at node ports, as far as it was logged."""
+        self._started = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start to read Services and to serve them; :meth:`stop` undoes it.
+
+        Returns before the first Services are read: see :meth:`settled`. A status address that
+        isn't available is a problem of :meth:`status`, and is tried again every 5 s.
+
+        Raises:
+            SourceError: There is nothing to read Services from.
+            LockHeld: Another proxy steers this node.
+            SteeringError: The steering can't work here; the message says what would.
+            ListenError: No port of this node is free.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop_client_addresses()
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
+        options = self._options
+        self._started = time.time()
+        self._source.check()
+        pool = PortPool(*options.proxy_ports)
+        steering = self._steering = self._open_steering(pool)
+        self._stack.push_async_callback(steering.close)
+        recovered = await steering.start()
+        if steering.name != "none":
+            if isinstance(self._wanted_steering, str):
+                await prepare_node(steering, options, self._stack)
+            self._client_addresses = await start_client_addresses(options, self._stack)
+
+        plane = self._plane = self._open_plane()
+        listeners = self._listeners = Listeners(
+            plane, steering.bind, pool, transparent=steering.needs_transparent
+        )
+        status = await self._open_status()
+        sync = self._sync = SyncLoop(
+            self._planner,
+            listeners,
+            steering,
+            recovered=recovered,
+            min_period_s=options.min_sync_period_s,
+            observe=status.sync.observe if status is not None else lambda _seconds: None,
+            facts=self._facts,
+            check_health=self._check_health,
+            report=self._source.record,
+            want_nodes=self._source.want_nodes,
+        )
+        if steering.name != "none":
+            self._watch_node(steering, sync)
+        self._supervisor.start("sync", sync.run)
+        self._supervisor.start("status addresses", self._status_addresses.run)
+        self._supervisor.start("source", lambda: self._source.run(sync.publish))
+        _log.info(
+            "started",
+            extra={
+                "version": __version__,
+                "steering": steering.name,
+                "source": self._source.kind,
+                "location": self._source.location,
+                "recovered": len(recovered),
+                "page": "{}:{}".format(*self.admin_address) if self.admin_address else "none",
+            },
+        )
+
+    def _open_steering(self, pool: PortPool) -> Steering:
+        wanted = self._wanted_steering
+        if isinstance(wanted, Steering):
+            return wanted
+        return open_steering(wanted, self._options, pool, self._stack)
+
+    def _open_plane(self) -> Plane:
+        plane = Plane(
+            asyncio.get_running_loop(),
+            self._options.workers,
+            self._options.tuning,
+            # Even if addresses can't be preserved yet: the kernel may allow it later.
+            keeps_net_raw=self._client_addresses is not None,
+        )
+        plane.start()
+        self._stack.callback(plane.close)
+        if self._client_addresses is not None:
+            self._client_addresses.follow(plane)
+        return plane
+
+    def _watch_node(self, steering: Steering, sync: SyncLoop) -> None:
+        """Follow what other programs change on a node whose kernel steers packets."""
+        addresses = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
+        self._stack.callback(addresses.close)
+        self._addresses = lambda: addresses.current
+        if self._client_addresses is not None:
+            self._supervisor.start("client addresses", self._client_addresses.repair)
+        self._tracking = TrackingWatch(self._source.record, self._untracked())
+        self._supervisor.start("tracking", self._tracking.run)
+        if isinstance(self._wanted_steering, str):
+            self._firewalls = FirewallWatch(steering.name, self._options.proxy_ports)
+            self._stack.callback(self._firewalls.close)
+            self._supervisor.start("firewalls", self._firewalls.run)
+
+    def _untracked(self) -> Untracked | None:
+        """Return what exempts the status ports from a connection tracking table that is full."""
+        addresses = (self.health_address, self.admin_address)
+        ports = [address[1] for address in addresses if address is not None]
+        if not ports or not isinstance(self._wanted_steering, str):
+            return None
+        untracked = Untracked(ports, self._options.proxy_name or "")
+        self._stack.push_async_callback(untracked.let_go)
+        return untracked
+
+    def _facts(self, snapshot: Snapshot) -> NodeFacts:
+        options = self._options
+        if self._steering is not None and self._steering.name == "none":
+            # Only programs of this machine reach the proxy, and its loopback addresses anyway.
+            options = replace(options, allow_loopback_endpoints=True)
+        facts = make_facts(options, snapshot, self._addresses())
+        before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)
+        if self._no_node_ports not in ("", before):
+            _log.warning("node ports are not served", extra={"cause": self._no_node_ports})
+        return facts
+
+    async def _check_health(self, plan: Plan) -> None:
+        """Serve the health check node ports of a plan."""
+        if self._health_checks is None:
+            if not plan.health_checks:
+                return
+            # aiohttp takes half a second to import, and few proxies have such a Service.
+            from ..status.health_checks import HealthCheckPorts
+
+            self._health_checks = HealthCheckPorts(
+                lambda: is_working(self._view(()), time.time()),
+                who_holds=lambda ip, port: who_holds(Protocol.TCP, port, IPFamily.of(ip)),
+            )
+            self._stack.push_async_callback(self._health_checks.close)
+        facts = self._planner.facts
+        await self._health_checks.apply(
+            {key: (check.port, check.local_endpoints) for key, check in plan.health_checks.items()},
+            None
+            if facts.has_node_ports_everywhere
+            else [ip for family in IPFamily for ip in facts.node_port_addresses(family)],
+        )
+
+    async def _open_status(self) -> StatusServer | None:
+        options = self._options
+        if options.admin is None and options.health is None:
+            return None
+        # aiohttp takes half a second to import.
+        from ..status.server import StatusServer
+
+        server = StatusServer(self.status, health=lambda: self._view(()), refresh=self._refresh)
+        self._stack.push_async_callback(server.close)
+
+        async def serve_admin(bind: StatusBind) -> None:
+            self.admin_address = await server.serve_admin(bind)
+
+        async def serve_health(bind: StatusBind) -> None:
+            self.health_address = await server.serve_health(bind)
+
+        wanted = ((options.admin, serve_admin), (options.health, serve_health))
+        self._status_addresses = StatusAddresses(
+            (bind, serve) for bind, serve in wanted if bind is not None
+        )
+        await self._status_addresses.open()
+        return server
+
+    async def stop(self, *, drain_s: float = 0.0) -> None:
+        """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.
+
+        Args:
+            drain_s: Seconds that open connections may go on; then they are reset.
+        """
+        self._stopping.set()
+        await self._supervisor.stop()
+        # Clients must not be steered to a closed port. But open connections still need the
+        # routes that carry their packets, and connection tracking, so the rest goes last.
+        await self._steer_nothing()
+        if self._listeners is not None:
+            self._listeners.close()
+        if self._plane is not None:
+            reset = await self._plane.drain(drain_s)
+            if reset:
+                _log.warning(
+                    "connections were reset at the end of the drain", extra={"count": reset}
+                )
+        await self._remove_steering()
+        await self._stop_client_addresses()
+        await self._stack.aclose()
+
+    async def _steer_nothing(self) -> None:
+        if self._steering is not None:
+            try:
+                await self._steering.apply({})
+            except UserspaceProxyError as exc:
+                _log.error(
+                    "cannot stop steering, clients are still sent to this proxy",
+                    extra={"cause": str(exc)},
+                )
+
+    async def _remove_steering(self) -> None:
+        steering, self._steering = self._steering, None
+        if steering is None:
+            return
+        for _ in range(_CLEAN_UP_TRIES):
+            try:
+                await steering.clean_up()
+            except UserspaceProxyError as exc:
+                _log.warning("cannot clean up steering", extra={"cause": str(exc)})
+            else:
+                return
+        self.left_behind = True
+        _log.error("steering rules were left behind, run userspace-proxy cleanup")
+
+    async def _stop_client_addresses(self) -> None:
+        client_addresses, self._client_addresses = self._client_addresses, None
+        if client_addresses is not None:
+            try:
+                await client_addresses.clean_up()
+            except UserspaceProxyError as exc:
+                self.left_behind = True
+                _log.error(
+                    "cannot remove client address routing, run userspace-proxy cleanup",
+                    extra={"cause": str(exc)},
+                )
+
+    async def failed(self) -> UserspaceProxyError:
+        """Wait until the source or the steering can't go on, and return why."""
+        return await self._supervisor.failed()
+
+    async def settled(self) -> None:
+        """Wait until everything that the source has published is in force.
+
+        Raises:
+            UserspaceProxyError: The source can't be read at all.
+            RuntimeError: The proxy was stopped meanwhile.
+        """
+        sync = self._running()
+        waiting = asyncio.ensure_future(sync.settled())
+        failing = asyncio.ensure_future(self._supervisor.failed())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        everything = {waiting, failing, stopping}
+        try:
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                raise failing.result()
+            if not waiting.done():
+                raise RuntimeError("this proxy was stopped before the change was in force")
+        finally:
+            for future in everything:
+                future.cancel()
+
+    def _running(self) -> SyncLoop:
+        if self._sync is None or self._stopping.is_set():
+            raise RuntimeError("this proxy isn't running: enter `async with Proxy(…)` first")
+        return self._sync
+
+    def status(self) -> StatusView:
+        """Return everything about this proxy at this moment.
+
+        Counters of worker processes are some seconds old; those of the page are not.
+        """
+        plane, listeners, steering = self._plane, self._listeners, self._steering
+        if plane is None or listeners is None or steering is None:
+            return self._view(())
+        ports = view_ports(listeners, plane, steering.bind, time.monotonic())
+        problems = self._health_checks.problems if self._health_checks is not None else {}
+        plan = self._sync.plan if self._sync is not None else Plan.empty()
+        return self._view(ports, view_health_checks(plan, problems))
+
+    async def _refresh(self) -> None:
+        if self._plane is not None:
+            await self._plane.refresh()
+
+    def _view(
+        self,
+        ports: tuple[ServicePortView, ...],
+        health_checks: tuple[HealthCheckView, ...] = (),
+    ) -> StatusView:
+        return view_proxy(
+            ports,
+            health_checks=health_checks,
+            options=self._options,
+            started=self._started,
+            source=self._source,
+            steering=self._steering,
+            sync=self._sync,
+            plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
+            is_draining=self._stopping.is_set(),
+            unserved=self._status_addresses.problems,
+            client_addresses=self._client_addresses,
+            tracking=self._tracking,
+            firewalls=self._firewalls.found if self._firewalls else (),
+        )

@@ -1,0 +1,344 @@
+"""The proxy as one object for programs that embed it: they add Services by calls.
+
+::
+
+    async with Proxy(steering="none") as proxy:
+        web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
+        reader, writer = await asyncio.open_connection(*web.address)
+
+With steering ``none`` it needs no privileges and starts no thread or process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import zlib
+from collections.abc import Collection, Iterable
+
+from ..errors import ListenError
+from ..model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+    SocketAddress,
+    parse_ip,
+)
+from ..sources import MemorySource, Source
+from ..steering import Bind, Steering
+from .agent import Agent
+from .options import Options
+
+# 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
+# address of its own and keeps the port that was asked for.
+_FIRST = (127 << 24) | (64 << 16)
+_SIZE = 1 << 22
+
+
+class Proxy(Agent):
+    """A running Service proxy.
+
+    Args:
+        steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
+            ``nftables``, ``iptables`` or ``auto``; or a steering of your own.
+        source: Where Services come from; None: from :meth:`add_service` alone.
+        options: Everything else.
+    """
+
+    def __init__(
+        self,
+        *,
+        steering: str | Steering = "none",
+        source: Source | None = None,
+        options: Options | None = None,
+    ) -> None:
+        memory = MemorySource()
+        self._memory = memory if source is None else None
+        self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
+        """Each Service that was put here, with its slices."""
+        self._seed = secrets.token_hex(8)
+        """Makes its Services' addresses differ from those of other proxies."""
+        super().__init__(steering, source or memory, options or Options())
+
+    async def add_service(
+        self,
+        name: str,
+        *,
+        port: int,
+        endpoints: Iterable[str] = (),
+        namespace: str = "default",
+        protocol: str = "TCP",
+        cluster_ip: str | None = None,
+        affinity_timeout_s: int | None = None,
+    ) -> AddedService:
+        """Serve a Service, or replace the one of the same name; in force on return.
+
+        The handle of a Service that was replaced changes nothing any more.
+
+        Args:
+            name: Its name.
+            port: The port that clients dial.
+            endpoints: ``ip:port`` or ``[ip6]:port``, in any order; none: clients are refused.
+            namespace: Its namespace.
+            protocol: ``TCP`` or ``UDP``.
+            cluster_ip: The address that clients dial; None for one of 127.64.0.0/10.
+            affinity_timeout_s: Seconds of ClientIP affinity; None for none.
+
+        Returns:
+            A handle, whose ``address`` is what to dial: with steering ``none`` its port is
+            another one if the port that was asked for isn't available.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere, or an argument is invalid.
+            TypeError: The endpoints are a text instead of a list of texts.
+            ListenError: It can't be served, for the reason that ``status()`` shows; what was
+                served under its name before is served again.
+        """
+        key = ServiceKey(namespace, name)
+        before = self._services.get(key)
+        ports = self._running().plan.ports.values()
+        service = make_service(
+            key,
+            port,
+            protocol,
+            cluster_ip=cluster_ip,
+            affinity_timeout_s=affinity_timeout_s,
+            taken={f.ip for port in ports if port.key.name.service != key for f in port.frontends},
+            seed=self._seed,
+        )
+        try:
+            await self.put(service, make_slices(service, endpoints))
+        except ListenError:
+            if before is None:
+                await self.delete(key)
+            else:
+                with contextlib.suppress(ListenError):
+                    await self.put(*before)
+            raise
+        return AddedService(self, service)
+
+    async def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Serve a Service made of model values, or replace the one of its name; in force on return.
+
+        Args:
+            service: What to serve.
+            slices: All its slices: those of an earlier call are forgotten.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+            ListenError: The Service is ignored, or one of its ports isn't available, for the
+                reason that ``status()`` shows: clients are refused, and it is tried again each
+                second.
+        """
+        memory = self._embedded()
+        _, before = self._services.get(service.key, (service, ()))
+        now = tuple(slices)
+        self._services[service.key] = service, now
+        memory.put_service(service)
+        for item in now:
+            memory.put_slice(item)
+        for key in {item.key for item in before} - {item.key for item in now}:
+            memory.delete_slice(key)
+        await self.settled()
+        self._raise_problem(service.key)
+
+    def has_put(self, service: Service) -> bool:
+        """Return whether this very Service was put here, and not removed or replaced since."""
+        return self._services.get(service.key, (None, ()))[0] is service
+
+    async def delete(self, key: ServiceKey) -> None:
+        """Stop serving a Service that was put here; in force on return. Idempotent.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+        """
+        memory = self._embedded()
+        memory.delete_service(key)
+        _, slices = self._services.pop(key, (None, ()))
+        for item in slices:
+            memory.delete_slice(item.key)
+        await self.settled()
+
+    def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
+        """Return what clients of a Service port dial; None if it isn't served.
+
+        Args:
+            key: The Service.
+            port: The port's name; empty for the one without a name.
+        """
+        for served in self._listeners or ():
+            name = served.plan.key.name
+            if name.service == key and name.port == port:
+                frontend = served.plan.frontends[0]
+                listener = served.listeners.get(frontend)
+                if listener is None:
+                    return None
+                steering = self._steering
+                is_steered = steering is not None and steering.bind is Bind.PROXY_PORT
+                return frontend.address if is_steered else listener.address
+        return None
+
+    def _embedded(self) -> MemorySource:
+        self._running()
+        if self._memory is None:
+            raise ValueError(f"this proxy reads its Services from {self._source.kind}")
+        return self._memory
+
+    def _raise_problem(self, key: ServiceKey) -> None:
+        """Raise why a Service is ignored, or why one of its ports isn't served."""
+        served = [s for s in self._listeners or () if s.plan.key.name.service == key]
+        for port in served:
+            if port.problem:
+                error = port.not_listening or ListenError(port.problem)
+                # A copy: the traceback of an error that is raised keeps what its frames refer to.
+                raise ListenError(error.message, hint=error.hint)
+        if not served:
+            reasons = [i.reason for i in self._running().plan.ignored if i.service == key]
+            raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))
+
+
+class AddedService:
+    """A Service that :meth:`Proxy.add_service` serves."""
+
+    def __init__(self, proxy: Proxy, service: Service) -> None:
+        self._proxy = proxy
+        self._service = service
+
+    @property
+    def key(self) -> ServiceKey:
+        """Its namespace and name."""
+        return self._service.key
+
+    @property
+    def address(self) -> SocketAddress:
+        """What to dial: unpacks into host and port.
+
+        Raises:
+            LookupError: It isn't served (any more).
+        """
+        address = self._proxy.address_of(self.key)
+        if address is None:
+            raise LookupError(f"{self.key} is not served")
+        return address
+
+    async def set_endpoints(self, endpoints: Iterable[str]) -> None:
+        """Replace its endpoints; in force on return.
+
+        Args:
+            endpoints: ``ip:port`` or ``[ip6]:port``; none: clients are refused.
+
+        Raises:
+            ValueError: One of them isn't an address.
+            TypeError: They are a text instead of a list of texts.
+            LookupError: The Service was removed, or replaced by another of its name.
+            ListenError: The port isn't available: clients are refused, and it is tried again
+                each second, with these endpoints.
+        """
+        if not self._proxy.has_put(self._service):
+            raise LookupError(f"{self.key} was removed or replaced")
+        await self._proxy.put(self._service, make_slices(self._service, endpoints))
+
+    async def remove(self) -> None:
+        """Stop serving it; open connections go on. Idempotent.
+
+        A Service that has replaced it is still served.
+        """
+        if self._proxy.has_put(self._service):
+            await self._proxy.delete(self.key)
+
+
+def make_service(
+    key: ServiceKey,
+    port: int,
+    protocol: str,
+    *,
+    cluster_ip: str | None,
+    affinity_timeout_s: int | None,
+    taken: Collection[str],
+    seed: str,
+) -> Service:
+    """Return a Service with one port.
+
+    Args:
+        key: Its namespace and name.
+        port: What clients dial.
+        protocol: ``TCP`` or ``UDP``.
+        cluster_ip: None for a loopback address that isn't taken.
+        affinity_timeout_s: None for no affinity.
+        taken: Cluster IPs of the other Services.
+        seed: Differs between proxies, so that they choose different addresses for Services of
+            one name.
+
+    Raises:
+        ValueError: An argument is invalid, or no address is left.
+    """
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port: {port} is not in 1–65535")
+    if protocol not in Protocol.__members__:
+        raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
+    ip = parse_ip(cluster_ip) if cluster_ip else _free_loopback(key, taken, seed)
+    return Service(
+        key,
+        (ServicePort("", port, protocol),),
+        cluster_ips=(ip,),
+        affinity_timeout_s=affinity_timeout_s,
+    )
+
+
+def make_slices(service: Service, endpoints: Iterable[str]) -> list[EndpointSlice]:
+    """Return the slices of a Service with one port: one for each family and port of endpoints.
+
+    Args:
+        service: Has one port.
+        endpoints: ``ip:port`` or ``[ip6]:port``.
+
+    Raises:
+        ValueError: One of them isn't an address.
+        TypeError: They are a text instead of a list of texts.
+    """
+    if isinstance(endpoints, str):
+        raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
+    protocol = service.ports[0].protocol
+    groups: dict[tuple[IPFamily, int], list[Endpoint]] = {}
+    for text in endpoints:
+        address = parse_address(text)
+        groups.setdefault((address.family, address.port), []).append(Endpoint(address.ip))
+    return [
+        EndpointSlice(
+            SliceKey(service.key.namespace, f"{service.key.name}-{family.value}-{port}"),
+            service.key,
+            family,
+            (SlicePort("", port, protocol),),
+            tuple(ips),
+        )
+        for (family, port), ips in groups.items()
+    ]
+
+
+def parse_address(text: str) -> SocketAddress:
+    """Read ``ip:port`` or ``[ip6]:port``.
+
+    Raises:
+        ValueError: It is neither; the message contains the cause.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"endpoint {text!r}: expected ip:port, with a port in 1–65535")
+    return SocketAddress(parse_ip(host), int(port))
+
+
+def _free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
+    start = zlib.crc32(f"{seed}/{key}".encode())
+    for step in range(_SIZE):
+        number = _FIRST + (start + step) % _SIZE
+        ip = ".".join(str(number >> shift & 255) for shift in (24, 16, 8, 0))
+        if ip not in taken and not ip.endswith((".0", ".255")):
+            return ip
+    raise ValueError("all addresses of 127.64.0.0/10 are in use")

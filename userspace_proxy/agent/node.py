@@ -1,0 +1,115 @@
+"""Prepares a node for a steering that changes its kernel: lock, refuse port, connection tracking.
+
+Each step registers its removal with the exit stack that it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+from ..plane import PortPool
+from ..steering import (
+    Bind,
+    ConntrackHold,
+    Steering,
+    SteeringFacts,
+    TrackingTimeouts,
+    make_steering,
+    remove_leftovers,
+)
+from .client_address import ClientAddresses
+from .lock import NodeLock
+from .options import Options
+from .refuse import RefusePort
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+
+def open_steering(name: str, options: Options, pool: PortPool, stack: AsyncExitStack) -> Steering:
+    """Create a steering; one that changes the kernel takes the node's lock and a refuse port.
+
+    Raises:
+        LockHeld: Another proxy steers this node.
+        SteeringError: There is no such steering, or it can't work here.
+        ListenError: No port of this node is free.
+    """
+    facts = SteeringFacts(
+        proxy_name=options.proxy_name or "",
+        service_cidrs=options.service_cidrs,
+        proxy_ports=options.proxy_ports,
+        node_addresses=options.node_addresses,
+    )
+    if name != "none":
+        _take_lock(options.proxy_name, stack)
+        refuse_port = RefusePort()
+        stack.callback(refuse_port.close)
+        pool.take(refuse_port.open(pool.first, pool.last))
+        facts = replace(facts, refuse_port=refuse_port.number)
+    return make_steering(name, facts, own_namespace=options.is_own_namespace)
+
+
+async def prepare_node(steering: Steering, options: Options, stack: AsyncExitStack) -> None:
+    """Remove what other steerings left, and keep open connections tracked.
+
+    Call it before the first listener opens: stale rules lead to proxy ports.
+    """
+    await _remove_leftovers(steering.name, options)
+    if steering.bind is Bind.PROXY_PORT:
+        await _hold_conntrack(options, stack)
+        _extend_timeouts(options, stack)
+
+
+async def start_client_addresses(options: Options, stack: AsyncExitStack) -> ClientAddresses | None:
+    """Start to preserve client addresses; None if the options don't ask for that.
+
+    The caller removes the kernel state with ``clean_up``, after the drain.
+    """
+    client_addresses = ClientAddresses(options.proxy_name or "", options.cluster_networks)
+    stack.push_async_callback(client_addresses.close)
+    if not options.preserves_client_address:
+        await client_addresses.leave_nothing()
+        return None
+    await client_addresses.start()
+    return client_addresses
+
+
+def _take_lock(proxy_name: str | None, stack: AsyncExitStack) -> None:
+    lock = NodeLock(proxy_name)
+    lock.take()
+    stack.callback(lock.release)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(lock.fileno(), lock.answer)
+    stack.callback(loop.remove_reader, lock.fileno())
+
+
+async def _remove_leftovers(steering: str, options: Options) -> None:
+    found = await remove_leftovers(steering, options.proxy_name or "")
+    for cause in found.unseen:
+        _log.warning("cannot look for leftovers of other steerings", extra={"cause": cause})
+    for name in found.removed:
+        _log.info("removed leftovers of another steering", extra={"steering": name})
+
+
+async def _hold_conntrack(options: Options, stack: AsyncExitStack) -> None:
+    """Keep connection tracking enabled when another program flushes the node's rules."""
+    hold = ConntrackHold(options.proxy_name or "")
+    stack.push_async_callback(hold.let_go)
+    if cause := await hold.hold():
+        _log.info(
+            "open connections will not survive a flush of the node's rules", extra={"cause": cause}
+        )
+
+
+def _extend_timeouts(options: Options, stack: AsyncExitStack) -> None:
+    """Have the kernel translate half-closed connections for as long as they may last."""
+    timeouts = TrackingTimeouts(options.tuning.tcp_half_closed_s)
+    stack.callback(timeouts.put_back)
+    if cause := timeouts.hold():
+        _log.info(
+            "cannot extend conntrack's timeout, only keep-alive keeps half-closed connections "
+            "translated",
+            extra={"cause": cause},
+        )
