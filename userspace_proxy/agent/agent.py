@@ -1,7 +1,7 @@
 """The node's agent: serves the Services of one source until it is stopped.
 
-    start   steering ▶ node ▶ plane ▶ status servers ▶ sync loop ▶ source
-    stop    nothing is steered ▶ listeners close ▶ connections drain ▶ kernel state is removed
+start   steering ▶ node ▶ plane ▶ status servers ▶ sync loop ▶ source
+stop    nothing is steered ▶ listeners close ▶ connections drain ▶ kernel state is removed
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .options import Bind as StatusBind
 from .options import Options
 from .status_addresses import StatusAddresses
 from .sync import SyncLoop
-from .tasks import Supervisor
+from .tasks import Supervisor, first_of
 from .tracking import TrackingWatch
 from .view import view_health_checks, view_ports, view_proxy
 
@@ -344,19 +344,11 @@ class Agent:
             RuntimeError: The proxy was stopped meanwhile.
         """
         sync = self._running()
-        waiting = asyncio.ensure_future(sync.settled())
-        failing = asyncio.ensure_future(self._supervisor.failed())
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        everything = {waiting, failing, stopping}
-        try:
-            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            if failing.done():
-                raise failing.result()
-            if not waiting.done():
-                raise RuntimeError("this proxy was stopped before the change was in force")
-        finally:
-            for future in everything:
-                future.cancel()
+        outcome = await first_of(self._supervisor.failed(), sync.settled(), self._stopping.wait())
+        if isinstance(outcome, UserspaceProxyError):
+            raise outcome
+        if outcome is not None:
+            raise RuntimeError("this proxy was stopped before the change was in force")
 
     def _running(self) -> SyncLoop:
         if self._sync is None or self._stopping.is_set():

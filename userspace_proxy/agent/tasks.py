@@ -1,8 +1,8 @@
-"""Background tasks whose failures are always reported.
+"""Background tasks whose failures are always reported; no other module of the agent starts a task.
 
-A task that raises an error on purpose (:class:`UserspaceProxyError`) ends the proxy:
-the caller of :meth:`Supervisor.failed` receives it. Anything else is a bug:
-it is logged with its traceback, and the task starts again after a pause.
+A task that raises a :class:`UserspaceProxyError` ends the proxy: the caller of
+:meth:`Supervisor.failed` receives it. Anything else is a bug: it is logged with its traceback, and
+the task starts again after a pause, unless it was to run once.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from ..errors import UserspaceProxyError
 
 _log = logging.getLogger("userspace_proxy.agent")
 
-# Long enough that a bug that strikes at once doesn't fill the log, short enough to be a hiccup.
+_T = TypeVar("_T")
+
+# Long enough that a bug which strikes at once doesn't fill the log, short enough to be a hiccup.
 _RESTART_S = 1.0
-# Nobody notices.
+# How long a round may hold the event loop: a delay of 10 ms disturbs no connection.
 _TURN_S = 0.01
 
 
@@ -26,27 +29,28 @@ class Supervisor:
     """The background tasks of one proxy."""
 
     def __init__(self) -> None:
+        self.failure: UserspaceProxyError | None = None
+        """The error that ended a task on purpose; None so far."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._failure: asyncio.Future[UserspaceProxyError] | None = None
+        self._has_failed = asyncio.Event()
 
-    @property
-    def failure(self) -> UserspaceProxyError | None:
-        """What ended a task on purpose; None while all is well."""
-        if self._failure is not None and self._failure.done() and not self._failure.cancelled():
-            return self._failure.result()
-        return None
+    def start(
+        self, name: str, run: Callable[[], Awaitable[None]], *, restarts: bool = True
+    ) -> None:
+        """Run something until it ends or :meth:`stop` is called.
 
-    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run something until :meth:`stop`."""
-        if self._failure is None:
-            self._failure = asyncio.get_running_loop().create_future()
-        self._tasks.append(asyncio.create_task(self._guard(name, run), name=name))
+        Args:
+            name: For the log.
+            run: Called again after a bug.
+            restarts: False: it isn't called again.
+        """
+        self._tasks.append(asyncio.create_task(self._guard(name, run, restarts), name=name))
 
     async def failed(self) -> UserspaceProxyError:
         """Wait until a task ends on purpose, and return its error."""
-        if self._failure is None:
-            self._failure = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(self._failure)
+        while self.failure is None:
+            await self._has_failed.wait()
+        return self.failure
 
     async def stop(self) -> None:
         """Cancel all tasks and wait for their end; idempotent."""
@@ -55,37 +59,53 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _guard(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+    async def _guard(self, name: str, run: Callable[[], Awaitable[None]], restarts: bool) -> None:
         while True:
             try:
                 await run()
+                return
             except UserspaceProxyError as exc:
-                if self._failure is not None and not self._failure.done():
-                    self._failure.set_result(exc)
+                self.failure = self.failure or exc
+                self._has_failed.set()
                 return
             except Exception:
                 _log.exception(
-                    "bug: a background task failed and was restarted", extra={"task": name}
+                    "bug: a background task failed", extra={"task": name, "restarts": restarts}
                 )
-            else:
+            if not restarts:
                 return
             await pause(_RESTART_S)
 
 
+async def first_of(*awaitables: Awaitable[_T]) -> _T:
+    """Wait until one of them is done, cancel the others, and return or raise its outcome.
+
+    If several are done, the first argument's outcome counts.
+    """
+    futures = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return next(future for future in futures if future.done()).result()
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+
+
 async def pause(seconds: float) -> None:
-    """Wait; the one place of this room where time passes."""
+    """Wait; the agent waits for time to pass only here."""
     await asyncio.sleep(seconds)  # noqa: TID251 - the back-off itself
 
 
 class Pace:
-    """Lets others of the loop have their turn in between, where much is done at once."""
+    """Lets other tasks of the loop run in between, while much is done in one round."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._until = clock() + _TURN_S
 
     async def turn(self) -> None:
-        """Give up the loop for a turn if it was held for long."""
+        """Let other tasks run if this one has held the loop for long."""
         if self._clock() >= self._until:
             await pause(0)
             self._until = self._clock() + _TURN_S

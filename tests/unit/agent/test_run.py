@@ -1,5 +1,6 @@
-"""Settings become a proxy's options and source; the process itself is tried in tests/node."""
+"""Settings become a proxy's options and source; tests/node runs the process itself."""
 
+import gc
 import os
 import socket
 from dataclasses import replace
@@ -7,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.agent.run import _state_file, make_options, make_source, node_name
+from userspace_proxy.agent.run import (
+    _state_file,
+    make_options,
+    make_source,
+    node_name,
+    settle_memory,
+)
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.errors import ConfigError
 
 
-def test_the_nodes_name_is_the_one_that_was_told_else_the_hosts():
+def test_the_nodes_name_is_the_setting_or_else_the_hosts():
     assert node_name(Settings(hostname_override="node-7")) == "node-7"
     assert node_name(Settings()) == socket.gethostname().strip().lower()
 
@@ -80,13 +87,13 @@ def test_networks_reach_the_proxy():
     assert not make_options(Settings()).only_own_pods
 
 
-def test_the_service_range_is_told_where_addresses_are_allocated_here():
+def test_the_service_range_is_an_option_if_addresses_are_allocated_here():
     settings = Settings(service_cluster_ip_range=("10.96.0.0/16",))
     assert make_options(settings).service_cidrs == ()
     assert make_options(replace(settings, manifests="services/")).service_cidrs == ("10.96.0.0/16",)
 
 
-def test_what_is_allocated_is_kept_in_the_users_own_place(monkeypatch, tmp_path):
+def test_allocations_are_kept_in_the_users_own_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert _state_file("") == tmp_path / "userspace-proxy/allocations.json"
@@ -118,8 +125,24 @@ def test_a_user_without_a_home_keeps_no_allocations(monkeypatch):
         pytest.param(False, "/state/userspace-proxy/allocations.json", id="read-only"),
     ],
 )
-def test_roots_place_is_the_systems_where_it_can_be_written(monkeypatch, is_writable, expected):
+def test_roots_folder_is_the_systems_if_it_is_writable(monkeypatch, is_writable, expected):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "access", lambda _path, _mode: is_writable)
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     assert str(_state_file("")) == expected
+
+
+class Tracked:
+    """An object that the collector tracks."""
+
+
+def test_settling_memory_collects_what_is_dead_and_freezes_what_lives():
+    alive, dead = Tracked(), Tracked()
+    dead.itself = dead
+    del dead
+    settle_memory()
+    try:
+        assert not any(isinstance(thing, Tracked) for thing in gc.get_objects())
+    finally:
+        gc.unfreeze()
+    assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]

@@ -1,15 +1,15 @@
-"""Background tasks end the proxy on purpose, or start again; never in silence."""
+"""Background tasks end the proxy on purpose, or start again; failures are logged."""
 
 import asyncio
 
 import pytest
 
 from userspace_proxy.agent import tasks
-from userspace_proxy.agent.tasks import Pace, Supervisor, pause
+from userspace_proxy.agent.tasks import Pace, Supervisor, first_of, pause
 from userspace_proxy.errors import SourceError
 
 
-async def test_an_error_on_purpose_reaches_who_waits_for_it():
+async def test_an_error_on_purpose_is_what_failed_returns():
     supervisor = Supervisor()
 
     async def fail():
@@ -46,6 +46,42 @@ async def test_a_bug_is_logged_with_its_traceback_and_the_task_starts_again(capl
     assert record.task == "sync"
 
 
+async def test_a_bug_in_a_task_that_runs_once_is_logged_and_it_does_not_start_again(
+    caplog, monkeypatch
+):
+    monkeypatch.setattr(tasks, "_RESTART_S", 0)
+    supervisor, attempts = Supervisor(), []
+
+    async def stumble():
+        attempts.append(1)
+        raise ZeroDivisionError
+
+    supervisor.start("check", stumble, restarts=False)
+    await asyncio.wait_for(asyncio.gather(*supervisor._tasks), 5)
+    assert attempts == [1]
+    assert [record.task for record in caplog.records] == ["check"]
+
+
+async def test_the_first_outcome_counts_and_the_others_are_cancelled():
+    cancelled = []
+
+    async def wait():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.append(True)
+
+    async def outcome(value):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    assert await first_of(wait(), outcome(1), outcome(2)) == 1
+    with pytest.raises(SourceError):
+        await first_of(wait(), outcome(SourceError("cannot read services/")))
+    assert cancelled == [True, True]
+
+
 async def test_stopping_ends_all_tasks_and_may_be_repeated():
     supervisor = Supervisor()
     ended = []
@@ -79,7 +115,7 @@ async def test_nothing_failed_yet(started):
     await supervisor.stop()
 
 
-async def test_a_long_piece_of_work_lets_others_have_their_turn_now_and_then():
+async def test_long_work_lets_other_tasks_run_in_between():
     now, turns = 0.0, []
     pace = Pace(lambda: now)
 
