@@ -4,12 +4,14 @@ import pytest
 
 from tests.unit.status.views import (
     make_calm_view,
+    make_endpoint,
+    make_ignored,
     make_port,
     make_troubled_view,
     make_two_sides,
     make_view,
 )
-from userspace_proxy.status.view import EndpointView, IgnoredView, SourceView
+from userspace_proxy.status.view import SourceView
 
 # One loop for all, because one browser serves all.
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -220,9 +222,9 @@ async def test_markup_in_names_and_reasons_is_shown_as_text(screen):
         evil,
         reason=evil,
         notes=(evil,),
-        endpoints=(EndpointView(evil, evil, False, evil),),
+        endpoints=(make_endpoint(evil, evil, False, evil),),
     )
-    page = await screen.open(make_view(port, node=evil, ignored=(IgnoredView(evil, "", evil),)))
+    page = await screen.open(make_view(port, node=evil, ignored=(make_ignored(evil, "", evil),)))
     assert evil in await page.locator("h1").inner_text()
     assert evil in await page.locator("h3").inner_text()
     assert await page.locator("img, script").count() == 0
@@ -303,7 +305,7 @@ LONG = "a-very-long-service-name-of-sixty-three-letters-as-kubernetes-let"
                 LONG,
                 namespace=LONG,
                 endpoints=(
-                    EndpointView(
+                    make_endpoint(
                         "[2001:db8:1234:5678:9abc:def0:1234:5678]:65535", LONG, False, LONG
                     ),
                 ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..plan import Ignored
+from ..plan import IgnoredService
 from ..sources import Happening
 
 
@@ -35,7 +35,7 @@ def tracking_table_full(entries: int, limit: int) -> Happening:
     )
 
 
-def not_served(item: Ignored) -> Happening:
+def not_served(item: IgnoredService) -> Happening:
     """Return that a Service has a conflict with another one."""
     port = f"port {item.port}: " if item.port else ""
     return Happening("ServiceNotServed", "Serve", f"{port}{item.reason}", service=item.service)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from ..dataplane import ITERATION_BOUNDS_S
+from ..dataplane import ITERATION_BOUNDS_S, EndpointCounters
 from ..errors import ListenError
-from ..model import Balance, Frontend, FrontendKind, ServiceKey, SocketAddress
+from ..model import Frontend, FrontendKind, ServiceKey
 from ..plan import Plan
 from ..plane import Plane, PlaneState, WorkerState
-from ..policy import EndpointVerdict, Scope
 from ..sources import Source
 from ..status.view import (
-    BridgeView,
     ClientAddressView,
     EndpointView,
     FirewallView,
     FrontendView,
     HealthCheckView,
-    IgnoredView,
     ServicePortView,
     SourceView,
     StatusView,
     SteeringView,
     SyncView,
     TrackingView,
-    UnservedView,
+    Traffic,
     WorkerView,
 )
 from ..steering import Bind, Steering
@@ -34,18 +31,13 @@ from ..version import __version__
 from .client_address import ClientAddresses
 from .listeners import Listeners, ServedPort
 from .options import Options
-from .sync import SyncCounters, SyncLoop
+from .sync import SyncLoop
 from .tracking import TrackingWatch
 
-# Ports are in TIME_WAIT for a minute: who was short of them then is so again.
+# A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
 
-_POLICIES = {
-    Scope.CLUSTER: "",
-    Scope.LOCAL: "only this node's endpoints",
-    Scope.LOCAL_FROM_OUTSIDE: "from outside: only this node's endpoints",
-}
-# A node port stands on many addresses, and those of the Service alone are what one looks for.
+# A node port has many addresses, so the Service's own addresses are listed first.
 _KINDS = (
     FrontendKind.CLUSTER_IP,
     FrontendKind.LOAD_BALANCER,
@@ -60,8 +52,8 @@ def view_ports(
     """Return the Service ports that are served, by name.
 
     Args:
-        listeners: What is open.
-        plane: Its byte counters are brought up to date, where that needs no waiting.
+        listeners: The open listeners.
+        plane: Its byte counters are updated, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
         now: Monotonic seconds.
     """
@@ -86,68 +78,38 @@ def view_proxy(
     firewalls: Iterable[Firewall] = (),
     unserved: Iterable[ListenError] = (),
 ) -> StatusView:
-    """Return all that is known of a proxy.
+    """Return the whole view of a proxy.
 
     Args:
-        ports: As :func:`view_ports` makes them; empty for who needs the rest alone.
-        health_checks: As :func:`view_health_checks` makes them; likewise.
-        options: What the proxy was told.
+        ports: From :func:`view_ports`; may be left empty if the caller needs only the rest.
+        health_checks: From :func:`view_health_checks`; likewise.
+        options: The proxy's options.
         started: Unix time of its start.
         source: Where its Services come from.
-        steering: None before the start and after the end, as the next two.
-        sync: Has the plan in force and how the rounds went.
-        plane: How the data plane is doing.
-        is_draining: Whether it is being stopped.
-        client_addresses: None where clients' addresses aren't to be kept.
+        steering: None before the start and after the end, like ``sync``.
+        sync: Contains the plan in force and counts the rounds.
+        plane: The data plane's state.
+        is_draining: Whether the proxy is shutting down.
+        client_addresses: None where client addresses aren't preserved.
         tracking: None where the node's connection tracking isn't watched.
-        firewalls: Those of others that are in the way.
-        unserved: Why status addresses can't be had.
+        firewalls: Chains of other programs that drop steered packets.
+        unserved: Why status addresses can't be served.
     """
-    counters = sync.counters if sync else SyncCounters()
-    status = source.status()
-    problem = sync.steering_problem if sync else ""
     return StatusView(
         version=__version__,
         node=options.node_name,
         started=started,
         revision=sync.plan.revision if sync else 0,
-        source=SourceView(
-            kind=source.kind,
-            location=source.location,
-            is_synced=status.is_synced,
-            problems=status.problems,
-            restarts=status.restarts,
-        ),
-        steering=SteeringView(
-            name=steering.name if steering else "none",
-            problem=problem,
-            has_drifted=sync.has_drifted if sync else False,
-            repairs=counters.repairs,
-            helper_restarts=steering.helper_restarts if steering else 0,
-            unguarded=steering.unguarded if steering else "",
-        ),
-        sync=SyncView(
-            rounds=counters.rounds,
-            failures=counters.failures,
-            last_s=counters.last_s,
-            last_queued=counters.last_queued,
-            last_done=counters.last_done,
-            waiting_since=counters.waiting_since,
-            # While it drains, the loop has been stopped on purpose.
-            service_changes=counters.changes.services,
-            service_changes_pending=counters.changes.services - counters.in_force.services,
-            endpoint_changes=counters.changes.endpoints,
-            endpoint_changes_pending=counters.changes.endpoints - counters.in_force.endpoints,
-            turned_s_ago=sync.turned_s_ago if sync and not is_draining else 0.0,
-            # The last round went well; it is what came after it that didn't.
-            problem="" if sync and sync.has_drifted else problem,
-        ),
+        source=_view_source(source),
+        steering=_view_steering(steering, sync),
+        # While the proxy drains, the loop is stopped on purpose.
+        sync=_view_sync(sync, is_stopped=is_draining),
         client_address=view_client_address(client_addresses),
         tracking=view_tracking(tracking),
         firewalls=tuple(FirewallView(f.chain, f.why, f.way_out) for f in firewalls),
-        unserved=tuple(UnservedView(error.message, error.hint) for error in unserved),
+        unserved=tuple(unserved),
         ports=ports,
-        ignored=view_ignored(sync.plan) if sync else (),
+        ignored=sync.plan.ignored if sync else (),
         health_checks=health_checks,
         descriptors=plane.descriptors,
         descriptor_limit=plane.descriptor_limit,
@@ -162,22 +124,61 @@ def view_proxy(
     )
 
 
+def _view_source(source: Source) -> SourceView:
+    status = source.status()
+    return SourceView(
+        source.kind, source.location, status.is_synced, status.problems, status.restarts
+    )
+
+
+def _view_steering(steering: Steering | None, sync: SyncLoop | None) -> SteeringView:
+    return SteeringView(
+        name=steering.name if steering else "none",
+        problem=sync.steering_problem if sync else "",
+        has_drifted=sync.has_drifted if sync else False,
+        repairs=sync.counters.repairs if sync else 0,
+        helper_restarts=steering.helper_restarts if steering else 0,
+        unguarded=steering.unguarded if steering else "",
+    )
+
+
+def _view_sync(sync: SyncLoop | None, *, is_stopped: bool) -> SyncView:
+    if sync is None:
+        return SyncView()
+    counters = sync.counters
+    changes, in_force = counters.changes, counters.in_force
+    return SyncView(
+        rounds=counters.rounds,
+        failures=counters.failures,
+        last_s=counters.last_s,
+        last_queued=counters.last_queued,
+        last_done=counters.last_done,
+        waiting_since=counters.waiting_since,
+        service_changes=changes.services,
+        service_changes_pending=changes.services - in_force.services,
+        endpoint_changes=changes.endpoints,
+        endpoint_changes_pending=changes.endpoints - in_force.endpoints,
+        turned_s_ago=0.0 if is_stopped else sync.turned_s_ago,
+        # With drift the last round succeeded, and a repair after it failed.
+        problem="" if sync.has_drifted else sync.steering_problem,
+    )
+
+
 def _view_worker(worker: WorkerState) -> WorkerView:
     status = worker.status
-    iterations = tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False))
     return WorkerView(
         worker.index,
         worker.pid,
         worker.restarts,
         status.connections,
         status.flows,
-        iterations,
+        tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False)),
         status.iterations_s,
     )
 
 
 def view_client_address(client_addresses: ClientAddresses | None) -> ClientAddressView:
-    """Return whether endpoints see their clients' own addresses."""
+    """Return whether endpoints see client addresses."""
     if client_addresses is None:
         return ClientAddressView()
     why_not, problem = client_addresses.why_not, client_addresses.problem
@@ -186,87 +187,68 @@ def view_client_address(client_addresses: ClientAddresses | None) -> ClientAddre
         why_not=why_not,
         problem=problem,
         repairs=client_addresses.repairs,
-        bridges=tuple(
-            BridgeView(bridge, f"IPv{version}", cause, hint)
-            for bridge, version, cause, hint in client_addresses.bridge_obstacles
-        ),
+        bridges=client_addresses.bridge_obstacles,
     )
 
 
 def view_tracking(tracking: TrackingWatch | None) -> TrackingView:
-    """Return how full the node's table of connection tracking is."""
+    """Return how full the node's connection tracking table is."""
     if tracking is None:
         return TrackingView()
     return TrackingView(*tracking.table, is_full=tracking.is_full, is_dropping=tracking.is_dropping)
 
 
-def view_ignored(plan: Plan) -> tuple[IgnoredView, ...]:
-    """Return the Services and ports that get no listener."""
-    return tuple(IgnoredView(str(i.service), i.port, i.reason, i.is_conflict) for i in plan.ignored)
-
-
 def view_health_checks(
     plan: Plan, problems: Mapping[ServiceKey, str]
 ) -> tuple[HealthCheckView, ...]:
-    """Return the health check node ports of a plan, by Service.
-
-    Args:
-        plan: The one in force.
-        problems: Why some aren't served, or not everywhere.
-    """
+    """Return the health check node ports of the plan in force, by Service."""
     return tuple(
-        HealthCheckView(str(key), check.port, check.local_endpoints, problems.get(key, ""))
+        HealthCheckView(check, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())
     )
 
 
 def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
-    plan = served.plan
-    totals = served.group.totals()
-    ejected = served.group.ejected(now)
-    counters = served.group.counters
+    plan, group = served.plan, served.group
+    ejected = group.ejected(now)
+    counters = group.counters
+    frontends = sorted(plan.frontends, key=lambda frontend: _KINDS.index(frontend.kind))
     return ServicePortView(
-        namespace=plan.key.name.namespace,
-        service=plan.key.name.name,
-        port=plan.key.name.port,
-        family=str(plan.key.family),
-        protocol=str(plan.protocol),
-        frontends=tuple(_view_frontend(served, f, bind) for f in _by_kind(plan.frontends)),
-        endpoints=tuple(_view_endpoint(served, v, ejected) for v in plan.endpoints),
-        reason=plan.reason,
-        side=str(plan.key.side),
-        is_dropping=not plan.is_refusing and bool(plan.reason),
-        policy=_POLICIES[plan.scope],
-        admits=plan.admits,
-        balance="" if plan.balance is Balance.ROUND_ROBIN else str(plan.balance),
-        affinity_timeout_s=plan.affinity_timeout_s,
-        notes=plan.notes,
+        plan,
+        frontends=tuple(_view_frontend(served, f, bind) for f in frontends),
+        endpoints=tuple(
+            EndpointView(v, _traffic(group.counters_of(v.address)), ejected.get(v.address))
+            for v in plan.endpoints
+        ),
+        traffic=_traffic(group.totals()),
         problem=served.problem,
         way_out=served.way_out,
-        active=totals.active,
-        connections=totals.connections,
-        preserved=totals.preserved,
         refused=counters.refused,
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         shortages=counters.shortages,
-        is_out_of_ports=now - served.group.out_of_ports_at < _RECENT_S,
-        is_out_of_client_ports=now - served.group.out_of_client_ports_at < _RECENT_S,
-        received_bytes=totals.received_bytes,
-        sent_bytes=totals.sent_bytes,
+        is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
+        is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
     )
 
 
-def _by_kind(frontends: Sequence[Frontend]) -> list[Frontend]:
-    return sorted(frontends, key=lambda frontend: _KINDS.index(frontend.kind))
+def _traffic(counters: EndpointCounters) -> Traffic:
+    # The counters change while the page is rendered in a thread, so this is a copy.
+    return Traffic(
+        active=counters.active,
+        connections=counters.connections,
+        failures=counters.failures,
+        preserved=counters.preserved,
+        received_bytes=counters.received_bytes,
+        sent_bytes=counters.sent_bytes,
+    )
 
 
 def _view_frontend(served: ServedPort, frontend: Frontend, bind: Bind) -> FrontendView:
     is_held = frontend in served.held_by_others
     is_unsteered = frontend in served.unsteered
     return FrontendView(
-        address=str(frontend.address),
-        kind=str(frontend.kind),
+        frontend,
         target="held by another program" if is_held else _target(served, frontend, bind),
         is_reached=frontend in served.listeners and not is_held and not is_unsteered,
     )
@@ -285,22 +267,3 @@ def _target(served: ServedPort, frontend: Frontend, bind: Bind) -> str:
     if listener.address == frontend.address:
         return "listens there"
     return str(listener.address)
-
-
-def _view_endpoint(
-    served: ServedPort, verdict: EndpointVerdict, ejected: Mapping[SocketAddress, float]
-) -> EndpointView:
-    counters = served.group.counters_of(verdict.address)
-    return EndpointView(
-        address=str(verdict.address),
-        state=verdict.reason,
-        is_usable=verdict.is_usable,
-        node=verdict.node,
-        ejected_for_s=ejected.get(verdict.address),
-        active=counters.active,
-        connections=counters.connections,
-        preserved=counters.preserved,
-        failures=counters.failures,
-        received_bytes=counters.received_bytes,
-        sent_bytes=counters.sent_bytes,
-    )

@@ -24,7 +24,7 @@ from ..policy import (
     why_ignored,
     why_port_ignored,
 )
-from .plan import Ignored, PortKey, Side
+from .plan import IgnoredService, PortKey, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ServiceClaims:
     service: ServiceKey
     ports: tuple[PortClaim, ...]
     """Sorted by key."""
-    ignored: tuple[Ignored, ...]
+    ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
     """Those of a Service that is ignored, too: they are nobody else's."""
 
@@ -68,15 +68,15 @@ def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
     """Return what a Service asks for on this node."""
     reason = why_ignored(service, facts)
     if reason is not None:
-        ignored_whole = (Ignored(service.key, "", reason),)
+        ignored_whole = (IgnoredService(service.key, "", reason),)
         return ServiceClaims(service.key, (), ignored_whole, _own_ips(service))
     ports: list[PortClaim] = []
-    ignored: list[Ignored] = []
+    ignored: list[IgnoredService] = []
     families = sorted({IPFamily.of(ip) for ip in service.cluster_ips})
     for port in service.ports:
         reason = why_port_ignored(port)
         if reason is not None:
-            ignored.append(Ignored(service.key, port.name or str(port.port), reason))
+            ignored.append(IgnoredService(service.key, port.name or str(port.port), reason))
             continue
         for family in families:
             ports.extend(_claims(service, port, family, facts))

@@ -75,12 +75,17 @@ class PortPlan:
 
     @property
     def is_refusing(self) -> bool:
-        """Whether clients are refused at once: nobody could serve them, on any node."""
+        """Whether clients are refused at once, because no node has a usable endpoint."""
         return not self.usable and self.admits != ()
+
+    @property
+    def is_dropping(self) -> bool:
+        """Whether some clients are dropped, because only other nodes have endpoints for them."""
+        return bool(self.reason) and not self.is_refusing
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
+class IgnoredService:
     """A Service, or one port of it, that gets no listener."""
 
     service: ServiceKey
@@ -107,7 +112,7 @@ class Plan:
 
     ports: Mapping[PortKey, PortPlan]
     """Sorted by key."""
-    ignored: tuple[Ignored, ...] = ()
+    ignored: tuple[IgnoredService, ...] = ()
     """Sorted by Service and port."""
     health_checks: Mapping[ServiceKey, HealthCheck] = field(default_factory=dict)
     revision: int = field(default=0, compare=False)

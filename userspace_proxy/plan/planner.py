@@ -27,7 +27,7 @@ from ..policy import (
 from .claims import PortClaim, claims_of
 from .index import ServiceIndex
 from .ownership import FrontendOwners, Moved
-from .plan import HealthCheck, Ignored, Plan, PortKey, PortPlan
+from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
 
 
 class Planner:
@@ -54,7 +54,7 @@ class Planner:
         """Which Services have an endpoint at a port of that number."""
         self._suspects: set[ServiceKey] = set()
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
-        self._ignored: dict[ServiceKey, tuple[Ignored, ...]] = {}
+        self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
         self._last = Plan.empty()
 
@@ -208,7 +208,7 @@ class Planner:
             elif held := tuple(f for f in port.frontends if f not in lost):
                 yield port.key, replace(port, frontends=held)
 
-    def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[Ignored, ...]:
+    def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[IgnoredService, ...]:
         """Return what is ignored, some of which may have changed."""
         is_other = False
         for key in changed:
@@ -221,7 +221,7 @@ class Planner:
         everything = itertools.chain.from_iterable(self._ignored.values())
         return tuple(sorted(everything, key=lambda i: (i.service, i.port, i.reason)))
 
-    def _ignored_of(self, key: ServiceKey) -> Iterator[Ignored]:
+    def _ignored_of(self, key: ServiceKey) -> Iterator[IgnoredService]:
         claims = self._owners.claims.get(key)
         if claims is None:
             return
@@ -229,7 +229,7 @@ class Planner:
         for claim in claims.ports:
             for frontend, why in self._owners.lost_by(claim.key).items():
                 port = claim.key.name.port or str(frontend.port)
-                yield Ignored(key, port, why, is_conflict=True)
+                yield IgnoredService(key, port, why, is_conflict=True)
 
 
 def _admits(

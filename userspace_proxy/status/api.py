@@ -5,56 +5,139 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .problems import judge, summarise
 from .selection import Selection, select
-from .view import StatusView
+from .view import (
+    ClientAddressView,
+    EndpointView,
+    FrontendView,
+    HealthCheckView,
+    ServicePortView,
+    StatusView,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..plan import IgnoredService
+
 
 def render_status(view: StatusView, *, now: float, selection: Selection | None = None) -> bytes:
-    """Return a view as JSON: its fields by name, with what the page says in words.
+    """Return a view as JSON, with the words of the page.
 
-    Beside the fields stand ``now`` (Unix time), ``level``, ``verdict`` and ``problems``,
-    and in each Service port its ``state``. Settings are left to ``/configz``.
+    The words are ``level``, ``verdict`` and ``problems``, and each Service port's ``state``.
+    Settings are left to ``/configz``.
 
     Args:
         view: The state at this moment.
         now: Unix time.
         selection: Which Service ports, ignored Services and health checks; None for all. The page
-            number is ignored, and the words are about all.
+            number is ignored, and ``problems`` covers all of them.
     """
     chosen = select(view, selection or Selection())
     answer = _fields(view)
     del answer["config"]
-    answer["ports"] = [{**_fields(port), "state": judge(port)} for port in chosen.ports]
-    answer["ignored"] = chosen.ignored
-    answer["health_checks"] = chosen.health_checks
+    answer["client_address"] = _client_address(view.client_address)
+    answer["unserved"] = [{"problem": e.message, "way_out": e.hint} for e in view.unserved]
+    answer["ports"] = [_port(port) for port in chosen.ports]
+    answer["ignored"] = [_ignored(item) for item in chosen.ignored]
+    answer["health_checks"] = [_health_check(item) for item in chosen.health_checks]
     return _encode({"now": now, **_fields(summarise(view, now)), **answer})
 
 
 def render_configz(view: StatusView) -> bytes:
-    """Return the settings in force as JSON, each with its value and where it came from."""
+    """Return the settings in force as JSON, each with its value and origin."""
     settings = {
         name: {"value": value, "origin": origin} for name, value, origin in sorted(view.config)
     }
     return _encode({"settings": settings}, indent=2)
 
 
+def _port(port: ServicePortView) -> dict[str, Any]:
+    plan = port.plan
+    namespace, service, name = plan.key.name
+    return {
+        "namespace": namespace,
+        "service": service,
+        "port": name,
+        "family": str(plan.key.family),
+        "protocol": plan.protocol,
+        "side": plan.key.side,
+        "frontends": [_frontend(frontend) for frontend in port.frontends],
+        "endpoints": [_endpoint(endpoint) for endpoint in port.endpoints],
+        "reason": plan.reason,
+        "is_dropping": plan.is_dropping,
+        "policy": port.policy,
+        "admits": plan.admits,
+        "balance": port.balance,
+        "affinity_timeout_s": plan.affinity_timeout_s,
+        "notes": plan.notes,
+        "problem": port.problem,
+        "way_out": port.way_out,
+        **port.traffic._asdict(),
+        "refused": port.refused,
+        "dropped_datagrams": port.dropped_datagrams,
+        "evicted": port.evicted,
+        "shortages": port.shortages,
+        "is_out_of_ports": port.is_out_of_ports,
+        "is_out_of_client_ports": port.is_out_of_client_ports,
+        "state": judge(port),
+    }
+
+
+def _frontend(view: FrontendView) -> dict[str, Any]:
+    return {
+        "address": str(view.frontend.address),
+        "kind": view.frontend.kind,
+        "target": view.target,
+        "is_reached": view.is_reached,
+    }
+
+
+def _endpoint(view: EndpointView) -> dict[str, Any]:
+    return {
+        "address": str(view.verdict.address),
+        "state": view.verdict.reason,
+        "is_usable": view.verdict.is_usable,
+        "node": view.verdict.node,
+        "ejected_for_s": view.ejected_for_s,
+        **view.traffic._asdict(),
+    }
+
+
+def _ignored(item: IgnoredService) -> dict[str, Any]:
+    return {**_fields(item), "service": str(item.service)}
+
+
+def _health_check(view: HealthCheckView) -> dict[str, Any]:
+    return {
+        **_fields(view.check),
+        "service": str(view.check.service),
+        "problem": view.problem,
+    }
+
+
+def _client_address(view: ClientAddressView) -> dict[str, Any]:
+    bridges = [
+        {"name": bridge, "family": f"IPv{version}", "cause": cause, "hint": hint}
+        for bridge, version, cause, hint in view.bridges
+    ]
+    return {**_fields(view), "bridges": bridges}
+
+
 def _encode(value: object, *, indent: int | None = None) -> bytes:
     try:
         text = json.dumps(value, default=_plain, allow_nan=False, indent=indent)
     except ValueError:
-        # JSON has no word for infinity; that is rare, so only then is every value looked at.
+        # JSON can't express infinity; that is rare, so only then is every value inspected.
         text = json.dumps(_finite(value), indent=indent)
     return text.encode() + b"\n"
 
 
 def _plain(value: object) -> object:
-    """Return what JSON can hold of a value that it has no form for."""
+    """Return a form that JSON can express."""
     if is_dataclass(value) and not isinstance(value, type):
         return _fields(value)
     if isinstance(value, set | frozenset):
@@ -62,7 +145,7 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _fields(value: DataclassInstance) -> dict[str, object]:
+def _fields(value: DataclassInstance) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value)}
 
 

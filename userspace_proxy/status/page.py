@@ -10,12 +10,13 @@ Rule 3: a page that loads itself again has nothing to type into, as that would b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..plan import IgnoredService
 from .problems import Level, PortState, Problem, judge, summarise
 from .selection import Chosen, Selection, select
 from .units import bytes_in_words, count_in_words, plural, seconds_in_words
@@ -23,9 +24,9 @@ from .view import (
     EndpointView,
     FrontendView,
     HealthCheckView,
-    IgnoredView,
     ServicePortView,
     StatusView,
+    Traffic,
 )
 
 REFRESH_S = 5
@@ -78,7 +79,7 @@ class Page:
     """How many Service ports aren't well."""
     blocks: tuple[PortBlock, ...]
     chosen: Chosen
-    ignored: tuple[IgnoredView, ...]
+    ignored: tuple[IgnoredService, ...]
     health_checks: tuple[HealthCheckView, ...]
     """Those of the Services that the filter leaves, so many as are shown."""
     more_health_checks: int
@@ -86,11 +87,8 @@ class Page:
     page: int
     pages: int
     now: float
-    active: int
-    """Of all Service ports, like the next three."""
-    connections: int
-    received_bytes: int
-    sent_bytes: int
+    traffic: Traffic
+    """The sums over all Service ports."""
 
     @property
     def title(self) -> str:
@@ -142,10 +140,7 @@ def build_page(view: StatusView, *, now: float, selection: Selection) -> Page:
         page=number,
         pages=pages,
         now=now,
-        active=sum(port.active for port in view.ports),
-        connections=sum(port.connections for port in view.ports),
-        received_bytes=sum(port.received_bytes for port in view.ports),
-        sent_bytes=sum(port.sent_bytes for port in view.ports),
+        traffic=_sum(port.traffic for port in view.ports),
     )
 
 
@@ -166,8 +161,12 @@ def _block(port: ServicePortView, limit: int) -> PortBlock:
         more_endpoints=more,
         frontends=port.frontends[:FRONTENDS_SHOWN],
         more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
-        admits=_admits(port.admits or ()),
+        admits=_admits(port.plan.admits or ()),
     )
+
+
+def _sum(parts: Iterable[Traffic]) -> Traffic:
+    return Traffic(*map(sum, zip(Traffic(), *parts, strict=True)))
 
 
 def _admits(networks: Sequence[str]) -> str:
@@ -177,20 +176,18 @@ def _admits(networks: Sequence[str]) -> str:
 
 
 def _row(endpoint: EndpointView) -> EndpointRow:
-    state = endpoint.state
-    if endpoint.is_usable and endpoint.ejected_for_s is not None:
+    state, is_usable = endpoint.verdict.reason, endpoint.verdict.is_usable
+    if is_usable and endpoint.ejected_for_s is not None:
         if endpoint.ejected_for_s <= 0:
             return EndpointRow(endpoint, Level.TROUBLE, "ejected; the next client tries it")
         left = seconds_in_words(endpoint.ejected_for_s)
         return EndpointRow(endpoint, Level.TROUBLE, f"ejected for {left}")
     if state == "ready":
         # Traffic policy or hints keep this node's clients to other endpoints.
-        return EndpointRow(endpoint, Level.OK, state if endpoint.is_usable else "ready, not used")
+        return EndpointRow(endpoint, Level.OK, state if is_usable else "ready, not used")
     if endpoint.is_left_out:
         return EndpointRow(endpoint, Level.OK, state)
-    return EndpointRow(
-        endpoint, Level.ATTENTION, f"{state}, still serving" if endpoint.is_usable else state
-    )
+    return EndpointRow(endpoint, Level.ATTENTION, f"{state}, still serving" if is_usable else state)
 
 
 @cache

@@ -16,6 +16,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..plan import PortPlan
 from .health import late_s
 from .units import count_in_words, plural, seconds_in_words
 from .view import ServicePortView, StatusView
@@ -104,9 +105,11 @@ def summarise(view: StatusView, now: float) -> Summary:
         *_node(view),
     ]
     ports = [
-        Problem(state.level, state.sentence, state.way_out, port.name, port.family, port.side)
-        for port in view.ports
-        if (state := judge(port)).level is not Level.OK
+        Problem(
+            state.level, state.sentence, state.way_out, str(key.name), str(key.family), key.side
+        )
+        for key, state in ((port.plan.key, judge(port)) for port in view.ports)
+        if state.level is not Level.OK
     ]
     ports.sort(key=lambda problem: (problem.port, problem.family, problem.side))
     problems = sorted([*node, *ports], key=lambda problem: problem.level is not Level.TROUBLE)
@@ -125,11 +128,11 @@ def judge(port: ServicePortView) -> PortState:
         word = "partly served" if is_partly else "not served"
         sentence = f"{word.capitalize()}: {port.problem.removesuffix(f' ({port.way_out})')}"
         return PortState(Level.TROUBLE, word, sentence, port.way_out)
-    if port.is_dropping:
-        return _dropped(port)
-    usable = [endpoint for endpoint in port.endpoints if endpoint.is_usable]
-    if port.reason or not usable:
-        reason = port.reason or "no endpoint is usable"
+    if port.plan.is_dropping:
+        return _dropped(port.plan)
+    usable = [endpoint for endpoint in port.endpoints if endpoint.verdict.is_usable]
+    if port.plan.reason or not usable:
+        reason = port.plan.reason or "no endpoint is usable"
         return PortState(Level.ATTENTION, "refused", f"Clients are refused: {reason}")
     ejected = sum(endpoint.ejected_for_s is not None for endpoint in usable)
     if ejected == len(usable):
@@ -162,11 +165,11 @@ def judge(port: ServicePortView) -> PortState:
     return PortState(Level.OK, "served", f"Served by {plural(len(usable), 'endpoint')}")
 
 
-def _dropped(port: ServicePortView) -> PortState:
-    """Return the state of a port some of whose clients get no answer, on purpose."""
-    if port.admits == ():
-        return PortState(Level.ATTENTION, "dropped", f"Clients are dropped: {port.reason}")
-    return PortState(Level.OK, "dropped", f"Clients from outside are dropped here: {port.reason}")
+def _dropped(plan: PortPlan) -> PortState:
+    """Return the state of a Service port that drops some of its clients on purpose."""
+    if plan.admits == ():
+        return PortState(Level.ATTENTION, "dropped", f"Clients are dropped: {plan.reason}")
+    return PortState(Level.OK, "dropped", f"Clients from outside are dropped here: {plan.reason}")
 
 
 def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
@@ -182,7 +185,7 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
         needs = "needs" if on_ports == 1 else "need"
         parts.append(f"{on_ports:,} of {all_ports} {needs} attention.")
     if not parts:
-        dropped = sum(port.is_dropping for port in view.ports)
+        dropped = sum(port.plan.is_dropping for port in view.ports)
         but = f", {dropped:,} of them not for outside clients" if dropped else ""
         parts = ["No problems.", f"{all_ports} served{but}." if view.ports else "No Services yet."]
     return " ".join(parts)
@@ -270,8 +273,8 @@ def _client_address(view: StatusView) -> Iterator[Problem]:
         for bridge in view.client_address.bridges:
             yield Problem(
                 Level.ATTENTION,
-                f"Endpoints on bridge {bridge.name} see this node's address instead of that of "
-                f"{bridge.family} clients on the same bridge: {bridge.cause}",
+                f"Endpoints on bridge {bridge.bridge} see this node's address instead of that of "
+                f"IPv{bridge.version} clients on the same bridge: {bridge.cause}",
                 bridge.hint,
             )
 
@@ -308,9 +311,9 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
 
 
 def _unserved(view: StatusView) -> Iterator[Problem]:
-    for address in view.unserved:
-        what = address.problem[:1].upper() + address.problem[1:]
-        way_out = address.way_out[:1].upper() + address.way_out[1:]
+    for error in view.unserved:
+        what = error.message[:1].upper() + error.message[1:]
+        way_out = error.hint[:1].upper() + error.hint[1:]
         yield Problem(Level.TROUBLE, what, f"{way_out}; it is retried every 5 s")
 
 
@@ -325,11 +328,11 @@ def _conflicts(view: StatusView) -> Iterator[Problem]:
 
 
 def _health_checks(view: StatusView) -> Iterator[Problem]:
-    for check in view.health_checks:
-        if check.problem:
+    for health in view.health_checks:
+        if health.problem:
             yield Problem(
                 Level.TROUBLE,
-                f"{check.service}: {check.problem}",
+                f"{health.check.service}: {health.problem}",
                 "Load balancers may treat this node as one without endpoints; it is retried every "
                 "second",
             )

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from ..plan import IgnoredService
 from .problems import Level, judge
-from .view import HealthCheckView, IgnoredView, ServicePortView, StatusView
+from .view import HealthCheckView, ServicePortView, StatusView
 
 # Longer filters are cut: no name or address comes near it.
 _MAX_FILTER = 200
@@ -71,7 +72,7 @@ class Chosen:
 
     ports: tuple[ServicePortView, ...]
     """By namespace, Service, port, family and side; of all pages."""
-    ignored: tuple[IgnoredView, ...]
+    ignored: tuple[IgnoredService, ...]
     health_checks: tuple[HealthCheckView, ...]
     """Those with a problem first, then by Service."""
 
@@ -86,11 +87,15 @@ def select(view: StatusView, selection: Selection) -> Chosen:
         and (selection.show == "all" or judge(port).level is not Level.OK)
     ]
     ignored = [item for item in view.ignored if _has_all(words, f"{item.service}:{item.port}")]
-    checks = [c for c in view.health_checks if _has_all(words, f"{c.service}:{c.port}")]
+    health = [
+        view
+        for view in view.health_checks
+        if _has_all(words, f"{view.check.service}:{view.check.port}")
+    ]
     return Chosen(
-        tuple(sorted(ports, key=lambda p: (p.namespace, p.service, p.port, p.family, p.side))),
-        tuple(sorted(ignored, key=lambda i: (i.service, i.port, i.reason))),
-        tuple(sorted(checks, key=lambda c: (not c.problem, c.service))),
+        tuple(sorted(ports, key=lambda port: port.plan.key)),
+        tuple(sorted(ignored, key=lambda item: (item.service, item.port, item.reason))),
+        tuple(sorted(health, key=lambda view: (not view.problem, view.check.service))),
     )
 
 
@@ -100,6 +105,6 @@ def _has_all(words: list[str], text: str) -> bool:
 
 
 def _text_of(port: ServicePortView) -> str:
-    frontends = (frontend.address for frontend in port.frontends)
-    endpoints = (endpoint.address for endpoint in port.endpoints)
-    return "\n".join((port.name, *frontends, *endpoints))
+    frontends = (str(frontend.address) for frontend in port.plan.frontends)
+    endpoints = (str(verdict.address) for verdict in port.plan.endpoints)
+    return "\n".join((str(port.plan.key.name), *frontends, *endpoints))

@@ -1,103 +1,90 @@
 """The values that the page, the metrics and the health responses show.
 
-The agent fills these values in from the plan, the data plane, the steering and
-the source; this package only shows them. Counters grow until the process ends.
+The agent fills these values in from the plan, the plane, the steering and the source; this
+package only shows them. Counters grow until the process ends.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..errors import ListenError
+from ..model import Balance, Frontend
+from ..plan import HealthCheck, IgnoredService, PortPlan
+from ..policy import EndpointVerdict, Scope
+from ..policy.bridges import BridgeObstacle
+
+_POLICIES = {
+    Scope.CLUSTER: "",
+    Scope.LOCAL: "only this node's endpoints",
+    Scope.LOCAL_FROM_OUTSIDE: "from outside: only this node's endpoints",
+}
+
+
+class Traffic(NamedTuple):
+    """What was counted for one endpoint, or for a Service port."""
+
+    active: int = 0
+    """Open connections, or live flows."""
+    connections: int = 0
+    """Connections (flows) since the start."""
+    failures: int = 0
+    """Dials that failed."""
+    preserved: int = 0
+    """Of the connections, those in which the endpoint saw the client's own address."""
+    received_bytes: int = 0
+    """From clients."""
+    sent_bytes: int = 0
+    """To clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointView:
     """One endpoint of a Service port."""
 
-    address: str
-    """``10.244.1.7:8080``."""
-    state: str
-    """``ready``, ``not ready``, ``terminating``, or why it is refused or not used."""
-    is_usable: bool
-    """By clients from outside, where those have endpoints of their own."""
-    node: str = ""
+    verdict: EndpointVerdict
+    traffic: Traffic
     ejected_for_s: float | None = None
-    """Seconds until it is tried again; None when it isn't ejected."""
-    active: int = 0
-    """Open connections, or live flows."""
-    connections: int = 0
-    """Connections (flows) since the start."""
-    preserved: int = 0
-    """Of the connections, those in which this endpoint saw the client's own address."""
-    failures: int = 0
-    """Dials that failed."""
-    received_bytes: int = 0
-    """From clients to this endpoint."""
-    sent_bytes: int = 0
-    """From this endpoint to clients."""
+    """Seconds until it is tried again; None if it isn't ejected."""
 
     @property
     def is_left_out(self) -> bool:
-        """Whether it could serve, and traffic policy or hints keep this node's clients from it."""
+        """Whether only traffic policy or hints keep this node's clients from it."""
         known = ("ready", "not ready", "terminating", "refused")
-        return not self.is_usable and not self.state.startswith(known)
+        return not self.verdict.is_usable and not self.verdict.reason.startswith(known)
 
 
 @dataclass(frozen=True, slots=True)
 class FrontendView:
     """One address that clients dial."""
 
-    address: str
-    """``10.96.7.1:80``."""
-    kind: str
-    """``ClusterIP``, ``LoadBalancer``, ``ExternalIP`` or ``NodePort``."""
+    frontend: Frontend
     target: str
     """Where it leads: ``proxy port 20001``, ``127.0.0.1:41234``, ``refused``, ``dropped``, …"""
     is_reached: bool = True
-    """False where clients can't come to this proxy: another program has the node port, or
-    no listener could be opened."""
+    """False where clients can't reach this proxy: another program holds the node port, or no
+    listener could be opened."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServicePortView:
-    """One family of one Service port; with two policies, those frontends that share one."""
+    """One family and side of a Service port that is served."""
 
-    namespace: str
-    service: str
-    port: str
-    """The port's name; empty where it has none."""
-    family: str
-    """``IPv4`` or ``IPv6``."""
-    protocol: str
+    plan: PortPlan
     frontends: tuple[FrontendView, ...]
+    """ClusterIPs first, node ports last."""
     endpoints: tuple[EndpointView, ...]
-    reason: str
-    """Why clients are refused or dropped; empty when they are served."""
-    side: str = ""
-    """Which frontends these are, where a policy of their own splits them from the cluster
-    IPs: ``external`` or ``load balancer``; empty for the rest, or all."""
-    is_dropping: bool = False
-    """Without an endpoint here clients are dropped, not refused: other nodes have endpoints."""
-    policy: str = ""
-    """Whose endpoints serve, in words; empty where it is the whole cluster's for all clients."""
-    admits: tuple[str, ...] | None = None
-    """Networks whose packets are admitted; others' are dropped. None: all."""
-    balance: str = ""
-    """How endpoints are chosen; empty for round robin."""
-    affinity_timeout_s: int | None = None
-    notes: tuple[str, ...] = ()
+    traffic: Traffic
     problem: str = ""
-    """Why it isn't served although it should be (a port in use); empty when all is well."""
+    """Why it isn't served although it should be (a port in use), or empty."""
     way_out: str = ""
-    """What to do about the problem, which ends with it in brackets; empty where it doesn't."""
-    active: int = 0
-    connections: int = 0
-    preserved: int = 0
-    """Of the connections, those in which the endpoint saw the client's own address."""
+    """What to do about the problem, which may end with this text in brackets."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
     dropped_datagrams: int = 0
     """Datagrams lost at sockets of this proxy, mostly because a buffer was full; where
-    ``admits`` isn't None, those from elsewhere, too."""
+    the plan's ``admits`` isn't None, also those that it doesn't admit."""
     evicted: int = 0
     """Connections and flows that ended early to make room for others."""
     shortages: int = 0
@@ -106,44 +93,30 @@ class ServicePortView:
     """In the last minute it had no source port left towards an endpoint."""
     is_out_of_client_ports: bool = False
     """In the last minute a client's own address had none left towards an endpoint."""
-    received_bytes: int = 0
-    sent_bytes: int = 0
 
     @property
-    def name(self) -> str:
-        """``namespace/service:port``, without the colon where the port has no name."""
-        text = f"{self.namespace}/{self.service}"
-        return f"{text}:{self.port}" if self.port else text
+    def policy(self) -> str:
+        """Which endpoints serve, in words; empty where all of the cluster serve all clients."""
+        return _POLICIES[self.plan.scope]
 
-
-@dataclass(frozen=True, slots=True)
-class IgnoredView:
-    """A Service, or a port of one, that gets no listener."""
-
-    service: str
-    """``namespace/name``."""
-    port: str
-    reason: str
-    is_conflict: bool = False
-    """It should be served, and another Service has its address."""
+    @property
+    def balance(self) -> str:
+        """How endpoints are chosen; empty for round robin."""
+        return "" if self.plan.balance is Balance.ROUND_ROBIN else str(self.plan.balance)
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheckView:
     """The health check node port of one Service."""
 
-    service: str
-    """``namespace/name``."""
-    port: int
-    local_endpoints: int
-    """Ready ones on this node; load balancers leave the node at 0."""
+    check: HealthCheck
     problem: str = ""
-    """Why no client is answered there, or not everywhere; empty when all is well."""
+    """Why it doesn't answer, or not at every address; empty if it does."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceView:
-    """Where Services come from, and how that goes."""
+    """Where Services come from, and the state of reading them."""
 
     kind: str
     """``kubernetes``, ``manifests`` or ``memory``."""
@@ -151,29 +124,29 @@ class SourceView:
     """The server's URL, or the path."""
     is_synced: bool
     problems: tuple[str, ...] = ()
-    """What is wrong at this moment, one line each; what can't be read is as it was last read."""
+    """Problems at this moment, one line each; unreadable objects keep their last state."""
     restarts: int = 0
-    """How often a watch had to begin anew with a list."""
+    """How often a watch restarted with a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringView:
-    """How traffic reaches the proxy, and how that goes."""
+    """How traffic reaches the proxy, and the steering's state."""
 
     name: str
     problem: str = ""
     has_drifted: bool = False
-    """Another program has changed the kernel's state, which the problem keeps from repair."""
+    """Another program has changed the kernel's state, and the problem prevents its repair."""
     repairs: int = 0
     helper_restarts: int = 0
-    """How many helper processes were started in the place of one that had crashed."""
+    """How many crashed helper processes were replaced."""
     unguarded: str = ""
     """Why another process could take the proxy's ports after a crash; empty where none can."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackingView:
-    """The node's table of connection tracking; what doesn't fit into it is dropped."""
+    """The node's connection tracking table; packets of connections that don't fit are dropped."""
 
     entries: int = 0
     limit: int = 0
@@ -185,20 +158,8 @@ class TrackingView:
 
 
 @dataclass(frozen=True, slots=True)
-class BridgeView:
-    """A bridge on which endpoints don't see the addresses of clients on the same bridge."""
-
-    name: str
-    family: str
-    """``IPv4`` or ``IPv6``."""
-    cause: str
-    hint: str = ""
-    """What to do, as a command; empty where nothing can be done."""
-
-
-@dataclass(frozen=True, slots=True)
 class FirewallView:
-    """A chain of another program that drops what is steered to the proxy."""
+    """A chain of another program that drops packets steered to the proxy."""
 
     chain: str
     why: str
@@ -206,56 +167,47 @@ class FirewallView:
 
 
 @dataclass(frozen=True, slots=True)
-class UnservedView:
-    """A status address that can't be had."""
-
-    problem: str
-    """With the address and the program that has it."""
-    way_out: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class ClientAddressView:
-    """Whether endpoints see their clients' own addresses, where answers come back this way."""
+    """Whether endpoints see client addresses, where replies return through this node."""
 
     is_on: bool = False
     why_not: str = ""
-    """Why they see this node's, in words; empty where it wasn't asked for, or is on."""
+    """Why they see this node's, in words; empty where it wasn't requested, or is on."""
     problem: str = ""
-    """What is to be put right, and can't be at this moment."""
+    """What should be repaired, and can't be at this moment."""
     repairs: int = 0
-    bridges: tuple[BridgeView, ...] = ()
-    """Those on which this doesn't work while ``is_on``."""
+    bridges: tuple[BridgeObstacle, ...] = ()
+    """Bridges on which this doesn't work while ``is_on``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncView:
-    """The rounds of plan, diff and apply."""
+    """The rounds of plan, diff and apply; times are Unix times, 0 for never."""
 
     rounds: int = 0
     failures: int = 0
     last_s: float = 0.0
     """How long the last round took, in seconds."""
     last_queued: float = 0.0
-    """Unix time at which the last change came in; 0 before the first."""
+    """When the last change arrived."""
     last_done: float = 0.0
-    """Unix time at which everything was in force; 0 before the first."""
+    """When everything was last in force."""
     waiting_since: float = 0.0
-    """Unix time at which the oldest change that is not in force yet came in; 0 when
-    none waits. Health counts from here: while changes keep coming and every round
-    fails, ``last_queued`` is always young."""
+    """When the oldest change that is not in force yet arrived; 0 when none waits. Health
+    counts from here: while changes keep arriving and every round fails, ``last_queued``
+    is always recent."""
     service_changes: int = 0
-    """Services that differed from the snapshot before, since the start."""
+    """Services that differed from the previous snapshot, since the start."""
     service_changes_pending: int = 0
     """Those of them that aren't in force yet."""
     endpoint_changes: int = 0
-    """EndpointSlices that differed from the snapshot before, since the start."""
+    """EndpointSlices that differed from the previous snapshot, since the start."""
     endpoint_changes_pending: int = 0
     """Those of them that aren't in force yet."""
     turned_s_ago: float = 0.0
-    """Seconds since the loop began its last turn, whatever became of it."""
+    """Seconds since the loop began its last iteration, whether or not that succeeded."""
     problem: str = ""
-    """Why the last round failed, in the other side's words; empty after a good one."""
+    """Why the last round failed, in the other side's words; empty after a success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,19 +219,19 @@ class WorkerView:
     """0 while it isn't running."""
     restarts: int
     connections: int
-    """Open ones."""
+    """Open TCP connections."""
     flows: int
     """Live UDP flows."""
     iterations: tuple[tuple[float | None, int], ...] = ()
-    """How many iterations of its loop took at most so many seconds, and more than the bound before;
-    the last has no bound."""
+    """Upper bounds in seconds, ascending, None for the last, each with the number of loop
+    iterations that took at most that long and longer than the bound before."""
     iterations_s: float = 0.0
     """The sum of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """All of it at one moment."""
+    """Everything at one moment."""
 
     version: str
     node: str
@@ -289,13 +241,13 @@ class StatusView:
     source: SourceView
     steering: SteeringView
     sync: SyncView
-    client_address: ClientAddressView = field(default=ClientAddressView())
-    tracking: TrackingView = field(default=TrackingView())
+    client_address: ClientAddressView = ClientAddressView()
+    tracking: TrackingView = TrackingView()
     firewalls: tuple[FirewallView, ...] = ()
-    unserved: tuple[UnservedView, ...] = ()
-    """Status addresses that can't be had at this moment."""
+    unserved: tuple[ListenError, ...] = ()
+    """Why status addresses can't be served at this moment."""
     ports: tuple[ServicePortView, ...] = ()
-    ignored: tuple[IgnoredView, ...] = ()
+    ignored: tuple[IgnoredService, ...] = ()
     health_checks: tuple[HealthCheckView, ...] = ()
     """By Service."""
     descriptors: int = 0
@@ -303,16 +255,15 @@ class StatusView:
     descriptor_limit: int = 0
     is_accepting: bool = True
     """False while accepting is paused at the descriptor limit."""
-    config: tuple[tuple[str, object, str], ...] = field(default=())
+    config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
     is_ready: bool = True
     """False until the first snapshot is in force, while no worker runs, and while draining."""
     is_draining: bool = False
-    """It is being stopped."""
     workers: tuple[WorkerView, ...] = ()
     """Empty where the proxy carries the traffic in its own process."""
     worker_problems: tuple[str, ...] = ()
-    """Which of them are missing, and why, one line each."""
+    """Which workers are missing, and why, one line each."""
     dropped_log_lines: int = 0
     """Lines that were not written because stderr was not read, or could not be written."""
     node_is_eligible: bool = True

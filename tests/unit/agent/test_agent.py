@@ -102,7 +102,7 @@ def test_a_drain_waits_for_open_connections(run):
             await proxy.start()
             web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
             asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
+            while not proxy.status().ports[0].traffic.connections:
                 await asyncio.wait({asking}, timeout=0.01)
             stopping = asyncio.create_task(proxy.stop(drain_s=10))
             answered.set()
@@ -127,7 +127,7 @@ def test_a_connection_that_outlives_the_drain_is_reset(run):
             await proxy.start()
             web = await proxy.add_service("web", port=8080, endpoints=[endpoint])
             asking = asyncio.create_task(ask(web.address))
-            while not proxy.status().ports[0].connections:
+            while not proxy.status().ports[0].traffic.connections:
                 await asyncio.wait({asking}, timeout=0.01)
             await proxy.stop(drain_s=0)
             with pytest.raises(ConnectionResetError):

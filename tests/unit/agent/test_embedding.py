@@ -55,7 +55,7 @@ def test_a_dead_endpoint_costs_no_request(run):
         async with backend(b"one") as one, Proxy() as proxy:
             web = await proxy.add_service("web", port=8080, endpoints=[free_address(), one])
             assert await answers(web.address, 6) == [b"one"] * 6
-            failures = {e.failures for e in proxy.status().ports[0].endpoints}
+            failures = {e.traffic.failures for e in proxy.status().ports[0].endpoints}
             assert failures == {0, 1}
 
     run(main())

@@ -1,6 +1,6 @@
 from userspace_proxy.agent.reporting import drifted, not_served, repaired
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.plan import Ignored
+from userspace_proxy.plan import IgnoredService
 
 
 def test_repairs_and_drift_are_of_the_node():
@@ -14,5 +14,7 @@ def test_repairs_and_drift_are_of_the_node():
 
 def test_a_conflict_is_of_its_service():
     web = ServiceKey("shop", "web")
-    happening = not_served(Ignored(web, "http", "10.96.0.1:80/TCP is held", is_conflict=True))
+    happening = not_served(
+        IgnoredService(web, "http", "10.96.0.1:80/TCP is held", is_conflict=True)
+    )
     assert (happening.service, happening.note) == (web, "port http: 10.96.0.1:80/TCP is held")

@@ -8,10 +8,10 @@ import pytest
 
 from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.agent.options import Options
-from userspace_proxy.agent.view import view_health_checks, view_ignored, view_ports, view_proxy
+from userspace_proxy.agent.view import view_health_checks, view_ports, view_proxy
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
-from userspace_proxy.model import Balance, ServicePort, ServiceType
+from userspace_proxy.model import Balance, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
@@ -40,21 +40,24 @@ def served(plane, bind, snapshot, facts=NodeFacts()):  # noqa: B008 - it is immu
     return listeners
 
 
+def shown(view):
+    return [(f.frontend.kind, str(f.frontend.address), f.target) for f in view.frontends]
+
+
+def verdicts(view):
+    return [(str(v.address), v.reason, v.is_usable) for v in (e.verdict for e in view.endpoints)]
+
+
 async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     listeners = served(plane, Bind.PROXY_PORT, snapshot)
     (port,) = listeners.targets().values()
     (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=0)
-    assert (view.namespace, view.service, view.port, view.family) == ("shop", "web", "", "IPv4")
-    assert view.protocol == "TCP"
-    assert [(f.address, f.kind, f.target) for f in view.frontends] == [
-        ("10.96.0.1:80", "ClusterIP", f"proxy port {port}")
-    ]
-    assert [(e.address, e.state, e.is_usable) for e in view.endpoints] == [
-        (f"{POD_A}:8080", "ready", True),
-        (f"{POD_B}:8080", "ready", True),
-    ]
-    assert view.reason == view.problem == ""
+    assert (view.plan.key.name, view.plan.key.family) == (("shop", "web", ""), IPFamily.IPV4)
+    assert view.plan.protocol == "TCP"
+    assert shown(view) == [("ClusterIP", "10.96.0.1:80", f"proxy port {port}")]
+    assert verdicts(view) == [(f"{POD_A}:8080", "ready", True), (f"{POD_B}:8080", "ready", True)]
+    assert view.plan.reason == view.problem == ""
 
 
 def test_helpers_that_were_started_again_are_shown():
@@ -89,8 +92,10 @@ async def test_counters_and_ejections_stand_with_their_endpoint(plane):
     port.group.counters.shortages = 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
     (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=11.0)
-    assert [(e.connections, e.ejected_for_s) for e in view.endpoints] == [(7, None), (0, 4.0)]
-    assert (view.connections, view.received_bytes, view.refused) == (7, 70, 3)
+    endpoints = [(e.traffic.connections, e.ejected_for_s) for e in view.endpoints]
+    assert endpoints == [(7, None), (0, 4.0)]
+    traffic = view.traffic
+    assert (traffic.connections, traffic.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
     assert view.is_out_of_client_ports
     (later,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=71.0)
@@ -102,7 +107,7 @@ async def test_a_port_without_usable_endpoints_says_refused_and_why(plane):
     listeners = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
     (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=0)
     assert view.frontends[0].target == "refused"
-    assert view.reason == "it has no endpoints"
+    assert view.plan.reason == "it has no endpoints"
 
 
 @pytest.mark.parametrize(
@@ -117,13 +122,6 @@ async def test_a_frontend_says_where_it_is_served(plane, bind, ip, target):
     listeners = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
     (view,) = view_ports(listeners, plane, bind, now=0)
     assert view.frontends[0].target == target
-
-
-def test_an_ignored_port_is_named_with_its_reason():
-    plan = Planner(NodeFacts()).plan(Cluster().serve("web", "10.96.0.1", protocol="SCTP"))
-    (view,) = view_ignored(plan)
-    assert (view.service, view.port) == ("shop/web", "80")
-    assert view.reason == "protocol SCTP is not supported (TCP and UDP are)"
 
 
 def balanced(*nodes, node_port=30080, **changes):
@@ -154,42 +152,42 @@ def views(plane, snapshot):
 
 async def test_the_addresses_of_a_service_come_first_and_node_ports_last(plane):
     (view,) = views(plane, balanced("node-a"))
-    assert [(f.kind, f.address) for f in view.frontends] == [
+    assert [(kind, address) for kind, address, _ in shown(view)] == [
         ("ClusterIP", "10.96.0.1:80"),
         ("LoadBalancer", "203.0.113.7:80"),
         ("NodePort", "198.51.100.10:30080"),
     ]
     assert all(f.is_reached for f in view.frontends)
-    assert (view.side, view.policy, view.balance, view.admits) == ("", "", "", None)
+    assert (view.plan.key.side, view.policy, view.balance, view.plan.admits) == ("", "", "", None)
 
 
 async def test_two_policies_are_two_sides_each_with_its_words(plane):
     cluster, outside = views(plane, balanced("node-a", "node-b", is_external_local=True))
-    assert (cluster.side, cluster.policy) == ("", "")
-    assert (outside.side, outside.policy) == (
+    assert (cluster.plan.key.side, cluster.policy) == ("", "")
+    assert (outside.plan.key.side, outside.policy) == (
         "external",
         "from outside: only this node's endpoints",
     )
-    assert [e.state for e in outside.endpoints] == ["ready", "not on this node"]
-    assert not any(view.is_dropping for view in (cluster, outside))
+    assert [state for _, state, _ in verdicts(outside)] == ["ready", "not on this node"]
+    assert not any(view.plan.is_dropping for view in (cluster, outside))
 
 
 async def test_who_comes_from_outside_is_dropped_where_only_other_nodes_have_endpoints(plane):
     _, outside = views(plane, balanced("node-b", is_external_local=True))
-    assert outside.is_dropping
-    assert outside.reason == "1 endpoint: 1 not on this node"
-    assert "127.0.0.0/8" in outside.admits
+    assert outside.plan.is_dropping
+    assert outside.plan.reason == "1 endpoint: 1 not on this node"
+    assert "127.0.0.0/8" in outside.plan.admits
 
 
 async def test_everybody_is_dropped_by_an_internal_policy_without_an_endpoint_here(plane):
     view, _ = views(plane, balanced("node-b", is_internal_local=True))
-    assert (view.is_dropping, view.admits) == (True, ())
+    assert (view.plan.is_dropping, view.plan.admits) == (True, ())
     assert view.policy == "only this node's endpoints"
     assert {f.target for f in view.frontends} == {"dropped"}
 
 
 async def test_without_any_endpoint_clients_are_refused_and_not_dropped(plane):
-    assert not any(v.is_dropping for v in views(plane, balanced(is_external_local=True)))
+    assert not any(v.plan.is_dropping for v in views(plane, balanced(is_external_local=True)))
 
 
 async def test_source_ranges_and_the_balance_are_shown(plane):
@@ -198,9 +196,9 @@ async def test_source_ranges_and_the_balance_are_shown(plane):
         load_balancer_source_ranges=("198.51.100.0/24",),
         balance=Balance.LEAST_CONNECTIONS,
     )
-    both = {view.side: view for view in views(plane, snapshot)}
-    assert both["load balancer"].admits == ("198.51.100.0/24",)
-    assert both[""].admits is None
+    both = {view.plan.key.side: view for view in views(plane, snapshot)}
+    assert both["load balancer"].plan.admits == ("198.51.100.0/24",)
+    assert both[""].plan.admits is None
     assert both[""].balance == "least-connections"
 
 
@@ -217,5 +215,6 @@ def test_health_checks_are_shown_with_their_endpoints_and_problems():
     plan = Planner(NODE).plan(snapshot)
     (key,) = plan.health_checks
     (view,) = view_health_checks(plan, {key: "in use"})
-    assert (view.service, view.port, view.local_endpoints) == ("shop/web", 31000, 1)
+    assert view.check == plan.health_checks[key]
+    assert (view.check.port, view.check.local_endpoints) == (31000, 1)
     assert view.problem == "in use"

@@ -10,7 +10,7 @@ from userspace_proxy.model import (
     Protocol,
     ServicePort,
 )
-from userspace_proxy.plan import Ignored
+from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
 
@@ -88,17 +88,17 @@ def test_a_service_asks_for_each_port_on_each_address(given, expected):
     [
         pytest.param(
             service(cluster_ips=()),
-            Ignored(CART, "", "it has no cluster IP yet"),
+            IgnoredService(CART, "", "it has no cluster IP yet"),
             id="whole-service",
         ),
         pytest.param(
             service(ports=(HTTP, SCTP)),
-            Ignored(CART, "diameter", "protocol SCTP is not supported (TCP and UDP are)"),
+            IgnoredService(CART, "diameter", "protocol SCTP is not supported (TCP and UDP are)"),
             id="one-port",
         ),
         pytest.param(
             service(ports=(ServicePort("", 3868, "SCTP"),)),
-            Ignored(CART, "3868", "protocol SCTP is not supported (TCP and UDP are)"),
+            IgnoredService(CART, "3868", "protocol SCTP is not supported (TCP and UDP are)"),
             id="port-without-a-name-by-its-number",
         ),
     ],

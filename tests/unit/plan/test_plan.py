@@ -61,11 +61,25 @@ def test_plans_compare_by_what_is_wanted_not_by_their_revision():
     [
         pytest.param((), None, True, id="no-endpoint"),
         pytest.param((POD_A,), None, False, id="an-endpoint"),
-        pytest.param((), ("192.0.2.0/24",), True, id="who-may-come-is-refused"),
-        pytest.param((), (), False, id="where-nobody-may-come-packets-are-dropped"),
-        pytest.param((POD_A,), (), False, id="nobody-may-come-and-an-endpoint"),
+        pytest.param((), ("192.0.2.0/24",), True, id="admitted-clients-are-refused"),
+        pytest.param((), (), False, id="none-admitted-so-packets-are-dropped"),
+        pytest.param((POD_A,), (), False, id="none-admitted-and-an-endpoint"),
     ],
 )
-def test_a_port_refuses_when_nobody_could_serve_those_who_may_come(usable, admits, is_refusing):
+def test_a_port_refuses_when_no_node_could_serve_the_admitted_clients(usable, admits, is_refusing):
     port = PortPlan(KEY, Protocol.TCP, (), (), usable, "", admits=admits)
     assert port.is_refusing is is_refusing
+
+
+@pytest.mark.parametrize(
+    ("usable", "reason", "admits", "is_dropping"),
+    [
+        pytest.param((POD_A,), "", None, False, id="served"),
+        pytest.param((), "it has no endpoints", None, False, id="refused"),
+        pytest.param((POD_A,), "1 not on this node", ("10.0.0.0/8",), True, id="outside"),
+        pytest.param((), "1 not on this node", (), True, id="all-clients"),
+    ],
+)
+def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, reason, admits, is_dropping):
+    port = PortPlan(KEY, Protocol.TCP, (), (), usable, reason, admits=admits)
+    assert port.is_dropping is is_dropping

@@ -20,7 +20,7 @@ from userspace_proxy.model import (
     SlicePort,
     SocketAddress,
 )
-from userspace_proxy.plan import HealthCheck, Ignored, Planner, PortPlan, Side
+from userspace_proxy.plan import HealthCheck, IgnoredService, Planner, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
 
 from ..model.samples import (
@@ -245,12 +245,12 @@ class TestIgnored:
         plan = plan_of(service(cluster_ips=(), is_headless=True), service(WEB, proxy_name="mesh"))
         assert not plan.ports
         assert plan.ignored == (
-            Ignored(
+            IgnoredService(
                 CART,
                 "",
                 "it is headless (clusterIP: None): clients reach its endpoints directly",
             ),
-            Ignored(WEB, "", "its label assigns it to the service proxy 'mesh'"),
+            IgnoredService(WEB, "", "its label assigns it to the service proxy 'mesh'"),
         )
 
     def test_a_port_that_is_not_carried_is_listed_beside_those_that_are(self):
@@ -264,13 +264,13 @@ class TestIgnored:
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
         reason = "198.51.100.7:80/TCP is already held by shop/cart:http"
-        assert plan.ignored == (Ignored(WEB, "http", reason, is_conflict=True),)
+        assert plan.ignored == (IgnoredService(WEB, "http", reason, is_conflict=True),)
 
     def test_a_port_without_a_name_that_lost_its_address_is_listed_by_its_number(self):
         nameless = (ServicePort("", 80, "TCP"),)
         plan = plan_of(service(CART, nameless), service(WEB, nameless))
         reason = "198.51.100.7:80/TCP is already held by shop/cart"
-        assert plan.ignored == (Ignored(WEB, "80", reason, is_conflict=True),)
+        assert plan.ignored == (IgnoredService(WEB, "80", reason, is_conflict=True),)
 
     def test_a_service_that_lost_one_of_two_addresses_keeps_the_other(self):
         plan = plan_of(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))

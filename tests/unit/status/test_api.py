@@ -2,13 +2,17 @@ import json
 import pathlib
 from dataclasses import dataclass, replace
 
+from userspace_proxy.errors import ListenError
+from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import EndpointView
+from userspace_proxy.status.view import ClientAddressView
 
 from .views import (
     NOW,
     make_calm_view,
+    make_endpoint,
+    make_ignored,
     make_port,
     make_troubled_view,
     make_two_sides,
@@ -29,6 +33,98 @@ def test_the_fields_of_the_view_are_there_by_name():
     web = answer["ports"][2]
     assert (web["service"], web["endpoints"][0]["connections"]) == ("web", 18_204)
     assert web["state"]["word"] == "served"
+
+
+def test_a_service_port_has_these_fields():
+    port = replace(
+        make_port(
+            endpoints=(make_endpoint("10.244.1.7:8080", node="node-a", connections=3, failures=1),),
+            affinity_timeout_s=600,
+            notes=("a note",),
+        ),
+        problem="in use (stop it)",
+        way_out="stop it",
+        evicted=4,
+    )
+    (shown,) = status(make_view(port))["ports"]
+    assert shown == {
+        "namespace": "shop",
+        "service": "web",
+        "port": "http",
+        "family": "IPv4",
+        "protocol": "TCP",
+        "side": "",
+        "frontends": [
+            {
+                "address": "10.96.7.118:80",
+                "kind": "ClusterIP",
+                "target": "proxy port 20118",
+                "is_reached": True,
+            }
+        ],
+        "endpoints": [
+            {
+                "address": "10.244.1.7:8080",
+                "state": "ready",
+                "is_usable": True,
+                "node": "node-a",
+                "ejected_for_s": None,
+                "active": 0,
+                "connections": 3,
+                "failures": 1,
+                "preserved": 0,
+                "received_bytes": 0,
+                "sent_bytes": 0,
+            }
+        ],
+        "reason": "",
+        "is_dropping": False,
+        "policy": "",
+        "admits": None,
+        "balance": "",
+        "affinity_timeout_s": 600,
+        "notes": ["a note"],
+        "problem": "in use (stop it)",
+        "way_out": "stop it",
+        "active": 12,
+        "connections": 36_407,
+        "failures": 0,
+        "preserved": 0,
+        "received_bytes": 96_400_000,
+        "sent_bytes": 2_400_000_000,
+        "refused": 0,
+        "dropped_datagrams": 0,
+        "evicted": 4,
+        "shortages": 0,
+        "is_out_of_ports": False,
+        "is_out_of_client_ports": False,
+        "state": {
+            "level": "trouble",
+            "word": "not served",
+            "sentence": "Not served: in use",
+            "way_out": "stop it",
+        },
+    }
+
+
+def test_what_the_node_lacks_is_there_by_name():
+    view = make_view(
+        unserved=(ListenError("cannot serve it", hint="stop the other"),),
+        ignored=(make_ignored("shop/db", "80", "taken", is_conflict=True),),
+        client_address=ClientAddressView(True, bridges=(BridgeObstacle("cni0", 4, "so", "do"),)),
+    )
+    answer = status(view)
+    assert answer["unserved"] == [{"problem": "cannot serve it", "way_out": "stop the other"}]
+    assert answer["ignored"] == [
+        {"service": "shop/db", "port": "80", "reason": "taken", "is_conflict": True}
+    ]
+    assert answer["client_address"] == {
+        "is_on": True,
+        "why_not": "",
+        "problem": "",
+        "repairs": 0,
+        "bridges": [{"name": "cni0", "family": "IPv4", "cause": "so", "hint": "do"}],
+    }
 
 
 def test_workers_are_there_by_name():
@@ -80,7 +176,7 @@ def test_a_selection_narrows_the_ports_and_not_the_words():
 
 
 def test_infinity_is_null_because_json_has_no_word_for_it():
-    odd = EndpointView("10.0.0.1:1", "ready", True, ejected_for_s=float("inf"))
+    odd = make_endpoint("10.0.0.1:1", "ready", True, ejected_for_s=float("inf"))
     answer = status(make_view(make_port(endpoints=(odd,))))
     assert answer["ports"][0]["endpoints"][0]["ejected_for_s"] is None
     assert answer["ports"][0]["endpoints"][0]["address"] == "10.0.0.1:1"

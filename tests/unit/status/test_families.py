@@ -3,10 +3,11 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.status.families import families_of, state_label
-from userspace_proxy.status.view import EndpointView, HealthCheckView
 
 from .views import (
     make_calm_view,
+    make_endpoint,
+    make_health_check,
     make_port,
     make_troubled_view,
     make_two_sides,
@@ -57,11 +58,9 @@ def test_a_service_port_has(name, expected):
     [
         pytest.param({"problem": "port 80 is in use"}, 1, id="not-served"),
         pytest.param({"endpoints": (), "reason": "it has no endpoints"}, 1, id="refused"),
+        pytest.param({"admits": (), "reason": "1 not on this node"}, 1, id="dropped"),
         pytest.param(
-            {"is_dropping": True, "admits": (), "reason": "1 not on this node"}, 1, id="dropped"
-        ),
-        pytest.param(
-            {"is_dropping": True, "reason": "1 not on this node"},
+            {"reason": "1 not on this node"},
             0,
             id="outside-dropped-on-purpose",
         ),
@@ -93,7 +92,7 @@ def test_what_ended_early_and_what_found_no_port_is_counted():
 )
 def test_an_endpoint_has(name, expected):
     web = make_port()
-    labels = {**WEB, "endpoint": web.endpoints[0].address}
+    labels = {**WEB, "endpoint": str(web.plan.endpoints[0].address)}
     assert value(make_view(web), f"userspace_proxy_endpoint_{name}", **labels) == expected
 
 
@@ -156,18 +155,18 @@ def test_build_info_names_version_and_node():
 @pytest.mark.parametrize(
     ("endpoint", "expected"),
     [
-        pytest.param(EndpointView("a", "ready", True), "ready", id="ready"),
-        pytest.param(EndpointView("a", "not ready", False), "not_ready", id="not-ready"),
-        pytest.param(EndpointView("a", "terminating", True), "terminating", id="terminating"),
+        pytest.param(make_endpoint("a", "ready", True), "ready", id="ready"),
+        pytest.param(make_endpoint("a", "not ready", False), "not_ready", id="not-ready"),
+        pytest.param(make_endpoint("a", "terminating", True), "terminating", id="terminating"),
         pytest.param(
-            EndpointView("a", "terminating, not serving", False), "terminating", id="not-serving"
+            make_endpoint("a", "terminating, not serving", False), "terminating", id="not-serving"
         ),
-        pytest.param(EndpointView("a", "ready", True, ejected_for_s=0.0), "ejected", id="ejected"),
+        pytest.param(make_endpoint("a", "ready", True, ejected_for_s=0.0), "ejected", id="ejected"),
         pytest.param(
-            EndpointView("a", "refused: link-local address", False), "refused", id="refused"
+            make_endpoint("a", "refused: link-local address", False), "refused", id="refused"
         ),
-        pytest.param(EndpointView("a", "not on this node", False), "not_used", id="elsewhere"),
-        pytest.param(EndpointView("a", "meant for zone north", False), "not_used", id="by-hints"),
+        pytest.param(make_endpoint("a", "not on this node", False), "not_used", id="elsewhere"),
+        pytest.param(make_endpoint("a", "meant for zone north", False), "not_used", id="by-hints"),
     ],
 )
 def test_the_state_label_is_one_of_few(endpoint, expected):
@@ -218,13 +217,13 @@ def test_two_sides_of_a_service_port_are_two_series():
     labels = {**WEB, "service": "front"}
     assert value(view, "userspace_proxy_usable_endpoints", **labels) == 2
     assert value(view, "userspace_proxy_usable_endpoints", **{**labels, "side": "external"}) == 0
-    endpoint = {**labels, "endpoint": view.ports[0].endpoints[0].address}
+    endpoint = {**labels, "endpoint": str(view.ports[0].plan.endpoints[0].address)}
     name = "userspace_proxy_endpoint_connections_total"
     assert value(view, name, **endpoint) == value(view, name, **{**endpoint, "side": "external"})
 
 
 def test_a_health_check_node_port_has_its_endpoints_and_its_problem():
-    view = make_view(health_checks=(HealthCheckView("shop/web", 31000, 3, "in use"),))
+    view = make_view(health_checks=(make_health_check("shop/web", 31000, 3, "in use"),))
     labels = {"namespace": "shop", "service": "web"}
     assert value(view, "userspace_proxy_health_check_local_endpoints", **labels) == 3
     assert value(view, "userspace_proxy_health_check_problem", **labels) == 1

@@ -13,17 +13,15 @@ from userspace_proxy.status.page import (
 )
 from userspace_proxy.status.problems import Level
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import (
-    EndpointView,
-    FrontendView,
-    HealthCheckView,
-    IgnoredView,
-    SourceView,
-)
+from userspace_proxy.status.view import SourceView
 
 from .views import (
     NOW,
     make_calm_view,
+    make_endpoint,
+    make_frontend,
+    make_health_check,
+    make_ignored,
     make_port,
     make_troubled_view,
     make_two_sides,
@@ -40,7 +38,7 @@ def render(view, **selection):
 
 
 def endpoints(count, state="ready"):
-    return tuple(EndpointView(f"10.1.0.{n}:80", state, state == "ready") for n in range(count))
+    return tuple(make_endpoint(f"10.1.0.{n}:80", state, state == "ready") for n in range(count))
 
 
 def test_the_title_begins_with_the_state():
@@ -52,31 +50,31 @@ def test_the_title_begins_with_the_state():
 @pytest.mark.parametrize(
     ("endpoint", "level", "words"),
     [
-        pytest.param(EndpointView("a", "ready", True), Level.OK, "ready", id="ready"),
-        pytest.param(EndpointView("a", "ready", False), Level.OK, "ready, not used", id="policy"),
+        pytest.param(make_endpoint("a", "ready", True), Level.OK, "ready", id="ready"),
+        pytest.param(make_endpoint("a", "ready", False), Level.OK, "ready, not used", id="policy"),
         pytest.param(
-            EndpointView("a", "not on this node", False),
+            make_endpoint("a", "not on this node", False),
             Level.OK,
             "not on this node",
             id="elsewhere",
         ),
         pytest.param(
-            EndpointView("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
+            make_endpoint("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
         ),
         pytest.param(
-            EndpointView("a", "terminating", True),
+            make_endpoint("a", "terminating", True),
             Level.ATTENTION,
             "terminating, still serving",
             id="terminating-but-serving",
         ),
         pytest.param(
-            EndpointView("a", "ready", True, ejected_for_s=12.4),
+            make_endpoint("a", "ready", True, ejected_for_s=12.4),
             Level.TROUBLE,
             "ejected for 12 s",
             id="ejected",
         ),
         pytest.param(
-            EndpointView("a", "not ready", False, ejected_for_s=12.4),
+            make_endpoint("a", "not ready", False, ejected_for_s=12.4),
             Level.ATTENTION,
             "not ready",
             id="gone-while-ejected",
@@ -91,7 +89,7 @@ def test_an_endpoint_says_its_state(endpoint, level, words):
 def test_a_hundred_service_ports_a_page():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
     assert [len(build(view, page=n).blocks) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
-    assert build(view, page=2).blocks[0].port.service == "web-100"
+    assert build(view, page=2).blocks[0].port.plan.key.name.name == "web-100"
     assert build(view).pages == 3
 
 
@@ -122,7 +120,7 @@ def test_a_service_port_alone_shows_all_its_endpoints():
 
 
 def test_many_frontends_are_cut_and_counted():
-    frontends = tuple(FrontendView(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
+    frontends = tuple(make_frontend(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
     (block,) = build(make_view(make_port(frontends=frontends))).blocks
     assert (len(block.frontends), block.more_frontends) == (20, 30)
 
@@ -134,14 +132,14 @@ def test_many_ill_services_are_cut_with_a_link_to_all():
 
 
 def test_many_ignored_services_are_cut_and_counted():
-    view = make_view(ignored=tuple(IgnoredView(f"a/b{n:03}", "", "why") for n in range(150)))
+    view = make_view(ignored=tuple(make_ignored(f"a/b{n:03}", "", "why") for n in range(150)))
     assert len(build(view).ignored) == IGNORED_SHOWN
     assert "And 50 more" in render(view)
 
 
 def test_the_sums_are_of_everything_and_not_of_the_page():
     page = build(make_view(make_port("a"), make_port("b")), q="a")
-    assert (page.active, page.connections) == (24, 72_814)
+    assert (page.traffic.active, page.traffic.connections) == (24, 72_814)
 
 
 @pytest.mark.parametrize(
@@ -188,17 +186,16 @@ def test_names_and_reasons_are_text_and_never_markup():
         reason=evil,
         notes=(evil,),
         problem=evil,
-        frontends=(FrontendView(evil, evil, evil),),
-        endpoints=(EndpointView(evil, evil, False, evil),),
+        frontends=(make_frontend(evil, evil, evil),),
+        endpoints=(make_endpoint(evil, evil, False, evil),),
         side=evil,
-        policy=evil,
         admits=(evil,),
         balance=evil,
     )
     view = make_view(
         port,
-        ignored=(IgnoredView(evil, evil, evil),),
-        health_checks=(HealthCheckView(evil, 31000, 1), HealthCheckView(evil, 31001, 1, evil)),
+        ignored=(make_ignored(evil, evil, evil),),
+        health_checks=(make_health_check(evil, 31000, 1), make_health_check(evil, 31001, 1, evil)),
         node=evil,
         version=evil,
         source=SourceView(evil, evil, is_synced=True, problems=(evil,)),
@@ -213,7 +210,7 @@ def test_names_that_utf8_cannot_hold_do_not_stop_the_page():
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1])
 def test_impossible_numbers_do_not_stop_the_page(number):
-    odd = EndpointView("a", "ready", True, ejected_for_s=number, connections=number)
+    odd = make_endpoint("a", "ready", True, ejected_for_s=number, connections=number)
     port = make_port(endpoints=(odd,), active=number, received_bytes=number)
     assert "unknown" in render(make_view(port, started=number))
 
@@ -267,13 +264,13 @@ def test_health_check_node_ports_stand_with_what_they_tell():
 
 
 def test_a_health_check_with_a_problem_comes_first():
-    checks = (HealthCheckView("a/a", 31000, 1), HealthCheckView("b/b", 31001, 1, "in use"))
+    checks = (make_health_check("a/a", 31000, 1), make_health_check("b/b", 31001, 1, "in use"))
     page = build(make_view(health_checks=checks))
-    assert [check.service for check in page.health_checks] == ["b/b", "a/a"]
+    assert [str(view.check.service) for view in page.health_checks] == ["b/b", "a/a"]
 
 
 def test_many_health_checks_are_cut_and_counted():
-    checks = tuple(HealthCheckView(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
+    checks = tuple(make_health_check(f"a/b{n:03}", 31000 + n, 1) for n in range(150))
     page = build(make_view(health_checks=checks))
     assert len(page.health_checks) == HEALTH_CHECKS_SHOWN
     assert "And 50 more" in render(make_view(health_checks=checks))

@@ -2,36 +2,36 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.errors import ListenError
+from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.status.problems import Level, judge, summarise
 from userspace_proxy.status.view import (
-    BridgeView,
     ClientAddressView,
-    EndpointView,
-    FrontendView,
-    HealthCheckView,
-    IgnoredView,
     SourceView,
     SteeringView,
     SyncView,
     TrackingView,
-    UnservedView,
 )
 
 from .views import (
     NOW,
     make_calm_view,
+    make_endpoint,
+    make_frontend,
+    make_health_check,
+    make_ignored,
     make_port,
     make_troubled_view,
     make_two_sides,
     make_view,
 )
 
-READY = EndpointView("10.244.1.7:8080", "ready", True)
-EJECTED = EndpointView("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
-NOT_READY = EndpointView("10.244.1.9:8080", "not ready", False)
-ELSEWHERE = EndpointView("10.244.2.9:8080", "not on this node", False)
-CLUSTER_IP = FrontendView("10.96.7.1:80", "ClusterIP", "proxy port 20001")
-HELD = FrontendView("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
+READY = make_endpoint("10.244.1.7:8080", "ready", True)
+EJECTED = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
+NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
+ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
+CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
+HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
@@ -79,7 +79,6 @@ def test_the_way_out_of_a_ports_problem_is_beside_it():
             {
                 "endpoints": (ELSEWHERE,),
                 "reason": "1 endpoint: 1 not on this node",
-                "is_dropping": True,
                 "admits": (),
             },
             Level.ATTENTION,
@@ -90,8 +89,8 @@ def test_the_way_out_of_a_ports_problem_is_beside_it():
             {
                 "endpoints": (ELSEWHERE,),
                 "reason": "1 endpoint: 1 not on this node",
-                "is_dropping": True,
                 "admits": ("127.0.0.0/8",),
+                "usable": (ELSEWHERE.verdict.address,),
             },
             Level.OK,
             "Clients from outside are dropped here: 1 endpoint: 1 not on this node",
@@ -172,7 +171,7 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="source",
         ),
         pytest.param(
-            {"unserved": (UnservedView("cannot serve x on 0.0.0.0:1: in use", "stop it"),)},
+            {"unserved": (ListenError("cannot serve x on 0.0.0.0:1: in use", hint="stop it"),)},
             Level.TROUBLE,
             "Cannot serve x on 0.0.0.0:1: in use",
             id="status-address",
@@ -241,17 +240,17 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="worker",
         ),
         pytest.param(
-            {"health_checks": (HealthCheckView("shop/web", 31000, 1, "cannot serve it: in use"),)},
+            {
+                "health_checks": (
+                    make_health_check("shop/web", 31000, 1, "cannot serve it: in use"),
+                )
+            },
             Level.TROUBLE,
             "shop/web: cannot serve it: in use",
             id="health-check",
         ),
         pytest.param(
-            {
-                "client_address": ClientAddressView(
-                    True, bridges=(BridgeView("cni0", "IPv4", "so"),)
-                )
-            },
+            {"client_address": ClientAddressView(True, bridges=(BridgeObstacle("cni0", 4, "so"),))},
             Level.ATTENTION,
             "Endpoints on bridge cni0 see this node's address instead of that of IPv4 clients on "
             "the same bridge: so",
@@ -335,8 +334,8 @@ def test_a_service_whose_address_another_holds_is_a_problem_and_one_that_is_not_
     reason = "10.96.0.1:80/TCP is already held by shop/cart"
     view = make_view(
         ignored=(
-            IgnoredView("shop/web", "80", reason, is_conflict=True),
-            IgnoredView("shop/db", "", "it is headless"),
+            make_ignored("shop/web", "80", reason, is_conflict=True),
+            make_ignored("shop/db", "", "it is headless"),
         )
     )
     (problem,) = summarise(view, NOW).problems

@@ -1,20 +1,23 @@
 import pytest
 
 from userspace_proxy.status.selection import Selection, select
-from userspace_proxy.status.view import IgnoredView
 
-from .views import make_port, make_view
+from .views import (
+    make_ignored,
+    make_port,
+    make_view,
+)
 
 CART = make_port("cart", endpoints=(), reason="it has no endpoints")
 WEB = make_port("web")
 DNS = make_port("kube-dns", namespace="kube-system", port="dns")
-DB = IgnoredView("shop/db", "", "it is headless")
-MEDIA = IgnoredView("voice/media", "rtp", "protocol SCTP is not supported")
+DB = make_ignored("shop/db", "", "it is headless")
+MEDIA = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
 VIEW = make_view(WEB, CART, DNS, ignored=(MEDIA, DB))
 
 
 def names(**selection):
-    return [port.name for port in select(VIEW, Selection(**selection)).ports]
+    return [str(port.plan.key.name) for port in select(VIEW, Selection(**selection)).ports]
 
 
 def test_everything_is_shown_by_namespace_and_name():
@@ -27,8 +30,8 @@ def test_everything_is_shown_by_namespace_and_name():
         pytest.param("CART", ["shop/cart:http"], id="any-case"),
         pytest.param("shop/web:http", ["shop/web:http"], id="whole-name"),
         pytest.param("http web", ["shop/web:http"], id="all-words"),
-        pytest.param(WEB.endpoints[1].address, ["shop/web:http"], id="endpoint"),
-        pytest.param(CART.frontends[0].address, ["shop/cart:http"], id="frontend"),
+        pytest.param(str(WEB.plan.endpoints[1].address), ["shop/web:http"], id="endpoint"),
+        pytest.param(str(CART.plan.frontends[0].address), ["shop/cart:http"], id="frontend"),
         pytest.param("nowhere", [], id="none"),
     ],
 )

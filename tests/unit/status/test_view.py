@@ -1,16 +1,34 @@
 import pytest
 
-from userspace_proxy.status.view import EndpointView
+from userspace_proxy.model import Balance
+from userspace_proxy.policy import Scope
 
-from .views import make_port
+from .views import make_endpoint, make_port
 
 
 @pytest.mark.parametrize(
-    ("port", "expected"),
-    [pytest.param("http", "shop/web:http", id="named"), pytest.param("", "shop/web", id="unnamed")],
+    ("balance", "expected"),
+    [
+        pytest.param(Balance.ROUND_ROBIN, "", id="default"),
+        pytest.param(Balance.LEAST_CONNECTIONS, "least-connections", id="other"),
+    ],
 )
-def test_a_service_port_is_named_as_kube_proxy_names_it(port, expected):
-    assert make_port("web", port=port).name == expected
+def test_only_a_balance_other_than_the_default_is_shown(balance, expected):
+    assert make_port(balance=balance).balance == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        pytest.param(Scope.CLUSTER, "", id="cluster"),
+        pytest.param(Scope.LOCAL, "only this node's endpoints", id="local"),
+        pytest.param(
+            Scope.LOCAL_FROM_OUTSIDE, "from outside: only this node's endpoints", id="outside"
+        ),
+    ],
+)
+def test_a_policy_is_shown_in_words(scope, expected):
+    assert make_port(scope=scope).policy == expected
 
 
 @pytest.mark.parametrize(
@@ -25,4 +43,4 @@ def test_a_service_port_is_named_as_kube_proxy_names_it(port, expected):
     ],
 )
 def test_an_endpoint_is_left_out_only_where_it_could_serve(state, is_usable, expected):
-    assert EndpointView("192.0.2.1:80", state, is_usable).is_left_out is expected
+    assert make_endpoint("192.0.2.1:80", state, is_usable).is_left_out is expected

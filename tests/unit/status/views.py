@@ -2,66 +2,137 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
+from userspace_proxy.model import (
+    Balance,
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Protocol,
+    ServiceKey,
+    ServicePortName,
+    SocketAddress,
+)
+from userspace_proxy.plan import HealthCheck, IgnoredService, PortKey, PortPlan, Side
+from userspace_proxy.policy import EndpointVerdict, Scope
 from userspace_proxy.status.view import (
     EndpointView,
     FrontendView,
     HealthCheckView,
-    IgnoredView,
     ServicePortView,
     SourceView,
     StatusView,
     SteeringView,
     SyncView,
+    Traffic,
     WorkerView,
 )
 
 NOW = 1_763_600_000.0
 STARTED = NOW - 3 * 86_400 - 4 * 3600
+_PLAN_FIELDS = frozenset(field.name for field in fields(PortPlan))
 
 
-def make_port(name: str = "web", **changes: object) -> ServicePortView:
-    """Return a Service port that is served by two ready endpoints."""
+def make_address(text: str) -> SocketAddress:
+    """Return ``10.96.7.1:80``, ``[fd00::1]:80`` or ``anything`` as an address and port."""
+    ip, _, port = text.rpartition(":")
+    return SocketAddress(ip.strip("[]"), int(port)) if ip else SocketAddress(text, 80)
+
+
+def make_endpoint(
+    address: str,
+    state: str = "ready",
+    is_usable: bool = True,
+    node: str = "",
+    *,
+    ejected_for_s: float | None = None,
+    **traffic: float,
+) -> EndpointView:
+    """Return an endpoint in some state."""
+    verdict = EndpointVerdict(make_address(address), is_usable, state, node)
+    return EndpointView(verdict, Traffic(**traffic), ejected_for_s)
+
+
+def make_frontend(address: str, kind: str, target: str, *, is_reached: bool = True) -> FrontendView:
+    """Return a frontend that leads to a target."""
+    kinds = {str(known): known for known in FrontendKind}
+    frontend = Frontend(*make_address(address), Protocol.TCP, kinds.get(kind, kind))
+    return FrontendView(frontend, target, is_reached)
+
+
+def make_ignored(
+    service: str, port: str, reason: str, *, is_conflict: bool = False
+) -> IgnoredService:
+    """Return a Service, given as ``namespace/name``, that gets no listener."""
+    namespace, _, name = service.partition("/")
+    return IgnoredService(ServiceKey(namespace, name), port, reason, is_conflict)
+
+
+def make_health_check(
+    service: str, port: int, local_endpoints: int, problem: str = ""
+) -> HealthCheckView:
+    """Return the health check node port of a Service, given as ``namespace/name``."""
+    namespace, _, name = service.partition("/")
+    return HealthCheckView(HealthCheck(ServiceKey(namespace, name), port, local_endpoints), problem)
+
+
+def make_port(
+    name: str = "web",
+    *,
+    namespace: str = "shop",
+    port: str = "http",
+    family: IPFamily = IPFamily.IPV4,
+    side: Side = Side.ALL,
+    frontends: tuple[FrontendView, ...] | None = None,
+    endpoints: tuple[EndpointView, ...] | None = None,
+    **changes: object,
+) -> ServicePortView:
+    """Return a Service port that is served by two ready endpoints.
+
+    Args:
+        changes: Fields of the plan, of the traffic, or of the view.
+    """
     number = sum(map(ord, name)) % 200
-    port = ServicePortView(
-        namespace="shop",
-        service=name,
-        port="http",
-        family="IPv4",
-        protocol="TCP",
-        frontends=(
-            FrontendView(f"10.96.7.{number}:80", "ClusterIP", f"proxy port {20000 + number}"),
-        ),
-        endpoints=(
-            EndpointView(
+    if frontends is None:
+        frontends = (
+            make_frontend(f"10.96.7.{number}:80", "ClusterIP", f"proxy port {20000 + number}"),
+        )
+    if endpoints is None:
+        endpoints = (
+            make_endpoint(
                 f"10.244.1.{number}:8080",
-                "ready",
-                True,
-                "node-a",
+                node="node-a",
                 active=7,
                 connections=18_204,
                 received_bytes=48_300_000,
                 sent_bytes=1_220_000_000,
             ),
-            EndpointView(
+            make_endpoint(
                 f"10.244.2.{number}:8080",
-                "ready",
-                True,
-                "node-b",
+                node="node-b",
                 active=5,
                 connections=18_203,
                 received_bytes=48_100_000,
                 sent_bytes=1_180_000_000,
             ),
-        ),
-        reason="",
-        active=12,
-        connections=36_407,
-        received_bytes=96_400_000,
-        sent_bytes=2_400_000_000,
+        )
+    verdicts = tuple(endpoint.verdict for endpoint in endpoints)
+    planned = {key: changes.pop(key) for key in _PLAN_FIELDS & changes.keys()}
+    counted = {key: changes.pop(key) for key in {*Traffic._fields} & changes.keys()}
+    plan = PortPlan(
+        PortKey(ServicePortName(namespace, name, port), family, side),
+        frontends=tuple(view.frontend for view in frontends),
+        endpoints=verdicts,
+        **{
+            "protocol": Protocol.TCP,
+            "usable": tuple(verdict.address for verdict in verdicts if verdict.is_usable),
+            "reason": "",
+            **planned,
+        },
     )
-    return replace(port, **changes)
+    traffic = Traffic(12, 36_407, 0, 0, 96_400_000, 2_400_000_000)._replace(**counted)
+    return ServicePortView(plan, frontends, endpoints, traffic, **changes)
 
 
 def make_view(*ports: ServicePortView, **changes: object) -> StatusView:
@@ -102,15 +173,15 @@ def make_calm_view() -> StatusView:
         "kube-dns",
         namespace="kube-system",
         port="dns",
-        protocol="UDP",
-        frontends=(FrontendView("10.96.0.10:53", "ClusterIP", "proxy port 20002"),),
+        protocol=Protocol.UDP,
+        frontends=(make_frontend("10.96.0.10:53", "ClusterIP", "proxy port 20002"),),
         affinity_timeout_s=10_800,
     )
     six = make_port(
         "web",
-        family="IPv6",
-        frontends=(FrontendView("[fd00:96::7:1]:80", "ClusterIP", "proxy port 20044"),),
-        endpoints=(EndpointView("[fd00:10:244::17]:8080", "ready", True, "node-a"),),
+        family=IPFamily.IPV6,
+        frontends=(make_frontend("[fd00:96::7:1]:80", "ClusterIP", "proxy port 20044"),),
+        endpoints=(make_endpoint("[fd00:10:244::17]:8080", "ready", True, "node-a"),),
         active=0,
         connections=0,
         received_bytes=0,
@@ -119,17 +190,17 @@ def make_calm_view() -> StatusView:
     nodes = make_port(
         "shop-front",
         frontends=(
-            FrontendView("10.96.7.9:80", "ClusterIP", "proxy port 20009"),
-            FrontendView("192.0.2.10:30080", "NodePort", "proxy port 20010"),
-            FrontendView("203.0.113.7:80", "LoadBalancer", "proxy port 20010"),
+            make_frontend("10.96.7.9:80", "ClusterIP", "proxy port 20009"),
+            make_frontend("192.0.2.10:30080", "NodePort", "proxy port 20010"),
+            make_frontend("203.0.113.7:80", "LoadBalancer", "proxy port 20010"),
         ),
     )
     ignored = (
-        IgnoredView("default/legacy", "", "type ExternalName is served by DNS alone"),
-        IgnoredView(
+        make_ignored("default/legacy", "", "type ExternalName is served by DNS alone"),
+        make_ignored(
             "shop/db", "", "it is headless (clusterIP: None): clients reach its endpoints directly"
         ),
-        IgnoredView("voice/media", "rtp", "protocol SCTP is not supported (TCP and UDP are)"),
+        make_ignored("voice/media", "rtp", "protocol SCTP is not supported (TCP and UDP are)"),
     )
     workers = (WorkerView(0, 4711, 0, 20, 4), WorkerView(1, 4712, 0, 16, 0))
     return make_view(
@@ -140,60 +211,60 @@ def make_calm_view() -> StatusView:
         ignored=ignored,
         workers=workers,
         health_checks=(
-            HealthCheckView("shop/checkout", 31_044, 0),
-            HealthCheckView("shop/shop-front", 31_080, 2),
+            make_health_check("shop/checkout", 31_044, 0),
+            make_health_check("shop/shop-front", 31_080, 2),
         ),
     )
 
 
 def make_two_sides() -> tuple[ServicePortView, ServicePortView]:
     """Return a Service port whose outside clients are dropped: this node has no endpoint."""
-    reason = "2 endpoints: 2 not on this node"
-    front = make_port("front", balance="least-connections")
-    elsewhere = tuple(
-        replace(e, state="not on this node", is_usable=False) for e in front.endpoints
-    )
-    outside = replace(
-        front,
-        side="external",
-        frontends=(FrontendView("192.0.2.10:30090", "NodePort", "proxy port 20100"),),
-        endpoints=elsewhere,
-        reason=reason,
-        is_dropping=True,
-        policy="from outside: only this node's endpoints",
+    front = make_port("front", balance=Balance.LEAST_CONNECTIONS)
+    outside = make_port(
+        "front",
+        side=Side.EXTERNAL,
+        frontends=(make_frontend("192.0.2.10:30090", "NodePort", "proxy port 20100"),),
+        endpoints=tuple(
+            replace(e, verdict=replace(e.verdict, reason="not on this node", is_usable=False))
+            for e in front.endpoints
+        ),
+        usable=front.plan.usable,
+        outside=(),
+        reason="2 endpoints: 2 not on this node",
+        scope=Scope.LOCAL_FROM_OUTSIDE,
         admits=("10.244.0.0/16", "127.0.0.0/8"),
+        balance=Balance.LEAST_CONNECTIONS,
     )
     return front, outside
 
 
-def make_troubled_view() -> StatusView:
-    """Return a node at 3 am."""
+def _make_troubled_ports() -> tuple[ServicePortView, ...]:
     cart = make_port(
         "cart",
         endpoints=tuple(
-            EndpointView(f"10.244.3.{n}:8080", "not ready", False, "node-c", failures=n)
+            make_endpoint(f"10.244.3.{n}:8080", "not ready", False, "node-c", failures=n)
             for n in (4, 5, 6)
         ),
         reason="3 endpoints: 3 not ready",
         refused=1_294,
         active=0,
-        frontends=(FrontendView("10.96.7.12:80", "ClusterIP", "refused"),),
+        frontends=(make_frontend("10.96.7.12:80", "ClusterIP", "refused"),),
     )
     pay = make_port(
         "payments",
         endpoints=(
-            EndpointView("10.244.1.7:8443", "ready", True, "node-a", connections=20, active=3),
-            EndpointView(
+            make_endpoint("10.244.1.7:8443", "ready", True, "node-a", connections=20, active=3),
+            make_endpoint(
                 "10.244.2.7:8443", "ready", True, "node-b", ejected_for_s=12.4, failures=31
             ),
-            EndpointView("10.244.2.8:8443", "terminating", False, "node-b", active=1),
+            make_endpoint("10.244.2.8:8443", "terminating", False, "node-b", active=1),
         ),
         notes=("node port 30443 is not served: this node has no IPv4 address for it",),
     )
     search = make_port(
         "search",
         endpoints=(
-            EndpointView(
+            make_endpoint(
                 "10.244.5.7:9200", "ready", True, "node-e", ejected_for_s=48.0, failures=88
             ),
         ),
@@ -201,19 +272,24 @@ def make_troubled_view() -> StatusView:
     clash = make_port(
         "admin",
         problem="cannot listen on 10.96.7.30:80/TCP: Address already in use",
-        endpoints=(EndpointView("10.244.1.30:80", "ready", True, "node-a"),),
-        frontends=(FrontendView("10.96.7.30:80", "ClusterIP", "nowhere"),),
+        endpoints=(make_endpoint("10.244.1.30:80", "ready", True, "node-a"),),
+        frontends=(make_frontend("10.96.7.30:80", "ClusterIP", "nowhere"),),
     )
     lonely = make_port("batch", endpoints=(), reason="it has no endpoints", refused=3)
     inward = make_port(
         "trick",
-        endpoints=(EndpointView("169.254.169.254:80", "refused: link-local address", False, ""),),
+        endpoints=(make_endpoint("169.254.169.254:80", "refused: link-local address", False, ""),),
         reason="1 endpoint: 1 refused: link-local address",
     )
+    return cart, pay, search, clash, lonely, inward
+
+
+def make_troubled_view() -> StatusView:
+    """Return a node at 3 am."""
     calm = make_calm_view()
     return replace(
         calm,
-        ports=(*calm.ports, cart, pay, search, clash, lonely, inward),
+        ports=(*calm.ports, *_make_troubled_ports()),
         source=SourceView(
             "kubernetes",
             "https://10.0.0.1:6443",
