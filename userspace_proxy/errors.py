@@ -1,38 +1,39 @@
-"""Every exception this package raises on purpose.
+"""The exceptions of this package.
 
     UserspaceProxyError
     ├── ConfigError            a setting is wrong; exit status 2
-    ├── InputError             an object or a file is wrong: what, where, the way out
+    ├── InputError             an object or a file is wrong
     ├── SourceError            Services cannot be read at all
     ├── ListenError            a port cannot be opened
-    │   └── ShortageError      nor any other: descriptors, memory or proxy ports have run out
+    │   └── ShortageError      and neither can any other port
     ├── SteeringError          the kernel refused a rule or a route
     │   └── SteeringConflict   another program owns that name or address
     ├── LockHeld               another proxy runs on this node
-    └── SandboxError           namespaces cannot be made here
+    └── SandboxError           namespaces cannot be created here
 
-Anything else that escapes is a bug, and is logged with its traceback. Expected
-outcomes (no endpoint, a refused dial) are values, not exceptions.
+Modules define narrower ones below these for their callers. Any other exception is a bug, and is
+logged with its traceback. Expected outcomes (no endpoint, a refused dial) are values.
 """
 
 from __future__ import annotations
 
 import errno
 
+_NO_MEMORY = "the kernel has no memory for another socket: see the node's memory"
 _SHORTAGE_HINTS = {
     errno.EMFILE: (
         "this process is out of descriptors: raise its limit of open files, RLIMIT_NOFILE, "
         "systemd's LimitNOFILE="
     ),
     errno.ENFILE: "this node is out of open files: raise the sysctl fs.file-max",
-    errno.ENOBUFS: "the kernel has no memory for another socket: see the node's memory",
-    errno.ENOMEM: "the kernel has no memory for another socket: see the node's memory",
+    errno.ENOBUFS: _NO_MEMORY,
+    errno.ENOMEM: _NO_MEMORY,
     errno.ENOSPC: "a kernel limit is reached: see the sysctl fs.epoll.max_user_watches",
 }
 
 
 def shortage_hint(number: int | None) -> str:
-    """Return what to do where the kernel had no socket to give; empty for other causes."""
+    """Return what to do if the kernel could not create a socket; empty for other causes."""
     return _SHORTAGE_HINTS.get(number or 0, "")
 
 
@@ -41,7 +42,7 @@ class UserspaceProxyError(Exception):
 
     Args:
         message: *cannot <verb> <object with address>: <cause in the other side's words>*.
-        hint: What to do about it, or empty when the message says it all.
+        hint: What to do about it; empty if the message is enough.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -55,7 +56,7 @@ class ConfigError(UserspaceProxyError):
 
 
 class InputError(UserspaceProxyError):
-    """An object that was given to us is not what it should be.
+    """An object or a file is invalid.
 
     The message starts with the place: ``web.yaml:14: spec.ports[0].port: …`` or
     ``Service shop/web: spec.ports[0].port: …``.
@@ -75,11 +76,11 @@ class ShortageError(ListenError):
 
 
 class SteeringError(UserspaceProxyError):
-    """The kernel refused; what was in force before still holds."""
+    """The kernel refused; the previous state is still in force."""
 
 
 class SteeringConflict(SteeringError):
-    """A table, route or address that bears our name belongs to somebody else."""
+    """A table, route or address with this proxy's name belongs to another program."""
 
 
 class LockHeld(UserspaceProxyError):
@@ -87,4 +88,4 @@ class LockHeld(UserspaceProxyError):
 
 
 class SandboxError(UserspaceProxyError):
-    """A network namespace cannot be made or entered here."""
+    """A network namespace cannot be created or entered here."""

@@ -154,9 +154,7 @@ def integer(least: int, most: int) -> Kind:
     def parse(text: str) -> int:
         try:
             return check(int(text))
-        except ValueError as exc:
-            if isinstance(exc, BadValueError):
-                raise
+        except ValueError:
             raise BadValueError(f"{text!r} is not a whole number") from None
 
     def read(value: object) -> int:

@@ -11,10 +11,11 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+from ..errors import ConfigError
 from ..model import SocketAddress, parse_ip
 
 
-class BadValueError(ValueError):
+class BadValueError(ConfigError):
     """A text or a value that a setting can't have.
 
     Args:
@@ -23,9 +24,8 @@ class BadValueError(ValueError):
     """
 
     def __init__(self, problem: str, hint: str = "") -> None:
-        super().__init__(f"{problem} ({hint})" if hint else problem)
+        super().__init__(problem, hint=hint)
         self.problem = problem
-        self.hint = hint
 
 
 class PortRange(NamedTuple):

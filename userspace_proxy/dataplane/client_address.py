@@ -27,6 +27,7 @@ import errno
 import logging
 from typing import Any, Protocol
 
+from ..errors import UserspaceProxyError
 from ..model import SocketAddress
 from ..policy.locality import Locality
 from .client_ports import ClientPorts
@@ -192,7 +193,7 @@ class ClientAddressDialer:
                 self._has_failed = True
                 cause = exc.strerror or str(exc)
                 _log.warning("endpoints see this node's address", extra={"cause": cause})
-            raise NoClientAddress from exc
+            raise NoClientAddress(f"cannot dial from {client}: {exc.strerror}") from exc
 
     def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:
         port = self._bind_datagrams(sock, client, endpoint)
@@ -234,5 +235,5 @@ def _bind(sock: _socket.socket, client: str, port: int) -> bool:
     return True
 
 
-class NoClientAddress(Exception):
+class NoClientAddress(UserspaceProxyError):
     """The kernel grants this process no socket with another host's address."""

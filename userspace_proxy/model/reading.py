@@ -15,6 +15,7 @@ import ipaddress
 from collections.abc import Iterable
 from sys import intern
 
+from ..errors import InputError
 from .addresses import IPFamily, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
@@ -36,7 +37,7 @@ TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 _NO_CONDITIONS = WireConditions()
 
 
-class FieldError(ValueError):
+class FieldError(InputError):
     """A field has a value that it can't have.
 
     Args:

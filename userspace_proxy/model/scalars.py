@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from ..errors import InputError
+
 Scalar = str | int | float | bool | None
 
 _WORDS: dict[str, Scalar] = {
@@ -30,7 +32,7 @@ INTEGER_BITS = 64
 """Larger numbers stand in no Kubernetes object; Python would take minutes for a long one."""
 
 
-class ScalarError(ValueError):
+class ScalarError(InputError):
     """A scalar that means nothing, or two things.
 
     Args:

@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from ..errors import InputError
+
 
 class _Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
     pass
@@ -229,7 +231,7 @@ class WireEvent(_Wire, frozen=True):
     object: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class DecodeError(ValueError):
+class DecodeError(InputError):
     """The bytes or values aren't what the type says.
 
     Args:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Mapping
 
 from ..dataplane import Serving
 from ..dataplane.sockets import cannot_listen
-from ..errors import ListenError, ShortageError
+from ..errors import ListenError, ShortageError, UserspaceProxyError
 from ..model import Protocol, SocketAddress
 from .group import Group
 from .listener import Answer, Listener, Wanted
@@ -170,7 +170,7 @@ class Listeners:
                 error = exc
             else:
                 return
-        raise error or _NoAddressLeft
+        raise error or _NoAddressLeft("no address is left")
 
     def _open_at(self, key: Hashable, group: Group, wanted: Wanted, at: SocketAddress) -> None:
         old = self._just_closed(wanted.protocol, at)
@@ -333,5 +333,5 @@ class Listeners:
             self._send(worker, message)
 
 
-class _NoAddressLeft(Exception):
+class _NoAddressLeft(UserspaceProxyError):
     """There is no address at which a listener could be opened."""

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import UserspaceProxyError
+
 KINDS = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
 FIRST_REVISION = 1000
 
@@ -20,7 +22,7 @@ Object = Mapping[str, Any]
 _Key = tuple[str, str, str]
 
 
-class Expired(LookupError):
+class Expired(UserspaceProxyError):
     """What is asked for is forgotten; 410 Gone."""
 
 

@@ -21,6 +21,7 @@ from ...errors import SourceError
 from .kubeconfig import check_kubeconfig
 from .library import Library, import_library
 from .loader import make_loader
+from .plugin import PluginError
 from .responses import ConnectionTrouble
 
 PLUGIN_S = 60.0
@@ -39,6 +40,7 @@ _LOADING_ERRORS = (
     AttributeError,
     KeyError,
     OSError,
+    PluginError,
     RuntimeError,
     TypeError,
     ValueError,

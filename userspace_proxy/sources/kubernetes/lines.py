@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ...errors import UserspaceProxyError
+
 LINE_BYTES_MAX = 16 << 20
 """etcd takes objects of 1.5 MiB; as JSON, and with limits raised, some multiples of that."""
 
 
-class LineTooLong(ValueError):
+class LineTooLong(UserspaceProxyError):
     """A line is longer than the bound; the stream is of no use any more."""
 
 

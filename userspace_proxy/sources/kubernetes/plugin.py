@@ -24,11 +24,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...errors import UserspaceProxyError
+
 _OUTPUT_BYTES_MAX = 1 << 20
 _READ_BYTES = 64 * 1024
 
 
-class PluginError(ValueError):
+class PluginError(UserspaceProxyError):
     """A plugin gave nothing that can be used; one line says why."""
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import UserspaceProxyError
 from ...model.wire import DecodeError, Status, decode
 
 
-class ConnectionTrouble(Exception):
+class ConnectionTrouble(UserspaceProxyError):
     """No answer could be had, or it broke off; the text is in the network's words."""
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from userspace_proxy.sources.kubernetes.library import import_library
 from userspace_proxy.sources.kubernetes.loader import MemoryFiles, make_loader
+from userspace_proxy.sources.kubernetes.plugin import PluginError
 
 from . import certificates
 
@@ -116,7 +117,7 @@ async def test_a_plugin_is_asked_again_before_its_answer_ends(load, tmp_path, en
 
 
 async def test_a_plugin_that_gives_nothing_is_an_error(load, tmp_path):
-    with pytest.raises(ValueError, match="neither a token nor a certificate and key"):
+    with pytest.raises(PluginError, match="neither a token nor a certificate and key"):
         await load(plugin_that_prints(tmp_path, {"clientCertificateData": "alone"}))
 
 

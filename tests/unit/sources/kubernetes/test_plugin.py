@@ -71,7 +71,7 @@ child = subprocess.Popen(["sleep", "1000"])
 pathlib.Path({str(tmp_path / "pids")!r}).write_text(f"{{os.getpid()}} {{child.pid}}")
 signal.pause()
 """
-    with pytest.raises(ValueError, match=r"exec: ./plugin did not exit within 2 s"):
+    with pytest.raises(PluginError, match=r"exec: ./plugin did not exit within 2 s"):
         await run(script, within_s=2)
     for pid in (tmp_path / "pids").read_text().split():
         await ended(int(pid))
@@ -84,7 +84,7 @@ child = subprocess.Popen(["sleep", "1000"])
 pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
 print({ANSWER!r})
 """
-    with pytest.raises(ValueError, match="did not exit within"):
+    with pytest.raises(PluginError, match="did not exit within"):
         await run(script, within_s=2)
     await ended(int((tmp_path / "pid").read_text()))
 
@@ -146,7 +146,7 @@ signal.pause()
     ],
 )
 async def test_what_it_answers_in_vain_is_one_line_without_its_output(run, script, words):
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(PluginError, match=words) as caught:
         await run(script)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -156,7 +156,7 @@ async def test_what_it_answers_in_vain_is_one_line_without_its_output(run, scrip
 async def test_a_kubeconfig_without_what_is_needed_names_it(key):
     spec = {"command": "x", "apiVersion": "v1"}
     del spec[key]
-    with pytest.raises(ValueError, match=f"exec: missing key '{key}'"):
+    with pytest.raises(PluginError, match=f"exec: missing key '{key}'"):
         await run_plugin(spec, folder=Path(), within_s=1)
 
 
