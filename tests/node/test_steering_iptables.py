@@ -19,7 +19,7 @@ from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
 from userspace_proxy.steering.iptables import lock
-from userspace_proxy.steering.iptables.programmer import FULL_COMPARISON_EVERY
+from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 
 pytestmark = pytest.mark.netns
 FACTS = SteeringFacts(refuse_port=35999, proxy_ports=(36000, 36999))
@@ -439,6 +439,21 @@ async def test_a_helper_that_was_killed_is_started_anew(node, steering):
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36004"
 
 
+async def test_a_successor_whose_kernel_refused_is_told_everything_again(node, steering, lock_file):
+    await steering.apply({WEB: 36001})
+    pid = steering.helper_pids[IPFamily.IPV4]
+    os.kill(pid, signal.SIGKILL)
+    nodes.wait_until_dead(pid)
+    node.run("iptables-legacy -t nat -F")
+    lock_file.unlink()
+    lock_file.mkdir()
+    with pytest.raises(SteeringError, match="cannot open"):
+        await steering.repair()
+    lock_file.rmdir()
+    await steering.change({DNS: 36002}, ())
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
+
+
 @pytest.mark.parametrize("its_child", ["commits", "dies-too"])
 async def test_a_helper_that_is_killed_in_the_middle_of_an_apply_has_a_successor_that_ends_it(
     node, restore, steering, tmp_path, its_child
@@ -462,7 +477,7 @@ async def test_helpers_that_die_again_and_again_are_started_later_and_later(
 ):
     await steering.apply({WEB: 36001})
     before = nodes.tables(node)
-    monkeypatch.setattr("userspace_proxy.steering.iptables.process._MODULE", "no.such.module")
+    monkeypatch.setattr("userspace_proxy.steering.iptables.process._ENTRY", "no.such.module:main")
     os.kill(steering.helper_pids[IPFamily.IPV4], signal.SIGKILL)
     with pytest.raises(SteeringError, match="No module named"):
         await steering.repair()

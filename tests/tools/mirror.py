@@ -39,16 +39,13 @@ ELSEWHERE: Mapping[str, str] = {
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
         for name in ("helper", "steering")
     },
-    "userspace_proxy/steering/iptables/programmer.py": "tests/node/test_steering_traffic.py",
     "userspace_proxy/steering/nftables/steering.py": "tests/node/test_steering_nftables.py",
-    "userspace_proxy/steering/nftables/presence.py": "tests/node/test_steering_side_by_side.py",
-    "userspace_proxy/steering/nftables/programmer.py": "tests/node/test_steering_traffic.py",
     "userspace_proxy/dataplane/udp_flow.py": "tests/unit/dataplane/test_udp.py",
     **{
         f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
         for name in (
             *("guard", "guard_table", "guards", "kernel", "nft_guard", "no_guard", "presence"),
-            *("programmer", "rtnetlink", "rule_guard", "sockets_in_use", "steering", "wanted"),
+            *("rtnetlink", "rule_guard", "sockets_in_use", "steering", "wanted"),
         )
     },
     "userspace_proxy/kernel/privileges.py": "tests/node/test_steering_local.py",

@@ -1,19 +1,19 @@
 """Steering by legacy iptables rules, as text, in a helper process for each IP family.
 
-    agent process                          helper process (one for IPv4, one for IPv6)
-    IptablesSteering ── HelperProcess ══ JSON frames ══ helper ── Programmer ── Table ─┐
-                                                                       iptables-legacy-save,
-    nat     PREROUTING ─▶ UPROXY-PRE ─▶ UPROXY-O…                      -restore, python-iptables
+    agent process                        helper process (one for IPv4, one for IPv6)
+    IptablesSteering ── HelperProcess ══ LegacyProgrammer ── Table ── iptables-legacy-save,
+                                                                      -restore, python-iptables
+    nat     PREROUTING ─▶ UPROXY-PRE ─▶ UPROXY-O…
             OUTPUT     ─▶ UPROXY-OUT ─▶ UPROXY-O…   a frontend's packets to its proxy port or
                                                     refuse port, by a tree of chains
-    filter  INPUT      ─▶ UPROXY-TCP, UPROXY-UDP    who may reach those ports
+    filter  INPUT      ─▶ UPROXY-TCP, UPROXY-UDP    access to those ports
 
     NatRule (rules) ─▶ tree ─▶ lines of chains (nat) ─▶ edits (text) ─▶ one commit (table)
 
-Rule 1: python-iptables is imported in the helper only. In one process only the family that
-uses REDIRECT first can, threads crash it, and its building of rules would hold the loop.
-Rule 2: what is in force is read from the kernel, unless the kernel's number for the table shows
-that it is what was put last.
+Rule 1: only the helper imports python-iptables. In one process only the family that uses REDIRECT
+first works, threads crash it, and its building of rules would block the event loop.
+Rule 2: the state in force is read from the kernel, unless the kernel's number for the table shows
+that nothing has changed since the last write.
 """
 
 from .legacy import has_socket_match

@@ -1,7 +1,12 @@
-"""The helper process: ``python -m userspace_proxy.steering.iptables.helper FD VERSION PARENT``.
+"""The helper process: it answers one request after the other, and ends when its parent does.
 
-It answers one request after the other and ends when its parent does. Standard output is not
-used for answers: python-iptables turns it into a pipe of its own while it makes a rule.
+    guard for old and new ports ─▶ nat ─▶ guard for the new ports ─▶ stale conntrack entries
+
+A port is guarded before its first packet arrives and until its last one has. Conntrack entries from
+before the new rules are removed when these are in force.
+
+Rule 1: answers don't use standard output: python-iptables replaces it by a pipe of its own while it
+makes a rule.
 """
 
 from __future__ import annotations
@@ -10,35 +15,60 @@ import os
 import select
 import signal
 import socket
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from ...errors import SteeringConflict, SteeringError
-from . import frames
-from .programmer import Facts, Programmer
-from .rules import NatFrontend, NatRule
+from ...kernel import conntrack
+from ...model import Frontend, Protocol
+from ..base import SteeringFacts
+from ..names import ChainNames, label_of
+from ..programmer import NatProgrammer, Ports, Touched
+from .legacy import LegacyTables
+from .nat import NatChains, all_rules, reached_rules, rules_among
+from .process import as_rows, from_rows, receive, send
+from .rules import (
+    FILTER,
+    GUARDS,
+    NAT,
+    NAT_JUMPS,
+    OUT,
+    PRE,
+    PROTOCOLS,
+    SOCKET_CHECK,
+    Guard,
+    NatRule,
+    make_guard,
+    read_refuse_port,
+)
+from .small_edits import SmallEdits
+from .table import Difference, Table, missing_jumps
+from .text import parse_table
+
+# The agent calls repair each second. The tables' size and layout reveal each rule that was added or
+# removed; a rule that was replaced by one of the same size is found by the full comparison only.
+FULL_COMPARISON_EVERY = 30
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Serve the parent until it is gone."""
-    descriptor, version, parent = map(int, arguments)
+def main(descriptor: int, version: int, parent: int) -> int:
+    """Serve the parent until it has ended."""
     if os.getppid() != parent:
         return 0
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # systemd sends SIGTERM to the whole group, and the agent still needs us to clean up.
+        # systemd sends SIGTERM to the whole group, and the agent needs this process to clean up.
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     parent_end = os.pidfd_open(parent)
     server = Server(version)
     while True:
-        # Other children of the parent may hold its end of the socket, so EOF alone won't do.
+        # Other children of the parent may hold its end of the socket, so EOF isn't enough.
         readable, _, _ = select.select([descriptor, parent_end], [], [])
         if descriptor not in readable:
             return 0
         try:
-            request = frames.receive(connection)
-            frames.send(connection, server.answer(request))
+            request = receive(connection)
+            send(connection, server.answer(request))
         except (EOFError, ConnectionError):
             return 0
 
@@ -52,32 +82,35 @@ class Server:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self._programmer: Programmer | None = None
+        self._programmer: LegacyProgrammer | None = None
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"value": …}``, or ``{"error": …}`` where our code raised SteeringError."""
+    def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return ``{"value": …}``, or ``{"error": …}`` for a SteeringError."""
         try:
             return {"value": self._do(request)}
         except SteeringError as exc:
             is_conflict = isinstance(exc, SteeringConflict)
             return {"error": exc.message, "hint": exc.hint, "is_conflict": is_conflict}
 
-    def _do(self, request: dict[str, Any]) -> Any:
+    def _do(self, request: Mapping[str, Any]) -> Any:
         if self._programmer is None:
-            self._programmer = Programmer(self._version, _facts(request["facts"]))
+            facts: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in request["facts"].items()
+            }
+            self._programmer = LegacyProgrammer(self._version, SteeringFacts(**facts))
         programmer = self._programmer
         match request["do"]:
             case "start":
-                return programmer.start()
+                return as_rows(programmer.start())
             case "apply":
-                return programmer.apply([NatRule(*rule) for rule in request["rules"]])
+                return programmer.apply(from_rows(request["ports"]))
             case "change":
-                gone = [NatFrontend(*frontend) for frontend in request["gone"]]
-                return programmer.change([NatRule(*rule) for rule in request["rules"]], gone)
+                return programmer.change(from_rows(request["ports"]))
             case "repair":
                 return programmer.repair()
-            case "render":
-                return programmer.render()
+            case "in_force":
+                return as_rows(programmer.in_force())
             case "clean_up":
                 return programmer.clean_up()
             case "checks_sockets":
@@ -88,11 +121,180 @@ class Server:
                 raise AssertionError(f"no such request: {other}")
 
 
-def _facts(values: list[Any]) -> Facts:
-    refuse_port, proxy_ports, node_addresses, proxy_name = values
-    ports = tuple(proxy_ports) if proxy_ports else None
-    return Facts(refuse_port, ports, tuple(node_addresses), proxy_name)
+class LegacyProgrammer(NatProgrammer):
+    """The rules of one IP family.
+
+    Args:
+        version: 4 or 6.
+        facts: All are used except the Service ranges.
+
+    Raises:
+        SteeringError: A library, a privilege or a kernel part is missing.
+    """
+
+    def __init__(self, version: int, facts: SteeringFacts) -> None:
+        # First, as it is what may be missing.
+        self._tables, small_edits = LegacyTables(version), SmallEdits(version)
+        super().__init__(facts)
+        self._version = version
+        names = ChainNames(facts.proxy_name)
+        self._nat = Table(NAT, self._tables, small_edits, names)
+        self._filter = Table(FILTER, self._tables, small_edits, names)
+        self._layout = NatChains(version)
+        self._infos: tuple[bytes, ...] = ()
+        self._repairs = 0
+
+    @cached_property
+    def checks_sockets(self) -> bool:
+        """Whether the guard can distinguish this proxy's sockets from others'."""
+        return self._tables.would_take(FILTER, SOCKET_CHECK)
+
+    def start(self) -> Ports:
+        """Part of Programmer."""
+        refuse_ports = {self._facts.refuse_port, *self._refuse_ports_in_force()}
+        left = all_rules(self._nat.read())
+        conntrack.check(self._version)
+        self._to_ip = next((rule.to_ip for rule in left if rule.to_ip), "")
+        ports = _ports_of(left)
+        return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
+
+    def in_force(self) -> Ports:
+        """Part of Programmer; frontends that both pods and the node itself reach."""
+        contents = self._nat.read()
+        if missing_jumps(contents, NAT_JUMPS):
+            return {}
+        rules = reached_rules(contents)
+        from_pods = {rule._replace(to_ip="") for rule in rules[PRE]}
+        return _ports_of(rule for rule in rules[OUT] if rule in from_pods)
+
+    def labels(self) -> list[str]:
+        """Return the labels of all proxies with chains here, sorted; "" for a proxy without a name.
+
+        Raises:
+            SteeringError: The kernel has no such table, or permission is denied.
+        """
+        names = (
+            name for table in (NAT, FILTER) for name in parse_table(self._tables.save(table), str)
+        )
+        return sorted({label for name in names if (label := label_of(name)) is not None})
+
+    def clean_up(self) -> None:
+        """Part of Programmer."""
+        removed = _ports_of(all_rules(self._nat.read()))
+        self._nat.remove_all()
+        self._filter.remove_all()
+        self._forget_all(removed)
+
+    def close(self) -> None:
+        """Part of Programmer."""
+        self._address.close()
+
+    def _load(self) -> None:
+        left = self.start()
+        # Connections that began while no rules were maintained may lead anywhere.
+        self._stale |= dict.fromkeys(self._applied or {}) | left
+        self._lay_out()
+        self._put(left)
+
+    def _write(self, before: Touched, touched: Touched) -> None:
+        self._layout.change(_rules(before), _rules(touched))
+        self._note_stale(before)
+        self._put(before)
+
+    def _restore(self, touched: Touched, before: Touched) -> None:
+        self._lay_out()
+        self._put(touched)
+
+    def _repair(self) -> int:
+        self._repairs += 1
+        if (
+            self._repairs % FULL_COMPARISON_EVERY
+            and not self._address.has_changed()
+            and self._read_infos() == self._infos
+        ):
+            return 0
+        self._nat.forget()
+        self._filter.forget()
+        return self._put({})
+
+    def _lay_out(self) -> None:
+        self._layout = NatChains(self._version, _rules(self._applied or {}), self._to_ip)
+
+    def _put(self, leaving: Touched) -> int:
+        """Write what differs; return how many rules did.
+
+        Args:
+            leaving: Ports that frontends were steered to before, guarded until they aren't.
+        """
+        applied = self._applied or {}
+        # Only IPv4 needs an address: see PreroutingAddress.
+        to_ip = "" if self._version == 6 else self._address.choose(self._to_ip)
+        if to_ip != self._to_ip:
+            self._to_ip = to_ip
+            self._lay_out()
+            self._stale |= applied
+        ports, old_ports = _by_protocol(applied), _by_protocol(leaving)
+        still_in_use = {protocol: ports[protocol] | old_ports[protocol] for protocol in PROTOCOLS}
+        guard = self._make_guard(ports)
+        drifted = self._put_guard(
+            guard if still_in_use == ports else self._make_guard(still_in_use)
+        )
+        difference = self._nat.put(self._layout.chains, NAT_JUMPS)
+        # From here on other rules are in force, even if a later step fails.
+        self._stale |= self._affected_by(difference)
+        self._put_guard(guard)
+        self._infos = self._read_infos()
+        self._forget_stale()
+        return drifted + difference.count
+
+    def _put_guard(self, guard: Guard) -> int:
+        return self._filter.put(guard.chains(), guard.jumps).count
+
+    def _affected_by(self, difference: Difference) -> Ports:
+        """Return the frontends whose rules weren't in force."""
+        rules = rules_among(difference.lines)
+        ports = _ports_of(rules)
+        if difference.has_other_jumps or len(rules) < len(difference.lines):
+            # A chain without the jump to it had no effect.
+            ports |= self._applied or {}
+        return ports
+
+    def _refuse_ports_in_force(self) -> set[int]:
+        """Return the refuse ports of the rules in force; an earlier run may have had another."""
+        chains = self._filter.read()
+        lines = (line for chain in GUARDS.values() for line in chains.get(chain, ()))
+        ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)
+        return {port for port in ports if port is not None}
+
+    def _make_guard(self, ports: Mapping[str, set[int]]) -> Guard:
+        return make_guard(
+            ports,
+            refuse_port=self._facts.refuse_port,
+            proxy_ports=self._facts.proxy_ports,
+            is_ipv6=self._version == 6,
+            checks_sockets=self.checks_sockets,
+        )
+
+    def _read_infos(self) -> tuple[bytes, ...]:
+        return self._nat.info(), self._filter.info()
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def _rules(ports: Touched) -> list[NatRule]:
+    """Return the rules for those frontends that are steered."""
+    return [
+        NatRule(f.protocol.lower(), f.ip, f.port, port)
+        for f, port in ports.items()
+        if port is not None
+    ]
+
+
+def _ports_of(rules: Iterable[NatRule]) -> Ports:
+    return {Frontend(r.ip, r.port, Protocol(r.protocol.upper())): r.to_port for r in rules}
+
+
+def _by_protocol(ports: Touched) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
+    for frontend, port in ports.items():
+        if port:
+            found[frontend.protocol.lower()].add(port)
+    return found

@@ -1,43 +1,48 @@
-"""The agent's end of one helper process; blocking, so for a thread of its own.
+"""One helper process from the agent's side, and the messages to it; all calls block.
 
-Rule 1: a helper that ends is started anew at the next request; the rules stay meanwhile.
-Rule 2: one that ends soon after its start, again and again, is given more and more time.
+    message: length (four bytes), JSON
+
+Rule 1: a helper that ended is replaced at the next request; its rules stay in force meanwhile.
+Rule 2: after helpers that ended without an answer, the pause before the next one grows.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Iterable
 from typing import IO, Any
 
+from ...child import end_child, start_child
 from ...errors import SteeringConflict, SteeringError
-from . import frames
+from ...model import Frontend, Protocol
+from ..programmer import Touched
 
-_MODULE = "userspace_proxy.steering.iptables.helper"
-_IMPORT_ROOT = Path(__file__).parents[3]
-# Ten times what 10,000 Services take; a helper that is silent for longer hangs.
+_ENTRY = "userspace_proxy.steering.iptables.helper:main"
+# Ten times what 10,000 Services take.
 ANSWER_WITHIN_S = 60.0
-# How long a helper whose socket was closed may take to end.
 END_WITHIN_S = 5.0
-# The pause after the second helper in a row that ended without one answer; each further one
+# The pause after the second helper in a row that ended without an answer; each further one
 # doubles it. The agent asks each second, and a start costs 0.2 s of CPU.
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
+_LENGTH = struct.Struct("!I")
 
 
 class HelperEnded(SteeringError):
-    """The helper ended, or hung, before it answered: what it did of the request is unknown."""
+    """The helper ended or hung before it answered; it may have carried out the request."""
 
 
 class HelperProcess:
-    """A helper that is started when it is first asked, and anew after it has ended.
+    """A helper that is started by the first request, and again after it has ended.
 
     Args:
-        version: The IP family that it programs, 4 or 6.
+        version: The IP family whose rules it programs, 4 or 6.
     """
 
     def __init__(self, version: int) -> None:
@@ -46,10 +51,10 @@ class HelperProcess:
         self._socket: socket.socket | None = None
         self._errors: IO[bytes] | None = None
         self.restarts = 0
-        """How many helpers were started in the place of one that had ended by itself."""
+        """How many helpers replaced one that had ended by itself."""
         self._lost = False
         self._failures = 0
-        """How many helpers in a row ended without one answer."""
+        """How many helpers in a row ended without an answer."""
         self._not_before = 0.0
         self._last_words = ""
 
@@ -60,26 +65,26 @@ class HelperProcess:
 
     @property
     def is_new(self) -> bool:
-        """Whether the next request goes to a helper that doesn't run yet."""
+        """Whether the next request starts a helper."""
         return self._process is None or self._process.poll() is not None
 
     def ask(self, request: dict[str, Any]) -> Any:
-        """Send a request and wait for its answer.
+        """Send a request and return its answer.
 
         Raises:
             HelperEnded: It ended without an answer.
-            SteeringError: What the helper said, or that none is started yet.
+            SteeringError: The helper's error, or the next helper may not be started yet.
         """
         if self.is_new:
-            self._wait_for_its_time()
+            self._check_pause()
             self._lost |= self._process is not None
             self._start()
             self.restarts += self._lost
             self._lost = False
         assert self._socket is not None
         try:
-            frames.send(self._socket, request)
-            answer = frames.receive(self._socket)
+            send(self._socket, request)
+            answer = receive(self._socket)
         except (EOFError, OSError) as exc:
             self._last_words = self._end(exc)
             self._count_failure()
@@ -94,6 +99,18 @@ class HelperProcess:
             raise kind(answer["error"], hint=answer["hint"])
         return answer["value"]
 
+    def close(self) -> None:
+        """End the helper and wait for it; idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            end_child(self._process, END_WITHIN_S)
+            self._process = None
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
     def _count_failure(self) -> None:
         self._lost = True
         self._failures += 1
@@ -101,11 +118,11 @@ class HelperProcess:
             pause_s = min(FIRST_PAUSE_S * 2.0 ** (self._failures - 2), LONGEST_PAUSE_S)
             self._not_before = time.monotonic() + pause_s
 
-    def _wait_for_its_time(self) -> None:
-        """Refuse to start a helper while those before it ended too soon.
+    def _check_pause(self) -> None:
+        """Refuse to start a helper before the pause has ended.
 
         Raises:
-            SteeringError: Says how they ended, and when the next one is started.
+            SteeringError: With how the last helper ended, and when the next one is started.
         """
         rest_s = self._not_before - time.monotonic()
         if self._failures > 1 and rest_s > 0:
@@ -116,53 +133,21 @@ class HelperProcess:
                 hint=f"the next one is started in {rest_s:.0f} s",
             )
 
-    def close(self) -> None:
-        """End the helper and wait for it; idempotent."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if self._process is not None:
-            try:
-                self._process.wait(END_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
-
     def _start(self) -> None:
         self.close()
         try:
-            ours, theirs = socket.socketpair()
-            self._socket = ours
             # In memory: a container's root may be read-only.
             self._errors = os.fdopen(os.memfd_create("errors"), "w+b")
+            # In a session of its own: after Ctrl-C the agent needs it to clean up.
+            self._process, self._socket = start_child(
+                _ENTRY, self.version, os.getpid(), stderr=self._errors, has_own_session=True
+            )
         except OSError as exc:
             self.close()
-            raise SteeringError(f"cannot start the iptables helper: {exc.strerror}") from exc
-        ours.settimeout(ANSWER_WITHIN_S)
-        # -P: nothing is imported from the directory that we happen to stand in.
-        command = [sys.executable, "-P", "-m", _MODULE]
-        paths = [str(_IMPORT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [*command, str(theirs.fileno()), str(self.version), str(os.getpid())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    # Ctrl-C is for the agent, which needs the helper to clean up.
-                    start_new_session=True,
-                    stderr=self._errors,
-                    env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-                )
-            except OSError as exc:
-                self.close()
-                raise SteeringError(
-                    f"cannot start the iptables helper by {sys.executable or 'Python'}: "
-                    f"{exc.strerror}"
-                ) from exc
+            raise SteeringError(
+                f"cannot start the iptables helper by {sys.executable or 'Python'}: {exc.strerror}"
+            ) from exc
+        self._socket.settimeout(ANSWER_WITHIN_S)
 
     def _end(self, exc: BaseException) -> str:
         """End what is left of the helper; return how it ended, in words."""
@@ -172,12 +157,48 @@ class HelperProcess:
             self._process.kill()
             self.close()
             return f"gave no answer within {ANSWER_WITHIN_S:g} s"
-        try:
-            status = self._process.wait(END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+        status = end_child(self._process, END_WITHIN_S)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
-        return f"ended with status {status}: {lines[-1] if lines else 'it said nothing'}"
+        return f"ended with status {status}: {lines[-1] if lines else 'it printed nothing'}"
+
+
+def send(connection: socket.socket, message: Any) -> None:
+    """Send one message."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    connection.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def receive(connection: socket.socket) -> Any:
+    """Wait for one message.
+
+    Raises:
+        EOFError: The other side closed the connection.
+    """
+    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
+    return json.loads(_exactly(connection, length))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size:
+        data = connection.recv(size - len(parts))
+        if not data:
+            raise EOFError
+        parts += data
+    return bytes(parts)
+
+
+Row = tuple[str, str, int, int | None]
+"""A frontend's address, protocol and port, and the port that it is steered to."""
+
+
+def as_rows(ports: Touched) -> list[Row]:
+    """Return ports in the form of messages."""
+    return [(f.ip, f.protocol, f.port, port) for f, port in ports.items()]
+
+
+def from_rows(rows: Iterable[Row]) -> dict[Frontend, Any]:
+    """Return the ports of a message."""
+    return {Frontend(ip, port, Protocol(name)): to_port for ip, name, port, to_port in rows}

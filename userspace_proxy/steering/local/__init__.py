@@ -1,19 +1,19 @@
 """Local steering: routes addresses of Services to this node, where listeners bind them.
 
-    agent ── LocalSteering ── one thread: Programmer ─┬─ Wanted    what the kernel should have
-                                                      └─ Guard ─┬─ NftGuard    routes and a table
-                                                                ├─ RuleGuard   ip rules
-                                                                └─ …
+    LocalSteering ── LocalProgrammer ─┬─ Wanted    the desired state
+                                      └─ Guard ─┬─ NftGuard    routes and a table
+                                                ├─ RuleGuard   ip rules
+                                                └─ …
 
-No NAT and no connection tracking: the listener sees the client's address and the one that it
-dialled. **The trap**: whatever listens on 0.0.0.0 would answer at these addresses, too. So what
-isn't a frontend is refused, by the guard. Source: kubernetes/kubernetes#72236.
+No NAT and no connection tracking: the listener sees the client's address and the address that it
+dialled. **The trap**: a daemon that listens on 0.0.0.0 would answer at these addresses, too. So the
+guard rejects everything that isn't a frontend. Source: kubernetes/kubernetes#72236.
 
-Rule 1: only addresses that have frontends are brought here; in a network namespace of our own
-the Service ranges, so that what no Service has is refused, too.
+Rule 1: only addresses with frontends are routed here; in a network namespace created for this
+proxy the whole Service ranges, so that addresses without a Service are refused, too.
 Rule 2: the node's own addresses are never guarded.
-Rule 3: routes, rules and tables are ours by protocol number, name and the proxy's own number
-(:func:`~..names.owner_number`).
+Rule 3: routes, rules and tables belong to a proxy by protocol number, name and the proxy's own
+number (:func:`~..names.owner_number`).
 """
 
 from .guards import missing

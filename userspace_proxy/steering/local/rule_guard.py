@@ -15,10 +15,10 @@ Rule 1: each proxy has its own table number, which its rules contain.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Sequence
 
-from ...model import Frontend, IPFamily, Protocol
+from ...model import Frontend, IPFamily
+from ..programmer import PROTOCOL_NUMBERS
 from .guard import Guard
 from .kernel import Kernel
 from .rtnetlink import Route, Rule, network_of
@@ -28,7 +28,6 @@ from .wanted import Difference, Wanted
 _TABLES = 0x75000000
 # Source: fib_rule_port_range_valid() in include/net/fib_rules.h.
 _LAST_PORT = 65534
-_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
 _DEFAULT = {IPFamily.IPV4: "0.0.0.0/0", IPFamily.IPV6: "::/0"}
 
 
@@ -147,7 +146,7 @@ class RuleGuard(Guard):
         return [self._gate(f) for f in sorted(frontends) if f.port <= _LAST_PORT]
 
     def _gate(self, frontend: Frontend) -> Rule:
-        return Rule(frontend.ip, self._table, _NUMBERS[frontend.protocol], frontend.port)
+        return Rule(frontend.ip, self._table, PROTOCOL_NUMBERS[frontend.protocol], frontend.port)
 
 
 def gates_first(rules: Iterable[Rule]) -> list[Rule]:

@@ -1,28 +1,42 @@
-"""The agent's end of local steering, with a thread of its own."""
+"""Keeps the routes and the guard in the kernel as desired.
+
+    difference ─▶ guard
+    refused, or changed by others ─▶ kernel read in full ─▶ what differs
+
+Open connections need the route of their packets: a TCP frontend that is no longer desired lingers,
+refusing new connections, until it has no open connection.
+
+Rule 1: unless another program has changed it, the kernel contains what was written last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from typing import TypeVar
+import itertools
+from collections.abc import Iterable, Mapping
 
-from ...kernel.one_thread import InOneThread
-from ...model import Frontend
-from ..base import Bind, Steering, SteeringFacts, Target, render_targets
-from .programmer import Programmer
+from ...errors import SteeringError
+from ...model import Frontend, IPFamily, Protocol
+from ..base import Bind, SteeringFacts
+from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
+from .guards import make_guards
+from .kernel import Kernel
+from .rtnetlink import network_of
+from .sockets_in_use import ports_of_daemons, with_connections
+from .wanted import REFUSED, Wanted, is_loopback
 
-Result = TypeVar("Result")
+# The agent calls repair each second. Most changes that end a refusal cause no event: a sysctl, a
+# route that isn't local.
+RETRY_EVERY = 10
 
 
-class LocalSteering(Steering):
-    """Brings frontends to this node, where their listeners stand.
-
-    Its network namespace is that of the thread that calls the first method.
+class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
+    """Routes frontends to this node, where their listeners are bound.
 
     Args:
-        facts: Of these the node's addresses, the proxy's name and, in a namespace of our own,
-            the Service ranges are used.
-        own_namespace: Whether the network namespace was made by us, for this.
-        uses_nftables: Whether it may, where the kernel has it.
+        facts: The node's addresses, the proxy's name and, with ``own_namespace``, the Service
+            ranges are used.
+        own_namespace: Whether the network namespace was created for this proxy.
+        uses_nftables: Whether to use nftables where the kernel has it.
     """
 
     name = "local"
@@ -31,54 +45,207 @@ class LocalSteering(Steering):
     def __init__(
         self, facts: SteeringFacts, *, own_namespace: bool = False, uses_nftables: bool = True
     ) -> None:
-        self.facts = facts
-        # One thread: calls of netlink block, and none may overtake another.
-        self._programmer = InOneThread(
-            "local-steering",
-            lambda: Programmer(facts, own_namespace=own_namespace, uses_nftables=uses_nftables),
+        super().__init__(
+            facts,
+            lambda: LocalProgrammer(
+                facts, own_namespace=own_namespace, uses_nftables=uses_nftables
+            ),
         )
 
-    async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering; the kernel knows no proxy port, so nothing is recovered.
 
-        What an earlier run left is put right by the first ``apply``.
+class LocalProgrammer(Programmer):
+    """The routes and the guard of one proxy.
+
+    Args:
+        facts: As for :class:`LocalSteering`.
+        own_namespace: As for :class:`LocalSteering`.
+        uses_nftables: As for :class:`LocalSteering`.
+
+    Raises:
+        SteeringError: Netlink sockets can't be opened.
+    """
+
+    def __init__(self, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool) -> None:
+        super().__init__()
+        self._facts = facts
+        self._kernel = Kernel()
+        self._guard, *self._others = make_guards(
+            self._kernel, facts, own_namespace=own_namespace, uses_nftables=uses_nftables
+        )
+        self._wanted = Wanted(
+            facts.service_cidrs if own_namespace else (), lets_in=self._has_connections
+        )
+        self._connected: set[Frontend] = set()
+        """Refused frontends with open connections, where the guard can't recognize connections."""
+        self._lingering: set[Frontend] = set()
+        """Frontends that are no longer desired; for the guard they are refused ones."""
+        self._is_known = False
+        """Whether the kernel contains what was written last."""
+        self._repairs = itertools.count(1)
+
+    @property
+    def needs_transparent(self) -> bool:
+        """Part of Programmer."""
+        return self._guard.needs_transparent
+
+    def unguarded(self) -> str:
+        """Part of Programmer."""
+        return self._guard.unguarded
+
+    def unsteered(self) -> Mapping[Frontend, str]:
+        """Part of Programmer."""
+        found = self._wanted.unsteered()
+        return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
+
+    def start(self) -> Ports:
+        """Part of Programmer; recovers nothing, as there are no proxy ports.
+
+        The first ``apply`` corrects what an earlier run left.
         """
-        self.needs_transparent = await self._programmer.do(
-            lambda programmer: programmer.needs_transparent
-        )
         return {}
 
-    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
-        asked = dict(wanted)
-        await self._do(lambda programmer: programmer.apply(asked))
+    def in_force(self) -> Ports:
+        """Part of Programmer; a frontend that isn't both routed here and guarded is left out."""
+        if self._applied is None:
+            return {}
+        is_as_wanted = self._guard.look(self._wanted)
+        return {f: port for f, port in self._applied.items() if is_as_wanted(f)}
 
-    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
-        touched: dict[Frontend, Target | None] = {**dict.fromkeys(gone), **changed}
-        await self._do(lambda programmer: programmer.change(touched))
+    def clean_up(self) -> None:
+        """Part of Programmer."""
+        for guard in (self._guard, *self._others):
+            guard.clean_up()
+        self._wanted.change(dict.fromkeys(list(self._wanted.ports)))
+        self._lingering.clear()
+        self._applied, self._is_known = None, False
 
-    async def render(self) -> str:
-        """Part of Steering; a frontend that isn't brought here, or isn't guarded, is left out."""
-        return render_targets(await self._programmer.do(Programmer.in_force))
+    def close(self) -> None:
+        """Part of Programmer."""
+        for guard in (self._guard, *self._others):
+            guard.close()
+        self._kernel.close()
 
-    async def repair(self) -> int:
-        """Part of Steering."""
-        return await self._do(Programmer.repair)
+    def _load(self) -> None:
+        ports = self._applied or {}
+        self._wanted.change(ports)
+        try:
+            for guard in self._others:
+                # An earlier run may have used another guard.
+                guard.clean_up()
+            self._put_right()
+        except SteeringError:
+            self._wanted.change(dict.fromkeys(ports))
+            raise
 
-    async def clean_up(self) -> None:
-        """Part of Steering."""
-        await self._do(Programmer.clean_up)
+    def _write(self, before: Touched, touched: Touched) -> None:
+        lingering, touched = frozenset(self._lingering), self._linger(before, touched)
+        old = {frontend: self._wanted.ports.get(frontend) for frontend in touched}
+        self._find_connected(f for f, port in touched.items() if port == REFUSED)
+        difference = self._wanted.change(touched)
+        try:
+            if self._is_touched():
+                self._put_right()
+                return
+            try:
+                self._guard.change(difference, self._wanted)
+            except SteeringError:
+                self._put_right()
+        except SteeringError:
+            self._wanted.change(old)
+            self._lingering = set(lingering)
+            raise
 
-    async def close(self) -> None:
-        """Part of Steering."""
-        await self._programmer.close()
+    def _restore(self, touched: Touched, before: Touched) -> None:
+        self._put_right()
 
-    async def _do(self, call: Callable[[Programmer], Result]) -> Result:
-        """Have the programmer change something, and note what the kernel refuses then."""
+    def _repair(self) -> int:
+        is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._wanted.refused)
+        count = self._put_right() if self._is_touched() or is_retry else 0
+        self._forget_lingering()
+        self._follow_connections()
+        return count
 
-        def all_three(programmer: Programmer) -> tuple[Result, Mapping[Frontend, str], str]:
-            return call(programmer), programmer.unsteered(), programmer.unguarded
+    def _linger(self, before: Touched, touched: Touched) -> Touched:
+        """Return a change in which frontends that may linger are refused instead of removed."""
+        lingering = {
+            frontend
+            for frontend, port in touched.items()
+            if port is None
+            and before[frontend] is not None
+            and frontend.protocol is Protocol.TCP
+            and not is_loopback(frontend.ip)
+        }
+        self._lingering |= lingering
+        self._lingering -= {frontend for frontend, port in touched.items() if port is not None}
+        return {**touched, **dict.fromkeys(lingering, REFUSED)}
 
-        result, self.unsteered, self.unguarded = await self._programmer.do(all_three)
-        return result
+    def _forget_lingering(self) -> None:
+        if self._lingering:
+            idle = self._lingering - with_connections(self._lingering)
+            self._lingering -= idle
+            if idle:
+                self._guard.change(self._wanted.change(dict.fromkeys(idle)), self._wanted)
+
+    def _has_connections(self, frontend: Frontend) -> bool:
+        return frontend in self._connected
+
+    def _find_connected(self, refused: Iterable[Frontend]) -> None:
+        """Find the refused frontends that must be admitted for their open connections."""
+        if self._guard.knows_connections:
+            return
+        asked = {frontend for frontend in refused if frontend.protocol is Protocol.TCP}
+        if asked:
+            daemons = ports_of_daemons()
+            # An open connection doesn't justify that a daemon answers for a Service.
+            safe = {f for f in asked if (f.protocol, f.port) not in daemons}
+            self._connected -= asked
+            self._connected |= with_connections(safe)
+
+    def _follow_connections(self) -> None:
+        """Stop admitting refused frontends whose last connection has ended."""
+        asked = set(self._connected)
+        if asked:
+            self._find_connected(asked)
+            difference = self._wanted.reconsider(asked - self._connected)
+            self._guard.change(difference, self._wanted)
+
+    def _is_touched(self) -> bool:
+        """Return whether the kernel must be read in full."""
+        heard = self._kernel.heard()
+        if heard.is_touched or self._guard.is_touched() or any(map(self._matters, heard.addresses)):
+            self._is_known = False
+        return not self._is_known
+
+    def _matters(self, ip: str) -> bool:
+        """Return whether an address that was added or removed changes the desired state."""
+        wanted = self._wanted
+        # Each pod's interface gets a link-local address, which is never a source.
+        is_source = wanted.sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
+        return is_source or wanted.is_affected_by(network_of(ip))
+
+    def _put_right(self) -> int:
+        """Write what differs; return how much did."""
+        self._is_known = False
+        # Events that were received before the kernel is read need no further look.
+        self._kernel.heard()
+        self._wanted.set_theirs(self._kernel.local_table().others)
+        self._choose_sources()
+        count = self._guard.put_right(self._wanted)
+        self._is_known = True
+        return count
+
+    def _choose_sources(self) -> None:
+        """Choose the source addresses of clients on this node; one stays while it exists."""
+        addresses = self._kernel.sources()
+        for family in IPFamily:
+            candidates = [
+                self._wanted.sources.get(family, ""),
+                *self._facts.node_addresses,
+                *addresses,
+            ]
+            ours = (ip for ip in candidates if ip in addresses and IPFamily.of(ip) is family)
+            source = next(ours, "")
+            if source:
+                self._wanted.sources[family] = source
+            else:
+                self._wanted.sources.pop(family, None)

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ...errors import SteeringError
 from ...model import Frontend, IPFamily
-from ..base import REFUSE, Target
+from ..programmer import Ports, Touched
 from .rtnetlink import network_of
 
 Item = TypeVar("Item")
-Touched = Mapping[Frontend, Target | None]
-"""The targets of some frontends; None: not steered."""
+REFUSED = 0
+"""The port of a frontend that is refused."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Wanted:
         self._uses: Counter[str] = Counter()
         self.sources: dict[IPFamily, str] = {}
         """What clients on the node itself are seen as; a missing one is the kernel's choice."""
-        self.targets: dict[Frontend, Target] = {}
+        self.ports: Ports = {}
         self.networks: set[str] = set()
         """Those of single addresses, the ranges not among them."""
         self.served: set[Frontend] = set()
@@ -70,13 +70,13 @@ class Wanted:
         return network_of(ip) not in self._theirs and not is_loopback(ip)
 
     def unsteered(self) -> dict[Frontend, str]:
-        """Return the frontends at refused networks with the causes; it looks at all targets."""
+        """Return the frontends at refused networks with the causes; it examines all frontends."""
         if not self.refused:
             return {}
-        found = {f: self._refusal_of(f.ip) for f in self.targets if self.is_ours(f.ip)}
+        found = {f: self._refusal_of(f.ip) for f in self.ports if self.is_ours(f.ip)}
         return {frontend: str(cause) for frontend, cause in found.items() if cause is not None}
 
-    def minds(self, network: str) -> bool:
+    def is_affected_by(self, network: str) -> bool:
         """Return whether it matters that a range comes to the node by itself, or goes."""
         return network in self.networks or network in self._theirs
 
@@ -88,16 +88,16 @@ class Wanted:
         return any(address.version == n.version and address in n for n in self._ranges)
 
     def change(self, touched: Touched) -> Difference:
-        """Take other targets for some frontends; return what that means for the kernel."""
+        """Change the ports of some frontends; return the difference for the kernel."""
         difference = Difference()
-        for frontend, target in touched.items():
-            before = self.targets.get(frontend)
-            if target is None:
-                self.targets.pop(frontend, None)
+        for frontend, port in touched.items():
+            before = self.ports.get(frontend)
+            if port is None:
+                self.ports.pop(frontend, None)
             else:
-                self.targets[frontend] = target
+                self.ports[frontend] = port
             if self.is_ours(frontend.ip):
-                self._use(frontend.ip, (target is not None) - (before is not None), difference)
+                self._use(frontend.ip, (port is not None) - (before is not None), difference)
             self._serve(frontend, difference)
         return difference
 
@@ -113,9 +113,9 @@ class Wanted:
         theirs = frozenset(networks)
         if theirs == self._theirs:
             return
-        targets, self._theirs = self.targets, theirs
-        self.targets, self._uses, self.networks, self.served = {}, Counter(), set(), set()
-        self.change(targets)
+        ports, self._theirs = self.ports, theirs
+        self.ports, self._uses, self.networks, self.served = {}, Counter(), set(), set()
+        self.change(ports)
 
     def _refusal_of(self, ip: str) -> SteeringError | None:
         cause = self.refused.get(network_of(ip))
@@ -139,11 +139,11 @@ class Wanted:
             _come(network, difference.networks_go, difference.networks_come)
 
     def _serve(self, frontend: Frontend, difference: Difference) -> None:
-        target = self.targets.get(frontend)
+        port = self.ports.get(frontend)
         is_in = (
-            target is not None
+            port is not None
             and self.is_ours(frontend.ip)
-            and (target is not REFUSE or self._lets_in(frontend))
+            and (port != REFUSED or self._lets_in(frontend))
         )
         if is_in == (frontend in self.served):
             return

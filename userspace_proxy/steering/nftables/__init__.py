@@ -1,19 +1,15 @@
 """Steering by one nftables table of this proxy.
 
-    agent ── NftablesSteering ── one thread: Programmer ── nf_tables.OurTable ── kernel
-
     table inet userspace-proxy
       prerouting, output   nat      redirects entries of frontends4 and frontends6 to their ports
       input                filter   limits access to the ports in guarded, and to the refuse port
 
 A new connection costs one map look-up, however many Services there are.
 
-Rule 1: an apply is one transaction of added and deleted elements; rules stay as they are.
+Rule 1: a change is one transaction of added and deleted elements; rules stay as they are.
 Rule 2: the table is read in full only after another program has changed it.
-Rule 3: nothing here reads tables of other programs.
 """
 
-from .presence import labels, missing
-from .steering import NftablesSteering
+from .steering import NftablesSteering, labels, missing
 
 __all__ = ["NftablesSteering", "labels", "missing"]

@@ -5,7 +5,6 @@ Rule 1: an element is bytes as the kernel has them, so that both compare as byte
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Mapping
 
@@ -20,11 +19,11 @@ from ...kernel.nf_tables.key_types import (
     joined,
 )
 from ...model import Frontend, IPFamily, Protocol
+from ..programmer import PROTOCOL_NUMBERS
 
 # Before the filters of others, so that a dialled proxy port is refused, not passed over in silence.
 FILTER_PRIORITY = -10
-NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
-_PROTOCOLS = {int(number): protocol for protocol, number in NUMBERS.items()}
+_PROTOCOLS = {int(number): protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 ADDRESS = {IPFamily.IPV4: IPV4_ADDR, IPFamily.IPV6: IPV6_ADDR}
 PORT = joined(INET_PROTO, INET_SERVICE)
 """The key of a protocol and a port."""
@@ -41,12 +40,12 @@ Elements = dict[str, dict[bytes, bytes]]
 
 def port_key(protocol: Protocol, port: int) -> bytes:
     """Return the element that is a port: ``tcp . 36001``."""
-    return _PORT.pack(NUMBERS[protocol], port)
+    return _PORT.pack(PROTOCOL_NUMBERS[protocol], port)
 
 
 def frontend_key(frontend: Frontend) -> bytes:
     """Return the element that is a frontend: ``10.96.7.1 . tcp . 80``."""
-    return pack_ip(frontend.ip) + _PORT.pack(NUMBERS[frontend.protocol], frontend.port)
+    return pack_ip(frontend.ip) + _PORT.pack(PROTOCOL_NUMBERS[frontend.protocol], frontend.port)
 
 
 def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:

@@ -23,10 +23,10 @@ from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.table import Listing
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING
 from ...model import Frontend, IPFamily
+from ..programmer import PROTOCOL_NUMBERS
 from .elements import (
     FILTER_PRIORITY,
     FRONTEND,
-    NUMBERS,
     PORT,
     Elements,
     frontend_key,
@@ -49,7 +49,7 @@ _KEYS = {
 }
 _FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 # nft takes no rule that translates ports without it, when a saved ruleset is loaded again.
-_HAS_PORTS = x.one_of(x.L4PROTO, INET_PROTO, *NUMBERS.values())
+_HAS_PORTS = x.one_of(x.L4PROTO, INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
 # Where there is no socket the expression doesn't match, and the kernel's own stack refuses.

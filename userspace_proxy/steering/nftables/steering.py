@@ -1,23 +1,68 @@
-"""The agent's end of steering by nftables: from frontends to ports, in a thread of its own."""
+"""Keeps the table in the kernel as desired.
+
+    difference ─▶ one transaction ─▶ stale conntrack entries removed
+    refused, or changed by others ─▶ table read in full ─▶ what differs, or the whole table
+
+Rule 1: unless another program has changed the table, it contains what was written last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
-from ...errors import SteeringError
-from ...kernel.one_thread import InOneThread
+from ...errors import SteeringConflict, SteeringError
+from ...kernel import conntrack
+from ...kernel.interfaces import without_ipv6
+from ...kernel.nf_tables import NftablesError, Ruleset
+from ...kernel.nf_tables.ruleset import labels_by
+from ...kernel.nf_tables.table import Definition, Listing, OurTable
 from ...model import Frontend
-from ..base import REFUSE, Bind, Steering, SteeringFacts, Target, render_targets
-from .programmer import Programmer
+from ..base import Bind, SteeringFacts
+from ..earlier_nat import EarlierNat
+from ..names import label_of_table, table_name
+from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
+from .rules import (
+    MAPS,
+    NAT_PRIORITY,
+    Shape,
+    all_elements,
+    count_uses,
+    differing_elements,
+    differing_frontends,
+    is_looked_up,
+    read_ports,
+    refuse_port_of,
+    to_ip_of,
+    write_changes,
+    write_prerouting,
+    write_table,
+)
 
 
-class NftablesSteering(Steering):
-    """Maps from frontends to ports in a table of our own.
+def missing() -> str:
+    """Return what nftables lacks to work here; empty where it lacks nothing."""
+    try:
+        Ruleset().close()
+    except SteeringError as exc:
+        return exc.message
+    return ""
 
-    Its network namespace is that of the thread that calls the first method.
+
+def labels() -> list[str]:
+    """Return the labels (:func:`~..names.proxy_label`) of all proxies with a table here, sorted.
+
+    Raises:
+        SteeringError: Permission denied.
+    """
+    return labels_by(label_of_table)
+
+
+class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
+    """Maps from frontends to ports in a table of this proxy.
 
     Args:
-        facts: Of these all are used but the Service ranges; the refuse port must be set.
+        facts: All are used except the Service ranges; the refuse port must be set.
     """
 
     name = "nftables"
@@ -25,53 +70,186 @@ class NftablesSteering(Steering):
     needs_transparent = True
 
     def __init__(self, facts: SteeringFacts) -> None:
-        self.facts = facts
-        # One thread: calls to the kernel block, and none may overtake another.
-        self._programmer = InOneThread("nftables-steering", lambda: Programmer(facts))
+        super().__init__(facts, lambda: NftablesProgrammer(facts))
 
-    async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering."""
-        return await self._programmer.do(Programmer.start)
 
-    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
-        """Part of Steering."""
-        asked = dict(wanted)
-        await self._programmer.do(lambda programmer: programmer.apply(self._ports(asked)))
-        if not await self._programmer.do(lambda programmer: programmer.checks_sockets):
-            self.unguarded = "this kernel has no nft_socket"
+class NftablesProgrammer(NatProgrammer):
+    """The table of one proxy.
 
-    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
-        """Part of Steering."""
-        touched: dict[Frontend, int | None] = {**dict.fromkeys(gone), **self._ports(changed)}
-        await self._programmer.do(lambda programmer: programmer.change(touched))
+    Args:
+        facts: All are used except the Service ranges.
 
-    async def render(self) -> str:
-        """Part of Steering."""
-        ports = await self._programmer.do(Programmer.render)
-        refuse_port = self.facts.refuse_port
-        return render_targets({f: REFUSE if p == refuse_port else p for f, p in ports.items()})
+    Raises:
+        SteeringError: A privilege or a kernel part is missing.
+    """
 
-    async def repair(self) -> int:
-        """Part of Steering."""
+    def __init__(self, facts: SteeringFacts) -> None:
+        # First, as it is what may be missing.
+        self._table = OurTable(table_name(facts.proxy_name))
+        super().__init__(facts)
+        self._refuse_port = facts.refuse_port
+        self._earlier = EarlierNat(NAT_PRIORITY)
+        self._translated_earlier: dict[Frontend, str] = {}
+        self._checks_sockets = True
+        """Whether the kernel can look up sockets (nft_socket)."""
+        self._uses: Counter[bytes] = Counter()
+        self._rules: tuple[Definition, ...] | None = None
+        """Everything but the elements, as the kernel lists it; None where it is unknown."""
 
-        def both(programmer: Programmer) -> tuple[int, Mapping[Frontend, str]]:
-            return programmer.repair(), programmer.unsteered
+    def unguarded(self) -> str:
+        """Part of Programmer."""
+        return "" if self._checks_sockets else "this kernel has no nft_socket"
 
-        count, self.unsteered = await self._programmer.do(both)
+    def unsteered(self) -> Mapping[Frontend, str]:
+        """Part of Programmer."""
+        return self._translated_earlier
+
+    def start(self) -> Ports:
+        """Part of Programmer."""
+        conntrack.check(4)
+        return self._recover(self._table.read())
+
+    def in_force(self) -> Ports:
+        """Part of Programmer."""
+        listing = self._table.look()
+        if listing is None:
+            return {}
+        return read_ports(listing.elements, [m for m in MAPS.values() if is_looked_up(listing, m)])
+
+    def clean_up(self) -> None:
+        """Part of Programmer."""
+        listing = self._table.read()
+        if listing is not None:
+            self._table.remove()
+        self._forget_all(read_ports(listing.elements) if listing else {})
+        self._rules = None
+
+    def close(self) -> None:
+        """Part of Programmer."""
+        self._table.close()
+        self._earlier.close()
+        self._address.close()
+
+    def _load(self) -> None:
+        # Connections that began while no rules were maintained may lead anywhere.
+        self._stale |= dict.fromkeys(self._applied or {}) | self.start()
+        self._write_all()
+        self._forget_stale()
+
+    def _write(self, before: Touched, touched: Touched) -> None:
+        self._note_stale(before)
+        if self._table.is_touched():
+            self._put_right()
+        else:
+            self._write_difference(before, touched)
+        self._forget_stale()
+
+    def _restore(self, touched: Touched, before: Touched) -> None:
+        self._put_right()
+
+    def _repair(self) -> int:
+        count = 0
+        if self._table.is_touched() or self._rules is None:
+            count = self._put_right()
+        elif self._address.has_changed():
+            count = self._follow_address()
+        self._forget_stale()
+        ports = self._applied or {}
+        self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
         return count
 
-    async def clean_up(self) -> None:
-        """Part of Steering."""
-        await self._programmer.do(Programmer.clean_up)
+    def _recover(self, listing: Listing | None) -> Ports:
+        if listing is None:
+            return {}
+        if listing.is_owned:
+            raise SteeringConflict(
+                f"cannot use the nftables table inet {self._table.name}: another program owns it",
+                hint="stop that program, or run with --steering=iptables",
+            )
+        self._to_ip = to_ip_of(listing)
+        refuse_ports = {self._refuse_port, refuse_port_of(listing)}
+        ports = read_ports(listing.elements)
+        return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
-    async def close(self) -> None:
-        """Part of Steering."""
-        await self._programmer.close()
+    def _shape(self) -> Shape:
+        return Shape(self._table.name, self._refuse_port, self._to_ip, self._checks_sockets)
 
-    def _ports(self, targets: Mapping[Frontend, Target]) -> dict[Frontend, int]:
-        refuse_port = self.facts.refuse_port
-        ports = {f: refuse_port if target is REFUSE else target for f, target in targets.items()}
-        if not all(ports.values()):
-            refused = next(frontend for frontend, port in ports.items() if not port)
-            raise SteeringError(f"cannot refuse {refused}: no refuse port was given")
-        return ports
+    def _write_difference(self, before: Touched, touched: Touched) -> None:
+        """Write a difference; where the kernel has something else, everything that differs."""
+        changes, uses = differing_frontends(before, touched, self._uses, self._refuse_port)
+        try:
+            self._table.write(write_changes(self._table.name, changes))
+        except NftablesError:
+            self._put_right()
+        else:
+            for key, count in uses.items():
+                self._uses[key] = count
+                if not count:
+                    del self._uses[key]
+        if self._address.has_changed():
+            self._follow_address()
+
+    def _follow_address(self) -> int:
+        """Rewrite the rules that depend on interfaces, if they must change; return how many."""
+        to_ip = self._address.choose(self._to_ip)
+        if to_ip == self._to_ip:
+            return 0
+        self._to_ip, self._rules = to_ip, None
+        self._table.write([write_prerouting(self._shape())])
+        self._rules = self._table.read_definitions()
+        return 1
+
+    def _put_right(self) -> int:
+        """Compare the table in full and write what differs; return how much did."""
+        listing = self._table.read()
+        wanted = all_elements(self._applied or {}, self._refuse_port)
+        if listing is None:
+            return sum(map(len, wanted.values())) + self._write_all()
+        changes = differing_elements(listing.elements, wanted)
+        if listing.definitions != self._rules or self._address.choose(self._to_ip) != self._to_ip:
+            faults = _count_differing(listing.definitions, self._rules or ())
+            self._write_all()
+            return changes.count() + max(faults, 1)
+        # An element that is written was missing or different for a while, so its connections may
+        # lead anywhere.
+        self._stale |= read_ports(changes.gone) | dict.fromkeys(read_ports(changes.come))
+        try:
+            self._table.write(write_changes(self._table.name, changes))
+        except NftablesError:
+            self._write_all()
+        self._uses = count_uses(self._applied or {}, self._refuse_port)
+        return changes.count()
+
+    def _write_all(self) -> int:
+        """Write the table anew; return how many rules it has."""
+        ports = self._applied or {}
+        # Until the kernel has accepted them: a repair must try again.
+        self._rules = None
+        self._to_ip = self._address.choose(self._to_ip)
+        changes = differing_elements({}, all_elements(ports, self._refuse_port))
+        commands = write_changes(self._table.name, changes)
+        try:
+            self._table.write([write_table(self._shape()), *commands])
+        except NftablesError:
+            if not self._checks_sockets:
+                raise
+            self._write_all_without_sockets(commands)
+        self._rules = self._table.read_definitions()
+        self._uses = count_uses(ports, self._refuse_port)
+        # Other rules may have led anywhere.
+        self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
+        return len(self._rules or ())
+
+    def _write_all_without_sockets(self, commands: list[list[bytes]]) -> None:
+        """Write the table for a kernel without nft_socket."""
+        self._checks_sockets = False
+        try:
+            self._table.write([write_table(self._shape()), *commands])
+        except NftablesError:
+            self._checks_sockets = True
+            raise
+
+
+def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:
+    have, want = Counter(some), Counter(others)
+    return ((have - want) + (want - have)).total()

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from userspace_proxy.errors import SteeringError
-from userspace_proxy.steering.iptables.process import HelperEnded, HelperProcess
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.iptables.process import (
+    HelperEnded,
+    HelperProcess,
+    as_rows,
+    from_rows,
+    receive,
+    send,
+)
 
-FACTS = [35999, None, []]
+FACTS = {"refuse_port": 35999}
 
 
 @pytest.fixture
@@ -15,12 +25,19 @@ def helper():
     helper.close()
 
 
+@pytest.fixture
+def ends():
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
 def test_it_runs_from_the_first_request_on(helper, monkeypatch):
     assert helper.pid is None
     assert helper.is_new
     monkeypatch.setenv("XTABLES_LIBDIR", "/nowhere")
     with pytest.raises(SteeringError):
-        helper.ask({"do": "nothing that it knows", "facts": FACTS})
+        helper.ask({"do": "an unknown request", "facts": FACTS})
 
 
 def test_one_that_ends_without_an_answer_is_an_error_with_its_last_words(helper):
@@ -51,3 +68,30 @@ def test_one_that_ends_again_and_again_is_given_time(helper):
     )
     assert helper.pid is None
     assert helper.restarts == 1
+
+
+def test_messages_arrive_one_by_one(ends):
+    agent, helper = ends
+    send(agent, {"do": "in_force"})
+    send(agent, [1, None, "ü"])
+    assert receive(helper) == {"do": "in_force"}
+    assert receive(helper) == [1, None, "ü"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0", b"\0\0\0\5[1"], ids=["none", "length", "half"])
+def test_a_message_that_ends_early_is_the_other_sides_end(ends, sent):
+    agent, helper = ends
+    agent.sendall(sent)
+    agent.close()
+    with pytest.raises(EOFError):
+        receive(helper)
+
+
+def test_ports_pass_through_a_message(ends):
+    agent, helper = ends
+    touched = {
+        Frontend("10.96.7.1", 80, Protocol.TCP): 36001,
+        Frontend("fd00:96::a", 53, Protocol.UDP): None,
+    }
+    send(agent, as_rows(touched))
+    assert from_rows(receive(helper)) == touched

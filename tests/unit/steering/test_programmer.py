@@ -1,0 +1,146 @@
+"""The transaction of all steerings, with a kernel that is a dictionary."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.base import REFUSE, Bind, SteeringFacts
+from userspace_proxy.steering.programmer import ProgrammedSteering, Programmer
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+
+
+class InMemory(Programmer):
+    """Writes frontend by frontend, and fails at those that are refused."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = {}
+        self.refused = set()
+        self.writes = []
+
+    def start(self):
+        return dict(self.kernel)
+
+    def in_force(self):
+        return dict(self.kernel)
+
+    def clean_up(self):
+        self.kernel.clear()
+        self._applied = None
+
+    def close(self):
+        pass
+
+    def _load(self):
+        self._set(self._applied)
+
+    def _write(self, before, touched):
+        assert before.keys() == touched.keys()
+        self._set(touched)
+
+    def _restore(self, touched, before):
+        self._set(before)
+
+    def _repair(self):
+        self.kernel = dict(self._applied)
+        return 7
+
+    def _set(self, touched):
+        self.writes.append(dict(touched))
+        for frontend, port in touched.items():
+            if frontend in self.refused and port is not None:
+                raise SteeringError(f"{frontend} is refused")
+            self.kernel[frontend] = port
+        self.kernel = {f: port for f, port in self.kernel.items() if port is not None}
+
+
+@pytest.fixture
+def programmer():
+    return InMemory()
+
+
+def test_the_first_apply_loads_everything(programmer):
+    programmer.apply({WEB: 36001, DNS: 36002})
+    assert programmer.writes == [{WEB: 36001, DNS: 36002}]
+
+
+def test_a_later_apply_writes_what_differs(programmer):
+    programmer.apply({WEB: 36001, DNS: 36002})
+    programmer.apply({WEB: 36003, CART: 36004})
+    assert programmer.writes[1:] == [{WEB: 36003, CART: 36004, DNS: None}]
+    assert programmer.kernel == {WEB: 36003, CART: 36004}
+
+
+def test_what_is_so_already_is_not_written(programmer):
+    programmer.apply({WEB: 36001})
+    programmer.change({WEB: 36001, CART: None})
+    programmer.apply({WEB: 36001})
+    assert programmer.writes == [{WEB: 36001}]
+
+
+def test_after_a_first_apply_that_failed_nothing_is_applied(programmer):
+    programmer.refused.add(WEB)
+    with pytest.raises(SteeringError):
+        programmer.apply({WEB: 36001})
+    assert programmer.repair() == 0
+    with pytest.raises(SteeringError, match="no steering was applied before"):
+        programmer.change({DNS: 36002})
+
+
+def test_a_refused_change_is_undone_and_the_old_state_stays_desired(programmer):
+    programmer.apply({WEB: 36001, DNS: 36002})
+    programmer.refused.add(CART)
+    with pytest.raises(SteeringError, match="is refused"):
+        programmer.change({WEB: 36003, DNS: None, CART: 36004})
+    assert programmer.kernel == {WEB: 36001, DNS: 36002}
+    programmer.apply({WEB: 36001, DNS: 36002})
+    assert programmer.kernel == {WEB: 36001, DNS: 36002}
+
+
+def test_a_repair_before_the_first_apply_changes_nothing(programmer):
+    assert programmer.repair() == 0
+    programmer.apply({})
+    assert programmer.repair() == 7
+
+
+class ByPort(ProgrammedSteering):
+    name = "by-port"
+    bind = Bind.PROXY_PORT
+
+
+class ByFrontend(ProgrammedSteering):
+    name = "by-frontend"
+    bind = Bind.FRONTEND
+
+
+@pytest.mark.parametrize(
+    ("kind", "port"),
+    [pytest.param(ByPort, 35999, id="proxy-port"), pytest.param(ByFrontend, 0, id="frontend")],
+)
+async def test_a_refused_frontend_has_a_port_of_its_own(programmer, kind, port):
+    steering = kind(SteeringFacts(refuse_port=35999), lambda: programmer)
+    await steering.apply({WEB: 36001, CART: REFUSE})
+    assert programmer.kernel == {WEB: 36001, CART: port}
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nTCP 10.96.7.2:80 -> refuse"
+    await steering.close()
+
+
+async def test_without_a_refuse_port_a_refused_frontend_is_an_error(programmer):
+    steering = ByPort(SteeringFacts(), lambda: programmer)
+    with pytest.raises(SteeringError, match=r"cannot refuse 10\.96\.7\.2:80/TCP: no refuse port"):
+        await steering.apply({WEB: 36001, CART: REFUSE})
+
+
+async def test_what_the_programmer_found_is_known_after_each_call(programmer):
+    steering = ByPort(SteeringFacts(refuse_port=35999), lambda: programmer)
+    programmer.unsteered = lambda: {WEB: "translated by another program"}
+    programmer.unguarded = lambda: "no sockets here"
+    assert await steering.repair() == 0
+    assert steering.unsteered == {WEB: "translated by another program"}
+    assert (steering.unguarded, steering.needs_transparent) == ("no sockets here", True)
+    await steering.close()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from userspace_proxy.child import end_child, start_child
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+def test_it_runs_a_function_with_its_end_of_the_connection_and_numbers(tmp_path, monkeypatch):
+    (tmp_path / "greeter.py").write_text(
+        "import socket\n"
+        "def greet(descriptor, *numbers):\n"
+        "    with socket.socket(fileno=descriptor) as sock:\n"
+        "        sock.send(repr(numbers).encode() + sock.recv(9))\n"
+        "    return 3\n",
+        encoding="ascii",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    process, connection = start_child("greeter:greet", 4, 5)
+    with connection:
+        connection.send(b" hello")
+        assert connection.recv(99) == b"(4, 5) hello"
+    assert process.wait() == 3
+
+
+def test_modules_of_the_current_directory_are_not_found(tmp_path, monkeypatch):
+    (tmp_path / "intruder.py").write_text("def main(_): return 0\n", encoding="ascii")
+    monkeypatch.chdir(tmp_path)
+    with tempfile.TemporaryFile() as errors:
+        process, connection = start_child("intruder:main", stderr=errors)
+        connection.close()
+        assert process.wait() == 1
+        errors.seek(0)
+        assert errors.read().splitlines()[-1].startswith(b"ModuleNotFoundError")
+
+
+def test_a_child_that_ends_in_time_has_its_status():
+    process = sleeper()
+    process.communicate(b"\n")
+    assert end_child(process, 9.0) == 0
+
+
+def test_a_child_that_does_not_end_in_time_is_killed():
+    process = sleeper()
+    assert end_child(process, 0.0) == -signal.SIGKILL
+    process.communicate()
+
+
+def test_a_child_that_cannot_be_started_leaves_no_connection(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(OSError, match="No such file"):
+        start_child("greeter:greet")

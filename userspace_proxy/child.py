@@ -1,0 +1,68 @@
+"""Starts and ends child processes that run a function of this package."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from typing import IO
+
+# Isolated, with this process's module path: ``-m`` would search the current directory first, and a
+# child begins with this process's privileges.
+_PROGRAM = """\
+import os, sys
+sys.path[:] = sys.argv[1].split(os.pathsep)
+from {module} import {function}
+sys.exit({function}(*map(int, sys.argv[2:])))
+"""
+
+
+def start_child(
+    entry: str, *arguments: int, stderr: IO[bytes] | None = None, has_own_session: bool = False
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a child with a connected Unix stream socket to this process.
+
+    Args:
+        entry: ``package.module:function``. It gets the descriptor of the child's end, then the
+            arguments, and returns the exit status.
+        arguments: Further arguments.
+        stderr: Where the child's standard error goes; by default where this process's goes.
+        has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
+
+    Returns:
+        The child, and this process's end, which the caller closes.
+
+    Raises:
+        OSError: No process or no socket is available.
+    """
+    module, _, function = entry.partition(":")
+    program = _PROGRAM.format(module=module, function=function)
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-c", program, os.pathsep.join(sys.path)),
+                    *map(str, (theirs.fileno(), *arguments)),
+                ],
+                stdin=subprocess.DEVNULL,
+                # Standard output is this process's own: what a child prints belongs in the log.
+                stdout=2,
+                stderr=stderr,
+                pass_fds=[theirs.fileno()],
+                start_new_session=has_own_session,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours
+
+
+def end_child(process: subprocess.Popen[bytes], within_s: float) -> int:
+    """Wait for a child that was told to end, or kill it at the deadline; return its exit status."""
+    try:
+        return process.wait(max(0.0, within_s))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

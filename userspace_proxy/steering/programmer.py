@@ -1,0 +1,258 @@
+"""The blocking half of a steering: it changes the kernel, and undoes a change that is refused.
+
+    agent ── ProgrammedSteering ── one thread ── Programmer ── kernel
+
+    first apply ─▶ _load            change ─▶ only what differs ─▶ _write ── refused ─▶ _restore
+
+Rule 1: each frontend has a port: its proxy port, or the one that stands for a refusal, which is
+the refuse port, or 0 for a steering that has none.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import socket
+from collections.abc import Callable, Collection, Mapping
+from typing import Generic, TypeVar
+
+from ..errors import SteeringError
+from ..kernel import conntrack
+from ..kernel.conntrack import Change, Dialled
+from ..kernel.interfaces import PreroutingAddress
+from ..kernel.one_thread import InOneThread
+from ..model import Frontend, IPFamily, Protocol
+from .base import REFUSE, Bind, Steering, SteeringFacts, Target, nothing_applied, render_targets
+
+Ports = dict[Frontend, int]
+Touched = Mapping[Frontend, int | None]
+"""The ports of some frontends; None: not steered."""
+PROTOCOL_NUMBERS = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
+
+
+class Programmer(abc.ABC):
+    """What one proxy has in the kernel of the calling thread's network namespace.
+
+    The methods without a docstring are the blocking form of those of :class:`.base.Steering`.
+    """
+
+    def __init__(self) -> None:
+        self._applied: Ports | None = None
+        """The desired ports; None before the first ``apply``."""
+
+    @property
+    def needs_transparent(self) -> bool:
+        """As in :class:`.base.Steering`."""
+        return True
+
+    def unguarded(self) -> str:
+        """Return :attr:`.base.Steering.unguarded`."""
+        return ""
+
+    def unsteered(self) -> Mapping[Frontend, str]:
+        """Return :attr:`.base.Steering.unsteered`."""
+        return {}
+
+    @abc.abstractmethod
+    def start(self) -> Ports:
+        """Part of Steering."""
+
+    def apply(self, ports: Ports) -> None:
+        """Part of Steering; keeps the dictionary."""
+        if self._applied is not None:
+            self.change({**dict.fromkeys(self._applied.keys() - ports.keys()), **ports})
+            return
+        self._applied = ports
+        try:
+            self._load()
+        except SteeringError:
+            self._applied = None
+            raise
+
+    def change(self, touched: Touched) -> None:
+        """Part of Steering."""
+        applied = self._applied
+        if applied is None:
+            raise nothing_applied()
+        touched = {f: port for f, port in touched.items() if applied.get(f) != port}
+        if not touched:
+            return
+        before = {frontend: applied.get(frontend) for frontend in touched}
+        _merge(applied, touched)
+        try:
+            self._write(before, touched)
+        except SteeringError:
+            _merge(applied, before)
+            with contextlib.suppress(SteeringError):
+                self._restore(touched, before)
+            raise
+
+    @abc.abstractmethod
+    def in_force(self) -> Ports:
+        """Return the ports of frontends that are steered now, read from the kernel."""
+
+    def repair(self) -> int:
+        """Part of Steering."""
+        return 0 if self._applied is None else self._repair()
+
+    @abc.abstractmethod
+    def clean_up(self) -> None:
+        """Part of Steering."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Part of Steering."""
+
+    @abc.abstractmethod
+    def _load(self) -> None:
+        """Write the desired state for the first time."""
+
+    @abc.abstractmethod
+    def _write(self, before: Touched, touched: Touched) -> None:
+        """Write a difference on top of what was written last."""
+
+    @abc.abstractmethod
+    def _restore(self, touched: Touched, before: Touched) -> None:
+        """Undo a refused change, of which any part may be in force."""
+
+    @abc.abstractmethod
+    def _repair(self) -> int: ...
+
+
+class NatProgrammer(Programmer):
+    """A programmer whose rules translate frontends to ports, and so leave conntrack entries.
+
+    Args:
+        facts: All are used except the Service ranges.
+    """
+
+    def __init__(self, facts: SteeringFacts) -> None:
+        super().__init__()
+        self._facts = facts
+        self._address = PreroutingAddress(facts.node_addresses)
+        self._to_ip = ""
+        """Where PREROUTING translates to; empty for the interface's address."""
+        self._stale: dict[Frontend, int | None] = {}
+        """Frontends whose stale conntrack entries are still to be removed, and the port that
+        they led to before; None where it is unknown."""
+
+    def _note_stale(self, before: Touched) -> None:
+        """Note the frontends whose entries may lead to the wrong port after a change.
+
+        A TCP connection to a frontend that was steered before can't have bypassed the proxy, and
+        the kernel evaluates rules for each new connection, so listing them all is avoided.
+        """
+        for frontend, port in before.items():
+            if port is None or frontend.protocol is Protocol.UDP:
+                self._stale[frontend] = port
+
+    def _forget_stale(self) -> None:
+        """Remove the conntrack entries that frontends got under other rules, or without any."""
+        ports = self._applied or {}
+        for family in IPFamily:
+            changes = [
+                Change(
+                    PROTOCOL_NUMBERS[frontend.protocol],
+                    Dialled(frontend.ip, frontend.port),
+                    before,
+                    ports.get(frontend),
+                )
+                for frontend, before in self._stale.items()
+                if frontend.family is family
+            ]
+            if changes:
+                conntrack.forget_changed(family, changes)
+        self._stale = {}
+
+    def _forget_all(self, removed: Mapping[Frontend, int]) -> None:
+        """Forget the desired state, and remove the conntrack entries of rules that were removed."""
+        self._stale |= removed
+        self._applied = {}
+        self._forget_stale()
+        self._applied = None
+
+
+Kind = TypeVar("Kind", bound=Programmer)
+Result = TypeVar("Result")
+
+
+class ProgrammedSteering(Steering, Generic[Kind]):
+    """A steering whose methods call a programmer, all in one thread.
+
+    Its network namespace is that of the thread that calls the first method.
+
+    Args:
+        facts: Facts about this node.
+        make: Makes the programmer.
+    """
+
+    def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:
+        self.facts = facts
+        # Calls to the kernel block, and none may overtake another.
+        self._programmer = InOneThread(f"{self.name}-steering", make)
+
+    async def start(self) -> Mapping[Frontend, int]:
+        """Part of Steering."""
+        return await self._do(lambda programmer: programmer.start())
+
+    async def apply(self, wanted: Mapping[Frontend, Target]) -> None:
+        """Part of Steering."""
+        ports = self._ports(wanted)
+        await self._do(lambda programmer: programmer.apply(ports))
+
+    async def change(self, changed: Mapping[Frontend, Target], gone: Collection[Frontend]) -> None:
+        """Part of Steering."""
+        touched: Touched = {**dict.fromkeys(gone), **self._ports(changed)}
+        await self._do(lambda programmer: programmer.change(touched))
+
+    async def render(self) -> str:
+        """Part of Steering."""
+        ports = await self._do(lambda programmer: programmer.in_force())
+        refused = self._refuse_port
+        return render_targets({f: REFUSE if p == refused else p for f, p in ports.items()})
+
+    async def repair(self) -> int:
+        """Part of Steering."""
+        return await self._do(lambda programmer: programmer.repair())
+
+    async def clean_up(self) -> None:
+        """Part of Steering."""
+        await self._do(lambda programmer: programmer.clean_up())
+
+    async def close(self) -> None:
+        """Part of Steering."""
+        await self._programmer.close()
+
+    async def _do(self, call: Callable[[Kind], Result]) -> Result:
+        def call_and_report(programmer: Kind) -> tuple[Result, Mapping[Frontend, str], str, bool]:
+            result = call(programmer)
+            return (
+                result,
+                programmer.unsteered(),
+                programmer.unguarded(),
+                programmer.needs_transparent,
+            )
+
+        found = await self._programmer.do(call_and_report)
+        result, self.unsteered, self.unguarded, self.needs_transparent = found
+        return result
+
+    @property
+    def _refuse_port(self) -> int:
+        return self.facts.refuse_port if self.bind is Bind.PROXY_PORT else 0
+
+    def _ports(self, targets: Mapping[Frontend, Target]) -> Ports:
+        refused = self._refuse_port
+        ports = {f: refused if target is REFUSE else target for f, target in targets.items()}
+        if self.bind is Bind.PROXY_PORT and not all(ports.values()):
+            frontend = next(frontend for frontend, port in ports.items() if not port)
+            raise SteeringError(f"cannot refuse {frontend}: no refuse port was given")
+        return ports
+
+
+def _merge(ports: Ports, touched: Touched) -> None:
+    for frontend, port in touched.items():
+        if port is None:
+            ports.pop(frontend, None)
+        else:
+            ports[frontend] = port
