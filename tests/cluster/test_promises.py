@@ -8,15 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.node.testbed import Testbed
-from tests.promises.affinity import AffinityPromises
-from tests.promises.endpoints import EndpointPromises
-from tests.promises.families import FamilyPromises
-from tests.promises.labels import LabelPromises
-from tests.promises.nodes import NodePromises
-from tests.promises.outside import OutsidePromises
-from tests.promises.policies import PolicyPromises
-from tests.promises.types import TypePromises
-from tests.promises.udp import UdpPromises
+from tests.promises.suite import *  # noqa: F403 - pytest collects the classes
 from tests.promises.world import FLAGS, World
 
 from .api_world import ApiWorld
@@ -45,45 +37,3 @@ def world(cluster_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
         world = ApiWorld(testbed, control_plane)
         stack.callback(world.close)
         yield world
-
-
-@pytest.fixture(autouse=True)
-def _hang_up(world: World) -> Iterator[None]:
-    yield
-    world.hang_up()
-
-
-class TestAffinity(AffinityPromises):
-    pass
-
-
-class TestTypes(TypePromises):
-    pass
-
-
-class TestEndpoints(EndpointPromises):
-    pass
-
-
-class TestPolicies(PolicyPromises):
-    pass
-
-
-class TestOutside(OutsidePromises):
-    pass
-
-
-class TestFamilies(FamilyPromises):
-    pass
-
-
-class TestLabels(LabelPromises):
-    pass
-
-
-class TestUdp(UdpPromises):
-    pass
-
-
-class TestNodes(NodePromises):
-    pass

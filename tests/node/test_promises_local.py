@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.node.testbed import Testbed
-from tests.promises.outside import OutsidePromises
-from tests.promises.policies import PolicyPromises
-from tests.promises.udp import UdpPromises
+from tests.promises.suite import (  # noqa: F401 - pytest collects them
+    TestOutside,
+    TestPolicies,
+    TestUdp,
+    hang_up,
+)
 from tests.promises.world import FLAGS, ManifestWorld
 
 pytestmark = pytest.mark.netns
@@ -18,21 +21,3 @@ def world(tmp_path_factory):
     """A node whose agent reads a file."""
     with Testbed(tmp_path_factory.mktemp("agent"), "local", *FLAGS) as testbed:
         yield ManifestWorld(testbed)
-
-
-@pytest.fixture(autouse=True)
-def _hang_up(world):
-    yield
-    world.hang_up()
-
-
-class TestPolicies(PolicyPromises):
-    pass
-
-
-class TestOutside(OutsidePromises):
-    pass
-
-
-class TestUdp(UdpPromises):
-    pass

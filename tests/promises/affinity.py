@@ -17,7 +17,7 @@ NODE_PORT = Spec(
 TIMEOUT_S = 1
 
 
-class AffinityPromises:
+class TestAffinity:
     """Source: e2e "should have session affinity work …", "… timeout work …", "… switch …"."""
 
     @pytest.mark.parametrize("protocol", ["TCP", "UDP"])

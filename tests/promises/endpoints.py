@@ -28,7 +28,7 @@ def leaving(ip: str, *, serving: bool = True) -> At:
     return At(ip, ready=False, serving=serving, terminating=True)
 
 
-class EndpointPromises:
+class TestEndpoints:
     """Source: e2e service.go and endpointslice.go, as named in each test's sentence."""
 
     def test_tcp_and_udp_share_a_number(self, world: World) -> None:

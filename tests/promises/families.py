@@ -31,7 +31,7 @@ LOCAL = Spec(
 )
 
 
-class FamilyPromises:
+class TestFamilies:
     """Source: e2e dual_stack.go."""
 
     @pytest.mark.parametrize("spec", [DUAL, SIX_FIRST, SIX], ids=lambda spec: spec.name)

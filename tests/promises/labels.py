@@ -23,7 +23,7 @@ RESTARTED = Spec(
 )
 
 
-class LabelPromises:
+class TestLabels:
     """Source: e2e service.go, as named in each test."""
 
     @pytest.mark.parametrize(

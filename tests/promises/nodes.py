@@ -13,7 +13,7 @@ HEALTH = 10256
 HINTED = Spec("hinted", ["10.96.9.1"])
 
 
-class NodePromises:
+class TestNodes:
     """Source: KEP-3836, and kube-proxy's NodeEligible."""
 
     def test_the_autoscalers_taint_turns_clients_away_and_nothing_else(self, world: World) -> None:

@@ -42,7 +42,7 @@ FIRST = Spec("claim-a", ["10.96.5.7"], more={"externalIPs": [CLAIMED]})
 SECOND = Spec("claim-b", ["10.96.5.8"], more={"externalIPs": [CLAIMED]})
 
 
-class OutsidePromises:
+class TestOutside:
     """Source: e2e service.go, loadbalancer.go; KEP-1860; CVE-2020-8554."""
 
     def test_an_external_ip_that_is_allowed_is_served_to_everybody(self, world: World) -> None:

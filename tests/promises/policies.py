@@ -40,7 +40,7 @@ def far(ip: str) -> At:
     return At(ip, node=ELSEWHERE)
 
 
-class PolicyPromises:
+class TestPolicies:
     """Source: e2e service.go, "… internalTrafficPolicy …", loadbalancer.go, "ESIPP"."""
 
     def test_internal_local_uses_the_endpoints_of_this_node(self, world: World) -> None:

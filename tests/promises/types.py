@@ -38,7 +38,7 @@ def of_type(letter: str) -> Spec:
     return CHANGING.but(more={"type": "ClusterIP"})
 
 
-class TypePromises:
+class TestTypes:
     """Source: e2e "should be able to change the type from … to …", "… recreate …"."""
 
     def test_a_type_changes_in_all_directions(self, world: World) -> None:

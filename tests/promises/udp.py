@@ -31,7 +31,7 @@ def say(sock: socket.socket) -> str:
     return answer.partition(b":")[0].decode()
 
 
-class UdpPromises:
+class TestUdp:
     """Source: e2e conntrack.go."""
 
     @pytest.fixture
