@@ -49,8 +49,6 @@ NOT_YET: Collection[str] = frozenset(
         "tests/node/test_steering_local.py",
         "tests/node/test_steering_nf_tables.py",
         "tests/node/test_steering_nftables.py",
-        "tests/unit/agent/test_listeners.py",
-        "tests/unit/agent/test_sync.py",
         "tests/unit/dataplane/test_relay.py",
         "tests/unit/dataplane/test_tcp.py",
         "tests/unit/dataplane/test_udp.py",

@@ -1,9 +1,9 @@
-"""The addresses at which Service ports are to listen, and why none can be had.
+"""Chooses the addresses at which Service ports listen, and explains why none is available.
 
-Bind.PROXY_PORT   one a Service port, on 0.0.0.0 or ::, out of the proxy port range
-Bind.FRONTEND     one a frontend, on its own address and port
-Bind.LOOPBACK     one a frontend: its own address if that is a loopback one, with its
-                  own port if that is free; else a port of the range on 127.0.0.1
+Bind.PROXY_PORT   one for each Service port, on 0.0.0.0 or ::, in the proxy port range
+Bind.FRONTEND     one for each frontend, at its own address and port
+Bind.LOOPBACK     one for each frontend: at its own address if that is a loopback address, and
+                  its own port if that is free; else at a port of the range on 127.0.0.1
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..steering import Bind
 _WILDCARD = {IPFamily.IPV4: "0.0.0.0", IPFamily.IPV6: "::"}
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.1", IPFamily.IPV6: "::1"}
 
-# Ports of other programs passed over until the next second, by all Service ports together: some
-# 10 ms, on a node whose range is full of such ports.
+# Ports of other programs that all Service ports together skip until the next second: they take
+# some 10 ms on a node whose range is full of them.
 _TRIES = 256
 
 HELD_HINT = "stop that process, or give the Service another port"
@@ -31,10 +31,10 @@ class ListenAddresses:
     """The addresses of one proxy's listeners.
 
     Args:
-        bind: Where the steering wants listeners.
+        bind: The steering's.
         pool: Proxy port numbers.
-        transparent: Listeners that something is steered to are transparent sockets.
-        holder: Returns a program that has one of these ports; empty if there is none.
+        transparent: The steering needs transparent sockets.
+        holder: Returns a program that uses one of these ports; empty if there is none.
     """
 
     def __init__(
@@ -50,21 +50,17 @@ class ListenAddresses:
         self._transparent = transparent
         self._holder = holder
         self._tries = _TRIES
-        """How many more ports of others may be passed over before :meth:`start_over`."""
+        """How many more ports of other programs may be skipped before :meth:`start_over`."""
 
     def start_over(self) -> None:
-        """Let ports of other programs be passed over again."""
+        """Allow ports of other programs to be skipped again."""
         self._tries = _TRIES
 
-    def spare(self, ports: Iterable[int]) -> None:
-        """Leave these proxy ports to Service ports that prefer them, and no longer others."""
-        self._pool.spare(ports)
-
     def wanted(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> dict[Hashable, Wanted]:
-        """Return the listeners that a Service port is to have, by frontend or as its proxy port.
+        """Return the listeners of a Service port, by frontend or with one key for its proxy port.
 
         Args:
-            plan: Has a frontend at least.
+            plan: Has at least one frontend.
             preferred: Proxy ports to try first, by frontend.
         """
         if self._bind is Bind.FRONTEND:
@@ -79,14 +75,14 @@ class ListenAddresses:
         return {_proxy_port(plan): Wanted(plan.protocol, addresses, transparent=self._transparent)}
 
     def by_frontend(self, plan: PortPlan, answer: Answer) -> dict[Frontend, Listener]:
-        """Return the listeners of a Service port; its proxy port is that of every frontend."""
+        """Return the open listeners of a Service port; all frontends share its proxy port."""
         if self._bind is not Bind.PROXY_PORT:
             return {f: answer.listeners[f] for f in plan.frontends if f in answer.listeners}
         shared = answer.listeners.get(_proxy_port(plan))
         return {} if shared is None else dict.fromkeys(plan.frontends, shared)
 
     def take(self, listeners: Iterable[Listener]) -> None:
-        """Note that listeners were opened; their proxy ports are in use."""
+        """Note that listeners were opened."""
         for listener in listeners:
             if self._bind is not Bind.FRONTEND and listener.address.port in self._pool:
                 self._pool.take(listener.address.port)
@@ -98,12 +94,12 @@ class ListenAddresses:
             self._pool.give(listener.address.port)
 
     def explain(self, plan: PortPlan, key: Hashable, why: ListenError | None) -> ListenError:
-        """Return why a listener couldn't be opened, with the program that has its port.
+        """Return why a listener couldn't be opened, with the program that uses its port.
 
         Args:
             plan: The Service port's.
             key: As in :meth:`wanted`.
-            why: What the last address met with; None: there was none to try.
+            why: The error at the last address; None: there was no address to try.
         """
         if why is not None and not _is_taken(why):
             return why
@@ -122,9 +118,9 @@ class ListenAddresses:
         )
 
     def _on_loopback(self, frontend: Frontend) -> Iterator[SocketAddress]:
-        """Yield a frontend's own address if it is a loopback one, and then any port of the range.
+        """Yield a frontend's own address if it is a loopback address, and then ports of the range.
 
-        Its own may be below ip_unprivileged_port_start, or taken.
+        Its own port may be below ip_unprivileged_port_start, or in use.
         """
         ip = _LOOPBACK[frontend.family]
         if frontend.ip.startswith("127.") or frontend.ip == "::1":
@@ -133,7 +129,7 @@ class ListenAddresses:
         yield from self._in_range(ip, None)
 
     def _in_range(self, ip: str, preferred: int | None) -> Iterator[SocketAddress]:
-        """Yield proxy ports to try in turn; to ask for another means that one is taken."""
+        """Yield proxy ports to try in turn; taking the next one means that the last is in use."""
         for port in self._pool.candidates(preferred):
             if not self._tries:
                 return

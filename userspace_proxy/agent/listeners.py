@@ -1,19 +1,18 @@
-"""The listeners that are open, and how they follow the plan.
+"""The open listeners, and how they follow the plan.
 
-Rule 1: what can't be opened is a problem of that Service port alone: it is said, the
-frontend refuses, and it is tried again.
-Rule 2: nothing here awaits: a round of changes is one step of the loop, so traffic
-sees the state before or after it.
-Rule 3: who takes over a frontend gets its listener with the clients in its queue: nobody is
-refused while a Service port's policy, or the Service that has an address, changes.
-Rule 4: what a round costs depends on the Service ports that it touches, not on those there are.
+Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged, the
+frontend refuses, and it is retried.
+Rule 2: nothing here awaits: a change is one step of the loop, so traffic sees the state before or
+after it.
+Rule 3: a Service port that takes over a frontend takes over its listener with the clients in its
+queue: no client is refused while a policy, or the Service that has an address, changes.
+Rule 4: the cost of a round depends on the Service ports that change, not on how many there are.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
 from ..steering import REFUSE, Bind, Target
 from .listen_addresses import HELD_HINT, ListenAddresses
-from .node_ports import NodePort, NodePortHolds
+from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -35,40 +34,41 @@ _NOTHING: Mapping[Frontend, Target] = {}
 
 @dataclass(slots=True, eq=False)
 class ServedPort:
-    """One Service port that is served: its group, its listeners, its problem."""
+    """A Service port that is served: its group, its listeners, its problem."""
 
     plan: PortPlan
     group: Group
     listeners: dict[Frontend, Listener] = field(default_factory=dict)
     """By frontend; with proxy ports they all share one listener."""
     not_listening: ListenError | None = None
-    """Why a listener or a node port can't be had; None where all are."""
+    """Why a listener or a node port isn't available; None if all are."""
     unsteered: Mapping[Frontend, str] = field(default_factory=dict)
-    """Frontends that the steering can't bring here, with the causes."""
+    """Frontends that can't be steered, with the causes."""
     held_by_others: set[Frontend] = field(default_factory=set)
-    """Node ports that a daemon of the node has: they are left to it."""
+    """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
-    """Where its frontends are steered, as far as the steering has been told."""
-    has_left: bool = False
+    """Where its frontends are steered."""
+    is_retired: bool = False
+    """It closes once nothing is steered to it."""
 
     @property
     def problem(self) -> str:
-        """Why it isn't served, or not everywhere; empty where all is well."""
+        """Why it isn't served, or not at every frontend; empty if it is."""
         return str(self.not_listening or "") or next(iter(self.unsteered.values()), "")
 
     @property
     def way_out(self) -> str:
-        """What to do about the problem, which ends with it in brackets; empty where it doesn't."""
+        """How to solve the problem, as at the end of its text in brackets; empty if unknown."""
         return self.not_listening.hint if self.not_listening is not None else ""
 
 
 class SteeringChange(NamedTuple):
-    """What a steering is to be told besides what it was told before."""
+    """How the steering has to change."""
 
     changed: Mapping[Frontend, Target]
     gone: frozenset[Frontend]
-    told: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
-    """What each Service port that was touched is steered to with it."""
+    targets: tuple[tuple[ServedPort, Mapping[Frontend, Target]], ...]
+    """All targets of each Service port that may differ."""
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.gone)
@@ -78,10 +78,10 @@ class Listeners:
     """Opens, updates and closes the listeners of one proxy.
 
     Args:
-        plane: The data plane.
-        bind: Where the steering wants listeners.
+        plane: Has the sockets.
+        bind: The steering's.
         pool: Proxy port numbers.
-        transparent: Listeners that something is steered to are transparent sockets.
+        transparent: The steering needs transparent sockets.
         clock: Monotonic seconds.
     """
 
@@ -94,6 +94,7 @@ class Listeners:
         transparent: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.pool = pool
         self._plane = plane
         self._bind = bind
         self._clock = clock
@@ -102,68 +103,64 @@ class Listeners:
             bind, pool, transparent=transparent, holder=self._holder_of
         )
         self._served: dict[PortKey, ServedPort] = {}
-        self._leaving: list[ServedPort] = []
+        self._retired: list[ServedPort] = []
         self._touched: dict[ServedPort, None] = {}
-        """Those that may be steered elsewhere than the steering was told."""
-        self._troubled: dict[PortKey, ServedPort] = {}
-        """Those whose listeners or node ports can't all be had."""
+        """Those whose targets may differ from where they are steered."""
+        self._incomplete: dict[PortKey, ServedPort] = {}
+        """Those with listeners or node ports that aren't available."""
         self._shortages = Shortages()
         self._unsteered: Mapping[Frontend, str] = {}
-        self._node_port_uses: Counter[NodePort] = Counter()
-        self._given_up: set[NodePort] = set()
 
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
-
-    def spare(self, ports: Iterable[int]) -> None:
-        """Leave these proxy ports to those who prefer them, and no longer those of before."""
-        self._addresses.spare(ports)
 
     def open(self, plan: PortPlan, preferred: Mapping[Frontend, int]) -> None:
         """Begin to serve a Service port.
 
         Args:
             plan: What to serve.
-            preferred: Proxy ports that rules of an earlier run still name, as
+            preferred: Proxy ports that rules of an earlier run point to, as
                 :meth:`.Steering.start` returns them.
         """
         old = self._served.pop(plan.key, None)
         if old is not None:
-            self._let_go(old)
+            self._retire(old)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
         self._served[plan.key] = served
         self._touch(served, (), plan.frontends)
-        for port in _node_ports(f for f in plan.frontends if f in preferred):
-            self._holds.claim(*port)
+        self._holds.claim(node_ports(f for f in plan.frontends if f in preferred))
         self._serve(served, preferred)
 
     def update(self, plan: PortPlan) -> None:
-        """Give a served Service port its new frontends, endpoints and affinity."""
+        """Follow a change of a Service port that is served."""
         served = self._served[plan.key]
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
         self._serve(served, {})
 
-    def leave(self, key: PortKey) -> None:
-        """Note that a Service port is to be closed, once nothing is steered to it."""
+    def retire(self, key: PortKey) -> None:
+        """Have :meth:`close_retired` close a Service port."""
         served = self._served.pop(key, None)
         if served is not None:
-            self._let_go(served)
+            self._retire(served)
 
-    def close_leaving(self) -> None:
-        """Close what was left and not taken over; open connections go on."""
-        self._give_node_ports()
-        leaving, self._leaving = self._leaving, []
+    def close_retired(self) -> None:
+        """Close the listeners that no Service port has taken over; open connections go on.
+
+        Call it once nothing is steered to them.
+        """
+        self._holds.release_unused()
+        retired, self._retired = self._retired, []
         closed = self._plane.close_unwanted()
-        for served in leaving:
+        for served in retired:
             closed += self._plane.close_group(served.group)
         self._addresses.give(closed)
 
     def retry(self) -> bool:
-        """Try again what couldn't be opened; True if something has changed."""
+        """Retry what couldn't be opened; return whether something has changed."""
         self._addresses.start_over()
         has_changed = False
-        for served in list(self._troubled.values()):
+        for served in list(self._incomplete.values()):
             held = set(served.held_by_others)
             self.update(served.plan)
             has_changed = has_changed or not served.not_listening or served.held_by_others != held
@@ -178,26 +175,23 @@ class Listeners:
         }
 
     def steering_change(self) -> SteeringChange:
-        """Return what is to be steered otherwise than the steering was told."""
+        """Return how targets differ from where frontends are steered."""
         changed: dict[Frontend, Target] = {}
         gone: set[Frontend] = set()
-        told = tuple([(served, self._targets_of(served)) for served in self._touched])
-        for served, targets in told:
+        touched = tuple([(served, self._targets_of(served)) for served in self._touched])
+        for served, targets in touched:
             gone.update(served.steered.keys() - targets.keys())
             changed.update({f: t for f, t in targets.items() if served.steered.get(f) != t})
-        return SteeringChange(changed, frozenset(gone - changed.keys()), told)
+        return SteeringChange(changed, frozenset(gone - changed.keys()), touched)
 
-    def has_told(self, change: SteeringChange) -> None:
-        """Note that the steering knows a change; call it before anything else is changed."""
-        for served, targets in change.told:
+    def mark_steered(self, change: SteeringChange) -> None:
+        """Note that a change is in force; call it before anything else is changed."""
+        for served, targets in change.targets:
             served.steered = targets
         self._touched.clear()
 
     def note_unsteered(self, unsteered: Mapping[Frontend, str]) -> None:
-        """Take the frontends that the steering can't bring here, and the causes.
-
-        Call it whenever the steering has changed or repaired something.
-        """
+        """Follow :attr:`.Steering.unsteered`; call it after each change and repair."""
         before, self._unsteered = self._unsteered, dict(unsteered)
         differing = {
             f for f in before.keys() | unsteered.keys() if before.get(f) != unsteered.get(f)
@@ -207,7 +201,7 @@ class Listeners:
         for served in self._served.values():
             if not differing.isdisjoint(served.plan.frontends):
                 served.unsteered = self._unsteered_of(served.plan)
-        # One line for all: where a family is switched off there may be thousands.
+        # One line for all: if a family is switched off there may be thousands.
         news = sorted(unsteered.keys() - before.keys(), key=str)
         if news:
             extra = {"frontends": len(news), "cause": unsteered[news[0]]}
@@ -221,15 +215,15 @@ class Listeners:
         return {f: self._unsteered[f] for f in plan.frontends if f in self._unsteered}
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all listeners."""
         for served in self._served.values():
-            self._let_go(served)
+            self._retire(served)
         self._served.clear()
-        self.close_leaving()
+        self.close_retired()
         self._holds.close()
 
     def _serve(self, served: ServedPort, preferred: Mapping[Frontend, int]) -> None:
-        """Have the plane serve a Service port, and note what couldn't be had."""
+        """Have the plane serve a Service port, and note what isn't available."""
         served.unsteered = self._unsteered_of(served.plan)
         error = self._take_node_ports(served)
         plan, before = served.plan, set(served.listeners.values())
@@ -239,7 +233,7 @@ class Listeners:
         served.listeners = self._addresses.by_frontend(plan, answer)
         self._addresses.take(set(served.listeners.values()) - before)
         for key, why in answer.errors.items():
-            # One that is open, but refuses, has its own address.
+            # A listener that is open, but refuses, has an address.
             is_open = why is not None and key in answer.listeners
             error = why if is_open else self._addresses.explain(plan, key, why)
         self._note(served, error)
@@ -248,52 +242,37 @@ class Listeners:
         return self._holds.holder(protocol, family, ports, now=self._clock())
 
     def _take_node_ports(self, served: ServedPort) -> ListenError | None:
-        """Take the node ports that rules lead elsewhere; returns why one can't be had."""
+        """Hold the node ports from which packets are steered; return why one isn't available."""
         error: ListenError | None = None
         served.held_by_others.clear()
         if self._bind is not Bind.PROXY_PORT:
             return None
         for frontend in served.plan.frontends:
             if frontend.kind is FrontendKind.NODE_PORT:
-                why = self._holds.take(
-                    frontend.protocol, frontend.family, frontend.port, now=self._clock()
-                )
+                port = NodePort(frontend.protocol, frontend.family, frontend.port)
+                why = self._holds.take(port, now=self._clock())
                 if why:
                     error = ListenError(why, hint=HELD_HINT)
                     served.held_by_others.add(frontend)
         return error
 
-    def _give_node_ports(self) -> None:
-        for port in self._given_up:
-            if port not in self._node_port_uses:
-                self._holds.give(*port)
-        self._given_up.clear()
-
     def _touch(
         self, served: ServedPort, before: Iterable[Frontend], now: Iterable[Frontend]
     ) -> None:
-        """Note that a Service port has other frontends, or that its listeners may change."""
+        """Note that the frontends or targets of a Service port may have changed."""
         self._touched[served] = None
-        if self._bind is not Bind.PROXY_PORT or before is now:
-            return
-        had, has = _node_ports(before), _node_ports(now)
-        self._node_port_uses.update(has - had)
-        for port in had - has:
-            self._given_up.add(port)
-            self._node_port_uses[port] -= 1
-            if not self._node_port_uses[port]:
-                del self._node_port_uses[port]
+        if self._bind is Bind.PROXY_PORT and before is not now:
+            self._holds.count_uses(node_ports(before), node_ports(now))
 
-    def _let_go(self, served: ServedPort) -> None:
-        """Have a Service port closed, once nothing is steered to it."""
+    def _retire(self, served: ServedPort) -> None:
         self._touch(served, served.plan.frontends, ())
-        self._troubled.pop(served.plan.key, None)
+        self._incomplete.pop(served.plan.key, None)
         self._shortages.end(served.plan.key, is_served=False)
-        served.has_left = True
-        self._leaving.append(served)
+        served.is_retired = True
+        self._retired.append(served)
 
     def _targets_of(self, served: ServedPort) -> Mapping[Frontend, Target]:
-        if served.has_left:
+        if served.is_retired:
             return _NOTHING
         targets: dict[Frontend, Target] = {}
         for frontend in served.plan.frontends:
@@ -304,14 +283,14 @@ class Listeners:
         return targets
 
     def _note(self, served: ServedPort, error: ListenError | None) -> None:
-        """Remember what is wrong with a Service port, if anything; news are logged."""
+        """Remember the problem of a Service port, and log it if it is new or solved."""
         before = served.not_listening
         if error is None:
             was_short = self._shortages.end(served.plan.key, is_served=True)
             if before is not None and not was_short:
                 _log.info("Service port is served again", extra={"service": served.group.label})
             served.not_listening = None
-            self._troubled.pop(served.plan.key, None)
+            self._incomplete.pop(served.plan.key, None)
             return
         if is_shortage(error):
             self._shortages.note(served.plan.key, error, now=self._clock())
@@ -320,17 +299,9 @@ class Listeners:
                 "cannot serve a Service port",
                 extra={"service": served.group.label, "cause": str(error)},
             )
-        # A copy: the traceback of the one that was raised keeps all that its frames refer to.
+        # A copy: the traceback of an error that was raised keeps what its frames refer to.
         served.not_listening = ListenError(error.message, hint=error.hint)
-        self._troubled[served.plan.key] = served
-
-
-def _node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:
-    return {
-        NodePort(f.protocol, f.family, f.port)
-        for f in frontends
-        if f.kind is FrontendKind.NODE_PORT
-    }
+        self._incomplete[served.plan.key] = served
 
 
 def _serving(plan: PortPlan) -> Serving:

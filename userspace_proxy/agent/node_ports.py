@@ -23,18 +23,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import NamedTuple
 
 from ..dataplane import get_nothing
 from ..kernel.port_holders import HeldPort, held_ports, owners_of
-from ..model import IPFamily, Protocol
+from ..model import Frontend, FrontendKind, IPFamily, Protocol
 
 _log = logging.getLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
-# To look through the descriptors of all processes takes up to 0.25 s on a busy node, and the
-# answer is for a person to read.
+# Searching the descriptors of all processes takes up to 0.25 s on a busy node, and the result is
+# only shown to people.
 LOOK_EVERY_S = 10.0
 
 
@@ -47,84 +48,87 @@ class NodePort(NamedTuple):
 
 
 class NodePortHolds:
-    """The node ports that are ours; in the namespace of the thread that takes them."""
+    """The node ports of one proxy, in the network namespace of the calling thread."""
 
     def __init__(self) -> None:
         self._held: dict[NodePort, socket.socket | None] = {}
-        """None: it is ours, and the socket couldn't be had."""
-        self._ours: set[NodePort] = set()
+        """None: the proxy has the port though it can't be bound (Rules 2 and 3)."""
+        self._claimed: set[NodePort] = set()
         """Those of Rule 3."""
+        self._uses: Counter[NodePort] = Counter()
+        """How many Service ports use each node port."""
+        self._unused: set[NodePort] = set()
         self._owners: dict[Protocol, Mapping[int, str]] = {}
         self._looked: dict[Protocol, float] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def claim(self, protocol: Protocol, family: IPFamily, port: int) -> None:
-        """Note that rules of an earlier run lead from a node port; it is ours until :meth:`give`.
+    def claim(self, ports: Iterable[NodePort]) -> None:
+        """Note that rules of an earlier run steer these node ports (Rule 3)."""
+        self._claimed.update(ports)
+
+    def take(self, port: NodePort, *, now: float) -> str:
+        """Reserve a node port; idempotent.
 
         Args:
-            protocol: TCP or UDP.
-            family: IPv4 or IPv6.
-            port: Its number.
-        """
-        self._ours.add(NodePort(protocol, family, port))
-
-    def take(self, protocol: Protocol, family: IPFamily, port: int, *, now: float) -> str:
-        """Take a node port; idempotent.
-
-        Args:
-            protocol: TCP or UDP.
-            family: IPv4 or IPv6.
-            port: Its number.
-            now: Seconds, monotonic; processes are looked through every
-                :data:`LOOK_EVERY_S` at most.
+            port: It is the proxy's until it is released.
+            now: Seconds, monotonic; processes are searched every :data:`LOOK_EVERY_S` at most.
 
         Returns:
-            Empty when it is ours now, until :meth:`give`; else why not, in one line.
+            Empty if the proxy has it; else why not, in one line.
         """
-        key = NodePort(protocol, family, port)
-        if self._held.get(key) is not None:
+        if self._held.get(port) is not None:
             return ""
-        sock = hold_port(key)
+        sock = hold_port(port)
         if sock is None:
-            holder = self.holder(protocol, family, (port,), now=now)
-            if holder and key in self._ours:
-                if key not in self._held:
+            holder = self.holder(port.protocol, port.family, (port.port,), now=now)
+            if holder and port in self._claimed:
+                if port not in self._held:
                     _log.warning(
                         "another process took a node port while no proxy was running, clients are "
                         "still served",
-                        extra={"port": f"{port}/{protocol}", "holder": holder},
+                        extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
                     )
             elif holder:
-                self._held.pop(key, None)
-                return f"node port {port}/{protocol} is held by {holder}"
-        self._held[key] = sock
+                self._held.pop(port, None)
+                return f"node port {port.port}/{port.protocol} is held by {holder}"
+        self._held[port] = sock
         return ""
 
-    def give(self, protocol: Protocol, family: IPFamily, port: int) -> None:
+    def release(self, port: NodePort) -> None:
         """Give a node port back; idempotent."""
-        self._ours.discard(NodePort(protocol, family, port))
-        sock = self._held.pop(NodePort(protocol, family, port), None)
+        self._claimed.discard(port)
+        sock = self._held.pop(port, None)
         if sock is not None:
             sock.close()
 
-    def keep(self, wanted: Collection[tuple[Protocol, IPFamily, int]]) -> None:
-        """Give all others back."""
-        for key in self._held.keys() - {NodePort(*one) for one in wanted}:
-            self.give(*key)
+    def count_uses(self, before: Set[NodePort], now: Set[NodePort]) -> None:
+        """Note that a Service port uses other node ports than before."""
+        self._uses.update(now - before)
+        for port in before - now:
+            self._unused.add(port)
+            self._uses[port] -= 1
+            if not self._uses[port]:
+                del self._uses[port]
+
+    def release_unused(self) -> None:
+        """Release the node ports that no Service port uses any more."""
+        for port in self._unused - self._uses.keys():
+            self.release(port)
+        self._unused.clear()
 
     def close(self) -> None:
-        """Give all back; idempotent."""
-        self.keep(())
+        """Release all node ports; idempotent."""
+        for port in list(self._held):
+            self.release(port)
 
     def holder(
         self, protocol: Protocol, family: IPFamily, ports: Collection[int], *, now: float
     ) -> str:
-        """Return a process that has one of these ports, node ports or not: ``nginx (pid 812)``.
+        """Return a process that waits for clients on one of these ports: ``nginx (pid 812)``.
 
-        Returns:
-            Empty when nobody waits for clients there.
+        They needn't be node ports. Empty if there is none.
         """
         holders = [
             held for held in held_ports(protocol) if held.port in ports and family in held.families
@@ -136,23 +140,31 @@ class NodePortHolds:
         looked = self._looked.get(protocol)
         is_due = looked is None or now - looked >= LOOK_EVERY_S
         if is_due:
-            # All at once: whoever has one node port may have a hundred.
-            everybody = {held.inode for held in held_ports(protocol)}
-            self._owners[protocol] = owners_of(everybody | inodes)
+            # All at once: a process that holds one node port may hold a hundred.
+            self._owners[protocol] = owners_of({held.inode for held in held_ports(protocol)})
             self._looked[protocol] = now
         owners = self._owners[protocol]
         return next((owners[i] for i in sorted(inodes) if i in owners), "another process")
 
 
+def node_ports(frontends: Iterable[Frontend]) -> set[NodePort]:
+    """Return the node ports among these frontends."""
+    return {
+        NodePort(f.protocol, f.family, f.port)
+        for f in frontends
+        if f.kind is FrontendKind.NODE_PORT
+    }
+
+
 def hold_port(key: NodePort) -> socket.socket | None:
-    """Return a socket that keeps a node port from others, or None if it can't be bound."""
+    """Return a socket that reserves a port, or None if it can't be bound."""
     family = socket.AF_INET6 if key.family is IPFamily.IPV6 else socket.AF_INET
     with contextlib.ExitStack() as stack:
         try:
             sock = stack.enter_context(socket.socket(family, _KINDS[key.protocol]))
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # Without SO_REUSEADDR: it is for both that a kernel lets share a port.
+            # No SO_REUSEADDR: with it on both sides, sockets may share a port.
             sock.bind(("", key.port))
             if key.protocol is Protocol.UDP:
                 get_nothing(sock)

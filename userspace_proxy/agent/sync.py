@@ -3,8 +3,8 @@
     open listeners ─▶ steer what changed in one transaction ─▶ close listeners
 
 Rule 1: a frontend is steered to a proxy port only while its listener accepts.
-Rule 2: snapshots that come in during a round are one round later: the newest counts.
-Rule 3: a round that fails changes nothing that was served, and is tried again.
+Rule 2: snapshots that arrive during a round are handled together in the next round.
+Rule 3: a round that fails leaves in force what was served, and is retried.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from dataclasses import dataclass
 from ..cluster import Snapshot
 from ..errors import SteeringError
 from ..model import Frontend
-from ..plan import Plan, Planner, diff_plans
+from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
 from ..steering import Steering
 from .changes import NO_CHANGES, Changes, count_changes
 from .listeners import Listeners
-from .reporting import drifted, not_served, repaired
 from .tasks import Pace, pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
-# Legacy tables send no event when somebody changes them: look often enough that a
-# flush is repaired within two seconds.
+# Legacy tables send no event when another program changes them: often enough that a flush is
+# repaired within two seconds.
 REPAIR_S = 1.0
-# After a failure: the lock of somebody else's rule change is held for less.
+# After a failure: other programs hold their lock for less.
 RETRY_S = 1.0
 
 
 @dataclass(slots=True)
 class SyncCounters:
-    """How the rounds went."""
+    """What the rounds did."""
 
     rounds: int = 0
     failures: int = 0
@@ -47,29 +46,29 @@ class SyncCounters:
     last_queued: float = 0.0
     last_done: float = 0.0
     waiting_since: float = 0.0
-    """Unix time at which the oldest change that isn't in force came in; 0: none waits."""
+    """Unix time at which the oldest change that isn't in force arrived; 0: none waits."""
     changes: Changes = NO_CHANGES
-    """Those that came in since the start."""
+    """Those that arrived since the start."""
     in_force: Changes = NO_CHANGES
     """Those of them that are in force."""
 
 
 class SyncLoop:
-    """Keeps the node as the newest snapshot wants it.
+    """Makes the node match the newest snapshot.
 
     Args:
         planner: Makes plans.
         listeners: Opens and closes sockets.
-        steering: Steers; started by the caller.
-        recovered: Proxy ports that rules of an earlier run still name.
-        min_period_s: Seconds between the beginnings of two rounds, so that churn is
-            one round and not hundreds.
-        observe: Told how long each round took.
-        facts: Returns what the plan must know of this node now; None: what the planner has.
-        check_health: Serves the health check node ports of a plan; also called each second,
-            so that what failed is tried again. None: nobody does.
-        report: Told what the cluster should know of.
-        want_nodes: Told whether the plan depends on all Nodes' addresses.
+        steering: Started by the caller.
+        recovered: Proxy ports that rules of an earlier run still point to.
+        min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
+            take one round and not hundreds.
+        observe: Called with the duration of each round, in seconds.
+        facts: Returns the current node facts for a plan; None: the planner's are used.
+        check_health: Serves the health check node ports of a plan; also called each second, to
+            retry what failed.
+        report: Called with what the cluster's users should be able to read.
+        want_nodes: Called with whether the plan depends on all Nodes' addresses.
     """
 
     def __init__(
@@ -87,19 +86,19 @@ class SyncLoop:
         want_nodes: Callable[[bool], None] = lambda _is_wanted: None,
     ) -> None:
         self.plan = Plan.empty()
-        """The plan in force, as far as listeners go."""
+        """The plan that the listeners follow."""
         self.counters = SyncCounters()
         self.steering_problem = ""
-        """Why the kernel's rules are behind the plan; empty when they aren't."""
+        """Why the kernel's rules are behind the plan; empty if they aren't."""
         self.has_drifted = False
-        """Somebody has changed them, and they can't be put right."""
+        """Another program has changed the rules, and they can't be repaired."""
         self._planner = planner
         self._listeners = listeners
         self._steering = steering
         self._recovered = dict(recovered)
-        # Until the first round is in force the old rules lead there, also those of Services
-        # that are gone: who got such a number would get their clients.
-        listeners.spare(self._recovered.values())
+        # Until the first round is in force, old rules point to these ports, also those of
+        # Services that are gone: another Service on such a port would get their clients.
+        listeners.pool.spare(self._recovered.values())
         self._min_period_s = min_period_s
         self._observe = observe
         self._facts = facts
@@ -109,12 +108,11 @@ class SyncLoop:
         self._latest: Snapshot | None = None
         self._in_force: Snapshot | None = None
         self._has_steered = False
-        """Something was applied, so that its repair makes sense."""
+        """Something was applied, so there is something to repair."""
         self._is_steered = False
-        """The steering knows all that it was told, so that differences do."""
+        """The last change succeeded, so the next one can be a difference."""
         self._owes_round = False
-        """Something of the node has changed, and no round with it is done: a round that fails
-        is tried again, though the snapshot is in force."""
+        """The node has changed since the last round that succeeded."""
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
         self._turned = time.monotonic()
@@ -122,19 +120,19 @@ class SyncLoop:
         self._done = asyncio.Condition()
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Take the newest snapshot; the round follows."""
+        """Take the newest snapshot; a round follows."""
         if snapshot is self._latest:
             return
-        changes = count_changes(self._latest, snapshot)
-        self.counters.changes = self.counters.changes.plus(changes)
+        counters = self.counters
+        counters.changes = counters.changes.plus(count_changes(self._latest, snapshot))
+        counters.last_queued = time.time()
+        counters.waiting_since = counters.waiting_since or counters.last_queued
+        self._arrived = self._arrived or counters.last_queued
         self._latest = snapshot
-        self.counters.last_queued = time.time()
-        self._arrived = self._arrived or self.counters.last_queued
-        self.counters.waiting_since = self.counters.waiting_since or self.counters.last_queued
         self._wake.set()
 
     def look_again(self) -> None:
-        """Do a round with the snapshot that is in force: something of the node has changed."""
+        """Plan the same snapshot again, because the node has changed."""
         self._owes_round = True
         self._wake.set()
 
@@ -145,15 +143,15 @@ class SyncLoop:
 
     @property
     def turned_s_ago(self) -> float:
-        """Seconds since the loop last began a turn: each second or sooner, unless it is stuck.
+        """Seconds since the loop last began an iteration: a second or less, unless it is stuck.
 
-        A round that the kernel refused is a turn like any other.
+        An iteration whose round the kernel refuses counts like any other.
         """
         return time.monotonic() - self._turned
 
     @property
     def node_is_being_deleted(self) -> bool:
-        """Whether this node's object says so."""
+        """Whether this node's object is about to be deleted."""
         node = self._latest.node if self._latest else None
         return node is not None and node.is_being_deleted
 
@@ -163,17 +161,17 @@ class SyncLoop:
             await self._done.wait_for(lambda: self._in_force is self._latest is not None)
 
     async def run(self) -> None:
-        """Do rounds for ever, and repair what others undo."""
+        """Do rounds for ever, and repair what other programs change."""
         loop = asyncio.get_running_loop()
         round_began = -self._min_period_s
         look_at = loop.time() + REPAIR_S
         while True:
             self._turned = time.monotonic()
-            # An earlier round may have failed with the wish still open.
+            # Also after a round that failed.
             is_behind = self._in_force is not self._latest or self._owes_round
             is_due = await self._woken(RETRY_S if is_behind else look_at - loop.time())
             if not is_behind and loop.time() >= look_at:
-                # Also while changes keep coming: a flush must not wait for their end.
+                # Also while changes keep arriving: a flush is repaired before they end.
                 look_at = loop.time() + REPAIR_S
                 if self._listeners.retry():
                     self._owes_round = is_due = True
@@ -190,8 +188,8 @@ class SyncLoop:
                 await self._round(self._latest)
 
     async def _woken(self, within_s: float) -> bool:
-        """Wait for a snapshot; False if none came in time."""
-        # Not wait_for: until Python 3.12 it loses a cancellation that comes with a wake.
+        """Wait for a snapshot; False if none arrived in time."""
+        # Not wait_for: until Python 3.12 it loses a cancellation that arrives with a wake.
         try:
             async with asyncio.timeout(max(0.0, within_s)):
                 await self._wake.wait()
@@ -207,51 +205,55 @@ class SyncLoop:
         plan = self._planner.plan(snapshot, facts)
         self._want_nodes(self._planner.needs_node_addresses)
         changes = diff_plans(self.plan, plan)
-        for key in changes.close:
-            self._listeners.leave(key)
-        pace = Pace()
-        for port in changes.update:
-            self._listeners.update(port)
-            await pace.turn()
-        # Those that rules of an earlier run lead to come first: nobody may take their ports.
-        known = self._recovered.keys()
-        for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
-            self._listeners.open(port, self._recovered)
-            await pace.turn()
-        self._tell_conflicts(plan)
+        await self._change_listeners(changes)
+        self._report_conflicts(plan)
         self.plan = plan
         if not await self._steer():
             return
-        self._listeners.close_leaving()
+        self._listeners.close_retired()
         await self._check_health(plan)
         if self._recovered:
             self._recovered.clear()
-            self._listeners.spare(())
-        self.counters.rounds += 1
-        self.counters.last_s = time.perf_counter() - began
-        self.counters.last_done = time.time()
-        self._observe(self.counters.last_s)
+            self._listeners.pool.spare(())
         self._in_force = snapshot
         self._owes_round = self._owes_round and self._wake.is_set()
-        self.counters.waiting_since = self._arrived
-        self.counters.in_force = arrived
+        counters = self.counters
+        counters.rounds += 1
+        counters.last_s = time.perf_counter() - began
+        counters.last_done = time.time()
+        counters.waiting_since = self._arrived
+        counters.in_force = arrived
+        self._observe(counters.last_s)
         async with self._done:
             self._done.notify_all()
         if changes:
-            # During churn there are ten rounds a second: only the first is worth a line.
+            # Frequent changes take ten rounds a second: only the first is worth a line.
             _log.log(
-                logging.INFO if self.counters.rounds == 1 else logging.DEBUG,
+                logging.INFO if counters.rounds == 1 else logging.DEBUG,
                 "plan in force",
                 extra={
                     "revision": snapshot.revision,
                     "opened": len(changes.open),
                     "updated": len(changes.update),
                     "closed": len(changes.close),
-                    "duration_s": round(self.counters.last_s, 4),
+                    "duration_s": round(counters.last_s, 4),
                 },
             )
 
-    def _tell_conflicts(self, plan: Plan) -> None:
+    async def _change_listeners(self, changes: PlanChanges) -> None:
+        for key in changes.close:
+            self._listeners.retire(key)
+        pace = Pace()
+        for port in changes.update:
+            self._listeners.update(port)
+            await pace.turn()
+        # Service ports with recovered proxy ports go first, so that others don't take these.
+        known = self._recovered.keys()
+        for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
+            self._listeners.open(port, self._recovered)
+            await pace.turn()
+
+    def _report_conflicts(self, plan: Plan) -> None:
         if plan.ignored is self.plan.ignored:
             return
         for item in set(plan.ignored) - set(self.plan.ignored):
@@ -260,7 +262,9 @@ class SyncLoop:
                     "Service is not served",
                     extra={"service": str(item.service), "port": item.port, "cause": item.reason},
                 )
-                self._report(not_served(item))
+                port = f"port {item.port}: " if item.port else ""
+                note = f"{port}{item.reason}"
+                self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
 
     async def _steer(self) -> bool:
         change = self._listeners.steering_change()
@@ -272,39 +276,43 @@ class SyncLoop:
                     await self._steering.apply(self._listeners.targets())
             except SteeringError as exc:
                 self._is_steered = False
-                self._trouble(exc)
+                self._note_failure(exc)
                 return False
             self._has_steered = self._is_steered = True
-            self._well()
-        self._listeners.has_told(change)
+            self._note_recovery()
+        self._listeners.mark_steered(change)
         self._listeners.note_unsteered(self._steering.unsteered)
         return True
 
     async def _repair(self) -> None:
         if not self._has_steered:
             return
+        name = self._steering.name
         try:
             count = await self._steering.repair()
         except SteeringError as exc:
             if not self.has_drifted:
-                self._report(drifted(str(exc), self._steering.name))
+                note = f"rules of {name} steering differ from the plan and can't be repaired: {exc}"
+                self._report(Happening("SteeringDrifted", "Repair", note))
             self.has_drifted = True
-            self._trouble(exc)
+            self._note_failure(exc)
             return
-        self._well()
+        self._note_recovery()
         self._listeners.note_unsteered(self._steering.unsteered)
         if count:
             self.counters.repairs += count
             _log.warning("steering had drifted and was repaired", extra={"rules": count})
-            self._report(repaired(count, self._steering.name))
+            what = "1 rule or frontend" if count == 1 else f"{count} rules and frontends"
+            note = f"{what} of {name} steering had been changed by another program; repaired"
+            self._report(Happening("SteeringRepaired", "Repair", note))
 
-    def _trouble(self, exc: SteeringError) -> None:
+    def _note_failure(self, exc: SteeringError) -> None:
         self.counters.failures += 1
         if str(exc) != self.steering_problem:
             self.steering_problem = str(exc)
             _log.error("steering failed, the old state is in force", extra={"cause": str(exc)})
 
-    def _well(self) -> None:
+    def _note_recovery(self) -> None:
         self.has_drifted = False
         if self.steering_problem:
             self.steering_problem = ""

@@ -1,9 +1,9 @@
 """Watches how full the connection tracking table is.
 
-A full table drops the first packet of every new connection, to Services and past them, without a
-word to the client; what is open goes on. The table is the kernel's, so it is reported and not
-changed. So that the report gets out, and the kubelet's probes aren't lost, the status ports are
-reached without an entry as long as it lasts (``steering.untracked``).
+While it is full, the kernel silently drops the first packet of every new connection, to Services
+and elsewhere; open connections go on. The table is the kernel's, so it is reported and not changed.
+So that metrics can be read and probes answered, the status ports need no entry while it lasts
+(``steering.untracked``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """
@@ -19,16 +19,15 @@ from typing import NamedTuple
 from ..log_limit import LogLimit
 from ..sources import Happening
 from ..steering import Untracked
-from .reporting import tracking_table_full
 from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
 PROC = Path("/proc")
 LOOK_EVERY_S = 1.0
-# Entries that end are replaced at once, so a full table is seldom seen with its last one in use.
+# Entries that end are replaced at once, so a full table is seldom seen with the last one in use.
 _FULL = 0.99
-# It was full, and is no longer once there is this much room.
+# Lower than _FULL, so that a table at its limit isn't reported again and again.
 _ROOM = 0.9
 
 
@@ -37,18 +36,18 @@ class TrackingTable(NamedTuple):
 
     entries: int = 0
     limit: int = 0
-    """0 where nothing is tracked."""
+    """0: nothing is tracked."""
     drops: int = 0
-    """Packets dropped since boot because no entry could be made, mostly as the table was full."""
+    """Packets dropped since boot because no entry could be created, mostly due to a full table."""
 
 
 class TrackingWatch:
     """Reports a table that is full, and its recovery.
 
     Args:
-        report: Told what the cluster should know of.
-        untracked: The connections that need no entry while the kernel drops others; None: none.
-        read: Returns the table as it is.
+        report: Called with what the cluster's users should be able to read.
+        untracked: Exempts the status ports while the kernel drops packets; None: they aren't.
+        read: Returns the current table.
         clock: Monotonic seconds.
     """
 
@@ -69,7 +68,7 @@ class TrackingWatch:
         """As of the last look."""
         self.is_full = False
         self.is_dropping = False
-        """It is full and has dropped packets since: the kernel found no entry to replace."""
+        """Packets were dropped since it became full: the kernel found no entry to replace."""
 
     async def run(self) -> None:
         """Look each second, for ever."""
@@ -81,12 +80,12 @@ class TrackingWatch:
             await pause(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """Read the table, and report what has become of it."""
+        """Read the table, and report if it has become full or is no longer full."""
         before, table = self.table, self._read()
         self.table = table
         share = table.entries / table.limit if table.limit else 0.0
         if share >= _FULL:
-            # At the first look it isn't known when the drops were.
+            # Drops before the first look may be old.
             self.is_dropping |= bool(before.limit) and table.drops > before.drops
             self._note_full(table)
         elif self.is_full and share < _ROOM:
@@ -95,7 +94,7 @@ class TrackingWatch:
             _log.info("connection tracking is no longer full", extra=_fields(table))
 
     async def _exempt_status_ports(self) -> None:
-        """Keep the status ports out of the table while others can't get into it."""
+        """Exempt the status ports from tracking while packets are dropped."""
         if self._untracked is None:
             return
         if not self.is_dropping:
@@ -109,13 +108,17 @@ class TrackingWatch:
     def _note_full(self, table: TrackingTable) -> None:
         if not self.is_full:
             self.is_full = True
-            self._report(tracking_table_full(table.entries, table.limit))
+            note = (
+                f"connection tracking is full ({table.entries:,} of {table.limit:,} entries): new "
+                "connections fail on this node; raise net.netfilter.nf_conntrack_max"
+            )
+            self._report(Happening("ConntrackTableFull", "Track", note))
         if self._log_limit.take(self._clock()):
             _log.error("connection tracking is full, new connections fail", extra=_fields(table))
 
 
 def read_table(proc: Path = PROC) -> TrackingTable:
-    """Return the table of this process's network namespace; zeros where nothing is tracked."""
+    """Return the table of this thread's network namespace; zeros if nothing is tracked."""
     try:
         entries, limit = (
             int((proc / "sys/net/netfilter" / name).read_text(encoding="ascii"))
@@ -127,7 +130,7 @@ def read_table(proc: Path = PROC) -> TrackingTable:
 
 
 def _drops(proc: Path) -> int:
-    """Return the sum of all CPUs; 0 where this kernel has no such file."""
+    """Return the sum of all CPUs; 0 if this kernel has no such file."""
     try:
         text = (proc / "thread-self/net/stat/nf_conntrack").read_text(encoding="ascii")
     except OSError:

@@ -1,9 +1,16 @@
-"""Event loops for the tests of the agent."""
+"""Event loops, planes and sync loops for the tests of the agent."""
 
 import asyncio
+import contextlib
 
 import pytest
 import uvloop
+
+from userspace_proxy.agent import sync
+from userspace_proxy.agent.listeners import Listeners
+from userspace_proxy.plan import Plan, Planner, diff_plans
+from userspace_proxy.plane import Plane, PortPool
+from userspace_proxy.policy import NodeFacts
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -15,3 +22,75 @@ def run(request):
             return runner.run(asyncio.wait_for(main, 20))
 
     return run
+
+
+@pytest.fixture
+async def plane():
+    plane = Plane(asyncio.get_running_loop())
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+async def start(plane, monkeypatch):
+    """Start a sync loop over a fake kernel; what fails is retried at once."""
+    monkeypatch.setattr(sync, "REPAIR_S", 0.01)
+    monkeypatch.setattr(sync, "RETRY_S", 0.01)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(steering, recovered=None, **more):
+            listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
+            stack.callback(listeners.close)
+            start.listeners = listeners
+            loop = sync.SyncLoop(
+                Planner(NodeFacts()), listeners, steering, recovered=recovered or {}, **more
+            )
+            task = asyncio.create_task(loop.run())
+
+            async def end():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+            stack.push_async_callback(end)
+            return loop
+
+        yield start
+
+
+@pytest.fixture
+def make(plane):
+    """Return listeners that follow snapshots: ``follow(snapshot)`` does what a round does."""
+
+    def make(bind, pool=None, facts=None):
+        listeners = Listeners(plane, bind, pool or PortPool(27000, 27999))
+        planner = Planner(facts or NodeFacts())
+        have = Plan.empty()
+        steered = {}
+
+        def follow(snapshot, preferred=None):
+            nonlocal have
+            want = planner.plan(snapshot)
+            changes = diff_plans(have, want)
+            for key in changes.close:
+                listeners.retire(key)
+            for port in changes.update:
+                listeners.update(port)
+            for port in changes.open:
+                listeners.open(port, preferred or {})
+            change = listeners.steering_change()
+            for frontend in change.gone:
+                del steered[frontend]
+            steered.update(change.changed)
+            listeners.mark_steered(change)
+            listeners.close_retired()
+            have = want
+            assert steered == listeners.targets(), "differences add up to the whole"
+            assert not listeners.steering_change()
+            return listeners.targets()
+
+        listeners.follow = follow
+        stack.callback(listeners.close)
+        return listeners
+
+    with contextlib.ExitStack() as stack:
+        yield make

@@ -29,7 +29,7 @@ def endpoints(name, *ips, port=8080, protocol="TCP", node=""):
 
 
 class Cluster:
-    """A store that says snapshots briefly: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
+    """A store whose snapshots take one call: ``cluster.serve("web", "10.96.0.1", "192.0.2.1")``."""
 
     def __init__(self):
         self.store = Store()

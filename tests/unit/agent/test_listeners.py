@@ -1,17 +1,14 @@
-"""The listeners follow the plan, for each place where a steering wants them."""
+"""The listeners follow the plan, wherever a steering binds them."""
 
-import asyncio
 import contextlib
 import socket
 from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.model import Balance, Frontend, Protocol, SocketAddress
-from userspace_proxy.plan import Plan, Planner, diff_plans
-from userspace_proxy.plane import Plane, PortPool
+from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 
@@ -20,52 +17,6 @@ from ..port_numbers import free_port, is_listening, look_no_further_than, own_na
 from .samples import Cluster
 
 POD = "192.0.2.1"
-
-
-@pytest.fixture
-async def plane():
-    plane = Plane(asyncio.get_running_loop())
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
-def make(plane):
-    """Listeners that follow snapshots: ``follow(snapshot)`` does what a round does."""
-
-    def make(bind, pool=None, facts=None):
-        listeners = Listeners(plane, bind, pool or PortPool(27000, 27999))
-        planner = Planner(facts or NodeFacts())
-        have = Plan.empty()
-        steered = {}
-
-        def follow(snapshot, preferred=None):
-            nonlocal have
-            want = planner.plan(snapshot)
-            changes = diff_plans(have, want)
-            for key in changes.close:
-                listeners.leave(key)
-            for port in changes.update:
-                listeners.update(port)
-            for port in changes.open:
-                listeners.open(port, preferred or {})
-            change = listeners.steering_change()
-            for frontend in change.gone:
-                del steered[frontend]
-            steered.update(change.changed)
-            listeners.has_told(change)
-            listeners.close_leaving()
-            have = want
-            assert steered == listeners.targets(), "differences add up to the whole"
-            assert not listeners.steering_change()
-            return listeners.targets()
-
-        listeners.follow = follow
-        stack.callback(listeners.close)
-        return listeners
-
-    with contextlib.ExitStack() as stack:
-        yield make
 
 
 def frontend(ip, port=80, protocol=Protocol.TCP):
@@ -89,7 +40,7 @@ async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kep
     assert is_listening(port)
 
 
-async def test_the_port_that_rules_of_an_earlier_run_name_is_taken_again(make):
+async def test_the_proxy_port_that_rules_of_an_earlier_run_point_to_is_used_again(make):
     preferred = {frontend("10.96.0.1"): 27123}
     targets = make(Bind.PROXY_PORT).follow(Cluster().serve("web", "10.96.0.1", POD), preferred)
     assert targets == {frontend("10.96.0.1"): 27123}
@@ -107,7 +58,7 @@ async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_por
         "shop/web": "cannot add local route 10.96.0.2/32: no",
     }
     listeners.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
-    assert not listeners.retry(), "a listener has nothing to try again"
+    assert not listeners.retry(), "a listener has nothing to retry"
     assert [bool(served.problem) for served in listeners].count(True) == 1
     listeners.note_unsteered({})
     assert not any(served.problem for served in listeners)
@@ -126,14 +77,14 @@ async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
     assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
 
 
-async def test_a_port_of_the_range_that_somebody_holds_is_passed_over(make):
+async def test_a_port_of_the_range_that_another_program_uses_is_skipped(make):
     with socket.create_server(("0.0.0.0", 27500)):
         listeners = make(Bind.PROXY_PORT, PortPool(27500, 27501))
         targets = listeners.follow(Cluster().serve("web", "10.96.0.1", POD))
         assert targets == {frontend("10.96.0.1"): 27501}
 
 
-async def test_where_others_hold_all_ports_of_the_range_one_of_them_is_named(make, monkeypatch):
+async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("0.0.0.0", port)))
@@ -220,7 +171,7 @@ async def test_an_address_that_moves_to_another_service_is_served_by_it(make):
 
 
 @pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
-async def test_whoever_takes_over_a_frontend_gets_its_listener(make, bind):
+async def test_a_service_that_takes_over_a_frontend_takes_over_its_listener(make, bind):
     cluster, listeners = Cluster(), make(bind)
     listeners.follow(cluster.serve("web", "127.98.0.5", POD, port=8080))
     (before,) = [dict(served.listeners) for served in listeners]
@@ -231,7 +182,7 @@ async def test_whoever_takes_over_a_frontend_gets_its_listener(make, bind):
     assert is_listening(8080, "127.98.0.5")
 
 
-async def test_a_listener_that_can_not_be_handed_over_is_tried_again(make):
+async def test_a_listener_that_can_not_be_handed_over_is_retried(make):
     cluster, listeners = Cluster(), make(Bind.FRONTEND)
     listeners.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
     cluster.remove("dns")
@@ -268,10 +219,7 @@ async def test_closing_refuses_everything(make):
     assert listeners.targets() == {}
 
 
-# -- what the plan says of clients ---------------------------------------------------
-
-
-async def test_what_the_plan_says_of_clients_reaches_the_data_plane(make):
+async def test_policies_of_the_plan_reach_the_data_plane(make):
     cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
     more = {
         "balance": Balance.LEAST_CONNECTIONS,
@@ -290,14 +238,12 @@ async def test_what_the_plan_says_of_clients_reaches_the_data_plane(make):
     assert served.group.serving == Serving((), admits=())
 
 
-async def test_who_drops_everybody_is_steered_like_one_who_serves(make):
+async def test_a_service_that_drops_all_clients_is_steered_like_one_that_serves(make):
     targets = make(Bind.PROXY_PORT).follow(
         Cluster().serve("web", "10.96.0.1", POD, is_internal_local=True)
     )
     assert targets[frontend("10.96.0.1")] is not REFUSE
 
-
-# -- node ports ------------------------------------------------------------------------
 
 AT_NODE = NodeFacts(addresses=("127.0.0.1", "127.98.0.9"))
 
@@ -320,7 +266,7 @@ BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 
 
 @BOTH
-async def test_a_node_port_is_nobody_elses_until_its_service_has_gone(make, protocol):
+async def test_a_node_port_is_reserved_until_its_service_is_gone(make, protocol):
     port, cluster, listeners = free_port(protocol), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     web = {"protocol": str(protocol), "node_port": port}
     targets = listeners.follow(cluster.serve("web", "10.96.0.1", POD, **web))
@@ -351,7 +297,7 @@ async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(mak
         bound(protocol, port)
 
 
-async def test_a_node_port_that_changes_is_given_back_and_the_new_one_taken(make):
+async def test_a_node_port_that_changes_is_released_and_the_new_one_reserved(make):
     first, second = free_port(), free_port()
     cluster, listeners = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     for port in (first, second):
@@ -371,7 +317,7 @@ async def test_a_node_port_moves_to_another_service_without_a_gap(make):
         bound(Protocol.TCP, port)
 
 
-async def test_a_trouble_that_is_over_is_told_while_another_one_lasts(make):
+async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make):
     with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
         listeners = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
         port = daemon.getsockname()[1]
@@ -389,21 +335,21 @@ async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(mak
     assert is_listening(port, "127.98.0.9")
 
 
-async def test_closing_gives_node_ports_back(make):
+async def test_closing_releases_node_ports(make):
     port, listeners = free_port(), make(Bind.PROXY_PORT, facts=AT_NODE)
     listeners.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
     listeners.close()
     bound(Protocol.TCP, port).close()
 
 
-async def test_what_the_steering_was_not_told_is_in_the_next_change_too(make):
+async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
     cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
     first = cluster.serve("web", "10.96.0.1", POD)
     targets = listeners.follow(first)
     (served,) = listeners
     listeners.update(replace(served.plan, usable=()))
     assert listeners.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
-    listeners.leave(served.plan.key)
+    listeners.retire(served.plan.key)
     change = listeners.steering_change()
     assert (change.changed, change.gone) == ({}, {frontend("10.96.0.1")})
     listeners.open(served.plan, targets)
@@ -418,7 +364,7 @@ async def test_a_round_touches_the_listeners_that_it_changes_alone(make):
     listeners.follow(cluster.serve("web", "10.96.0.1", POD))
     (web,) = (served for served in listeners if served.plan.key.name.name == "web")
     listeners.update(web.plan)
-    assert [served for served, _ in listeners.steering_change().told] == [web]
+    assert [served for served, _ in listeners.steering_change().targets] == [web]
 
 
 async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, caplog):

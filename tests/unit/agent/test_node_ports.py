@@ -1,4 +1,4 @@
-"""Node ports that are taken, and those that somebody else has."""
+"""Node ports that the proxy reserves, and those that other programs use."""
 
 import socket
 import struct
@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from userspace_proxy.agent import node_ports
-from userspace_proxy.agent.node_ports import LOOK_EVERY_S, NodePortHolds
+from userspace_proxy.agent.node_ports import LOOK_EVERY_S, NodePort, NodePortHolds
 from userspace_proxy.model import IPFamily, Protocol
 
 from ..port_numbers import free_port, own_name
@@ -46,10 +46,10 @@ def bound(protocol, family, ip="", port=0):
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_a_daemon_that_comes_later_cannot_have_it(holds, protocol, family):
+def test_a_daemon_that_starts_later_cannot_bind_it(holds, protocol, family):
     port = free_port(protocol, family)
-    assert holds.take(protocol, family, port, now=0) == ""
-    assert holds.take(protocol, family, port, now=1) == ""
+    assert holds.take(NodePort(protocol, family, port), now=0) == ""
+    assert holds.take(NodePort(protocol, family, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):
         bound(protocol, family, port=port)
     loopback = "127.0.0.1" if family is V4 else "::1"
@@ -58,18 +58,18 @@ def test_a_daemon_that_comes_later_cannot_have_it(holds, protocol, family):
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_given_back_it_is_anybodys(holds, protocol, family):
+def test_a_daemon_can_bind_it_once_it_is_released(holds, protocol, family):
     port = free_port(protocol, family)
-    holds.take(protocol, family, port, now=0)
-    holds.give(protocol, family, port)
-    holds.give(protocol, family, port)
+    holds.take(NodePort(protocol, family, port), now=0)
+    holds.release(NodePort(protocol, family, port))
+    holds.release(NodePort(protocol, family, port))
     bound(protocol, family, port=port).close()
 
 
 @pytest.mark.parametrize(("protocol", "family"), ALL)
-def test_who_comes_past_the_rules_is_refused_at_once(holds, protocol, family):
+def test_a_client_that_bypasses_the_rules_is_refused_at_once(holds, protocol, family):
     port = free_port(protocol, family)
-    holds.take(protocol, family, port, now=0)
+    holds.take(NodePort(protocol, family, port), now=0)
     with socket.socket(FAMILIES[family], KINDS[protocol]) as client:
         client.settimeout(5)
         with pytest.raises(ConnectionRefusedError):  # noqa: PT012 - UDP is refused by the answer.
@@ -80,50 +80,50 @@ def test_who_comes_past_the_rules_is_refused_at_once(holds, protocol, family):
 
 @pytest.mark.parametrize("ip", ["", "127.0.0.1"], ids=["everywhere", "on-one-address"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_who_has_it_already_is_named(holds, protocol, ip):
+def test_a_daemon_that_has_it_already_is_named(holds, protocol, ip):
     with bound(protocol, V4, ip) as daemon:
         port = daemon.getsockname()[1]
         reason = f"node port {port}/{protocol} is held by {own_name()}"
-        assert holds.take(protocol, V4, port, now=0) == reason
+        assert holds.take(NodePort(protocol, V4, port), now=0) == reason
         assert len(holds) == 0
-    assert holds.take(protocol, V4, port, now=1) == ""
+    assert holds.take(NodePort(protocol, V4, port), now=1) == ""
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_what_was_ours_when_the_last_run_ended_is_ours_though_another_has_it(
+def test_what_the_last_run_steered_is_steered_though_another_process_has_it(
     holds, protocol, caplog
 ):
-    with bound(protocol, V4) as thief:
-        port = thief.getsockname()[1]
-        holds.claim(protocol, V4, port)
+    with bound(protocol, V4) as daemon:
+        port = daemon.getsockname()[1]
+        holds.claim([NodePort(protocol, V4, port)])
         for now in (0, 1):
-            assert holds.take(protocol, V4, port, now=now) == ""
+            assert holds.take(NodePort(protocol, V4, port), now=now) == ""
         assert [r.holder for r in caplog.records] == [own_name()]
-    assert holds.take(protocol, V4, port, now=2) == ""
+    assert holds.take(NodePort(protocol, V4, port), now=2) == ""
     with pytest.raises(OSError, match="in use"):
         bound(protocol, V4, port=port)
-    holds.give(protocol, V4, port)
+    holds.release(NodePort(protocol, V4, port))
     with bound(protocol, V4, port=port):
-        assert "is held by" in holds.take(protocol, V4, port, now=3)
+        assert "is held by" in holds.take(NodePort(protocol, V4, port), now=3)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 def test_a_daemon_of_one_family_leaves_the_other(holds, protocol):
     with bound(protocol, V4) as daemon:
         port = daemon.getsockname()[1]
-        assert holds.take(protocol, V6, port, now=0) == ""
+        assert holds.take(NodePort(protocol, V6, port), now=0) == ""
 
 
 def test_a_daemon_of_both_families_has_both(holds):
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as daemon:
         port = daemon.getsockname()[1]
-        assert own_name() in holds.take(TCP, V4, port, now=0)
-        assert own_name() in holds.take(TCP, V6, port, now=0)
+        assert own_name() in holds.take(NodePort(TCP, V4, port), now=0)
+        assert own_name() in holds.take(NodePort(TCP, V6, port), now=0)
 
 
 def test_tcp_and_udp_may_share_a_number(holds):
     with bound(UDP, V4) as daemon:
-        assert holds.take(TCP, V4, daemon.getsockname()[1], now=0) == ""
+        assert holds.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=0) == ""
 
 
 def test_connections_that_use_the_number_hold_nothing(holds):
@@ -132,8 +132,8 @@ def test_connections_that_use_the_number_hold_nothing(holds):
         served, _ = server.accept()
         port = server.getsockname()[1]
     with client, served:
-        assert holds.take(TCP, V4, port, now=0) == ""
-        assert holds.take(TCP, V4, client.getsockname()[1], now=0) == ""
+        assert holds.take(NodePort(TCP, V4, port), now=0) == ""
+        assert holds.take(NodePort(TCP, V4, client.getsockname()[1]), now=0) == ""
 
 
 def test_a_number_that_connections_used_is_kept_once_they_are_gone(holds):
@@ -141,10 +141,10 @@ def test_a_number_that_connections_used_is_kept_once_they_are_gone(holds):
         client = socket.create_connection(server.getsockname())
         port = client.getsockname()[1]
         with client:
-            assert holds.take(TCP, V4, port, now=0) == ""
+            assert holds.take(NodePort(TCP, V4, port), now=0) == ""
             # A reset, which leaves no trace of the connection.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert holds.take(TCP, V4, port, now=1) == ""
+    assert holds.take(NodePort(TCP, V4, port), now=1) == ""
     with pytest.raises(OSError, match="in use"):
         bound(TCP, V4, port=port)
 
@@ -153,59 +153,49 @@ def test_a_number_that_connections_used_is_kept_once_they_are_gone(holds):
 def test_a_daemon_that_is_tied_to_an_interface_has_it(holds, protocol):
     with bound(protocol, V4) as daemon:
         daemon.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        assert own_name() in holds.take(protocol, V4, daemon.getsockname()[1], now=0)
+        assert own_name() in holds.take(NodePort(protocol, V4, daemon.getsockname()[1]), now=0)
 
 
 def test_a_udp_client_with_one_peer_holds_nothing(holds):
     with bound(UDP, V4, "127.0.0.1") as peer, socket.socket(socket.AF_INET, KINDS[UDP]) as client:
         client.connect(peer.getsockname())
-        assert holds.take(UDP, V4, client.getsockname()[1], now=0) == ""
+        assert holds.take(NodePort(UDP, V4, client.getsockname()[1]), now=0) == ""
 
 
-def test_others_are_given_back(holds):
-    one, two = free_port(), free_port()
-    holds.take(TCP, V4, one, now=0)
-    holds.take(TCP, V4, two, now=0)
-    holds.keep({(TCP, V4, one)})
-    bound(TCP, V4, port=two).close()
-    with pytest.raises(OSError, match="in use"):
-        bound(TCP, V4, port=one)
-
-
-def test_processes_are_looked_through_once_in_a_while(holds, monkeypatch):
+def test_processes_are_searched_at_intervals(holds, monkeypatch):
     looks = []
     look = node_ports.owners_of
     monkeypatch.setattr(node_ports, "owners_of", lambda inodes: looks.append(1) or look(inodes))
     with bound(TCP, V4) as one, bound(TCP, V4) as two:
         for now in (0, 1, LOOK_EVERY_S - 1):
             for daemon in (one, two):
-                assert own_name() in holds.take(TCP, V4, daemon.getsockname()[1], now=now)
+                assert own_name() in holds.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=now)
         assert len(looks) == 1
-        holds.take(TCP, V4, one.getsockname()[1], now=LOOK_EVERY_S)
+        holds.take(NodePort(TCP, V4, one.getsockname()[1]), now=LOOK_EVERY_S)
         assert len(looks) == 2
 
 
-def test_a_daemon_that_came_since_the_last_look_has_no_name_yet(holds):
+def test_a_daemon_that_started_since_the_last_search_has_no_name_yet(holds):
     with bound(TCP, V4) as old:
-        holds.take(TCP, V4, old.getsockname()[1], now=0)
+        holds.take(NodePort(TCP, V4, old.getsockname()[1]), now=0)
         with bound(TCP, V4) as new:
             port = new.getsockname()[1]
-            assert holds.take(TCP, V4, port, now=1) == (
+            assert holds.take(NodePort(TCP, V4, port), now=1) == (
                 f"node port {port}/TCP is held by another process"
             )
-            assert own_name() in holds.take(TCP, V4, port, now=LOOK_EVERY_S)
+            assert own_name() in holds.take(NodePort(TCP, V4, port), now=LOOK_EVERY_S)
 
 
-def test_the_holder_of_any_port_can_be_asked_for(holds):
+def test_the_holder_of_any_port_is_found(holds):
     with bound(TCP, V4, "127.0.0.1") as daemon:
         port = daemon.getsockname()[1]
         assert holds.holder(TCP, V4, (port,), now=0) == own_name()
     assert holds.holder(TCP, V4, (port,), now=0) == ""
 
 
-def test_closing_gives_all_back_and_can_be_repeated(holds):
+def test_closing_releases_all_and_can_be_repeated(holds):
     port = free_port()
-    holds.take(TCP, V4, port, now=0)
+    holds.take(NodePort(TCP, V4, port), now=0)
     holds.close()
     holds.close()
     bound(TCP, V4, port=port).close()

@@ -1,102 +1,28 @@
-"""Rounds: listeners before rules, rules out before listeners, and what failures leave."""
+"""Rounds: listeners open before rules and close after them; failures leave the old state."""
 
 import asyncio
-import contextlib
 import itertools
 import socket
 
 import pytest
 
-from userspace_proxy.agent import sync as sync_module
 from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.agent.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.plan import Planner
-from userspace_proxy.plane import Plane, PortPool
+from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE
 from userspace_proxy.testing.fake_steering import FakeSteering
 
 from ..port_numbers import free_port, is_listening
+from .rounds import WatchedSteering, settle, turn, until
 from .samples import Cluster
 
 POD = "192.0.2.1"
 WEB = Frontend("10.96.0.1", 80, Protocol.TCP)
 CART = Frontend("10.96.0.2", 80, Protocol.TCP)
-
-
-class WatchedSteering(FakeSteering):
-    """Looks at every moment of change whether what is steered also listens."""
-
-    def __init__(self, **more):
-        super().__init__(**more)
-        self.lies = []
-        self.calls = []
-        self.repair_fails_with = None
-
-    async def apply(self, wanted):
-        await self._watch("apply", super().apply(wanted))
-
-    async def change(self, changed, gone):
-        await self._watch("change", super().change(changed, gone))
-
-    async def _watch(self, name, call):
-        self._look(self.kernel)
-        await call
-        self.calls.append(name)
-        self._look(self.kernel)
-
-    async def repair(self):
-        if self.repair_fails_with is not None:
-            raise self.repair_fails_with
-        return await super().repair()
-
-    def _look(self, kernel):
-        self.lies += [
-            f for f, port in kernel.items() if port is not REFUSE and not is_listening(port)
-        ]
-
-
-@pytest.fixture
-async def start(monkeypatch):
-    """Start a loop over a fake kernel; what fails is tried again at once."""
-    monkeypatch.setattr(sync_module, "REPAIR_S", 0.01)
-    monkeypatch.setattr(sync_module, "RETRY_S", 0.01)
-    async with contextlib.AsyncExitStack() as stack:
-
-        async def start(steering, recovered=None, **more):
-            plane = Plane(asyncio.get_running_loop())
-            stack.callback(plane.close)
-            listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
-            stack.callback(listeners.close)
-            start.listeners = listeners
-            loop = SyncLoop(
-                Planner(NodeFacts()), listeners, steering, recovered=recovered or {}, **more
-            )
-            task = asyncio.create_task(loop.run())
-
-            async def end():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-            stack.push_async_callback(end)
-            return loop
-
-        yield start
-
-
-async def settle(loop, snapshot):
-    loop.publish(snapshot)
-    await asyncio.wait_for(loop.settled(), 5)
-
-
-async def until(condition):
-    """Let the loop run until a condition holds."""
-    async with asyncio.timeout(5):
-        while not condition():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.Event().wait(), 0.005)
 
 
 async def test_a_frontend_is_steered_to_a_proxy_port_only_while_its_listener_accepts(start):
@@ -120,7 +46,7 @@ async def test_an_endpoint_change_touches_no_rule(start):
     assert steering.calls == ["apply"]
 
 
-async def test_what_the_kernel_refuses_is_tried_again_and_what_served_goes_on(start, caplog):
+async def test_what_the_kernel_refuses_is_retried_and_the_old_state_stays(start, caplog):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -139,27 +65,24 @@ async def test_what_the_kernel_refuses_is_tried_again_and_what_served_goes_on(st
     assert sum(r.message.startswith("steering failed") for r in caplog.records) == 1
 
 
-async def test_the_steering_is_told_of_what_has_changed_alone(start):
+async def test_only_differences_are_steered(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     assert (steering.calls, steering.programmed) == (["apply"], 21)
-    for snapshot in (
-        lambda: cluster.serve("web", WEB.ip),
-        lambda: cluster.serve("cart", CART.ip, POD),
-        lambda: cluster.remove("web"),
-    ):
+    serve, remove = cluster.serve, cluster.remove
+    for change in ((serve, "web", WEB.ip), (serve, "cart", CART.ip, POD), (remove, "web")):
         steering.calls.clear()
         steering.programmed = 0
-        await settle(loop, snapshot())
+        await settle(loop, change[0](*change[1:]))
         assert (steering.calls, steering.programmed) == (["change"], 1)
     assert WEB not in steering.kernel
     assert is_listening(steering.kernel[CART])
 
 
-async def test_after_a_failure_the_steering_is_told_everything_again(start):
+async def test_after_a_failure_everything_is_steered_again(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -190,7 +113,6 @@ async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(star
 
 
 def problems(listeners):
-    """Return the problem of each Service port."""
     return {str(served.plan.key.name): served.problem for served in listeners}
 
 
@@ -227,11 +149,23 @@ async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start,
     assert loop.has_drifted
     steering.repair_fails_with = None
     await until(lambda: not loop.has_drifted)
-    assert [happening.reason for happening in reported] == ["SteeringRepaired", "SteeringDrifted"]
+    assert [(happening.reason, happening.note, happening.service) for happening in reported] == [
+        (
+            "SteeringRepaired",
+            "1 rule or frontend of fake steering had been changed by another program; repaired",
+            None,
+        ),
+        (
+            "SteeringDrifted",
+            "rules of fake steering differ from the plan and can't be repaired: cannot commit: "
+            "Operation not permitted",
+            None,
+        ),
+    ]
     messages = [
         r.getMessage()
         for r in caplog.records
-        # The data plane ejects an endpoint that the look of the steering has dialled.
+        # The data plane ejects an endpoint that WatchedSteering has dialled.
         if r.levelname != "INFO" and r.name == "userspace_proxy.agent"
     ]
     assert messages == [
@@ -246,6 +180,7 @@ async def test_a_conflict_is_reported(start):
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     await settle(loop, cluster.serve("shop", WEB.ip, POD))
     assert [(h.reason, h.service.name) for h in reported] == [("ServiceNotServed", "web")]
+    assert reported[0].note == "port 80: 10.96.0.1:80/TCP is already held by shop/shop"
 
 
 async def test_drift_is_repaired_while_changes_keep_coming(start):
@@ -276,7 +211,7 @@ async def test_a_change_waits_only_since_it_came(start):
     assert loop.counters.waiting_since == 0
 
 
-async def test_recovered_ports_are_nobody_elses_in_the_first_round(start):
+async def test_recovered_ports_are_reserved_in_the_first_round(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
     cluster.serve("another", WEB.ip, POD)
@@ -284,7 +219,7 @@ async def test_recovered_ports_are_nobody_elses_in_the_first_round(start):
     assert steering.kernel[CART] == 28000
 
 
-async def test_a_recovered_port_of_a_service_that_is_gone_is_nobodys_until_its_rule_is(start):
+async def test_a_recovered_port_of_a_service_that_is_gone_is_reserved_until_its_rule_is_gone(start):
     steering = WatchedSteering(kernel={CART: 28000})
     loop, cluster = await start(steering, recovered=await steering.start()), Cluster()
     steering.fails_with = SteeringError("cannot commit: Device or resource busy")
@@ -297,7 +232,7 @@ async def test_a_recovered_port_of_a_service_that_is_gone_is_nobodys_until_its_r
     assert steering.kernel.keys() == {WEB}
 
 
-async def test_who_looks_again_plans_the_same_snapshot_with_the_nodes_new_addresses(start):
+async def test_looking_again_plans_the_same_snapshot_with_the_nodes_new_addresses(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     port = free_port()
@@ -316,7 +251,7 @@ async def test_who_looks_again_plans_the_same_snapshot_with_the_nodes_new_addres
     assert loop.counters.waiting_since == 0
 
 
-async def test_a_round_with_new_facts_that_fails_is_tried_again(start):
+async def test_a_round_with_new_facts_that_fails_is_retried(start):
     steering, addresses = WatchedSteering(), []
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=tuple(addresses)))
     port = free_port()
@@ -349,7 +284,7 @@ async def test_facts_are_those_of_the_snapshot_that_is_planned(start):
     assert asked == snapshots
 
 
-async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_tried_again(start):
+async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_retried(start):
     steering, seen = WatchedSteering(), []
 
     async def check_health(plan):
@@ -364,7 +299,7 @@ async def test_health_checks_follow_each_plan_once_it_is_steered_and_are_tried_a
     assert seen[-1] == (plan, {WEB})
 
 
-async def test_a_node_port_that_somebody_has_is_steered_when_it_is_free(start):
+async def test_a_node_port_that_a_daemon_has_is_steered_when_it_is_free(start):
     steering = WatchedSteering()
     loop = await start(steering, facts=lambda _: NodeFacts(addresses=("127.0.0.1",)))
     with socket.create_server(("127.0.0.1", 0)) as daemon:
@@ -397,9 +332,8 @@ async def test_nothing_is_steered_before_the_first_snapshot(start):
 
 
 @pytest.mark.parametrize("steps", range(5))
-async def test_an_end_that_comes_with_a_change_is_not_lost(steps):
+async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, steps):
     """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
-    plane = Plane(asyncio.get_running_loop())
     steering = FakeSteering()
     listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
     loop = SyncLoop(Planner(NodeFacts()), listeners, steering, recovered={})
@@ -412,26 +346,18 @@ async def test_an_end_that_comes_with_a_change_is_not_lost(steps):
     done, _ = await asyncio.wait({task}, timeout=5)
     assert done == {task}
     listeners.close()
-    plane.close()
 
 
-async def turn():
-    """Let the loop run once."""
-    turned = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_soon(turned.set_result, None)
-    await turned
-
-
-async def test_a_round_that_the_kernel_refuses_is_a_turn(start):
+async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
-    steering.fails_with = SteeringError("somebody else holds the lock")
+    steering.fails_with = SteeringError("another program holds the lock")
     loop.publish(cluster.serve("web", WEB.ip, POD))
     await until(lambda: loop.counters.failures > 2)
     assert loop.turned_s_ago < 1
 
 
-async def test_a_loop_that_is_stuck_in_a_round_does_not_turn(start):
+async def test_a_loop_that_is_stuck_in_a_round_does_not_iterate(start):
     is_stuck, go_on = asyncio.Event(), asyncio.Event()
 
     class Stuck(WatchedSteering):
@@ -454,7 +380,7 @@ async def test_changes_wait_until_they_are_in_force(start):
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     assert loop.counters.changes == loop.counters.in_force == (1, 1)
-    steering.fails_with = SteeringError("somebody else holds the lock")
+    steering.fails_with = SteeringError("another program holds the lock")
     loop.publish(cluster.serve("cart", CART.ip, POD))
     await until(lambda: loop.counters.failures > 0)
     assert loop.counters.changes == (2, 2)

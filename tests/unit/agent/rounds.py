@@ -1,0 +1,62 @@
+"""A fake kernel that is watched, and waiting for rounds of the sync loop."""
+
+import asyncio
+import contextlib
+
+from userspace_proxy.steering import REFUSE
+from userspace_proxy.testing.fake_steering import FakeSteering
+
+from ..port_numbers import is_listening
+
+
+class WatchedSteering(FakeSteering):
+    """Looks before and after each change whether the proxy ports that are steered to listen."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.lies = []
+        self.calls = []
+        self.repair_fails_with = None
+
+    async def apply(self, wanted):
+        await self._watch("apply", super().apply(wanted))
+
+    async def change(self, changed, gone):
+        await self._watch("change", super().change(changed, gone))
+
+    async def _watch(self, name, call):
+        self._look(self.kernel)
+        await call
+        self.calls.append(name)
+        self._look(self.kernel)
+
+    async def repair(self):
+        if self.repair_fails_with is not None:
+            raise self.repair_fails_with
+        return await super().repair()
+
+    def _look(self, kernel):
+        self.lies += [
+            f for f, port in kernel.items() if port is not REFUSE and not is_listening(port)
+        ]
+
+
+async def settle(loop, snapshot):
+    """Publish a snapshot and wait until it is in force."""
+    loop.publish(snapshot)
+    await asyncio.wait_for(loop.settled(), 5)
+
+
+async def until(condition):
+    """Let the loop run until a condition holds."""
+    async with asyncio.timeout(5):
+        while not condition():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), 0.005)
+
+
+async def turn():
+    """Let the loop run once."""
+    turned = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(turned.set_result, None)
+    await turned
