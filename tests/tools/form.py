@@ -56,9 +56,6 @@ NOT_YET: Collection[str] = frozenset(
         "tests/unit/plane/test_link.py",
         "tests/unit/plane/test_workers.py",
         "tests/unit/status/views.py",
-        "userspace_proxy/agent/changes.py",
-        "userspace_proxy/agent/listeners.py",
-        "userspace_proxy/agent/view.py",
         "userspace_proxy/cli/log_writer.py",
         "userspace_proxy/config/ignored.py",
         "userspace_proxy/config/kinds.py",
@@ -81,7 +78,6 @@ NOT_YET: Collection[str] = frozenset(
         "userspace_proxy/plane/group.py",
         "userspace_proxy/plane/link.py",
         "userspace_proxy/plane/listener.py",
-        "userspace_proxy/plane/listeners.py",
         "userspace_proxy/plane/messages.py",
         "userspace_proxy/plane/workers.py",
         "userspace_proxy/policy/usable.py",
@@ -110,7 +106,6 @@ NOT_YET: Collection[str] = frozenset(
         "userspace_proxy/steering/local/rtnetlink.py",
         "userspace_proxy/steering/local/wanted.py",
         "userspace_proxy/steering/nftables/programmer.py",
-        "userspace_proxy/steering/nftables/rules.py",
         "userspace_proxy/testing/fake_api_objects.py",
     }
 )

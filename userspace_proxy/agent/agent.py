@@ -24,16 +24,16 @@ from ..plane import Plane, PlaneState, PortPool
 from ..policy import NodeFacts
 from ..sources import Source
 from ..status.health import is_working
+from ..status.listening import ListenAt
 from ..status.view import HealthCheckView, ServicePortView, StatusView
 from ..steering import Steering, Untracked
 from ..version import __version__
 from .client_address import ClientAddresses
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
-from .listeners import Listeners
 from .node import open_steering, prepare_node, start_client_addresses
-from .options import Bind as StatusBind
 from .options import Options
+from .served_ports import ServedPorts
 from .status_addresses import StatusAddresses
 from .sync import SyncLoop
 from .tasks import Supervisor, first_of
@@ -83,7 +83,7 @@ class Agent:
         """Its facts are those of the plan in force."""
         self._steering: Steering | None = None
         self._plane: Plane | None = None
-        self._listeners: Listeners | None = None
+        self._served_ports: ServedPorts | None = None
         self._sync: SyncLoop | None = None
         self._client_addresses: ClientAddresses | None = None
         self._tracking: TrackingWatch | None = None
@@ -141,13 +141,13 @@ class Agent:
             self._client_addresses = await start_client_addresses(options, self._stack)
 
         plane = self._plane = self._open_plane()
-        listeners = self._listeners = Listeners(
+        served_ports = self._served_ports = ServedPorts(
             plane, steering.bind, pool, transparent=steering.needs_transparent
         )
         status = await self._open_status()
         sync = self._sync = SyncLoop(
             self._planner,
-            listeners,
+            served_ports,
             steering,
             recovered=recovered,
             min_period_s=options.min_sync_period_s,
@@ -260,10 +260,10 @@ class Agent:
         server = StatusServer(self.status, health=lambda: self._view(()), refresh=self._refresh)
         self._stack.push_async_callback(server.close)
 
-        async def serve_admin(bind: StatusBind) -> None:
+        async def serve_admin(bind: ListenAt) -> None:
             self.admin_address = await server.serve_admin(bind)
 
-        async def serve_health(bind: StatusBind) -> None:
+        async def serve_health(bind: ListenAt) -> None:
             self.health_address = await server.serve_health(bind)
 
         wanted = ((options.admin, serve_admin), (options.health, serve_health))
@@ -284,8 +284,8 @@ class Agent:
         # Clients must not be steered to a closed port. But open connections still need the
         # routes that carry their packets, and connection tracking, so the rest goes last.
         await self._steer_nothing()
-        if self._listeners is not None:
-            self._listeners.close()
+        if self._served_ports is not None:
+            self._served_ports.close()
         if self._plane is not None:
             reset = await self._plane.drain(drain_s)
             if reset:
@@ -360,10 +360,10 @@ class Agent:
 
         Counters of worker processes are some seconds old; those of the page are not.
         """
-        plane, listeners, steering = self._plane, self._listeners, self._steering
-        if plane is None or listeners is None or steering is None:
+        plane, served_ports, steering = self._plane, self._served_ports, self._steering
+        if plane is None or served_ports is None or steering is None:
             return self._view(())
-        ports = view_ports(listeners, plane, steering.bind, time.monotonic())
+        ports = view_ports(served_ports, plane, steering.bind, time.monotonic())
         problems = self._health_checks.problems if self._health_checks is not None else {}
         plan = self._sync.plan if self._sync is not None else Plan.empty()
         return self._view(ports, view_health_checks(plan, problems))

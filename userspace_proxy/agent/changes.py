@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..cluster import Snapshot, differing_keys
 
 
-class Changes(NamedTuple):
+class ChangeCounts(NamedTuple):
     """How many objects changed."""
 
     services: int = 0
@@ -15,15 +15,15 @@ class Changes(NamedTuple):
     endpoints: int = 0
     """EndpointSlices added, changed and removed."""
 
-    def plus(self, more: Changes) -> Changes:
+    def plus(self, more: ChangeCounts) -> ChangeCounts:
         """Return the sum."""
-        return Changes(self.services + more.services, self.endpoints + more.endpoints)
+        return ChangeCounts(self.services + more.services, self.endpoints + more.endpoints)
 
 
-NO_CHANGES = Changes()
+NO_CHANGES = ChangeCounts()
 
 
-def count_changes(have: Snapshot | None, want: Snapshot) -> Changes:
+def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
     """Count the objects in which two snapshots differ.
 
     Several changes of one object between them count once: a source tells no more.
@@ -41,4 +41,4 @@ def count_changes(have: Snapshot | None, want: Snapshot) -> Changes:
         after = {item.key: item for item in new.slices} if new else {}
         # A store keeps the object of a slice that stays equal.
         endpoints += sum(before.get(k) is not after.get(k) for k in before.keys() | after.keys())
-    return Changes(services, endpoints)
+    return ChangeCounts(services, endpoints)

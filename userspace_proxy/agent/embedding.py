@@ -172,7 +172,7 @@ class Proxy(Agent):
             key: The Service.
             port: The port's name; empty for the one without a name.
         """
-        for served in self._listeners or ():
+        for served in self._served_ports or ():
             name = served.plan.key.name
             if name.service == key and name.port == port:
                 frontend = served.plan.frontends[0]
@@ -192,7 +192,7 @@ class Proxy(Agent):
 
     def _raise_problem(self, key: ServiceKey) -> None:
         """Raise why a Service is ignored, or why one of its ports isn't served."""
-        served = [s for s in self._listeners or () if s.plan.key.name.service == key]
+        served = [s for s in self._served_ports or () if s.plan.key.name.service == key]
         for port in served:
             if port.problem:
                 error = port.not_listening or ListenError(port.problem)

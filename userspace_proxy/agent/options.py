@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..dataplane import Tuning
-
-Bind = tuple[str, int] | socket.socket
-"""An address and port (0 for any free one), or a listening socket."""
+from ..status.listening import ListenAt
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +47,9 @@ class Options:
     """Processes of their own that carry the traffic; None: the caller's event loop does."""
     min_sync_period_s: float = 0.0
     """Seconds between the beginnings of two rounds."""
-    health: Bind | None = None
+    health: ListenAt | None = None
     """Where ``/healthz`` and ``/livez`` answer; None: nowhere."""
-    admin: Bind | None = None
+    admin: ListenAt | None = None
     """Where the page, ``/metrics`` and the rest answer; None: nowhere."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""

@@ -27,8 +27,9 @@ from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
 from ..plane import default_workers
 from ..sources import Source
+from ..status.listening import ListenAt
 from .agent import Agent
-from .options import Bind, Options
+from .options import Options
 from .signals import stop_on_signal
 from .tasks import Supervisor, first_of
 
@@ -182,7 +183,7 @@ def node_name(settings: Settings) -> str:
     return settings.hostname_override or socket.gethostname().strip().lower()
 
 
-def _bind(address: ListenAddress | None, flag: str) -> Bind | None:
+def _bind(address: ListenAddress | None, flag: str) -> ListenAt | None:
     if isinstance(address, InheritedSocket):
         try:
             return socket.socket(fileno=address.fd)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from ..errors import ListenError
 from ..kernel.port_holders import who_holds
 from ..model import IPFamily, Protocol
-from .options import Bind
+from ..status.listening import ListenAt
 from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -26,7 +26,7 @@ _RETRY_S = 5.0
 
 
 class _Address:
-    def __init__(self, bind: Bind, serve: Callable[[Bind], Awaitable[object]]) -> None:
+    def __init__(self, bind: ListenAt, serve: Callable[[ListenAt], Awaitable[object]]) -> None:
         self.bind = bind
         self.serve = serve
         self.cause = ""
@@ -42,7 +42,7 @@ class StatusAddresses:
     """
 
     def __init__(
-        self, wanted: Iterable[tuple[Bind, Callable[[Bind], Awaitable[object]]]] = ()
+        self, wanted: Iterable[tuple[ListenAt, Callable[[ListenAt], Awaitable[object]]]] = ()
     ) -> None:
         self._missing = [_Address(bind, serve) for bind, serve in wanted]
 
@@ -85,5 +85,5 @@ class StatusAddresses:
         _log.warning("cannot serve a status address", extra={"cause": str(address.problem)})
 
 
-def _text(bind: Bind) -> str:
+def _text(bind: ListenAt) -> str:
     return str(bind.getsockname()) if not isinstance(bind, tuple) else "{}:{}".format(*bind)

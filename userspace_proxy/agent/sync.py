@@ -22,8 +22,8 @@ from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
 from ..steering import Steering
-from .changes import NO_CHANGES, Changes, count_changes
-from .listeners import Listeners
+from .changes import NO_CHANGES, ChangeCounts, count_changes
+from .served_ports import ServedPorts
 from .tasks import Pace, pause
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -47,9 +47,9 @@ class SyncCounters:
     last_done: float = 0.0
     waiting_since: float = 0.0
     """Unix time at which the oldest change that isn't in force arrived; 0: none waits."""
-    changes: Changes = NO_CHANGES
+    changes: ChangeCounts = NO_CHANGES
     """Those that arrived since the start."""
-    in_force: Changes = NO_CHANGES
+    in_force: ChangeCounts = NO_CHANGES
     """Those of them that are in force."""
 
 
@@ -58,7 +58,7 @@ class SyncLoop:
 
     Args:
         planner: Makes plans.
-        listeners: Opens and closes sockets.
+        served_ports: Follow the plan.
         steering: Started by the caller.
         recovered: Proxy ports that rules of an earlier run still point to.
         min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
@@ -74,7 +74,7 @@ class SyncLoop:
     def __init__(
         self,
         planner: Planner,
-        listeners: Listeners,
+        served_ports: ServedPorts,
         steering: Steering,
         *,
         recovered: Mapping[Frontend, int],
@@ -93,12 +93,12 @@ class SyncLoop:
         self.has_drifted = False
         """Another program has changed the rules, and they can't be repaired."""
         self._planner = planner
-        self._listeners = listeners
+        self._served_ports = served_ports
         self._steering = steering
         self._recovered = dict(recovered)
         # Until the first round is in force, old rules point to these ports, also those of
         # Services that are gone: another Service on such a port would get their clients.
-        listeners.pool.spare(self._recovered.values())
+        served_ports.pool.spare(self._recovered.values())
         self._min_period_s = min_period_s
         self._observe = observe
         self._facts = facts
@@ -173,7 +173,7 @@ class SyncLoop:
             if not is_behind and loop.time() >= look_at:
                 # Also while changes keep arriving: a flush is repaired before they end.
                 look_at = loop.time() + REPAIR_S
-                if self._listeners.retry():
+                if self._served_ports.retry():
                     self._owes_round = is_due = True
                 await self._repair()
                 await self._check_health(self.plan)
@@ -210,11 +210,11 @@ class SyncLoop:
         self.plan = plan
         if not await self._steer():
             return
-        self._listeners.close_retired()
+        self._served_ports.close_retired()
         await self._check_health(plan)
         if self._recovered:
             self._recovered.clear()
-            self._listeners.pool.spare(())
+            self._served_ports.pool.spare(())
         self._in_force = snapshot
         self._owes_round = self._owes_round and self._wake.is_set()
         counters = self.counters
@@ -242,15 +242,15 @@ class SyncLoop:
 
     async def _change_listeners(self, changes: PlanChanges) -> None:
         for key in changes.close:
-            self._listeners.retire(key)
+            self._served_ports.retire(key)
         pace = Pace()
         for port in changes.update:
-            self._listeners.update(port)
+            self._served_ports.update(port)
             await pace.turn()
         # Service ports with recovered proxy ports go first, so that others don't take these.
         known = self._recovered.keys()
         for port in sorted(changes.open, key=lambda p: not (known & set(p.frontends))):
-            self._listeners.open(port, self._recovered)
+            self._served_ports.open(port, self._recovered)
             await pace.turn()
 
     def _report_conflicts(self, plan: Plan) -> None:
@@ -267,21 +267,21 @@ class SyncLoop:
                 self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
 
     async def _steer(self) -> bool:
-        change = self._listeners.steering_change()
+        change = self._served_ports.steering_change()
         if change or not self._is_steered:
             try:
                 if self._is_steered:
                     await self._steering.change(change.changed, change.gone)
                 else:
-                    await self._steering.apply(self._listeners.targets())
+                    await self._steering.apply(self._served_ports.targets())
             except SteeringError as exc:
                 self._is_steered = False
                 self._note_failure(exc)
                 return False
             self._has_steered = self._is_steered = True
             self._note_recovery()
-        self._listeners.mark_steered(change)
-        self._listeners.note_unsteered(self._steering.unsteered)
+        self._served_ports.mark_steered(change)
+        self._served_ports.note_unsteered(self._steering.unsteered)
         return True
 
     async def _repair(self) -> None:
@@ -298,7 +298,7 @@ class SyncLoop:
             self._note_failure(exc)
             return
         self._note_recovery()
-        self._listeners.note_unsteered(self._steering.unsteered)
+        self._served_ports.note_unsteered(self._steering.unsteered)
         if count:
             self.counters.repairs += count
             _log.warning("steering had drifted and was repaired", extra={"rules": count})

@@ -29,8 +29,8 @@ from ..steering import Bind, Steering
 from ..steering.others import Firewall
 from ..version import __version__
 from .client_address import ClientAddresses
-from .listeners import Listeners, ServedPort
 from .options import Options
+from .served_ports import ServedPort, ServedPorts
 from .sync import SyncLoop
 from .tracking import TrackingWatch
 
@@ -47,18 +47,18 @@ _KINDS = (
 
 
 def view_ports(
-    listeners: Listeners, plane: Plane, bind: Bind, now: float
+    served_ports: ServedPorts, plane: Plane, bind: Bind, now: float
 ) -> tuple[ServicePortView, ...]:
     """Return the Service ports that are served, by name.
 
     Args:
-        listeners: The open listeners.
+        served_ports: Those that are served.
         plane: Its byte counters are updated, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
         now: Monotonic seconds.
     """
     plane.settle()
-    served = sorted(listeners, key=lambda s: s.plan.key)
+    served = sorted(served_ports, key=lambda s: s.plan.key)
     return tuple(_view_port(port, bind, now) for port in served)
 
 

@@ -8,14 +8,14 @@ import socket
 
 from ..errors import ListenError, shortage_hint
 
-Bind = tuple[str, int] | socket.socket
+ListenAt = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
 
 # Connections that wait to be accepted while the event loop does something else.
 BACKLOG = 128
 
 
-async def open_socket(bind: Bind, *, what: str, flag: str) -> socket.socket:
+async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
     """Return a socket that listens.
 
     Args:

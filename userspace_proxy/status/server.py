@@ -25,7 +25,7 @@ from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
-from .listening import Bind, address_of, open_socket
+from .listening import ListenAt, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, http_logger
 from .page import render_page
@@ -79,7 +79,7 @@ class StatusServer:
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
 
-    async def serve_health(self, bind: Bind) -> tuple[str, int]:
+    async def serve_health(self, bind: ListenAt) -> tuple[str, int]:
         """Open the port that load balancers and the kubelet probe.
 
         Args:
@@ -97,7 +97,7 @@ class StatusServer:
         app.add_routes(self._probe_routes())
         return await self._serve(app, middleware, sock)
 
-    async def serve_admin(self, bind: Bind) -> tuple[str, int]:
+    async def serve_admin(self, bind: ListenAt) -> tuple[str, int]:
         """Open the port with the page, the metrics and the JSON answers.
 
         Args:

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from userspace_proxy.agent import sync
-from userspace_proxy.agent.listeners import Listeners
+from userspace_proxy.agent.served_ports import ServedPorts
 from userspace_proxy.plan import Plan, Planner, diff_plans
 from userspace_proxy.plane import Plane, PortPool
 from userspace_proxy.policy import NodeFacts
@@ -39,11 +39,11 @@ async def start(plane, monkeypatch):
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(steering, recovered=None, **more):
-            listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
-            stack.callback(listeners.close)
-            start.listeners = listeners
+            served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
+            stack.callback(served_ports.close)
+            start.served_ports = served_ports
             loop = sync.SyncLoop(
-                Planner(NodeFacts()), listeners, steering, recovered=recovered or {}, **more
+                Planner(NodeFacts()), served_ports, steering, recovered=recovered or {}, **more
             )
             task = asyncio.create_task(loop.run())
 
@@ -59,10 +59,10 @@ async def start(plane, monkeypatch):
 
 @pytest.fixture
 def make(plane):
-    """Return listeners that follow snapshots: ``follow(snapshot)`` does what a round does."""
+    """Return Service ports that follow snapshots: ``follow(snapshot)`` does what a round does."""
 
     def make(bind, pool=None, facts=None):
-        listeners = Listeners(plane, bind, pool or PortPool(27000, 27999))
+        served_ports = ServedPorts(plane, bind, pool or PortPool(27000, 27999))
         planner = Planner(facts or NodeFacts())
         have = Plan.empty()
         steered = {}
@@ -72,25 +72,25 @@ def make(plane):
             want = planner.plan(snapshot)
             changes = diff_plans(have, want)
             for key in changes.close:
-                listeners.retire(key)
+                served_ports.retire(key)
             for port in changes.update:
-                listeners.update(port)
+                served_ports.update(port)
             for port in changes.open:
-                listeners.open(port, preferred or {})
-            change = listeners.steering_change()
+                served_ports.open(port, preferred or {})
+            change = served_ports.steering_change()
             for frontend in change.gone:
                 del steered[frontend]
             steered.update(change.changed)
-            listeners.mark_steered(change)
-            listeners.close_retired()
+            served_ports.mark_steered(change)
+            served_ports.close_retired()
             have = want
-            assert steered == listeners.targets(), "differences add up to the whole"
-            assert not listeners.steering_change()
-            return listeners.targets()
+            assert steered == served_ports.targets(), "differences add up to the whole"
+            assert not served_ports.steering_change()
+            return served_ports.targets()
 
-        listeners.follow = follow
-        stack.callback(listeners.close)
-        return listeners
+        served_ports.follow = follow
+        stack.callback(served_ports.close)
+        return served_ports
 
     with contextlib.ExitStack() as stack:
         yield make

@@ -1,6 +1,6 @@
 """What changed from one snapshot to the next, counted."""
 
-from userspace_proxy.agent.changes import Changes, count_changes
+from userspace_proxy.agent.changes import ChangeCounts, count_changes
 from userspace_proxy.model import EndpointSlice, IPFamily, ServiceKey, SliceKey
 
 from .samples import Cluster, endpoints, service
@@ -11,7 +11,7 @@ POD, OTHER_POD = "192.0.2.1", "192.0.2.2"
 def test_everything_in_the_first_snapshot_is_a_change():
     cluster = Cluster()
     cluster.serve("web", "10.96.0.1", POD)
-    assert count_changes(None, cluster.serve("cart", "10.96.0.2", POD)) == Changes(2, 2)
+    assert count_changes(None, cluster.serve("cart", "10.96.0.2", POD)) == ChangeCounts(2, 2)
 
 
 def test_only_what_differs_counts():
@@ -19,11 +19,11 @@ def test_only_what_differs_counts():
     cluster.serve("web", "10.96.0.1", POD)
     first = cluster.serve("cart", "10.96.0.2", POD)
     scaled = cluster.serve("web", "10.96.0.1", POD, OTHER_POD)
-    assert count_changes(first, scaled) == Changes(0, 1)
+    assert count_changes(first, scaled) == ChangeCounts(0, 1)
     moved = cluster.serve("web", "10.96.0.9", POD, OTHER_POD)
-    assert count_changes(scaled, moved) == Changes(1, 0)
-    assert count_changes(first, moved) == Changes(1, 1)
-    assert count_changes(moved, moved) == Changes(0, 0)
+    assert count_changes(scaled, moved) == ChangeCounts(1, 0)
+    assert count_changes(first, moved) == ChangeCounts(1, 1)
+    assert count_changes(moved, moved) == ChangeCounts(0, 0)
 
 
 def test_one_slice_of_many_counts_alone():
@@ -32,15 +32,15 @@ def test_one_slice_of_many_counts_alone():
     second = SliceKey("shop", "web-2")
     cluster.store.put_slice(EndpointSlice(second, ServiceKey("shop", "web"), IPFamily.IPV4, (), ()))
     after = cluster.store.snapshot()
-    assert count_changes(before, after) == Changes(0, 1)
+    assert count_changes(before, after) == ChangeCounts(0, 1)
     cluster.store.delete_slice(second)
-    assert count_changes(after, cluster.store.snapshot()) == Changes(0, 1)
+    assert count_changes(after, cluster.store.snapshot()) == ChangeCounts(0, 1)
 
 
 def test_what_is_removed_counts():
     cluster = Cluster()
     before = cluster.serve("web", "10.96.0.1", POD)
-    assert count_changes(before, cluster.remove("web")) == Changes(1, 1)
+    assert count_changes(before, cluster.remove("web")) == ChangeCounts(1, 1)
 
 
 def test_a_relist_that_says_the_same_counts_nothing():
@@ -48,8 +48,8 @@ def test_a_relist_that_says_the_same_counts_nothing():
     before = cluster.serve("web", "10.96.0.1", POD)
     cluster.store.replace_services([service("web", "10.96.0.1")])
     cluster.store.replace_slices([endpoints("web", POD)])
-    assert count_changes(before, cluster.store.snapshot()) == Changes(0, 0)
+    assert count_changes(before, cluster.store.snapshot()) == ChangeCounts(0, 0)
 
 
 def test_changes_add_up():
-    assert Changes(1, 2).plus(Changes(3, 4)) == Changes(4, 6)
+    assert ChangeCounts(1, 2).plus(ChangeCounts(3, 4)) == ChangeCounts(4, 6)

@@ -1,4 +1,4 @@
-"""Which addresses listeners are to have; test_listeners.py opens them."""
+"""Which addresses listeners are to have; test_served_ports.py opens them."""
 
 import errno
 import os

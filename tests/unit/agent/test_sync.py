@@ -1,4 +1,4 @@
-"""Rounds: listeners open before rules and close after them; failures leave the old state."""
+"""Rounds: served_ports open before rules and close after them; failures leave the old state."""
 
 import asyncio
 import itertools
@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.agent.listeners import Listeners
+from userspace_proxy.agent.served_ports import ServedPorts
 from userspace_proxy.agent.sync import SyncLoop
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, Protocol
@@ -103,17 +103,17 @@ async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(star
     cluster.serve("cart", CART.ip, POD)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     assert loop.steering_problem == ""
-    assert problems(start.listeners) == {
+    assert problems(start.served_ports) == {
         "shop/cart": "cannot steer 10.96.0.2:80/TCP: already steered by ip route "
         "(stop kube-proxy on this node or run with --steering=none)",
         "shop/web": "",
     }
     taken.clear()
-    await until(lambda: not any(problems(start.listeners).values()))
+    await until(lambda: not any(problems(start.served_ports).values()))
 
 
-def problems(listeners):
-    return {str(served.plan.key.name): served.problem for served in listeners}
+def problems(served_ports):
+    return {str(served.plan.key.name): served.problem for served in served_ports}
 
 
 async def test_an_address_that_moves_between_services_is_steered_on(start):
@@ -325,7 +325,7 @@ async def test_nothing_is_steered_before_the_first_snapshot(start):
     steering = WatchedSteering(kernel={WEB: 28000})
     loop = await start(steering)
     looks = []
-    loop._listeners.retry = lambda: looks.append(1) is not None
+    loop._served_ports.retry = lambda: looks.append(1) is not None
     await until(lambda: len(looks) >= 3)
     assert steering.kernel == {WEB: 28000}
     assert not loop.is_synced
@@ -335,8 +335,8 @@ async def test_nothing_is_steered_before_the_first_snapshot(start):
 async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, steps):
     """A stop in the moment of a change must not wait for ever (Python 3.11's wait_for would)."""
     steering = FakeSteering()
-    listeners = Listeners(plane, steering.bind, PortPool(28000, 28999))
-    loop = SyncLoop(Planner(NodeFacts()), listeners, steering, recovered={})
+    served_ports = ServedPorts(plane, steering.bind, PortPool(28000, 28999))
+    loop = SyncLoop(Planner(NodeFacts()), served_ports, steering, recovered={})
     task = asyncio.create_task(loop.run())
     await until(lambda: loop._wake._waiters)
     loop.publish(Cluster().serve("web", WEB.ip, POD))
@@ -345,7 +345,7 @@ async def test_a_cancellation_that_arrives_with_a_change_is_not_lost(plane, step
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=5)
     assert done == {task}
-    listeners.close()
+    served_ports.close()
 
 
 async def test_a_round_that_the_kernel_refuses_is_an_iteration(start):

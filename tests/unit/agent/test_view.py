@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from userspace_proxy.agent.listeners import Listeners
 from userspace_proxy.agent.options import Options
+from userspace_proxy.agent.served_ports import ServedPorts
 from userspace_proxy.agent.view import view_health_checks, view_ports, view_proxy
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
@@ -34,10 +34,10 @@ async def plane():
 
 
 def served(plane, bind, snapshot, facts=NodeFacts()):  # noqa: B008 - it is immutable
-    listeners = Listeners(plane, bind, PortPool(26000, 26999))
+    served_ports = ServedPorts(plane, bind, PortPool(26000, 26999))
     for port in Planner(facts).plan(snapshot).ports.values():
-        listeners.open(port, {})
-    return listeners
+        served_ports.open(port, {})
+    return served_ports
 
 
 def shown(view):
@@ -50,9 +50,9 @@ def verdicts(view):
 
 async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
-    listeners = served(plane, Bind.PROXY_PORT, snapshot)
-    (port,) = listeners.targets().values()
-    (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=0)
+    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
+    (port,) = served_ports.targets().values()
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
     assert (view.plan.key.name, view.plan.key.family) == (("shop", "web", ""), IPFamily.IPV4)
     assert view.plan.protocol == "TCP"
     assert shown(view) == [("ClusterIP", "10.96.0.1:80", f"proxy port {port}")]
@@ -79,8 +79,8 @@ def test_helpers_that_were_started_again_are_shown():
 
 async def test_counters_and_ejections_stand_with_their_endpoint(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
-    listeners = served(plane, Bind.PROXY_PORT, snapshot)
-    (port,) = listeners
+    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
+    (port,) = served_ports
     first, second = port.plan.usable
     port.group.counters_of(first).connections = 7
     port.group.counters_of(first).received_bytes = 70
@@ -91,21 +91,21 @@ async def test_counters_and_ejections_stand_with_their_endpoint(plane):
     port.group.counters.evicted_flows = 5
     port.group.counters.shortages = 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
-    (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=11.0)
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=11.0)
     endpoints = [(e.traffic.connections, e.ejected_for_s) for e in view.endpoints]
     assert endpoints == [(7, None), (0, 4.0)]
     traffic = view.traffic
     assert (traffic.connections, traffic.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
     assert view.is_out_of_client_ports
-    (later,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=71.0)
+    (later,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=71.0)
     assert not later.is_out_of_ports
     assert not later.is_out_of_client_ports
 
 
 async def test_a_port_without_usable_endpoints_says_refused_and_why(plane):
-    listeners = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
-    (view,) = view_ports(listeners, plane, Bind.PROXY_PORT, now=0)
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
     assert view.frontends[0].target == "refused"
     assert view.plan.reason == "it has no endpoints"
 
@@ -119,8 +119,8 @@ async def test_a_port_without_usable_endpoints_says_refused_and_why(plane):
     ],
 )
 async def test_a_frontend_says_where_it_is_served(plane, bind, ip, target):
-    listeners = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
-    (view,) = view_ports(listeners, plane, bind, now=0)
+    served_ports = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
+    (view,) = view_ports(served_ports, plane, bind, now=0)
     assert view.frontends[0].target == target
 
 
@@ -144,9 +144,9 @@ def balanced(*nodes, node_port=30080, **changes):
 
 
 def views(plane, snapshot):
-    listeners = served(plane, Bind.PROXY_PORT, snapshot, NODE)
-    found = view_ports(listeners, plane, Bind.PROXY_PORT, now=0)
-    listeners.close()
+    served_ports = served(plane, Bind.PROXY_PORT, snapshot, NODE)
+    found = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
+    served_ports.close()
     return found
 
 

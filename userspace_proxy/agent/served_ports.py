@@ -1,4 +1,4 @@
-"""The open listeners, and how they follow the plan.
+"""The Service ports that are served: their listeners follow the plan.
 
 Rule 1: a listener that can't be opened is a problem of its Service port alone: it is logged, the
 frontend refuses, and it is retried.
@@ -74,8 +74,8 @@ class SteeringChange(NamedTuple):
         return bool(self.changed or self.gone)
 
 
-class Listeners:
-    """Opens, updates and closes the listeners of one proxy.
+class ServedPorts:
+    """The Service ports that one proxy serves.
 
     Args:
         plane: Has the sockets.

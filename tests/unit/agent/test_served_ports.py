@@ -1,4 +1,4 @@
-"""The listeners follow the plan, wherever a steering binds them."""
+"""The listeners of Service ports follow the plan, wherever a steering binds them."""
 
 import contextlib
 import socket
@@ -32,11 +32,13 @@ async def test_a_service_port_has_one_proxy_port_out_of_the_range(make):
 
 
 async def test_without_usable_endpoints_the_target_is_refuse_and_the_port_is_kept(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
-    port = listeners.follow(cluster.serve("web", "10.96.0.1", POD))[frontend("10.96.0.1")]
-    assert listeners.follow(cluster.serve("web", "10.96.0.1")) == {frontend("10.96.0.1"): REFUSE}
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    port = served_ports.follow(cluster.serve("web", "10.96.0.1", POD))[frontend("10.96.0.1")]
+    assert served_ports.follow(cluster.serve("web", "10.96.0.1")) == {frontend("10.96.0.1"): REFUSE}
     assert not is_listening(port)
-    assert listeners.follow(cluster.serve("web", "10.96.0.1", POD)) == {frontend("10.96.0.1"): port}
+    assert served_ports.follow(cluster.serve("web", "10.96.0.1", POD)) == {
+        frontend("10.96.0.1"): port
+    }
     assert is_listening(port)
 
 
@@ -49,38 +51,38 @@ async def test_the_proxy_port_that_rules_of_an_earlier_run_point_to_is_used_agai
 async def test_a_frontend_that_cannot_be_steered_is_a_problem_of_its_service_port_alone(
     make, caplog
 ):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     cluster.serve("cart", "10.96.0.1", POD)
-    listeners.follow(cluster.serve("web", "10.96.0.2", POD))
-    listeners.note_unsteered({frontend("10.96.0.2"): "cannot add local route 10.96.0.2/32: no"})
-    assert {str(served.plan.key.name): served.problem for served in listeners} == {
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
+    served_ports.note_unsteered({frontend("10.96.0.2"): "cannot add local route 10.96.0.2/32: no"})
+    assert {str(served.plan.key.name): served.problem for served in served_ports} == {
         "shop/cart": "",
         "shop/web": "cannot add local route 10.96.0.2/32: no",
     }
-    listeners.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
-    assert not listeners.retry(), "a listener has nothing to retry"
-    assert [bool(served.problem) for served in listeners].count(True) == 1
-    listeners.note_unsteered({})
-    assert not any(served.problem for served in listeners)
+    served_ports.follow(cluster.serve("web", "10.96.0.2", POD, "192.0.2.2"))
+    assert not served_ports.retry(), "a listener has nothing to retry"
+    assert [bool(served.problem) for served in served_ports].count(True) == 1
+    served_ports.note_unsteered({})
+    assert not any(served.problem for served in served_ports)
     assert [record.getMessage() for record in caplog.records] == ["frontends cannot be steered"]
 
 
 async def test_many_frontends_that_cannot_be_steered_are_one_line(make, caplog):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     frontends = [frontend(f"10.96.0.{n}") for n in range(1, 9)]
     for f in frontends:
         snapshot = cluster.serve(f"web-{f.ip[-1]}", f.ip, POD)
-    listeners.follow(snapshot)
+    served_ports.follow(snapshot)
     for _ in range(2):
-        listeners.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
+        served_ports.note_unsteered(dict.fromkeys(frontends, "IPv4 is switched off"))
     (record,) = caplog.records
     assert (record.frontends, record.cause) == (8, "IPv4 is switched off")
 
 
 async def test_a_port_of_the_range_that_another_program_uses_is_skipped(make):
     with socket.create_server(("0.0.0.0", 27500)):
-        listeners = make(Bind.PROXY_PORT, PortPool(27500, 27501))
-        targets = listeners.follow(Cluster().serve("web", "10.96.0.1", POD))
+        served_ports = make(Bind.PROXY_PORT, PortPool(27500, 27501))
+        targets = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD))
         assert targets == {frontend("10.96.0.1"): 27501}
 
 
@@ -92,27 +94,27 @@ async def test_if_other_programs_use_the_whole_range_one_of_them_is_named(make, 
         ]
         # Of a process with thousands of ports only the lowest descriptors are looked at.
         look_no_further_than(servers[0], monkeypatch)
-        listeners = make(Bind.PROXY_PORT, PortPool(27510, 27512))
-        assert listeners.follow(Cluster().serve("web", "10.96.0.1", POD)) == {
+        served_ports = make(Bind.PROXY_PORT, PortPool(27510, 27512))
+        assert served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)) == {
             frontend("10.96.0.1"): REFUSE
         }
-        (served,) = listeners
+        (served,) = served_ports
         assert served.problem == (
             "cannot listen for shop/web: no proxy port of 27510-27512 is free, "
             f"{own_name()} has some (widen --proxy-port-range)"
         )
-        assert not listeners.retry()
-    assert listeners.retry()
-    assert listeners.targets().keys() == {frontend("10.96.0.1")}
+        assert not served_ports.retry()
+    assert served_ports.retry()
+    assert served_ports.targets().keys() == {frontend("10.96.0.1")}
     assert not served.problem
 
 
 async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_there_is_room(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
-    listeners.follow(cluster.serve("cart", "10.96.0.1", POD))
-    targets = listeners.follow(cluster.serve("web", "10.96.0.2", POD))
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, PortPool(27600, 27600))
+    served_ports.follow(cluster.serve("cart", "10.96.0.1", POD))
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
     assert targets == {frontend("10.96.0.1"): 27600, frontend("10.96.0.2"): REFUSE}
-    problems = [served.problem for served in listeners]
+    problems = [served.problem for served in served_ports]
     assert problems == [
         "",
         (
@@ -120,38 +122,38 @@ async def test_an_exhausted_range_is_a_problem_of_the_later_service_alone_until_
             "(widen --proxy-port-range)"
         ),
     ]
-    assert [served.way_out for served in listeners] == ["", "widen --proxy-port-range"]
-    assert not listeners.retry()
-    listeners.follow(cluster.remove("cart"))
-    assert listeners.retry()
-    assert listeners.targets() == {frontend("10.96.0.2"): 27600}
-    assert not any(served.problem for served in listeners)
+    assert [served.way_out for served in served_ports] == ["", "widen --proxy-port-range"]
+    assert not served_ports.retry()
+    served_ports.follow(cluster.remove("cart"))
+    assert served_ports.retry()
+    assert served_ports.targets() == {frontend("10.96.0.2"): 27600}
+    assert not any(served.problem for served in served_ports)
 
 
 async def test_a_changed_protocol_is_another_socket(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
-    listeners.follow(cluster.serve("web", "10.96.0.1", POD))
-    targets = listeners.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, protocol="UDP"))
     assert targets.keys() == {frontend("10.96.0.1", protocol=Protocol.UDP)}
 
 
 async def test_a_service_that_changes_its_address_keeps_its_proxy_port(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
-    (port,) = listeners.follow(cluster.serve("web", "10.96.0.1", POD)).values()
-    targets = listeners.follow(cluster.serve("web", "10.96.0.2", POD))
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    (port,) = served_ports.follow(cluster.serve("web", "10.96.0.1", POD)).values()
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.2", POD))
     assert targets == {frontend("10.96.0.2"): port}
 
 
 async def test_a_udp_port_that_refused_serves_on_the_same_proxy_port(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
-    (port,) = listeners.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
-    listeners.follow(cluster.serve("dns", "10.96.0.1", protocol="UDP"))
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
+    (port,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
+    served_ports.follow(cluster.serve("dns", "10.96.0.1", protocol="UDP"))
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as thief,
         pytest.raises(OSError, match="in use"),
     ):
         thief.bind(("0.0.0.0", port))
-    (same,) = listeners.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
+    (same,) = served_ports.follow(cluster.serve("dns", "10.96.0.1", POD, protocol="UDP")).values()
     assert same == port
 
 
@@ -162,79 +164,79 @@ async def test_a_frontend_is_bound_as_it_is(make):
 
 
 async def test_an_address_that_moves_to_another_service_is_served_by_it(make):
-    cluster, listeners = Cluster(), make(Bind.FRONTEND)
-    listeners.follow(cluster.serve("web", "127.98.0.2", POD, port=8080))
+    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
+    served_ports.follow(cluster.serve("web", "127.98.0.2", POD, port=8080))
     cluster.remove("web")
-    targets = listeners.follow(cluster.serve("cart", "127.98.0.2", POD, port=8080))
+    targets = served_ports.follow(cluster.serve("cart", "127.98.0.2", POD, port=8080))
     assert targets == {frontend("127.98.0.2", 8080): 8080}
-    assert not any(served.problem for served in listeners)
+    assert not any(served.problem for served in served_ports)
 
 
 @pytest.mark.parametrize("bind", [Bind.FRONTEND, Bind.LOOPBACK])
 async def test_a_service_that_takes_over_a_frontend_takes_over_its_listener(make, bind):
-    cluster, listeners = Cluster(), make(bind)
-    listeners.follow(cluster.serve("web", "127.98.0.5", POD, port=8080))
-    (before,) = [dict(served.listeners) for served in listeners]
+    cluster, served_ports = Cluster(), make(bind)
+    served_ports.follow(cluster.serve("web", "127.98.0.5", POD, port=8080))
+    (before,) = [dict(served.listeners) for served in served_ports]
     cluster.remove("web")
-    listeners.follow(cluster.serve("cart", "127.98.0.5", POD, port=8080))
-    (after,) = listeners
+    served_ports.follow(cluster.serve("cart", "127.98.0.5", POD, port=8080))
+    (after,) = served_ports
     assert (after.group.label, after.listeners) == ("shop/cart", before)
     assert is_listening(8080, "127.98.0.5")
 
 
 async def test_a_listener_that_can_not_be_handed_over_is_retried(make):
-    cluster, listeners = Cluster(), make(Bind.FRONTEND)
-    listeners.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
+    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
+    served_ports.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
     cluster.remove("dns")
     with no_descriptors():
-        targets = listeners.follow(
+        targets = served_ports.follow(
             cluster.serve("other", "127.98.0.6", POD, port=8080, protocol="UDP")
         )
         assert set(targets.values()) == {REFUSE}
-        assert not listeners.retry()
-    assert listeners.retry()
-    assert set(listeners.targets().values()) == {8080}
+        assert not served_ports.retry()
+    assert served_ports.retry()
+    assert set(served_ports.targets().values()) == {8080}
 
 
 async def test_a_service_that_changes_its_address_listens_there_alone(make):
-    cluster, listeners = Cluster(), make(Bind.FRONTEND)
-    listeners.follow(cluster.serve("web", "127.98.0.3", POD, port=8080))
-    listeners.follow(cluster.serve("web", "127.98.0.4", POD, port=8080))
+    cluster, served_ports = Cluster(), make(Bind.FRONTEND)
+    served_ports.follow(cluster.serve("web", "127.98.0.3", POD, port=8080))
+    served_ports.follow(cluster.serve("web", "127.98.0.4", POD, port=8080))
     assert is_listening(8080, "127.98.0.4")
     assert not is_listening(8080, "127.98.0.3")
 
 
 async def test_an_address_of_the_cluster_is_served_on_loopback_at_a_port_of_the_range(make):
-    listeners = make(Bind.LOOPBACK)
-    (port,) = listeners.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
+    served_ports = make(Bind.LOOPBACK)
+    (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
     assert 27000 <= port <= 27999
     assert is_listening(port)
 
 
 async def test_closing_refuses_everything(make):
-    listeners = make(Bind.PROXY_PORT)
-    (port,) = listeners.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
-    listeners.close()
+    served_ports = make(Bind.PROXY_PORT)
+    (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
+    served_ports.close()
     assert not is_listening(port)
-    assert listeners.targets() == {}
+    assert served_ports.targets() == {}
 
 
 async def test_policies_of_the_plan_reach_the_data_plane(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     more = {
         "balance": Balance.LEAST_CONNECTIONS,
         "affinity_timeout_s": 60,
         "keeps_clients": False,
     }
     pod = SocketAddress(POD, 8080)
-    listeners.follow(cluster.serve("web", "10.96.0.1", POD))
-    (served,) = listeners
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    (served,) = served_ports
     assert served.group.serving == Serving((pod,))
-    listeners.follow(cluster.serve("web", "10.96.0.1", POD, **more))
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **more))
     assert served.group.serving == Serving(
         (pod,), 60, balance=Balance.LEAST_CONNECTIONS, keeps_clients=False
     )
-    listeners.follow(cluster.serve("web", "10.96.0.1", POD, is_internal_local=True))
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, is_internal_local=True))
     assert served.group.serving == Serving((), admits=())
 
 
@@ -267,51 +269,55 @@ BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 
 @BOTH
 async def test_a_node_port_is_reserved_until_its_service_is_gone(make, protocol):
-    port, cluster, listeners = free_port(protocol), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    port, cluster, served_ports = (
+        free_port(protocol),
+        Cluster(),
+        make(Bind.PROXY_PORT, facts=AT_NODE),
+    )
     web = {"protocol": str(protocol), "node_port": port}
-    targets = listeners.follow(cluster.serve("web", "10.96.0.1", POD, **web))
+    targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **web))
     assert {f.port for f in targets} == {80, port}
     assert len(set(targets.values())) == 1, "all lead to one proxy port"
     with pytest.raises(OSError, match="in use"):
         bound(protocol, port)
-    listeners.follow(cluster.remove("web"))
+    served_ports.follow(cluster.remove("web"))
     bound(protocol, port).close()
 
 
 @BOTH
 async def test_a_node_port_of_another_program_is_left_to_it_until_it_is_free(make, protocol):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     with bound(protocol, 0) as daemon:
         port = daemon.getsockname()[1]
         web = {"protocol": str(protocol), "node_port": port}
-        targets = listeners.follow(cluster.serve("web", "10.96.0.1", POD, **web))
+        targets = served_ports.follow(cluster.serve("web", "10.96.0.1", POD, **web))
         assert targets.keys() == {frontend("10.96.0.1", protocol=protocol)}
-        (served,) = listeners
+        (served,) = served_ports
         assert served.problem.startswith(f"node port {port}/{protocol} is held by ")
         assert served.way_out == "stop that process, or give the Service another port"
-        assert not listeners.retry()
-    assert listeners.retry()
-    assert {f.port for f in listeners.targets()} == {80, port}
-    assert not any(served.problem for served in listeners)
+        assert not served_ports.retry()
+    assert served_ports.retry()
+    assert {f.port for f in served_ports.targets()} == {80, port}
+    assert not any(served.problem for served in served_ports)
     with pytest.raises(OSError, match="in use"):
         bound(protocol, port)
 
 
 async def test_a_node_port_that_changes_is_released_and_the_new_one_reserved(make):
     first, second = free_port(), free_port()
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
     for port in (first, second):
-        listeners.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
+        served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
     bound(Protocol.TCP, first).close()
     with pytest.raises(OSError, match="in use"):
         bound(Protocol.TCP, second)
 
 
 async def test_a_node_port_moves_to_another_service_without_a_gap(make):
-    port, cluster, listeners = free_port(), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
-    listeners.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
+    port, cluster, served_ports = free_port(), Cluster(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD, node_port=port))
     cluster.remove("web")
-    targets = listeners.follow(cluster.serve("cart", "10.96.0.2", POD, node_port=port))
+    targets = served_ports.follow(cluster.serve("cart", "10.96.0.2", POD, node_port=port))
     assert {f.port for f in targets} == {80, port}
     with pytest.raises(OSError, match="in use"):
         bound(Protocol.TCP, port)
@@ -319,60 +325,60 @@ async def test_a_node_port_moves_to_another_service_without_a_gap(make):
 
 async def test_a_problem_that_is_solved_is_a_change_while_another_one_lasts(make):
     with socket.create_server(("0.0.0.0", 27700)), bound(Protocol.TCP, 0) as daemon:
-        listeners = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
+        served_ports = make(Bind.PROXY_PORT, PortPool(27700, 27700), AT_NODE)
         port = daemon.getsockname()[1]
-        listeners.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+        served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
         daemon.close()
-        assert listeners.retry()
-        assert not listeners.retry()
-        assert set(listeners.targets().values()) == {REFUSE}
+        assert served_ports.retry()
+        assert not served_ports.retry()
+        assert set(served_ports.targets().values()) == {REFUSE}
 
 
 async def test_where_frontends_are_bound_a_node_port_is_held_by_its_listener(make):
-    port, listeners = free_port(), make(Bind.FRONTEND, facts=AT_NODE)
-    targets = listeners.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
+    port, served_ports = free_port(), make(Bind.FRONTEND, facts=AT_NODE)
+    targets = served_ports.follow(Cluster().serve("web", "127.98.0.5", POD, node_port=port))
     assert targets.keys() >= {frontend(ip, port) for ip in AT_NODE.addresses}
     assert is_listening(port, "127.98.0.9")
 
 
 async def test_closing_releases_node_ports(make):
-    port, listeners = free_port(), make(Bind.PROXY_PORT, facts=AT_NODE)
-    listeners.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
-    listeners.close()
+    port, served_ports = free_port(), make(Bind.PROXY_PORT, facts=AT_NODE)
+    served_ports.follow(Cluster().serve("web", "10.96.0.1", POD, node_port=port))
+    served_ports.close()
     bound(Protocol.TCP, port).close()
 
 
 async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     first = cluster.serve("web", "10.96.0.1", POD)
-    targets = listeners.follow(first)
-    (served,) = listeners
-    listeners.update(replace(served.plan, usable=()))
-    assert listeners.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
-    listeners.retire(served.plan.key)
-    change = listeners.steering_change()
+    targets = served_ports.follow(first)
+    (served,) = served_ports
+    served_ports.update(replace(served.plan, usable=()))
+    assert served_ports.steering_change().changed == {frontend("10.96.0.1"): REFUSE}
+    served_ports.retire(served.plan.key)
+    change = served_ports.steering_change()
     assert (change.changed, change.gone) == ({}, {frontend("10.96.0.1")})
-    listeners.open(served.plan, targets)
-    change = listeners.steering_change()
+    served_ports.open(served.plan, targets)
+    change = served_ports.steering_change()
     assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
 
 
 async def test_a_round_touches_the_listeners_that_it_changes_alone(make):
-    cluster, listeners = Cluster(), make(Bind.PROXY_PORT)
+    cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)
-    listeners.follow(cluster.serve("web", "10.96.0.1", POD))
-    (web,) = (served for served in listeners if served.plan.key.name.name == "web")
-    listeners.update(web.plan)
-    assert [served for served, _ in listeners.steering_change().targets] == [web]
+    served_ports.follow(cluster.serve("web", "10.96.0.1", POD))
+    (web,) = (served for served in served_ports if served.plan.key.name.name == "web")
+    served_ports.update(web.plan)
+    assert [served for served, _ in served_ports.steering_change().targets] == [web]
 
 
 async def test_a_shortage_of_descriptors_is_one_line_for_all_services(make, caplog):
-    listeners = make(Bind.PROXY_PORT)
+    served_ports = make(Bind.PROXY_PORT)
     cluster = Cluster()
     for number in range(1, 6):
         snapshot = cluster.serve(f"web-{number}", f"10.96.0.{number}", POD)
     with no_descriptors():
-        listeners.follow(snapshot)
+        served_ports.follow(snapshot)
     lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert lines == ["cannot open listeners"]
