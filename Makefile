@@ -11,7 +11,7 @@ PYTEST := tests/tools/pytest.sh
 BUILD := nice -n 19 $(BIN)/python -m
 
 .PHONY: help demo test check style types layers mirror form unit node api page upstream build
-.PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover bench bench-scale lock clean
+.PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover bench bench-scale docs lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -91,6 +91,9 @@ bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; w
 
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)
 	$(BIN)/python -m benchmarks.scale
+
+docs: $(VENV)/installed-dev ## regenerate the tables of settings in docs/
+	$(BIN)/python -m tests.tools.settings_pages
 
 lock: $(VENV)/installed-dev ## regenerate the three requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

@@ -3,7 +3,7 @@
 
 Each field is a value, its default, and its row (see ``table``): flag, fields in files,
 kind, help, and the reason of the default. A new setting is one new field here, then
-``python -m userspace_proxy.config.docs docs/configuration.md``.
+``make docs``.
 """
 
 from __future__ import annotations
