@@ -13,11 +13,9 @@ import contextlib
 import ctypes
 import gc
 import logging
-import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import uvloop
 
@@ -120,9 +118,6 @@ def make_source(settings: Settings) -> Source:
             settings.manifests,
             node_name=node_name(settings),
             service_cidrs=settings.service_cluster_ip_range,
-            state_file=(
-                None if settings.steering == "none" else _state_file(settings.service_proxy_name)
-            ),
         )
     # kubernetes-asyncio takes 0.3 s and 30 MiB to import.
     from ..sources.kubernetes import KubernetesSource
@@ -158,24 +153,6 @@ def make_options(settings: Settings) -> Options:
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
         config=settings.as_rows(),
     )
-
-
-def _state_file(proxy_name: str) -> Path | None:
-    """Return the file with the allocations for manifests: in the system's folder or the user's.
-
-    Source: FHS 3.0 (/var/lib), and the XDG Base Directory Specification.
-    """
-    if os.geteuid() == 0 and os.access("/var/lib", os.W_OK):
-        folder = Path("/var/lib")
-    else:
-        try:
-            folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-        except RuntimeError:
-            # Neither HOME nor an entry in passwd: addresses are hashes of names alone.
-            return None
-    # Two proxies of one node, each with its own manifests, must not delete each other's.
-    name = f"allocations-{proxy_name}.json" if proxy_name else "allocations.json"
-    return folder / "userspace-proxy" / name
 
 
 def node_name(settings: Settings) -> str:

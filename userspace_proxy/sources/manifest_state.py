@@ -1,23 +1,25 @@
 """The combined content of all manifest files.
 
-    take(file, text), forget(file) ──▶ objects of each file ──▶ settled ──▶ Snapshot
-                                        (last good ones)        one of each name, addresses given
+    texts ──▶ objects of each file ──▶ one object of each name ──▶ allocation ──▶ Snapshot
+              (last valid ones)
 
-Rule 1: a file that is broken keeps the objects of its last good text; others go on.
+Rule 1: a broken file keeps the objects of its last valid text; other files are read on.
 Rule 2: of two objects with one name the first counts, by file name and place in the file.
-Rule 3: endpoints in slices win over an Endpoints object of the same Service.
+Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
+Rule 4: addresses and node ports are allocated as the API server's allocators would, but they
+depend on the manifests alone, not on earlier ones (ADR 0025).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from ..cluster import Snapshot, Store
-from ..model import EndpointSlice, Node
-from .allocator import Allocator
+from ..model import EndpointSlice, Node, Service
+from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
 from .manifest_objects import FileObjects, Found, MirroredEndpoints, read_manifest
+from .node_ports import allocate_node_ports
 from .written import WrittenService
 
 
@@ -25,42 +27,39 @@ class ManifestState:
     """The objects of all files, and the problems with them; one thread at a time.
 
     Args:
-        node_name: Which Node object is this node's; empty: none is.
-        service_cidrs: Where addresses come from for Services that name none.
-        state_file: Where what is given outlives a restart; None: nowhere.
+        node_name: The name of this node's Node object; empty: there is none.
+        service_cidrs: The ranges from which cluster IPs are allocated.
 
     Raises:
         ConfigError: The ranges aren't one of each family.
     """
 
-    def __init__(
-        self, *, node_name: str, service_cidrs: Sequence[str], state_file: Path | None = None
-    ) -> None:
+    def __init__(self, *, node_name: str, service_cidrs: Sequence[str]) -> None:
         self._node_name = node_name
-        self._allocator = Allocator(service_cidrs, state_file)
+        self._ranges = open_ranges(service_cidrs)
         self._store = Store()
         self._objects: dict[str, tuple[Found, ...]] = {}
-        """By file, as its last good text says."""
+        """By file, from its last valid text."""
         self._broken: dict[str, tuple[str, ...]] = {}
         self._ignored: dict[str, tuple[str, ...]] = {}
         self._unread: tuple[str, ...] = ()
         self._conflicts: tuple[str, ...] = ()
         self.snapshot: Snapshot = self._store.snapshot()
-        """What the files say now."""
+        """The current content of the files."""
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong now, one line each."""
+        """All current problems, one line each."""
         broken = (line for name in sorted(self._broken) for line in self._broken[name])
         return (*self._unread, *broken, *self._conflicts)
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        """Objects of kinds that are none of ours, one line for each file and kind."""
+        """Kinds that aren't supported, one line for each file and kind."""
         return tuple(line for name in sorted(self._ignored) for line in self._ignored[name])
 
     def take(self, look: Look) -> None:
-        """Take what a look at the files found, and renew ``snapshot`` and ``problems``."""
+        """Update ``snapshot`` and ``problems`` with what a look at the files found."""
         self._unread = tuple(line for _, line in sorted(look.problems.items()))
         if not look.texts and not look.gone:
             return
@@ -69,7 +68,7 @@ class ManifestState:
                 by_file.pop(name, None)
         for name, text in look.texts.items():
             self._take_file(name, read_manifest(text, place=name))
-        self._settle()
+        self._combine()
 
     def _take_file(self, name: str, read: FileObjects) -> None:
         if read.problems:
@@ -79,33 +78,38 @@ class ManifestState:
             self._objects[name] = read.objects
         self._ignored[name] = read.ignored
 
-    def _settle(self) -> None:
-        """Make one state of all files."""
+    def _combine(self) -> None:
+        """Build one state from all files."""
         conflicts: list[str] = []
         first: dict[tuple[str, str], Found] = {}
         for name in sorted(self._objects):
             for found in self._objects[name]:
-                holder = first.setdefault((found.kind, found.key), found)
-                if holder is not found:
+                earlier = first.setdefault((found.kind, found.key), found)
+                if earlier is not found:
                     conflicts.append(
                         f"{found.place}: {found.kind} {found.key} "
-                        f"is already defined in {holder.place}"
+                        f"is already defined in {earlier.place}"
                     )
-        allocated = self._allocator.allocate(
-            (f.value, f.place) for f in first.values() if isinstance(f.value, WrittenService)
-        )
-        conflicts.extend(allocated.problems)
-        self._store.replace_services(allocated.services)
-        self._store.replace_slices(_slices(first))
+        self._store.replace_services(self._allocate(first.values(), conflicts))
+        self._store.replace_slices(_slices(first.values()))
         nodes = [f.value for f in first.values() if isinstance(f.value, Node)]
         self._store.set_node(next((n for n in nodes if n.name == self._node_name), None))
         self._store.set_node_addresses(frozenset(a for n in nodes for a in n.addresses))
         self._conflicts = tuple(conflicts)
         self.snapshot = self._store.snapshot()
 
+    def _allocate(self, objects: Iterable[Found], conflicts: list[str]) -> list[Service]:
+        """Return all Services with what their manifests leave out; add what isn't possible."""
+        found = [(f.value, f.place) for f in objects if isinstance(f.value, WrittenService)]
+        places = {item.service.key: place for item, place in found}
+        with_ips, without_ip = allocate_cluster_ips((item for item, _ in found), self._ranges)
+        services, without_port = allocate_node_ports(with_ips)
+        conflicts.extend(f"{places[key]}: {line}" for key, line in (*without_ip, *without_port))
+        return services
 
-def _slices(first: dict[tuple[str, str], Found]) -> list[EndpointSlice]:
-    values = [found.value for found in first.values()]
+
+def _slices(objects: Iterable[Found]) -> list[EndpointSlice]:
+    values = [found.value for found in objects]
     written = [v for v in values if isinstance(v, EndpointSlice)]
     served = {item.service for item in written}
     mirrored = [

@@ -1,7 +1,7 @@
-"""Services from files: YAML or JSON, watched for edits.
+"""Services from YAML or JSON files, watched for edits.
 
-The files are looked at in a thread, twice a second; while something changes, more often,
-so that an edit is in force within a second and half of one never is.
+A thread checks the files twice a second, and more often while something changes: an edit takes
+effect within a second, and an incomplete one never does.
 """
 
 from __future__ import annotations
@@ -21,29 +21,26 @@ from .pause import Pause, pause
 _log = logging.getLogger("userspace_proxy.sources")
 
 POLL_S = 0.5
-"""Between two looks at the files. A look at 100 files costs 0.4 ms."""
+"""Seconds between two looks at the files. A look at 100 files costs 0.4 ms."""
 SETTLE_S = 0.1
-"""Between two looks while something changes; an editor's save takes less."""
+"""Seconds between two looks while something changes; an editor's save takes less."""
 SERVICE_CIDRS = ("10.96.0.0/16",)
-"""kubeadm's default is 10.96.0.0/12, of which this is the start."""
+"""The start of kubeadm's default, 10.96.0.0/12."""
 
 
 class ManifestSource(Source):
     """Reads Service, EndpointSlice, Endpoints and Node objects from files.
 
     Args:
-        path: A file, or a folder whose ``*.yaml``, ``*.yml`` and ``*.json`` count.
-        node_name: The Node object of that name is this node's; empty: there is none.
-        service_cidrs: Where addresses come from for Services that name none: one range, or
-            two of different families, of which the first one's is that of Services that
-            ask for none. The same Service gets the same one after a restart.
-        state_file: Keeps the addresses and node ports that were given, also where the names
-            of two Services meet on one; None: only names decide.
+        path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files.
+        node_name: The name of this node's Node object; empty: there is none.
+        service_cidrs: The ranges from which cluster IPs are allocated: one, or two of different
+            families. The first one's family is that of Services that ask for none.
         poll_s: Seconds between two looks at the files.
         settle_s: Seconds between two looks while something changes.
 
     Raises:
-        ConfigError: ``service_cidrs`` aren't such.
+        ConfigError: ``service_cidrs`` aren't such ranges.
     """
 
     kind = "manifests"
@@ -54,16 +51,13 @@ class ManifestSource(Source):
         *,
         node_name: str = "",
         service_cidrs: Sequence[str] = SERVICE_CIDRS,
-        state_file: Path | None = None,
         poll_s: float = POLL_S,
         settle_s: float = SETTLE_S,
         pause: Pause = pause,
     ) -> None:
         self.location = os.fspath(path)
         self._files = FileWatch(Path(path))
-        self._state = ManifestState(
-            node_name=node_name, service_cidrs=service_cidrs, state_file=state_file
-        )
+        self._state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)
         self._poll_s = poll_s
         self._settle_s = settle_s
         self._pause = pause
@@ -79,11 +73,11 @@ class ManifestSource(Source):
         """Part of Source.
 
         Raises:
-            SourceError: The path isn't there. A path that vanishes later is a problem
-                in ``status``, and what was read last stays in force.
+            SourceError: The path doesn't exist. If it vanishes later, that is a problem in
+                ``status``, and what was read last stays in force.
         """
         published: Snapshot | None = None
-        wait_s = await asyncio.to_thread(self._first_turn)
+        wait_s = await asyncio.to_thread(self._first_look)
         while True:
             self._report()
             if self._state.snapshot is not published:
@@ -91,24 +85,24 @@ class ManifestSource(Source):
                 publish(published)
                 self._is_synced = True
             await self._pause(wait_s)
-            wait_s = await asyncio.to_thread(self._turn)
+            wait_s = await asyncio.to_thread(self._look)
 
     def status(self) -> SourceStatus:
         """Part of Source."""
         return SourceStatus(is_synced=self._is_synced, problems=self._problems)
 
-    def _first_turn(self) -> float:
+    def _first_look(self) -> float:
         self._state.take(self._files.first_look())
         return self._poll_s
 
-    def _turn(self) -> float:
-        """Look at the files and take what is new; return how long to wait."""
+    def _look(self) -> float:
+        """Look at the files; return how many seconds to wait before the next look."""
         look = self._files.look()
         self._state.take(look)
         return self._settle_s if look.is_settling else self._poll_s
 
     def _report(self) -> None:
-        """Log what is wrong since the last time, and what is well again."""
+        """Log new problems, and when the last one is resolved."""
         problems = self._state.problems
         for line in problems:
             if line not in self._problems:
@@ -130,18 +124,13 @@ def load_manifests(
 ) -> tuple[Snapshot, tuple[str, ...]]:
     """Read manifests once, without watching them.
 
-    Args:
-        path: As for :class:`ManifestSource`.
-        node_name: Likewise.
-        service_cidrs: Likewise.
-
     Returns:
-        What they say, and all problems with them, one line each; files with a problem
-        give nothing.
+        What they contain, and all problems, one line each; a file with a problem contributes
+        nothing.
 
     Raises:
-        SourceError: The path isn't there.
-        ConfigError: ``service_cidrs`` aren't such.
+        SourceError: The path doesn't exist.
+        ConfigError: ``service_cidrs`` aren't ranges as :class:`ManifestSource` takes.
     """
     state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)
     state.take(FileWatch(Path(path)).first_look())

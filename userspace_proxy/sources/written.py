@@ -1,7 +1,7 @@
 """A Service as its manifest describes it, and the fields that it leaves to allocation.
 
 The API server fills such fields in before any client reads the object, so they aren't part of
-the Service that the rest of the program knows.
+the Service that the rest of the program uses.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..model import IPFamily, Service, ServiceType
+from ..model import IPFamily, Service, ServiceKey, ServiceType
 from ..model.service_reading import read_service
 from ..model.wire import WireService, WireServiceSpec
+
+Problem = tuple[ServiceKey, str]
+"""A Service, and what can't be allocated to it: ``spec.clusterIP: no address is left in …``."""
 
 _FAMILIES = {str(family): family for family in IPFamily}
 _OTHER = {IPFamily.IPV4: IPFamily.IPV6, IPFamily.IPV6: IPFamily.IPV4}
@@ -23,26 +26,26 @@ class WrittenService:
 
     service: Service
     families: tuple[IPFamily, ...] = ()
-    """``spec.ipFamilies``; empty where nothing is written."""
+    """``spec.ipFamilies``; may be empty."""
     family_policy: str = ""
-    """``spec.ipFamilyPolicy`` as written."""
+    """``spec.ipFamilyPolicy``; may be empty."""
     wants_node_ports: bool = False
     """Each port without a node port is to get one."""
 
     @property
     def wants_health_check_node_port(self) -> bool:
-        """It is to have one, given or named."""
+        """Whether it has a health check node port, allocated or named."""
         service = self.service
         return service.type is ServiceType.LOAD_BALANCER and service.is_external_local
 
     def wanted_families(self, configured: Collection[IPFamily]) -> tuple[IPFamily, ...]:
-        """Return the families of its addresses, in order; empty where it has no address.
+        """Return the families of its addresses, in order; empty if it has no address.
 
         Args:
-            configured: Those with a range, the default one first.
+            configured: The families that have a range, the default one first.
 
         Source: the API server's initIPFamilyFields: what is written, else what the named
-        addresses are of, else the default; and the other one where two are asked for.
+        addresses are of, else the default; and the other one if two are asked for.
         """
         service = self.service
         if service.is_headless or service.type is ServiceType.EXTERNAL_NAME:
@@ -57,7 +60,7 @@ class WrittenService:
 
 
 def read_written(wire: WireService) -> WrittenService:
-    """Make a Service of what a manifest says, once it is checked.
+    """Return the Service of a manifest that was validated.
 
     Raises:
         FieldError: As :func:`read_service`.

@@ -1,20 +1,12 @@
 """Settings become a proxy's options and source; tests/node runs the process itself."""
 
 import gc
-import os
 import socket
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from userspace_proxy.agent.run import (
-    _state_file,
-    make_options,
-    make_source,
-    node_name,
-    settle_memory,
-)
+from userspace_proxy.agent.run import make_options, make_source, node_name, settle_memory
 from userspace_proxy.config import InheritedSocket, PortRange, Settings
 from userspace_proxy.errors import ConfigError
 
@@ -91,45 +83,6 @@ def test_the_service_range_is_an_option_if_addresses_are_allocated_here():
     settings = Settings(service_cluster_ip_range=("10.96.0.0/16",))
     assert make_options(settings).service_cidrs == ()
     assert make_options(replace(settings, manifests="services/")).service_cidrs == ("10.96.0.0/16",)
-
-
-def test_allocations_are_kept_in_the_users_own_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert _state_file("") == tmp_path / "userspace-proxy/allocations.json"
-    monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert _state_file("") == tmp_path / ".local/state/userspace-proxy/allocations.json"
-
-
-def test_each_proxy_of_a_node_keeps_its_own_allocations(monkeypatch, tmp_path):
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert _state_file("canary") == tmp_path / "userspace-proxy/allocations-canary.json"
-
-
-def test_a_user_without_a_home_keeps_no_allocations(monkeypatch):
-    def nowhere():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", nowhere)
-    assert _state_file("") is None
-
-
-@pytest.mark.parametrize(
-    ("is_writable", "expected"),
-    [
-        pytest.param(True, "/var/lib/userspace-proxy/allocations.json", id="writable"),
-        pytest.param(False, "/state/userspace-proxy/allocations.json", id="read-only"),
-    ],
-)
-def test_roots_folder_is_the_systems_if_it_is_writable(monkeypatch, is_writable, expected):
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "access", lambda _path, _mode: is_writable)
-    monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert str(_state_file("")) == expected
 
 
 class Tracked:

@@ -174,23 +174,16 @@ def test_a_node_port_of_another_service_is_a_problem_with_the_place(state):
     assert (cart.ports[0].node_port, cart.notes) == (0, (problem,))
 
 
-def test_a_file_that_is_broken_at_a_restart_costs_nobody_the_address(tmp_path):
+def test_allocation_depends_on_the_manifests_alone_not_on_the_order_of_edits():
     def started() -> ManifestState:
-        return ManifestState(
-            node_name="", service_cidrs=["10.96.0.0/29"], state_file=tmp_path / "state.json"
-        )
+        return ManifestState(node_name="", service_cidrs=["10.96.0.0/29"])
 
-    def ip_of(state: ManifestState, name: str) -> str:
-        return state.snapshot.services[ServiceKey("shop", name)].service.cluster_ips[0]
-
-    files = {f"{name}.yaml": service(name) for name in ("web", "cart", "db")}
-    before = started()
-    before.take(Look(files))
-    after = started()
-    after.take(Look({"new.yaml": service("new"), **files, "web.yaml": "kind: ["}))
-    after.take(Look({"web.yaml": service("web")}))
-    for name in ("web", "cart", "db"):
-        assert ip_of(after, name) == ip_of(before, name)
+    files = {f"{name}.yaml": service(name, type="NodePort") for name in ("web", "cart", "db", "a")}
+    at_once, edited = started(), started()
+    at_once.take(Look(files))
+    edited.take(Look({**files, "web.yaml": "kind: [", "other.yaml": service("other")}))
+    edited.take(Look({"web.yaml": files["web.yaml"]}, gone=frozenset({"other.yaml"})))
+    assert edited.snapshot.services == at_once.snapshot.services
 
 
 def test_the_addresses_of_all_nodes_in_the_files_are_known(state):

@@ -148,15 +148,3 @@ def test_the_examples_are_taken_and_show_what_they_say():
     assert [port.node_port for port in api.ports] == [30080]
     assert api.is_external_local
     assert api.balance is Balance.LEAST_CONNECTIONS
-
-
-async def test_what_was_given_is_kept_in_the_state_file(web, tmp_path):
-    web.write_text(SERVICE.replace("clusterIP: 10.96.7.1", "type: NodePort"))
-    file = tmp_path / "state" / "allocations.json"
-    async with running(source_of(web, state_file=file)) as published:
-        before = (await published.first()).services[WEB].service
-    kept = file.read_text()
-    assert f'"default/web:80": {before.ports[0].node_port}' in kept
-    file.write_text(kept.replace(before.cluster_ips[0], "10.96.99.99"))
-    async with running(source_of(web, state_file=file)) as published:
-        assert cluster_ip(await published.first()) == "10.96.99.99"

@@ -1,9 +1,9 @@
-"""Who gets which node port."""
+"""Node ports for Services that name none."""
 
 from __future__ import annotations
 
 from userspace_proxy.model import Service, ServiceKey, ServicePort, ServiceType
-from userspace_proxy.sources.node_ports import NodePorts
+from userspace_proxy.sources.node_ports import allocate_node_ports
 from userspace_proxy.sources.written import WrittenService
 
 HTTP = ServicePort("http", 80, "TCP")
@@ -31,99 +31,66 @@ def numbers(services: list[Service]) -> list[list[int]]:
 
 def test_each_port_gets_one_that_is_the_same_after_a_restart():
     web = node_port("web")
-    [[before]] = numbers(NodePorts().allocate([web])[0])
-    [_, [after]] = numbers(NodePorts().allocate([node_port("cart"), web])[0])
+    [[before]] = numbers(allocate_node_ports([web])[0])
+    [_, [after]] = numbers(allocate_node_ports([node_port("cart"), web])[0])
     assert before == after
     assert before in range(30086, 32768)
 
 
-def test_who_wants_none_gets_none_and_stays_the_same_object():
+def test_a_service_that_wants_none_gets_none_and_stays_the_same_object():
     plain = Service(ServiceKey("shop", "web"), (HTTP,))
-    [service], conflicts = NodePorts().allocate([WrittenService(plain)])
+    [service], conflicts = allocate_node_ports([WrittenService(plain)])
     assert service is plain
     assert conflicts == []
 
 
 def test_ports_of_one_number_share_a_node_port_with_what_one_of_them_names():
-    [[udp, tcp]] = numbers(NodePorts().allocate([node_port("dns", *DNS)])[0])
+    [[udp, tcp]] = numbers(allocate_node_ports([node_port("dns", *DNS)])[0])
     assert udp == tcp
     named = ServicePort("dns-tcp", 53, "TCP", 30053)
-    assert numbers(NodePorts().allocate([node_port("dns", DNS[0], named)])[0]) == [[30053, 30053]]
+    assert numbers(allocate_node_ports([node_port("dns", DNS[0], named)])[0]) == [[30053, 30053]]
 
 
-def test_a_named_one_is_given_to_nobody_else_and_moves_who_had_it():
-    ports = NodePorts()
-    [[first]] = numbers(ports.allocate([node_port("web")])[0])
-    services, conflicts = ports.allocate([node_port("web"), node_port("cart", at(first))])
+def test_a_named_one_is_given_to_no_other_service_and_moves_the_one_that_had_it():
+    [[first]] = numbers(allocate_node_ports([node_port("web")])[0])
+    services, conflicts = allocate_node_ports([node_port("web"), node_port("cart", at(first))])
     [[moved], [named]] = numbers(services)
     assert (named, conflicts) == (first, [])
     assert moved not in (0, first)
 
 
 def test_of_two_that_name_one_number_the_second_goes_without_and_says_who_has_it():
-    services, [conflict] = NodePorts().allocate(
+    services, [conflict] = allocate_node_ports(
         [node_port("web", at(30080)), node_port("cart", at(30080))]
     )
     assert numbers(services) == [[30080], [0]]
-    assert conflict.service == ServiceKey("shop", "cart")
-    assert conflict.problem == "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
-    assert services[1].notes == (conflict.problem,)
-
-
-def test_who_has_a_named_one_keeps_it_when_another_comes_before_it():
-    ports = NodePorts()
-    web, cart = node_port("web", at(30080)), node_port("cart", at(30080))
-    ports.allocate([web])
-    assert numbers(ports.allocate([cart, web])[0]) == [[0], [30080]]
-    assert numbers(ports.allocate([cart])[0]) == [[30080]]
-
-
-def test_who_has_a_contested_one_has_it_after_a_restart_too_unless_it_is_gone():
-    web, cart = node_port("web", at(30080)), node_port("cart", at(30080))
-    ports = NodePorts()
-    ports.allocate([web])
-    assert ports.contested == {}
-    ports.allocate([cart, web])
-    assert ports.contested == {"30080/TCP": "shop/web"}
-    again = NodePorts()
-    again.remember({}, {**ports.contested, "nonsense": "web"})
-    assert numbers(again.allocate([cart, web])[0]) == [[0], [30080]]
-    again = NodePorts()
-    again.remember({}, ports.contested)
-    assert numbers(again.allocate([cart])[0]) == [[30080]]
-    assert again.contested == {}
+    problem = "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
+    assert conflict == (ServiceKey("shop", "cart"), problem)
+    assert services[1].notes == (problem,)
 
 
 def test_tcp_and_udp_of_two_services_may_name_one_number():
-    services, conflicts = NodePorts().allocate(
+    services, conflicts = allocate_node_ports(
         [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]
     )
     assert (numbers(services), conflicts) == ([[30080], [30080]], [])
 
 
 def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
-    ports = NodePorts()
-    [service], _ = ports.allocate([health("web")])
+    [service], _ = allocate_node_ports([health("web")])
     given = service.health_check_node_port
     assert given in range(30086, 32768)
-    services, [conflict] = ports.allocate([health("web"), node_port("cart", at(31000))])
+    services, [(_, problem)] = allocate_node_ports([health("web"), node_port("cart", at(31000))])
     assert services[0].health_check_node_port == given
-    assert conflict.problem == "spec.ports[0].nodePort: 31000/TCP is already used by shop/web"
-    services, [_, conflict] = NodePorts().allocate([health("web", 31001), health("cart", 31001)])
+    assert problem == "spec.ports[0].nodePort: 31000/TCP is already used by shop/web"
+    services, [_, (_, problem)] = allocate_node_ports([health("web", 31001), health("cart", 31001)])
     assert services[1].health_check_node_port == 0
-    assert conflict.problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
+    assert problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
 
 
 def test_without_a_number_left_the_port_has_none_and_the_service_says_so():
     many = [node_port(f"web-{n}") for n in range(2769)]
-    services, [conflict] = NodePorts().allocate(many)
+    services, [(_, problem)] = allocate_node_ports(many)
     assert len({n for [n] in numbers(services)}) == 2769
-    assert conflict.problem == "spec.ports[0].nodePort: no node port is left in 30000–32767"
-    assert [s.notes for s in services if s.notes] == [(conflict.problem,)]
-
-
-def test_what_was_given_before_a_restart_is_given_again():
-    ports = NodePorts()
-    ports.remember({"shop/web:80": 32000, "shop/cart:80": 80}, {})
-    assert ports.given == {"shop/web:80": 32000}
-    assert numbers(ports.allocate([node_port("web")])[0]) == [[32000]]
+    assert problem == "spec.ports[0].nodePort: no node port is left in 30000–32767"
+    assert [s.notes for s in services if s.notes] == [(problem,)]

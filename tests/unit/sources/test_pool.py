@@ -1,59 +1,47 @@
-"""Seats for names."""
+"""Values for names."""
 
 from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.sources import pool
 from userspace_proxy.sources.pool import Pool, low_band
 
 
-def seats(count: int, low: int = 0) -> Pool[int]:
+def pool(count: int, low: int = 0) -> Pool[int]:
     return Pool(count, low, lambda number: number)
 
 
-def test_who_has_a_seat_keeps_it_and_the_named_ones_come_first():
-    of_four = seats(4)
-    first = of_four.allocate("ab", taken=())
-    assert of_four.allocate("abc", taken=()).items() >= first.items()
-    second = of_four.allocate("ab", taken={first["a"]})
-    assert second["b"] == first["b"]
-    assert second["a"] != first["a"]
+def test_a_value_depends_on_the_names_alone_not_on_their_order():
+    allocated = pool(1000).allocate("abc", taken=())
+    assert pool(1000).allocate("cba", taken=()) == allocated
+    assert pool(1000).allocate("abcdefgh", taken=()).items() >= allocated.items()
 
 
-def test_who_went_away_gets_the_seat_again():
-    of_four = seats(4)
-    before = of_four.allocate("abc", taken=())
-    of_four.allocate("cd", taken=())
-    assert of_four.allocate("abcd", taken=()).items() >= before.items()
+def test_a_value_that_is_taken_moves_only_the_name_that_has_it():
+    before = pool(1000).allocate("abc", taken=())
+    after = pool(1000).allocate("abc", taken={before["b"]})
+    assert after == {**before, "b": before["b"] + 1}
 
 
-def test_the_seat_of_who_went_away_is_given_when_no_other_is_left():
-    of_two = seats(2)
-    before = of_two.allocate("ab", taken=())
-    assert of_two.allocate("ac", taken=()) == {"a": before["a"], "c": before["b"]}
-    assert of_two.allocate("abc", taken=()) == {"a": before["a"], "c": before["b"]}
+def test_of_two_names_whose_hashes_meet_the_first_one_has_the_value():
+    # 23 names and 100 values: as with birthdays, some meet.
+    names_of: dict[int, list[str]] = {}
+    for name in (f"name-{n:02}" for n in range(23)):
+        [value] = pool(100).allocate([name], taken=()).values()
+        names_of.setdefault(value, []).append(name)
+    value, (first, second) = next(item for item in names_of.items() if len(item[1]) == 2)
+    assert pool(100).allocate([second, first], taken=()) == {
+        first: value,
+        second: (value + 1) % 100,
+    }
 
 
-def test_seats_of_those_that_went_away_are_remembered_in_order_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(pool, "ABSENT_MAX", 2)
-    many = seats(1000)
-    for name in "abcd":
-        many.allocate(name, taken=())
-    assert list(many.given) == ["b", "c", "d"]
-
-
-def test_what_was_given_before_a_restart_is_given_again_and_nothing_twice():
-    of_ten = seats(10)
-    of_ten.remember({"a": 7, "b": 7, "c": 3})
-    assert of_ten.given == {"a": 7, "c": 3}
-    now = of_ten.allocate("abc", taken=())
-    assert (now["a"], now["c"]) == (7, 3)
-    assert now["b"] not in (3, 7)
+def test_without_a_value_left_names_at_the_end_get_none():
+    assert pool(2).allocate("dabc", taken=()).keys() == {"a", "b"}
 
 
 def test_the_lower_band_is_given_out_last():
-    of_ten = seats(10, low=4)
+    of_ten = pool(10, low=4)
     names = "abcdefghij"
     assert set(of_ten.allocate(names[:6], taken=()).values()) == set(range(4, 10))
     assert set(of_ten.allocate(names, taken=()).values()) == set(range(10))
@@ -68,11 +56,5 @@ def test_the_lower_band_is_given_out_last():
         pytest.param(1 << 20, 128, id="at-most"),
     ],
 )
-def test_how_many_are_left_for_people_to_name(count, expected):
+def test_how_many_are_left_for_users_to_choose(count, expected):
     assert low_band(count, share=32, most=128) == expected
-
-
-def test_seats_of_those_that_went_away_are_given_once():
-    of_two = seats(2)
-    of_two.remember({"x": 0, "y": 1})
-    assert sorted(of_two.allocate("ab", taken=()).values()) == [0, 1]

@@ -1,0 +1,143 @@
+"""Addresses for Services that name none."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.errors import ConfigError
+from userspace_proxy.model import IPFamily, Service, ServiceKey, ServicePort
+from userspace_proxy.sources.cluster_ips import ClusterIPRange, allocate_cluster_ips, open_ranges
+from userspace_proxy.sources.written import WrittenService
+
+V4, V6 = IPFamily.IPV4, IPFamily.IPV6
+BOTH = ("10.96.0.0/16", "fd00:96::/112")
+
+
+def service(name: str = "web", *ips: str, families=(), policy: str = "", **fields):
+    ports = (ServicePort("", 80, "TCP"),)
+    return WrittenService(
+        Service(ServiceKey("shop", name), ports, cluster_ips=ips, **fields), families, policy
+    )
+
+
+def allocate(cidrs, *services: WrittenService) -> dict[str, tuple[str, ...]]:
+    allocated, _ = allocate_cluster_ips(services, open_ranges(cidrs))
+    return {item.service.key.name: item.service.cluster_ips for item in allocated}
+
+
+def test_the_address_is_the_same_after_a_restart():
+    before = allocate(["10.96.0.0/16"], service())
+    after = allocate(["10.96.0.0/16"], service("cart"), service())
+    assert after["web"] == before["web"] == ("10.96.67.208",)
+
+
+def test_a_named_address_is_never_given_and_moves_who_had_it():
+    ips = allocate(["10.96.0.0/16"], service(), service("cart", "10.96.67.208"))
+    assert ips == {"web": ("10.96.67.209",), "cart": ("10.96.67.208",)}
+
+
+def test_a_full_range_leaves_some_without_an_address():
+    services = [service(f"web-{n}") for n in range(7)]
+    allocated, problems = allocate_cluster_ips(services, open_ranges(["10.96.0.0/29"]))
+    assert len({ip for item in allocated for ip in item.service.cluster_ips}) == 6
+    problem = "spec.clusterIP: no address is left in 10.96.0.0/29"
+    assert problems == [(ServiceKey("shop", "web-6"), problem)]
+    assert allocated[6] is services[6]
+
+
+def test_the_start_of_the_range_is_left_for_people_to_name():
+    ips = allocate(["10.96.0.0/24"], *(service(f"web-{n:03}") for n in range(300)))
+    low = [ip for (ip,) in list(ips.values())[:200] if int(ip.rpartition(".")[2]) <= 16]
+    assert len([1 for given_out in ips.values() if given_out]) == 254
+    assert low == []
+
+
+@pytest.mark.parametrize(
+    ("cidr", "words"),
+    [
+        pytest.param("10.96.0.1/16", "has host bits set", id="host-bits"),
+        pytest.param("web/16", "does not appear to be", id="text"),
+        pytest.param("10.96.0.0", "is a single address", id="no-length"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(cidr, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        ClusterIPRange(cidr)
+    assert caught.value.hint == "write a range as 10.96.0.0/16"
+
+
+def test_ranges_are_opened_by_family_with_the_first_one_as_the_default():
+    ranges = open_ranges(["fd00:96::/112", "10.96.0.0/16"])
+    assert list(ranges) == [IPFamily.IPV6, IPFamily.IPV4]
+    assert [range_.cidr for range_ in ranges.values()] == ["fd00:96::/112", "10.96.0.0/16"]
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "words"),
+    [
+        pytest.param([], "no range is given", id="none"),
+        pytest.param(
+            ["10.96.0.0/16", "10.97.0.0/16"], "10.97.0.0/16 are both IPv4", id="one-family-twice"
+        ),
+    ],
+)
+def test_ranges_that_do_not_go_together_are_refused(cidrs, words):
+    with pytest.raises(ConfigError, match=words):
+        open_ranges(cidrs)
+
+
+@pytest.mark.parametrize(
+    ("cidrs", "written", "ips"),
+    [
+        pytest.param(BOTH, service(), ("10.96.67.208",), id="default"),
+        pytest.param(BOTH[::-1], service(), ("fd00:96::734c",), id="ipv6-first"),
+        pytest.param(BOTH[1:], service(), ("fd00:96::734c",), id="ipv6-alone"),
+        pytest.param(
+            BOTH, service(policy="RequireDualStack"), ("10.96.67.208", "fd00:96::734c"), id="dual"
+        ),
+        pytest.param(
+            BOTH, service(families=(V6, V4)), ("fd00:96::734c", "10.96.67.208"), id="as-written"
+        ),
+        pytest.param(
+            BOTH,
+            service("web", "10.96.7.1", policy="PreferDualStack"),
+            ("10.96.7.1", "fd00:96::734c"),
+            id="the-other-one-beside-a-named-one",
+        ),
+        pytest.param(
+            BOTH, service("web", "fd00::7", "10.96.7.1"), ("fd00::7", "10.96.7.1"), id="both-named"
+        ),
+        pytest.param(BOTH[:1], service("web", "fd00::7"), ("fd00::7",), id="named-without-a-range"),
+        pytest.param(BOTH, service(is_headless=True), (), id="headless"),
+    ],
+)
+def test_addresses_of_each_family_that_is_wanted(cidrs, written, ips):
+    [allocated], problems = allocate_cluster_ips([written], open_ranges(cidrs))
+    assert allocated.service.cluster_ips == ips
+    assert problems == []
+
+
+def test_a_family_without_a_range_is_a_problem_and_the_other_is_served():
+    web = service(policy="RequireDualStack")
+    [allocated], [(key, problem)] = allocate_cluster_ips([web], open_ranges(BOTH[:1]))
+    assert allocated.service.cluster_ips == ("10.96.67.208",)
+    assert key == web.service.key
+    assert problem == "spec.ipFamilies: --service-cluster-ip-range has no IPv6 addresses"
+
+
+@given(
+    cidr=st.sampled_from(
+        ["10.96.0.0/24", "10.96.0.0/28", "fd00::/108", "fd00::/64", "10.0.0.0/31"]
+    ),
+    names=st.lists(st.text("abc", min_size=1, max_size=3), unique=True, max_size=20),
+)
+def test_addresses_are_unique_in_the_range_and_depend_on_the_names_alone(cidr, names):
+    ips = allocate([cidr], *map(service, names))
+    given_out = [ip for (ip,) in filter(None, ips.values())]
+    assert len(set(given_out)) == len(given_out)
+    assert all(ipaddress.ip_address(ip) in ipaddress.ip_network(cidr) for ip in given_out)
+    assert allocate([cidr], *map(service, names[::-1])) == ips
