@@ -1,13 +1,13 @@
-"""The address of the API server and the credentials for it, kept fresh.
+"""The API server's address and the credentials for it: kubeconfig, ``--master``, or a pod's own.
 
     kubeconfig ─┐
-    pod's account ─┼──▶ kubernetes-asyncio's Configuration ──▶ header, TLS files
+    pod         ├─▶ kubernetes-asyncio's Configuration ─▶ host, proxy, header, TLS files
     --master ───┘
 
-Rule 1: tokens and files are looked at again while the program runs: before a request when
-a minute has passed, and at once after a 401. Bound tokens live an hour.
-Rule 2: at the start what is wrong ends the run (SourceError); later it is trouble like any
-other, and tried again.
+Rule 1: tokens and files are read again while the program runs: before a request if a minute has
+passed, and at once after a 401. Bound tokens live for an hour.
+Rule 2: at the start an error ends the run (SourceError); later it is a TransportError, and
+reading is tried again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .kubeconfig import check_kubeconfig
 from .library import Library, import_library
 from .loader import make_loader
 from .plugin import PluginError
-from .responses import ConnectionTrouble
+from .responses import TransportError
 
 PLUGIN_S = 60.0
-"""For one run of an exec plugin."""
+"""Seconds for one run of an exec plugin."""
 REFRESH_S = 60.0
-"""Between two looks at tokens and files; kubernetes-asyncio's period for a pod's token."""
+"""Seconds after which tokens and files are read again, as kubernetes-asyncio does for a pod's."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# Also for a token endpoint, for which kubernetes-asyncio itself waits for ever.
+# Also limits a token endpoint, for which kubernetes-asyncio has no timeout.
 _LOAD_S = PLUGIN_S + 5.0
 _BEARER = "BearerToken"
 _HOST_VARIABLE = "KUBERNETES_SERVICE_HOST"
-# What kubernetes-asyncio raises for a bad kubeconfig: some on purpose, some by accident.
+# What kubernetes-asyncio raises for an invalid kubeconfig, in part by accident.
 _LOADING_ERRORS = (
     AssertionError,
     AttributeError,
@@ -50,13 +50,13 @@ Fingerprint = tuple[object, ...]
 
 
 class Credentials:
-    """The address of an API server, and what to show it.
+    """The address of an API server, and how to authenticate to it.
 
     Args:
         kubeconfig: A kubeconfig file; empty: none.
-        master: The server's URL instead of the one in the kubeconfig; without one,
-            nothing is shown to it. Both empty: the server of the pod that we are in.
-        service_account: Where a pod finds its token and the server's certificate.
+        master: The server's URL, instead of the kubeconfig's; without a kubeconfig no credentials
+            are sent to it. Both empty: the server of this pod.
+        service_account: The folder of a pod's token and of the server's certificate.
 
     Source: kube-proxy's --kubeconfig and --master.
     """
@@ -69,33 +69,42 @@ class Credentials:
         self._service_account = service_account
         self._library: Library
         self._loader: Any = None
-        self._seen: Fingerprint = ()
+        self._loaded: Fingerprint = ()
         """The kubeconfig file, as it was when it was loaded."""
         self._refreshed_s = 0.0
         self.configuration: Any = None
-        """kubernetes-asyncio's, for its transport."""
+        """kubernetes-asyncio's Configuration; None before :meth:`load`."""
 
     @property
     def location(self) -> str:
-        """The server's URL; before :meth:`load`, what leads to it."""
+        """The server's URL; before :meth:`load`, where it comes from."""
         if self.configuration is not None:
             return str(self.configuration.host)
         return self._master or self._kubeconfig or "the API server of this pod"
 
     @property
-    def words(self) -> str:
-        """What we show the server, for a person who must check it."""
+    def description(self) -> str:
+        """The credentials, for a message."""
         if self._kubeconfig:
             return f"the credentials in {self._kubeconfig}"
         if self._master:
             return "--kubeconfig: none is given"
         return f"the token in {self._service_account / 'token'}"
 
+    def check(self) -> None:
+        """Check that a kubeconfig, if one is used, names a server.
+
+        Raises:
+            SourceError: It doesn't.
+        """
+        if self._kubeconfig:
+            check_kubeconfig(self._kubeconfig)
+
     async def load(self, now: float) -> None:
         """Read everything for the first time.
 
         Raises:
-            SourceError: What is wrong, where, and the way out.
+            SourceError: The cause, and what to do about it.
         """
         self._library = import_library()
         try:
@@ -114,68 +123,54 @@ class Credentials:
             self._loader.close()
 
     async def refresh(self, now: float, *, is_refused: bool = False) -> None:
-        """Look at tokens and files again, if it is time.
+        """Read tokens and files again, if that is due.
 
         Args:
             now: Seconds, monotonic.
-            is_refused: The server has just said 401: it is time.
+            is_refused: The server has just returned 401, so it is due.
 
         Raises:
-            ConnectionTrouble: They can't be read now; the old ones stay.
+            TransportError: They can't be read; the old ones stay.
         """
         if not is_refused and now - self._refreshed_s < REFRESH_S:
             return
         try:
             async with asyncio.timeout(_LOAD_S):
-                await self._load_again(now, is_refused=is_refused)
+                if self._kubeconfig and _fingerprint(self._kubeconfig) != self._loaded:
+                    await self._load(now)
+                elif self._loader is not None:
+                    if is_refused:
+                        self._loader.expire()
+                    await self._loader.load_and_set(self.configuration)
         except (*_LOADING_ERRORS, self._library.config_error) as exc:
-            raise ConnectionTrouble(f"cannot refresh {self.words}: {_one_line(exc)}") from exc
+            raise TransportError(f"cannot refresh {self.description}: {_one_line(exc)}") from exc
         except SourceError as exc:
-            raise ConnectionTrouble(str(exc)) from exc
+            raise TransportError(str(exc)) from exc
         self._refreshed_s = now
 
     async def header(self) -> dict[str, str]:
-        """Return the header that says who we are; empty where a certificate does.
+        """Return the header for a token; empty if there is none.
 
         Raises:
-            ConnectionTrouble: The token's file can't be read.
+            TransportError: The token's file can't be read.
         """
         try:
             value = await self.configuration.get_api_key_with_prefix(_BEARER)
         except (OSError, ValueError, self._library.config_error) as exc:
-            raise ConnectionTrouble(f"cannot read {self.words}: {_one_line(exc)}") from exc
+            raise TransportError(f"cannot read {self.description}: {_one_line(exc)}") from exc
         # A token file may end with a newline, which no header may contain.
         return {"Authorization": value.strip()} if value else {}
 
     def tls_files(self) -> Fingerprint:
-        """Return what changes when the certificate of either side has changed."""
+        """Return a value that changes when a certificate or key does."""
         names = ("ssl_ca_cert", "cert_file", "key_file")
         return tuple(_fingerprint(getattr(self.configuration, name)) for name in names)
 
-    async def _load_again(self, now: float, *, is_refused: bool) -> None:
-        if self._kubeconfig and _fingerprint(self._kubeconfig) != self._seen:
-            await self._load(now)
-        elif self._loader is not None:
-            if is_refused:
-                self._loader.ask_again()
-            await self._loader.load_and_set(self.configuration)
-
-    def check(self) -> None:
-        """See whether there is a kubeconfig that leads to a server, if one is to be used.
-
-        Raises:
-            SourceError: There isn't.
-        """
-        if self._kubeconfig:
-            check_kubeconfig(self._kubeconfig)
-
     async def _load(self, now: float) -> None:
         configuration = self._library.configuration()
-        # As client-go, which doesn't ask for key identifiers in certificates; Python 3.13 does.
-        configuration.disable_strict_ssl_verification = True
         if self._kubeconfig:
             self.check()
-            self._seen = _fingerprint(self._kubeconfig)
+            self._loaded = _fingerprint(self._kubeconfig)
             await self._load_kubeconfig(configuration)
         elif not self._master:
             self._load_service_account(configuration)
@@ -217,7 +212,7 @@ def _check_url(url: str) -> None:
 
 
 def _fingerprint(path: str | None) -> Fingerprint:
-    """Return what differs when a file's content may; empty where there is no file."""
+    """Return a value that changes when a file's content may have; empty without a path."""
     if not path:
         return ()
     try:
@@ -228,6 +223,6 @@ def _fingerprint(path: str | None) -> Fingerprint:
 
 
 def _one_line(exc: BaseException) -> str:
-    said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+    text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
     place = f"{exc.filename}: " if isinstance(exc, OSError) and exc.filename else ""
-    return place + (" ".join(said.split()) or type(exc).__name__)
+    return place + (" ".join(text.split()) or type(exc).__name__)

@@ -1,8 +1,8 @@
-"""kubernetes-asyncio's reader of kubeconfigs, with keys in memory and plugins that are killed.
+"""kubernetes-asyncio's kubeconfig loader, with keys in memory and plugins that have a deadline.
 
-The library writes certificates and keys that are part of a kubeconfig, or come from a plugin, to
-files in /tmp, where they stay after a crash, and keeps a descriptor of each. Here they are memory
-files (memfd_create) that OpenSSL opens by their names below /proc/self/fd.
+The library writes certificates and keys from a kubeconfig or a plugin to files in /tmp, where they
+remain after a crash, and leaks a descriptor of each. Here they are memory files (memfd_create),
+which OpenSSL opens by their names below /proc/self/fd.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any
 from .library import Library
 from .plugin import PluginError, run_plugin
 
-# As in kubernetes-asyncio: before a token ends, another one is asked for.
+# As in kubernetes-asyncio: that long before a token expires, the plugin runs again.
 _AHEAD = timedelta(minutes=5)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class MemoryFiles:
-    """Files without a place in the file system, by name."""
+    """Files that aren't in the file system, by name."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, int]] = {}
 
     def put(self, name: str, content: bytes) -> str:
-        """Return the path of a file with this content, in place of the one of the same name.
+        """Return the path of a file with this content; it replaces the one of the same name.
 
-        The path, and the file, stay the same while the content does.
+        The file and its path stay the same while the content does.
         """
         have, descriptor = self._files.get(name, (None, -1))
         if have != content:
@@ -43,7 +43,7 @@ class MemoryFiles:
         return f"/proc/self/fd/{descriptor}"
 
     def close(self) -> None:
-        """Close all of them; idempotent."""
+        """Close all files; idempotent."""
         files, self._files = self._files, {}
         for _, descriptor in files.values():
             self._close(descriptor)
@@ -54,16 +54,15 @@ class MemoryFiles:
 
 
 def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
-    """Return a loader of a kubeconfig: kubernetes-asyncio's, but for keys and plugins.
+    """Return a ``KubeConfigLoader`` for a file.
+
+    It has two more methods: after ``expire()`` the next load runs the plugin again, and
+    ``close()`` closes the memory files.
 
     Args:
-        library: Its parts.
+        library: kubernetes-asyncio.
         kubeconfig: The file.
-        plugin_s: For one run of an exec plugin.
-
-    Returns:
-        A ``KubeConfigLoader`` with two methods more: ``ask_again()`` has the next load run the
-        plugin, whatever it answered before, and ``close()`` closes the memory files.
+        plugin_s: Seconds for one run of an exec plugin.
     """
     kube_config = library.kube_config
 
@@ -79,14 +78,14 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
             self._cluster = _in_memory(node, files, self._cluster, ("certificate-authority",))
             self._user = _in_memory(node, files, self._user, ("client-certificate", "client-key"))
 
-        def ask_again(self) -> None:
+        def expire(self) -> None:
             self._expiry = None
 
         def close(self) -> None:
             self._files.close()
 
         async def load_from_exec_plugin(self) -> bool:
-            """Part of KubeConfigLoader: take the plugin's token, certificate, or both."""
+            """Part of KubeConfigLoader: set the plugin's token, certificate, or both."""
             if self._expiry is not None and datetime.now(UTC) < self._expiry - _AHEAD:
                 return True
             folder = Path(self._user.path or ".").parent.absolute()
@@ -115,10 +114,10 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
 def _in_memory(
     make_node: Callable[..., Any], files: MemoryFiles, node: Any, keys: Sequence[str]
 ) -> Any:
-    """Return a part of a kubeconfig in which memory files stand in for data."""
+    """Return a part of a kubeconfig with memory files instead of data."""
     if node is None or not isinstance(node.value, dict):
         return node
-    # A copy: what the library writes back has the data.
+    # A copy: the library may write the original, with the data, back to the file.
     value = dict(node.value)
     for key in keys:
         data = value.pop(f"{key}-data", None)
@@ -128,7 +127,7 @@ def _in_memory(
 
 
 def _expiry(text: str | None) -> datetime:
-    """Return when a plugin's answer ends; without a time it counts until the server refuses it."""
+    """Return when a plugin's credential expires; without a time, when the server rejects it."""
     if not text:
         return _NEVER
     moment = datetime.fromisoformat(text)

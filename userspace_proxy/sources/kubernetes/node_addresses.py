@@ -15,8 +15,8 @@ from collections.abc import Callable
 from ...model.reading import FieldError, read_node
 from ...model.wire import DecodeError, WireNode, WirePage, decode
 from ..pause import Pause, pause
-from .connection import Connection
-from .responses import ConnectionTrouble, read_status
+from .client import ApiClient
+from .responses import TransportError, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -30,19 +30,19 @@ class NodeAddresses:
     """The addresses of all Nodes, for as long as they are wanted.
 
     Args:
-        connection: To the API server.
+        client: To the API server.
         take: Called with each list's addresses.
         pause: Waits between lists.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        client: ApiClient,
         take: Callable[[frozenset[str]], None],
         *,
         pause: Pause = pause,
     ) -> None:
-        self._connection = connection
+        self._client = client
         self._take = take
         self._pause = pause
         self._wanted = asyncio.Event()
@@ -60,7 +60,7 @@ class NodeAddresses:
             await self._wanted.wait()
             try:
                 self._take(await self._list())
-            except (ConnectionTrouble, DecodeError, TimeoutError) as exc:
+            except (TransportError, DecodeError, TimeoutError) as exc:
                 _log.warning(
                     "cannot list Nodes, so endpoints that are node ports of other nodes aren't "
                     "refused",
@@ -74,11 +74,11 @@ class NodeAddresses:
         addresses: set[str] = set()
         query = {"limit": str(_PAGE)}
         while True:
-            answer = await self._connection.get("/api/v1/nodes", query)
-            if answer.code != 200:
-                said = read_status(answer.body).message or "no reason given"
-                raise ConnectionTrouble(f"HTTP {answer.code}: {said}")
-            page = decode(answer.body, WirePage)
+            response = await self._client.get("/api/v1/nodes", query)
+            if response.code != 200:
+                said = read_status(response.body).message or "no reason given"
+                raise TransportError(f"HTTP {response.code}: {said}")
+            page = decode(response.body, WirePage)
             for item in page.items or []:
                 try:
                     addresses.update(read_node(decode(item, WireNode)).addresses)

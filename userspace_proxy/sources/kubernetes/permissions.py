@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ...cluster import Store
 from ...errors import SourceError
 from ...model.wire import DecodeError, WirePage, decode
-from .connection import Connection
+from .client import ApiClient
 from .credentials import Credentials
-from .responses import ConnectionTrouble, refusal, unreachable
+from .responses import TransportError, rejected, unreachable
 from .table import SERVICES, SLICES, Table, node_kind
 
 
@@ -42,41 +42,41 @@ async def ask_server(
         node_name: Likewise.
         within_s: Seconds that all of it may take.
     """
-    connection = Connection(Credentials(kubeconfig=kubeconfig, master=master))
+    client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:
         async with asyncio.timeout(within_s):
-            await connection.open()
-            return await _ask(connection, node_name)
+            await client.open()
+            return await _ask(client, node_name)
     except SourceError as exc:
-        return ServerAnswers(connection.url, (str(exc),))
-    except ConnectionTrouble as exc:
-        return ServerAnswers(connection.url, (unreachable(connection.url, exc).words,))
+        return ServerAnswers(client.url, (str(exc),))
+    except TransportError as exc:
+        return ServerAnswers(client.url, (unreachable(client.url, exc).text,))
     except TimeoutError:
-        silence = ConnectionTrouble(f"no answer within {within_s:g} s")
-        return ServerAnswers(connection.url, (unreachable(connection.url, silence).words,))
+        silence = TransportError(f"no response within {within_s:g} s")
+        return ServerAnswers(client.url, (unreachable(client.url, silence).text,))
     finally:
-        await connection.close()
+        await client.close()
 
 
-async def _ask(connection: Connection, node_name: str) -> ServerAnswers:
+async def _ask(client: ApiClient, node_name: str) -> ServerAnswers:
     problems = []
     service_ips: tuple[str, ...] = ()
     kinds = [SERVICES, SLICES, *([node_kind(node_name)] if node_name else [])]
     for kind in kinds:
-        answer = await connection.get(kind.path, {**kind.query, "limit": "1"})
-        if answer.code != 200:
+        response = await client.get(kind.path, {**kind.query, "limit": "1"})
+        if response.code != 200:
             problems.append(
-                refusal(
-                    connection.url,
+                rejected(
+                    client.url,
                     f"list {kind.resource}",
-                    answer,
-                    credentials=connection.credentials.words,
-                ).words
+                    response,
+                    credentials=client.credentials.description,
+                ).text
             )
         elif kind is SERVICES:
-            service_ips = _service_ips(answer.body)
-    version = await connection.get("/version", {})
-    return ServerAnswers(connection.url, tuple(problems), _version(version.body), service_ips)
+            service_ips = _service_ips(response.body)
+    version = await client.get("/version", {})
+    return ServerAnswers(client.url, tuple(problems), _version(version.body), service_ips)
 
 
 def _service_ips(body: bytes) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 
 from ..base import Happening
-from .connection import Connection
+from .client import ApiClient
 from .events import EVERY_S, Correlator, Series, new_event, path_of, series_patch
-from .responses import Answer, ConnectionTrouble, read_status
+from .responses import Response, TransportError, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -31,7 +31,7 @@ class Recorder:
     """The Events of one node.
 
     Args:
-        connection: An open one, once :meth:`run` is called.
+        client: An open one, once :meth:`run` is called.
         node_name: Who reports; empty: nobody, so nothing is sent.
         clock: Seconds, monotonic.
         every_s: Seconds between two requests for what happens again and again.
@@ -39,13 +39,13 @@ class Recorder:
 
     def __init__(
         self,
-        connection: Connection,
+        client: ApiClient,
         node_name: str,
         *,
         clock: Callable[[], float] = time.monotonic,
         every_s: float = EVERY_S,
     ) -> None:
-        self._connection = connection
+        self._client = client
         self._node_name = node_name
         self._every_s = every_s
         self._clock = clock
@@ -89,37 +89,37 @@ class Recorder:
             return
         count = series.count
         try:
-            answer = await self._ask(series)
-        except (ConnectionTrouble, TimeoutError):
+            response = await self._ask(series)
+        except (TransportError, TimeoutError):
             # The source itself says what is wrong with the server; this is tried again.
             return
-        if answer.code < 300:
+        if response.code < 300:
             series.sent = count
-        elif answer.code == 409:
+        elif response.code == 409:
             # An Event that was posted in vain, as it seemed: it is there, with the count it had.
             series.sent = max(series.sent, 1)
-        elif answer.code == 403 and _TERMINATING in _said(answer):
+        elif response.code == 403 and _TERMINATING in _said(response):
             series.sent = count
-        elif answer.code in (401, 403):
-            series.not_before = self._forbidden(series, answer)
-        elif answer.code == 404 and series.name:
+        elif response.code in (401, 403):
+            series.not_before = self._forbidden(series, response)
+        elif response.code == 404 and series.name:
             # The server forgets Events after an hour.
             series.name = ""
-        elif answer.code < 500 and answer.code != 429:
+        elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning("Event was rejected", extra={"cause": _said(answer)})
+            _log.warning("Event was rejected", extra={"cause": _said(response)})
 
-    async def _ask(self, series: Series) -> Answer:
+    async def _ask(self, series: Series) -> Response:
         path = path_of(series)
         if series.name:
-            return await self._connection.send(
+            return await self._client.send(
                 "PATCH", f"{path}/{series.name}", series_patch(series), content_type=_MERGE
             )
         event = new_event(series, self._node_name, await self._uid(series))
-        answer = await self._connection.send("POST", path, event, content_type="application/json")
-        if answer.code >= 300 and answer.code != 409:
+        response = await self._client.send("POST", path, event, content_type="application/json")
+        if response.code >= 300 and response.code != 409:
             series.name = ""
-        return answer
+        return response
 
     async def _uid(self, series: Series) -> str:
         """Return the uid by which ``kubectl describe`` finds the Events of an object."""
@@ -127,17 +127,17 @@ class Recorder:
         if service is None:
             return self._node_name
         # By a list: kube-proxy's role lets nobody get one.
-        answer = await self._connection.get(
+        response = await self._client.get(
             f"/api/v1/namespaces/{service.namespace}/services",
             {"fieldSelector": f"metadata.name={service.name}"},
         )
         try:
-            (item,) = json.loads(answer.body)["items"]
+            (item,) = json.loads(response.body)["items"]
             return str(item["metadata"]["uid"])
         except (ValueError, KeyError, TypeError):
             return ""
 
-    def _forbidden(self, series: Series, answer: Answer) -> float:
+    def _forbidden(self, series: Series, response: Response) -> float:
         """Send nothing there for a while; return until when."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
@@ -148,10 +148,10 @@ class Recorder:
             self._is_known_forbidden = True
             _log.warning(
                 "cannot write Events: allow this user to create and patch events of events.k8s.io",
-                extra={"cause": _said(answer)},
+                extra={"cause": _said(response)},
             )
         return until
 
 
-def _said(answer: Answer) -> str:
-    return read_status(answer.body).message or f"HTTP status {answer.code}"
+def _said(response: Response) -> str:
+    return read_status(response.body).message or f"HTTP status {response.code}"

@@ -23,17 +23,17 @@ from typing import Any
 from ...model.wire import DecodeError, Metadata, Status, WireEvent, WireHead, WirePage, decode
 from ..pause import Pause
 from .backoff import BASE_S, CAP_S, Backoff
-from .connection import Connection, Stream
+from .client import ApiClient, Stream
 from .lines import LineSplitter, LineTooLong
 from .position import Position
 from .responses import (
-    Answer,
-    ConnectionTrouble,
     Failure,
+    Response,
+    TransportError,
+    invalid,
     is_expired,
-    nonsense,
     read_status,
-    refusal,
+    rejected,
     unreachable,
 )
 from .table import Table
@@ -67,7 +67,7 @@ class Reflector:
 
     Args:
         table: Takes the objects.
-        connection: An open one.
+        client: An open one.
         changed: Called after something of the table or of ``problem`` may have changed.
         recovered: Called when a list or watch stands again after a problem: the server is
             there, so others needn't wait.
@@ -80,7 +80,7 @@ class Reflector:
     def __init__(
         self,
         table: Table,
-        connection: Connection,
+        client: ApiClient,
         changed: Callable[[], None],
         recovered: Callable[[], None] = lambda: None,
         *,
@@ -91,7 +91,7 @@ class Reflector:
     ) -> None:
         self._table = table
         self._kind = table.kind
-        self._connection = connection
+        self._client = client
         self._changed = changed
         self._recovered = recovered
         self._waiting: asyncio.Future[None] | None = None
@@ -126,7 +126,7 @@ class Reflector:
             failure = await self._turn()
             was_healthy = self._watched_s >= self._timing.healthy_s
             if failure is not None:
-                self.problem = failure.words
+                self.problem = failure.text
                 self._changed()
             if was_healthy or (self._has_heard and failure is None):
                 self._backoff.reset()
@@ -158,8 +158,8 @@ class Reflector:
                 if failure is not None:
                     return failure
             return await self._watch()
-        except ConnectionTrouble as exc:
-            return unreachable(self._connection.url, exc)
+        except TransportError as exc:
+            return unreachable(self._client.url, exc)
         finally:
             self._position.list_broken_off()
 
@@ -176,21 +176,21 @@ class Reflector:
     async def _list(self) -> Failure | None:
         while True:
             query = {**self._kind.query, **self._position.list_query()}
-            answer = await self._connection.get(self._kind.path, query)
-            if answer.code != 200:
-                if is_expired(answer.code, read_status(answer.body)):
+            response = await self._client.get(self._kind.path, query)
+            if response.code != 200:
+                if is_expired(response.code, read_status(response.body)):
                     self._table.begin_list()
                     if self._position.list_expired():
                         continue
-                return self._refusal("list", answer)
+                return self._rejected("list", response)
             try:
-                page = decode(answer.body, WirePage)
+                page = decode(response.body, WirePage)
             except DecodeError as exc:
-                return self._nonsense(str(exc))
+                return self._invalid(str(exc))
             await self._take_items(page.items or [])
             metadata = page.metadata
             if not metadata.resource_version:
-                return self._nonsense("a list without a resourceVersion")
+                return self._invalid("a list without a resourceVersion")
             if self._position.page_done(metadata.resource_version, metadata.continue_ or ""):
                 self._table.end_list()
                 self.is_listed = True
@@ -208,26 +208,26 @@ class Reflector:
         """Watch until the stream ends; None when it may go on from where we stand."""
         asked_s = self._timing.watch_s * (1 + self._rng.random())
         query = {**self._kind.query, **self._position.watch_query(int(asked_s))}
-        async with self._connection.stream(self._kind.path, query) as stream:
+        async with self._client.stream(self._kind.path, query) as stream:
             if stream.code != 200:
-                answer = await stream.answer()
-                if is_expired(answer.code, read_status(answer.body)):
+                response = await stream.rest()
+                if is_expired(response.code, read_status(response.body)):
                     self._expire()
                     return None
-                return self._refusal("watch", answer)
+                return self._rejected("watch", response)
             begun = self._clock()
             self.is_watching = True
             self._stands()
             try:
                 return await self._follow(stream, asked_s)
-            except (TimeoutError, ConnectionTrouble) as exc:
+            except (TimeoutError, TransportError) as exc:
                 # No problem yet: that is what the next watch says.
                 self._log_end(str(exc) or "no data from the server in time")
                 return None
             except (DecodeError, LineTooLong) as exc:
                 # The next watch would bring the same line again; a list doesn't.
                 self._position.watch_expired()
-                return self._nonsense(f"in a watch, {exc}")
+                return self._invalid(f"in a watch, {exc}")
             finally:
                 self.is_watching = False
                 self._watched_s = self._clock() - begun
@@ -273,7 +273,7 @@ class Reflector:
             self._expire()
             return None
         said = " ".join((status.message or status.reason or f"code {code}").split())
-        return Failure(f"the API server at {self._connection.url} ended a watch: {said}")
+        return Failure(f"the API server at {self._client.url} ended a watch: {said}")
 
     def _expire(self) -> None:
         self._log_end("it expired; listing again")
@@ -284,24 +284,24 @@ class Reflector:
             "watch ended",
             extra={
                 "resource": self._kind.resource,
-                "server": self._connection.url,
+                "server": self._client.url,
                 "reason": reason,
             },
         )
 
     # -- words
 
-    def _refusal(self, verb: str, answer: Answer) -> Failure:
-        self.is_forbidden = answer.code == 403
-        return refusal(
-            self._connection.url,
+    def _rejected(self, verb: str, response: Response) -> Failure:
+        self.is_forbidden = response.code == 403
+        return rejected(
+            self._client.url,
             f"{verb} {self._kind.resource}",
-            answer,
-            credentials=self._connection.credentials.words,
+            response,
+            credentials=self._client.credentials.description,
         )
 
-    def _nonsense(self, what: str) -> Failure:
-        return nonsense(self._connection.url, self._kind.resource, what)
+    def _invalid(self, what: str) -> Failure:
+        return invalid(self._client.url, self._kind.resource, what)
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

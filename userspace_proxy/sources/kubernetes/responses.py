@@ -1,9 +1,9 @@
 """Responses of the API server and network failures, as values with readable text.
 
-Rule 1: a failure names the server's URL, says in the other side's words what is wrong,
-and what to do about it.
-Rule 2: what is wrong with the way to the server reads the same for each kind, so that one
-cause is one line, however many lists and watches it hits.
+Rule 1: the text of a failure contains the server's URL, the cause in the server's or the kernel's
+words, and what to do about it.
+Rule 2: a failure to reach the server has the same text for each resource, so that one cause is
+one line, however many lists and watches it affects.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from ...errors import UserspaceProxyError
 from ...model.wire import DecodeError, Status, decode
 
 
-class ConnectionTrouble(UserspaceProxyError):
-    """No answer could be had, or it broke off; the text is in the network's words."""
+class TransportError(UserspaceProxyError):
+    """There was no response, or it broke off; the text is the cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer that has been read whole."""
+class Response:
+    """A response that was read completely."""
 
     code: int
     body: bytes
     retry_after_s: float = 0.0
-    """What the server asks for; 0 for nothing."""
+    """Seconds, as the server asks for; 0: it doesn't."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a list or a watch didn't come to be, or broke off."""
+    """Why a list or a watch failed."""
 
-    words: str
+    text: str
     retry_after_s: float = 0.0
 
 
 def read_status(body: bytes) -> Status:
-    """Return the Status in an answer; an empty one where there is none."""
+    """Return the Status in a response; an empty one if there is none."""
     try:
         return decode(body, Status)
     except DecodeError:
@@ -45,57 +45,57 @@ def read_status(body: bytes) -> Status:
 
 
 def is_expired(code: int, status: Status) -> bool:
-    """Tell whether an answer says that the server doesn't know that state (any more).
+    """Return whether the server doesn't have the requested state.
 
-    Source: 410 Gone; and 504 with "Too large resource version" where the server is behind
-    what we saw, for good if etcd was restored from a backup.
+    Source: 410 Gone; and 504 with "Too large resource version" if the server is behind what we
+    saw, permanently if etcd was restored from a backup.
     """
     too_large = "Too large resource version" in (status.message or "")
     return code == 410 or status.reason in ("Expired", "Gone") or too_large
 
 
-def refusal(url: str, wish: str, answer: Answer, *, credentials: str) -> Failure:
-    """Put an answer that isn't 200 into words.
+def rejected(url: str, request: str, response: Response, *, credentials: str) -> Failure:
+    """Describe a response that isn't 200.
 
     Args:
         url: The server's.
-        wish: What was asked for, as ``list services``.
-        answer: What came.
-        credentials: What we showed, as ``the token in /etc/token``.
+        request: What was requested, as ``list services``.
+        response: An error.
+        credentials: What was sent, as ``the token in /etc/token``.
     """
-    status = read_status(answer.body)
-    said = " ".join((status.message or _text(answer.body)).split())
-    said = said or f"HTTP status {answer.code}"
-    match answer.code:
+    status = read_status(response.body)
+    cause = " ".join((status.message or _text(response.body)).split())
+    cause = cause or f"HTTP status {response.code}"
+    match response.code:
         case 401:
-            words = (
-                f"the API server at {url} rejected the credentials: {said} (check {credentials})"
+            text = (
+                f"the API server at {url} rejected the credentials: {cause} (check {credentials})"
             )
         case 403:
-            words = (
-                f"the API server at {url} refuses to {wish}: {said} "
+            text = (
+                f"the API server at {url} refuses to {request}: {cause} "
                 "(allow this user to get, list and watch services, endpointslices and nodes)"
             )
         case 404:
-            words = f"the server at {url} can't {wish}: {said} (check its address and version)"
+            text = f"the server at {url} can't {request}: {cause} (check its address and version)"
         case 429:
-            words = f"the API server at {url} is busy: {said}"
+            text = f"the API server at {url} is busy: {cause}"
         case _:
-            words = f"the API server at {url} can't {wish}: {said}"
-    return Failure(words, answer.retry_after_s)
+            text = f"the API server at {url} can't {request}: {cause}"
+    return Failure(text, response.retry_after_s)
 
 
 def _text(body: bytes) -> str:
-    """Return the start of an answer that isn't from the API but from a server before it."""
+    """Return the start of a response that a server in front of the API server sent."""
     start = body[:200].decode(errors="replace").strip()
     return "" if start[:1] in ("<", "{") else start
 
 
-def unreachable(url: str, trouble: ConnectionTrouble) -> Failure:
-    """Put trouble on the way to the server into words."""
-    return Failure(f"cannot reach the API server at {url}: {trouble}")
+def unreachable(url: str, error: TransportError) -> Failure:
+    """Describe a failure to reach the server."""
+    return Failure(f"cannot reach the API server at {url}: {error}")
 
 
-def nonsense(url: str, resource: str, what: str) -> Failure:
-    """Put an answer that isn't what the API says into words."""
-    return Failure(f"invalid response from {url} for {resource}: {what}")
+def invalid(url: str, resource: str, problem: str) -> Failure:
+    """Describe a response that the API doesn't allow."""
+    return Failure(f"invalid response from {url} for {resource}: {problem}")

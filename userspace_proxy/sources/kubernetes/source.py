@@ -16,7 +16,7 @@ from pathlib import Path
 from ...cluster import Snapshot, Store
 from ..base import Happening, Publish, Source, SourceStatus
 from ..pause import Pause, pause
-from .connection import Connection
+from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
 from .node_addresses import NodeAddresses
 from .recorder import Recorder
@@ -64,14 +64,14 @@ class KubernetesSource(Source):
         )
         self.location = credentials.location
         self._credentials = credentials
-        self._connection = Connection(credentials, clock=clock)
+        self._client = ApiClient(credentials, clock=clock)
         self._store = Store()
         kinds = [SERVICES, SLICES, *([node_kind(node_name)] if node_name else [])]
         self._tables = [Table(kind, self._store) for kind in kinds]
         self._reflectors = [
             Reflector(
                 table,
-                self._connection,
+                self._client,
                 self._changed,
                 self._recovered,
                 timing=timing or Timing(),
@@ -81,10 +81,8 @@ class KubernetesSource(Source):
             )
             for table in self._tables
         ]
-        self._recorder = Recorder(self._connection, node_name, clock=clock)
-        self._node_addresses = NodeAddresses(
-            self._connection, self._take_node_addresses, pause=pause
-        )
+        self._recorder = Recorder(self._client, node_name, clock=clock)
+        self._node_addresses = NodeAddresses(self._client, self._take_node_addresses, pause=pause)
         self._publish: Publish | None = None
         self._published: Snapshot | None = None
         self._is_due = False
@@ -100,8 +98,8 @@ class KubernetesSource(Source):
         Raises:
             SourceError: The kubeconfig, or the pod's service account, can't be used.
         """
-        await self._connection.open()
-        self.location = self._connection.url
+        await self._client.open()
+        self.location = self._client.url
         self._publish, self._published = publish, None
         try:
             async with asyncio.TaskGroup() as group:
@@ -111,7 +109,7 @@ class KubernetesSource(Source):
                 group.create_task(self._node_addresses.run())
         finally:
             self._publish = None
-            await self._connection.close()
+            await self._client.close()
 
     def record(self, happening: Happening) -> None:
         """Part of Source: a Kubernetes Event, soon."""

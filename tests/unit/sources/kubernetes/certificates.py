@@ -1,4 +1,8 @@
-"""Two self-signed certificates whose keys nobody has, for files that must hold some."""
+"""Self-signed certificates for tests.
+
+FIRST and SECOND have no key; they are for files that must contain a certificate. API_TEST is the
+certificate of the name api.test, which its key below may serve; both authenticate nothing else.
+"""
 
 FIRST = """\
 -----BEGIN CERTIFICATE-----
@@ -23,4 +27,23 @@ Igm6gdwwHwYDVR0jBBgwFoAUalvNSALpvu3bWuQtvDumIgm6gdwwDwYDVR0TAQH/
 BAUwAwEB/zAKBggqhkjOPQQDAgNJADBGAiEA46C4LHPiNmP76K+pXQk4Xhyj2dzO
 J5OVNlXAfOMENDQCIQC75ARBPcIjcc6N1aGyJ+nl6DcgbhD3PWorBluDYZ1M9Q==
 -----END CERTIFICATE-----
+"""
+API_TEST = """\
+-----BEGIN CERTIFICATE-----
+MIIBXjCCAQSgAwIBAgIBATAKBggqhkjOPQQDAjATMREwDwYDVQQDDAhhcGkudGVz
+dDAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowEzERMA8GA1UEAwwI
+YXBpLnRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARN8iKz2SE6fmdgy5n/
+5gZ11qHD0GpG2PcCmbmhyaXI+rCVhn16sLN25CqNCWbZHJ5PM2Yxqg4k3KXMFyPd
+tkWVo0cwRTATBgNVHREEDDAKgghhcGkudGVzdDAPBgNVHRMBAf8EBTADAQH/MB0G
+A1UdDgQWBBSy8EbUKPAbiyz+eKPdX3bu2UKxtzAKBggqhkjOPQQDAgNIADBFAiEA
+vpAa2VM+bS2XK60U9Ya8AWkisZ1WvbDJ+kY2BsVKvskCIB2oR+S8IkPeeuq7R0S9
+ioCpwtQQc+l3L7H4LX7+EYUD
+-----END CERTIFICATE-----
+"""
+API_TEST_KEY = """\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgEjCpNRSk3ll5w0i2
+9OFaL4inzDr10ONrDs1pKx123zehRANCAARN8iKz2SE6fmdgy5n/5gZ11qHD0GpG
+2PcCmbmhyaXI+rCVhn16sLN25CqNCWbZHJ5PM2Yxqg4k3KXMFyPdtkWV
+-----END PRIVATE KEY-----
 """

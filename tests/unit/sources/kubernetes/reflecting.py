@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from userspace_proxy.cluster import Store
-from userspace_proxy.sources.kubernetes.connection import Connection
+from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
 from userspace_proxy.sources.kubernetes.table import SERVICES, Table
@@ -84,12 +84,12 @@ async def reflecting(
     timing: Timing | None = None,
     recovered: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Reflection]:
-    connection = Connection(Credentials(master=api.url))
-    await connection.open()
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
     reflection = Reflection(api)
     reflection.reflector = Reflector(
         Table(SERVICES, reflection.store),
-        connection,
+        client,
         reflection.changed,
         recovered,
         timing=timing or Timing(),
@@ -104,4 +104,4 @@ async def reflecting(
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        await connection.close()
+        await client.close()

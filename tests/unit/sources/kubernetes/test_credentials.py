@@ -12,7 +12,7 @@ import pytest
 
 from userspace_proxy.errors import SourceError
 from userspace_proxy.sources.kubernetes.credentials import REFRESH_S, Credentials
-from userspace_proxy.sources.kubernetes.responses import ConnectionTrouble
+from userspace_proxy.sources.kubernetes.responses import TransportError
 
 URL = "http://10.0.0.1:8080"
 
@@ -49,7 +49,7 @@ async def test_a_kubeconfig_gives_server_and_token(tmp_path):
     assert credentials.location == path
     await credentials.load(now=0)
     assert (credentials.location, await shown_by(credentials)) == (URL, "Bearer secret")
-    assert credentials.words == f"the credentials in {path}"
+    assert credentials.description == f"the credentials in {path}"
 
 
 async def test_master_wins_over_the_server_of_the_kubeconfig(tmp_path):
@@ -77,7 +77,7 @@ async def test_a_pod_uses_its_service_account(account):
     await credentials.load(now=0)
     assert credentials.location == "https://[fd00::1]:443"
     assert await shown_by(credentials) == "Bearer first"
-    assert credentials.words == f"the token in {account}/token"
+    assert credentials.description == f"the token in {account}/token"
 
 
 async def test_outside_of_a_pod_the_way_out_is_named(monkeypatch):
@@ -124,7 +124,7 @@ async def test_what_cannot_be_refreshed_is_trouble_and_the_old_stays(tmp_path):
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     await credentials.load(now=0)
     (tmp_path / "kubeconfig").unlink()
-    with pytest.raises(ConnectionTrouble, match=r"cannot read kubeconfig .*: No such file"):
+    with pytest.raises(TransportError, match=r"cannot read kubeconfig .*: No such file"):
         await credentials.refresh(now=REFRESH_S)
     assert await shown_by(credentials) == "Bearer first"
 
@@ -185,5 +185,5 @@ async def test_a_pods_token_that_vanishes_is_trouble(account):
     credentials = Credentials(service_account=account)
     await credentials.load(now=0)
     credentials.configuration.refresh_api_key_hook = lambda _: (account / "nothing").read_text()
-    with pytest.raises(ConnectionTrouble, match=r"cannot read the token in .*: No such file"):
+    with pytest.raises(TransportError, match=r"cannot read the token in .*: No such file"):
         await credentials.header()

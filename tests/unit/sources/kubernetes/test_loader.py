@@ -93,7 +93,7 @@ async def test_a_plugins_certificate_stays_in_memory_and_costs_no_descriptor(loa
     loader, configuration = await load(plugin_that_prints(tmp_path, *statuses))
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     for number in range(1, 20):
-        loader.ask_again()
+        loader.expire()
         await loader.load_and_set(configuration)
         assert Path(configuration.cert_file).read_text() == f"certificate {number}"
         assert Path(configuration.key_file).read_text() == f"key {number}"

@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.model import ServiceKey
 from userspace_proxy.sources import Happening
-from userspace_proxy.sources.kubernetes.connection import Connection
+from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.recorder import Recorder
 
@@ -22,15 +22,15 @@ EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"
 
 @pytest.fixture
 async def recorder(api):
-    connection = Connection(Credentials(master=api.url))
-    await connection.open()
-    recorder = Recorder(connection, "node-1", every_s=0.01)
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    recorder = Recorder(client, "node-1", every_s=0.01)
     task = asyncio.create_task(recorder.run())
     yield recorder
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    await connection.close()
+    await client.close()
 
 
 async def test_what_happens_is_an_event_and_again_a_higher_count(api, recorder):

@@ -1,4 +1,4 @@
-"""What servers and networks say, in words for people."""
+"""Texts for error responses and for a server that can't be reached."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from userspace_proxy.model.wire import Status
 from userspace_proxy.sources.kubernetes.responses import (
-    Answer,
-    ConnectionTrouble,
     Failure,
+    Response,
+    TransportError,
+    invalid,
     is_expired,
-    nonsense,
     read_status,
-    refusal,
+    rejected,
     unreachable,
 )
 
@@ -75,8 +75,10 @@ def status(message: str) -> bytes:
     ],
 )
 def test_a_refusal_says_what_the_server_said_and_the_way_out(code, body, words):
-    answer = Answer(code, body, retry_after_s=7)
-    assert refusal(URL, "list services", answer, credentials="the token in /t") == Failure(words, 7)
+    response = Response(code, body, retry_after_s=7)
+    assert rejected(URL, "list services", response, credentials="the token in /t") == Failure(
+        words, 7
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,10 +100,10 @@ def test_what_is_no_status_says_nothing():
 
 
 def test_other_failures_name_the_server():
-    trouble = ConnectionTrouble("Connection refused")
-    assert unreachable(URL, trouble) == Failure(
+    error = TransportError("Connection refused")
+    assert unreachable(URL, error) == Failure(
         f"cannot reach the API server at {URL}: Connection refused"
     )
-    assert nonsense(URL, "services", "not JSON") == Failure(
+    assert invalid(URL, "services", "not JSON") == Failure(
         f"invalid response from {URL} for services: not JSON"
     )

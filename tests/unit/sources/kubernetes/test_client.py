@@ -1,0 +1,238 @@
+"""Requests to the fake API server, and to servers with TLS or a proxy in front."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.sources.kubernetes import client as module
+from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.responses import TransportError
+
+from .certificates import API_TEST, API_TEST_KEY, FIRST, SECOND
+from .objects import service
+
+SERVICES = "/api/v1/services"
+WATCH = {"watch": "1", "resourceVersion": "1000"}
+
+
+def kubeconfig(folder: Path, cluster: dict[str, object], user: dict[str, object]) -> str:
+    path = folder / "kubeconfig"
+    path.write_text(
+        f"current-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n"
+        f"clusters: [{{name: a, cluster: {json.dumps(cluster)}}}]\n"
+        f"users: [{{name: a, user: {json.dumps(user)}}}]\n"
+    )
+    return str(path)
+
+
+@asynccontextmanager
+async def answering(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[str]]]:
+    """Answer each connection with an empty object; yield the port and the request lines."""
+    lines: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        lines.append(request.partition(b"\r\n")[0].decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls) as server:
+        yield server.sockets[0].getsockname()[1], lines
+
+
+@pytest.fixture
+async def client(api):
+    client = ApiClient(Credentials(master=api.url))
+    await client.open()
+    yield client
+    await client.close()
+
+
+async def test_an_answer_is_read_whole(api, client):
+    api.put(service())
+    answer = await client.get(SERVICES, {"limit": "1"})
+    assert answer.code == 200
+    assert json.loads(answer.body)["items"][0]["metadata"]["name"] == "web"
+    assert api.requests == ["GET /api/v1/services?limit=1"]
+
+
+async def test_a_refusal_is_an_answer_with_what_the_server_asks_for(api, client):
+    api.refuse("services", 429, retry_after_s=7)
+    answer = await client.get(SERVICES, {})
+    assert (answer.code, answer.retry_after_s) == (429, 7)
+
+
+async def test_a_stream_gives_what_has_come_and_ends_empty(api, client):
+    async with client.stream(SERVICES, WATCH) as stream:
+        assert stream.code == 200
+        await api.until(lambda a: a.watch_count("services") == 1)
+        api.send("services", b"one\n")
+        assert await stream.read(silence_s=30) == b"one\n"
+        api.end_watches()
+        assert await stream.read(silence_s=30) == b""
+
+
+async def test_a_stream_that_says_no_has_an_answer(api, client):
+    api.refuse("services", 403, message="forbidden")
+    async with client.stream(SERVICES, WATCH) as stream:
+        assert stream.code == 403
+        assert b"forbidden" in (await stream.rest()).body
+
+
+async def test_silence_is_no_trouble_but_a_timeout(api, client):
+    async with client.stream(SERVICES, WATCH) as stream:
+        with pytest.raises(TimeoutError):
+            await stream.read(silence_s=0.01)
+
+
+async def test_the_kernel_probes_a_stream_that_is_silent(client):
+    async with client.stream(SERVICES, WATCH) as stream:
+        peer = stream._response.connection.transport.get_extra_info("socket")
+        options = [peer.getsockopt(level, option) for level, option, _ in module._KEEPALIVE]
+    assert options == [1, 30, 10, 3]
+
+
+async def test_a_stream_that_breaks_off_is_trouble(api, client):
+    async with client.stream(SERVICES, WATCH) as stream:
+        await api.until(lambda a: a.watch_count("services") == 1)
+        api.break_watches()
+        with pytest.raises(TransportError):
+            await stream.read(silence_s=30)
+
+
+async def test_a_stream_that_is_left_is_closed(api, client):
+    async with client.stream(SERVICES, WATCH):
+        await api.until(lambda a: a.watch_count("services") == 1)
+    await api.until(lambda a: a.watch_count("services") == 0)
+
+
+async def test_a_server_that_is_not_there_is_trouble(api, client):
+    await api.stop()
+    with pytest.raises(TransportError, match="Connection refused"):
+        await client.get(SERVICES, {})
+    with pytest.raises(TransportError, match="Connection refused"):
+        async with client.stream(SERVICES, WATCH):
+            pass
+
+
+async def test_an_answer_without_end_is_trouble(api, client, monkeypatch):
+    monkeypatch.setattr(module, "RESPONSE_BYTES_MAX", 10)
+    with pytest.raises(TransportError, match="a response is larger than 0 MiB"):
+        await client.get(SERVICES, {})
+
+
+async def test_no_answer_is_trouble(monkeypatch):
+    monkeypatch.setattr(module, "RESPONSE_S", 0.01)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        client = ApiClient(Credentials(master=url))
+        await client.open()
+        with pytest.raises(TransportError, match="no response in time"):
+            await client.get(SERVICES, {})
+        with pytest.raises(TransportError, match="no response in time"):
+            async with client.stream(SERVICES, WATCH):
+                pass
+        await client.close()
+
+
+async def test_after_a_refusal_the_token_is_read_again(api, tmp_path):
+    api.token = "second"
+    token = tmp_path / "token"
+    token.write_text("first")
+    path = kubeconfig(tmp_path, {"server": api.url}, {"tokenFile": str(token)})
+    client = ApiClient(Credentials(kubeconfig=path), clock=lambda: 0.0)
+    await client.open()
+    token.write_text("second")
+    assert (await client.get(SERVICES, {})).code == 401
+    assert (await client.get(SERVICES, {})).code == 200
+    await client.close()
+
+
+async def test_a_certificate_that_is_none_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "ca.crt").write_text("no certificate")
+    with pytest.raises(SourceError, match=r"cannot use the token in .*/token: TLS failed"):
+        await ApiClient(Credentials(service_account=tmp_path)).open()
+
+
+async def test_a_new_certificate_is_used_for_new_connections(api, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "ca.crt").write_text(FIRST)
+    client = ApiClient(Credentials(service_account=tmp_path))
+    await client.open()
+    client.credentials.configuration.host = api.url
+    before = client._tls
+    assert (await client.get(SERVICES, {})).code == 200
+    assert client._tls is before
+    (tmp_path / "ca.crt").write_text(SECOND)
+    assert (await client.get(SERVICES, {})).code == 200
+    assert client._tls is not before
+    await client.close()
+
+
+API_TEST_DATA = base64.b64encode(API_TEST.encode()).decode()
+TRUSTED = {"certificate-authority-data": API_TEST_DATA, "tls-server-name": "api.test"}
+CLIENT = {
+    "client-certificate-data": API_TEST_DATA,
+    "client-key-data": base64.b64encode(API_TEST_KEY.encode()).decode(),
+}
+WITHOUT_NAME = {"certificate-authority-data": API_TEST_DATA}
+
+
+@pytest.fixture
+def server_tls(tmp_path):
+    """TLS of a server that requires a client certificate."""
+    (tmp_path / "server.crt").write_text(API_TEST)
+    (tmp_path / "server.key").write_text(API_TEST_KEY)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=API_TEST)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "outcome"),
+    [
+        pytest.param(TRUSTED, CLIENT, "{}", id="both-trust-each-other"),
+        pytest.param({"insecure-skip-tls-verify": True}, CLIENT, "{}", id="server-not-verified"),
+        pytest.param(WITHOUT_NAME, CLIENT, "its certificate is not trusted: ", id="other-name"),
+        pytest.param({}, CLIENT, "its certificate is not trusted: ", id="other-authority"),
+        pytest.param(TRUSTED, {}, "TLS failed: ", id="no-client-certificate"),
+    ],
+)
+async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, user, outcome):
+    async with answering(server_tls) as (port, _):
+        path = kubeconfig(tmp_path, {"server": f"https://127.0.0.1:{port}", **cluster}, user)
+        client = ApiClient(Credentials(kubeconfig=path))
+        await client.open()
+        try:
+            got = (await client.get("/version", {})).body.decode()
+        except TransportError as exc:
+            got = str(exc)
+        await client.close()
+    assert got.startswith(outcome)
+
+
+async def test_requests_go_through_the_proxy_of_the_kubeconfig(tmp_path):
+    async with answering() as (port, lines):
+        cluster = {"server": "http://10.0.0.1:8080", "proxy-url": f"http://127.0.0.1:{port}"}
+        client = ApiClient(Credentials(kubeconfig=kubeconfig(tmp_path, cluster, {})))
+        await client.open()
+        assert (await client.get("/version", {"a": "b c"})).body == b"{}"
+        await client.close()
+    assert lines == ["GET http://10.0.0.1:8080/version?a=b+c HTTP/1.1"]

@@ -1,0 +1,263 @@
+"""Requests to an API server, with the credentials that kubernetes-asyncio loads.
+
+Rule 1: callers see responses and :class:`TransportError`, nothing of aiohttp.
+Rule 2: everything has a deadline: connecting, the start of a response, and silence in a list.
+A watch may be silent; its reader decides for how long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from aiohttp import (
+    AddrInfoType,
+    ClientError,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    TCPConnector,
+)
+
+from ... import __version__
+from ...errors import SourceError
+from .credentials import Credentials, Fingerprint
+from .network_words import describe
+from .responses import Response, TransportError
+
+CONNECT_S = 15.0
+"""Seconds for TCP and TLS; client-go gives each dial 30 s."""
+RESPONSE_S = 75.0
+"""Seconds until a response starts, and between two parts of a list. The server itself gives up
+after 60 s (its --request-timeout)."""
+RESPONSE_BYTES_MAX = 512 << 20
+"""One page: room for 300,000 Services of the usual 1.7 kB."""
+
+# A page or an event may be larger than aiohttp's buffer of 64 KiB.
+_BUFFER_BYTES = 2 << 20
+# A peer that vanishes is detected within a minute, also while nothing is sent.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+
+
+class Stream:
+    """A response that is read as it arrives; valid inside :meth:`ApiClient.stream`."""
+
+    def __init__(self, response: ClientResponse) -> None:
+        self._response = response
+        self.code = response.status
+
+    async def read(self, *, silence_s: float) -> bytes:
+        """Return what has arrived, as soon as something has; empty at the end.
+
+        Raises:
+            TransportError: It broke off.
+            TimeoutError: Nothing arrived for ``silence_s`` seconds.
+        """
+        async with asyncio.timeout(silence_s):
+            with _transport_errors():
+                return await self._response.content.readany()
+
+    async def rest(self) -> Response:
+        """Read the rest, of a response that is an error.
+
+        Raises:
+            TransportError: It broke off.
+        """
+        with _transport_errors():
+            return await _read(self._response)
+
+
+class ApiClient:
+    """A client of one API server; usable after :meth:`open`.
+
+    Args:
+        credentials: The server's address, and how to authenticate.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, credentials: Credentials, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.credentials = credentials
+        self._clock = clock
+        self._session: ClientSession | None = None
+        self._tls: ssl.SSLContext
+        self._tls_files: Fingerprint = ()
+        """The certificates in ``_tls``."""
+        self._is_refused = False
+        self._refreshing = asyncio.Lock()
+
+    @property
+    def url(self) -> str:
+        """The server's URL."""
+        return self.credentials.location
+
+    async def open(self) -> None:
+        """Load the credentials; no request is sent.
+
+        Raises:
+            SourceError: They can't be used.
+        """
+        await self.credentials.load(self._clock())
+        try:
+            self._load_certificates()
+        except OSError as exc:
+            raise SourceError(
+                f"cannot use {self.credentials.description}: {describe(exc)}",
+                hint="check the certificate files that it names",
+            ) from exc
+        self._session = ClientSession(
+            connector=TCPConnector(socket_factory=_open_socket),
+            trust_env=True,
+            read_bufsize=_BUFFER_BYTES,
+        )
+
+    async def close(self) -> None:
+        """Close all sockets; idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+        self.credentials.close()
+
+    async def get(self, path: str, query: Mapping[str, str]) -> Response:
+        """Return a whole response, whatever its code.
+
+        Raises:
+            TransportError: There is none.
+        """
+        with _transport_errors():
+            async with await self._request("GET", path, query) as response:
+                return await _read(response)
+
+    async def send(
+        self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
+    ) -> Response:
+        """Send an object as JSON, and return the whole response, whatever its code.
+
+        Raises:
+            TransportError: There is no response.
+        """
+        with _transport_errors():
+            request = self._request(method, path, body=body, content_type=content_type)
+            async with await request as response:
+                return await _read(response)
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """Yield a response that continues, whatever its code, and close it at the end.
+
+        Raises:
+            TransportError: There is none.
+        """
+        with _transport_errors():
+            async with asyncio.timeout(RESPONSE_S):
+                response = await self._request("GET", path, query, silence_s=None)
+        try:
+            yield Stream(response)
+        finally:
+            response.close()
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        silence_s: float | None = RESPONSE_S,
+    ) -> ClientResponse:
+        assert self._session is not None
+        async with self._refreshing:
+            await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
+            self._is_refused = False
+            if self.credentials.tls_files() != self._tls_files:
+                self._load_certificates()
+        configuration = self.credentials.configuration
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": content_type,
+            "User-Agent": f"userspace-proxy/{__version__}",
+            **await self.credentials.header(),
+        }
+        # Connections are pooled by their TLS context: with new certificates there are new
+        # connections, while open watches keep theirs.
+        response = await self._session.request(
+            method,
+            f"{self.url}{path}",
+            params=query,
+            data=None if body is None else json.dumps(body),
+            headers=headers,
+            timeout=ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
+            ssl=self._tls,
+            server_hostname=configuration.tls_server_name,
+            proxy=configuration.proxy,
+            proxy_headers=configuration.proxy_headers,
+        )
+        if response.status == 401:
+            self._is_refused = True
+        return response
+
+    def _load_certificates(self) -> None:
+        files = self.credentials.tls_files()
+        self._tls = _tls_context(self.credentials.configuration)
+        self._tls_files = files
+
+
+def _tls_context(configuration: Any) -> ssl.SSLContext:
+    """Return a context with the certificates that a configuration names, as they are now."""
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    # As client-go, which doesn't require key identifiers in certificates; Python 3.13 does.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _open_socket(address: AddrInfoType) -> socket.socket:
+    """Return a socket whose connection the kernel probes while it is silent."""
+    family, kind, protocol, _, _ = address
+    opened = socket.socket(family, kind, protocol)
+    for level, option, value in _KEEPALIVE:
+        opened.setsockopt(level, option, value)
+    return opened
+
+
+async def _read(response: ClientResponse) -> Response:
+    parts = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > RESPONSE_BYTES_MAX:
+            raise TransportError(f"a response is larger than {RESPONSE_BYTES_MAX >> 20} MiB")
+        parts.append(part)
+    return Response(response.status, b"".join(parts), _seconds(response.headers.get("Retry-After")))
+
+
+def _seconds(text: str | None) -> float:
+    """Return the seconds of a Retry-After; 0 for none, or a date, which no API server sends."""
+    return float(text) if text and text.isascii() and text.isdigit() else 0.0
+
+
+@contextmanager
+def _transport_errors() -> Iterator[None]:
+    """Raise what aiohttp raises as TransportError."""
+    try:
+        yield
+    except (ClientError, OSError) as exc:
+        # TimeoutError is an OSError, and so are all TLS errors.
+        raise TransportError(describe(exc)) from exc
