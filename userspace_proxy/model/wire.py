@@ -193,7 +193,7 @@ class WireEndpoints(_Wire, frozen=True):
     subsets: list[WireSubset] | None = None
 
 
-class Status(_Wire, frozen=True):
+class WireStatus(_Wire, frozen=True):
     """``v1 Status``: what the API server answers instead of an object."""
 
     code: int | None = None

@@ -9,13 +9,13 @@ from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES
 from userspace_proxy.model.wire import (
     DecodeError,
     Metadata,
-    Status,
     WireEndpoints,
     WireEndpointSlice,
     WireEvent,
     WireList,
     WireNode,
     WireService,
+    WireStatus,
     convert,
     decode,
 )
@@ -89,7 +89,7 @@ def test_a_page_of_a_list_says_where_the_next_one_begins():
 def test_the_object_of_an_event_waits_for_its_type():
     event = decode(b'{"type": "ERROR", "object": {"code": 410, "reason": "Gone"}}', WireEvent)
     assert event.type == "ERROR"
-    assert decode(event.object, Status) == Status(code=410, reason="Gone")
+    assert decode(event.object, WireStatus) == WireStatus(code=410, reason="Gone")
 
 
 @pytest.mark.parametrize(

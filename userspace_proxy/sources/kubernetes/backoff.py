@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-# client-go's reflector: 800 ms to 30 s, factor 2, jitter 1.0. Less at the most: with it a
-# change after an outage of 30 s took effect 47 s late (measured); servers say Retry-After.
+# client-go's reflector: 800 ms to 30 s, factor 2, jitter 1.0. The cap is lower here: with 30 s, a
+# change after an outage of 30 s took effect 47 s late (measured). A busy server sends Retry-After.
 BASE_S = 0.8
 CAP_S = 5.0
 FACTOR = 2.0
@@ -16,12 +16,12 @@ RETRY_AFTER_MAX_S = 300.0
 
 
 class Backoff:
-    """Doubling waits with jitter, so that a thousand nodes don't come back at once.
+    """Doubling waits with jitter, so that a thousand nodes don't return at once.
 
     Args:
-        rng: Where jitter comes from.
+        rng: Source of jitter.
         base_s: The first wait, before jitter.
-        cap_s: The longest one, before jitter.
+        cap_s: The longest wait, before jitter.
     """
 
     def __init__(self, rng: random.Random, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> None:
@@ -31,14 +31,14 @@ class Backoff:
         self._next_s = base_s
 
     def reset(self) -> None:
-        """Begin again with the shortest wait: things have gone well."""
+        """Begin again with the shortest wait."""
         self._next_s = self._base_s
 
     def next_s(self, *, at_least_s: float = 0.0) -> float:
         """Return how many seconds to wait now.
 
         Args:
-            at_least_s: What the server asked for (``Retry-After``); 0 for nothing.
+            at_least_s: As the server requested (``Retry-After``); 0: it didn't.
         """
         wait_s = self._next_s * (1 + JITTER * self._rng.random())
         self._next_s = min(self._next_s * FACTOR, self._cap_s)

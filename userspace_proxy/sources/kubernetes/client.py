@@ -28,7 +28,7 @@ from aiohttp import (
 from ... import __version__
 from ...errors import SourceError
 from .credentials import Credentials, Fingerprint
-from .network_words import describe
+from .network_errors import describe
 from .responses import Response, TransportError
 
 CONNECT_S = 15.0
@@ -137,7 +137,8 @@ class ApiClient:
             TransportError: There is none.
         """
         with _transport_errors():
-            async with await self._request("GET", path, query) as response:
+            request = self._request("GET", path, query, silence_s=RESPONSE_S)
+            async with await request as response:
                 return await _read(response)
 
     async def send(
@@ -149,7 +150,9 @@ class ApiClient:
             TransportError: There is no response.
         """
         with _transport_errors():
-            request = self._request(method, path, body=body, content_type=content_type)
+            request = self._request(
+                method, path, body=body, content_type=content_type, silence_s=RESPONSE_S
+            )
             async with await request as response:
                 return await _read(response)
 
@@ -176,7 +179,7 @@ class ApiClient:
         *,
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
-        silence_s: float | None = RESPONSE_S,
+        silence_s: float | None,
     ) -> ClientResponse:
         assert self._session is not None
         async with self._refreshing:

@@ -2,8 +2,8 @@
 
     record ─▶ a series per reason and object ─▶ first time: an Event ─▶ again: its count
 
-Rule 1: of one series at most one request a minute goes out, however often it happens.
-Rule 2: there are so many series at most; the one that was quiet for longest makes room.
+Rule 1: each series causes at most one request a minute, however often it happens.
+Rule 2: the number of series is limited; the one that was quiet for longest is dropped.
 
 Source: events.k8s.io/v1; client-go's tools/events, which ends a series after 6 minutes.
 """
@@ -31,7 +31,7 @@ SeriesKey = tuple[str, ServiceKey | None]
 
 @dataclass(slots=True)
 class Series:
-    """What happened to one object for one reason, once or again and again."""
+    """What happened to one object for one reason, once or repeatedly."""
 
     happening: Happening
     """The last one."""
@@ -40,31 +40,26 @@ class Series:
     last: float
     count: int = 1
     sent: int = 0
-    """How many of them the API server knows of."""
+    """How many of them the API server was sent."""
     not_before: float = 0.0
     """Unix time before which nothing is sent."""
     name: str = ""
-    """The Event's; empty while there is none."""
+    """The Event's name; empty while there is none."""
 
     @property
     def is_owed(self) -> bool:
-        """Whether the API server doesn't know all of it."""
+        """Whether there is something to send."""
         return self.sent < self.count
 
 
 class Correlator:
-    """Which Events there are to be sent."""
+    """All series, and when to send them."""
 
     def __init__(self) -> None:
         self._series: dict[SeriesKey, Series] = {}
 
     def note(self, happening: Happening, now: float) -> None:
-        """Take what has happened.
-
-        Args:
-            happening: What.
-            now: Unix time.
-        """
+        """Add something that happened at ``now``, Unix time."""
         key = (happening.reason, happening.service)
         known = self._series.pop(key, None)
         if known is None or (not known.is_owed and now - known.last > SERIES_END_S):
@@ -72,30 +67,30 @@ class Correlator:
         else:
             known.happening, known.last = happening, now
             known.count += 1
-        # The newest stand last.
+        # The newest are last.
         self._series[key] = known
         if len(self._series) > SERIES_MAX:
             del self._series[next(iter(self._series))]
 
     def due(self, now: float) -> Iterator[Series]:
-        """Yield what is to be sent now."""
+        """Yield the series to send now."""
         for series in list(self._series.values()):
             if series.is_owed and series.not_before <= now:
                 yield series
 
     def next_due_s(self, now: float) -> float | None:
-        """Return in how many seconds there is something to be sent; None: nothing is owed."""
+        """Return in how many seconds there is something to send; None: never."""
         owed = [series.not_before for series in self._series.values() if series.is_owed]
         return max(0.0, min(owed) - now) if owed else None
 
 
 def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
-    """Return the Event of a series that the API server doesn't know yet.
+    """Return the first Event of a series.
 
     Args:
-        series: It gets the Event's name.
-        node_name: Who reports.
-        uid: Of the object; empty: unknown. A Node's is its name, as kubelet has it.
+        series: Its ``name`` is set.
+        node_name: The reporting node.
+        uid: The object's; empty: unknown. A Node's is its name, as for kubelet's Events.
     """
     service = series.happening.service
     kind, name = ("Node", node_name) if service is None else ("Service", service.name)
@@ -125,12 +120,12 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
 
 
 def series_patch(series: Series) -> dict[str, Any]:
-    """Return what changes in an Event when it has happened again."""
+    """Return the patch for an Event that has happened again."""
     return {"series": {"count": series.count, "lastObservedTime": micro_time(series.last)}}
 
 
 def path_of(series: Series) -> str:
-    """Return where the Events of a series are."""
+    """Return the URL path of the Events of a series."""
     service = series.happening.service
     namespace = _NODE_NAMESPACE if service is None else service.namespace
     return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"

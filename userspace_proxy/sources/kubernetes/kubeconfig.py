@@ -1,7 +1,7 @@
 """Checks a kubeconfig before use, so that errors have a line and a hint.
 
-kubernetes-asyncio reads it; but a missing file, a missing context or a cluster without a
-server end there in a warning, an AssertionError or a TypeError.
+kubernetes-asyncio, which reads it afterwards, responds to a missing file, a missing context or a
+cluster without a server with a warning, an AssertionError or a TypeError.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _HINT = "give --kubeconfig a file that kubectl works with"
 
 
 def check_kubeconfig(path: str) -> None:
-    """Check that a kubeconfig leads to a server.
+    """Check that a kubeconfig names a server.
 
     Raises:
-        SourceError: In one line what is wrong, with the line in the file.
+        SourceError: It doesn't; the message contains the line in the file.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
@@ -61,13 +61,13 @@ def _check_server(document: Document) -> None:
         raise _wrong(document, f"{path}.cluster.server", f"{server!r} is not an http(s) URL")
 
 
-def _named(document: Document, list_: str, name: Any, asked_by: str) -> tuple[Any, str]:
+def _named(document: Document, list_: str, name: Any, named_by: str) -> tuple[Any, str]:
     """Return the item of a list that has a name, and its path."""
     items = document.value.get(list_)
     for i, item in enumerate(items if isinstance(items, list) else ()):
         if isinstance(item, dict) and item.get("name") == name:
             return item, f"{list_}[{i}]"
-    raise _wrong(document, asked_by, f"{name!r} is not among {list_}")
+    raise _wrong(document, named_by, f"{name!r} is not among {list_}")
 
 
 def _part(item: Any, name: str) -> dict[str, Any]:
@@ -76,6 +76,6 @@ def _part(item: Any, name: str) -> dict[str, Any]:
 
 
 def _wrong(document: Document, path: str, problem: str) -> SourceError:
-    said = f"{path}: {problem}" if path else problem
+    text = f"{path}: {problem}" if path else problem
     place = f"{document.place}:{document.line_of(path)}"
-    return SourceError(f"cannot use kubeconfig {place}: {said}", hint=_HINT)
+    return SourceError(f"cannot use kubeconfig {place}: {text}", hint=_HINT)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from ...errors import UserspaceProxyError
 
 LINE_BYTES_MAX = 16 << 20
-"""etcd takes objects of 1.5 MiB; as JSON, and with limits raised, some multiples of that."""
+"""etcd stores objects up to 1.5 MiB; as JSON, and with raised limits, they may be larger."""
 
 
 class LineTooLong(UserspaceProxyError):
-    """A line is longer than the bound; the stream is of no use any more."""
+    """A line is longer than the limit; the rest of the stream can't be used."""
 
 
 class LineSplitter:
-    """Gives out whole lines; the rest waits for the bytes to come.
+    """Returns whole lines and keeps the start of the next one.
 
     Args:
-        limit_bytes: The longest line that is kept.
+        limit_bytes: The longest allowed line.
     """
 
     def __init__(self, *, limit_bytes: int = LINE_BYTES_MAX) -> None:
@@ -25,12 +25,12 @@ class LineSplitter:
         self._waiting_bytes = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that this chunk completes, without their ends or empty ones.
+        """Return the lines that this chunk completes, without line ends; empty lines are omitted.
 
-        The cost is that of the bytes, however many chunks a line comes in.
+        The cost is proportional to the bytes, not to the number of chunks in a line.
 
         Raises:
-            LineTooLong: What has come of a line is longer than the bound.
+            LineTooLong: A line is longer than the limit, even if it isn't complete yet.
         """
         *complete, rest = chunk.split(b"\n")
         lines = []

@@ -1,9 +1,9 @@
 """Lists the addresses of all Nodes while an endpoint may be one of their node ports.
 
-Rule 1: nothing is asked for unless the plan needs it. A Node is 15 KiB and changes every few
-minutes, so that watching all of them from each of 5,000 nodes would cost the API server more than
+Rule 1: nothing is requested unless the plan needs it. A Node is 15 KiB and changes every few
+minutes: watching all of them from each of 5,000 nodes would cost the API server more than
 everything else. Endpoints at the number of a node port are rare.
-Rule 2: a list that fails keeps what the last one said, and is tried again.
+Rule 2: after a list that fails the addresses of the last one stay, and it is retried.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _RETRY_S = 10.0
 _PAGE = 100
 
 
-class NodeAddresses:
-    """The addresses of all Nodes, for as long as they are wanted.
+class NodeAddressLister:
+    """Lists the addresses of all Nodes for as long as they are wanted.
 
     Args:
-        client: To the API server.
-        take: Called with each list's addresses.
+        client: An open one.
+        take: Called with the addresses of each list.
         pause: Waits between lists.
     """
 
@@ -48,14 +48,14 @@ class NodeAddresses:
         self._wanted = asyncio.Event()
 
     def want(self, is_wanted: bool) -> None:
-        """List now and from time to time, or no more; idempotent."""
+        """Start or stop listing; idempotent."""
         if is_wanted:
             self._wanted.set()
         else:
             self._wanted.clear()
 
     async def run(self) -> None:
-        """List for ever."""
+        """List until cancelled."""
         while True:
             await self._wanted.wait()
             try:
@@ -76,8 +76,8 @@ class NodeAddresses:
         while True:
             response = await self._client.get("/api/v1/nodes", query)
             if response.code != 200:
-                said = read_status(response.body).message or "no reason given"
-                raise TransportError(f"HTTP {response.code}: {said}")
+                cause = read_status(response.body).message or "no reason given"
+                raise TransportError(f"HTTP {response.code}: {cause}")
             page = decode(response.body, WirePage)
             for item in page.items or []:
                 try:
@@ -86,4 +86,4 @@ class NodeAddresses:
                     continue
             if not page.metadata.continue_:
                 return frozenset(addresses)
-            query = {"limit": str(_PAGE), "continue": page.metadata.continue_}
+            query["continue"] = page.metadata.continue_

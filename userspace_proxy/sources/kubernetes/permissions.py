@@ -1,6 +1,6 @@
-"""Asks an API server once whether it answers and permits what a source reads.
+"""Checks once whether an API server responds and permits what a source reads.
 
-Rule 1: one object a kind is asked for, so that it costs the server nothing.
+Rule 1: one object of each resource is requested, so that it costs the server little.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from ...errors import SourceError
 from ...model.wire import DecodeError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
+from .resources import SERVICES, SLICES, ResourceCache, this_node
 from .responses import TransportError, rejected, unreachable
-from .table import SERVICES, SLICES, Table, node_kind
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAnswers:
-    """What came of asking."""
+class ServerReport:
+    """The result of a check."""
 
     url: str
     problems: tuple[str, ...] = ()
-    """One line each, with the way out; empty where all is well."""
+    """One line each, with a remedy."""
     version: str = ""
     service_ips: tuple[str, ...] = ()
-    """The addresses of one Service; empty where there is none."""
+    """The addresses of one Service; empty if there is none."""
 
 
 async def ask_server(
     *, kubeconfig: str, master: str, node_name: str, within_s: float
-) -> ServerAnswers:
-    """Ask for one Service, one EndpointSlice and this node's object.
+) -> ServerReport:
+    """Request one Service, one EndpointSlice and this node's object.
 
     Args:
-        kubeconfig: As for the source.
+        kubeconfig: As for KubernetesSource.
         master: Likewise.
         node_name: Likewise.
-        within_s: Seconds that all of it may take.
+        within_s: Seconds for all requests together.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:
@@ -48,49 +48,47 @@ async def ask_server(
             await client.open()
             return await _ask(client, node_name)
     except SourceError as exc:
-        return ServerAnswers(client.url, (str(exc),))
+        return ServerReport(client.url, (str(exc),))
     except TransportError as exc:
-        return ServerAnswers(client.url, (unreachable(client.url, exc).text,))
+        return ServerReport(client.url, (unreachable(client.url, exc).text,))
     except TimeoutError:
-        silence = TransportError(f"no response within {within_s:g} s")
-        return ServerAnswers(client.url, (unreachable(client.url, silence).text,))
+        silence = TransportError(f"no answer within {within_s:g} s")
+        return ServerReport(client.url, (unreachable(client.url, silence).text,))
     finally:
         await client.close()
 
 
-async def _ask(client: ApiClient, node_name: str) -> ServerAnswers:
+async def _ask(client: ApiClient, node_name: str) -> ServerReport:
     problems = []
     service_ips: tuple[str, ...] = ()
-    kinds = [SERVICES, SLICES, *([node_kind(node_name)] if node_name else [])]
-    for kind in kinds:
-        response = await client.get(kind.path, {**kind.query, "limit": "1"})
+    for resource in (SERVICES, SLICES, *([this_node(node_name)] if node_name else [])):
+        response = await client.get(resource.path, {**resource.query, "limit": "1"})
         if response.code != 200:
-            problems.append(
-                rejected(
-                    client.url,
-                    f"list {kind.resource}",
-                    response,
-                    credentials=client.credentials.description,
-                ).text
+            failure = rejected(
+                client.url,
+                f"list {resource.name}",
+                response,
+                credentials=client.credentials.description,
             )
-        elif kind is SERVICES:
+            problems.append(failure.text)
+        elif resource is SERVICES:
             service_ips = _service_ips(response.body)
     version = await client.get("/version", {})
-    return ServerAnswers(client.url, tuple(problems), _version(version.body), service_ips)
+    return ServerReport(client.url, tuple(problems), _version(version.body), service_ips)
 
 
 def _service_ips(body: bytes) -> tuple[str, ...]:
-    """Return the addresses of the Services in a page; none where it can't be read."""
+    """Return the addresses of the Services in a page; none if it can't be read."""
     store = Store()
     with contextlib.suppress(DecodeError):
-        Table(SERVICES, store).list_items(decode(body, WirePage).items or [])
+        ResourceCache(SERVICES, store).list_items(decode(body, WirePage).items or [])
     states = store.snapshot().services.values()
     return tuple(ip for state in states for ip in state.service.cluster_ips)
 
 
 def _version(body: bytes) -> str:
     try:
-        said = json.loads(body)
+        version = json.loads(body)
     except ValueError:
         return ""
-    return str(said.get("gitVersion") or "") if isinstance(said, dict) else ""
+    return str(version.get("gitVersion") or "") if isinstance(version, dict) else ""

@@ -1,13 +1,13 @@
-"""Runs an exec credential plugin, and ends its process group with it.
+"""Runs an exec credential plugin in its own process group, which ends with the plugin.
 
     users[].user.exec ──▶ process in a session of its own ──stdout──▶ ExecCredential's status
                                      └── it ended, or ran for too long: its process group is killed
 
-Rule 1: both outputs are read at once, and bounded, so a plugin that writes much to stderr doesn't
-hang.
+Rule 1: both outputs are read at the same time, and limited, so a plugin that writes much to stderr
+doesn't hang.
 Rule 2: a plugin runs again whenever its credential expires, so children that it leaves in its
-group would add up. A daemon that it starts, such as a cache, has left the group by setsid().
-Rule 3: of what a plugin prints an error shows the first line of stderr alone: stdout has the token.
+group would accumulate. A daemon that it starts, such as a cache, leaves the group by setsid().
+Rule 3: an error contains only the first line of stderr, because stdout contains the token.
 
 Source: client-go's exec authenticator; Kubernetes, "client-go credential plugins".
 """
@@ -31,7 +31,7 @@ _READ_BYTES = 64 * 1024
 
 
 class PluginError(UserspaceProxyError):
-    """A plugin gave nothing that can be used; one line says why."""
+    """A plugin returned no usable credential; the text is the cause, in one line."""
 
 
 async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) -> dict[str, Any]:
@@ -39,12 +39,11 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
 
     Args:
         spec: ``users[].user.exec`` of a kubeconfig.
-        folder: Where the kubeconfig is: a command with a slash is relative to it.
-        within_s: For all of it. The plugin's process group is killed then, where the caller is
-            cancelled, and where the plugin has ended.
+        folder: The kubeconfig's, to which a command with a slash is relative.
+        within_s: Seconds until the plugin is killed.
 
     Raises:
-        PluginError: The plugin failed, answered what can't be used, or did not end in time.
+        PluginError: The plugin failed, printed something else, or didn't exit in time.
         OSError: It can't be started.
     """
     for key in ("command", "apiVersion"):
@@ -68,8 +67,7 @@ async def run_plugin(spec: Mapping[str, Any], *, folder: Path, within_s: float) 
     except TimeoutError as exc:
         raise PluginError(f"exec: {command} did not exit within {within_s:g} s") from exc
     finally:
-        # Its children may run on, and hold the pipes, although it has ended itself. Those of
-        # another user may not be killed.
+        # Its children may run on and keep the pipes open. Those of another user can't be killed.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -90,7 +88,7 @@ def _environment(spec: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def _read(stream: asyncio.StreamReader | None) -> bytes:
-    """Read to the end; return as much as is kept."""
+    """Read to the end; return at most _OUTPUT_BYTES_MAX."""
     assert stream is not None
     kept = bytearray()
     while data := await stream.read(_READ_BYTES):
@@ -100,13 +98,13 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
 
 def _status(stdout: bytes, api_version: str, command: str) -> dict[str, Any]:
     try:
-        answer = json.loads(stdout)
+        credential = json.loads(stdout)
     except ValueError:
-        # Not the decoder's words, which may quote a token.
+        # Without the decoder's message, which may quote a token.
         raise PluginError(f"exec: {command} did not print an ExecCredential as JSON") from None
-    status = answer.get("status") if isinstance(answer, dict) else None
+    status = credential.get("status") if isinstance(credential, dict) else None
     if not isinstance(status, dict):
         raise PluginError(f"exec: {command} printed no ExecCredential with a status")
-    if answer.get("apiVersion") != api_version:
+    if credential.get("apiVersion") != api_version:
         raise PluginError(f"exec: {command} printed another apiVersion than {api_version}")
     return status

@@ -6,12 +6,12 @@
              └──list not older than the last state ◀──410───────────────────────────┘
 
 Rule 1: history never goes back: after the first list nothing older is requested.
-Rule 2: the newest state, which costs the server a quorum read, is requested only when it
-reports that it doesn't know the last seen state (a list expired, or etcd was restored).
+Rule 2: the newest state, which costs the server a quorum read, is requested only if the server
+reports that it doesn't have the last seen state (a list expired, or etcd was restored).
 
-The first list is at resourceVersion 0 as client-go's is: any state that the server has in
-memory, for a thousand nodes may start at once; the watch catches up within milliseconds.
-From memory the server may send everything in one page, whatever the limit says.
+Like client-go's, the first list is at resourceVersion 0: any state that the server has in memory,
+because a thousand nodes may start at once; the watch catches up within milliseconds. From memory
+the server may send everything in one page, whatever the limit.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from __future__ import annotations
 import enum
 
 PAGE_LIMIT = 500
-"""Objects a page, as client-go's pager."""
+"""Objects per page, as in client-go's pager."""
 
 
 class _ListFrom(enum.Enum):
     ANYTHING = "any state"
-    NOT_OLDER = "not older than what we saw"
+    NOT_OLDER = "not older than the last seen state"
     NEWEST = "the newest state"
     NEWEST_WHOLE = "the newest state in one piece"
 
 
 class Position:
-    """Stands at the beginning, in a list, or in a watch."""
+    """At the beginning, in a list, or in a watch."""
 
     def __init__(self) -> None:
         self._from = _ListFrom.ANYTHING
         self._seen = ""
-        """The resourceVersion that we saw last; opaque."""
+        """The last resourceVersion; opaque."""
         self._listed = ""
-        """That of the list's first page."""
+        """The resourceVersion of the list's first page."""
         self._continue = ""
         self.needs_list = True
         self.restarts = 0
-        """How often a watch had to begin anew with a list."""
+        """How often a list had to follow a watch."""
 
     def list_query(self) -> dict[str, str]:
-        """Return what to ask for the next page of a list."""
+        """Return the query for the next page of a list."""
         if self._continue:
             return {"limit": str(PAGE_LIMIT), "continue": self._continue}
         match self._from:
             case _ListFrom.ANYTHING:
                 return {"limit": str(PAGE_LIMIT), "resourceVersion": "0"}
             case _ListFrom.NOT_OLDER:
-                # Without the match a limit would mean exactly that state, and the watch from
+                # Without the match, a limit would mean exactly that state, and the watch from
                 # it would expire again. Source: Kubernetes API concepts, resourceVersion.
                 return {
                     "limit": str(PAGE_LIMIT),
@@ -64,7 +64,7 @@ class Position:
                 return {}
 
     def page_done(self, resource_version: str, continue_: str) -> bool:
-        """Take what a page says of itself; return whether it was the last."""
+        """Note the metadata of a page; return whether it was the last page."""
         if not self._continue:
             self._listed = resource_version
         self._continue = continue_
@@ -76,10 +76,10 @@ class Position:
         return True
 
     def list_expired(self) -> bool:
-        """Note that the server doesn't have that state any more (410).
+        """Note that the server doesn't have the requested state (410).
 
         Returns:
-            Whether there is another one to ask for at once.
+            Whether there is another state to request at once.
         """
         before = self._from
         was_paging = bool(self._continue)
@@ -87,12 +87,12 @@ class Position:
         self._from = _ListFrom.NEWEST_WHOLE if was_paging else _ListFrom.NEWEST
         return was_paging or before not in (_ListFrom.NEWEST, _ListFrom.NEWEST_WHOLE)
 
-    def list_broken_off(self) -> None:
-        """Give up a list that failed: the next one begins with its first page."""
+    def list_aborted(self) -> None:
+        """Note that a list failed: the next one begins with its first page."""
         self._continue = ""
 
     def watch_query(self, timeout_s: int) -> dict[str, str]:
-        """Return what to ask for a watch from where we stand."""
+        """Return the query for a watch from this position."""
         return {
             "watch": "1",
             "allowWatchBookmarks": "true",
@@ -101,11 +101,11 @@ class Position:
         }
 
     def advance(self, resource_version: str | None) -> None:
-        """Take the resourceVersion of an event or a bookmark."""
+        """Note the resourceVersion of an event or a bookmark."""
         if resource_version:
             self._seen = resource_version
 
     def watch_expired(self) -> None:
-        """Note that no watch can go on from where we stand: a list must follow."""
+        """Note that no watch can continue from this position: a list must follow."""
         self.needs_list = True
         self.restarts += 1

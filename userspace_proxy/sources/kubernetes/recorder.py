@@ -1,7 +1,7 @@
-"""Sends Kubernetes Events, when the API server has time for them.
+"""Sends Kubernetes Events.
 
 Rule 1: nothing waits for an Event, and its failure affects nothing else.
-Rule 2: missing permission to write Events is logged once, and retried rarely; a role may permit
+Rule 2: a missing permission to write Events is logged once, and retried rarely; a role may permit
 some namespaces only, so each namespace that forbids Events is silenced separately.
 """
 
@@ -20,9 +20,9 @@ from .responses import Response, TransportError, read_status
 
 _log = logging.getLogger("userspace_proxy.sources")
 
-# A role may be changed; until then the lines would only fill the server's log.
+# A role may change; until then requests would only fill the server's log.
 FORBIDDEN_S = 600.0
-# What the server's NamespaceLifecycle says with a 403: the role is well, the namespace is going.
+# In a 403 of the server's NamespaceLifecycle: the role is right, the namespace is being deleted.
 _TERMINATING = "because it is being terminated"
 _MERGE = "application/merge-patch+json"
 
@@ -31,10 +31,10 @@ class Recorder:
     """The Events of one node.
 
     Args:
-        client: An open one, once :meth:`run` is called.
-        node_name: Who reports; empty: nobody, so nothing is sent.
+        client: Open, once :meth:`run` is called.
+        node_name: The reporting node; empty: nothing is sent.
         clock: Seconds, monotonic.
-        every_s: Seconds between two requests for what happens again and again.
+        every_s: Seconds between two requests for one series.
     """
 
     def __init__(
@@ -49,22 +49,22 @@ class Recorder:
         self._node_name = node_name
         self._every_s = every_s
         self._clock = clock
-        # Events have the time of the day, and what is due must not move with it.
+        # Events contain the time of day, but its changes must not affect what is due.
         self._offset = time.time() - clock()
         self._correlator = Correlator()
         self._silent_until: dict[str, float] = {}
-        """By path: until then nothing is sent there."""
-        self._is_known_forbidden = False
+        """By path, when sending is tried again."""
+        self._has_logged_forbidden = False
         self._wake = asyncio.Event()
 
     def record(self, happening: Happening) -> None:
-        """Take what has happened; it is sent soon."""
+        """Send an Event, soon."""
         if self._node_name:
             self._correlator.note(happening, self._now())
             self._wake.set()
 
     async def run(self) -> None:
-        """Send for ever."""
+        """Send until cancelled."""
         while True:
             self._wake.clear()
             for series in self._correlator.due(self._now()):
@@ -91,23 +91,23 @@ class Recorder:
         try:
             response = await self._ask(series)
         except (TransportError, TimeoutError):
-            # The source itself says what is wrong with the server; this is tried again.
+            # The source reports what is wrong with the server; this is retried.
             return
         if response.code < 300:
             series.sent = count
         elif response.code == 409:
-            # An Event that was posted in vain, as it seemed: it is there, with the count it had.
+            # An earlier request that seemed to fail has created the Event, with its count then.
             series.sent = max(series.sent, 1)
-        elif response.code == 403 and _TERMINATING in _said(response):
+        elif response.code == 403 and _TERMINATING in _cause(response):
             series.sent = count
         elif response.code in (401, 403):
             series.not_before = self._forbidden(series, response)
         elif response.code == 404 and series.name:
-            # The server forgets Events after an hour.
+            # The server deletes Events after an hour.
             series.name = ""
         elif response.code < 500 and response.code != 429:
             series.sent = count
-            _log.warning("Event was rejected", extra={"cause": _said(response)})
+            _log.warning("Event was rejected", extra={"cause": _cause(response)})
 
     async def _ask(self, series: Series) -> Response:
         path = path_of(series)
@@ -126,7 +126,7 @@ class Recorder:
         service = series.happening.service
         if service is None:
             return self._node_name
-        # By a list: kube-proxy's role lets nobody get one.
+        # By a list, because kube-proxy's role doesn't permit to get a single one.
         response = await self._client.get(
             f"/api/v1/namespaces/{service.namespace}/services",
             {"fieldSelector": f"metadata.name={service.name}"},
@@ -138,20 +138,20 @@ class Recorder:
             return ""
 
     def _forbidden(self, series: Series, response: Response) -> float:
-        """Send nothing there for a while; return until when."""
+        """Silence a path for a while; return until when."""
         now = self._now()
         past = [path for path, until in self._silent_until.items() if until <= now]
         for path in past:
             del self._silent_until[path]
         until = self._silent_until[path_of(series)] = now + FORBIDDEN_S
-        if not self._is_known_forbidden:
-            self._is_known_forbidden = True
+        if not self._has_logged_forbidden:
+            self._has_logged_forbidden = True
             _log.warning(
                 "cannot write Events: allow this user to create and patch events of events.k8s.io",
-                extra={"cause": _said(response)},
+                extra={"cause": _cause(response)},
             )
         return until
 
 
-def _said(response: Response) -> str:
+def _cause(response: Response) -> str:
     return read_status(response.body).message or f"HTTP status {response.code}"

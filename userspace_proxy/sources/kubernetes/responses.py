@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UserspaceProxyError
-from ...model.wire import DecodeError, Status, decode
+from ...model.wire import DecodeError, WireStatus, decode
 
 
 class TransportError(UserspaceProxyError):
@@ -36,15 +36,15 @@ class Failure:
     retry_after_s: float = 0.0
 
 
-def read_status(body: bytes) -> Status:
+def read_status(body: bytes) -> WireStatus:
     """Return the Status in a response; an empty one if there is none."""
     try:
-        return decode(body, Status)
+        return decode(body, WireStatus)
     except DecodeError:
-        return Status()
+        return WireStatus()
 
 
-def is_expired(code: int, status: Status) -> bool:
+def is_expired(code: int, status: WireStatus) -> bool:
     """Return whether the server doesn't have the requested state.
 
     Source: 410 Gone; and 504 with "Too large resource version" if the server is behind what we

@@ -1,7 +1,7 @@
 """The source that reads Services from a Kubernetes API server.
 
-Rule 1: nothing is published before each kind was listed once.
-Rule 2: what comes in one turn of the event loop is one snapshot.
+Rule 1: nothing is published before each resource was listed once.
+Rule 2: all changes in one iteration of the event loop are one snapshot.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from ..base import Happening, Publish, Source, SourceStatus
 from ..pause import Pause, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
-from .node_addresses import NodeAddresses
+from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
-from .table import SERVICES, SLICES, Table, node_kind
+from .resources import SERVICES, SLICES, ResourceCache, this_node
 
 _log = logging.getLogger("userspace_proxy.sources")
 
 OBJECT_PROBLEMS_MAX = 20
-"""Objects that can't be read, named one by one; the rest are counted."""
+"""Objects that can't be read are listed up to this number; the rest are counted."""
 
 
 class KubernetesSource(Source):
     """Lists and watches Services, EndpointSlices and this node's object.
 
-    A Node that isn't there is no obstacle: the snapshot has none then.
+    If the Node doesn't exist, snapshots have none.
 
     Args:
         kubeconfig: A kubeconfig file; empty: none.
-        master: The server's URL instead of the kubeconfig's. Both empty: the server of
-            the pod that we are in, with its service account.
+        master: The server's URL, instead of the kubeconfig's. Both empty: the server of this pod,
+            with its service account.
         node_name: This node's name; empty: no Node is watched.
-        service_account: Where a pod finds its token and the server's certificate.
-        timing: How long things may take.
-        rng: Where jitter comes from.
+        service_account: The folder of a pod's token and of the server's certificate.
+        timing: Limits.
+        rng: Source of jitter.
         clock: Seconds, monotonic.
     """
 
@@ -66,11 +66,11 @@ class KubernetesSource(Source):
         self._credentials = credentials
         self._client = ApiClient(credentials, clock=clock)
         self._store = Store()
-        kinds = [SERVICES, SLICES, *([node_kind(node_name)] if node_name else [])]
-        self._tables = [Table(kind, self._store) for kind in kinds]
+        resources = [SERVICES, SLICES, *([this_node(node_name)] if node_name else [])]
+        self._caches = [ResourceCache(resource, self._store) for resource in resources]
         self._reflectors = [
             Reflector(
-                table,
+                cache,
                 self._client,
                 self._changed,
                 self._recovered,
@@ -79,13 +79,15 @@ class KubernetesSource(Source):
                 clock=clock,
                 pause=pause,
             )
-            for table in self._tables
+            for cache in self._caches
         ]
         self._recorder = Recorder(self._client, node_name, clock=clock)
-        self._node_addresses = NodeAddresses(self._client, self._take_node_addresses, pause=pause)
+        self._node_addresses = NodeAddressLister(
+            self._client, self._set_node_addresses, pause=pause
+        )
         self._publish: Publish | None = None
         self._published: Snapshot | None = None
-        self._is_due = False
+        self._is_scheduled = False
         self._problems: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -112,16 +114,12 @@ class KubernetesSource(Source):
             await self._client.close()
 
     def record(self, happening: Happening) -> None:
-        """Part of Source: a Kubernetes Event, soon."""
+        """Part of Source: sends a Kubernetes Event, soon."""
         self._recorder.record(happening)
 
     def want_nodes(self, is_wanted: bool) -> None:
         """Part of Source."""
         self._node_addresses.want(is_wanted)
-
-    def _take_node_addresses(self, addresses: frozenset[str]) -> None:
-        self._store.set_node_addresses(addresses)
-        self._changed()
 
     def status(self) -> SourceStatus:
         """Part of Source."""
@@ -131,19 +129,23 @@ class KubernetesSource(Source):
             restarts=sum(reflector.restarts for reflector in self._reflectors),
         )
 
+    def _set_node_addresses(self, addresses: frozenset[str]) -> None:
+        self._store.set_node_addresses(addresses)
+        self._changed()
+
     def _recovered(self) -> None:
-        """One kind has found the server again: let the others try now."""
+        """One reflector has reached the server again: let the others retry now."""
         for reflector in self._reflectors:
             reflector.wake()
 
     def _changed(self) -> None:
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._update)
 
-    def _turn(self) -> None:
-        """Publish what one turn of the event loop has brought, and log new problems."""
-        self._is_due = False
+    def _update(self) -> None:
+        """Publish the changes of one iteration of the event loop, and log new problems."""
+        self._is_scheduled = False
         if self._publish is None:
             return
         self._report()
@@ -168,9 +170,9 @@ class KubernetesSource(Source):
         self._problems = problems
 
     def _find_problems(self) -> list[str]:
-        # One cause hits all kinds alike: say it once.
+        # One cause affects all resources in the same way: one line.
         lines = dict.fromkeys(r.problem for r in self._reflectors if r.problem)
-        objects = [line for table in self._tables for _, line in sorted(table.problems.items())]
+        objects = [line for cache in self._caches for _, line in sorted(cache.problems.items())]
         more = len(objects) - OBJECT_PROBLEMS_MAX
         if more > 0:
             del objects[OBJECT_PROBLEMS_MAX:]

@@ -12,7 +12,7 @@ from userspace_proxy.cluster import Store
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
-from userspace_proxy.sources.kubernetes.table import SERVICES, Table
+from userspace_proxy.sources.kubernetes.resources import SERVICES, ResourceCache
 from userspace_proxy.sources.pause import pause
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
@@ -88,7 +88,7 @@ async def reflecting(
     await client.open()
     reflection = Reflection(api)
     reflection.reflector = Reflector(
-        Table(SERVICES, reflection.store),
+        ResourceCache(SERVICES, reflection.store),
         client,
         reflection.changed,
         recovered,

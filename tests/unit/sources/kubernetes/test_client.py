@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -208,11 +209,11 @@ def server_tls(tmp_path):
 @pytest.mark.parametrize(
     ("cluster", "user", "outcome"),
     [
-        pytest.param(TRUSTED, CLIENT, "{}", id="both-trust-each-other"),
-        pytest.param({"insecure-skip-tls-verify": True}, CLIENT, "{}", id="server-not-verified"),
+        pytest.param(TRUSTED, CLIENT, "{}$", id="both-trust-each-other"),
+        pytest.param({"insecure-skip-tls-verify": True}, CLIENT, "{}$", id="server-not-verified"),
         pytest.param(WITHOUT_NAME, CLIENT, "its certificate is not trusted: ", id="other-name"),
         pytest.param({}, CLIENT, "its certificate is not trusted: ", id="other-authority"),
-        pytest.param(TRUSTED, {}, "TLS failed: ", id="no-client-certificate"),
+        pytest.param(TRUSTED, {}, "it closed the|Connection reset", id="no-client-certificate"),
     ],
 )
 async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, user, outcome):
@@ -225,7 +226,7 @@ async def test_server_and_client_are_verified(server_tls, tmp_path, cluster, use
         except TransportError as exc:
             got = str(exc)
         await client.close()
-    assert got.startswith(outcome)
+    assert re.match(outcome, got)
 
 
 async def test_requests_go_through_the_proxy_of_the_kubeconfig(tmp_path):

@@ -75,5 +75,5 @@ def test_pages_that_expire_are_followed_by_the_whole_list_in_one_piece():
 def test_a_list_that_broke_off_begins_with_its_first_page():
     position = Position()
     position.page_done("1000", "a")
-    position.list_broken_off()
+    position.list_aborted()
     assert position.list_query() == {"limit": "500", "resourceVersion": "0"}

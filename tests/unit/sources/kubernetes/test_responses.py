@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from userspace_proxy.model.wire import Status
+from userspace_proxy.model.wire import WireStatus
 from userspace_proxy.sources.kubernetes.responses import (
     Failure,
     Response,
@@ -84,11 +84,11 @@ def test_a_refusal_says_what_the_server_said_and_the_way_out(code, body, words):
 @pytest.mark.parametrize(
     ("code", "status", "expected"),
     [
-        pytest.param(410, Status(), True, id="gone"),
-        pytest.param(200, Status(reason="Expired"), True, id="reason"),
-        pytest.param(504, Status(message="Too large resource version: 9"), True, id="restored"),
-        pytest.param(504, Status(message="timeout"), False, id="timeout"),
-        pytest.param(500, Status(reason="InternalError"), False, id="internal"),
+        pytest.param(410, WireStatus(), True, id="gone"),
+        pytest.param(200, WireStatus(reason="Expired"), True, id="reason"),
+        pytest.param(504, WireStatus(message="Too large resource version: 9"), True, id="restored"),
+        pytest.param(504, WireStatus(message="timeout"), False, id="timeout"),
+        pytest.param(500, WireStatus(reason="InternalError"), False, id="internal"),
     ],
 )
 def test_what_the_server_does_not_know_any_more_is_expired(code, status, expected):
@@ -96,7 +96,7 @@ def test_what_the_server_does_not_know_any_more_is_expired(code, status, expecte
 
 
 def test_what_is_no_status_says_nothing():
-    assert read_status(b"<html>") == read_status(b"{}") == Status()
+    assert read_status(b"<html>") == read_status(b"{}") == WireStatus()
 
 
 def test_other_failures_name_the_server():

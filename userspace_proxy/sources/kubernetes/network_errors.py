@@ -6,34 +6,37 @@ import os
 import socket
 import ssl
 
+from aiohttp import ClientPayloadError, ServerDisconnectedError
+
 
 def describe(exc: BaseException) -> str:
-    """Return one line about an error of a request.
+    """Return one line that describes why a request failed.
 
-    aiohttp wraps what the system says, sometimes twice; what is innermost says most.
+    aiohttp wraps the system's errors, some of them twice; the innermost is the most precise.
     """
-    for cause in _causes(exc):
+    causes = _causes(exc)
+    for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not trusted: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {_tls_words(cause)}"
+            return f"TLS failed: {_tls_reason(cause)}"
         if isinstance(cause, socket.gaierror):
             return f"its name can't be resolved: {cause.strerror}"
         if isinstance(cause, TimeoutError) and not cause.errno:
             return "no response in time"
         if isinstance(cause, OSError) and cause.errno:
             return os.strerror(cause.errno)
-    match type(exc).__name__:
-        case "ServerDisconnectedError":
-            return "it closed the connection without a response"
-        case "ClientPayloadError":
-            return "its response was cut off"
-        case name:
-            return " ".join(str(exc).split()) or name
+    if isinstance(exc, ClientPayloadError):
+        return "its response was cut off"
+    # Without an errno, a connection reset is one that was closed during the TLS handshake.
+    closed = (ServerDisconnectedError, ConnectionResetError)
+    if any(isinstance(cause, closed) for cause in causes):
+        return "it closed the connection without a response"
+    return " ".join(str(exc).split()) or type(exc).__name__
 
 
 def _causes(exc: BaseException) -> list[BaseException]:
-    """Return an error and those inside of it, innermost first."""
+    """Return an error and those that it wraps, innermost first."""
     chain: list[BaseException] = []
     following: BaseException | None = exc
     while following is not None and following not in chain:
@@ -45,6 +48,6 @@ def _causes(exc: BaseException) -> list[BaseException]:
     return chain[::-1]
 
 
-def _tls_words(exc: ssl.SSLError) -> str:
-    reason = getattr(exc, "reason", None)  # not in those that Python itself raises
+def _tls_reason(exc: ssl.SSLError) -> str:
+    reason = getattr(exc, "reason", None)  # absent in errors that Python itself raises
     return (reason or str(exc)).replace("_", " ").lower()

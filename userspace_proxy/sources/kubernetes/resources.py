@@ -1,9 +1,9 @@
-"""Keeps the objects of one kind in the store, as the API server returns them.
+"""The kinds of objects that are read, and a cache that keeps the objects of one kind in the store.
 
-Rule 1: an object that can't be read is a problem and nothing else: what was read of it
-before stays, and the others go on.
-Rule 2: a list is a difference: what stays equal stays the same object, and only what the
-whole list doesn't name is deleted, at its end.
+Rule 1: an object that can't be read is a problem of its own: what was read of it before stays,
+and so do the other objects.
+Rule 2: a list is a difference: equal objects stay the same objects, and only what the whole list
+doesn't contain is deleted, at its end.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class _HasMetadata(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of objects: where it is listed, and what becomes of it."""
+class Resource:
+    """One kind of objects: where it is listed, and how it is stored."""
 
-    name: str
+    kind: str
     """``Service``."""
-    resource: str
+    name: str
     """``services``."""
     path: str
     wire: type[Any]
@@ -49,7 +49,7 @@ class Kind:
     """Reads a decoded object into the store; may raise FieldError."""
     delete: Callable[[Store, Key], None]
     query: Mapping[str, str] = field(default_factory=dict)
-    """What restricts lists and watches."""
+    """Restricts lists and watches."""
 
 
 def _put_slice(store: Store, wire: WireEndpointSlice) -> None:
@@ -57,7 +57,7 @@ def _put_slice(store: Store, wire: WireEndpointSlice) -> None:
     if item is not None:
         store.put_slice(item)
     else:
-        # It may have served a Service before.
+        # It may have belonged to a Service before.
         _delete_slice(store, _key(wire.metadata))
 
 
@@ -65,19 +65,19 @@ def _delete_slice(store: Store, key: Key) -> None:
     store.delete_slice(SliceKey(*key))
 
 
-# All Services and slices are listed, also those that get no listener (headless ones, those
-# of another service proxy), which kube-proxy leaves out: the page says why they get none.
-SERVICES = Kind(
-    name="Service",
-    resource="services",
+# All Services and slices are listed, also those without a listener (headless ones, those of
+# another service proxy), which kube-proxy omits: the page shows why they have none.
+SERVICES = Resource(
+    kind="Service",
+    name="services",
     path="/api/v1/services",
     wire=WireService,
     put=lambda store, wire: store.put_service(read_service(wire)),
     delete=lambda store, key: store.delete_service(ServiceKey(*key)),
 )
-SLICES = Kind(
-    name="EndpointSlice",
-    resource="endpointslices",
+SLICES = Resource(
+    kind="EndpointSlice",
+    name="endpointslices",
     path="/apis/discovery.k8s.io/v1/endpointslices",
     wire=WireEndpointSlice,
     put=_put_slice,
@@ -85,11 +85,11 @@ SLICES = Kind(
 )
 
 
-def node_kind(name: str) -> Kind:
-    """Return the kind of which this node's object is the only one."""
-    return Kind(
-        name="Node",
-        resource="nodes",
+def this_node(name: str) -> Resource:
+    """Return the resource whose only object is this node's."""
+    return Resource(
+        kind="Node",
+        name="nodes",
         path="/api/v1/nodes",
         wire=WireNode,
         put=lambda store, wire: store.set_node(read_node(wire)),
@@ -98,11 +98,11 @@ def node_kind(name: str) -> Kind:
     )
 
 
-class Table:
-    """The objects of one kind in a store."""
+class ResourceCache:
+    """The objects of one kind, in a store."""
 
-    def __init__(self, kind: Kind, store: Store) -> None:
-        self.kind = kind
+    def __init__(self, resource: Resource, store: Store) -> None:
+        self.resource = resource
         self._store = store
         self._known: set[Key] = set()
         self._listed: set[Key] = set()
@@ -110,16 +110,16 @@ class Table:
         """Objects that can't be read, one line each."""
 
     def begin_list(self) -> None:
-        """Begin a list: what none of its items names will be gone."""
+        """Begin a list, or begin it again."""
         self._listed.clear()
 
     def list_items(self, items: Iterable[Any]) -> None:
-        """Take some items of a list, as JSON."""
+        """Add some items of a list, as JSON."""
         for item in items:
             self._listed.add(self._put(item)[0])
 
     def end_list(self) -> None:
-        """End a list: delete what it didn't name."""
+        """End a list: delete the objects that it didn't contain."""
         for key in self._known - self._listed:
             self._delete(key)
         for key in self.problems.keys() - self._listed:
@@ -127,41 +127,39 @@ class Table:
         self._listed.clear()
 
     def put(self, item: Any) -> str | None:
-        """Take an object that was added or modified, as JSON; return its resourceVersion."""
+        """Add or replace an object, as JSON; return its resourceVersion."""
         return self._put(item)[1]
 
     def delete(self, item: Any) -> str | None:
-        """Forget an object that was deleted; return its last resourceVersion."""
+        """Delete an object; return its last resourceVersion."""
         metadata = _metadata(item)
         self._delete(_key(metadata))
         return metadata.resource_version
 
     def _put(self, item: Any) -> tuple[Key, str | None]:
         try:
-            wire: _HasMetadata = decode(item, self.kind.wire)
+            wire: _HasMetadata = decode(item, self.resource.wire)
             metadata = wire.metadata
-            self.kind.put(self._store, wire)
+            self.resource.put(self._store, wire)
         except (DecodeError, FieldError) as exc:
             metadata = _metadata(item)
-            self.problems[_key(metadata)] = f"{self._title(metadata)}: {exc}"
-            return _key(metadata), metadata.resource_version
+            key = _key(metadata)
+            name = "/".join(filter(None, key)) or "(without a name)"
+            self.problems[key] = f"{self.resource.kind} {name}: {exc}"
+            return key, metadata.resource_version
         key = _key(metadata)
         self.problems.pop(key, None)
         self._known.add(key)
         return key, metadata.resource_version
 
     def _delete(self, key: Key) -> None:
-        self.kind.delete(self._store, key)
+        self.resource.delete(self._store, key)
         self._known.discard(key)
         self.problems.pop(key, None)
 
-    def _title(self, metadata: Metadata) -> str:
-        name = "/".join(part for part in _key(metadata) if part)
-        return f"{self.kind.name} {name or '(without a name)'}"
-
 
 def _metadata(item: Any) -> Metadata:
-    """Return what an object says of itself; nothing where even that can't be read."""
+    """Return an object's metadata; empty if even that can't be read."""
     try:
         return decode(item, WireHead).metadata
     except DecodeError:

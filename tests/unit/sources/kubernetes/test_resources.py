@@ -9,7 +9,7 @@ import pytest
 
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import Node
-from userspace_proxy.sources.kubernetes.table import SERVICES, SLICES, Table, node_kind
+from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, ResourceCache, this_node
 
 from .objects import WEB, endpoint_slice, node, service
 
@@ -26,7 +26,7 @@ def store():
 
 @pytest.fixture
 def services(store):
-    return Table(SERVICES, store)
+    return ResourceCache(SERVICES, store)
 
 
 def names(store: Store) -> list[str]:
@@ -93,8 +93,8 @@ def test_an_object_that_says_nothing_of_itself_is_a_problem(services):
 
 
 def test_a_slice_that_serves_no_service_any_more_is_gone(store):
-    Table(SERVICES, store).put(raw(service()))
-    slices = Table(SLICES, store)
+    ResourceCache(SERVICES, store).put(raw(service()))
+    slices = ResourceCache(SLICES, store)
     slices.put(raw(endpoint_slice("10.244.1.7")))
     assert len(store.snapshot().services[WEB].slices) == 1
     unlabelled = endpoint_slice("10.244.1.7")
@@ -104,8 +104,8 @@ def test_a_slice_that_serves_no_service_any_more_is_gone(store):
 
 
 def test_the_node_is_one_object(store):
-    nodes = Table(node_kind("alice"), store)
-    assert nodes.kind.query == {"fieldSelector": "metadata.name=alice"}
+    nodes = ResourceCache(this_node("alice"), store)
+    assert nodes.resource.query == {"fieldSelector": "metadata.name=alice"}
     alice = json.dumps(node()).encode()
     nodes.put(alice)
     assert store.snapshot().node == Node("alice", zone="east")

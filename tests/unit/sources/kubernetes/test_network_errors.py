@@ -10,7 +10,7 @@ import ssl
 import aiohttp
 import pytest
 
-from userspace_proxy.sources.kubernetes.network_words import describe
+from userspace_proxy.sources.kubernetes.network_errors import describe
 
 
 async def said_of(url: str, **options) -> str:
