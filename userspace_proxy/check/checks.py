@@ -25,14 +25,17 @@ from .server import look_at_server
 _log = logging.getLogger("userspace_proxy.check")
 
 
-def check_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]:
-    """Look at everything that ``run`` would meet with these settings.
+def check_settings(
+    settings: Settings, warnings: Sequence[str], problem: ConfigError | None = None
+) -> list[Finding]:
+    """Check everything that ``run`` would need with these settings.
 
     Args:
         settings: From flags and files.
-        warnings: What reading them found.
+        warnings: Those of reading them.
+        problem: Why the file can't be used; None if it can, or if there is none.
     """
-    found = judge_settings(warnings, settings.config_file)
+    found = judge_settings(warnings, settings.config_file, problem)
     try:
         options = make_options(settings)
     except ConfigError as exc:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..agent.facts import make_facts
 from ..agent.options import Options
 from ..cluster import Snapshot
-from ..errors import UserspaceProxyError
+from ..errors import ConfigError, UserspaceProxyError
 from ..plan import Plan, Planner
 from ..sources.manifests import load_manifests
 from ..status.units import plural
@@ -28,16 +28,20 @@ class Inputs:
     """Some addresses of Services, at most one a family; empty where nobody knows."""
 
 
-def judge_settings(warnings: Sequence[str], config_file: str) -> list[Finding]:
-    """Say what reading flags and file found.
+def judge_settings(
+    warnings: Sequence[str], config_file: str, problem: ConfigError | None = None
+) -> list[Finding]:
+    """Report the problems that reading flags and file found.
 
     Args:
         warnings: In the reader's words.
         config_file: Its path; empty where there is none.
+        problem: Why the file can't be used.
     """
-    if warnings:
-        return [warning("config", line, config_file) for line in warnings]
-    return [ok("config", "flags and file are valid" if config_file else "flags are valid")]
+    found = [warning("config", line, config_file) for line in warnings]
+    if problem is not None:
+        found.insert(0, error("config", problem.message, way_out=problem.hint))
+    return found or [ok("config", "flags and file are valid" if config_file else "flags are valid")]
 
 
 def look_at_manifests(

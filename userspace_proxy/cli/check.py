@@ -86,15 +86,14 @@ def render_json(findings: Sequence[Finding]) -> str:
 
 
 def _look(flags: Flags) -> list[Finding]:
-    from ..check import Finding, Mark, check_settings
+    from ..check import check_settings
 
-    found: list[Finding] = []
+    problem = None
     try:
         loaded = load_flags(flags)
     except ConfigError as exc:
-        found.append(Finding(Mark.ERROR, "config", exc.message, way_out=exc.hint))
-        loaded = _without_file(flags)
-    return found + check_settings(loaded.settings, loaded.warnings)
+        problem, loaded = exc, _without_file(flags)
+    return check_settings(loaded.settings, loaded.warnings, problem)
 
 
 def _without_file(flags: Flags) -> Loaded:

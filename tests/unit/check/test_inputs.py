@@ -2,6 +2,7 @@ import pytest
 
 from userspace_proxy.agent.options import Options
 from userspace_proxy.check.inputs import judge_settings, look_at_manifests
+from userspace_proxy.errors import ConfigError
 
 SERVICE = """\
 apiVersion: v1
@@ -19,6 +20,15 @@ def test_warnings_of_the_settings_are_findings_in_the_file():
     (found,) = judge_settings(["unknown field mods"], "/etc/kube-proxy.conf")
     assert str(found) == "warning  config: unknown field mods [/etc/kube-proxy.conf]"
     assert judge_settings([], "")[0].what == "flags are valid"
+
+
+def test_settings_with_a_file_that_cant_be_used_are_not_called_valid():
+    problem = ConfigError("cannot read --config=x", hint="check the path")
+    found = judge_settings(["unknown flag"], "", problem)
+    assert [str(f) for f in found] == [
+        "error    config: cannot read --config=x -> check the path",
+        "warning  config: unknown flag",
+    ]
 
 
 def test_manifests_tell_how_many_service_ports_there_are(tmp_path):

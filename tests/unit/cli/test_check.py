@@ -62,6 +62,14 @@ def test_errors_make_the_status_one(tmp_path, capsys):
     }
 
 
+def test_a_file_that_cant_be_read_is_the_only_finding_about_the_configuration(tmp_path, capsys):
+    path = tmp_path / "web.yaml"
+    path.write_text(SERVICE)
+    assert main(["check", "--config=/none.yaml", f"--manifests={path}", *QUIET]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if " config: " in line]
+    assert lines == ["error    config: cannot read --config=/none.yaml: No such file or directory"]
+
+
 def test_help_is_help(capsys):
     assert main(["check", "--help"]) == 0
     assert "userspace-proxy check [flags]" in capsys.readouterr().out
