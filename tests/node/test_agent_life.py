@@ -111,6 +111,7 @@ def crash_and_clean_up(node, story):
     node.agent.kill()
     story.kernel_crashed = node.kernel()
     story.cleanup = node.agent.run(command=CLEANUP)
+    story.cleanup_again = node.agent.run(command=CLEANUP)
     story.kernel_cleaned = node.kernel()
 
 
@@ -202,6 +203,11 @@ def test_cleanup_after_a_crash_leaves_rules_routes_and_sockets_as_found(story):
     assert story.kernel_crashed != story.kernel_before
     assert story.cleanup.returncode == 0
     assert story.kernel_cleaned == story.kernel_before
+
+
+def test_cleanup_reports_only_what_was_there(story):
+    assert "INFO cleaned up steering=" in story.cleanup.stderr
+    assert story.cleanup_again.stderr == ""
 
 
 def test_a_clean_stop_leaves_rules_routes_and_sockets_as_found(story):

@@ -1,7 +1,7 @@
 """Removes what this program created in the kernel, and nothing else.
 
-cleanup                             of all proxies, whatever their names, and the routes
-cleanup --service-proxy-name NAME   those of the proxy of that name alone
+cleanup                             of all proxies, whatever their names, and all routes
+cleanup --service-proxy-name NAME   only of the proxy with that name
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..steering import (
     remove_local_routes,
     reply_routing_labels,
 )
+from ..steering.local import is_present
 from .lock import NodeLock, running_proxies
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -35,38 +36,37 @@ def cleanup(settings: Settings) -> int:
     """Remove the rules and routes of every steering; returns the exit status.
 
     Raises:
-        LockHeld: A proxy of which something is to be removed runs on this node; it would put
-            everything back. Nothing was removed.
-        SteeringError: The kernel refused, or there are tables that can't be looked into.
+        LockHeld: A proxy whose state would be removed runs on this node and would restore it.
+            Nothing was removed.
+        SteeringError: The kernel refused, or there are tables that can't be read.
     """
     return asyncio.run(_cleanup(settings.service_proxy_name))
 
 
 async def _cleanup(proxy_name: str) -> int:
     can_see_rules = importlib.util.find_spec("iptc") is not None
-    tables, guards = set(nftables_labels()), set(local_labels())
-    answers = set(reply_routing_labels())
+    tables, chains = set(nftables_labels()), set(await _labels_of_chains() if can_see_rules else ())
+    replies = set(reply_routing_labels())
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
-        # Routes bear a number that no name can be made of: whoever runs may have some.
-        in_use = await _labels_in_use() if can_see_rules else ()
-        labels = {"", *tables, *guards, *answers, *in_use, *running_proxies()}
+        # Routes have a number that can't be translated to a name, so any running proxy may have
+        # some.
+        labels = {"", *tables, *chains, *replies, *local_labels(), *running_proxies()}
     with _locked(labels):
-        for label in sorted(labels & guards if not proxy_name else labels):
+        for label in sorted(filter(is_present, labels)):
             await _clean_up("local", label)
         if not proxy_name:
             remove_local_routes()
-        for label in sorted(labels & answers):
+        for label in sorted(labels & replies):
             await _clean_up_reply_routing(label)
-        if not answers:
-            # The table went with its process, and routes are left.
+        if not replies:
+            # The table was removed with its process, but routes remain.
             await _clean_up_reply_routing(proxy_name)
         for label in sorted(labels & tables):
             await _clean_up("nftables", label)
-        if can_see_rules:
-            for label in sorted(labels):
-                await _clean_up("iptables", label)
+        for label in sorted(labels & chains):
+            await _clean_up("iptables", label)
     if not can_see_rules and _has_legacy_tables():
         raise SteeringError(
             "cannot look for this proxy's rules in the legacy tables: python-iptables is missing",
@@ -75,7 +75,7 @@ async def _cleanup(proxy_name: str) -> int:
     return 0
 
 
-async def _labels_in_use() -> list[str]:
+async def _labels_of_chains() -> list[str]:
     steering = IptablesSteering(SteeringFacts())
     try:
         return await steering.labels()
@@ -103,15 +103,15 @@ async def _clean_up(name: str, label: str) -> None:
 
 
 async def _clean_up_reply_routing(label: str) -> None:
-    answers = ReplyRouting(label)
+    routing = ReplyRouting(label)
     try:
-        await answers.clean_up()
+        await routing.clean_up()
     finally:
-        await answers.close()
+        await routing.close()
 
 
 def _has_legacy_tables() -> bool:
-    """Tell whether legacy tables are in use here, or can't be asked."""
+    """Return whether legacy tables are in use here, or can't be read."""
     try:
         return bool(Path("/proc/net/ip_tables_names").read_text(encoding="ascii").strip())
     except FileNotFoundError:
