@@ -6,6 +6,8 @@
 Rule 1: a file that changes or vanishes counts once two looks agree. Editors truncate,
 write, and move the old file away before the new one comes; none of that must be served.
 Rule 2: what can't be read is a problem and keeps what was read of it before.
+Rule 3: a look that fails because descriptors have run out changes nothing, because that shortage
+is a problem of the process: during one, looks succeed and fail in turn.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ FILE_BYTES_MAX = 64 << 20
 """One file: room for 250,000 Services of the usual 250 bytes."""
 UNSETTLED_LOOKS_MAX = 5
 """Then a file that never stands still is read as it is."""
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
 Fingerprint = tuple[int, ...]
 """Differs whenever a file's content may: times, size, and which file it is."""
@@ -60,6 +64,8 @@ class FileWatch:
         """Files that couldn't be read, with the reason."""
         self._is_lost = False
         """The last look didn't find the path itself."""
+        self._problems: Mapping[str, str] = {}
+        """Those of the last look that had descriptors."""
 
     def first_look(self) -> Look:
         """Read everything as it is now.
@@ -104,11 +110,14 @@ class FileWatch:
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
-        """Keep everything while the path itself isn't there; say so when that lasts."""
+        """Keep everything while the path itself isn't there; report it if that lasts."""
+        if exc.errno in _SHORTAGES:
+            return Look(problems=self._problems)
         if not self._is_lost:
             self._is_lost = True
             return Look(problems=dict(self._unread), is_settling=True)
-        return Look(problems={str(self._path): f"{self._path}: cannot read: {exc.strerror}"})
+        self._problems = {str(self._path): f"{self._path}: cannot read: {exc.strerror}"}
+        return Look(problems=self._problems)
 
     def _is_settled(self, name: str, fingerprint: Fingerprint | None) -> bool:
         if name not in self._changing:
@@ -135,6 +144,8 @@ class FileWatch:
                 self._unread.pop(name, None)
             except OSError as exc:
                 # Not taken: the next look tries again, as nothing may change when it is over.
+                if exc.errno in _SHORTAGES and name in self._taken:
+                    continue
                 self._unread[name] = f"{name}: cannot read: {exc.strerror}"
             except UnicodeDecodeError as exc:
                 line = exc.object.count(b"\n", 0, exc.start) + 1
@@ -144,6 +155,7 @@ class FileWatch:
         if not found and not self._taken and not problems:
             endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
             problems[str(self._path)] = f"{self._path}: contains no manifests ({endings})"
+        self._problems = problems
         return Look(texts, gone, problems, is_settling)
 
 

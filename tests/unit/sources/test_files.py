@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 
 import pytest
 
@@ -144,6 +146,37 @@ def test_what_cannot_be_read_is_a_problem_until_it_can(folder, watch, monkeypatc
     watch.look()
     assert [watch.look(), watch.look()] == [Look(problems=problem), Look(problems=problem)]
     monkeypatch.undo()
+    assert watch.look() == Look({str(web): "web 2"})
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    """Make the lowest free descriptor the first that this process may not have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_look_at_a_folder_without_descriptors_changes_nothing(folder, watch):
+    with no_descriptor_left():
+        assert [watch.look(), watch.look(), watch.look()] == [Look()] * 3
+    (folder / "web.yaml").write_text("web 2")
+    watch.look()
+    assert watch.look() == Look({str(folder / "web.yaml"): "web 2"})
+
+
+def test_a_file_that_changes_without_descriptors_is_read_afterwards(folder):
+    web = folder / "web.yaml"
+    watch = FileWatch(web)
+    watch.first_look()
+    web.write_text("web 2")
+    with no_descriptor_left():
+        assert [watch.look(), watch.look()] == [Look(is_settling=True), Look()]
     assert watch.look() == Look({str(web): "web 2"})
 
 
