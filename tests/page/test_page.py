@@ -210,6 +210,18 @@ async def test_the_page_loads_itself_again(screen):
     assert page.url.endswith("/?q=shop")
 
 
+async def test_a_link_keeps_the_keyboard_focus_when_the_page_loads_itself_again(screen):
+    page = await screen.open(make_view(make_port("cart"), make_port("web")), "/")
+    await page.keyboard.press("Tab")
+    await page.get_by_role("link", name="Need attention").focus()
+    screen.show(make_view(make_port("web")))
+    await page.get_by_role("heading", name="shop/cart:http").wait_for(
+        state="detached", timeout=30_000
+    )
+    await page.locator("a:focus-visible").wait_for()
+    assert await page.locator("a:focus").inner_text() == "Need attention"
+
+
 async def test_an_empty_node_says_how_to_go_on(screen):
     source = SourceView("manifests", "web.yaml", is_synced=True)
     page = await screen.open(make_view(source=source))

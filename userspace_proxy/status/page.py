@@ -1,4 +1,4 @@
-"""Renders a view as HTML without scripts, bounded in size.
+"""Renders a view as HTML that needs no scripts, bounded in size.
 
     view ──▶ problems on top ──▶ Services, 100 ports a page ──▶ ignored ──▶ HTML
 

@@ -40,6 +40,7 @@ _KEEPALIVE_S = 30.0
 _CLOSE_S = 1.0
 _STATIC = {
     "style.css": "text/css",
+    "focus.js": "text/javascript",
     "icon-ok.svg": "image/svg+xml",
     "icon-attention.svg": "image/svg+xml",
     "icon-trouble.svg": "image/svg+xml",
