@@ -5,83 +5,36 @@ from __future__ import annotations
 import contextlib
 import html
 import itertools
-import json
 import re
 import select
 import socket
-import subprocess
 import sys
 
 import pytest
-from test_agent_client_addresses import (
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP
+from tests.node.bridges import MAC, Bridge, entries, open_bridge
+from tests.node.endpoints import (
     CLUSTER_IPS,
     PORT,
     PROTOCOLS,
     TARGET,
     VERSIONS,
     Endpoint,
-    accept_who_speaks,
-    addresses,
+    accept_with_data,
+    carries_both_ways,
     objects,
-    talks,
 )
-
-from tests.cluster.waiting import wait_for
-from tests.node.agents import CLEANUP
-from tests.node.testbed import Testbed
-from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
 
 pytestmark = pytest.mark.netns
 
-MAC = "06:75:70:72:6f:78"
 CHECK = (sys.executable, "-m", "userspace_proxy", "check")
 SYSCTLS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
-ON = f"sysctl -qw {SYSCTLS[4]}=1 {SYSCTLS[6]}=1"
 OFF = f"sysctl -qw {SYSCTLS[4]}=0 {SYSCTLS[6]}=0"
 
 
-class Bridge:
-    """A testbed with a client and an endpoint on the bridge of its node."""
-
-    def __init__(self, folder, *clients, steering="nftables"):
-        flags = ("--workers=1", "--v=3")
-        self.testbed = Testbed(folder, steering, *flags, clients=("bridge-pod", *clients))
-        self.endpoint = Endpoint(self.testbed.sandbox.add_pod("bridged", "bridge"))
-
-    def start(self, *services):
-        services = services or [objects("bridged", 10, (self.endpoint, "node-1"))]
-        documents = [json.dumps(one) for service in services for one in service]
-        self.testbed.agent.manifests.write_text("\n---\n".join(documents))
-        self.testbed.agent.start_until_ready()
-
-    def seen(self, version=4, protocol="TCP", client="bridge-pod"):
-        """Return whose address the endpoint sees: ``client`` or ``node``."""
-        address = (CLUSTER_IPS[version].format(10), PORT)
-        ip, _ = self.endpoint.saw(protocol, version, self.testbed[client], address)
-        host = self.testbed[client].host
-        if ip == str(host.ip if version == 4 else host.ip6):
-            return "client"
-        assert ip in addresses(self.testbed.node)
-        return "node"
-
-    def wait_for_obstacles(self, *expected):
-        """Wait until the page reports these bridges and families, and no others."""
-
-        def reported():
-            shown = self.testbed.agent.status()["client_address"]["bridges"]
-            return sorted((one["name"], one["family"]) for one in shown) == sorted(expected)
-
-        wait_for(f"the obstacles {expected}", reported, hint=self.testbed.agent.log)
-
-    def close(self):
-        self.endpoint.close()
-        self.testbed.close()
-
-
-@pytest.fixture
-def bridge(tmp_path):
-    with contextlib.closing(Bridge(tmp_path)) as bridge:
-        yield bridge
+bridge = pytest.fixture(open_bridge)
 
 
 def test_where_packets_on_bridges_are_not_filtered_it_is_reported_and_followed(bridge):
@@ -127,10 +80,10 @@ def test_a_bridge_may_change_its_mac_and_connections_go_on(bridge):
     wait_for("the client's address", lambda: bridge.seen() == "client")
     dialled = bridge.testbed["bridge-pod"].dial((CLUSTER_IPS[4].format(10), PORT))
     dialled.send(b"first")
-    accepted, _ = accept_who_speaks(bridge.endpoint.servers["TCP", 4])
+    accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
     with accepted:
         bridge.testbed.shell("ip link set cni0 address 02:00:00:00:00:77")
-        assert talks(dialled, accepted)
+        assert carries_both_ways(dialled, accepted)
     assert bridge.seen() == "client"
 
 
@@ -161,12 +114,6 @@ def test_refusals_and_fragments_come_back_too(bridge, version):
     at = f"[{other.ip(6)}]:{TARGET}" if version == 6 else f"{other.ip(4)}:{TARGET}"
     assert all(failures[protocol, at] for protocol in PROTOCOLS)
     other.close()
-
-
-def entries(testbed):
-    """Return the bridges that take our MAC for their own, or the ports that they learned it by."""
-    listed = testbed.shell("bridge fdb show").splitlines()
-    return {line.split()[2] for line in listed if line.startswith(MAC)}
 
 
 def test_an_entry_that_was_deleted_comes_back_and_one_of_a_new_bridge_is_added(bridge):
@@ -232,7 +179,7 @@ def test_an_endpoint_is_reset_when_its_clients_container_has_gone(tmp_path):
             for state in ("idle", "half-closed", "sending", "trickling"):
                 dialled = bridge.testbed[client].dial((CLUSTER_IPS[4].format(10), PORT))
                 dialled.send(b"question")
-                accepted, _ = accept_who_speaks(bridge.endpoint.servers["TCP", 4])
+                accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
                 if state == "half-closed":
                     dialled.shutdown(socket.SHUT_WR)
                     assert accepted.recv(100) == b""
@@ -265,7 +212,7 @@ def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridg
     client = bridge.testbed["bridge-pod"]
     dialled = client.dial((CLUSTER_IPS[4].format(10), PORT))
     dialled.send(b"question")
-    accepted, _ = accept_who_speaks(bridge.endpoint.servers["TCP", 4])
+    accepted, _ = accept_with_data(bridge.endpoint.servers["TCP", 4])
 
     def unanswered():
         """Return how often in a row, once a second, the client hasn't answered a keep-alive."""
@@ -280,125 +227,4 @@ def test_an_idle_connection_outlives_an_outage_of_12_s_of_its_clients_link(bridg
     bridge.testbed.shell(f"ip link set {link} up")
     wait_for("an answer", lambda: unanswered() == 0)
     with accepted:
-        assert talks(dialled, accepted)
-
-
-def test_a_client_without_tcp_timestamps_uses_up_its_ports_and_is_served_all_the_same(bridge):
-    """Ports in TIME_WAIT can't be used again then; the client ends each connection first."""
-    serving = f"""
-import socket
-with socket.create_server(("", {TARGET + 1}), backlog=128) as server:
-    print("serves", flush=True)
-    while True:
-        accepted, peer = server.accept()
-        with accepted:
-            if accepted.recv(1):
-                accepted.send(peer[0].encode())
-                accepted.recv(1)
-"""
-    dialling = f"""
-import collections, socket
-seen = collections.Counter()
-for _ in range({LAST_PORT - FIRST_PORT + 1 + 500}):
-    with socket.create_connection({(CLUSTER_IPS[4].format(10), PORT)}, timeout=10) as dialled:
-        dialled.send(b"?")
-        seen[dialled.recv(100).decode()] += 1
-        # None is open any more when the next one is dialled.
-        dialled.shutdown(socket.SHUT_WR)
-        dialled.recv(1)
-print(*seen)
-"""
-    testbed, client = bridge.testbed, bridge.testbed["bridge-pod"].host
-    testbed.shell("sysctl -qw net.ipv4.tcp_timestamps=0")
-    service, *slices = objects("bridged", 10, (bridge.endpoint, "node-1"))
-    for piece in slices:
-        for port in piece["ports"]:
-            port["port"] = TARGET + 1
-    bridge.start([service, *slices])
-    wait_for("the entry", lambda: entries(testbed) == {"cni0"})
-    with contextlib.ExitStack() as stack:
-        command = [sys.executable, "-c", serving]
-        server = bridge.endpoint.host.popen(command, stdout=subprocess.PIPE)
-        stack.enter_context(server)
-        stack.callback(server.kill)
-        assert server.stdout.readline() == "serves\n"
-        dialler = client.popen([sys.executable, "-c", dialling], stdout=subprocess.PIPE)
-        stack.enter_context(dialler)
-        stack.callback(dialler.kill)
-        seen = dialler.communicate(timeout=110)[0].split()
-    assert seen[0] == str(client.ip)
-    assert len(seen) == 2
-    assert seen[1] in addresses(testbed.node)
-    assert "tcp_timestamps" in testbed.agent.log()
-    assert "tcp_timestamps" in html.unescape(testbed.agent.read("/")[1])
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_past_the_last_port_the_nodes_address_is_used_where_the_endpoint_has_answered(
-    bridge, protocol
-):
-    """A client that a network policy keeps out may use up its ports, and must stay out."""
-    bridge.start()
-    wait_for("the client's address", lambda: bridge.seen() == "client")
-    address = (CLUSTER_IPS[4].format(10), PORT)
-    kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
-    client, server = bridge.testbed["bridge-pod"], bridge.endpoint.servers[protocol, 4]
-    maker = f"""
-import contextlib, socket, sys
-held = []
-for port in range(61000, 65536):
-    held.append(socket.socket(type={int(kind)}))
-    # The agent has some already.
-    with contextlib.suppress(OSError):
-        held[-1].bind(("", port))
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-    def hold():
-        process = bridge.testbed.node.popen(
-            [sys.executable, "-c", maker], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert process.stdout.readline().strip() == "held"
-        return process
-
-    def refused():
-        if protocol == "TCP":
-            with client.tcp() as dialling:
-                dialling.connect(address)
-                with pytest.raises(ConnectionResetError):
-                    dialling.recv(1)
-        else:
-            before = refused_count()
-            client.udp(address).send(b"question")
-            wait_for("a flow that is refused", lambda: refused_count() > before)
-
-    def refused_count():
-        return sum(
-            port["refused"]
-            for port in bridge.testbed.agent.status()["ports"]
-            if port["protocol"] == protocol
-        )
-
-    # The flow of the first look at whose address is seen would do as an answer.
-    bridge.testbed.agent.stop()
-    bridge.testbed.agent.start_until_ready()
-    wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})
-    with hold() as process:
-        refused()
-        process.stdin.close()
-    opened = client.dial(address) if protocol == "TCP" else client.udp(address)
-    opened.send(b"question")
-    if protocol == "TCP":
-        accepted, peer = accept_who_speaks(server)
-        accepted.send(b"answer")
-    else:
-        _, peer = server.recvfrom(100)
-        server.sendto(b"answer", peer)
-    assert opened.recv(100) == b"answer"
-    assert peer[0] == str(client.host.ip)
-    with hold() as process:
-        assert bridge.seen(4, protocol) == "node"
-        process.stdin.close()
-    if protocol == "TCP":
-        accepted.close()
+        assert carries_both_ways(dialled, accepted)

@@ -1,0 +1,127 @@
+"""Endpoints that report the address of their client, behind Services of both families."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+
+from tests.node.clients import DEADLINE_S, Sockets
+
+PORT, TARGET = 80, 8080
+PROTOCOLS = ("TCP", "UDP")
+VERSIONS = (4, 6)
+CLUSTER_IPS = {4: "10.96.0.{}", 6: "fd00:96::{}"}
+
+
+class Endpoint:
+    """A pod that reports its clients' addresses; its sockets are this process's."""
+
+    def __init__(self, host):
+        self.host = host
+        self.sockets = Sockets(host)
+        self.opened = contextlib.ExitStack()
+        self.servers = {
+            (protocol, version): self._serve(protocol, version)
+            for protocol in PROTOCOLS
+            for version in VERSIONS
+        }
+
+    def ip(self, version):
+        return str(self.host.ip if version == 4 else self.host.ip6)
+
+    def saw(self, protocol, version, client, address):
+        """Let a client dial; return its address and port as this endpoint sees them."""
+        server = self.servers[protocol, version]
+        if protocol == "TCP":
+            with client.tcp(address[0]) as dialling:
+                dialling.connect(address)
+                dialling.sendall(b"question")
+                accepted, peer = accept_with_data(server)
+                with accepted:
+                    accepted.sendall(b"answer")
+                    assert dialling.recv(100) == b"answer"
+            return peer[:2]
+        asking = client.udp(address)
+        asking.send(b"question")
+        _, peer = server.recvfrom(100)
+        server.sendto(b"answer", peer)
+        assert asking.recv(100) == b"answer"
+        return peer[:2]
+
+    def close(self):
+        self.opened.close()
+        self.sockets.close()
+
+    def _serve(self, protocol, version):
+        ip = self.ip(version)
+        server = self.sockets.tcp(ip) if protocol == "TCP" else self.sockets.udp(ip)
+        self.opened.enter_context(server)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((ip, TARGET))
+        if protocol == "TCP":
+            server.listen()
+        return server
+
+
+def accept_with_data(server):
+    """Return the first connection that sends data: the proxy's probes don't."""
+    while True:
+        accepted, peer = server.accept()
+        accepted.settimeout(DEADLINE_S)
+        if accepted.recv(100):
+            return accepted, peer
+        accepted.close()
+
+
+def carries_both_ways(one, other):
+    """Return whether data of each end of a connection arrives at the other end."""
+    one.sendall(b"question")
+    arrived = other.recv(100)
+    other.sendall(b"answer")
+    return (arrived, one.recv(100)) == (b"question", b"answer")
+
+
+def objects(name, number, *endpoints, **spec):
+    """Return a Service of both protocols and families, and its slices."""
+    ports = [{"name": p.lower(), "port": PORT, "protocol": p} for p in PROTOCOLS]
+    for port in ports:
+        if "nodePort" in spec:
+            port["nodePort"] = spec["nodePort"]
+    more = {key: value for key, value in spec.items() if key != "nodePort"}
+    ips = [CLUSTER_IPS[version].format(number) for version in VERSIONS]
+    yield {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {
+            "clusterIP": ips[0],
+            "clusterIPs": ips,
+            "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "RequireDualStack",
+            "ports": ports,
+            **more,
+        },
+    }
+    for version in VERSIONS:
+        yield {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                "namespace": "shop",
+                "name": f"{name}-{version}",
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": f"IPv{version}",
+            "ports": [{"name": p.lower(), "port": TARGET, "protocol": p} for p in PROTOCOLS],
+            "endpoints": [
+                {"addresses": [endpoint.ip(version)], "nodeName": node}
+                for endpoint, node in endpoints
+            ],
+        }
+
+
+def addresses(node):
+    """Return all addresses of a node."""
+    listed = json.loads(node.run(["ip", "-json", "address"]).stdout)
+    return {info["local"] for link in listed for info in link["addr_info"]}

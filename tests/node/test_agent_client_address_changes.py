@@ -1,0 +1,209 @@
+"""Client addresses while agents, Cilium, IPv6 and routes come and go on a node."""
+
+from __future__ import annotations
+
+import html
+import select
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import CLEANUP
+from tests.node.endpoints import (
+    CLUSTER_IPS,
+    PORT,
+    PROTOCOLS,
+    TARGET,
+    Endpoint,
+    addresses,
+    objects,
+)
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+NODE_PORT = 30000
+
+
+@pytest.mark.parametrize("steering", ["nftables", "local"])
+def test_a_killed_agents_part_is_taken_over_and_a_stop_or_a_cleanup_leaves_nothing(
+    steering, tmp_path
+):
+    with Testbed(tmp_path, steering, "--workers=1", clients=("pod",)) as testbed:
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
+        testbed.pod("routed").serve(None, tcp=81)
+        before = testbed.kernel()
+        documents = objects("routed", 10, (endpoint, "node-1"))
+        testbed.agent.manifests.write_objects(documents)
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        ip = str(testbed["pod"].host.ip)
+
+        def seen():
+            return endpoint.saw("TCP", 4, testbed["pod"], address)[0]
+
+        testbed.agent.start_until_ready()
+        assert seen() == ip
+        running = testbed.kernel()
+        testbed.agent.kill()
+        assert "lookup 11800" in testbed.kernel()
+        testbed.agent.start_until_ready()
+        assert seen() == ip
+        assert testbed.kernel().count("11800") == running.count("11800")
+        assert testbed.agent.stop() == 0
+        assert "11800" not in testbed.kernel()
+        assert "userspace-proxy" not in testbed.rules()
+        # Killed, and cleaned up.
+        testbed.agent.start_until_ready()
+        testbed.agent.kill()
+        assert testbed.agent.run(command=CLEANUP).returncode == 0
+        assert testbed.kernel() == before
+        # Killed, and then nobody wants it any more.
+        testbed.agent.start_until_ready()
+        testbed.agent.kill()
+        testbed.agent.flags = (*testbed.agent.flags, "--preserve-client-address=never")
+        testbed.agent.start_until_ready()
+        assert seen() in addresses(testbed.node)
+        assert "11800" not in testbed.kernel()
+        assert testbed.agent.status()["client_address"]["is_on"] is False
+        assert testbed.agent.stop() == 0
+        endpoint.close()
+
+
+def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_served(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
+        documents = objects("routed", 10, (endpoint, "node-1"))
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        assert endpoint.saw("TCP", 4, testbed["pod"], address)[0] in addresses(testbed.node)
+        told = testbed.agent.status()["client_address"]
+        assert not told["is_on"]
+        assert told["why_not"].startswith("Cilium delivers")
+        assert told["why_not"] in html.unescape(testbed.agent.read("/")[1])
+        endpoint.close()
+
+
+def test_cilium_that_comes_later_ends_it_and_nothing_of_it_stays(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
+        before = testbed.kernel()
+        documents = objects("routed", 10, (endpoint, "node-1"))
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        address = (CLUSTER_IPS[4].format(10), PORT)
+
+        def seen():
+            return endpoint.saw("TCP", 4, testbed["pod"], address)[0]
+
+        def is_on():
+            return testbed.agent.status()["client_address"]["is_on"]
+
+        ip = str(testbed["pod"].host.ip)
+        assert seen() == ip
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
+        wait_for("an end of it", lambda: not is_on())
+        assert seen() in addresses(testbed.node)
+        testbed.shell("ip link del cilium_host")
+        wait_for("its return", is_on)
+        assert seen() == ip
+        # A killed agent's routes go at the next start, which doesn't need them.
+        testbed.agent.kill()
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
+        testbed.agent.start_until_ready()
+        assert "11800" not in testbed.kernel()
+        testbed.agent.kill()
+        testbed.shell("ip link del cilium_host")
+        # On, off at run time, stopped.
+        testbed.agent.start_until_ready()
+        testbed.shell("ip link add cilium_host type veth peer name cilium_net")
+        wait_for("an end of it", lambda: not is_on())
+        assert testbed.agent.stop() == 0
+        testbed.shell("ip link del cilium_host")
+        assert testbed.kernel() == before
+        endpoint.close()
+
+
+def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
+        endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
+        off = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"
+        testbed.shell(off)
+        documents = objects("routed", 10, (endpoint, "node-1"))
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        told = testbed.agent.status()["client_address"]
+        assert (told["is_on"], told["why_not"], told["problem"]) == (True, "", "")
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        for protocol in PROTOCOLS:
+            ip = str(testbed["pod"].host.ip)
+            assert endpoint.saw(protocol, 4, testbed["pod"], address)[0] == ip
+        endpoint.close()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_pod_with_a_leg_in_its_clients_network_is_served_where_its_service_says_so(
+    protocol, tmp_path
+):
+    """As Multus gives it; what it answers doesn't come back by the node."""
+    flags = ("--workers=1", "--v=3")
+    with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:
+        endpoint, laptop = Endpoint(testbed.sandbox.add_pod("routed")), testbed["laptop"].host
+        leg = f"ip link add lan type veth peer name leg netns {laptop.pid}"
+        endpoint.host.run(["sh", "-ec", f"{leg}; ip link set lan up"])
+        endpoint.host.run(["ip", "route", "add", f"{laptop.ip}/32", "dev", "lan"])
+        laptop.run(["ip", "link", "set", "leg", "up"])
+        spec = {"type": "NodePort", "nodePort": NODE_PORT}
+        documents = list(objects("routed", 10, (endpoint, "node-1"), **spec))
+        annotation = "userspace-proxy.io/preserve-client-address"
+        documents[0]["metadata"]["annotations"] = {annotation: "never"}
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        address = (str(testbed.node.ip), NODE_PORT)
+        seen = endpoint.saw(protocol, 4, testbed["laptop"], address)[0]
+        assert seen in addresses(testbed.node)
+        endpoint.close()
+
+
+def test_an_endpoint_that_refuses_one_clients_datagrams_is_kept_for_all_others(tmp_path):
+    with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod", "bridge-pod")) as testbed:
+        endpoints = [Endpoint(testbed.sandbox.add_pod(name)) for name in ("strict", "open")]
+        strict, other = endpoints
+        documents = objects("dns", 10, *((endpoint, "node-1") for endpoint in endpoints))
+        testbed.agent.manifests.write_objects(documents)
+        testbed.agent.start_until_ready()
+        address = (CLUSTER_IPS[4].format(10), PORT)
+        rules = f"""table ip denied {{
+            chain input {{
+                type filter hook input priority 0
+                ip saddr {testbed["pod"].host.ip} reject
+            }}
+        }}
+        """
+        strict.host.run(["nft", rules])
+
+        def heard_by(client):
+            asking = testbed[client].udp(address)
+            asking.send(b"question")
+            heard, _, _ = select.select([e.servers["UDP", 4] for e in endpoints], [], [], 5)
+            (server,) = heard
+            _, peer = server.recvfrom(100)
+            server.sendto(b"answer", peer)
+            assert asking.recv(100) == b"answer"
+            return next(e for e in endpoints if e.servers["UDP", 4] is server)
+
+        # Each flow is refused or begins at the other endpoint: both in turn, which all hear.
+        assert {heard_by("pod") for _ in range(4)} == {other}
+        states = {
+            endpoint["address"]: endpoint
+            for port in testbed.agent.status()["ports"]
+            if (port["protocol"], port["family"], port["side"]) == ("UDP", "IPv4", "")
+            for endpoint in port["endpoints"]
+        }
+        state = states[f"{strict.ip(4)}:{TARGET}"]
+        assert state["failures"] >= 2
+        assert state["ejected_for_s"] is None
+        assert {heard_by("bridge-pod") for _ in range(2)} == {strict, other}
+        for endpoint in endpoints:
+            endpoint.close()
