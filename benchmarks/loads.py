@@ -1,4 +1,4 @@
-"""What clients do, and what of it is measured.
+"""The loads that clients put on a way, and how each is measured.
 
 Rule 1: the load generator and the backends are processes of their own, outside the proxy.
 Rule 2: CPU is that of all processes of the proxy while a load runs, by the unit of work done.
@@ -7,67 +7,19 @@ Rule 2: CPU is that of all processes of the proxy while a load runs, by the unit
 from __future__ import annotations
 
 import abc
-import contextlib
-import json
-import re
 import resource
-import subprocess
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox.holder import read_line
-
+from .generators import MARGIN_S, hold, read_wrk, run_goload, timings
+from .metrics import NotMeasured, Values
 from .processes import cpu_seconds, descriptors, memory_bytes
 from .tools import find_program
 from .ways import Way
-
-Values = dict[str, float]
-
-MARGIN_S = 15.0
-"""For a command to end after its load has."""
 
 BYTES_IN_GB = 1e9
 
 AT_REST_EVERY_S = 0.5
 AT_REST_LOOKS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One measured quantity."""
-
-    head: str
-    """Of its column."""
-    digits: int
-    cpu: bool = False
-    """Only where there is a process."""
-
-
-METRICS = {
-    "connections": Metric("connections/s", 0),
-    "requests": Metric("requests/s", 0),
-    "exchanges": Metric("exchanges/s", 0),
-    "gbits": Metric("Gbit/s", 1),
-    "cpu_us": Metric("proxy CPU, µs each", 1, cpu=True),
-    "cpu_s_per_gb": Metric("proxy CPU, s/GB", 2, cpu=True),
-    "p50_ms": Metric("p50 ms", 2),
-    "p99_ms": Metric("p99 ms", 2),
-    "max_ms": Metric("longest ms", 0),
-    "errors": Metric("errors", 0),
-    "bytes_each": Metric("user memory, bytes each", 0, cpu=True),
-    "descriptors_each": Metric("descriptors each", 1, cpu=True),
-    "base_mb": Metric("user memory before, MB", 1, cpu=True),
-    "both_alive": Metric("connections/s, both alive", 0),
-    "one_silent": Metric("connections/s, one silent", 0),
-    "share": Metric("share kept", 3),
-}
-
-
-class NotMeasured(Exception):
-    """A load can't be put on a way; the text is the reader's."""
 
 
 class Load(abc.ABC):
@@ -80,16 +32,16 @@ class Load(abc.ABC):
     short: str
     """Its name."""
     details: str = ""
-    """What its name leaves open."""
+    """More than its name says."""
     port: str
     rate: str
     metrics: tuple[str, ...]
     rounds_at_most: int | None = None
     skips: frozenset[str] = frozenset()
-    """Ways that it isn't put on."""
+    """Keys of ways that it isn't put on."""
 
     def suits(self, way: Way) -> bool:
-        """Tell whether it can be put on a way."""
+        """Return whether it can be put on a way."""
         return self.port in way.serves and way.key not in self.skips
 
     @property
@@ -154,11 +106,11 @@ class GoLoad(Load):
     def run(self, way: Way, seconds: float) -> Values:
         """Part of Load."""
         began = cpu_seconds(way.pids())
-        said = _goload(way, self.port, seconds, *self.words)
+        said = run_goload(way, self.port, seconds, *self.words)
         cpu = cpu_seconds(way.pids()) - began
         return {
             self.rate: said["count"] / said["seconds"],
-            **_timings(said),
+            **timings(said),
             **_cpu_each(way, cpu, said["count"]),
         }
 
@@ -180,7 +132,7 @@ class BulkLoad(Load):
     def run(self, way: Way, seconds: float) -> Values:
         """Part of Load."""
         began = cpu_seconds(way.pids())
-        said = _goload(way, self.port, seconds, "bulk", f"--streams={self.streams}")
+        said = run_goload(way, self.port, seconds, "bulk", f"--streams={self.streams}")
         cpu = cpu_seconds(way.pids()) - began
         values = {"gbits": said["bytes"] * 8 / said["seconds"] / 1e9}
         if way.pids() and said["bytes"]:
@@ -215,7 +167,7 @@ class HeldLoad(Load):
         way.restart()
         _wait_until_at_rest(way)
         before = memory_bytes(way.pids()), descriptors(way.pids())
-        with _held(way, self.port, self.connections, seconds) as client:
+        with hold(way, self.port, self.connections, seconds) as client:
             grown = memory_bytes(way.pids()) - before[0]
             more = descriptors(way.pids()) - before[1]
             began = cpu_seconds(way.pids())
@@ -223,7 +175,7 @@ class HeldLoad(Load):
             cpu = cpu_seconds(way.pids()) - began
         values = {
             "exchanges": said["count"] / said["seconds"],
-            **_timings(said),
+            **timings(said),
             **_cpu_each(way, cpu, said["count"]),
             "base_mb": before[0] / 1e6,
         }
@@ -255,13 +207,13 @@ class SilentLoad(Load):
         """Part of Load."""
         way.restart()
         echo = ("echo", "--parallel=64")
-        alive = _goload(way, self.port, seconds, *echo)
+        alive = run_goload(way, self.port, seconds, *echo)
         # Those whom the clients have left behind in the queue would be dialled for, too.
         way.wait_until_answered()
         silenced = way.site.pods[1]
         silenced.drop_traffic()
         try:
-            said = _goload(way, self.port, self.window_s, *echo, f"--settle={self.settle_s}")
+            said = run_goload(way, self.port, self.window_s, *echo, f"--settle={self.settle_s}")
         finally:
             silenced.pass_traffic()
             way.restart()
@@ -309,41 +261,8 @@ LOADS: dict[str, Load] = {
 }
 
 
-def read_wrk(text: str) -> Values:
-    """Return rate, count, p50, p99 and errors out of what wrk printed.
-
-    Raises:
-        SandboxError: It printed something else.
-    """
-    count = re.search(r"(\d+) requests in", text)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
-    shares = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+\w+)$", text, re.MULTILINE))
-    if count is None or rate is None or len(shares) != 2:
-        raise SandboxError(f"cannot read what wrk says: {text.strip()[-200:]}")
-    complaints = re.findall(r"^ *(?:Socket errors|Non-2xx or 3xx.*?): (.*)$", text, re.MULTILINE)
-    errors = [int(number) for line in complaints for number in re.findall(r"\d+", line)]
-    return {
-        "count": float(count[1]),
-        "rate": float(rate[1]),
-        "p50_ms": _milliseconds(shares["50"]),
-        "p99_ms": _milliseconds(shares["99"]),
-        "errors": float(sum(errors)),
-    }
-
-
-def _milliseconds(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)([a-z]+)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3}[unit]
-
-
-def _goload(way: Way, port: str, seconds: float, *words: str) -> dict[str, Any]:
-    command, *flags = words
-    done = way.site.client.run(
-        [way.site.goload, command, "--to", way.address(port), f"--seconds={seconds}", *flags],
-        timeout=seconds + MARGIN_S,
-    )
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said
+def _cpu_each(way: Way, cpu_s: float, count: float) -> Values:
+    return {"cpu_us": cpu_s * 1e6 / count} if way.pids() and count else {}
 
 
 def _wait_until_at_rest(way: Way) -> None:
@@ -355,64 +274,3 @@ def _wait_until_at_rest(way: Way) -> None:
         if now == before:
             return
         before = now
-
-
-def _timings(said: dict[str, Any]) -> Values:
-    return {
-        "p50_ms": said["p50_us"] / 1e3,
-        "p99_ms": said["p99_us"] / 1e3,
-        "errors": said["errors"],
-    }
-
-
-def _cpu_each(way: Way, cpu_s: float, count: float) -> Values:
-    return {"cpu_us": cpu_s * 1e6 / count} if way.pids() and count else {}
-
-
-class _HeldClient:
-    """A client that holds connections, and talks when it is told to."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def read(self, timeout_s: float) -> dict[str, Any]:
-        """Return its next report."""
-        assert self._process.stdout is not None
-        line = read_line(self._process.stdout.fileno(), timeout_s)
-        try:
-            said: dict[str, Any] = json.loads(line)
-        except ValueError as exc:
-            raise SandboxError(f"cannot hold connections: the client said {line!r}") from exc
-        return said
-
-    def talk(self, seconds: float) -> dict[str, Any]:
-        """Return how the messages went."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        return self.read(seconds + MARGIN_S)
-
-
-@contextlib.contextmanager
-def _held(way: Way, port: str, connections: int, seconds: float) -> Iterator[_HeldClient]:
-    process = way.site.client.popen(
-        [
-            way.site.goload,
-            "hold",
-            "--to",
-            way.address(port),
-            f"--connections={connections}",
-            f"--seconds={seconds}",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        client = _HeldClient(process)
-        opened = client.read(MARGIN_S * 2)
-        if opened["failed"]:
-            raise SandboxError(f"cannot hold {connections} connections: {opened}")
-        yield client
-    finally:
-        process.kill()
-        process.communicate()

@@ -8,7 +8,8 @@ from string import Template
 
 from .chart import Group, draw_bars
 from .goals import Goal, Verdict, judge, why
-from .loads import LOADS, METRICS, HeldLoad, Load
+from .loads import LOADS, HeldLoad, Load
+from .metrics import METRICS
 from .samples import Samples
 from .ways import WAYS
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.sandbox import Sandbox
 
-from .loads import METRICS, Load, NotMeasured, Values
+from .loads import Load
+from .metrics import METRICS, NotMeasured, Values
 from .samples import Sample, Samples
 from .sites import Site
 from .tools import Tools

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cluster.build import BuildError, ensure_binaries
-from tests.cluster.control_plane import ControlPlaneError
+from tests.cluster.readiness import ControlPlaneError
 from tests.cluster.waiting import DeadlineExceededError
 from userspace_proxy.errors import UserspaceProxyError
 from userspace_proxy.sandbox import Sandbox
 
 from ..__main__ import CALM, keys_of
-from ..loads import NotMeasured
 from ..machine import describe_machine
+from ..metrics import NotMeasured
 from ..runner import raise_descriptor_limit
 from ..samples import Sample, Samples, load_samples
 from ..tools import Tools, build_tools

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from ..goals import Verdict, judge
-from ..loads import Metric
+from ..metrics import Metric
 from ..report import table
 from ..samples import Samples
 from .goals import GOALS

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from ..loads import NotMeasured
+from ..metrics import NotMeasured
 from ..processes import cpu_seconds, family, memory_bytes
 from .agents import Agent
 from .hands import Hand, HandFailed

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, ip_network
 
 from userspace_proxy.sandbox import Node
 
-from ..loads import NotMeasured
+from ..metrics import NotMeasured
 from ..tools import find_program
 
 _HOOKS = (

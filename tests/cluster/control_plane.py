@@ -12,15 +12,12 @@ Rule 2: everything that waits has a deadline, and its error shows the end of the
 
 from __future__ import annotations
 
-import http.client
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from types import TracebackType
@@ -37,20 +34,15 @@ from .credentials import (
     render_tokens,
     token_of,
 )
+from .readiness import ControlPlaneError, accepts, serves_https, wait_until_ready
 from .waiting import wait_for
 
-READY_DEADLINE_S = 60.0
-"""A start takes 2 to 3 s on two idle cores; CI machines have been ten times slower."""
 KUBECTL_DEADLINE_S = 110.0
 """For one kubectl command; a usual one takes 0.1 s."""
 NAMESPACE_PORT = 6443
 """The API server's usual port, taken inside a network namespace, where nobody else has it."""
 
 NODE_PROXIER_ROLE = Path(__file__).with_name("node-proxier.yaml")
-
-
-class ControlPlaneError(RuntimeError):
-    """A part of the control plane didn't start, or a command to it failed."""
 
 
 class ControlPlane:
@@ -213,10 +205,10 @@ class ControlPlane:
             self._prefix,
         )
         try:
-            self._wait_for(self._apiserver, self._has_certificate)
+            wait_until_ready(self._apiserver, self._has_certificate)
             for user in self._groups:
                 self.write_kubeconfig(self.kubeconfig_for(user), token_of(user))
-            self._wait_for(self._apiserver, self._is_ready)
+            wait_until_ready(self._apiserver, self._is_ready)
         except BaseException:
             self.stop_apiserver()
             raise
@@ -326,7 +318,7 @@ class ControlPlane:
             self.folder / "etcd.log",
             self._prefix,
         )
-        self._wait_for(self._etcd, self._etcd_answers)
+        wait_until_ready(self._etcd, lambda: accepts(self._etcd_socket))
 
     @property
     def _etcd_socket(self) -> Path:
@@ -363,25 +355,6 @@ class ControlPlane:
             *self._apiserver_flags,
         ]
 
-    def _wait_for(self, child: Child, condition: Callable[[], bool]) -> None:
-        """Wait until the condition holds; a child that ended first is an error at once."""
-
-        def holds() -> bool:
-            if child.status is not None:
-                raise ControlPlaneError(
-                    f"cannot start {child.name}: it ended with status {child.status}; "
-                    + child.log_tail()
-                )
-            return condition()
-
-        wait_for(
-            f"{child.name} to be ready", holds, deadline_s=READY_DEADLINE_S, hint=child.log_tail
-        )
-
-    def _etcd_answers(self) -> bool:
-        with closing(socket.socket(socket.AF_UNIX)) as client:
-            return client.connect_ex(str(self._etcd_socket)) == 0
-
     def _has_certificate(self) -> bool:
         end = b"-----END CERTIFICATE-----\n"
         return self.ca_file.is_file() and self.ca_file.read_bytes().endswith(end)
@@ -390,22 +363,10 @@ class ControlPlane:
         return all(map(self._serves, ("/readyz", "/api/v1/namespaces/default/services/kubernetes")))
 
     def _serves(self, path: str) -> bool:
-        """Tell whether the API server answers a GET with 200."""
-        if self._prefix:
-            return self._serves_in_namespace(path)
-        context = ssl.create_default_context(cafile=self.ca_file)
-        with closing(
-            http.client.HTTPSConnection(self._bind_address, self._port, timeout=5, context=context)
-        ) as connection:
-            try:
-                headers = {"Authorization": f"Bearer {token_of(ADMIN)}"}
-                connection.request("GET", path, headers=headers)
-                return connection.getresponse().status == http.HTTPStatus.OK
-            except (OSError, http.client.HTTPException):
-                return False
-
-    def _serves_in_namespace(self, path: str) -> bool:
-        """Ask by kubectl: a socket of ours would be in our namespace."""
+        """Return whether the API server answers a GET with 200."""
+        if not self._prefix:
+            return serves_https(self._bind_address, self._port, path, self.ca_file, token_of(ADMIN))
+        # By kubectl, because a socket of this process would be in this process's namespace.
         try:
             self.kubectl("get", "--raw", path, "--request-timeout=5s")
         except ControlPlaneError:

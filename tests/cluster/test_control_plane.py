@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from .build import Binaries
-from .control_plane import ControlPlane, ControlPlaneError
+from .control_plane import ControlPlane
 from .credentials import NODE_PROXIER
+from .readiness import ControlPlaneError
 
 pytestmark = pytest.mark.cluster
 

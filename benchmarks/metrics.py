@@ -1,0 +1,42 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One measured quantity."""
+
+    head: str
+    """Of its column."""
+    digits: int
+    cpu: bool = False
+    """Only where there is a process."""
+
+
+METRICS = {
+    "connections": Metric("connections/s", 0),
+    "requests": Metric("requests/s", 0),
+    "exchanges": Metric("exchanges/s", 0),
+    "gbits": Metric("Gbit/s", 1),
+    "cpu_us": Metric("proxy CPU, µs each", 1, cpu=True),
+    "cpu_s_per_gb": Metric("proxy CPU, s/GB", 2, cpu=True),
+    "p50_ms": Metric("p50 ms", 2),
+    "p99_ms": Metric("p99 ms", 2),
+    "max_ms": Metric("longest ms", 0),
+    "errors": Metric("errors", 0),
+    "bytes_each": Metric("user memory, bytes each", 0, cpu=True),
+    "descriptors_each": Metric("descriptors each", 1, cpu=True),
+    "base_mb": Metric("user memory before, MB", 1, cpu=True),
+    "both_alive": Metric("connections/s, both alive", 0),
+    "one_silent": Metric("connections/s, one silent", 0),
+    "share": Metric("share kept", 3),
+}
+
+
+class NotMeasured(Exception):
+    """A load can't be put on a way; readers of the report see the text."""
