@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests start thousands of processes, and each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Most tests wait rather than compute, so there are more processes than cores. The tests of a module
 # share fixtures, so they run in one process.
