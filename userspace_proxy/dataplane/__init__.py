@@ -11,7 +11,7 @@ in whatever event loop the caller runs, and raw non-blocking sockets.
 from .counters import CounterTable, EndpointCounters, GroupCounters
 from .dataplane import DataPlane, Listener
 from .descriptors import raise_descriptor_limit
-from .group import EndpointGroup
+from .endpoint_group import EndpointGroup
 from .iterations import ITERATION_BOUNDS_S
 from .port_hold import get_nothing
 from .serving import Serving

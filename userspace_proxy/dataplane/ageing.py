@@ -3,12 +3,12 @@
     joined ──▶ first look: keep-alive on both sockets ──▶ nothing moved for idle_s ──▶ reset
                                                     └───▶ half-closed, for half_closed_s ──▶ reset
 
-Rule 1: a connection that ends before its first look pays nothing, not even a system call.
-Rule 2: what a look notices is late by LOOK_S at most; timeouts are counted from the look
-that first saw nothing move.
-Rule 3: a look takes a slice of the connections, so that thousands never hold the loop.
+Rule 1: a connection that ends before its first look costs nothing, not even a system call.
+Rule 2: a look is late by LOOK_S at most; timeouts count from the first look at which nothing had
+moved.
+Rule 3: looks are taken in slices, so that thousands of connections don't block the loop.
 Rule 4: a stalled connection keeps no pipe: there are few, and without one others have to copy.
-Rule 5: a reader that is alive may stall for idle_s; only one that is dead is given up earlier.
+Rule 5: a reader that is alive may stall for idle_s; only a dead one is given up earlier.
 Rule 6: an endpoint that sees the address of a container that has gone is reset within 20 s.
 """
 
@@ -22,20 +22,20 @@ from .tcp import TcpConnection
 from .tuning import Tuning
 
 LOOK_S = 4.5
-# Some 0.3 ms.
+# Takes about 0.3 ms.
 _SLICE = 1024
 
 # Not in Python's socket module; linux/tcp.h.
 TCP_RTO_MAX_MS = 44
 
-# The other side is asked after half a minute of silence, and given up 90 s later. While bytes
-# wait for it the kernel gives it up instead, after tcp_retries2 resends or window probes without
-# an answer. No TCP_USER_TIMEOUT: it also counts window probes that a stalled reader answers
-# (source: tcp_probe_timer() in net/ipv4/tcp_timer.c).
-# Go, and so kube-proxy, asks every 15 s; load balancers forget after minutes, conntrack forgets
-# a half-closed connection, and how it was translated, after one (kernel documentation,
-# nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a question must come before,
-# and once more if it is lost.
+# The other side is probed after half a minute of silence, and given up 90 s later. While bytes wait
+# for it the kernel gives it up instead, after tcp_retries2 unanswered resends or window probes. No
+# TCP_USER_TIMEOUT: it also counts window probes that a stalled reader answers (source:
+# tcp_probe_timer() in net/ipv4/tcp_timer.c).
+# Go, and so kube-proxy, probes every 15 s. Load balancers forget a connection after minutes, and
+# conntrack a half-closed one with its translation after one (kernel documentation,
+# nf_conntrack-sysctl: nf_conntrack_tcp_timeout_close_wait is 60 s): a probe must come before, and
+# another one if it is lost.
 _KEEPALIVE = (
     (_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 30),
@@ -43,36 +43,35 @@ _KEEPALIVE = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 6),
 )
 
-
-# A client that is a container of this node and has gone: the endpoint sees the client's address, so
-# it can't send to it any more, and only we can end its side. Such a client's kernel is this
-# one, and it answers at once unless the container has no link. A link that is down for 12 s is an
-# outage: 14 questions, one a second, go unanswered before the client is given up.
+# If a client that is a container of this node has gone, an endpoint that sees the client's address
+# can't reach it any more, and only this proxy can end the connection. The client's kernel is this
+# node's, and answers at once while the container has a link. A link may be down for 12 s: the
+# client is given up after 14 unanswered probes, one a second.
 _LOCAL_CLIENT = (
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPIDLE, 4),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPINTVL, 1),
     (_socket.IPPROTO_TCP, _socket.TCP_KEEPCNT, 14),
-    # Linux 6.15, last for that reason: resends and window probes at most 2 s apart. Without it a
-    # client that had stopped reading long before is asked every two minutes only.
+    # Linux 6.15, and last for that reason: resends and window probes at most 2 s apart. Without it
+    # a client that had stopped reading long before is probed every two minutes only.
     (_socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 2000),
 )
-# A container may dial before its route has been listed, up to a second later, and the first look
-# may come sooner than that: so two looks ask again.
+# A container may dial up to a second before its route is listed, and the first look may come sooner
+# than that, so two looks check again.
 _NEW_S = 2 * LOOK_S
-# While data wait there is no keep-alive. Resends or window probes that three more looks, after
-# 13.5 s, still find unanswered are as good: the first resend behind an outage comes after 12.6 s.
-# A reader that is only stalled answers. A little less than three looks: timers may be early.
+# While data wait there is no keep-alive. Resends or window probes that are still unanswered three
+# looks later, after 13.5 s, prove as much: the first resend behind an outage comes after 12.6 s. A
+# reader that is only stalled answers. A little less than three looks: timers may be early.
 _GONE_S = 13.0
 
 
 class Ageing:
-    """The looks at the connections of one data plane.
+    """Looks at the connections of one data plane.
 
     Args:
         loop: Its timers are used.
         clock: Monotonic seconds.
-        tuning: Has the two timeouts.
-        connections: Those that are open; looked at anew each time.
+        tuning: Contains the two timeouts.
+        connections: The open ones, read each time.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class Ageing:
         self._rest: Iterator[TcpConnection] = iter(())
 
     def start(self) -> None:
-        """Begin to look; idempotent."""
+        """Look from now on. Idempotent."""
         if self._timer is None:
             self._timer = self._loop.call_later(LOOK_S, self._begin)
 
@@ -115,7 +114,7 @@ class Ageing:
             connection.check_locality()
         if connection.shows_local_client and (is_first or not was_known):
             connection.keep_alive(_LOCAL_CLIENT, client_only=True)
-        # First: an endpoint that keeps sending moves bytes into the client's socket.
+        # Before the bytes: an endpoint that keeps sending moves some into the client's socket.
         if connection.shows_local_client and _has_gone(connection, now):
             connection.abort()
             return
@@ -132,9 +131,9 @@ class Ageing:
 
     def _begin(self) -> None:
         self._rest = iter(list(self._connections))
-        self._go_on()
+        self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         now = self._clock()
         for _ in range(_SLICE):
             connection = next(self._rest, None)
@@ -144,11 +143,11 @@ class Ageing:
                     self.start()
                 return
             self.look_at(connection, now)
-        self._timer = self._loop.call_soon(self._go_on)
+        self._timer = self._loop.call_soon(self._continue)
 
 
 def _has_gone(connection: TcpConnection, now: float) -> bool:
-    """Tell whether a client has answered nothing for so long that its container has gone."""
+    """Return whether a client has answered nothing for so long that its container has gone."""
     if not connection.unanswered:
         connection.unanswered_since = None
         return False

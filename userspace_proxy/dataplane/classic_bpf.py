@@ -20,9 +20,9 @@ RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
 
 NETWORK_HEADER = 0xFFF00000
-"""Offsets from here on count from the network header, wherever the packet's data begins."""
+"""Added to offsets that count from the network header, wherever the packet's data begins."""
 SOURCE_OFFSETS = {4: (12,), 6: (8, 12, 16, 20)}
-"""Where the words of the source address stand in it, by IP version."""
+"""Offsets of the words of the source address in it, by IP version."""
 
 Instruction = tuple[int, int, int, int]
 """Code, jump if true, jump if false, operand."""
@@ -34,7 +34,7 @@ def version_of(family: int) -> int:
 
 
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
-    """Give a socket a program, in place of the one that it had for the same purpose.
+    """Attach a program to a socket; replaces the one of the same option.
 
     Args:
         sock: Of any protocol.
@@ -46,7 +46,7 @@ def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) ->
     """
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
-    # The kernel copies it before setsockopt returns.
+    # The kernel copies the program before setsockopt returns.
     sock.setsockopt(
         _socket.SOL_SOCKET, option, struct.pack("HP", len(program), ctypes.addressof(buffer))
     )

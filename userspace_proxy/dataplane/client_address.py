@@ -31,7 +31,7 @@ from ..errors import UserspaceProxyError
 from ..model import SocketAddress
 from ..policy.locality import Locality
 from .client_ports import ClientPorts
-from .group import EndpointGroup
+from .endpoint_group import EndpointGroup
 from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
@@ -178,7 +178,7 @@ class ClientAddressDialer:
         family = family_of(endpoint.ip)
         sock = _socket.socket(family, kind)
         try:
-            set_transparent(sock, family)
+            set_transparent(sock)
             if kind & _socket.SOCK_DGRAM:
                 return sock, self._connect_datagrams(sock, client, endpoint)
             # One port serves as many connections as there are endpoints.

@@ -1,12 +1,12 @@
 """Allocates source ports to the sockets of one process that use client addresses.
 
-    (client, port) ──▶ the endpoints that flows from there go to
+    (client, port) ──▶ the endpoints of flows from there
 
-The kernel keeps two TCP connections apart that begin at one port, and refuses a second one to
-the same endpoint. For UDP it does neither: two sockets that are connected alike are both let be,
-and one of them gets all answers. So this process keeps which flow goes where.
+The kernel distinguishes TCP connections from one port to different endpoints, and refuses a second
+one to the same endpoint. It permits two UDP sockets between the same addresses, and one of them
+gets all replies. So this process records which flows it has.
 
-Rule 1: ports are taken in turn: one that was given back rests as long as all others are tried.
+Rule 1: ports are used in turn, so a released port isn't used again before all others.
 """
 
 from __future__ import annotations
@@ -18,22 +18,17 @@ from ..policy.locality import FIRST_PORT, LAST_PORT
 
 
 class ClientPorts:
-    """The turn of ports, and the UDP flows from each.
-
-    Args:
-        first: The lowest.
-        last: The highest.
-    """
+    """The next port, and the UDP flows from each; ``first`` and ``last`` are inclusive."""
 
     def __init__(self, first: int = FIRST_PORT, last: int = LAST_PORT) -> None:
         self._first = first
         self._last = last
         self._port = random.randint(first, last)
-        # Tuples: most have one endpoint, and a set is four times as large.
+        # Tuples: most have one endpoint, and a set takes four times the memory.
         self._endpoints: dict[tuple[str, int], tuple[SocketAddress, ...]] = {}
 
     def next(self) -> int:
-        """Return the port whose turn it is."""
+        """Return the next port in turn."""
         self._port = self._port + 1 if self._port < self._last else self._first
         return self._port
 
@@ -42,15 +37,15 @@ class ClientPorts:
         return random.randint(self._first, self._last)
 
     def endpoints(self, client: str, port: int) -> tuple[SocketAddress, ...]:
-        """Return where this process's flows from a client's port go; empty: it has none."""
+        """Return the endpoints of this process's flows from a client's port."""
         return self._endpoints.get((client, port), ())
 
     def take(self, client: str, port: int, endpoint: SocketAddress) -> None:
-        """Note a flow; none from there to that endpoint is noted yet."""
+        """Add a flow, the first from there to that endpoint."""
         self._endpoints[client, port] = (*self.endpoints(client, port), endpoint)
 
     def give(self, client: str, port: int, endpoint: SocketAddress) -> None:
-        """Forget a flow; one that wasn't noted is no error."""
+        """Remove a flow. Idempotent."""
         left = tuple(known for known in self.endpoints(client, port) if known != endpoint)
         if left:
             self._endpoints[client, port] = left

@@ -1,4 +1,4 @@
-"""Counters per endpoint and per Service port; all of them only grow, except ``active``."""
+"""Counters per endpoint and per Service port; all but ``active`` only grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..model import SocketAddress
 
 
 class Counters:
-    """Numbers with names, which can be added up and sent in the order of their names."""
+    """Named numbers, which can be added, and sent in the order of their names."""
 
     __slots__: tuple[str, ...] = ()
     _get: ClassVar[Callable[[Any], tuple[int, ...]]]
@@ -24,10 +24,10 @@ class Counters:
         return type(self)._get(self)  # noqa: SLF001 - its own
 
     def add(self, figures: Iterable[int]) -> None:
-        """Add numbers in the order of the names.
+        """Add numbers in the order of their names.
 
         Raises:
-            ValueError: They are more, or fewer, than the names.
+            ValueError: Their number is wrong.
         """
         for name, figure in zip(self.__slots__, figures, strict=True):
             setattr(self, name, getattr(self, name) + figure)
@@ -49,11 +49,11 @@ class EndpointCounters(Counters):
         self.active = 0
         """Open connections, or live flows."""
         self.connections = 0
-        """Connections that this endpoint answered, or flows that began with it."""
+        """Connections that this endpoint answered, or flows to it."""
         self.failures = 0
-        """Dials that failed, for a reason of the endpoint's or of this node's."""
+        """Dials that failed, whatever the cause."""
         self.preserved = 0
-        """Of the connections, those that bore their client's own address."""
+        """Of the connections, those from their client's own address."""
         self.received_bytes = 0
         """From clients to the endpoint."""
         self.sent_bytes = 0
@@ -61,7 +61,7 @@ class EndpointCounters(Counters):
 
 
 class GroupCounters(Counters):
-    """What is counted per Service port beside the sums over its endpoints."""
+    """What is counted per Service port, beside the sums over its endpoints."""
 
     __slots__ = (
         "dropped_datagrams",
@@ -79,11 +79,11 @@ class GroupCounters(Counters):
         self.shortages = 0
         """Dials that failed because this process was out of descriptors, ports or memory."""
         self.out_of_ports = 0
-        """Of these, those for which this node's address had no source port towards the endpoint."""
+        """Of these, those for which this node's address had no free port towards the endpoint."""
         self.out_of_client_ports = 0
-        """Dials for which a client's address had none: they failed, or bore this node's address."""
+        """Dials for which a client's address had none: they failed, or used this node's address."""
         self.dropped_datagrams = 0
-        """Datagrams that a socket didn't take, mostly because its buffer was full."""
+        """Datagrams that were dropped at a socket, mostly because its buffer was full."""
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
         self.evicted_connections = 0
@@ -91,33 +91,30 @@ class GroupCounters(Counters):
 
 
 class CounterTable:
-    """All counters of one Service port.
-
-    Those of an endpoint that has left stay while it is in use, and then in the sums.
-    """
+    """All counters of one Service port, and those of its former endpoints."""
 
     def __init__(self) -> None:
         self.counters = GroupCounters()
         self.out_of_ports_at = -math.inf
-        """Monotonic seconds at which ``out_of_ports`` was last seen to grow."""
+        """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = -math.inf
-        """The same of ``out_of_client_ports``."""
+        """Monotonic seconds at which ``out_of_client_ports`` last grew."""
         self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
         self._gone = EndpointCounters()
 
     def counters_of(self, endpoint: SocketAddress) -> EndpointCounters:
-        """Return the counters of an endpoint, made when first asked for."""
+        """Return the counters of an endpoint; creates them if necessary."""
         counters = self._per_endpoint.get(endpoint)
         if counters is None:
             counters = self._per_endpoint[endpoint] = EndpointCounters()
         return counters
 
     def each_counters(self) -> Iterable[tuple[SocketAddress, EndpointCounters]]:
-        """Return the endpoints that were ever counted for, with their counters."""
+        """Return the endpoints that have counters, with these."""
         return self._per_endpoint.items()
 
     def totals(self) -> EndpointCounters:
-        """Return the sums over all endpoints, those that have gone included."""
+        """Return the sums over all endpoints, former ones included."""
         sums = EndpointCounters()
         sums.add(self._gone.figures())
         for counters in self._per_endpoint.values():
@@ -125,7 +122,7 @@ class CounterTable:
         return sums
 
     def fold(self, current: Container[SocketAddress]) -> None:
-        """Move the counters of endpoints that are neither current nor in use into one sum."""
+        """Add the counters of endpoints that are neither current nor in use to one sum."""
         for endpoint, counters in list(self._per_endpoint.items()):
             if endpoint not in current and counters.active == 0:
                 self._gone.add(self._per_endpoint.pop(endpoint).figures())

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 from ..model import Protocol, SocketAddress
+from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .group import EndpointGroup
 from .tcp_connections import TcpConnections
 from .tcp_listener import TcpListener
 from .tuning import Tuning

@@ -1,14 +1,14 @@
 """Admission control: how many descriptors the data plane may use.
 
-A proxy that runs out of descriptors in ``accept`` either loops on the error or
-closes clients that it could have served a moment later. So we count, stop taking
-from the queue before the end, and let the kernel keep the clients waiting.
+A proxy that runs out of descriptors in ``accept`` either loops on the error or closes clients that
+it could serve a moment later. This one counts, stops accepting before the limit, and lets the
+kernel keep the clients waiting.
 
-Rule 1: callbacks that wait are called when there is room, and a few times a second anyway:
-nothing reports that descriptors which aren't ours were given back.
-Rule 2: a few are kept for UDP flows, so that connections can't keep DNS from being answered.
-Rule 3: when nothing has been given back for a moment it is a stall: then connections are
-reset (``shares``), and as long as that goes on no client waits again.
+Rule 1: callbacks that wait are called when there is room, and a few times a second anyway: nothing
+reports that descriptors of other code were closed.
+Rule 2: a few are reserved for UDP flows, so that connections can't prevent answers from DNS.
+Rule 3: when none has been released for a moment, connections are reset (``shares``), and while that
+continues no client waits again.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ from ..log_limit import LogLimit
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# Kept for what is not ours: log files, API connections, status requests, the embedder's own.
+# For other code: log files, API connections, status requests, the embedder's own.
 _RESERVE = 64
-# After a pause this many must be free, so that every single close doesn't wake all listeners.
+# After a pause so many must be free, so that not every close wakes all listeners.
 _RESUME_ROOM = 16
 # Seldom enough to cost nothing, often enough that clients don't notice the wait.
 _RETRY_S = 0.25
-# A proxy that is only busy gives descriptors back all the time.
+# A proxy that is only busy releases descriptors all the time.
 _STALL_S = 0.5
-# After connections were reset at the limit, the next ones are without such a wait.
+# For so long after a reset at the limit, the next resets don't wait for a stall.
 _SHEDDING_S = 5.0
-# Kept for UDP flows: a sixteenth.
+# A sixteenth is reserved for UDP flows.
 _FLOWS_PART = 16
-# A limit of 2^30 (containerd with LimitNOFILE=infinity) is none: memory would end first. With so
-# many a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
-# slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB of ours (docs/benchmarks.md). It is
-# also the fewest connections that kube-proxy has the kernel track: its conntrack.min.
+# With a limit of 2^30 (containerd with LimitNOFILE=infinity) memory would run out first. With this
+# one a worker holds 131,072 connections, in 1.1 GiB: two idle sockets of 3.8 KiB (measured: the
+# slab's growth by 16,000 on loopback, Linux 6.18) and 1 KiB in this process (docs/benchmarks.md).
+# It is also the least number of connections that kube-proxy lets the kernel track: conntrack.min.
 DESCRIPTORS_MAX = 262_144
 
 
 def bounded(limit: int) -> int:
-    """Return a limit of open files, or :data:`DESCRIPTORS_MAX` where that is less."""
+    """Return a limit of open files, at most :data:`DESCRIPTORS_MAX`."""
     return DESCRIPTORS_MAX if limit == resource.RLIM_INFINITY else min(limit, DESCRIPTORS_MAX)
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit to the hard one, bounded; returns the limit in force.
+    """Set this process's soft limit to the hard one, bounded; returns the limit in force.
 
-    One above the bound is lowered to it, for this process and those that it starts.
+    A soft limit above the bound is lowered, for this process and those that it starts.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = bounded(hard)
@@ -67,8 +67,8 @@ class Descriptors:
 
     Args:
         loop: Its timers are used.
-        limit: How many may be used; None for what the process has left, less a reserve, and
-            :data:`DESCRIPTORS_MAX` at the most.
+        limit: How many may be used; None for what the process has left, less a reserve, and at most
+            :data:`DESCRIPTORS_MAX`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int | None = None) -> None:
@@ -79,27 +79,27 @@ class Descriptors:
         self.in_use = 0
         self._flows = 0
         self._for_connections = 0
-        """All but those that are kept for flows and aren't in use by them."""
+        """How many connections may use: all but those reserved for flows and not used by them."""
         self._count_flows(0)
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: list[Callable[[], None]] = []
         self._log_limit = LogLimit()
         self._full_since: float | None = None
-        """When the first of the callbacks that wait came."""
+        """When the first of the waiting callbacks was added."""
         self._shedding_until = 0.0
 
     @property
     def is_accepting(self) -> bool:
-        """False while a callback waits for descriptors to be given back."""
+        """False while a callback waits for descriptors."""
         return not self._waiting
 
     def has_room(self, count: int) -> bool:
-        """Return whether so many more may be used by anything but flows."""
+        """Return whether anything but a flow may use so many more."""
         return self.in_use + count <= self._for_connections
 
     def has_room_for_flow(self) -> bool:
-        """Return whether one more UDP flow may have its descriptor."""
+        """Return whether one more UDP flow may use a descriptor."""
         return self.in_use < self.limit
 
     def is_stalled(self, now: float) -> bool:
@@ -117,24 +117,24 @@ class Descriptors:
         self.in_use += count
 
     def give(self, count: int) -> None:
-        """Note that so many are free again; calls those that wait when there is room."""
+        """Note that so many are free again; calls the waiting callbacks if there is room."""
         self.in_use -= count
         if self._waiting and self.has_room(min(_RESUME_ROOM, self.limit // 4 + 1)):
             self._full_since = None
             self._resume()
 
     def take_for_flow(self) -> None:
-        """Note that one more is in use by a UDP flow."""
+        """Note that a UDP flow uses one more."""
         self._count_flows(1)
         self.take(1)
 
     def give_for_flow(self) -> None:
-        """Note that a UDP flow has given its descriptor back."""
+        """Note that a UDP flow has released its descriptor."""
         self._count_flows(-1)
         self.give(1)
 
     def wait(self, resume: Callable[[], None], now: float) -> None:
-        """Call back once, when there may be room again; a caller that finds none waits again."""
+        """Call back once, when there may be room again; if there is none, wait again."""
         if self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, accepting is paused",
@@ -147,12 +147,12 @@ class Descriptors:
             self._timer = self._loop.call_later(_RETRY_S, self._resume)
 
     def close(self) -> None:
-        """Call nothing any more."""
+        """Call no waiting callback any more."""
         self._waiting.clear()
         self._stop_timer()
 
     def _count_flows(self, more: int) -> None:
-        # Worked out here: each connection asks for room twice.
+        # Computed here: each connection asks for room twice.
         self._flows += more
         self._for_connections = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
 

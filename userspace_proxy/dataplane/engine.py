@@ -1,4 +1,4 @@
-"""What everything that carries traffic in one event loop shares: events, descriptors, pipes.
+"""What all traffic of one event loop shares: events, descriptors, pipes.
 
 Rule 1: it knows no listener, connection or flow; those are above, and know it.
 """
@@ -17,13 +17,7 @@ from .tuning import Tuning
 
 
 class Engine:
-    """The engine of one event loop.
-
-    Args:
-        loop: Any asyncio event loop, asyncio's own or uvloop's.
-        tuning: Figures to work by.
-        clock: Monotonic seconds.
-    """
+    """The engine of one event loop; the arguments are those of ``DataPlane``."""
 
     def __init__(
         self,

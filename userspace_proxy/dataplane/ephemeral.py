@@ -1,9 +1,8 @@
 """Reads which ports the kernel uses for outgoing connections.
 
-Only from one of these can a dial reach itself; the others need no look. A UDP socket that isn't
-bound takes one of them for the whole node, whatever it is connected to (source:
-inet_dgram_connect() in net/ipv4/af_inet.c, which binds it to all addresses first), so their number
-bounds the flows of all clients.
+Only a dial to one of these can reach itself. A UDP socket that isn't bound takes one for the whole
+node, whatever it is connected to (source: inet_dgram_connect() in net/ipv4/af_inet.c, which binds
+it to all addresses first), so their number bounds the flows of all clients.
 """
 
 from __future__ import annotations
@@ -11,21 +10,17 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-# The IPv4 setting is that of IPv6, too.
+# For IPv6, too.
 _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-# The range may be changed while we run. A look costs some 15 µs.
+# The range may change at run time. Reading it takes about 15 µs.
 _LOOK_EVERY_S = 10.0
 
 _ALL = range(1 << 16)
 
 
 class EphemeralPorts:
-    """The ephemeral range of this process's network namespace.
-
-    Args:
-        path: Where the kernel tells it.
-    """
+    """The ephemeral range of this process's network namespace, as in this file."""
 
     def __init__(self, path: Path = _RANGE) -> None:
         self._path = path
@@ -33,16 +28,16 @@ class EphemeralPorts:
         self._looked_at = -math.inf
 
     def includes(self, port: int, now: float) -> bool:
-        """Return whether a dial may leave from a port; also true when the range can't be read.
+        """Return whether a port is in the range, or the range can't be read.
 
         Args:
-            port: The port in question.
-            now: Monotonic seconds; what was read lasts for ten of them.
+            port: A number.
+            now: Monotonic seconds; the range is read again after ten.
         """
         return port in self._at(now)
 
     def count(self, now: float) -> int:
-        """Return how many there are; 65,536 when the range can't be read."""
+        """Return how many there are; 65,536 if the range can't be read."""
         return len(self._at(now))
 
     def _at(self, now: float) -> range:
@@ -60,4 +55,4 @@ class EphemeralPorts:
 
 
 EPHEMERAL = EphemeralPorts()
-"""Those of this process."""
+"""The ports of this process."""

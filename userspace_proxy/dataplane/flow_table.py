@@ -1,14 +1,13 @@
-"""Decides which UDP flows live, and for how long. It has no socket and no clock.
+"""Decides which UDP flows live, and for how long, without a socket or a clock.
 
-    new ──▶ young: 30 s idle ──client answers an answer──▶ stream: 120 s idle
+    new ──▶ young: 30 s idle ──the client sends after an answer──▶ stream: 120 s idle
 
-Rule 1: both classes are ordered by last use, so the next flow to end by time is the first of
-one of them: nothing is ever scanned.
-Rule 2: a flow moves to the end of its class at most once a second; its end is
-late by no more than that.
-Rule 3: in a full table the largest client above its share gives way, else an IPv6 /64 above half
-of the table, else a Service port above its share, else any (``shares``). Of what it has, young
-flows go before streams, as conntrack's early drop spares assured entries; the longest-idle first.
+Rule 1: both classes are ordered by last use, so the next flow to expire is the first of a class:
+nothing is ever scanned.
+Rule 2: a flow moves to the end of its class at most once a second; its end is late by at most that.
+Rule 3: in a full table the largest client above its share loses a flow, else an IPv6 /64 above half
+of the table, else a Service port above its share, else any (``shares``). Of its flows, young ones
+go before streams, as conntrack's early drop spares assured entries; the longest-idle first.
 Rule 4: that flow is found without a search: each holder's flows are in order, too.
 """
 
@@ -30,7 +29,7 @@ _ALL: Hashable = None
 
 
 class Flow(Protocol):
-    """What the table needs of a flow; the attributes belong to the table."""
+    """What the table needs of a flow; it sets the attributes itself."""
 
     holders: tuple[Hashable, ...]
     is_stream: bool
@@ -52,14 +51,14 @@ class _Holders:
     """How many flows each client has, or each network, or each Service port.
 
     Args:
-        share: What each may keep in a full table.
+        share: How many each may keep in a full table.
     """
 
     def __init__(self, share: int) -> None:
         self._counts: dict[Hashable, int] = {}
         self._share = share
         self._above: dict[Hashable, None] = {}
-        """Those that have more than their share: seven at the most, as an eighth is the least."""
+        """Holders above their share: at most seven, as a share is at least an eighth."""
 
     def add(self, holder: Hashable) -> None:
         count = self._counts[holder] = self._counts.get(holder, 0) + 1
@@ -113,7 +112,7 @@ class FlowTable(Generic[F]):
     """The flows of one data plane.
 
     Args:
-        max_flows: How many at the most.
+        max_flows: Its size.
         idle_s: Seconds of silence for both classes; None for conntrack's two.
     """
 
@@ -132,11 +131,11 @@ class FlowTable(Generic[F]):
 
     @property
     def is_full(self) -> bool:
-        """Whether the next new flow needs the place of another."""
+        """Whether a new flow needs another one's place."""
         return len(self) >= self.max_flows
 
     def add(self, flow: F, now: float) -> None:
-        """Take in a new flow; the caller has made room."""
+        """Add a new flow; the caller has made room."""
         flow.used = now
         flow.is_stream = False
         network = network_of(flow.client_ip)
@@ -155,7 +154,7 @@ class FlowTable(Generic[F]):
             (self._streams if flow.is_stream else self._young).use(flow)
 
     def make_stream(self, flow: F, now: float) -> None:
-        """Note that the flow has gone back and forth."""
+        """Note that the client has sent after an answer."""
         if not flow.is_stream:
             self._young.remove(flow)
             flow.is_stream = True
@@ -163,7 +162,7 @@ class FlowTable(Generic[F]):
             self._streams.add(flow)
 
     def remove(self, flow: F) -> None:
-        """Forget a flow; one that isn't here is no error."""
+        """Remove a flow. Idempotent."""
         flows = self._streams if flow.is_stream else self._young
         if flow not in flows.of(_ALL):
             return
@@ -175,7 +174,7 @@ class FlowTable(Generic[F]):
             self._networks.remove(network)
 
     def first_to_go(self) -> F | None:
-        """Return the flow that gives way to a new one, or None of an empty table."""
+        """Return the flow to end for a new one; None if the table is empty."""
         holder = _ALL
         for holders in (self._clients, self._networks, self._services):
             holder = holders.largest_above()

@@ -1,8 +1,7 @@
 """Measures how long the iterations of an event loop take.
 
-An iteration is one callback of this package: a dispatch of events, or of control messages.
-
-Rule 1: counting is on the traffic path: it makes no objects, and a quick iteration costs two sums.
+An iteration is one callback of this package: a dispatch of events, or of control messages. Counting
+is on the traffic path: it creates no objects, and a quick iteration costs two sums.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""Iterations are counted by the first of these that they don't exceed; the rest together."""
+"""An iteration is counted under the first of these that it doesn't exceed."""
 
 
 class LoopIterations:
@@ -21,9 +20,9 @@ class LoopIterations:
     def __init__(self) -> None:
         self.count = 0
         self.seconds = 0.0
-        """The sum of all."""
+        """Sum of their durations."""
         self.slow = [0] * (len(ITERATION_BOUNDS_S) + 1)
-        """By bound; that of the first is left at 0: it's the others' rest."""
+        """How many by bound, but 0 for the first: it has the rest of :attr:`count`."""
 
     def add(self, seconds: float) -> None:
         """Count one."""
@@ -33,5 +32,5 @@ class LoopIterations:
             self.slow[bisect_left(ITERATION_BOUNDS_S, seconds)] += 1
 
     def counts(self) -> list[int]:
-        """Return how many iterations there were by bound, and at last those beyond all."""
+        """Return how many iterations there were by bound; the last number is of longer ones."""
         return [self.count - sum(self.slow), *self.slow[1:]]

@@ -1,14 +1,11 @@
 """Resets one side of a connection after it has received what preceded the other side's reset.
 
-    one side's RST ──▶ what the proxy has acknowledged of it goes on to the other side
-                        ├─▶ the other side has acknowledged all of it ──▶ RST
+    one side's RST ──▶ bytes that the proxy has acknowledged are sent to the other side
+                        ├─▶ the other side has acknowledged all of them ──▶ RST
                         └─▶ nothing moved for wait_s, or LIMIT_S in all ──▶ RST
 
 A close with a RST makes the kernel drop what it hasn't delivered, so the socket stays open until
-SIOCOUTQ is 0.
-
-Rule 1: the connection and its descriptors count as open meanwhile.
-Rule 2: where all is delivered already, nothing waits.
+SIOCOUTQ is 0. Until then the connection and its descriptors count as open.
 """
 
 from __future__ import annotations
@@ -41,7 +38,7 @@ class _Waiting:
 
 
 class LateResets:
-    """The connections of one data plane that are to be reset.
+    """The connections of one data plane that are waiting to be reset.
 
     Args:
         loop: Its timers are used.
@@ -59,7 +56,7 @@ class LateResets:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: TcpConnection) -> bool:
-        """Wait for what is under way to the side that is still connected; False if nothing is."""
+        """Wait for bytes to the side that is still connected; returns False if there are none."""
         for direction in (connection.up, connection.down):
             if direction is None or is_connected(direction.source):
                 continue
@@ -72,11 +69,11 @@ class LateResets:
         return False
 
     def forget(self, connection: TcpConnection) -> None:
-        """Stop looking at a connection that is closed; another one is no error."""
+        """Stop waiting for a connection that is closed. Idempotent."""
         self._waiting.pop(connection, None)
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop waiting."""
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -108,9 +105,9 @@ class LateResets:
 
 
 def _undelivered(direction: Direction) -> int:
-    """Return how many bytes the sink hasn't acknowledged; 0 if it is gone.
+    """Return how many bytes the sink hasn't acknowledged; 0 if it has gone.
 
-    Bytes that are unread behind a stuck or waiting direction count as one.
+    Bytes that a stuck or waiting direction hasn't read count as one.
     """
     if not is_connected(direction.sink):
         return 0

@@ -1,16 +1,16 @@
-"""Pairs of a client and an endpoint: which are in use, and which of them are known for a minute."""
+"""Pairs of a client and an endpoint: those in use, and those remembered for a minute."""
 
 from __future__ import annotations
 
 from ..model import SocketAddress
 
 _PAIR_S = 60.0
-"""As long as TIME_WAIT lasts, for which a connection's ports aren't free (TCP_TIMEWAIT_LEN)."""
+"""As long as TIME_WAIT, during which a connection's ports aren't free (TCP_TIMEWAIT_LEN)."""
 MAX_PAIRS = 4096
 
 
 class PairCounts:
-    """How many connections, or flows, of one kind each pair has now."""
+    """How many connections, or flows, each pair has."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, SocketAddress], int] = {}
@@ -21,7 +21,7 @@ class PairCounts:
         self._counts[pair] = self._counts.get(pair, 0) + 1
 
     def remove(self, client: str, endpoint: SocketAddress) -> None:
-        """Count one fewer; it was counted before."""
+        """Count one less, which was counted before."""
         pair = client, endpoint
         left = self._counts[pair] - 1
         if left:
@@ -35,23 +35,23 @@ class PairCounts:
 
 
 class Pairs:
-    """Those of one kind; beyond 4,096 the ones that were noted longest ago are forgotten."""
+    """Pairs that were noted within the last minute, at most the 4,096 latest."""
 
     def __init__(self) -> None:
         self._until: dict[tuple[str, SocketAddress], float] = {}
 
     def note(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        """Know of a pair for a minute from now on."""
+        """Remember a pair for a minute."""
         until = self._until
-        # At the end, as the one that was noted last.
+        # Moves it to the end.
         until.pop((client, endpoint), None)
         if len(until) >= MAX_PAIRS:
             del until[next(iter(until))]
         until[client, endpoint] = now + _PAIR_S
 
     def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Tell whether a pair was noted within the last minute."""
-        # As a rule there are none, and each dial asks: so no pair is made for nothing.
+        """Return whether a pair was noted within the last minute."""
+        # Each dial asks, and mostly there are none, so no tuple is created for nothing.
         until = self._until.get((client, endpoint)) if self._until else None
         if until is None:
             return False

@@ -1,10 +1,10 @@
 """A pool of the pipes through which bulk data is spliced.
 
-Rule 1: a direction takes a pipe when it has bulk to move, and gives it back empty when its
-source has nothing more; so a few pipes serve any number of connections, and an idle one
-holds none (a proxy with two pipes per connection needs six descriptors for each).
-Rule 2: none is left means that bytes are copied; nothing waits for a pipe.
-Rule 3: a pipe with bytes in it is closed, never given to another direction.
+Rule 1: a direction takes a pipe when it has bulk to move, and returns it empty when its source has
+nothing more. So a few pipes serve any number of connections, and an idle connection holds none (a
+proxy with two pipes per connection needs six descriptors for each).
+Rule 2: without a free pipe, bytes are copied; nothing waits for a pipe.
+Rule 3: a pipe with bytes in it is closed, never reused.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .descriptors import Descriptors
 
 PIPE_BYTES = 1024 * 1024
 
-# An unprivileged user has 64 MiB for all pipes (fs.pipe-user-pages-soft), then F_SETPIPE_SZ
-# fails. Half of it, so that other processes of the same user have some.
+# An unprivileged user may use 64 MiB for all pipes (fs.pipe-user-pages-soft); beyond it
+# F_SETPIPE_SZ fails. Half of that leaves some for other processes of the same user.
 MAX_PIPES = 32
 
-# A small pipe is slower than copying, so where the kernel grants no large one, bytes are copied
-# and another pipe is tried later: the other processes may have closed theirs.
+# A small pipe is slower than copying. So if the kernel grants no large one, bytes are copied, and
+# later another pipe is tried: other processes may have closed theirs.
 RETRY_S = 10.0
 
 _REFUSED = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -31,7 +31,7 @@ _REFUSED = frozenset({errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """Two ends, non-blocking by the flags of each splice."""
+    """The two descriptors of a pipe."""
 
     read_end: int
     write_end: int
@@ -42,7 +42,7 @@ class PipePool:
 
     Args:
         descriptors: Each pipe uses two.
-        max_pipes: How many at the most; 0 to copy everything.
+        max_pipes: The limit; 0 to copy everything.
     """
 
     def __init__(self, descriptors: Descriptors, max_pipes: int = MAX_PIPES) -> None:
@@ -51,14 +51,10 @@ class PipePool:
         self._free: list[Pipe] = []
         self._retry_at = 0.0
         self.open_pipes = 0
-        """How many there are, in use or free."""
+        """How many exist, in use or free."""
 
     def take(self, now: float) -> Pipe | None:
-        """Return an empty pipe, or None if there is none.
-
-        Args:
-            now: Monotonic seconds.
-        """
+        """Return an empty pipe, or None if there is none; ``now`` is in monotonic seconds."""
         if self._free:
             return self._free.pop()
         if (
@@ -73,14 +69,14 @@ class PipePool:
         return pipe
 
     def give(self, pipe: Pipe, left_bytes: int) -> None:
-        """Take a pipe back; with bytes left in it, it is closed."""
+        """Return a pipe to the pool; closes it if bytes are left in it."""
         if left_bytes:
             self._close(pipe)
         else:
             self._free.append(pipe)
 
     def close(self) -> None:
-        """Close the pipes that are free."""
+        """Close the free pipes, and open no more."""
         self._max_pipes = 0
         while self._free:
             self._close(self._free.pop())

@@ -1,11 +1,11 @@
-"""Holds UDP ports: a bound socket that gets no datagram, so that the kernel refuses clients.
+"""Holds UDP ports by a bound socket that receives nothing, so that the kernel refuses clients.
 
-A socket that is tied to an interface gets the datagrams of that interface alone, and the numbers
-of interfaces never reach this one: the kernel finds no socket and answers with an ICMP port
-unreachable. To bind the port without an interface still fails for other programs.
+A socket that is bound to an interface receives the datagrams of that interface only, and no
+interface ever has this number: the kernel finds no socket and answers with an ICMP port
+unreachable. Binding the port without an interface still fails for other programs.
 
 Source: net/ipv4/udp.c, udp_lib_lport_inuse() and compute_score(); net/core/sock.c,
-sock_bindtoindex_locked(), which takes no capability since Linux 5.7.
+    sock_bindtoindex_locked(), which takes no capability since Linux 5.7.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..model import SocketAddress
 from .sockets import family_of, set_freebind
 
 # Not in Python's socket module; asm-generic/socket.h, since Linux 5.0. Unlike SO_BINDTODEVICE it
-# doesn't ask whether there is such an interface.
+# doesn't check whether there is such an interface.
 _SO_BINDTOIFINDEX = 62
-# The highest number; the kernel counts up from 1 for each interface that is made.
+# The highest number; the kernel counts up from 1 for each new interface.
 _NO_INTERFACE = 0x7FFFFFFF
 
 
 def get_nothing(sock: _socket.socket) -> None:
-    """Have a bound UDP socket get no datagram and keep its port.
+    """Have a UDP socket receive nothing and keep its port; undoing it takes CAP_NET_RAW.
 
-    Bound first, so that daemons which are tied to an interface are in the way, too. It takes
-    CAP_NET_RAW to undo this.
+    The socket is bound before, so that it conflicts also with daemons that are bound to an
+    interface.
 
     Raises:
         OSError: The kernel is too old.
@@ -40,14 +40,14 @@ def get_nothing(sock: _socket.socket) -> None:
 def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.socket | None:
     """Return a socket that keeps a UDP port when those that serve it are closed.
 
-    A socket with SO_REUSEPORT, of this user, can be bound beside it; without, none can.
+    Only a socket of this user with SO_REUSEPORT can be bound beside it.
 
     Args:
-        at: The address that is held.
+        at: The address to hold.
         beside: All sockets that are bound there; each gets SO_REUSEPORT.
 
     Returns:
-        None where the port can't be held.
+        None if the port can't be held.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -57,7 +57,7 @@ def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.soc
             hold = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             if family == socket.AF_INET6:
                 hold.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            set_freebind(hold, family)
+            set_freebind(hold)
             share(hold, is_shared=True)
             hold.bind(at)
             get_nothing(hold)
@@ -68,5 +68,5 @@ def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.soc
 
 
 def share(sock: _socket.socket, *, is_shared: bool) -> None:
-    """Let other sockets of this user bind a socket's port, or no longer."""
+    """Let other sockets of this user bind a socket's port, or not any more."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)

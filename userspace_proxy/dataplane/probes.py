@@ -1,17 +1,16 @@
 """Decides after a failed dial from a client address whether the endpoint or this pair is at fault.
 
-    dial as the client failed ──▶ endpoint ejected ──▶ dial as this node
-                                                        │ fails too: it stays ejected
-                                                        └ answered: it is taken back, and for
-                                                          a minute this pair ejects nothing
-
-One dial serves all requests that arrive while it is under way: those of several clients, and of
-several Service ports that share the endpoint.
+    dial from the client's address failed ──▶ endpoint ejected ──▶ dial from this node's address
+                                                  │ fails, too: it stays ejected
+                                                  └ answered: the ejection ends, and for a minute
+                                                    failures of this pair eject nothing
 
 A network policy that denies one client an endpoint looks like a dead endpoint to a dial from that
 client's address; it must not take the endpoint away from all other clients.
 
 Rule 1: such a dial carries no byte: what is denied to the client stays denied.
+Rule 2: one dial answers all requests that arrive while it is in progress: those of several clients,
+and of several Service ports that share the endpoint.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ import logging
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .endpoint_group import EndpointGroup
 from .engine import Engine
-from .group import EndpointGroup
 from .pairs import MAX_PAIRS, Pairs
 from .sockets import family_of
 from .timeouts import Timeouts
@@ -34,32 +33,28 @@ _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
 
 
 class Probes:
-    """The dials of one data plane that only look.
-
-    Args:
-        engine: Its reactor is used.
-    """
+    """The probes of one data plane, on its engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._under_way: dict[SocketAddress, _Probe] = {}
-        # Policies change seldom, and an endpoint that dies is noticed by its other clients.
+        # For a minute: policies change rarely, and if the endpoint dies, other clients' dials fail.
         self._pairs = Pairs()
         self._deadlines = Timeouts[_Probe](
             engine.loop, engine.clock, engine.tuning.connect_timeout_s, lambda probe: probe.end()
         )
 
     def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
-        """Tell whether it is this client alone that an endpoint doesn't answer."""
+        """Return whether a probe has shown that an endpoint doesn't answer this client only."""
         return self._pairs.knows(client, endpoint, now)
 
     def ask(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
-        """Dial an endpoint as this node, or wait with those who have asked already.
+        """Dial an endpoint from this node's address, unless such a dial is in progress.
 
         Args:
-            group: Takes the endpoint back if it answers.
+            group: Its ejection of the endpoint ends if that answers.
             client: The one whose dial failed.
-            endpoint: Where to.
+            endpoint: The one to dial.
         """
         probe = self._under_way.get(endpoint)
         if probe is not None:
@@ -86,13 +81,13 @@ class Probes:
         self._deadlines.start(probe, self._engine.reactor.now)
 
     def close(self) -> None:
-        """End all of them."""
+        """End all probes."""
         for probe in list(self._under_way.values()):
             probe.end()
         self._deadlines.close()
 
     def ended(self, probe: _Probe, *, has_answer: bool) -> None:
-        """Take the result of one; for the probe."""
+        """Take the result of a probe."""
         del self._under_way[probe.endpoint]
         self._deadlines.stop(probe)
         self._engine.reactor.close_socket(probe.sock)
@@ -111,19 +106,19 @@ class Probes:
 
 
 class _Probe:
-    """One of them, and all who wait for what comes of it."""
+    """One dial, and the requests that wait for its result."""
 
     def __init__(self, owner: Probes, endpoint: SocketAddress, sock: _socket.socket) -> None:
         self.owner = owner
         self.endpoint = endpoint
         self.sock = sock
         self.groups: dict[EndpointGroup, str] = {}
-        """Those that have ejected the endpoint, each with the first of its clients that failed."""
+        """Those that have ejected the endpoint, each with its first client whose dial failed."""
         self.clients: dict[str, None] = {}
-        """In the order in which they came; no more than pairs are kept."""
+        """In the order of their requests; at most as many as pairs are remembered."""
 
     def add(self, group: EndpointGroup, client: str) -> None:
-        """Let another wait, too; idempotent."""
+        """Add a request. Idempotent."""
         self.groups.setdefault(group, client)
         if len(self.clients) < MAX_PAIRS:
             self.clients[client] = None
@@ -133,5 +128,5 @@ class _Probe:
         self.owner.ended(self, has_answer=number == 0)
 
     def end(self) -> None:
-        """Give it up: there was no answer."""
+        """Give up: there was no answer."""
         self.owner.ended(self, has_answer=False)

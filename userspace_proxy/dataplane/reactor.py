@@ -2,15 +2,15 @@
 
     loop ──epoll readable──▶ dispatch: events ▶ ready list ▶ late closes
                                  ▲                  │
-                                 └──── call_soon ───┘   (who stopped early goes on)
+                                 └──── call_soon ───┘   (handlers that stopped early)
 
-Rule 1: a handler that stops before EAGAIN puts itself on the ready list: an edge
-that was delivered and not read to the end is never reported again.
-Rule 2: a descriptor closed inside a dispatch is really closed at its end, so that
-no event of the same batch can reach a new socket of the same number.
-Rule 3: no call waits here; deadlines are the loop's timers.
+Rule 1: a handler that stops before EAGAIN puts itself on the ready list: an edge that was delivered
+and not read to the end is never reported again.
+Rule 2: a descriptor closed during a dispatch is really closed at its end, so that no event of the
+same batch can reach a new socket of the same number.
+Rule 3: no call blocks here; deadlines are the loop's timers.
 Rule 4: all handlers read into one buffer; a handler that can't pass on what it has read copies it
-before it returns. Never a module's buffer: other threads have reactors of their own.
+before it returns. It isn't a module's buffer: other threads have reactors of their own.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .tuning import BUFFER_BYTES
 
 
 class Closeable(Protocol):
-    """A socket, as far as the reactor cares."""
+    """A socket, as far as the reactor needs it."""
 
     def fileno(self) -> int:
         """Return the descriptor."""
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
 
 
 Handler = Callable[[int], None]
@@ -46,7 +46,7 @@ HUP = select.EPOLLHUP
 RDHUP = select.EPOLLRDHUP
 ET = select.EPOLLET
 
-# Events taken in one go: the kernel copies them in one call, and timers wait for no more.
+# Events per dispatch: the kernel copies them in one call, and timers wait for no more of them.
 _MAX_EVENTS = 256
 
 
@@ -64,9 +64,9 @@ class Reactor:
         self.loop = loop
         self.clock = clock
         self.now = clock()
-        """Time of the present dispatch; a timer's callback calls :meth:`tick` first."""
+        """Time of the current dispatch; a timer's callback calls :meth:`tick` first."""
         self.turn = 0
-        """Number of the present dispatch."""
+        """Number of the current dispatch."""
         self.iterations = LoopIterations()
         """How long dispatches took."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
@@ -85,7 +85,7 @@ class Reactor:
         self.now = self.clock()
 
     def register(self, sock: Closeable, events: int, handler: Handler) -> None:
-        """Deliver the events of a socket to a handler; what is ready now is delivered too."""
+        """Deliver the events of a socket to a handler, also what is ready now."""
         fd = sock.fileno()
         self._epoll.register(fd, events)
         self._handlers[fd] = handler
@@ -95,17 +95,17 @@ class Reactor:
         self._handlers[sock.fileno()] = handler
 
     def modify(self, sock: Closeable, events: int) -> None:
-        """Ask for other events; what is ready now is delivered again."""
+        """Watch for other events; what is ready now is delivered again."""
         self._epoll.modify(sock.fileno(), events)
 
     def unregister(self, sock: Closeable) -> None:
-        """Deliver nothing more; the socket stays open. Unknown sockets are no error."""
+        """Deliver nothing more; the socket stays open. Idempotent."""
         fd = sock.fileno()
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def close_socket(self, sock: Closeable) -> None:
-        """Deliver nothing more and close the socket (closing takes it out of the epoll)."""
+        """Deliver nothing more and close the socket, which removes it from the epoll."""
         self._handlers.pop(sock.fileno(), None)
         if self._is_dispatching:
             self._late.append(sock)
@@ -113,13 +113,13 @@ class Reactor:
             sock.close()
 
     def run_soon(self, callback: Callable[[], None]) -> None:
-        """Call back after the other events that are waiting now."""
+        """Call back after the events that are waiting now."""
         self._ready.append(callback)
         if not self._is_dispatching:
             self._schedule()
 
     def close(self) -> None:
-        """Stop delivering; sockets that are registered stay open and are their owners'."""
+        """Deliver nothing more; registered sockets stay open and are their owners'. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -129,12 +129,12 @@ class Reactor:
         self._epoll.close()
 
     def _schedule(self) -> None:
-        # Once: two dispatches that each ask for the next would become three, and so on.
+        # Once: two dispatches that each schedule the next would become three, and so on.
         if not self._is_scheduled:
             self._is_scheduled = True
-            self.loop.call_soon(self._go_on)
+            self.loop.call_soon(self._continue)
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         self._is_scheduled = False
         self._dispatch()
 
@@ -171,7 +171,7 @@ class Reactor:
         self.iterations.add(self.clock() - began)
 
     def _report(self, exc: Exception, culprit: object) -> None:
-        """Hand a bug to the loop's exception handler; the other events of the batch go on."""
+        """Report a bug to the loop's exception handler; the batch continues."""
         self.loop.call_exception_handler(
             {"message": f"bug in the data plane: {culprit!r}", "exception": exc}
         )

@@ -7,21 +7,20 @@
     source ──splice──▶ pipe ──splice──▶ sink                    bulk, after a read of 64 KiB
                         └▶ the sink is full: they stay in the pipe, and nothing more is read
 
-Rule 1: back-pressure: as long as bytes are pending nothing is read, so a stalled
-reader costs one buffer or one pipe and what the kernel keeps (see buffers), and the
-kernel stops its peer.
-Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends
-that direction only: many protocols answer after the client's FIN.
-Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent
-data (EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come.
-With nothing but a FIN announced, a short read has reached it: what was read is sent in one
-packet with the FIN, and no read asks for the end.
+Rule 1: back-pressure: while bytes are pending nothing is read, so a stalled reader costs one buffer
+or one pipe and what the kernel keeps (``buffers``), and the kernel stops its peer.
+Rule 2: the end of a direction (FIN) is passed on behind its last byte, and ends that direction
+only: many protocols answer after the client's FIN.
+Rule 3: a short read means that the socket is empty, unless an end (EPOLLRDHUP) or urgent data
+(EPOLLPRI) was announced: then it is read to EAGAIN, because no further edge will come. With nothing
+but a FIN announced, a short read has reached it: what was read is sent in one packet with the FIN,
+without another read.
 Rule 4: the source is spliced only into an empty pipe, so EAGAIN never means a full pipe.
-Rule 5: splice never passes an urgent mark; it returns EAGAIN or, before a FIN, 0 there. So 0
-isn't taken for the end, and EAGAIN for an empty socket only where no urgent data was announced:
-a recv decides (source: tcp_read_sock() and tcp_splice_read() in net/ipv4/tcp.c).
-Rule 6: urgent data is read in its place (SO_OOBINLINE): the client's socket inherits that from
-the listener; the endpoint's has it before the second read in a row.
+Rule 5: splice never passes an urgent mark: there it returns EAGAIN or, before a FIN, 0. So 0
+doesn't mean the end, and EAGAIN means an empty socket only if no urgent data was announced: a recv
+decides (source: tcp_read_sock() and tcp_splice_read() in net/ipv4/tcp.c).
+Rule 6: urgent data is read in its place (SO_OOBINLINE): the client's socket inherits the option
+from the listener; the endpoint's has it before the second read in a row.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _END = epoll.RDHUP | epoll.HUP | epoll.ERR
 
 
 class _Connection(Protocol):
-    """What a direction needs of the connection that it belongs to: see ``TcpConnection``."""
+    """What a direction needs of its connection: see ``TcpConnection``."""
 
     reactor: Reactor
     is_closed: bool
@@ -101,27 +100,27 @@ class Direction:
         self.source = source
         self.sink = sink
         self.pending: memoryview | None = None
-        """Read and not yet taken by the sink."""
+        """Read, and not yet written to the sink."""
         self.bytes_moved = 0
         self._buffer = connection.reactor.buffer
         self._bytes_counted = 0
         self._pipe: Pipe | None = None
-        """Held while bulk is on its way."""
+        """While bulk is in transit."""
         self._in_pipe = 0
-        """Bytes read into the pipe and not yet taken by the sink."""
+        """Bytes in the pipe."""
         self._is_bulk = False
         self._has_options = False
         self._has_urgent = False
         self.is_stuck = False
         """Bytes wait for room in the sink, in memory or in the pipe."""
         self.wakes_other = False
-        """The other direction is stuck: room in our source is room in its sink."""
+        """The other direction is stuck: room in this source is room in its sink."""
         self.reads_to_empty = False
         """A short read doesn't mean an empty socket: an end or urgent data was announced."""
         self.has_fin = False
-        """The FIN, and nothing else, is behind what can be read."""
+        """After what can be read comes the FIN, and nothing else."""
         self.is_broken = False
-        """It was a RST, or another error: behind a FIN no read reports it."""
+        """The end was a RST, or another error: after a FIN no read reports it."""
         self.is_ended = False
         """The FIN has been passed on."""
         self.is_waiting_turn = False
@@ -132,10 +131,10 @@ class Direction:
         return self._in_pipe if self.pending is None else len(self.pending)
 
     def pump(self, events: int = _IN) -> None:  # noqa: C901 - each read would pay for a call
-        """Move what is there; ends at EAGAIN, a full sink, the end, an error, or a turn's end.
+        """Move what is there, until EAGAIN, a full sink, the end, an error, or so many rounds.
 
         Args:
-            events: Of the source: this is also the handler that it is registered with.
+            events: Of the source, whose handler this is.
         """
         if events != _IN and (events != _IN_AND_OUT or self.wakes_other):
             self._on_news(events)
@@ -190,7 +189,7 @@ class Direction:
                 return
 
     def _on_news(self, events: int) -> None:
-        """Handle what is more than bytes to read."""
+        """Handle events that announce more than bytes to read."""
         if events & epoll.OUT and self.wakes_other:
             self.connection.room_in(self.source)
             if self.connection.is_closed:
@@ -206,7 +205,7 @@ class Direction:
     def _set_options(self) -> None:
         """Bound what the kernel keeps, and read urgent data in its place.
 
-        Once, before a direction is read twice in a row: short messages don't pay for it.
+        Once, before a direction is read twice in a row: short messages cost nothing.
         """
         if not self._has_options:
             self._has_options = True
@@ -214,7 +213,7 @@ class Direction:
             self._read_urgent_inline()
 
     def _splice(self) -> bool:
-        """Move bulk through a pipe; False if the source must be read: see rule 5."""
+        """Move bulk through a pipe; returns False if the source must be read: see rule 5."""
         pipe = self._pipe = self.connection.pipes.take(self.connection.reactor.now)
         if pipe is None:
             return False
@@ -223,17 +222,17 @@ class Direction:
             try:
                 count = os.splice(source, pipe.write_end, PIPE_BYTES, flags=_SPLICE)
             except BlockingIOError:
-                # Small change is cheaper to copy: one call less.
+                # Little is cheaper to copy: one call less.
                 self._is_bulk = self.bytes_moved - moved >= BULK_BYTES
                 self.release()
                 return not self._has_urgent
             except OSError:
-                # Before the last words: they may need a pipe, and this one would be forgotten.
+                # Before the rest is moved: that may need a pipe, and this one would be lost.
                 self.release()
                 self.connection.abort()
                 return True
             if count == 0:
-                # The end, or an urgent mark with the end behind it.
+                # The end, or an urgent mark before the end.
                 self.release()
                 return False
             self._in_pipe = count
@@ -244,7 +243,7 @@ class Direction:
         return True
 
     def _drain_pipe(self, pipe: Pipe) -> bool:
-        """Move what is in the pipe to the sink; False if it is full, or gone."""
+        """Move what is in the pipe to the sink; returns False if that is full, or gone."""
         sink = self.sink.fileno()
         while self._in_pipe:
             try:
@@ -257,7 +256,7 @@ class Direction:
                 self.connection.abort()
                 return False
             if not sent:
-                # No kernel does this; one that did would hold the loop for ever.
+                # No kernel does this; one that did would block the loop for ever.
                 self.is_stuck = True
                 self.connection.abort()
                 return False
@@ -266,14 +265,14 @@ class Direction:
         return True
 
     def release(self) -> None:
-        """Give the pipe back; bytes that are still in it are lost."""
+        """Return the pipe to the pool; bytes that are still in it are lost."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             self.connection.pipes.give(pipe, self._in_pipe)
             self._in_pipe = 0
 
     def give_up_pipe(self) -> None:
-        """Keep in memory what waits in the pipe, so that others can have it; idempotent."""
+        """Copy what waits in the pipe to memory, and return the pipe to the pool. Idempotent."""
         if self._pipe is None or not self._in_pipe:
             return
         waiting = bytearray()
@@ -285,9 +284,9 @@ class Direction:
         self.release()
 
     def expect_urgent(self) -> None:
-        """Read urgent data as ordinary bytes, and to the end: reads stop short at its mark.
+        """Read urgent data as ordinary bytes, and to EAGAIN: reads stop short at its mark.
 
-        The mark itself isn't passed on: what telnet and FTP mean by it is in the bytes.
+        The mark itself isn't passed on: its meaning in telnet and FTP is in the bytes.
         """
         self.reads_to_empty = self._has_urgent = True
         self.has_fin = False
@@ -298,7 +297,7 @@ class Direction:
             self.source.setsockopt(_socket.SOL_SOCKET, _socket.SO_OOBINLINE, 1)
 
     def pump_to_end(self, *, is_broken: bool) -> None:
-        """Move what is there, now that the source's FIN or, if broken, RST has come."""
+        """Move what is there, now that the source's FIN or, if broken, RST has arrived."""
         self.reads_to_empty = True
         if is_broken:
             self.is_broken = True
@@ -308,10 +307,10 @@ class Direction:
         self.pump()
 
     def pump_last(self) -> None:
-        """Move what has arrived as far as the sink takes it, whatever else waits.
+        """Move what has arrived as far as the sink has room, before a reset.
 
-        For the reset that comes next: an end passes no FIN on any more, as a send
-        may have reported the error already, and reads then look like a clean end.
+        An end doesn't pass on a FIN any more: if a send has reported the error, reads look like a
+        clean end.
         """
         self.reads_to_empty = self.is_broken = True
         self.has_fin = False
@@ -323,7 +322,7 @@ class Direction:
                 return
 
     def flush(self) -> None:
-        """Send what is pending, now that the sink has room, and go on reading."""
+        """Send what is pending, now that the sink has room, and continue to read."""
         if self._in_pipe and self._pipe is not None:
             if self._drain_pipe(self._pipe):
                 self.is_stuck = False
@@ -348,7 +347,7 @@ class Direction:
         self.pump()
 
     def take_moved(self) -> int:
-        """Return how many bytes were moved since this was last asked."""
+        """Return how many bytes were moved since the last call."""
         moved = self.bytes_moved - self._bytes_counted
         self._bytes_counted = self.bytes_moved
         return moved
@@ -382,7 +381,7 @@ class Direction:
         try:
             self.sink.shutdown(_socket.SHUT_WR)
         except OSError:
-            # The other side is gone already; its error event would say the same.
+            # The other side has gone; its error event would report the same.
             self.connection.abort()
             return
         self.connection.direction_ended()

@@ -1,4 +1,4 @@
-"""How the clients of one group are served, as one immutable value."""
+"""How the clients of one Service port are served, as one immutable value."""
 
 from __future__ import annotations
 
@@ -8,32 +8,29 @@ from ..model import Balance, SocketAddress
 
 
 class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The part of a Service port's plan that sockets need; workers get it as it is."""
+    """The part of a Service port's plan that the data plane needs; also a part of messages."""
 
     endpoints: tuple[SocketAddress, ...] = ()
     """Usable endpoints, in the order of their turns."""
     affinity_timeout_s: float | None = None
     """Seconds of ClientIP affinity; None for none."""
     outside: tuple[SocketAddress, ...] | None = None
-    """The endpoints of clients that aren't ``inside``; None: all clients have the same."""
+    """The endpoints for clients that aren't ``inside``; None: the same for all clients."""
     inside: tuple[str, ...] = ()
-    """Networks of the cluster's own clients."""
+    """Networks of clients in the cluster."""
     admits: tuple[str, ...] | None = None
-    """Networks whose packets come in; those of others are dropped. None: all; empty: none."""
+    """Networks to admit packets from; others are dropped. None: all; empty: none."""
     balance: Balance = Balance.ROUND_ROBIN
     keeps_clients: bool = True
-    """Endpoints may see their clients' own addresses, where answers come back by this node."""
+    """Endpoints may see client addresses where replies return through this node."""
 
     @property
     def is_refusing(self) -> bool:
-        """Whether clients are refused: no client has an endpoint, and none is dropped."""
-        return not self.endpoints and not self.outside and self._drops_none
+        """Whether clients are refused: there is no endpoint, and none is dropped."""
+        is_dropping = self.admits is not None and not self.admits
+        return not (self.endpoints or self.outside or is_dropping)
 
     @property
     def all_endpoints(self) -> tuple[SocketAddress, ...]:
-        """Every endpoint that a client may be sent to."""
+        """Every endpoint of any client."""
         return tuple(dict.fromkeys((*self.endpoints, *(self.outside or ()))))
-
-    @property
-    def _drops_none(self) -> bool:
-        return self.admits is None or len(self.admits) > 0

@@ -4,15 +4,15 @@
     one Service port above half ─▶ its connections, for clients of other Service ports
     otherwise ───────────────────▶ those of the largest network and, in it, of the largest client
 
-Rule 1: below the bound a client or a Service port may hold everything.
-Rule 2: at the bound a connection gives way rather than that a newcomer waits; not one that is new,
-nor a client's only one that is in use.
-Rule 3: a Service port above its share makes no others give way, it only replaces its own.
-Rule 4: of what a holder has, the longest-idle goes first.
-Rule 5: a client is an IP address. An IPv6 client may have a /64 of them, and a node's pods may
-share one (a node's pod range is a /64 by default), so a /64 doesn't have the share of a client.
+Rule 1: below the limit a client or a Service port may hold everything.
+Rule 2: at the limit a connection is reset rather than that a new one waits; but not one that is
+new, nor a client's only one if it is in use.
+Rule 3: a Service port above its share replaces only its own connections.
+Rule 4: of a holder's connections, the longest-idle is reset first.
+Rule 5: a client is an IP address. An IPv6 client may have a /64, and a node's pods may share one (a
+node's pod range is a /64 by default), so a /64 doesn't have the share of a client.
 
-Counting happens here, at the bound, so that an ordinary connection pays nothing for it.
+Counting happens here, at the limit, so that an ordinary connection costs nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-# Eight clients at the least are needed to use up what there is, and two Service ports.
+# Using up the limit takes at least eight clients, and two Service ports.
 _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
-# A browser, a resolver or a connection pool has as many.
+# As many as a browser, a resolver or a connection pool has.
 _FEW = 16
-# Twice the time until a look sees that nothing has moved (ageing.LOOK_S): a burst resets nothing.
+# Twice the time until a look finds that nothing has moved (ageing.LOOK_S): a burst resets nothing.
 _SETTLED_S = 10.0
 
 
 class Held(Protocol):
-    """A connection, as far as this decision needs it."""
+    """What the decision needs of a connection."""
 
     @property
     def client_ip(self) -> str:
@@ -57,27 +57,27 @@ K = TypeVar("K")
 
 
 class Choice(NamedTuple, Generic[H]):
-    """The holder that gives way, and with what."""
+    """The holder that loses connections, and which."""
 
     client: str
-    """Empty when it is a Service port with many small clients."""
+    """Empty if it is a Service port with many small clients."""
     group: Hashable
-    """None when it is a client of several Service ports."""
+    """None if it is a client of several Service ports."""
     held: int
     """Connections of that client, or else of that Service port."""
     share: int
-    """What it may keep; more than it has where no client and no Service port is above its share."""
+    """How many it may keep; more than it has if no client or Service port is above its share."""
     victims: list[H]
     """At least one, the longest-idle first."""
 
 
 def client_share(locality: int) -> int:
-    """Return how many of so many places a client may keep at the bound."""
+    """Return how many of so many places a client may keep at the limit."""
     return max(_FEW, int(locality * _CLIENT_SHARE))
 
 
 def service_share(locality: int) -> int:
-    """Return how many of so many places a Service port may keep at the bound."""
+    """Return how many of so many places a Service port may keep at the limit."""
     return max(_FEW, int(locality * _SERVICE_SHARE))
 
 
@@ -89,10 +89,10 @@ def network_of(client_ip: str) -> bytes | None:
 
 
 def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Choice[H] | None:
-    """Return which connections give way to one more; None: the newcomer waits.
+    """Return which connections to reset for a new one; None: the new one waits.
 
     Args:
-        connections: All that are open.
+        connections: All open ones.
         newcomers: The Service port for which a client waits.
         now: Monotonic seconds.
     """
@@ -134,7 +134,7 @@ def _choose_of_client(own: Collection[H], share: int, count: int, now: float) ->
 def _choose_within_shares(
     connections: Collection[H], clients: Counter[str], share: int, now: float
 ) -> Choice[H] | None:
-    """Choose of the largest network, and in it of the largest client, what isn't new."""
+    """Choose those of the largest client in the largest network that aren't new."""
     networks = {ip: network_of(ip) or ip for ip in clients}
     sizes: Counter[Hashable] = Counter()
     for ip, held in clients.items():
@@ -156,16 +156,16 @@ def _choose_within_shares(
 
 
 def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
-    """Tell whether a connection may give way; its client's only one not while it is in use."""
+    """Return whether a connection may be reset; its client's only one not while it is in use."""
     since = connection.idle_since(now) if is_only else connection.started
     return now - since >= _SETTLED_S
 
 
 def _batch(locality: int) -> int:
-    """Return how many go at a time.
+    """Return how many are reset at a time.
 
-    A 64th of all, and eight at the least, so that looking at all of them is paid for by many
-    (measured: 0.5 µs each, so some 30 µs for each that goes).
+    A 64th of all, and at least eight: looking at all of them costs 0.5 µs each (measured), which is
+    about 30 µs for each that is reset.
     """
     return max(8, math.ceil(locality / 64))
 

@@ -4,7 +4,7 @@
 
 Rule 1: the freed descriptors are for other clients: for a moment new connections of a client above
 its share are reset, too, where it has the most. Otherwise a loop of connections through this proxy
-would never end, as each reset would make room for the loop's next connection.
+would never end: each reset would make room for the loop's next connection.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection, Hashable
 
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
-from .group import EndpointGroup
+from .endpoint_group import EndpointGroup
 from .shares import Choice, choose
 from .tcp import TcpConnection
 
@@ -29,7 +29,7 @@ class Shedding:
     """Makes room among the connections of one data plane.
 
     Args:
-        connections: Those that are open; looked at anew each time.
+        connections: The open ones, read each time.
         descriptors: Show whether accepting has stalled.
     """
 
@@ -37,8 +37,8 @@ class Shedding:
         self._connections = connections
         self._descriptors = descriptors
         self._pressing: tuple[str, Hashable] = "", None
-        """The client above its share whose connections were reset last, and the Service port;
-        None for all of them."""
+        """The client above its share whose connections were reset last, and the Service port (None
+        for all)."""
         self._pressing_until = -math.inf
         self._log_limit = LogLimit()
 
@@ -50,7 +50,7 @@ class Shedding:
             now: Monotonic seconds.
 
         Returns:
-            Whether there is room; not before the end of the reactor's turn.
+            Whether there will be room at the end of the dispatch.
         """
         if not self._descriptors.is_stalled(now):
             return False
@@ -66,7 +66,7 @@ class Shedding:
         return True
 
     def may_dial(self, connection: TcpConnection, now: float) -> bool:
-        """Return whether an accepted connection may have an endpoint, or is to be reset at once."""
+        """Return whether an accepted connection may be dialled, rather than be reset at once."""
         if now >= self._pressing_until:
             return True
         client, group = self._pressing

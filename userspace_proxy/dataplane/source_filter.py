@@ -3,12 +3,12 @@
     packet ──▶ source in one of the networks? ──yes──▶ socket
                             └──no──▶ dropped: a SYN is never answered, a datagram never queued
 
-It works under every steering, as none of them changes the source, and leaves nothing behind. Some
-kernels let only CAP_NET_ADMIN filter TCP. An accepted socket inherits it, where it lets the same
-client pass.
+It works with every steering, as none of them changes the source, and leaves nothing behind. Some
+kernels require CAP_NET_ADMIN to filter TCP. An accepted socket inherits the filter, which admits
+its client.
 
-Source: socket(7), SO_ATTACH_FILTER; the kernel's tcp_v4_rcv asks the filter of a listening
-socket, too.
+Source: socket(7), SO_ATTACH_FILTER; the kernel's tcp_v4_rcv runs the filter of a listening socket,
+too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DROP = 0
 _MOST_INSTRUCTIONS = 4096
 
 _REMEDIES = {
-    # Measured: 6.18.44 refuses any filter on a TCP socket without it, not on a UDP socket.
+    # Measured: without it 6.18.44 refuses any filter on a TCP socket, but not on a UDP socket.
     errno.EPERM: "this kernel needs CAP_NET_ADMIN for that: run as root, or grant it",
     errno.ENOMEM: "list fewer networks, or raise the sysctl net.core.optmem_max",
     errno.EINVAL: "list fewer networks",
@@ -42,10 +42,10 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
-    """Have a socket get packets from these networks alone, or all packets (None).
+    """Admit packets from these networks only to a socket; None admits all.
 
     Raises:
-        OSError: There are too many of them for the kernel.
+        OSError: There are too many networks for the kernel.
     """
     if networks is None:
         admit_all(sock)
@@ -54,7 +54,7 @@ def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
 
 
 def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> ShortageError:
-    """Return the error for a filter that the kernel refuses, at this port or any."""
+    """Return the error for a filter that the kernel refuses."""
     return ShortageError(
         f"cannot limit which clients reach {at}/{protocol}: {exc.strerror}",
         hint=_REMEDIES.get(exc.errno or 0, ""),
@@ -62,20 +62,20 @@ def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> Shortag
 
 
 def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
-    """Have a socket get packets from these networks alone; of other families nothing.
+    """Admit packets from these networks only to a socket.
 
     Args:
-        sock: Of any protocol; what has come already stays.
-        networks: In canonical form; none: nothing comes in.
+        sock: Of any protocol; what has arrived before stays.
+        networks: In canonical form; none admits nothing.
 
     Raises:
-        OSError: There are too many of them for the kernel.
+        OSError: There are too many networks for the kernel.
     """
     bpf.attach(sock, SO_ATTACH_FILTER, _program(bpf.version_of(sock.family), networks))
 
 
 def admit_all(sock: _socket.socket) -> None:
-    """Undo :func:`admit_only`; idempotent."""
+    """Undo :func:`admit_only`. Idempotent."""
     try:
         sock.setsockopt(_socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def _program(version: int, networks: Iterable[str]) -> list[bpf.Instruction]:
 
 
 def _is_in(network: _Network) -> list[bpf.Instruction]:
-    """Return what lets a source in this network pass, and goes on with any other."""
+    """Return instructions that admit a source in this network, and continue with any other."""
     offsets, program = bpf.SOURCE_OFFSETS[network.version], []
     words, masks = _words(network.network_address), _words(network.netmask)
     compared = [(n, w, m) for n, (w, m) in enumerate(zip(words, masks, strict=True)) if m]
@@ -102,7 +102,7 @@ def _is_in(network: _Network) -> list[bpf.Instruction]:
         program.append((bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + offsets[number]))
         if mask != 0xFFFFFFFF:
             program.append((bpf.AND, 0, 0, mask))
-        # A difference leads behind the end: over what the later words need, and the RETURN.
+        # On a difference, jump over the instructions for later words, and over the RETURN.
         later = sum(2 + (m != 0xFFFFFFFF) for _, _, m in compared[place + 1 :])
         program.append((bpf.JUMP_IF_EQUAL, 0, later + 1, word))
     program.append((bpf.RETURN, 0, 0, _PASS))

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from ..model import SocketAddress
 from . import reactor as epoll
 from .counters import EndpointCounters
-from .group import EndpointGroup
+from .endpoint_group import EndpointGroup
 from .pipes import PipePool
 from .relay import Direction
 from .sockets import reset

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from ..model import SocketAddress
 from . import reactor as epoll
+from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .ephemeral import EPHEMERAL
-from .group import EndpointGroup
 from .probes import Probes
 from .sockets import EXHAUSTED, SHORTAGES, is_connected, is_self_connected
 from .timeouts import Timeouts

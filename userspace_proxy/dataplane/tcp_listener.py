@@ -11,7 +11,7 @@ import _socket
 
 from ..model import SocketAddress
 from . import reactor as epoll
-from .group import EndpointGroup
+from .endpoint_group import EndpointGroup
 from .sockets import EXHAUSTED, family_of
 from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_connections import TcpConnections

@@ -10,10 +10,10 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class Timeouts(Generic[Item]):
-    """Calls back for each item that wasn't taken out within ``after_s`` seconds.
+    """Calls back for each item that isn't stopped within ``after_s`` seconds.
 
-    Equal lengths make the oldest item the next one due, so starting and ending a
-    deadline costs a dictionary entry, and one timer of the loop serves them all.
+    As all are equally long, the oldest is the next one due: a deadline costs a dictionary entry,
+    and one timer of the loop serves all.
 
     Args:
         loop: Its timers are used.
@@ -46,11 +46,11 @@ class Timeouts(Generic[Item]):
             self._timer = self._loop.call_later(self._after_s, self._fire)
 
     def stop(self, item: Item) -> None:
-        """End an item's deadline; one that has none is no error."""
+        """End an item's deadline. Idempotent."""
         self._due.pop(item, None)
 
     def close(self) -> None:
-        """Forget all of them."""
+        """End all deadlines."""
         self._due.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -60,20 +60,20 @@ class Timeouts(Generic[Item]):
         now = self._clock()
         try:
             for item, due in self._expiring(now):
-                # An item that expired before it may have ended it, or begun it anew.
+                # The callback of another item may have ended it, or started it again.
                 if self._due.get(item) == due:
                     del self._due[item]
                     self._expired(item)
         finally:
-            # The timer is set only here: a deadline that began meanwhile may be far behind the
-            # next one due.
+            # Only here: a deadline that was started meanwhile may be much later than the next one
+            # due.
             self._timer = None
             if self._due:
                 due = next(iter(self._due.values()))
                 self._timer = self._loop.call_later(max(0.0, due - now), self._fire)
 
     def _expiring(self, now: float) -> list[tuple[Item, float]]:
-        """Return those who are due, in one go: the head of a dictionary is slow to find."""
+        """Return all that are due, as finding the head of a dictionary is slow."""
         items: list[tuple[Item, float]] = []
         for item, due in self._due.items():
             if due > now:

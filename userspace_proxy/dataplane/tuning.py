@@ -6,66 +6,66 @@ from dataclasses import dataclass
 
 from .pipes import MAX_PIPES
 
-# One read takes this much at most. Small enough that the unsent rest of a stalled
-# reader stays bounded, large enough that bulk is not made of system calls.
+# At most so much per read. Small enough to bound the unsent rest for a stalled reader, large enough
+# that bulk isn't dominated by system calls.
 BUFFER_BYTES = 256 * 1024
 
-# Reads of one direction before others get their turn: 2 MiB, a millisecond or less.
+# Reads of one direction before others get their turn: 2 MiB, at most a millisecond.
 ROUNDS = 8
 
-# A read of so much is bulk: from here on splicing costs less than copying (measured; below
-# it the two calls more cost more than the copies).
+# A read of so much is bulk: from this size on splicing costs less than copying (measured; below it
+# two more calls cost more than the copies).
 BULK_BYTES = 64 * 1024
 
-# Fillings of a pipe of one direction before others get their turn: up to 4 MiB, some 2 ms.
+# Fillings of a pipe of one direction before others get their turn: up to 4 MiB, about 2 ms.
 SPLICE_ROUNDS = 4
 
-# Loop iterations of one direction before a reset, when all others have to wait: more than the
-# kernel keeps of one socket, unless tcp_rmem allows more than 16 MiB.
+# Turns of one direction in a row before a reset: more than the kernel keeps of one socket, unless
+# tcp_rmem allows more than 16 MiB.
 LAST_TURNS = 8
 
-# Connections taken from one queue, and datagrams from one socket, before others get their turn.
+# Connections accepted, or datagrams received, of one socket before others get their turn.
 BATCH = 64
 
-# Dials that fail at once, without a route for instance, before others get their turn.
+# Dials that fail at once, such as without a route, before others get their turn.
 DIALS = 8
 
-# Linux cuts it to net.core.somaxconn (4096 since 5.4).
+# Linux limits it to net.core.somaxconn (4096 since 5.4).
 BACKLOG = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What the operator or the embedding program may set."""
+    """Settings of the operator or the embedding program."""
 
     connect_timeout_s: float = 1.0
-    """Silence for so long and the next endpoint is tried: the kernel resends a SYN
-    after one second, so less would give up on every lost packet."""
+    """Silence for so long and the next endpoint is tried: the kernel resends a SYN after one
+    second, so less would give up on every lost packet."""
     reset_wait_s: float = 5.0
-    """Seconds without progress after which bytes that were sent before a RST are given up."""
+    """Seconds without progress after which bytes that were sent before a RST are dropped."""
     tcp_idle_s: float = 86400.0
-    """Seconds without a byte in either direction after which a connection is reset; a day,
-    as conntrack's entries live under kube-proxy (tcpEstablishedTimeout)."""
+    """Seconds without a byte in either direction after which a connection is reset; a day, as
+    conntrack's entries live under kube-proxy (tcpEstablishedTimeout)."""
     tcp_half_closed_s: float = 3600.0
     """The same after one side's FIN or RST; an hour, as there (tcpCloseWaitTimeout)."""
     udp_idle_s: float | None = None
-    """Seconds without a datagram after which a flow ends; None for conntrack's rule:
-    30 s after one exchange, 120 s once it has gone back and forth."""
+    """Seconds without a datagram after which a flow ends; None for conntrack's rule: 30 s after one
+    exchange, 120 s once it has gone back and forth."""
     max_flows: int | None = None
-    """UDP flows at the most; None for a quarter of the descriptors, and in all processes together
+    """Limit of UDP flows; None for a quarter of the descriptors, and in all processes together
     no more than half of the node's ephemeral ports: a flow at this node's address takes one."""
     processes: int = 1
-    """Those that share the node's ephemeral ports, this one included."""
+    """How many share the node's ephemeral ports, this one included."""
     max_pipes: int = MAX_PIPES
-    """Pipes to splice bulk through, of 1 MiB and two descriptors each; 0 copies everything."""
+    """Pipes for bulk, of 1 MiB and two descriptors each; 0 copies everything."""
     descriptor_limit: int | None = None
     """Descriptors that may be used; None for what RLIMIT_NOFILE leaves of them."""
 
     @property
     def client_timeout_s(self) -> float:
-        """Seconds from its first dial after which a client without an answer is reset.
+        """Seconds from the first dial after which a client without an answer is reset.
 
-        Three dials. The last endpoint that is left to try may be silent for all that remains: so
-        one whose SYN or answer is lost once or twice isn't given up.
+        Three dials. The last endpoint left to try may be silent for all the time that remains, so a
+        dial survives the loss of a SYN or two.
         """
         return 3 * self.connect_timeout_s

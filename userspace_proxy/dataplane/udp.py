@@ -3,18 +3,18 @@
     client ──▶ listener's socket ──▶ flow (client, address dialled) ──▶ its own socket ──▶ endpoint
            ◀──  from the address at which the datagram arrived  ◀──────────────────────
 
-Rule 1: a reply leaves from the address that the datagram arrived at (IP_PKTINFO):
-only then do conntrack, and clients with connected sockets, know it again.
-Rule 2: an ICMP error is the news of an earlier datagram; it never costs a good one,
-neither one that is to be sent nor one that has arrived.
-Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet
-goes on with another one, first datagrams included.
-Rule 4: a refusal of a client's own address ejects no endpoint: a network policy's refusal of this
-client looks like that of an endpoint that has gone, and to ask as this node (``probes``) would
-take a datagram. Such flows go on with another endpoint anyway.
+Rule 1: a reply leaves from the address at which the datagram arrived (IP_PKTINFO): only then do
+conntrack, and clients with connected sockets, recognize it.
+Rule 2: an ICMP error reports an earlier datagram; it never costs a good one, neither one to be sent
+nor one that has arrived.
+Rule 3: an endpoint that refuses is ejected, and a flow that it has not answered yet continues with
+another one, first datagrams included.
+Rule 4: a refusal of a client's own address ejects no endpoint: it may be a network policy's refusal
+of this client, and a dial from this node (``probes``) would take a datagram. Such a flow continues
+with another endpoint anyway.
 Rule 5: a datagram leaves with one hop fewer than it arrived with (TTL, hop limit), and is dropped
-when none is left, as by a router: a circle of Services, through other nodes or a load balancer,
-ends for each datagram by itself, also where it passes flows that exist.
+when none is left, as by a router. So a loop of Services, through other nodes or a load balancer,
+ends for each datagram, also where it passes existing flows.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Any
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
+from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
-from .group import EndpointGroup
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
 from .sockets import EXHAUSTED, datagrams_lost, is_self_connected, set_hop_limit
 from .tuning import BATCH, DIALS
@@ -43,9 +43,9 @@ _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 _log = logging.getLogger("userspace_proxy.dataplane")
 _access = logging.getLogger("userspace_proxy.access")
 
-# What a flow begins with is kept until the endpoint has answered, to be sent to another
-# one if it is refused: the A and AAAA queries that glibc sends at once, or a QUIC hello,
-# not a bulk transfer. A refusal that comes later is not about these any more.
+# A flow's first datagrams are kept until the endpoint has answered, to be sent to another one if it
+# refuses: the A and AAAA queries that glibc sends at once, or a QUIC hello, not a bulk transfer. A
+# refusal that arrives later isn't about these any more.
 _KEEP_BYTES = 2048
 _KEEP_DATAGRAMS = 4
 _KEEP_S = 1.0
@@ -57,8 +57,8 @@ class UdpListener:
     Args:
         engine: Its reactor and descriptors are used.
         flows: New flows are added to them.
-        group: Chooses endpoints and counts.
-        sock: Bound and non-blocking; it stays the caller's.
+        group: Chooses endpoints, and counts.
+        sock: Bound and non-blocking; the caller closes it.
         at: Where it is bound.
     """
 
@@ -81,7 +81,7 @@ class UdpListener:
         self._turn = 0
         """The reactor's, when the socket was last read."""
         self._had_more = False
-        # A successor gets its predecessor's socket, with what that has counted.
+        # A successor gets its predecessor's socket, with the kernel's count.
         self._lost = datagrams_lost(sock)
         self._hop_log_limit = LogLimit()
         # Level-triggered: what is left after a batch is reported again.
@@ -89,12 +89,12 @@ class UdpListener:
         group.on_removed.append(self._endpoints_removed)
 
     def close(self) -> None:
-        """End the flows and receive nothing more; the kernel refuses once the socket is closed."""
+        """End the flows and receive nothing more; clients are refused once the socket is closed."""
         self._leave_group("listener closed")
         self.engine.reactor.unregister(self.sock)
 
     def hand_over(self, group: EndpointGroup) -> None:
-        """End the flows and serve another group's clients, those that wait included."""
+        """End the flows and serve another group's clients, also those whose datagrams wait."""
         self._leave_group("listener handed over")
         self.group = group
         group.on_removed.append(self._endpoints_removed)
@@ -106,8 +106,8 @@ class UdpListener:
         self.group.on_removed.remove(self._endpoints_removed)
 
     def _on_readable(self, _events: int) -> None:
-        # Where one datagram came, mostly one comes: the read that finds nothing is left out.
-        # A socket with more is reported again in the next turn.
+        # After a single datagram mostly a single one follows, so no read finds the socket empty. A
+        # socket with more is reported again in the next dispatch.
         reactor = self.engine.reactor
         most = BATCH if self._had_more or reactor.turn - self._turn == 1 else 1
         self._turn = reactor.turn
@@ -157,7 +157,7 @@ class UdpListener:
         return flow
 
     def _limit_hops(self, flow: UdpFlow, hop_limit: AncillaryItem) -> bool:
-        """Take another hop limit than the datagram before had; False when it is used up."""
+        """Set another hop limit than the last datagram had; returns False if it is used up."""
         if hops_left(hop_limit) <= 1:
             self._drop_at_last_hop(flow.address)
             return False
@@ -178,9 +178,9 @@ class UdpListener:
             )
 
     def _connect(self, flow: UdpFlow) -> bool:
-        """Choose an endpoint and connect a socket to it; False when a few couldn't be.
+        """Choose an endpoint and connect a socket to it; returns False if some couldn't be dialled.
 
-        The client's next datagram then goes on with those that weren't tried.
+        The client's next datagram then tries others.
         """
         now = self.engine.reactor.now
         for _ in range(DIALS):
@@ -198,8 +198,8 @@ class UdpListener:
                 return True
             self._dial_failed(flow, endpoint, number)
             if number == errno.EAGAIN:
-                # No source port, whatever is dialled: other programs have more than the half that
-                # the flow table leaves them.
+                # No source port to any endpoint: other programs use more than the half that the
+                # flow table leaves them.
                 self._all_flows.free_source_ports(flow)
                 break
             if number in EXHAUSTED:
@@ -265,7 +265,7 @@ class UdpListener:
         if now - flow.started > _KEEP_S:
             flow.kept = None
             if flow.endpoint is not None:
-                # Endpoints of one-way protocols never answer; that they don't refuse is enough.
+                # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
                 self.group.answered(flow.endpoint)
         elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES
@@ -273,10 +273,10 @@ class UdpListener:
                 kept.append(bytes(payload))
 
     def _send(self, flow: UdpFlow, payload: bytes | memoryview) -> int:
-        """Send to the endpoint; returns the errno of a refusal that this was the news of, or 0."""
+        """Send to the endpoint; returns the errno of a refusal that this call reported, or 0."""
         sock = flow.sock
         refusal = 0
-        # Twice: the first call may only deliver the error of an earlier datagram.
+        # Twice: the first call may only report the error of an earlier datagram.
         for _ in range(2):
             if sock is None:
                 break
@@ -293,7 +293,7 @@ class UdpListener:
         return refusal
 
     def endpoint_refused(self, flow: UdpFlow, number: int) -> None:
-        """Go on with another endpoint if this one never answered; else end the flow."""
+        """Continue with another endpoint if this one never answered, else end the flow."""
         endpoint, kept = flow.endpoint, flow.kept
         if endpoint is not None:
             self._dial_failed(flow, endpoint, number)
@@ -309,7 +309,7 @@ class UdpListener:
             self._send(flow, payload)
 
     def end(self, flow: UdpFlow, outcome: str) -> None:
-        """End a flow; the client's next datagram begins a new one. Idempotent."""
+        """End a flow; the client's next datagram opens a new one. Idempotent."""
         if flow.is_ended:
             return
         flow.is_ended = True

@@ -8,14 +8,14 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from ..model import SocketAddress
+from .endpoint_group import EndpointGroup
 from .engine import Engine
 from .flow_table import GRAIN_S, FlowTable
-from .group import EndpointGroup
 from .pktinfo import Ancillary, AncillaryItem
 from .tuning import BATCH
 
-# What ICMP can say against an endpoint (icmp_err_convert in net/ipv4/icmp.c, and IPv6's).
-# EMSGSIZE isn't among them: the kernel has learnt the path's MTU, and the next one fits.
+# ICMP errors that mean a refusal (icmp_err_convert in net/ipv4/icmp.c, and IPv6's). EMSGSIZE
+# doesn't: the kernel has learnt the path's MTU, and the next datagram fits.
 REFUSALS = frozenset(
     {
         errno.EACCES,
@@ -31,7 +31,7 @@ REFUSALS = frozenset(
 
 
 class _Owner(Protocol):
-    """What a flow needs of the listener that it belongs to: see ``UdpListener``."""
+    """What a flow needs of its listener: see ``UdpListener``."""
 
     engine: Engine
     group: EndpointGroup
@@ -82,16 +82,16 @@ class UdpFlow:
         self.group = listener.group
         self.key = key
         self.address = address
-        """The client, in the form that ``sendmsg`` takes."""
+        """The client's, in the form that ``sendmsg`` takes."""
         self.client_ip = str(address[0])
         self.ancillary = ancillary
-        """What makes a reply leave from the right address; empty for a bound one."""
+        """Makes a reply leave from the right address; empty if the listener has only one."""
         self.hop_limit = hop_limit
-        """The TTL or hop limit with which the client's last datagram arrived."""
+        """With which the client's last datagram arrived."""
         self.endpoint: SocketAddress | None = None
         self.sock: _socket.socket | None = None
         self.kept: list[bytes] | None = []
-        """What it began with; None when that is not to be sent again."""
+        """Its first datagrams; None when they are not to be sent again."""
         self.has_answer = False
         self.is_ended = False
         self.is_preserved = False
@@ -103,17 +103,17 @@ class UdpFlow:
         self.received_bytes = 0
         self.sent_bytes = 0
         self.turn = 0
-        """The reactor's, when its socket was last read."""
+        """The dispatch in which its socket was last read."""
         self.counted = (0, 0)
-        """What of the two was written into the endpoint's counters."""
+        """What of the two is in the endpoint's counters."""
         self.tried: set[SocketAddress] | None = None
         """Endpoints that refused; most flows need no set."""
 
     def on_endpoint(self, _events: int) -> None:
-        """Send the endpoint's datagrams to the client; an error means it refused.
+        """Send the endpoint's datagrams to the client; an error means that it refused.
 
-        The socket is level-triggered: most flows have one answer to read, so a read that finds
-        nothing is left out, and a socket with more is reported again and read to the end.
+        The socket is level-triggered: most flows have one answer to read, so no read finds the
+        socket empty; one with more is reported again and read to the end.
         """
         listener = self.listener
         sock = self.sock
@@ -131,7 +131,7 @@ class UdpFlow:
             except BlockingIOError:
                 break
             except OSError as exc:
-                # The kernel reports it ahead of datagrams that came before it.
+                # The kernel reports it before datagrams that arrived earlier.
                 if exc.errno in REFUSALS:
                     refusal = exc.errno
                 left = left or BATCH

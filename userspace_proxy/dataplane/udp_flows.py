@@ -1,4 +1,4 @@
-"""The UDP flows of one data plane: how many there may be, and the end of idle ones."""
+"""The UDP flows of one data plane: their limit, and the end of idle ones."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from .flow_table import FlowTable
 from .udp_flow import UdpFlow
 
 _SWEEP_S = 1.0
-# Where other programs have so many source ports that flows get none, a sixteenth of the flows ends:
-# the datagram that found none is lost, and should be one of many.
+# If other programs use so many source ports that none is left, a sixteenth of the flows ends: each
+# datagram that finds none is lost, so there should be few.
 _PORTS_PART = 16
 
 
 class UdpFlows:
-    """All of them.
-
-    Args:
-        engine: Its descriptors and timers are used.
-    """
+    """All flows; the engine's descriptors and timers are used."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -34,7 +30,7 @@ class UdpFlows:
         return len(self.table)
 
     def make_room(self) -> bool:
-        """Make room for one more flow, if need be by ending another; False if there is none."""
+        """Make room for one more flow, if necessary by ending one; returns whether there is."""
         if self._timer is None:
             self._timer = self._engine.loop.call_later(_SWEEP_S, self._sweep)
         if not self.table.is_full and self._engine.descriptors.has_room_for_flow():
@@ -42,10 +38,10 @@ class UdpFlows:
         return _evict(self.table.first_to_go())
 
     def free_source_ports(self, newcomer: UdpFlow) -> None:
-        """End a few flows at this node's address, so that those after the newcomer get a port."""
+        """End some flows at this node's address, so that those after the newcomer get a port."""
         for _ in range(1 + len(self.table) // _PORTS_PART):
             first = self.table.first_to_go()
-            # The reactor closes sockets when it has handled all events: too late for this one.
+            # The reactor closes sockets at the end of the dispatch: too late for this flow.
             if first is newcomer or first is None or first.is_preserved:
                 return
             _evict(first)

@@ -26,13 +26,13 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 
 class EndpointGroup(CounterTable):
-    """One balancer with its counters; listeners hand their clients to it.
+    """One balancer with its counters, for the listeners of one Service port.
 
-    Connections keep their group for life, so the counters of an endpoint that has
-    left the plan go on until its last connection ends, and then stay in the sums.
+    Connections keep their group for life, so the counters of an endpoint that has left the plan
+    change until its last connection ends, and then stay in the sums.
 
     Args:
-        label: Name for logs, as ``shop/web:http``.
+        label: Its name in logs, such as ``shop/web:http``.
         serving: Endpoints, and how they are chosen.
         start: Position of the first turn.
     """
@@ -41,26 +41,26 @@ class EndpointGroup(CounterTable):
         super().__init__()
         self.label = label
         self.serving = serving or Serving()
-        """The last one that was given."""
+        """The last one of :meth:`update`."""
         self.tracks_load = False
-        """Whether dials must be counted: some strategies go by load."""
+        """Whether dials must be counted: some strategies choose by load."""
         self._start = start
         self._dialling: dict[SocketAddress, int] = {}
         self.balancer: Balancer | SplitBalancer = self._balancer_of(self.serving.endpoints)
         self.on_removed: list[Callable[[frozenset[SocketAddress]], None]] = []
-        """Called with the endpoints that an update took away, from some clients at least."""
+        """Called with the endpoints that an update has removed, at least for some clients."""
         self.on_ejected: Callable[[SocketAddress, bool], None] | None = None
-        """Called when a failed dial has ejected an endpoint, or has for longer; with whether it was
-        silent."""
+        """Called when a failed dial has ejected an endpoint, or prolonged its ejection; the flag is
+        whether it was silent."""
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
         self._shortage_log_limit = LogLimit()
         self._change_balancer(self.serving)
 
     def update(self, serving: Serving) -> None:
-        """Take new endpoints; TCP connections to removed ones live on, UDP flows don't.
+        """Change how clients are served; TCP connections to removed endpoints continue, flows end.
 
-        The turn, the pins and the ejections of what stays are kept.
+        The turn, and the pins and ejections of endpoints that stay, are kept.
         """
         old, self.serving = self.serving, serving
         current = frozenset(serving.all_endpoints)
@@ -74,15 +74,15 @@ class EndpointGroup(CounterTable):
             self.fold(current)
 
     def load_of(self, endpoint: SocketAddress) -> int:
-        """Return how many connections an endpoint has, those that are being dialled included."""
+        """Return how many connections an endpoint has, including those that are being dialled."""
         return self.counters_of(endpoint).active + self._dialling.get(endpoint, 0)
 
     def dial_began(self, endpoint: SocketAddress) -> None:
-        """Count a dial; where ``tracks_load`` only."""
+        """Count a dial; call only if ``tracks_load``."""
         self._dialling[endpoint] = self._dialling.get(endpoint, 0) + 1
 
     def dial_ended(self, endpoint: SocketAddress) -> None:
-        """Count a dial no more, however it ended; one that wasn't counted is no error."""
+        """Stop counting a dial. Idempotent."""
         left = self._dialling.get(endpoint, 0) - 1
         if left > 0:
             self._dialling[endpoint] = left
@@ -119,12 +119,12 @@ class EndpointGroup(CounterTable):
         balance = self.serving.balance
         self.tracks_load = balance is not Balance.ROUND_ROBIN
         if not self.tracks_load:
-            # The ends of dials that are under way aren't reported then.
+            # The ends of dials in progress aren't reported any more.
             self._dialling.clear()
         if balance is Balance.LEAST_CONNECTIONS:
             return LeastConnections(self.load_of, self._start)
         if balance is Balance.POWER_OF_TWO_CHOICES:
-            # Made here, where it is needed: its state is 2.5 KiB.
+            # Created only if needed: its state takes 2.5 KiB.
             return PowerOfTwoChoices(self.load_of, random.Random(self._start))
         return RoundRobin(self._start)
 
@@ -137,14 +137,14 @@ class EndpointGroup(CounterTable):
         client: str = "",
         is_clients_own: bool = False,
     ) -> None:
-        """Count a failed dial, and eject the endpoint if the reason was the endpoint's.
+        """Count a failed dial, and eject the endpoint if it was the cause.
 
         Args:
             endpoint: The one that was dialled.
             number: The errno of the failure.
             now: Monotonic seconds.
-            client: The one at whose own address it was dialled; empty: at this node's.
-            is_clients_own: It answers others than this client, or may well do.
+            client: The client at whose address it was dialled; empty: at this node's.
+            is_clients_own: It may well answer other clients.
         """
         self.counters_of(endpoint).failures += 1
         fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}
@@ -165,7 +165,7 @@ class EndpointGroup(CounterTable):
                 self.on_ejected(endpoint, is_silent)
 
     def left_client_address(self, endpoint: SocketAddress, client: str, now: float) -> None:
-        """Report that a client's address has no port left, and the node's is used for a while."""
+        """Count and log a dial from this node's address, as no port of the client's was free."""
         self._count_client_ports(now)
         fields = {
             "service": self.label,
@@ -194,14 +194,14 @@ class EndpointGroup(CounterTable):
 
 
 def _gone_from_one(old: Serving, new: Serving) -> frozenset[SocketAddress]:
-    """Return the endpoints that clients of one side at least may use no more.
+    """Return the endpoints that clients of at least one side may not use any more.
 
-    Which side its client is on isn't kept with a flow.
+    A flow doesn't store which side its client is on.
     """
     olds = old.endpoints, old.endpoints if old.outside is None else old.outside
     news = new.endpoints, new.endpoints if new.outside is None else new.outside
     gone = [frozenset(o) - frozenset(n) for o, n in zip(olds, news, strict=True)]
     if old.inside != new.inside:
-        # Clients change sides, too.
+        # Clients may have changed sides.
         gone.append(frozenset(old.all_endpoints) - (frozenset(news[0]) & frozenset(news[1])))
     return frozenset().union(*gone)
