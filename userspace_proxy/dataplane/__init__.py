@@ -4,12 +4,12 @@
                  │                                                                  │
                  └────────── one edge-triggered epoll (Engine, Reactor) ────────────┘
 
-There is no task, no transport and no stream on the traffic path: one epoll, nested
-in whatever event loop the caller runs, and raw non-blocking sockets.
+There is no task, no transport and no stream on the traffic path: one epoll, nested in whatever
+event loop the caller runs, and raw non-blocking sockets.
 """
 
 from .counters import CounterTable, EndpointCounters, GroupCounters
-from .dataplane import DataPlane, Listener
+from .dataplane import AnyListener, DataPlane
 from .descriptors import raise_descriptor_limit
 from .endpoint_group import EndpointGroup
 from .iterations import ITERATION_BOUNDS_S
@@ -20,12 +20,12 @@ from .tuning import Tuning
 
 __all__ = [
     "ITERATION_BOUNDS_S",
+    "AnyListener",
     "CounterTable",
     "DataPlane",
     "EndpointCounters",
     "EndpointGroup",
     "GroupCounters",
-    "Listener",
     "Serving",
     "Tuning",
     "get_nothing",

@@ -1,11 +1,11 @@
-"""The data plane of one event loop: what its owner opens, changes, asks and closes.
+"""The data plane of one event loop: its listeners, connections, flows and engine.
 
     DataPlane ─▶ TcpListener ─▶ TcpConnections ─▶ TcpConnection ─▶ Direction ─┐
               └▶ UdpListener ─▶ UdpFlows ─▶ UdpFlow ──────────────────────────┴▶ Engine
 
 Rule 1: everything here runs in the loop's thread.
-Rule 2: it opens no port: sockets come listening, and stay their owner's, which alone has them
-refuse; a listener is paused meanwhile, and accepts nothing that no endpoint can answer.
+Rule 2: it opens no port. The owner of a listening socket opens a listener for it, and closes the
+listener before the socket refuses: it accepts no client that no endpoint can answer.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .udp import UdpListener
 from .udp_flows import UdpFlows
 
 # Some tenths of a millisecond.
-_CONNECTIONS_A_TURN = 512
+_CONNECTIONS_PER_ITERATION = 512
 
-Listener = TcpListener | UdpListener
+AnyListener = TcpListener | UdpListener
 
 
 class DataPlane:
-    """What carries the traffic of one event loop.
+    """Carries the traffic of one event loop.
 
     Args:
         loop: Any asyncio event loop, asyncio's own or uvloop's.
-        tuning: Figures to work by.
+        tuning: What the operator or the embedding program has set.
         clock: Monotonic seconds.
     """
 
@@ -50,7 +50,7 @@ class DataPlane:
         self.engine = Engine(loop, tuning, clock=clock)
         self.connections = TcpConnections(self.engine)
         self.flows = UdpFlows(self.engine)
-        self._listeners: set[Listener] = set()
+        self._listeners: set[AnyListener] = set()
         self._drain_timer: asyncio.TimerHandle | None = None
 
     def open_listener(
@@ -59,19 +59,19 @@ class DataPlane:
         protocol: Protocol,
         sock: _socket.socket,
         at: SocketAddress,
-    ) -> Listener:
+    ) -> AnyListener:
         """Accept the clients of a listening socket, or receive those of a bound UDP socket.
 
         Args:
             group: Chooses endpoints for them, and counts.
             protocol: TCP or UDP.
-            sock: Non-blocking; it stays the caller's, who closes it after :meth:`close_listener`.
+            sock: Non-blocking; the caller closes it after :meth:`close_listener`.
             at: Where it is bound.
 
         Raises:
-            OSError: The epoll takes no more.
+            OSError: The epoll takes no more sockets.
         """
-        listener: Listener = (
+        listener: AnyListener = (
             TcpListener(self.connections, group, sock, at)
             if protocol is Protocol.TCP
             else UdpListener(self.engine, self.flows, group, sock, at)
@@ -80,15 +80,15 @@ class DataPlane:
         self.engine.descriptors.take(1)
         return listener
 
-    def close_listener(self, listener: Listener) -> None:
-        """Accept nothing more; TCP connections go on, UDP flows end. Idempotent."""
+    def close_listener(self, listener: AnyListener) -> None:
+        """Accept nothing more; TCP connections continue, UDP flows end. Idempotent."""
         if listener in self._listeners:
             self._listeners.discard(listener)
             listener.close()
             self.engine.descriptors.give(1)
 
     def preserve(self, removed: Iterable[str], added: Mapping[str, int], *, is_on: bool) -> None:
-        """Have endpoints see their clients' own addresses, where answers come back by this node.
+        """Have endpoints see client addresses where replies return through this node.
 
         Args:
             removed: Networks whose place isn't known any more.
@@ -100,17 +100,18 @@ class DataPlane:
         client_dialer.locality.change(removed, added)
 
     def settle(self) -> Iterator[None]:
-        """Bring the byte counters up to date a slice at a time: thousands of them take long."""
+        """Bring the counters up to date, a slice at a time: thousands of connections take long."""
         rest = iter(list(self.connections.open))
-        while part := list(islice(rest, _CONNECTIONS_A_TURN)):
+        while part := list(islice(rest, _CONNECTIONS_PER_ITERATION)):
             for connection in part:
                 connection.settle()
             yield
         for listener in self._listeners:
-            listener.settle()
+            if isinstance(listener, UdpListener):
+                listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
-        """Wait until the open connections have ended, then reset what is left.
+        """Wait until the open connections have ended, then reset the rest.
 
         Close the listeners first.
 
@@ -120,20 +121,20 @@ class DataPlane:
         """
 
         def end() -> None:
-            self.connections.call_when_idle(None)
+            self.connections.on_idle = None
             self._stop_drain_timer()
             drained(self.connections.reset_all())
 
         if not self.connections.open or seconds <= 0:
             end()
         elif self._drain_timer is None:
-            self.connections.call_when_idle(end)
+            self.connections.on_idle = end
             self._drain_timer = self.engine.loop.call_later(seconds, end)
 
     def close(self) -> None:
         """Reset every connection, end every flow; listening sockets stay open. Idempotent."""
         self._stop_drain_timer()
-        self.connections.call_when_idle(None)
+        self.connections.on_idle = None
         self.engine.descriptors.close()
         for listener in list(self._listeners):
             self.close_listener(listener)

@@ -1,4 +1,4 @@
-"""The open TCP connections of one data plane: their deadlines, their number, their end."""
+"""The open TCP connections of one data plane, and what watches them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .timeouts import Timeouts
 
 
 class TcpConnections:
-    """All of them, and what watches them.
+    """All open connections, with their deadlines.
 
     Args:
         engine: Its events, descriptors and timers are used.
@@ -30,50 +30,46 @@ class TcpConnections:
         self.dial_deadlines = Timeouts[TcpDial](
             loop, clock, tuning.connect_timeout_s, TcpDial.dial_timed_out
         )
-        """Of dials."""
         self.client_deadlines = Timeouts[TcpDial](
             loop, clock, tuning.client_timeout_s, TcpDial.client_timed_out
         )
         """Of clients that no endpoint has answered yet."""
         self.late_resets = LateResets(loop, clock, tuning.reset_wait_s)
         self.ageing = Ageing(loop, clock, tuning, self.open)
-        self._on_idle: Callable[[], None] | None = None
+        self.on_idle: Callable[[], None] | None = None
+        """Called whenever the last connection has ended."""
 
     def __len__(self) -> int:
         return len(self.open)
 
     def began(self, connection: TcpConnection) -> None:
-        """Add an accepted connection to the open ones."""
+        """Add an accepted connection."""
         self.open.add(connection)
         self.engine.descriptors.take(DESCRIPTORS)
         self.ageing.start()
 
     def ended(self, connection: TcpConnection) -> None:
-        """Remove a closed connection from the open ones; it has ended its deadlines."""
+        """Remove a closed connection that has no deadline any more."""
         self.open.discard(connection)
         if connection.is_aborting:
             self.late_resets.forget(connection)
         self.engine.descriptors.give(DESCRIPTORS)
-        if self._on_idle is not None and not self.open:
-            self._on_idle()
+        if self.on_idle is not None and not self.open:
+            self.on_idle()
 
     def reset_late(self, connection: TcpConnection) -> bool:
-        """Reset a connection when what is under way has arrived; False if nothing is."""
+        """Reset a connection when what was sent has arrived; False if nothing is in flight."""
         return self.late_resets.begin(connection)
 
-    def call_when_idle(self, callback: Callable[[], None] | None) -> None:
-        """Call back whenever the last connection has ended; None: no longer."""
-        self._on_idle = callback
-
     def reset_all(self) -> int:
-        """Reset those that are open; returns how many."""
+        """Reset all connections; returns how many."""
         left = list(self.open)
         for connection in left:
             connection.close()
         return len(left)
 
     def close(self) -> None:
-        """Reset those that are open, and stop every timer. Idempotent."""
+        """Reset all connections, and stop every timer. Idempotent."""
         self.reset_all()
         self.probes.close()
         self.late_resets.close()

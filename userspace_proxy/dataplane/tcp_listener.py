@@ -1,7 +1,7 @@
-"""The listening socket of TCP: takes connections from the queue and has them dialled.
+"""The listening socket of TCP: takes connections from its queue and has them dialled.
 
-Rule 1: the queue is drained, but no more than a batch at a time.
-Rule 2: at the descriptor limit nothing is taken: the kernel keeps the clients waiting, until
+Rule 1: the queue is drained, but by no more than a batch at a time.
+Rule 2: at the descriptor limit nothing is taken, and the kernel keeps the clients waiting, until
 connections have ended, or those of the largest holder were reset (``shares``).
 """
 
@@ -23,8 +23,8 @@ class TcpListener:
 
     Args:
         connections: Accepted connections are added to them.
-        group: Chooses endpoints and counts.
-        sock: Non-blocking; it stays the caller's, who has it listen or refuse.
+        group: Chooses endpoints, and counts.
+        sock: Non-blocking; the caller closes it.
         at: Where it is bound.
     """
 
@@ -41,41 +41,31 @@ class TcpListener:
         self.sock = sock
         self._at = at
         self._family = family_of(at.ip)
-        self._is_listening = True
-        self._is_registered = False
-        self._resume()
-
-    def pause(self) -> None:
-        """Stop accepting: the owner has the socket refuse. Idempotent."""
-        self._is_listening = False
-        self._stop_accepting()
-
-    def resume(self) -> None:
-        """Accept again: the owner has the socket listen. Idempotent."""
-        self._is_listening = True
+        self._is_closed = False
         self._resume()
 
     def hand_over(self, group: EndpointGroup) -> None:
-        """Accept for another group; connections that were taken stay with theirs."""
+        """Accept for another group; accepted connections stay with theirs."""
         self.group = group
 
     def close(self) -> None:
-        """Accept nothing more, for good; connections that were taken go on. Idempotent."""
-        self.pause()
-
-    def settle(self) -> None:
-        """Nothing to do: the data plane settles its connections."""
+        """Accept nothing more; accepted connections continue. Idempotent."""
+        self._is_closed = True
+        self._engine.reactor.unregister(self.sock)
 
     def _resume(self) -> None:
-        if self._is_listening and not self._is_registered:
-            self._is_registered = True
+        if not self._is_closed:
             # Level-triggered: what is left after a batch, or after a pause, is reported again.
             self._engine.reactor.register(self.sock, epoll.IN, self._on_acceptable)
+
+    def _pause(self) -> None:
+        self._engine.reactor.unregister(self.sock)
+        self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
 
     def _on_acceptable(self, events: int) -> None:
         if events & epoll.HUP:
             # The control process, which shares the socket, has shut it down; its message follows.
-            self._stop_accepting()
+            self._engine.reactor.unregister(self.sock)
             return
         connections, reactor = self._connections, self._engine.reactor
         descriptors = self._engine.descriptors
@@ -83,9 +73,9 @@ class TcpListener:
         for number in range(BATCH):
             if not descriptors.has_room(DESCRIPTORS):
                 if number:
-                    # Whether another client waits is not known: if so, the next turn is for it.
+                    # If another client waits, the socket is reported again.
                     return
-                # What was just reset is closed at the end of the turn, and then comes the next.
+                # What was just reset is closed at the end of the dispatch; then comes the next.
                 if not connections.shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return
@@ -95,10 +85,10 @@ class TcpListener:
                 return
             except OSError as exc:
                 if exc.errno in EXHAUSTED:
-                    # Descriptors that we didn't count: an embedder's.
+                    # Descriptors that aren't counted here: an embedder's.
                     self._pause()
                     return
-                # The client is gone already (ECONNABORTED and the network errors of accept(2)).
+                # The client has gone already (ECONNABORTED and the network errors of accept(2)).
                 continue
             client = _socket.socket(self._family, _socket.SOCK_STREAM, 0, fd)
             client.setblocking(False)
@@ -111,11 +101,3 @@ class TcpListener:
                 connection.dial()
             else:
                 connection.evict()
-
-    def _pause(self) -> None:
-        self._stop_accepting()
-        self._engine.descriptors.wait(self._resume, self._engine.reactor.now)
-
-    def _stop_accepting(self) -> None:
-        self._is_registered = False
-        self._engine.reactor.unregister(self.sock)

@@ -1,21 +1,20 @@
-"""Messages between two processes over a Unix socket, with sockets in tow (SCM_RIGHTS).
+"""Messages and sockets between two processes over a Unix socket (SCM_RIGHTS).
 
     frame: length (4 bytes), number of sockets (1 byte), the message
 
-Rule 1: no call waits: what the other side doesn't take now is kept, up to a bound;
-beyond it the other side counts as dead, and ``lost`` is called.
-Rule 2: sockets arrive in the order of the messages that they came with; the kernel never joins
-what one call sent with sockets to what another one sent (unix(7)).
-Rule 3: a socket that was closed before its turn takes its message along: the closing is a
-message of its own, and a side that never saw the listener has nothing to close.
-Rule 4: sockets that no message names don't pile up: the channel to a side that sends such is lost.
+Rule 1: no call waits: what the other side doesn't read is queued, up to a bound; beyond that bound
+the other side counts as dead, and ``lost`` is called.
+Rule 2: sockets arrive in the order of their messages: the kernel never merges what one call sent
+with sockets and what another call sent (unix(7)).
+Rule 3: a queued message whose socket was closed is dropped: another message reports the closing,
+and a side that never saw the listener has nothing to close.
+Rule 4: a side that sends sockets without a message is lost, so that they don't accumulate.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 import math
 import os
 import socket
@@ -27,38 +26,36 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-# A Service port is about 300 bytes: this is more than there are ports.
+# A Service port takes about 300 bytes: this is more than there are ports.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
-# Longest frame: an endpoint is about 25 bytes, so this is a group of 300,000.
+# An endpoint takes about 25 bytes, so this is a group of 300,000.
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
 _HEADER = struct.Struct(">IB")
-# Some fifty messages, each of which takes up to a tenth of a millisecond.
+# About fifty messages, each of which takes up to a tenth of a millisecond.
 _READ_BYTES = 16 * 1024
 _MAX_SOCKETS = 253
-# Before others of the loop get their turn: a worker that receives 10,000 Service ports still
-# serves those that it has.
+# Before the loop continues: a worker that receives 10,000 Service ports still serves those that it
+# has.
 _READ_S = 0.005
-
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 class Channel(Generic[In, Out]):
-    """One end.
+    """One end of the socket.
 
     Args:
-        loop: Its readers and writers are used.
+        loop: Reads and writes.
         sock: A connected Unix stream socket; the channel closes it.
-        reads: The type of what arrives: msgspec checks it.
-        receive: Called with each message and the descriptors that came with it, which are
-            then the callee's to close.
-        lost: Called once when the other side is gone or takes nothing, with an empty text; when it
-            sends a malformed message, with what is wrong with it.
-        max_waiting_bytes: What the other side may leave untaken.
-        read_for: Called after each turn of reading with the seconds that it took.
+        reads: The type of the messages that arrive, for msgspec to validate.
+        receive: Called with each message and its descriptors; the callee closes them.
+        lost: Called once: with an empty text if the other side has ended or reads nothing, else
+            with what is wrong with its message.
+        max_waiting_bytes: What may be queued for the other side.
+        read_for: Called after each loop iteration that reads, with its seconds.
     """
 
     def __init__(
@@ -83,19 +80,14 @@ class Channel(Generic[In, Out]):
         self._read_for = read_for
         self._waiting: deque[tuple[bytes | memoryview, Sequence[socket.socket]]] = deque()
         self.waiting_bytes = 0
-        """What the other side hasn't taken yet."""
+        """What the other side hasn't read yet."""
         self._arrived = bytearray()
         self._descriptors: deque[int] = deque()
         self._is_closed = False
-        loop.add_reader(sock.fileno(), self._take_turn)
+        loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, message: Out, *socks: socket.socket) -> None:
-        """Send a message, now or when there is room.
-
-        Args:
-            message: To send.
-            socks: To pass on; the caller's copies stay open, and the caller's.
-        """
+        """Send a message and sockets, now or when there is room; the sockets stay open here."""
         if self._is_closed:
             return
         body = self._encode(message)
@@ -105,10 +97,10 @@ class Channel(Generic[In, Out]):
         if len(self._waiting) == 1:
             self._flush()
         if self.waiting_bytes > self._max_waiting_bytes:
-            self._give_up()
+            self._lose()
 
     def close(self) -> None:
-        """Close the socket, and what arrived with messages that weren't read. Idempotent."""
+        """Close the socket, and descriptors that have arrived unread. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -119,7 +111,7 @@ class Channel(Generic[In, Out]):
         while self._descriptors:
             os.close(self._descriptors.popleft())
 
-    def _give_up(self, malformed: str = "") -> None:
+    def _lose(self, malformed: str = "") -> None:
         if not self._is_closed:
             self.close()
             self._lost(malformed)
@@ -128,7 +120,8 @@ class Channel(Generic[In, Out]):
         while self._waiting:
             frame, socks = self._waiting[0]
             if any(sock.fileno() < 0 for sock in socks):
-                self._take_off(len(frame))
+                self._waiting.popleft()
+                self.waiting_bytes -= len(frame)
                 continue
             rights = array.array("i", [sock.fileno() for sock in socks])
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if socks else []
@@ -138,25 +131,21 @@ class Channel(Generic[In, Out]):
                 self._loop.add_writer(self._sock.fileno(), self._flush)
                 return
             except OSError:
-                self._give_up()
+                self._lose()
                 return
+            self.waiting_bytes -= sent
             if sent < len(frame):
-                # The sockets went with the first byte.
+                # The sockets were sent with the first byte.
                 self._waiting[0] = memoryview(frame)[sent:], ()
-                self.waiting_bytes -= sent
             else:
-                self._take_off(sent)
+                self._waiting.popleft()
         self._loop.remove_writer(self._sock.fileno())
 
-    def _take_off(self, count: int) -> None:
-        self._waiting.popleft()
-        self.waiting_bytes -= count
-
     def read(self) -> None:
-        """Hand on all that has arrived: the last words of one that has ended."""
+        """Deliver all that has arrived, such as the last messages of a process that has ended."""
         self._read_until(math.inf)
 
-    def _take_turn(self) -> None:
+    def _on_readable(self) -> None:
         began = time.monotonic()
         self._read_until(began + _READ_S)
         if self._read_for is not None:
@@ -172,24 +161,26 @@ class Channel(Generic[In, Out]):
                 return
             except OSError:
                 data, ancillary = b"", []
-            self._descriptors.extend(_descriptors_in(ancillary))
+            for level, kind, rights in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    self._descriptors.extend(array.array("i", rights[: len(rights) // 4 * 4]))
             if not data:
-                self._give_up()
+                self._lose()
                 return
             self._arrived += data
             try:
                 self._deliver()
             except ValueError as exc:
-                self._give_up(str(exc))
+                self._lose(str(exc))
                 return
             if time.monotonic() >= until:
                 return
 
     def _deliver(self) -> None:
-        """Hand on the messages that are complete.
+        """Deliver the messages that are complete.
 
         Raises:
-            ValueError: What arrived is no message.
+            ValueError: Malformed data has arrived.
         """
         start = 0
         arrived = self._arrived
@@ -214,12 +205,3 @@ class Channel(Generic[In, Out]):
             del arrived[:start]
         if len(self._descriptors) > _MAX_SOCKETS:
             raise ValueError("sockets that no message names")
-
-
-def _descriptors_in(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            with contextlib.suppress(ValueError):
-                found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return list(found)

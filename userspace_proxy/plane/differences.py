@@ -12,14 +12,14 @@ C = TypeVar("C", EndpointCounters, GroupCounters)
 
 
 class _Seen(Generic[C]):
-    """Counters that grow, with what they were at the last look."""
+    """Counters, and their values at the last look."""
 
     def __init__(self, counters: C) -> None:
         self.counters: C = counters
         self.figures: tuple[int, ...] = type(counters)().figures()
 
     def look(self) -> tuple[int, ...] | None:
-        """Return what was counted since the last look; None for nothing."""
+        """Return what was counted since the last look, or None if nothing was."""
         now = self.counters.figures()
         if now == self.figures:
             return None
@@ -29,7 +29,7 @@ class _Seen(Generic[C]):
 
 
 class Differences:
-    """The differences of one group.
+    """What is yet to be reported of one group.
 
     Differences, so that what a worker has reported stays counted when it dies.
 
@@ -46,7 +46,7 @@ class Differences:
         self._had_ejected = False
 
     def take(self) -> None:
-        """Note what has been counted until now; call before counters may go."""
+        """Note what has been counted until now; call before counters may leave the group."""
         new = self._seen_group.look()
         if new is not None:
             self._new_group.add(new)
@@ -57,11 +57,10 @@ class Differences:
             self._look_at(endpoint, seen)
 
     def note_gone(self) -> None:
-        """Note the last that was counted for endpoints whose counters have left the group.
+        """Note what was last counted for endpoints whose counters have left the group.
 
-        Call after an update, with a :meth:`take` before it. UDP flows of an endpoint end in
-        the update, and are counted before its counters leave. If it comes back, those begin
-        at 0.
+        Call after an update, with :meth:`take` before it: UDP flows end in the update, and are
+        counted before the endpoint's counters leave. If it returns, its counters begin at 0.
         """
         there = {id(counters) for _, counters in self._group.each_counters()}
         for endpoint, seen in list(self._seen.items()):
@@ -70,14 +69,14 @@ class Differences:
                 del self._seen[endpoint]
 
     def give(self, number: int, now: float) -> GroupReport | None:
-        """Return what was noted since the last call; None if there is nothing to report.
+        """Return a report of what was noted since the last call, or None if nothing was.
 
         Args:
             number: The group's number.
             now: Monotonic seconds.
         """
         ejected = list(self._group.ejected(now).items())
-        # Any: fixed lengths are what the message's own reader checks.
+        # Any: the reader of the message checks the fixed lengths.
         figures: Any = self._new_group.figures()
         if not (self._new or any(figures) or ejected or self._had_ejected):
             return None

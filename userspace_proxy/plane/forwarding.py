@@ -1,4 +1,4 @@
-"""A worker's log lines, written by the control process: one writer, one form, one level."""
+"""Forwards workers' log records to the control process, which alone writes the log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .messages import Logged
 
 LOGGERS = ("userspace_proxy", "userspace_proxy.access")
 
-# What every record has; the rest came as ``extra``.
+# Attributes of every record; others were passed as ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class ForwardingHandler(logging.Handler):
-    """Hands each record to a function, as a message.
+    """Passes each record to a function, as a message.
 
     Args:
-        send: Takes it.
+        send: Takes the message.
     """
 
     def __init__(self, send: Callable[[Logged], None]) -> None:
@@ -29,7 +29,7 @@ class ForwardingHandler(logging.Handler):
         try:
             line = self._line_of(record)
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
-            # Not handleError, which prints to stderr itself and may wait for its reader.
+            # Not handleError, which writes to stderr itself and may block.
             bug = f"bug: cannot format a log record: {exc!r}"
             line = Logged(record.name, logging.ERROR, record.created, bug, {}, "")
         self._send(line)
@@ -45,12 +45,12 @@ class ForwardingHandler(logging.Handler):
 
 
 def current_levels() -> dict[str, int]:
-    """Return the levels that this process logs at, by logger."""
+    """Return this process's log levels, by logger."""
     return {name: logging.getLogger(name).getEffectiveLevel() for name in LOGGERS}
 
 
 def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
-    """Log at these levels, and through this handler alone."""
+    """Log at these levels, and through this handler only."""
     root = logging.getLogger()
     root.handlers[:] = [handler]
     for name, level in levels.items():
@@ -58,7 +58,7 @@ def take_levels(levels: Mapping[str, int], handler: logging.Handler) -> None:
 
 
 def write_record(line: Logged) -> None:
-    """Write a worker's line into this process's log."""
+    """Log a worker's line in this process."""
     logger = logging.getLogger(line.logger if line.logger.startswith(LOGGERS[0]) else LOGGERS[0])
     if not logger.isEnabledFor(line.level):
         return

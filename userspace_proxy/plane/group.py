@@ -1,17 +1,17 @@
-"""A group in the control half: what workers get to know of it, and their reports."""
+"""A Service port in the control half: the messages about it, and the sums of workers' reports."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from ..dataplane import CounterTable, Serving
 from ..model import SocketAddress
-from .changes import diff_endpoints
 from .messages import ChangeGroup, GroupReport, OpenGroup
 
-# Of one group: what a worker reports of others is not believed, nor kept.
+# Endpoints of one group; what a worker reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
 
 
@@ -19,8 +19,8 @@ class Group(CounterTable):
     """The endpoints of one Service port, and the sums of what workers have counted for them.
 
     Args:
-        number: Its name in messages.
-        label: Name for logs, as ``shop/web:http``.
+        number: Its identifier in messages.
+        label: Its name in logs, such as ``shop/web:http``.
     """
 
     def __init__(self, number: int, label: str) -> None:
@@ -28,20 +28,20 @@ class Group(CounterTable):
         self.number = number
         self.label = label
         self.serving = Serving()
-        """The last one that was given."""
+        """The last one of :meth:`change`."""
         self._known: dict[SocketAddress, None] = {}
-        """Endpoints that it has or had, the latest last: connections outlive their endpoint."""
+        """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
-        """By worker: what is to be taken off when it dies."""
+        """By worker: open connections, to be subtracted when it dies."""
         self._ejected: dict[int, dict[SocketAddress, float]] = {}
         """By worker: monotonic seconds at which a probe is due."""
 
     def opening(self) -> OpenGroup:
-        """Return the message by which a worker learns of it."""
+        """Return the message that opens it in a worker."""
         return OpenGroup(self.number, self.label, self.serving)
 
     def change(self, serving: Serving) -> ChangeGroup | None:
-        """Take another serving; returns the message with what is new, None for nothing."""
+        """Change how it is served; returns the message for workers, None if nothing changed."""
         old, self.serving = self.serving, serving
         changes = diff_endpoints(old.endpoints, serving.endpoints)
         others = replace(serving, endpoints=())
@@ -50,22 +50,18 @@ class Group(CounterTable):
             return None
         current = frozenset(serving.all_endpoints)
         self.fold(current)
-        self._note_endpoints(current)
-        return ChangeGroup(self.number, *changes, others if have_others_changed else None)
-
-    def _note_endpoints(self, current: frozenset[SocketAddress]) -> None:
-        """Remember the present endpoints, and some of the former ones."""
         self._known.update(dict.fromkeys(current))
         for endpoint in list(self._known)[: max(0, len(self._known) - KNOWN_MAX)]:
             if endpoint not in current:
                 del self._known[endpoint]
+        return ChangeGroup(self.number, *changes, others if have_others_changed else None)
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted.
 
         Args:
-            worker: Which one.
-            report: What it reports.
+            worker: Its index.
+            report: About this group.
             now: Monotonic seconds.
         """
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
@@ -78,7 +74,6 @@ class Group(CounterTable):
         for each in report.endpoints:
             endpoint = each.endpoint
             if endpoint not in self._known:
-                # The worker makes it up.
                 continue
             counters = self.counters_of(endpoint)
             before_active = counters.active
@@ -89,13 +84,13 @@ class Group(CounterTable):
         self._ejected[worker] = {endpoint: now + left for endpoint, left in report.ejected}
 
     def worker_ended(self, worker: int) -> None:
-        """Take off what a worker had open; what it counted stays counted."""
+        """Subtract a worker's open connections; the rest of what it counted stays."""
         for endpoint, active in self._active.pop(worker, {}).items():
             self.counters_of(endpoint).active -= active
         self._ejected.pop(worker, None)
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
-        """Return what any worker has ejected, each with the longest time that is left."""
+        """Return what any worker has ejected, each with the longest time until its probe."""
         left: dict[SocketAddress, float] = {}
         current = frozenset(self.serving.all_endpoints)
         for ejected in self._ejected.values():
@@ -103,3 +98,24 @@ class Group(CounterTable):
                 if endpoint in current:
                     left[endpoint] = max(left.get(endpoint, 0.0), until - now)
         return left
+
+
+class EndpointChanges(NamedTuple):
+    """Changes that turn one list of endpoints into another: remove, then insert in order."""
+
+    removed: list[SocketAddress]
+    added: list[tuple[int, SocketAddress]]
+    """Each with its index in the new list, lowest first."""
+
+
+def diff_endpoints(have: Sequence[SocketAddress], want: Sequence[SocketAddress]) -> EndpointChanges:
+    """Compare two lists without duplicates, whose order is that of round robin.
+
+    If the order of those that stay differs, everything is removed and added.
+    """
+    wanted, had = frozenset(want), frozenset(have)
+    staying = [e for e in have if e in wanted]
+    if staying != [e for e in want if e in had]:
+        return EndpointChanges(list(have), list(enumerate(want)))
+    removed = [e for e in have if e not in wanted]
+    return EndpointChanges(removed, [(n, e) for n, e in enumerate(want) if e not in had])

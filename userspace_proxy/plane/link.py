@@ -1,4 +1,4 @@
-"""The way to a worker: a process of its own (``process``), or the caller's own loop (here)."""
+"""The link to a worker: in a process of its own (``process``), or in the caller's loop (here)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Link(Protocol):
         """Of its process; 0 if it has none."""
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Send a command; if the worker has gone it has no effect."""
+        """Send a command; without effect if the worker has ended."""
 
     def hang_up(self) -> None:
         """Have it end by itself, which resets its connections."""
@@ -29,17 +29,17 @@ class Link(Protocol):
         """End it at once. Idempotent."""
 
     def close(self, within_s: float) -> None:
-        """End it, wait for that at most so many seconds, and call back no more. Idempotent."""
+        """End it, wait at most so long for that, and call back no more. Idempotent."""
 
 
 class LocalLink:
     """A worker in the caller's loop: commands are calls, and so are its answers.
 
-    Sockets stay the caller's: the worker uses the same ones.
+    The worker uses the caller's sockets, and doesn't close them.
 
     Args:
-        loop: It carries the traffic.
-        tuning: Figures to work by.
+        loop: Carries the traffic.
+        tuning: For the data plane.
         clock: Monotonic seconds.
         receive: Called with each message, also while one is sent.
     """
@@ -58,15 +58,15 @@ class LocalLink:
         self._worker = Worker(0, self.dataplane, receive)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
-        """Part of Link; raises OSError if a listener's socket can't be watched."""
+        """Part of Link; raises OSError if the loop can't watch a listener's socket."""
         self._worker.apply(message, *socks)
 
     def status(self) -> Status:
-        """Return how it is doing at this moment."""
+        """Return its state now."""
         return self._worker.status()
 
     def hang_up(self) -> None:
-        """Part of Link: connections are reset by :meth:`close`."""
+        """Part of Link; :meth:`close` resets connections."""
 
     def kill(self) -> None:
         """Part of Link."""

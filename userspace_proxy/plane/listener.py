@@ -1,4 +1,4 @@
-"""One listener: what is asked for, what it is, and what came of asking."""
+"""One listener of the plane: what is wanted, what it is, and the outcome."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import NamedTuple
 from ..errors import ListenError
 from ..model import Protocol, SocketAddress
 from .group import Group
+from .listening_sockets import ListeningSockets
 from .messages import OpenListener
-from .sockets import ListeningSockets
 
 
 class Wanted(NamedTuple):
-    """One listener that a group is to have."""
+    """A listener that a group is to have."""
 
     protocol: Protocol
     addresses: Iterable[SocketAddress]
-    """Where to bind: the first that can be had. Port 0 for any free one."""
+    """The first that can be bound is used; port 0 is any free one."""
     freebind: bool = False
     """Bind an address that this node doesn't have (yet)."""
     transparent: bool = False
@@ -26,23 +26,23 @@ class Wanted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What has become of the listeners that a group was to have."""
+    """The outcome for the wanted listeners of a group, by the caller's keys."""
 
     listeners: dict[Hashable, Listener]
-    """Those that are open, by the caller's keys; one that couldn't serve refuses."""
+    """Those that are open; one that can't serve refuses."""
     errors: dict[Hashable, ListenError | None]
-    """Why others aren't, or refuse; None: no address was left to try."""
+    """Why others aren't open, or refuse; None: no address was left to try."""
 
 
 class Listener:
-    """One address that clients reach, served by one worker or several, or refusing.
+    """One address that clients dial, served by one worker or several, or refusing.
 
     Args:
-        key: The caller's name of it.
-        number: Its name in messages.
+        key: The caller's identifier.
+        number: Its identifier in messages.
         group: Chooses endpoints for its clients.
         protocol: TCP or UDP.
-        sockets: One for each worker that serves it; the listener closes them.
+        sockets: One per worker that serves it; the listener closes them.
     """
 
     def __init__(
@@ -59,20 +59,19 @@ class Listener:
         self.protocol = protocol
         self.sockets = sockets
         self.workers = tuple(sockets.by_worker)
-        """Those that serve it."""
+        """Indexes of the workers that serve it."""
         self.numbers = [number]
-        """Under which workers may hold its sockets: its own, and those of whose port it took."""
+        """Under which workers may hold its sockets: its own, and those of a listener whose port it
+        took over."""
         self.address = sockets.at
         """Where it is bound, with the port that was chosen."""
         self.is_serving = True
         """False while clients are refused."""
         self.is_closed = False
         self.closing: Counter[int] = Counter()
-        """How often each worker is yet to confirm that it has closed its copy of a UDP socket:
-        until then the port is taken."""
+        """How many confirmations of CloseListener each worker owes; a UDP port stays in use until
+        none is left."""
 
     def opening(self) -> OpenListener:
-        """Return the message by which a worker learns of it."""
-        return OpenListener(
-            self.number, self.group.number, self.protocol, self.address, self.is_serving
-        )
+        """Return the message that opens it in a worker."""
+        return OpenListener(self.number, self.group.number, self.protocol, self.address)

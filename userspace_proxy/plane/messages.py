@@ -1,13 +1,12 @@
 """The messages between the control half and its workers.
 
     control ──▶ worker   Start, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
-                         MoveListener, PauseListener, ResumeListener, CloseListener, Ejected,
-                         Returned, Report, Drain
+                         MoveListener, CloseListener, Ejected, Returned, Report, Drain
     worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, Logged, Drained
 
-Rule 1: a change names what has changed, never all there is.
-Rule 2: between processes they are JSON, read against these types: a worker handles untrusted
-bytes, so whatever it sends can be wrong. A worker in the caller's loop gets the values themselves.
+Rule 1: a change contains what has changed, not the whole state.
+Rule 2: between processes messages are JSON, validated against these types: a worker handles
+untrusted bytes, so whatever it sends may be wrong. A worker in the caller's loop gets the values.
 """
 
 from __future__ import annotations
@@ -21,37 +20,36 @@ from ..model import Protocol, SocketAddress
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""A number that stays one that every reader of JSON can print, whatever a worker sends."""
+"""Bounded to what every reader of JSON can represent, whatever a worker sends."""
 
 
 class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=True):
-    """A list that begins with the name of its type."""
+    """A list whose first item is the name of the type."""
 
 
 class Start(_Message):
     """The first message to a worker process."""
 
     worker: int
-    """Which worker this is, from 0; also where its turns of round robin begin."""
+    """Its index, from 0; also the position where its round robin begins."""
     tuning: Tuning
     log_levels: dict[str, int]
     """By logger."""
     keeps_net_raw: bool = False
-    """It keeps CAP_NET_RAW, to dial at its clients' addresses."""
+    """Keep CAP_NET_RAW, to dial at client addresses."""
 
 
 class Preserve(_Message):
-    """Where networks are, and so which clients keep their address."""
+    """Which clients keep their address; see ``policy.locality``."""
 
     is_on: bool
-    """False: none does; the networks are empty."""
+    """False: none; the networks are empty."""
     removed: list[str]
     added: Networks
-    """Each with its place; see ``policy.locality``."""
 
 
 class OpenGroup(_Message):
-    """A Service port is served from now on."""
+    """Serve a Service port."""
 
     group: int
     label: str
@@ -59,60 +57,46 @@ class OpenGroup(_Message):
 
 
 class ChangeGroup(_Message):
-    """A Service port has other endpoints, or is served in another way."""
+    """Change a Service port's endpoints, or how it is served."""
 
     group: int
     removed: list[SocketAddress]
     added: list[tuple[int, SocketAddress]]
-    """Each with its place in the new list, lowest first."""
+    """Each with its index in the new list, lowest first."""
     others: Serving | None = None
-    """All but the endpoints; None where nothing else has changed."""
+    """Everything but the endpoints; None if nothing else has changed."""
 
 
 class CloseGroup(_Message):
-    """A Service port isn't served any more; open connections go on."""
+    """Forget a Service port; open connections continue."""
 
     group: int
 
 
 class OpenListener(_Message):
-    """One listening socket of a group, which comes with this message."""
+    """Accept the clients of a socket of a group; it comes with this message, listening."""
 
     listener: int
     group: int
     protocol: Protocol
     at: SocketAddress
-    is_serving: bool
-    """False while it refuses: accept nothing until it is resumed."""
 
 
 class MoveListener(_Message):
-    """Its clients are another group's from now on; TCP connections go on, UDP flows end."""
+    """Serve another group's clients; TCP connections continue, UDP flows end."""
 
     listener: int
     group: int
 
 
-class PauseListener(_Message):
-    """The socket refuses: accept nothing."""
-
-    listener: int
-
-
-class ResumeListener(_Message):
-    """The socket listens again: accept."""
-
-    listener: int
-
-
 class CloseListener(_Message):
-    """Use the socket no more, and confirm it; TCP connections go on, UDP flows end."""
+    """Stop using the socket, and confirm it; TCP connections continue, UDP flows end."""
 
     listener: int
 
 
 class Ejected(_Message):
-    """Dials to an endpoint failed; to a worker: those of another one."""
+    """Dials to an endpoint failed, in this worker or, to a worker, in another one."""
 
     group: int
     endpoint: SocketAddress
@@ -120,45 +104,45 @@ class Ejected(_Message):
 
 
 class Returned(_Message):
-    """An endpoint that was ejected has answered; to a worker: another one's dial."""
+    """An ejected endpoint has answered, this worker or, to a worker, another one."""
 
     group: int
     endpoint: SocketAddress
 
 
 class Report(_Message):
-    """Answer with what was counted since the last time."""
+    """Answer with what was counted since the last report."""
 
     number: int
 
 
 class Drain(_Message):
-    """Wait until connections have ended, reset what is left, and confirm it."""
+    """Wait until connections have ended, reset the rest, and confirm it."""
 
     seconds: float
 
 
 class Running(_Message):
-    """The worker process has begun."""
+    """The worker process has started."""
 
     pid: int
     user: int
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How a worker is doing."""
+    """State of one worker."""
 
     connections: Count = 0
-    """Open ones."""
+    """Open TCP connections."""
     flows: Count = 0
-    """Live UDP flows."""
+    """Open UDP flows."""
     descriptors: Count = 0
     descriptor_limit: Count = 0
     is_accepting: bool = True
     iterations: list[Count] = []
-    """How long its loop iterations took since it started, by :data:`ITERATION_BOUNDS_S`."""
+    """Loop iterations since the start by duration: see :data:`ITERATION_BOUNDS_S`."""
     iterations_s: float = 0.0
-    """Their sum."""
+    """Sum of their durations."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -170,11 +154,11 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
 
 
 class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What was counted for one group since the last report: differences."""
+    """What was counted for one group since the last report."""
 
     group: int
     figures: tuple[Count, Count, Count, Count, Count, Count, Count]
-    """Of the group itself, in the order of :class:`GroupCounters`."""
+    """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
     """All that are ejected now, each with the seconds until its probe is due."""
@@ -195,7 +179,7 @@ class ListenerClosed(_Message):
 
 
 class Logged(_Message):
-    """A line for the log, which has one writer."""
+    """A line for the control process to log."""
 
     logger: str
     level: int
@@ -209,7 +193,7 @@ class Drained(_Message):
     """No connection is left; a worker process exits."""
 
     reset: Count
-    """How many had to be reset."""
+    """How many connections had to be reset."""
 
 
 ToWorker = (
@@ -220,8 +204,6 @@ ToWorker = (
     | CloseGroup
     | OpenListener
     | MoveListener
-    | PauseListener
-    | ResumeListener
     | CloseListener
     | Ejected
     | Returned

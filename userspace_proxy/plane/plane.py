@@ -1,4 +1,4 @@
-"""The control half of the traffic: sockets are opened, kept and handed over here.
+"""The control half of the traffic: opens, keeps and hands over sockets, and commands workers.
 
     Plane ──OpenGroup, OpenListener + its socket, ChangeGroup …──▶ worker 0
           ──▶ worker 1 …
@@ -6,38 +6,61 @@
 
 A worker is a process (the node agent), or lives in the caller's loop (embedding, demo, tests).
 
-Rule 1: sockets are made, kept and put to listening or refusing here, at once; what workers
-receive afterwards is which endpoints to dial. So a listener accepts when :meth:`Plane.serve`
-returns, and a worker that hasn't received it yet, or has died, costs its clients a wait, not a
-refusal.
-Rule 2: nothing here awaits but :meth:`Plane.refresh` and :meth:`Plane.drain`.
+Rule 1: sockets are opened, and listen or refuse, here and at once; workers then learn which
+endpoints to dial. So a listener accepts when :meth:`Plane.serve` returns, and a worker that is slow
+or dead costs its clients a wait, not a refusal.
+Rule 2: nothing awaits here but :meth:`Plane.refresh` and :meth:`Plane.drain`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 
 from ..dataplane import Serving, Tuning
+from ..dataplane.pipes import MAX_PIPES
 from ..policy.locality import Networks
+from .forwarding import write_record
 from .group import Group
+from .link import LocalLink
 from .listener import Answer, Listener, Wanted
 from .listeners import Listeners
-from .messages import CloseGroup, GroupReport, Preserve
-from .workers import PlaneState, Workers
+from .messages import (
+    CloseGroup,
+    Counted,
+    Ejected,
+    FromWorker,
+    ListenerClosed,
+    Logged,
+    Preserve,
+    Returned,
+    ToWorker,
+)
+from .workers import REPORT_S, PlaneState, WorkerSlot, WorkerState
+
+# A reader of counters doesn't wait for a busy worker for longer than this.
+_REFRESH_S = 1.0
+# For a worker to report that it has drained, beyond the time that it was given.
+_DRAINED_S = 2.0
+# For workers whose channel is closed to reset their connections: some milliseconds, or a start.
+_CLOSE_S = 1.0
+# So many listeners in the caller's loop are never too many.
+_FEW_LISTENERS = 32
 
 
 class Plane:
-    """What carries the traffic of one proxy.
+    """The listeners, Service ports and workers of one proxy.
 
     Args:
-        loop: Of the caller.
+        loop: The caller's.
         workers: How many worker processes; None: the caller's loop carries the traffic.
-        tuning: Figures for each worker; pipes and ephemeral ports are shared out.
+        tuning: For each worker; pipes and ephemeral ports are shared out.
         clock: Monotonic seconds.
-        keeps_net_raw: Worker processes will dial at their clients' addresses, and keep the
-            capability that this takes.
+        keeps_net_raw: Worker processes keep the capability that dialling at client addresses takes.
     """
 
     def __init__(
@@ -49,43 +72,61 @@ class Plane:
         clock: Callable[[], float] = time.monotonic,
         keeps_net_raw: bool = False,
     ) -> None:
+        self._loop = loop
         self._clock = clock
-        self._workers = Workers(
-            self, loop, workers, tuning or Tuning(), clock=clock, keeps_net_raw=keeps_net_raw
-        )
-        self._listeners = Listeners(
-            len(self._workers), self._workers.descriptor_limit, self._workers.send
-        )
         self._groups: dict[int, Group] = {}
         self._numbers = 0
         self._networks: Networks | None = None
-        """Where networks are; None while endpoints see this node's address."""
+        """See :meth:`preserve`."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Of the next look at the processes."""
+        tuning, count = tuning or Tuning(), workers or 1
+        if workers is not None:
+            # The kernel limits pipes per user, and all workers are the same user.
+            pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
+            tuning = replace(tuning, max_pipes=pipes, processes=count)
+        self._workers = [
+            WorkerSlot(index, self, loop, clock, tuning, keeps_net_raw=keeps_net_raw)
+            for index in range(count)
+        ]
+        self._local: LocalLink | None = None
+        """To the worker in the caller's loop; None if workers are processes."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if workers is None:
+            (worker,) = self._workers
+            self._local = worker.link = LocalLink(loop, tuning, clock=clock, receive=worker.receive)
+            worker.is_running = True
+            limit = max(2 * _FEW_LISTENERS, self._local.status().descriptor_limit)
+        self._listeners = Listeners(count, limit, self._send)
 
     def start(self) -> None:
         """Start the worker processes; the caller's own loop needs no start.
 
-        Returns before they run; what is opened meanwhile waits.
+        Returns before they run; listeners opened meanwhile accept later.
         """
-        self._workers.start()
+        if self._local is None:
+            for worker in self._workers:
+                worker.start()
+            self._timer = self._loop.call_later(REPORT_S, self._watch)
 
     def open_group(self, label: str) -> Group:
-        """Return a group for a Service port; :meth:`serve` makes it known to workers."""
+        """Return a group for a Service port; workers learn of it by :meth:`serve`."""
         self._numbers += 1
         return Group(self._numbers, label)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
         """Serve a Service port in this way from now on, at these addresses.
 
-        Listeners serve, refuse or drop at once, by what there is to serve. A key that another
-        group's listener has takes that one over, and no client notices: open TCP connections stay
-        with their group, UDP flows end, and clients that wait to be accepted are the new group's.
-        A listener whose key isn't wanted any more goes on until :meth:`close_unwanted`.
+        Listeners serve, refuse or drop at once. A key of another group's listener takes that one
+        over without an effect on clients: open TCP connections stay with their group, UDP flows
+        end, and clients that wait to be accepted are the new group's. A listener whose key isn't
+        wanted any more continues until :meth:`close_unwanted`.
 
         Args:
             group: Whose endpoints and counters these are.
             serving: Its endpoints, and how they are chosen.
-            wanted: Its listeners, by keys of the caller's, which are unique in the plane; those
-                that are open stay as they are.
+            wanted: Its listeners, by keys of the caller that are unique in the plane; those that
+                are open stay as they are.
 
         Returns:
             What listens, and why the rest doesn't, or refuses. Call again to try again.
@@ -94,9 +135,9 @@ class Plane:
         if group.number not in self._groups:
             self._groups[group.number] = group
             group.change(serving)
-            self._workers.send_all(group.opening())
+            self._send_all(group.opening())
         elif (change := group.change(serving)) is not None:
-            self._workers.send_all(change)
+            self._send_all(change)
         return self._listeners.follow(group, wanted)
 
     def close_unwanted(self) -> list[Listener]:
@@ -106,15 +147,15 @@ class Plane:
     def close_group(self, group: Group) -> list[Listener]:
         """Close a group's listeners, and forget it; returns them. Idempotent.
 
-        Open TCP connections go on, UDP flows end.
+        Open TCP connections continue, UDP flows end.
         """
         closed = self._listeners.close_group(group)
         if self._groups.pop(group.number, None) is not None:
-            self._workers.send_all(CloseGroup(group.number))
+            self._send_all(CloseGroup(group.number))
         return closed
 
     def preserve(self, networks: Networks | None) -> None:
-        """Have endpoints see their clients' own addresses, where answers come back by this node.
+        """Have endpoints see client addresses where replies return through this node.
 
         Args:
             networks: Where networks are; None: endpoints see this node's address.
@@ -123,58 +164,100 @@ class Plane:
         new = networks or {}
         removed = [text for text in old if text not in new]
         added = {text: place for text, place in new.items() if old.get(text) != place}
-        self._workers.send_all(Preserve(networks is not None, removed, added))
+        self._send_all(Preserve(networks is not None, removed, added))
 
     def settle(self) -> None:
-        """Bring those counters up to date that can be read without waiting."""
-        self._workers.settle()
+        """Bring counters up to date, as far as that takes no waiting."""
+        if self._local is not None:
+            self._workers[0].ask()
 
     async def refresh(self) -> None:
         """Bring all counters up to date; call before reading them."""
-        await self._workers.refresh()
+        asked = [worker.ask() for worker in self._workers if worker.is_running]
+        owed = [waiting for waiting in asked if not waiting.done()]
+        if owed:
+            await asyncio.wait(owed, timeout=_REFRESH_S)
 
     def state(self) -> PlaneState:
-        """Return how it is doing."""
-        return self._workers.state()
+        """Return the state of the workers, as of their last reports."""
+        if self._local is not None:
+            status = self._local.status()
+            return PlaneState(status.descriptors, status.descriptor_limit, status.is_accepting)
+        running = [worker.status for worker in self._workers if worker.is_running]
+        return PlaneState(
+            descriptors=sum(status.descriptors for status in running),
+            descriptor_limit=sum(status.descriptor_limit for status in running),
+            is_accepting=all(status.is_accepting for status in running),
+            is_running=bool(running),
+            workers=tuple(
+                WorkerState(w.index, w.link.pid if w.link else 0, w.restarts, w.status)
+                for w in self._workers
+            ),
+            problems=tuple(worker.problem for worker in self._workers if worker.problem),
+        )
 
     async def drain(self, seconds: float) -> int:
-        """Wait until the open connections have ended, then reset what is left.
+        """Wait until the open connections have ended, then reset the rest.
 
         Close the groups first.
 
         Returns:
             How many connections had to be reset.
         """
-        return await self._workers.drain(seconds)
+        draining = [worker.drain(seconds) for worker in self._workers]
+        done, _ = await asyncio.wait(draining, timeout=seconds + _DRAINED_S)
+        return sum(reset.result() for reset in done)
 
     def close(self) -> None:
         """Close every socket at once; open connections are reset. Idempotent."""
-        self._workers.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        for worker in self._workers:
+            worker.hang_up()
+        deadline = time.monotonic() + _CLOSE_S
+        for worker in self._workers:
+            worker.close(deadline - time.monotonic())
         self._listeners.close_all()
 
     # -- for the workers -----------------------------------------------------
 
-    def tell(self, worker: int) -> None:
-        """Send a worker that has just begun all that there is to know."""
-        send = self._workers.send
+    def receive(self, worker: int, message: FromWorker) -> None:
+        """Take a worker's message about groups and listeners, or for the log."""
+        if isinstance(message, Counted):
+            for report in message.groups:
+                group = self._groups.get(report.group)
+                if group is not None:
+                    group.add(worker, report, self._clock())
+        elif isinstance(message, Ejected | Returned):
+            self._send_all(message, but=worker)
+        elif isinstance(message, Logged):
+            write_record(message)
+        elif isinstance(message, ListenerClosed):
+            self._listeners.closed_by(worker, message.listener)
+
+    def worker_began(self, worker: int) -> None:
+        """Send a process that has just been started everything."""
         if self._networks is not None:
-            send(worker, Preserve(True, [], dict(self._networks)))
+            self._send(worker, Preserve(True, [], dict(self._networks)))
         for group in self._groups.values():
-            send(worker, group.opening())
-        self._listeners.tell(worker)
-
-    def add(self, worker: int, report: GroupReport) -> None:
-        """Add what a worker has counted for a group."""
-        group = self._groups.get(report.group)
-        if group is not None:
-            group.add(worker, report, self._clock())
-
-    def closed_by(self, worker: int, listener: int) -> None:
-        """Note that a worker has closed its copy of a listener's socket."""
-        self._listeners.closed_by(worker, listener)
+            self._send(worker, group.opening())
+        self._listeners.send_all(worker)
 
     def worker_ended(self, worker: int) -> None:
-        """Note that a worker holds nothing any more."""
+        """Note that a process has ended."""
         for group in self._groups.values():
             group.worker_ended(worker)
         self._listeners.worker_ended(worker)
+
+    def _send(self, worker: int, message: ToWorker, *socks: socket.socket) -> bool:
+        return self._workers[worker].send(message, *socks)
+
+    def _send_all(self, message: ToWorker, *, but: int = -1) -> None:
+        for worker in self._workers:
+            if worker.index != but:
+                worker.send(message)
+
+    def _watch(self) -> None:
+        for worker in self._workers:
+            worker.watch()
+        self._timer = self._loop.call_later(REPORT_S, self._watch)

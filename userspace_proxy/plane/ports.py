@@ -1,4 +1,4 @@
-"""The proxy ports of this node: decides which number to try next."""
+"""Decides which proxy port number to try next."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 
 
 class PortPool:
-    """Hands out port numbers of a range, the most recently freed last.
+    """The numbers of a range, the most recently freed last.
 
-    A number that was handed out isn't handed out again before it is given back;
-    whether the kernel has it free is found out by binding.
+    A number that was taken isn't offered before it is given back; whether it is free in the kernel
+    shows when it is bound.
 
     Args:
         first: Lowest number.
-        last: Highest number, included.
+        last: Highest number, inclusive.
     """
 
     def __init__(self, first: int, last: int) -> None:
@@ -27,7 +27,7 @@ class PortPool:
         return isinstance(port, int) and self.first <= port <= self.last
 
     def candidates(self, preferred: int | None = None) -> Iterator[int]:
-        """Yield each number that isn't taken, once, the preferred one first.
+        """Yield each number that isn't taken once, the preferred one first.
 
         The caller takes the first that it can bind.
         """
@@ -41,22 +41,18 @@ class PortPool:
                 yield port
 
     def take(self, port: int) -> None:
-        """Note that a number is in use; the search goes on behind it."""
+        """Note that a number is in use; the next search begins after it."""
         self._taken.add(port)
         self.skip(port)
 
     def skip(self, port: int) -> None:
-        """Note that another program has a number: the next search begins behind it."""
+        """Begin the next search after a number, as another program uses it."""
         self._next = port + 1 if self.first <= port < self.last else self.first
 
     def spare(self, ports: Iterable[int]) -> None:
-        """Hand out these numbers only to those that prefer them, and those of before again.
-
-        Args:
-            ports: All that are spared from now on; none lifts it.
-        """
+        """Offer these numbers only where they are preferred; replaces those of the last call."""
         self._spared = frozenset(ports)
 
     def give(self, port: int) -> None:
-        """Note that a number is free; one that wasn't taken is no error."""
+        """Note that a number is free. Idempotent."""
         self._taken.discard(port)

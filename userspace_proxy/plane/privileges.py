@@ -1,13 +1,13 @@
-"""Gives up what a worker doesn't need: it relays, and was handed every socket that it listens on.
+"""Drops the privileges of a worker: it relays, and is sent every socket that it listens on.
 
-    root, WORKER_ID mapped        ▶ WORKER_ID as user and group, no capability
+    root, WORKER_ID mapped                                      ▶ WORKER_ID, no capability
     root of a user namespace without it, or without CAP_SETUID  ▶ the same user, no capability
-    any other user                ▶ no capability
+    any other user                                              ▶ the same user, no capability
 
-A worker that dials at its clients' addresses keeps one: CAP_NET_RAW, without which the
-kernel gives no socket with another's address (docs/adr/0008).
+A worker that dials at client addresses keeps CAP_NET_RAW, without which the kernel grants no socket
+with another host's address (docs/adr/0008).
 
-Rule 1: it is done when everything is imported: another user may not read what root installed.
+Rule 1: everything is imported before: another user may not be able to read what root installed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import struct
 from pathlib import Path
 
 WORKER_ID = 65521
-"""User and group of the workers: their own, so that no other process may signal or trace them, or
-uses up their share of pipes, as any that runs as nobody (65534) might.
+"""User and group that only workers have: other processes of user nobody (65534) could signal and
+trace them, and use up their share of pipes.
 
-Neither distributions nor systemd give out 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
-Policy 9.2.2), images run as 65532 at most; and it is below 65536, so a user namespace of the usual
-size maps it.
+Neither distributions nor systemd assign 65520 to 65533 (source: systemd.io/UIDS-GIDS, and Debian
+Policy 9.2.2), and images run as 65532 at most. It is below 65536, so user namespaces of the usual
+size map it.
 """
 
 # Source: include/uapi/linux/prctl.h and capability.h.
@@ -38,18 +38,18 @@ _CAPABILITY_VERSION = 0x20080522
 
 
 def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
-    """Become WORKER_ID where the kernel lets us, and hold no capability. Idempotent.
+    """Become WORKER_ID if the kernel permits, and drop all capabilities. Idempotent.
 
     Args:
-        keeps_net_raw: But for CAP_NET_RAW, if it was ours.
+        keeps_net_raw: Keep CAP_NET_RAW, if this process has it.
 
     Raises:
-        OSError: The kernel refused: better no worker than one with privileges.
+        OSError: The kernel refused: no worker is better than one with privileges.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     kept = 1 << CAP_NET_RAW & _permitted() if keeps_net_raw else 0
     for capability in range(_LAST_CAPABILITY + 1):
-        # Beyond the kernel's last one, or without CAP_SETPCAP, there is nothing to drop.
+        # Fails beyond the kernel's last capability, and without CAP_SETPCAP: nothing to drop.
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     libc.prctl(_PR_SET_KEEPCAPS, 1 if kept else 0, 0, 0, 0)
     if os.geteuid() == 0 and _is_mapped(WORKER_ID):
@@ -67,7 +67,7 @@ def become_unprivileged(*, keeps_net_raw: bool = False) -> None:
 
 
 def _permitted() -> int:
-    """Return the capabilities that this process may have, as bits."""
+    """Return the permitted capabilities of this process, as bits."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -76,7 +76,7 @@ def _permitted() -> int:
 
 
 def _is_mapped(user: int) -> bool:
-    """Return whether this user namespace maps a user, and its group."""
+    """Return whether this user namespace maps a user and its group."""
     return all(
         any(int(first) <= user < int(first) + int(count) for first, _, count in _ranges(kind))
         for kind in ("uid_map", "gid_map")
@@ -87,5 +87,5 @@ def _ranges(kind: str) -> list[list[str]]:
     try:
         return [line.split() for line in Path("/proc/self", kind).read_text().splitlines()]
     except OSError:
-        # Without /proc nothing can be read; without user namespaces all are.
+        # There is no /proc, or the kernel has no user namespaces: assume that all are mapped.
         return [["0", "0", str(2**32 - 1)]]

@@ -1,4 +1,4 @@
-"""One worker process as its parent sees it: started, watched, seen to end."""
+"""Starts one worker process, and notices its end."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .messages import FromWorker, ToWorker
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# Isolated, and with our own path: ``-m`` would look for modules in the current folder first, and
-# a worker begins with our privileges.
+# Isolated, and with this process's path: ``-m`` would search the current folder first, and a worker
+# starts with this process's privileges.
 PROGRAM = (
     sys.executable,
     "-I",
@@ -28,22 +28,19 @@ from userspace_proxy.plane.worker_main import run_worker
 sys.exit(run_worker(int(sys.argv[-1])))""",
 )
 
-# For a worker whose channel is closed to reset its connections: some milliseconds, or its start.
-LAST_TURN_S = 1.0
-
 
 class WorkerProcess:
     """A child that runs :mod:`.worker_main`, and the channel to it. Part of Link.
 
     Args:
-        loop: Its readers are used.
+        loop: Watches the channel and the process.
         receive: Called with each message.
-        ended: Called once when it is gone, with how: ``exit status 1``, ``signal 9``.
-        program: What to run; its arguments will be where this process finds modules, and at
-            last the descriptor of the channel.
+        ended: Called once when the process has ended, with ``exit status 1`` or ``signal 9``.
+        program: The command; it gets this process's module path and the channel's descriptor as
+            arguments.
 
     Raises:
-        OSError: No process can be made.
+        OSError: The process can't be started.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
-                # Not our stdout: what a worker prints belongs into the log.
+                # Not stdout: what a worker prints belongs in the log.
                 self._process = subprocess.Popen(
                     [*program, *sys.path, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
@@ -82,14 +79,14 @@ class WorkerProcess:
         self._channel.send(message, *socks)
 
     def kill(self) -> None:
-        """Part of Link; ``ended`` is called when it is gone."""
+        """Part of Link; ``ended`` is called later."""
         self._process.kill()
 
     def hang_up(self) -> None:
-        """Part of Link; killed, it would end its connections rather than reset them."""
+        """Part of Link; a process that is killed ends its connections without a reset."""
         self._channel.close()
 
-    def close(self, within_s: float = LAST_TURN_S) -> None:
+    def close(self, within_s: float) -> None:
         """Part of Link."""
         if self._pidfd >= 0:
             self.hang_up()
@@ -101,7 +98,7 @@ class WorkerProcess:
             self._process.wait()
 
     def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
-        # Workers send none; what isn't asked for isn't kept.
+        # Workers send none.
         for descriptor in descriptors:
             os.close(descriptor)
         self._receive(message)
@@ -116,7 +113,7 @@ class WorkerProcess:
 
     def _on_end(self) -> None:
         status = self._process.wait()
-        # Its last messages may have come together with its end.
+        # Its last messages may not have been read.
         self._channel.read()
         self._forget()
         self._ended(f"signal {-status}" if status < 0 else f"exit status {status}")

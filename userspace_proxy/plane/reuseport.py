@@ -1,8 +1,8 @@
-"""Which of several sockets on one port a client comes to: by its address, or by chance.
+"""Decides which of several sockets on one port gets a client: by its address, or at random.
 
-Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns
-the index of a socket in the group, in the order in which they began to listen (TCP) or were
-bound (UDP).
+Source: socket(7), SO_ATTACH_REUSEPORT_CBPF: a classic BPF program sees the packet and returns the
+    index of a socket in the group, in the order in which they started to listen (TCP) or were bound
+    (UDP).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SO_DETACH_REUSEPORT_BPF = 68
 
 
 def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
-    """Bring all of a client to one socket of the group, TCP and UDP alike.
+    """Bring all connections, or datagrams, of a client to one socket of the group.
 
     Args:
-        sock: Any of the group; the program is the group's.
+        sock: Any socket of the group, to which the program applies.
         family: AF_INET or AF_INET6.
         count: How many sockets the group has.
 
@@ -32,7 +32,7 @@ def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
 
 
 def choose_by_chance(sock: socket.socket) -> None:
-    """Undo :func:`choose_by_client`; idempotent."""
+    """Undo :func:`choose_by_client`. Idempotent."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0)
     except OSError as exc:
@@ -44,7 +44,7 @@ def _program(version: int, count: int) -> list[bpf.Instruction]:
     first, *others = bpf.SOURCE_OFFSETS[version]
     code = [(bpf.LOAD_WORD, bpf.NETWORK_HEADER + first)]
     for offset in others:
-        # A ^= the words before it: IPv6 addresses of one node differ in any of their words.
+        # XOR of all words: IPv6 addresses of one node may differ in any of them.
         code += [
             (bpf.COPY_TO_X, 0),
             (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset),

@@ -1,9 +1,8 @@
 """A worker: a data plane that carries out commands and reports what it counted.
 
-Rule 1: it opens no port: the sockets that it serves come to it, listening.
-Rule 2: whether a socket listens is the control half's affair; a worker only accepts, or
-stops accepting.
-Rule 3: what one worker learns of an endpoint by failing, the others needn't.
+Rule 1: it opens no port. The sockets that it serves are sent to it, listening, and are taken away
+before they refuse.
+Rule 2: what one worker learns of an endpoint by a failed dial, the others are told.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..dataplane import DataPlane, EndpointGroup, Listener
-from ..dataplane.tcp_listener import TcpListener
+from ..dataplane import AnyListener, DataPlane, EndpointGroup
 from .differences import Differences
 from .messages import (
     ChangeGroup,
@@ -33,29 +31,27 @@ from .messages import (
     MoveListener,
     OpenGroup,
     OpenListener,
-    PauseListener,
     Preserve,
     Report,
-    ResumeListener,
     Returned,
     Status,
     ToWorker,
 )
 
 # Some tenths of a millisecond.
-_GROUPS_A_TURN = 256
+_GROUPS_PER_ITERATION = 256
 
 
 class Worker:
     """One worker.
 
     Args:
-        index: Which one, from 0; also where its turns of round robin begin.
-        dataplane: Its own; the worker closes it.
-        send: Takes what it has to report.
-        has_process: The process is its own: it closes the sockets that it gets, and reports in
-            slices, so that clients don't wait. Otherwise sockets stay the caller's, who has a
-            report's answer when the command returns.
+        index: Which worker, from 0; also the position where its round robin begins.
+        dataplane: The worker closes it.
+        send: Takes its messages.
+        has_process: It has a process of its own: it closes the sockets that it is sent, and reports
+            in slices, so that clients don't wait. Otherwise sockets stay the caller's, and a report
+            has been sent when the command returns.
     """
 
     def __init__(
@@ -72,7 +68,7 @@ class Worker:
         self._has_process = has_process
         self._groups: dict[int, EndpointGroup] = {}
         self._differences: dict[int, Differences] = {}
-        self._listeners: dict[int, Listener] = {}
+        self._listeners: dict[int, AnyListener] = {}
         self._reports: list[Iterator[None]] = []
         self._is_closed = False
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -81,11 +77,9 @@ class Worker:
             ChangeGroup: self._change_group,
             CloseGroup: self._close_group,
             MoveListener: self._move_listener,
-            PauseListener: self._pause_listener,
-            ResumeListener: self._resume_listener,
             CloseListener: self._close_listener,
             Ejected: self._eject,
-            Returned: self._take_back,
+            Returned: self._end_ejection,
             Report: self._report,
             Drain: self._drain,
         }
@@ -95,19 +89,21 @@ class Worker:
 
         Args:
             message: The command.
-            sock: What came with it.
+            sock: The socket that came with it.
 
         Raises:
-            OSError: A listener can't be served: the epoll takes no more.
+            OSError: The epoll takes no more sockets.
         """
         if isinstance(message, OpenListener):
             assert sock is not None, "a listener comes with its socket"
-            self._open_listener(message, sock)
+            self._listeners[message.listener] = self._dataplane.open_listener(
+                self._groups[message.group], message.protocol, sock, message.at
+            )
         else:
             self._handlers[type(message)](message)
 
     def status(self) -> Status:
-        """Return how it is doing."""
+        """Return the state of its data plane now."""
         engine = self._dataplane.engine
         return Status(
             len(self._dataplane.connections),
@@ -122,7 +118,7 @@ class Worker:
     def close(self) -> None:
         """Close everything; connections are reset. Idempotent."""
         self._is_closed = True
-        for listener in list(self._listeners.values()):
+        for listener in self._listeners.values():
             self._close_socket(listener)
         self._listeners.clear()
         self._dataplane.close()
@@ -146,8 +142,8 @@ class Worker:
         differences.take()
         removed = set(message.removed)
         endpoints = [e for e in group.serving.endpoints if e not in removed]
-        for place, endpoint in message.added:
-            endpoints.insert(place, endpoint)
+        for index, endpoint in message.added:
+            endpoints.insert(index, endpoint)
         others = group.serving if message.others is None else message.others
         group.update(replace(others, endpoints=tuple(endpoints)))
         differences.note_gone()
@@ -156,29 +152,11 @@ class Worker:
         self._groups.pop(message.group, None)
         self._differences.pop(message.group, None)
 
-    def _open_listener(self, message: OpenListener, sock: _socket.socket) -> None:
-        listener = self._dataplane.open_listener(
-            self._groups[message.group], message.protocol, sock, message.at
-        )
-        if isinstance(listener, TcpListener) and not message.is_serving:
-            listener.pause()
-        self._listeners[message.listener] = listener
-
     def _move_listener(self, message: MoveListener) -> None:
         listener = self._listeners.get(message.listener)
-        # Else a UDP port that refuses: it comes with its group when it serves again.
+        # A listener that refuses isn't here: it is opened with its new group later.
         if listener is not None:
             listener.hand_over(self._groups[message.group])
-
-    def _pause_listener(self, message: PauseListener) -> None:
-        listener = self._listeners.get(message.listener)
-        if isinstance(listener, TcpListener):
-            listener.pause()
-
-    def _resume_listener(self, message: ResumeListener) -> None:
-        listener = self._listeners.get(message.listener)
-        if isinstance(listener, TcpListener):
-            listener.resume()
 
     def _close_listener(self, message: CloseListener) -> None:
         listener = self._listeners.pop(message.listener, None)
@@ -186,7 +164,7 @@ class Worker:
             self._close_socket(listener)
         self._send(ListenerClosed(message.listener))
 
-    def _close_socket(self, listener: Listener) -> None:
+    def _close_socket(self, listener: AnyListener) -> None:
         self._dataplane.close_listener(listener)
         if self._has_process:
             listener.sock.close()
@@ -197,7 +175,7 @@ class Worker:
             now = self._dataplane.engine.clock()
             group.balancer.failed(message.endpoint, now, is_silent=message.is_silent)
 
-    def _take_back(self, message: Returned) -> None:
+    def _end_ejection(self, message: Returned) -> None:
         group = self._groups.get(message.group)
         if group is not None:
             group.balancer.answered(message.endpoint)
@@ -215,9 +193,9 @@ class Worker:
             return
         self._reports.append(slices)
         if len(self._reports) == 1:
-            self._go_on_reporting()
+            self._continue_report()
 
-    def _go_on_reporting(self) -> None:
+    def _continue_report(self) -> None:
         if self._is_closed:
             return
         began = time.monotonic()
@@ -225,19 +203,19 @@ class Worker:
             self._reports.pop(0)
         self.count_iteration(time.monotonic() - began)
         if self._reports:
-            self._dataplane.engine.loop.call_soon(self._go_on_reporting)
+            self._dataplane.engine.loop.call_soon(self._continue_report)
 
     def count_iteration(self, seconds: float) -> None:
-        """Count a turn of the loop that isn't the reactor's with those that are."""
+        """Count a loop iteration that isn't the reactor's with those that are."""
         self._dataplane.engine.reactor.iterations.add(seconds)
 
     def _reporting(self, number: int) -> Iterator[None]:
-        """Make a report a slice at a time: thousands of connections and groups take long."""
+        """Send a report, a slice at a time: thousands of connections and groups take long."""
         yield from self._dataplane.settle()
         now = self._dataplane.engine.clock()
         groups: list[GroupReport] = []
         rest = iter(list(self._differences.items()))
-        while part := list(islice(rest, _GROUPS_A_TURN)):
+        while part := list(islice(rest, _GROUPS_PER_ITERATION)):
             for group, differences in part:
                 differences.take()
                 if (report := differences.give(group, now)) is not None:

@@ -1,7 +1,7 @@
-"""A worker process from inside: its channel, its privileges, its log, its end.
+"""Runs a worker process: its channel, privileges, log and end.
 
-Rule 1: when the control process has gone it ends at once, and the ports are free.
-Rule 2: signals that are meant for the service are the control process's, which says when to stop.
+Rule 1: when the control process ends, the worker ends at once, so that its ports are free.
+Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .messages import (
 from .privileges import become_unprivileged
 from .worker import Worker
 
-# Log lines beyond this are lost rather than kept: the log is slower than what it reports.
+# Log lines beyond this are dropped: the log is slower than what it reports.
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
-# Opened within some seconds: a start, of which most stays.
+# So many opened between two reports mean a start, and most of their memory stays.
 _MANY_GROUPS = 256
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -46,7 +46,7 @@ def run_worker(descriptor: int) -> int:
     """Carry traffic until the command to stop; returns the exit status.
 
     Args:
-        descriptor: Of the channel to the control process; closed in the end.
+        descriptor: Of the channel to the control process; closed at the end.
     """
     stop = (signal.SIGINT, signal.SIGTERM)
     for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -64,12 +64,12 @@ async def _run(sock: socket.socket) -> int:
 
 
 class WorkerMain:
-    """What runs in one worker process.
+    """Everything in one worker process.
 
     Args:
         loop: Everything runs in it.
-        sock: To the control process; closed in the end.
-        confine: Gives up privileges, before the first socket comes.
+        sock: To the control process; closed at the end.
+        confine: Drops privileges, before the first listening socket arrives.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class WorkerMain:
         confine: Callable[..., None] = become_unprivileged,
     ) -> None:
         self.ended: asyncio.Future[int] = loop.create_future()
-        """The exit status, in the end."""
+        """Resolves to the exit status."""
         self._loop = loop
         self._confine = confine
         self._worker: Worker | None = None
         self._index = 0
         self._opened = 0
-        """Groups since the last report."""
+        """Groups opened since the last report."""
         self._dropped_lines = 0
-        """Log lines for which there was no room since the last one that was sent."""
+        """Log lines dropped since the last one that was sent."""
         self._channel = Channel[ToWorker, FromWorker](
             loop,
             sock,
@@ -112,7 +112,7 @@ class WorkerMain:
         try:
             self._apply(message, descriptors)
         except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
-            # It would serve something else than the control process thinks: a new one won't.
+            # A successor will serve what the control process expects; this process doesn't.
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
@@ -127,7 +127,11 @@ class WorkerMain:
         elif isinstance(message, Drain):
             self._send(Drained(0))
         if isinstance(message, OpenGroup):
-            self._note_opened()
+            self._opened += 1
+            if self._opened == _MANY_GROUPS:
+                # Each full collection would take longer, and clients would wait for it.
+                gc.freeze()
+                self._opened = 0
         elif isinstance(message, Report):
             self._opened = 0
 
@@ -136,18 +140,11 @@ class WorkerMain:
         take_levels(message.log_levels, ForwardingHandler(self._forward_log))
         dataplane = DataPlane(self._loop, message.tuning)
         self._confine(keeps_net_raw=message.keeps_net_raw)
-        # What was imported lives as long as the process: the collector need not look at it.
+        # What was imported lives as long as the process: the collector needn't traverse it.
         gc.collect()
         gc.freeze()
         self._send(Running(os.getpid(), os.geteuid()))
         return Worker(message.worker, dataplane, self._send, has_process=True)
-
-    def _note_opened(self) -> None:
-        self._opened += 1
-        if self._opened == _MANY_GROUPS:
-            # A full collection would take longer with each, and clients would wait for it.
-            gc.freeze()
-            self._opened = 0
 
     def _send(self, message: FromWorker) -> None:
         self._channel.send(message)

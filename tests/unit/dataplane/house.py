@@ -96,7 +96,7 @@ class House:
         self.bugs: list[str] = []
         loop.set_exception_handler(lambda _loop, context: self.bugs.append(repr(context)))
         self.plane = plane or Plane(loop, None, tuning, clock=clock)
-        self.link: Any = self.plane._workers.local
+        self.link: Any = self.plane._local
         """To the worker in this loop, if that is where it is."""
         if self.link is not None:
             self.dataplane = self.link.dataplane

@@ -9,7 +9,7 @@ async def test_the_last_end_is_told_and_no_other(house):
     web = house.service(pod.address)
     pairs = [await house.pair(web, pod) for _ in range(2)]
     await until(lambda: len(house.connections) == 2)
-    house.connections.call_when_idle(lambda: told.append(len(house.connections)))
+    house.connections.on_idle = lambda: told.append(len(house.connections))
     for count, (client, server) in zip((1, 0), pairs, strict=True):
         assert told == []
         client.close()

@@ -63,7 +63,7 @@ class Control:
         self.sock = self.keep(open_listening(protocol, at, freebind=False))
         at = SocketAddress(*self.sock.getsockname())
         self.send(OpenGroup(GROUP, "shop/web:http", Serving(endpoints, affinity_timeout_s)))
-        self.send(OpenListener(LISTENER, GROUP, protocol, at, True), self.sock)
+        self.send(OpenListener(LISTENER, GROUP, protocol, at), self.sock)
         return at
 
     def said(self, kind):

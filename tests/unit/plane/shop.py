@@ -35,7 +35,7 @@ class Shop(House):
 
     @property
     def workers(self):
-        return self.plane._workers._workers
+        return self.plane._workers
 
     @property
     def pids(self):

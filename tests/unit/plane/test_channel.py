@@ -147,7 +147,7 @@ def take_all_until_eof(sock):
 
 @given(st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=30))
 def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
-    sent = [Report(1), OpenListener(7, 3, Protocol.TCP, AT, True), CloseGroup(2), Drain(0.5)]
+    sent = [Report(1), OpenListener(7, 3, Protocol.TCP, AT), CloseGroup(2), Drain(0.5)]
     wire = frames(*sent)
     ours, theirs = socket.socketpair()
     end = end_of(ours)
@@ -208,9 +208,9 @@ def test_sockets_arrive_in_order_with_their_messages(ends):
     sender, receiver = ends
     with socket.socket() as first, socket.socket() as second:
         sender.channel.send(Report(1))
-        sender.channel.send(OpenListener(1, 0, Protocol.TCP, AT, True), first)
+        sender.channel.send(OpenListener(1, 0, Protocol.TCP, AT), first)
         sender.channel.send(Report(2))
-        sender.channel.send(OpenListener(2, 0, Protocol.TCP, AT, True), second)
+        sender.channel.send(OpenListener(2, 0, Protocol.TCP, AT), second)
         expected = [[], inodes([first.fileno()]), [], inodes([second.fileno()])]
         turn_until(receiver, 4)
         assert [inodes(descriptors) for _, descriptors in receiver.got] == expected
@@ -222,7 +222,7 @@ def test_sockets_that_wait_arrive_with_their_messages_too(ends):
     with socket.socket() as first, socket.socket() as second:
         sender.channel.send(LONG)
         for number, sock in enumerate((first, second)):
-            sender.channel.send(OpenListener(number, 0, Protocol.TCP, AT, True), sock)
+            sender.channel.send(OpenListener(number, 0, Protocol.TCP, AT), sock)
         while sender.loop.writers:
             receiver.loop.turn()
             sender.loop.turn()
@@ -235,7 +235,7 @@ def test_a_message_whose_socket_was_closed_meanwhile_is_dropped(ends):
     sender, receiver = ends
     sender.channel.send(LONG)
     with socket.socket() as short_lived:
-        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT, True), short_lived)
+        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT), short_lived)
     sender.channel.send(Report(2))
     while sender.loop.writers:
         receiver.loop.turn()
@@ -248,7 +248,7 @@ def test_a_message_whose_socket_was_closed_meanwhile_is_dropped(ends):
 def test_the_senders_copy_stays_open(ends):
     sender, _ = ends
     with socket.socket() as sock:
-        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT, True), sock)
+        sender.channel.send(OpenListener(7, 0, Protocol.TCP, AT), sock)
         assert sock.fileno() >= 0
 
 

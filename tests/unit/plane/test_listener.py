@@ -1,17 +1,16 @@
 from userspace_proxy.dataplane import Serving
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Group, Listener
+from userspace_proxy.plane.listening_sockets import ListeningSockets
 from userspace_proxy.plane.messages import OpenListener
-from userspace_proxy.plane.sockets import ListeningSockets
 
 
-def test_a_worker_learns_the_address_that_was_chosen_and_whether_to_accept():
+def test_a_worker_gets_the_address_that_was_chosen():
     group = Group(7, "shop/web:http")
     group.change(Serving())
     at = SocketAddress("127.0.0.1", 0)
     sockets = ListeningSockets(Protocol.TCP, at, freebind=False, workers=(0, 2))
     listener = Listener("web", 3, group, Protocol.TCP, sockets)
-    listener.is_serving = False
     assert (listener.workers, listener.address) == ((0, 2), sockets.at)
-    assert listener.opening() == OpenListener(3, 7, Protocol.TCP, sockets.at, False)
+    assert listener.opening() == OpenListener(3, 7, Protocol.TCP, sockets.at)
     sockets.close()

@@ -17,8 +17,6 @@ from userspace_proxy.plane.messages import (
     CloseListener,
     MoveListener,
     OpenListener,
-    PauseListener,
-    ResumeListener,
 )
 
 from ..dataplane.house import open_sockets
@@ -95,40 +93,32 @@ def test_every_worker_hears_of_a_listener_and_of_its_end(workers, protocol):
     assert workers.hear() == both(CloseListener)
 
 
-@pytest.mark.parametrize(
-    ("protocol", "refusing", "serving"),
-    [
-        pytest.param(TCP, PauseListener, ResumeListener, id="tcp"),
-        pytest.param(UDP, CloseListener, OpenListener, id="udp"),
-    ],
-)
-def test_workers_look_away_while_it_refuses(workers, protocol, refusing, serving):
+@BOTH
+def test_workers_have_no_listener_that_refuses(workers, protocol):
     group, wanted, listener = workers.open(protocol, POD_A)
     for _ in range(2):
         workers.serve(group, wanted)
-    assert (workers.hear(), listener.is_serving) == (both(refusing), False)
+    assert (workers.hear(), listener.is_serving) == (both(CloseListener), False)
     for _ in range(2):
         assert workers.serve(group, wanted, POD_A).errors == {}
-    assert (workers.hear(), listener.is_serving) == (both(serving), True)
+    assert (workers.hear(), listener.is_serving) == (both(OpenListener), True)
 
 
-@pytest.mark.parametrize(("protocol", "count"), [(TCP, 2), (UDP, 1)])
-def test_a_new_worker_hears_of_all_that_it_is_to_look_at_now_or_later(workers, protocol, count):
+@BOTH
+def test_a_new_worker_gets_all_listeners_that_serve(workers, protocol):
     for endpoints in ((POD_A,), ()):
         workers.open(protocol, *endpoints)
-    workers.listeners.tell(1)
-    assert workers.hear() == [(1, OpenListener)] * count
+    workers.listeners.send_all(1)
+    assert workers.hear() == [(1, OpenListener)]
 
 
 @BOTH
 def test_workers_hear_whose_a_listener_is_after_what_they_are_to_refuse(workers, protocol):
     _, wanted, listener = workers.open(protocol, POD_A)
-    refusing = PauseListener if protocol is TCP else CloseListener
-    serving = ResumeListener if protocol is TCP else OpenListener
     for endpoints, expected in [
         ((POD_A,), both(MoveListener)),
-        ((), [*both(refusing), *both(MoveListener)]),
-        ((POD_A,), [*both(MoveListener), *both(serving)]),
+        ((), [*both(CloseListener), *both(MoveListener)]),
+        ((POD_A,), [*both(MoveListener), *both(OpenListener)]),
     ]:
         group = workers.group()
         answer = workers.serve(group, wanted, *endpoints)

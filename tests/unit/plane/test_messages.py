@@ -33,7 +33,7 @@ NO_FIGURES = GroupCounters().figures()
         Start(1, Tuning(tcp_idle_s=3600.0), {"userspace_proxy": 20}),
         OpenGroup(3, "shop/web:http", SPLIT),
         ChangeGroup(3, [POD_A], [(0, POD_B)], SPLIT),
-        OpenListener(7, 3, Protocol.UDP, POD_B, True),
+        OpenListener(7, 3, Protocol.UDP, POD_B),
         Drain(0.3),
         Drained(2),
         Counted(

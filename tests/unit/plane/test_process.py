@@ -54,8 +54,8 @@ def start():
 
     yield start
     for parent in parents:
-        parent.process.close()
-        parent.process.close()
+        parent.process.close(within_s=1.0)
+        parent.process.close(within_s=1.0)
     assert open_sockets() == before, "a socket was left open"
 
 
@@ -90,7 +90,7 @@ async def test_who_closes_the_channel_is_ended(start):
 
 async def test_a_close_ends_it_waits_for_that_and_tells_nobody(start):
     parent = start()
-    parent.process.close()
+    parent.process.close(within_s=1.0)
     assert not Path(f"/proc/{parent.process.pid}").exists()
     await turns(10)
     assert parent.ends == []

@@ -5,7 +5,6 @@ import socket
 import pytest
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.dataplane.sockets import open_listening
 from userspace_proxy.model import Balance, Protocol, SocketAddress
 from userspace_proxy.plane.messages import (
     ChangeGroup,
@@ -17,11 +16,8 @@ from userspace_proxy.plane.messages import (
     ListenerClosed,
     Logged,
     MoveListener,
-    OpenGroup,
     OpenListener,
-    PauseListener,
     Report,
-    ResumeListener,
     Returned,
 )
 
@@ -100,26 +96,14 @@ async def test_a_client_that_comes_with_its_endpoint_is_served_whichever_is_seen
         await control.report()
 
 
-async def test_a_listener_that_refuses_is_left_alone_until_it_is_resumed(control, pod):
-    sock = control.keep(open_listening(TCP, SocketAddress("127.0.0.1", 0), freebind=False))
-    at = SocketAddress(*sock.getsockname())
-    control.send(OpenGroup(GROUP, "shop/web:http", Serving((pod.address,))))
-    control.send(OpenListener(LISTENER, GROUP, TCP, at, False), sock)
-    control.keep(await dial(at))
-    await control.report()
-    assert (await control.status()).connections == 0
-    control.send(ResumeListener(LISTENER))
-    await pod.accept()
-
-
-async def test_a_paused_listener_is_left_alone_until_it_is_resumed(control, pod):
+async def test_nothing_is_accepted_while_a_listener_is_closed(control, pod):
     at = control.serve(pod.address)
-    control.send(PauseListener(LISTENER))
+    control.send(CloseListener(LISTENER))
     await control.report()
     control.keep(await dial(at))
     await control.report()
     assert (await control.status()).connections == 0
-    control.send(ResumeListener(LISTENER))
+    control.send(OpenListener(LISTENER, GROUP, TCP, at), control.sock)
     await pod.accept()
 
 
@@ -141,7 +125,7 @@ async def test_a_socket_may_come_again_after_it_was_closed(control, protocol):
     at = control.serve(pod.address, protocol=protocol)
     for _ in range(3):
         control.send(CloseListener(LISTENER))
-        control.send(OpenListener(LISTENER, GROUP, protocol, at, True), control.sock)
+        control.send(OpenListener(LISTENER, GROUP, protocol, at), control.sock)
     await control.report()
     if protocol is TCP:
         await control.pair(at, pod)
@@ -153,13 +137,8 @@ async def test_a_socket_may_come_again_after_it_was_closed(control, protocol):
 
 async def test_to_close_what_it_never_heard_of_is_told_all_the_same(control):
     control.send(CloseListener(99))
-    for message in (
-        MoveListener(99, 99),
-        PauseListener(99),
-        ResumeListener(99),
-        CloseGroup(99),
-    ):
-        control.send(message)
+    control.send(MoveListener(99, 99))
+    control.send(CloseGroup(99))
     control.send(Ejected(99, POD, False))
     control.send(Returned(99, POD))
     assert await control.hear(ListenerClosed) == ListenerClosed(99)

@@ -7,7 +7,7 @@ import pytest
 
 from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane.sockets import ListeningSockets
+from userspace_proxy.plane.listening_sockets import ListeningSockets
 
 from ..dataplane.house import open_sockets
 from ..dataplane.peers import RefusingEndpoint, TcpEndpoint, UdpPeer, address_of, dial

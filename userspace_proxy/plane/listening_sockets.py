@@ -1,11 +1,11 @@
 """The sockets of one listener, one for each worker that serves it; the control half keeps them.
 
-Rule 1: they are made, and begin to listen, in the order of the workers: by affinity the kernel
-chooses one by its place.
-Rule 2: a worker's socket outlives the worker: its successor gets the same one, and so the
-clients that wait in its queue.
-Rule 3: a port that others share with us isn't ours: before several sockets take it, one has
-it alone.
+Rule 1: they are opened, and start to listen, in the order of the workers: with affinity the kernel
+chooses one by its index.
+Rule 2: a worker's socket outlives the worker: its successor gets the same socket, and the clients
+that wait in its queue.
+Rule 3: before several sockets share a port, one binds it alone, to be sure that no other program
+has it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class ListeningSockets:
         at: Where to bind; port 0 for any free one.
         freebind: Bind an address that this node doesn't have (yet).
         transparent: Set IP_TRANSPARENT.
-        workers: Those that get one, in order.
-        admits: Networks whose packets alone come in; None for all.
+        workers: Indexes of the workers that get one, in order.
+        admits: Networks to admit packets from; None for all.
 
     Raises:
-        ListenError: The port can't be had.
+        ListenError: The port can't be bound.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class ListeningSockets:
         self._by_client = False
         self._admits = admits
         self.by_worker: dict[int, socket.socket] = {}
-        """Empty while it refuses, for UDP."""
+        """Empty while a UDP port refuses."""
         self._hold: socket.socket | None = None
-        """Keeps a UDP port that refuses; None where it can't be kept."""
+        """Keeps a UDP port that refuses; None if the kernel can't."""
         self.at = at
         self._open()
 
@@ -64,16 +64,16 @@ class ListeningSockets:
         return len(self._workers)
 
     def choose(self, *, by_client: bool) -> None:
-        """Have the kernel bring clients to sockets by their address, or by chance."""
+        """Have the kernel choose a client's socket by the client's address, or at random."""
         if by_client != self._by_client:
             self._by_client = by_client
             self._choose()
 
     def admit(self, networks: Sequence[str] | None) -> None:
-        """Let in packets from these networks alone; None admits all.
+        """Admit packets from these networks only; None admits all.
 
         Raises:
-            ListenError: The kernel can't tell them apart.
+            ListenError: The kernel doesn't take the filter.
         """
         if networks == self._admits:
             return
@@ -85,16 +85,16 @@ class ListeningSockets:
         self._admits = networks
 
     def refuse(self) -> None:
-        """Refuse clients and keep the port; idempotent.
+        """Refuse clients and keep the port. Idempotent.
 
-        UDP clients are refused when each worker has closed its copy; then call :meth:`leave`.
+        UDP clients are refused once each worker has closed its copy; then call :meth:`leave`.
         """
         self._stop_listening(keeps_port=True)
         if self._protocol is Protocol.UDP and self._hold is None:
             self._hold = hold_port(self.at, self.by_worker.values())
 
     def leave(self) -> None:
-        """Close UDP sockets that refuse and keep the port."""
+        """Close the sockets of a UDP port that refuses, and keep the port."""
         for sock in self.by_worker.values():
             sock.close()
         self.by_worker.clear()
@@ -103,30 +103,30 @@ class ListeningSockets:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
         Raises:
-            ListenError: Another socket has taken the port meanwhile.
+            ListenError: Another program has bound the port meanwhile.
         """
         if self._protocol is Protocol.TCP:
             try:
                 listen_again(self.by_worker.values(), self.at)
             except ListenError:
-                # One that listens, and that no worker looks at, would keep clients waiting.
+                # Clients of a socket that listens, and that no worker accepts from, would wait.
                 self.refuse()
                 raise
             self._choose()
             return
         if not self.by_worker:
             self._open()
-        self._give_hold_back()
+        self._end_hold()
 
     def close(self) -> None:
-        """Close all of them; idempotent.
+        """Close the sockets. Idempotent.
 
-        TCP refuses at once, and its port can be had again, whatever copies workers still hold.
-        UDP's is taken until they have closed theirs.
+        A TCP port refuses at once and can be bound again, even if workers still hold copies; a UDP
+        port can be once they have closed theirs.
         """
         self._stop_listening(keeps_port=False)
         self.leave()
-        self._give_hold_back()
+        self._end_hold()
 
     def _stop_listening(self, *, keeps_port: bool) -> None:
         if self._protocol is Protocol.TCP:
@@ -138,7 +138,7 @@ class ListeningSockets:
         at = self.at
         try:
             if self._hold is None and is_shared:
-                # No client gets here: it need not answer.
+                # No client dials it, so it needn't be transparent.
                 with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             for worker in self._workers:
@@ -154,11 +154,11 @@ class ListeningSockets:
         except BaseException:
             self.close()
             raise
-        # The number that the kernel chose, if any was asked for.
+        # With the port that the kernel chose.
         self.at = SocketAddress(at.ip, next(iter(self.by_worker.values())).getsockname()[1])
         self._choose()
 
-    def _give_hold_back(self) -> None:
+    def _end_hold(self) -> None:
         if self._hold is None:
             return
         self._hold.close()
