@@ -23,18 +23,18 @@ from ..errors import SteeringError
 from ..kernel.routes import NodeRoutes
 from ..plane import Plane
 from ..policy.bridges import BridgeObstacle
-from ..policy.locality import NodeLink
+from ..policy.locality import Networks, NodeLink
 from ..steering import ReplyRouting
 from .client_bridges import ClientBridges
 from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
-# As often as the steering: routes that others flush are there again within two seconds.
+# As often as the steering: routes that another program flushes are back within two seconds.
 REPAIR_S = 1.0
-# What the kernel has refused it may grant later: a module is loaded, memory is free again.
+# What the kernel refuses now it may permit later: a module is loaded, memory is free again.
 RETRY_S = 30.0
-# Cilium's programs carry what pods answer past this node's stack, on most of its settings.
+# Cilium's programs carry replies of pods past this node's network stack, with most settings.
 _PAST_THE_STACK = "cilium_host"
 
 
@@ -48,65 +48,63 @@ class ClientAddresses:
 
     def __init__(self, proxy_name: str, cluster: Iterable[str]) -> None:
         self.repairs = 0
+        self.problem = ""
+        """Why a repair failed; empty if the last one succeeded."""
         self._cluster = tuple(cluster)
         self._replies = ReplyRouting(proxy_name)
         self._routes: NodeRoutes | None = None
-        self._plane: Plane | None = None
-        self._refusal = "it has not begun"
-        self._obstacle = ""
-        self._without_ipv6 = ""
-        self._problem = ""
         self._bridges = ClientBridges()
         self._has_news = asyncio.Event()
+        self._refusal = "it has not begun"
+        self._obstacle = ""
+        self._plane: Plane | None = None
+        self._networks: Networks | None = None
+        """As the plane has them."""
+        self._logged = ("", "")
 
     @property
     def bridge_obstacles(self) -> tuple[BridgeObstacle, ...]:
-        """Why endpoints on some bridges don't see the addresses of clients on the same one."""
+        """Why endpoints on some bridges don't see the addresses of clients on the same bridge."""
         return self._bridges.obstacles
 
     @property
     def why_not(self) -> str:
-        """Why nobody's address is kept, in words; empty where some are."""
+        """Why no client's address is preserved; empty if some are."""
         return self._obstacle or self._refusal
 
     async def start(self) -> None:
-        """Have the kernel catch answers; see :attr:`why_not` for how that went."""
+        """Catch replies in the kernel; :attr:`why_not` contains the reason if that fails."""
         await self._begin()
         if self._obstacle:
             await self.leave_nothing()
-        if self.why_not:
-            _log.info("endpoints see this node's address", extra={"cause": self.why_not})
 
     async def leave_nothing(self) -> None:
-        """Remove what an earlier run of this proxy has left, where this one won't use it."""
+        """Remove what an earlier run of this proxy left, if this one doesn't use it."""
         with contextlib.suppress(SteeringError):
             await self._replies.clean_up()
 
     def follow(self, plane: Plane) -> None:
-        """Tell a data plane where networks are, now and whenever that changes."""
+        """Keep a data plane informed where networks are, from now on."""
         self._plane = plane
-        self._tell_plane()
+        self._update()
 
     async def repair(self) -> None:
-        """Put right what others undo, and begin what could not be begun, for ever."""
+        """Repair what other programs change, and retry what the kernel refused, for ever."""
         while True:
-            if not self._refusal:
-                await self._put_right()
-                await self._rest()
-                continue
-            await pause(RETRY_S)
-            await self._begin()
-            if not self.why_not:
-                _log.info("endpoints now see client addresses")
-                self._tell_plane()
-
-    @property
-    def problem(self) -> str:
-        """What can't be put right at this moment; empty when all is well."""
-        return self._problem
+            if self._refusal:
+                await pause(RETRY_S)
+                await self._begin()
+                self._update()
+            else:
+                await self._repair()
+                self._update()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REPAIR_S):
+                        await self._has_news.wait()
+                self._has_news.clear()
 
     async def clean_up(self) -> None:
-        """Remove what was made in the kernel; open connections that need it end. Idempotent.
+        """Remove the kernel state; open connections that need it end. Idempotent.
 
         Raises:
             SteeringError: The kernel refused.
@@ -118,13 +116,13 @@ class ClientAddresses:
             await self._replies.clean_up()
 
     async def close(self) -> None:
-        """Stop watching, and catch nothing from now on; idempotent."""
+        """Stop watching and catching; idempotent."""
         if self._routes is not None:
             self._routes.close()
         await self._replies.close()
 
     async def _begin(self) -> None:
-        """Watch routes, and catch answers unless they don't come here."""
+        """Watch routes, and catch replies unless they don't return here."""
         if self._routes is None:
             loop = asyncio.get_running_loop()
             try:
@@ -132,32 +130,21 @@ class ClientAddresses:
             except SteeringError as exc:
                 self._refusal = exc.message
                 return
-            self._obstacle = why_impossible(self._routes.links)
-            self._follow_bridges(self._routes)
+            self._follow_node()
         if not self._obstacle:
             self._refusal = await self._replies.start()
-            self._note_ipv6()
 
-    async def _rest(self) -> None:
-        """Wait for the next repair, or until bridges have changed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REPAIR_S):
-                await self._has_news.wait()
-        self._has_news.clear()
-
-    async def _put_right(self) -> None:
+    async def _repair(self) -> None:
         if self._routes is not None:
             self._routes.look_at_settings()
         try:
             count = await self._replies.repair(self._bridges.wanted)
         except SteeringError as exc:
-            self._note(str(exc))
+            self.problem = str(exc)
             return
-        self._note("")
-        has_changed = self._bridges.note(self._replies.bridges, self._replies.without_bridges)
+        self.problem = ""
+        self._bridges.note(self._replies.bridges, self._replies.without_bridges)
         self._bridges.log_obstacles()
-        if self._note_ipv6() or has_changed:
-            self._tell_plane()
         if count:
             self.repairs += count
             _log.warning(
@@ -165,56 +152,43 @@ class ClientAddresses:
             )
 
     def _follow_node(self) -> None:
-        """Take the node's links and routes as they have become."""
-        if self._routes is None:
+        """Take the node's current links, routes and settings."""
+        routes = self._routes
+        if routes is not None:
+            self._obstacle = why_impossible(routes.links)
+            self._bridges.follow(routes.links, routes.networks, routes.bridge_filter)
+            self._has_news.set()
+            self._update()
+
+    def _update(self) -> None:
+        """Pass the plane the networks if they have changed, and log what endpoints see."""
+        if self._plane is None:
             return
-        before, self._obstacle = self._obstacle, why_impossible(self._routes.links)
-        if self._obstacle and not before:
-            _log.warning("endpoints now see this node's address", extra={"cause": self._obstacle})
-        elif before and not self.why_not:
+        cause, without_ipv6 = self.why_not or self.problem, self._replies.without_ipv6
+        self._log_changes(cause, without_ipv6)
+        networks: Networks | None = None
+        if self._routes is not None and not cause:
+            networks = self._bridges.mark(self._routes.networks)
+            if without_ipv6:
+                networks = {text: place for text, place in networks.items() if ":" not in text}
+        if networks != self._networks:
+            self._networks = networks
+            self._plane.preserve(networks)
+
+    def _log_changes(self, cause: str, without_ipv6: str) -> None:
+        before, self._logged = self._logged, (cause, without_ipv6)
+        if cause and cause != before[0]:
+            _log.warning("endpoints see this node's address", extra={"cause": cause})
+        elif before[0] and not cause:
             _log.info("endpoints see client addresses again")
-        self._follow_bridges(self._routes)
-        self._tell_plane()
-
-    def _follow_bridges(self, routes: NodeRoutes) -> None:
-        self._bridges.follow(routes.links, routes.networks, routes.bridge_filter)
-        self._has_news.set()
-
-    def _tell_plane(self) -> None:
-        if self._plane is None or self._routes is None:
-            return
-        if self.why_not or self._problem:
-            self._plane.preserve(None)
-            return
-        networks = self._routes.networks
-        if self._without_ipv6:
-            networks = {text: place for text, place in networks.items() if ":" not in text}
-        self._plane.preserve(self._bridges.mark(networks))
-
-    def _note(self, problem: str) -> None:
-        """Have nobody dial in a client's name while the answers would be lost."""
-        if problem == self._problem:
-            return
-        self._problem = problem
-        if problem:
-            _log.error("cannot catch replies to client addresses", extra={"cause": problem})
-        self._tell_plane()
-
-    def _note_ipv6(self) -> bool:
-        """Tell whether IPv6 has become another case than it was."""
-        if self._replies.without_ipv6 == self._without_ipv6:
-            return False
-        self._without_ipv6 = self._replies.without_ipv6
-        if self._without_ipv6:
+        if without_ipv6 and without_ipv6 != before[1]:
             _log.info(
-                "endpoints don't see the addresses of IPv6 clients",
-                extra={"cause": self._without_ipv6},
+                "endpoints don't see the addresses of IPv6 clients", extra={"cause": without_ipv6}
             )
-        return True
 
 
 def why_impossible(links: Iterable[NodeLink]) -> str:
-    """Return why answers of pods don't pass this node's stack, in words; empty where they do."""
+    """Return why replies of pods don't pass this node's network stack; empty if they do."""
     if any(link.name == _PAST_THE_STACK for link in links):
         return "Cilium delivers replies of pods past this node's network stack"
     return ""

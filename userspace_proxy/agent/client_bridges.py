@@ -3,8 +3,8 @@
     NodeRoutes ──links, sysctls──▶ ClientBridges ──wanted──▶ ReplyRouting
                                          └──networks, marked──▶ Plane.preserve
 
-Rule 1: a bridge counts once the kernel delivers its answers here, and not before.
-Rule 2: an obstacle is logged once, and again after it was gone.
+Rule 1: networks on a bridge are marked only while the kernel delivers its replies here.
+Rule 2: an obstacle is logged once, and again if it returns.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 
 class ClientBridges:
-    """Which bridges there are, and what is known of each."""
+    """The bridges of one node."""
 
     def __init__(self) -> None:
         self._bridges: dict[BridgeFamily, NodeLink] = {}
@@ -37,7 +37,7 @@ class ClientBridges:
 
     @property
     def wanted(self) -> frozenset[int]:
-        """The bridges whose settings let answers be delivered here, for one IP version at least."""
+        """Bridges whose settings allow to deliver replies here, for at least one IP version."""
         return frozenset(number for number, _ in self._bridges.keys() - self._settings.keys())
 
     @property
@@ -53,31 +53,26 @@ class ClientBridges:
     def follow(
         self, links: tuple[NodeLink, ...], networks: Networks, settings: BridgeFilter
     ) -> None:
-        """Take the node's links, networks and settings as they are now."""
+        """Take the node's current links, networks and settings."""
         self._bridges = pod_bridges(links, networks)
         self._settings = find_obstacles(self._bridges, links, settings)
 
-    def note(self, delivering: Iterable[int], refusal: str) -> bool:
-        """Take which bridges deliver answers here.
+    def note(self, delivering: Iterable[int], refusal: str) -> None:
+        """Take the bridges that deliver replies here.
 
         Args:
-            delivering: Their numbers.
-            refusal: Why the kernel lets none do so; empty where it does.
-
-        Returns:
-            Whether that differs from before.
+            delivering: Their link numbers.
+            refusal: Why the kernel permits it on no bridge; empty if it does.
         """
-        before = self._delivering, self._refusal
         self._delivering, self._refusal = frozenset(delivering), refusal
-        return (self._delivering, self._refusal) != before
 
     def mark(self, networks: Networks) -> Networks:
-        """Return the networks with those marked that are on bridges which deliver answers here."""
+        """Return networks, with a mark on those on bridges that deliver replies here."""
         families = self._bridges.keys() - self._settings.keys()
         return mark_filtered(networks, (f for f in families if f[0] in self._delivering))
 
     def log_obstacles(self) -> None:
-        """Log the obstacles that are new since the last call, and the end of the last one."""
+        """Log the obstacles that are new since the last call, or that there are none any more."""
         now = frozenset(self.obstacles)
         for obstacle in sorted(now - self._logged):
             _log.warning(
