@@ -1,4 +1,4 @@
-"""Counts what changed from one snapshot to the next, as kube-proxy's ``…_changes_total`` do."""
+"""Counts changes between snapshots, as kube-proxy's ``…_changes_total`` do."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from ..cluster import Snapshot, differing_keys
 
 
 class ChangeCounts(NamedTuple):
-    """How many objects changed."""
+    """How many objects were added, changed or removed."""
 
     services: int = 0
-    """Services added, changed and removed."""
     endpoints: int = 0
-    """EndpointSlices added, changed and removed."""
+    """EndpointSlices."""
 
     def plus(self, more: ChangeCounts) -> ChangeCounts:
         """Return the sum."""
@@ -24,12 +23,10 @@ NO_CHANGES = ChangeCounts()
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects in which two snapshots differ.
-
-    Several changes of one object between them count once: a source tells no more.
+    """Count the objects in which two snapshots differ: several changes of one object are one.
 
     Args:
-        have: The earlier one; None: there is none yet.
+        have: The earlier snapshot; None: there is none.
         want: The later one.
     """
     earlier = have.services if have is not None else {}
@@ -39,6 +36,6 @@ def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
         services += (old and old.service) != (new and new.service)
         before = {item.key: item for item in old.slices} if old else {}
         after = {item.key: item for item in new.slices} if new else {}
-        # A store keeps the object of a slice that stays equal.
+        # A store keeps a slice's object unless the slice changes.
         endpoints += sum(before.get(k) is not after.get(k) for k in before.keys() | after.keys())
     return ChangeCounts(services, endpoints)

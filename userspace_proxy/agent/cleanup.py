@@ -18,6 +18,7 @@ from ..errors import SteeringError
 from ..steering import (
     IptablesSteering,
     ReplyRouting,
+    Steering,
     SteeringFacts,
     local_labels,
     make_steering,
@@ -55,18 +56,16 @@ async def _cleanup(proxy_name: str) -> int:
         labels = {"", *tables, *chains, *replies, *local_labels(), *running_proxies()}
     with _locked(labels):
         for label in sorted(filter(is_present, labels)):
-            await _clean_up("local", label)
+            await _clean_up_steering("local", label)
         if not proxy_name:
             remove_local_routes()
-        for label in sorted(labels & replies):
-            await _clean_up_reply_routing(label)
-        if not replies:
-            # The table was removed with its process, but routes remain.
-            await _clean_up_reply_routing(proxy_name)
+        # Without a table routes may remain: the kernel removes a table with its process.
+        for label in sorted(labels & replies) if replies else [proxy_name]:
+            await _clean_up(ReplyRouting(label))
         for label in sorted(labels & tables):
-            await _clean_up("nftables", label)
+            await _clean_up_steering("nftables", label)
         for label in sorted(labels & chains):
-            await _clean_up("iptables", label)
+            await _clean_up_steering("iptables", label)
     if not can_see_rules and _has_legacy_tables():
         raise SteeringError(
             "cannot look for this proxy's rules in the legacy tables: python-iptables is missing",
@@ -93,21 +92,16 @@ def _locked(labels: Iterable[str]) -> Iterator[None]:
         yield
 
 
-async def _clean_up(name: str, label: str) -> None:
-    steering = make_steering(name, SteeringFacts(proxy_name=label))
-    try:
-        await steering.clean_up()
-    finally:
-        await steering.close()
+async def _clean_up_steering(name: str, label: str) -> None:
+    await _clean_up(make_steering(name, SteeringFacts(proxy_name=label)))
     _log.info("cleaned up", extra={"steering": name, "proxy_name": label})
 
 
-async def _clean_up_reply_routing(label: str) -> None:
-    routing = ReplyRouting(label)
+async def _clean_up(part: Steering | ReplyRouting) -> None:
     try:
-        await routing.clean_up()
+        await part.clean_up()
     finally:
-        await routing.close()
+        await part.close()
 
 
 def _has_legacy_tables() -> bool:

@@ -34,6 +34,7 @@ from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
 from .agent import Agent
 from .options import Options
+from .served_ports import ServedPort
 
 # 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
 # address of its own and keeps the port that was asked for.
@@ -84,34 +85,34 @@ class Proxy(Agent):
         Args:
             name: Its name.
             port: The port that clients dial.
-            endpoints: ``ip:port`` or ``[ip6]:port``, in any order; none: clients are refused.
+            endpoints: ``ip:port`` or ``[ip6]:port``; none: clients are refused.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
-            cluster_ip: The address that clients dial; None for one of 127.64.0.0/10.
-            affinity_timeout_s: Seconds of ClientIP affinity; None for none.
+            cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
+            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
 
         Returns:
-            A handle, whose ``address`` is what to dial: with steering ``none`` its port is
-            another one if the port that was asked for isn't available.
+            A handle with the ``address`` to dial: with steering ``none`` it has another port if
+            the one that was asked for isn't available.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere, or an argument is invalid.
-            TypeError: The endpoints are a text instead of a list of texts.
-            ListenError: It can't be served, for the reason that ``status()`` shows; what was
-                served under its name before is served again.
+            TypeError: The endpoints are one text.
+            ListenError: It can't be served, for the reason that ``status()`` shows; the Service
+                that had its name before is served again.
         """
+        if not 1 <= port <= 65535:
+            raise ValueError(f"port: {port} is not in 1–65535")
+        if protocol not in Protocol.__members__:
+            raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
         key = ServiceKey(namespace, name)
-        before = self._services.get(key)
-        ports = self._running().plan.ports.values()
-        service = make_service(
+        service = Service(
             key,
-            port,
-            protocol,
-            cluster_ip=cluster_ip,
+            (ServicePort("", port, protocol),),
+            cluster_ips=(parse_ip(cluster_ip) if cluster_ip else self._free_address(key),),
             affinity_timeout_s=affinity_timeout_s,
-            taken={f.ip for port in ports if port.key.name.service != key for f in port.frontends},
-            seed=self._seed,
         )
+        before = self._services.get(key)
         try:
             await self.put(service, make_slices(service, endpoints))
         except ListenError:
@@ -127,14 +128,13 @@ class Proxy(Agent):
         """Serve a Service made of model values, or replace the one of its name; in force on return.
 
         Args:
-            service: What to serve.
-            slices: All its slices: those of an earlier call are forgotten.
+            service: The Service.
+            slices: All its slices; those of an earlier call are deleted.
 
         Raises:
             ValueError: The proxy reads its Services elsewhere.
-            ListenError: The Service is ignored, or one of its ports isn't available, for the
-                reason that ``status()`` shows: clients are refused, and it is tried again each
-                second.
+            ListenError: It can't be served, for the reason that ``status()`` shows: clients are
+                refused, and it is retried each second.
         """
         memory = self._embedded()
         _, before = self._services.get(service.key, (service, ()))
@@ -149,7 +149,7 @@ class Proxy(Agent):
         self._raise_problem(service.key)
 
     def has_put(self, service: Service) -> bool:
-        """Return whether this very Service was put here, and not removed or replaced since."""
+        """Return whether this object was put here, and not removed or replaced since."""
         return self._services.get(service.key, (None, ()))[0] is service
 
     async def delete(self, key: ServiceKey) -> None:
@@ -166,15 +166,14 @@ class Proxy(Agent):
         await self.settled()
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
-        """Return what clients of a Service port dial; None if it isn't served.
+        """Return the address that clients of a Service port dial; None if it isn't served.
 
         Args:
             key: The Service.
-            port: The port's name; empty for the one without a name.
+            port: The port's name, which may be empty.
         """
-        for served in self._served_ports or ():
-            name = served.plan.key.name
-            if name.service == key and name.port == port:
+        for served in self._ports_of(key):
+            if served.plan.key.name.port == port:
                 frontend = served.plan.frontends[0]
                 listener = served.listeners.get(frontend)
                 if listener is None:
@@ -184,6 +183,14 @@ class Proxy(Agent):
                 return frontend.address if is_steered else listener.address
         return None
 
+    def _ports_of(self, key: ServiceKey) -> list[ServedPort]:
+        return [p for p in self._served_ports or () if p.plan.key.name.service == key]
+
+    def _free_address(self, key: ServiceKey) -> str:
+        ports = self._running().plan.ports.values()
+        taken = {f.ip for port in ports if port.key.name.service != key for f in port.frontends}
+        return free_loopback(key, taken, self._seed)
+
     def _embedded(self) -> MemorySource:
         self._running()
         if self._memory is None:
@@ -192,13 +199,13 @@ class Proxy(Agent):
 
     def _raise_problem(self, key: ServiceKey) -> None:
         """Raise why a Service is ignored, or why one of its ports isn't served."""
-        served = [s for s in self._served_ports or () if s.plan.key.name.service == key]
-        for port in served:
-            if port.problem:
-                error = port.not_listening or ListenError(port.problem)
+        served_ports = self._ports_of(key)
+        for served in served_ports:
+            if served.problem:
+                error = served.not_listening or ListenError(served.problem)
                 # A copy: the traceback of an error that is raised keeps what its frames refer to.
                 raise ListenError(error.message, hint=error.hint)
-        if not served:
+        if not served_ports:
             reasons = [i.reason for i in self._running().plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))
 
@@ -217,7 +224,7 @@ class AddedService:
 
     @property
     def address(self) -> SocketAddress:
-        """What to dial: unpacks into host and port.
+        """The address to dial: unpacks into host and port.
 
         Raises:
             LookupError: It isn't served (any more).
@@ -235,10 +242,10 @@ class AddedService:
 
         Raises:
             ValueError: One of them isn't an address.
-            TypeError: They are a text instead of a list of texts.
+            TypeError: They are one text.
             LookupError: The Service was removed, or replaced by another of its name.
-            ListenError: The port isn't available: clients are refused, and it is tried again
-                each second, with these endpoints.
+            ListenError: It can't be served now: clients are refused, and it is retried each
+                second, with these endpoints.
         """
         if not self._proxy.has_put(self._service):
             raise LookupError(f"{self.key} was removed or replaced")
@@ -253,54 +260,12 @@ class AddedService:
             await self._proxy.delete(self.key)
 
 
-def make_service(
-    key: ServiceKey,
-    port: int,
-    protocol: str,
-    *,
-    cluster_ip: str | None,
-    affinity_timeout_s: int | None,
-    taken: Collection[str],
-    seed: str,
-) -> Service:
-    """Return a Service with one port.
-
-    Args:
-        key: Its namespace and name.
-        port: What clients dial.
-        protocol: ``TCP`` or ``UDP``.
-        cluster_ip: None for a loopback address that isn't taken.
-        affinity_timeout_s: None for no affinity.
-        taken: Cluster IPs of the other Services.
-        seed: Differs between proxies, so that they choose different addresses for Services of
-            one name.
-
-    Raises:
-        ValueError: An argument is invalid, or no address is left.
-    """
-    if not 1 <= port <= 65535:
-        raise ValueError(f"port: {port} is not in 1–65535")
-    if protocol not in Protocol.__members__:
-        raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
-    ip = parse_ip(cluster_ip) if cluster_ip else _free_loopback(key, taken, seed)
-    return Service(
-        key,
-        (ServicePort("", port, protocol),),
-        cluster_ips=(ip,),
-        affinity_timeout_s=affinity_timeout_s,
-    )
-
-
 def make_slices(service: Service, endpoints: Iterable[str]) -> list[EndpointSlice]:
     """Return the slices of a Service with one port: one for each family and port of endpoints.
 
-    Args:
-        service: Has one port.
-        endpoints: ``ip:port`` or ``[ip6]:port``.
-
     Raises:
-        ValueError: One of them isn't an address.
-        TypeError: They are a text instead of a list of texts.
+        ValueError: An endpoint is neither ``ip:port`` nor ``[ip6]:port``.
+        TypeError: The endpoints are one text.
     """
     if isinstance(endpoints, str):
         raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
@@ -322,11 +287,7 @@ def make_slices(service: Service, endpoints: Iterable[str]) -> list[EndpointSlic
 
 
 def parse_address(text: str) -> SocketAddress:
-    """Read ``ip:port`` or ``[ip6]:port``.
-
-    Raises:
-        ValueError: It is neither; the message contains the cause.
-    """
+    """Read ``ip:port`` or ``[ip6]:port``, or raise ValueError."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
@@ -334,7 +295,12 @@ def parse_address(text: str) -> SocketAddress:
     return SocketAddress(parse_ip(host), int(port))
 
 
-def _free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
+def free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:
+    """Return an address of 127.64.0.0/10 for a Service, the same for the same arguments.
+
+    Raises:
+        ValueError: All of them are taken.
+    """
     start = zlib.crc32(f"{seed}/{key}".encode())
     for step in range(_SIZE):
         number = _FIRST + (start + step) % _SIZE

@@ -15,11 +15,11 @@ _NO_NODE = Node("")
 
 
 def make_facts(options: Options, snapshot: Snapshot, addresses: Sequence[str]) -> NodeFacts:
-    """Return the facts of this moment.
+    """Return the current facts.
 
     Args:
         options: The proxy's.
-        snapshot: Contains this node's object and the API server's Service, if there are any.
+        snapshot: May contain this node's object and the API server's Service.
         addresses: Those of this node's interfaces.
     """
     node = snapshot.node or _NO_NODE

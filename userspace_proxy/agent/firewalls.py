@@ -1,7 +1,7 @@
-"""Watches for firewalls of other programs that drop what is steered to this proxy.
+"""Watches for firewalls of other programs that drop packets steered to this proxy.
 
-What is let in by our table may still be dropped by another one, and that can't be overruled: so
-the chain and the rule that helps are named, as by ``check``.
+A packet that this proxy's table accepts may still be dropped by another table, and no rule can
+prevent that. So the chain is reported, with a rule that solves it, as by ``check``.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .tasks import pause
 
 _log = logging.getLogger("userspace_proxy.agent")
 
-# A look takes some 50 ms, and seconds where there are 100,000 rules.
+# Reading takes some 50 ms, and seconds if there are 100,000 rules.
 LOOK_EVERY_S = 60.0
 
 
 class FirewallWatch:
-    """The firewalls in the way of one proxy.
+    """The firewalls that drop packets of one proxy.
 
     Args:
         steering: The name of its steering.
         proxy_ports: First and last.
-        read: Returns the firewalls that there are; blocks.
+        read: Returns the firewalls; blocks.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class FirewallWatch:
         self._read = read or (lambda: read_firewalls(steering, proxy_ports))
         self._thread = OneThread("firewalls")
         self.found: tuple[Firewall, ...] = ()
-        """As of the last look."""
+        """As last read."""
 
     async def run(self) -> None:
-        """Look at once, and then each minute, for ever."""
+        """Read at once, and then each minute, for ever."""
         while True:
             await self.look()
             await pause(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """Look once; what is new or gone is logged."""
+        """Read once, and log what is new or gone."""
         try:
             found = tuple(await self._thread.run(self._read))
         except (SteeringError, OSError) as exc:
@@ -69,21 +69,21 @@ class FirewallWatch:
             _log.info("firewalls no longer drop packets to Services")
 
     def close(self) -> None:
-        """Let the thread end; idempotent."""
+        """End the thread; idempotent."""
         self._thread.close()
 
 
 def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall]:
-    """Read the kernel of this thread's network namespace.
+    """Return the firewalls of this thread's network namespace.
 
     Raises:
-        SteeringError: The right to ask is missing.
+        SteeringError: The privilege to read rules is missing.
     """
     nft = read_input_chains()
     try:
         legacy = read_legacy("filter")
     except SteeringError as exc:
-        # Most likely a node with nftables alone lacks the program that prints legacy tables.
+        # Most likely a node with only nftables lacks the program that prints legacy tables.
         _log.debug("cannot look for firewalls in legacy tables", extra={"cause": str(exc)})
         legacy = {}
     return find_firewalls(nft, legacy, steering, proxy_ports)

@@ -1,14 +1,14 @@
 """The node's lock: one proxy per network namespace and ``--service-proxy-name``.
 
-    userspace-proxy, userspace-proxy/NAME      the socket that a proxy listens on
-    userspace-proxy#…, userspace-proxy/NAME#…  likewise, where another user has taken that name
+    userspace-proxy, userspace-proxy/NAME      the socket on which a proxy listens
+    userspace-proxy#…, userspace-proxy/NAME#…  likewise, if another user has bound that name
 
 The lock is an abstract Unix socket: it belongs to a network namespace, as rules and routes do, in
-every container alike, and the kernel releases it with the process. Any user can bind any such name,
-so a socket is believed only if root, or the user of this process, listens on it (SO_PEERCRED).
+all containers, and the kernel releases it with the process. Any user can bind any such name, so a
+socket counts only if root, or this process's user, listens on it (SO_PEERCRED).
 
 Rule 1: a proxy listens first and looks for others afterwards, so of two one sees the other.
-Rule 2: names come from other users, too: they are bytes, and nothing in them is believed.
+Rule 2: other users choose names, too: names are bytes, and nothing in them is trusted.
 
 Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show(). ADR 0016.
 """
@@ -33,12 +33,12 @@ from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
 _SOCKETS = Path("/proc/thread-self/net/unix")
-# As that file shows a name: an @ for the first byte, at the end of the line.
+# How that file shows a name: with @ for the first byte, at the end of the line.
 _SHOWN = re.compile(
     rb" @(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)$", re.MULTILINE
 )
 _CREDENTIALS = struct.Struct("3i")
-# A proxy's queue may be full until its event loop gets to it, and it binds before it listens.
+# A proxy's queue may be full until its event loop accepts, and it binds before it listens.
 _ANSWER_S = 0.5
 _PAUSE_S = 0.01
 _ANSWERS_A_TURN = 64
@@ -46,11 +46,11 @@ _ANSWERS_A_TURN = 64
 
 class _Holder(NamedTuple):
     pid: int
-    """0 where it is of a PID namespace that can't be seen from here."""
+    """0 if its PID namespace isn't visible from here."""
     uid: int
 
     @property
-    def is_believed(self) -> bool:
+    def is_trusted(self) -> bool:
         return self.uid in (0, os.geteuid())
 
 
@@ -58,8 +58,8 @@ class NodeLock:
     """The lock of one network namespace and proxy name.
 
     Args:
-        proxy_name: The ``--service-proxy-name``: proxies of different names steer different
-            Services, side by side. None or empty: the proxy without one.
+        proxy_name: The ``--service-proxy-name``: proxies with different names steer different
+            Services at the same time. None or empty: the proxy without one.
         is_cleanup: It is taken to clean up, not to start; only the error differs.
     """
 
@@ -70,7 +70,7 @@ class NodeLock:
         self._socket: socket.socket | None = None
 
     def take(self) -> None:
-        """Take the lock, for as long as this process lives or until :meth:`release`.
+        """Take the lock until :meth:`release`, or until this process ends.
 
         Raises:
             LockHeld: Another proxy has it; the message names its process.
@@ -88,27 +88,27 @@ class NodeLock:
         self._socket = sock
 
     def fileno(self) -> int:
-        """Return what becomes readable when another process asks who has the lock.
+        """Return the descriptor that becomes readable when another process asks for the holder.
 
         Call :meth:`answer` then: the kernel's queue is short.
         """
         return -1 if self._socket is None else self._socket.fileno()
 
     def answer(self) -> None:
-        """Close what was asked; the kernel has answered already."""
-        with contextlib.suppress(OSError):
-            for _ in range(_ANSWERS_A_TURN if self._socket is not None else 0):
-                assert self._socket is not None
-                self._socket.accept()[0].close()
+        """Close connections of processes that ask; the kernel has answered them already."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                for _ in range(_ANSWERS_A_TURN):
+                    self._socket.accept()[0].close()
 
     def release(self) -> None:
-        """Give the lock back; idempotent."""
+        """Release the lock; idempotent."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _bind(self, sock: socket.socket) -> str:
-        """Bind the lock's name, or another one where that is a stranger's; return it."""
+        """Bind the lock's name, or another one if an untrusted user has it; return it."""
         name = self._name
         try:
             sock.bind(name)
@@ -116,15 +116,15 @@ class NodeLock:
             if exc.errno != errno.EADDRINUSE:
                 raise
             self._refuse(_ask([name]))
-            # Nobody can foresee this one, and take it as well.
+            # No other user can predict this name and bind it, too.
             name = f"{name}#{secrets.token_hex(8)}"
             sock.bind(name)
         return name
 
     def _refuse(self, holders: Mapping[str, _Holder]) -> None:
-        """Raise if one of these holders has the lock."""
+        """Raise if a trusted process has the lock."""
         for holder in holders.values():
-            if holder.is_believed:
+            if holder.is_trusted:
                 named = f" of the name {self._label}" if self._label else ""
                 process = f" (pid {holder.pid})" if holder.pid else ""
                 running = f"userspace-proxy{named}{process}"
@@ -140,24 +140,21 @@ class NodeLock:
 
 
 def running_proxies() -> dict[str, int]:
-    """Return which proxies have their lock in this network namespace: label → pid, 0 if unknown.
-
-    No lock is taken for it.
-    """
+    """Return the proxies whose lock is in this network namespace: label → pid, 0 if unknown."""
     names = dict(_shown_names())
-    return {names[name]: holder.pid for name, holder in _ask(names).items() if holder.is_believed}
+    return {names[name]: holder.pid for name, holder in _ask(names).items() if holder.is_trusted}
 
 
 def _shown_names() -> list[tuple[str, str]]:
     """Return the names of all sockets that may be locks, with the labels in them."""
     found = _SHOWN.finditer(_SOCKETS.read_bytes())
-    # Accepted sockets bear the name of the one that listens.
+    # Accepted sockets have the name of the one that listens.
     names = {match[1].decode(): (match["label"] or b"").decode() for match in found}
     return [(f"\0{name}", label) for name, label in names.items()]
 
 
 def _ask(names: Iterable[str]) -> dict[str, _Holder]:
-    """Return who listens on each of these names; those on which none does are left out."""
+    """Return the process that listens on each of these names; names without one are left out."""
     waiting, found = set(names), {}
     until = time.monotonic() + _ANSWER_S
     while True:
@@ -172,7 +169,7 @@ def _ask(names: Iterable[str]) -> dict[str, _Holder]:
 
 
 def _listener(name: str) -> _Holder | None:
-    """Return who listens on a name; None where none does at this moment, or its queue is full."""
+    """Return the process that listens on a name; None if there is none, or its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:

@@ -1,8 +1,8 @@
-"""The refuse port: a reserved local port without a listener.
+"""The refuse port: a reserved local port without a listener, for both protocols and families.
 
-It is kept for both protocols and families. A TCP socket that is bound and doesn't listen keeps
-the number; the kernel answers with a RST. A UDP socket that receives nothing does the same for
-UDP: rules reject what is steered there (DESIGN: refusing), and the kernel all other datagrams.
+A TCP socket that is bound and doesn't listen reserves the number, and the kernel answers clients
+with a RST. For UDP it is a socket that receives nothing: rules reject the datagrams that are
+steered there, and the kernel rejects all others.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ..errors import ListenError
 from ..model import IPFamily, Protocol
 from .node_ports import NodePort, hold_port
 
-# The kernel's default range of ephemeral ports: no daemon and no Service has one of its own there.
+# The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
 _ELSEWHERE = range(32768, 61000)
 
-# TCP over IPv4 comes first: where it isn't to be had, nothing else is tried.
+# TCP over IPv4 comes first: if it isn't available, nothing else is tried.
 _KINDS = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 
 class RefusePort:
-    """The reserved port of one proxy: of the end of the proxy port range, if one is free there."""
+    """The refuse port of one proxy: at the end of the proxy port range, if one is free there."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -31,15 +31,15 @@ class RefusePort:
         self._sockets = contextlib.ExitStack()
 
     def open(self, first: int, last: int) -> int:
-        """Reserve the highest number of the range that is free, and return it.
+        """Reserve the highest free number of the range, and return it.
 
-        Where others have all of the range it is one of elsewhere: any user can take unprivileged
-        ports, and that mustn't keep a proxy from starting.
+        If other programs use the whole range, it is one of 32768–60999: any user can bind
+        unprivileged ports, and that mustn't keep a proxy from starting.
 
         Raises:
             ListenError: No number is free there either.
         """
-        families = [family for family in IPFamily if _is_there(family)]
+        families = [family for family in IPFamily if _has_family(family)]
         for port in itertools.chain(range(last, first - 1, -1), reversed(_ELSEWHERE)):
             with contextlib.ExitStack() as stack:
                 for protocol, family in _KINDS:
@@ -59,12 +59,12 @@ class RefusePort:
         )
 
     def close(self) -> None:
-        """Give the port back; idempotent."""
+        """Release the port; idempotent."""
         self._sockets.close()
 
 
-def _is_there(family: IPFamily) -> bool:
-    """Return whether this node has a family; IPv6 may be switched off."""
+def _has_family(family: IPFamily) -> bool:
+    """Return whether this node has an IP family; IPv6 may be switched off."""
     kind = socket.AF_INET6 if family is IPFamily.IPV6 else socket.AF_INET
     try:
         with socket.socket(kind, socket.SOCK_DGRAM) as probe:

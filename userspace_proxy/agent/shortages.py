@@ -1,4 +1,4 @@
-"""Service ports affected by a common shortage; logs its start and its end once."""
+"""Tracks Service ports that lack a common resource; logs one line for all of them."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 
 class Shortages:
-    """The Service ports of one proxy that can't be opened: no descriptor, memory or proxy port."""
+    """The Service ports of one proxy that lack a descriptor, memory or a proxy port."""
 
     def __init__(self) -> None:
         self._keys: set[PortKey] = set()
         self._log_limit = LogLimit()
         self._served_again = 0
-        """Service ports that are open again, until no other lacks anything."""
+        """Service ports that are open again while others still lack something."""
 
     def note(self, key: PortKey, error: ListenError, *, now: float) -> None:
-        """Remember a Service port; writes a line, but one a minute for all of them."""
+        """Remember a Service port, and log one line a minute for all of them."""
         self._keys.add(key)
         if self._log_limit.take(now):
             _log.warning("cannot open listeners", extra={"service": str(key), "cause": str(error)})
 
     def end(self, key: PortKey, *, is_served: bool) -> bool:
-        """Note that a Service port lacks nothing any more; the last one writes a line.
+        """Note that a Service port lacks nothing; return whether it did.
+
+        The last one logs a line.
 
         Args:
-            key: Of any Service port.
-            is_served: It is open; otherwise it has gone, or has another problem.
-
-        Returns:
-            Whether it was short of something.
+            key: Any Service port.
+            is_served: It is open; False: it is gone, or has another problem.
         """
         if key not in self._keys:
             return False
@@ -48,7 +47,7 @@ class Shortages:
 
 
 def is_shortage(error: ListenError) -> bool:
-    """Tell whether it concerns this process, and so all Service ports alike."""
+    """Return whether the cause concerns this process, and so all its Service ports."""
     cause = error.__cause__
     return isinstance(error, ShortageError) or (
         isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)

@@ -1,12 +1,12 @@
-"""What each signal does to the agent.
+"""Defines the effect of each signal on the agent.
 
-    SIGTERM, SIGINT             stop in good order: rules away, drain, exit 0
-    either again                exit at once with 128 + its number; what is in the kernel stays
-    either again within 0.3 s   nothing but a log line
-    SIGHUP, SIGUSR1, SIGUSR2    nothing but a log line
+    SIGTERM, SIGINT             stop: remove rules, drain, exit 0
+    either again                exit at once with 128 + its number; kernel state stays
+    either again within 0.3 s   only a log line
+    SIGHUP, SIGUSR1, SIGUSR2    only a log line
 
-SIGHUP reloads nothing: manifests, kubeconfig, tokens and certificates are followed while the
-agent runs, and flags and the configuration file count from the next start.
+SIGHUP reloads nothing: the agent follows manifests, kubeconfig, tokens and certificates while it
+runs, and reads flags and the configuration file only when it starts.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from collections.abc import Callable
 _log = logging.getLogger("userspace_proxy.agent")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
-# Their default is to end the process; `cli.commands` ignores them until they are handled here.
+# By default they end the process; `cli.commands` ignores them until they are handled here.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# timeout(1) signals its child and then the child's process group, 1 ms apart, and so do some
-# supervisors: that is one request. A person needs longer to press Ctrl-C again.
+# timeout(1) and some supervisors signal the child and then its process group, 1 ms apart: that is
+# one request. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
 
 
@@ -37,12 +37,12 @@ def stop_on_signal(
     """Handle the signals of this process from now on.
 
     Args:
-        loop: Runs in the main thread.
-        end: Called with the exit status when a second signal asks for it.
+        loop: The main thread's.
+        end: Called with the exit status upon a second signal.
         clock: Monotonic seconds; called once for each SIGTERM or SIGINT.
 
     Returns:
-        What the first SIGTERM or SIGINT sets.
+        An event that the first SIGTERM or SIGINT sets.
     """
     stop = asyncio.Event()
     first_at = 0.0
@@ -61,7 +61,7 @@ def stop_on_signal(
             "second signal, exiting at once: rules stay until the next start, or until cleanup",
             extra={"signal": number.name},
         )
-        # Flushes the handlers; atexit, which would do that, isn't run.
+        # Flushes the log, which atexit would do, but isn't run.
         logging.shutdown()
         end(128 + number)
 

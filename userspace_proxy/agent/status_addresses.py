@@ -1,7 +1,8 @@
 """Opens the addresses of the status servers, and retries those that fail.
 
-Rule 1: no such address keeps a proxy from serving: any user of a node may have taken it before.
-Rule 2: what can't be had is logged, with the program that has it, and again when the cause changes.
+Rule 1: a proxy serves without them: any user of a node may have bound such an address before.
+Rule 2: an address that isn't available is logged, with the program that uses it, and again when
+the cause changes.
 
 Source: kube-proxy tries both of its addresses again every 5 s (cmd/kube-proxy/app/server.go,
 serveHealthz and serveMetrics of 1.36).
@@ -30,7 +31,7 @@ class _Address:
         self.bind = bind
         self.serve = serve
         self.cause = ""
-        """Of the last attempt, in the kernel's words."""
+        """The error of the last attempt."""
         self.problem: ListenError | None = None
 
 
@@ -38,7 +39,7 @@ class StatusAddresses:
     """The addresses of one proxy's status servers.
 
     Args:
-        wanted: Where, and what serves there; that raises ListenError where it can't.
+        wanted: Each address, and the function that serves there, which may raise ListenError.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class StatusAddresses:
 
     @property
     def problems(self) -> tuple[ListenError, ...]:
-        """Why some can't be had at this moment."""
+        """Why some aren't open."""
         return tuple(address.problem for address in self._missing if address.problem is not None)
 
     async def open(self) -> None:
-        """Try those that aren't open."""
+        """Try to open those that aren't open."""
         for address in list(self._missing):
             try:
                 await address.serve(address.bind)
@@ -64,7 +65,7 @@ class StatusAddresses:
                     _log.info("status address is served", extra={"address": _text(address.bind)})
 
     async def run(self) -> None:
-        """Try again until all are open."""
+        """Retry until all are open."""
         while self._missing:
             await pause(_RETRY_S)
             await self.open()
@@ -77,10 +78,10 @@ class StatusAddresses:
         is_taken = isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
         if is_taken and isinstance(address.bind, tuple):
             host, port = address.bind
-            # It reads the descriptors of every process.
+            # In a thread: it reads the descriptors of all processes.
             holder = await asyncio.to_thread(who_holds, Protocol.TCP, port, IPFamily.of(host))
             message += f" by {holder}" if holder else ""
-        # A copy: the traceback of the one that was raised keeps all that its frames refer to.
+        # A copy: the traceback of an error that was raised keeps what its frames refer to.
         address.problem = ListenError(message, hint=error.hint)
         _log.warning("cannot serve a status address", extra={"cause": str(address.problem)})
 

@@ -19,7 +19,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 _T = TypeVar("_T")
 
-# Long enough that a bug which strikes at once doesn't fill the log, short enough to be a hiccup.
+# Long enough that a bug which recurs at once doesn't fill the log.
 _RESTART_S = 1.0
 # How long a round may hold the event loop: a delay of 10 ms disturbs no connection.
 _TURN_S = 0.01

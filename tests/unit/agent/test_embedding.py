@@ -6,13 +6,14 @@ import socket
 import pytest
 
 from userspace_proxy import Options, Proxy
-from userspace_proxy.agent.embedding import make_service, make_slices, parse_address
+from userspace_proxy.agent.embedding import free_loopback, make_slices, parse_address
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import ServiceKey, SocketAddress
 
 from ..dataplane.house import no_descriptors
 from .backends import answers, ask, backend, free_address
+from .samples import service
 
 
 def test_connections_go_round_robin_over_the_endpoints(run):
@@ -283,11 +284,6 @@ def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
 WEB = ServiceKey("shop", "web")
 
 
-def web(**more):
-    arguments = {"cluster_ip": None, "affinity_timeout_s": None, "taken": (), "seed": "a"} | more
-    return make_service(WEB, 80, "TCP", **arguments)
-
-
 @pytest.mark.parametrize(
     ("text", "address"),
     [
@@ -308,24 +304,20 @@ def test_what_is_no_address_is_refused(text):
 
 
 def test_the_loopback_address_is_the_same_again_and_not_one_that_is_taken():
-    first = web().cluster_ips[0]
-    assert web().cluster_ips == (first,)
-    second = web(taken={first}).cluster_ips[0]
+    first = free_loopback(WEB, (), "a")
+    assert free_loopback(WEB, (), "a") == first
+    second = free_loopback(WEB, {first}, "a")
     assert second != first
     assert second.startswith("127.")
 
 
 def test_two_proxies_choose_different_addresses_for_services_of_one_name():
-    assert web(seed="a").cluster_ips != web(seed="b").cluster_ips
-
-
-def test_an_address_that_was_asked_for_is_kept():
-    assert web(cluster_ip="127.99.0.1").cluster_ips == ("127.99.0.1",)
+    assert free_loopback(WEB, (), "a") != free_loopback(WEB, (), "b")
 
 
 def test_endpoints_are_grouped_into_slices_by_family_and_port():
     addresses = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.1:81", "[2001:db8::1]:80"]
-    slices = make_slices(web(), addresses)
+    slices = make_slices(service("web", "127.99.0.1"), addresses)
     assert [s.key.name for s in slices] == ["web-4-80", "web-4-81", "web-6-80"]
     assert [[e.ip for e in s.endpoints] for s in slices] == [
         ["192.0.2.1", "192.0.2.2"],
