@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from ..model import SocketAddress
 
-# A pin is about 300 bytes: 20 MB for a Service port that is asked by a whole /16.
+# A pin is about 300 bytes: 20 MB for a Service port with the clients of a whole /16.
 MAX_CLIENTS = 65536
 
 
@@ -15,8 +15,8 @@ class AffinityTable:
     """The pins of one Service port, the longest unused first.
 
     Args:
-        timeout_s: Seconds after the last use at which a pin is forgotten.
-        max_clients: A new client beyond this takes the place of the longest unused.
+        timeout_s: Seconds from the last use until a pin is forgotten.
+        max_clients: A new client beyond this replaces the longest unused.
     """
 
     def __init__(self, timeout_s: float, max_clients: int = MAX_CLIENTS) -> None:
@@ -30,11 +30,11 @@ class AffinityTable:
     def lookup(
         self, client: str, usable: Container[SocketAddress], now: float
     ) -> SocketAddress | None:
-        """Return the client's endpoint; a look-up is no use, :meth:`pin` is.
+        """Return the client's endpoint, without counting as a use.
 
         Returns:
-            None for a client that was never seen, whose pin has timed out (counted
-            from the last use), or whose endpoint isn't usable any more.
+            None for a client without a pin, whose pin has timed out, or whose endpoint is no
+            longer usable.
         """
         pin = self._pins.get(client)
         if pin is None:
@@ -46,7 +46,7 @@ class AffinityTable:
         return endpoint
 
     def pin(self, client: str, endpoint: SocketAddress, now: float) -> None:
-        """Remember the choice for a client, or that it was used once more."""
+        """Remember the choice for a client, or that it was used again."""
         self._pins[client] = (endpoint, now)
         self._pins.move_to_end(client)
         if len(self._pins) > self._max_clients:

@@ -1,14 +1,14 @@
 """Picks an endpoint for each connection of one Service port.
 
-    client ─▶ pinned and not out? ─▶ that one
+    client ─▶ pinned, and not ejected? ─▶ that one
                     │ no
-                    └▶ round robin over those that aren't out
+                    └▶ the strategy, over those that aren't ejected
                               └▶ none left: over all but those that were silent a moment ago
-                                 (better a try than a refusal, if a try is quick)
+                                 (a dial is better than a refusal, if it is quick)
 
 Rule 1: within one connection no endpoint is picked twice (``tried``).
-Rule 2: a pick pins the client at once, so that connections that begin together go to
-one endpoint; when that one fails, the next pick pins the client to another.
+Rule 2: a pick pins the client at once, so that connections that begin at the same time use
+one endpoint; if that one fails, the next pick pins the client to another.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from .round_robin import RoundRobin
 
 
 class Strategy(Protocol):
-    """Chooses among endpoints that may all be had."""
+    """Chooses one of several usable endpoints."""
 
     def pick(
         self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
     ) -> SocketAddress | None:
-        """Return one that isn't to be skipped, or None if all are; None skips nobody."""
+        """Return an endpoint, or None if all are to be skipped.
+
+        Args:
+            endpoints: Usable endpoints in plan order; may be empty.
+            skip: Endpoints already tried for this connection, or ejected; None for none.
+        """
 
 
 class Balancer:
@@ -36,9 +41,9 @@ class Balancer:
 
     Args:
         endpoints: Usable endpoints in plan order; may be empty.
-        affinity_timeout_s: Seconds of ``sessionAffinity: ClientIP``; None for none.
+        affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
         start: Position of the first turn.
-        strategy: How one is chosen; None: in turn.
+        strategy: None for round robin.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Balancer:
         strategy: Strategy | None = None,
     ) -> None:
         self.strategy: Strategy = strategy or RoundRobin(start)
-        """How one is chosen; may be replaced."""
+        """May be replaced."""
         self._ejections = Ejections()
         self._affinity: AffinityTable | None = None
         self.endpoints: Sequence[SocketAddress] = ()
@@ -60,7 +65,7 @@ class Balancer:
     def update(
         self, endpoints: Sequence[SocketAddress], *, affinity_timeout_s: float | None
     ) -> None:
-        """Take a new plan; the turn, the pins and the ejections of what stays are kept."""
+        """Replace the endpoints; keeps the turn, and the pins and ejections of those that stay."""
         self.endpoints = endpoints
         self._usable = frozenset(endpoints)
         self._ejections.keep(self._usable)
@@ -71,13 +76,8 @@ class Balancer:
         else:
             self._affinity.timeout_s = affinity_timeout_s
 
-    @property
-    def pinned_clients(self) -> int:
-        """How many clients are remembered."""
-        return 0 if self._affinity is None else len(self._affinity)
-
     def has_more(self, _client: str, now: float, *, tried: Container[SocketAddress]) -> bool:
-        """Tell whether :meth:`pick` would return an endpoint."""
+        """Return whether :meth:`pick` would return an endpoint."""
         skip = _TriedOrQuiet(tried, self._ejections, now)
         return any(endpoint not in skip for endpoint in self.endpoints)
 
@@ -86,12 +86,12 @@ class Balancer:
     ) -> SocketAddress | None:
         """Return the endpoint to dial next, or None if none is left to try.
 
-        The caller then reports :meth:`answered` or :meth:`failed`.
+        The caller then calls :meth:`answered` or :meth:`failed`.
 
         Args:
             client: The client's IP address.
             now: Monotonic seconds.
-            tried: Endpoints that this connection has tried already.
+            tried: Endpoints that this connection has already tried.
         """
         if self._affinity is None and not tried and not self._ejections.ejected:
             return self.strategy.pick(self.endpoints)
@@ -104,19 +104,11 @@ class Balancer:
         return endpoint
 
     def answered(self, endpoint: SocketAddress) -> bool:
-        """Note that a dial succeeded.
-
-        Returns:
-            True if this ends an ejection.
-        """
+        """Note that a dial succeeded; True if this ends an ejection."""
         return bool(self._ejections.ejected) and self._ejections.answered(endpoint)
 
     def failed(self, endpoint: SocketAddress, now: float, *, is_silent: bool = False) -> bool:
-        """Note that a dial failed for a reason of the endpoint's, and eject it.
-
-        Returns:
-            True if this begins an ejection, or one for longer.
-        """
+        """Note that the endpoint failed a dial, and eject it; True if this begins an ejection."""
         return endpoint in self._usable and self._ejections.failed(
             endpoint, now, is_silent=is_silent
         )
@@ -146,7 +138,7 @@ class Balancer:
 
 
 class _TriedOrQuiet:
-    """Membership among the endpoints that this client has tried, or that were silent just now."""
+    """The endpoints that this client has tried, or that were silent a moment ago."""
 
     __slots__ = ("_ejections", "_now", "_tried")
 
@@ -160,7 +152,7 @@ class _TriedOrQuiet:
 
 
 class _Either:
-    """Membership in one of two containers, without building their union."""
+    """The union of two containers, without building it."""
 
     __slots__ = ("_a", "_b")
 

@@ -4,11 +4,11 @@
                           ▲                     │
                           └──── 10, 20, 40, 60 s ◀──failed
 
-Rule 1: a probe is an ordinary connection, and one only: until it has ended,
-no other client is sent to the endpoint.
-Rule 2: an ejected endpoint that was silent costs each client that dials it seconds. So also where
-nothing else is left to try, only one dial to it begins every QUIET_S (``is_quiet``).
-Rule 3: a probe that never reports costs PROBE_S, not the endpoint.
+Rule 1: a probe is one ordinary connection: until it has ended, no other client is sent to the
+endpoint.
+Rule 2: an ejected endpoint that was silent costs each client that dials it seconds. So even where
+no other endpoint is left to try, only one dial to it begins every QUIET_S (``is_quiet``).
+Rule 3: a probe that never reports blocks the endpoint only for PROBE_S.
 Rule 4: ejected endpoints are kept in a set, which is searched only when one of them is due: with
 thousands of dead endpoints each pick would otherwise look at all of them.
 """
@@ -25,7 +25,7 @@ FIRST_S = 5.0
 LONGEST_S = 60.0
 # Longer than a dial may last (1 s of silence), so that a late answer still counts.
 PROBE_S = 3.0
-# So an endpoint that is back is found after a second, and one client a second waits for it.
+# An endpoint that is back is found after a second, and one client per second waits for it.
 QUIET_S = 1.0
 
 
@@ -43,10 +43,10 @@ class Ejections:
 
     def __init__(self) -> None:
         self.ejected: dict[SocketAddress, _Ejection] = {}
-        """Those who are out or due for a probe; look, and change nothing."""
+        """Including those due for a probe; read-only for others."""
         self._out: set[SocketAddress] = set()
         self._due = math.inf
-        """When the first of ``_out`` is due."""
+        """The time at which the first of ``_out`` is due."""
 
     def __bool__(self) -> bool:
         return bool(self.ejected)
@@ -57,11 +57,11 @@ class Ejections:
         Args:
             endpoint: The one that was dialled.
             now: Monotonic seconds.
-            is_silent: It gave no answer, as opposed to a refusal.
+            is_silent: It didn't answer, as opposed to a refusal.
 
         Returns:
-            True when this begins an ejection; False for one more failure of an
-            endpoint that is out already, as when many dials were under way.
+            True if this begins an ejection or extends it; False for another failure of an
+            endpoint that is already ejected, as when many dials were pending.
         """
         known = self.ejected.get(endpoint)
         begins = known is None
@@ -78,14 +78,14 @@ class Ejections:
         return True
 
     def answered(self, endpoint: SocketAddress) -> bool:
-        """Take an endpoint back; True if it was ejected."""
+        """End an endpoint's ejection; True if it was ejected."""
         self._out.discard(endpoint)
         return self.ejected.pop(endpoint, None) is not None
 
     def out(self, now: float) -> Collection[SocketAddress]:
-        """Return the endpoints that nobody is to be sent to at this moment.
+        """Return the endpoints that no client may use at this moment.
 
-        The collection is the table's own: look at it, and don't keep it.
+        The collection isn't a copy: don't change or keep it.
         """
         if now >= self._due:
             ends = {e: max(k.until, k.probe_until) for e, k in self.ejected.items()}
@@ -94,7 +94,7 @@ class Ejections:
         return self._out
 
     def picked(self, endpoint: SocketAddress, now: float) -> None:
-        """Note that a connection goes to this endpoint: if it was due, this is its probe."""
+        """Note a connection to this endpoint: if it was due, this is its probe."""
         known = self.ejected.get(endpoint)
         if known is None:
             return
@@ -104,12 +104,12 @@ class Ejections:
             self._put_out(endpoint, known.probe_until)
 
     def is_quiet(self, endpoint: SocketAddress, now: float) -> bool:
-        """Tell whether an ejected endpoint was silent, and was dialled or failed a moment ago."""
+        """Return whether an ejected endpoint was silent, and was dialled or failed a moment ago."""
         known = self.ejected.get(endpoint)
         return known is not None and known.is_silent and now < known.quiet_until
 
     def keep(self, endpoints: Container[SocketAddress]) -> None:
-        """Forget every endpoint but these."""
+        """Forget all other endpoints."""
         for endpoint in [e for e in self.ejected if e not in endpoints]:
             del self.ejected[endpoint]
             self._out.discard(endpoint)
@@ -117,7 +117,7 @@ class Ejections:
     def left_s(
         self, endpoints: Iterable[SocketAddress], now: float
     ) -> Mapping[SocketAddress, float]:
-        """Return how many seconds more each ejected endpoint is out; 0 means due for a probe."""
+        """Return the remaining seconds of each ejection; 0 means due for a probe."""
         return {
             endpoint: max(0.0, self.ejected[endpoint].until - now)
             for endpoint in endpoints

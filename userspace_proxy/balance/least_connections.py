@@ -1,6 +1,6 @@
 """Picks the endpoint with the fewest connections; ties are broken in turn.
 
-Source: IPVS' lc, and HAProxy's leastconn: for connections that live long.
+Source: IPVS' lc, and HAProxy's leastconn, which are meant for long-lived connections.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class LeastConnections:
     """Looks at all endpoints for each connection: for hundreds of them, not for thousands.
 
     Args:
-        load: How many connections an endpoint has now, those that are being dialled included.
+        load: Returns how many connections an endpoint has, pending dials included.
         start: Position of the first turn.
     """
 
@@ -25,12 +25,7 @@ class LeastConnections:
     def pick(
         self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
     ) -> SocketAddress | None:
-        """Return the least loaded endpoint, or None if all are to be skipped.
-
-        Args:
-            endpoints: Usable endpoints in plan order; may be empty.
-            skip: Endpoints already tried for this connection, or ejected; None for none.
-        """
+        """Part of Strategy."""
         best, best_load, count = -1, 0, len(endpoints)
         for step in range(count):
             index = (self._next + step) % count

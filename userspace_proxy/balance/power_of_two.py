@@ -1,7 +1,7 @@
 """Picks the endpoint with fewer connections out of two random ones.
 
 Source: M. Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001): nearly
-as even as looking at all, at a cost that doesn't grow with their number.
+as even as comparing all, at a cost that doesn't grow with their number.
 """
 
 from __future__ import annotations
@@ -12,34 +12,29 @@ from typing import Protocol
 from ..model import SocketAddress
 
 
-class Lots(Protocol):
-    """What lots are drawn from: a ``random.Random``."""
+class RandomNumbers(Protocol):
+    """The part of ``random.Random`` that is used here."""
 
     def randrange(self, stop: int, /) -> int:
-        """Return a number below ``stop``, each as likely."""
+        """Return a uniformly distributed number below ``stop``."""
 
 
 class PowerOfTwoChoices:
-    """Draws two.
+    """Compares two random endpoints for each connection.
 
     Args:
-        load: How many connections an endpoint has now, those that are being dialled included.
-        rng: Where lots come from.
+        load: Returns how many connections an endpoint has, pending dials included.
+        rng: The source of randomness.
     """
 
-    def __init__(self, load: Callable[[SocketAddress], int], rng: Lots) -> None:
+    def __init__(self, load: Callable[[SocketAddress], int], rng: RandomNumbers) -> None:
         self._load = load
         self._rng = rng
 
     def pick(
         self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
     ) -> SocketAddress | None:
-        """Return the less loaded of two endpoints, or None if all are to be skipped.
-
-        Args:
-            endpoints: Usable endpoints in plan order; may be empty.
-            skip: Endpoints already tried for this connection, or ejected; None for none.
-        """
+        """Part of Strategy."""
         candidates = endpoints if skip is None else [e for e in endpoints if e not in skip]
         count = len(candidates)
         if count < 2:

@@ -8,7 +8,7 @@ from ..model import SocketAddress
 
 
 class RoundRobin:
-    """Hands out endpoints in turn, skipping those that it is told to.
+    """Picks endpoints in turn.
 
     The turn is a position and is kept across updates, so a rolling update does
     not send every new connection to the first endpoint.
@@ -20,15 +20,10 @@ class RoundRobin:
     def pick(
         self, endpoints: Sequence[SocketAddress], *, skip: Container[SocketAddress] | None = None
     ) -> SocketAddress | None:
-        """Return the endpoint whose turn it is, or None if all are to be skipped.
-
-        Args:
-            endpoints: Usable endpoints in plan order; may be empty.
-            skip: Endpoints already tried for this connection, or ejected; None for none.
-        """
+        """Part of Strategy."""
         count = len(endpoints)
         if skip is None and count:
-            # Nearly always; for each connection, so it adds up.
+            # The usual case; it is worth its lines because every connection takes this path.
             index = self._next % count
             self._next = index + 1
             return endpoints[index]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.balance import AffinityTable
+from userspace_proxy.balance.affinity import AffinityTable
 
 from ..model.samples import ALICE, BOB, CAROL, POD_A, POD_B
 

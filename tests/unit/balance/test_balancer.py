@@ -115,7 +115,7 @@ class TestEjection:
         balancer.update((POD_B,), affinity_timeout_s=60)
         assert not balancer.failed(POD_A, 0.0)
         assert not balancer.answered(POD_A)
-        assert (balancer.ejected(0.0), balancer.pinned_clients) == ({}, 0)
+        assert (balancer.ejected(0.0), len(balancer._affinity)) == ({}, 0)
 
     def test_an_update_keeps_the_ejections_of_what_stays_and_forgets_the_others(self):
         balancer = Balancer(PODS)
@@ -132,7 +132,7 @@ class TestAffinity:
         alice = [connect(balancer, ALICE, now) for now in (0.0, 1.0, 2.0)]
         bob = [connect(balancer, BOB, now) for now in (0.0, 1.0, 2.0)]
         assert (alice, bob) == ([[POD_A]] * 3, [[POD_B]] * 3)
-        assert balancer.pinned_clients == 2
+        assert len(balancer._affinity) == 2
 
     @pytest.mark.parametrize(
         ("now", "expected"),
@@ -201,5 +201,5 @@ class TestAffinity:
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.update(PODS, affinity_timeout_s=None)
-        assert balancer.pinned_clients == 0
+        assert balancer._affinity is None
         assert connect(balancer, ALICE, 1.0) == [POD_B]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.balance import Ejections
+from userspace_proxy.balance.ejection import Ejections
 
 from ..model.samples import POD_A, POD_B
 

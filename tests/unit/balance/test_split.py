@@ -66,16 +66,11 @@ def test_each_side_has_more_endpoints_until_its_own_were_tried():
     assert not both.has_more(OUTSIDE, 0.0, tried={POD_C})
 
 
-def test_it_names_the_endpoints_of_both_sides():
-    both = split(inner=(POD_A, POD_B), outer=(POD_B, POD_C))
-    assert both.endpoints == (POD_A, POD_B, POD_C)
-
-
 def test_clients_of_both_sides_are_pinned():
     both = split(outer=(POD_B, POD_C), affinity_timeout_s=60.0)
     for client in (INSIDE, OUTSIDE):
         assert len({both.pick(client, now) for now in (0.0, 1.0, 2.0)}) == 1
-    assert both.pinned_clients == 2
+    assert [len(side._affinity) for side in (both.inner, both.outer)] == [1, 1]
 
 
 def test_an_endpoint_of_both_sides_is_out_and_back_for_both():
