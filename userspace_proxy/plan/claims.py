@@ -1,4 +1,4 @@
-"""The addresses that each Service claims, by its ports and their policies."""
+"""The frontends that each Service claims, by its ports and their policies."""
 
 from __future__ import annotations
 
@@ -18,18 +18,13 @@ from ..model import (
     of_family,
     own_network,
 )
-from ..policy import (
-    NodeFacts,
-    Scope,
-    why_ignored,
-    why_port_ignored,
-)
+from ..policy import NodeFacts, Scope, why_ignored, why_port_ignored
 from .plan import IgnoredService, PortKey, Side
 
 
 @dataclass(frozen=True, slots=True)
 class PortClaim:
-    """The frontends that one family and side of one Service port asks for."""
+    """The frontends that one family and side of one Service port claims."""
 
     key: PortKey
     port: ServicePort
@@ -38,25 +33,25 @@ class PortClaim:
     frontends: tuple[Frontend, ...]
     """Sorted; never empty."""
     created: str
-    """The Service's, as there."""
+    """The Service's creation timestamp."""
     admits: tuple[str, ...] | None = None
-    """The Service's source ranges, of this family; None: everybody may come."""
+    """The Service's source ranges of this family; None admits all clients."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceClaims:
-    """What one Service asks for."""
+    """All claims of one Service."""
 
     service: ServiceKey
     ports: tuple[PortClaim, ...]
     """Sorted by key."""
     ignored: tuple[IgnoredService, ...]
     own_ips: tuple[str, ...]
-    """Those of a Service that is ignored, too: they are nobody else's."""
+    """Cluster and load-balancer IPs, even of an ignored Service: never external IPs of another."""
 
     def is_same(self, other: ServiceClaims | None) -> bool:
-        """Tell whether two claims are settled alike: the kinds of frontends count, too."""
+        """Return whether two claims are equal, including the kinds of their frontends."""
         return self == other and all(
             have.kind is want.kind
             for old, new in zip(self.ports, other.ports, strict=True)
@@ -65,7 +60,7 @@ class ServiceClaims:
 
 
 def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
-    """Return what a Service asks for on this node."""
+    """Return what a Service claims on this node."""
     reason = why_ignored(service, facts)
     if reason is not None:
         ignored_whole = (IgnoredService(service.key, "", reason),)
@@ -91,7 +86,7 @@ def _own_ips(service: Service) -> tuple[str, ...]:
 def _claims(
     service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
 ) -> Iterator[PortClaim]:
-    """Yield the claims of one family of a port: one for each policy among its frontends."""
+    """Yield one claim for each policy among the frontends of a family."""
     protocol = Protocol(port.protocol)
     name = ServicePortName(*service.key, port.name)
     sides: dict[Side, dict[Frontend, None]] = {}
@@ -118,9 +113,9 @@ def _claims(
 def _addresses(
     service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
 ) -> Iterator[tuple[FrontendKind, str, int]]:
-    """Yield what clients dial, of both families where the Service names it.
+    """Yield what clients dial, possibly of both families.
 
-    Where two kinds name one address, the stricter comes first.
+    Where one address has two kinds, the kind with the stricter policy comes first.
     """
     for ip in service.cluster_ips:
         yield FrontendKind.CLUSTER_IP, ip, port.port
@@ -150,9 +145,9 @@ def _scope(service: Service, side: Side) -> Scope:
 
 
 def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, ...] | None:
-    """Return the source ranges of a family; None: everybody may come.
+    """Return the source ranges of a family; None admits all clients.
 
-    As with kube-proxy, which limits a family by ranges of its own only.
+    As in kube-proxy, ranges of one family don't restrict the other.
 
     Source: kube-proxy's allowFromNode: where this node is in the ranges, packets from the
     load-balancer IP itself are the node's, which has that address while it dials it.
@@ -167,9 +162,9 @@ def _admits(service: Service, family: IPFamily, facts: NodeFacts) -> tuple[str, 
 
 
 def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
-    """Return why an external IP isn't served on this node, or nothing.
+    """Return why an external IP isn't served on this node, or empty.
 
-    Source: CVE-2020-8554: whoever may write a Service could take anybody's traffic.
+    Source: CVE-2020-8554: a user who may create a Service could intercept other traffic.
     """
     if not facts.external_ip_networks:
         return "external IPs are off: see --allow-external-ips"

@@ -1,9 +1,9 @@
 """The changes from one plan to another, in the order in which they are applied.
 
-open   ▶ listeners for what is new        (before any rule points to them)
-update ▶ endpoints, affinity, frontends   (a value inside the data plane; sockets follow)
+open   ▶ listeners of new Service ports   (before any rule points to them)
+update ▶ endpoints, affinity, frontends   (a value in the data plane; sockets follow)
 …the agent steers here, all frontends in one transaction…
-close  ▶ listeners of what is gone        (after no rule points to them)
+close  ▶ listeners of removed ones        (after no rule points to them)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class PlanChanges:
 
     open: tuple[PortPlan, ...]
     update: tuple[PortPlan, ...]
-    """Same key and protocol; frontends, endpoints or affinity are other ones."""
+    """Same key and protocol, but other frontends, endpoints or affinity."""
     close: tuple[PortKey, ...]
 
     def __bool__(self) -> bool:
@@ -31,9 +31,9 @@ class PlanChanges:
 def diff_plans(have: Plan, want: Plan) -> PlanChanges:
     """Compare the plan in force with the wanted one.
 
-    A Service that is deleted and made again between two plans keeps its proxy port
-    and its connections: it has the same key. A port whose protocol changes stands
-    in both ``close`` and ``open``: it is another socket.
+    A Service that is deleted and created again between two plans keeps its proxy port and its
+    connections, as it has the same key. A port whose protocol changes is in both ``close`` and
+    ``open``, because it needs another socket.
     """
     opened: list[PortPlan] = []
     updated: list[PortPlan] = []
@@ -52,5 +52,5 @@ def diff_plans(have: Plan, want: Plan) -> PlanChanges:
 
 
 def _kinds(port: PortPlan) -> list[FrontendKind]:
-    """Return what frontends compare without, and the page shows."""
+    """Return the kinds, which the comparison of frontends ignores and the page shows."""
     return [frontend.kind for frontend in port.frontends]

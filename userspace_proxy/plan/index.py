@@ -7,34 +7,34 @@ from typing import Generic, TypeVar
 
 from ..model import ServiceKey
 
-At = TypeVar("At", bound=Hashable)
+Address = TypeVar("Address", bound=Hashable)
 
 
-class ServiceIndex(Generic[At]):
-    """Services by what they have: an address, an IP."""
+class ServiceIndex(Generic[Address]):
+    """Services by address, IP or port number; ``add`` and ``discard`` are idempotent."""
 
     def __init__(self) -> None:
-        self._services: dict[At, tuple[ServiceKey] | set[ServiceKey]] = {}
+        self._services: dict[Address, tuple[ServiceKey] | set[ServiceKey]] = {}
 
-    def __getitem__(self, at: At) -> Collection[ServiceKey]:
-        return self._services.get(at, ())
+    def __getitem__(self, address: Address) -> Collection[ServiceKey]:
+        return self._services.get(address, ())
 
-    def add(self, places: Iterable[At], service: ServiceKey) -> None:
-        """Note that a Service is there; idempotent."""
+    def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
+        """Enter a Service at these addresses."""
         # One object for all of them: a set for each would be 200 bytes.
         alone = (service,)
-        for at in places:
-            have = self._services.setdefault(at, alone)
+        for address in addresses:
+            have = self._services.setdefault(address, alone)
             if isinstance(have, set):
                 have.add(service)
             elif have != alone:
-                self._services[at] = {*have, service}
+                self._services[address] = {*have, service}
 
-    def discard(self, places: Iterable[At], service: ServiceKey) -> None:
-        """Note that a Service is no longer there; idempotent."""
-        for at in places:
-            have = self._services.get(at, ())
+    def discard(self, addresses: Iterable[Address], service: ServiceKey) -> None:
+        """Remove a Service from these addresses."""
+        for address in addresses:
+            have = self._services.get(address, ())
             if isinstance(have, set):
                 have.discard(service)
             if not have or have == (service,):
-                self._services.pop(at, None)
+                self._services.pop(address, None)

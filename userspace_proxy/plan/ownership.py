@@ -1,14 +1,13 @@
-"""Decides which Service gets an address that several claim.
+"""Decides which Service owns a frontend that several claim.
 
-Service ──claims_of──▶ its ports with their frontends ──settlement──▶ one holder per frontend
+Service ──claims_of──▶ its ports with their frontends ──FrontendOwners──▶ one owner per frontend
 
-Rule 1: where two ports claim one frontend, a cluster IP goes before what comes from outside,
-then that of the older Service has it, as the API server's allocator would have it; names
-decide between those of one second.
+Rule 1: cluster IPs take precedence over load-balancer IPs and node ports, and those over external
+IPs; then the older Service, as with the API server's allocator; then names.
 Rule 2: an external IP is never another Service's cluster IP, whatever the port, and
 whichever proxy serves that Service.
-Rule 3: the holder depends on the claims alone, never on the order in which they arrived; the cost
-of a change depends on its size alone, never on the number of claims.
+Rule 3: the owner depends only on the claims, never on the order in which they arrived; the cost
+of a change depends only on its size, never on the number of claims.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from .claims import PortClaim, ServiceClaims
 from .index import ServiceIndex
 from .plan import PortKey
 
-# Who may take from whom: what anybody may write into a Service comes last.
-_KINDS = {
+# Lower numbers win. Users may write any external IP into a Service.
+_PRECEDENCE = {
     FrontendKind.CLUSTER_IP: 0,
     FrontendKind.NODE_PORT: 1,
     FrontendKind.LOAD_BALANCER: 1,
@@ -31,76 +30,80 @@ _KINDS = {
 }
 _NOTHING: Mapping[Frontend, str] = {}
 
+_Claimants = tuple[PortClaim, ...]
+_Touched = dict[tuple[Protocol, SocketAddress], _Claimants]
+"""The claimants of each address that a change has touched, before the change."""
 
-class Moved(NamedTuple):
-    """What a change has changed for others."""
+
+class OwnershipChange(NamedTuple):
+    """The effects of a change on other Services."""
 
     addresses: Collection[SocketAddress]
-    """Those that nobody served before, or nobody serves now."""
+    """Addresses that are served now and weren't before, or the reverse."""
     services: Collection[ServiceKey]
-    """Whose frontends may be others now, or the reasons why they aren't theirs."""
+    """Other Services whose frontends, or the reasons for lost ones, may have changed."""
     node_ports: Collection[int]
-    """Numbers that no Service had before, or has now, as a node port."""
+    """Numbers that are node ports now and weren't before, or the reverse."""
 
 
 class FrontendOwners:
-    """Who has which frontend."""
+    """The owner of each frontend."""
 
     def __init__(self) -> None:
         self.claims: dict[ServiceKey, ServiceClaims] = {}
-        """What each Service asks for."""
-        self._claimants: dict[Protocol, dict[SocketAddress, tuple[PortClaim, ...]]] = {
+        self._claimants: dict[Protocol, dict[SocketAddress, _Claimants]] = {
             protocol: {} for protocol in Protocol
         }
-        """Who asks for an address and may have it; the first one has."""
-        self._owners: ServiceIndex[str] = ServiceIndex()
-        """Whose each cluster or load-balancer IP is: two Services may both say it is theirs."""
-        self._strangers: ServiceIndex[str] = ServiceIndex()
-        """Who asks for an address as an external IP."""
+        """The eligible claims for an address; the first one owns it."""
+        self._own_ips: ServiceIndex[str] = ServiceIndex()
+        """Services by cluster and load-balancer IP; two may claim the same one."""
+        self._external_ip_claims: ServiceIndex[str] = ServiceIndex()
         self._lost: dict[PortKey, dict[Frontend, str]] = {}
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
-        """The numbers of all node ports, each with how many frontends have it."""
+        """The number of frontends of each node port."""
 
-    def change(self, gone: Iterable[ServiceKey], come: Collection[ServiceClaims]) -> Moved:
-        """Take in what Services ask for now, and forget those that are gone."""
-        keys = {*gone, *(claims.service for claims in come)}
+    def change(
+        self, removed: Iterable[ServiceKey], claimed: Collection[ServiceClaims]
+    ) -> OwnershipChange:
+        """Remove some Services, and add or replace the claims of others."""
+        keys = {*removed, *(claims.service for claims in claimed)}
         old = [self.claims.pop(key) for key in keys if key in self.claims]
-        ips = {ip for claims in (*old, *come) for ip in claims.own_ips}
-        # Whether an external IP may be had depends on whose own it is.
-        strangers = {key for ip in ips for key in self._strangers[ip]} - keys
-        again = [self.claims[key] for key in strangers]
-        touched: dict[tuple[Protocol, SocketAddress], tuple[PortClaim, ...]] = {}
+        ips = {ip for claims in (*old, *claimed) for ip in claims.own_ips}
+        # Whether an external IP may be claimed depends on whose own IP it is.
+        affected = {key for ip in ips for key in self._external_ip_claims[ip]} - keys
+        again = [self.claims[key] for key in affected]
+        touched: _Touched = {}
         for claims in (*old, *again):
             self._withdraw(claims, touched)
-        for claims in come:
+        for claims in claimed:
             self.claims[claims.service] = claims
-            self._owners.add(claims.own_ips, claims.service)
-        for claims in (*come, *again):
-            self._file(claims, touched)
-        node_ports = self._count_node_ports(old, come)
-        services = strangers
+            self._own_ips.add(claims.own_ips, claims.service)
+        for claims in (*claimed, *again):
+            self._enter(claims, touched)
+        node_ports = self._count_node_ports(old, claimed)
+        services = affected
         for (protocol, address), before in touched.items():
             now = self._claimants[protocol].get(address, ())
             if len(before) > 1 or len(now) > 1:
                 self._decide(protocol, address)
                 services.update(claim.key.name.service for claim in (*before, *now))
-        moved = {
+        addresses = {
             address
             for (protocol, address), before in touched.items()
             if bool(before) is not (address in self._claimants[protocol])
         }
-        return Moved(moved, services - keys, node_ports)
+        return OwnershipChange(addresses, services - keys, node_ports)
 
     def _count_node_ports(
-        self, old: Iterable[ServiceClaims], come: Iterable[ServiceClaims]
+        self, old: Iterable[ServiceClaims], new: Iterable[ServiceClaims]
     ) -> set[int]:
-        """Bring the numbers of node ports up to date; returns those that came or went."""
+        """Update the counts of node ports; return those that appeared or disappeared."""
         changed: set[int] = set()
         for protocol, counts in self.node_ports.items():
-            gone, new = _node_ports(old, protocol), _node_ports(come, protocol)
-            for number in gone.keys() | new.keys():
+            removed, added = _node_ports(old, protocol), _node_ports(new, protocol)
+            for number in removed.keys() | added.keys():
                 before = counts[number]
-                counts[number] += new[number] - gone[number]
+                counts[number] += added[number] - removed[number]
                 if bool(before) is not bool(counts[number]):
                     changed.add(number)
                 if not counts[number]:
@@ -108,32 +111,23 @@ class FrontendOwners:
         return changed
 
     def served(self, protocol: Protocol) -> Collection[SocketAddress]:
-        """Return what somebody has; it follows what is settled later."""
+        """Return all addresses with an owner, as a view that reflects later changes."""
         return self._claimants[protocol].keys()
 
-    def holder(self, frontend: Frontend) -> PortClaim | None:
-        """Return who has a frontend."""
-        claimants = self._claimants[frontend.protocol].get(frontend.address)
-        return claimants[0] if claimants else None
-
     def lost_by(self, key: PortKey) -> Mapping[Frontend, str]:
-        """Return the frontends that a port asked for and doesn't get, and why."""
+        """Return the frontends that a port claims and doesn't own, with the reasons."""
         return self._lost.get(key, _NOTHING)
 
-    def _withdraw(
-        self,
-        claims: ServiceClaims,
-        touched: dict[tuple[Protocol, SocketAddress], tuple[PortClaim, ...]],
-    ) -> None:
+    def _withdraw(self, claims: ServiceClaims, touched: _Touched) -> None:
         if claims.service not in self.claims:
-            self._owners.discard(claims.own_ips, claims.service)
+            self._own_ips.discard(claims.own_ips, claims.service)
         for claim in claims.ports:
             self._lost.pop(claim.key, None)
             claimants = self._claimants[claim.protocol]
             for frontend in claim.frontends:
                 address = frontend.address
                 if frontend.kind is FrontendKind.EXTERNAL_IP:
-                    self._strangers.discard([frontend.ip], claims.service)
+                    self._external_ip_claims.discard([frontend.ip], claims.service)
                 have = claimants.get(address, ())
                 rest = tuple([c for c in have if c is not claim])
                 if len(rest) == len(have):
@@ -144,32 +138,30 @@ class FrontendOwners:
                 else:
                     del claimants[address]
 
-    def _file(
-        self,
-        claims: ServiceClaims,
-        touched: dict[tuple[Protocol, SocketAddress], tuple[PortClaim, ...]],
-    ) -> None:
+    def _enter(self, claims: ServiceClaims, touched: _Touched) -> None:
         for claim in claims.ports:
-            mine = (claim,)
+            alone = (claim,)
             claimants = self._claimants[claim.protocol]
             for frontend in claim.frontends:
                 address = frontend.address
                 if frontend.kind is FrontendKind.EXTERNAL_IP:
-                    self._strangers.add([frontend.ip], claims.service)
-                    if why := self._why_never(frontend.ip, claims.service):
+                    self._external_ip_claims.add([frontend.ip], claims.service)
+                    if why := self._why_not_external(frontend.ip, claims.service):
                         self._lost.setdefault(claim.key, {})[frontend] = why
                         continue
                 have = claimants.get(address, ())
                 touched.setdefault((claim.protocol, address), have)
-                claimants[address] = (*have, claim) if have else mine
+                claimants[address] = (*have, claim) if have else alone
 
     def _decide(self, protocol: Protocol, address: SocketAddress) -> None:
-        """Give an address to one of those who ask for it, where there are any."""
+        """Sort the claimants of an address, and note what all but the first one lost."""
         claimants = self._claimants[protocol].get(address, ())
-        asked = {claim.key: _own(claim, address) for claim in claimants}
-        in_order = sorted(claimants, key=lambda c: (_KINDS[asked[c.key].kind], c.created, c.key))
+        claimed = {claim.key: _frontend_at(claim, address) for claim in claimants}
+        in_order = sorted(
+            claimants, key=lambda c: (_PRECEDENCE[claimed[c.key].kind], c.created, c.key)
+        )
         for claim in in_order:
-            frontend = asked[claim.key]
+            frontend = claimed[claim.key]
             if claim is not in_order[0]:
                 why = f"{frontend} is already held by {in_order[0].key.name}"
                 self._lost.setdefault(claim.key, {})[frontend] = why
@@ -180,9 +172,9 @@ class FrontendOwners:
         if in_order:
             self._claimants[protocol][address] = tuple(in_order)
 
-    def _why_never(self, ip: str, service: ServiceKey) -> str:
-        """Return why an external IP is nobody's to ask for, or nothing."""
-        others = [owner for owner in self._owners[ip] if owner != service]
+    def _why_not_external(self, ip: str, service: ServiceKey) -> str:
+        """Return why an external IP can't be claimed, or empty."""
+        others = [owner for owner in self._own_ips[ip] if owner != service]
         return f"external IP {ip} is an address of {min(others)}" if others else ""
 
 
@@ -197,5 +189,5 @@ def _node_ports(claims: Iterable[ServiceClaims], protocol: Protocol) -> Counter[
     )
 
 
-def _own(claim: PortClaim, address: SocketAddress) -> Frontend:
+def _frontend_at(claim: PortClaim, address: SocketAddress) -> Frontend:
     return next(frontend for frontend in claim.frontends if frontend.address == address)

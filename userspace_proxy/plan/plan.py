@@ -21,10 +21,10 @@ from ..policy import EndpointVerdict, Scope
 
 
 class Side(enum.StrEnum):
-    """Which frontends of a Service port share a proxy port, because one policy is theirs."""
+    """The frontends of a Service port that share one policy, and so one proxy port."""
 
     ALL = ""
-    """All of them; or, where others have a policy of their own, the cluster IPs."""
+    """All of them, or only the cluster IPs where the others have another policy."""
     EXTERNAL = "external"
     """Node ports, load-balancer IPs and external IPs."""
     LOAD_BALANCER = "load balancer"
@@ -32,7 +32,7 @@ class Side(enum.StrEnum):
 
 
 class PortKey(NamedTuple):
-    """One IP family and side of one Service port: what has a proxy port and a balancer."""
+    """One IP family and side of one Service port; each has a proxy port and a balancer."""
 
     name: ServicePortName
     family: IPFamily
@@ -46,16 +46,16 @@ class PortKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PortPlan:
-    """What one family and side of one Service port is to do."""
+    """The desired state of one family and side of one Service port."""
 
     key: PortKey
     protocol: Protocol
     frontends: tuple[Frontend, ...]
-    """What clients dial, sorted; only those that no other Service holds."""
+    """What clients dial, sorted; without frontends that another Service owns."""
     endpoints: tuple[EndpointVerdict, ...]
     """Every endpoint with its verdict, by address."""
     usable: tuple[SocketAddress, ...]
-    """The endpoints that may serve, in the order of their turns; empty: refuse, or drop."""
+    """The usable endpoints, in the order of the balancer's turns."""
     reason: str
     """Why clients are refused or dropped; empty when an endpoint is usable."""
     affinity_timeout_s: int | None = None
@@ -64,14 +64,14 @@ class PortPlan:
     outside: tuple[SocketAddress, ...] | None = None
     """What clients that aren't ``inside`` may use; None: what all may."""
     inside: tuple[str, ...] = ()
-    """Networks of the cluster's own clients; empty where ``outside`` is None."""
+    """Networks of clients in the cluster; empty where ``outside`` is None."""
     admits: tuple[str, ...] | None = None
-    """Networks whose packets come in; others' are dropped. None: everybody's; empty: nobody's."""
+    """Networks whose packets are admitted; all others are dropped. None admits all packets."""
     balance: Balance = Balance.ROUND_ROBIN
     keeps_clients: bool = True
-    """Endpoints may see their clients' own addresses."""
+    """Endpoints may see client addresses."""
     scope: Scope = Scope.CLUSTER
-    """Whose endpoints its clients may be sent to: it made ``usable`` and ``outside``."""
+    """The traffic policy behind ``usable`` and ``outside``."""
 
     @property
     def is_refusing(self) -> bool:
@@ -93,7 +93,7 @@ class IgnoredService:
     """The port's name or number; empty when the whole Service is ignored."""
     reason: str
     is_conflict: bool = False
-    """It should be served, and another Service has its address: somebody must decide."""
+    """It should be served, but another Service has its address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The wanted state of the node; equal snapshots give equal plans."""
+    """The desired state of the node; equal snapshots give equal plans."""
 
     ports: Mapping[PortKey, PortPlan]
     """Sorted by key."""

@@ -1,69 +1,67 @@
 """Computes the plan from a snapshot and node facts.
 
-Service ──claims──▶ settlement: who has which frontend ──┐
-Service + slices + all frontends ──▶ port plans          ├──▶ Plan
-                                                        ─┘
-Rule 1: what was made of a Service is kept while its state is the same object and its
-endpoints point to none of the frontends that came or went.
-Rule 2: what is kept changes what a plan costs, never what is in it; and a plan costs what has
-changed, never what there is.
-Rule 3: when the facts change, everything is planned anew.
+Service ──claims_of──▶ FrontendOwners: one owner per frontend ──┐
+Service + slices + all frontends ──▶ port plans                 ├──▶ Plan
+                                                               ─┘
+Rule 1: what was planned for a Service is kept while its state is the same object and its
+endpoints aren't at any of the frontends that were added or removed.
+Rule 2: caching affects only the cost of a plan, never its content; the cost depends on the size of
+the change, not on the size of the cluster.
+Rule 3: when the facts change, everything is planned again.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
-from ..model import ServiceKey, ServiceType, SocketAddress, intersect, own_network
-from ..policy import (
-    NodeFacts,
-    Scope,
-    count_local_ready,
-    usable_endpoints,
-)
-from .claims import PortClaim, claims_of
+from ..model import ServiceKey, SocketAddress
+from ..policy import NodeFacts
+from .claims import claims_of
 from .index import ServiceIndex
-from .ownership import FrontendOwners, Moved
+from .ownership import FrontendOwners, OwnershipChange
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
+from .ports import health_check_of, plan_port
+
+_Value = TypeVar("_Value")
 
 
 class Planner:
-    """Makes plans; keeps what it made of each Service while that stays the same.
+    """Computes plans, and caches what it planned for each unchanged Service.
 
     Args:
-        facts: What the plan must know of this node, until :meth:`plan` is told others.
+        facts: Of this node, until :meth:`plan` gets others.
     """
 
     def __init__(self, facts: NodeFacts) -> None:
         self.facts = facts
         self.planned_services = 0
-        """How many Services were planned anew since the start."""
+        """How many Services were planned since the start, repetitions included."""
         self._forget()
 
     def _forget(self) -> None:
         self._states: Mapping[ServiceKey, ServiceState] = PersistentMap()
         self._owners = FrontendOwners()
-        self._made: dict[ServiceKey, tuple[PortPlan, ...]] = {}
-        """As if each had what it asks for."""
-        self._pointing: ServiceIndex[SocketAddress] = ServiceIndex()
-        """Which Services have an endpoint there."""
-        self._dialling: ServiceIndex[int] = ServiceIndex()
-        """Which Services have an endpoint at a port of that number."""
-        self._suspects: set[ServiceKey] = set()
+        self._planned: dict[ServiceKey, tuple[PortPlan, ...]] = {}
+        """As if each Service owned all frontends that it claims."""
+        self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
+        self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
+        self._at_node_ports: set[ServiceKey] = set()
+        """Services with an endpoint whose port is the number of a node port."""
         self._ports: PersistentMap[PortKey, PortPlan] = PersistentMap()
         self._ignored: dict[ServiceKey, tuple[IgnoredService, ...]] = {}
         self._health_checks: dict[ServiceKey, HealthCheck] = {}
         self._last = Plan.empty()
 
     def plan(self, snapshot: Snapshot, facts: NodeFacts | None = None) -> Plan:
-        """Return the plan for a snapshot; what costs time is what changed since the last.
+        """Return the plan for a snapshot.
 
         Args:
-            snapshot: What the source says.
-            facts: New ones; None: those of the last time.
+            snapshot: The source's state.
+            facts: New ones; None for those of the last call.
         """
         if facts is not None and facts != self.facts:
             self.facts = facts
@@ -73,150 +71,88 @@ class Planner:
         changed = {key for key in differing if key in new}
         gone = differing - changed
         self._states = new
-        moved = self._settle(changed, gone)
-        pointing = {key for at in moved.addresses for key in self._pointing[at]}
-        pointing.update(key for number in moved.node_ports for key in self._dialling[number])
-        anew = changed | (pointing - gone)
-        before = {key: self._made.pop(key, ()) for key in anew | gone}
-        for key in anew:
-            claims = self._owners.claims[key].ports
-            self._made[key] = tuple([self._plan_port(new[key], claim) for claim in claims])
-        self.planned_services += len(anew)
-        for key, ports in before.items():
-            self._point(key, ports, self._made.get(key, ()))
-        self._hold(anew.union(gone, moved.services), before)
-        ignored = self._all_ignored(differing.union(moved.services))
-        checks = self._all_health_checks(anew | gone)
+        change = self._change_owners(changed, gone)
+        affected = {key for address in change.addresses for key in self._by_endpoint[address]}
+        affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
+        again = changed | (affected - gone)
+        before = {key: self._planned.pop(key, ()) for key in again | gone}
+        for key in again:
+            claims, state = self._owners.claims[key].ports, new[key]
+            ports = [plan_port(state, claim, self._owners, self.facts) for claim in claims]
+            self._planned[key] = tuple(ports)
+        self.planned_services += len(again)
+        for key, old in before.items():
+            self._index_endpoints(key, old, self._planned.get(key, ()))
+        self._update_ports(again.union(gone, change.services), before)
+        ignored = self._all_ignored(differing.union(change.services))
+        checks = self._all_health_checks(again | gone)
         self._last = Plan(self._ports, ignored, checks, snapshot.revision)
         return self._last
 
     @property
     def needs_node_addresses(self) -> bool:
-        """Whether some endpoint is a node port, if its address is a node's."""
-        return bool(self._suspects)
+        """Whether an endpoint would be a node port if its address were a node's."""
+        return bool(self._at_node_ports)
 
-    def _settle(self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]) -> Moved:
-        """Take in what Services ask for; nearly always that is what it was."""
+    def _change_owners(
+        self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]
+    ) -> OwnershipChange:
         have = self._owners.claims
         claims = [claims_of(self._states[key].service, self.facts) for key in changed]
-        come = [one for one in claims if not one.is_same(have.get(one.service))]
-        return self._owners.change(gone, come)
+        # Nearly always a Service claims what it claimed before.
+        new = [one for one in claims if not one.is_same(have.get(one.service))]
+        return self._owners.change(gone, new)
 
-    def _point(self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]) -> None:
-        """Note where the endpoints of a Service are."""
+    def _index_endpoints(
+        self, key: ServiceKey, before: Iterable[PortPlan], now: Iterable[PortPlan]
+    ) -> None:
         old = {verdict.address for port in before for verdict in port.endpoints}
         new = {verdict.address for port in now for verdict in port.endpoints}
-        self._pointing.add(new - old, key)
-        self._pointing.discard(old - new, key)
+        self._by_endpoint.add(new - old, key)
+        self._by_endpoint.discard(old - new, key)
         old_numbers, numbers = {at.port for at in old}, {at.port for at in new}
-        self._dialling.add(numbers - old_numbers, key)
-        self._dialling.discard(old_numbers - numbers, key)
+        self._by_endpoint_port.add(numbers - old_numbers, key)
+        self._by_endpoint_port.discard(old_numbers - numbers, key)
         if any(
-            at.port in self._owners.node_ports[port.protocol]
+            verdict.address.port in self._owners.node_ports[port.protocol]
             for port in now
-            for at in [verdict.address for verdict in port.endpoints]
+            for verdict in port.endpoints
         ):
-            self._suspects.add(key)
+            self._at_node_ports.add(key)
         else:
-            self._suspects.discard(key)
+            self._at_node_ports.discard(key)
 
-    def _hold(
+    def _update_ports(
         self, keys: Iterable[ServiceKey], before: Mapping[ServiceKey, tuple[PortPlan, ...]]
     ) -> None:
-        """Bring the ports of some Services up to date that hold a frontend."""
         put: dict[PortKey, PortPlan] = {}
         drop: set[PortKey] = set()
         for key in keys:
-            made = self._made.get(key, ())
-            drop.update(port.key for port in (*before.get(key, ()), *made))
-            put.update(self._held_ports(made))
+            planned = self._planned.get(key, ())
+            drop.update(port.key for port in (*before.get(key, ()), *planned))
+            put.update(self._owned_ports(planned))
         if put or drop:
             self._ports = self._ports.changed(put, drop)
 
-    def _plan_port(self, state: ServiceState, claim: PortClaim) -> PortPlan:
-        family = claim.key.family
-        usable = usable_endpoints(
-            state.slices,
-            port=claim.port.name,
-            protocol=claim.protocol,
-            family=family,
-            facts=self.facts,
-            ours=self._owners.served(claim.protocol),
-            node_ports=self._owners.node_ports[claim.protocol],
-            scope=claim.scope,
-        )
-        has_outside = claim.scope is Scope.LOCAL_FROM_OUTSIDE
-        inside = self._inside(claim) if has_outside else ()
-        return PortPlan(
-            key=claim.key,
-            protocol=claim.protocol,
-            frontends=claim.frontends,
-            endpoints=usable.verdicts,
-            usable=usable.addresses,
-            reason=usable.reason,
-            affinity_timeout_s=state.service.affinity_timeout_s,
-            notes=claim.notes,
-            outside=usable.outside,
-            inside=inside,
-            admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
-            balance=state.service.balance,
-            keeps_clients=state.service.keeps_clients,
-            scope=claim.scope,
-        )
-
-    def _inside(self, claim: PortClaim) -> tuple[str, ...]:
-        """Return the networks of the cluster's own clients.
-
-        The frontends are among them: where they are routed to this node, whoever dials one on
-        the node itself has that address as its own.
-        """
-        own = [own_network(frontend.ip) for frontend in claim.frontends]
-        return tuple(dict.fromkeys((*self.facts.inside(claim.key.family), *own)))
-
     def _all_health_checks(self, changed: Iterable[ServiceKey]) -> Mapping[ServiceKey, HealthCheck]:
-        """Return the health check node ports, some of which may have changed."""
-        is_other = False
-        for key in changed:
-            old, new = self._health_checks.pop(key, None), self._health_check(key)
-            if new is not None:
-                self._health_checks[key] = new
-            is_other = is_other or old != new
-        return dict(sorted(self._health_checks.items())) if is_other else self._last.health_checks
+        if _update(self._health_checks, changed, self._health_check):
+            return dict(sorted(self._health_checks.items()))
+        return self._last.health_checks
 
     def _health_check(self, key: ServiceKey) -> HealthCheck | None:
-        """Return the health check node port of a Service that has one.
+        return health_check_of(self._states[key], self.facts) if self._planned.get(key) else None
 
-        Source: Kubernetes' NeedsHealthCheck: only of type LoadBalancer, and only with
-        ``externalTrafficPolicy: Local``.
-        """
-        if not self._made.get(key):
-            return None
-        state = self._states[key]
-        service = state.service
-        port = service.health_check_node_port
-        is_asked = service.is_external_local and service.type is ServiceType.LOAD_BALANCER
-        if not port or not is_asked:
-            return None
-        return HealthCheck(key, port, count_local_ready(state.slices, self.facts))
-
-    def _held_ports(self, ports: Iterable[PortPlan]) -> Iterable[tuple[PortKey, PortPlan]]:
-        """Yield those ports that hold a frontend, without what they lost."""
+    def _owned_ports(self, ports: Iterable[PortPlan]) -> Iterator[tuple[PortKey, PortPlan]]:
+        """Yield the ports that own a frontend, without the frontends that they lost."""
         for port in ports:
             lost = self._owners.lost_by(port.key)
             if not lost:
                 yield port.key, port
-            elif held := tuple(f for f in port.frontends if f not in lost):
-                yield port.key, replace(port, frontends=held)
+            elif owned := tuple(f for f in port.frontends if f not in lost):
+                yield port.key, replace(port, frontends=owned)
 
     def _all_ignored(self, changed: Iterable[ServiceKey]) -> tuple[IgnoredService, ...]:
-        """Return what is ignored, some of which may have changed."""
-        is_other = False
-        for key in changed:
-            old, new = self._ignored.pop(key, ()), tuple(self._ignored_of(key))
-            if new:
-                self._ignored[key] = new
-            is_other = is_other or old != new
-        if not is_other:
+        if not _update(self._ignored, changed, lambda key: tuple(self._ignored_of(key)) or None):
             return self._last.ignored
         everything = itertools.chain.from_iterable(self._ignored.values())
         return tuple(sorted(everything, key=lambda i: (i.service, i.port, i.reason)))
@@ -232,10 +168,16 @@ class Planner:
                 yield IgnoredService(key, port, why, is_conflict=True)
 
 
-def _admits(
-    ranges: tuple[str, ...] | None, inside: tuple[str, ...], *, is_dropping: bool
-) -> tuple[str, ...] | None:
-    """Return whose packets come in: who is in the ranges, and has an endpoint to be sent to."""
-    if not is_dropping:
-        return ranges
-    return inside if ranges is None else intersect(ranges, inside)
+def _update(
+    values: dict[ServiceKey, _Value],
+    changed: Iterable[ServiceKey],
+    compute: Callable[[ServiceKey], _Value | None],
+) -> bool:
+    """Compute the values of some Services again; return whether any differs."""
+    differs = False
+    for key in changed:
+        old, new = values.pop(key, None), compute(key)
+        if new is not None:
+            values[key] = new
+        differs = differs or old != new
+    return differs

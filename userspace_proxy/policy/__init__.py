@@ -1,7 +1,7 @@
 """Decides which Services this proxy serves, and which endpoints are usable from this node."""
 
 from .facts import PRIMARY, NodeFacts
-from .ours import why_ignored, why_port_ignored
+from .ignored import why_ignored, why_port_ignored
 from .usable import EndpointVerdict, Scope, Usable, count_local_ready, usable_endpoints
 
 __all__ = [

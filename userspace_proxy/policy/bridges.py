@@ -1,11 +1,10 @@
 """Decides on which bridges an endpoint can see the address of a client on the same bridge.
 
-An endpoint answers a client on its own bridge directly, not through this node's network stack.
-With br_netfilter the answer passes the packet filter on its way, where a rule can deliver it to
-this node instead.
+An endpoint replies to a client on its own bridge directly, not through this node's network stack.
+With br_netfilter the reply passes the packet filter, where a rule can deliver it to this node.
 
-Rule 1: decided by the kernel's settings, for each IP version separately.
-Rule 2: if a setting is in doubt, endpoints see this node's address: that always works.
+Rule 1: the kernel's settings decide, for each IP version separately.
+Rule 2: if a setting is in doubt, endpoints see this node's address, which always works.
 
 Source: net/bridge/br_netfilter_hooks.c, br_nf_pre_routing().
 """
@@ -38,12 +37,11 @@ class BridgeObstacle(NamedTuple):
     """Why endpoints on a bridge don't see the addresses of clients on it."""
 
     bridge: str
-    """Its name."""
     version: int
     """4 or 6."""
     cause: str
     hint: str = ""
-    """What to do, as a command where there is one."""
+    """A remedy, as a command where possible; may be empty."""
 
     def __str__(self) -> str:
         hint = f" ({self.hint})" if self.hint else ""
@@ -55,23 +53,23 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 
     Args:
         links: All links of this node.
-        networks: Where networks are, as :func:`.locality.find_networks` returns it.
+        networks: From :func:`.locality.find_networks`.
     """
     bridges = {link.number: link for link in links if link.kind == "bridge"}
     return {
-        (place, 6 if ":" in text else 4): bridges[place]
-        for text, place in networks.items()
-        if place in bridges
+        (location, 6 if ":" in text else 4): bridges[location]
+        for text, location in networks.items()
+        if location in bridges
     }
 
 
 def find_obstacles(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
 ) -> dict[BridgeFamily, BridgeObstacle]:
-    """Return why answers on these bridges can't be delivered to this node; none where they can.
+    """Return why replies on these bridges can't be delivered to this node; none where they can.
 
     Args:
-        bridges: As :func:`pod_bridges` returns them.
+        bridges: From :func:`pod_bridges`.
         links: All links of this node.
         settings: Those of br_netfilter.
     """
@@ -101,16 +99,16 @@ def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[s
 
 
 def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Networks:
-    """Return the networks, with those on bridges whose answers are delivered here marked as such.
+    """Return the networks with those on ``delivering`` bridges marked as ``FILTERED_BRIDGE``.
 
     Args:
-        networks: As :func:`.locality.find_networks` returns them.
-        delivering: The bridges, by IP version.
+        networks: From :func:`.locality.find_networks`.
+        delivering: The bridges whose replies are delivered to this node.
     """
     marked = set(delivering)
     if not marked:
         return networks
     return {
-        text: FILTERED_BRIDGE if (place, 6 if ":" in text else 4) in marked else place
-        for text, place in networks.items()
+        text: FILTERED_BRIDGE if (location, 6 if ":" in text else 4) in marked else location
+        for text, location in networks.items()
     }

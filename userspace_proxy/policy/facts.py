@@ -1,4 +1,4 @@
-"""What the plan needs to know of this node and of the proxy's options."""
+"""The facts about this node, and the proxy's options, that a plan depends on."""
 
 from __future__ import annotations
 
@@ -10,42 +10,41 @@ from ..model import IPFamily, contains, of_family, own_network
 _LOOPBACK = {IPFamily.IPV4: "127.0.0.0/8", IPFamily.IPV6: "::1/128"}
 
 PRIMARY = "primary"
-"""Among networks for node ports: of each family the first primary address that the node has."""
+"""As a network for node ports: of each family the first primary address that the node has."""
 LOCALHOST = "localhost"
-"""Among networks for node ports: the loopback addresses."""
+"""As a network for node ports: the loopback addresses."""
 ALL = "all"
-"""Among networks for node ports: every address."""
+"""As a network for node ports: every address."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """Facts of one node; they change seldom, and then everything is planned anew."""
+    """Facts about one node; when one changes, which is rare, everything is planned again."""
 
     node_name: str = ""
     proxy_name: str | None = None
     """``--service-proxy-name``: None serves only Services without that label."""
     allow_loopback_endpoints: bool = False
-    """For embedding: endpoints on 127.0.0.0/8 and ::1 are refused elsewhere."""
+    """Only for embedding: elsewhere endpoints on 127.0.0.0/8 and ::1 are refused."""
     zone: str = ""
-    """Of the Node object; empty when unknown."""
+    """The Node object's; empty when unknown."""
     addresses: tuple[str, ...] = ()
-    """What this node's interfaces have, sorted; loopback included, link-local left out."""
+    """Those of this node's interfaces, sorted, with loopback and without link-local ones."""
     primary_addresses: tuple[str, ...] = ()
-    """``--bind-address`` where one is given, then those that the Node object names.
+    """``--bind-address`` where one is given, then those of the Node object.
 
     Source: kube-proxy, detectNodeIPs().
     """
     all_node_addresses: frozenset[str] = frozenset()
-    """This node's and, as far as the source knows them, those of all Nodes."""
+    """This node's, and those of all Nodes as far as the source knows them."""
     node_port_networks: tuple[str, ...] = ()
     """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
     external_ip_networks: tuple[str, ...] = ()
     """``--allow-external-ips``; empty: no external IP is served (CVE-2020-8554)."""
     api_server_addresses: tuple[str, ...] = ()
-    """Never external IPs."""
+    """These are never external IPs."""
     cluster_networks: tuple[str, ...] = ()
-    """Where the pods are that count as inside: ``--cluster-cidr``, or this node's; empty:
-    unknown."""
+    """Networks of pods in the cluster: ``--cluster-cidr``, or this node's; empty if unknown."""
 
     @property
     def has_node_ports_everywhere(self) -> bool:
@@ -55,15 +54,15 @@ class NodeFacts:
     def node_port_addresses(self, family: IPFamily) -> tuple[str, ...]:
         """Return the addresses of a family that answer at node ports.
 
-        Source: kube-proxy's NodePortAddresses, KEP-6032. Without networks localhost is among
-        them as its iptables mode has it, in IPv6, too.
+        Source: kube-proxy's NodePortAddresses, KEP-6032. Without networks this includes localhost
+        as in its iptables mode, but also for IPv6.
         """
         return _node_port_addresses(
             self.node_port_networks, self.addresses, self.primary_addresses, family
         )
 
     def inside(self, family: IPFamily) -> tuple[str, ...]:
-        """Return the networks of clients that are the cluster's own: pods, and this node.
+        """Return the networks of clients in the cluster: pods and this node.
 
         Source: kube-proxy, "pods of this node and the node itself use all endpoints".
         """
@@ -74,7 +73,7 @@ def _is_everywhere(node_port_networks: tuple[str, ...]) -> bool:
     return not node_port_networks or ALL in node_port_networks
 
 
-# Both are asked for every Service port, and facts change seldom: with networks it took 30 µs.
+# Both are called for every Service port with the same arguments; with networks it took 30 µs.
 @functools.lru_cache(maxsize=16)
 def _node_port_addresses(
     networks: tuple[str, ...],

@@ -1,4 +1,4 @@
-"""Decides which Services this proxy serves, and the reason when it doesn't serve one."""
+"""Decides which Services this proxy serves, and states the reason if it doesn't serve one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .facts import NodeFacts
 
 
 def why_ignored(service: Service, facts: NodeFacts) -> str | None:
-    """Return why a Service gets no listener, or None when it is ours to serve.
+    """Return why a Service gets no listener, or None if this proxy serves it.
 
     Source: kube-proxy's ShouldSkipService, and the well-known labels
     service.kubernetes.io/service-proxy-name and service.kubernetes.io/headless.
@@ -28,7 +28,7 @@ def why_ignored(service: Service, facts: NodeFacts) -> str | None:
 
 
 def why_port_ignored(port: ServicePort) -> str | None:
-    """Return why one port of a Service of ours gets no listener, or None."""
+    """Return why one port of a Service that is served gets no listener, or None."""
     if port.protocol not in Protocol.__members__:
         return f"protocol {port.protocol} is not supported (TCP and UDP are)"
     return None

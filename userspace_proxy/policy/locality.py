@@ -1,16 +1,16 @@
 """Decides which connections may use the client's address: those whose replies return here.
 
-    client      endpoint            an endpoint that answers the client …
-    any         attached            … must pass this node, its only way out; unless both are
-                                    attached to one link, where it answers past the node
-                                    if that isn't a bridge whose packets are filtered (``bridges``)
-    attached    elsewhere, routed   … in another node's range of pods, does so by this node
-    this node   any                 … has its address from the start
-    otherwise                       … may use another route
+    client      endpoint            replies return through this node, because …
+    any         attached            … it is the endpoint's only way out; except where both are
+                                    attached to one link, unless that is a bridge whose packets
+                                    are filtered (``bridges``)
+    attached    elsewhere, routed   … the client's pod network is routed to this node
+    this node   any                 (it has the node's address anyway)
+    otherwise                       (they may use another route)
 
-Rule 1: routes decide, before the first packet; a failed dial proves nothing, as a network policy
-also drops packets.
-Rule 2: in doubt this node's address is used: that always works.
+Rule 1: routes decide, before the first packet; a failed dial proves nothing, because a network
+policy also drops packets.
+Rule 2: if in doubt, this node's address is used, which always works.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import NamedTuple
 
 from ..model.networks import is_within, parse_network
 
-# Ports of dials at a client's own address: above those that Linux takes for connections of its own
-# unless told otherwise (32768 to 60999).
+# Source ports of dials from a client's address: above Linux' default range (32768 to 60999).
 FIRST_PORT, LAST_PORT = 61000, 65535
 
 HERE = -1
@@ -32,23 +31,22 @@ OUTSIDE = 0
 ROUTED = -2
 """Among the pods of other nodes."""
 FILTERED_BRIDGE = -3
-"""Attached to a bridge from which answers are delivered to this node, whichever client they go to.
-Which of such bridges it is makes no difference."""
-Place = int
+"""Attached to a bridge whose replies are delivered to this node, even to clients on it."""
+Location = int
 """One of these four, or the number of the link that an address is attached to."""
 
-# What has a container at its other end.
+# The kind of a link with a container at its other end.
 _CONTAINER = "veth"
 # Ports of a bridge for containers and virtual machines; with others it is part of a LAN.
 _PORTS = (_CONTAINER, "tun")
 _TUNNELS = ("gre", "ip6gre", "ip6tnl", "ipip", "sit", "vxlan", "geneve", "wireguard")
-# Weave's spans all nodes, through a pair that looks like a container's.
+# Weave's bridge spans all nodes, through a pair that looks like a container's.
 _SPANNING = ("weave",)
-# So many addresses are remembered: those of the clients and endpoints of a busy node.
-_REMEMBERED = 16_384
+# Cached addresses: as many as a busy node has clients and endpoints.
+_CACHED = 16_384
 
-Networks = Mapping[str, Place]
-"""In canonical form; the longest one that has an address counts, OUTSIDE without one."""
+Networks = Mapping[str, Location]
+"""By network in canonical form; the longest match counts, OUTSIDE without one."""
 
 
 class NodeLink(NamedTuple):
@@ -57,14 +55,15 @@ class NodeLink(NamedTuple):
     number: int
     name: str
     kind: str
-    """As ``ip -details link`` says it: ``veth``, ``bridge``; empty for hardware."""
+    """As in ``ip -details link``: ``veth``, ``bridge``; empty for hardware."""
     master: int = 0
-    """The bridge that it is a port of; 0 for none."""
+    """The number of the bridge that it is a port of; 0 for none."""
     calls_iptables: bool = False
-    """The bridge's own option, as the next two: its IPv4 packets pass iptables and nftables."""
+    """Option of a bridge: its IPv4 packets pass iptables and nftables."""
     calls_ip6tables: bool = False
     """The same for IPv6."""
     filters_vlans: bool = False
+    """Option of a bridge."""
     is_isolated: bool = False
     """A bridge's port that exchanges no packets with other isolated ports."""
 
@@ -75,7 +74,7 @@ class NodeRoute(NamedTuple):
     network: str
     """In canonical form."""
     link: int = 0
-    """0 for none, or several."""
+    """0 for none, or for several."""
     has_gateway: bool = False
     is_local: bool = False
     """It delivers to this node."""
@@ -85,22 +84,19 @@ class Locality:
     """Where addresses are, seen from this node.
 
     Args:
-        networks: All that isn't outside.
+        networks: All networks that aren't outside.
     """
 
     def __init__(self, networks: Networks | None = None) -> None:
-        self._networks: dict[str, Place] = {}
-        self._by_length: dict[tuple[int, int], dict[int, Place]] = {}
+        self._networks: dict[str, Location] = {}
+        self._by_length: dict[tuple[int, int], dict[int, Location]] = {}
         self._lengths: dict[int, list[int]] = {4: [], 6: []}
-        self._known: dict[str, Place] = {}
+        self._cache: dict[str, Location] = {}
         self.change((), networks or {})
 
     def change(self, removed: Iterable[str], added: Networks) -> None:
-        """Forget some networks and learn others; one that is known gets its new place.
-
-        Costs what changes, however many there are.
-        """
-        self._known.clear()
+        """Remove some networks, and add or move others; the cost is that of the change."""
+        self._cache.clear()
         before = len(self._by_length)
         for text in removed:
             if self._networks.pop(text, None) is not None:
@@ -109,22 +105,21 @@ class Locality:
                 if not self._by_length[key]:
                     del self._by_length[key]
                     before = -1
-        for text, place in added.items():
+        for text, location in added.items():
             key, number = _read(text)
-            self._networks[text] = place
-            self._by_length.setdefault(key, {})[number] = place
+            self._networks[text] = location
+            self._by_length.setdefault(key, {})[number] = location
         if len(self._by_length) != before:
             for version in self._lengths:
                 lengths = [length for v, length in self._by_length if v == version]
                 self._lengths[version] = sorted(lengths, reverse=True)
 
     def keeps_client(self, client: str, endpoint: str) -> bool:
-        """Tell whether a connection may bear its client's own address.
+        """Return whether a connection may use its client's address.
 
-        One from a pod to itself may not: a kernel drops packets that come in from its own address.
+        Not from a pod to itself: a kernel drops arriving packets with its own source address.
         """
-        known = self._known
-        source, target = known.get(client), known.get(endpoint)
+        source, target = self._cache.get(client), self._cache.get(endpoint)
         if source is None:
             source = self._find(client)
         if target is None:
@@ -134,24 +129,24 @@ class Locality:
         )
 
     def attaches(self, ip: str) -> bool:
-        """Tell whether an address is that of a container on this node."""
-        place = self._known.get(ip)
-        return is_attached(self._find(ip) if place is None else place)
+        """Return whether an address is that of a container on this node."""
+        location = self._cache.get(ip)
+        return is_attached(self._find(ip) if location is None else location)
 
-    def _find(self, ip: str) -> Place:
-        place = self._look_up(ip)
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[ip] = place
-        return place
+    def _find(self, ip: str) -> Location:
+        location = self._look_up(ip)
+        if len(self._cache) >= _CACHED:
+            self._cache.clear()
+        self._cache[ip] = location
+        return location
 
-    def _look_up(self, ip: str) -> Place:
+    def _look_up(self, ip: str) -> Location:
         try:
             address = ipaddress.ip_address(ip)
         except ValueError:
             return HERE
         if address.is_link_local or address.is_loopback or address.is_unspecified:
-            # What such an address means depends on the link.
+            # The meaning of such an address depends on the link.
             return HERE
         bits, width = int(address), address.max_prefixlen
         for length in self._lengths[address.version]:
@@ -169,8 +164,8 @@ def _read(text: str) -> tuple[tuple[int, int], int]:
     return (network.version, network.prefixlen), int(network.network_address)
 
 
-def may_keep(client: Place, endpoint: Place) -> bool:
-    """Tell whether answers of an endpoint to a client come by this node, whatever they are."""
+def may_keep(client: Location, endpoint: Location) -> bool:
+    """Return whether replies of an endpoint to a client return through this node."""
     if HERE in (client, endpoint):
         return False
     if endpoint == FILTERED_BRIDGE:
@@ -180,35 +175,35 @@ def may_keep(client: Place, endpoint: Place) -> bool:
     return is_attached(client) and endpoint == ROUTED
 
 
-def is_attached(place: Place) -> bool:
-    """Tell whether an address is that of a container on this node."""
-    return place > OUTSIDE or place == FILTERED_BRIDGE
+def is_attached(location: Location) -> bool:
+    """Return whether this is the location of a container on this node."""
+    return location > OUTSIDE or location == FILTERED_BRIDGE
 
 
 def find_networks(
     links: Iterable[NodeLink], routes: Iterable[NodeRoute], cluster: Iterable[str]
-) -> dict[str, Place]:
-    """Return where networks are, by this node's links and routes.
+) -> dict[str, Location]:
+    """Return the locations of networks, by this node's links and routes.
 
     Args:
-        links: All of them.
+        links: All of this node.
         routes: Those of the tables ``main`` and ``local``.
-        cluster: ``--cluster-cidr``: where pods are; without one of a family every route that
-            leads on to another machine is taken for one to pods, the default route aside.
+        cluster: ``--cluster-cidr``, the networks of pods; for a family without one, every route
+            to another machine except the default route is taken for one to pods.
     """
     by_number = {link.number: link for link in links}
     known = [(route, parse_network(route.network)) for route in routes]
-    leading_on = {route.link for route, _ in known if route.has_gateway}
+    with_gateway = {route.link for route, _ in known if route.has_gateway}
     known = [
         (route, network)
         for route, network in known
         if network.prefixlen and not network.is_link_local
     ]
     wide = {route.link for route, network in known if network.prefixlen < network.max_prefixlen}
-    attaching = _attaching_links(by_number, leading_on, wide)
+    attaching = _attaching_links(by_number, with_gateway, wide)
     cluster_networks = tuple(cluster)
     versions = {parse_network(text).version for text in cluster_networks}
-    locality: dict[str, Place] = dict.fromkeys(cluster_networks, ROUTED)
+    locality: dict[str, Location] = dict.fromkeys(cluster_networks, ROUTED)
     for route, network in known:
         if route.is_local:
             locality[route.network] = HERE
@@ -219,28 +214,28 @@ def find_networks(
             locality[route.network] = ROUTED if is_inside else OUTSIDE
         else:
             link = by_number.get(route.link)
-            leads_on = route.has_gateway or (link is not None and link.kind in _TUNNELS)
-            locality[route.network] = ROUTED if leads_on else OUTSIDE
+            is_remote = route.has_gateway or (link is not None and link.kind in _TUNNELS)
+            locality[route.network] = ROUTED if is_remote else OUTSIDE
     return locality
 
 
 def _attaching_links(
-    links: Mapping[int, NodeLink], leading_on: set[int], wide: set[int]
+    links: Mapping[int, NodeLink], with_gateway: set[int], wide: set[int]
 ) -> set[int]:
-    """Return the links behind which there is nobody but containers of this node.
+    """Return the links that lead only to containers of this node.
 
     Args:
-        links: All of them, by number.
-        leading_on: Those with a gateway behind them.
-        wide: Those with a network of many behind them. A container with a link of its own has
-            addresses, each with a route; a ``veth`` with a network is a machine's way to a LAN,
-            where the machine is a container itself (kind, LXC).
+        links: All links by number.
+        with_gateway: Links to a gateway.
+        wide: Links to a network of several addresses. A container behind a link of its own has
+            one route per address; a ``veth`` with a network leads to a LAN, if this node is a
+            container itself (kind, LXC).
     """
     lan = {link.master for link in links.values() if link.master and link.kind not in _PORTS}
     return {
         number
         for number, link in links.items()
-        if number not in leading_on
+        if number not in with_gateway
         and number not in lan
         and link.name not in _SPANNING
         and (link.kind == "bridge" or (link.kind == _CONTAINER and number not in wide))

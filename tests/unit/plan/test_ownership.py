@@ -43,10 +43,15 @@ def settle(made):
     return settled(owners)
 
 
+def holder(owners, frontend):
+    claimants = owners._claimants[frontend.protocol].get(frontend.address)
+    return claimants[0] if claimants else None
+
+
 def settled(owners):
     everything = [c for claims in owners.claims.values() for c in claims.ports]
     frontends = {frontend for claim in everything for frontend in claim.frontends}
-    holders = {f: owners.holder(f) for f in sorted(frontends)}
+    holders = {f: holder(owners, f) for f in sorted(frontends)}
     lost = {claim.key: owners.lost_by(claim.key) for claim in everything}
     return Settled(
         {f: holder for f, holder in holders.items() if holder is not None},

@@ -9,7 +9,7 @@ def judge(
     port="http",
     protocol=Protocol.TCP,
     family=IPFamily.IPV4,
-    ours=(),
+    frontends=(),
     scope=Scope.CLUSTER,
     **facts,
 ):
@@ -20,7 +20,7 @@ def judge(
         protocol=protocol,
         family=family,
         facts=NodeFacts(**facts),
-        ours=ours,
+        frontends=frontends,
         scope=scope,
     )
 

@@ -205,13 +205,13 @@ def test_a_switch_allows_loopback_endpoints_for_embedding(ip, expected):
 
 
 def test_an_address_that_the_proxy_serves_is_no_endpoint():
-    judged = judge(slice_of(A, B), ours={POD_A})
+    judged = judge(slice_of(A, B), frontends={POD_A})
     assert judged.addresses == (POD_B,)
     assert reasons(judged) == ["refused: it is an address that this proxy serves", "ready"]
 
 
 def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
-    assert judge(slice_of(A), ours={POD_A._replace(port=80)}).addresses == (POD_A,)
+    assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).addresses == (POD_A,)
 
 
 def test_a_refused_endpoint_does_not_count_as_ready():

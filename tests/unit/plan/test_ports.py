@@ -1,0 +1,183 @@
+"""The plan of one Service port, and the health check node port of its Service."""
+
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.model import (
+    Balance,
+    Endpoint,
+    Frontend,
+    Protocol,
+    ServiceType,
+    SocketAddress,
+)
+from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
+from userspace_proxy.policy import EndpointVerdict, NodeFacts
+
+from ..model.samples import (
+    CART,
+    CART_IP,
+    NOT_READY,
+    POD_A,
+    POD_B,
+    POD_C,
+    service,
+    slice_of,
+)
+from .planning import plan_of, store_of, the_port
+
+
+class TestOnePort:
+    def test_it_has_frontends_endpoints_and_turns(self):
+        port = the_port(service(affinity_timeout_s=60), slice_of(POD_A.ip, POD_B.ip))
+        assert port == PortPlan(
+            key=port.key,
+            protocol=Protocol.TCP,
+            frontends=(Frontend(CART_IP, 80, Protocol.TCP),),
+            endpoints=(
+                EndpointVerdict(POD_A, is_usable=True, reason="ready"),
+                EndpointVerdict(POD_B, is_usable=True, reason="ready"),
+            ),
+            usable=(POD_A, POD_B),
+            reason="",
+            affinity_timeout_s=60,
+        )
+        assert str(port.key) == "shop/cart:http"
+
+    def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
+        assert the_port(service()).reason == "it has no endpoints"
+        idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
+        assert (idle.usable, idle.reason) == ((), "1 endpoint: 1 not ready")
+        assert len(idle.frontends) == 1
+
+    def test_the_switch_for_loopback_endpoints_is_heard(self):
+        things = (service(), slice_of("127.0.0.1"))
+        assert the_port(*things).usable == ()
+        assert the_port(*things, allow_loopback_endpoints=True).usable == (
+            SocketAddress("127.0.0.1", 8080),
+        )
+
+    def test_it_bears_the_balance_and_the_notes_of_its_service(self):
+        given = service(balance=Balance.LEAST_CONNECTIONS, external_ips=("203.0.113.9",))
+        port = the_port(given, slice_of(POD_A.ip))
+        assert port.balance is Balance.LEAST_CONNECTIONS
+        assert port.notes == (
+            "external IP 203.0.113.9 is not served: external IPs are off: see --allow-external-ips",
+        )
+
+
+HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}
+# The load balancer's, too: under local routes a client on the node that dials it has its address.
+INSIDE = ("10.1.0.0/16", "127.0.0.0/8", "192.0.2.10/32", "203.0.113.8/32")
+EXTERNAL = service(
+    load_balancer_ips=("203.0.113.8",), type=ServiceType.LOAD_BALANCER, is_external_local=True
+)
+LOCAL_POD = Endpoint(POD_A.ip, node="node-1")
+OTHER_POD = Endpoint(POD_B.ip, node="node-2")
+IDLE_POD = Endpoint(POD_C.ip, node="node-1", **NOT_READY)
+
+
+class TestPolicies:
+    """Which clients get which endpoints, are refused, or are dropped."""
+
+    def side(self, side, given, *endpoints):
+        plan = plan_of(given, slice_of(*endpoints), **HERE)
+        return next(port for key, port in plan.ports.items() if key.side is side)
+
+    @pytest.mark.parametrize(
+        ("endpoints", "usable", "admits", "is_refusing"),
+        [
+            pytest.param([LOCAL_POD, OTHER_POD], (POD_A,), None, False, id="one-here"),
+            pytest.param([OTHER_POD], (), (), False, id="only-others-drop"),
+            pytest.param([IDLE_POD], (), None, True, id="nobody-ready-refuse"),
+            pytest.param([], (), None, True, id="nobody-refuse"),
+        ],
+    )
+    def test_internal_local(self, endpoints, usable, admits, is_refusing):
+        port = self.side(Side.ALL, service(is_internal_local=True), *endpoints)
+        assert (port.usable, port.admits, port.is_refusing) == (usable, admits, is_refusing)
+        assert (port.outside, port.inside) == (None, ())
+
+    @pytest.mark.parametrize(
+        ("endpoints", "usable", "outside", "admits"),
+        [
+            pytest.param(
+                [LOCAL_POD, OTHER_POD], (POD_A, POD_B), (POD_A,), None, id="two-sets-of-endpoints"
+            ),
+            pytest.param([OTHER_POD], (POD_B,), (), INSIDE, id="only-others-drop-outside"),
+            pytest.param([IDLE_POD], (), (), None, id="nobody-refuse-everybody"),
+        ],
+    )
+    def test_external_local(self, endpoints, usable, outside, admits):
+        port = self.side(Side.EXTERNAL, EXTERNAL, *endpoints)
+        assert (port.usable, port.outside, port.admits) == (usable, outside, admits)
+        assert (port.inside, port.is_refusing) == (INSIDE, not usable)
+
+    def test_external_local_leaves_the_cluster_ip_alone(self):
+        port = self.side(Side.ALL, EXTERNAL, OTHER_POD)
+        assert (port.usable, port.outside, port.inside, port.admits) == ((POD_B,), None, (), None)
+
+    @pytest.mark.parametrize(
+        ("endpoints", "ranges", "admits"),
+        [
+            pytest.param([LOCAL_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="as-they-are"),
+            pytest.param([OTHER_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="inside-only"),
+            pytest.param([OTHER_POD], ("10.0.0.0/8",), ("10.1.0.0/16",), id="cut-to-inside"),
+            pytest.param([OTHER_POD], ("198.51.100.0/24",), (), id="outside-only-nobody"),
+            pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-who-is-in-them"),
+        ],
+    )
+    def test_source_ranges_with_external_local(self, endpoints, ranges, admits):
+        given = replace(EXTERNAL, load_balancer_source_ranges=ranges)
+        port = self.side(Side.LOAD_BALANCER, given, *endpoints)
+        assert port.admits == admits
+        assert port.is_refusing is (not endpoints)
+
+    @pytest.mark.parametrize(
+        ("given", "check"),
+        [
+            pytest.param(EXTERNAL, None, id="no-port-allocated"),
+            pytest.param(replace(EXTERNAL, health_check_node_port=30081), 2, id="external-local"),
+            pytest.param(
+                replace(EXTERNAL, health_check_node_port=30081, is_external_local=False),
+                None,
+                id="external-cluster",
+            ),
+            pytest.param(
+                replace(EXTERNAL, health_check_node_port=30081, type=ServiceType.NODE_PORT),
+                None,
+                id="not-a-load-balancer",
+            ),
+            pytest.param(
+                replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"),
+                None,
+                id="not-ours",
+            ),
+        ],
+    )
+    def test_a_health_check_counts_the_ready_endpoints_here(self, given, check):
+        here = Endpoint(POD_C.ip, node="node-1")
+        endpoints = slice_of(LOCAL_POD, OTHER_POD, here, Endpoint("192.0.2.4", **NOT_READY))
+        plan = plan_of(given, endpoints, **HERE)
+        expected = {} if check is None else {CART: HealthCheck(CART, 30081, check)}
+        assert plan.health_checks == expected
+
+    def test_a_health_check_follows_the_endpoints(self):
+        store = store_of(replace(EXTERNAL, health_check_node_port=30081), slice_of(LOCAL_POD))
+        planner = Planner(NodeFacts(**HERE))
+        counts = []
+        for item in (slice_of(LOCAL_POD), slice_of(OTHER_POD), slice_of(LOCAL_POD, OTHER_POD)):
+            store.put_slice(item)
+            checks = planner.plan(store.snapshot()).health_checks
+            counts.append(checks[CART].local_endpoints)
+        store.delete_service(CART)
+        assert counts == [1, 0, 1]
+        assert planner.plan(store.snapshot()).health_checks == {}
+
+    def test_a_policy_changes_live(self):
+        store, planner = store_of(EXTERNAL, slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
+        sides = [[str(key.side) for key in planner.plan(store.snapshot()).ports]]
+        store.put_service(replace(EXTERNAL, is_external_local=False))
+        sides.append([str(key.side) for key in planner.plan(store.snapshot()).ports])
+        assert sides == [["", "external"], [""]]

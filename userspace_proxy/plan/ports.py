@@ -1,0 +1,83 @@
+"""Plans one Service port, and the health check node port of one Service."""
+
+from __future__ import annotations
+
+from ..cluster import ServiceState
+from ..model import ServiceType, intersect, own_network
+from ..policy import NodeFacts, Scope, count_local_ready, usable_endpoints
+from .claims import PortClaim
+from .ownership import FrontendOwners
+from .plan import HealthCheck, PortPlan
+
+
+def plan_port(
+    state: ServiceState, claim: PortClaim, owners: FrontendOwners, facts: NodeFacts
+) -> PortPlan:
+    """Return the plan of a port as if it owned all frontends that it claims.
+
+    Args:
+        state: The Service with its slices.
+        claim: One claim of the Service.
+        owners: Contains the frontends and node ports that endpoints must not be.
+        facts: Of this node.
+    """
+    usable = usable_endpoints(
+        state.slices,
+        port=claim.port.name,
+        protocol=claim.protocol,
+        family=claim.key.family,
+        facts=facts,
+        frontends=owners.served(claim.protocol),
+        node_ports=owners.node_ports[claim.protocol],
+        scope=claim.scope,
+    )
+    inside = _inside(claim, facts) if claim.scope is Scope.LOCAL_FROM_OUTSIDE else ()
+    return PortPlan(
+        key=claim.key,
+        protocol=claim.protocol,
+        frontends=claim.frontends,
+        endpoints=usable.verdicts,
+        usable=usable.addresses,
+        reason=usable.reason,
+        affinity_timeout_s=state.service.affinity_timeout_s,
+        notes=claim.notes,
+        outside=usable.outside,
+        inside=inside,
+        admits=_admits(claim.admits, inside, is_dropping=usable.is_dropping),
+        balance=state.service.balance,
+        keeps_clients=state.service.keeps_clients,
+        scope=claim.scope,
+    )
+
+
+def health_check_of(state: ServiceState, facts: NodeFacts) -> HealthCheck | None:
+    """Return the health check node port of a Service that has one.
+
+    Source: Kubernetes' NeedsHealthCheck: only of type LoadBalancer, and only with
+    ``externalTrafficPolicy: Local``.
+    """
+    service = state.service
+    port = service.health_check_node_port
+    is_asked = service.is_external_local and service.type is ServiceType.LOAD_BALANCER
+    if not port or not is_asked:
+        return None
+    return HealthCheck(service.key, port, count_local_ready(state.slices, facts))
+
+
+def _inside(claim: PortClaim, facts: NodeFacts) -> tuple[str, ...]:
+    """Return the networks of clients in the cluster.
+
+    The frontends are among them: where they are routed to this node, a client on the node that
+    dials one has that address as its source.
+    """
+    own = [own_network(frontend.ip) for frontend in claim.frontends]
+    return tuple(dict.fromkeys((*facts.inside(claim.key.family), *own)))
+
+
+def _admits(
+    ranges: tuple[str, ...] | None, inside: tuple[str, ...], *, is_dropping: bool
+) -> tuple[str, ...] | None:
+    """Return the networks of clients that are in the ranges and have a usable endpoint."""
+    if not is_dropping:
+        return ranges
+    return inside if ranges is None else intersect(ranges, inside)
