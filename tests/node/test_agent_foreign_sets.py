@@ -19,12 +19,12 @@ WEB = Service("web", "10.96.0.10")
 COMMAND = [sys.executable, "-m", "userspace_proxy"]
 # Where a program undoes what; ``nft`` itself crashes while such a set is there.
 UNDO = {
-    "nftables": "OurTable('userspace-proxy').remove()",
-    "auto-on-a-node": "OurTable('userspace-proxy').remove()",
-    "local-on-a-node": "OurTable('userspace-proxy/local').remove()",
+    "nftables": "NftTable('userspace-proxy').remove()",
+    "auto-on-a-node": "NftTable('userspace-proxy').remove()",
+    "local-on-a-node": "NftTable('userspace-proxy/local').remove()",
 }
 IMPORTS = "from userspace_proxy.kernel.nf_tables import list_tables\n"
-IMPORTS += "from userspace_proxy.kernel.nf_tables.table import OurTable\n"
+IMPORTS += "from userspace_proxy.kernel.nf_tables.table import NftTable\n"
 
 
 def on_the_node(testbed: Testbed, script: str) -> str:

@@ -21,8 +21,7 @@ LETS_IN = "nft add rule inet firewalld filter_INPUT ct status dnat accept"
 # As a kernel without nft_socket answers to a transaction with such an expression.
 WITHOUT_SOCKETS = """
 import errno
-from userspace_proxy.kernel.nf_tables import Ruleset
-from userspace_proxy.kernel.nf_tables.errors import NftablesError
+from userspace_proxy.kernel.nf_tables import NftablesError, Ruleset
 
 def refuse(method):
     def call(self, messages):

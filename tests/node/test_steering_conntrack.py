@@ -9,19 +9,23 @@ import steering_nodes as nodes
 
 from userspace_proxy.kernel.conntrack import (
     FULL_LISTING_ABOVE,
+    Change,
     Dialled,
-    forget_stale_udp,
-    forget_unsteered_tcp,
+    forget_changed,
+    list_entries,
+    remove_entries,
 )
 from userspace_proxy.kernel.ctnetlink import (
     IPS_SEEN_REPLY,
-    Connection,
-    Wanted,
+    EntryFilter,
     pack_address,
     remove_request,
 )
+from userspace_proxy.kernel.netlink import Requests
+from userspace_proxy.kernel.netlink.sockets import NETLINK_NETFILTER
 
 pytestmark = pytest.mark.netns
+TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 CLIENTS = 3000
 DNS = Dialled("10.96.0.10", 53)
 # More than are listed one by one.
@@ -68,17 +72,23 @@ def listed(node: nodes.Net, version: int, protocol: str = "udp") -> set[tuple[st
     return found
 
 
-def ours(version: int, wanted: Wanted) -> set[tuple[str, ...]]:
+def forget(
+    protocol: int, dialled: list[Dialled], *, before=None, now=None, version: int = 4
+) -> int:
+    return forget_changed(version, [Change(protocol, one, before, now) for one in dialled])
+
+
+def ours(version: int, wanted: EntryFilter) -> set[tuple[str, ...]]:
     """Return the same as :func:`listed`, read by us."""
 
     def show(packed: bytes) -> tuple[str, str]:
         ip = socket.inet_ntop(FAMILIES[version], packed[:-2])
         return ip, str(int.from_bytes(packed[-2:], "big"))
 
-    with Connection() as connection:
+    with Requests.open(NETLINK_NETFILTER) as requests:
         return {
             (*show(entry.client), *show(entry.dialled), *show(entry.answered_from))
-            for entry in connection.entries(version, wanted)
+            for entry in list_entries(requests, version, wanted)
         }
 
 
@@ -86,7 +96,7 @@ def ours(version: int, wanted: Wanted) -> set[tuple[str, ...]]:
 def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, version):
     ip = IPS[version][1]
     send(node, [Dialled(ip, 53), Dialled(ip, 5353)], CLIENTS, version)
-    read = ours(version, Wanted(socket.IPPROTO_UDP))
+    read = ours(version, EntryFilter(socket.IPPROTO_UDP))
     assert len(read) >= CLIENTS
     assert read == listed(node, version)
     assert {entry[5] for entry in read if entry[3] == "5353"} == {"36002"}
@@ -94,8 +104,8 @@ def test_thousands_of_associations_are_read_as_conntrack_reads_them(node, versio
 
 def test_the_kernel_lists_what_was_dialled(node):
     send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], 30)
-    with Connection() as connection:
-        entries = list(connection.entries(4, Wanted(socket.IPPROTO_UDP, *DNS)))
+    with Requests.open(NETLINK_NETFILTER) as requests:
+        entries = list(list_entries(requests, 4, EntryFilter(socket.IPPROTO_UDP, *DNS)))
     assert [entry.dialled for entry in entries] == [pack_address(*DNS)] * 10
 
 
@@ -106,7 +116,7 @@ def test_the_kernel_lists_what_was_dialled(node):
 def test_only_the_frontends_own_associations_go(node, targets):
     send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], CLIENTS)
     before = listed(node, 4)
-    assert forget_stale_udp(4, dict.fromkeys(targets, 36002)) == CLIENTS // 3
+    assert forget(UDP, targets, now=36002) == CLIENTS // 3
     gone = before - listed(node, 4)
     assert len(gone) == CLIENTS // 3
     assert {entry[2:4] for entry in gone} == {("10.96.0.10", "53")}
@@ -116,19 +126,25 @@ def test_only_the_frontends_own_associations_go(node, targets):
 def test_associations_that_lead_right_stay(node, version):
     steered = Dialled(IPS[version][1], 5353)
     send(node, [steered], 10, version)
-    assert forget_stale_udp(version, {steered: 36002}) == 0
-    assert forget_stale_udp(version, {steered: 36003}) == 10
+    assert forget(UDP, [steered], now=36002, version=version) == 0
+    assert forget(UDP, [steered], now=36003, version=version) == 10
     assert listed(node, version) == set()
 
 
+def test_of_a_frontend_that_is_gone_only_associations_to_its_old_port_go(node):
+    send(node, [Dialled(DNS.ip, 5353)], 10)
+    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=36003) == 0
+    assert forget(UDP, [Dialled(DNS.ip, 5353)], before=36002) == 10
+
+
 def test_what_has_ended_meanwhile_is_passed_over(node):
-    wanted = Wanted(socket.IPPROTO_UDP, *DNS)
+    wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], CLIENTS)
-    with Connection() as connection:
-        removals = [remove_request(entry) for entry in connection.entries(4, wanted)]
-        connection.remove(removals[::2])
-        connection.remove(removals)
-        assert list(connection.entries(4, wanted)) == []
+    with Requests.open(NETLINK_NETFILTER) as requests:
+        removals = [remove_request(entry) for entry in list_entries(requests, 4, wanted)]
+        remove_entries(requests, removals[::2])
+        remove_entries(requests, removals)
+        assert list(list_entries(requests, 4, wanted)) == []
 
 
 def test_unanswered_syns_of_the_frontends_go_and_other_connections_stay(node):
@@ -136,17 +152,23 @@ def test_unanswered_syns_of_the_frontends_go_and_other_connections_stay(node):
     with nodes.tcp_server(node, 80), node.tcp() as opened:
         opened.connect(WEB)
         with dialling(node, LOST), dialling(node, OTHER):
-            assert forget_unsteered_tcp(4, {WEB, LOST}) == 1
+            assert forget(TCP, [WEB, LOST], now=36001) == 1
             dialled = {entry[2:4] for entry in listed(node, 4, "tcp")}
             assert dialled == {(WEB.ip, "80"), (OTHER.ip, "80")}
 
 
 def test_the_kernel_leaves_out_what_has_a_status(node):
     node.run(f"ip address add {WEB.ip} dev lo")
-    wanted = Wanted(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)
-    with nodes.tcp_server(node, 80), node.tcp() as opened, dialling(node, LOST), Connection() as ct:
+    wanted = EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)
+    with (
+        nodes.tcp_server(node, 80),
+        node.tcp() as opened,
+        dialling(node, LOST),
+        Requests.open(NETLINK_NETFILTER) as requests,
+    ):
         opened.connect(WEB)
-        assert [entry.dialled for entry in ct.entries(4, wanted)] == [pack_address(*LOST)]
+        entries = list(list_entries(requests, 4, wanted))
+    assert [entry.dialled for entry in entries] == [pack_address(*LOST)]
 
 
 def dialling(node: nodes.Net, frontend: Dialled) -> socket.socket:

@@ -33,11 +33,8 @@ def requests_for(kind, flags=0):
         rtnetlink.write_local_route(
             kind,
             flags,
-            f"10.{96 + number // 250}.7.{number % 250}/32",
-            table=TABLE,
-            protocol=PROTOCOL,
-            metric=0,
-            source="",
+            rtnetlink.LocalRoute(f"10.{96 + number // 250}.7.{number % 250}/32", table=TABLE),
+            PROTOCOL,
         )
         for number in range(MANY)
     ]

@@ -18,13 +18,11 @@ from userspace_proxy.kernel.nf_tables import (
     list_tables,
 )
 from userspace_proxy.kernel.nf_tables import expressions as x
-from userspace_proxy.kernel.nf_tables import key_types as k
 from userspace_proxy.kernel.nf_tables import writer as w
-from userspace_proxy.kernel.nf_tables.table import OurTable
-from userspace_proxy.kernel.nf_tables.watch import TableWatch
+from userspace_proxy.kernel.nf_tables.table import NftTable, TableWatch
 
 pytestmark = pytest.mark.netns
-KEY = k.joined(k.IPV4_ADDR, k.INET_PROTO, k.INET_SERVICE)
+KEY = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
 FRONTEND = (x.IP_DADDR, x.L4PROTO, x.DPORT)
 WEB = bytes([10, 96, 7, 1, 6, 0, 0, 0, 0, 80, 0, 0])
 PORT = (36001).to_bytes(2, "big")
@@ -55,19 +53,19 @@ def watch(ruleset):
 def table_with_map() -> TableWriter:
     table = TableWriter("ours")
     table.create()
-    table.add_map("frontends", KEY, k.INET_SERVICE)
+    table.add_map("frontends", KEY, x.INET_SERVICE)
     return table
 
 
 def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
     table = table_with_map()
-    table.add_set("guarded", k.joined(k.INET_PROTO, k.INET_SERVICE))
-    table.add_set("addresses", k.IPV6_ADDR)
+    table.add_set("guarded", x.joined(x.INET_PROTO, x.INET_SERVICE))
+    table.add_set("addresses", x.IPV6_ADDR)
     table.add_base_chain("nat", "nat", w.PREROUTING, -110)
     table.add_base_chain("filter", "filter", w.PREROUTING, 0)
     table.add_chain("refuse")
     to_port = x.IPV4 + x.look_up(FRONTEND, "frontends") + x.redirect()
-    table.add_rule("nat", x.one_of(x.L4PROTO, k.INET_PROTO, 6, 17), to_port)
+    table.add_rule("nat", x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17), to_port)
     to_node = x.put(bytes([10, 1, 0, 1])) + x.look_up(FRONTEND, "frontends", 2) + x.dnat(1, 2)
     table.add_rule("nat", x.TCP + x.IPV4 + to_node)
     for rule in (
@@ -85,7 +83,7 @@ def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
         x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL) + x.verdict(x.DROP),
     ):
         table.add_rule("filter", rule)
-    table.add_rule("refuse", x.one_of(x.L4PROTO, k.INET_PROTO, 6, 17, is_inverted=True), x.reject())
+    table.add_rule("refuse", x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True), x.reject())
     table.add_elements("frontends", {WEB: PORT})
     ruleset.commit(table.messages)
     assert node.run("nft -s list table inet ours").expandtabs(4) == dedent("""\
@@ -188,7 +186,7 @@ def test_ten_thousands_of_elements_come_and_go_in_one_transaction(node, ruleset)
 
 
 def test_a_table_is_read_back_and_is_another_after_any_change(node):
-    with closing(OurTable("ours")) as table:
+    with closing(NftTable("ours")) as table:
         assert table.read() is None
         change = table_with_map()
         change.add_base_chain("input", "filter", w.INPUT, -10)
@@ -215,13 +213,13 @@ def test_a_table_is_read_back_and_is_another_after_any_change(node):
 
 
 def test_an_owned_table_is_changed_by_its_owner_alone_and_goes_with_it(node):
-    table = OurTable("ours")
+    table = NftTable("ours")
     for _ in range(2):
         # It can be made anew, too.
         change = table.writer()
         change.create(is_owned=True)
         table.write([change.messages])
-    with closing(OurTable("ours")) as other, pytest.raises(NftablesError, match="not permitted"):
+    with closing(NftTable("ours")) as other, pytest.raises(NftablesError, match="not permitted"):
         other.remove()
     listing = table.read()
     assert listing is not None
@@ -235,7 +233,7 @@ def test_a_set_that_other_libraries_cannot_parse_is_none_of_our_business(node, r
     assert subprocess.run(["nft", "list", "ruleset"], capture_output=True).returncode < 0
     ruleset.commit(table_with_map().messages)
     assert list_tables() == ["other", "ours"]
-    with closing(OurTable("ours")) as table:
+    with closing(NftTable("ours")) as table:
         table.remove()
     assert list_tables() == ["other"]
 

@@ -18,10 +18,10 @@ from userspace_proxy.agent.lock import NodeLock
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering import (
     REFUSE,
+    STEERING_TABLES,
     Steering,
     SteeringFacts,
     make_steering,
-    nftables_labels,
 )
 
 pytestmark = pytest.mark.netns
@@ -219,7 +219,7 @@ async def test_all_who_have_rules_here_are_found_by_their_labels(node, kind, sta
     canary, long = await make(CANARY), await make(LONG)
     await canary.apply({WEB: 36001})
     await long.apply({WEB_6: 36002})
-    labels = nftables_labels() if kind == "nftables" else await stable.labels()
+    labels = STEERING_TABLES.labels_here() if kind == "nftables" else await stable.labels()
     assert labels[0] == ""
     assert labels[2] == "canary"
     assert labels[1].startswith("a-name~")

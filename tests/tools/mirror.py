@@ -24,16 +24,16 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_life.py",
     "userspace_proxy/kernel/routes.py": "tests/node/test_agent_node_routes.py",
     "userspace_proxy/agent/client_address.py": "tests/node/test_agent_client_addresses.py",
-    "userspace_proxy/dataplane/client_address.py": "tests/node/test_steering_answers.py",
+    "userspace_proxy/dataplane/client_address.py": "tests/node/test_steering_client_address.py",
     **{
         f"userspace_proxy/steering/client_address/{name}.py": f"tests/node/{test}.py"
         for name, test in (
-            ("routes", "test_steering_answers"),
-            ("reply_routing", "test_steering_answers"),
+            ("routes", "test_steering_client_address"),
+            ("reply_routing", "test_steering_client_address"),
             ("bridge_delivery", "test_agent_bridge_clients"),
         )
     },
-    "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_answers.py",
+    "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_client_address.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
@@ -44,19 +44,13 @@ ELSEWHERE: Mapping[str, str] = {
     **{
         f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
         for name in (
-            *("guard", "guard_table", "guards", "kernel", "nft_guard", "no_guard", "presence"),
-            *("rtnetlink", "rule_guard", "sockets_in_use", "steering", "wanted"),
+            *("desired", "guard", "guard_table", "guards", "kernel", "nft_guard", "presence"),
+            *("rule_guard", "sockets_in_use", "steering"),
         )
     },
     "userspace_proxy/kernel/privileges.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
-    **{
-        f"userspace_proxy/kernel/nf_tables/{name}.py": "tests/node/test_steering_nf_tables.py"
-        for name in ("ruleset", "table")
-    },
-    "userspace_proxy/steering/conntrack_hold.py": "tests/node/test_agent_repair.py",
-    "userspace_proxy/steering/held_table.py": "tests/node/test_agent_tracking.py",
-    "userspace_proxy/steering/untracked.py": "tests/node/test_agent_tracking.py",
+    "userspace_proxy/steering/held_tables.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
     "userspace_proxy/check/checks.py": "tests/node/test_check.py",

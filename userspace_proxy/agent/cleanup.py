@@ -16,16 +16,16 @@ from pathlib import Path
 from ..config import Settings
 from ..errors import SteeringError
 from ..steering import (
+    GUARD_TABLES,
+    REPLY_TABLES,
+    STEERING_TABLES,
     IptablesSteering,
     ReplyRouting,
     Steering,
     SteeringFacts,
-    local_labels,
     make_steering,
-    nftables_labels,
     proxy_label,
     remove_local_routes,
-    reply_routing_labels,
 )
 from ..steering.local import is_present
 from .lock import NodeLock, running_proxies
@@ -46,14 +46,17 @@ def cleanup(settings: Settings) -> int:
 
 async def _cleanup(proxy_name: str) -> int:
     can_see_rules = importlib.util.find_spec("iptc") is not None
-    tables, chains = set(nftables_labels()), set(await _labels_of_chains() if can_see_rules else ())
-    replies = set(reply_routing_labels())
+    tables, chains = (
+        set(STEERING_TABLES.labels_here()),
+        set(await _labels_of_chains() if can_see_rules else ()),
+    )
+    replies = set(REPLY_TABLES.labels_here())
     if proxy_name:
         labels = {proxy_label(proxy_name)}
     else:
         # Routes have a number that can't be translated to a name, so any running proxy may have
         # some.
-        labels = {"", *tables, *chains, *replies, *local_labels(), *running_proxies()}
+        labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
     with _locked(labels):
         for label in sorted(filter(is_present, labels)):
             await _clean_up_steering("local", label)

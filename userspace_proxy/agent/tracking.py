@@ -3,7 +3,7 @@
 While it is full, the kernel silently drops the first packet of every new connection, to Services
 and elsewhere; open connections go on. The table is the kernel's, so it is reported and not changed.
 So that metrics can be read and probes answered, the status ports need no entry while it lasts
-(``steering.untracked``).
+(``steering.held_tables``).
 
 Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_normal_ct().
 """

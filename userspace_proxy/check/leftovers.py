@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-from ..steering.names import label_of, label_of_guard, label_of_table
+from ..steering.names import GUARD_TABLES, STEERING_TABLES, label_of
 from ..steering.others import Tables
 from .finding import Finding, error, ok, warning
 from .kernel_view import KernelView
@@ -125,9 +125,9 @@ def judge_ours(kernel: KernelView, running: Collection[str]) -> list[Finding]:
         family, _, name = table.partition(" ")
         if family != "inet":
             continue
-        label = label_of_table(name)
+        label = STEERING_TABLES.label_in(name)
         if label is None:
-            label = label_of_guard(name)
+            label = GUARD_TABLES.label_in(name)
         if label is not None:
             places.setdefault(label, []).append(f"nftables table {table}")
     for table, chains in (*kernel.legacy_nat.items(), *kernel.legacy_filter.items()):

@@ -1,10 +1,10 @@
-"""Tracks the addresses of this node's interfaces as they change.
+"""Tracks the addresses of this node's interfaces.
 
     kernel ──RTM_NEWADDR, RTM_DELADDR──▶ event socket ──▶ RTM_GETADDR dump ──▶ current
 
-Rule 1: events only say that something changed; what is there is always read in full, so a lost
-event costs nothing.
-Rule 2: the network namespace is that of the thread that makes the object.
+Rule 1: events only show that something changed; the addresses are always read in full, so a lost
+event does no harm.
+Rule 2: the network namespace is that of the thread that creates the object.
 
 Source: rtnetlink(7), netlink(7), include/uapi/linux/if_addr.h.
 """
@@ -17,10 +17,8 @@ import ipaddress
 import logging
 from collections.abc import Callable
 
-from ..errors import SteeringError
-from .netlink import Events, Requests, rtnetlink
+from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
-from .netlink.sockets import NETLINK_ROUTE
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -34,59 +32,46 @@ _RETRY_S = 1.0
 
 
 class NodeAddresses:
-    """The addresses of this node, as they are now.
+    """The current addresses of this node.
 
     Args:
         loop: Watches the kernel's events.
-        changed: Called in the loop when :attr:`current` has become another one.
+        changed: Called in the loop after :attr:`current` has changed.
 
     Raises:
         SteeringError: The kernel doesn't list them.
     """
 
     current: tuple[str, ...]
-    """Those of all interfaces and both families in canonical form, sorted as text. Loopback is
-    included. IPv6 link-local ones are left out, as nobody dials them without naming the
-    interface, and those that the kernel doesn't answer at yet, or at all (duplicate address
-    detection)."""
+    """Those of all interfaces and both families in canonical form, sorted as text, with loopback.
+    IPv6 link-local addresses are left out, because a client must name an interface to dial them,
+    and so are addresses that the kernel doesn't answer at (duplicate address detection)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
         self._loop = loop
         self._changed = changed
         self._retry: asyncio.TimerHandle | None = None
-        with contextlib.ExitStack() as opened:
-            try:
-                # Subscribed before the first listing, so nothing falls between the two.
-                self._events = Events(NETLINK_ROUTE, _GROUPS)
-                opened.callback(self._events.close)
-                self._requests = Requests.open(NETLINK_ROUTE)
-                opened.callback(self._requests.close)
-                self.current = read_addresses(self._requests)
-            except OSError as exc:
-                raise SteeringError(f"cannot list this node's addresses: {exc.strerror}") from exc
-            self._opened = opened.pop_all()
-        loop.add_reader(self._events.fileno(), self._look)
+        with explained("list this node's addresses"), contextlib.ExitStack() as opened:
+            self._sockets = opened.enter_context(RouteSockets(_GROUPS))
+            self.current = read_addresses(self._sockets.requests)
+            opened.pop_all()
+        loop.add_reader(self._sockets.events.fileno(), self._on_events)
 
     def close(self) -> None:
         """Stop watching; ``current`` stays as it is. Idempotent."""
-        if self._events.fileno() >= 0:
-            self._loop.remove_reader(self._events.fileno())
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        self._opened.close()
+        if self._sockets.events.fileno() >= 0:
+            self._loop.remove_reader(self._sockets.events.fileno())
+        self._cancel_retry()
+        self._sockets.close()
 
-    def _look(self) -> None:
-        """Take the events away, and see what they are about."""
-        self._events.read()
+    def _on_events(self) -> None:
+        self._sockets.events.read()
         self._read_again()
 
     def _read_again(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._cancel_retry()
         try:
-            addresses = read_addresses(self._requests)
+            addresses = read_addresses(self._sockets.requests)
         except OSError as exc:
             _log.warning("cannot list this node's addresses", extra={"cause": exc.strerror})
             self._retry = self._loop.call_later(_RETRY_S, self._read_again)
@@ -94,6 +79,11 @@ class NodeAddresses:
         if addresses != self.current:
             self.current = addresses
             self._changed()
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
 
 def read_addresses(requests: Requests) -> tuple[str, ...]:
@@ -108,7 +98,7 @@ def read_addresses(requests: Requests) -> tuple[str, ...]:
 
 
 def _read(message: Message) -> str:
-    """Return the address of a message; empty for one that is left out."""
+    """Return the address of a message; empty if it is left out."""
     address = rtnetlink.read_address(message)
     flags = address.flags
     is_tentative = flags & _IFA_F_TENTATIVE and not flags & _IFA_F_OPTIMISTIC

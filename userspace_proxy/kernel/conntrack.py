@@ -14,183 +14,168 @@ the kernel evaluates the rules again.
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from ..errors import SteeringError, shortage_hint
 from .ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
-    Connection,
-    Entry,
-    Wanted,
+    ConntrackEntry,
+    EntryFilter,
+    list_request,
     pack_address,
+    read_entries,
     remove_request,
 )
+from .netlink import Requests, explained
+from .netlink.messages import raise_refusal
+from .netlink.sockets import NETLINK_NETFILTER
 
 _HINT = "modprobe nf_conntrack_netlink, grant NET_ADMIN, or run with --steering=none"
-# Of 200,000 entries the kernel passes one by in 0.4 µs for each filter, and we read one in 3.4 µs
-# (measured): beyond so many filters one listing of all is never more work.
+# Of 200,000 entries the kernel skips one in 0.4 µs per filter, and reading one takes 3.4 µs
+# (measured): above this many filters one listing of all entries is never more work.
 FULL_LISTING_ABOVE = 8
-# Only what was neither translated nor answered is listed: next to nothing.
-_PASSED_BY = IPS_SEEN_REPLY | IPS_DST_NAT
-# Asked for where only the answer's coming matters. Source: RFC 1078, which nobody uses.
-_NOBODYS_PORT = 1
+# Entries without these bits were neither translated nor answered; there are hardly any.
+_UNSTEERED = IPS_SEEN_REPLY | IPS_DST_NAT
+# For a listing that is expected to be empty. Source: RFC 1078, which is not in use.
+_UNUSED_PORT = 1
 
 
 class Dialled(NamedTuple):
-    """What a client dialled."""
+    """The address and port that a client dialled."""
 
     ip: str
     port: int
 
 
 class Change(NamedTuple):
-    """What became of a frontend's rule."""
+    """A change of a frontend's rule."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
     dialled: Dialled
     before: int | None
-    """The port of ours that it led to."""
+    """The port of this node that it led to."""
     now: int | None
-    """The port that it leads to; None where it is no longer steered by us."""
+    """The port that it leads to; None where this proxy no longer steers it."""
 
 
-def forget_changed(version: int, changes: Iterable[Change]) -> None:
+def forget_changed(version: int, changes: Iterable[Change]) -> int:
     """Remove the entries that frontends got under other rules, or without any.
+
+    These are UDP associations of steered frontends that don't lead to their port; those of
+    frontends that are no longer steered, if they lead to the old port (another proxy on this node
+    may steer the frontend now); and entries of SYNs that arrived while there was no rule.
 
     Args:
         version: 4 or 6.
-        changes: All that has changed in rules that are in force now.
+        changes: All changes of the rules that are in force now.
+
+    Returns:
+        How many were found.
 
     Raises:
         SteeringError: The kernel doesn't list or remove entries.
     """
-    udp: dict[Dialled, int] = {}
-    gone: dict[Dialled, int] = {}
+    udp: dict[Dialled, tuple[int | None, int | None]] = {}
     tcp: set[Dialled] = set()
     for protocol, dialled, before, now in changes:
         if protocol == socket.IPPROTO_TCP:
             if now is not None:
                 tcp.add(dialled)
-        elif now is not None:
-            udp[dialled] = now
-        elif before is not None:
-            gone[dialled] = before
-    forget_stale_udp(version, udp)
-    forget_gone_udp(version, gone)
-    forget_unsteered_tcp(version, tcp)
+        elif now is not None or before is not None:
+            udp[dialled] = before, now
+    associations = {pack_address(*dialled): ports for dialled, ports in udp.items()}
+    connections = {pack_address(*dialled) for dialled in tcp}
 
+    def is_stale_association(entry: ConntrackEntry) -> bool:
+        before, now = associations.get(entry.dialled, (None, None))
+        if now is not None:
+            return not leads_to(entry, now)
+        return before is not None and leads_to(entry, before)
 
-def forget_stale_udp(version: int, targets: Mapping[Dialled, int]) -> int:
-    """Remove the UDP associations of these frontends that don't lead to their port.
+    def is_stale_connection(entry: ConntrackEntry) -> bool:
+        return entry.dialled in connections and is_unsteered(entry)
 
-    Args:
-        version: 4 or 6.
-        targets: The port that each leads to now.
-
-    Returns:
-        How many were there.
-
-    Raises:
-        SteeringError: The kernel doesn't list or remove associations.
-    """
-    ports = {pack_address(*dialled): port for dialled, port in targets.items()}
-    return _remove(
-        version,
-        _udp_listings(targets),
-        lambda entry: entry.dialled in ports and not leads_to(entry, ports[entry.dialled]),
+    unsteered = [EntryFilter(socket.IPPROTO_TCP, without=_UNSTEERED)] if tcp else []
+    return _remove(version, _udp_listings(udp), is_stale_association) + _remove(
+        version, unsteered, is_stale_connection
     )
 
 
-def forget_gone_udp(version: int, ports: Mapping[Dialled, int]) -> int:
-    """Remove the UDP associations of frontends that are no longer steered by us.
-
-    Those that lead elsewhere stay: another proxy on this node may steer the frontend by now.
-
-    Args:
-        version: 4 or 6.
-        ports: The port of ours that each led to.
-
-    Returns:
-        How many were there.
-
-    Raises:
-        SteeringError: The kernel doesn't list or remove associations.
-    """
-    was = {pack_address(*dialled): port for dialled, port in ports.items()}
-    return _remove(
-        version,
-        _udp_listings(ports),
-        lambda entry: entry.dialled in was and leads_to(entry, was[entry.dialled]),
-    )
-
-
-def forget_unsteered_tcp(version: int, steered: Collection[Dialled]) -> int:
-    """Remove what SYNs have left that came to these frontends while there was no rule.
-
-    Args:
-        version: 4 or 6.
-        steered: Frontends whose rules are in force.
-
-    Returns:
-        How many were there.
-
-    Raises:
-        SteeringError: The kernel doesn't list or remove connections.
-    """
-    frontends = {pack_address(*dialled) for dialled in steered}
-    listings = [Wanted(socket.IPPROTO_TCP, without=_PASSED_BY)] if frontends else []
-    return _remove(
-        version, listings, lambda entry: entry.dialled in frontends and has_passed_by(entry)
-    )
-
-
-def leads_to(association: Entry, port: int) -> bool:
-    """Return whether an association leads to a port of ours."""
+def leads_to(association: ConntrackEntry, port: int) -> bool:
+    """Return whether an association leads to a port of this node."""
     return association.answered_from[-2:] == port.to_bytes(2, "big")
 
 
-def has_passed_by(connection: Entry) -> bool:
-    """Return whether a connection was never translated and nobody has answered it."""
-    return not connection.status & _PASSED_BY
+def is_unsteered(connection: ConntrackEntry) -> bool:
+    """Return whether a connection was neither translated nor answered."""
+    return not connection.status & _UNSTEERED
 
 
 def check(version: int) -> None:
-    """Make sure that entries can be listed here.
+    """Check that entries can be listed here.
 
     Raises:
-        SteeringError: With the kernel's answer.
+        SteeringError: They can't; with the kernel's answer.
     """
-    try:
-        with Connection() as connection:
-            list(connection.entries(version, Wanted(socket.IPPROTO_UDP, port=_NOBODYS_PORT)))
-    except OSError as exc:
-        hint = shortage_hint(exc.errno) or _HINT
-        raise SteeringError(f"cannot list conntrack entries: {exc}", hint=hint) from exc
+    wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
+    with (
+        explained("list conntrack entries", hint=_HINT),
+        Requests.open(NETLINK_NETFILTER) as requests,
+    ):
+        list(list_entries(requests, version, wanted))
 
 
-def _udp_listings(frontends: Collection[Dialled]) -> list[Wanted]:
+def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
+    """Yield entries of one protocol, the wanted ones among them; to be read to its end.
+
+    Raises:
+        OSError: The kernel doesn't list them.
+    """
+    for block in requests.blocks(list_request(version, wanted)):
+        yield from read_entries(block, version, wanted.protocol)
+
+
+def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
+    """Remove entries; those that no longer exist are no error.
+
+    Args:
+        requests: Requests to connection tracking.
+        removals: Of :func:`.ctnetlink.remove_request`.
+
+    Raises:
+        OSError: The kernel doesn't remove one; others may be removed.
+    """
+    for _, code in requests.change(removals):
+        if code != errno.ENOENT:
+            raise_refusal(code)
+
+
+def _udp_listings(frontends: Collection[Dialled]) -> list[EntryFilter]:
     if len(frontends) <= FULL_LISTING_ABOVE:
-        return [Wanted(socket.IPPROTO_UDP, *dialled) for dialled in frontends]
-    return [Wanted(socket.IPPROTO_UDP)]
+        return [EntryFilter(socket.IPPROTO_UDP, *dialled) for dialled in frontends]
+    return [EntryFilter(socket.IPPROTO_UDP)]
 
 
-def _remove(version: int, listings: Iterable[Wanted], is_stale: Callable[[Entry], bool]) -> int:
-    """Remove those entries of some listings that are stale; return how many."""
-    try:
-        with Connection() as connection:
-            # A set: listings overlap where the kernel doesn't filter as we asked.
-            stale = {
-                remove_request(entry)
-                for wanted in listings
-                for entry in connection.entries(version, wanted)
-                if is_stale(entry)
-            }
-            connection.remove(stale)
-    except OSError as exc:
-        hint = shortage_hint(exc.errno) or _HINT
-        raise SteeringError(f"cannot remove conntrack entries: {exc}", hint=hint) from exc
+def _remove(
+    version: int, listings: Collection[EntryFilter], is_stale: Callable[[ConntrackEntry], bool]
+) -> int:
+    """Remove the stale entries of some listings; return how many."""
+    if not listings:
+        return 0
+    with (
+        explained("remove conntrack entries", hint=_HINT),
+        Requests.open(NETLINK_NETFILTER) as requests,
+    ):
+        # A set: listings overlap where the kernel ignores the filter.
+        stale = {
+            remove_request(entry)
+            for wanted in listings
+            for entry in list_entries(requests, version, wanted)
+            if is_stale(entry)
+        }
+        remove_entries(requests, stale)
     return len(stale)

@@ -1,13 +1,13 @@
-"""Conntrack entries over netlink: lists, parses and deletes them as bytes.
+"""Conntrack entries over netlink, as bytes: requests to list and delete them, and their parsing.
 
-    list_request() ──▶ kernel ──▶ read_entries() ──▶ Entry … ──▶ remove_request() ──▶ kernel
+    list_request() ─▶ kernel ─▶ read_entries() ─▶ ConntrackEntry … ─▶ remove_request() ─▶ kernel
 
-A busy node has 200,000, and pyroute2 needs 330 µs to read one. Here what an entry says is
-cut out of its message at once, in place; that takes 2 to 3 µs.
+A busy node has 200,000 entries, and pyroute2 needs 330 µs to parse one. Here the relevant fields
+are unpacked from the message at once, which takes 2 to 3 µs.
 
-Rule 1: an entry that isn't laid out as TCP and UDP entries are is none of those, and passed by.
-Rule 2: addresses and ports stay packed, as they are compared by the thousand.
-Rule 3: only :class:`Connection` has a socket; all else is bytes in, bytes out.
+Rule 1: an entry that doesn't have the layout of TCP and UDP entries is neither, and skipped.
+Rule 2: addresses and ports stay packed, because thousands of them are compared.
+Rule 3: only bytes in, bytes out; ``conntrack`` has the socket.
 
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, nfnetlink.h and netlink.h; the order of
 attributes is that of ctnetlink_dump_tuples().
@@ -15,26 +15,22 @@ attributes is that of ctnetlink_dump_tuples().
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Self
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from .netlink import Requests
 from .netlink.messages import (
     ATTRIBUTE,
     DUMP,
     HEADER,
     NESTED,
     attribute,
-    raise_refusal,
     read_attributes,
     request,
     walk,
 )
 from .netlink.rtnetlink import FAMILIES
-from .netlink.sockets import NETLINK_NETFILTER
 
 # NFNL_SUBSYS_CTNETLINK, which is 1, and the kind of message.
 CT_NEW, CT_GET, CT_DELETE = 0x100, 0x101, 0x102
@@ -44,7 +40,7 @@ CTA_FILTER_ORIG_FLAGS = 1
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_SRC, CTA_IP_DST = {4: 1, 6: 3}, {4: 2, 6: 4}
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
-# Which fields of a tuple limit a listing. Source: net/netfilter/nf_conntrack_netlink.c.
+# The fields of a tuple that a listing is filtered by. Source: net/netfilter/nf_conntrack_netlink.c.
 FILTER_IP_DST, FILTER_PROTO_NUM, FILTER_DST_PORT = 1 << 1, 1 << 3, 1 << 5
 # Source: include/uapi/linux/netfilter/nf_conntrack_common.h.
 IPS_SEEN_REPLY, IPS_DST_NAT = 1 << 1, 1 << 5
@@ -55,15 +51,15 @@ _BODY = HEADER.size + _FAMILY.size
 _BE32 = struct.Struct(">I")
 
 
-class Entry(NamedTuple):
+class ConntrackEntry(NamedTuple):
     """One TCP connection or UDP association; an address and its port are one packed string."""
 
     client: bytes
     dialled: bytes
     answered_from: bytes
-    """Where the answers come from: what was dialled, unless it was translated."""
+    """Where replies come from: the dialled address, unless it was translated."""
     message: bytes
-    """All that the kernel said."""
+    """The kernel's whole message."""
 
     @property
     def status(self) -> int:
@@ -74,33 +70,32 @@ class Entry(NamedTuple):
         return 0
 
 
-class Wanted(NamedTuple):
-    """What the kernel lists; older ones than 5.8 list all entries of the IP family."""
+class EntryFilter(NamedTuple):
+    """What the kernel lists; before Linux 5.8 it lists all entries of the IP family."""
 
     protocol: int
     """IPPROTO_TCP or IPPROTO_UDP."""
     ip: str = ""
-    """The address that was dialled; empty for any."""
+    """The dialled address; empty for any."""
     port: int = 0
-    """The port that was dialled; 0 for any."""
+    """The dialled port; 0 for any."""
     without: int = 0
-    """Bits of a status that entries don't have; older kernels than 5.15 don't look at them."""
+    """Status bits that entries must not have; before Linux 5.15 they are ignored."""
 
 
 def pack_address(ip: str, port: int) -> bytes:
-    """Return an address and port in the form of :class:`Entry`."""
+    """Return an address and port in the form of :class:`ConntrackEntry`."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     return socket.inet_pton(family, ip) + port.to_bytes(2, "big")
 
 
-def list_request(version: int, wanted: Wanted) -> bytes:
+def list_request(version: int, wanted: EntryFilter) -> bytes:
     """Return the request for a listing.
 
     Args:
         version: 4 or 6.
-        wanted: Its address is left out for IPv6: kernel 6.18 compares those the wrong way round
-            and lists all but the one asked for (ctnetlink_filter_match_tuple(), where it says
-            ``!ipv6_addr_cmp``).
+        wanted: Its address is left out for IPv6: kernel 6.18 inverts the comparison and lists all
+            other addresses (``!ipv6_addr_cmp`` in ctnetlink_filter_match_tuple()).
     """
     flags = FILTER_PROTO_NUM
     protocol = attribute(CTA_PROTO_NUM, bytes([wanted.protocol]))
@@ -113,7 +108,7 @@ def list_request(version: int, wanted: Wanted) -> bytes:
         ip = attribute(CTA_IP_DST[4], socket.inet_pton(socket.AF_INET, wanted.ip))
         origin = attribute(CTA_TUPLE_IP | NESTED, ip) + origin
     body = attribute(CTA_TUPLE_ORIG | NESTED, origin)
-    # These flags alone are in the machine's own order.
+    # Only these flags are in host order.
     body += attribute(
         CTA_FILTER | NESTED, attribute(CTA_FILTER_ORIG_FLAGS, struct.pack("=I", flags))
     )
@@ -123,8 +118,8 @@ def list_request(version: int, wanted: Wanted) -> bytes:
     return _request(CT_GET, DUMP, FAMILIES[version], body)
 
 
-def remove_request(entry: Entry) -> bytes:
-    """Return the request that removes an entry; equal for what is one entry at two times."""
+def remove_request(entry: ConntrackEntry) -> bytes:
+    """Return the request that removes an entry; equal for the same entry listed at two times."""
     body = b"".join(
         attribute(kind | NESTED * (kind == CTA_TUPLE_ORIG), value)
         for kind, value in read_attributes(entry.message, _BODY)
@@ -133,66 +128,19 @@ def remove_request(entry: Entry) -> bytes:
     return _request(CT_DELETE, 0, entry.message[HEADER.size], body)
 
 
-def read_entries(block: bytes, version: int, protocol: int) -> Iterator[Entry]:
+def read_entries(block: bytes, version: int, protocol: int) -> Iterator[ConntrackEntry]:
     """Yield the entries of one protocol in a datagram of a listing."""
     layout, headers = _LAYOUTS[version]
     for kind, start, stop in walk(block):
         if kind == CT_NEW and stop - start >= _BODY + layout.size:
-            # Fields and their headers in turn; what is not as it should be is another protocol.
+            # Fields and their headers alternate; other headers mean another protocol.
             f = layout.unpack_from(block, start + _BODY)
             if f[0::2] == headers and f[5] == protocol:
-                yield Entry(f[1] + f[7], f[3] + f[9], f[11] + f[17], block[start:stop])
-
-
-class Connection:
-    """A socket to connection tracking in this thread's network namespace.
-
-    Raises:
-        OSError: The kernel has no such sockets.
-    """
-
-    def __init__(self) -> None:
-        self._requests = Requests.open(NETLINK_NETFILTER)
-
-    def entries(self, version: int, wanted: Wanted) -> Iterator[Entry]:
-        """Yield entries, those that are wanted among them; to be read to its end.
-
-        Args:
-            version: 4 or 6.
-            wanted: What is listed; of other protocols nothing is yielded in any case.
-
-        Raises:
-            OSError: The kernel doesn't list.
-        """
-        for block in self._requests.blocks(list_request(version, wanted)):
-            yield from read_entries(block, version, wanted.protocol)
-
-    def remove(self, requests: Iterable[bytes]) -> None:
-        """Remove entries; those that have ended by themselves are passed over.
-
-        Args:
-            requests: Of :func:`remove_request`.
-
-        Raises:
-            OSError: The kernel doesn't remove; some may be gone.
-        """
-        for _, code in self._requests.change(requests):
-            if code != errno.ENOENT:
-                raise_refusal(code)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._requests.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
+                yield ConntrackEntry(f[1] + f[7], f[3] + f[9], f[11] + f[17], block[start:stop])
 
 
 def _tuple_layout(version: int, kind: int) -> tuple[str, tuple[object, ...]]:
-    """Return how a tuple of TCP or UDP is laid out, and what stands between its fields."""
+    """Return the layout of a TCP or UDP tuple, and the headers between its fields."""
     size = 4 if version == 4 else 16
     header = ATTRIBUTE.pack
     ip, protocol = 2 * (4 + size), 3 * 8

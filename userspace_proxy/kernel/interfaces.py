@@ -1,9 +1,9 @@
-"""Finds interfaces of this namespace without an IPv4 address, and the addresses of the others.
+"""Finds interfaces without an IPv4 address, and the addresses of the others.
 
-REDIRECT in PREROUTING sends a packet to its interface's address, and drops it where there is
-none: pod interfaces of Calico, Cilium and AWS are like that.
+REDIRECT in PREROUTING sends a packet to its interface's address, and drops it if there is none, as
+on pod interfaces of Calico, Cilium and AWS.
 
-Rule 1: reading costs a dump of all interfaces, so it is done after a netlink event only.
+Rule 1: reading costs a dump of all interfaces, so it follows netlink events only.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SteeringError
 from ..model import Frontend, IPFamily
-from .netlink import Events, Requests, rtnetlink
-from .netlink.rtnetlink import Link
+from .netlink import Events, Requests, explained, rtnetlink
+from .netlink.rtnetlink import ListedLink
 from .netlink.sockets import NETLINK_ROUTE
 
-# An address of TEST-NET-1 (RFC 5737): only asked for a route, nothing is sent.
+# An address of TEST-NET-1 (RFC 5737), for a route look-up; nothing is sent.
 _ELSEWHERE = ("192.0.2.1", 9)
 
 
 @dataclass(frozen=True, slots=True)
 class InterfaceView:
-    """The interfaces at one moment, as far as steering minds them."""
+    """What matters to steering about the interfaces, at one moment."""
 
     unnumbered: tuple[str, ...] = ()
     """Names of those that are up and have no IPv4 address, sorted."""
@@ -36,9 +35,9 @@ class InterfaceView:
 def without_ipv6(
     frontends: Iterable[Frontend], conf: Path = Path("/proc/sys/net/ipv6/conf")
 ) -> dict[Frontend, str]:
-    """Return the IPv6 frontends of a node on which IPv6 is switched off, with the cause.
+    """Return the IPv6 frontends of a node whose IPv6 is disabled, with the cause.
 
-    Rules for them are in force and have no effect, as no interface has an address.
+    Rules for them are in force but have no effect, as no interface has an address.
 
     Args:
         frontends: Of both families.
@@ -55,7 +54,7 @@ def without_ipv6(
 
 def _has_ipv6(conf: Path) -> bool:
     try:
-        # Nearly always the first that is read says it: this is asked each second.
+        # This runs each second; the first file nearly always decides.
         return _is_on(conf / "all") or any(map(_is_on, conf.iterdir()))
     except OSError:
         return False
@@ -65,79 +64,63 @@ def _is_on(interface: Path) -> bool:
     try:
         return (interface / "disable_ipv6").read_text(encoding="ascii").strip() == "0"
     except OSError:
-        # It has gone meanwhile.
+        # The interface was removed meanwhile.
         return False
 
 
-class InterfaceWatch:
-    """Reads the interfaces again when the kernel says that one changed."""
+class PreroutingAddress:
+    """The address that PREROUTING translates to where REDIRECT doesn't work.
 
-    def __init__(self) -> None:
-        # Subscribed before the first reading, so nothing falls between the two.
-        self._events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4])
+    Args:
+        preferred: The node's own addresses, best first.
+
+    Raises:
+        SteeringError: No netlink socket is available.
+    """
+
+    def __init__(self, preferred: tuple[str, ...]) -> None:
+        self._preferred = preferred
+        with explained("watch interfaces"):
+            self._events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK, rtnetlink.GROUP_ADDRESS_4])
         self._view: InterfaceView | None = None
 
     def has_changed(self) -> bool:
-        """Return whether :meth:`view` will read the interfaces anew."""
+        """Return whether an interface changed since :meth:`choose`."""
         if self._events.read():
             self._view = None
         return self._view is None
 
-    def view(self) -> InterfaceView:
-        """Return the interfaces as they are now."""
+    def choose(self, current: str) -> str:
+        """Return the address for DNAT; empty for REDIRECT.
+
+        DNAT is kept while its address exists: it works for all interfaces, and switching whenever
+        pods are added or removed would rewrite all rules each time.
+
+        Args:
+            current: What rules in force translate to; empty for REDIRECT.
+        """
         if self.has_changed() or self._view is None:
             self._view = read_interfaces()
-        return self._view
+        if current and is_local(current):
+            return current
+        if not self._view.unnumbered:
+            return ""
+        return choose_address((*self._preferred, _routed_source()), self._view)
 
     def close(self) -> None:
         """Close the socket; idempotent."""
         self._events.close()
 
 
-class PreroutingAddress:
-    """The address that PREROUTING translates to while REDIRECT won't do.
-
-    Args:
-        preferred: The node's own, best first.
-    """
-
-    def __init__(self, preferred: tuple[str, ...]) -> None:
-        self._preferred = preferred
-        self._watch = InterfaceWatch()
-
-    def has_changed(self) -> bool:
-        """Return whether an interface changed since :meth:`choose`."""
-        return self._watch.has_changed()
-
-    def choose(self, current: str) -> str:
-        """Return the address for DNAT; empty for REDIRECT.
-
-        Once taken DNAT stays while the address does: it serves all interfaces, and going back
-        and forth as pods come and go would write all rules anew each time.
-
-        Args:
-            current: What rules in force translate to; empty for REDIRECT.
-        """
-        view = self._watch.view()
-        if current and is_local(current):
-            return current
-        if not view.unnumbered:
-            return ""
-        return choose_address((*self._preferred, _routed_source()), view)
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._watch.close()
-
-
 def read_interfaces() -> InterfaceView:
-    """List the interfaces of this namespace; blocks for about 10 µs an interface."""
-    try:
-        with Requests.open(NETLINK_ROUTE) as requests:
-            listed = requests.list_all(rtnetlink.list_addresses(socket.AF_INET))
-            links = requests.list_all(rtnetlink.list_links())
-    except OSError as exc:
-        raise SteeringError(f"cannot list interfaces: {exc.strerror}") from exc
+    """List the interfaces of this namespace; blocks for about 10 µs per interface.
+
+    Raises:
+        SteeringError: The kernel doesn't list them.
+    """
+    with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
+        listed = requests.list_all(rtnetlink.list_addresses(socket.AF_INET))
+        links = requests.list_all(rtnetlink.list_links())
     addresses = [rtnetlink.read_address(message) for message in listed]
     numbered = {address.link for address in addresses}
     return InterfaceView(
@@ -149,11 +132,11 @@ def read_interfaces() -> InterfaceView:
 
 
 def choose_address(preferred: tuple[str, ...], view: InterfaceView) -> str:
-    """Return the address of this node that packets are sent to, or "" if it has none.
+    """Return the address of this node to send packets to, or "" if it has none.
 
     Args:
-        preferred: The node's own, best first; those that no interface has are passed over.
-        view: The interfaces now.
+        preferred: The node's own, best first; addresses that no interface has are ignored.
+        view: The current interfaces.
     """
     candidates = [*preferred, *view.addresses]
     return next((ip for ip in candidates if ip in view.addresses), "")
@@ -170,16 +153,16 @@ def is_local(ip: str) -> bool:
     return True
 
 
-def _lacks(link: Link, numbered: set[int]) -> bool:
+def _lacks(link: ListedLink, numbered: set[int]) -> bool:
     """Return whether an interface needs an address and has none."""
     if not link.flags & rtnetlink.UP or link.flags & rtnetlink.LOOPBACK or link.number in numbered:
         return False
-    # What comes in by a port of a bridge or bond belongs to its master; a VRF's doesn't.
+    # Packets to a port of a bridge or bond belong to its master; those to a port of a VRF don't.
     return link.port_kind in ("", "vrf")
 
 
 def _routed_source() -> str:
-    """Return the address that the default route's packets get, or "" without one."""
+    """Return the source address of packets on the default route, or "" without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(_ELSEWHERE)

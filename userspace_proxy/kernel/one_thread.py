@@ -1,4 +1,4 @@
-"""One thread for blocking calls: they run in order, in one network namespace."""
+"""A thread for blocking calls, which run in order and in one network namespace."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """What has to be closed where it was made."""
+    """An object that is closed in the thread that made it."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
 
 
 Result = TypeVar("Result")
@@ -20,10 +20,10 @@ Thing = TypeVar("Thing", bound=Closable)
 
 
 class OneThread:
-    """A thread that begins with the first call.
+    """A thread that starts with the first call.
 
     Args:
-        name: Of the thread.
+        name: The thread's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -32,28 +32,28 @@ class OneThread:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there was a call since the beginning, or the last :meth:`close`."""
+        """Whether there was a call since the creation, or the last :meth:`close`."""
         return self._executor is not None
 
     async def run(self, call: Callable[[], Result]) -> Result:
-        """Return what a call returns, or raise what it raises."""
+        """Run a call in the thread; return its result."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix=self._name)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
-        """Let the thread end after the calls that were made; idempotent."""
+        """End the thread after the calls that were made; idempotent."""
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._executor = None
 
 
 class InOneThread(Generic[Thing]):
-    """A thing that is made by the first call, used and closed in one thread.
+    """An object that the first call creates, and that is used and closed in one thread.
 
     Args:
-        name: Of the thread.
-        make: Makes it; its network namespace is that of who calls first.
+        name: The thread's name.
+        make: Creates it, in the network namespace of the first caller.
     """
 
     def __init__(self, name: str, make: Callable[[], Thing]) -> None:
@@ -62,11 +62,11 @@ class InOneThread(Generic[Thing]):
         self._thing: Thing | None = None
 
     async def do(self, call: Callable[[Thing], Result]) -> Result:
-        """Return what a call of the thing returns, or raise what it raises."""
+        """Call a function with the object in the thread; return its result."""
         return await self._thread.run(lambda: self._call(call))
 
     async def close(self) -> None:
-        """Close the thing and let the thread end; idempotent, the next call makes another."""
+        """Close the object and end the thread; idempotent. The next call creates another."""
         if self._thread.has_begun:
             await self._thread.run(self._close)
             self._thread.close()

@@ -1,8 +1,7 @@
 """Decides whether the current network namespace was created for this proxy.
 
-Whoever makes one for a proxy (the sandbox's users: demo, tests) names it in the
-environment by its inode; the name is true in that namespace alone, so it can't
-leak into a node's own.
+A program that creates one for a proxy (demo, tests) passes its inode in the environment. The inode
+matches in that namespace only, so an inherited variable has no effect in a node's namespace.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ _VARIABLE = "USERSPACE_PROXY_OWN_NETNS"
 
 
 def own_namespace_environment(pid: int) -> dict[str, str]:
-    """Return the variable that tells a proxy that the namespace of a process is its own.
+    """Return the environment variable for a proxy whose own namespace is that of a process.
 
     Args:
         pid: Any process in the namespace.
@@ -22,9 +21,9 @@ def own_namespace_environment(pid: int) -> dict[str, str]:
 
 
 def is_own_namespace() -> bool:
-    """Return whether this process was told so of the namespace that it is in."""
-    told = os.environ.get(_VARIABLE)
-    return told is not None and told == _inode("/proc/self/ns/net")
+    """Return whether the current namespace is the one in the environment."""
+    given = os.environ.get(_VARIABLE)
+    return given is not None and given == _inode("/proc/self/ns/net")
 
 
 def _inode(path: str) -> str:

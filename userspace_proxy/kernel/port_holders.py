@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 from ..model import IPFamily, Protocol
 
-# Each costs some 25 µs of the traffic's time (measured, on a busy machine).
+# Each takes about 25 µs, during which no traffic is handled (measured, on a busy machine).
 DESCRIPTORS_MAX = 10_000
-# The lowest of each process: a server opens its listeners before it has clients.
+# Of the lowest descriptors: a server opens its listeners before it has clients.
 OF_PROCESS_MAX = 1_000
 NOT_FOUND = f"a process that was not found among {DESCRIPTORS_MAX:,} descriptors"
 
 _NET = Path("/proc/thread-self/net")
 _PROC = Path("/proc")
-# Of the column "st": TCP_LISTEN, and TCP_CLOSE, which is UDP's word for "no peer".
+# Of the column "st": TCP_LISTEN, and TCP_CLOSE, which for UDP means "no peer".
 _STATES = {Protocol.TCP: "0A", Protocol.UDP: "07"}
 _FILES = {
     (Protocol.TCP, IPFamily.IPV4): "tcp",
@@ -41,47 +41,47 @@ _MAPPED = "0" * 16 + f"{int.from_bytes(bytes.fromhex('0000ffff'), sys.byteorder)
 
 
 class HeldPort(NamedTuple):
-    """One socket that waits for strangers."""
+    """One socket that any client can reach."""
 
     port: int
     inode: int
     families: frozenset[IPFamily]
-    """Those whose clients it gets."""
+    """The families of its clients."""
 
 
 def who_holds(protocol: Protocol, port: int, family: IPFamily) -> str:
     """Return the process that has a TCP listener or a UDP socket on a port.
 
-    It looks through the descriptors of all processes: up to 0.25 s on a busy node.
+    Examines the descriptors of all processes, which takes up to 0.25 s on a busy node.
 
     Args:
         protocol: TCP or UDP.
-        port: Its number, on whatever address.
+        port: On any address.
         family: Of the clients; an IPv6 socket may serve those of IPv4, too.
 
     Returns:
-        ``nginx (pid 812)``, the oldest of those that share it; empty when it can't be told.
+        ``nginx (pid 812)``, the oldest of those that share it; empty if it isn't found.
     """
     inodes = {held.inode for held in held_ports(protocol) if serves(held, port, family)}
     return next(iter(owners_of(inodes).values()), "")
 
 
 def serves(held: HeldPort, port: int, family: IPFamily) -> bool:
-    """Return whether a socket gets the clients of a family at a port."""
+    """Return whether a socket serves the clients of a family at a port."""
     return held.port == port and family in held.families
 
 
 def held_ports(protocol: Protocol) -> list[HeldPort]:
-    """List the sockets of this thread's network namespace that wait for strangers."""
+    """List the sockets of this thread's network namespace that any client can reach."""
     return [held for family in IPFamily for held in _read_table(protocol, family)]
 
 
 def owners_of(inodes: Collection[int]) -> Mapping[int, str]:
-    """Return the process that has each of these sockets; those that can't be told are left out.
+    """Return the processes that hold sockets; those that aren't found are left out.
 
-    A socket that several share is that of the first in the order of :func:`_pids`: a server's main
-    process. At most :data:`DESCRIPTORS_MAX` are looked at, as this blocks: what isn't found in so
-    many is :data:`NOT_FOUND`.
+    Of several processes that share a socket this is the first in the order of :func:`_pids`, a
+    server's main process. As this blocks, at most :data:`DESCRIPTORS_MAX` are examined; a socket
+    that isn't among them is held by :data:`NOT_FOUND`.
     """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[int, str] = {}
@@ -111,7 +111,7 @@ def _read_table(protocol: Protocol, family: IPFamily) -> Iterator[HeldPort]:
                     ip, _, port = fields[1].rpartition(":")
                     yield HeldPort(int(port, 16), int(fields[9]), _families(ip, family))
                 elif protocol is Protocol.TCP:
-                    # Listeners come first, and there may be 100,000 connections behind them.
+                    # Listeners are listed first, before up to 100,000 connections.
                     return
     except (OSError, ValueError, IndexError):
         return
@@ -127,9 +127,9 @@ def _families(ip: str, family: IPFamily) -> frozenset[IPFamily]:
 
 
 def _pids() -> list[int]:
-    """Return all processes: our own, those of its network namespace, others; each from the oldest.
+    """Return all processes: this one, those of its network namespace, others; each from the oldest.
 
-    A socket of a namespace belongs to a process there, but for those that were passed on.
+    A socket belongs to a process of its namespace, unless it was passed on.
     """
     own = os.getpid()
     here = _namespace("thread-self")

@@ -1,15 +1,15 @@
-"""Tracks links and routes of this node as they change.
+"""Tracks the links and routes of this node.
 
     kernel ──RTM_NEWLINK, RTM_NEWROUTE, …──▶ event socket ──▶ listings ──▶ links, routes, networks
                                                                            settings of br_netfilter
 
-Rule 1: events only say that something changed; what is there is always read in full, so a lost
-event costs nothing. Many changes at once are one listing.
-Rule 2: listings, and what is made of them, are the work of a thread: ten thousand routes take
-long. While routes keep changing they are read so seldom that the thread rests most of the time.
-Rule 3: routes of our own are left out: the steering ``local`` may have thousands.
-Rule 4: the network namespace is that of the thread that makes the object.
-Rule 5: the kernel doesn't announce changes of sysctls: :meth:`NodeRoutes.look_at_settings` does.
+Rule 1: events only show that something changed; links and routes are always read in full, so a
+lost event does no harm. Many changes at once cause one listing.
+Rule 2: listing, and computing the networks, run in a thread: ten thousand routes take long. While
+routes keep changing they are read so rarely that the thread is idle most of the time.
+Rule 3: this program's routes are left out: the steering ``local`` may have thousands.
+Rule 4: the network namespace is that of the thread that creates the object.
+Rule 5: the kernel sends no events for sysctls: :meth:`NodeRoutes.look_at_settings` checks them.
 
 Source: rtnetlink(7), include/uapi/linux/rtnetlink.h, if_link.h.
 """
@@ -25,35 +25,32 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SteeringError
 from ..policy.bridges import BridgeFilter
 from ..policy.locality import Networks, NodeLink, NodeRoute, find_networks
-from .netlink import Events, Requests, rtnetlink
+from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
 from .netlink.rtnetlink import FAMILIES, TABLE_LOCAL, TABLE_MAIN
-from .netlink.sockets import NETLINK_ROUTE
 
 _log = logging.getLogger("userspace_proxy.agent")
 
 _GROUPS = (rtnetlink.GROUP_LINK, rtnetlink.GROUP_ROUTE_4, rtnetlink.GROUP_ROUTE_6)
-# Of no use to anybody.
-_PASSED_OVER = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
+_IGNORED = (rtnetlink.BROADCAST, rtnetlink.ANYCAST, rtnetlink.MULTICAST)
 # The protocol numbers of this program's own routes.
 _OURS = (rtnetlink.LOCAL_STEERING, rtnetlink.REPLY_ROUTING)
 
-# What comes within so much of the first event is one listing.
+# Events within this time of the first one cause one listing.
 _GATHER_S = 0.02
-# From the end of a listing to the next: the least, the most, and as a multiple of what it took.
+# The pause from the end of a listing to the next: minimum, maximum, and as a multiple of its time.
 _REST_S, _LONG_REST_S, _REST = 0.2, 1.0, 10
 _RETRY_S = 1.0
 
 
 class NodeRoutes:
-    """The links and routes of this node, as they are now.
+    """The current links and routes of this node.
 
     Args:
         loop: Watches the kernel's events.
-        changed: Called in the loop when they have become others.
+        changed: Called in the loop after they have changed.
         cluster: ``--cluster-cidr``.
 
     Raises:
@@ -72,30 +69,23 @@ class NodeRoutes:
         self._timer: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
         self._listing: asyncio.Future[_Node] | None = None
-        self._has_heard = False
+        self._is_outdated = False
         self._is_closed = False
         self._rested_at = 0.0
-        with contextlib.ExitStack() as opened:
-            try:
-                # Subscribed before the first listing, so nothing falls between the two.
-                self._events = Events(NETLINK_ROUTE, _GROUPS)
-                opened.callback(self._events.close)
-                self._requests = Requests.open(NETLINK_ROUTE)
-                opened.callback(self._requests.close)
-                self._now = self._list()
-            except OSError as exc:
-                raise SteeringError(f"cannot list this node's routes: {exc.strerror}") from exc
+        with explained("list this node's routes"), contextlib.ExitStack() as opened:
+            self._sockets = opened.enter_context(RouteSockets(_GROUPS))
+            self._now = self._list()
             opened.pop_all()
-        loop.add_reader(self._events.fileno(), self._look)
+        loop.add_reader(self._sockets.events.fileno(), self._on_events)
 
     @property
     def links(self) -> tuple[NodeLink, ...]:
-        """All of them."""
+        """All links."""
         return self._now.links
 
     @property
     def routes(self) -> tuple[NodeRoute, ...]:
-        """Those of the tables ``main`` and ``local``, both families."""
+        """Routes of the tables ``main`` and ``local``, both families."""
         return self._now.routes
 
     @property
@@ -105,49 +95,47 @@ class NodeRoutes:
 
     @property
     def networks(self) -> Networks:
-        """Where networks are, by links and routes."""
+        """Where networks are, according to links and routes."""
         return self._now.networks
 
     def look_at_settings(self) -> None:
-        """List again if sysctls have changed; to be called often, for it reads two small files."""
+        """List again if sysctls have changed; cheap, as it reads two small files."""
         if not self._is_closed and read_bridge_filter() != self._now.bridge_filter:
             self._plan(_GATHER_S)
 
     def close(self) -> None:
-        """Stop watching; what is known stays as it is. Idempotent."""
+        """Stop watching; the properties keep their values. Idempotent."""
         if self._is_closed:
             return
         self._is_closed = True
-        self._loop.remove_reader(self._events.fileno())
-        self._events.close()
+        self._loop.remove_reader(self._sockets.events.fileno())
+        self._sockets.events.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        # A listing may be under way.
-        self._thread.submit(self._requests.close)
+        # A listing may be in progress.
+        self._thread.submit(self._sockets.close)
         self._thread.shutdown(wait=False)
 
-    def _look(self) -> None:
-        """Take the events away, and see whether one is about others' links or routes."""
-        heard = self._events.read()
-        if heard.has_lost or any(map(_matters, heard.messages)):
-            self._has_heard = True
+    def _on_events(self) -> None:
+        events = self._sockets.events.read()
+        if events.has_lost or any(map(_matters, events.messages)):
+            self._is_outdated = True
             self._plan(_GATHER_S)
 
     def _plan(self, wait_s: float) -> None:
-        """List in a while, and after a rest, unless that is planned or under way."""
+        """List later, after the pause, unless that is planned or in progress."""
         if self._timer is None and self._listing is None:
             rest_s = self._rested_at - self._loop.time()
             self._timer = self._loop.call_later(max(wait_s, rest_s), self._read_again)
 
     def _read_again(self) -> None:
         self._timer = None
-        self._has_heard = False
+        self._is_outdated = False
         self._listing = self._loop.run_in_executor(self._thread, self._list)
         self._listing.add_done_callback(self._take)
 
     def _take(self, listing: asyncio.Future[_Node]) -> None:
-        """Tell what was listed, if it is news."""
         self._listing = None
         if self._is_closed or listing.cancelled():
             return
@@ -162,18 +150,18 @@ class NodeRoutes:
         before, self._now = self._now, now
         if now[:3] != before[:3]:
             self._changed()
-        if self._has_heard:
+        if self._is_outdated:
             self._plan(_GATHER_S)
 
     def _list(self) -> _Node:
-        began = time.monotonic()
-        links, routes = read_links(self._requests), read_routes(self._requests)
+        began, requests = time.monotonic(), self._sockets.requests
+        links, routes = read_links(requests), read_routes(requests)
         networks = find_networks(links, routes, self._cluster)
         return _Node(links, routes, read_bridge_filter(), networks, time.monotonic() - began)
 
 
 class _Node(NamedTuple):
-    """One listing, and what is made of it."""
+    """One listing, and what follows from it."""
 
     links: tuple[NodeLink, ...]
     routes: tuple[NodeRoute, ...]
@@ -192,8 +180,8 @@ def read_links(requests: Requests) -> tuple[NodeLink, ...]:
     return tuple(sorted(map(node_link, links)))
 
 
-def node_link(link: rtnetlink.Link) -> NodeLink:
-    """Return what is to be known of a link."""
+def node_link(link: rtnetlink.ListedLink) -> NodeLink:
+    """Return the relevant facts about a link."""
     return NodeLink(
         link.number,
         link.name,
@@ -221,7 +209,7 @@ def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeF
 
 
 def read_routes(requests: Requests) -> tuple[NodeRoute, ...]:
-    """List the routes of a network namespace, sorted; ours are left out.
+    """List the routes of a network namespace, sorted; this program's are left out.
 
     Raises:
         OSError: The kernel refuses or is silent.
@@ -238,7 +226,7 @@ def _read_routes(messages: Iterable[Message]) -> Iterator[NodeRoute]:
         if route.protocol in _OURS or table not in (TABLE_MAIN, TABLE_LOCAL):
             continue
         is_local = route.kind == rtnetlink.LOCAL
-        if route.kind in _PASSED_OVER or (table == TABLE_LOCAL and not is_local):
+        if route.kind in _IGNORED or (table == TABLE_LOCAL and not is_local):
             continue
         found = route.open()
         is_unicast = route.kind == rtnetlink.UNICAST
@@ -251,6 +239,6 @@ def _read_routes(messages: Iterable[Message]) -> Iterator[NodeRoute]:
 
 
 def _matters(message: Message) -> bool:
-    """Tell whether an event isn't about a route of our own."""
+    """Return whether an event isn't about a route of this program."""
     is_route = message.kind in (rtnetlink.NEW_ROUTE, rtnetlink.DEL_ROUTE)
     return not is_route or rtnetlink.read_route(message).protocol not in _OURS

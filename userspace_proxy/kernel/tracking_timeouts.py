@@ -1,10 +1,10 @@
-"""Makes conntrack remember a half-closed connection for as long as the proxy does.
+"""Makes conntrack keep a half-closed connection for as long as the proxy does.
 
     one side has ended ──▶ the kernel forgets its translation after 60 s of silence
-        ──▶ what the other side still sends arrives untranslated ──▶ RST
+        ──▶ later packets of the other side arrive untranslated ──▶ RST
 
-Keep-alive breaks that silence where both sides answer it. This is for peers that don't, or whose
-answers get lost.
+Keep-alive prevents that silence if both sides answer. This is for peers that don't, or whose
+answers are lost.
 
 Rule 1: the timeout is only raised: an administrator's longer one stays.
 Rule 2: it is restored only if it still has this proxy's value: a later change by others stays.
@@ -28,21 +28,21 @@ class TrackingTimeouts:
     """The kernel's timeout of half-closed connections in this thread's network namespace.
 
     Args:
-        half_closed_s: As long as the proxy keeps such a connection; fractions are rounded up.
-        proc_sys: Where the kernel's settings are.
+        half_closed_s: How long the proxy keeps such a connection; rounded up.
+        proc_sys: The directory of sysctls.
     """
 
     def __init__(self, half_closed_s: float, proc_sys: Path = _PROC_SYS) -> None:
         self._wanted = math.ceil(half_closed_s)
         self._path = proc_sys.joinpath(*_NAME.split("."))
         self._before: int | None = None
-        """What it was; None while it isn't ours."""
+        """The value to restore; None while it isn't raised."""
 
     def hold(self) -> str:
         """Raise it until :meth:`put_back`.
 
         Returns:
-            Why it can't be raised; empty where it is long enough now.
+            Why it can't be raised; empty if it is long enough now.
         """
         try:
             before = self._read()
@@ -55,7 +55,7 @@ class TrackingTimeouts:
         return ""
 
     def put_back(self) -> None:
-        """Make it what it was, if nobody else has changed it; idempotent."""
+        """Restore it, unless another program has changed it; idempotent."""
         before, self._before = self._before, None
         if before is None:
             return
@@ -63,7 +63,7 @@ class TrackingTimeouts:
             if self._read() == self._wanted:
                 self._path.write_text(f"{before}\n", encoding="ascii")
         except (OSError, ValueError):
-            # It was writable; who took that away has taken it over.
+            # It was writable before, so another program manages it now.
             return
 
     def _read(self) -> int:

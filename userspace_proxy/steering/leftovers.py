@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..errors import SteeringError
-from . import local, nftables
+from . import local
 from .base import Steering, SteeringFacts
 from .choice import has_legacy_tables, has_python_iptables
 from .iptables import IptablesSteering
 from .local import LocalSteering
-from .names import proxy_label
+from .names import STEERING_TABLES, proxy_label
 from .nftables import NftablesSteering
 
 
@@ -89,7 +89,7 @@ async def _has_iptables(label: str) -> bool:
 
 
 async def _has_nftables(label: str) -> bool:
-    return label in nftables.labels()
+    return label in STEERING_TABLES.labels_here()
 
 
 async def _has_local(label: str) -> bool:

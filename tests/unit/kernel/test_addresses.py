@@ -81,6 +81,6 @@ async def test_this_machine_has_a_loopback_address():
 
 
 async def test_a_kernel_that_lists_nothing_is_told(monkeypatch):
-    monkeypatch.setattr("userspace_proxy.kernel.addresses.NETLINK_ROUTE", 99)
+    monkeypatch.setattr("userspace_proxy.kernel.netlink.sockets.NETLINK_ROUTE", 99)
     with pytest.raises(SteeringError, match="cannot list this node's addresses"):
         NodeAddresses(asyncio.get_running_loop(), lambda: None)

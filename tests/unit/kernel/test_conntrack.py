@@ -1,31 +1,32 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 
 import pytest
 
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.kernel.conntrack import (
+    Change,
+    Dialled,
     check,
     forget_changed,
-    forget_stale_udp,
-    forget_unsteered_tcp,
-    has_passed_by,
+    is_unsteered,
     leads_to,
 )
 from userspace_proxy.kernel.ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
-    Connection,
-    Entry,
+    ConntrackEntry,
     pack_address,
 )
+from userspace_proxy.kernel.netlink import Requests
 
 CLIENT = pack_address("10.1.0.2", 40000)
 DNS = pack_address("10.96.0.10", 53)
-STEERED = Entry(CLIENT, DNS, pack_address("10.1.0.1", 36002), b"")
-PASSED_BY = Entry(CLIENT, DNS, DNS, b"")
+STEERED = ConntrackEntry(CLIENT, DNS, pack_address("10.1.0.1", 36002), b"")
+PASSED_BY = ConntrackEntry(CLIENT, DNS, DNS, b"")
 
 
 @pytest.mark.parametrize(
@@ -50,14 +51,12 @@ def test_where_an_association_leads(association, port, expected):
 )
 def test_which_connections_have_passed_by(status, expected):
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big")
-    assert has_passed_by(Entry(CLIENT, DNS, DNS, said)) is expected
+    assert is_unsteered(ConntrackEntry(CLIENT, DNS, DNS, said)) is expected
 
 
 def test_without_frontends_nothing_is_asked(monkeypatch):
-    monkeypatch.delattr("userspace_proxy.kernel.ctnetlink.Connection.entries")
-    forget_changed(4, ())
-    assert forget_stale_udp(4, {}) == 0
-    assert forget_unsteered_tcp(4, ()) == 0
+    monkeypatch.delattr("userspace_proxy.kernel.netlink.Requests.open")
+    assert forget_changed(4, ()) == 0
 
 
 @pytest.mark.parametrize(
@@ -70,12 +69,12 @@ def test_without_frontends_nothing_is_asked(monkeypatch):
     ],
 )
 def test_the_hint_follows_the_cause(monkeypatch, number, words):
-    def refuse(_self):
+    def refuse(_protocol):
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(Connection, "__init__", refuse)
+    monkeypatch.setattr(Requests, "open", refuse)
     with pytest.raises(SteeringError) as raised:
-        forget_unsteered_tcp(4, [("10.96.0.10", 53)])
+        forget_changed(4, [Change(socket.IPPROTO_TCP, Dialled("10.96.0.10", 53), None, 36001)])
     assert words in raised.value.hint
     with pytest.raises(SteeringError) as raised:
         check(4)

@@ -10,8 +10,8 @@ import pytest
 from userspace_proxy.kernel.ctnetlink import (
     IPS_DST_NAT,
     IPS_SEEN_REPLY,
-    Entry,
-    Wanted,
+    ConntrackEntry,
+    EntryFilter,
     list_request,
     pack_address,
     read_entries,
@@ -46,7 +46,7 @@ DONE = bytes.fromhex("1400000003000200000000000228000000000000")
 ORIGIN = DNS[20:72]
 
 
-def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[Entry]:
+def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackEntry]:
     return list(read_entries(block, version, protocol))
 
 
@@ -120,20 +120,20 @@ def test_requests_for_one_entry_are_equal_whatever_its_age():
     [
         pytest.param(
             4,
-            Wanted(UDP, "10.96.0.10", 53),
+            EntryFilter(UDP, "10.96.0.10", 53),
             "24000180 0c000180 080002000a60000a 14000280 0500010011000000 0600030000350000"
             "0c001980 080001002a000000",
             id="one-frontend",
         ),
         pytest.param(
             6,
-            Wanted(UDP, "fd00:96::a", 53),
+            EntryFilter(UDP, "fd00:96::a", 53),
             "18000180 14000280 0500010011000000 0600030000350000 0c001980 0800010028000000",
             id="ipv6-by-port-alone",
         ),
         pytest.param(
             4,
-            Wanted(TCP, without=IPS_DST_NAT | IPS_SEEN_REPLY),
+            EntryFilter(TCP, without=IPS_DST_NAT | IPS_SEEN_REPLY),
             "10000180 0c000280 0500010006000000 0c001980 0800010008000000"
             "0800030000000000 08001a0000000022",
             id="by-status",

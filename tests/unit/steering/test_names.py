@@ -4,13 +4,11 @@ import pytest
 
 from userspace_proxy.steering.iptables.rules import CHAINS
 from userspace_proxy.steering.names import (
+    REPLY_TABLES,
+    STEERING_TABLES,
     ChainNames,
     label_of,
-    label_of_reply_table,
-    label_of_table,
     proxy_label,
-    reply_table_name,
-    table_name,
 )
 
 LONGEST = "UPROXY-GUARD"
@@ -79,23 +77,23 @@ def test_names_of_others_stay_as_they_are(name, chain):
     ],
 )
 def test_tables(name, table):
-    assert table_name(name) == table
+    assert STEERING_TABLES.of(name) == table
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
 def test_a_table_tells_whose_it_is(name):
-    assert label_of_table(table_name(name)) == proxy_label(name)
-    assert label_of_reply_table(reply_table_name(name)) == proxy_label(name)
+    assert STEERING_TABLES.label_in(STEERING_TABLES.of(name)) == proxy_label(name)
+    assert REPLY_TABLES.label_in(REPLY_TABLES.of(name)) == proxy_label(name)
 
 
 @pytest.mark.parametrize("name", ["", "answers", *NAMES])
 def test_no_table_is_taken_for_one_of_the_other_kind(name):
-    assert label_of_table(reply_table_name(name)) is None
-    assert label_of_reply_table(table_name(name)) is None
+    assert STEERING_TABLES.label_in(REPLY_TABLES.of(name)) is None
+    assert REPLY_TABLES.label_in(STEERING_TABLES.of(name)) is None
 
 
 @pytest.mark.parametrize(
     "table", ["filter", "kube-proxy", "userspace-proxy2", "userspace-proxy-", "userspace-proxy-a b"]
 )
 def test_tables_of_others_are_nobodys_of_ours(table):
-    assert label_of_table(table) is None
+    assert STEERING_TABLES.label_in(table) is None

@@ -1,17 +1,17 @@
-"""Netlink requests and events: links, addresses, routes, rules, conntrack.
+"""Netlink requests and events: links, addresses, routes, rules, conntrack, nftables.
 
-    messages    bytes ◀──▶ messages and attributes; knows no socket and no subject
-    sockets     Requests: list, ask, change · Events: what happened; both with their errors
-    rtnetlink   links, addresses, routes, rules: their bytes
+    messages    bytes ◀──▶ messages and attributes
+    sockets     Requests: list, ask, change · Events: what changed · explained: errors in words
+    rtnetlink   links, addresses, routes, rules as bytes
 
-Connection tracking and nftables have their subjects in ``ctnetlink`` and ``nf_tables``. Why
-not by a package: docs/adr/0002.
+Conntrack entries and nftables are read and written by ``ctnetlink`` and ``nf_tables``. Why no
+library is used: docs/adr/0002.
 
-Rule 1: this is the one place that opens a netlink socket or takes a message apart.
-Rule 2: a socket sees the network namespace of the thread that opened it.
-Rule 3: errors are the kernel's, as OSError with its number; what they mean the caller knows.
+Rule 1: no other package opens a netlink socket or parses a message.
+Rule 2: a socket belongs to the network namespace of the thread that opened it.
+Rule 3: sockets raise the kernel's errors as OSError; :func:`explained` states what failed.
 """
 
-from .sockets import Events, Heard, Requests
+from .sockets import EventBatch, Events, Requests, RouteSockets, explained
 
-__all__ = ["Events", "Heard", "Requests"]
+__all__ = ["EventBatch", "Events", "Requests", "RouteSockets", "explained"]

@@ -3,7 +3,7 @@
     datagram = message …       message = header, body       body = a fixed part, attribute …
 
 Rule 1: only bytes in, bytes out.
-Rule 2: a message or attribute that was cut ends the reading.
+Rule 2: parsing ends at a truncated message or attribute.
 
 Source: netlink(7); include/uapi/linux/netlink.h.
 """
@@ -39,7 +39,7 @@ class Message(NamedTuple):
     kind: int
     flags: int
     number: int
-    """That of the request which it answers; 0 for an event."""
+    """The number of the request that it answers; 0 for an event."""
     body: bytes
 
 
@@ -66,7 +66,7 @@ def read_attributes(body: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
     Args:
         body: Of a message, or the value of a nested attribute.
-        start: How long the fixed part before them is.
+        start: The length of the fixed part before them.
     """
     while start + ATTRIBUTE.size <= len(body):
         size, kind = ATTRIBUTE.unpack_from(body, start)
@@ -77,24 +77,24 @@ def read_attributes(body: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """Return an attribute; of a nested one the kind has :data:`NESTED`."""
+    """Return an attribute; the kind of a nested one includes :data:`NESTED`."""
     size = ATTRIBUTE.size + len(value)
     return ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
 
 
 def request(kind: int, flags: int, body: bytes) -> bytes:
-    """Return a request; it gets its number when it is sent."""
+    """Return a request; its number is set when it is sent."""
     return HEADER.pack(HEADER.size + len(body), kind, REQUEST | flags, 0, 0) + body
 
 
 def numbered(request: bytes, number: int, flags: int = 0) -> bytes:
-    """Return a request with a number, which its answers bear, and with more flags."""
+    """Return a request with more flags and a number, which its answers repeat."""
     size, kind, had, _, port = HEADER.unpack_from(request)
     return HEADER.pack(size, kind, had | flags, number, port) + request[HEADER.size :]
 
 
 def number_of(block: bytes) -> int:
-    """Return the number of the request that a datagram answers: never more than one."""
+    """Return the number of the single request that a datagram answers."""
     return int(HEADER.unpack_from(block)[3])
 
 
@@ -102,7 +102,7 @@ def is_last(block: bytes) -> bool:
     """Return whether a datagram of a listing is its last.
 
     Raises:
-        OSError: It says that the kernel doesn't list, or broke off.
+        OSError: The kernel refused the listing, or broke it off.
     """
     for kind, start, stop in deque(walk(block), maxlen=1):
         if kind in (DONE, ERROR):
@@ -112,17 +112,17 @@ def is_last(block: bytes) -> bool:
 
 
 def error_of(body: bytes) -> int:
-    """Return the error number that the body of ERROR or DONE has; 0 for none."""
+    """Return the error number in the body of ERROR or DONE; 0 for none."""
     return -int(_CODE.unpack_from(body)[0]) if len(body) >= _CODE.size else 0
 
 
 def kind_of_refused(body: bytes) -> int:
-    """Return the kind of the message that the body of ERROR is about; 0 if it doesn't tell."""
+    """Return the kind of the refused message from the body of ERROR; 0 if it is missing."""
     about = _CODE.size + HEADER.size
     return int(HEADER.unpack_from(body, _CODE.size)[1]) if len(body) >= about else 0
 
 
 def raise_refusal(code: int) -> None:
-    """Raise an error number as the OSError that it is; 0 is none."""
+    """Raise an OSError for an error number, unless it is 0."""
     if code:
         raise OSError(code, os.strerror(code))

@@ -1,7 +1,7 @@
 """Rtnetlink's form of links, addresses, routes, rules and bridge entries.
 
 Rule 1: only bytes in, bytes out.
-Rule 2: what is listed by the ten thousand, routes, is read as far as it is asked for.
+Rule 2: a route's attributes are parsed on demand, as there may be ten thousand routes.
 
 Source: rtnetlink(7); include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h, fib_rules.h,
 neighbour.h.
@@ -31,8 +31,8 @@ LOOK_UP, GO_TO, DO_NOTHING, PROHIBIT = 1, 2, 3, 8
 UP, LOOPBACK = 0x1, 0x8
 # lo is the first interface of every network namespace.
 LOOPBACK_NUMBER = 1
-# Protocol numbers, "u" and "v", by which routes and rules belong to this program. The kernel has 1
-# to 4; iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and FRR adds 193 to 199.
+# The protocol numbers ("u" and "v") of routes and rules of this program. The kernel uses 1 to 4;
+# iproute2's rt_protos names 8 to 18, 42, 84, 99, 186 to 192, and FRR adds 193 to 199.
 LOCAL_STEERING, REPLY_ROUTING = 117, 118
 FAMILIES: Mapping[int, int] = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -48,18 +48,18 @@ _LINK_ADDRESS, _PERMANENT, _ON_THE_BRIDGE_ITSELF = 2, 0x80, 0x2
 # family, prefix length, flags, scope, interface.
 _ADDRESS = struct.Struct("=BBBBI")
 _PEER, _LOCAL_ADDRESS, _ADDRESS_FLAGS = 1, 2, 8
-# family, prefix length, source's, tos, then of a route: table, protocol, scope, kind, flags; of a
+# family, prefix length, source's, tos; then for a route: table, protocol, scope, kind, flags; for a
 # rule: table, two reserved ones, action, flags.
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _DST, _OUT, _GATEWAY, _METRIC, _SOURCE, _MULTIPATH, _TABLE, _VIA = 1, 4, 5, 6, 7, 9, 15, 18
 _IN_NAME, _TARGET, _PRIORITY, _MARK, _MARK_MASK = 3, 4, 6, 10, 16
 _RULE_PROTOCOL, _IP_PROTOCOL, _DST_PORTS = 21, 22, 24
 _PORTS = struct.Struct("=HH")
-# IP6_RT_PRIO_USER: what the kernel makes of none.
+# IP6_RT_PRIO_USER: the kernel's default.
 _DEFAULT_METRIC_6 = 1024
 
 
-class Link(NamedTuple):
+class ListedLink(NamedTuple):
     """An interface."""
 
     number: int
@@ -69,19 +69,20 @@ class Link(NamedTuple):
     flags: int
     """:data:`UP` and others."""
     master: int
-    """The number of what it is a port of; 0 for none."""
+    """The number of the bridge, bond or VRF that it is a port of; 0 for none."""
     port_kind: str
-    """The kind of that one."""
+    """The kind of its master."""
     calls_iptables: bool = False
-    """A bridge's own option, as the next two: IPv4 packets pass iptables and nftables."""
+    """Option of a bridge: IPv4 packets pass iptables and nftables."""
     calls_ip6tables: bool = False
-    """The same for IPv6."""
+    """Option of a bridge: the same for IPv6."""
     filters_vlans: bool = False
+    """Option of a bridge."""
     is_isolated: bool = False
-    """A bridge's port that exchanges no packets with other isolated ports."""
+    """Option of a bridge's port: it exchanges no packets with other isolated ports."""
 
 
-class Address(NamedTuple):
+class ListedAddress(NamedTuple):
     """An interface's address."""
 
     ip: str
@@ -91,20 +92,20 @@ class Address(NamedTuple):
     flags: int
 
 
-class Route(NamedTuple):
-    """A route, whose attributes are still packed."""
+class ListedRoute(NamedTuple):
+    """A route whose attributes aren't parsed yet."""
 
     family: int
     prefix_length: int
     protocol: int
-    """The number of who made it."""
+    """The number of the program that created it."""
     kind: int
     """:data:`UNICAST`, :data:`LOCAL` and others."""
     short_table: int
     packed: bytes
 
     def open(self) -> RouteDetails:
-        """Return what its attributes say."""
+        """Parse its attributes."""
         found = dict(read_attributes(self.packed))
         width = 4 if self.family == socket.AF_INET else 16
         metric = _number(found.get(_METRIC))
@@ -121,7 +122,7 @@ class Route(NamedTuple):
 
 
 class RouteDetails(NamedTuple):
-    """Where a route leads from where."""
+    """The attributes of a route."""
 
     network: str
     """In canonical form with a prefix length."""
@@ -129,15 +130,32 @@ class RouteDetails(NamedTuple):
     link: int
     """0 for none, or several."""
     metric: int
-    """0 where nobody gave one."""
+    """0 for the default."""
     source: str
-    """The address that is preferred; empty for none."""
+    """The preferred source address; empty for none."""
     has_gateway: bool
-    """One at least."""
+    """Whether it has one or more."""
 
 
-class Rule(NamedTuple):
-    """A routing rule; what is 0 or empty matters not."""
+class LocalRoute(NamedTuple):
+    """A route that delivers a network to this node itself."""
+
+    network: str
+    """In canonical form with a prefix length: ``10.96.7.1/32``."""
+    source: str = ""
+    """The source address of clients on the node itself; empty for the kernel's choice."""
+    metric: int = 0
+    """0 for the kernel's choice."""
+    table: int = TABLE_LOCAL
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return family_of(self.network)
+
+
+class RoutingRule(NamedTuple):
+    """A routing rule; 0 and empty mean any."""
 
     family: int
     action: int
@@ -145,16 +163,16 @@ class Rule(NamedTuple):
     priority: int = 0
     table: int = 0
     protocol: int = 0
-    """The number of who made it."""
+    """The number of the program that created it."""
     to: str = ""
-    """An address."""
+    """The destination address."""
     ip_protocol: int = 0
     port: int = 0
-    """The one that is dialled."""
+    """The destination port."""
     mark: int = 0
     """The bits that a packet's mark must have."""
     came_by: str = ""
-    """An interface's name."""
+    """The incoming interface."""
     target: int = 0
     """The priority of the rule to go to."""
 
@@ -181,23 +199,23 @@ def list_rules(family: int) -> bytes:
 
 
 def find_route(ip: str) -> bytes:
-    """Return the request for the route to an address; its answer is a route, or a refusal."""
+    """Return the request for the route to an address; the answer is a route, or a refusal."""
     packed = pack_ip(ip)
     body = _ROUTE.pack(family_of(ip), len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
     return request(GET_ROUTE, 0, body + attribute(_DST, packed))
 
 
-def read_link(message: Message) -> Link:
+def read_link(message: Message) -> ListedLink:
     """Return the link of a message."""
     _, _, _, number, flags, _ = _LINK.unpack_from(message.body)
     found = dict(read_attributes(message.body, _LINK.size))
     info = dict(read_attributes(found.get(_LINKINFO, b"")))
     kind, port_kind = _text(info.get(_INFO_KIND, b"")), _text(info.get(_INFO_PORT_KIND, b""))
-    # Other kinds give other meanings to the same numbers.
+    # The numbers have other meanings for other kinds.
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))
-    return Link(
+    return ListedLink(
         number,
         _text(found.get(_NAME, b"")),
         kind,
@@ -211,26 +229,27 @@ def read_link(message: Message) -> Link:
     )
 
 
-def read_address(message: Message) -> Address:
+def read_address(message: Message) -> ListedAddress:
     """Return the address of a message."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ADDRESS.size))
     # The header has room for eight flags. Where there is a peer, _PEER is the peer's address.
     flags = _number(found[_ADDRESS_FLAGS]) if _ADDRESS_FLAGS in found else flags
-    return Address(ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b"")), link, scope, flags)
+    ip = ip_of(found.get(_LOCAL_ADDRESS) or found.get(_PEER, b""))
+    return ListedAddress(ip, link, scope, flags)
 
 
-def read_route(message: Message) -> Route:
+def read_route(message: Message) -> ListedRoute:
     """Return the route of a message."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message.body)
-    return Route(family, length, protocol, kind, table, message.body[_ROUTE.size :])
+    return ListedRoute(family, length, protocol, kind, table, message.body[_ROUTE.size :])
 
 
-def read_rule(message: Message) -> Rule:
-    """Return the rule of a message, as far as a :class:`Rule` can say it."""
+def read_rule(message: Message) -> RoutingRule:
+    """Return the rule of a message, without attributes that a :class:`RoutingRule` lacks."""
     family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)
     found = dict(read_attributes(message.body, _ROUTE.size))
-    return Rule(
+    return RoutingRule(
         family,
         action,
         _number(found.get(_PRIORITY)),
@@ -245,7 +264,7 @@ def read_rule(message: Message) -> Rule:
     )
 
 
-def write_rule(kind: int, flags: int, rule: Rule) -> bytes:
+def write_rule(kind: int, flags: int, rule: RoutingRule) -> bytes:
     """Return the request :data:`NEW_RULE` or :data:`DEL_RULE` for a rule."""
     packed = pack_ip(rule.to) if rule.to else b""
     body = _ROUTE.pack(rule.family, len(packed) * 8, 0, 0, 0, 0, 0, rule.action, 0)
@@ -264,41 +283,35 @@ def write_rule(kind: int, flags: int, rule: Rule) -> bytes:
     return request(kind, flags, body + _packed(values))
 
 
-def write_local_route(
-    kind: int, flags: int, network: str, *, table: int, protocol: int, metric: int, source: str
-) -> bytes:
-    """Return the request :data:`NEW_ROUTE` or :data:`DEL_ROUTE` for one that ends on this node.
+def write_local_route(kind: int, flags: int, route: LocalRoute, protocol: int) -> bytes:
+    """Return the request :data:`NEW_ROUTE` or :data:`DEL_ROUTE` for a local route.
 
     Args:
         kind: Which of the two.
         flags: ``CREATE`` and the like.
-        network: What is delivered here, with a prefix length.
-        table: The routing table's number.
-        protocol: The number of who makes it.
-        metric: 0 for the kernel's choice.
-        source: The preferred address; empty for the kernel's choice.
+        route: The route.
+        protocol: The number of the program that creates it.
     """
-    ip, _, length = network.partition("/")
-    family = family_of(ip)
-    scope = SCOPE_HOST if family == socket.AF_INET else SCOPE_UNIVERSE
-    body = _ROUTE.pack(family, int(length), 0, 0, 0, protocol, scope, LOCAL, 0)
+    ip, _, length = route.network.partition("/")
+    scope = SCOPE_HOST if route.family == socket.AF_INET else SCOPE_UNIVERSE
+    body = _ROUTE.pack(route.family, int(length), 0, 0, 0, protocol, scope, LOCAL, 0)
     values = (
         (_DST, pack_ip(ip) if int(length) else b""),
         (_OUT, U32.pack(LOOPBACK_NUMBER)),
-        (_TABLE, U32.pack(table)),
-        (_METRIC, U32.pack(metric) if metric else b""),
-        (_SOURCE, pack_ip(source) if source else b""),
+        (_TABLE, U32.pack(route.table)),
+        (_METRIC, U32.pack(route.metric) if route.metric else b""),
+        (_SOURCE, pack_ip(route.source) if route.source else b""),
     )
     return request(kind, flags, body + _packed(values))
 
 
 def write_bridge_entry(kind: int, flags: int, bridge: int, mac: bytes) -> bytes:
-    """Return the request by which a bridge takes frames to a MAC address for its own.
+    """Return the request by which a bridge accepts frames to a MAC address as its own.
 
     Args:
         kind: :data:`NEW_NEIGHBOUR` or :data:`DEL_NEIGHBOUR`.
         flags: ``CREATE`` and the like.
-        bridge: Its number.
+        bridge: The bridge's number.
         mac: Six bytes.
     """
     state, flag = _PERMANENT, _ON_THE_BRIDGE_ITSELF

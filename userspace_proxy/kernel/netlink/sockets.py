@@ -3,9 +3,9 @@
     Requests ── request, number ──▶ kernel ── answers with that number ──▶ Requests
                                     kernel ── events, or "some were lost" ──▶ Events
 
-Rule 1: no wait without a deadline: the kernel answers while it is asked, or never.
-Rule 2: a listing during which something changed is begun anew.
-Rule 3: answers to a request that was given up are passed over.
+Rule 1: every wait has a deadline: the kernel answers at once, or never.
+Rule 2: a listing during which something changed is repeated.
+Rule 3: late answers to an abandoned request are skipped.
 
 Source: netlink(7); net/netlink/af_netlink.c.
 """
@@ -17,9 +17,11 @@ import ctypes
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
+from ...errors import SteeringError, shortage_hint
 from .messages import (
     ACK,
     ERROR,
@@ -38,18 +40,39 @@ NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, DROP_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 2, 10, 12
 SO_ATTACH_FILTER, SO_SNDBUFFORCE = 26, 32
-# Of a socket's buffer the kernel keeps so much for itself (netlink_sendmsg).
+# What the kernel reserves of a socket's send buffer (netlink_sendmsg).
 _OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
 LISTINGS = 10
-# A refusal takes some 1 KiB of the kernel's memory; so many fit into a socket's buffer
+# A refusal takes about 1 KiB of the kernel's memory; this many fit into a socket's buffer
 # (net.core.rmem_default is 208 KiB), and the requests themselves into one message.
 BATCH = 100
 # The kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
-Instruction = tuple[int, int, int, int]
+BpfInstruction = tuple[int, int, int, int]
 """Of classic BPF: code, jump if true, jump if false, operand."""
+EventFilter = Callable[[int], Sequence[BpfInstruction]]
+"""Returns the program that passes the relevant events, for the port of this program's requests."""
+
+
+@contextlib.contextmanager
+def explained(
+    what: str, hints: Mapping[int, str] = MappingProxyType({}), *, hint: str = ""
+) -> Iterator[None]:
+    """Turn an OSError into a SteeringError: ``cannot <what>: Operation not permitted``.
+
+    Args:
+        what: What was tried.
+        hints: Hints for certain error numbers.
+        hint: For all others, except those that :func:`shortage_hint` knows.
+    """
+    try:
+        yield
+    except OSError as exc:
+        number = exc.errno or 0
+        hint = hints.get(number) or shortage_hint(number) or hint
+        raise SteeringError(f"cannot {what}: {exc.strerror}", hint=hint) from exc
 
 
 class Refused(NamedTuple):
@@ -62,10 +85,10 @@ class Refused(NamedTuple):
 
 
 class Requests:
-    """Asks one part of the kernel; every call blocks until it is done.
+    """Sends requests to one part of the kernel; every call blocks until it is done.
 
     Args:
-        sock: A netlink socket, subscribed to nothing; closed by :meth:`close`.
+        sock: A netlink socket without subscriptions; closed by :meth:`close`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -81,18 +104,18 @@ class Requests:
             protocol: :data:`NETLINK_ROUTE` or :data:`NETLINK_NETFILTER`.
 
         Raises:
-            OSError: The kernel has no such sockets.
+            OSError: The kernel has no such sockets, or no descriptor is left.
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
-            # Both only spare work; kernels before 4.20 don't know the second.
+            # Both only reduce work; kernels before 4.20 lack the second.
             with contextlib.suppress(OSError):
                 sock.setsockopt(SOL_NETLINK, option, 1)
         return cls(sock)
 
     @property
     def port(self) -> int:
-        """What events of changes by this socket bear as their sender."""
+        """The sender of events that changes by this socket cause."""
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
@@ -104,26 +127,26 @@ class Requests:
         for _ in range(LISTINGS):
             found = [one for block in self.blocks(request) for one in read_messages(block)]
             if not any(one.flags & INTERRUPTED for one in found):
-                # The last one says that it is.
+                # The last one only ends the listing.
                 return found[:-1]
         raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield a listing's datagrams, for whoever takes them apart himself; to be read to its end.
+        """Yield a listing's datagrams unparsed; to be read to its end.
 
         Raises:
             OSError: The kernel refuses or is silent.
         """
         number = self._next_number()
         self._socket.send(numbered(request, number))
-        is_whole = False
-        while not is_whole:
+        is_complete = False
+        while not is_complete:
             block = self._receive(number)
-            is_whole = is_last(block)
+            is_complete = is_last(block)
             yield block
 
     def ask(self, request: bytes) -> Message:
-        """Return the one answer to a request.
+        """Return the single answer to a request.
 
         Raises:
             OSError: The kernel refuses or is silent.
@@ -136,10 +159,10 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Have the kernel do some things, each for itself, in their order.
+        """Make independent changes, in their order.
 
         Returns:
-            Place and error number of each that was refused.
+            Index and error number of each refused one.
 
         Raises:
             OSError: The kernel is silent.
@@ -148,15 +171,15 @@ class Requests:
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
             batch = waiting[start : start + BATCH]
-            refused += [(start + place, code) for place, code in self._change(batch)]
+            refused += [(start + index, code) for index, code in self._change(batch)]
         return refused
 
     def transact(self, begin: bytes, changes: Sequence[bytes], end: bytes) -> Refused | None:
-        """Have the kernel do several things, all or none, between two messages that frame them.
+        """Make changes, all or none, between two messages that frame them.
 
         Args:
             begin: The message that begins the transaction.
-            changes: One at least.
+            changes: At least one.
             end: The message that ends it.
 
         Returns:
@@ -167,7 +190,7 @@ class Requests:
         """
         number = self._next_number()
         # Only the last change asks for an answer: not all kernels answer the message that ends a
-        # transaction. What is refused is answered before it.
+        # transaction. Refusals are sent before it.
         flags = [0] * (len(changes) - 1) + [ACK]
         messages = [begin, *map(numbered, changes, [number] * len(changes), flags), end]
         messages[0] = numbered(begin, number)
@@ -183,7 +206,7 @@ class Requests:
         self._socket.close()
 
     def _make_room(self, size: int) -> None:
-        """Let the socket take a message of that size, as far as this process may."""
+        """Raise the socket's send buffer to a message's size, as far as this process may."""
         if size > self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _OVERHEAD:
             for option in (SO_SNDBUFFORCE, socket.SO_SNDBUF):
                 with contextlib.suppress(OSError):
@@ -192,7 +215,7 @@ class Requests:
 
     def _change(self, batch: Sequence[bytes]) -> list[tuple[int, int]]:
         numbers = [self._next_number() for _ in batch]
-        places = {number: place for place, number in enumerate(numbers)}
+        indexes = {number: index for index, number in enumerate(numbers)}
         # Only the last asks for an answer; the others are answered if they are refused.
         flags = [0] * (len(batch) - 1) + [ACK]
         self._socket.send(b"".join(map(numbered, batch, numbers, flags)))
@@ -200,14 +223,14 @@ class Requests:
         is_answered = False
         while not is_answered:
             for answer in read_messages(self._receive()):
-                if answer.number in places and answer.kind == ERROR:
+                if answer.number in indexes and answer.kind == ERROR:
                     is_answered |= answer.number == numbers[-1]
                     if code := error_of(answer.body):
-                        refused.append((places[answer.number], code))
+                        refused.append((indexes[answer.number], code))
         return refused
 
     def _receive(self, number: int | None = None) -> bytes:
-        """Return the next datagram, of the answers to one request if it has a number."""
+        """Return the next datagram; with a number, the next answer to that request."""
         while True:
             try:
                 block = self._socket.recv(_READ_BYTES)
@@ -227,32 +250,31 @@ class Requests:
         self.close()
 
 
-class Heard(NamedTuple):
-    """What happened since the last time."""
+class EventBatch(NamedTuple):
+    """The events since the last read; false if there were none."""
 
     messages: list[Message]
     has_lost: bool = False
-    """There were more, and nobody knows which."""
+    """Whether further events were lost."""
 
     def __bool__(self) -> bool:
-        """Return whether anything happened."""
         return self.has_lost or bool(self.messages)
 
 
 class Events:
-    """Hears of changes in this thread's network namespace; never blocks.
+    """Receives events of changes in this thread's network namespace; never blocks.
 
     Args:
         protocol: As for :meth:`Requests.open`.
-        groups: Numbers of those that are heard of.
-        program: What passes the events that matter; none: all do.
+        groups: The multicast groups to subscribe to.
+        program: Passes the relevant events; empty: all pass.
 
     Raises:
-        OSError: The kernel has no such sockets or groups, or gives no right.
+        OSError: The kernel has no such sockets or groups, or permission is denied.
     """
 
     def __init__(
-        self, protocol: int, groups: Iterable[int], program: Sequence[Instruction] = ()
+        self, protocol: int, groups: Iterable[int], program: Sequence[BpfInstruction] = ()
     ) -> None:
         self._socket = _open(protocol)
         self._socket.setblocking(False)
@@ -266,19 +288,19 @@ class Events:
             raise
 
     def fileno(self) -> int:
-        """Return the descriptor, readable when something happened; -1 once closed."""
+        """Return the descriptor, which is readable when there are events; -1 once closed."""
         return self._socket.fileno()
 
     def subscribe(self, group: int) -> None:
-        """Hear of a group from now on."""
+        """Receive the events of a group from now on."""
         self._socket.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
 
     def unsubscribe(self, group: int) -> None:
-        """Hear of a group no longer."""
+        """Stop receiving the events of a group."""
         self._socket.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, group)
 
-    def read(self) -> Heard:
-        """Return all that is there.
+    def read(self) -> EventBatch:
+        """Return all events that have arrived.
 
         Raises:
             OSError: The socket is broken.
@@ -289,7 +311,7 @@ class Events:
             try:
                 messages += read_messages(self._socket.recv(_READ_BYTES))
             except BlockingIOError:
-                return Heard(messages, has_lost)
+                return EventBatch(messages, has_lost)
             except OSError as exc:
                 if exc.errno != errno.ENOBUFS:
                     raise
@@ -300,10 +322,35 @@ class Events:
         self._socket.close()
 
 
+class RouteSockets(contextlib.ExitStack):
+    """Requests about links, addresses, routes and rules, and the events of their changes.
+
+    The events are subscribed to before the first request, so no change is missed in between.
+
+    Args:
+        groups: As for :class:`Events`.
+        event_filter: By default all events pass.
+
+    Raises:
+        OSError: No sockets are available.
+    """
+
+    def __init__(self, groups: Iterable[int], event_filter: EventFilter | None = None) -> None:
+        super().__init__()
+        self.requests = self.enter_context(Requests.open(NETLINK_ROUTE))
+        try:
+            program = event_filter(self.requests.port) if event_filter else ()
+            self.events = Events(NETLINK_ROUTE, groups, program)
+        except OSError:
+            self.close()
+            raise
+        self.callback(self.events.close)
+
+
 def _open(protocol: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     try:
-        # A socket without an address of its own is passed over by events.
+        # A socket without an address of its own gets no events.
         sock.bind((0, 0))
     except OSError:
         sock.close()
@@ -311,7 +358,7 @@ def _open(protocol: int) -> socket.socket:
     return sock
 
 
-def _attach(sock: socket.socket, program: Sequence[Instruction]) -> None:
+def _attach(sock: socket.socket, program: Sequence[BpfInstruction]) -> None:
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     sock.setsockopt(

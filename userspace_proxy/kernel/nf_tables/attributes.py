@@ -11,12 +11,12 @@ from ..netlink.messages import NESTED, attribute, read_attributes
 
 
 def number(kind: int, value: int) -> bytes:
-    """Return an attribute that is a number of 32 bits."""
+    """Return a 32-bit number as an attribute."""
     return attribute(kind, value.to_bytes(4, "big", signed=value < 0))
 
 
 def text(kind: int, value: str) -> bytes:
-    """Return an attribute that is a name."""
+    """Return a name as an attribute."""
     return attribute(kind, value.encode() + b"\0")
 
 
@@ -26,10 +26,10 @@ def nested(kind: int, value: bytes) -> bytes:
 
 
 def read_all(value: bytes, start: int = 0) -> dict[int, bytes]:
-    """Return the attributes of a message or a nested attribute by their kinds.
+    """Return the attributes in a message or a nested attribute by their kinds.
 
     Args:
-        value: What contains them.
+        value: The message or attribute.
         start: The length of the fixed part before them.
     """
     return dict(read_attributes(value, start))

@@ -1,15 +1,16 @@
-"""Rule expressions as bytes, as far as this proxy's rules use them.
+"""Rule expressions and the types of set keys, as far as this proxy's rules use them; as bytes.
 
     meta mark & 0x40 == 0x40 ether daddr set 02:00:00:00:00:01
     = match(MARK, 0x40, mask=0x40) + assign(ETHER_DADDR, 0x020000000001)
 
 A rule is the concatenation of such parts; a test that fails ends the rule for a packet.
 
-Rule 1: a header's field needs its protocol tested before it, except in a table of that protocol:
-``IPV4 + match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
+Rule 1: a header's field requires a test of its protocol before it, except in a table of that
+protocol: ``IPV4 + match(IP_DADDR, …)``, ``TCP + match(TCP_FLAGS, …)``.
 Rule 2: each part uses registers from 1 on, unless it is given another one.
 
-Source: include/uapi/linux/netfilter/nf_tables.h; the output of ``nft --debug=netlink``.
+Source: include/uapi/linux/netfilter/nf_tables.h; the output of ``nft --debug=netlink``; for key
+types nftables' include/datatype.h.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import Literal, NamedTuple
 
 from ..netlink.messages import attribute
 from .attributes import nested, number, text
-from .key_types import KeyType
 
 # NFTA_LIST_ELEM; NFTA_EXPR_…; NFTA_DATA_…; NFTA_VERDICT_…
 LIST_ELEMENT = 1
@@ -34,7 +34,7 @@ EQUAL, NOT_EQUAL, LESS, AT_MOST, GREATER, AT_LEAST = range(6)
 """Of :func:`match`."""
 ACCEPT, DROP, RETURN, JUMP, GOTO = 1, 0, -5, -3, -4
 STATUS_DNAT = 1 << 5
-"""Of :data:`CT_STATUS`: the address that was dialled is translated (IPS_DST_NAT)."""
+"""Of :data:`CT_STATUS`: the dialled address is translated (IPS_DST_NAT)."""
 STATE_INVALID, STATE_ESTABLISHED, STATE_RELATED, STATE_NEW = 1, 2, 4, 8
 """Of :data:`CT_STATE`."""
 THIS_HOST = 0
@@ -47,21 +47,43 @@ _TCP_RESET, _UNREACHABLE_ANY_FAMILY, _PORT_UNREACHABLE = 1, 2, 1
 _DESTINATION, _PORT_GIVEN = 1, 2
 
 
+_KEY_TYPE_BITS = 6
+
+
+class KeyType(NamedTuple):
+    """The type of a set's keys or a map's values; the kernel stores it for ``nft``."""
+
+    number: int
+    width: int
+
+
+IPV4_ADDR, IPV6_ADDR, ETHER_ADDR = KeyType(7, 4), KeyType(8, 16), KeyType(9, 6)
+INET_PROTO, INET_SERVICE, MARK_TYPE = KeyType(12, 1), KeyType(13, 2), KeyType(19, 4)
+
+
+def joined(*types: KeyType) -> KeyType:
+    """Return the type of keys with several parts, each padded to a multiple of four bytes."""
+    combined = 0
+    for one in types:
+        combined = combined << _KEY_TYPE_BITS | one.number
+    return KeyType(combined, sum(one.width + -one.width % 4 for one in types))
+
+
 class Field(NamedTuple):
-    """A part of a packet, or something that is known about it."""
+    """A field of a packet, or of the kernel's metadata about it."""
 
     expression: str
     width: int
     """In bytes."""
     order: Literal["big", "little"]
-    """Of the bytes of its numbers."""
+    """The byte order of its numbers."""
     source: bytes
-    """The attributes that choose it."""
+    """The attributes that select it."""
     register_attribute: int = 1
 
 
 class InlineSet(NamedTuple):
-    """A set without a name, which belongs to the rule that looks it up; see :func:`one_of`."""
+    """A set without a name that belongs to one rule; see :func:`one_of`."""
 
     field: Field
     key: KeyType
@@ -100,13 +122,13 @@ SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
 TCP_FLAGS = _payload(_TRANSPORT, 13, 1)
 # NFTA_FIB_RESULT is NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_FLAGS is NFTA_FIB_F_DADDR.
 DADDR_TYPE = Field("fib", 4, sys.byteorder, number(2, 3) + number(3, 2))
-"""What the node's routes make of the destination: ``fib daddr type``."""
+"""The destination's type according to the node's routes: ``fib daddr type``."""
 LOCAL = 2
 """Of :data:`DADDR_TYPE`: one of this node's own addresses (RTN_LOCAL)."""
 FRAGMENT = Field(
     "exthdr", 2, "big", attribute(2, bytes([socket.IPPROTO_FRAGMENT])) + number(3, 2) + number(4, 2)
 )
-"""Of IPv6: :data:`FRAGMENT_OFFSET`, and flags."""
+"""Of IPv6: :data:`FRAGMENT_OFFSET` and flags."""
 
 
 def expression(name: str, attributes: bytes = b"") -> bytes:
@@ -121,12 +143,12 @@ def load(field: Field, register: int = 1) -> bytes:
 
 
 def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int = EQUAL) -> bytes:
-    """Go on if a field, or its bits in a mask, compare with a value.
+    """Continue if a field, or its bits in a mask, compares with a value.
 
     Args:
         field: What is compared.
-        value: A number, or bytes as they are in a packet.
-        mask: The bits that count; by default all do.
+        value: A number, or bytes as in a packet.
+        mask: The bits to compare; by default all.
         op: :data:`EQUAL` and so on.
     """
     masked = _bits(_packed(field, mask), bytes(field.width)) if mask else b""
@@ -134,20 +156,20 @@ def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int 
 
 
 def match_network(network: str) -> bytes:
-    """Go on if the destination is in a network, given with a prefix length."""
+    """Continue if the destination is in a network, given with a prefix length."""
     parsed = ipaddress.ip_network(network)
     ip, mask = parsed.network_address.packed, parsed.netmask.packed
     return match(IP_DADDR if parsed.version == 4 else IP6_DADDR, ip, mask=mask)
 
 
 def within(field: Field, first: int, last: int) -> bytes:
-    """Go on if a field is in a range."""
+    """Continue if a field is in a range."""
     low, high = _packed(field, first), _packed(field, last)
     return load(field) + _compare(low, AT_LEAST) + _compare(high, AT_MOST)
 
 
 def in_set(fields: Sequence[Field], name: str, *, is_inverted: bool = False) -> bytes:
-    """Go on if fields, one behind the other, are (or are not) a key of a set."""
+    """Continue if the concatenated fields are (or are not) a key of a set."""
     flags = number(5, _INVERTED) if is_inverted else b""
     return _load_key(fields, 1) + expression(
         "lookup", text(LOOKUP_SET, name) + number(2, 1) + flags
@@ -155,31 +177,31 @@ def in_set(fields: Sequence[Field], name: str, *, is_inverted: bool = False) -> 
 
 
 def one_of(field: Field, key: KeyType, *values: int, is_inverted: bool = False) -> InlineSet:
-    """Go on if a field is (or is not) one of some values.
+    """Continue if a field is (or is not) one of some values.
 
     Args:
         field: What is looked up.
         key: Its type.
-        values: Two at least: ``nft`` prints one as a comparison.
+        values: At least two: ``nft`` prints one as a comparison.
         is_inverted: Whether it must be none of them.
     """
     return InlineSet(field, key, values, is_inverted)
 
 
 def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
-    """Go on with the value that a map has under fields, in a register, if it has one.
+    """Continue if a map contains the fields as a key, with its value in a register.
 
     Args:
-        fields: The key, one behind the other.
+        fields: The parts of the key.
         name: The map's.
-        register: 1 to 4; where the value will be. The key uses those behind it too.
+        register: 1 to 4; for the value. The key uses the following ones, too.
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)
     return _load_key(fields, register) + expression("lookup", attributes)
 
 
 def look_up_inline(inline: InlineSet, name: str, set_id: int) -> bytes:
-    """Return the look-up of a set without a name that the same transaction makes."""
+    """Return the look-up of a set without a name that the same transaction creates."""
     flags = number(5, _INVERTED) if inline.is_inverted else b""
     attributes = text(LOOKUP_SET, name) + number(LOOKUP_SET_ID, set_id) + number(2, 1) + flags
     return load(inline.field) + expression("lookup", attributes)
@@ -191,12 +213,12 @@ def put(value: bytes, register: int = 1) -> bytes:
 
 
 def assign(field: Field, value: int | bytes) -> bytes:
-    """Change a field of the packet, or of what is known about it (``meta``)."""
+    """Change a field of the packet, or of its metadata (``meta``)."""
     return put(_packed(field, value)) + _store(field)
 
 
 def set_bits(field: Field, bits: int) -> bytes:
-    """Set some bits of a field and leave the others: ``meta mark set meta mark | BITS``."""
+    """Set some bits of a field: ``meta mark set meta mark | BITS``."""
     others = _packed(field, ~bits & (1 << 8 * field.width) - 1)
     return load(field) + _bits(others, _packed(field, bits)) + _store(field)
 
@@ -229,7 +251,7 @@ def counter() -> bytes:
 
 
 def notrack() -> bytes:
-    """Have connection tracking pass a packet by; before it, so at a priority below -200."""
+    """Exclude a packet from connection tracking; at a priority below -200, before it."""
     return expression("notrack")
 
 
@@ -247,10 +269,10 @@ def _store(field: Field) -> bytes:
 
 
 def _load_key(fields: Sequence[Field], register: int) -> bytes:
-    """Load fields one behind the other; each begins at a multiple of four bytes."""
+    """Load fields one after the other; each begins at a multiple of four bytes."""
     loads, offset = [], (register - 1) * 16
     for field in fields:
-        # A register of 16 bytes has one number, and each of its quarters another.
+        # A register of 16 bytes has a number, and each of its quarters has its own.
         at = 8 + offset // 4 if offset % 16 else 1 + offset // 16
         loads.append(load(field, at))
         offset += field.width + -field.width % 4

@@ -1,7 +1,7 @@
-"""A table owned by this process: no other program can change it, and it ends with the process.
+"""A table that only this process can change, and that the kernel removes when the process ends.
 
-``nft flush ruleset`` passes it over. A kernel before 5.12 knows no owners: there the table is put
-right when another program has changed it, and it stays until it is removed.
+It belongs to the socket that created it. ``nft flush ruleset`` skips it, and not even ``kill -9``
+leaves it behind. Kernels before 5.12 don't support owners.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
@@ -10,26 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .errors import NftablesError
-from .table import Definition, OurTable
+from .ruleset import NftablesError
+from .table import Definition, NftTable
 from .writer import INET, TableWriter
 
 
 class OwnedTable:
-    """One such table in this thread's network namespace; of use to one thread.
+    """One such table in this thread's network namespace; for use in one thread.
 
     Args:
         name: Its name.
-        fill: Adds chains and rules to the table, which was made a moment before.
+        fill: Adds chains and rules to the empty table.
         family: Its family.
+        needs_owner: Whether kernels without owners get no table. Otherwise theirs stays until it
+            is removed, and :meth:`put_right` repairs it.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
     """
 
-    def __init__(self, name: str, fill: Callable[[TableWriter], None], family: int = INET) -> None:
-        self._table = OurTable(name, family)
+    def __init__(
+        self,
+        name: str,
+        fill: Callable[[TableWriter], None],
+        family: int = INET,
+        *,
+        needs_owner: bool = False,
+    ) -> None:
+        self._table = NftTable(name, family)
         self._fill = fill
+        self._needs_owner = needs_owner
         self._written: tuple[Definition, ...] | None = None
         """As the kernel lists it; None before it was written."""
 
@@ -51,13 +61,15 @@ class OwnedTable:
         try:
             self._write(is_owned=True)
         except NftablesError:
-            # A kernel without owners. If it refuses for another reason, it does so again.
+            if self._needs_owner:
+                raise
+            # If the cause isn't the owner, this fails again.
             self._write(is_owned=False)
         self._written = self._table.read_definitions()
         return not is_first
 
     def close(self) -> None:
-        """Close the sockets, and so remove the table where the kernel knows owners; idempotent."""
+        """Close the sockets, which removes the table unless the kernel lacks owners; idempotent."""
         self._table.close()
 
     def _write(self, *, is_owned: bool) -> None:

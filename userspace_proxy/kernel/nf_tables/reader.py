@@ -1,8 +1,8 @@
 """Parses the kernel's listings of tables, chains, sets, elements and rules.
 
-Rule 1: an expression is a name and its attributes; what they mean decides the reader of a rule.
-Rule 2: what changes on its own (handles, counters, numbers of uses) isn't read, so
-that equal values mean that nothing was changed.
+Rule 1: an expression is a name and its attributes; callers interpret them.
+Rule 2: values that the kernel changes (handles, counters, use counts) aren't read, so equal values
+mean that nothing was changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ANONYMOUS_SET = 1
 _HEADER_BYTES = 4
 _DROP = 0
 _NETDEV = 5
-# Key and data types and lengths; with name and flags all that a set of ours has.
+# Key and data types and lengths: with name and flags all that a set of this proxy has.
 _SET_SHAPE = (4, 5, 6, 7)
 
 
@@ -53,13 +53,13 @@ class ListedTable(NamedTuple):
 
 
 class ListedChain(NamedTuple):
-    """A chain, of which only those that the kernel calls have a kind and a hook."""
+    """A chain; only one that the kernel calls has a kind and a hook."""
 
     family: int
     table: str
     name: str
     kind: str = ""
-    """``filter``, ``nat``, ``route``; empty for a chain that only others lead to."""
+    """``filter``, ``nat``, ``route``; empty for a chain that is only jumped to."""
     hook: str = ""
     """As in :data:`HOOKS`."""
     priority: int = 0
@@ -82,7 +82,7 @@ class Expression(NamedTuple):
     packed: bytes
 
     def attributes(self) -> dict[int, bytes]:
-        """Return its attributes by their kinds, which each name has its own ones of."""
+        """Return its attributes by their kinds, whose meaning depends on the name."""
         return read_all(self.packed)
 
 
@@ -113,8 +113,8 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
     Args:
         kind: :data:`GET_TABLE` and so on.
         family: :data:`INET` and so on, or :data:`ANY_FAMILY`.
-        table: Of one table; the kernel lists tables and chains of all tables nevertheless.
-        name: Of one chain (rules), or the set (elements).
+        table: Limits the listing to a table, except for tables and chains.
+        name: Limits rules to a chain; the set of elements.
     """
     limits = (text(TABLE, table) if table else b"") + (text(SET_NAME, name) if name else b"")
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)
@@ -157,7 +157,7 @@ def read_set(message: Message) -> ListedSet:
 
 
 def read_elements(message: Message) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of a message; what has no plain key or value has an empty one."""
+    """Yield keys and values of a message; empty for those that aren't plain data."""
     listed = read_all(message.body, _HEADER_BYTES).get(ELEMENTS, b"")
     for kind, packed in read_attributes(listed):
         if kind == LIST_ELEMENT:

@@ -8,15 +8,17 @@ Source: net/netfilter/nfnetlink.c, nfnetlink_rcv_batch().
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Self
 
-from ..netlink import Requests
+from ...errors import SteeringError
+from ..netlink import Requests, explained
 from ..netlink.messages import Message, request
 from ..netlink.sockets import NETLINK_NETFILTER
 from . import reader
 from .attributes import number_in, read_all
-from .errors import NftablesError, explained
 from .reader import ListedChain, ListedRule, ListedSet, ListedTable
 from .writer import (
     DELETE_ELEMENT,
@@ -34,7 +36,7 @@ from .writer import (
 _BEGIN, _END = 0x10, 0x11
 # nfgenmsg: no family, version 0, and the subsystem in network order.
 _FRAME = bytes([0, 0, 0, 10])
-# What kernels without nfnetlink or nf_tables say.
+# The errors of kernels without nfnetlink or nf_tables.
 _NOT_THERE = (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP)
 # How often elements are listed again until two listings agree.
 _LISTINGS = 10
@@ -50,20 +52,48 @@ _WORDS = {
 }
 
 
-class Ruleset:
-    """The ruleset of the network namespace that the calling thread is in; of use to one thread.
+_HINTS = {
+    errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
+    errno.EACCES: "run as root or grant NET_ADMIN, or run with --steering=none",
+    errno.EOPNOTSUPP: "modprobe nft_nat nft_redir nft_ct nft_reject_inet, or use another steering",
+}
+# The errors for an expression without a kernel module.
+_NO_EXPRESSION = (errno.ENOENT, errno.EOPNOTSUPP)
 
-    Tables that are owned (:meth:`.writer.TableWriter.create`) live until it is closed.
+
+class NftablesError(SteeringError):
+    """The kernel refused a transaction; nothing was changed.
+
+    Args:
+        code: Its error number.
+        what: What it refused, such as ``add rule``.
+    """
+
+    def __init__(self, code: int, what: str) -> None:
+        self.code = code
+        is_missing = what == "add rule" and code in _NO_EXPRESSION
+        hint = _HINTS.get(errno.EOPNOTSUPP if is_missing else code, "")
+        place = f" ({what})" if what else ""
+        super().__init__(f"cannot change nftables: {os.strerror(code)}{place}", hint=hint)
+
+
+def query_errors() -> AbstractContextManager[None]:
+    """Turn OSErrors of sockets and listings into SteeringErrors."""
+    return explained("query nftables", _HINTS, hint="modprobe nf_tables, or use another steering")
+
+
+class Ruleset:
+    """The ruleset of the calling thread's network namespace; for use in one thread.
+
+    Owned tables (:meth:`.writer.TableWriter.create`) exist until it is closed.
 
     Raises:
-        SteeringError: The kernel has no nftables, or gives no right.
+        SteeringError: The kernel has no nftables, or permission is denied.
     """
 
     def __init__(self) -> None:
-        try:
+        with query_errors():
             self._requests = Requests.open(NETLINK_NETFILTER)
-        except OSError as exc:
-            raise explained(exc) from exc
         try:
             self.generation()
         except BaseException:
@@ -71,11 +101,9 @@ class Ruleset:
             raise
 
     def generation(self) -> int:
-        """Return the ruleset's number, which grows with each transaction of any program."""
-        try:
+        """Return the ruleset's number, which grows with each transaction by any program."""
+        with query_errors():
             answer = self._requests.ask(reader.ask_generation())
-        except OSError as exc:
-            raise explained(exc) from exc
         return number_in(read_all(answer.body, 4), 1)
 
     def tables(self, family: int = reader.ANY_FAMILY) -> list[ListedTable]:
@@ -98,8 +126,8 @@ class Ruleset:
         """Return the elements of a set or map."""
         found = self._elements(family, table, name)
         for _ in range(_LISTINGS):
-            # While the kernel moves a set that grew into a larger hash table, which takes some
-            # milliseconds, a listing may lack elements, and nothing in it says so.
+            # While the kernel moves a set into a larger hash table, which takes some milliseconds,
+            # a listing may lack elements without an indication.
             before, found = found, self._elements(family, table, name)
             if found == before:
                 break
@@ -109,25 +137,25 @@ class Ruleset:
         """Make changes as one transaction.
 
         Args:
-            messages: Of one writer or several; none: nothing happens.
+            messages: Of one writer or several; may be empty.
 
         Raises:
-            NftablesError: The kernel refused. EMSGSIZE: the socket takes no message of that size,
-                which happens only without rights in the machine's first user namespace.
+            NftablesError: The kernel refused. EMSGSIZE: the message is too large for the socket,
+                which happens only without privileges in the initial user namespace.
         """
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Have the kernel check changes without making them.
+        """Let the kernel check changes without making them.
 
         Raises:
             NftablesError: It would refuse them.
         """
-        # The kernel forgets a transaction that has no end.
+        # The kernel discards a transaction without an end.
         self._send(messages, b"")
 
     def close(self) -> None:
-        """Close the socket, and so remove tables that are owned; idempotent."""
+        """Close the socket, which removes owned tables; idempotent."""
         self._requests.close()
 
     def _send(self, messages: Sequence[bytes], end: bytes) -> None:
@@ -145,10 +173,8 @@ class Ruleset:
         return dict(element for one in listed for element in reader.read_elements(one))
 
     def _list(self, kind: int, family: int, table: str = "", name: str = "") -> list[Message]:
-        try:
+        with query_errors():
             return self._requests.list_all(reader.list_of(kind, family, table, name))
-        except OSError as exc:
-            raise explained(exc) from exc
 
     def __enter__(self) -> Self:
         return self
@@ -161,26 +187,14 @@ def list_tables(family: int = INET) -> list[str]:
     """Return the names of all tables of a family; empty where the kernel has no nftables.
 
     Raises:
-        SteeringError: There is no right to ask.
+        SteeringError: Permission denied.
     """
-    try:
-        with Requests.open(NETLINK_NETFILTER) as requests:
-            listed = requests.list_all(reader.list_of(reader.GET_TABLE, family))
-    except OSError as exc:
-        if exc.errno in _NOT_THERE:
-            return []
-        raise explained(exc) from exc
+    with query_errors():
+        try:
+            with Requests.open(NETLINK_NETFILTER) as requests:
+                listed = requests.list_all(reader.list_of(reader.GET_TABLE, family))
+        except OSError as exc:
+            if exc.errno in _NOT_THERE:
+                return []
+            raise
     return [reader.read_table(message).name for message in listed]
-
-
-def labels_by(label_of: Callable[[str], str | None]) -> list[str]:
-    """Return the labels that the names of this network namespace's tables give, sorted.
-
-    Args:
-        label_of: Returns the label in a table's name, or None for one that doesn't matter.
-
-    Raises:
-        SteeringError: There is no right to ask.
-    """
-    found = map(label_of, list_tables())
-    return sorted(label for label in found if label is not None)

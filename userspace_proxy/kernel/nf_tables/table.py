@@ -1,33 +1,59 @@
-"""One table of this proxy: read, written, and watched for changes by other programs."""
+"""One table of this proxy: read, written, and watched for changes by other programs.
+
+    any transaction ──▶ kernel: generation + 1 ──▶ events: what changed, then NEWGEN
+
+Reading the generation takes 10 µs, so it is read each second. Only after it has changed are the
+events read, and only events of this table count.
+
+Rule 1: this program's changes cause no events: the socket leaves the group meanwhile.
+Rule 2: where events may be missing, the table counts as changed.
+
+Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h; nf_tables_commit().
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from .errors import NftablesError
-from .reader import ANONYMOUS_SET, Expression, ListedChain, ListedRule, ListedSet
-from .ruleset import Ruleset
-from .watch import TableWatch
-from .writer import INET, TABLE_OWNED, Elements, TableWriter
+from ..netlink import Events
+from ..netlink.messages import Message
+from ..netlink.sockets import NETLINK_NETFILTER
+from .attributes import number_in, read_all, text_in
+from .reader import (
+    ANONYMOUS_SET,
+    NEW_GENERATION,
+    Expression,
+    ListedChain,
+    ListedRule,
+    ListedSet,
+)
+from .ruleset import NftablesError, Ruleset, query_errors
+from .writer import INET, TABLE, TABLE_OWNED, Elements, TableWriter
+
+NFNLGRP_NFTABLES = 7
+_SUBSYSTEM = 0xA
+# Of struct nfgenmsg.
+_HEADER_BYTES = 4
 
 Definition = ListedChain | ListedRule | ListedSet
 Steps = Sequence[Sequence[bytes]]
-"""The messages of changes, each of which leaves the table in order."""
+"""The messages of changes, each of which leaves the table consistent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A table as the kernel has it."""
+    """A table as the kernel lists it."""
 
     is_owned: bool
-    """By the socket of a process, perhaps another one."""
+    """By the socket of any process."""
     definitions: tuple[Definition, ...]
-    """All but the elements, as the kernel lists them."""
+    """Everything but the elements."""
     elements: Mapping[str, Elements] = field(default_factory=dict)
-    """Of each set and map; none where they weren't asked for."""
+    """Of each set and map; empty if they weren't requested."""
 
     def rules(self, chain: str) -> list[list[Expression]]:
         """Return the rules of a chain as expressions."""
@@ -38,7 +64,7 @@ class Listing:
         ]
 
 
-class OurTable:
+class NftTable:
     """One table in this thread's network namespace.
 
     Args:
@@ -62,12 +88,12 @@ class OurTable:
         return self._watch.is_touched()
 
     def read(self) -> Listing | None:
-        """Return what is in force, or None without a table; what others did is known then."""
+        """Return what is in force, or None without a table; later changes count as new."""
         self._watch.settle()
         return self.look()
 
     def look(self, *, with_elements: bool = True) -> Listing | None:
-        """Return what is in force, or None without a table; for the watch nothing changes."""
+        """Return what is in force, or None without a table; doesn't affect :meth:`is_touched`."""
         family, name = self.family, self.name
         found = [one for one in self._ruleset.tables(family) if one.name == name]
         if not found:
@@ -89,19 +115,19 @@ class OurTable:
         )
 
     def read_definitions(self) -> tuple[Definition, ...] | None:
-        """Return all but the elements, or None if they may be another program's by now."""
+        """Return everything but the elements, or None if another program may have changed it."""
         listing = self.look(with_elements=False)
         return None if listing is None or self.is_touched() else listing.definitions
 
     def writer(self) -> TableWriter:
-        """Return what collects changes of this table."""
+        """Return a writer that collects changes of this table."""
         return TableWriter(self.name, self.family)
 
     def write(self, steps: Steps) -> None:
-        """Make changes as one transaction; none of them is nothing to do.
+        """Make changes as one transaction; none: does nothing.
 
-        In a user namespace of its own a process can't have a socket that takes more than some
-        5,000 Services at once. There each step is a transaction, in their order.
+        A process in a user namespace can't have a socket that takes more than about 5,000
+        Services at once. There each step is a transaction.
 
         Raises:
             NftablesError: The kernel refused.
@@ -115,13 +141,13 @@ class OurTable:
                 self._commit(step)
 
     def remove(self) -> None:
-        """Remove it, if it is there."""
+        """Remove it; idempotent."""
         table = self.writer()
         table.remove()
         self.write([table.messages])
 
     def close(self) -> None:
-        """Close the sockets; what is in force stays in force, unless it is owned."""
+        """Close the sockets, which removes the table only if it is owned; idempotent."""
         self._watch.close()
         self._ruleset.close()
 
@@ -129,3 +155,90 @@ class OurTable:
         if messages:
             with self._watch.own_change():
                 self._ruleset.commit(messages)
+
+
+class RulesetEvent(NamedTuple):
+    """One event of the kernel."""
+
+    family: int
+    table: str
+    """The changed table; empty for the end of a transaction."""
+    generation: int = 0
+    """At the end of a transaction: the ruleset's new number."""
+
+
+def read_event(message: Message) -> RulesetEvent | None:
+    """Return the event of a message; None if it is of another part of the kernel."""
+    if message.kind >> 8 != _SUBSYSTEM or len(message.body) < _HEADER_BYTES:
+        return None
+    found = read_all(message.body, _HEADER_BYTES)
+    if message.kind == NEW_GENERATION:
+        return RulesetEvent(message.body[0], "", number_in(found, TABLE))
+    return RulesetEvent(message.body[0], text_in(found, TABLE))
+
+
+class TableWatch:
+    """Watches a table in this thread's network namespace.
+
+    Args:
+        ruleset: Provides the generation; closed by its owner.
+        table: The table's name.
+        family: Its family.
+
+    Raises:
+        SteeringError: The kernel has no nftables, or permission is denied.
+    """
+
+    def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:
+        self._ruleset = ruleset
+        self._table = (family, table)
+        with query_errors():
+            self._events = Events(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
+        self._seen = ruleset.generation()
+        self._is_touched = False
+
+    def is_touched(self) -> bool:
+        """Return whether another program has changed the table since :meth:`settle`."""
+        if not self._is_touched and self._ruleset.generation() != self._seen:
+            self._read()
+        return self._is_touched
+
+    def settle(self) -> None:
+        """Forget earlier changes; to be called before the table is read, so none is missed."""
+        generation = self._ruleset.generation()
+        self._read()
+        self._seen = max(self._seen, generation)
+        self._is_touched = False
+
+    @contextlib.contextmanager
+    def own_change(self) -> Iterator[None]:
+        """Make one transaction that doesn't count as another program's."""
+        before = self._ruleset.generation()
+        self._read()
+        is_quiet = before == self._seen
+        self._events.unsubscribe(NFNLGRP_NFTABLES)
+        try:
+            yield
+        finally:
+            self._events.subscribe(NFNLGRP_NFTABLES)
+            self._seen = self._ruleset.generation()
+            if not is_quiet or self._seen not in (before, before + 1):
+                # Other programs made changes meanwhile, without events for this socket.
+                self._is_touched = True
+
+    def close(self) -> None:
+        """Close its socket; idempotent."""
+        self._events.close()
+
+    def _read(self) -> None:
+        """Read all events that have arrived.
+
+        A generation counts as seen with its event: the kernel increments before it sends.
+        """
+        with query_errors():
+            batch = self._events.read()
+        self._is_touched |= batch.has_lost
+        for event in map(read_event, batch.messages):
+            if event is not None:
+                self._seen = max(self._seen, event.generation)
+                self._is_touched |= (event.family, event.table) == self._table

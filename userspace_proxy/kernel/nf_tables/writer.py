@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 
 from ..netlink.messages import ATTRIBUTE, CREATE, attribute, request
 from .attributes import nested, number, text
-from .expressions import DATA_VALUE, LIST_ELEMENT, InlineSet, Part, look_up_inline
-from .key_types import KeyType
+from .expressions import DATA_VALUE, LIST_ELEMENT, InlineSet, KeyType, Part, look_up_inline
 
 INET, BRIDGE = 1, 7
 """Families of tables."""
@@ -34,14 +33,14 @@ ELEMENTS, ELEMENT_KEY, ELEMENT_DATA = 3, 1, 2
 _SET_ID, _ELEMENTS_SET_ID = 10, 4
 _ANONYMOUS, _CONSTANT, _MAP = 0x1, 0x2, 0x8
 _APPEND = 0x800
-# An attribute has no more than 65,535 bytes, so the elements of a message neither.
+# An attribute, and so the elements of a message, has at most 65,535 bytes.
 ELEMENTS_BYTES_MAX = 60_000
-# By which messages of one transaction refer to a set; there may be several writers in one.
+# Messages of one transaction, which may have several writers, refer to a set by its id.
 _IDS = itertools.count(1)
 
 
 Elements = Mapping[bytes, bytes]
-"""Keys and values; of a set each value is empty."""
+"""Keys and values; the values of a set are empty."""
 
 
 class TableWriter:
@@ -59,11 +58,11 @@ class TableWriter:
         self._table = text(TABLE, name)
 
     def create(self, *, is_owned: bool = False) -> None:
-        """Make the table anew, whether it exists or not.
+        """Create the table, empty, whether it exists or not.
 
         Args:
-            is_owned: Only the socket that commits this may change it, and the kernel removes it
-                with that socket (Linux ≥ 5.12).
+            is_owned: Whether only the socket that commits this may change it; the kernel removes
+                it with that socket (Linux ≥ 5.12).
         """
         self.remove()
         self._add(NEW_TABLE, number(2, TABLE_OWNED) if is_owned else b"")
@@ -86,7 +85,7 @@ class TableWriter:
         self._add(NEW_CHAIN, text(CHAIN_NAME, name) + at + text(CHAIN_TYPE, kind))
 
     def add_chain(self, name: str) -> None:
-        """Add a chain to which rules jump or go."""
+        """Add a chain for jumps."""
         self._add(NEW_CHAIN, text(CHAIN_NAME, name))
 
     def flush_chain(self, name: str) -> None:
@@ -111,12 +110,12 @@ class TableWriter:
     def add_elements(self, name: str, elements: Elements) -> None:
         """Add elements to a set or map.
 
-        The kernel refuses a key that a map has with another value; others may be there already.
+        The kernel refuses a key that a map has with another value; other keys may exist already.
         """
         self._elements(NEW_ELEMENT, text(SET_NAME, name), elements)
 
     def delete_elements(self, name: str, elements: Elements) -> None:
-        """Delete elements of a set or map; the kernel refuses one that isn't there."""
+        """Delete elements of a set or map; the kernel refuses a missing one."""
         self._elements(DELETE_ELEMENT, text(SET_NAME, name), elements)
 
     def _add(self, kind: int, body: bytes = b"", flags: int = CREATE) -> None:
@@ -129,7 +128,7 @@ class TableWriter:
         return set_id
 
     def _inline(self, inline: InlineSet) -> bytes:
-        """Make a set for one rule; the kernel gives it a free name."""
+        """Create a set for one rule; the kernel chooses a free name."""
         name, field = "__set%d", inline.field
         size = nested(9, number(1, len(inline.values)))
         set_id = self._add_set(name, inline.key, _ANONYMOUS | _CONSTANT, size)
@@ -144,10 +143,10 @@ class TableWriter:
 
 
 def _packed(elements: Elements) -> Iterator[bytes]:
-    """Yield elements in pieces that fit into an attribute; all elements are of one size."""
+    """Yield elements in pieces that fit into an attribute; all elements have one size."""
     waiting = iter(elements.items())
     sizes = next(iter(elements.items()), (b"", b""))
-    # Packed once: the headers of ten thousand elements are the same.
+    # Packed once, as all elements have the same headers.
     before, between, behind = _frame(*map(len, sizes))
     width = sum(map(len, (before, between, behind, *sizes)))
     while some := list(itertools.islice(waiting, ELEMENTS_BYTES_MAX // width)):
@@ -155,7 +154,7 @@ def _packed(elements: Elements) -> Iterator[bytes]:
 
 
 def _frame(key_width: int, value_width: int) -> tuple[bytes, bytes, bytes]:
-    """Return what is before an element's key, between key and value, and behind the value."""
+    """Return the bytes before an element's key, between key and value, and after the value."""
     parts = nested(ELEMENT_KEY, attribute(DATA_VALUE, bytes(key_width)))
     if value_width:
         parts += nested(ELEMENT_DATA, attribute(DATA_VALUE, bytes(value_width)))

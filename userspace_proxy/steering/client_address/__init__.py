@@ -2,12 +2,12 @@
 
     reply_routing    which packets are replies: an nftables table marks them     (ADR 0008)
     routes           policy routing that delivers marked packets to this node
-    bridge_delivery  lifts replies to clients on the same bridge off that bridge (ADR 0017)
+    bridge_delivery  diverts replies to clients on the same bridge to this node  (ADR 0017)
 
-The decision whose address is used is ``policy.locality``; the dial is in
-``dataplane.client_address``, and ``agent.client_address`` connects the three.
+``policy.locality`` decides for which clients the address is preserved, ``dataplane.client_address``
+dials, and ``agent.client_address`` connects the three.
 """
 
-from .reply_routing import ReplyRouting, labels
+from .reply_routing import ReplyRouting
 
-__all__ = ["ReplyRouting", "labels"]
+__all__ = ["ReplyRouting"]

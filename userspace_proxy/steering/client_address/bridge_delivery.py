@@ -4,16 +4,16 @@
                                                                               │
     socket bound to the client's address ◀── table local ◀── bridge ◀─────────┘
 
-Without the table, a bridge sends such packets straight to the client. The table runs behind
-br_netfilter, so the rules of ``answers`` have marked the packets that have a socket here.
+Without the table, a bridge sends such packets straight to the client. The table runs after
+br_netfilter, so the rules of ``reply_routing`` have marked the packets that have a socket here.
 
-Our MAC is one constant that each bridge has in its forwarding database as its own. So one rule is
-right for all bridges, and it stays right when a bridge's own MAC changes. A bridge never learns an
-address that is its own from a pod's frames.
+The MAC is one constant, which each bridge has in its forwarding database as its own. So one rule is
+correct for all bridges, and it stays correct when a bridge's own MAC changes. A bridge never learns
+an address that is its own from a pod's frames.
 
-Rule 1: every call blocks, in one thread, and in its network namespace.
-Rule 2: the table is owned by the process, as that of ``answers``; the entries are the same for all
-proxies of a node: the last one removes them.
+Rule 1: every call blocks; all are made in one thread, in its network namespace.
+Rule 2: the table is owned by the process, as that of ``reply_routing``; the entries are the same
+for all proxies of a node: the last one removes them.
 
 Source: net/bridge/br_input.c, br_netfilter_hooks.c; docs/adr/0017.
 """
@@ -25,18 +25,18 @@ import os
 from collections.abc import Collection, Iterable
 
 from ...errors import SteeringError
-from ...kernel.netlink import rtnetlink
+from ...kernel.netlink import Requests, explained, rtnetlink
 from ...kernel.netlink.messages import CREATE, REPLACE
+from ...kernel.netlink.sockets import NETLINK_ROUTE
 from ...kernel.nf_tables import BRIDGE, NftablesError, TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.owned import OwnedTable
 from ...kernel.nf_tables.writer import PREROUTING
-from ...kernel.route_requests import open_route_requests
 from .routes import MARK
 
 # Locally administered; the rest is "uprox".
 MAC = b"\x06uprox"
-# After br_netfilter (0), which has the table inet mark packets.
+# After br_netfilter (0), in which the table inet marks packets.
 PRIORITY = 10
 NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
 _NO_BRIDGE_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT)
@@ -47,10 +47,10 @@ class BridgeDelivery:
     """The table and the forwarding entries of one proxy.
 
     Args:
-        name: The table's.
+        name: The table's name.
 
     Raises:
-        SteeringError: The kernel has no nftables, or gives no right.
+        SteeringError: The kernel has no nftables, or permission is denied.
     """
 
     def __init__(self, name: str) -> None:
@@ -78,11 +78,11 @@ class BridgeDelivery:
             raise
 
     def add_to(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Have bridges take our MAC for their own; see :meth:`BridgeEntries.put_right`."""
+        """Make bridges accept the MAC as their own; see :meth:`BridgeEntries.put_right`."""
         return self._entries.put_right(bridges)
 
     def close(self) -> None:
-        """Close the sockets, and so remove the table where the kernel knows owners."""
+        """Close the sockets, which removes the table unless the kernel lacks owners."""
         self._entries.close()
         self._table.close()
 
@@ -90,8 +90,8 @@ class BridgeDelivery:
 def write_bridge_table(table: TableWriter) -> None:
     """Add the chain and the rule to the table.
 
-    The kernel drops packets that are for another host's MAC before it looks at addresses, so the
-    packet's type is set, too: it was determined when the packet came in.
+    The kernel drops packets for another host's MAC before it considers addresses, so the packet's
+    type is set, too: it was determined when the packet arrived.
     """
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     ours = x.match(x.MARK, MARK, mask=MARK)
@@ -100,29 +100,30 @@ def write_bridge_table(table: TableWriter) -> None:
 
 
 class BridgeEntries:
-    """Our entry in the forwarding databases of bridges.
+    """The MAC's entries in the forwarding databases of bridges.
 
     Raises:
         SteeringError: Netlink sockets can't be opened.
     """
 
     def __init__(self) -> None:
-        self._requests = open_route_requests()
+        with explained("open a netlink socket"):
+            self._requests = Requests.open(NETLINK_ROUTE)
 
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
-        """Make the entries this node's own, also where a bridge has learned our MAC from a pod.
+        """Make the entries this node's own, also where a bridge has learned the MAC from a pod.
 
         Args:
-            bridges: The numbers of the bridges that are to have one.
+            bridges: The numbers of the bridges that need one.
 
         Returns:
-            The bridges that have one now; one that was removed meanwhile has none.
+            The bridges that have one now; without those that were removed meanwhile.
 
         Raises:
             SteeringError: The kernel refused an entry.
         """
         wanted = sorted(bridges)
-        # A bridge whose entry is right already changes nothing, and announces nothing.
+        # A correct entry is not changed, and causes no event.
         refused = self._change(rtnetlink.NEW_NEIGHBOUR, CREATE | REPLACE, wanted)
         missing = set()
         for number, code in refused.items():
@@ -140,10 +141,8 @@ class BridgeEntries:
         Raises:
             SteeringError: The kernel refused.
         """
-        try:
+        with explained("list interfaces"):
             messages = self._requests.list_all(rtnetlink.list_links())
-        except OSError as exc:
-            raise SteeringError(f"cannot list interfaces: {exc.strerror}") from exc
         links = map(rtnetlink.read_link, messages)
         bridges = [link.number for link in links if link.kind == "bridge"]
         for code in self._change(rtnetlink.DEL_NEIGHBOUR, 0, bridges).values():
@@ -159,8 +158,6 @@ class BridgeEntries:
         """Return the error number for each bridge whose change was refused."""
         numbers = list(bridges)
         requests = [rtnetlink.write_bridge_entry(kind, flags, n, MAC) for n in numbers]
-        try:
+        with explained("change bridges"):
             refused = self._requests.change(requests)
-        except OSError as exc:
-            raise SteeringError(f"cannot change bridges: {exc.strerror}") from exc
-        return {numbers[place]: code for place, code in refused}
+        return {numbers[index]: code for index, code in refused}

@@ -1,7 +1,7 @@
-"""Catches replies of endpoints to client addresses that sockets of this proxy use.
+"""Delivers replies of endpoints to client addresses that sockets of this proxy use.
 
     socket bound to the client's address ──▶ endpoint
-           ▲                                    │ answers to the client, by way of this node
+           ▲                                    │ replies to the client, through this node
            └── table local ◀── mark ◀── has its address a transparent socket here? ◀──┘
 
 This works with every steering, independently of its rules. Replies on a bridge that the client
@@ -12,12 +12,12 @@ and it ends with the process, as do the sockets that need it. Routes and routing
 owner, nor have tables before Linux 5.12: there, changes are repaired.
 
 Rule 1: a part that can't be installed is a reason in words, not an error: sockets use this
-node's address instead. The same holds for IPv6 alone, which a node may have switched off.
+node's address instead. The same holds for IPv6 alone, which a node may have disabled.
 Rule 2: open connections need it: it is removed after the last of them has ended.
 Rule 3: routes that a killed run left stay, and missing ones are added; its table, if there still
 is one, is created anew.
-Rule 4: a socket of all addresses catches nothing: another program's transparent listener (TPROXY)
-would get what pods send each other.
+Rule 4: a socket on the wildcard address doesn't count: otherwise another program's transparent
+listener (TPROXY) would get what pods send each other.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
@@ -31,20 +31,18 @@ from collections.abc import Iterable
 from ...errors import SteeringError
 from ...kernel.nf_tables import BRIDGE, INET, TableWriter, list_tables
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.key_types import INET_PROTO
 from ...kernel.nf_tables.owned import OwnedTable
-from ...kernel.nf_tables.ruleset import labels_by
-from ...kernel.nf_tables.table import OurTable
+from ...kernel.nf_tables.table import NftTable
 from ...kernel.nf_tables.writer import PREROUTING
 from ...kernel.one_thread import OneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT
-from ..names import label_of_reply_table, reply_table_name
+from ..names import REPLY_TABLES
 from .bridge_delivery import BridgeDelivery, BridgeEntries
 from .routes import MARK, ReplyRoutes
 
-# Behind all translation (-100): the kernel looks for IPv6 sockets by what the packet says, and
-# what a masquerade changed is put back by then. Marks of others (mangle, -150) are set by then,
-# and reverse path filters that mind them (firewalld's, -140) have asked.
+# After all translation (-100): the kernel looks up IPv6 sockets by the packet's addresses, and
+# masquerading is undone by then. Marks of others (mangle, -150) are set by then, and reverse path
+# filters that use them (firewalld's, -140) have run.
 PRIORITY = -99
 
 
@@ -58,38 +56,38 @@ class ReplyRouting:
     """
 
     def __init__(self, proxy_name: str = "") -> None:
-        self._name = reply_table_name(proxy_name)
+        self._name = REPLY_TABLES.of(proxy_name)
         self._kernel: _Kernel | None = None
-        self._thread = OneThread("answers")
+        self._thread = OneThread("reply-routing")
         self.without_ipv6 = ""
-        """Why those of IPv6 aren't caught, as of the last call; empty where they are."""
+        """Why IPv6 isn't included, as of the last call; empty where it is."""
         self.bridges: frozenset[int] = frozenset()
-        """The bridges that deliver answers to clients on themselves, as of the last call."""
+        """The bridges with delivery to clients on the same bridge, as of the last call."""
         self.without_bridges = ""
-        """Why no bridge does; empty where one could."""
+        """Why no bridge has it; empty where one could."""
 
     async def start(self) -> str:
         """Install all of it; idempotent.
 
         Returns:
-            Why answers can't be caught here; empty when they are.
+            Why it can't be installed here; empty if it is.
         """
         try:
             await self._put_right()
         except SteeringError as exc:
-            await self._thread.run(self._leave_nothing)
+            await self._thread.run(self._remove_parts)
             return exc.message
         return ""
 
     async def repair(self, bridges: Iterable[int] = ()) -> int:
-        """Put right what others undid.
+        """Repair what other programs changed.
 
         Args:
-            bridges: The numbers of those that are to deliver answers to clients on themselves.
-                See :attr:`bridges` for those that do.
+            bridges: The numbers of bridges that need delivery to clients on the same bridge;
+                :attr:`bridges` contains those that have it.
 
         Returns:
-            How many parts were missing or other than ours.
+            How many parts were missing or different.
 
         Raises:
             SteeringError: The kernel refused.
@@ -97,7 +95,7 @@ class ReplyRouting:
         return await self._put_right(frozenset(bridges))
 
     async def clean_up(self) -> None:
-        """Remove what bears our name, and routes that nobody needs; idempotent, also without start.
+        """Remove what has this proxy's name, and unused routes; idempotent, also without start.
 
         Raises:
             SteeringError: The kernel refused.
@@ -105,7 +103,7 @@ class ReplyRouting:
         await self._thread.run(self._remove)
 
     async def close(self) -> None:
-        """Let go of sockets, and so of the table; idempotent."""
+        """Close the sockets, which removes the table; idempotent."""
         if self._thread.has_begun:
             await self._thread.run(self._close)
             self._thread.close()
@@ -121,22 +119,19 @@ class ReplyRouting:
             self._kernel = _Kernel(self._name)
         return self._kernel, self._kernel.put_right(bridges)
 
-    def _leave_nothing(self) -> None:
-        """Remove the part that could be installed, if any."""
-        try:
+    def _remove_parts(self) -> None:
+        # Without the privilege to add, there is nothing to remove.
+        with contextlib.suppress(SteeringError):
             self._remove()
-        except SteeringError:
-            # Whoever may not add may not remove: there is nothing.
-            return
 
     def _remove(self) -> None:
         # The kernel removes an owned table with its owner's socket.
         self._close()
         for family in (INET, BRIDGE):
             if self._name in list_tables(family):
-                with contextlib.closing(OurTable(self._name, family)) as table:
+                with contextlib.closing(NftTable(self._name, family)) as table:
                     table.remove()
-        if not labels():
+        if not REPLY_TABLES.labels_here():
             with contextlib.closing(BridgeEntries()) as entries:
                 entries.remove()
             with contextlib.closing(ReplyRoutes()) as routes:
@@ -149,7 +144,7 @@ class ReplyRouting:
 
 
 class _Kernel:
-    """What the thread does."""
+    """The objects in the thread."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -175,7 +170,7 @@ class _Kernel:
         return count
 
     def _deliver(self, bridges: frozenset[int]) -> int:
-        """Have bridges deliver answers; returns how many parts others had changed."""
+        """Add delivery to bridges; return how many parts others had changed."""
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:
@@ -198,12 +193,12 @@ class _Kernel:
 def write_table(table: TableWriter) -> None:
     """Add the chains and rules to the table.
 
-    Ports first: other packets are spared the search for a socket. ICMP errors have none; their
-    socket is found by the packet that they are about: without them a dial in a client's name would
-    hear of no refusal, and a connection of no smaller MTU.
+    Ports are checked first, which saves other packets the search for a socket. ICMP errors have
+    none; their socket is found by the packet that they are about. Without them a dial at a client's
+    address would get no refusals, and a connection no smaller MTU.
 
-    No rule jumps to ``defragment``. The kernel puts fragments together before all chains as long as
-    a rule has ``tproxy``; else it does so only where connections are tracked, and a fragment
+    No rule jumps to ``defragment``. The kernel reassembles fragments before all chains as long as
+    a rule has ``tproxy``; otherwise it does so only where connections are tracked, and a fragment
     without ports has no socket.
     """
     table.add_chain("defragment")
@@ -211,21 +206,12 @@ def write_table(table: TableWriter) -> None:
     table.add_base_chain("prerouting", "filter", PREROUTING, PRIORITY)
     marked = (
         x.match(x.SOCKET_TRANSPARENT, 1)
-        # Not those of TIME_WAIT, either: a client that dials from such a port itself is answered.
+        # Excludes those in TIME_WAIT, too: a client that dials from such a port gets its answer.
         + x.match(x.SOCKET_WILDCARD, 0)
         + x.set_bits(x.MARK, MARK)
     )
-    protocols = x.one_of(x.L4PROTO, INET_PROTO, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+    protocols = x.one_of(x.L4PROTO, x.INET_PROTO, socket.IPPROTO_TCP, socket.IPPROTO_UDP)
     ports = x.within(x.DPORT, FIRST_PORT, LAST_PORT)
     table.add_rule("prerouting", protocols, ports + marked)
-    errors = x.one_of(x.L4PROTO, INET_PROTO, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
+    errors = x.one_of(x.L4PROTO, x.INET_PROTO, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
     table.add_rule("prerouting", errors, marked)
-
-
-def labels() -> list[str]:
-    """Return the labels of all proxies whose answers are caught here, sorted.
-
-    Raises:
-        SteeringError: There is no right to ask.
-    """
-    return labels_by(label_of_reply_table)

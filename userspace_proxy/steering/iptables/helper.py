@@ -133,7 +133,7 @@ class LegacyProgrammer(NatProgrammer):
     """
 
     def __init__(self, version: int, facts: SteeringFacts) -> None:
-        # First, as it is what may be missing.
+        # First, because they may be missing.
         self._tables, small_edits = LegacyTables(version), SmallEdits(version)
         super().__init__(facts)
         self._version = version

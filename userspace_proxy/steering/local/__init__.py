@@ -1,9 +1,9 @@
 """Local steering: routes addresses of Services to this node, where listeners bind them.
 
-    LocalSteering ── LocalProgrammer ─┬─ Wanted    the desired state
-                                      └─ Guard ─┬─ NftGuard    routes and a table
-                                                ├─ RuleGuard   ip rules
-                                                └─ …
+    LocalSteering ── LocalProgrammer ─┬─ DesiredState
+                                      └─ LocalGuard ─┬─ NftGuard    routes and a table
+                                                     ├─ RuleGuard   ip rules
+                                                     └─ …
 
 No NAT and no connection tracking: the listener sees the client's address and the address that it
 dialled. **The trap**: a daemon that listens on 0.0.0.0 would answer at these addresses, too. So the
@@ -17,7 +17,7 @@ number (:func:`~..names.owner_number`).
 """
 
 from .guards import missing
-from .presence import is_present, labels, remove_routes
+from .presence import is_present, remove_routes
 from .steering import LocalSteering
 
-__all__ = ["LocalSteering", "is_present", "labels", "missing", "remove_routes"]
+__all__ = ["LocalSteering", "is_present", "missing", "remove_routes"]

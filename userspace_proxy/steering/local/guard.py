@@ -1,7 +1,7 @@
 """The contract of a guard: it routes addresses to this node, and rejects what isn't a frontend.
 
-Rule 1: nothing is brought here before it is guarded, and nothing loses its guard before it has
-gone: daemons of the node are never to be reached at a Service's address.
+Rule 1: no address is routed here before it is guarded, and none loses its guard before its route:
+daemons of the node must never be reachable at a Service's address.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import abc
 from collections.abc import Callable
 
 from ...model import Frontend
-from .wanted import Difference, Wanted
+from .desired import DesiredState, StateChange
 
 
-class Guard(abc.ABC):
+class LocalGuard(abc.ABC):
     """What one proxy has in the kernel of this thread's network namespace."""
 
     knows_connections = True
-    """Whether it refuses new connections to a frontend without ending those that are open."""
+    """Whether it can refuse new connections to a frontend without ending open ones."""
 
     needs_transparent = False
     """As in :class:`~..base.Steering`."""
@@ -25,41 +25,40 @@ class Guard(abc.ABC):
     unguarded = ""
     """As in :class:`~..base.Steering`."""
 
-    @abc.abstractmethod
     def is_touched(self) -> bool:
-        """Return whether somebody else has changed it, as far as routing events don't tell."""
+        """Return whether another program has changed it, apart from routes and rules."""
+        return False
 
     @abc.abstractmethod
-    def change(self, difference: Difference, wanted: Wanted) -> None:
-        """Write a difference on top of what was written last.
+    def change(self, change: StateChange, desired: DesiredState) -> None:
+        """Write a change on top of what was written last.
 
-        A network that the kernel refuses for itself alone is noted in ``wanted.refused``.
+        A network that the kernel refuses individually is added to ``desired.refused``.
 
         Raises:
             SteeringError: The kernel refused; some of it may be in force.
         """
 
     @abc.abstractmethod
-    def put_right(self, wanted: Wanted) -> int:
-        """Compare the kernel in full with what is wanted, and write what differs.
+    def put_right(self, desired: DesiredState) -> int:
+        """Compare the kernel in full with the desired state, and write what differs.
 
-        Networks that were refused are tried again; ``wanted.refused`` says which still are.
+        Refused networks are retried; afterwards ``desired.refused`` contains those that still are.
 
         Returns:
-            How many things differed, without what was or is refused.
+            How many differences there were, without those in refused networks.
 
         Raises:
             SteeringError: The kernel refused; some of it may be in force.
         """
 
     @abc.abstractmethod
-    def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:
-        """Read the kernel; return what tells of a frontend whether it is in force as wanted."""
+    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+        """Read the kernel; return a function that checks whether a frontend is as desired."""
 
     @abc.abstractmethod
     def clean_up(self) -> None:
-        """Remove all of this proxy; idempotent."""
+        """Remove everything of this proxy; idempotent."""
 
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Let go of sockets; what is in force stays in force."""
+    def close(self) -> None:  # noqa: B027 - most guards have no sockets
+        """Close sockets; what is in force stays in force."""

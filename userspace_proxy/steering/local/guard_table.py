@@ -1,16 +1,15 @@
 """The table that rejects traffic to anything that isn't a frontend.
 
     addresses4  10.96.7.1                addresses of Services that are routed to this node
-    frontends4  10.96.7.1 . tcp . 80     what is let in there
+    frontends4  10.96.7.1 . tcp . 80     what is admitted there
 
-Of TCP only the SYN is asked, as without one there is no connection: what was let in before
-goes on. UDP has no such packet: each is asked. A fragment of IPv6 without the ports passes: it
-comes to nothing without the first one. At a frontend only a transparent socket is reached, as
-this proxy's are: after a crash any process may listen there (ADR 0013). ICMP is answered by the
-kernel: a ping to a Service's address is harmless. All other protocols are refused: no Service
-has them.
+Of TCP only the SYN is checked, as there is no connection without one: open connections continue.
+UDP has no such packet, so each is checked. A fragment of IPv6 without ports passes: it has no
+effect without the first fragment. A frontend's packets reach only transparent sockets, which the
+proxy's are: after a crash any process may listen there (ADR 0013). The kernel answers ICMP: a ping
+to a Service's address is harmless. Other protocols are rejected, as no Service uses them.
 
-Rule 1: nothing here knows the kernel: what is written and read are values.
+Rule 1: nothing here accesses the kernel; it reads and writes values.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from collections.abc import Iterable
 from ...kernel.netlink.rtnetlink import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.key_types import INET_PROTO
 from ...kernel.nf_tables.table import Listing
 from ...kernel.nf_tables.writer import INPUT
 from ...model import Frontend, IPFamily
@@ -32,33 +30,38 @@ FRONTENDS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 SETS = (*ADDRESSES.values(), *FRONTENDS.values())
 _FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 _DADDR = {IPFamily.IPV4: x.IP_DADDR, IPFamily.IPV6: x.IP6_DADDR}
-_KNOWN = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6)
-# Where there is no socket the expression doesn't match, and the kernel's own stack refuses.
-_TO_STRANGER = x.match(x.SOCKET_TRANSPARENT, 0)
+_ADMITTED_PROTOCOLS = (
+    socket.IPPROTO_TCP,
+    socket.IPPROTO_UDP,
+    socket.IPPROTO_ICMP,
+    socket.IPPROTO_ICMPV6,
+)
+# Without a socket the expression doesn't match, and the kernel's own stack refuses.
+_TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 _SYN, _ACK = 0x02, 0x10
 
-Elements = set[tuple[str, bytes]]
-"""Each a set's name and the element."""
+GuardElements = set[tuple[str, bytes]]
+"""Pairs of a set's name and an element."""
 
 
 def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
-    """Return the set that lets a frontend in, and its element."""
+    """Return the set that admits a frontend, and its element."""
     return FRONTENDS[frontend.family], frontend_key(frontend)
 
 
 def address_element(network: str) -> tuple[str, bytes]:
-    """Return the set that guards an address, given as a range of one, and its element."""
+    """Return the set that guards an address, given as a network, and its element."""
     ip = network.partition("/")[0]
     return ADDRESSES[IPFamily.of(ip)], pack_ip(ip)
 
 
-def all_elements(networks: Iterable[str], served: Iterable[Frontend]) -> Elements:
+def all_elements(networks: Iterable[str], frontends: Iterable[Frontend]) -> GuardElements:
     """Return the elements of all sets."""
-    return {address_element(n) for n in networks} | {frontend_element(f) for f in served}
+    return {address_element(n) for n in networks} | {frontend_element(f) for f in frontends}
 
 
 def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:
-    """Return what makes the table anew, without elements.
+    """Return the messages that create the table, without elements.
 
     Args:
         name: The table's.
@@ -78,17 +81,17 @@ def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True
     return table.messages
 
 
-def write_elements(name: str, *, go: Elements, come: Elements) -> list[list[bytes]]:
-    """Return what removes some elements and adds others, as :func:`write_steps` does."""
-    return write_steps(TableWriter(name), _by_set(go), _by_set(come))
+def write_elements(name: str, *, removed: GuardElements, added: GuardElements) -> list[list[bytes]]:
+    """Return the messages that remove and add elements, as :func:`write_steps`."""
+    return write_steps(TableWriter(name), _by_set(removed), _by_set(added))
 
 
-def elements_of(listing: Listing) -> Elements:
-    """Return what is in the sets of a listing."""
+def elements_of(listing: Listing) -> GuardElements:
+    """Return the elements of a listing."""
     return {(name, key) for name, keys in listing.elements.items() for key in keys}
 
 
-def _by_set(elements: Elements) -> dict[str, dict[bytes, bytes]]:
+def _by_set(elements: GuardElements) -> dict[str, dict[bytes, bytes]]:
     found: dict[str, dict[bytes, bytes]] = {name: {} for name in SETS}
     for name, key in elements:
         found.setdefault(name, {})[key] = b""
@@ -106,10 +109,10 @@ def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
 
 
 def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
-    # Kernel 6.18 reads ports in them although they have none.
+    # Kernel 6.18 reads ports in fragments although they have none.
     is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
     table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
-    # Not "tcp flags syn": that would pass over a SYN with FIN or RST too.
+    # Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
     syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
     for packets, refusal in ((syn, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
         for family in IPFamily:
@@ -117,6 +120,10 @@ def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
             is_other = x.in_set(key, FRONTENDS[family], is_inverted=True)
             table.add_rule("guard", packets + _FAMILY[family] + is_other + refusal)
         if checks_sockets:
-            # By ICMP for TCP, too: a RST made by a rule doesn't reach pods on a bridge.
-            table.add_rule("guard", packets + _TO_STRANGER + x.reject())
-    table.add_rule("guard", x.one_of(x.L4PROTO, INET_PROTO, *_KNOWN, is_inverted=True), x.reject())
+            # By ICMP for TCP, too: a RST from a rule doesn't reach pods on a bridge.
+            table.add_rule("guard", packets + _TO_OTHER_SOCKET + x.reject())
+    table.add_rule(
+        "guard",
+        x.one_of(x.L4PROTO, x.INET_PROTO, *_ADMITTED_PROTOCOLS, is_inverted=True),
+        x.reject(),
+    )

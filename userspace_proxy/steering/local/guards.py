@@ -1,22 +1,24 @@
-"""Decides which guard works here."""
+"""Decides which guard works here; without privileges, one that routes nothing."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from ...errors import SteeringError
 from ...kernel.privileges import has_net_admin
+from ...model import Frontend
 from ..base import SteeringFacts
-from ..names import guard_name, owner_number
-from .guard import Guard
-from .kernel import Kernel
+from ..names import GUARD_TABLES, owner_number
+from .desired import DesiredState, StateChange
+from .guard import LocalGuard
+from .kernel import RoutingTables
 from .nft_guard import NftGuard, OpenGuard
-from .no_guard import NoGuard
 from .rule_guard import RuleGuard
 
 
 def missing() -> str:
-    """Return what local steering lacks to work here, in words; empty where it lacks nothing.
+    """Return what local steering lacks to work here; empty where it lacks nothing.
 
     Loopback addresses need nothing.
     """
@@ -24,22 +26,48 @@ def missing() -> str:
 
 
 def make_guards(
-    kernel: Kernel, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool
-) -> list[Guard]:
-    """Return the guard to use, and those that an earlier run may have left.
+    tables: RoutingTables, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool
+) -> list[LocalGuard]:
+    """Return the guard to use, then those that an earlier run may have left.
 
     Args:
-        kernel: The routing tables.
-        facts: Of these the proxy's name is used.
-        own_namespace: Whether the network namespace was made by us, for this: where there is no
-            nftables, it goes without a guard, as no daemon of others is there.
-        uses_nftables: Whether to ask for it at all.
+        tables: The routing tables.
+        facts: The proxy's name is used.
+        own_namespace: Whether the network namespace was created for this proxy. Without nftables
+            no guard is used there, as it contains no other daemons.
+        uses_nftables: Whether to use nftables where the kernel has it.
     """
     if missing():
         return [NoGuard()]
     owner = owner_number(facts.proxy_name)
-    rules = RuleGuard(kernel, owner)
+    rules = RuleGuard(tables, owner)
     if uses_nftables:
         with contextlib.suppress(SteeringError):
-            return [NftGuard(kernel, owner, guard_name(facts.proxy_name)), rules]
-    return [OpenGuard(kernel, owner), rules] if own_namespace else [rules]
+            return [NftGuard(tables, owner, GUARD_TABLES.of(facts.proxy_name)), rules]
+    return [OpenGuard(tables, owner), rules] if own_namespace else [rules]
+
+
+class NoGuard(LocalGuard):
+    """Refuses everything that needs a route: only the node's own addresses are served."""
+
+    def change(self, change: StateChange, desired: DesiredState) -> None:
+        """Part of LocalGuard."""
+        self.put_right(desired)
+
+    def put_right(self, desired: DesiredState) -> int:
+        """Part of LocalGuard."""
+        desired.refused = {
+            network: SteeringError(
+                f"cannot route {network} to this node: NET_ADMIN is missing",
+                hint="run as root or grant NET_ADMIN; loopback addresses need nothing",
+            )
+            for network in {*desired.networks, *desired.ranges}
+        }
+        return 0
+
+    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+        """Part of LocalGuard."""
+        return lambda frontend: not desired.is_routed(frontend.ip)
+
+    def clean_up(self) -> None:
+        """Part of LocalGuard; without privileges nothing was left."""

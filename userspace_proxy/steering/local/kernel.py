@@ -1,8 +1,9 @@
-"""Reads and changes routes and rules in the kernel, and receives changes by other programs.
+"""Reads and changes routes and routing rules, and receives changes by other programs.
 
-Rule 1: every call blocks and belongs in one thread; none is made in an event loop.
-Rule 2: what we do ourselves makes no events: a filter on the socket leaves it out, and what
-other programs do to their own routes, too.
+Rule 1: routes and rules belong to this program by the protocol number :data:`PROTOCOL`.
+Rule 2: every call blocks; all are made in one thread.
+Rule 3: a filter on the socket discards the events of this program's own changes, and of routes that
+don't matter.
 
 Source: rtnetlink(7), netlink(7); linux/bpf_common.h for the filter.
 """
@@ -16,14 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import SteeringConflict, SteeringError
-from ...kernel.netlink import Events, rtnetlink
-from ...kernel.netlink.messages import Message
-from ...kernel.netlink.sockets import NETLINK_ROUTE, Instruction
-from ...kernel.route_requests import open_route_requests
-from ...model import IPFamily
-from . import rtnetlink as ours
-from .rtnetlink import Route, Rule
+from ...kernel.netlink import RouteSockets, explained, rtnetlink
+from ...kernel.netlink.messages import CREATE, EXCL, Message
+from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, TABLE_LOCAL, LocalRoute, RoutingRule
+from ...kernel.netlink.sockets import BpfInstruction
 
+PROTOCOL = rtnetlink.LOCAL_STEERING
 _GROUPS = (
     rtnetlink.GROUP_LINK,
     rtnetlink.GROUP_ADDRESS_4,
@@ -33,36 +32,37 @@ _GROUPS = (
     rtnetlink.GROUP_ROUTE_6,
     rtnetlink.GROUP_RULE_6,
 )
-_FAMILIES = {IPFamily.IPV4: socket.AF_INET, IPFamily.IPV6: socket.AF_INET6}
-# No IPv6, or no rules, in this kernel; or no route in that table.
+# This kernel has no IPv6 or no rules, or that table has no route.
 _NONE = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT)
 _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.ENETDOWN: "ip link set lo up",
 }
+_LISTING_HINTS = {errno.EBUSY: "find the program: ip monitor route rule"}
+Item = LocalRoute | RoutingRule
 
 
 @dataclass(slots=True)
 class LocalTable:
-    """What the kernel's table ``local`` says."""
+    """The content of the kernel's table ``local``."""
 
-    ours: set[Route] = field(default_factory=set)
-    """Those of all proxies of ours."""
+    ours: set[LocalRoute] = field(default_factory=set)
+    """The routes of all proxies."""
     others: set[str] = field(default_factory=set)
-    """Ranges that somebody else delivers to this node, for the most part the kernel itself."""
+    """Networks that other programs, mostly the kernel itself, deliver to this node."""
 
 
 @dataclass(slots=True)
-class Heard:
-    """What happened since the last time."""
+class RouteChanges:
+    """The changes by other programs since the last look."""
 
     is_touched: bool = False
-    """Somebody changed a route or rule of ours, or nobody knows."""
+    """Whether a route or rule of this program may have changed."""
     addresses: set[str] = field(default_factory=set)
-    """Those that came to this node or went."""
+    """Addresses that this node got or lost."""
 
 
-class Kernel:
+class RoutingTables:
     """The routing tables of this thread's network namespace.
 
     Raises:
@@ -70,123 +70,133 @@ class Kernel:
     """
 
     def __init__(self) -> None:
-        self._requests = open_route_requests()
-        try:
-            self._events = Events(NETLINK_ROUTE, _GROUPS, _filter(self._requests.port))
-        except OSError as exc:
-            self._requests.close()
-            raise SteeringError(f"cannot open a netlink socket: {exc.strerror}") from exc
+        with explained("open netlink sockets"):
+            self._sockets = RouteSockets(_GROUPS, _filter)
+        self._requests = self._sockets.requests
 
     def local_table(self) -> LocalTable:
         """List what this network namespace delivers to itself."""
         table = LocalTable()
-        for route, protocol in self.routes(rtnetlink.TABLE_LOCAL):
-            if protocol == ours.PROTOCOL:
+        for route, protocol in self.routes(TABLE_LOCAL):
+            if protocol == PROTOCOL:
                 table.ours.add(route)
             else:
                 table.others.add(route.network)
         return table
 
-    def routes(self, table: int) -> list[tuple[Route, int]]:
+    def routes(self, table: int) -> list[tuple[LocalRoute, int]]:
         """List a table's local routes, each with its protocol number."""
         found = (
-            ours.read_route(message)
-            for family in _FAMILIES.values()
-            for message in self._list(
-                rtnetlink.list_routes(family, table=table, kind=rtnetlink.LOCAL)
-            )
+            _read_route(message)
+            for family in FAMILIES.values()
+            for message in self._list(rtnetlink.list_routes(family, table=table, kind=LOCAL))
         )
         return [one for one in found if one is not None and one[0].table == table]
 
-    def rules(self) -> set[Rule]:
-        """List the rules of all proxies of ours."""
+    def rules(self) -> set[RoutingRule]:
+        """List the rules of all proxies."""
         found = (
-            ours.read_rule(message)
-            for family in _FAMILIES.values()
+            rtnetlink.read_rule(message)
+            for family in FAMILIES.values()
             for message in self._list(rtnetlink.list_rules(family))
         )
-        return {rule for rule in found if rule is not None}
+        return {rule for rule in found if rule.protocol == PROTOCOL and rule.to and rule.table}
 
     def sources(self) -> list[str]:
-        """List the addresses of interfaces that others may reach, in the kernel's order."""
+        """List the global addresses of interfaces, in the kernel's order."""
         found = (
             rtnetlink.read_address(message)
-            for family in _FAMILIES.values()
+            for family in FAMILIES.values()
             for message in self._list(rtnetlink.list_addresses(family))
         )
         return [address.ip for address in found if address.scope == rtnetlink.SCOPE_UNIVERSE]
 
     def change(
-        self, *, come: Sequence[Route | Rule] = (), go: Sequence[Route | Rule] = ()
-    ) -> dict[Route | Rule, SteeringError]:
-        """Add some, then remove others; those that are gone already are passed over.
+        self, *, added: Sequence[Item] = (), removed: Sequence[Item] = ()
+    ) -> dict[Item, SteeringError]:
+        """Add routes or rules, then remove others; removing a missing one is no error.
 
         Returns:
-            The additions that the kernel refused, each with its cause; all others are in force.
+            The additions that the kernel refused, with the causes; all others are in force.
 
         Raises:
-            SteeringError: A right is missing, or the kernel refused a removal; others of them
-                may have come or gone.
+            SteeringError: Permission denied, or the kernel refused a removal; other changes may be
+                in force.
         """
-        items = [*come, *go]
-        requests = [*map(ours.add, come), *map(ours.remove, go)]
-        try:
+        items = [*added, *removed]
+        requests = [*(_write(one, is_new=True) for one in added)]
+        requests += [_write(one, is_new=False) for one in removed]
+        with explained("change routes"):
             refusals = self._requests.change(requests)
-        except OSError as exc:
-            raise SteeringError(f"cannot change routes: {exc.strerror}") from exc
         refused = {}
-        for place, code in refusals:
-            item, is_addition = items[place], place < len(come)
-            if is_addition and code != errno.EPERM:
-                refused[item] = _refused(item, code, is_addition=True)
-            elif is_addition or code not in (errno.ESRCH, errno.ENOENT):
-                raise _refused(item, code, is_addition=is_addition)
+        for index, code in refusals:
+            item, is_new = items[index], index < len(added)
+            if is_new and code != errno.EPERM:
+                refused[item] = _refused(item, code, is_new=True)
+            elif is_new or code not in (errno.ESRCH, errno.ENOENT):
+                raise _refused(item, code, is_new=is_new)
         return refused
 
-    def heard(self) -> Heard:
-        """Return what others did since the last call."""
-        try:
-            news = self._events.read()
-        except OSError as exc:
-            raise SteeringError(f"cannot read routing events: {exc.strerror}") from exc
-        heard = Heard(is_touched=news.has_lost)
-        for message in news.messages:
-            _note(message, heard)
-        return heard
+    def changes(self) -> RouteChanges:
+        """Return the changes by other programs since the last call."""
+        with explained("read routing events"):
+            batch = self._sockets.events.read()
+        changes = RouteChanges(is_touched=batch.has_lost)
+        for message in batch.messages:
+            _note(message, changes)
+        return changes
 
     def close(self) -> None:
         """Close the sockets; what is in force stays in force."""
-        self._requests.close()
-        self._events.close()
+        self._sockets.close()
 
     def _list(self, request: bytes) -> list[Message]:
-        try:
-            return self._requests.list_all(request)
-        except OSError as exc:
-            if exc.errno in _NONE:
-                return []
-            hint = "find the program: ip monitor route rule" if exc.errno == errno.EBUSY else ""
-            raise SteeringError(f"cannot list routes: {exc.strerror}", hint=hint) from exc
+        with explained("list routes", _LISTING_HINTS):
+            try:
+                return self._requests.list_all(request)
+            except OSError as exc:
+                if exc.errno in _NONE:
+                    return []
+                raise
 
 
-def _note(message: Message, heard: Heard) -> None:
+def _write(item: Item, *, is_new: bool) -> bytes:
+    """Return the request that adds an item, which must not exist, or removes it."""
+    flags = CREATE | EXCL if is_new else 0
+    if isinstance(item, RoutingRule):
+        kind = rtnetlink.NEW_RULE if is_new else rtnetlink.DEL_RULE
+        return rtnetlink.write_rule(kind, flags, item)
+    kind = rtnetlink.NEW_ROUTE if is_new else rtnetlink.DEL_ROUTE
+    return rtnetlink.write_local_route(kind, flags, item, PROTOCOL)
+
+
+def _read_route(message: Message) -> tuple[LocalRoute, int] | None:
+    """Return a local route and its protocol number; None for a route of another kind."""
+    route = rtnetlink.read_route(message)
+    if route.kind != LOCAL or route.family not in FAMILIES.values():
+        return None
+    found = route.open()
+    return LocalRoute(found.network, found.source, found.metric, found.table), route.protocol
+
+
+def _note(message: Message, changes: RouteChanges) -> None:
     match message.kind:
         case rtnetlink.NEW_ROUTE | rtnetlink.DEL_ROUTE:
-            found = ours.read_route(message)
+            found = _read_route(message)
             if found is None:
                 return
             route, protocol = found
-            if protocol == ours.PROTOCOL:
-                heard.is_touched = True
+            if protocol == PROTOCOL:
+                changes.is_touched = True
             else:
-                heard.addresses.add(route.network.partition("/")[0])
+                changes.addresses.add(route.network.partition("/")[0])
         case rtnetlink.NEW_ADDRESS | rtnetlink.DEL_ADDRESS:
-            heard.addresses.add(rtnetlink.read_address(message).ip)
+            changes.addresses.add(rtnetlink.read_address(message).ip)
         case rtnetlink.NEW_LINK | rtnetlink.DEL_LINK:
-            # The kernel takes IPv4 routes away with their interface, and says nothing of it.
-            heard.is_touched |= rtnetlink.read_link(message).number == rtnetlink.LOOPBACK_NUMBER
+            # The kernel removes IPv4 routes with their interface, without an event.
+            changes.is_touched |= rtnetlink.read_link(message).number == rtnetlink.LOOPBACK_NUMBER
         case _:
-            heard.is_touched = True
+            changes.is_touched = True
 
 
 # Classic BPF: load half a word, a word, a byte; jump if equal; return. Loads are big-endian.
@@ -195,8 +205,8 @@ _KIND_AT, _SENDER_AT, _PROTOCOL_AT, _TYPE_AT = 4, 12, 21, 23
 _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
-def _filter(sender: int) -> list[Instruction]:
-    """Return a program that passes all events but our own, and routes of no concern."""
+def _filter(sender: int) -> list[BpfInstruction]:
+    """Return a program that discards events of this program's changes, and of other routes."""
     swapped_kinds = [socket.htons(kind) for kind in (rtnetlink.NEW_ROUTE, rtnetlink.DEL_ROUTE)]
     return [
         (_WORD, 0, 0, _SENDER_AT),
@@ -205,18 +215,18 @@ def _filter(sender: int) -> list[Instruction]:
         (_EQUAL, 1, 0, swapped_kinds[0]),
         (_EQUAL, 0, 4, swapped_kinds[1]),
         (_BYTE, 0, 0, _PROTOCOL_AT),
-        (_EQUAL, 2, 0, ours.PROTOCOL),
+        (_EQUAL, 2, 0, PROTOCOL),
         (_BYTE, 0, 0, _TYPE_AT),
-        (_EQUAL, 0, 1, rtnetlink.LOCAL),
+        (_EQUAL, 0, 1, LOCAL),
         (_RETURN, 0, 0, _ALL),
         (_RETURN, 0, 0, _NOTHING),
     ]
 
 
-def _refused(item: Route | Rule, code: int, *, is_addition: bool) -> SteeringError:
-    verb = "add" if is_addition else "remove"
-    if isinstance(item, Rule):
-        what, look = f"rule to {item.ip}", "ip rule"
+def _refused(item: Item, code: int, *, is_new: bool) -> SteeringError:
+    verb = "add" if is_new else "remove"
+    if isinstance(item, RoutingRule):
+        what, look = f"rule to {item.to}", "ip rule"
     else:
         what, look = f"local route {item.network}", f"ip route show table local {item.network}"
     if code == errno.EEXIST:
@@ -225,7 +235,7 @@ def _refused(item: Route | Rule, code: int, *, is_addition: bool) -> SteeringErr
             hint=f"{look} shows by which program",
         )
     if code == errno.EACCES and ":" in what:
-        # Source: fib6_nh_init() in net/ipv6/route.c; a missing right is EPERM.
+        # Source: fib6_nh_init() in net/ipv6/route.c; a missing privilege is EPERM.
         return SteeringError(
             f"cannot {verb} {what}: IPv6 is switched off on this node",
             hint="sysctl -w net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.lo.disable_ipv6=0",

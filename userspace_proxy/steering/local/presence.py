@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from ...kernel.nf_tables import list_tables
-from ...kernel.nf_tables.ruleset import labels_by
-from ..names import guard_name, label_of_guard, owner_number
-from .kernel import Kernel
-from .rule_guard import gates_first, is_proxys_table, table_number
-
-
-def labels() -> list[str]:
-    """Return the labels (:func:`~..names.proxy_label`) of all proxies that have a guard here.
-
-    Sorted; empty text for the one of a proxy without a name.
-
-    Raises:
-        SteeringError: There is no right to ask.
-    """
-    return labels_by(label_of_guard)
+from ..names import GUARD_TABLES, owner_number
+from .kernel import RoutingTables
+from .rule_guard import is_proxys_table, removal_order, table_number
 
 
 def is_present(proxy_name: str) -> bool:
@@ -27,17 +17,15 @@ def is_present(proxy_name: str) -> bool:
         proxy_name: As for :func:`~..names.proxy_label`.
 
     Raises:
-        SteeringError: There is no right to ask.
+        SteeringError: Permission denied.
     """
-    if guard_name(proxy_name) in list_tables():
+    if GUARD_TABLES.of(proxy_name) in list_tables():
         return True
-    owner, kernel = owner_number(proxy_name), Kernel()
-    try:
-        return any(route.metric == owner for route in kernel.local_table().ours) or any(
-            rule.table == table_number(owner) for rule in kernel.rules()
+    owner = owner_number(proxy_name)
+    with closing(RoutingTables()) as tables:
+        return any(route.metric == owner for route in tables.local_table().ours) or any(
+            rule.table == table_number(owner) for rule in tables.rules()
         )
-    finally:
-        kernel.close()
 
 
 def remove_routes() -> None:
@@ -46,13 +34,9 @@ def remove_routes() -> None:
     Raises:
         SteeringError: The kernel refused.
     """
-    kernel = Kernel()
-    try:
-        rules = kernel.rules()
-        kernel.change(go=gates_first(rules))
-        tables = {rule.table for rule in rules if is_proxys_table(rule.table)}
-        for table in sorted(tables):
-            kernel.change(go=[route for route, _ in kernel.routes(table)])
-        kernel.change(go=sorted(kernel.local_table().ours))
-    finally:
-        kernel.close()
+    with closing(RoutingTables()) as tables:
+        rules = tables.rules()
+        tables.change(removed=removal_order(rules))
+        for table in sorted({rule.table for rule in rules if is_proxys_table(rule.table)}):
+            tables.change(removed=[route for route, _ in tables.routes(table)])
+        tables.change(removed=sorted(tables.local_table().ours))

@@ -4,7 +4,7 @@
     6:  from all to 10.96.7.1 prohibit proto 117                          one per address
     T:  local default dev lo proto 117 src NODE
 
-The kernel's own stack doesn't call these addresses local, so listeners need IP_TRANSPARENT to
+The kernel's own stack doesn't treat these addresses as local, so listeners need IP_TRANSPARENT to
 answer from them (``dataplane.sockets``), and ports without a listener can't be refused by a reset:
 they are prohibited, which a node that forwards reports to clients by ICMP. A frontend that refuses
 is admitted while it has open connections. Fragments have no ports, so no rule matches them:
@@ -17,13 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from ...kernel.netlink.rtnetlink import LOOK_UP, PROHIBIT, LocalRoute, RoutingRule, family_of
 from ...model import Frontend, IPFamily
 from ..programmer import PROTOCOL_NUMBERS
-from .guard import Guard
-from .kernel import Kernel
-from .rtnetlink import Route, Rule, network_of
-from .wanted import Difference, Wanted
+from .desired import DesiredState, StateChange, network_of
+from .guard import LocalGuard
+from .kernel import PROTOCOL, RoutingTables
 
+# Cilium, AWS and Calico add rules from 9 on; these come before any that route pods' packets
+# elsewhere.
+FRONTEND_PRIORITY, ADDRESS_PRIORITY = 5, 6
 # "upr" as its upper bytes; the lower three are the proxy's number.
 _TABLES = 0x75000000
 # Source: fib_rule_port_range_valid() in include/net/fib_rules.h.
@@ -37,15 +40,39 @@ def table_number(owner: int) -> int:
 
 
 def is_proxys_table(number: int) -> bool:
-    """Return whether a routing table is one that :func:`table_number` gives."""
+    """Return whether :func:`table_number` can return a number."""
     return _TABLES <= number < _TABLES + (1 << 25)
 
 
-class RuleGuard(Guard):
-    """Rules of one proxy, and the table that they lead to.
+def frontend_rule(frontend: Frontend, table: int) -> RoutingRule:
+    """Return the rule that admits a frontend."""
+    return RoutingRule(
+        family_of(frontend.ip),
+        LOOK_UP,
+        FRONTEND_PRIORITY,
+        table,
+        PROTOCOL,
+        frontend.ip,
+        PROTOCOL_NUMBERS[frontend.protocol],
+        frontend.port,
+    )
+
+
+def address_rule(ip: str, table: int) -> RoutingRule:
+    """Return the rule that rejects everything else at an address."""
+    return RoutingRule(family_of(ip), PROHIBIT, ADDRESS_PRIORITY, table, PROTOCOL, ip)
+
+
+def removal_order(rules: Iterable[RoutingRule]) -> list[RoutingRule]:
+    """Return rules in the order to remove them: those that admit, then those that reject."""
+    return sorted(rules, key=lambda rule: (rule.priority, rule))
+
+
+class RuleGuard(LocalGuard):
+    """Rules of one proxy, and their table.
 
     Args:
-        kernel: The routing tables; closed by their owner.
+        tables: The routing tables; closed by their owner.
         owner: The number of the proxy.
     """
 
@@ -53,102 +80,94 @@ class RuleGuard(Guard):
     needs_transparent = True
     unguarded = "there is no nftables here"
 
-    def __init__(self, kernel: Kernel, owner: int) -> None:
-        self._kernel = kernel
+    def __init__(self, tables: RoutingTables, owner: int) -> None:
+        self._tables = tables
         self._table = table_number(owner)
         self._families: frozenset[IPFamily] = frozenset()
         """Those whose packets the table delivers."""
 
-    def is_touched(self) -> bool:
-        """Part of Guard; routing events tell all."""
-        return False
-
-    def change(self, difference: Difference, wanted: Wanted) -> None:
-        """Part of Guard."""
-        if not {IPFamily.of(network) for network in difference.networks_come} <= self._families:
-            self._put_table_right(wanted)
-        for network in difference.networks_go:
-            wanted.refused.pop(network, None)
+    def change(self, change: StateChange, desired: DesiredState) -> None:
+        """Part of LocalGuard."""
+        if not {IPFamily.of(network) for network in change.added_networks} <= self._families:
+            self._put_table_right(desired)
+        for network in change.removed_networks:
+            desired.refused.pop(network, None)
         self._change_rules(
-            wanted,
-            come=[*self._walls(difference.networks_come), *self._gates(difference.served_come)],
-            go=[*self._gates(difference.served_go), *self._walls(difference.networks_go)],
+            desired,
+            added=self._rules(change.added_networks, change.added_frontends),
+            removed=removal_order(self._rules(change.removed_networks, change.removed_frontends)),
         )
 
-    def put_right(self, wanted: Wanted) -> int:
-        """Part of Guard."""
-        have = {rule for rule in self._kernel.rules() if rule.table == self._table}
-        want = [*self._walls(wanted.networks), *self._gates(wanted.served)]
-        come = [rule for rule in want if rule not in have]
-        go = gates_first(have.difference(want))
-        were_refused = wanted.refused.keys()
-        wanted.refused = {}
-        families = self._put_table_right(wanted)
-        self._change_rules(wanted, come=come, go=go)
-        beside = were_refused | wanted.refused.keys()
-        come = [rule for rule in come if network_of(rule.ip) not in beside]
-        return len(families - {IPFamily.of(n) for n in beside}) + len(come) + len(go)
+    def put_right(self, desired: DesiredState) -> int:
+        """Part of LocalGuard."""
+        have = self._own_rules()
+        want = self._rules(desired.networks, desired.admitted)
+        added = [rule for rule in want if rule not in have]
+        removed = removal_order(have.difference(want))
+        were_refused = desired.refused.keys()
+        desired.refused = {}
+        families = self._put_table_right(desired)
+        self._change_rules(desired, added=added, removed=removed)
+        ignored = were_refused | desired.refused.keys()
+        added = [rule for rule in added if network_of(rule.to) not in ignored]
+        return len(families - {IPFamily.of(n) for n in ignored}) + len(added) + len(removed)
 
-    def look(self, wanted: Wanted) -> Callable[[Frontend], bool]:
-        """Part of Guard."""
-        rules = self._kernel.rules()
-        families = {route.family for route, _ in self._kernel.routes(self._table)}
+    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+        """Part of LocalGuard."""
+        rules = self._tables.rules()
+        families = {IPFamily.of(route.network) for route, _ in self._tables.routes(self._table)}
 
-        def is_as_wanted(frontend: Frontend) -> bool:
-            if not wanted.is_ours(frontend.ip):
+        def is_as_desired(frontend: Frontend) -> bool:
+            if not desired.is_routed(frontend.ip):
                 return True
-            is_walled = frontend.family in families and Rule(frontend.ip, self._table) in rules
-            is_in = self._gate(frontend) in rules
-            return is_walled and is_in == (frontend in wanted.served)
+            is_guarded = (
+                frontend.family in families and address_rule(frontend.ip, self._table) in rules
+            )
+            is_admitted = frontend_rule(frontend, self._table) in rules
+            return is_guarded and is_admitted == (frontend in desired.admitted)
 
-        return is_as_wanted
+        return is_as_desired
 
     def clean_up(self) -> None:
-        """Part of Guard."""
-        rules = {rule for rule in self._kernel.rules() if rule.table == self._table}
-        self._kernel.change(go=gates_first(rules))
-        self._kernel.change(go=[route for route, _ in self._kernel.routes(self._table)])
+        """Part of LocalGuard."""
+        self._tables.change(removed=removal_order(self._own_rules()))
+        self._tables.change(removed=[route for route, _ in self._tables.routes(self._table)])
         self._families = frozenset()
 
-    def close(self) -> None:
-        """Part of Guard; the routing tables are somebody else's to close."""
+    def _own_rules(self) -> set[RoutingRule]:
+        return {rule for rule in self._tables.rules() if rule.table == self._table}
 
-    def _change_rules(self, wanted: Wanted, *, come: Sequence[Rule], go: Sequence[Rule]) -> None:
-        refused = self._kernel.change(come=come, go=go)
-        wanted.refused.update({network_of(r.ip): refused[r] for r in come if r in refused})
+    def _rules(self, networks: Iterable[str], frontends: Iterable[Frontend]) -> list[RoutingRule]:
+        """Return rules in the order to add them: an address is guarded first."""
+        return [
+            *(address_rule(n.partition("/")[0], self._table) for n in sorted(networks)),
+            *(frontend_rule(f, self._table) for f in sorted(frontends) if f.port <= _LAST_PORT),
+        ]
 
-    def _put_table_right(self, wanted: Wanted) -> set[IPFamily]:
-        """Have a route in our table for each family that is wanted; one that is there stays.
+    def _change_rules(
+        self, desired: DesiredState, *, added: Sequence[RoutingRule], removed: Sequence[RoutingRule]
+    ) -> None:
+        refused = self._tables.change(added=added, removed=removed)
+        desired.refused.update({network_of(r.to): refused[r] for r in added if r in refused})
+
+    def _put_table_right(self, desired: DesiredState) -> set[IPFamily]:
+        """Write the table's route for each desired family; one that exists stays.
 
         Returns:
             The families whose route differed.
         """
-        have = {route for route, _ in self._kernel.routes(self._table)}
-        families = {IPFamily.of(network) for network in wanted.networks}
-        families |= {route.family for route in have}
+        have = {route for route, _ in self._tables.routes(self._table)}
+        families = {IPFamily.of(network) for network in desired.networks}
+        families |= {IPFamily.of(route.network) for route in have}
         want = {
-            Route(_DEFAULT[family], wanted.sources.get(family, ""), table=self._table)
+            LocalRoute(_DEFAULT[family], desired.sources.get(family, ""), table=self._table)
             for family in families
         }
-        self._kernel.change(go=sorted(have - want))
-        refused = self._kernel.change(come=sorted(want - have))
-        causes = {route.family: refused[route] for route in want if route in refused}
-        for network in wanted.networks:
+        self._tables.change(removed=sorted(have - want))
+        refused = self._tables.change(added=sorted(want - have))
+        causes = {IPFamily.of(r.network): refused[r] for r in want if r in refused}
+        for network in desired.networks:
             if IPFamily.of(network) in causes:
-                wanted.refused[network] = causes[IPFamily.of(network)]
+                desired.refused[network] = causes[IPFamily.of(network)]
         self._families = frozenset(families - causes.keys())
-        return {route.family for route in have ^ want}
-
-    def _walls(self, networks: Iterable[str]) -> list[Rule]:
-        return [Rule(network.partition("/")[0], self._table) for network in sorted(networks)]
-
-    def _gates(self, frontends: Iterable[Frontend]) -> list[Rule]:
-        return [self._gate(f) for f in sorted(frontends) if f.port <= _LAST_PORT]
-
-    def _gate(self, frontend: Frontend) -> Rule:
-        return Rule(frontend.ip, self._table, PROTOCOL_NUMBERS[frontend.protocol], frontend.port)
-
-
-def gates_first(rules: Iterable[Rule]) -> list[Rule]:
-    """Return rules in the order to remove them: what lets in before what prohibits the rest."""
-    return sorted(rules, key=lambda rule: (rule.protocol == 0, rule))
+        return {IPFamily.of(route.network) for route in have ^ want}

@@ -1,6 +1,6 @@
 """Reads the kernel's list of sockets: listeners and open connections.
 
-It takes some 10 ms at ten thousand sockets, so it is asked only while something hangs on it.
+With ten thousand sockets this takes about 10 ms, so it is read only if something depends on it.
 
 Source: proc_pid_net(5); get_tcp4_sock() in net/ipv4/tcp_ipv4.c.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from ...model import Frontend, IPFamily, Protocol
 
 _NET = Path("/proc/thread-self/net")
-# TCP_LISTEN; of UDP, TCP_CLOSE is a socket that isn't connected.
+# TCP_LISTEN; for UDP, TCP_CLOSE is a socket that isn't connected.
 _LISTENS = {Protocol.TCP: "0A", Protocol.UDP: "07"}
 # TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN: no connection, or none any more.
 _NO_CONNECTION = frozenset({"06", "07", "0A"})
@@ -24,7 +24,7 @@ _WILDCARDS = ("0" * 8, "0" * 32)
 
 
 def with_connections(frontends: Collection[Frontend]) -> set[Frontend]:
-    """Return those of some TCP frontends that have open connections."""
+    """Return the TCP frontends with open connections."""
     by_address = {_written(frontend): frontend for frontend in frontends}
     families = {frontend.family for frontend in frontends}
     return {
@@ -35,7 +35,7 @@ def with_connections(frontends: Collection[Frontend]) -> set[Frontend]:
 
 
 def ports_of_daemons() -> set[tuple[Protocol, int]]:
-    """Return the ports that somebody serves at all addresses of this node."""
+    """Return the ports with a listener on all addresses of this node."""
     return {
         (protocol, int(port, 16))
         for protocol, listens in _LISTENS.items()
@@ -46,7 +46,7 @@ def ports_of_daemons() -> set[tuple[Protocol, int]]:
 
 
 def _written(frontend: Frontend) -> str:
-    """Return an address and port as the kernel lists them: words in the machine's order."""
+    """Return an address and port as the kernel lists them: words in host order."""
     family = socket.AF_INET6 if frontend.family is IPFamily.IPV6 else socket.AF_INET
     packed = socket.inet_pton(family, frontend.ip)
     words = struct.unpack(f"={len(packed) // 4}I", packed)

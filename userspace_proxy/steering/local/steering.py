@@ -18,11 +18,10 @@ from ...errors import SteeringError
 from ...model import Frontend, IPFamily, Protocol
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
+from .desired import REFUSED, DesiredState, is_loopback, network_of
 from .guards import make_guards
-from .kernel import Kernel
-from .rtnetlink import network_of
+from .kernel import RoutingTables
 from .sockets_in_use import ports_of_daemons, with_connections
-from .wanted import REFUSED, Wanted, is_loopback
 
 # The agent calls repair each second. Most changes that end a refusal cause no event: a sysctl, a
 # route that isn't local.
@@ -68,12 +67,12 @@ class LocalProgrammer(Programmer):
     def __init__(self, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool) -> None:
         super().__init__()
         self._facts = facts
-        self._kernel = Kernel()
+        self._tables = RoutingTables()
         self._guard, *self._others = make_guards(
-            self._kernel, facts, own_namespace=own_namespace, uses_nftables=uses_nftables
+            self._tables, facts, own_namespace=own_namespace, uses_nftables=uses_nftables
         )
-        self._wanted = Wanted(
-            facts.service_cidrs if own_namespace else (), lets_in=self._has_connections
+        self._desired = DesiredState(
+            facts.service_cidrs if own_namespace else (), admits_refused=self._has_connections
         )
         self._connected: set[Frontend] = set()
         """Refused frontends with open connections, where the guard can't recognize connections."""
@@ -94,7 +93,7 @@ class LocalProgrammer(Programmer):
 
     def unsteered(self) -> Mapping[Frontend, str]:
         """Part of Programmer."""
-        found = self._wanted.unsteered()
+        found = self._desired.unsteered()
         return {frontend: why for frontend, why in found.items() if frontend not in self._lingering}
 
     def start(self) -> Ports:
@@ -108,14 +107,14 @@ class LocalProgrammer(Programmer):
         """Part of Programmer; a frontend that isn't both routed here and guarded is left out."""
         if self._applied is None:
             return {}
-        is_as_wanted = self._guard.look(self._wanted)
-        return {f: port for f, port in self._applied.items() if is_as_wanted(f)}
+        is_as_desired = self._guard.look(self._desired)
+        return {f: port for f, port in self._applied.items() if is_as_desired(f)}
 
     def clean_up(self) -> None:
         """Part of Programmer."""
         for guard in (self._guard, *self._others):
             guard.clean_up()
-        self._wanted.change(dict.fromkeys(list(self._wanted.ports)))
+        self._desired.change(dict.fromkeys(list(self._desired.ports)))
         self._lingering.clear()
         self._applied, self._is_known = None, False
 
@@ -123,35 +122,35 @@ class LocalProgrammer(Programmer):
         """Part of Programmer."""
         for guard in (self._guard, *self._others):
             guard.close()
-        self._kernel.close()
+        self._tables.close()
 
     def _load(self) -> None:
         ports = self._applied or {}
-        self._wanted.change(ports)
+        self._desired.change(ports)
         try:
             for guard in self._others:
                 # An earlier run may have used another guard.
                 guard.clean_up()
             self._put_right()
         except SteeringError:
-            self._wanted.change(dict.fromkeys(ports))
+            self._desired.change(dict.fromkeys(ports))
             raise
 
     def _write(self, before: Touched, touched: Touched) -> None:
         lingering, touched = frozenset(self._lingering), self._linger(before, touched)
-        old = {frontend: self._wanted.ports.get(frontend) for frontend in touched}
+        old = {frontend: self._desired.ports.get(frontend) for frontend in touched}
         self._find_connected(f for f, port in touched.items() if port == REFUSED)
-        difference = self._wanted.change(touched)
+        difference = self._desired.change(touched)
         try:
             if self._is_touched():
                 self._put_right()
                 return
             try:
-                self._guard.change(difference, self._wanted)
+                self._guard.change(difference, self._desired)
             except SteeringError:
                 self._put_right()
         except SteeringError:
-            self._wanted.change(old)
+            self._desired.change(old)
             self._lingering = set(lingering)
             raise
 
@@ -159,7 +158,7 @@ class LocalProgrammer(Programmer):
         self._put_right()
 
     def _repair(self) -> int:
-        is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._wanted.refused)
+        is_retry = next(self._repairs) % RETRY_EVERY == 0 and bool(self._desired.refused)
         count = self._put_right() if self._is_touched() or is_retry else 0
         self._forget_lingering()
         self._follow_connections()
@@ -184,7 +183,7 @@ class LocalProgrammer(Programmer):
             idle = self._lingering - with_connections(self._lingering)
             self._lingering -= idle
             if idle:
-                self._guard.change(self._wanted.change(dict.fromkeys(idle)), self._wanted)
+                self._guard.change(self._desired.change(dict.fromkeys(idle)), self._desired)
 
     def _has_connections(self, frontend: Frontend) -> bool:
         return frontend in self._connected
@@ -206,46 +205,46 @@ class LocalProgrammer(Programmer):
         asked = set(self._connected)
         if asked:
             self._find_connected(asked)
-            difference = self._wanted.reconsider(asked - self._connected)
-            self._guard.change(difference, self._wanted)
+            difference = self._desired.reconsider(asked - self._connected)
+            self._guard.change(difference, self._desired)
 
     def _is_touched(self) -> bool:
         """Return whether the kernel must be read in full."""
-        heard = self._kernel.heard()
-        if heard.is_touched or self._guard.is_touched() or any(map(self._matters, heard.addresses)):
+        changes = self._tables.changes()
+        is_touched = changes.is_touched or self._guard.is_touched()
+        if is_touched or any(map(self._matters, changes.addresses)):
             self._is_known = False
         return not self._is_known
 
     def _matters(self, ip: str) -> bool:
         """Return whether an address that was added or removed changes the desired state."""
-        wanted = self._wanted
         # Each pod's interface gets a link-local address, which is never a source.
-        is_source = wanted.sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
-        return is_source or wanted.is_affected_by(network_of(ip))
+        sources = self._desired.sources
+        is_source = sources.get(IPFamily.of(ip), ip) == ip and not ip.startswith("fe80:")
+        return is_source or self._desired.is_affected_by(network_of(ip))
 
     def _put_right(self) -> int:
         """Write what differs; return how much did."""
         self._is_known = False
         # Events that were received before the kernel is read need no further look.
-        self._kernel.heard()
-        self._wanted.set_theirs(self._kernel.local_table().others)
+        self._tables.changes()
+        self._desired.set_node_networks(self._tables.local_table().others)
         self._choose_sources()
-        count = self._guard.put_right(self._wanted)
+        count = self._guard.put_right(self._desired)
         self._is_known = True
         return count
 
     def _choose_sources(self) -> None:
         """Choose the source addresses of clients on this node; one stays while it exists."""
-        addresses = self._kernel.sources()
+        addresses = self._tables.sources()
         for family in IPFamily:
             candidates = [
-                self._wanted.sources.get(family, ""),
+                self._desired.sources.get(family, ""),
                 *self._facts.node_addresses,
                 *addresses,
             ]
             ours = (ip for ip in candidates if ip in addresses and IPFamily.of(ip) is family)
-            source = next(ours, "")
-            if source:
-                self._wanted.sources[family] = source
+            if source := next(ours, ""):
+                self._desired.sources[family] = source
             else:
-                self._wanted.sources.pop(family, None)
+                self._desired.sources.pop(family, None)

@@ -4,7 +4,7 @@
     frontends6  fd00:96::1 . tcp . 80 : 36001
     guarded     tcp . 36001                       proxy ports in use
 
-Rule 1: nothing here knows the kernel: what is written and read are values.
+Rule 1: nothing here accesses the kernel; it reads and writes values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ...kernel.netlink.rtnetlink import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.attributes import read_all, text_in
-from ...kernel.nf_tables.key_types import INET_PROTO, INET_SERVICE
 from ...kernel.nf_tables.reader import Expression
 from ...kernel.nf_tables.table import Listing
 from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING
@@ -28,7 +27,7 @@ from .elements import (
     FILTER_PRIORITY,
     FRONTEND,
     PORT,
-    Elements,
+    ElementsBySet,
     frontend_key,
     port_key,
     read_frontend,
@@ -39,8 +38,8 @@ MAPS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
 GUARDED = "guarded"
 SETS = (*MAPS.values(), GUARDED)
 NAT_CHAINS = ("prerouting", "output")
-# -100 is where all others' nat rules stand (NF_IP_PRI_NAT_DST). The kernel asks in the order of
-# priorities and takes the first translation: ours goes before what kube-proxy left behind.
+# Nat rules of other programs have -100 (NF_IP_PRI_NAT_DST). The kernel evaluates chains in the
+# order of priorities and applies the first translation: this comes before kube-proxy's leftovers.
 NAT_PRIORITY = -110
 
 _KEYS = {
@@ -48,21 +47,21 @@ _KEYS = {
     IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
 }
 _FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
-# nft takes no rule that translates ports without it, when a saved ruleset is loaded again.
-_HAS_PORTS = x.one_of(x.L4PROTO, INET_PROTO, *PROTOCOL_NUMBERS.values())
+# nft needs it in a rule that translates ports, when a saved ruleset is loaded.
+_HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
-# Where there is no socket the expression doesn't match, and the kernel's own stack refuses.
-_TO_STRANGER = x.match(x.SOCKET_TRANSPARENT, 0)
+# Without a socket the expression doesn't match, and the kernel's own stack refuses.
+_TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 _SYN, _ACK = 0x02, 0x10
 
 
 class Shape(NamedTuple):
-    """What the rules depend on."""
+    """The facts that determine the rules."""
 
     table: str
     refuse_port: int = 0
-    """Where refused frontends are steered to; 0 where there is none."""
+    """The target of refused frontends; 0 for none."""
     to_ip: str = ""
     """The IPv4 address that ``prerouting`` translates to; empty for the interface's."""
     checks_sockets: bool = True
@@ -70,27 +69,30 @@ class Shape(NamedTuple):
 
 
 @dataclass(slots=True)
-class Changes:
-    """Elements that go and come; one whose value changes does both."""
+class ElementChanges:
+    """Elements to remove and to add; both for one whose value changes."""
 
-    gone: Elements = field(default_factory=dict)
-    come: Elements = field(default_factory=dict)
+    removed: ElementsBySet = field(default_factory=dict)
+    added: ElementsBySet = field(default_factory=dict)
 
     def remove(self, name: str, key: bytes, value: bytes) -> None:
-        """Note that an element goes from a set."""
-        self.gone.setdefault(name, {})[key] = value
+        """Note that an element is removed from a set."""
+        self.removed.setdefault(name, {})[key] = value
 
     def add(self, name: str, key: bytes, value: bytes) -> None:
-        """Note that an element comes to a set."""
-        self.come.setdefault(name, {})[key] = value
+        """Note that an element is added to a set."""
+        self.added.setdefault(name, {})[key] = value
 
     def count(self) -> int:
         """Return how many elements differ."""
-        return sum(len(self.gone.get(s, {}).keys() | self.come.get(s, {}).keys()) for s in SETS)
+        return sum(
+            len(self.removed.get(name, {}).keys() | self.added.get(name, {}).keys())
+            for name in SETS
+        )
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
-    """Return whether both nat chains ask a map."""
+    """Return whether both nat chains look up a map."""
     return all(
         any(_looks_up(one, name) for rule in listing.rules(chain) for one in rule)
         for chain in NAT_CHAINS
@@ -117,23 +119,23 @@ def to_ip_of(listing: Listing) -> str:
 
 
 def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
-    """Return the map that a frontend stands in, and its key."""
+    """Return the map that contains a frontend, and its key."""
     return MAPS[frontend.family], frontend_key(frontend)
 
 
 def guard_key(frontend: Frontend, port: int) -> bytes:
-    """Return the key under which a frontend's proxy port is guarded."""
+    """Return the key of a frontend's proxy port in the guard."""
     return port_key(frontend.protocol, port)
 
 
-def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> Elements:
+def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> ElementsBySet:
     """Return the elements of all sets.
 
     Args:
-        ports: Where each frontend is steered to.
-        refuse_port: The one that isn't guarded as a proxy port is.
+        ports: The port of each frontend.
+        refuse_port: Not guarded as proxy ports are.
     """
-    elements: Elements = {name: {} for name in SETS}
+    elements: ElementsBySet = {name: {} for name in SETS}
     for frontend, port in ports.items():
         name, key = frontend_element(frontend)
         elements[name][key] = _packed(port)
@@ -146,9 +148,11 @@ def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> Counter[bytes
     return Counter(guard_key(f, port) for f, port in ports.items() if port != refuse_port)
 
 
-def differing_elements(have: Mapping[str, Mapping[bytes, bytes]], want: Elements) -> Changes:
-    """Return what turns the elements of all sets into others."""
-    changes = Changes()
+def differing_elements(
+    have: Mapping[str, Mapping[bytes, bytes]], want: ElementsBySet
+) -> ElementChanges:
+    """Return the changes from the existing to the desired elements."""
+    changes = ElementChanges()
     for name in SETS:
         old, new = have.get(name, {}), want[name]
         for key, value in old.items():
@@ -165,19 +169,19 @@ def differing_frontends(
     touched: Mapping[Frontend, int | None],
     uses: Mapping[bytes, int],
     refuse_port: int,
-) -> tuple[Changes, dict[bytes, int]]:
-    """Return what some frontends' new ports mean for all sets.
+) -> tuple[ElementChanges, dict[bytes, int]]:
+    """Return the changes of all sets when some frontends get other ports.
 
     Args:
-        before: Where those frontends were steered to; None, or not in it: they weren't.
-        touched: Those that are steered elsewhere now, or no longer.
-        uses: Of the ports before, by their keys in the guard.
+        before: The old ports of those frontends; None or missing: not steered.
+        touched: Their new ports; None: no longer steered.
+        uses: How many frontends used each port before, by its key in the guard.
         refuse_port: As for :func:`all_elements`.
 
     Returns:
-        The changes, and the new uses of those ports whose uses are others.
+        The changes, and the new uses of the affected ports.
     """
-    changes = Changes()
+    changes = ElementChanges()
     uses_now: dict[bytes, int] = {}
 
     def use(frontend: Frontend, port: int, by: int) -> None:
@@ -204,11 +208,11 @@ def differing_frontends(
 
 
 def write_table(shape: Shape) -> list[bytes]:
-    """Return what makes the table anew, without elements."""
+    """Return the messages that create the table, without elements."""
     table = TableWriter(shape.table)
     table.create()
     for family, name in MAPS.items():
-        table.add_map(name, FRONTEND[family], INET_SERVICE)
+        table.add_map(name, FRONTEND[family], x.INET_SERVICE)
     table.add_set(GUARDED, PORT)
     table.add_base_chain("prerouting", "nat", PREROUTING, NAT_PRIORITY)
     table.add_base_chain("output", "nat", OUTPUT, NAT_PRIORITY)
@@ -221,29 +225,29 @@ def write_table(shape: Shape) -> list[bytes]:
 
 
 def write_prerouting(shape: Shape) -> list[bytes]:
-    """Return what writes the rules anew which depend on the node's address."""
+    """Return the messages that rewrite the rules that depend on the node's address."""
     table = TableWriter(shape.table)
     table.flush_chain("prerouting")
     _add_prerouting(table, shape)
     return table.messages
 
 
-def write_changes(table: str, changes: Changes) -> list[list[bytes]]:
-    """Return what changes some elements, in steps that may be transactions of their own.
+def write_changes(table: str, changes: ElementChanges) -> list[list[bytes]]:
+    """Return the messages that change elements, as :func:`write_steps`.
 
     A port is guarded before the first frontend is steered to it.
     """
-    gone = {name: changes.gone.get(name, {}) for name in SETS}
-    come = {name: changes.come.get(name, {}) for name in (GUARDED, *MAPS.values())}
-    return write_steps(TableWriter(table), gone, come)
+    removed = {name: changes.removed.get(name, {}) for name in SETS}
+    added = {name: changes.added.get(name, {}) for name in (GUARDED, *MAPS.values())}
+    return write_steps(TableWriter(table), removed, added)
 
 
 def read_ports(
     elements: Mapping[str, Mapping[bytes, bytes]], maps: Iterable[str] = MAPS.values()
 ) -> dict[Frontend, int]:
-    """Return where frontends are steered to by the elements of some maps.
+    """Return the ports of frontends in the elements of some maps.
 
-    Those that we would never write are passed over.
+    Elements that this proxy never writes are skipped.
     """
     ports = {}
     for family, name in MAPS.items():
@@ -256,9 +260,9 @@ def read_ports(
 
 
 def _add_prerouting(table: TableWriter, shape: Shape) -> None:
-    """Add the rules for packets that come from outside or from pods.
+    """Add the rules for packets from outside or from pods.
 
-    redirect drops packets from an interface without an IPv4 address; see interfaces.
+    ``redirect`` drops packets from an interface without an IPv4 address; see ``interfaces``.
     """
     if shape.to_ip:
         to_node = x.put(pack_ip(shape.to_ip)) + _look_up(IPFamily.IPV4, 2) + x.dnat(1, 2)
@@ -277,35 +281,34 @@ def _look_up(family: IPFamily, register: int) -> bytes:
 
 
 def _add_guard(table: TableWriter, shape: Shape) -> None:
-    """Add what refuses at the ports that frontends are steered to.
+    """Add the rules that limit access to the ports that frontends are steered to.
 
-    Of TCP only the SYN is asked how it came, as without one there is no connection: the kernel's
-    own stack refuses whatever else arrives. UDP has no such packet: each is asked. What goes
-    elsewhere costs one look into the set: its key has two parts because a set of bare ports
-    would be a bitmap, into which the kernel puts 10,000 in half a second (measured).
+    Of TCP only the SYN is checked, as there is no connection without one: the kernel's own stack
+    refuses other segments. UDP has no such packet, so each is checked. All other packets cost one
+    set look-up: its key has two parts, because a set of ports only would be a bitmap, into which
+    the kernel inserts 10,000 ports in half a second (measured).
 
-    What was steered is let in to a transparent socket, which only a privileged program can have,
-    as this proxy's are: after a crash any process may listen on our ports. A socket of a stranger
-    is refused by ICMP, as a RST made by a rule doesn't reach pods on a bridge. Source:
-    docs/adr/0013.
+    Steered packets are admitted to transparent sockets only, which require a privilege that this
+    proxy has: after a crash any process may listen on the ports. For another program's socket they
+    are refused by ICMP, as a RST from a rule doesn't reach pods on a bridge. Source: docs/adr/0013.
 
-    TCP that was steered to the refuse port is let in: the RST of the kernel's own stack, where
-    nobody listens, reaches everybody. Source: docs/adr/0004.
+    TCP that was steered to the refuse port is admitted: it has no listener, and the RST of the
+    kernel's own stack reaches every client. Source: docs/adr/0004.
     """
     used = x.in_set((x.L4PROTO, x.DPORT), GUARDED)
     guarded = used + _NOT_TRANSLATED
-    # Not "tcp flags syn": that would pass over a SYN with FIN or RST too.
+    # Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
     syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
     table.add_rule("input", syn + guarded + x.reject(with_tcp_reset=True))
     table.add_rule("input", x.UDP + guarded + x.reject())
-    to_stranger = _TO_STRANGER + x.reject()
+    to_other_socket = _TO_OTHER_SOCKET + x.reject()
     if shape.checks_sockets:
         for packets in (syn, x.UDP):
-            table.add_rule("input", packets + used + to_stranger)
+            table.add_rule("input", packets + used + to_other_socket)
     if shape.refuse_port:
         if shape.checks_sockets:
             to_refuse = syn + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
-            table.add_rule("input", to_refuse + to_stranger)
+            table.add_rule("input", to_refuse + to_other_socket)
         to_refuse = x.UDP + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
         table.add_rule("input", to_refuse + x.reject())
 

@@ -15,12 +15,11 @@ from ...errors import SteeringConflict, SteeringError
 from ...kernel import conntrack
 from ...kernel.interfaces import without_ipv6
 from ...kernel.nf_tables import NftablesError, Ruleset
-from ...kernel.nf_tables.ruleset import labels_by
-from ...kernel.nf_tables.table import Definition, Listing, OurTable
+from ...kernel.nf_tables.table import Definition, Listing, NftTable
 from ...model import Frontend
 from ..base import Bind, SteeringFacts
 from ..earlier_nat import EarlierNat
-from ..names import label_of_table, table_name
+from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
 from .rules import (
     MAPS,
@@ -49,15 +48,6 @@ def missing() -> str:
     return ""
 
 
-def labels() -> list[str]:
-    """Return the labels (:func:`~..names.proxy_label`) of all proxies with a table here, sorted.
-
-    Raises:
-        SteeringError: Permission denied.
-    """
-    return labels_by(label_of_table)
-
-
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
     """Maps from frontends to ports in a table of this proxy.
 
@@ -84,8 +74,8 @@ class NftablesProgrammer(NatProgrammer):
     """
 
     def __init__(self, facts: SteeringFacts) -> None:
-        # First, as it is what may be missing.
-        self._table = OurTable(table_name(facts.proxy_name))
+        # First, because nftables may be missing.
+        self._table = NftTable(STEERING_TABLES.of(facts.proxy_name))
         super().__init__(facts)
         self._refuse_port = facts.refuse_port
         self._earlier = EarlierNat(NAT_PRIORITY)
@@ -212,7 +202,7 @@ class NftablesProgrammer(NatProgrammer):
             return changes.count() + max(faults, 1)
         # An element that is written was missing or different for a while, so its connections may
         # lead anywhere.
-        self._stale |= read_ports(changes.gone) | dict.fromkeys(read_ports(changes.come))
+        self._stale |= read_ports(changes.removed) | dict.fromkeys(read_ports(changes.added))
         try:
             self._table.write(write_changes(self._table.name, changes))
         except NftablesError:

@@ -19,10 +19,11 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     PROHIBIT,
     UNICAST,
     UP,
-    Address,
-    Link,
+    ListedAddress,
+    ListedLink,
+    LocalRoute,
     RouteDetails,
-    Rule,
+    RoutingRule,
     find_route,
     ip_of,
     list_routes,
@@ -52,7 +53,7 @@ def test_a_port_of_a_bridge_says_what_it_is_and_whose():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0")
     found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
     link = message("00000100 05000000 03100000 00000000" + found.hex())
-    assert read_link(link) == Link(5, "v0", "veth", UP | 0x1002, 3, "bridge")
+    assert read_link(link) == ListedLink(5, "v0", "veth", UP | 0x1002, 3, "bridge")
 
 
 def test_a_bridge_says_what_its_options_are():
@@ -77,7 +78,7 @@ def test_an_entry_of_a_bridge_is_that_of_iproute2():
 
 def test_hardware_has_no_kind():
     link = message("00000100 02000000 02100000 00000000" + attribute(3, b"eth0\0").hex())
-    assert read_link(link) == Link(2, "eth0", "", 0x1002, 0, "")
+    assert read_link(link) == ListedLink(2, "eth0", "", 0x1002, 0, "")
 
 
 @pytest.mark.parametrize(
@@ -85,18 +86,20 @@ def test_hardware_has_no_kind():
     [
         pytest.param(
             "02208000 03000000 08000100 0a010002 08000200 0a010001 0800080080000000",
-            Address("10.1.0.1", 3, 0, 0x80),
+            ListedAddress("10.1.0.1", 3, 0, 0x80),
             id="with-a-peer",
         ),
         pytest.param(
             "0a408200 02000000 14000100 fd000001 00000000 00000000 00000001 0800080082020000",
-            Address("fd00:1::1", 2, 0, 0x282),
+            ListedAddress("fd00:1::1", 2, 0, 0x282),
             id="ipv6-and-more-flags-than-eight",
         ),
         pytest.param(
-            "02088000 01000000 08000100 7f000001", Address("127.0.0.1", 1, 0, 0x80), id="old-kernel"
+            "02088000 01000000 08000100 7f000001",
+            ListedAddress("127.0.0.1", 1, 0, 0x80),
+            id="old-kernel",
         ),
-        pytest.param("02180000 01000000", Address("", 1, 0, 0), id="none"),
+        pytest.param("02180000 01000000", ListedAddress("", 1, 0, 0), id="none"),
     ],
 )
 def test_an_address_is_the_interfaces_own(text, expected):
@@ -143,20 +146,20 @@ def test_a_route_says_where_it_leads(text, kind, expected):
             # ip rule add pref 5 to 10.96.7.1 ipproto tcp dport 80 lookup 7000 proto 117
             "02200000fc000001 00000000 08000f00581b0000 08000e00ffffffff 0500150075000000"
             "0800060005000000 0800180050005000 06001d00ffff0000 0500160006000000 080001000a600701",
-            Rule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 6, 80),
+            RoutingRule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 6, 80),
             id="to-a-port",
         ),
         pytest.param(
             # ip rule add pref 118 fwmark 0x1000/0x1000 iif lo goto 120 proto 118
             "0200000000000002 00000000 08000f0000000000 08000e00ffffffff 0500150076000000"
             "070003006c6f0000 0800060076000000 08000a0000100000 0800100000100000 0800040078000000",
-            Rule(V4, GO_TO, 118, 0, 118, mark=0x1000, came_by="lo", target=120),
+            RoutingRule(V4, GO_TO, 118, 0, 118, mark=0x1000, came_by="lo", target=120),
             id="goto",
         ),
         pytest.param(
             # The kernel's own, for table local.
             "02000000ff000001 00000000 08000f00ff000000 08000e00ffffffff 0500150002000000",
-            Rule(V4, LOOK_UP, 0, 255, 2),
+            RoutingRule(V4, LOOK_UP, 0, 255, 2),
             id="the-kernels",
         ),
     ],
@@ -168,10 +171,10 @@ def test_a_rule_says_whose_packets_go_where(text, rule):
 @pytest.mark.parametrize(
     "rule",
     [
-        Rule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 17, 53),
-        Rule(V6, PROHIBIT, 6, 7000, 117, "fd00:96::1"),
-        Rule(V4, GO_TO, 118, protocol=118, mark=0x1000, came_by="lo", target=120),
-        Rule(V4, DO_NOTHING, 120, protocol=118),
+        RoutingRule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 17, 53),
+        RoutingRule(V6, PROHIBIT, 6, 7000, 117, "fd00:96::1"),
+        RoutingRule(V4, GO_TO, 118, protocol=118, mark=0x1000, came_by="lo", target=120),
+        RoutingRule(V4, DO_NOTHING, 120, protocol=118),
     ],
     ids=["gate", "wall", "goto", "nop"],
 )
@@ -200,7 +203,7 @@ def test_a_rule_reads_as_it_was_written(rule):
 )
 @pytest.mark.parametrize("kind", [NEW_ROUTE, DEL_ROUTE], ids=["new", "gone"])
 def test_a_local_route_as_bytes(kind, network, source, text):
-    request = write_local_route(kind, 0, network, table=255, protocol=117, metric=7, source=source)
+    request = write_local_route(kind, 0, LocalRoute(network, source, metric=7), protocol=117)
     assert (request[4], body(request)) == (kind, text.replace(" ", ""))
     assert read_route(Message(kind, 0, 0, request[16:])).open().network == network
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import struct
 
 import pytest
 
-from userspace_proxy.kernel.netlink import sockets
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.netlink import RouteSockets, explained, rtnetlink, sockets
 from userspace_proxy.kernel.netlink.messages import ACK, request
 
 from .datagrams import INTERRUPTED, Kernel, done, error, message
@@ -76,3 +79,42 @@ def test_places_count_on_over_the_batches():
 def test_nothing_to_change_asks_nobody():
     with Kernel() as kernel:
         assert kernel.requests.change([]) == []
+
+
+def test_route_sockets_list_links():
+    with RouteSockets([rtnetlink.GROUP_LINK]) as route:
+        listed = route.requests.list_all(rtnetlink.list_links())
+        assert not route.events.read()
+    assert "lo" in [rtnetlink.read_link(message).name for message in listed]
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
+def test_without_a_descriptor_the_error_is_the_kernels_and_nothing_stays_open(left):
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + left, hard))
+    try:
+        with pytest.raises(SteeringError) as raised, explained("list links"):
+            RouteSockets([rtnetlink.GROUP_LINK])
+        if left:
+            os.close(os.dup(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised.value.message == "cannot list links: Too many open files"
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        pytest.param(errno.EPERM, "run as root", id="known"),
+        pytest.param(errno.ENFILE, "this node is out of open files", id="shortage"),
+        pytest.param(errno.EINVAL, "modprobe it", id="other"),
+    ],
+)
+def test_the_hint_follows_the_error(number, hint):
+    hints = {errno.EPERM: "run as root"}
+    with pytest.raises(SteeringError) as raised, explained("ask", hints, hint="modprobe it"):
+        raise OSError(number, os.strerror(number))
+    assert raised.value.message == f"cannot ask: {os.strerror(number)}"
+    assert raised.value.hint.startswith(hint)

@@ -5,7 +5,6 @@ import socket
 import pytest
 
 from userspace_proxy.kernel.nf_tables import expressions as x
-from userspace_proxy.kernel.nf_tables.key_types import INET_PROTO
 from userspace_proxy.kernel.nf_tables.reader import ListedRule
 
 
@@ -54,10 +53,17 @@ def test_fields_of_a_packet_and_of_what_is_known_about_it_are_changed():
 
 
 def test_a_set_without_a_name_is_of_one_rule():
-    inline = x.one_of(x.L4PROTO, INET_PROTO, 6, 17, is_inverted=True)
+    inline = x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True)
     assert names(x.look_up_inline(inline, "__set%d", 7)) == ["meta", "lookup"]
 
 
 def test_verdicts_name_the_chain_that_they_lead_to():
     assert b"guard\0" in x.verdict(x.GOTO, "guard")
     assert names(x.verdict(x.ACCEPT)) == ["immediate"]
+
+
+def test_parts_of_a_key_begin_at_multiples_of_four_bytes():
+    key = x.joined(x.IPV4_ADDR, x.INET_PROTO, x.INET_SERVICE)
+    assert key.width == 12
+    # As nft 1.0.6 numbers "ipv4_addr . inet_proto . inet_service".
+    assert key.number == 0x730D

@@ -3,7 +3,6 @@
 from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import expressions as x
 from userspace_proxy.kernel.nf_tables import writer as w
-from userspace_proxy.kernel.nf_tables.key_types import INET_PROTO, INET_SERVICE
 from userspace_proxy.kernel.nf_tables.reader import read_chain, read_elements, read_set
 
 
@@ -42,7 +41,7 @@ def test_no_elements_are_no_message():
 
 def test_a_set_without_a_name_comes_before_its_rule():
     table = w.TableWriter("ours")
-    table.add_rule("input", x.one_of(x.L4PROTO, INET_PROTO, 6, 17), x.verdict(x.ACCEPT))
+    table.add_rule("input", x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17), x.verdict(x.ACCEPT))
     made = messages(table)
     assert [one.kind for one in made] == [w.NEW_SET, w.NEW_ELEMENT, w.NEW_RULE]
     assert dict(read_elements(made[1])) == {b"\6": b"", b"\x11": b""}
@@ -51,6 +50,6 @@ def test_a_set_without_a_name_comes_before_its_rule():
 def test_sets_of_several_writers_are_told_apart():
     writers = [w.TableWriter("ours"), w.TableWriter("ours")]
     for table in writers:
-        table.add_map("same", INET_PROTO, INET_SERVICE)
+        table.add_map("same", x.INET_PROTO, x.INET_SERVICE)
     assert writers[0].messages != writers[1].messages
     assert len({read_set(one) for table in writers for one in messages(table)}) == 1

@@ -176,5 +176,5 @@ def test_differing_elements_are_counted_once():
     want = {"frontends4": {b"a": b"1", b"b": b"9", b"d": b"4"}, "frontends6": {}, "guarded": {}}
     changes = differing_elements(have, want)
     assert changes.count() == 3
-    assert changes.gone == {"frontends4": {b"b": b"2", b"c": b"3"}}
-    assert changes.come == {"frontends4": {b"b": b"9", b"d": b"4"}}
+    assert changes.removed == {"frontends4": {b"b": b"2", b"c": b"3"}}
+    assert changes.added == {"frontends4": {b"b": b"9", b"d": b"4"}}

@@ -2,7 +2,8 @@ import errno
 
 import pytest
 
-from userspace_proxy.kernel.nf_tables.errors import NftablesError, explained
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel.nf_tables.ruleset import NftablesError, query_errors
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,8 @@ def test_a_refusal_says_what_was_refused_and_what_to_do(code, what, sentence):
 
 
 def test_a_kernel_without_nftables_is_told_with_the_module():
-    assert str(explained(OSError(errno.EINVAL, "Invalid argument"))) == (
+    with pytest.raises(SteeringError) as raised, query_errors():
+        raise OSError(errno.EINVAL, "Invalid argument")
+    assert str(raised.value) == (
         "cannot query nftables: Invalid argument (modprobe nf_tables, or use another steering)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from userspace_proxy.kernel.netlink.messages import read_messages
-from userspace_proxy.kernel.nf_tables.watch import Event, read_event
+from userspace_proxy.kernel.nf_tables.table import RulesetEvent, read_event
 
 NEW_TABLE = (
     bytes.fromhex("44000000 000a0000 01000000 19090000 01000002 14000100")
@@ -17,16 +17,16 @@ NEW_GENERATION = (
 )
 
 
-def read(block: bytes) -> list[Event | None]:
+def read(block: bytes) -> list[RulesetEvent | None]:
     return [read_event(message) for message in read_messages(block)]
 
 
 def test_an_event_names_its_table():
-    assert read(NEW_TABLE) == [Event(1, "userspace-proxy")]
+    assert read(NEW_TABLE) == [RulesetEvent(1, "userspace-proxy")]
 
 
 def test_a_transaction_ends_with_the_rulesets_number():
-    assert read(NEW_TABLE + NEW_GENERATION)[1:] == [Event(0, "", 2)]
+    assert read(NEW_TABLE + NEW_GENERATION)[1:] == [RulesetEvent(0, "", 2)]
 
 
 def test_messages_of_other_parts_of_the_kernel_are_none_of_ours():
@@ -35,4 +35,4 @@ def test_messages_of_other_parts_of_the_kernel_are_none_of_ours():
 
 
 def test_a_message_without_a_name_is_of_no_table():
-    assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [Event(1, "")]
+    assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]

@@ -19,7 +19,7 @@ from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.kernel.nf_tables import writer
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT
-from userspace_proxy.steering import ReplyRouting, reply_routing_labels
+from userspace_proxy.steering import REPLY_TABLES, ReplyRouting
 
 pytestmark = pytest.mark.netns
 
@@ -346,7 +346,7 @@ def test_two_proxies_share_the_routes_and_the_last_one_takes_them_away(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as one, Catching(cluster, "canary") as other:
         with cluster.node:
-            assert reply_routing_labels() == ["", "canary"]
+            assert REPLY_TABLES.labels_here() == ["", "canary"]
         other.do("clean_up")
         assert "lookup 11800" in cluster.node.run(SHOW)
         one.do("clean_up")

@@ -1,0 +1,114 @@
+"""Nftables tables that support the proxy beside its steering, and end with this process.
+
+    ConntrackHold   keeps connection tracking enabled while another program flushes all rules
+    Untracked       admits connections to the status ports while connection tracking is full
+
+Rule 1: they are optional: a kernel before 5.12, or without nftables, has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from ..errors import SteeringError
+from ..kernel.nf_tables import TableWriter
+from ..kernel.nf_tables import expressions as x
+from ..kernel.nf_tables.owned import OwnedTable
+from ..kernel.nf_tables.writer import OUTPUT, PREROUTING
+from ..kernel.one_thread import InOneThread
+from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
+
+# After all translation.
+_HOLD_PRIORITY = 200
+# Where the table raw is, before connection tracking (-200). Source: NF_IP_PRI_RAW.
+_RAW_PRIORITY = -300
+
+
+class HeldTable:
+    """An owned table in the network namespace of this process's new threads.
+
+    Args:
+        name: Its name.
+        fill: Adds chains and rules to it.
+    """
+
+    def __init__(self, name: str, fill: Callable[[TableWriter], None]) -> None:
+        self._table = InOneThread(name, lambda: OwnedTable(name, fill, needs_owner=True))
+
+    async def hold(self) -> str:
+        """Create the table; idempotent.
+
+        Returns:
+            Why it can't be created; empty where it exists.
+        """
+        try:
+            await self._table.do(OwnedTable.put_right)
+        except SteeringError as exc:
+            return exc.message
+        return ""
+
+    async def let_go(self) -> None:
+        """Remove the table; idempotent, and :meth:`hold` creates it again."""
+        await self._table.close()
+
+
+class ConntrackHold(HeldTable):
+    """The table that keeps connection tracking enabled.
+
+        rules flushed ──▶ no rule uses conntrack ──▶ the kernel stops tracking
+            ──▶ packets of open connections arrive untranslated ──▶ RST
+
+    The kernel tracks and translates only while a rule uses conntrack. The table has one such rule,
+    which steers nothing and drops nothing.
+
+    Source: nf_conntrack_proto.c, nf_ct_netns_get().
+
+    Args:
+        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
+    """
+
+    def __init__(self, proxy_name: str = "") -> None:
+        super().__init__(CONNTRACK_HOLD_TABLES.of(proxy_name), _fill_hold)
+
+
+def _fill_hold(table: TableWriter) -> None:
+    """Add a chain and a rule that keep the kernel tracking.
+
+    One chain of the kind nat enables all four hooks where the kernel translates; its rule, which
+    has no verdict, enables tracking. Only the first packet of a connection passes it.
+    """
+    table.add_base_chain("tracking", "nat", PREROUTING, _HOLD_PRIORITY)
+    table.add_rule("tracking", x.match(x.CT_STATE, 0, mask=x.STATE_INVALID, op=x.NOT_EQUAL))
+
+
+class Untracked(HeldTable):
+    """The table that excludes connections to some ports of this node from connection tracking.
+
+        full table: SYN ──▶ no free entry ──▶ dropped, before any rule that could admit it
+        with this:  SYN ──▶ notrack ──▶ /livez answers, the page and the metrics show the full table
+
+    Rule 1: it exists only while the conntrack table is full. An untracked packet is neither new nor
+    established, so a firewall that admits by these states drops it. Tracked packets are admitted
+    otherwise, but dropped anyway while the table is full.
+    Rule 2: only packets from and to this node's own addresses, as forwarded ones may be translated.
+
+    Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
+
+    Args:
+        ports: Their TCP ports.
+        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
+    """
+
+    def __init__(self, ports: Collection[int], proxy_name: str = "") -> None:
+        self._ports = tuple(sorted(set(ports)))
+        super().__init__(UNTRACKED_TABLES.of(proxy_name), self._fill)
+
+    def _fill(self, table: TableWriter) -> None:
+        for chain, hook in (("prerouting", PREROUTING), ("output", OUTPUT)):
+            table.add_base_chain(chain, "filter", hook, _RAW_PRIORITY)
+            for port in self._ports:
+                dialled = x.TCP + x.match(x.DPORT, port) + x.match(x.DADDR_TYPE, x.LOCAL)
+                table.add_rule(chain, dialled + x.notrack())
+        for port in self._ports:
+            # The answers. On loopback they stay untracked when they come in.
+            table.add_rule("output", x.TCP + x.match(x.SPORT, port) + x.notrack())

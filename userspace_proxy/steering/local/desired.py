@@ -1,0 +1,170 @@
+"""The desired kernel state: which addresses are routed here, and which frontends are admitted.
+
+    ports ─▶ uses of each address ─▶ networks to route
+      └────▶ frontends to admit; everything else at those addresses is rejected
+
+Rule 1: nothing here queries the kernel: what else the node has is an argument.
+Rule 2: the cost of a change depends on its size only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ...errors import SteeringError
+from ...model import Frontend, IPFamily
+from ..programmer import Ports, Touched
+
+Element = TypeVar("Element")
+REFUSED = 0
+"""The port of a frontend that is refused."""
+
+
+@dataclass(slots=True)
+class StateChange:
+    """What to add and to remove."""
+
+    added_networks: set[str] = field(default_factory=set)
+    removed_networks: set[str] = field(default_factory=set)
+    added_frontends: set[Frontend] = field(default_factory=set)
+    removed_frontends: set[Frontend] = field(default_factory=set)
+
+
+class DesiredState:
+    """The desired state of one proxy.
+
+    Args:
+        ranges: Routed as a whole, whether or not they have frontends; loopback is ignored.
+        admits_refused: Whether a refused frontend is admitted anyway.
+    """
+
+    def __init__(
+        self,
+        ranges: Iterable[str] = (),
+        *,
+        admits_refused: Callable[[Frontend], bool] = lambda _frontend: False,
+    ) -> None:
+        networks = (ipaddress.ip_network(text, strict=False) for text in ranges)
+        self._ranges = [network for network in networks if not network.is_loopback]
+        self.ranges = tuple(str(network) for network in self._ranges)
+        self._admits_refused = admits_refused
+        self._node_networks: frozenset[str] = frozenset()
+        self._uses: Counter[str] = Counter()
+        self.sources: dict[IPFamily, str] = {}
+        """Source addresses of clients on the node; without one the kernel chooses."""
+        self.ports: Ports = {}
+        self.networks: set[str] = set()
+        """Single addresses to route, without the ranges."""
+        self.admitted: set[Frontend] = set()
+        self.refused: dict[str, SteeringError] = {}
+        """Networks and ranges that the kernel refuses to route here, with the causes."""
+
+    def is_routed(self, ip: str) -> bool:
+        """Return whether packets to an address arrive here because of this proxy."""
+        return network_of(ip) not in self._node_networks and not is_loopback(ip)
+
+    def unsteered(self) -> dict[Frontend, str]:
+        """Return the frontends in refused networks with the causes; examines all frontends."""
+        if not self.refused:
+            return {}
+        found = {f: self._refusal_of(f.ip) for f in self.ports if self.is_routed(f.ip)}
+        return {frontend: str(cause) for frontend, cause in found.items() if cause is not None}
+
+    def is_affected_by(self, network: str) -> bool:
+        """Return whether it matters that the node itself gets or loses an address."""
+        return network in self.networks or network in self._node_networks
+
+    def is_in_ranges(self, ip: str) -> bool:
+        """Return whether an address is in a range that is routed as a whole."""
+        return any(True for _ in self._ranges_of(ip))
+
+    def change(self, touched: Touched) -> StateChange:
+        """Change the ports of some frontends; return the change for the kernel."""
+        change = StateChange()
+        for frontend, port in touched.items():
+            before = self.ports.get(frontend)
+            if port is None:
+                self.ports.pop(frontend, None)
+            else:
+                self.ports[frontend] = port
+            if self.is_routed(frontend.ip):
+                self._use(frontend.ip, (port is not None) - (before is not None), change)
+            self._admit(frontend, change)
+        return change
+
+    def reconsider(self, frontends: Iterable[Frontend]) -> StateChange:
+        """Decide again whether frontends are admitted."""
+        change = StateChange()
+        for frontend in frontends:
+            self._admit(frontend, change)
+        return change
+
+    def set_node_networks(self, networks: Iterable[str]) -> None:
+        """Set the networks that the node has itself; costs as much as all frontends."""
+        node_networks = frozenset(networks)
+        if node_networks == self._node_networks:
+            return
+        ports, self._node_networks = self.ports, node_networks
+        self.ports, self._uses, self.networks, self.admitted = {}, Counter(), set(), set()
+        self.change(ports)
+
+    def _ranges_of(self, ip: str) -> Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        if not self._ranges:
+            return ()
+        address = ipaddress.ip_address(ip)
+        return (n for n in self._ranges if address.version == n.version and address in n)
+
+    def _refusal_of(self, ip: str) -> SteeringError | None:
+        networks = [network_of(ip), *map(str, self._ranges_of(ip))]
+        return next((self.refused[n] for n in networks if n in self.refused), None)
+
+    def _use(self, ip: str, by: int, change: StateChange) -> None:
+        if not by or self.is_in_ranges(ip):
+            return
+        self._uses[ip] += by
+        network = network_of(ip)
+        if self._uses[ip] and network not in self.networks:
+            self.networks.add(network)
+            _note(network, change.added_networks, change.removed_networks)
+        elif not self._uses[ip]:
+            del self._uses[ip]
+            self.networks.discard(network)
+            _note(network, change.removed_networks, change.added_networks)
+
+    def _admit(self, frontend: Frontend, change: StateChange) -> None:
+        port = self.ports.get(frontend)
+        is_admitted = (
+            port is not None
+            and self.is_routed(frontend.ip)
+            and (port != REFUSED or self._admits_refused(frontend))
+        )
+        if is_admitted == (frontend in self.admitted):
+            return
+        if is_admitted:
+            self.admitted.add(frontend)
+            _note(frontend, change.added_frontends, change.removed_frontends)
+        else:
+            self.admitted.discard(frontend)
+            _note(frontend, change.removed_frontends, change.added_frontends)
+
+
+def is_loopback(ip: str) -> bool:
+    """Return whether an address always belongs to the node itself."""
+    return ip.startswith("127.") or ip == "::1"
+
+
+def network_of(ip: str) -> str:
+    """Return the network that consists of one address."""
+    return f"{ip}/128" if ":" in ip else f"{ip}/32"
+
+
+def _note(element: Element, done: set[Element], opposite: set[Element]) -> None:
+    """Note an addition or removal; it cancels the opposite."""
+    if element in opposite:
+        opposite.remove(element)
+    else:
+        done.add(element)
