@@ -50,7 +50,6 @@ NOT_YET: Collection[str] = frozenset(
         "tests/unit/plane/test_workers.py",
         "tests/unit/status/test_api.py",
         "userspace_proxy/cli/log_writer.py",
-        "userspace_proxy/config/table.py",
         "userspace_proxy/dataplane/tcp.py",
         "userspace_proxy/dataplane/udp_flow.py",
         "userspace_proxy/model/nodes.py",

@@ -6,7 +6,7 @@ import textwrap
 
 from ..config.kinds import BOOL
 from ..config.settings import TABLE, Settings
-from ..config.table import Group, Setting
+from ..config.table import Setting, Topic
 from ..config.words import dashed
 
 _WIDTH = 96
@@ -63,10 +63,10 @@ def help_text(command: str) -> str:
     if command == "demo":
         return _DEMO.rstrip()
     parts = [_USAGE]
-    for group in Group:
-        rows = [(name, row) for name, row in TABLE.items() if row.group is group]
+    for topic in Topic:
+        rows = [(name, row) for name, row in TABLE.items() if row.topic is topic]
         flags = "\n".join(_flag(name, row) for name, row in rows)
-        parts.append(f"{group}:\n{flags}\n")
+        parts.append(f"{topic}:\n{flags}\n")
     return "\n".join([*parts, _CODES]).rstrip()
 
 

@@ -1,7 +1,7 @@
 """Reads the command line of ``run`` and ``cleanup``: own settings, and kube-proxy's other flags.
 
-Rule 1: a flag of kube-proxy's is never unknown. What has no effect here is returned with
-its reason, so that kube-proxy's own command line goes on working.
+Rule 1: no flag of kube-proxy is unknown, so its command line works here. For flags without effect
+there are warnings with the reason.
 """
 
 from __future__ import annotations
@@ -34,19 +34,14 @@ _FLAGS: Mapping[str, bool] = {
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What a command line says.
-
-    Args:
-        values: Name → value of the settings that were given.
-        texts: Name → the flag as it was written, for messages: ``--udp-timeout=5s``.
-        warnings: Sentences about flags without effect, one for each reason.
-        wants_help: ``--help`` or ``-h`` is among them.
-        wants_version: ``--version`` is among them.
-    """
+    """The settings on a command line."""
 
     values: Mapping[str, Any]
+    """By name."""
     texts: Mapping[str, str]
+    """Flags as written by name, for messages: ``--udp-timeout=5s``."""
     warnings: tuple[str, ...]
+    """Sentences about flags without effect, one for each reason."""
     wants_help: bool
     wants_version: bool
 
@@ -55,7 +50,7 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
     """Read the words after the command.
 
     Raises:
-        ConfigError: An unknown flag, a value that can't be, or a word that is no flag.
+        ConfigError: An unknown flag, an invalid value, or a word that isn't a flag.
     """
     given, others = split_words(words, _FLAGS, command=command)
     if others:
@@ -68,8 +63,8 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
     wanted: dict[str, bool] = {}
     for flag, text in given:
         if name := _NAMES.get(flag):
-            adds_up = TABLE[name].kind.adds_up and name in texts
-            texts[name] = f"{texts[name]},{text}" if adds_up else text
+            is_cumulative = TABLE[name].kind.is_cumulative and name in texts
+            texts[name] = f"{texts[name]},{text}" if is_cumulative else text
         elif name := _PORT_FLAGS.get(flag):
             ports[name] = text
         elif row := IGNORED.get(flag):
@@ -118,7 +113,7 @@ def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
     """Read the text of a flag.
 
     Raises:
-        ConfigError: It can't be; the flag is named.
+        ConfigError: It is invalid; the message starts with the flag.
     """
     try:
         return parse(text)

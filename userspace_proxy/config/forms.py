@@ -1,4 +1,4 @@
-"""Kinds that only one or two settings use: listen addresses, node names, the server's URL."""
+"""Kinds for one or two settings: listen addresses, node names, the server's URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from .kinds import Kind, integer, texts, wrong_type
 from .values import BadValueError, parse_address, parse_cidr, parse_listen_address
 
-# Instead of CIDRs, or among them. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
+# Allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
 _NODEPORT_WORDS = ("primary", "localhost", "all")
 # A node's name is a DNS subdomain. Source: RFC 1123, Kubernetes' object names.
 _NODE_NAME = re.compile(
@@ -17,27 +17,26 @@ _NODE_NAME = re.compile(
 )
 # Source: RFC 3986, section 2.
 _URL_TEXT = re.compile(r"[-A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%]+")
-# More processes than that wait for each other in the kernel's SO_REUSEPORT group; no node has more
-# cores to spare for its proxy.
+# With more processes the kernel's SO_REUSEPORT groups become slow, and no node has more cores to
+# spare for its proxy.
 _WORKERS_MAX = 64
 
 
 def listen_address(default_port: int) -> Kind:
-    """Make a kind of places where a server listens; an empty text in a flag switches it off.
+    """Return a kind of addresses of a server; ``disabled`` switches it off.
 
-    In a file the empty text means the default, because kubeadm writes it always;
-    ``disabled`` does in both.
+    So does an empty text in a flag. In a file, it means the default, because kubeadm writes it.
     """
     return Kind(
         "ADDRESS",
         lambda text: parse_listen_address("" if text == "disabled" else text, default_port),
         lambda address: "disabled" if address is None else str(address),
-        wants="text such as 0.0.0.0:10256",
+        expected="text such as 0.0.0.0:10256",
     )
 
 
 def _parse_node_name(text: str) -> str:
-    # Trimmed and lowered as kube-proxy does, which is how kubelet registers a node.
+    # In lower case without blanks, like kube-proxy's and as kubelet registers a node.
     name = text.strip().lower()
     if name and not _NODE_NAME.fullmatch(name):
         raise BadValueError(f"{text!r} is not a node's name", "letters, digits, '-' and '.'")
@@ -49,7 +48,7 @@ def _parse_server(text: str) -> str:
     if not text:
         return ""
     if "@" in text:
-        # Checked first: the settings, and errors, are shown to people who mustn't know it.
+        # Checked first, because settings and errors are visible to users who mustn't see it.
         raise BadValueError("a URL must not contain a password", "put it into the kubeconfig")
     url = text if "://" in text else f"https://{text}"
     try:
@@ -101,15 +100,15 @@ def _plain_workers(value: object) -> int:
 NODE_ADDRESS = Kind("IP", lambda text: parse_address(text.strip()))
 NODE_NAME = Kind("NAME", _parse_node_name)
 SERVER = Kind("URL", _parse_server)
-# One text in kube-proxy's file, not a list; a pair of families is joined by a comma.
+# One text in kube-proxy's file, not a list; a comma separates two families.
 JOINED_CIDRS = Kind("CIDR,...", _parse_cidrs, ",".join)
 SERVICE_CIDRS = texts("CIDR,...", parse_cidr, check=_check_any)
 EXTERNAL_CIDRS = texts("CIDR,...", parse_cidr)
-NODEPORT_ADDRESSES = texts("CIDR,...", _parse_nodeport_address, takes_text=False)
+NODEPORT_ADDRESSES = texts("CIDR,...", _parse_nodeport_address, accepts_text=False)
 WORKERS = Kind(
     "N|auto",
     _parse_workers,
     lambda count: "auto" if count is None else count,
-    wants="auto or a whole number",
+    expected="auto or a whole number",
     read_plain=_plain_workers,
 )

@@ -1,8 +1,8 @@
-"""The flags and fields of kube-proxy that are ignored here, each with its reason.
+"""The flags and fields of kube-proxy that have no effect here, each with the reason.
 
-kube-proxy's flags and fields of 1.25 (the last with a userspace mode) and of 1.36, other
-than those that :mod:`.settings` knows. Each has a kind, so that a wrong type is still found,
-and a reason, which is logged once for a value that kubeadm would not write.
+These are those of kube-proxy 1.25 (the last one with a userspace mode) and 1.36, without those in
+:mod:`.settings`. Each has a kind, so that a wrong type is an error, and a reason, which is logged
+for values that kubeadm doesn't write.
 """
 
 from __future__ import annotations
@@ -34,31 +34,26 @@ _CADVISOR = "the machine's id isn't used"
 
 
 @dataclass(frozen=True, slots=True)
-class Ignored:
-    """One flag or field of kube-proxy that has no effect.
-
-    Args:
-        kind: What it takes.
-        reason: Why it is ignored.
-        harmless: Values that ask for what happens anyway, besides the kind's zero.
-    """
+class IgnoredSetting:
+    """One flag or field of kube-proxy that has no effect."""
 
     kind: Kind
     reason: str
     harmless: tuple[object, ...] = ()
+    """Values that request what happens anyway, besides the kind's zero."""
 
     def is_harmless(self, value: object) -> bool:
-        """Tell whether nothing is lost by ignoring this value."""
+        """Return whether ignoring this value changes nothing."""
         return self.kind.is_unset(value) or value in self.harmless
 
 
 def _rows(
     reason: str, kind: Kind, *names: str, harmless: tuple[object, ...] = ()
-) -> dict[str, Ignored]:
-    return {name: Ignored(kind, reason, harmless) for name in names}
+) -> dict[str, IgnoredSetting]:
+    return {name: IgnoredSetting(kind, reason, harmless) for name in names}
 
 
-FLAGS: dict[str, Ignored] = {
+FLAGS: dict[str, IgnoredSetting] = {
     **_rows(_API_RATE, NUMBER, "kube-api-burst", "kube-api-qps"),
     **_rows(_API_FORM, TEXT, "kube-api-content-type"),
     **_rows(_HARD_FAIL, BOOL, "bind-address-hard-fail"),
@@ -101,9 +96,9 @@ FLAGS: dict[str, Ignored] = {
     **_rows(_WINDOWS, BOOL, "windows-service", "enable-dsr", "forward-healthcheck-vip"),
     **_rows(_WINDOWS, TEXT, "source-vip", "network-name", "root-hnsendpoint-name"),
 }  # fmt: skip
-"""Flag without dashes → why kube-proxy's flag of that name is ignored."""
+"""By flag, without dashes."""
 
-FIELDS: dict[str, Ignored] = {
+FIELDS: dict[str, IgnoredSetting] = {
     **_rows(_API_RATE, NUMBER, "clientConnection.burst", "clientConnection.qps"),
     **_rows(_API_FORM, TEXT, "clientConnection.acceptContentTypes", "clientConnection.contentType"),
     **_rows(_HARD_FAIL, BOOL, "bindAddressHardFail"),
@@ -140,4 +135,4 @@ FIELDS: dict[str, Ignored] = {
     **_rows(_WINDOWS, BOOL, "winkernel.enableDSR", "winkernel.forwardHealthCheckVip"),
     **_rows(_WINDOWS, BOOL, "windowsRunAsService"),
 }  # fmt: skip
-"""Path in KubeProxyConfiguration → why that field is ignored."""
+"""By path in KubeProxyConfiguration."""

@@ -1,9 +1,8 @@
-"""Kinds of setting: how a value is read from a flag or from YAML, and written again.
+"""Kinds of settings: how values are read from flags and YAML, and written.
 
-Rule 1: what a flag takes as text, a file takes as text too. Numbers, booleans, lists
-and mappings may also stand in the file as YAML's own.
-Rule 2: a value that can't be raises :class:`BadValueError`; the caller knows the flag,
-or the file and line, and says it.
+Rule 1: a file may contain the same text as a flag, and numbers, booleans, lists and mappings of
+YAML.
+Rule 2: an invalid value raises :class:`BadValueError`; the caller adds the flag, or file and line.
 """
 
 from __future__ import annotations
@@ -24,42 +23,39 @@ from .values import (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of value.
-
-    Args:
-        name: As help and docs show it: ``DURATION``.
-        parse: Reads the text of a flag.
-        write: Makes the value plain (text, number, boolean, list, mapping) for files and JSON.
-        wants: What a file may hold, as the error says it.
-        read_plain: Reads what YAML holds, text aside; None where only text will do.
-        takes_text: Whether a file may hold text; not for a boolean, as in kube-proxy.
-        also_unset: Values that mean "not set", besides an empty text or list, zero and false.
-        adds_up: Whether a repeated flag adds to the first instead of replacing it.
-    """
+    """One kind of value."""
 
     name: str
+    """As in help and docs: ``DURATION``."""
     parse: Callable[[str], Any]
+    """Reads the text of a flag."""
     write: Callable[[Any], object] = lambda value: value
-    wants: str = "text"
+    """Returns a value as text, number, boolean, list or mapping, for files and JSON."""
+    expected: str = "text"
+    """What a file may contain, for errors."""
     read_plain: Callable[[object], Any] | None = None
-    takes_text: bool = True
+    """Reads a YAML value other than text; None: there is no other."""
+    accepts_text: bool = True
+    """Whether a file may contain text; not for a boolean, as in kube-proxy."""
     also_unset: tuple[object, ...] = ()
-    adds_up: bool = False
+    """Values that mean "not set", besides an empty text or list, zero and false."""
+    is_cumulative: bool = False
+    """Whether a repeated flag adds to the first one instead of replacing it."""
 
     def read(self, value: object) -> Any:
         """Read a value of a YAML document.
 
         Raises:
-            BadValueError: It has a wrong type, or can't be.
+            BadValueError: Its type is wrong, or it is invalid.
         """
-        if isinstance(value, str) and self.takes_text:
+        if isinstance(value, str) and self.accepts_text:
             return self.parse(value)
         if self.read_plain is not None:
             return self.read_plain(value)
-        raise wrong_type(value, self.wants)
+        raise wrong_type(value, self.expected)
 
     def write_text(self, value: Any) -> str:
-        """Write a value as a flag takes it."""
+        """Return a value as the text of a flag."""
         plain = self.write(value)
         if isinstance(plain, Mapping):
             return ",".join(f"{name}={str(on).lower()}" for name, on in plain.items())
@@ -68,12 +64,12 @@ class Kind:
         return str(plain).lower() if isinstance(plain, bool) else str(plain)
 
     def is_unset(self, value: object) -> bool:
-        """Tell whether a value that was read is kubeadm's way to say "not set"."""
+        """Return whether kubeadm writes this value for "not set"."""
         return value in ("", 0, (), []) or value in self.also_unset
 
 
-def wrong_type(value: object, wants: str) -> BadValueError:
-    """Describe a YAML value of a type that doesn't fit."""
+def wrong_type(value: object, expected: str) -> BadValueError:
+    """Describe a YAML value of a wrong type."""
     if isinstance(value, Mapping):
         shown = "a mapping"
     elif isinstance(value, list):
@@ -82,7 +78,7 @@ def wrong_type(value: object, wants: str) -> BadValueError:
         shown = "null"
     else:
         shown = f"{value!r} ({_TYPE_NAMES.get(type(value), type(value).__name__)})"
-    return BadValueError(f"{shown} is not {wants}")
+    return BadValueError(f"{shown} is not {expected}")
 
 
 _TYPE_NAMES = {str: "text", int: "a number", float: "a number", bool: "a boolean"}
@@ -110,7 +106,7 @@ def _plain_number(value: object) -> float:
 
 
 def _parse_text(text: str) -> str:
-    # It is shown in logs and on the page, and written to files.
+    # Logs, the page and files contain it.
     if not text.isprintable():
         raise BadValueError(f"{text!r} contains unprintable characters")
     return text
@@ -144,7 +140,7 @@ def _items(text: str) -> list[str]:
 
 
 def integer(least: int, most: int) -> Kind:
-    """Make a kind of whole numbers between two bounds, both included."""
+    """Return a kind of whole numbers from ``least`` to ``most``."""
 
     def check(value: int) -> int:
         if not least <= value <= most:
@@ -162,15 +158,15 @@ def integer(least: int, most: int) -> Kind:
             raise wrong_type(value, "a whole number")
         return check(value)
 
-    return Kind("N", parse, wants="a whole number", read_plain=read, takes_text=False)
+    return Kind("N", parse, expected="a whole number", read_plain=read, accepts_text=False)
 
 
 def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
-    """Make a kind of lengths of time in seconds, written as Go does.
+    """Return a kind of durations in seconds, written as in Go.
 
     Args:
-        least_s: The shortest that makes sense, in seconds.
-        zero_means: What ``0`` stands for, when it isn't a length: None is "the default".
+        least_s: The shortest one.
+        zero_means: The value of ``0``, if it isn't a duration: None is "the default".
     """
 
     def check(seconds: float, shown: str) -> float | None:
@@ -191,19 +187,19 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
         "DURATION",
         lambda text: check(parse_duration(text), text),
         lambda seconds: None if seconds is None else format_duration(seconds),
-        wants="a duration",
+        expected="a duration",
         read_plain=read,
         also_unset=(zero_means,),
     )
 
 
 def port_range(default: PortRange) -> Kind:
-    """Make a kind of port ranges; ``0``, ``0-0`` and nothing mean the default."""
+    """Return a kind of port ranges; ``0``, ``0-0`` and empty texts mean the default."""
     return Kind("RANGE", lambda text: parse_port_range(text) or default, str)
 
 
 def choice(*choices: str) -> Kind:
-    """Make a kind that is one of a few words."""
+    """Return a kind whose values are these words."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -218,15 +214,15 @@ def texts(
     parse_item: Callable[[str], Any],
     *,
     check: Callable[[Sequence[Any]], None] = lambda _items: None,
-    takes_text: bool = True,
+    accepts_text: bool = True,
 ) -> Kind:
-    """Make a kind of lists, comma-separated in a flag.
+    """Return a kind of lists, comma-separated in a flag.
 
     Args:
-        name: As help shows it.
+        name: As in help.
         parse_item: Reads one item.
-        check: Raises BadValueError when the items don't go together.
-        takes_text: Whether a file may hold the comma-separated text as well.
+        check: Raises BadValueError if the items are invalid together.
+        accepts_text: Whether a file may also contain the comma-separated text.
     """
 
     def parse(text: str) -> tuple[Any, ...]:
@@ -238,21 +234,23 @@ def texts(
         name,
         parse,
         list,
-        wants="a list of strings",
+        expected="a list of strings",
         read_plain=lambda value: parse(_plain_texts(value)),
-        takes_text=takes_text,
-        adds_up=True,
+        accepts_text=accepts_text,
+        is_cumulative=True,
     )
 
 
 TEXT = Kind("TEXT", _parse_text)
 PATH = Kind("PATH", _parse_text)
-ANY = Kind("VALUE", str, wants="a value", read_plain=lambda value: value, also_unset=("0",))
+ANY = Kind("VALUE", str, expected="a value", read_plain=lambda value: value, also_unset=("0",))
 BOOL = Kind(
-    "BOOL", parse_bool, wants="true or false", read_plain=_plain_bool, takes_text=False,
+    "BOOL", parse_bool, expected="true or false", read_plain=_plain_bool, accepts_text=False,
 )  # fmt: skip
-NUMBER = Kind("NUMBER", _parse_number, wants="a number", read_plain=_plain_number, takes_text=False)
+NUMBER = Kind(
+    "NUMBER", _parse_number, expected="a number", read_plain=_plain_number, accepts_text=False
+)
 GATES = Kind(
-    "NAME=BOOL,...", _parse_gates, dict, wants="a mapping", read_plain=_plain_gates,
-    takes_text=False, adds_up=True,
+    "NAME=BOOL,...", _parse_gates, dict, expected="a mapping", read_plain=_plain_gates,
+    accepts_text=False, is_cumulative=True,
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Reads a ``--config`` file: kube-proxy's document and this program's own.
 
-Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null)
-means the default; an unknown field or one without effect is a warning; a wrong type stops.
-Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field stops.
+Rule 1: in KubeProxyConfiguration, what kubeadm writes for "not set" (``""``, ``0s``, null) means
+the default; an unknown field or one without effect is a warning; a wrong type is an error.
+Rule 2: in UserspaceProxyConfiguration a zero is a zero, and an unknown field is an error.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .values import BadValueError
 from .words import did_you_mean
 
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
-OURS = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
+OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")
 
 _KUBE_FIELDS = {row.kube_field: name for name, row in TABLE.items() if row.kube_field}
 _OWN_FIELDS = {row.own_field: name for name, row in TABLE.items() if row.own_field}
 _LEAVES = frozenset((*_KUBE_FIELDS, *IGNORED))
-# ``logging.options.json`` and all that leads to it.
+# ``logging``, ``logging.options`` and ``logging.options.json``.
 _BRANCHES = frozenset(
     path[:dot] for path in _LEAVES for dot, letter in enumerate(path) if letter == "."
 )
@@ -35,17 +35,14 @@ _BRANCHES = frozenset(
 
 @dataclass(slots=True)
 class FileSettings:
-    """What a file says.
-
-    Args:
-        values: Name → value of the settings that stand in it.
-        texts: Name → place and field, for messages: ``config.conf:7: mode: ipvs``.
-        warnings: Sentences about fields without effect.
-    """
+    """The settings in a file."""
 
     values: dict[str, Any] = field(default_factory=dict)
+    """By name."""
     texts: dict[str, str] = field(default_factory=dict)
+    """Place and field by name, for messages: ``config.conf:7: mode: ipvs``."""
     warnings: list[str] = field(default_factory=list)
+    """Sentences about fields without effect."""
 
 
 def read_config_file(path: str) -> FileSettings:
@@ -64,11 +61,7 @@ def read_config_file(path: str) -> FileSettings:
 
 
 def read_config(text: str, *, place: str) -> FileSettings:
-    """Read the text of a file.
-
-    Args:
-        text: YAML or JSON.
-        place: The file, as errors name it.
+    """Read the text of a file; errors start with ``place``.
 
     Raises:
         ConfigError: It isn't YAML, or a field in it is wrong.
@@ -78,7 +71,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
     except InputError as exc:
         raise ConfigError(exc.message, hint=exc.hint) from exc
     if not documents:
-        raise ConfigError(f"{place}: is empty", hint=_ways_out())
+        raise ConfigError(f"{place}: is empty", hint=_hint())
     found: dict[tuple[str, str], Document] = {}
     for document in documents:
         kind = _kind_of(document)
@@ -87,9 +80,9 @@ def read_config(text: str, *, place: str) -> FileSettings:
         found[kind] = document
     settings = FileSettings()
     if KUBE_PROXY in found:
-        _read_kube_proxys(found[KUBE_PROXY], settings)
-    if OURS in found:
-        _read_ours(found[OURS], settings)
+        _read_kube_proxy(found[KUBE_PROXY], settings)
+    if OWN in found:
+        _read_own(found[OWN], settings)
     return settings
 
 
@@ -97,30 +90,30 @@ def _kind_of(document: Document) -> tuple[str, str]:
     value = document.value
     if not isinstance(value, Mapping):
         problem = wrong_type(value, "a configuration").problem
-        raise ConfigError(f"{document.place}:{document.line}: {problem}", hint=_ways_out())
+        raise ConfigError(f"{document.place}:{document.line}: {problem}", hint=_hint())
     for name in ("apiVersion", "kind"):
         if not isinstance(value.get(name), str):
             problem = "is missing" if value.get(name) is None else "is not text"
-            raise _error(document, name, problem, _ways_out())
+            raise _error(document, name, problem, _hint())
     kind = (value["apiVersion"], value["kind"])
-    if kind not in (KUBE_PROXY, OURS):
+    if kind not in (KUBE_PROXY, OWN):
         raise _error(
-            document, "kind", f"{' '.join(kind)} is not a known configuration kind", _ways_out()
+            document, "kind", f"{' '.join(kind)} is not a known configuration kind", _hint()
         )
     return kind
 
 
-def _ways_out() -> str:
-    return f"write {' '.join(KUBE_PROXY)} or {' '.join(OURS)}"
+def _hint() -> str:
+    return f"write {' '.join(KUBE_PROXY)} or {' '.join(OWN)}"
 
 
-def _read_kube_proxys(document: Document, settings: FileSettings) -> None:
+def _read_kube_proxy(document: Document, settings: FileSettings) -> None:
     ignored: list[tuple[str, str]] = []
     for path, value in _leaves(document, document.value, "", settings.warnings):
         name = _KUBE_FIELDS.get(path)
         row = IGNORED.get(path)
         kind: Kind = TABLE[name].kind if name else IGNORED[path].kind
-        if value is None or (value == "" and kind.takes_text):
+        if value is None or (value == "" and kind.accepts_text):
             continue
         read = _read(document, path, value, kind)
         if row is not None:
@@ -155,12 +148,12 @@ def _leaves(
 
 
 def _names_in(prefix: str) -> set[str]:
-    """Return the names of the fields in one mapping; for ``iptables.`` ``syncPeriod`` is one."""
+    """Return the names of the fields in one mapping, as ``syncPeriod`` in ``iptables.``."""
     inside = (path[len(prefix) :] for path in _LEAVES if path.startswith(prefix))
     return {path.partition(".")[0] for path in inside}
 
 
-def _read_ours(document: Document, settings: FileSettings) -> None:
+def _read_own(document: Document, settings: FileSettings) -> None:
     for key, value in document.value.items():
         if key in ("apiVersion", "kind"):
             continue

@@ -1,8 +1,8 @@
-"""Joins flags, file and defaults to the settings of a run.
+"""Combines flags, file and defaults into the settings of a run.
 
-Rule 1: flags win over the file, the file wins over defaults. (kube-proxy ignores most flags
-when there is a file; a flag is always deliberate.)
-Rule 2: what is odd but can be lived with is a warning, returned and not logged.
+Rule 1: flags take precedence over the file, and the file over defaults. (kube-proxy ignores most
+flags if there is a file; but a flag is always deliberate.)
+Rule 2: a setting that is odd but not invalid is a warning, which is returned and not logged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _NODE_PORTS_FIRST = 30000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and what is to be said about them once there is a log."""
+    """Settings, and warnings about them, to be logged."""
 
     settings: Settings
     warnings: tuple[str, ...]
 
 
 def load_settings(words: Sequence[str]) -> Loaded:
-    """Read a command line, and the file that it names.
+    """Read a command line and the file that it names.
 
     Raises:
         ConfigError: A flag or a field of the file is wrong.
@@ -39,7 +39,7 @@ def load_settings(words: Sequence[str]) -> Loaded:
 
 
 def load_flags(flags: Flags) -> Loaded:
-    """Join flags that were read with the file that they name, and with the defaults.
+    """Combine flags with the file that they name, and with the defaults.
 
     Raises:
         ConfigError: A field of the file, or the combination, is wrong.
@@ -49,7 +49,7 @@ def load_flags(flags: Flags) -> Loaded:
     texts: dict[str, str] = {}
     warnings = list(flags.warnings)
     if path := flags.values.get("config_file"):
-        # Read here and not above: a run without a file doesn't need a YAML reader.
+        # Imported here because a run without a file needs no YAML reader.
         from .kubeproxy import read_config_file
 
         file = read_config_file(path)
@@ -68,7 +68,7 @@ def load_flags(flags: Flags) -> Loaded:
 
 
 def _with_family_defaults(settings: Settings) -> Settings:
-    """Move the servers' defaults to IPv6 when the bind address is of that family.
+    """Use IPv6 defaults for the servers if the bind address is of that family.
 
     Source: kube-proxy's getDefaultAddresses.
     """
@@ -82,18 +82,14 @@ def _with_family_defaults(settings: Settings) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse what can't go together.
-
-    Raises:
-        ConfigError: Two settings exclude each other.
-    """
+    """Raise ConfigError if two settings exclude each other."""
     if settings.iptables_min_sync_period_s > settings.iptables_sync_period_s:
         raise ConfigError(
             "--iptables-min-sync-period is longer than --iptables-sync-period",
             hint="kube-proxy refuses that too",
         )
     health, metrics = settings.healthz_bind_address, settings.metrics_bind_address
-    # Port 0 is any free one, so two of them are two.
+    # Port 0 is any free one, so two of them differ.
     if health is not None and health == metrics and health[-1] != 0:
         raise ConfigError(
             f"--healthz-bind-address and --metrics-bind-address are both {health}",

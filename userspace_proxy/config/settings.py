@@ -1,9 +1,8 @@
 # ruff: noqa: RUF009  (defaults are immutable, and a row is a call)
 """The table of all settings; flags, help, files and docs are generated from it.
 
-Each field is a value, its default, and its row (see ``table``): flag, fields in files,
-kind, help, and the reason of the default. A new setting is one new field here, then
-``make docs``.
+Each field has a default and a row (see ``table``): its flag, its fields in files, its kind, its
+help, and the reason for the default. To add a setting, add a field here and run ``make docs``.
 """
 
 from __future__ import annotations
@@ -25,77 +24,77 @@ from .forms import (
     listen_address,
 )
 from .kinds import BOOL, GATES, PATH, TEXT, choice, duration, integer, port_range
-from .table import Group, Origin, rows_of, setting
+from .table import Origin, Topic, rows_of, setting
 from .values import ListenAddress, PortRange
 
-# Below node ports (30000–32767) and ephemeral ports (32768–60999): a proxy port among those can
-# be taken by one of the node's own outgoing connections while we restart.
+# Below node ports (30000–32767) and ephemeral ports (32768–60999), which the node's own outgoing
+# connections may use during a restart.
 PROXY_PORTS = PortRange(17000, 29999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings of one run. Units are in the names; a text is empty where nothing is set.
+    """All settings of one run. Units are in the names; a text is empty if nothing is set.
 
-    Networks and addresses are in canonical form; lists keep their writer's order.
+    Networks and addresses are in canonical form; lists keep the order of the file or flag.
     """
 
-    # A table: a line holds what belongs together, so that a setting can be seen at a glance.
+    # Formatted as a table, so that a setting can be read at a glance.
     # fmt: off
     config_file: str = setting(
-        "", kind=PATH, group=Group.SOURCE, flag="config",
+        "", kind=PATH, topic=Topic.SOURCE, flag="config",
         help="file with a KubeProxyConfiguration, a UserspaceProxyConfiguration, or both",
         shown_default="none", why="flags and defaults suffice",
     )
     kubeconfig: str = setting(
-        "", kind=PATH, group=Group.SOURCE, flag="kubeconfig",
+        "", kind=PATH, topic=Topic.SOURCE, flag="kubeconfig",
         kube_field="clientConnection.kubeconfig",
         help="file with the address of the API server and the credentials for it",
         shown_default="none", why="a pod uses its service account",
     )
     master: str = setting(
-        "", kind=SERVER, group=Group.SOURCE, flag="master", own_field="master",
+        "", kind=SERVER, topic=Topic.SOURCE, flag="master", own_field="master",
         help="URL of the API server, instead of the kubeconfig's",
         shown_default="none", why="the kubeconfig or the pod's environment contains it",
     )
     manifests: str = setting(
-        "", kind=PATH, group=Group.SOURCE, flag="manifests", own_field="manifests",
+        "", kind=PATH, topic=Topic.SOURCE, flag="manifests", own_field="manifests",
         help="file or folder with Services and EndpointSlices, instead of an API server",
         shown_default="none", why="Services come from an API server",
     )
     service_cluster_ip_range: tuple[str, ...] = setting(
-        ("10.96.0.0/12",), kind=SERVICE_CIDRS, group=Group.SOURCE,
+        ("10.96.0.0/12",), kind=SERVICE_CIDRS, topic=Topic.SOURCE,
         flag="service-cluster-ip-range", own_field="serviceClusterIPRange",
         help="range from which ClusterIPs are allocated for manifests without one",
         why="kubeadm's default",
     )
     service_proxy_name: str = setting(
-        "", kind=TEXT, group=Group.SOURCE, flag="service-proxy-name", own_field="serviceProxyName",
+        "", kind=TEXT, topic=Topic.SOURCE, flag="service-proxy-name", own_field="serviceProxyName",
         help="serve only Services with this label service.kubernetes.io/service-proxy-name",
         shown_default="none", why="as kube-proxy: Services without the label",
     )
     config_sync_period_s: float = setting(
-        900.0, kind=duration(least_s=1.0, zero_means=900.0), group=Group.SOURCE,
+        900.0, kind=duration(least_s=1.0, zero_means=900.0), topic=Topic.SOURCE,
         flag="config-sync-period", kube_field="configSyncPeriod",
         help="how often kube-proxy refreshes its configuration",
         why="kube-proxy's",
         no_effect="each change is compared with the full state anyway",
     )
     hostname_override: str = setting(
-        "", kind=NODE_NAME, group=Group.NODE, flag="hostname-override",
+        "", kind=NODE_NAME, topic=Topic.NODE, flag="hostname-override",
         kube_field="hostnameOverride",
         help="name of this node in Kubernetes",
         shown_default="the host's name", why="kubelet registers the node under it",
     )
     bind_address: str = setting(
-        "0.0.0.0", kind=NODE_ADDRESS, group=Group.NODE, flag="bind-address",
+        "0.0.0.0", kind=NODE_ADDRESS, topic=Topic.NODE, flag="bind-address",
         kube_field="bindAddress",
         help="this node's primary address; its family is that of the servers' default addresses; "
         "nothing is bound to it",
         why="kube-proxy's",
     )
     cluster_cidr: tuple[str, ...] = setting(
-        (), kind=JOINED_CIDRS, group=Group.NODE, flag="cluster-cidr",
+        (), kind=JOINED_CIDRS, topic=Topic.NODE, flag="cluster-cidr",
         kube_field="clusterCIDR",
         help="addresses of the cluster's pods, one CIDR per family",
         shown_default="none", why="it can't be detected",
@@ -105,7 +104,7 @@ class Settings:
     ] = setting(
         "ClusterCIDR",
         kind=choice("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"),
-        group=Group.NODE, flag="detect-local-mode", kube_field="detectLocalMode",
+        topic=Topic.NODE, flag="detect-local-mode", kube_field="detectLocalMode",
         help="which pods count as internal clients for externalTrafficPolicy: with ClusterCIDR "
         "all pods of the cluster, with NodeCIDR the pods of this node, according to its Node "
         "object",
@@ -114,76 +113,76 @@ class Settings:
         harmless=("NodeCIDR",),
     )
     nodeport_addresses: tuple[str, ...] = setting(
-        (), kind=NODEPORT_ADDRESSES, group=Group.NODE, flag="nodeport-addresses",
+        (), kind=NODEPORT_ADDRESSES, topic=Topic.NODE, flag="nodeport-addresses",
         kube_field="nodePortAddresses",
         help="CIDRs of the local addresses on which node ports are served; also primary, "
         "localhost, all",
         shown_default="all local addresses", why="kube-proxy's",
     )
     allow_external_ips: tuple[str, ...] = setting(
-        (), kind=EXTERNAL_CIDRS, group=Group.NODE, flag="allow-external-ips",
+        (), kind=EXTERNAL_CIDRS, topic=Topic.NODE, flag="allow-external-ips",
         own_field="allowExternalIPs",
         help="networks whose addresses Services may have as external IPs",
         shown_default="none",
         why="a user who can write a Service could intercept any traffic (CVE-2020-8554)",
     )
     connect_timeout_s: float = setting(
-        1.0, kind=duration(least_s=0.001), group=Group.CONNECTIONS, flag="connect-timeout",
+        1.0, kind=duration(least_s=0.001), topic=Topic.CONNECTIONS, flag="connect-timeout",
         own_field="connectTimeout",
         help="how long to wait for an endpoint before the next one is tried; if no endpoint "
         "answers, the client is reset after three times as long",
         why="a lost SYN is retransmitted after 1 s: a longer silence means a dead endpoint",
     )
     drain_s: float = setting(
-        5.0, kind=duration(), group=Group.CONNECTIONS, flag="drain-timeout",
+        5.0, kind=duration(), topic=Topic.CONNECTIONS, flag="drain-timeout",
         own_field="drainTimeout",
         help="how long open connections may continue after SIGTERM; 0: they end at once",
         why="new connections fail meanwhile; a pod has 30 s in total",
     )
     tcp_idle_s: float = setting(
-        86400.0, kind=duration(zero_means=86400.0, least_s=1.0), group=Group.CONNECTIONS,
+        86400.0, kind=duration(zero_means=86400.0, least_s=1.0), topic=Topic.CONNECTIONS,
         flag="conntrack-tcp-timeout-established", kube_field="conntrack.tcpEstablishedTimeout",
         help="how long a connection lives without a byte in either direction; 0: the default",
         why="kube-proxy's, for conntrack's entries",
     )
     tcp_half_closed_s: float = setting(
-        3600.0, kind=duration(zero_means=3600.0, least_s=1.0), group=Group.CONNECTIONS,
+        3600.0, kind=duration(zero_means=3600.0, least_s=1.0), topic=Topic.CONNECTIONS,
         flag="conntrack-tcp-timeout-close-wait", kube_field="conntrack.tcpCloseWaitTimeout",
         help="the same for half-closed connections, here and, if conntrack's own timeout is "
         "shorter, in conntrack; 0: the default",
         why="kube-proxy's, for conntrack's entries",
     )
     udp_idle_s: float | None = setting(
-        None, kind=duration(zero_means=None, least_s=0.001), group=Group.CONNECTIONS,
+        None, kind=duration(zero_means=None, least_s=0.001), topic=Topic.CONNECTIONS,
         flag="udp-timeout", kube_field="udpIdleTimeout",
         help="how long a UDP flow lives without a datagram; 0: the default",
         shown_default="30s after one exchange, 120s after more", why="conntrack's",
     )
     workers: int | None = setting(
-        None, kind=WORKERS, group=Group.CONNECTIONS, flag="workers", own_field="workers",
+        None, kind=WORKERS, topic=Topic.CONNECTIONS, flag="workers", own_field="workers",
         help="number of unprivileged processes that carry traffic",
         shown_default="auto", why="one per two cores, 1 to 4; the node has other work",
     )
     preserve_client_address: Literal["auto", "never"] = setting(
-        "auto", kind=choice("auto", "never"), group=Group.CONNECTIONS,
+        "auto", kind=choice("auto", "never"), topic=Topic.CONNECTIONS,
         flag="preserve-client-address", own_field="preserveClientAddress",
         help="whether endpoints see the client's own address",
         why="network policies and pods see the client, wherever replies return through this node",
     )
     steering: Literal["auto", "iptables", "nftables", "local", "none"] = setting(
-        "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), group=Group.STEERING,
+        "auto", kind=choice("auto", "iptables", "nftables", "local", "none"), topic=Topic.STEERING,
         flag="steering", own_field="steering",
         help="how traffic for Service addresses reaches the proxy",
         why="follows what the node already uses",
     )
     proxy_port_range: PortRange = setting(
-        PROXY_PORTS, kind=port_range(PROXY_PORTS), group=Group.STEERING, flag="proxy-port-range",
+        PROXY_PORTS, kind=port_range(PROXY_PORTS), topic=Topic.STEERING, flag="proxy-port-range",
         kube_field="portRange",
         help="local ports that are used as proxy ports: begin-end, begin+offset or one",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
     )
     iptables_sync_period_s: float = setting(
-        30.0, kind=duration(least_s=1.0, zero_means=30.0), group=Group.STEERING,
+        30.0, kind=duration(least_s=1.0, zero_means=30.0), topic=Topic.STEERING,
         flag="iptables-sync-period", kube_field="iptables.syncPeriod",
         help="how often the rules in the kernel are compared in full",
         why="kube-proxy's",
@@ -191,64 +190,64 @@ class Settings:
         "compared every 30s",
     )
     iptables_min_sync_period_s: float = setting(
-        0.1, kind=duration(zero_means=0.1), group=Group.STEERING, flag="iptables-min-sync-period",
+        0.1, kind=duration(zero_means=0.1), topic=Topic.STEERING, flag="iptables-min-sync-period",
         kube_field="iptables.minSyncPeriod",
         help="shortest time between two changes of the rules; changes in between are combined",
         why="with kube-proxy's 1s a second edit could wait for more than a second",
     )
     proxy_mode: str = setting(
-        "userspace", kind=TEXT, group=Group.STEERING, flag="proxy-mode", kube_field="mode",
+        "userspace", kind=TEXT, topic=Topic.STEERING, flag="proxy-mode", kube_field="mode",
         help="kube-proxy's mode",
         why="the only mode",
         no_effect="this proxy runs in userspace mode",
     )
     feature_gates: tuple[tuple[str, bool], ...] = setting(
-        (), kind=GATES, group=Group.STEERING, flag="feature-gates", kube_field="featureGates",
+        (), kind=GATES, topic=Topic.STEERING, flag="feature-gates", kube_field="featureGates",
         help="kube-proxy's feature gates",
         shown_default="none", why="there are none here",
         no_effect="this proxy has no feature gates",
     )
     healthz_bind_address: ListenAddress | None = setting(
-        SocketAddress("0.0.0.0", 10256), kind=listen_address(10256), group=Group.SERVERS,
+        SocketAddress("0.0.0.0", 10256), kind=listen_address(10256), topic=Topic.SERVERS,
         flag="healthz-bind-address", kube_field="healthzBindAddress",
         help="where /healthz and /livez answer; also fd://N, or disabled",
         why="kube-proxy's; load balancers probe it",
     )
     metrics_bind_address: ListenAddress | None = setting(
-        SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), group=Group.SERVERS,
+        SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), topic=Topic.SERVERS,
         flag="metrics-bind-address", kube_field="metricsBindAddress",
         help="where the status page and /metrics answer; also fd://N, or disabled",
         why="kube-proxy's; the page reveals much, so only this node can reach it",
     )
     log_format: Literal["text", "json"] = setting(
-        "text", kind=choice("text", "json"), group=Group.SERVERS, flag="log-format",
+        "text", kind=choice("text", "json"), topic=Topic.SERVERS, flag="log-format",
         aliases=("logging-format",), kube_field="logging.format", own_field="logFormat",
         help="format of the log on stderr",
         why="for human readers",
     )
     verbosity: int = setting(
-        0, kind=integer(0, 100), group=Group.SERVERS, flag="v", kube_field="logging.verbosity",
+        0, kind=integer(0, 100), topic=Topic.SERVERS, flag="v", kube_field="logging.verbosity",
         help="how much is logged: 3 adds a line per connection, 4 adds debugging",
         why="clusters often run kube-proxy with 2, and a line per connection costs much",
     )
     cleanup: bool = setting(
-        False, kind=BOOL, group=Group.ONCE, flag="cleanup",
+        False, kind=BOOL, topic=Topic.ONCE, flag="cleanup",
         help="remove all rules and routes of this program, and exit",
         why="",
     )
     write_config_to: str = setting(
-        "", kind=PATH, group=Group.ONCE, flag="write-config-to",
+        "", kind=PATH, topic=Topic.ONCE, flag="write-config-to",
         help="write these settings to a file for --config, and exit",
         shown_default="none", why="",
     )
     # fmt: on
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-    """Name → where its value comes from; a name that is missing has its default."""
+    """Where values come from, by name; a missing name has its default."""
 
     def as_rows(self) -> tuple[tuple[str, object, Origin], ...]:
         """Return (name, plain value, origin) of every setting, in the table's order.
 
-        None of them is a secret: credentials stand in the kubeconfig only.
+        None of them is secret: credentials are in the kubeconfig only.
         """
         return tuple(
             (name, row.kind.write(getattr(self, name)), self.origins.get(name, "default"))
@@ -257,4 +256,4 @@ class Settings:
 
 
 TABLE = rows_of(Settings)
-"""Name → row of every setting, in the order of help and docs."""
+"""The row of every setting by name, in the order of help and docs."""

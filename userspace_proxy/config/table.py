@@ -1,6 +1,6 @@
 """One row of the table of settings: everything about a setting except its value.
 
-Rule 1: flags, help, files, docs and validation come from these rows, and from nowhere else.
+Rule 1: flags, help, files, docs and validation use only these rows.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Origin = Literal["default", "file", "flag"]
 _METADATA_KEY = "setting"
 
 
-class Group(enum.StrEnum):
-    """Headings of help and docs, in their order."""
+class Topic(enum.StrEnum):
+    """The topics of help and docs, in their order."""
 
     SOURCE = "Where Services come from"
     NODE = "This node"
@@ -30,42 +30,37 @@ class Group(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting as users meet it.
-
-    Args:
-        kind: How values are read and written.
-        group: Its heading.
-        help: One sentence, without a full stop.
-        why: The reason of the default; what the default is stands beside it.
-        flag: Without dashes.
-        aliases: Other flags that mean the same.
-        kube_field: Its path in KubeProxyConfiguration; empty: it has none.
-        own_field: Its name in UserspaceProxyConfiguration; empty: it has none.
-        shown_default: Says the default where its value doesn't: ``none``.
-        no_effect: Why another value than the default changes nothing; empty: it does change.
-        harmless: Values that ask for what happens anyway, so that nobody need be told.
-    """
+    """A setting as users see it."""
 
     kind: Kind
-    group: Group
+    topic: Topic
     help: str
+    """One sentence, without a full stop."""
     why: str
+    """The reason for the default."""
     flag: str
+    """Without dashes."""
     aliases: tuple[str, ...] = ()
+    """Other flags with the same meaning."""
     kube_field: str = ""
+    """Its path in KubeProxyConfiguration; may be empty."""
     own_field: str = ""
+    """Its name in UserspaceProxyConfiguration; may be empty."""
     shown_default: str = ""
+    """The default in words, if its value isn't clear: ``none``."""
     no_effect: str = ""
+    """Why other values than the default change nothing; empty: they do."""
     harmless: tuple[object, ...] = ()
+    """Values that request what happens anyway, so no warning is needed."""
 
 
 def setting(default: Any, /, **row: Any) -> Any:
-    """Declare a field of ``Settings`` with its row of the table."""
+    """Declare a field of ``Settings`` with its row."""
     return dataclasses.field(default=default, metadata={_METADATA_KEY: Setting(**row)})
 
 
 def rows_of(settings_class: type) -> dict[str, Setting]:
-    """Return name → row of a class of settings, in the order of its fields."""
+    """Return the rows of a class of settings by name, in the order of its fields."""
     return {
         field.name: field.metadata[_METADATA_KEY]
         for field in dataclasses.fields(settings_class)

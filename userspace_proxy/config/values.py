@@ -1,8 +1,8 @@
 """Parses the text of settings: durations, addresses, CIDRs, port ranges.
 
-Forms are those of kube-proxy's flags, which are Go's: ``1m30s``, ``10.0.0.1:10256``,
-``[::]:10256``, ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text
-in canonical form.
+The forms are those of kube-proxy's flags, which are Go's: ``1m30s``, ``10.0.0.1:10256``,
+``[::]:10256``, ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text in
+canonical form. Each function raises :class:`BadValueError` for other texts.
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ from ..model import SocketAddress, parse_ip
 
 
 class BadValueError(ConfigError):
-    """A text or a value that a setting can't have.
-
-    Args:
-        problem: What is wrong: ``'5x' is not a duration``.
-        hint: What to write instead; may be empty.
-    """
+    """An invalid text or value of a setting: ``'5x' is not a duration``."""
 
     def __init__(self, problem: str, hint: str = "") -> None:
         super().__init__(problem, hint=hint)
@@ -29,7 +24,7 @@ class BadValueError(ConfigError):
 
 
 class PortRange(NamedTuple):
-    """Ports from the first to the last, both included."""
+    """Ports from the first to the last one, inclusive."""
 
     first: int
     last: int
@@ -39,7 +34,7 @@ class PortRange(NamedTuple):
 
 
 class InheritedSocket(NamedTuple):
-    """A listening socket that whoever started us has opened: ``fd://3``."""
+    """A listening socket that the parent process has opened: ``fd://3``."""
 
     fd: int
 
@@ -62,11 +57,7 @@ _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 
 def parse_bool(text: str) -> bool:
-    """Read a boolean as Go's strconv.ParseBool does.
-
-    Raises:
-        BadValueError: Not one of its twelve words.
-    """
+    """Read a boolean as Go's strconv.ParseBool does."""
     if text in _TRUE:
         return True
     if text in _FALSE:
@@ -75,11 +66,7 @@ def parse_bool(text: str) -> bool:
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration in seconds; ``0`` needs no unit.
-
-    Raises:
-        BadValueError: Not a duration, or less than nothing.
-    """
+    """Return a duration in seconds, 0 or more; ``0`` needs no unit."""
     text = text.strip().removeprefix("+")
     if text.startswith("-") and _DURATION.fullmatch(text[1:]):
         raise BadValueError(f"{text!r} is negative")
@@ -119,11 +106,7 @@ def _plain(number: float) -> str:
 
 
 def parse_address(text: str) -> str:
-    """Return an IP address in canonical form.
-
-    Raises:
-        BadValueError: Not an address.
-    """
+    """Return an IP address in canonical form."""
     try:
         return parse_ip(text.removeprefix("[").removesuffix("]"))
     except ValueError as exc:
@@ -131,18 +114,11 @@ def parse_address(text: str) -> str:
 
 
 def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
-    """Read where a server listens.
+    """Return the address of a server; None for an empty text, which switches it off.
 
     Args:
-        text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256``, ``fd://3``;
-            empty: nowhere.
-        default_port: The port where the text names none.
-
-    Returns:
-        None for a server that is switched off.
-
-    Raises:
-        BadValueError: None of these.
+        text: ``10.0.0.1``, ``10.0.0.1:10256``, ``:10256``, ``::``, ``[::]:10256`` or ``fd://3``.
+        default_port: The port if the text has none.
 
     Source: kube-proxy's IPPortVar and AppendPortIfNeeded; port 0 is any free one.
     """
@@ -160,11 +136,7 @@ def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
 
 
 def parse_port(text: str) -> int:
-    """Return a port, or 0 for any.
-
-    Raises:
-        BadValueError: Not a number of 0–65535.
-    """
+    """Return a port of 0–65535."""
     if not _DIGITS.fullmatch(text):
         raise BadValueError(f"{text!r} is not a port")
     if int(text) > 65535:
@@ -173,11 +145,7 @@ def parse_port(text: str) -> int:
 
 
 def parse_cidr(text: str) -> str:
-    """Return a network in canonical form; host bits are cleared, as kube-proxy does.
-
-    Raises:
-        BadValueError: Not a network.
-    """
+    """Return a network in canonical form; host bits are cleared, as kube-proxy does."""
     address, slash, _ = text.partition("/")
     if not slash:
         alone = "128" if ":" in parse_address(address) else "32"
@@ -192,13 +160,9 @@ def parse_cidr(text: str) -> str:
 
 
 def parse_port_range(text: str) -> PortRange | None:
-    """Read ports as ``begin-end``, ``begin+offset`` or one alone.
+    """Read ports as ``begin-end``, ``begin+offset`` or a single one.
 
-    Returns:
-        None for kube-proxy's ways to say "any": nothing, ``0``, ``0-0``.
-
-    Raises:
-        BadValueError: Not a range of ports.
+    Returns None for kube-proxy's forms of "any": an empty text, ``0`` and ``0-0``.
 
     Source: k8s.io/apimachinery/pkg/util/net, PortRange.Set.
     """

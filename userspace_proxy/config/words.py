@@ -1,10 +1,10 @@
 """Splits a command line into flags and other words, by the rules of kube-proxy's pflag.
 
-``--name=value`` and ``--name value`` · ``--name`` alone for a boolean, which never takes
-the next word · ``-v4``, ``-v 4``, ``-v=4`` · underscores count as dashes · no
-abbreviations, no single dash before a long name · ``--`` ends the flags.
+``--name=value`` and ``--name value`` · ``--name`` alone for a boolean, which never uses
+the next word · ``-v4``, ``-v 4``, ``-v=4`` · underscores are dashes · no abbreviations, no single
+dash before a long name · ``--`` ends the flags.
 
-argparse does none of the first four in this way, so it isn't used.
+argparse does none of the first four in this way.
 
 Source: github.com/spf13/pflag; k8s.io/component-base/cli/flag, WordSepNormalizeFunc.
 """
@@ -20,12 +20,12 @@ from ..errors import ConfigError
 def split_words(
     words: Sequence[str], flags: Mapping[str, bool], *, command: str = ""
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return (flag, value) pairs in their order, and the words that are no flags.
+    """Return (flag, value) pairs in their order, and the other words.
 
     Args:
         words: The command line without the program and the command.
-        flags: Name without dashes → whether it needs a value; a boolean gets ``true``.
-        command: For the hint where a flag is unknown.
+        flags: Whether a flag needs a value, by name without dashes; a boolean gets ``true``.
+        command: For the hint about an unknown flag.
 
     Raises:
         ConfigError: An unknown flag, or one without its value.
@@ -54,12 +54,12 @@ def split_words(
 
 
 def dashed(name: str) -> str:
-    """Return a flag as users write it."""
+    """Return a flag with its dashes."""
     return f"-{name}" if len(name) == 1 else f"--{name}"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return ``did you mean --kubeconfig?``, or nothing where nothing is near."""
+    """Return ``did you mean --kubeconfig?``; empty if nothing is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {prefix}{near[0]}?" if near else ""
 

@@ -1,7 +1,6 @@
 """Writes settings as a ``--config`` file: kube-proxy's document and this program's own.
 
-What is written reads back as the same settings. Each field has its help and, in full, what
-else it may be is in docs/configuration.md.
+Reading the file results in the same settings. Each field has its help as a comment.
 """
 
 from __future__ import annotations
@@ -15,20 +14,20 @@ from .settings import TABLE, Settings
 from .table import Setting
 
 _KUBE_HEAD = """\
-# What kube-proxy has settings for, in kube-proxy's own form.
+# Settings that kube-proxy also has, in kube-proxy's own form.
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 """
 _OWN_HEAD = """\
 ---
-# What only userspace-proxy has settings for.
+# Settings that only userspace-proxy has.
 apiVersion: userspace-proxy.io/v1alpha1
 kind: UserspaceProxyConfiguration
 """
 
 
 def write_config(settings: Settings, path: str) -> None:
-    """Write settings to a file, in place of what it held.
+    """Write settings to a file, which is replaced.
 
     Raises:
         ConfigError: It can't be written.
@@ -40,7 +39,7 @@ def write_config(settings: Settings, path: str) -> None:
 
 
 def render_config(settings: Settings) -> str:
-    """Return both documents as YAML; settings that only a flag can give are left out."""
+    """Return both documents as YAML, without the settings that have only a flag."""
     kube, own = [_KUBE_HEAD], [_OWN_HEAD]
     parents: list[str] = []
     for name, row in sorted(TABLE.items(), key=lambda item: "." in item[1].kube_field):
@@ -61,7 +60,7 @@ def _field(key: str, value: object, row: Setting, indent: str) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return a value as JSON writes it, which YAML reads; texts without need lose the quotes."""
+    """Return a value as JSON, which is YAML; quotes are omitted if they aren't needed."""
     if isinstance(value, list | Mapping):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, str) and value.isalpha() and value not in ("true", "false", "null"):

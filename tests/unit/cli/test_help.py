@@ -2,7 +2,7 @@ import pytest
 
 from userspace_proxy.cli.help import help_text
 from userspace_proxy.config.settings import TABLE
-from userspace_proxy.config.table import Group
+from userspace_proxy.config.table import Topic
 
 
 @pytest.mark.parametrize("flag", [row.flag for row in TABLE.values()])
@@ -12,7 +12,7 @@ def test_every_flag_is_in_the_help(flag):
 
 def test_groups_stand_in_their_order():
     text = help_text("")
-    places = [text.index(f"\n{group}:\n") for group in Group]
+    places = [text.index(f"\n{topic}:\n") for topic in Topic]
     assert places == sorted(places)
 
 

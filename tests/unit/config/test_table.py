@@ -1,13 +1,13 @@
 from dataclasses import dataclass
 
 from userspace_proxy.config.kinds import TEXT
-from userspace_proxy.config.table import Group, rows_of, setting
+from userspace_proxy.config.table import Topic, rows_of, setting
 
 
 @dataclass(frozen=True, slots=True)
 class Few:
-    first: str = setting("a", kind=TEXT, group=Group.NODE, help="one", why="so", flag="first")
-    second: str = setting("b", kind=TEXT, group=Group.NODE, help="two", why="so", flag="second")
+    first: str = setting("a", kind=TEXT, topic=Topic.NODE, help="one", why="so", flag="first")
+    second: str = setting("b", kind=TEXT, topic=Topic.NODE, help="two", why="so", flag="second")
     plain: str = ""
 
 
