@@ -53,7 +53,6 @@ NOT_YET: Collection[str] = frozenset(
         "userspace_proxy/dataplane/tcp.py",
         "userspace_proxy/dataplane/udp_flow.py",
         "userspace_proxy/model/nodes.py",
-        "userspace_proxy/plane/group.py",
         "userspace_proxy/plane/workers.py",
         "userspace_proxy/sandbox/node.py",
         "userspace_proxy/sources/manifest_objects.py",
