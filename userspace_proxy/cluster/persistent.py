@@ -17,6 +17,9 @@ from typing import Any, Generic, TypeVar, overload
 _PARTS = 256
 _MASK = _PARTS - 1
 
+# One object for all mappings: differing() skips parts that two of them share.
+_EMPTY: tuple[dict[Any, Any], ...] = ({},) * _PARTS
+
 K = TypeVar("K", bound=tuple[Any, ...])
 V = TypeVar("V")
 T = TypeVar("T")
@@ -28,7 +31,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
     __slots__ = ("_count", "_parts")
 
     def __init__(self) -> None:
-        self._parts: tuple[dict[K, V], ...] = ({},) * _PARTS
+        self._parts: tuple[dict[K, V], ...] = _EMPTY
         self._count = 0
 
     def changed(self, put: Mapping[K, V], drop: Collection[K] = ()) -> PersistentMap[K, V]:

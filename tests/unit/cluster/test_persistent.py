@@ -56,6 +56,12 @@ def test_a_change_of_one_among_many_copies_a_part():
     assert other.differing(many) == {KEYS[0]}
 
 
+def test_mappings_of_different_origin_share_their_empty_parts():
+    one, other = (PersistentMap().changed({KEYS[0]: [1]}) for _ in range(2))
+    shared = [mine is others for mine, others in zip(one._parts, other._parts, strict=True)]
+    assert shared.count(False) == 1
+
+
 def test_it_is_read_as_every_mapping_is():
     have = PersistentMap().changed({KEYS[0]: 1})
     assert (have[KEYS[0]], have.get(KEYS[1]), have.get(KEYS[1], 7)) == (1, None, 7)
