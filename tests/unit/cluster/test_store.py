@@ -128,6 +128,14 @@ def test_a_change_is_seen_and_leaves_other_services_the_same_objects(store, say,
     assert after.revision == before.revision + 1
 
 
+def test_a_snapshot_has_the_addresses_of_all_nodes(store):
+    before = store.snapshot()
+    store.set_node_addresses(frozenset({"192.0.2.1", "192.0.2.2"}))
+    after = store.snapshot()
+    assert after.node_addresses == {"192.0.2.1", "192.0.2.2"}
+    assert after.revision == before.revision + 1
+
+
 def test_what_a_list_repeats_stays_the_same_object_beside_what_changed(store):
     store.put_slice(slice_of("192.0.2.3", key="cart-2"))
     before = store.snapshot().services[CART].slices

@@ -27,6 +27,10 @@ def test_an_alias_has_the_value_of_its_anchor_and_its_own_line():
     assert [web.line_of(p) for p in ("b", "b[0].port", "d")] == [3, 2, 5]
 
 
+def test_an_alias_may_be_a_key():
+    assert read("a: &k web\n*k : 1\n").value == {"a": "web", "web": 1}
+
+
 def test_merge_keys_fill_in_what_the_mapping_does_not_say():
     text = """\
         - &web {port: 80, name: web}

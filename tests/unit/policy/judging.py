@@ -10,6 +10,7 @@ def judge(
     protocol=Protocol.TCP,
     family=IPFamily.IPV4,
     frontends=(),
+    node_ports=(),
     scope=Scope.CLUSTER,
     **facts,
 ):
@@ -21,6 +22,7 @@ def judge(
         family=family,
         facts=NodeFacts(**facts),
         frontends=frontends,
+        node_ports=node_ports,
         scope=scope,
     )
 

@@ -214,6 +214,15 @@ def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
     assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).addresses == (POD_A,)
 
 
+def test_a_node_port_of_any_node_is_no_endpoint():
+    node_ports = {POD_A.port}
+    judged = judge(slice_of(A, B), node_ports=node_ports, all_node_addresses={A})
+    assert judged.addresses == (POD_B,)
+    assert reasons(judged) == ["refused: it is a node port of a node", "ready"]
+    other = judge(slice_of(A), node_ports={30000}, all_node_addresses={A})
+    assert other.addresses == (POD_A,)
+
+
 def test_a_refused_endpoint_does_not_count_as_ready():
     judged = judge(slice_of("127.0.0.1", Endpoint(A, **TERMINATING)))
     assert judged.addresses == (POD_A,)
