@@ -22,7 +22,6 @@ UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_life.py",
-    "userspace_proxy/kernel/routes.py": "tests/node/test_agent_node_routes.py",
     "userspace_proxy/agent/client_address.py": "tests/node/test_agent_client_addresses.py",
     "userspace_proxy/dataplane/client_address.py": "tests/node/test_steering_client_address.py",
     **{
@@ -56,7 +55,6 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/check/checks.py": "tests/node/test_check.py",
     "userspace_proxy/check/kernel_view.py": "tests/node/test_check.py",
     "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
-    "userspace_proxy/testing/fake_steering.py": "tests/node/test_steering_fake.py",
 }
 """Modules whose tests need the kernel, an API server or a contract suite: where those are."""
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
-from steering_contract import OUTSIDE, WEB, AtomicSteeringContract, SelectiveSteeringContract
 
+from tests.node.steering_contract import (
+    OUTSIDE,
+    WEB,
+    AtomicSteeringContract,
+    SelectiveSteeringContract,
+)
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend
 from userspace_proxy.steering.base import render_targets

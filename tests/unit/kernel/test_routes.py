@@ -1,4 +1,4 @@
-"""Links and routes of a node, as the kernel tells them."""
+"""Links and routes of a node, from the kernel."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import itertools
 import time
 
 import pytest
-import steering_nodes as nodes
 
+from tests.netns import DEADLINE_S, Net
 from userspace_proxy.kernel.routes import NodeRoutes
 from userspace_proxy.policy.locality import NodeLink, NodeRoute
-
-pytestmark = pytest.mark.netns
 
 
 @pytest.fixture
 def node():
-    nodes.need_namespaces()
-    node = nodes.Net("node")
+    node = Net("node")
     node.run("""
         ip link add br0 type bridge
         ip link add veth0 type veth peer name veth1
@@ -47,46 +44,46 @@ def test_links_and_routes_are_listed(node):
     assert NodeRoute("::1/128", is_local=True) in routes.routes
 
 
-def test_while_routes_keep_changing_they_are_read_seldom_and_the_last_one_is_told(node):
-    """Each telling is a plan for the data plane, and a listing takes its time."""
+def test_routes_that_keep_changing_are_read_seldom_and_the_last_change_is_reported(node):
+    """Each report costs the data plane a plan, and each listing takes time."""
     commands = "; ".join(f"ip route add 10.{n}.0.0/16 dev veth0" for n in range(20, 220))
 
     async def do():
-        told = []
+        reported = []
         last = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def note():
-            told.append(loop.time())
+            reported.append(loop.time())
             if "10.219.0.0/16" in routes.networks:
                 last.set()
 
         routes = NodeRoutes(loop, note)
         await asyncio.to_thread(node.run, commands)
-        async with asyncio.timeout(nodes.DEADLINE_S):
+        async with asyncio.timeout(DEADLINE_S):
             await last.wait()
         routes.close()
-        return told
+        return reported
 
     with node:
-        told = asyncio.run(do())
-    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(told))
+        reported = asyncio.run(do())
+    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(reported))
 
 
 def test_many_routes_are_read_beside_the_loop(node):
-    """Its clients' packets wait while it computes: some CPU of ours, none of it the loop's."""
+    """Clients wait while the loop computes, so the listing costs a thread's CPU time, not its."""
     line = "route add 10.%d.%d.0/24 dev veth0\\n"
     node.run(f"seq 0 4999 | awk '{{printf \"{line}\", 100 + $1 / 256, $1 % 256}}' | ip -batch -")
 
     async def do():
-        told = asyncio.Event()
+        reported = asyncio.Event()
         began = time.thread_time()
-        routes = NodeRoutes(asyncio.get_running_loop(), told.set)
+        routes = NodeRoutes(asyncio.get_running_loop(), reported.set)
         at_once = time.thread_time() - began
         await asyncio.to_thread(node.run, "ip route add 10.3.0.2/32 dev veth0")
         began = time.thread_time()
-        async with asyncio.timeout(nodes.DEADLINE_S):
-            await told.wait()
+        async with asyncio.timeout(DEADLINE_S):
+            await reported.wait()
         took = time.thread_time() - began
         routes.close()
         return at_once, took
@@ -115,26 +112,26 @@ def listed(node):
         pytest.param("ip -6 route add fd00:3::/64 dev veth0", "fd00:3::/64", id="ipv6"),
     ],
 )
-def test_a_change_is_told(node, change, network):
-    assert network in told_after(node, change)
+def test_a_change_is_reported(node, change, network):
+    assert network in reported_after(node, change)
 
 
-def test_routes_of_our_own_are_not(node):
+def test_the_proxys_own_routes_are_not_reported(node):
     ours = "ip route add local 10.3.0.0/24 dev lo proto 117"
-    after = told_after(node, f"{ours}; ip route add 10.4.0.0/24 dev veth0")
+    after = reported_after(node, f"{ours}; ip route add 10.4.0.0/24 dev veth0")
     assert "10.4.0.0/24" in after
     assert "10.3.0.0/24" not in after
 
 
-def told_after(node, change):
-    """Return the networks that are known when the first change is told."""
+def reported_after(node, change):
+    """Return the networks that are known when a change is reported first."""
 
     async def do():
-        told = asyncio.Event()
-        routes = NodeRoutes(asyncio.get_running_loop(), told.set)
+        reported = asyncio.Event()
+        routes = NodeRoutes(asyncio.get_running_loop(), reported.set)
         await asyncio.to_thread(node.run, change)
-        async with asyncio.timeout(nodes.DEADLINE_S):
-            await told.wait()
+        async with asyncio.timeout(DEADLINE_S):
+            await reported.wait()
         routes.close()
         return {route.network for route in routes.routes}
 
