@@ -15,7 +15,7 @@ from ..model import SocketAddress
 from .ignored import FLAGS as IGNORED
 from .kinds import BOOL
 from .settings import TABLE, Settings
-from .values import BadValueError, parse_port
+from .values import parse_port
 from .words import dashed, split_words
 
 # kube-proxy's older flags for the port alone; 0 switches the server off.
@@ -117,5 +117,5 @@ def parsed(flag: str, text: str, parse: Callable[[str], Any]) -> Any:
     """
     try:
         return parse(text)
-    except BadValueError as exc:
-        raise ConfigError(f"{dashed(flag)}: {exc.problem}", hint=exc.hint) from exc
+    except ConfigError as exc:
+        raise ConfigError(f"{dashed(flag)}: {exc.message}", hint=exc.hint) from exc

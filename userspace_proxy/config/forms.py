@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from ..errors import ConfigError
 from .kinds import Kind, integer, texts, wrong_type
-from .values import BadValueError, parse_address, parse_cidr, parse_listen_address
+from .values import parse_address, parse_cidr, parse_listen_address
 
 # Allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
 _NODEPORT_WORDS = ("primary", "localhost", "all")
@@ -39,7 +40,7 @@ def _parse_node_name(text: str) -> str:
     # In lower case without blanks, like kube-proxy's and as kubelet registers a node.
     name = text.strip().lower()
     if name and not _NODE_NAME.fullmatch(name):
-        raise BadValueError(f"{text!r} is not a node's name", "letters, digits, '-' and '.'")
+        raise ConfigError(f"{text!r} is not a node's name", hint="letters, digits, '-' and '.'")
     return name
 
 
@@ -49,7 +50,7 @@ def _parse_server(text: str) -> str:
         return ""
     if "@" in text:
         # Checked first, because settings and errors are visible to users who mustn't see it.
-        raise BadValueError("a URL must not contain a password", "put it into the kubeconfig")
+        raise ConfigError("a URL must not contain a password", hint="put it into the kubeconfig")
     url = text if "://" in text else f"https://{text}"
     try:
         parts = urlsplit(url)
@@ -57,7 +58,7 @@ def _parse_server(text: str) -> str:
     except ValueError:
         has_host = False
     if not has_host or parts.scheme not in ("http", "https") or not _URL_TEXT.fullmatch(url):
-        raise BadValueError(f"{text!r} is not a server's URL", "write https://10.0.0.1:6443")
+        raise ConfigError(f"{text!r} is not a server's URL", hint="write https://10.0.0.1:6443")
     return url
 
 
@@ -69,13 +70,13 @@ def _parse_nodeport_address(text: str) -> str:
     if text in _NODEPORT_WORDS:
         return text
     if text.isalpha():
-        raise BadValueError(f"{text!r} is not a CIDR", f"or write {', '.join(_NODEPORT_WORDS)}")
+        raise ConfigError(f"{text!r} is not a CIDR", hint=f"or write {', '.join(_NODEPORT_WORDS)}")
     return parse_cidr(text)
 
 
 def _check_any(items: Sequence[str]) -> None:
     if not items:
-        raise BadValueError("contains no network", "write 10.96.0.0/12, or leave it out")
+        raise ConfigError("contains no network", hint="write 10.96.0.0/12, or leave it out")
 
 
 _COUNT = integer(1, _WORKERS_MAX)
@@ -86,8 +87,8 @@ def _parse_workers(text: str) -> int | None:
         return None
     try:
         count: int = _COUNT.parse(text)
-    except BadValueError as exc:
-        raise BadValueError(exc.problem, f"write auto, or 1–{_WORKERS_MAX}") from None
+    except ConfigError as exc:
+        raise ConfigError(exc.message, hint=f"write auto, or 1–{_WORKERS_MAX}") from None
     return count
 
 

@@ -2,7 +2,7 @@
 
 Rule 1: a file may contain the same text as a flag, and numbers, booleans, lists and mappings of
 YAML.
-Rule 2: an invalid value raises :class:`BadValueError`; the caller adds the flag, or file and line.
+Rule 2: an invalid value raises ConfigError; the caller adds the flag, or file and line.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ConfigError
 from .values import (
-    BadValueError,
     PortRange,
     format_duration,
     parse_bool,
@@ -46,7 +46,7 @@ class Kind:
         """Read a value of a YAML document.
 
         Raises:
-            BadValueError: Its type is wrong, or it is invalid.
+            ConfigError: Its type is wrong, or it is invalid.
         """
         if isinstance(value, str) and self.accepts_text:
             return self.parse(value)
@@ -68,7 +68,7 @@ class Kind:
         return value in ("", 0, (), []) or value in self.also_unset
 
 
-def wrong_type(value: object, expected: str) -> BadValueError:
+def wrong_type(value: object, expected: str) -> ConfigError:
     """Describe a YAML value of a wrong type."""
     if isinstance(value, Mapping):
         shown = "a mapping"
@@ -78,7 +78,7 @@ def wrong_type(value: object, expected: str) -> BadValueError:
         shown = "null"
     else:
         shown = f"{value!r} ({_TYPE_NAMES.get(type(value), type(value).__name__)})"
-    return BadValueError(f"{shown} is not {expected}")
+    return ConfigError(f"{shown} is not {expected}")
 
 
 _TYPE_NAMES = {str: "text", int: "a number", float: "a number", bool: "a boolean"}
@@ -108,7 +108,7 @@ def _plain_number(value: object) -> float:
 def _parse_text(text: str) -> str:
     # Logs, the page and files contain it.
     if not text.isprintable():
-        raise BadValueError(f"{text!r} contains unprintable characters")
+        raise ConfigError(f"{text!r} contains unprintable characters")
     return text
 
 
@@ -116,7 +116,7 @@ def _parse_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise BadValueError(f"{text!r} is not a number") from None
+        raise ConfigError(f"{text!r} is not a number") from None
 
 
 def _plain_gates(value: object) -> tuple[tuple[str, bool], ...]:
@@ -130,7 +130,7 @@ def _parse_gates(text: str) -> tuple[tuple[str, bool], ...]:
     for item in _items(text):
         name, equals, value = item.partition("=")
         if not equals or not name.strip().isalnum():
-            raise BadValueError(f"{item!r} is not a feature gate", "write Name=true,Other=false")
+            raise ConfigError(f"{item!r} is not a feature gate", hint="write Name=true,Other=false")
         gates[name.strip()] = parse_bool(value.strip())
     return tuple(gates.items())
 
@@ -144,14 +144,14 @@ def integer(least: int, most: int) -> Kind:
 
     def check(value: int) -> int:
         if not least <= value <= most:
-            raise BadValueError(f"{value} is not in {least}–{most}")
+            raise ConfigError(f"{value} is not in {least}–{most}")
         return value
 
     def parse(text: str) -> int:
         try:
             return check(int(text))
         except ValueError:
-            raise BadValueError(f"{text!r} is not a whole number") from None
+            raise ConfigError(f"{text!r} is not a whole number") from None
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -173,14 +173,14 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
         if seconds == 0 and zero_means != 0:
             return zero_means
         if seconds < least_s:
-            raise BadValueError(f"{shown} is too short", f"at least {format_duration(least_s)}")
+            raise ConfigError(f"{shown} is too short", hint=f"at least {format_duration(least_s)}")
         return seconds
 
     def read(value: object) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             if value == 0:
                 return check(0.0, "0")
-            raise BadValueError(f"{value} has no unit", f"write {value}s")
+            raise ConfigError(f"{value} has no unit", hint=f"write {value}s")
         raise wrong_type(value, "a duration such as 30s, 250ms or 1m30s")
 
     return Kind(
@@ -203,7 +203,7 @@ def choice(*choices: str) -> Kind:
 
     def parse(text: str) -> str:
         if text not in choices:
-            raise BadValueError(f"{text!r} is not one of {', '.join(choices)}")
+            raise ConfigError(f"{text!r} is not one of {', '.join(choices)}")
         return text
 
     return Kind("|".join(choices), parse)
@@ -221,7 +221,7 @@ def texts(
     Args:
         name: As in help.
         parse_item: Reads one item.
-        check: Raises BadValueError if the items are invalid together.
+        check: Raises ConfigError if the items are invalid together.
         accepts_text: Whether a file may also contain the comma-separated text.
     """
 

@@ -18,7 +18,6 @@ from .flags import warn_ignored
 from .ignored import FIELDS as IGNORED
 from .kinds import Kind, wrong_type
 from .settings import TABLE
-from .values import BadValueError
 from .words import did_you_mean
 
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
@@ -89,7 +88,7 @@ def read_config(text: str, *, place: str) -> FileSettings:
 def _kind_of(document: Document) -> tuple[str, str]:
     value = document.value
     if not isinstance(value, Mapping):
-        problem = wrong_type(value, "a configuration").problem
+        problem = wrong_type(value, "a configuration").message
         raise ConfigError(f"{document.place}:{document.line}: {problem}", hint=_hint())
     for name in ("apiVersion", "kind"):
         if not isinstance(value.get(name), str):
@@ -144,7 +143,7 @@ def _leaves(
         elif isinstance(item, Mapping):
             yield from _leaves(document, item, f"{path}.", warnings)
         elif item is not None:
-            raise _error(document, path, wrong_type(item, "a mapping").problem)
+            raise _error(document, path, wrong_type(item, "a mapping").message)
 
 
 def _names_in(prefix: str) -> set[str]:
@@ -173,8 +172,8 @@ def _near(key: str) -> str:
 def _read(document: Document, path: str, value: Any, kind: Kind) -> Any:
     try:
         return kind.read(value)
-    except BadValueError as exc:
-        raise _error(document, path, exc.problem, exc.hint) from exc
+    except ConfigError as exc:
+        raise _error(document, path, exc.message, exc.hint) from exc
 
 
 def _keep(document: Document, path: str, name: str, value: Any, settings: FileSettings) -> None:

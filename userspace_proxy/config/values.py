@@ -2,7 +2,7 @@
 
 The forms are those of kube-proxy's flags, which are Go's: ``1m30s``, ``10.0.0.1:10256``,
 ``[::]:10256``, ``17000-29999``, ``17000+999``. IP addresses and networks are returned as text in
-canonical form. Each function raises :class:`BadValueError` for other texts.
+canonical form. Other texts raise ConfigError: ``'5x' is not a duration``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,6 @@ from typing import NamedTuple
 
 from ..errors import ConfigError
 from ..model import SocketAddress, parse_ip
-
-
-class BadValueError(ConfigError):
-    """An invalid text or value of a setting: ``'5x' is not a duration``."""
-
-    def __init__(self, problem: str, hint: str = "") -> None:
-        super().__init__(problem, hint=hint)
-        self.problem = problem
 
 
 class PortRange(NamedTuple):
@@ -62,26 +54,26 @@ def parse_bool(text: str) -> bool:
         return True
     if text in _FALSE:
         return False
-    raise BadValueError(f"{text!r} is not true or false")
+    raise ConfigError(f"{text!r} is not true or false")
 
 
 def parse_duration(text: str) -> float:
     """Return a duration in seconds, 0 or more; ``0`` needs no unit."""
     text = text.strip().removeprefix("+")
     if text.startswith("-") and _DURATION.fullmatch(text[1:]):
-        raise BadValueError(f"{text!r} is negative")
+        raise ConfigError(f"{text!r} is negative")
     if text == "0":
         return 0.0
     if _DURATION.fullmatch(text):
         amounts = re.findall(_AMOUNT, text, re.ASCII)
         seconds = sum(float(amount) * _UNITS_S[unit] for amount, unit in amounts)
         if seconds > _LONGEST_S:
-            raise BadValueError(f"{text[:20]!r} is too long")
+            raise ConfigError(f"{text[:20]!r} is too long")
         # Rounded to nanoseconds, so that 1m0.1s is 60.1 and not 60.1000…01.
         return round(seconds, 9)
     if _DIGITS.fullmatch(text):
-        raise BadValueError(f"{text!r} has no unit", f"write {text}s")
-    raise BadValueError(f"{text!r} is not a duration", "write 30s, 250ms or 1m30s")
+        raise ConfigError(f"{text!r} has no unit", hint=f"write {text}s")
+    raise ConfigError(f"{text!r} is not a duration", hint="write 30s, 250ms or 1m30s")
 
 
 def format_duration(seconds: float) -> str:
@@ -110,7 +102,7 @@ def parse_address(text: str) -> str:
     try:
         return parse_ip(text.removeprefix("[").removesuffix("]"))
     except ValueError as exc:
-        raise BadValueError(str(exc)) from None
+        raise ConfigError(str(exc)) from None
 
 
 def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
@@ -127,7 +119,7 @@ def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
         return None
     if text.startswith("fd://"):
         if not _DIGITS.fullmatch(text[5:]):
-            raise BadValueError(f"{text!r} is not a file descriptor", "write fd://3")
+            raise ConfigError(f"{text!r} is not a file descriptor", hint="write fd://3")
         return InheritedSocket(int(text[5:]))
     host, colon, port = text.rpartition(":")
     if not colon or "]" in port or (":" in host and not host.startswith("[")):
@@ -138,9 +130,9 @@ def parse_listen_address(text: str, default_port: int) -> ListenAddress | None:
 def parse_port(text: str) -> int:
     """Return a port of 0–65535."""
     if not _DIGITS.fullmatch(text):
-        raise BadValueError(f"{text!r} is not a port")
+        raise ConfigError(f"{text!r} is not a port")
     if int(text) > 65535:
-        raise BadValueError(f"{text} is not in 0–65535")
+        raise ConfigError(f"{text} is not in 0–65535")
     return int(text)
 
 
@@ -149,14 +141,14 @@ def parse_cidr(text: str) -> str:
     address, slash, _ = text.partition("/")
     if not slash:
         alone = "128" if ":" in parse_address(address) else "32"
-        raise BadValueError(
-            f"{text!r} has no prefix length", f"write {text}/{alone} for a single address"
+        raise ConfigError(
+            f"{text!r} has no prefix length", hint=f"write {text}/{alone} for a single address"
         )
     parse_address(address)
     try:
         return str(ipaddress.ip_network(text, strict=False))
     except ValueError:
-        raise BadValueError(f"{text!r} is not a CIDR") from None
+        raise ConfigError(f"{text!r} is not a CIDR") from None
 
 
 def parse_port_range(text: str) -> PortRange | None:
@@ -171,11 +163,11 @@ def parse_port_range(text: str) -> PortRange | None:
         return None
     found = re.fullmatch(r"(\d{1,9})(?:([-+])(\d{1,9}))?", text, re.ASCII)
     if found is None:
-        raise BadValueError(f"{text!r} is not a port range", "write 17000-29999 or 17000+999")
+        raise ConfigError(f"{text!r} is not a port range", hint="write 17000-29999 or 17000+999")
     first = int(found[1])
     last = first if found[2] is None else int(found[3]) + (first if found[2] == "+" else 0)
     if last < first:
-        raise BadValueError(f"{text!r} ends before it begins")
+        raise ConfigError(f"{text!r} ends before it begins")
     if first < 1 or last > 65535:
-        raise BadValueError(f"{text!r} is not within 1–65535")
+        raise ConfigError(f"{text!r} is not within 1–65535")
     return PortRange(first, last)

@@ -29,10 +29,9 @@ from .notation import (
     check_subdomain,
     check_word,
 )
-from .reading import FieldError
 from .services import ServiceType
 from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
-from .wire import Metadata, WireService, WireServicePort, WireServiceSpec
+from .wire import FieldError, Metadata, WireService, WireServicePort, WireServiceSpec
 
 NODE_PORTS = range(30000, 32768)
 """Where node ports and health check node ports come from.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from yaml import events
 
 from ..errors import InputError
-from .scalars import ScalarError, read_plain
+from .scalars import read_plain
 
 DEPTH_MAX = 100
 """Containers inside each other; a Service needs 8, and recursive readers come after us."""
@@ -117,8 +117,8 @@ class Reader:
         if event.implicit[0] and event.tag is None:
             try:
                 value = read_plain(event.value)
-            except ScalarError as exc:
-                self._fail(line, exc.problem, exc.hint)
+            except InputError as exc:
+                self._fail(line, exc.message, exc.hint)
         elif event.tag is not None and event.tag not in _TAGS_OF_TEXT:
             self._fail_tag(event.tag, line)
         made = _Made(value, line)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 
 from .addresses import IPFamily, parse_ip
-from .reading import FieldError
+from .wire import FieldError
 
 # Source: RFC 1123 label and subdomain, as Kubernetes' IsDNS1123Label and -Subdomain.
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"

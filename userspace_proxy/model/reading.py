@@ -15,12 +15,12 @@ import ipaddress
 from collections.abc import Iterable
 from sys import intern
 
-from ..errors import InputError
 from .addresses import IPFamily, parse_ip
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, SliceKey
 from .nodes import Node
 from .wire import (
+    FieldError,
     Metadata,
     WireConditions,
     WireEndpointSlice,
@@ -35,20 +35,6 @@ TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 
 _NO_CONDITIONS = WireConditions()
-
-
-class FieldError(InputError):
-    """A field has a value that it can't have.
-
-    Args:
-        path: The field, as ``spec.ports[0].port``.
-        problem: What is wrong, as ``70000 is not in 1–65535``.
-    """
-
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = path
-        self.problem = problem
 
 
 def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:

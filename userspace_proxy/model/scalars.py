@@ -32,25 +32,11 @@ INTEGER_BITS = 64
 """Larger numbers stand in no Kubernetes object; Python would take minutes for a long one."""
 
 
-class ScalarError(InputError):
-    """A scalar that means nothing, or two things.
-
-    Args:
-        problem: What is wrong.
-        hint: What to write instead.
-    """
-
-    def __init__(self, problem: str, hint: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.hint = hint
-
-
 def read_plain(text: str) -> Scalar:
     """Return what an unquoted scalar stands for.
 
     Raises:
-        ScalarError: A number with a leading zero, or one of more than 64 bits.
+        InputError: A number with a leading zero, or one of more than 64 bits.
 
     Source: YAML 1.2.2, section 10.3.2 (core schema).
     """
@@ -76,18 +62,20 @@ def _decimal(text: str) -> int:
     return _fitting(text, 10)
 
 
-def _leading_zero(text: str, digits: str) -> ScalarError:
+def _leading_zero(text: str, digits: str) -> InputError:
     sign = "-" if text[0] == "-" else ""
     decimal = sign + (digits.lstrip("0") or "0")
     if len(digits) > INTEGER_BITS or not set(digits) <= set("01234567"):
         shown = _short(text)
-        return ScalarError(f"{shown} has a leading zero", f"quote it, or write {_short(decimal)}")
+        return InputError(
+            f"{shown} has a leading zero", hint=f"quote it, or write {_short(decimal)}"
+        )
     octal = sign + str(int(digits, 8))
     if octal == decimal:
-        return ScalarError(f"{text} has a leading zero", f"quote it, or write {decimal}")
-    return ScalarError(
+        return InputError(f"{text} has a leading zero", hint=f"quote it, or write {decimal}")
+    return InputError(
         f"{text} is {octal} in YAML 1.1 and {decimal} in YAML 1.2",
-        f"quote it, or write {octal} or {decimal}",
+        hint=f"quote it, or write {octal} or {decimal}",
     )
 
 
@@ -97,7 +85,9 @@ def _fitting(text: str, base: int) -> int:
         number = int(text, base)
         if number.bit_length() <= INTEGER_BITS:
             return number
-    raise ScalarError(f"{_short(text)} is a number of more than {INTEGER_BITS} bits", "quote it")
+    raise InputError(
+        f"{_short(text)} is a number of more than {INTEGER_BITS} bits", hint="quote it"
+    )
 
 
 def _short(text: str) -> str:

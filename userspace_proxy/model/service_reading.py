@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from .addresses import parse_ip
 from .names import ServiceKey
-from .reading import LABEL_HEADLESS, FieldError, name_of, namespace_of, sound_addresses
+from .reading import LABEL_HEADLESS, name_of, namespace_of, sound_addresses
 from .services import Balance, Service, ServicePort, ServiceType
 from .source_ranges import read_source_ranges
-from .wire import WireIngress, WireService, WireServicePort, WireServiceSpec
+from .wire import FieldError, WireIngress, WireService, WireServicePort, WireServiceSpec
 
 # Kubernetes' default for sessionAffinityConfig.clientIP.timeoutSeconds: three hours.
 AFFINITY_TIMEOUT_S = 10800

@@ -22,8 +22,8 @@ from .notation import (
     check_protocol,
     check_subdomain,
 )
-from .reading import LABEL_SERVICE_NAME, FieldError
-from .wire import WireEndpoint, WireEndpointSlice, WireHint, WireSlicePort
+from .reading import LABEL_SERVICE_NAME
+from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSlicePort
 
 ENDPOINTS_MAX = 1000
 ADDRESSES_MAX = 100

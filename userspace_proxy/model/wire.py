@@ -13,7 +13,7 @@ own Go types allow.
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -204,13 +204,6 @@ class WireStatus(_Wire, frozen=True):
 WireObject = TypeVar("WireObject")
 
 
-class WireList(_Wire, Generic[WireObject], frozen=True):
-    """A page of a list."""
-
-    metadata: Metadata = Metadata()
-    items: list[WireObject] | None = None
-
-
 class WirePage(_Wire, frozen=True):
     """A page of a list whose items aren't decoded yet: a bad one must not cost the page."""
 
@@ -231,12 +224,12 @@ class WireEvent(_Wire, frozen=True):
     object: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class DecodeError(InputError):
-    """The bytes or values aren't what the type says.
+class FieldError(InputError):
+    """A field has a wrong type or an invalid value.
 
     Args:
-        path: The field, as ``spec.ports[0].port``; empty for the whole.
-        problem: What is wrong, as ``expected int, got str``.
+        path: The field, as ``spec.ports[0].port``; empty for the whole object.
+        problem: The cause, as ``70000 is not in 1–65535``.
     """
 
     def __init__(self, path: str, problem: str) -> None:
@@ -249,21 +242,21 @@ def decode(data: bytes | memoryview | msgspec.Raw, type_: type[WireObject]) -> W
     """Decode JSON.
 
     Raises:
-        DecodeError: With the field's path, as ``spec.ports[0].port: expected int, got str``.
+        FieldError: With the field's path, as ``spec.ports[0].port: expected int, got str``.
     """
     try:
         return msgspec.json.decode(data, type=type_)
     except msgspec.ValidationError as exc:
         raise _in_our_words(exc) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise DecodeError("", f"not JSON: {exc}") from exc
+        raise FieldError("", f"not JSON: {exc}") from exc
 
 
 def convert(value: Any, type_: type[WireObject]) -> WireObject:
     """Turn plain values (dicts, lists, text, numbers) into a struct.
 
     Raises:
-        DecodeError: As :func:`decode`.
+        FieldError: As :func:`decode`.
     """
     try:
         return msgspec.convert(value, type=type_)
@@ -271,11 +264,11 @@ def convert(value: Any, type_: type[WireObject]) -> WireObject:
         raise _in_our_words(exc) from exc
 
 
-def _in_our_words(exc: msgspec.ValidationError) -> DecodeError:
+def _in_our_words(exc: msgspec.ValidationError) -> FieldError:
     """Put the path first: msgspec says ``Expected `int | null`, got `str` - at `$.spec.x```."""
     text, _, path = str(exc).partition(" - at ")
     what = text.replace("`", "").replace(" | null", "")
     what = (what[:1].lower() + what[1:]).replace("object", "mapping").replace("array", "list")
     # A mapping's key of the wrong type is at `key` in `$.metadata.labels`.
     path = path.removeprefix("`key` in ").strip("`")
-    return DecodeError(path.removeprefix("$").removeprefix("."), what)
+    return FieldError(path.removeprefix("$").removeprefix("."), what)

@@ -17,10 +17,10 @@ from ..model import EndpointSlice, Node, ServiceKey
 from ..model.admission import check_metadata, check_service
 from ..model.document import Document, parse_documents
 from ..model.mirroring import is_mirrored, mirror_endpoints
-from ..model.reading import FieldError, read_node, read_slice
+from ..model.reading import read_node, read_slice
 from ..model.slice_admission import check_slice
 from ..model.wire import (
-    DecodeError,
+    FieldError,
     WireEndpoints,
     WireEndpointSlice,
     WireNode,
@@ -85,7 +85,7 @@ def read_manifest(text: str, *, place: str) -> FileObjects:
                 ignored.setdefault(kind, f"{item.at()}: kind {kind} is not supported")
                 continue
             objects.extend(Found(kind, key, value, item.at()) for key, value in read(item.value))
-        except (FieldError, DecodeError) as exc:
+        except FieldError as exc:
             field = ".".join(part for part in (item.path, exc.path) if part)
             said = f"{field}: {exc.problem}" if field else exc.problem
             problems.append(f"{item.at(exc.path)}: {said}")

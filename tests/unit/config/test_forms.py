@@ -10,7 +10,7 @@ from userspace_proxy.config.forms import (
     WORKERS,
     listen_address,
 )
-from userspace_proxy.config.values import BadValueError
+from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
 
 HEALTH = listen_address(10256)
@@ -68,14 +68,14 @@ def test_a_value_is_read(kind, value, read):
     ],
 )
 def test_a_value_that_cant_be_is_refused(kind, value, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1:6443", "[", "10.0.0.1:x"])
 def test_a_password_in_a_url_is_refused_and_not_repeated(host):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         SERVER.parse(f"https://alice:secret@{host}")
     message = "a URL must not contain a password (put it into the kubeconfig)"
     assert str(caught.value) == message

@@ -13,7 +13,8 @@ from userspace_proxy.config.kinds import (
     texts,
     wrong_type,
 )
-from userspace_proxy.config.values import BadValueError, PortRange
+from userspace_proxy.config.values import PortRange
+from userspace_proxy.errors import ConfigError
 
 COUNT = integer(0, 100)
 LENGTH = duration(least_s=0.5)
@@ -67,7 +68,7 @@ def test_a_value_of_a_file_is_read(kind, value, read):
     ],
 )
 def test_a_value_of_a_wrong_type_is_refused(kind, value, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         kind.read(value)
     assert str(caught.value) == message
 
@@ -81,7 +82,7 @@ def test_a_value_of_a_wrong_type_is_refused(kind, value, message):
     ],
 )
 def test_what_is_no_feature_gate_is_refused(text, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         GATES.parse(text)
     assert str(caught.value) == message
 
@@ -92,7 +93,7 @@ def test_feature_gates_are_read_from_a_flag():
 
 @pytest.mark.parametrize("text", ["", "x", "1.0", "½"])
 def test_what_is_no_number_is_refused(text):
-    with pytest.raises(BadValueError, match="is not a whole number"):
+    with pytest.raises(ConfigError, match="is not a whole number"):
         COUNT.parse(text)
 
 
@@ -127,13 +128,13 @@ def test_a_duration_of_zero_is_not_set():
 
 
 def test_a_text_with_control_characters_is_refused():
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         TEXT.parse("node\n1")
     assert str(caught.value) == "'node\\n1' contains unprintable characters"
 
 
 def test_what_is_no_fraction_is_refused():
-    with pytest.raises(BadValueError, match="'fast' is not a number"):
+    with pytest.raises(ConfigError, match="'fast' is not a number"):
         NUMBER.parse("fast")
 
 

@@ -1,7 +1,6 @@
 import pytest
 
 from userspace_proxy.config.values import (
-    BadValueError,
     InheritedSocket,
     PortRange,
     format_duration,
@@ -13,6 +12,7 @@ from userspace_proxy.config.values import (
     parse_port,
     parse_port_range,
 )
+from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import SocketAddress
 
 
@@ -54,7 +54,7 @@ def test_a_duration_is_read_as_go_writes_it(text, seconds):
     ],
 )
 def test_what_is_no_duration_is_refused(text, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse_duration(text)
     assert str(caught.value) == message
 
@@ -93,7 +93,7 @@ def test_a_boolean_is_one_of_gos_twelve_words(text, value):
 
 @pytest.mark.parametrize("text", ["", "yes", "on", "2", "tRUE", " true"])
 def test_other_words_are_no_booleans(text):
-    with pytest.raises(BadValueError, match="is not true or false"):
+    with pytest.raises(ConfigError, match="is not true or false"):
         parse_bool(text)
 
 
@@ -129,7 +129,7 @@ def test_where_a_server_listens(text, address):
     ],
 )
 def test_where_no_server_can_listen(text, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse_listen_address(text, 10256)
     assert str(caught.value) == message
 
@@ -172,7 +172,7 @@ def test_a_network_is_made_canonical(text, cidr):
     ],
 )
 def test_what_is_no_network_is_refused(text, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse_cidr(text)
     assert str(caught.value) == message
 
@@ -206,7 +206,7 @@ def test_a_port_range_is_read_as_kube_proxy_does(text, ports):
     ],
 )
 def test_what_is_no_port_range_is_refused(text, message):
-    with pytest.raises(BadValueError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse_port_range(text)
     assert str(caught.value) == message
 

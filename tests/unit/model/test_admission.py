@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.model.admission import check_metadata, check_service
-from userspace_proxy.model.reading import FieldError
-from userspace_proxy.model.wire import Metadata, WireService, convert
+from userspace_proxy.model.wire import FieldError, Metadata, WireService, convert
 
 
 def service(*ports: dict[str, object], **spec: object) -> WireService:

@@ -13,8 +13,7 @@ from userspace_proxy.model import (
     SlicePort,
 )
 from userspace_proxy.model.mirroring import is_mirrored, mirror_endpoints
-from userspace_proxy.model.reading import FieldError
-from userspace_proxy.model.wire import WireEndpoints, convert
+from userspace_proxy.model.wire import FieldError, WireEndpoints, convert
 
 WEB = ServiceKey("shop", "web")
 HTTP = {"name": "http", "port": 8080}

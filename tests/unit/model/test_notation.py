@@ -16,7 +16,7 @@ from userspace_proxy.model.notation import (
     check_subdomain,
     check_word,
 )
-from userspace_proxy.model.reading import FieldError
+from userspace_proxy.model.wire import FieldError
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import pytest
 
 from userspace_proxy.model import Endpoint, IPFamily, Node, SliceKey, SlicePort
-from userspace_proxy.model.reading import FieldError, read_node, read_slice
-from userspace_proxy.model.wire import WireEndpointSlice, WireNode, convert
+from userspace_proxy.model.reading import read_node, read_slice
+from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, convert
 
 from .samples import CART
 

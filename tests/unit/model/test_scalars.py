@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from userspace_proxy.model.scalars import ScalarError, read_plain
+from userspace_proxy.errors import InputError
+from userspace_proxy.model.scalars import read_plain
 
 
 @pytest.mark.parametrize(
@@ -68,15 +69,15 @@ def test_everything_else_is_text(text):
     ],
 )  # fmt: skip
 def test_what_means_two_things_or_none_is_refused(text, problem, hint):
-    with pytest.raises(ScalarError) as caught:
+    with pytest.raises(InputError) as caught:
         read_plain(text)
-    assert (caught.value.problem, caught.value.hint) == (problem, hint)
+    assert (caught.value.message, caught.value.hint) == (problem, hint)
 
 
 @given(text=st.text(alphabet="0123456789+-._exo:~ntfalsru"))
 def test_any_text_is_read_or_refused(text):
     try:
         read = read_plain(text)
-    except ScalarError as exc:
+    except InputError as exc:
         read = exc.hint
     assert read is None or isinstance(read, str | int | float)

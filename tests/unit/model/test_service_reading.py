@@ -3,9 +3,8 @@
 import pytest
 
 from userspace_proxy.model import Balance, Service, ServicePort, ServiceType
-from userspace_proxy.model.reading import FieldError
 from userspace_proxy.model.service_reading import read_service
-from userspace_proxy.model.wire import WireService, convert
+from userspace_proxy.model.wire import FieldError, WireService, convert
 
 from .samples import CART, CART_IP, CART_IP_V6, HTTP
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.reading import FieldError
 from userspace_proxy.model.slice_admission import check_slice
-from userspace_proxy.model.wire import WireEndpointSlice, convert
+from userspace_proxy.model.wire import FieldError, WireEndpointSlice, convert
 
 WEB_LABEL = {"kubernetes.io/service-name": "web"}
 HTTP = {"name": "http", "port": 80}

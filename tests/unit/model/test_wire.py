@@ -7,13 +7,13 @@ import pytest
 
 from userspace_proxy.model.source_ranges import ANNOTATION_SOURCE_RANGES
 from userspace_proxy.model.wire import (
-    DecodeError,
+    FieldError,
     Metadata,
     WireEndpoints,
     WireEndpointSlice,
     WireEvent,
-    WireList,
     WireNode,
+    WirePage,
     WireService,
     WireStatus,
     convert,
@@ -81,9 +81,10 @@ def test_null_is_as_good_as_missing(type_, text):
 
 def test_a_page_of_a_list_says_where_the_next_one_begins():
     page = b'{"metadata": {"resourceVersion": "9", "continue": "abc"}, "items": [{}, {}]}'
-    wire = decode(page, WireList[WireService])
+    wire = decode(page, WirePage)
     assert (wire.metadata.resource_version, wire.metadata.continue_) == ("9", "abc")
-    assert wire.items == [WireService(), WireService()]
+    assert wire.items is not None
+    assert [decode(item, WireService) for item in wire.items] == [WireService(), WireService()]
 
 
 def test_the_object_of_an_event_waits_for_its_type():
@@ -117,13 +118,13 @@ def test_the_object_of_an_event_waits_for_its_type():
 )
 def test_a_wrong_type_is_named_with_its_field(value, problem):
     for read in (lambda: convert(value, WireService), lambda: decode(_json(value), WireService)):
-        with pytest.raises(DecodeError) as caught:
+        with pytest.raises(FieldError) as caught:
             read()
         assert str(caught.value) == problem
 
 
 def test_a_mappings_key_of_a_wrong_type_is_named_with_the_mapping():
-    with pytest.raises(DecodeError) as caught:
+    with pytest.raises(FieldError) as caught:
         convert({"metadata": {"labels": {1: "cart"}}}, WireService)
     assert str(caught.value) == "metadata.labels: expected str, got int"
 
@@ -139,7 +140,7 @@ def test_a_mappings_key_of_a_wrong_type_is_named_with_the_mapping():
     ],
 )
 def test_what_is_not_json_is_an_error_of_ours(data):
-    with pytest.raises(DecodeError, match=r"^not JSON: "):
+    with pytest.raises(FieldError, match=r"^not JSON: "):
         decode(data, WireService)
 
 

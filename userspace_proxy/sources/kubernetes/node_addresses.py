@@ -12,8 +12,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from ...model.reading import FieldError, read_node
-from ...model.wire import DecodeError, WireNode, WirePage, decode
+from ...model.reading import read_node
+from ...model.wire import FieldError, WireNode, WirePage, decode
 from ..pause import Pause, pause
 from .client import ApiClient
 from .responses import TransportError, read_status
@@ -60,7 +60,7 @@ class NodeAddressLister:
             await self._wanted.wait()
             try:
                 self._take(await self._list())
-            except (TransportError, DecodeError, TimeoutError) as exc:
+            except (TransportError, FieldError, TimeoutError) as exc:
                 _log.warning(
                     "cannot list Nodes, so endpoints that are node ports of other nodes aren't "
                     "refused",
@@ -82,7 +82,7 @@ class NodeAddressLister:
             for item in page.items or []:
                 try:
                     addresses.update(read_node(decode(item, WireNode)).addresses)
-                except (DecodeError, FieldError):
+                except FieldError:
                     continue
             if not page.metadata.continue_:
                 return frozenset(addresses)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ...cluster import Store
 from ...errors import SourceError
-from ...model.wire import DecodeError, WirePage, decode
+from ...model.wire import FieldError, WirePage, decode
 from .client import ApiClient
 from .credentials import Credentials
 from .resources import SERVICES, SLICES, ResourceCache, this_node
@@ -80,7 +80,7 @@ async def _ask(client: ApiClient, node_name: str) -> ServerReport:
 def _service_ips(body: bytes) -> tuple[str, ...]:
     """Return the addresses of the Services in a page; none if it can't be read."""
     store = Store()
-    with contextlib.suppress(DecodeError):
+    with contextlib.suppress(FieldError):
         ResourceCache(SERVICES, store).list_items(decode(body, WirePage).items or [])
     states = store.snapshot().services.values()
     return tuple(ip for state in states for ip in state.service.cluster_ips)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...model.wire import DecodeError, Metadata, WireEvent, WireHead, WirePage, WireStatus, decode
+from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WirePage, WireStatus, decode
 from ..pause import Pause
 from .backoff import BASE_S, CAP_S, Backoff
 from .client import ApiClient, Stream
@@ -188,7 +188,7 @@ class Reflector:
                 return self._rejected("list", response)
             try:
                 page = decode(response.body, WirePage)
-            except DecodeError as exc:
+            except FieldError as exc:
                 return self._invalid(str(exc))
             for batch in _batches(page.items or []):
                 self._cache.list_items(batch)
@@ -224,7 +224,7 @@ class Reflector:
                 # Not a problem yet: the next watch shows whether there is one.
                 self._log_end(str(exc) or "no data from the server in time")
                 return None
-            except (DecodeError, LineTooLong) as exc:
+            except (FieldError, LineTooLong) as exc:
                 # The next watch would contain the same line again; a list doesn't.
                 self._position.watch_expired()
                 return self._invalid(f"in a watch, {exc}")
@@ -264,7 +264,7 @@ class Reflector:
                 self._position.advance(metadata.resource_version)
                 self._has_bookmarks = True
             case _:
-                raise DecodeError("type", f"{event.type!r} is not a known event type")
+                raise FieldError("type", f"{event.type!r} is not a known event type")
 
     def _error(self, status: WireStatus) -> Failure | None:
         """Handle an ERROR event, which ends the watch."""

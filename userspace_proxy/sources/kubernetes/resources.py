@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from ...cluster import Store
 from ...model import ServiceKey, SliceKey
-from ...model.reading import FieldError, read_node, read_slice
+from ...model.reading import read_node, read_slice
 from ...model.service_reading import read_service
 from ...model.wire import (
-    DecodeError,
+    FieldError,
     Metadata,
     WireEndpointSlice,
     WireHead,
@@ -141,7 +141,7 @@ class ResourceCache:
             wire: _HasMetadata = decode(item, self.resource.wire)
             metadata = wire.metadata
             self.resource.put(self._store, wire)
-        except (DecodeError, FieldError) as exc:
+        except FieldError as exc:
             metadata = _metadata(item)
             key = _key(metadata)
             name = "/".join(filter(None, key)) or "(without a name)"
@@ -162,7 +162,7 @@ def _metadata(item: Any) -> Metadata:
     """Return an object's metadata; empty if even that can't be read."""
     try:
         return decode(item, WireHead).metadata
-    except DecodeError:
+    except FieldError:
         return Metadata()
 
 

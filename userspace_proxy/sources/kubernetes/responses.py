@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import UserspaceProxyError
-from ...model.wire import DecodeError, WireStatus, decode
+from ...model.wire import FieldError, WireStatus, decode
 
 
 class TransportError(UserspaceProxyError):
@@ -40,7 +40,7 @@ def read_status(body: bytes) -> WireStatus:
     """Return the Status in a response; an empty one if there is none."""
     try:
         return decode(body, WireStatus)
-    except DecodeError:
+    except FieldError:
         return WireStatus()
 
 
