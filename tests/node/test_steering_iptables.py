@@ -18,7 +18,7 @@ from steering_contract import CART, DNS, WEB, WEB_6, AtomicSteeringContract
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.model import Frontend, IPFamily, Protocol
 from userspace_proxy.steering import REFUSE, Steering, SteeringFacts, make_steering
-from userspace_proxy.steering.iptables import lock
+from userspace_proxy.steering.iptables import legacy
 from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
 
 pytestmark = pytest.mark.netns
@@ -539,8 +539,8 @@ async def test_a_held_lock_is_an_error_that_names_the_holder(
         with pytest.raises(SteeringError) as caught:
             await steering.apply({DNS: 36002})
     assert str(caught.value) == (
-        f"cannot lock {lock_file} within {lock.WAIT_S:g} s: held by "
-        f"{nodes.own_name()} (pid {os.getpid()}) (it is taken up again by the next sync)"
+        f"cannot lock {lock_file} within {legacy.LOCK_WAIT_S:g} s: held by "
+        f"{nodes.own_name()} (pid {os.getpid()}) (the next sync tries again)"
     )
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
     await steering.apply({DNS: 36002})

@@ -59,8 +59,6 @@ NOT_YET: Collection[str] = frozenset(
         "userspace_proxy/status/accepting.py",
         "userspace_proxy/status/page.py",
         "userspace_proxy/status/selection.py",
-        "userspace_proxy/steering/iptables/table.py",
-        "userspace_proxy/steering/iptables/tree.py",
         "userspace_proxy/testing/fake_api_objects.py",
     }
 )

@@ -91,7 +91,7 @@ def owners_of(inodes: Collection[int]) -> Mapping[int, str]:
             left -= 1
             inode = wanted.pop(link, None)
             if inode is not None:
-                owners[inode] = _named(pid)
+                owners[inode] = named_process(pid)
             if not wanted:
                 return owners
         if not left:
@@ -161,7 +161,8 @@ def _descriptors(pid: int) -> Iterator[str]:
             continue
 
 
-def _named(pid: int) -> str:
+def named_process(pid: int) -> str:
+    """Return a process's name and number: ``nginx (pid 812)``."""
     try:
         name = (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -8,7 +8,7 @@
                                                     refuse port, by a tree of chains
     filter  INPUT      ─▶ UPROXY-TCP, UPROXY-UDP    access to those ports
 
-    NatRule (rules) ─▶ tree ─▶ lines of chains (nat) ─▶ edits (text) ─▶ one commit (table)
+    rules   NatRule, Jump, PortGuard ─▶ nat   chains of lines ─▶ table   edits, one commit
 
 Rule 1: only the helper imports python-iptables. In one process only the family that uses REDIRECT
 first works, threads crash it, and its building of rules would block the event loop.

@@ -37,14 +37,13 @@ from .rules import (
     PRE,
     PROTOCOLS,
     SOCKET_CHECK,
-    Guard,
     NatRule,
+    PortGuard,
     make_guard,
     read_refuse_port,
 )
 from .small_edits import SmallEdits
-from .table import Difference, Table, missing_jumps
-from .text import parse_table
+from .table import LegacyTable, TableDifference, missing_jumps, parse_table
 
 # The agent calls repair each second. The tables' size and layout reveal each rule that was added or
 # removed; a rule that was replaced by one of the same size is found by the full comparison only.
@@ -60,7 +59,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     parent_end = os.pidfd_open(parent)
-    server = Server(version)
+    server = RequestServer(version)
     while True:
         # Other children of the parent may hold its end of the socket, so EOF isn't enough.
         readable, _, _ = select.select([descriptor, parent_end], [], [])
@@ -73,7 +72,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
             return 0
 
 
-class Server:
+class RequestServer:
     """Turns requests into calls of a programmer, and results into answers.
 
     Args:
@@ -138,8 +137,8 @@ class LegacyProgrammer(NatProgrammer):
         super().__init__(facts)
         self._version = version
         names = ChainNames(facts.proxy_name)
-        self._nat = Table(NAT, self._tables, small_edits, names)
-        self._filter = Table(FILTER, self._tables, small_edits, names)
+        self._nat = LegacyTable(NAT, self._tables, small_edits, names)
+        self._filter = LegacyTable(FILTER, self._tables, small_edits, names)
         self._layout = NatChains(version)
         self._infos: tuple[bytes, ...] = ()
         self._repairs = 0
@@ -247,10 +246,10 @@ class LegacyProgrammer(NatProgrammer):
         self._forget_stale()
         return drifted + difference.count
 
-    def _put_guard(self, guard: Guard) -> int:
+    def _put_guard(self, guard: PortGuard) -> int:
         return self._filter.put(guard.chains(), guard.jumps).count
 
-    def _affected_by(self, difference: Difference) -> Ports:
+    def _affected_by(self, difference: TableDifference) -> Ports:
         """Return the frontends whose rules weren't in force."""
         rules = rules_among(difference.lines)
         ports = _ports_of(rules)
@@ -266,7 +265,7 @@ class LegacyProgrammer(NatProgrammer):
         ports = (read_refuse_port(line, is_ipv6=self._version == 6) for line in lines)
         return {port for port in ports if port is not None}
 
-    def _make_guard(self, ports: Mapping[str, set[int]]) -> Guard:
+    def _make_guard(self, ports: Mapping[str, set[int]]) -> PortGuard:
         return make_guard(
             ports,
             refuse_port=self._facts.refuse_port,

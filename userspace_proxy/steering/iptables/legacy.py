@@ -1,31 +1,39 @@
-"""The legacy tables of one IP family: read and written as text, watched by a number.
+"""The legacy tables of one IP family: read and written as text, watched by a number, locked.
 
     iptables-legacy-save -t nat            every rule of a table, as text
     iptables-legacy-restore --noflush      edits, in one commit: all of them or none
-    IPT_SO_GET_INFO                        a table's size and layout, to see that it changed
+    IPT_SO_GET_INFO                        a table's size and layout, to detect changes
+    /run/xtables.lock                      taken by every writer of legacy tables
 
-Rule 1: the programs of the legacy tables are run, whatever the node's default is; the plain names
-are nftables' on many nodes, which would put the rules where these programs never see them.
+Rule 1: the programs of the legacy tables are run, whatever the node's default is; on many nodes the
+plain names are nftables', whose rules these programs never see.
 Rule 2: ``restore`` runs while the caller holds the xtables lock. It inherits the lock's descriptor,
-so that the lock outlives the caller until the program has ended, and takes a private lock instead
-of the real one, for which it would wait for ever.
+so that the lock is held until the program has ended, even if the caller is killed, and takes a
+private lock instead of the real one, for which it would wait for ever.
 
-Source: iptables/xshared.c, xtables_lock(): XTABLES_LOCKFILE since iptables 1.8.7; an older one
-meets the held lock and fails. include/uapi/linux/netfilter_ipv4/ip_tables.h: the option.
+Source: iptables/xshared.c, xtables_lock(): flock(2) on that file, or, since iptables 1.8.7, on the
+one in XTABLES_LOCKFILE, which an unprivileged user needs; an older ``restore`` fails at the held
+lock. include/uapi/linux/netfilter_ipv4/ip_tables.h: the option.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 from ...errors import SteeringError
+from ...kernel.port_holders import named_process
 
 _MULTI = "xtables-legacy-multi"
 _PREFIXES = {4: "iptables", 6: "ip6tables"}
@@ -47,8 +55,11 @@ _HINTS = {
     errno.ENOENT: "modprobe ip_tables iptable_nat iptable_filter, or run with --steering=none",
 }
 _libc = ctypes.CDLL(None, use_errno=True)
-# What a kernel without legacy tables answers: no such table, or no such option.
+# The errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
+LOCK_PATH = "/run/xtables.lock"
+# As kube-proxy's (iptables -w 5).
+LOCK_WAIT_S = 5.0
 
 
 class LegacyTables:
@@ -67,18 +78,23 @@ class LegacyTables:
         self._restore = _need_program(version, "restore")
 
     def info(self, table: str) -> bytes:
-        """Return what changes when a rule is added or removed, by whatever program.
+        """Return a number that changes when any program adds or removes a rule; takes 30 µs.
 
-        It costs 30 µs. A rule that another one of the same size replaces doesn't show.
+        Replacing a rule by one of the same size doesn't change it.
 
         Raises:
-            SteeringError: The kernel has no such table, or the right is missing.
+            SteeringError: The kernel has no such table, or permission is denied.
         """
         try:
             given = table.encode().ljust(_INFO_BYTES, b"\0")
             return _ask_kernel(self._version, _GET_INFO, given)
         except OSError as exc:
-            raise _explained(table, exc) from exc
+            is_missing = exc.errno in _MISSING
+            raise SteeringError(
+                f"cannot read the iptables table {table}: "
+                f"{'this kernel has no legacy tables' if is_missing else exc.strerror}",
+                hint=_HINTS.get(errno.ENOENT if is_missing else exc.errno or 0, ""),
+            ) from exc
 
     def save(self, table: str) -> str:
         """Return a table as ``iptables-save`` prints it.
@@ -94,11 +110,11 @@ class LegacyTables:
         return done.decode(errors="surrogateescape")
 
     def restore(self, table: str, edits: Iterable[str], lock: int) -> None:
-        """Carry out edits in one commit.
+        """Make edits in one commit.
 
         Args:
             table: ``nat`` or ``filter``.
-            edits: Lines as ``iptables-restore`` takes them.
+            edits: Lines as ``iptables-restore`` accepts them.
             lock: The descriptor of the xtables lock, which the caller holds.
 
         Raises:
@@ -110,7 +126,7 @@ class LegacyTables:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
     def would_take(self, table: str, edits: Iterable[str]) -> bool:
-        """Return whether program and kernel know all that edits ask for; changes nothing."""
+        """Return whether program and kernel would accept edits; changes nothing."""
         try:
             self._run_restore(table, edits, None)
         except SteeringError:
@@ -134,9 +150,9 @@ class LegacyTables:
 
 
 def has_socket_match() -> bool:
-    """Return whether the kernel can look up sockets (xt_socket); True where it can't be asked.
+    """Return whether the kernel can look up sockets (xt_socket); True where it is unknown.
 
-    It loads that match if it must and can, but makes no table.
+    It loads that match if necessary, but creates no table.
     """
     try:
         _ask_kernel(4, _GET_REVISION_MATCH, _SOCKET_REVISION)
@@ -147,19 +163,8 @@ def has_socket_match() -> bool:
     return True
 
 
-def _ask_kernel(version: int, option: int, given: bytes) -> bytes:
-    """Ask for a socket option that takes a value, which ``socket.getsockopt`` can't give."""
-    buffer = ctypes.create_string_buffer(given, len(given))
-    size = ctypes.byref(ctypes.c_uint32(len(buffer)))
-    with socket.socket(_FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
-        if _libc.getsockopt(asking.fileno(), _LEVELS[version], option, buffer, size) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-    return buffer.raw
-
-
 def find_program(version: int, name: str) -> list[str]:
-    """Return how to run ``save`` or ``restore`` of the legacy tables; empty where it is missing."""
+    """Return the command for ``save`` or ``restore`` of the legacy tables; empty if missing."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *MORE_PATHS))
     prefix = _PREFIXES[version]
     if found := shutil.which(f"{prefix}-legacy-{name}", path=path):
@@ -170,9 +175,79 @@ def find_program(version: int, name: str) -> list[str]:
 
 
 def missing_programs() -> list[str]:
-    """Return the names of the programs that can't be found, of IPv4."""
+    """Return the names of IPv4's programs that aren't found."""
     names = ("save", "restore")
     return [f"{_PREFIXES[4]}-legacy-{name}" for name in names if not find_program(4, name)]
+
+
+@contextmanager
+def xtables_lock(wait_s: float = LOCK_WAIT_S) -> Iterator[int]:
+    """Hold the lock; in the main thread only, because the deadline is a timer's signal.
+
+    Yields:
+        Its descriptor: a child that inherits it holds the lock, too, until it ends.
+
+    Raises:
+        SteeringError: It can't be opened, or another process held it for ``wait_s`` seconds.
+    """
+    path = Path(os.environ.get("XTABLES_LOCKFILE") or LOCK_PATH)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise SteeringError(
+            f"cannot open {path}: {exc.strerror}",
+            hint="set XTABLES_LOCKFILE to a file that you may write",
+        ) from exc
+    try:
+        _lock_within(file, path, wait_s)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _lock_within(file: int, path: Path, wait_s: float) -> None:
+    def expire(_signal: int, _frame: FrameType | None) -> None:
+        raise TimeoutError
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, wait_s)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except TimeoutError:
+        raise SteeringError(
+            f"cannot lock {path} within {wait_s:g} s: held by {_holder(file)}",
+            hint="the next sync tries again",
+        ) from None
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _holder(file: int) -> str:
+    """Return the process that holds the lock of an open file: ``iptables-save (pid 4711)``."""
+    try:
+        inode = os.fstat(file).st_ino
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 4711 00:19:1234 0 EOF; waiting ones have an arrow.
+            fields = line.split()
+            if fields[1] == "FLOCK" and int(fields[5].rpartition(":")[2]) == inode:
+                return named_process(int(fields[4]))
+    except (OSError, ValueError, IndexError):
+        pass
+    return "another process"
+
+
+def _ask_kernel(version: int, option: int, given: bytes) -> bytes:
+    """Read a socket option that takes a value, which ``socket.getsockopt`` doesn't support."""
+    buffer = ctypes.create_string_buffer(given, len(given))
+    size = ctypes.byref(ctypes.c_uint32(len(buffer)))
+    with socket.socket(_FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
+        if _libc.getsockopt(asking.fileno(), _LEVELS[version], option, buffer, size) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    return buffer.raw
 
 
 def _need_program(version: int, name: str) -> list[str]:
@@ -192,10 +267,10 @@ def _run(
     env: dict[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> bytes:
-    """Run a program; return what it printed.
+    """Run a program; return its output.
 
     Raises:
-        SteeringError: It failed, in its own words.
+        SteeringError: It failed, with its own error message.
     """
     try:
         done = subprocess.run(
@@ -215,16 +290,3 @@ def _run(
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise SteeringError(lines[0] if lines else f"{command[0]} ended with {done.returncode}")
     return done.stdout
-
-
-def _explained(table: str, exc: OSError) -> SteeringError:
-    """Return one line for the operator, with the remedy."""
-    if exc.errno in _MISSING:
-        return SteeringError(
-            f"cannot read the iptables table {table}: this kernel has no legacy tables",
-            hint=_HINTS[errno.ENOENT],
-        )
-    return SteeringError(
-        f"cannot read the iptables table {table}: {exc.strerror}",
-        hint=_HINTS.get(exc.errno or 0, ""),
-    )

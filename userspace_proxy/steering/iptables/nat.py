@@ -1,24 +1,54 @@
-"""Lays out the chains of the nat table, which bring what clients dial to the proxy ports; pure.
+"""Lays out the chains of the nat table, which bring packets to the proxy ports; pure.
 
     PREROUTING ─▶ UPROXY-PRE ─▶ ┐
-                                ├ UPROXY-O…   the tree of chains (tree), REDIRECT
+                                ├ UPROXY-O…   a tree of chains with REDIRECT rules
     OUTPUT ─────▶ UPROXY-OUT ─▶ ┘
+
+    ROOT     -d 10.96.0.0/16 -j 8…          a jump's condition covers what is behind it, so other
+    8…       -d 10.96.0.0/18 -j 9…          packets leave after the root's four rules
+             -d 10.96.64.0/18 -j 9…
+    d…       -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT …       up to LEAF rules
 
 While PREROUTING needs DNAT, it has a tree of its own: UPROXY-P….
 
-Rule 1: the lines of a chain are sorted, so equal rules give equal chains.
+A rule's key is its address, protocol and port as one number; a chain is a prefix of it. A chain
+of more than LEAF rules is divided by the next bits, and prefixes that all have in common are
+skipped: Services of a /16 or a /112, addresses from anywhere, and ten thousand node ports on one
+address all get a tree of their own. So no packet passes more than a few dozen rules.
+
+Rule 1: the layout depends on the rules only, not on the order of changes.
+Rule 2: the lines of a chain are sorted, so equal rules give equal chains.
+Rule 3: a chain's name contains its level, and jumps lead to deeper levels only, so two chains with
+the same name do no harm: each contains the lines of both. For two chains of a level that is one
+case in a million; a level of a thousand has such a pair every other time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import socket
+import string
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from .rules import OUT, PRE, PREFIX, Jump, NatRule
-from .text import Chains
-from .tree import ROOT, Line, Place, Tree
+from .rules import OUT, PRE, PREFIX, PROTOCOLS, Jump, NatFrontend, NatRule
+from .table import Chains
 
-# Beyond so many rules at once, laying the tree out anew is less work.
+# Above this many rules at once, a new layout is less work.
 LAY_OUT_ABOVE = 200
+ROOT = ""
+# A chain of this size isn't divided: it takes about a microsecond to pass.
+LEAF = 16
+_PORT_BITS, _PROTOCOL_BITS = 16, 2
+_BEHIND_IP = _PORT_BITS + _PROTOCOL_BITS
+_NAMES = string.digits + string.ascii_lowercase + string.ascii_uppercase
+_HASH_DIGITS = 4
+_BASE_32 = (string.digits + string.ascii_lowercase)[:32]
+
+Line = NatRule | Jump
+ChainLine = tuple[str, Line]
+"""A chain and a line of it."""
 
 
 class NatChains:
@@ -35,46 +65,41 @@ class NatChains:
         self._to_ip = to_ip
         self._tree = Tree(version, rules)
         self.chains: Chains = self._lay_out()
-        """The lines of each chain; replaced by a change, never changed."""
+        """The lines of each chain; replaced by a change, never modified."""
 
-    def change(self, gone: Collection[NatRule], come: Collection[NatRule]) -> None:
-        """Take some rules out and put some in.
-
-        Args:
-            gone: Rules that are no longer wanted.
-            come: Rules that are: new ones, or ones that replace that of their frontend.
-        """
-        kept = {rule.frontend for rule in come}
-        leaving = [rule.frontend for rule in gone if rule.frontend not in kept]
-        if len(gone) + len(come) > LAY_OUT_ABOVE:
-            rules = {rule.frontend: rule for rule in (*self._tree.rules(), *come)}
-            for frontend in leaving:
+    def change(self, removed: Collection[NatRule], added: Collection[NatRule]) -> None:
+        """Remove rules, and add others, which may replace those of their frontends."""
+        replaced = {rule.frontend for rule in added}
+        gone = [rule.frontend for rule in removed if rule.frontend not in replaced]
+        if len(removed) + len(added) > LAY_OUT_ABOVE:
+            rules = {rule.frontend: rule for rule in (*self._tree.rules(), *added)}
+            for frontend in gone:
                 rules.pop(frontend, None)
             self._tree = Tree(self._version, rules.values())
             self.chains = self._lay_out()
             return
-        difference = self._tree.change(leaving, come)
+        change = self._tree.change(gone, added)
         changed: dict[str, set[str]] = {}
-        for chain, line in self._sides(difference.gone):
+        for chain, line in self._sides(change.removed):
             self._lines_of(chain, changed).discard(line)
-        for chain, line in self._sides(difference.come):
+        for chain, line in self._sides(change.added):
             self._lines_of(chain, changed).add(line)
         chains = {**self.chains, **{chain: tuple(sorted(changed[chain])) for chain in changed}}
         self.chains = {c: lines for c, lines in chains.items() if lines or c in (PRE, OUT)}
 
     def _lay_out(self) -> Chains:
         lines: dict[str, list[str]] = {PRE: [], OUT: []}
-        for chain, line in self._sides(self._tree.places()):
+        for chain, line in self._sides(self._tree.lines()):
             lines.setdefault(chain, []).append(line)
         return {chain: tuple(sorted(lines[chain])) for chain in lines}
 
     def _lines_of(self, chain: str, changed: dict[str, set[str]]) -> set[str]:
         return changed.setdefault(chain, set(self.chains.get(chain, ())))
 
-    def _sides(self, places: Iterable[Place]) -> Iterator[tuple[str, str]]:
-        """Yield chain and text of the lines that those of the tree become."""
+    def _sides(self, lines: Iterable[ChainLine]) -> Iterator[tuple[str, str]]:
+        """Yield chain and text of the table's lines for those of the tree."""
         pre = "P" if self._to_ip else "O"
-        for chain, line in places:
+        for chain, line in lines:
             if chain == ROOT:
                 yield PRE, self._on_side(line, pre)
                 yield OUT, self._on_side(line, "O")
@@ -88,13 +113,152 @@ class NatChains:
         return str(line._replace(to_ip=self._to_ip) if side == "P" else line)
 
 
+class TreeChange(NamedTuple):
+    """The difference that a change of rules makes in the chains."""
+
+    removed: set[ChainLine]
+    added: set[ChainLine]
+
+
+class Tree:
+    """The chains of one set of rules; their names lack prefix and side.
+
+    Args:
+        version: 4 or 6.
+        rules: One for each frontend.
+    """
+
+    def __init__(self, version: int, rules: Iterable[NatRule] = ()) -> None:
+        self._family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        self._ip_bits = 128 if version == 6 else 32
+        self._bits = self._ip_bits + _BEHIND_IP
+        self._levels = _levels(self._ip_bits)
+        self._rules = {self._key(rule.frontend): rule for rule in rules}
+        self._keys = sorted(self._rules)
+
+    def rules(self) -> Iterable[NatRule]:
+        """Return the rules, unordered."""
+        return self._rules.values()
+
+    def lines(self) -> Iterator[ChainLine]:
+        """Yield every line of every chain, each chain's in the order of addresses."""
+        return self._below(0, len(self._keys), 0, ROOT)
+
+    def change(self, gone: Iterable[NatFrontend], added: Iterable[NatRule]) -> TreeChange:
+        """Remove the rules of frontends, and add rules or replace those of their frontends.
+
+        Returns:
+            The changed lines; takes about 100 µs per rule, whatever the number of rules.
+        """
+        change = TreeChange(set(), set())
+        for frontend in gone:
+            self._set(self._key(frontend), None, change)
+        for rule in added:
+            self._set(self._key(rule.frontend), rule, change)
+        return change
+
+    def _set(self, key: int, rule: NatRule | None, change: TreeChange) -> None:
+        before = set(self._around(key))
+        if rule is None:
+            if self._rules.pop(key, None) is not None:
+                del self._keys[bisect_left(self._keys, key)]
+        else:
+            if key not in self._rules:
+                insort(self._keys, key)
+            self._rules[key] = rule
+        after = set(self._around(key))
+        for lines, done, opposite in (
+            (before - after, change.removed, change.added),
+            (after - before, change.added, change.removed),
+        ):
+            done |= lines - opposite
+            opposite -= lines
+
+    def _around(self, key: int) -> Iterator[ChainLine]:
+        """Yield all lines that may change with a key's rule: its path, and where that divides."""
+        start, stop, level, chain = 0, len(self._keys), 0, ROOT
+        while True:
+            others = stop - start - (key in self._rules)
+            if others <= LEAF:
+                # The chain is divided with the key, or would be.
+                yield from self._below(start, stop, level, chain)
+                return
+            if key >> self._behind(level) != self._keys[start] >> self._behind(level):
+                return
+            on_path = None
+            for first, last in self._groups(start, stop, level):
+                line = self._line(first, last)
+                yield chain, line
+                behind = self._behind(level + 1)
+                if isinstance(line, Jump) and key >> behind == self._keys[first] >> behind:
+                    on_path = first, last, self._level(first, last), line.chain
+            if on_path is None:
+                return
+            start, stop, level, chain = on_path
+
+    def _below(self, start: int, stop: int, level: int, chain: str) -> Iterator[ChainLine]:
+        if stop - start <= LEAF:
+            for key in self._keys[start:stop]:
+                yield chain, self._rules[key]
+            return
+        for first, last in self._groups(start, stop, level):
+            line = self._line(first, last)
+            yield chain, line
+            if isinstance(line, Jump):
+                yield from self._below(first, last, self._level(first, last), line.chain)
+
+    def _groups(self, start: int, stop: int, level: int) -> Iterator[tuple[int, int]]:
+        """Yield the spans of keys that have the next bits in common."""
+        behind = self._behind(level + 1)
+        while start < stop:
+            after = ((self._keys[start] >> behind) + 1) << behind
+            last = bisect_left(self._keys, after, start, stop)
+            yield start, last
+            start = last
+
+    def _line(self, start: int, stop: int) -> Line:
+        """Return the jump to a span of keys, or the rule itself if it is the only one."""
+        first = self._keys[start]
+        if stop - start == 1:
+            return self._rules[first]
+        level = self._level(start, stop)
+        behind = self._behind(level)
+        prefix = first >> behind
+        bits = self._levels[level]
+        ip = self._ip((prefix << behind) >> _BEHIND_IP)
+        chain = f"{_NAMES[level]}{_hash(prefix)}"
+        if bits <= self._ip_bits:
+            return Jump(chain, ip, bits)
+        ports = (1 << _PORT_BITS) - 1
+        low = (prefix << behind) & ports
+        protocol = PROTOCOLS[(first >> _PORT_BITS) & ((1 << _PROTOCOL_BITS) - 1)]
+        return Jump(chain, ip, self._ip_bits, protocol, low, low | ((1 << behind) - 1) & ports)
+
+    def _level(self, start: int, stop: int) -> int:
+        """Return the deepest level whose prefix all keys of a span have in common."""
+        differing = (self._keys[start] ^ self._keys[stop - 1]).bit_length()
+        return bisect_right(self._levels, self._bits - differing) - 1
+
+    def _behind(self, level: int) -> int:
+        """Return how many bits of a key follow a level's prefix."""
+        return self._bits - self._levels[level] if level < len(self._levels) else 0
+
+    def _key(self, frontend: NatFrontend) -> int:
+        ip = int.from_bytes(socket.inet_pton(self._family, frontend.ip), "big")
+        protocol = PROTOCOLS.index(frontend.protocol)
+        return (ip << _PROTOCOL_BITS | protocol) << _PORT_BITS | frontend.port
+
+    def _ip(self, number: int) -> str:
+        return socket.inet_ntop(self._family, number.to_bytes(self._ip_bits // 8, "big"))
+
+
 def reached_rules(chains: Chains) -> Mapping[str, list[NatRule]]:
-    """Return the rules to which the jumps of both sides lead."""
+    """Return the rules that the jumps of both sides reach."""
     return {chain: list(_reached(chains, chain, ())) for chain in (PRE, OUT)}
 
 
 def all_rules(chains: Chains) -> list[NatRule]:
-    """Return the rules of all chains of this proxy, whether or not a jump leads there.
+    """Return the rules of all chains of this proxy, whether or not a jump reaches them.
 
     Rules of the form before the tree, in two long chains, are found as well.
     """
@@ -107,11 +271,26 @@ def rules_among(lines: Iterable[str]) -> list[NatRule]:
     return [rule for line in lines if (rule := NatRule.parse(line)) is not None]
 
 
-def _reached(chains: Chains, chain: str, way: tuple[Jump, ...]) -> Iterator[NatRule]:
+def _reached(chains: Chains, chain: str, path: tuple[Jump, ...]) -> Iterator[NatRule]:
     for line in chains.get(chain, ()):
         if jump := Jump.parse(line):
-            yield from _reached(chains, jump.chain, (*way, jump))
+            yield from _reached(chains, jump.chain, (*path, jump))
             continue
         rule = NatRule.parse(line)
-        if rule is not None and all(jump.covers(rule) for jump in way):
+        if rule is not None and all(jump.covers(rule) for jump in path):
             yield rule
+
+
+def _levels(ip_bits: int) -> tuple[int, ...]:
+    """Return the lengths of prefixes that may be chains; each has a letter of its own."""
+    # Two bits at once make the shortest path. The half of an IPv6 address that no Service range
+    # extends into is divided by four: there are 62 letters.
+    routed = ip_bits - 64 if ip_bits > 64 else 0
+    ip = (*range(0, routed, 4), *range(routed, ip_bits, 2))
+    return (*ip, ip_bits, *range(ip_bits + _PROTOCOL_BITS, ip_bits + _BEHIND_IP, 2))
+
+
+def _hash(prefix: int) -> str:
+    digest = hashlib.sha256(prefix.to_bytes(20, "big")).digest()
+    number = int.from_bytes(digest[:4], "big")
+    return "".join(_BASE_32[number >> 5 * i & 31] for i in range(_HASH_DIGITS))

@@ -1,6 +1,6 @@
-"""Which rules bear our name, as values: chains, jumps, nat rules and the guard.
+"""The rules of this proxy as values: nat rules, jumps and the guard of ports; pure.
 
-Rule 1: nothing here knows python-iptables; text is as ``iptables-save`` prints it.
+Rule 1: their text has the form that ``iptables-save`` prints.
 Rule 2: nat rules of one chain exclude each other, so their order doesn't matter; the guard's
 order does.
 """
@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 from ..names import PREFIX as PREFIX
 
-# The kernel takes 28 characters (XT_EXTENSION_MAXNAMELEN less one); python-iptables the same.
-# A proxy with a name adds its label to them: see names. Chains of the tree hang off the first two.
+# The label of a proxy with a name is added: see names. The first two lead to the tree of chains.
 PRE = "UPROXY-PRE"
 OUT = "UPROXY-OUT"
 TCP = "UPROXY-TCP"
@@ -44,7 +43,7 @@ _REFUSAL = re.compile(r"-p (tcp|udp) -m \1 --dport (\d+) -m conntrack --ctstate 
 
 
 class NatFrontend(NamedTuple):
-    """What clients dial, as rules say it."""
+    """A frontend in the form of rules."""
 
     protocol: str
     ip: str
@@ -52,7 +51,7 @@ class NatFrontend(NamedTuple):
 
 
 class NatRule(NamedTuple):
-    """A rule that brings one frontend's packets to a port of this node."""
+    """A rule that sends one frontend's packets to a port of this node."""
 
     protocol: str
     """``tcp`` or ``udp``."""
@@ -60,11 +59,11 @@ class NatRule(NamedTuple):
     port: int
     to_port: int
     to_ip: str = ""
-    """The address for DNAT; empty for REDIRECT, which takes the interface's."""
+    """The address for DNAT; empty for REDIRECT, which uses the interface's."""
 
     @property
     def frontend(self) -> NatFrontend:
-        """Whose packets it takes."""
+        """The frontend whose packets it matches."""
         return NatFrontend(self.protocol, self.ip, self.port)
 
     def __str__(self) -> str:
@@ -87,7 +86,7 @@ class NatRule(NamedTuple):
 
     @classmethod
     def parse(cls, line: str) -> NatRule | None:
-        """Return the rule that a line is, or None if this proxy would never write it."""
+        """Return the rule in a line, or None if this proxy would never write it."""
         found = _NAT_RULE.fullmatch(line)
         if found is None:
             return None
@@ -96,27 +95,27 @@ class NatRule(NamedTuple):
 
 
 class Jump(NamedTuple):
-    """A rule that leads packets for some addresses, or some ports of one, to a chain of ours."""
+    """A rule that sends packets for some addresses, or some ports of one, to another chain."""
 
     chain: str
     ip: str
     bits: int
-    """The length of the network's prefix; of one address all bits."""
+    """The length of the network's prefix."""
     protocol: str = ""
-    """``tcp`` or ``udp``; empty: whatever there is for these addresses."""
+    """``tcp`` or ``udp``; empty for any."""
     first_port: int = 0
     last_port: int = 0
 
     def __str__(self) -> str:
         ports = f" -p {self.protocol} -m {self.protocol}" if self.protocol else ""
-        # iptables-save leaves out what every packet has.
+        # iptables-save omits conditions that every packet meets.
         if ports and (self.first_port, self.last_port) != (0, _LAST_PORT):
             ports += f" --dport {self.first_port}:{self.last_port}"
         return f"-d {self.ip}/{self.bits}{ports} -j {self.chain}"
 
     @classmethod
     def parse(cls, line: str) -> Jump | None:
-        """Return the jump that a line is, or None if this proxy would never write it."""
+        """Return the jump in a line, or None if this proxy would never write it."""
         found = _JUMP.fullmatch(line)
         if found is None:
             return None
@@ -125,7 +124,7 @@ class Jump(NamedTuple):
         return cls(chain, ip, int(bits), *ports)
 
     def covers(self, rule: NatRule) -> bool:
-        """Return whether all packets that a rule takes are led along."""
+        """Return whether all packets that a rule matches follow this jump."""
         if self.protocol and not (
             rule.protocol == self.protocol and self.first_port <= rule.port <= self.last_port
         ):
@@ -135,7 +134,7 @@ class Jump(NamedTuple):
 
 
 class Match(NamedTuple):
-    """One ``-m`` of a rule, with one option that takes a value, or with options that take none."""
+    """One ``-m`` of a rule, with one option that has a value, or with options without."""
 
     name: str
     option: str = ""
@@ -150,8 +149,8 @@ class Match(NamedTuple):
         return " ".join([f"-m {self.name}", *option, *(f"--{s}" for s in self.switches)])
 
 
-class Rule(NamedTuple):
-    """A rule of the guard, or a jump to a chain of ours."""
+class IptablesRule(NamedTuple):
+    """A rule of the guard, or a jump from a built-in chain."""
 
     target: str
     matches: tuple[Match, ...] = ()
@@ -167,10 +166,10 @@ class Rule(NamedTuple):
 
 
 class ChainRule(NamedTuple):
-    """A rule of the guard, or a jump, and the chain that it stands in."""
+    """A rule and its chain."""
 
     chain: str
-    rule: Rule
+    rule: IptablesRule
 
     def __str__(self) -> str:
         return f"-A {self.chain} {self.rule}"
@@ -182,13 +181,13 @@ def _number(ip: str) -> int:
 
 
 NAT_JUMPS = tuple(
-    ChainRule(source, Rule(to, (Match("comment", "comment", COMMENT),)))
+    ChainRule(source, IptablesRule(to, (Match("comment", "comment", COMMENT),)))
     for source, to in (("PREROUTING", PRE), ("OUTPUT", OUT))
 )
 
 
-class Guard(NamedTuple):
-    """Who may reach the ports that frontends are steered to."""
+class PortGuard(NamedTuple):
+    """The rules that limit access to the ports that frontends are steered to."""
 
     jumps: tuple[ChainRule, ...] = ()
     rules: tuple[ChainRule, ...] = ()
@@ -197,7 +196,7 @@ class Guard(NamedTuple):
         return "".join(f"{rule}\n" for rule in (*self.jumps, *self.rules))
 
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """Return the lines of both chains, which are there whether or not they have rules."""
+        """Return the lines of both chains, which may be empty."""
         return {
             chain: tuple(str(rule.rule) for rule in self.rules if rule.chain == chain)
             for chain in GUARDS.values()
@@ -211,32 +210,31 @@ def make_guard(
     proxy_ports: tuple[int, int] | None = None,
     is_ipv6: bool = False,
     checks_sockets: bool = True,
-) -> Guard:
-    """Return the guard of these ports.
+) -> PortGuard:
+    """Return the guard of ports.
 
-    What was steered is let in to a transparent socket, which only a privileged program can have,
-    as this proxy's are: after a crash any process may listen on our ports. Where there is no
-    socket, TCP is let in, too: the RST of the kernel's own stack reaches every client (see
-    :func:`refusal`). Source: docs/adr/0013.
+    Steered packets are admitted to transparent sockets, which require a privilege that this proxy
+    has: after a crash any process may listen on the ports. TCP without a socket is admitted, too:
+    the RST of the kernel's own stack reaches every client (see :func:`refusal`). Source:
+    docs/adr/0013.
 
-    Every packet that the node gets meets the jumps, and every packet of a connection the
-    first rule, so that is where the cost lies:
+    Every packet that the node receives passes the jumps, and every packet of a connection the
+    first rule, so these determine the cost:
 
-    - The jumps ask for the range of ports; what goes elsewhere, like the answers of
-      endpoints, passes by without entering a chain.
-    - Of TCP only the SYN is asked how it came, as without one there is no connection: the
-      kernel's own stack refuses whatever else arrives.
-    - UDP has no such packet: each is asked.
+    - The jumps check the range of ports; other packets, like the answers of endpoints, enter no
+      chain.
+    - Of TCP only the SYN is checked, as there is no connection without one: the kernel's own stack
+      refuses other segments.
+    - UDP has no such packet, so each is checked.
 
-    Exactly the ports in use are guarded, not their range: another daemon of the node may
-    listen inside the range, and who may open a connection to it is not ours to say. The later
-    packets of a connection are let in on all the range, so that those to a port that has just
-    been given back stay until they end.
+    Only ports in use are guarded, not their range: another daemon of the node may listen inside
+    the range, and its clients are not this proxy's concern. Later packets of a connection are
+    admitted in the whole range, so that connections to a port that was just released continue.
 
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
-        refuse_port: Where refused frontends are steered to; 0 where there is none.
-        proxy_ports: First and last port that proxy ports come from.
+        refuse_port: The target of refused frontends; 0 for none.
+        proxy_ports: First and last port of the range of proxy ports.
         is_ipv6: Whether the rules are for ip6tables.
         checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
@@ -248,69 +246,69 @@ def make_guard(
         if not edges:
             continue
         span = Match(protocol, "dport", _span(min(edges), max(edges)))
-        jumps.append(ChainRule("INPUT", Rule(guard, (span,), protocol)))
+        jumps.append(ChainRule("INPUT", IptablesRule(guard, (span,), protocol)))
         if protocol == "tcp":
             rules.append(ChainRule(guard, _LATER_PACKETS))
         make = _Admission(protocol, is_ipv6=is_ipv6, checks_sockets=checks_sockets)
         found = [*make.for_ports(used), *(make.for_refuse_port(refuse_port) if refuse_port else ())]
         rules += [ChainRule(guard, rule) for rule in found]
-    return Guard(tuple(jumps), tuple(rules))
+    return PortGuard(tuple(jumps), tuple(rules))
 
 
 class _Admission(NamedTuple):
-    """Makes the rules of one protocol."""
+    """Creates the rules of one protocol."""
 
     protocol: str
     is_ipv6: bool
     checks_sockets: bool
 
-    def for_ports(self, used: list[int]) -> Iterator[Rule]:
+    def for_ports(self, used: list[int]) -> Iterator[IptablesRule]:
         """Yield the rules for proxy ports in use, sorted."""
         is_tcp = self.protocol == "tcp"
         if used and is_tcp and self.checks_sockets:
-            # First, so that what our listeners get doesn't pass all the ports.
-            yield Rule("ACCEPT", (_STEERED, _TO_PRIVILEGED), "tcp")
+            # First, so that packets to the proxy's listeners don't pass all ports' rules.
+            yield IptablesRule("ACCEPT", (_STEERED, _TO_PRIVILEGED), "tcp")
         for chunk in _multiports(used):
             match = Match("multiport", "dports", chunk)
             if not self.checks_sockets:
-                yield Rule("ACCEPT", (match, _STEERED), self.protocol)
+                yield IptablesRule("ACCEPT", (match, _STEERED), self.protocol)
             elif is_tcp:
-                yield self._keep_from_strangers(match)
-                yield Rule("ACCEPT", (match, _STEERED), "tcp")
+                yield self._refuse_for_other_sockets(match)
+                yield IptablesRule("ACCEPT", (match, _STEERED), "tcp")
             else:
-                yield Rule("ACCEPT", (match, _STEERED, _TO_PRIVILEGED), "udp")
+                yield IptablesRule("ACCEPT", (match, _STEERED, _TO_PRIVILEGED), "udp")
             reject_with = _reject_with(self.protocol, is_ipv6=self.is_ipv6)
-            yield Rule("REJECT", (match,), self.protocol, reject_with)
+            yield IptablesRule("REJECT", (match,), self.protocol, reject_with)
 
-    def for_refuse_port(self, port: int) -> Iterator[Rule]:
-        """Yield the rules for the refuse port, on which nothing of ours listens."""
+    def for_refuse_port(self, port: int) -> Iterator[IptablesRule]:
+        """Yield the rules for the refuse port, which has no listener."""
         if self.protocol == "tcp" and self.checks_sockets:
-            yield self._keep_from_strangers(Match("tcp", "dport", str(port)))
+            yield self._refuse_for_other_sockets(Match("tcp", "dport", str(port)))
         yield refusal(self.protocol, port, is_ipv6=self.is_ipv6)
 
-    def _keep_from_strangers(self, ports: Match) -> Rule:
-        """Return the rule that refuses steered TCP for which there is a socket that isn't ours.
+    def _refuse_for_other_sockets(self, ports: Match) -> IptablesRule:
+        """Return the rule that refuses steered TCP to another program's socket.
 
-        By ICMP: a RST made by REJECT doesn't reach pods on a bridge (see :func:`refusal`).
+        By ICMP: a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
         """
         reject_with = _reject_with("udp", is_ipv6=self.is_ipv6)
-        return Rule("REJECT", (ports, _STEERED, _TO_ANY), "tcp", reject_with)
+        return IptablesRule("REJECT", (ports, _STEERED, _TO_ANY), "tcp", reject_with)
 
 
-def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> Rule:
-    """Return the rule by which what was steered to the refuse port is refused.
+def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> IptablesRule:
+    """Return the rule that refuses packets that were steered to the refuse port.
 
-    TCP is let in: nobody listens there, and the RST of the kernel's own stack is translated
-    back for everybody. A RST made by REJECT isn't for pods on a bridge with
-    bridge-nf-call-iptables on, as Kubernetes wants it: the kernel sends it past connection
-    tracking, with the wrong source, and the client waits.
+    TCP is admitted: there is no listener, and the RST of the kernel's own stack is translated
+    back for every client. A RST from REJECT isn't, for pods on a bridge with
+    bridge-nf-call-iptables on, as Kubernetes requires: the kernel sends it without connection
+    tracking, from the wrong source, and the client waits.
 
     Source: nf_send_reset, where it has nf_bridge_info; docs/adr/0004.
     """
     matches = (Match(protocol, "dport", str(refuse_port)), _STEERED)
     if protocol == "tcp":
-        return Rule("ACCEPT", matches, protocol)
-    return Rule("REJECT", matches, protocol, _reject_with(protocol, is_ipv6=is_ipv6))
+        return IptablesRule("ACCEPT", matches, protocol)
+    return IptablesRule("REJECT", matches, protocol, _reject_with(protocol, is_ipv6=is_ipv6))
 
 
 def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
@@ -322,18 +320,18 @@ def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
     return port if line == str(refusal(found[1], port, is_ipv6=is_ipv6)) else None
 
 
-# What conntrack says of a packet that a rule of the nat table has brought here.
+# Matches packets that a rule of the nat table has translated.
 _STEERED = Match("conntrack", "ctstate", "DNAT")
-# Without "nowildcard" sockets on 0.0.0.0 and :: are passed over. Source: net/netfilter/xt_socket.c.
+# Without "nowildcard" sockets on 0.0.0.0 and :: are ignored. Source: net/netfilter/xt_socket.c.
 _TO_ANY = Match("socket", switches=("nowildcard",))
 _TO_PRIVILEGED = Match("socket", switches=("transparent", "nowildcard"))
-# Not --syn: that would let in a SYN with FIN or RST too, which only Linux itself then drops.
-_LATER_PACKETS = Rule(
+# Not --syn: that would admit a SYN with FIN or RST, which only Linux itself then drops.
+_LATER_PACKETS = IptablesRule(
     "ACCEPT", (Match("tcp", "tcp-flags", "SYN,ACK SYN", is_inverted=True),), "tcp"
 )
 
-# Edits that a kernel and an iptables take which can look up sockets.
-SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} {Rule('ACCEPT', (_TO_PRIVILEGED,), 'tcp')}")
+# Edits that are accepted if kernel and iptables can look up sockets.
+SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} {IptablesRule('ACCEPT', (_TO_PRIVILEGED,), 'tcp')}")
 
 
 def _reject_with(protocol: str, *, is_ipv6: bool) -> str:
@@ -343,7 +341,7 @@ def _reject_with(protocol: str, *, is_ipv6: bool) -> str:
 
 
 def _multiports(ports: Iterable[int]) -> Iterator[str]:
-    """Yield ports as ``--dports`` takes them, runs as ranges: ``36001:36004,36009``."""
+    """Yield ports as values of ``--dports``, runs as ranges: ``36001:36004,36009``."""
     chunk: list[str] = []
     slots = 0
     for first, last in _runs(ports):
@@ -363,7 +361,7 @@ def _span(first: int, last: int) -> str:
 
 
 def _runs(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last port of each run of neighbours; the ports come sorted."""
+    """Yield the first and last port of each run of neighbours; the ports are sorted."""
     first = last = -1
     for port in chain(ports, (-1,)):
         if first >= 0 and port != last + 1:

@@ -1,9 +1,9 @@
-"""Makes a few edits of a legacy table by python-iptables: the only module that imports it.
+"""Makes a few edits of a legacy table by python-iptables; no other module imports it.
 
-An edit takes 0.5 ms, whatever it is, and the table is read and committed once for all of them, in
-less time than ``iptables-restore`` needs.
+Each edit takes 0.5 ms, and the table is read and committed once for all of them, faster than by
+``iptables-restore``.
 
-Rule 1: edits are lines as ``iptables-restore`` takes them, of rules that this proxy writes.
+Rule 1: edits are lines as ``iptables-restore`` accepts them, of rules that this proxy writes.
 Rule 2: all are in force after one commit, or none.
 """
 
@@ -15,16 +15,16 @@ from typing import Any
 
 from ...errors import SteeringError
 
-# As many edits, and one more for so many rules of the table, are no slower than iptables-restore,
-# which takes 2 ms to start and 0.5 µs a rule longer. Source: docs/adr/0023.
+# This many edits, and one more per _RULES_PER_EDIT rules of the table, are no slower than
+# iptables-restore, which takes 2 ms to start and 0.5 µs more per rule. Source: docs/adr/0023.
 _FEW = 4
 _RULES_PER_EDIT = 1000
-# python-iptables looks through these for a chain of a jump's name, and so would create them.
+# python-iptables searches these tables for a jump's chain, which would create them.
 _UNTOUCHED = ("mangle", "raw", "security")
 
 
 def are_few(edits: int, rules: int) -> bool:
-    """Return whether so many edits of a table of so many rules are best made here."""
+    """Return whether this module is the faster way for a number of edits of a table."""
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 
@@ -56,7 +56,7 @@ class SmallEdits:
 
         Args:
             table: ``nat`` or ``filter``.
-            edits: Lines as ``iptables-restore`` takes them.
+            edits: Lines as ``iptables-restore`` accepts them.
 
         Raises:
             SteeringError: An edit was refused; nothing has changed.

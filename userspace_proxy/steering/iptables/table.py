@@ -1,50 +1,54 @@
-"""One legacy table: makes this proxy's chains and the jumps to them what they should be.
+"""One legacy table as text, kept as desired: this proxy's chains and the jumps to them.
 
-Rule 1: what is in force is read from the kernel, and compared as text. While the kernel's number
-for the table is the one after the last change, what was put then is in force.
-Rule 2: a change is one commit under the xtables lock: all of it or nothing.
-Rule 3: the jumps are before the rules of others. A rule of others is overtaken once; when it
-returns to where it was, it stays: two programs that both want to be first would rewrite the table
-for ever.
+    -A UPROXY-OUT -d 10.96.7.1/32 …        ──▶ chain "UPROXY-OUT", line "-d 10.96.7.1/32 …"
+    chains in force, chains desired        ──▶ edits: ":CHAIN - [0:0]", "-A CHAIN LINE", …
+
+Rule 1: the state in force is read from the kernel, and compared as text: this proxy's lines have
+the form that ``iptables-save`` prints. While the kernel's number for the table is the one after the
+last change, that change is in force.
+Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them; rules are removed by their
+text, never by their number, which another program's rule may have meanwhile.
+Rule 3: a change is one commit under the xtables lock: all of it or nothing.
+Rule 4: the jumps precede the rules of other programs. Another program's rule is overtaken once; if
+it returns to its place, it stays: two programs that both insist on the first place would rewrite
+the table for ever.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from ...errors import SteeringError
 from ..names import PREFIX, ChainNames
-from .legacy import LegacyTables
-from .lock import xtables_lock
+from .legacy import LegacyTables, xtables_lock
 from .rules import ChainRule
 from .small_edits import SmallEdits, are_few
-from .text import (
-    Chains,
-    Lines,
-    edits_between,
-    parse_table,
-    rename_chains,
-    target_of,
-)
 
-# How often a change is made again when others write without the lock.
+Lines = tuple[str, ...]
+Chains = Mapping[str, Lines]
+"""The lines of each chain, in their order."""
+# How often a change is retried when other programs write without the lock.
 ATTEMPTS = 10
+_WORD = re.compile(r'"(?:\\.|[^"\\])*"|\S+')
+_OUR_CHAIN = re.compile(rf"(?<!\S){PREFIX}\S+")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """How a table differed from what it should be; true if it did."""
+class TableDifference:
+    """How a table differs from its desired state; false if it doesn't."""
 
     count: int = 0
     """How many rules and jumps were missing, surplus or out of order."""
     lines: Lines = ()
     """The rules among them."""
     has_other_jumps: bool = False
-    """Whether a jump differed: without it, no chain steered anything."""
+    """Whether a jump differed: without it, no chain has an effect."""
     edits: Lines = ()
-    """What puts it right."""
+    """The edits that correct it."""
     overtaken: frozenset[tuple[str, str]] = field(default=frozenset())
     """Chain and line of the rules that the jumps are put before."""
 
@@ -52,14 +56,14 @@ class Difference:
         return bool(self.edits)
 
 
-class Table:
+class LegacyTable:
     """The chains and jumps of this proxy in one table.
 
     Args:
         name: ``nat`` or ``filter``.
         tables: Those of the IP family.
         small_edits: Makes a few edits.
-        names: What the chains are called in the kernel.
+        names: The chains' names in the kernel.
     """
 
     def __init__(
@@ -70,25 +74,21 @@ class Table:
         self._small_edits = small_edits
         self._names = names
         self._in_force: Chains | None = None
-        """What was put last; None when it isn't known to be in force."""
+        """What was written last; None if it may not be in force."""
         self._jumps: Sequence[ChainRule] = ()
         self._info = b""
         """The kernel's number after the last change."""
         self._overtaken: frozenset[tuple[str, str]] = frozenset()
 
     def info(self) -> bytes:
-        """Return what changes when a rule is added or removed.
-
-        Raises:
-            SteeringError: The kernel has no such table, or the right is missing.
-        """
+        """Return the kernel's number for the table, as :meth:`LegacyTables.info`."""
         return self._tables.info(self.name)
 
     def read(self) -> dict[str, Lines]:
         """Return all chains; those of other proxies have their names in brackets.
 
         Raises:
-            SteeringError: As :meth:`info`, or the table can't be read.
+            SteeringError: The table can't be read.
         """
         return parse_table(self._tables.save(self.name), self._names.known)
 
@@ -96,18 +96,18 @@ class Table:
         """Compare in full the next time, whatever the kernel's number is."""
         self._in_force = None
 
-    def put(self, chains: Chains, jumps: Sequence[ChainRule]) -> Difference:
-        """Make the table's chains and jumps these.
+    def put(self, chains: Chains, jumps: Sequence[ChainRule]) -> TableDifference:
+        """Write the table's chains and jumps.
 
         Args:
-            chains: All of this proxy; the table keeps them, so they must not change.
-            jumps: In the order in which packets should meet them.
+            chains: All of this proxy; kept, so they must not be modified.
+            jumps: In the order in which packets should pass them.
 
         Returns:
-            How the table differed; no difference when only the wanted chains had changed.
+            How the table differed; no difference if only the desired chains had changed.
 
         Raises:
-            SteeringError: The kernel refused; what was in force still is.
+            SteeringError: The kernel refused; the old state is in force.
         """
         try:
             difference = self._put(chains, jumps)
@@ -125,28 +125,28 @@ class Table:
             with xtables_lock() as lock:
                 self._write_compared(_removal, lock)
 
-    def _put(self, chains: Chains, jumps: Sequence[ChainRule]) -> Difference:
-        def compare_all(contents: Chains) -> Difference:
+    def _put(self, chains: Chains, jumps: Sequence[ChainRule]) -> TableDifference:
+        def compare_all(contents: Chains) -> TableDifference:
             return compare(contents, chains, jumps, self._overtaken)
 
         edits = self._edits_since(chains, jumps)
         if edits is None and not (difference := compare_all(self.read())):
             return difference
         if edits is not None and not edits:
-            return Difference()
+            return TableDifference()
         with xtables_lock() as lock:
             if edits and self.info() == self._info and self._could_edit(edits, chains, lock):
-                return Difference()
+                return TableDifference()
             return self._write_compared(compare_all, lock)
 
     def _edits_since(self, chains: Chains, jumps: Sequence[ChainRule]) -> list[str] | None:
-        """Return the edits of what was put last, or None if it isn't known to be in force."""
+        """Return the edits of what was written last, or None if it may not be in force."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
         return list(edits_between(self._in_force, chains))
 
     def _could_edit(self, edits: Sequence[str], chains: Chains, lock: int) -> bool:
-        """Make edits of what was put last; return False where that turns out not to be in force."""
+        """Edit what was written last; return False if it turns out not to be in force."""
         named = self._named(edits)
         try:
             if are_few(len(edits), sum(map(len, chains.values()))):
@@ -158,8 +158,10 @@ class Table:
             return False
         return True
 
-    def _write_compared(self, compare_all: Callable[[Chains], Difference], lock: int) -> Difference:
-        """Write what a comparison asks for; again if others write without the lock meanwhile."""
+    def _write_compared(
+        self, compare_all: Callable[[Chains], TableDifference], lock: int
+    ) -> TableDifference:
+        """Write the edits of a comparison; retry if others write without the lock meanwhile."""
         for left in reversed(range(ATTEMPTS)):
             before = self.info()
             difference = compare_all(self.read())
@@ -183,14 +185,14 @@ def compare(
     chains: Chains,
     jumps: Sequence[ChainRule],
     overtaken: frozenset[tuple[str, str]] = frozenset(),
-) -> Difference:
-    """Return how a table differs from what it should be.
+) -> TableDifference:
+    """Return how a table differs from its desired state.
 
     Args:
         contents: All its chains.
-        chains: What this proxy's should be.
+        chains: The desired chains of this proxy.
         jumps: The jumps to them, in their order.
-        overtaken: Chain and line of rules that may be before the jumps.
+        overtaken: Chain and line of rules that may precede the jumps.
     """
     ours = {chain: lines for chain, lines in contents.items() if _is_ours(chain)}
     # A chain to which others jump can't be removed, only emptied.
@@ -210,7 +212,7 @@ def compare(
     rivals = {jump: _rivals(jump, contents) - overtaken for jump in jumps if jump not in faulty}
     late = [jump for jump in rivals if rivals[jump]]
     edits += _put_first({jump.chain for jump in (*faulty, *late)}, jumps, contents)
-    return Difference(
+    return TableDifference(
         count=count + len(faulty) + len(late),
         lines=tuple(differing),
         has_other_jumps=bool(faulty or late),
@@ -220,8 +222,71 @@ def compare(
 
 
 def missing_jumps(contents: Chains, jumps: Sequence[ChainRule]) -> list[ChainRule]:
-    """Return the jumps that aren't there once, as they should be."""
-    return [jump for jump in jumps if not _stands(jump, contents)]
+    """Return the jumps that don't exist exactly once."""
+    return [jump for jump in jumps if not _exists_once(jump, contents)]
+
+
+def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
+    """Return the chains of one table.
+
+    Args:
+        text: As ``iptables-save`` prints it.
+        known: Returns the name in this program of a chain of this proxy.
+    """
+    chains: dict[str, list[str]] = {}
+    known = cache(known)
+    # Not splitlines(): a comment may contain characters that it treats as the end of a line.
+    for line in text.split("\n"):
+        if line.startswith(":"):
+            chains[known(line[1:].partition(" ")[0])] = []
+        elif line.startswith("-A "):
+            _, _, rest = line.partition(" ")
+            chain, _, rule = rest.partition(" ")
+            chains[known(chain)].append(_rename(rule, known))
+    return {chain: tuple(lines) for chain, lines in chains.items()}
+
+
+def rename_chains(edit: str, in_kernel: Callable[[str], str]) -> str:
+    """Return an edit with the kernel's names for the chains of this proxy."""
+    if edit.startswith(":"):
+        chain, _, rest = edit[1:].partition(" ")
+        return f":{in_kernel(chain)} {rest}"
+    return _rename(edit, in_kernel)
+
+
+def split_target(line: str) -> tuple[str, str]:
+    """Return a line's conditions and, from ``-j`` or ``-g`` on, its target."""
+    for word in _WORD.finditer(line):
+        if word[0] in ("-j", "-g"):
+            return line[: word.start()].rstrip(), line[word.start() :]
+    return line, ""
+
+
+def target_of(line: str) -> str:
+    """Return the target or chain of a line; empty for a rule that only counts."""
+    words = split_target(line)[1].split()
+    return words[1] if words else ""
+
+
+def edits_between(have: Chains, want: Chains) -> Iterator[str]:
+    """Yield the edits from existing to desired chains; a chain that differs is rewritten."""
+    for chain in want:
+        if chain not in have:
+            yield f":{chain} - [0:0]"
+    for chain, lines in want.items():
+        before = have.get(chain, ())
+        if before != lines:
+            if before:
+                yield f"-F {chain}"
+            yield from (f"-A {chain} {line}" for line in lines)
+    gone = [chain for chain in have if chain not in want]
+    # Chains may jump to each other, so all are emptied before one is removed.
+    yield from (f"-F {chain}" for chain in gone)
+    yield from (f"-X {chain}" for chain in gone)
+
+
+def _rename(text: str, new_name: Callable[[str], str]) -> str:
+    return _OUR_CHAIN.sub(lambda found: new_name(found[0]), text) if PREFIX in text else text
 
 
 def _put_first(sources: set[str], jumps: Sequence[ChainRule], contents: Chains) -> Iterator[str]:
@@ -237,7 +302,7 @@ def _remove_jumps(source: str, lines: Lines) -> Iterator[str]:
     return (f"-D {source} {line}" for line in lines if PREFIX in line and _is_ours(target_of(line)))
 
 
-def _removal(contents: Chains) -> Difference:
+def _removal(contents: Chains) -> TableDifference:
     ours = [chain for chain in contents if _is_ours(chain)]
     edits = [
         edit
@@ -246,19 +311,17 @@ def _removal(contents: Chains) -> Difference:
         for edit in _remove_jumps(chain, lines)
     ]
     edits += [f"-F {chain}" for chain in ours] + [f"-X {chain}" for chain in ours]
-    return Difference(edits=tuple(edits))
+    return TableDifference(edits=tuple(edits))
 
 
-def _stands(jump: ChainRule, contents: Chains) -> bool:
-    lines = contents[jump.chain]
+def _exists_once(jump: ChainRule, contents: Chains) -> bool:
     target = jump.rule.target
-    return [line for line in lines if target in line and target_of(line) == target] == [
-        str(jump.rule)
-    ]
+    lines = [line for line in contents[jump.chain] if target in line and target_of(line) == target]
+    return lines == [str(jump.rule)]
 
 
 def _rivals(jump: ChainRule, contents: Chains) -> frozenset[tuple[str, str]]:
-    """Return the rules of others before a jump; other proxies have other frontends."""
+    """Return the rules of other programs before a jump, without those of other proxies."""
     lines = contents[jump.chain]
     before = lines[: lines.index(str(jump.rule))]
     return frozenset(

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from ..iptables.legacy import LegacyTables
-from ..iptables.text import parse_table, split_target
+from ..iptables.table import parse_table, split_target
 from .chains import Chain, Step, Tables
 
 # Each names the tables in use, one a line; absent where the kernel has no legacy tables.

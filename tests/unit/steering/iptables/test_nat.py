@@ -1,5 +1,10 @@
+"""The chains of the nat table: how far a packet walks, and that a change equals a new layout."""
+
 from __future__ import annotations
 
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import dedent
 
 import pytest
@@ -8,12 +13,17 @@ from hypothesis import strategies as st
 
 from userspace_proxy.steering.iptables.nat import (
     LAY_OUT_ABOVE,
+    LEAF,
+    ROOT,
+    ChainLine,
+    Line,
     NatChains,
+    Tree,
     all_rules,
     reached_rules,
     rules_among,
 )
-from userspace_proxy.steering.iptables.rules import OUT, PRE, NatRule
+from userspace_proxy.steering.iptables.rules import OUT, PRE, Jump, NatRule
 
 WEB = NatRule("tcp", "10.96.7.1", 80, 36001)
 CART = NatRule("tcp", "10.96.7.2", 80, 36002)
@@ -97,3 +107,136 @@ def test_a_rule_that_a_jump_does_not_lead_to_is_in_force_nowhere():
 
 def test_lines_that_are_no_rules_are_passed_over():
     assert rules_among(["-j RETURN", str(WEB), f"{WEB} --random"]) == [WEB]
+
+
+DICE = random.Random(6)
+SERVICES = [
+    NatRule("tcp", f"10.96.{number >> 8}.{number & 255}", 80, 36001)
+    for number in DICE.sample(range(1 << 16), 10_000)
+]
+SERVICES_6 = [
+    NatRule("tcp", f"fd00:96::{number:x}", 80, 36001)
+    for number in DICE.sample(range(1, 1 << 16), 10_000)
+]
+NODE_PORTS = [
+    NatRule(protocol, "192.0.2.1", port, 36001)
+    for port in range(30000, 32768)
+    for protocol in ("tcp", "udp")
+]
+EXTERNAL = [
+    NatRule("tcp", ".".join(str(DICE.randrange(1, 224)) for _ in range(4)), 443, 36001)
+    for _ in range(10_000)
+]
+EXTERNAL_6 = [
+    NatRule("tcp", f"2001:db8:{DICE.randrange(1 << 16):x}::{host:x}", 443, 36001)
+    for _ in range(500)
+    for host in range(1, 21)
+]
+POD = NatRule("tcp", "10.244.3.4", 8080, 0)
+POD_6 = NatRule("tcp", "fd00:244::4", 8080, 0)
+
+
+def by_chain(lines: Iterable[ChainLine]) -> Mapping[str, Sequence[Line]]:
+    found = defaultdict(list)
+    for chain, line in lines:
+        found[chain].append(line)
+    return found
+
+
+def walked(tree: Mapping[str, Sequence[Line]], packet: NatRule) -> tuple[int, bool]:
+    """Walk as the kernel does; return how many rules were met, and whether one took the packet."""
+    met = 0
+    ways = [iter(tree.get(ROOT, ()))]
+    while ways:
+        for line in ways[-1]:
+            met += 1
+            if not isinstance(line, Jump):
+                if line.frontend == packet.frontend:
+                    return met, True
+            elif line.covers(packet):
+                ways.append(iter(tree[line.chain]))
+                break
+        else:
+            ways.pop()
+    return met, False
+
+
+@pytest.mark.parametrize(
+    ("version", "rules", "longest"),
+    [
+        pytest.param(4, SERVICES, 36, id="services-of-a-16"),
+        pytest.param(6, SERVICES_6, 36, id="services-of-a-112"),
+        pytest.param(4, [*NODE_PORTS, *SERVICES], 40, id="node-ports-on-one-address"),
+        pytest.param(4, EXTERNAL, 36, id="addresses-from-anywhere"),
+        pytest.param(6, EXTERNAL_6, 52, id="ipv6-addresses-of-many-networks"),
+    ],
+)
+def test_no_packet_walks_past_more_than_a_few_dozen_rules(version, rules, longest):
+    tree = by_chain(Tree(version, rules).lines())
+    walks = [walked(tree, rule) for rule in rules[::7]]
+    assert all(is_taken for _, is_taken in walks)
+    assert max(met for met, _ in walks) <= longest
+
+
+@pytest.mark.parametrize(
+    ("version", "rules", "packet"),
+    [pytest.param(4, SERVICES, POD, id="ipv4"), pytest.param(6, SERVICES_6, POD_6, id="ipv6")],
+)
+def test_a_packet_for_somebody_else_leaves_at_once(version, rules, packet):
+    assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
+
+
+def test_a_handful_of_rules_needs_no_tree():
+    few = SERVICES[:LEAF]
+    assert set(Tree(4, few).lines()) == {(ROOT, rule) for rule in few}
+
+
+def test_the_tree_as_text():
+    dns = NatRule("udp", "10.96.0.10", 53, 36002)
+    many = [NatRule("tcp", "10.96.7.1", port, 36001) for port in range(8000, 8000 + LEAF)]
+    root, first, second, *others = list(Tree(4, [*many, dns]).lines())
+    assert f"{root[0]}: {root[1]}" == ": -d 10.96.0.0/20 -j a6cmj"
+    assert first == ("a6cmj", dns)
+    assert f"{second[0]}: {second[1]}" == (
+        "a6cmj: -d 10.96.7.1/32 -p tcp -m tcp --dport 8000:8015 -j nf7aq"
+    )
+    assert others == [("nf7aq", rule) for rule in many]
+
+
+def random_rule(version: int) -> NatRule:
+    ips = {
+        4: [f"10.96.0.{DICE.randrange(60)}", "192.0.2.1", f"{DICE.randrange(1, 200)}.1.1.1"],
+        6: [f"fd00::{DICE.randrange(1, 300):x}", f"2001:{DICE.randrange(1, 99):x}::1", "fd00::1"],
+    }
+    port = DICE.randrange(1, DICE.choice([5, 1 << 16]))
+    return NatRule(
+        DICE.choice(["tcp", "udp"]), DICE.choice(ips[version]), port, DICE.randrange(36001, 36004)
+    )
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_tree_that_was_changed_is_the_one_that_would_be_laid_out_anew(version):
+    tree, rules, places = Tree(version), {}, set()
+    for _ in range(400):
+        gone = DICE.sample(sorted(rules), min(len(rules), DICE.randrange(4)))
+        for frontend in gone:
+            del rules[frontend]
+        come = {rule.frontend: rule for rule in map(random_rule, [version] * DICE.randrange(6))}
+        rules |= come
+        change = tree.change(gone, come.values())
+        assert change.removed <= places
+        assert not change.added & places
+        places = places - change.removed | change.added
+        assert places == set(Tree(version, rules.values()).lines())
+
+
+def test_a_new_target_touches_one_line():
+    tree = Tree(4, SERVICES)
+    renewed = SERVICES[0]._replace(to_port=35999)
+    change = tree.change([], [renewed])
+    assert [line for _, line in change.removed] == [SERVICES[0]]
+    assert [line for _, line in change.added] == [renewed]
+
+
+def test_what_was_never_there_can_go():
+    assert not any(Tree(4, SERVICES[:3]).change([POD.frontend], []))

@@ -7,10 +7,10 @@ import pytest
 from userspace_proxy.steering.iptables.rules import (
     CHAINS,
     NAT_JUMPS,
-    Guard,
     Jump,
     NatFrontend,
     NatRule,
+    PortGuard,
     make_guard,
     read_refuse_port,
     refusal,
@@ -190,4 +190,4 @@ def test_a_guard_rule_holds_fifteen_ports_and_a_range_counts_as_two():
 
 
 def test_without_ports_there_is_no_guard():
-    assert make_guard({"tcp": []}, refuse_port=0) == Guard()
+    assert make_guard({"tcp": []}, refuse_port=0) == PortGuard()
