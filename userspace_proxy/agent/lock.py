@@ -24,9 +24,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import LockHeld
 from ..steering import proxy_label
@@ -42,16 +41,6 @@ _CREDENTIALS = struct.Struct("3i")
 _ANSWER_S = 0.5
 _PAUSE_S = 0.01
 _ANSWERS_A_TURN = 64
-
-
-class _Holder(NamedTuple):
-    pid: int
-    """0 if its PID namespace isn't visible from here."""
-    uid: int
-
-    @property
-    def is_trusted(self) -> bool:
-        return self.uid in (0, os.geteuid())
 
 
 class NodeLock:
@@ -81,7 +70,7 @@ class NodeLock:
             mine = self._bind(sock)
             sock.listen()
             others = [name for name, label in _shown_names() if label == self._label]
-            self._refuse(_ask(name for name in others if name != mine))
+            self._refuse(_ask(name for name in others if name != mine).values())
         except BaseException:
             sock.close()
             raise
@@ -115,34 +104,33 @@ class NodeLock:
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
-            self._refuse(_ask([name]))
+            self._refuse(_ask([name]).values())
             # No other user can predict this name and bind it, too.
             name = f"{name}#{secrets.token_hex(8)}"
             sock.bind(name)
         return name
 
-    def _refuse(self, holders: Mapping[str, _Holder]) -> None:
-        """Raise if a trusted process has the lock."""
-        for holder in holders.values():
-            if holder.is_trusted:
-                named = f" of the name {self._label}" if self._label else ""
-                process = f" (pid {holder.pid})" if holder.pid else ""
-                running = f"userspace-proxy{named}{process}"
-                if self._is_cleanup:
-                    raise LockHeld(
-                        f"cannot clean up: {running} steers this node and would restore its rules",
-                        hint="stop it: it removes its rules when it stops",
-                    )
+    def _refuse(self, pids: Iterable[int]) -> None:
+        """Raise if there is such a process: it has the lock."""
+        for pid in pids:
+            named = f" of the name {self._label}" if self._label else ""
+            process = f" (pid {pid})" if pid else ""
+            running = f"userspace-proxy{named}{process}"
+            if self._is_cleanup:
                 raise LockHeld(
-                    f"cannot start: another {running} steers this node",
-                    hint="stop it first, or run with --steering=none",
+                    f"cannot clean up: {running} steers this node and would restore its rules",
+                    hint="stop it: it removes its rules when it stops",
                 )
+            raise LockHeld(
+                f"cannot start: another {running} steers this node",
+                hint="stop it first, or run with --steering=none",
+            )
 
 
 def running_proxies() -> dict[str, int]:
     """Return the proxies whose lock is in this network namespace: label → pid, 0 if unknown."""
     names = dict(_shown_names())
-    return {names[name]: holder.pid for name, holder in _ask(names).items() if holder.is_trusted}
+    return {names[name]: pid for name, pid in _ask(names).items()}
 
 
 def _shown_names() -> list[tuple[str, str]]:
@@ -153,23 +141,29 @@ def _shown_names() -> list[tuple[str, str]]:
     return [(f"\0{name}", label) for name, label in names.items()]
 
 
-def _ask(names: Iterable[str]) -> dict[str, _Holder]:
-    """Return the process that listens on each of these names; names without one are left out."""
+def _ask(names: Iterable[str]) -> dict[str, int]:
+    """Return the pid of the trusted process that listens on each of these names.
+
+    It is 0 if its PID namespace isn't visible from here. Names without such a process are left
+    out.
+    """
     waiting, found = set(names), {}
     until = time.monotonic() + _ANSWER_S
     while True:
         for name in list(waiting):
-            holder = _listener(name)
-            if holder is not None:
+            listener = _listener(name)
+            if listener is not None:
                 waiting.remove(name)
-                found[name] = holder
+                pid, uid = listener
+                if uid in (0, os.geteuid()):
+                    found[name] = pid
         if not waiting or time.monotonic() >= until:
             return found
         select.select([], [], [], _PAUSE_S)
 
 
-def _listener(name: str) -> _Holder | None:
-    """Return the process that listens on a name; None if there is none, or its queue is full."""
+def _listener(name: str) -> tuple[int, int] | None:
+    """Return pid and uid of a name's listener; None if there is none, or its queue is full."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:
@@ -178,4 +172,4 @@ def _listener(name: str) -> _Holder | None:
         except OSError:
             return None
     pid, uid, _gid = _CREDENTIALS.unpack(credentials)
-    return _Holder(pid, uid)
+    return pid, uid

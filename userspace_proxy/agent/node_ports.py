@@ -61,9 +61,6 @@ class NodePortHolds:
         self._owners: dict[Protocol, Mapping[int, str]] = {}
         self._looked: dict[Protocol, float] = {}
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     def claim(self, ports: Iterable[NodePort]) -> None:
         """Note that rules of an earlier run steer these node ports (Rule 3)."""
         self._claimed.update(ports)

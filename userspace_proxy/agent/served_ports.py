@@ -122,9 +122,8 @@ class ServedPorts:
             preferred: Proxy ports that rules of an earlier run point to, as
                 :meth:`.Steering.start` returns them.
         """
-        old = self._served.pop(plan.key, None)
-        if old is not None:
-            self._retire(old)
+        # It is open already if a bug interrupted a round, which is then repeated.
+        self.retire(plan.key)
         served = ServedPort(plan, self._plane.open_group(str(plan.key)))
         self._served[plan.key] = served
         self._touch(served, (), plan.frontends)
@@ -139,10 +138,15 @@ class ServedPorts:
         self._serve(served, {})
 
     def retire(self, key: PortKey) -> None:
-        """Have :meth:`close_retired` close a Service port."""
+        """Have :meth:`close_retired` close a Service port; idempotent."""
         served = self._served.pop(key, None)
-        if served is not None:
-            self._retire(served)
+        if served is None:
+            return
+        self._touch(served, served.plan.frontends, ())
+        self._incomplete.pop(key, None)
+        self._shortages.end(key, is_served=False)
+        served.is_retired = True
+        self._retired.append(served)
 
     def close_retired(self) -> None:
         """Close the listeners that no Service port has taken over; open connections go on.
@@ -210,15 +214,12 @@ class ServedPorts:
             _log.info("all frontends are steered again")
 
     def _unsteered_of(self, plan: PortPlan) -> Mapping[Frontend, str]:
-        if not self._unsteered:
-            return {}
         return {f: self._unsteered[f] for f in plan.frontends if f in self._unsteered}
 
     def close(self) -> None:
         """Close all listeners."""
-        for served in self._served.values():
-            self._retire(served)
-        self._served.clear()
+        for key in list(self._served):
+            self.retire(key)
         self.close_retired()
         self._holds.close()
 
@@ -263,13 +264,6 @@ class ServedPorts:
         self._touched[served] = None
         if self._bind is Bind.PROXY_PORT and before is not now:
             self._holds.count_uses(node_ports(before), node_ports(now))
-
-    def _retire(self, served: ServedPort) -> None:
-        self._touch(served, served.plan.frontends, ())
-        self._incomplete.pop(served.plan.key, None)
-        self._shortages.end(served.plan.key, is_served=False)
-        served.is_retired = True
-        self._retired.append(served)
 
     def _targets_of(self, served: ServedPort) -> Mapping[Frontend, Target]:
         if served.is_retired:

@@ -85,7 +85,7 @@ def test_a_daemon_that_has_it_already_is_named(holds, protocol, ip):
         port = daemon.getsockname()[1]
         reason = f"node port {port}/{protocol} is held by {own_name()}"
         assert holds.take(NodePort(protocol, V4, port), now=0) == reason
-        assert len(holds) == 0
+        assert not holds._held
     assert holds.take(NodePort(protocol, V4, port), now=1) == ""
 
 
