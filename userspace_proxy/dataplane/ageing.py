@@ -65,14 +65,7 @@ _GONE_S = 13.0
 
 
 class Ageing:
-    """Looks at the connections of one data plane.
-
-    Args:
-        loop: Its timers are used.
-        clock: Monotonic seconds.
-        tuning: Contains the two timeouts.
-        connections: The open ones, read each time.
-    """
+    """Looks at the open connections of one data plane."""
 
     def __init__(
         self,

@@ -34,15 +34,10 @@ def version_of(family: int) -> int:
 
 
 def attach(sock: _socket.socket, option: int, program: Sequence[Instruction]) -> None:
-    """Attach a program to a socket; replaces the one of the same option.
+    """Attach a program of at most 4,096 instructions to a socket; replaces that of the same option.
 
-    Args:
-        sock: Of any protocol.
-        option: SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``.
-        program: At most 4,096 instructions.
-
-    Raises:
-        OSError: The kernel refuses it, or has no such option.
+    The option is SO_ATTACH_FILTER, or another one of SOL_SOCKET that takes a ``sock_fprog``. Raises
+    OSError if the kernel refuses.
     """
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))

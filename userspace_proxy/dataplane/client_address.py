@@ -56,11 +56,7 @@ class _Dialling(Protocol):
 
 
 class ClientAddressDialer:
-    """Dials for the clients of one data plane, and records which ports are in use.
-
-    Args:
-        ports: Source ports to use; None for all of the range.
-    """
+    """Dials for the clients of one data plane, from these ports of theirs."""
 
     def __init__(self, ports: ClientPorts | None = None) -> None:
         self.is_on = False
@@ -86,27 +82,17 @@ class ClientAddressDialer:
         *,
         may_preserve: bool,
     ) -> tuple[_socket.socket, int]:
-        """Dial at the client's address if possible, else at this node's.
+        """Dial at the client's address if possible, else at this node's; sets ``is_preserved``.
 
-        Args:
-            dialling: Its ``is_preserved`` is set.
-            kind: Non-blocking stream or datagram.
-            endpoint: Where to connect.
-            now: Monotonic seconds.
-            may_preserve: False for this node's address.
-
-        Returns:
-            As :meth:`dial`.
-
-        Raises:
-            OSError: The kernel creates no socket.
+        With ``may_preserve`` unset only this node's address is used. Returns and raises as
+        :meth:`dial`, but for NoClientAddress.
         """
         client, is_flow = dialling.address[0], bool(kind & _socket.SOCK_DGRAM)
         dialling.is_preserved = (
             self.is_on
             and may_preserve
             and self.locality.keeps_client(client, endpoint.ip)
-            and (is_flow or not self._out_of_ports.knows(client, endpoint, now))
+            and (is_flow or not self._out_of_ports.has(client, endpoint, now))
         )
         if dialling.is_preserved:
             try:
@@ -120,8 +106,7 @@ class ClientAddressDialer:
                 has_answered = (
                     self.answered_flows.has(client, endpoint)
                     if is_flow
-                    else self._open.has(client, endpoint)
-                    or self._ended.knows(client, endpoint, now)
+                    else self._open.has(client, endpoint) or self._ended.has(client, endpoint, now)
                 )
                 if not has_answered:
                     return sock, number
@@ -134,20 +119,13 @@ class ClientAddressDialer:
         return sock, sock.connect_ex(endpoint)
 
     def dial(self, kind: int, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
-        """Dial an endpoint from a client's address.
+        """Dial an endpoint from a client's address with a non-blocking stream or datagram socket.
 
-        Args:
-            kind: Non-blocking stream or datagram.
-            client: Its IP address.
-            endpoint: Of the same family.
+        Returns the socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
+        caller closes the socket, after :meth:`release` if it is connected for datagrams.
 
-        Returns:
-            The socket and the result of ``connect_ex``; EADDRNOTAVAIL if no port was found. The
-            caller closes the socket, after :meth:`release` if it is connected for datagrams.
-
-        Raises:
-            NoClientAddress: The kernel grants no such socket; nothing was sent.
-            OSError: The kernel creates no socket.
+        Raises NoClientAddress if the kernel grants no such socket, and OSError if it grants none at
+        all.
         """
         port = self._ports.next()
         for _ in range(_TRIES):

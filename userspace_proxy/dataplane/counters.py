@@ -24,11 +24,7 @@ class Counters:
         return type(self)._get(self)  # noqa: SLF001 - its own
 
     def add(self, figures: Iterable[int]) -> None:
-        """Add numbers in the order of their names.
-
-        Raises:
-            ValueError: Their number is wrong.
-        """
+        """Add numbers in the order of their names; raises ValueError if their count is wrong."""
         for name, figure in zip(self.__slots__, figures, strict=True):
             setattr(self, name, getattr(self, name) + figure)
 
@@ -36,14 +32,7 @@ class Counters:
 class EndpointCounters(Counters):
     """The counters of one endpoint of one Service port."""
 
-    __slots__ = (
-        "active",
-        "connections",
-        "failures",
-        "preserved",
-        "received_bytes",
-        "sent_bytes",
-    )
+    __slots__ = ("active", "connections", "failures", "preserved", "received_bytes", "sent_bytes")
 
     def __init__(self) -> None:
         self.active = 0

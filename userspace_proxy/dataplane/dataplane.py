@@ -32,13 +32,7 @@ AnyListener = TcpListener | UdpListener
 
 
 class DataPlane:
-    """Carries the traffic of one event loop.
-
-    Args:
-        loop: Any asyncio event loop, asyncio's own or uvloop's.
-        tuning: What the operator or the embedding program has set.
-        clock: Monotonic seconds.
-    """
+    """Carries the traffic of one event loop, asyncio's own or uvloop's."""
 
     def __init__(
         self,
@@ -54,22 +48,12 @@ class DataPlane:
         self._drain_timer: asyncio.TimerHandle | None = None
 
     def open_listener(
-        self,
-        group: EndpointGroup,
-        protocol: Protocol,
-        sock: _socket.socket,
-        at: SocketAddress,
+        self, group: EndpointGroup, protocol: Protocol, sock: _socket.socket, at: SocketAddress
     ) -> AnyListener:
         """Accept the clients of a listening socket, or receive those of a bound UDP socket.
 
-        Args:
-            group: Chooses endpoints for them, and counts.
-            protocol: TCP or UDP.
-            sock: Non-blocking; the caller closes it after :meth:`close_listener`.
-            at: Where it is bound.
-
-        Raises:
-            OSError: The epoll takes no more sockets.
+        The socket is non-blocking; the caller closes it after :meth:`close_listener`. Raises
+        OSError if the epoll takes no more sockets.
         """
         listener: AnyListener = (
             TcpListener(self.connections, group, sock, at)
@@ -88,12 +72,9 @@ class DataPlane:
             self.engine.descriptors.give(1)
 
     def preserve(self, removed: Iterable[str], added: Mapping[str, int], *, is_on: bool) -> None:
-        """Have endpoints see client addresses where replies return through this node.
+        """Have endpoints see client addresses where replies return through this node, if ``is_on``.
 
-        Args:
-            removed: Networks whose place isn't known any more.
-            added: Networks with their places; see ``policy.locality``.
-            is_on: False: endpoints see this node's address.
+        Added are networks with their places, removed those without one: see ``policy.locality``.
         """
         client_dialer = self.engine.client_dialer
         client_dialer.is_on = is_on
@@ -111,13 +92,10 @@ class DataPlane:
                 listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
-        """Wait until the open connections have ended, then reset the rest.
+        """Wait until the open connections have ended, but not for longer, then reset the rest.
 
-        Close the listeners first.
-
-        Args:
-            seconds: How long to wait.
-            drained: Called once, at once if nothing is open, with how many had to be reset.
+        Close the listeners before. Calls ``drained`` once, at once if nothing is open, with how
+        many had to be reset.
         """
 
         def end() -> None:

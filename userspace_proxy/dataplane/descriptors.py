@@ -50,10 +50,7 @@ def bounded(limit: int) -> int:
 
 
 def raise_descriptor_limit() -> int:
-    """Set this process's soft limit to the hard one, bounded; returns the limit in force.
-
-    A soft limit above the bound is lowered, for this process and those that it starts.
-    """
+    """Set the soft limit of this process and its children to the hard one, bounded; returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = bounded(hard)
     if soft != wanted:
@@ -65,10 +62,8 @@ def raise_descriptor_limit() -> int:
 class Descriptors:
     """The descriptors of one data plane.
 
-    Args:
-        loop: Its timers are used.
-        limit: How many may be used; None for what the process has left, less a reserve, and at most
-            :data:`DESCRIPTORS_MAX`.
+    The limit is by default what the process has left, less a reserve, but at most
+    :data:`DESCRIPTORS_MAX`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int | None = None) -> None:

@@ -31,10 +31,7 @@ class EndpointGroup(CounterTable):
     Connections keep their group for life, so the counters of an endpoint that has left the plan
     change until its last connection ends, and then stay in the sums.
 
-    Args:
-        label: Its name in logs, such as ``shop/web:http``.
-        serving: Endpoints, and how they are chosen.
-        start: Position of the first turn.
+    The label, such as ``shop/web:http``, is for logs; the start is the position of the first turn.
     """
 
     def __init__(self, label: str, serving: Serving | None = None, *, start: int = 0) -> None:
@@ -135,16 +132,12 @@ class EndpointGroup(CounterTable):
         now: float,
         *,
         client: str = "",
-        is_clients_own: bool = False,
+        is_client_specific: bool = False,
     ) -> None:
         """Count a failed dial, and eject the endpoint if it was the cause.
 
-        Args:
-            endpoint: The one that was dialled.
-            number: The errno of the failure.
-            now: Monotonic seconds.
-            client: The client at whose address it was dialled; empty: at this node's.
-            is_clients_own: It may well answer other clients.
+        The client is the one at whose address it was dialled, empty for this node's;
+        ``is_client_specific`` means that the endpoint may well answer other clients.
         """
         self.counters_of(endpoint).failures += 1
         fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}
@@ -159,7 +152,7 @@ class EndpointGroup(CounterTable):
                 _log.warning("cannot dial: out of local ports, descriptors or memory", extra=fields)
             return
         is_silent = number == errno.ETIMEDOUT
-        if not is_clients_own and self.balancer.failed(endpoint, now, is_silent=is_silent):
+        if not is_client_specific and self.balancer.failed(endpoint, now, is_silent=is_silent):
             _log.warning("endpoint ejected", extra=fields)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
@@ -194,10 +187,7 @@ class EndpointGroup(CounterTable):
 
 
 def _gone_from_one(old: Serving, new: Serving) -> frozenset[SocketAddress]:
-    """Return the endpoints that clients of at least one side may not use any more.
-
-    A flow doesn't store which side its client is on.
-    """
+    """Return the endpoints that at least one side may not use any more: a flow has no side."""
     olds = old.endpoints, old.endpoints if old.outside is None else old.outside
     news = new.endpoints, new.endpoints if new.outside is None else new.outside
     gone = [frozenset(o) - frozenset(n) for o, n in zip(olds, news, strict=True)]

@@ -28,12 +28,7 @@ class EphemeralPorts:
         self._looked_at = -math.inf
 
     def includes(self, port: int, now: float) -> bool:
-        """Return whether a port is in the range, or the range can't be read.
-
-        Args:
-            port: A number.
-            now: Monotonic seconds; the range is read again after ten.
-        """
+        """Return whether a port is in the range, or the range can't be read."""
         return port in self._at(now)
 
     def count(self, now: float) -> int:

@@ -48,11 +48,7 @@ F = TypeVar("F", bound=Flow)
 
 
 class _Holders:
-    """How many flows each client has, or each network, or each Service port.
-
-    Args:
-        share: How many each may keep in a full table.
-    """
+    """How many flows each client, network or Service port has, and their share of a full table."""
 
     def __init__(self, share: int) -> None:
         self._counts: dict[Hashable, int] = {}
@@ -109,12 +105,7 @@ class _Order(Generic[F]):
 
 
 class FlowTable(Generic[F]):
-    """The flows of one data plane.
-
-    Args:
-        max_flows: Its size.
-        idle_s: Seconds of silence for both classes; None for conntrack's two.
-    """
+    """The flows of one data plane; ``idle_s`` is for both classes, None for conntrack's two."""
 
     def __init__(self, max_flows: int, idle_s: float | None = None) -> None:
         self.max_flows = max_flows

@@ -38,13 +38,7 @@ class _Waiting:
 
 
 class LateResets:
-    """The connections of one data plane that are waiting to be reset.
-
-    Args:
-        loop: Its timers are used.
-        clock: Monotonic seconds.
-        wait_s: Seconds without progress after which undelivered bytes are given up.
-    """
+    """The connections that wait to be reset, for at most ``wait_s`` without progress."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], wait_s: float
@@ -105,10 +99,7 @@ class LateResets:
 
 
 def _undelivered(direction: Direction) -> int:
-    """Return how many bytes the sink hasn't acknowledged; 0 if it has gone.
-
-    Bytes that a stuck or waiting direction hasn't read count as one.
-    """
+    """Return how many bytes the sink hasn't acknowledged; 0 if it has gone, 1 for unread ones."""
     if not is_connected(direction.sink):
         return 0
     queued = bytearray(4)

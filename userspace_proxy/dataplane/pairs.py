@@ -49,7 +49,7 @@ class Pairs:
             del until[next(iter(until))]
         until[client, endpoint] = now + _PAIR_S
 
-    def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
+    def has(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a pair was noted within the last minute."""
         # Each dial asks, and mostly there are none, so no tuple is created for nothing.
         until = self._until.get((client, endpoint)) if self._until else None

@@ -38,12 +38,7 @@ class Pipe:
 
 
 class PipePool:
-    """The pipes of one data plane.
-
-    Args:
-        descriptors: Each pipe uses two.
-        max_pipes: The limit; 0 to copy everything.
-    """
+    """The pipes of one data plane, each of two descriptors; a limit of 0 copies everything."""
 
     def __init__(self, descriptors: Descriptors, max_pipes: int = MAX_PIPES) -> None:
         self._descriptors = descriptors

@@ -26,28 +26,19 @@ _NO_INTERFACE = 0x7FFFFFFF
 
 
 def get_nothing(sock: _socket.socket) -> None:
-    """Have a UDP socket receive nothing and keep its port; undoing it takes CAP_NET_RAW.
+    """Have a bound UDP socket receive nothing and keep its port; undoing it takes CAP_NET_RAW.
 
-    The socket is bound before, so that it conflicts also with daemons that are bound to an
-    interface.
-
-    Raises:
-        OSError: The kernel is too old.
+    Bind it before, so that it conflicts with daemons that are bound to an interface, too. Raises
+    OSError if the kernel is too old.
     """
     sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 
 
 def hold_port(at: SocketAddress, beside: Iterable[_socket.socket]) -> socket.socket | None:
-    """Return a socket that keeps a UDP port when those that serve it are closed.
+    """Return a socket that keeps a UDP port when those that serve it are closed; None if none can.
 
-    Only a socket of this user with SO_REUSEPORT can be bound beside it.
-
-    Args:
-        at: The address to hold.
-        beside: All sockets that are bound there; each gets SO_REUSEPORT.
-
-    Returns:
-        None if the port can't be held.
+    Only a socket of this user with SO_REUSEPORT can be bound beside it, so all that are bound there
+    get that option.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -44,18 +44,12 @@ class Probes:
             engine.loop, engine.clock, engine.tuning.connect_timeout_s, lambda probe: probe.end()
         )
 
-    def knows(self, client: str, endpoint: SocketAddress, now: float) -> bool:
+    def is_denied(self, client: str, endpoint: SocketAddress, now: float) -> bool:
         """Return whether a probe has shown that an endpoint doesn't answer this client only."""
-        return self._pairs.knows(client, endpoint, now)
+        return self._pairs.has(client, endpoint, now)
 
-    def ask(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
-        """Dial an endpoint from this node's address, unless such a dial is in progress.
-
-        Args:
-            group: Its ejection of the endpoint ends if that answers.
-            client: The one whose dial failed.
-            endpoint: The one to dial.
-        """
+    def request(self, group: EndpointGroup, client: str, endpoint: SocketAddress) -> None:
+        """Dial an endpoint from this node's address; an answer ends its ejection from the group."""
         probe = self._under_way.get(endpoint)
         if probe is not None:
             probe.add(group, client)

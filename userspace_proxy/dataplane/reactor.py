@@ -51,12 +51,7 @@ _MAX_EVENTS = 256
 
 
 class Reactor:
-    """Delivers readiness to handlers.
-
-    Args:
-        loop: Any asyncio event loop; the reactor lives in its thread.
-        clock: Monotonic seconds.
-    """
+    """Delivers readiness to handlers, in the thread of an event loop."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = time.monotonic

@@ -63,13 +63,7 @@ class _Connection(Protocol):
 
 
 class Direction:
-    """One direction of a connection.
-
-    Args:
-        connection: Its methods are called on errors and at the end.
-        source: Read from.
-        sink: Written to.
-    """
+    """One direction of a connection, whose methods it calls on errors and at the end."""
 
     __slots__ = (
         "_buffer",
@@ -133,8 +127,7 @@ class Direction:
     def pump(self, events: int = _IN) -> None:  # noqa: C901 - each read would pay for a call
         """Move what is there, until EAGAIN, a full sink, the end, an error, or so many rounds.
 
-        Args:
-            events: Of the source, whose handler this is.
+        This is the handler of the source's events.
         """
         if events != _IN and (events != _IN_AND_OUT or self.wakes_other):
             self._on_news(events)
@@ -203,10 +196,7 @@ class Direction:
             self.pump()
 
     def _set_options(self) -> None:
-        """Bound what the kernel keeps, and read urgent data in its place.
-
-        Once, before a direction is read twice in a row: short messages cost nothing.
-        """
+        """Bound what the kernel keeps, and read urgent data in its place: before a second read."""
         if not self._has_options:
             self._has_options = True
             bound_buffers(self.sink)
@@ -309,7 +299,7 @@ class Direction:
     def pump_last(self) -> None:
         """Move what has arrived as far as the sink has room, before a reset.
 
-        An end doesn't pass on a FIN any more: if a send has reported the error, reads look like a
+        An end passes on no FIN any more: once a send has reported the error, reads look like a
         clean end.
         """
         self.reads_to_empty = self.is_broken = True

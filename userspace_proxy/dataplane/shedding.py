@@ -26,12 +26,7 @@ _PRESSING_S = 1.0
 
 
 class Shedding:
-    """Makes room among the connections of one data plane.
-
-    Args:
-        connections: The open ones, read each time.
-        descriptors: Show whether accepting has stalled.
-    """
+    """Makes room among the open connections of one data plane."""
 
     def __init__(self, connections: Collection[TcpConnection], descriptors: Descriptors) -> None:
         self._connections = connections
@@ -43,14 +38,9 @@ class Shedding:
         self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:
-        """Reset connections of the largest holder, if accepting has stalled.
+        """Reset connections of the largest holder for a client of a group, after a stall.
 
-        Args:
-            group: For which a client waits.
-            now: Monotonic seconds.
-
-        Returns:
-            Whether there will be room at the end of the dispatch.
+        Returns whether there will be room at the end of the dispatch.
         """
         if not self._descriptors.is_stalled(now):
             return False

@@ -58,20 +58,17 @@ def open_listening(
     share: bool = False,
     admits: Iterable[str] | None = None,
 ) -> _socket.socket:
-    """Return a socket that listens (TCP) or receives (UDP); the caller closes it.
+    """Return a non-blocking socket that listens (TCP) or receives (UDP); the caller closes it.
 
-    Args:
-        protocol: TCP or UDP.
-        at: Where to bind; port 0 for any free one, 0.0.0.0 or :: for all addresses.
-        freebind: Bind an address that this node doesn't have (yet).
-        transparent: Set IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW: steered packets are
-            admitted to such sockets only, and they answer from an address that isn't local.
-            Accepted sockets inherit it.
-        share: Other sockets of this user may bind the same address, too (SO_REUSEPORT).
-        admits: Networks to admit packets from; None for all.
+    Port 0 means any free one, 0.0.0.0 or :: all addresses; ``freebind`` an address that this node
+    doesn't have (yet), and ``share`` that other sockets of this user may bind it, too
+    (SO_REUSEPORT). Only packets from the networks of ``admits`` are admitted; None: all.
 
-    Raises:
-        ListenError: With the kernel's reason.
+    ``transparent`` sets IP_TRANSPARENT, which takes NET_ADMIN or NET_RAW and which accepted sockets
+    inherit: steered packets are admitted to such sockets only, and they answer from an address that
+    isn't local.
+
+    Raises ListenError with the kernel's reason.
     """
     is_tcp, family = protocol is Protocol.TCP, family_of(at.ip)
     kind = _socket.SOCK_STREAM if is_tcp else _socket.SOCK_DGRAM
@@ -156,8 +153,7 @@ def stop_listening(sock: _socket.socket, *, keeps_port: bool) -> None:
 def listen_again(socks: Iterable[_socket.socket], at: SocketAddress) -> None:
     """Have TCP sockets of one port listen after :func:`stop_listening`, in this order.
 
-    Raises:
-        ListenError: One of them can't; those before it listen.
+    Raises ListenError if one can't; those before it listen.
     """
     socks = tuple(socks)
     try:
@@ -223,11 +219,8 @@ def set_freebind(sock: _socket.socket) -> None:
 def set_transparent(sock: _socket.socket) -> None:
     """Let a socket be bound to, and answer from, an address that isn't this node's.
 
-    Raises:
-        OSError: This process has neither NET_ADMIN nor NET_RAW.
-
-    Source: ip_route_output_key_hash_rcu() in net/ipv4/route.c, which looks up the source address of
-        any other socket in the table local.
+    Raises OSError without NET_ADMIN and NET_RAW. Source: ip_route_output_key_hash_rcu() in
+    net/ipv4/route.c, which looks up the source address of any other socket in the table local.
     """
     _set_ip_option(sock, IP_TRANSPARENT, IPV6_TRANSPARENT)
 

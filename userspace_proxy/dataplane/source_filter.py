@@ -44,8 +44,7 @@ _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 def admit(sock: _socket.socket, networks: Iterable[str] | None) -> None:
     """Admit packets from these networks only to a socket; None admits all.
 
-    Raises:
-        OSError: There are too many networks for the kernel.
+    Raises OSError if there are too many networks for the kernel.
     """
     if networks is None:
         admit_all(sock)
@@ -62,14 +61,9 @@ def cannot_admit(at: SocketAddress, protocol: Protocol, exc: OSError) -> Shortag
 
 
 def admit_only(sock: _socket.socket, networks: Iterable[str]) -> None:
-    """Admit packets from these networks only to a socket.
+    """Admit packets from these networks, in canonical form, only; what has arrived before stays.
 
-    Args:
-        sock: Of any protocol; what has arrived before stays.
-        networks: In canonical form; none admits nothing.
-
-    Raises:
-        OSError: There are too many networks for the kernel.
+    Raises OSError if there are too many networks for the kernel.
     """
     bpf.attach(sock, SO_ATTACH_FILTER, _program(bpf.version_of(sock.family), networks))
 

@@ -15,11 +15,7 @@ from .timeouts import Timeouts
 
 
 class TcpConnections:
-    """All open connections, with their deadlines.
-
-    Args:
-        engine: Its events, descriptors and timers are used.
-    """
+    """All open connections on one engine, with their deadlines."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

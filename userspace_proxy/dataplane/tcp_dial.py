@@ -46,11 +46,8 @@ class DialOwner(Protocol):
 class TcpDial:
     """One client, and the endpoint that is dialled for it; ``TcpConnection`` joins the two.
 
-    Args:
-        owner: Its engine and deadlines are used.
-        group: Chooses the endpoint, and counts.
-        client: Accepted and non-blocking; it is closed at the end.
-        address: The client's, as ``accept`` returns it: IP address and port come first.
+    The client's socket is accepted and non-blocking, and is closed at the end. Its address is as
+    ``accept`` returns it: IP address and port come first.
     """
 
     __slots__ = (
@@ -252,11 +249,13 @@ class TcpDial:
                 self._tried = set()
             self._tried.add(self.endpoint)
             now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
-            is_known = self.is_preserved and probes.knows(client, self.endpoint, now)
+            is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
             own = client if self.is_preserved else ""
-            self.group.dial_failed(self.endpoint, number, now, client=own, is_clients_own=is_known)
-            if self.is_preserved and not is_known and number not in SHORTAGES:
-                probes.ask(self.group, client, self.endpoint)
+            self.group.dial_failed(
+                self.endpoint, number, now, client=own, is_client_specific=is_denied
+            )
+            if self.is_preserved and not is_denied and number not in SHORTAGES:
+                probes.request(self.group, client, self.endpoint)
 
     def refuse(self) -> None:
         """Reset a client that no endpoint serves."""

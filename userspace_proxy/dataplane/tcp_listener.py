@@ -19,14 +19,7 @@ from .tuning import BATCH
 
 
 class TcpListener:
-    """One listening socket.
-
-    Args:
-        connections: Accepted connections are added to them.
-        group: Chooses endpoints, and counts.
-        sock: Non-blocking; the caller closes it.
-        at: Where it is bound.
-    """
+    """One listening, non-blocking socket; the caller closes it."""
 
     def __init__(
         self,

@@ -10,16 +10,10 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class Timeouts(Generic[Item]):
-    """Calls back for each item that isn't stopped within ``after_s`` seconds.
+    """Calls ``expired`` for each item that isn't stopped within ``after_s`` seconds.
 
     As all are equally long, the oldest is the next one due: a deadline costs a dictionary entry,
     and one timer of the loop serves all.
-
-    Args:
-        loop: Its timers are used.
-        clock: Monotonic seconds.
-        after_s: The length of every deadline.
-        expired: Called with an item that is due; it may start others.
     """
 
     def __init__(

@@ -52,8 +52,8 @@ class Tuning:
     """Seconds without a datagram after which a flow ends; None for conntrack's rule: 30 s after one
     exchange, 120 s once it has gone back and forth."""
     max_flows: int | None = None
-    """Limit of UDP flows; None for a quarter of the descriptors, and in all processes together
-    no more than half of the node's ephemeral ports: a flow at this node's address takes one."""
+    """Limit of UDP flows; None for a quarter of the descriptors, and in all processes together no
+    more than half of the node's ephemeral ports: a flow at this node's address takes one."""
     processes: int = 1
     """How many share the node's ephemeral ports, this one included."""
     max_pipes: int = MAX_PIPES

@@ -52,15 +52,7 @@ _KEEP_S = 1.0
 
 
 class UdpListener:
-    """One receiving socket and its flows.
-
-    Args:
-        engine: Its reactor and descriptors are used.
-        flows: New flows are added to them.
-        group: Chooses endpoints, and counts.
-        sock: Bound and non-blocking; the caller closes it.
-        at: Where it is bound.
-    """
+    """One bound, non-blocking socket, which the caller closes, and its flows."""
 
     def __init__(
         self,
@@ -244,7 +236,7 @@ class UdpListener:
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
         self.group.dial_failed(
-            endpoint, number, now, client=client, is_clients_own=flow.is_preserved
+            endpoint, number, now, client=client, is_client_specific=flow.is_preserved
         )
 
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:

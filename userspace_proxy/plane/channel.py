@@ -45,17 +45,12 @@ Out = TypeVar("Out")
 
 
 class Channel(Generic[In, Out]):
-    """One end of the socket.
+    """One end of a connected Unix stream socket, which it closes.
 
-    Args:
-        loop: Reads and writes.
-        sock: A connected Unix stream socket; the channel closes it.
-        reads: The type of the messages that arrive, for msgspec to validate.
-        receive: Called with each message and its descriptors; the callee closes them.
-        lost: Called once: with an empty text if the other side has ended or reads nothing, else
-            with what is wrong with its message.
-        max_waiting_bytes: What may be queued for the other side.
-        read_for: Called after each loop iteration that reads, with its seconds.
+    Messages that arrive are of the type ``reads``, which msgspec validates. ``receive`` is called
+    with each and its descriptors, which the callee closes; ``lost`` once, with an empty text if the
+    other side has ended or reads nothing, else with what is wrong with its message; ``read_for``
+    after each loop iteration that reads, with its seconds.
     """
 
     def __init__(
@@ -177,11 +172,7 @@ class Channel(Generic[In, Out]):
                 return
 
     def _deliver(self) -> None:
-        """Deliver the messages that are complete.
-
-        Raises:
-            ValueError: Malformed data has arrived.
-        """
+        """Deliver the messages that are complete; raises ValueError for malformed data."""
         start = 0
         arrived = self._arrived
         try:

@@ -32,9 +32,6 @@ class Differences:
     """What is yet to be reported of one group.
 
     Differences, so that what a worker has reported stays counted when it dies.
-
-    Args:
-        group: Its counters are read.
     """
 
     def __init__(self, group: EndpointGroup) -> None:
@@ -69,12 +66,7 @@ class Differences:
                 del self._seen[endpoint]
 
     def give(self, number: int, now: float) -> GroupReport | None:
-        """Return a report of what was noted since the last call, or None if nothing was.
-
-        Args:
-            number: The group's number.
-            now: Monotonic seconds.
-        """
+        """Return a report of what was noted since the last call, or None if nothing was."""
         ejected = list(self._group.ejected(now).items())
         # Any: the reader of the message checks the fixed lengths.
         figures: Any = self._new_group.figures()

@@ -14,11 +14,7 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 
 
 class ForwardingHandler(logging.Handler):
-    """Passes each record to a function, as a message.
-
-    Args:
-        send: Takes the message.
-    """
+    """Passes each record to a function, as a message."""
 
     def __init__(self, send: Callable[[Logged], None]) -> None:
         super().__init__()

@@ -18,9 +18,7 @@ KNOWN_MAX = 10_000
 class Group(CounterTable):
     """The endpoints of one Service port, and the sums of what workers have counted for them.
 
-    Args:
-        number: Its identifier in messages.
-        label: Its name in logs, such as ``shop/web:http``.
+    Messages identify it by its number, logs by its label, such as ``shop/web:http``.
     """
 
     def __init__(self, number: int, label: str) -> None:
@@ -57,13 +55,7 @@ class Group(CounterTable):
         return ChangeGroup(self.number, *changes, others if have_others_changed else None)
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
-        """Add what a worker has counted.
-
-        Args:
-            worker: Its index.
-            report: About this group.
-            now: Monotonic seconds.
-        """
+        """Add what a worker has counted for this group."""
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
         if self.counters.out_of_ports > before[0]:

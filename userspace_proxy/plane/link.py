@@ -35,13 +35,8 @@ class Link(Protocol):
 class LocalLink:
     """A worker in the caller's loop: commands are calls, and so are its answers.
 
-    The worker uses the caller's sockets, and doesn't close them.
-
-    Args:
-        loop: Carries the traffic.
-        tuning: For the data plane.
-        clock: Monotonic seconds.
-        receive: Called with each message, also while one is sent.
+    The worker uses the caller's sockets, and doesn't close them. Messages may be received while one
+    is sent.
     """
 
     pid = 0

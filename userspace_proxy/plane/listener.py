@@ -37,12 +37,8 @@ class Answer(NamedTuple):
 class Listener:
     """One address that clients dial, served by one worker or several, or refusing.
 
-    Args:
-        key: The caller's identifier.
-        number: Its identifier in messages.
-        group: Chooses endpoints for its clients.
-        protocol: TCP or UDP.
-        sockets: One per worker that serves it; the listener closes them.
+    The caller identifies it by its key, messages by its number. It closes its sockets, one for each
+    worker that serves it.
     """
 
     def __init__(

@@ -32,10 +32,7 @@ Send = Callable[..., bool]
 class Listeners:
     """The listeners of one plane.
 
-    Args:
-        count: How many workers there are.
-        limit: How many descriptors this process may use, and each worker.
-        send: Sends a message to a worker.
+    ``limit`` is how many descriptors this process, and each of ``count`` workers, may use.
     """
 
     def __init__(self, count: int, limit: int, send: Send) -> None:
@@ -55,10 +52,8 @@ class Listeners:
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
         """Have listeners refuse or drop what they are about to, before workers learn of it.
 
-        Args:
-            group: Still has its old serving.
-            serving: Its new one.
-            wanted: Its listeners from now on; some may still be another group's.
+        The group still has its old serving, and some of the wanted listeners may be another
+        group's.
         """
         others = (self._by_key.get(key) for key in wanted)
         moving = [x for x in others if x is not None and x.group is not group]
@@ -146,10 +141,9 @@ class Listeners:
                 self._release(listener)
 
     def _open_first(self, key: Hashable, group: Group, wanted: Wanted) -> bool:
-        """Open a listener at the first address that can be bound; False if there is none.
+        """Open a listener at the first address that can be bound; returns False if there is none.
 
-        Raises:
-            ListenError: The last address can't be bound, or descriptors are short.
+        Raises ListenError if the last one can't be bound, or descriptors are short.
         """
         error: ListenError | None = None
         for at in wanted.addresses:
@@ -214,9 +208,8 @@ class Listeners:
     def _choose_workers(self, protocol: Protocol, at: SocketAddress) -> list[int]:
         """Return the workers that are to serve one more listener: all or one.
 
-        Raises:
-            ShortageError: Listeners would be half of a worker's descriptors, or all of this
-                process's.
+        Raises ShortageError if listeners would be half of a worker's descriptors, or all of this
+        process's.
         """
         all_workers, have = range(len(self._counts)), sum(self._counts)
         if have + len(all_workers) <= self._limit // 2:
@@ -241,10 +234,9 @@ class Listeners:
             self._send(worker, MoveListener(listener.number, group.number))
 
     def _serve(self, listener: Listener) -> None:
-        """Have a listener serve as its group says; if it can't, it refuses.
+        """Have a listener serve as its group says.
 
-        Raises:
-            ListenError: It can't.
+        If it can't, it refuses, and ListenError is raised.
         """
         serving, sockets = listener.group.serving, listener.sockets
         try:
@@ -284,8 +276,7 @@ class Listeners:
     def _open_in(self, worker: int, listener: Listener) -> None:
         """Send a worker a listener and its socket, if it has one.
 
-        Raises:
-            ListenError: The worker is in the caller's loop, whose epoll takes no more.
+        Raises ListenError if the worker is in the caller's loop, whose epoll takes no more.
         """
         sock = listener.sockets.by_worker.get(worker)
         if sock is None:

@@ -23,18 +23,9 @@ from . import reuseport
 
 
 class ListeningSockets:
-    """The sockets of one listener, by worker.
+    """The sockets of one listener for these workers, in this order.
 
-    Args:
-        protocol: TCP or UDP.
-        at: Where to bind; port 0 for any free one.
-        freebind: Bind an address that this node doesn't have (yet).
-        transparent: Set IP_TRANSPARENT.
-        workers: Indexes of the workers that get one, in order.
-        admits: Networks to admit packets from; None for all.
-
-    Raises:
-        ListenError: The port can't be bound.
+    Options are those of ``open_listening``. Raises ListenError if the port can't be bound.
     """
 
     def __init__(
@@ -72,8 +63,7 @@ class ListeningSockets:
     def admit(self, networks: Sequence[str] | None) -> None:
         """Admit packets from these networks only; None admits all.
 
-        Raises:
-            ListenError: The kernel doesn't take the filter.
+        Raises ListenError if the kernel doesn't take the filter.
         """
         if networks == self._admits:
             return
@@ -102,8 +92,7 @@ class ListeningSockets:
     def serve(self) -> None:
         """Listen again after :meth:`refuse`; UDP sockets are opened if they were closed.
 
-        Raises:
-            ListenError: Another program has bound the port meanwhile.
+        Raises ListenError if another program has bound the port meanwhile.
         """
         if self._protocol is Protocol.TCP:
             try:

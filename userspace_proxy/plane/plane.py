@@ -55,12 +55,9 @@ _FEW_LISTENERS = 32
 class Plane:
     """The listeners, Service ports and workers of one proxy.
 
-    Args:
-        loop: The caller's.
-        workers: How many worker processes; None: the caller's loop carries the traffic.
-        tuning: For each worker; pipes and ephemeral ports are shared out.
-        clock: Monotonic seconds.
-        keeps_net_raw: Worker processes keep the capability that dialling at client addresses takes.
+    Without a number of worker processes the caller's loop carries the traffic. The tuning is for
+    each worker, but pipes and ephemeral ports are shared out. With ``keeps_net_raw`` worker
+    processes keep the capability that dialling at client addresses takes.
     """
 
     def __init__(
@@ -115,21 +112,15 @@ class Plane:
         return Group(self._numbers, label)
 
     def serve(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> Answer:
-        """Serve a Service port in this way from now on, at these addresses.
+        """Serve a Service port in this way from now on, with these listeners by keys of the caller.
 
-        Listeners serve, refuse or drop at once. A key of another group's listener takes that one
-        over without an effect on clients: open TCP connections stay with their group, UDP flows
-        end, and clients that wait to be accepted are the new group's. A listener whose key isn't
-        wanted any more continues until :meth:`close_unwanted`.
+        Listeners serve, refuse or drop at once; those that are open stay as they are. Keys are
+        unique in the plane: that of another group's listener takes it over without an effect on
+        clients. Open TCP connections stay with their group, UDP flows end, and clients that wait to
+        be accepted are the new group's. A listener whose key isn't wanted any more continues until
+        :meth:`close_unwanted`.
 
-        Args:
-            group: Whose endpoints and counters these are.
-            serving: Its endpoints, and how they are chosen.
-            wanted: Its listeners, by keys of the caller that are unique in the plane; those that
-                are open stay as they are.
-
-        Returns:
-            What listens, and why the rest doesn't, or refuses. Call again to try again.
+        Returns what listens, and why the rest doesn't, or refuses. Call again to try again.
         """
         self._listeners.prepare(group, serving, wanted)
         if group.number not in self._groups:
@@ -157,8 +148,7 @@ class Plane:
     def preserve(self, networks: Networks | None) -> None:
         """Have endpoints see client addresses where replies return through this node.
 
-        Args:
-            networks: Where networks are; None: endpoints see this node's address.
+        Without networks, endpoints see this node's address.
         """
         old, self._networks = self._networks or {}, networks
         new = networks or {}
@@ -197,12 +187,9 @@ class Plane:
         )
 
     async def drain(self, seconds: float) -> int:
-        """Wait until the open connections have ended, then reset the rest.
+        """Wait until the open connections have ended, then reset the rest; returns how many.
 
-        Close the groups first.
-
-        Returns:
-            How many connections had to be reset.
+        Close the groups before.
         """
         draining = [worker.drain(seconds) for worker in self._workers]
         done, _ = await asyncio.wait(draining, timeout=seconds + _DRAINED_S)

@@ -6,14 +6,10 @@ from collections.abc import Iterable, Iterator
 
 
 class PortPool:
-    """The numbers of a range, the most recently freed last.
+    """The numbers of a range, both ends included, the most recently freed last.
 
     A number that was taken isn't offered before it is given back; whether it is free in the kernel
     shows when it is bound.
-
-    Args:
-        first: Lowest number.
-        last: Highest number, inclusive.
     """
 
     def __init__(self, first: int, last: int) -> None:

@@ -32,15 +32,9 @@ sys.exit(run_worker(int(sys.argv[-1])))""",
 class WorkerProcess:
     """A child that runs :mod:`.worker_main`, and the channel to it. Part of Link.
 
-    Args:
-        loop: Watches the channel and the process.
-        receive: Called with each message.
-        ended: Called once when the process has ended, with ``exit status 1`` or ``signal 9``.
-        program: The command; it gets this process's module path and the channel's descriptor as
-            arguments.
-
-    Raises:
-        OSError: The process can't be started.
+    ``ended`` is called once when the process has ended, with ``exit status 1`` or ``signal 9``. The
+    program gets this process's module path and the channel's descriptor as arguments. Raises
+    OSError if it can't be started.
     """
 
     def __init__(

@@ -18,15 +18,10 @@ SO_DETACH_REUSEPORT_BPF = 68
 
 
 def choose_by_client(sock: socket.socket, family: int, count: int) -> None:
-    """Bring all connections, or datagrams, of a client to one socket of the group.
+    """Bring all connections, or datagrams, of a client to one of the ``count`` sockets of a group.
 
-    Args:
-        sock: Any socket of the group, to which the program applies.
-        family: AF_INET or AF_INET6.
-        count: How many sockets the group has.
-
-    Raises:
-        OSError: The kernel has no such option.
+    The program applies to the group of this socket. Raises OSError if the kernel has no such
+    option.
     """
     bpf.attach(sock, SO_ATTACH_REUSEPORT_CBPF, _program(bpf.version_of(family), count))
 
@@ -45,10 +40,6 @@ def _program(version: int, count: int) -> list[bpf.Instruction]:
     code = [(bpf.LOAD_WORD, bpf.NETWORK_HEADER + first)]
     for offset in others:
         # XOR of all words: IPv6 addresses of one node may differ in any of them.
-        code += [
-            (bpf.COPY_TO_X, 0),
-            (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset),
-            (bpf.XOR_X, 0),
-        ]
+        code += [(bpf.COPY_TO_X, 0), (bpf.LOAD_WORD, bpf.NETWORK_HEADER + offset), (bpf.XOR_X, 0)]
     code += [(bpf.MODULO, count), (bpf.RETURN_ACCUMULATOR, 0)]
     return [(operation, 0, 0, operand) for operation, operand in code]

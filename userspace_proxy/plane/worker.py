@@ -43,15 +43,11 @@ _GROUPS_PER_ITERATION = 256
 
 
 class Worker:
-    """One worker.
+    """One worker; it closes its data plane, and its round robin begins at its index.
 
-    Args:
-        index: Which worker, from 0; also the position where its round robin begins.
-        dataplane: The worker closes it.
-        send: Takes its messages.
-        has_process: It has a process of its own: it closes the sockets that it is sent, and reports
-            in slices, so that clients don't wait. Otherwise sockets stay the caller's, and a report
-            has been sent when the command returns.
+    If it has a process of its own, it closes the sockets that it is sent, and reports in slices, so
+    that clients don't wait. Otherwise sockets stay the caller's, and a report has been sent when
+    the command returns.
     """
 
     def __init__(
@@ -85,14 +81,9 @@ class Worker:
         }
 
     def apply(self, message: ToWorker, sock: _socket.socket | None = None) -> None:
-        """Carry out a command.
+        """Carry out a command; its socket, if any, comes with it.
 
-        Args:
-            message: The command.
-            sock: The socket that came with it.
-
-        Raises:
-            OSError: The epoll takes no more sockets.
+        Raises OSError if the epoll takes no more sockets.
         """
         if isinstance(message, OpenListener):
             assert sock is not None, "a listener comes with its socket"

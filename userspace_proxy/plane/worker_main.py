@@ -43,11 +43,7 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 
 def run_worker(descriptor: int) -> int:
-    """Carry traffic until the command to stop; returns the exit status.
-
-    Args:
-        descriptor: Of the channel to the control process; closed at the end.
-    """
+    """Carry traffic until told to stop, over a channel's descriptor; returns the exit status."""
     stop = (signal.SIGINT, signal.SIGTERM)
     for number in (*stop, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -64,12 +60,9 @@ async def _run(sock: socket.socket) -> int:
 
 
 class WorkerMain:
-    """Everything in one worker process.
+    """Everything in one worker process, whose socket to the control process it closes.
 
-    Args:
-        loop: Everything runs in it.
-        sock: To the control process; closed at the end.
-        confine: Drops privileges, before the first listening socket arrives.
+    ``confine`` drops privileges, before the first listening socket arrives.
     """
 
     def __init__(

@@ -19,17 +19,7 @@ from typing import Protocol
 from ..dataplane import Tuning
 from .forwarding import current_levels
 from .link import Link
-from .messages import (
-    Counted,
-    Drain,
-    Drained,
-    FromWorker,
-    Report,
-    Running,
-    Start,
-    Status,
-    ToWorker,
-)
+from .messages import Counted, Drain, Drained, FromWorker, Report, Running, Start, Status, ToWorker
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -89,13 +79,7 @@ class _Owner(Protocol):
 class WorkerSlot:
     """One worker of a plane: its link, or those of the processes that have been in its place.
 
-    Args:
-        index: Which worker, from 0.
-        owner: Receives its messages.
-        loop: The plane's.
-        clock: Monotonic seconds.
-        tuning: For its processes.
-        keeps_net_raw: They keep the capability that dialling at client addresses takes.
+    The tuning and ``keeps_net_raw`` are for its processes.
     """
 
     def __init__(
@@ -178,8 +162,7 @@ class WorkerSlot:
     def drain(self, seconds: float) -> asyncio.Future[int]:
         """Wait until its connections have ended, then have the rest reset; no process follows.
 
-        Returns:
-            How many had to be reset; 0 for a process that dies meanwhile.
+        Returns how many had to be reset; 0 for a process that dies meanwhile.
         """
         self._stop_timer()
         self.drained = self._loop.create_future()

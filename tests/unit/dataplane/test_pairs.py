@@ -12,10 +12,10 @@ POD_A, POD_B = SocketAddress("10.0.0.1", 80), SocketAddress("10.0.0.2", 80)
 def test_a_pair_is_known_for_a_minute_from_the_last_note():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
-    assert pairs.knows(ALICE, POD_A, 59.9)
+    assert pairs.has(ALICE, POD_A, 59.9)
     pairs.note(ALICE, POD_A, 30)
-    assert pairs.knows(ALICE, POD_A, 89.9)
-    assert not pairs.knows(ALICE, POD_A, 90)
+    assert pairs.has(ALICE, POD_A, 89.9)
+    assert not pairs.has(ALICE, POD_A, 90)
 
 
 def test_a_pair_has_some_until_the_last_is_removed():
@@ -34,8 +34,8 @@ def test_a_pair_has_some_until_the_last_is_removed():
 def test_another_client_or_endpoint_is_another_pair():
     pairs = Pairs()
     pairs.note(ALICE, POD_A, 0)
-    assert not pairs.knows(BOB, POD_A, 0)
-    assert not pairs.knows(ALICE, POD_B, 0)
+    assert not pairs.has(BOB, POD_A, 0)
+    assert not pairs.has(ALICE, POD_B, 0)
 
 
 def test_of_too_many_the_one_noted_longest_ago_is_forgotten():
@@ -44,4 +44,4 @@ def test_of_too_many_the_one_noted_longest_ago_is_forgotten():
         pairs.note(str(number), POD_A, 0)
     pairs.note("0", POD_A, 1)
     pairs.note(ALICE, POD_A, 2)
-    assert [pairs.knows(client, POD_A, 2) for client in ("0", "1", "2")] == [True, False, True]
+    assert [pairs.has(client, POD_A, 2) for client in ("0", "1", "2")] == [True, False, True]

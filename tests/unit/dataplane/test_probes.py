@@ -12,7 +12,7 @@ ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 def fail(house, group, client, endpoint):
     """Do what a dial in a client's name does that comes to nothing."""
     group.dial_failed(endpoint, errno.ETIMEDOUT, house.engine.reactor.now)
-    house.connections.probes.ask(group, client, endpoint)
+    house.connections.probes.request(group, client, endpoint)
 
 
 def groups(house, endpoint, *labels):
@@ -24,7 +24,7 @@ def is_out(house, group, endpoint):
 
 
 def knows(house, client, endpoint):
-    return house.connections.probes.knows(client, endpoint, house.engine.reactor.clock())
+    return house.connections.probes.is_denied(client, endpoint, house.engine.reactor.clock())
 
 
 async def test_all_who_ask_while_one_is_under_way_get_its_answer(house, caplog):
