@@ -39,7 +39,6 @@ ELSEWHERE: Mapping[str, str] = {
         for name in ("helper", "steering")
     },
     "userspace_proxy/steering/nftables/steering.py": "tests/node/test_steering_nftables.py",
-    "userspace_proxy/dataplane/udp_flow.py": "tests/unit/dataplane/test_udp.py",
     **{
         f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
         for name in (

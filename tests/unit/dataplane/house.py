@@ -18,11 +18,16 @@ from typing import Protocol as Interface
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
+from userspace_proxy.dataplane.relay import Direction
 from userspace_proxy.dataplane.tcp import DESCRIPTORS, TcpConnection
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Answer, Group, Listener, Plane, Wanted
 
 from .peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
+from .waiting import until
+
+SIDES = pytest.mark.parametrize("first", ["client", "endpoint"])
+"""The side of a connection that acts first."""
 
 
 class Closeable(Interface):
@@ -105,13 +110,18 @@ class House:
             self.flows = self.dataplane.flows.table
         self._guests: list[Closeable] = []
 
+    @property
+    def flow(self) -> Any:
+        """The only UDP flow."""
+        return self.flows.first_to_go()
+
     def close(self) -> None:
-        """Close the data plane and everybody else."""
+        """Close the data plane, and clients and endpoints."""
         self.plane.close()
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Close everybody but the data plane."""
+        """Close clients and endpoints."""
         for guest in self._guests:
             guest.close()
         self._guests.clear()
@@ -187,6 +197,28 @@ class House:
         """Return both ends of a new connection through the data plane: client and endpoint."""
         client = await self.client(service)
         return client, await endpoint.accept()
+
+    async def both_ends(self, first: str = "client") -> tuple[Peer, Peer]:
+        """Return the two ends of a connection, the one that acts first before the other."""
+        pod = self.endpoint()
+        client, server = await self.pair(self.service(pod.address), pod)
+        await until(lambda: all(c.up for c in self.connections.open), "the dial is answered")
+        return (client, server) if first == "client" else (server, client)
+
+    def _directions(self) -> list[Direction]:
+        return [
+            direction
+            for connection in self.connections.open
+            for direction in (connection.up, connection.down)
+        ]
+
+    def pending(self) -> list[int]:
+        """Return how many bytes each direction holds."""
+        return [direction.waiting_bytes for direction in self._directions()]
+
+    def bytes_moved(self) -> list[int]:
+        """Return how many bytes each direction has moved."""
+        return [direction.bytes_moved for direction in self._directions()]
 
     async def begun(self, group: EndpointGroup) -> tuple[TcpConnection, Peer]:
         """Return a connection that has not dialled yet, and the client's own socket."""

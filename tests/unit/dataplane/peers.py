@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import _socket
 import errno
+import hashlib
 import os
+import random
 import socket
 import struct
 
@@ -19,6 +21,7 @@ from .waiting import readable, writable
 
 _RESET = struct.pack("ii", 1, 0)
 _EVERYTHING = 1 << 62
+MIB = 1 << 20
 
 
 def family_of(ip: str) -> socket.AddressFamily:
@@ -275,3 +278,39 @@ class UdpPeer:
     def close(self) -> None:
         """Give the descriptor back."""
         self.sock.close()
+
+
+async def exchange(
+    client: UdpPeer, pod: UdpPeer, question: bytes = b"question", answer: bytes = b"answer"
+) -> SocketAddress:
+    """Send a question to an endpoint and its answer back; returns the proxy's address there."""
+    client.send(question)
+    heard, proxy = await pod.receive_from()
+    assert heard == question
+    pod.send_to(answer, proxy)
+    assert await client.receive() == answer
+    return proxy
+
+
+async def pour(peer: Peer, count: int, seed: int) -> str:
+    """Send so many bytes in random pieces, then a FIN; returns their digest."""
+    rng = random.Random(seed)
+    block = memoryview(rng.randbytes(4 * MIB))
+    digest = hashlib.sha256()
+    while count:
+        size = min(count, rng.choice([1, 100, 4096, 65536, MIB]) + rng.randrange(1000))
+        start = rng.randrange(len(block) - size)
+        piece = block[start : start + size]
+        digest.update(piece)
+        await peer.send(piece)
+        count -= size
+    peer.finish()
+    return digest.hexdigest()
+
+
+async def drink(peer: Peer) -> str:
+    """Return the digest of everything up to the FIN."""
+    digest = hashlib.sha256()
+    while piece := await peer.read(MIB):
+        digest.update(piece)
+    return digest.hexdigest()

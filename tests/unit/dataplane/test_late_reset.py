@@ -12,22 +12,14 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.late_reset import LIMIT_S, _undelivered
 
+from .house import SIDES
 from .waiting import turns, until
 
-SIDES = pytest.mark.parametrize("first", ["client", "endpoint"])
 PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
 
 # More than the proxy passes on to a reader that never reads, and more than all kernels take.
 STALLING_BYTES = 4_000_000
 MORE_THAN_IS_TAKEN = 20_000_000
-
-
-async def both_ends(house, first):
-    """Return the two ends of a connection, the one that acts first before the other."""
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
-    await until(lambda: all(c.up for c in house.connections.open), "the dial is answered")
-    return (client, server) if first == "client" else (server, client)
 
 
 @SIDES
@@ -37,7 +29,7 @@ async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled
     build, first, pipes, size
 ):
     house = build(Tuning(max_pipes=pipes))
-    resets, stalls = await both_ends(house, first)
+    resets, stalls = await house.both_ends(first)
     data = random.Random(size).randbytes(size)
     acknowledged = await reset_behind(house, resets, data)
     assert acknowledged >= min(size, 2_500_000)
@@ -53,7 +45,7 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_time(
     build, timers, first, pipes, size
 ):
     house = build(Tuning(max_pipes=pipes), timers.clock, timers)
-    resets, stalls = await both_ends(house, first)
+    resets, stalls = await house.both_ends(first)
     await reset_behind(house, resets, bytes(size))
     timers.advance(4.9)
     assert house.connections.open
@@ -71,7 +63,7 @@ async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(
     build, timers, first, pipes
 ):
     house = build(Tuning(max_pipes=pipes), timers.clock, timers)
-    resets, slow = await both_ends(house, first)
+    resets, slow = await house.both_ends(first)
     data = random.Random(first).randbytes(MORE_THAN_IS_TAKEN)
     acknowledged = await reset_behind(house, resets, data)
     assert acknowledged > 2_500_000
@@ -89,7 +81,7 @@ def has_progress(house):
 @SIDES
 async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, timers, first):
     house = build(None, timers.clock, timers)
-    resets, slow = await both_ends(house, first)
+    resets, slow = await house.both_ends(first)
     await reset_behind(house, resets, bytes(MORE_THAN_IS_TAKEN))
     began = timers.now
     while house.connections.open:
@@ -104,7 +96,7 @@ async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, timers, 
 async def test_a_reader_that_leaves_meanwhile_ends_the_wait_and_its_pipe_is_not_used_again(
     house, first
 ):
-    resets, stalls = await both_ends(house, first)
+    resets, stalls = await house.both_ends(first)
     await reset_behind(house, resets, bytes(STALLING_BYTES))
     assert house.engine.pipes.open_pipes == 1
     stalls.reset()
@@ -114,7 +106,7 @@ async def test_a_reader_that_leaves_meanwhile_ends_the_wait_and_its_pipe_is_not_
 
 @SIDES
 async def test_a_reset_without_undelivered_bytes_does_not_wait(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     await resets.send(b"word")
     assert await hears.read() == b"word"
     resets.reset()

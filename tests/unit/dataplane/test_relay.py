@@ -1,5 +1,4 @@
 import asyncio
-import hashlib
 import random
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -9,24 +8,14 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from userspace_proxy.dataplane import Tuning, relay
+from userspace_proxy.dataplane import relay
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
-from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS, SPLICE_ROUNDS
+from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS
 
 from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
-from .house import House
+from .house import SIDES, House
+from .peers import MIB, drink, pour
 from .waiting import until
-
-SIDES = pytest.mark.parametrize("first", ["client", "endpoint"])
-MIB = 1 << 20
-
-
-async def both_ends(house, first="client"):
-    """Return the two ends of a connection, the one that acts first before the other."""
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
-    await until(lambda: all(c.up for c in house.connections.open), "the dial is answered")
-    return (client, server) if first == "client" else (server, client)
 
 
 def error_of(peer):
@@ -39,7 +28,7 @@ def error_of(peer):
 
 @SIDES
 async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(house, first):
-    asks, answers = await both_ends(house, first)
+    asks, answers = await house.both_ends(first)
     await asks.send(b"question")
     asks.finish()
     assert await answers.read_all() == b"question"
@@ -53,7 +42,7 @@ async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(house
 
 @SIDES
 async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     await resets.send(bytes(100_000))
     await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in house.connections.open))
     resets.reset()
@@ -64,7 +53,7 @@ async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(house, fir
 
 @SIDES
 async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     assert resets.send_some(b"last words") == 10
     resets.reset()
     assert await hears.read_exactly(10) == b"last words"
@@ -73,7 +62,7 @@ async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(house, first
 
 @SIDES
 async def test_a_reset_behind_a_fin_stays_a_reset(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     resets.finish()
     assert await hears.read() == b""
     resets.reset()
@@ -83,7 +72,7 @@ async def test_a_reset_behind_a_fin_stays_a_reset(house, first):
 
 @SIDES
 async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     resets.finish()
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
@@ -92,7 +81,7 @@ async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(house, first):
 
 @SIDES
 async def test_a_reset_closes_both_directions_as_a_reset(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     await until(lambda: not resets.fill() and not hears.fill(), "both directions are full")
     resets.reset()
     assert await hears.was_reset()
@@ -102,7 +91,7 @@ async def test_a_reset_closes_both_directions_as_a_reset(house, first):
 @SIDES
 async def test_an_answer_before_a_reset_reaches_whoever_is_still_sending(house, first):
     """A server that answers 413 and closes with the upload unread."""
-    uploads, refuses = await both_ends(house, first)
+    uploads, refuses = await house.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
     await refuses.send(b"413 too large")
     refuses.close()
@@ -113,7 +102,7 @@ async def test_an_answer_before_a_reset_reaches_whoever_is_still_sending(house, 
 @SIDES
 @pytest.mark.parametrize("size", [1, 65536, BUFFER_BYTES, 2 * BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
 async def test_a_fin_in_one_piece_with_the_data_is_never_lost(house, first, size):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     data = random.Random(size).randbytes(size)
     sent = sends.send_some(data)
     sends.finish()
@@ -122,7 +111,7 @@ async def test_a_fin_in_one_piece_with_the_data_is_never_lost(house, first, size
 
 @SIDES
 async def test_a_fin_behind_a_full_turn_is_never_lost(house, first):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     for sock in (sends.sock, hears.sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)
     sent = sends.fill()
@@ -138,7 +127,7 @@ def packets_received(peer):
 
 @SIDES
 async def test_a_fin_that_came_with_the_data_leaves_with_it(house, first):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     await sends.send(b"first")
     assert await hears.read() == b"first"
     before = packets_received(hears)
@@ -150,7 +139,7 @@ async def test_a_fin_that_came_with_the_data_leaves_with_it(house, first):
 
 @SIDES
 async def test_a_reset_behind_data_and_a_fin_stays_a_reset(house, first):
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     resets.send_some(b"last words")
     resets.finish()
     assert await hears.read_all() == b"last words"
@@ -161,7 +150,7 @@ async def test_a_reset_behind_data_and_a_fin_stays_a_reset(house, first):
 
 @SIDES
 async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(house, first):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     sends.send_some(b"abc")
     sends.sock.send(b"!", socket.MSG_OOB)
     sends.send_some(b"d" * 3000)
@@ -171,7 +160,7 @@ async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(house
 
 @SIDES
 async def test_old_urgent_data_does_not_hide_what_comes_with_the_fin(house, first):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     sends.sock.send(b"!", socket.MSG_OOB)
     assert await hears.read() == b"!"
     sends.send_some(b"abc")
@@ -183,7 +172,7 @@ async def test_old_urgent_data_does_not_hide_what_comes_with_the_fin(house, firs
 
 @SIDES
 async def test_the_last_close_is_no_reset(house, first):
-    ends, answers = await both_ends(house, first)
+    ends, answers = await house.both_ends(first)
     ends.finish()
     assert await answers.read() == b""
     answers.send_some(bytes(100_000))
@@ -197,32 +186,8 @@ async def test_the_last_close_is_no_reset(house, first):
 # -- the bytes ---------------------------------------------------------------
 
 
-async def pour(peer, count, seed):
-    """Send so many bytes in random pieces, then a FIN; returns their digest."""
-    rng = random.Random(seed)
-    block = memoryview(rng.randbytes(4 * MIB))
-    digest = hashlib.sha256()
-    while count:
-        size = min(count, rng.choice([1, 100, 4096, 65536, MIB]) + rng.randrange(1000))
-        start = rng.randrange(len(block) - size)
-        piece = block[start : start + size]
-        digest.update(piece)
-        await peer.send(piece)
-        count -= size
-    peer.finish()
-    return digest.hexdigest()
-
-
-async def drink(peer):
-    """Return the digest of everything up to the FIN."""
-    digest = hashlib.sha256()
-    while piece := await peer.read(MIB):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
 async def test_200_mb_arrive_unchanged_in_both_directions_at_once(house):
-    client, server = await both_ends(house)
+    client, server = await house.both_ends()
     asked, heard, answered, got = await asyncio.gather(
         pour(client, 200 * MIB, 1), drink(server), pour(server, 200 * MIB, 2), drink(client)
     )
@@ -234,7 +199,7 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
 
     async def carry(seed):
         house = House()
-        client, server = await both_ends(house)
+        client, server = await house.both_ends()
         digests = await asyncio.gather(pour(client, 30 * MIB, seed), drink(server))
         house.close()
         return digests
@@ -244,39 +209,30 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
             assert sent == heard
 
 
-def pending(house):
-    """Return how many bytes the connections hold."""
-    return [
-        direction.waiting_bytes
-        for connection in house.connections.open
-        for direction in (connection.up, connection.down)
-    ]
-
-
 @SIDES
 async def test_what_queues_for_a_stalled_reader_has_a_bound_and_stops_its_peer(house, first):
-    sends, _stalls = await both_ends(house, first)
-    await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
-    assert max(pending(house)) <= PIPE_BYTES
-    client, server = await both_ends(house)
+    sends, _stalls = await house.both_ends(first)
+    await until(lambda: not sends.fill() and any(house.pending()), "the sender is stopped")
+    assert max(house.pending()) <= PIPE_BYTES
+    client, server = await house.both_ends()
     await client.send(b"the others go on")
     assert await server.read() == b"the others go on"
 
 
 @SIDES
 async def test_a_reader_that_was_stalled_gets_everything_in_the_end(house, first):
-    sends, stalls = await both_ends(house, first)
+    sends, stalls = await house.both_ends(first)
     sent = [0]
 
     def is_stopped():
         more = sends.fill()
         sent[0] += more
-        return not more and any(pending(house))
+        return not more and any(house.pending())
 
     await until(is_stopped, "the sender is stopped")
     sends.finish()
     assert len(await stalls.read_all()) == sent[0]
-    assert not any(pending(house))
+    assert not any(house.pending())
 
 
 TURN_BYTES = ROUNDS * 4096
@@ -291,21 +247,21 @@ def small_turns(house, monkeypatch):
 
 @SIDES
 async def test_a_bulk_transfer_leaves_the_others_their_turn(house, small_turns, first):
-    sends, hears = await both_ends(house, first)
-    client, server = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
+    client, server = await house.both_ends(first)
     bulk = sends.fill()
     assert client.send_some(b"question") == 8
     house.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
     # One turn for its event, one as it went on.
-    assert sorted(bytes_moved(house)) == [0, 0, 8, 2 * TURN_BYTES]
+    assert sorted(house.bytes_moved()) == [0, 0, 8, 2 * TURN_BYTES]
     sends.finish()
     assert len(await hears.read_all()) == bulk
 
 
 @SIDES
 async def test_who_waits_for_a_turn_is_not_moved_by_an_event(house, small_turns, first):
-    sends, _ = await both_ends(house, first)
+    sends, _ = await house.both_ends(first)
     sends.fill()
     (connection,) = house.connections.open
     direction = connection.up if first == "client" else connection.down
@@ -316,7 +272,7 @@ async def test_who_waits_for_a_turn_is_not_moved_by_an_event(house, small_turns,
 
 @SIDES
 async def test_a_turn_that_was_ended_goes_on_by_itself(house, small_turns, first):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     bulk = sends.fill()
     assert bulk > 2 * TURN_BYTES
     assert len(await hears.read_exactly(bulk)) == bulk
@@ -325,140 +281,30 @@ async def test_a_turn_that_was_ended_goes_on_by_itself(house, small_turns, first
 @SIDES
 async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(house, small_turns, first):
     """They come when the error is noticed while sending, so that no later turn will read them."""
-    resets, hears = await both_ends(house, first)
+    resets, hears = await house.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
-    await until(lambda: not hears.fill() and any(pending(house)), "the other direction is stuck")
+    await until(lambda: not hears.fill() and any(house.pending()), "the other direction is stuck")
     assert resets.send_some(words) == len(words)
     resets.close()
     assert await hears.read_exactly(len(words)) == words
     assert await hears.was_reset()
 
 
-def bytes_moved(house):
-    """Return what each direction has moved."""
-    return [
-        direction.bytes_moved
-        for connection in house.connections.open
-        for direction in (connection.up, connection.down)
-    ]
-
-
 @SIDES
 async def test_bytes_behind_urgent_data_arrive_and_the_urgent_one_in_its_place(house, first):
-    sends, hears = await both_ends(house, first)
+    sends, hears = await house.both_ends(first)
     sends.sock.send(b"abc")
     sends.sock.send(b"!", socket.MSG_OOB)
     sends.sock.send(b"d" * 3000)
     assert await hears.read_exactly(3004) == b"abc!" + b"d" * 3000
 
 
-# -- bulk --------------------------------------------------------------------
-
-
-@pytest.fixture(params=[32, 0], ids=["spliced", "copied"])
-async def bulk_house(build, request):
-    """A data plane with pipes, and one without."""
-    return build(Tuning(max_pipes=request.param))
-
-
-@SIDES
-async def test_bulk_arrives_unchanged_and_the_pipes_come_back(bulk_house, first):
-    sends, hears = await both_ends(bulk_house, first)
-    sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
-    assert sent == heard
-    pipes = bulk_house.engine.pipes
-    assert len(pipes._free) == pipes.open_pipes
-    assert bool(pipes.open_pipes) == bool(pipes._max_pipes)
-
-
-async def test_small_messages_take_no_pipe(house):
-    client, server = await both_ends(house)
-    for _ in range(50):
-        await client.send(b"question")
-        assert await server.read() == b"question"
-    assert house.engine.pipes.open_pipes == 0
-
-
-@SIDES
-async def test_talk_after_bulk_is_copied_again(house, first):
-    sends, hears = await both_ends(house, first)
-    await asyncio.gather(pour_some(sends, 8 * MIB), hears.read_exactly(8 * MIB))
-    await sends.send(b"a word")
-    assert await hears.read_exactly(6) == b"a word"
-    (connection,) = house.connections.open
-    direction = connection.up if first == "client" else connection.down
-    assert direction._is_bulk is False
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
-
-
-@SIDES
-async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(house, first):
-    sends, hears = await both_ends(house, first)
-    await until(lambda: not sends.fill() and any(pending(house)), "the sender is stopped")
-    hears.reset()
-    await until(lambda: not house.connections.open, "the end of the connection")
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
-
-
-@SIDES
-async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(house, first):
-    """The last words are read once more, and took a second pipe while the first was forgotten."""
-    sends, hears = await both_ends(house, first)
-    await asyncio.gather(pour_some(sends, MIB), hears.read_exactly(MIB))
-    (connection,) = house.connections.open
-    (connection.up if first == "client" else connection.down)._is_bulk = True
-    sends.reset()
-    assert await hears.was_reset()
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
-
-
-@SIDES
-async def test_a_reset_that_is_heard_of_in_the_pipe_leaves_no_pipe_behind(house, first):
-    sends, hears = await both_ends(house, first)
-    (connection,) = house.connections.open
-    (connection.up if first == "client" else connection.down)._is_bulk = True
-    sends.fill()
-    hears.reset()
-    await until(lambda: not house.connections.open, "the end of the connection")
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
-
-
-@SIDES
-async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
-    house = build(Tuning(max_pipes=1))
-    ends = [await both_ends(house, first) for _ in range(4)]
-    digests = await asyncio.gather(
-        *(pour(sends, 20 * MIB, seed) for seed, (sends, _) in enumerate(ends)),
-        *(drink(hears) for _, hears in ends),
-    )
-    assert digests[:4] == digests[4:]
-    assert house.engine.pipes.open_pipes == 1
-
-
-@SIDES
-async def test_spliced_bulk_leaves_the_others_their_turn(house, first, monkeypatch):
-    monkeypatch.setattr(relay, "PIPE_BYTES", 65536)
-    sends, hears = await both_ends(house, first)
-    client, server = await both_ends(house, first)
-    bulk = sends.fill()
-    await client.send(b"question")
-    house.engine.reactor._dispatch()
-    assert server.sock.recv(9) == b"question"
-    turn = BUFFER_BYTES + SPLICE_ROUNDS * 65536
-    assert max(bytes_moved(house)) <= 2 * turn < bulk
-    sends.finish()
-    assert len(await hears.read_all()) == bulk
-
-
-async def pour_some(peer, count):
-    """Send so many bytes, and no FIN."""
-    for _ in range(0, count, MIB):
-        await peer.send(bytes(MIB))
-
-
 # -- anything at any time ----------------------------------------------------
 
+
 STEPS = st.lists(st.tuples(st.sampled_from([0, 1]), ACTIONS), max_size=14)
+
+
 FACTORIES = pytest.mark.parametrize(
     "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
 )
@@ -466,7 +312,7 @@ FACTORIES = pytest.mark.parametrize(
 
 async def play(house, steps):
     """Let both ends act, then end what is still open; return both."""
-    first, second = await both_ends(house)
+    first, second = await house.both_ends()
     actors = Actor(first, ONE_SIDE), Actor(second, OTHER_SIDE)
     for who, (what, how) in steps:
         await actors[who].act(what, how)

@@ -1,4 +1,3 @@
-import errno
 import logging
 import socket
 import sys
@@ -7,30 +6,15 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.sockets import IP_RECVTTL
-from userspace_proxy.dataplane.tuning import BATCH, DIALS
+from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.model import SocketAddress
 
-from .house import UNREACHABLE, access_lines, no_descriptors
-from .peers import UdpPeer
-from .waiting import readable, turns, until
+from .house import UNREACHABLE, access_lines
+from .peers import UdpPeer, exchange
+from .waiting import readable, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
-
-
-async def exchange(client, pod, question=b"question", answer=b"answer"):
-    """Ask an endpoint and hear its answer; returns the proxy's address as the endpoint sees it."""
-    client.send(question)
-    heard, proxy = await pod.receive_from()
-    assert heard == question
-    pod.send_to(answer, proxy)
-    assert await client.receive() == answer
-    return proxy
-
-
-def flow_of(house):
-    """Return the only flow of a house."""
-    return house.flows.first_to_go()
 
 
 async def test_datagrams_that_find_the_buffer_full_are_counted(house):
@@ -137,7 +121,7 @@ async def test_an_answer_that_nobody_takes_is_dropped(house):
     proxy = await exchange(client, pod)
     house.plane.settle()
     sent = dns.group.totals().sent_bytes
-    flow_of(house).address = ("255.255.255.255", 9)
+    house.flow.address = ("255.255.255.255", 9)
     pod.send_to(b"answer", proxy)
     await until(lambda: dns.group.counters.dropped_datagrams == 1)
     house.plane.settle()
@@ -163,7 +147,7 @@ async def test_an_answer_costs_one_read(house):
     pod = house.udp_peer()
     client = house.udp_client(house.udp_service(pod.address))
     await exchange(client, pod)
-    flow = flow_of(house)
+    flow = house.flow
     flow.sock = CountedReads(flow.sock)
     for _ in range(3):
         await exchange(client, pod)
@@ -195,6 +179,7 @@ async def test_many_questions_are_read_in_two_turns(house):
 
 
 # -- hop limits --------------------------------------------------------------
+
 
 TTL = {
     "127.0.0.1": (socket.IPPROTO_IP, IP_RECVTTL, socket.IP_TTL),
@@ -276,301 +261,12 @@ async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(house):
     client = house.udp_client(dns)
     send_with(client, b"question", 2)
     await until(lambda: dns.group.counters.dropped_datagrams)
-    flow = flow_of(house)
+    flow = house.flow
     dns.carrier._flows[flow.sock.getsockname(), flow.key[1]] = flow
     send_with(client, b"question", 64)
     await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert flow.received_bytes == len(b"question") * 64
     assert len(house.flows) == 1
-
-
-# -- endpoints that refuse ---------------------------------------------------
-
-
-async def test_a_flow_moves_on_from_an_endpoint_that_refuses_with_its_first_datagram(house):
-    pod, dead = house.udp_peer(), house.refusing_udp()
-    dns = house.udp_service(dead, pod.address)
-    await exchange(house.udp_client(dns), pod)
-    assert dns.group.balancer.ejected(house.engine.reactor.now).keys() == {dead}
-    assert [dns.group.counters_of(one).active for one in (dead, pod.address)] == [0, 1]
-
-
-async def test_two_questions_at_once_both_move_on(house):
-    """glibc asks for A and AAAA at once, and waits 5 s for the one that is lost."""
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(house.refusing_udp(), pod.address))
-    client.send(b"A")
-    client.send(b"AAAA")
-    assert {await pod.receive(), await pod.receive()} == {b"A", b"AAAA"}
-
-
-async def test_a_flow_moves_on_from_an_endpoint_that_cannot_be_reached(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(UNREACHABLE, pod.address)
-    await exchange(house.udp_client(dns), pod)
-    assert dns.group.counters_of(UNREACHABLE).failures == 1
-
-
-async def test_a_datagram_tries_a_few_endpoints_and_the_next_one_others(house):
-    pod = house.udp_peer()
-    dead = [UNREACHABLE._replace(port=port) for port in range(1, DIALS + 1)]
-    dns = house.udp_service(*dead, pod.address)
-    client = house.udp_client(dns)
-    client.send(b"lost")
-    await until(lambda: dns.group.counters.refused)
-    assert dns.group.totals().failures == DIALS
-    await exchange(client, pod)
-
-
-async def test_a_flow_that_everybody_refuses_ends(house):
-    dead = [house.refusing_udp() for _ in range(3)]
-    dns = house.udp_service(*dead)
-    house.udp_client(dns).send(b"question")
-    await until(lambda: dns.group.counters.refused)
-    assert [dns.group.counters_of(one).failures for one in dead] == [1, 1, 1]
-    assert len(house.flows) == 0
-
-
-async def test_a_flow_whose_endpoint_dies_goes_on_with_another_one(house):
-    pods = [house.udp_peer() for _ in range(2)]
-    dns = house.udp_service(*(pod.address for pod in pods))
-    client = house.udp_client(dns)
-    await exchange(client, pods[0])
-    pods[0].close()
-    client.send(b"lost with the endpoint")
-    await until(lambda: not house.flows)
-    await exchange(client, pods[1])
-
-
-async def test_a_first_datagram_that_is_too_large_to_be_kept_is_not_sent_again(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(house.refusing_udp(), pod.address)
-    client = house.udp_client(dns)
-    client.send(bytes(3000))
-    await until(lambda: dns.group.totals().failures)
-    await exchange(client, pod)
-
-
-async def test_a_late_refusal_sends_nothing_again(build, timers):
-    """What a syslog sender said to an endpoint that lived for an hour has arrived there."""
-    house = build(Tuning(udp_idle_s=9999), timers.clock, timers)
-    old, new = house.udp_peer(), house.udp_peer()
-    client = house.udp_client(house.udp_service(old.address, new.address))
-    client.send(b"long ago")
-    assert await old.receive() == b"long ago"
-    timers.advance(3600)
-    old.close()
-    client.send(b"refused")
-    await until(lambda: not house.flows)
-    client.send(b"today")
-    assert await new.receive() == b"today"
-
-
-async def test_a_refusal_that_comes_late_sends_nothing_again(build, timers):
-    house = build(Tuning(udp_idle_s=9999), timers.clock, timers)
-    old, new = house.udp_peer(), house.udp_peer()
-    client = house.udp_client(house.udp_service(old.address, new.address))
-    client.send(b"long ago")
-    assert await old.receive() == b"long ago"
-    timers.advance(3600)
-    old.close()
-    flow_of(house).sock.send(b"refused")
-    await until(lambda: not house.flows)
-    assert new.received() == []
-
-
-async def test_an_endpoint_that_only_listens_is_back_when_it_does_not_refuse(build, timers):
-    house = build(None, timers.clock, timers)
-    pod = house.udp_peer()
-    syslog = house.udp_service(pod.address)
-    syslog.group.dial_failed(pod.address, errno.ECONNREFUSED, timers.now)
-    client = house.udp_client(syslog)
-    for _ in range(2):
-        client.send(b"message")
-        assert await pod.receive() == b"message"
-        timers.advance(2)
-    assert syslog.group.balancer.ejected(timers.now) == {}
-
-
-async def revived(house, pod):
-    """Return an endpoint at the address of one that was closed."""
-    return house.keep(UdpPeer(port=pod.address.port))
-
-
-@pytest.mark.parametrize("first", ["datagram", "error"])
-async def test_an_old_refusal_does_not_eat_a_datagram_that_is_to_be_sent(house, first):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
-    await exchange(client, pod)
-    pod.close()
-    # The refusal arrives now, and the loop hasn't heard of it when the endpoint is back.
-    flow_of(house).sock.send(b"lost")
-    back = await revived(house, pod)
-    client.send(b"good")
-    if first == "datagram":
-        dns.carrier._on_readable(0)
-    assert await back.receive() == b"good"
-
-
-@pytest.mark.parametrize("quiet_turns", [0, 2])
-async def test_an_old_refusal_does_not_eat_an_answer_that_has_arrived(house, quiet_turns):
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
-    proxy = await exchange(client, pod)
-    for _ in range(quiet_turns):
-        house.engine.reactor._dispatch()
-    pod.send_to(b"good", proxy)
-    pod.close()
-    flow_of(house).sock.send(b"lost")
-    assert await client.receive() == b"good"
-
-
-async def test_news_of_a_smaller_path_mtu_is_no_refusal(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
-    await exchange(client, pod)
-    flow = flow_of(house)
-    sock, flow.sock = flow.sock, TooBig()
-    flow.on_endpoint(0)
-    flow.sock = sock
-    assert dns.group.totals().failures == 0
-    await exchange(client, pod)
-
-
-class TooBig:
-    """A socket that has news of the path's MTU, and nothing else."""
-
-    def __init__(self):
-        self._errors = [BlockingIOError(), OSError(errno.EMSGSIZE, "Message too long")]
-
-    def recv_into(self, _buffer):
-        raise self._errors.pop()
-
-
-# -- our own shortage --------------------------------------------------------
-
-
-async def test_a_flow_for_which_there_is_no_descriptor_is_dropped_and_ejects_nobody(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
-    with no_descriptors():
-        client.send(b"question")
-        await until(lambda: dns.group.counters.refused)
-    assert dns.group.counters.shortages == 1
-    await exchange(client, pod)
-
-
-async def test_a_flow_that_cannot_be_watched_leaves_nothing_behind(house, monkeypatch):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
-
-    def out_of_watches(*_args):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(house.engine.reactor, "register", out_of_watches)
-        client.send(b"question")
-        await until(lambda: dns.group.counters.refused)
-    assert (dns.group.totals().active, len(house.flows)) == (0, 0)
-    await exchange(client, pod)
-
-
-# -- the life of a flow ------------------------------------------------------
-
-
-@pytest.mark.parametrize(("exchanges", "lasts"), [(1, 30), (2, 120)])
-async def test_a_flow_ends_when_it_was_idle(build, timers, exchanges, lasts):
-    house = build(None, timers.clock, timers)
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
-    for _ in range(exchanges):
-        await exchange(client, pod)
-    timers.advance(lasts - 1)
-    assert len(house.flows) == 1
-    timers.advance(2)
-    assert len(house.flows) == 0
-    assert timers.waiting == 0
-    await exchange(client, pod)
-
-
-async def test_a_full_table_ends_the_flow_that_was_idle_for_longest(build, timers):
-    house = build(Tuning(max_flows=2), timers.clock, timers)
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    alice, bob, carol = (house.udp_client(dns) for _ in range(3))
-    first = [await exchange(client, pod) for client in (alice, bob)]
-    timers.advance(5)
-    assert await exchange(alice, pod) == first[0]
-    await exchange(carol, pod)
-    assert (len(house.flows), dns.group.counters.evicted_flows) == (2, 1)
-    assert await exchange(alice, pod) == first[0]
-    assert await exchange(bob, pod) != first[1]
-
-
-async def test_a_flow_for_which_there_is_no_room_takes_that_of_another(build):
-    house = build(Tuning(descriptor_limit=2, max_flows=10))
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    for _ in range(3):
-        await exchange(house.udp_client(dns), pod)
-    assert (len(house.flows), dns.group.counters.evicted_flows) == (1, 2)
-
-
-async def test_without_any_room_a_datagram_is_dropped(build):
-    house = build(Tuning(descriptor_limit=1))
-    dns = house.udp_service(house.udp_peer().address)
-    house.udp_client(dns).send(b"question")
-    await until(lambda: dns.group.counters.refused == 1)
-
-
-async def test_a_flow_whose_endpoint_leaves_goes_on_with_another_one_at_once(house):
-    pods = [house.udp_peer() for _ in range(2)]
-    dns = house.udp_service(pods[0].address)
-    client, other = house.udp_client(dns), house.udp_client(dns)
-    old = await exchange(client, pods[0])
-    await exchange(other, pods[0])
-    house.update(dns, pods[1].address)
-    assert len(house.flows) == 0
-    pods[0].send_to(b"too late", old)
-    await exchange(client, pods[1])
-    assert client.received() == []
-
-
-async def test_flows_of_endpoints_that_stay_go_on(house):
-    pods = [house.udp_peer() for _ in range(2)]
-    dns = house.udp_service(*(pod.address for pod in pods))
-    clients = [house.udp_client(dns) for _ in pods]
-    seen = [await exchange(client, pod) for client, pod in zip(clients, pods, strict=True)]
-    house.update(dns, pods[1].address)
-    assert await exchange(clients[1], pods[1]) == seen[1]
-
-
-async def test_a_closed_listener_ends_its_flows_and_no_others(house):
-    pod = house.udp_peer()
-    dns, ntp = house.udp_service(pod.address), house.udp_service(pod.address)
-    await exchange(house.udp_client(dns), pod)
-    await exchange(house.udp_client(ntp), pod)
-    dns.close()
-    assert len(house.flows) == 1
-    assert dns.group.on_removed == []
-
-
-async def test_a_flow_that_ends_while_it_waits_for_its_turn_is_left_alone(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
-    proxy = await exchange(client, pod)
-    for _ in range(2 * BATCH):
-        pod.send_to(b"answer", proxy)
-    flow = flow_of(house)
-    flow.on_endpoint(0)
-    dns.close()
-    await turns(5)
-    assert house.bugs == []
 
 
 # -- counters and log --------------------------------------------------------
