@@ -1,11 +1,13 @@
 """Shops, which leave no socket, timer or process behind."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 from collections.abc import Callable
 
 import pytest
+import pytest_asyncio
 import uvloop
 
 from userspace_proxy.plane.forwarding import LOGGERS
@@ -13,8 +15,9 @@ from userspace_proxy.plane.messages import Running
 
 from ..dataplane.house import open_sockets
 from ..dataplane.peers import TcpEndpoint
-from ..dataplane.waiting import turns
+from ..dataplane.waiting import turns, until
 from .control import Control
+from .planes import PLANES, Rooms, make_plane
 from .shop import Shop
 
 # Tests that start processes run on the agent's loop alone: each start costs a tenth of a second.
@@ -26,6 +29,33 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     if item.path.name in ON_ONE_LOOP:
         del factories["asyncio"]
     return factories
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def plane(request):
+    """One that all tests of a module use: each opens groups of its own."""
+    with contextlib.closing(make_plane(request.param)) as plane:
+        await until(lambda: plane.state().is_running)
+        yield plane
+        assert [worker.restarts for worker in plane.state().workers] == [0] * (request.param or 0)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(plane):
+    house = Rooms(plane=plane)
+    yield house
+    house.dismiss()
+    assert house.bugs == []
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
+async def own_house(request):
+    """A house with a data plane of its own, which may be drained and closed."""
+    before = open_sockets()
+    house = Rooms(plane=make_plane(request.param))
+    yield house
+    house.close()
+    assert open_sockets() == before, "a socket was left open"
 
 
 @pytest.fixture

@@ -1,53 +1,21 @@
 """What every data plane keeps, whoever carries the traffic: one suite for all of them."""
 
-import asyncio
-import contextlib
 import socket
 import time
 
 import pytest
-import pytest_asyncio
 
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import Protocol, SocketAddress
 
-from ..dataplane.house import open_sockets
 from ..dataplane.peers import Peer, RefusingEndpoint, UdpPeer, dial
-from ..dataplane.waiting import until
-from .planes import PLANES, TCP, Rooms, asked, is_refused, make_plane, place_of, serves
+from .planes import TCP, asked, is_refused, place_of, serves
 
 # The workers of a module's tests live in one loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALICE, BOB = "127.0.0.2", "127.0.0.3"
 ANY = SocketAddress("127.0.0.1", 0)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
-async def plane(request):
-    """One that all tests use: each opens groups of its own."""
-    with contextlib.closing(make_plane(request.param)) as plane:
-        await until(lambda: plane.state().is_running)
-        yield plane
-        assert [worker.restarts for worker in plane.state().workers] == [0] * (request.param or 0)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def house(plane):
-    house = Rooms(plane=plane)
-    yield house
-    house.dismiss()
-    assert house.bugs == []
-
-
-@pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
-async def own_house(request):
-    """A house with a data plane of its own, which may be drained and closed."""
-    before = open_sockets()
-    house = Rooms(plane=make_plane(request.param))
-    yield house
-    house.close()
-    assert open_sockets() == before, "a socket was left open"
 
 
 # -- serving -------------------------------------------------------------------
@@ -370,63 +338,3 @@ async def test_its_state_tells_of_descriptors_in_use(house):
     assert await serves(await house.client(web), pod)
     await house.plane.refresh()
     assert house.plane.state().descriptors >= before.descriptors + 3
-
-
-# -- the end -------------------------------------------------------------------
-
-
-async def test_a_drain_tells_how_many_had_to_be_reset(own_house):
-    house, pods = own_house, [own_house.endpoint(), own_house.endpoint()]
-    services = [house.service(pod.address) for pod in pods]
-    pairs = []
-    for web, pod in zip(services * 2, pods * 2, strict=True):
-        pairs.append((await house.client(web), await pod.accept()))
-    for web in services:
-        web.close()
-    pairs.pop()[0].close()
-    assert await house.plane.drain(0.2) in (3, 4)
-    for client, server in pairs:
-        assert await client.was_reset()
-        assert await server.was_reset()
-
-
-async def test_a_drain_waits_for_who_finishes(own_house):
-    house, pod = own_house, own_house.endpoint()
-    web = house.service(pod.address)
-    pairs = [(await house.client(web), await pod.accept()) for _ in range(3)]
-    web.close()
-    draining = asyncio.create_task(house.plane.drain(60))
-    for client, server in pairs:
-        await client.send(b"goodbye")
-        assert await server.read() == b"goodbye"
-        assert not draining.done()
-        client.close()
-        server.close()
-    assert await draining == 0
-
-
-async def test_a_drain_of_nothing_ends_at_once(own_house):
-    assert await own_house.plane.drain(60) == 0
-
-
-async def test_a_close_resets_connections_and_refuses_from_now_on(own_house):
-    house, pod = own_house, own_house.endpoint()
-    web, dns = house.service(pod.address), house.udp_service(house.udp_peer().address)
-    client = await house.client(web)
-    await pod.accept()
-    for _ in range(2):
-        house.plane.close()
-    assert await client.was_reset()
-    with pytest.raises(ConnectionRefusedError):
-        await dial(web.address)
-    house.keep(UdpPeer(port=dns.address.port))
-    for service in (web, dns):
-        service.close()
-
-
-async def test_who_waits_in_the_queue_when_all_ends_is_reset(own_house):
-    web = own_house.service(own_house.silent())
-    waiting = own_house.keep(Peer(socket.socket()))
-    waiting.sock.connect_ex(web.address)
-    own_house.plane.close()
-    assert await waiting.was_reset()

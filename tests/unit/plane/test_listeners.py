@@ -14,6 +14,7 @@ from userspace_proxy.plane import Wanted, listeners
 from userspace_proxy.plane.group import Group
 from userspace_proxy.plane.listeners import Listeners
 from userspace_proxy.plane.messages import (
+    ChangeGroup,
     CloseListener,
     MoveListener,
     OpenListener,
@@ -285,6 +286,33 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
     assert answer.listeners == {}
     assert isinstance(answer.errors["web"], ShortageError)
     assert workers.listeners._open == {}
+
+
+# -- messages to processes -------------------------------------------------------
+
+
+async def test_a_change_tells_workers_what_changed_and_no_more(shop):
+    pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
+    web, sent = shop.service(*pods), []
+    for worker in shop.workers:
+        worker.link.send = lambda message, *socks: sent.append(message)
+    shop.update(web, *pods)
+    assert sent == []
+    shop.update(web, *pods[1:])
+    assert sent == [ChangeGroup(web.served.number, [pods[0]], [])] * 2
+
+
+@pytest.mark.parametrize("protocol", list(Protocol))
+async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
+    """Even if it reads a change late: the listener is closed first, and opened last."""
+    shop, sent = await make(1), []
+    pods = shop.pods(1, protocol)
+    web = shop.serve(pods, protocol=protocol)
+    link = shop.workers[0].link
+    link.send = lambda message, *_socks: sent.append(type(message))
+    shop.update(web)
+    shop.update(web, pods[0].address)
+    assert sent == [CloseListener, ChangeGroup, ChangeGroup, OpenListener]
 
 
 # -- descriptors -------------------------------------------------------------------

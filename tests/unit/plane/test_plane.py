@@ -1,39 +1,24 @@
 """What each plane makes of a serving; test_link.py has what all of them keep."""
 
 import asyncio
-import contextlib
+import socket
 
 import pytest
-import pytest_asyncio
 
+from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ShortageError
 from userspace_proxy.model import Balance, Protocol, SocketAddress
+from userspace_proxy.plane import Plane
 
-from ..dataplane.peers import UdpPeer, dial
+from ..dataplane.peers import Peer, UdpPeer, dial
 from ..dataplane.waiting import turns, until
-from .planes import PLANES, TCP, Rooms, asked, is_dropped, is_refused, make_plane, place_of, serves
+from .planes import TCP, asked, is_dropped, is_refused, place_of, serves
 
 ALICE, BOB = "127.0.0.2", "127.0.1.3"
 ALICE_ALONE, BOB_ALONE = [f"{ALICE}/32"], [f"{BOB}/32"]
 BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 # The workers of a module's tests live in one loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=PLANES.values(), ids=PLANES)
-async def plane(request):
-    """One that all tests use: each opens groups of its own."""
-    with contextlib.closing(make_plane(request.param)) as plane:
-        await until(lambda: plane.state().is_running)
-        yield plane
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def house(plane):
-    house = Rooms(plane=plane)
-    yield house
-    house.dismiss()
-    assert house.bugs == []
 
 
 def pods_of(house, protocol, count=2):
@@ -178,3 +163,73 @@ async def test_connections_that_stay_are_spread_evenly_by_their_number(house):
             active = [web.group.counters_of(pod.address).active for pod in pods]
     # Each worker knows its own ones, and so may differ by one.
     assert max(active) - min(active) <= 2
+
+
+# -- the end -------------------------------------------------------------------
+
+
+async def test_a_drain_tells_how_many_had_to_be_reset(own_house):
+    house, pods = own_house, [own_house.endpoint(), own_house.endpoint()]
+    services = [house.service(pod.address) for pod in pods]
+    pairs = []
+    for web, pod in zip(services * 2, pods * 2, strict=True):
+        pairs.append((await house.client(web), await pod.accept()))
+    for web in services:
+        web.close()
+    pairs.pop()[0].close()
+    assert await house.plane.drain(0.2) in (3, 4)
+    for client, server in pairs:
+        assert await client.was_reset()
+        assert await server.was_reset()
+
+
+async def test_a_drain_waits_for_who_finishes(own_house):
+    house, pod = own_house, own_house.endpoint()
+    web = house.service(pod.address)
+    pairs = [(await house.client(web), await pod.accept()) for _ in range(3)]
+    web.close()
+    draining = asyncio.create_task(house.plane.drain(60))
+    for client, server in pairs:
+        await client.send(b"goodbye")
+        assert await server.read() == b"goodbye"
+        assert not draining.done()
+        client.close()
+        server.close()
+    assert await draining == 0
+
+
+async def test_a_drain_of_nothing_ends_at_once(own_house):
+    assert await own_house.plane.drain(60) == 0
+
+
+async def test_a_close_resets_connections_and_refuses_from_now_on(own_house):
+    house, pod = own_house, own_house.endpoint()
+    web, dns = house.service(pod.address), house.udp_service(house.udp_peer().address)
+    client = await house.client(web)
+    await pod.accept()
+    for _ in range(2):
+        house.plane.close()
+    assert await client.was_reset()
+    with pytest.raises(ConnectionRefusedError):
+        await dial(web.address)
+    house.keep(UdpPeer(port=dns.address.port))
+    for service in (web, dns):
+        service.close()
+
+
+async def test_who_waits_in_the_queue_when_all_ends_is_reset(own_house):
+    web = own_house.service(own_house.silent())
+    waiting = own_house.keep(Peer(socket.socket()))
+    waiting.sock.connect_ex(web.address)
+    own_house.plane.close()
+    assert await waiting.was_reset()
+
+
+# -- workers -------------------------------------------------------------------
+
+
+async def test_pipes_are_shared_out():
+    loop = asyncio.get_running_loop()
+    tuning = Plane(loop, 4, Tuning(max_pipes=10))._workers[0].tuning
+    assert (tuning.max_pipes, tuning.processes) == (3, 4)
+    assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1

@@ -18,13 +18,8 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import Plane, default_workers
+from userspace_proxy.plane import default_workers
 from userspace_proxy.plane import workers as pools
-from userspace_proxy.plane.messages import (
-    ChangeGroup,
-    CloseListener,
-    OpenListener,
-)
 
 from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.waiting import until
@@ -383,37 +378,6 @@ async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(mak
 
 
 # -- figures -----------------------------------------------------------------------
-
-
-async def test_a_change_tells_workers_what_changed_and_no_more(shop):
-    pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
-    web, sent = shop.service(*pods), []
-    for worker in shop.workers:
-        worker.link.send = lambda message, *socks: sent.append(message)
-    shop.update(web, *pods)
-    assert sent == []
-    shop.update(web, *pods[1:])
-    assert sent == [ChangeGroup(web.served.number, [pods[0]], [])] * 2
-
-
-@pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
-    """Even if it reads a change late: the listener is closed first, and opened last."""
-    shop, sent = await make(1), []
-    pods = shop.pods(1, protocol)
-    web = shop.serve(pods, protocol=protocol)
-    link = shop.workers[0].link
-    link.send = lambda message, *_socks: sent.append(type(message))
-    shop.update(web)
-    shop.update(web, pods[0].address)
-    assert sent == [CloseListener, ChangeGroup, ChangeGroup, OpenListener]
-
-
-async def test_pipes_are_shared_out():
-    loop = asyncio.get_running_loop()
-    tuning = Plane(loop, 4, Tuning(max_pipes=10))._workers[0].tuning
-    assert (tuning.max_pipes, tuning.processes) == (3, 4)
-    assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1
 
 
 def test_there_is_a_worker_for_two_cores_and_four_at_the_most():
