@@ -21,8 +21,6 @@ PACKAGE = Path("userspace_proxy")
 UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {
-    "userspace_proxy/agent/cleanup.py": "tests/node/test_agent_life.py",
-    "userspace_proxy/agent/client_address.py": "tests/node/test_agent_client_addresses.py",
     "userspace_proxy/dataplane/client_address.py": "tests/node/test_steering_client_address.py",
     **{
         f"userspace_proxy/steering/client_address/{name}.py": f"tests/node/{test}.py"
@@ -46,13 +44,10 @@ ELSEWHERE: Mapping[str, str] = {
             *("rule_guard", "sockets_in_use", "steering"),
         )
     },
-    "userspace_proxy/kernel/privileges.py": "tests/node/test_steering_local.py",
     "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
     "userspace_proxy/steering/held_tables.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
     "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
-    "userspace_proxy/check/checks.py": "tests/node/test_check.py",
-    "userspace_proxy/check/kernel_view.py": "tests/node/test_check.py",
     "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
 }
 """Modules whose tests need the kernel, an API server or a contract suite: where those are."""

@@ -1,0 +1,104 @@
+"""What a clean-up removes, what it leaves, and when it refuses."""
+
+import asyncio
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.agent.cleanup import cleanup
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.config import Settings
+from userspace_proxy.errors import LockHeld
+from userspace_proxy.kernel.nf_tables import Ruleset, TableWriter, list_tables
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import ReplyRouting, SteeringFacts, make_steering
+
+WEB = Frontend("10.96.0.10", 80, Protocol.TCP)
+CANARY = Settings(service_proxy_name="canary")
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """The test's thread is in its namespace."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    node = Net("node")
+    with node:
+        yield node
+    node.close()
+
+
+def leave_behind(steering, name=""):
+    """Steer one frontend and close without a clean-up, as after a crash."""
+
+    async def main():
+        facts = SteeringFacts(refuse_port=29999, proxy_ports=(17000, 29999), proxy_name=name)
+        left = make_steering(steering, facts)
+        await left.start()
+        await left.apply({WEB: 17000})
+        await left.close()
+
+    asyncio.run(main())
+
+
+def leave_reply_routing():
+    async def main():
+        routing = ReplyRouting()
+        assert await routing.start() == ""
+        await routing.close()
+
+    asyncio.run(main())
+
+
+def routes_and_rules(node):
+    show = "ip route show table all; ip rule; iptables-legacy-save"
+    return node.run(show)
+
+
+@pytest.mark.parametrize("steering", ["nftables", "local", "iptables"])
+def test_what_a_crash_left_is_removed(node, steering):
+    # Reading a built-in table creates it.
+    before = routes_and_rules(node), list_tables()
+    leave_behind(steering)
+    leave_reply_routing()
+    assert (routes_and_rules(node), list_tables()) != before
+    assert cleanup(Settings()) == 0
+    assert "10.96.0.10" not in routes_and_rules(node)
+    assert "UPROXY" not in routes_and_rules(node)
+    assert "11800" not in routes_and_rules(node)
+    assert list_tables() == before[1]
+
+
+def test_other_programs_tables_and_routes_stay(node):
+    table = TableWriter("other")
+    table.create()
+    with Ruleset() as ruleset:
+        ruleset.commit(table.messages)
+    node.run("ip route add local 10.3.0.0/24 dev lo")
+    leave_behind("nftables")
+    assert cleanup(Settings()) == 0
+    assert list_tables() == ["other"]
+    assert "10.3.0.0/24" in routes_and_rules(node)
+
+
+def test_with_a_name_only_that_proxys_state_is_removed(node):
+    leave_behind("nftables")
+    leave_behind("nftables", "canary")
+    assert cleanup(CANARY) == 0
+    assert list_tables() == ["userspace-proxy"]
+
+
+def test_while_the_proxy_runs_nothing_is_removed(node):
+    leave_behind("nftables")
+    leave_behind("nftables", "canary")
+    before = list_tables()
+    lock = NodeLock("canary")
+    lock.take()
+    try:
+        for settings in (Settings(), CANARY):
+            with pytest.raises(LockHeld):
+                cleanup(settings)
+    finally:
+        lock.release()
+    assert list_tables() == before
+    assert cleanup(Settings()) == 0
+    assert list_tables() == []

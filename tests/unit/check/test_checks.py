@@ -1,0 +1,97 @@
+"""Which findings a run of the check collects, and in which order."""
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.check.checks import check_node, check_settings, log_findings
+from userspace_proxy.check.finding import Mark
+from userspace_proxy.config import Settings
+from userspace_proxy.config.values import InheritedSocket
+
+WEB = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
+"""
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """The test's thread is in its namespace."""
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
+    node = Net("node")
+    with node:
+        yield node
+    node.close()
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_text(WEB)
+    return str(path)
+
+
+def topics(found):
+    return list(dict.fromkeys(finding.topic for finding in found))
+
+
+INPUT, STEERING = ["config", "manifests"], ["privileges", "nftables", "iptables", "steering"]
+NODE = ["kube-proxy", "kernel", "ports", "firewall", "client addresses"]
+
+
+@pytest.mark.parametrize(
+    ("steering", "expected"),
+    [
+        pytest.param("nftables", [*INPUT, *STEERING, *NODE, "routes", "limits"], id="nftables"),
+        # It creates routes to ClusterIPs itself.
+        pytest.param("local", [*INPUT, *STEERING, *NODE, "limits"], id="local"),
+        pytest.param("none", [*INPUT, "steering", "limits"], id="none"),
+    ],
+)
+def test_findings_come_in_reading_order_input_steering_node(node, manifests, steering, expected):
+    found = check_settings(Settings(manifests=manifests, steering=steering), ())
+    assert topics(found) == expected
+    assert Mark.ERROR not in {finding.mark for finding in found}
+
+
+def test_without_preserved_client_addresses_nothing_is_found_about_them(node, manifests):
+    settings = Settings(manifests=manifests, steering="nftables", preserve_client_address="never")
+    assert "client addresses" not in topics(check_settings(settings, ()))
+
+
+def test_settings_that_cannot_be_used_end_the_check_with_the_reason():
+    inherited = InheritedSocket(999)
+    found = check_settings(Settings(metrics_bind_address=inherited), ("flag --x is ignored",))
+    assert [(f.mark, f.topic) for f in found] == [("warning", "config"), ("error", "config")]
+    assert "descriptor 999 is not an inherited socket" in found[-1].what
+
+
+def test_a_running_proxy_of_that_name_is_a_warning_and_another_one_is_not(node, manifests):
+    lock = NodeLock("canary")
+    lock.take()
+    try:
+        for name, count in (("canary", 1), ("", 0)):
+            settings = Settings(manifests=manifests, steering="nftables", service_proxy_name=name)
+            found = check_settings(settings, ())
+            assert sum("another userspace-proxy" in f.what for f in found) == count
+    finally:
+        lock.release()
+
+
+def test_the_agents_own_check_leaves_out_firewalls_and_needs_a_steering(node):
+    assert check_node(Settings(), "none") == []
+    assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
+
+
+def test_only_what_is_not_fine_is_logged(node, caplog):
+    log_findings(Settings(), "nftables")
+    assert caplog.records == []
+    node.run("ip link add kube-ipvs0 type bridge")
+    log_findings(Settings(), "nftables")
+    (record,) = caplog.records
+    assert (record.message, record.topic) == ("check", "kube-proxy")
+    assert record.where == "interface kube-ipvs0"
+    assert record.way_out

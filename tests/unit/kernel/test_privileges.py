@@ -1,0 +1,18 @@
+"""The capability that rules need."""
+
+import subprocess
+import sys
+
+from userspace_proxy.kernel.privileges import has_net_admin
+
+ASK = "from userspace_proxy.kernel.privileges import has_net_admin; print(has_net_admin())"
+
+
+def test_root_of_the_namespace_has_it():
+    assert has_net_admin()
+
+
+def test_a_process_without_capabilities_has_not():
+    drop = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-all", "--"]
+    done = subprocess.run([*drop, sys.executable, "-c", ASK], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
