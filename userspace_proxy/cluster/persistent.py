@@ -4,8 +4,8 @@
                                             ├ {b: 4} ┘ copied: a 256th of all
                                             └ {c: 3}   shared
 
-To change one of 10,000 copies some forty, and two mappings of which one was made of the other
-are compared by their parts. So a Service costs what it costs, however many there are.
+A change of one of 10,000 items copies some forty, and two mappings of which one was made from the
+other are compared by their parts. So the cost of a change doesn't grow with the number of items.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class PersistentMap(Mapping[K, V], Generic[K, V]):
-    """An immutable mapping; in the order of its keys."""
+    """An immutable mapping, iterated in the order of its keys."""
 
     __slots__ = ("_count", "_parts")
 
@@ -35,11 +35,9 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
         self._count = 0
 
     def changed(self, put: Mapping[K, V], drop: Collection[K] = ()) -> PersistentMap[K, V]:
-        """Return what this one is with some items more or others, and some fewer.
+        """Return a copy with the items of ``put`` and without the keys of ``drop``.
 
-        Args:
-            put: Added, or in the place of those of the same keys.
-            drop: Left out, unless they are in ``put``; one that isn't here is no error.
+        A key in both is put; a key to drop needn't exist.
         """
         parts = list(self._parts)
         copied: set[int] = set()
@@ -61,7 +59,7 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
         return made
 
     def differing(self, other: PersistentMap[K, V]) -> set[K]:
-        """Return the keys under which two mappings don't have the same object."""
+        """Return the keys whose values aren't the same object in both."""
         found: set[K] = set()
         for mine, others in zip(self._parts, other._parts, strict=True):
             if mine is not others:
@@ -93,9 +91,9 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
 
 
 def differing_keys(have: Mapping[K, V], want: Mapping[K, V]) -> set[K]:
-    """Return the keys under which two mappings don't have the same object.
+    """Return the keys whose values aren't the same object in both mappings.
 
-    Cheap where one was made of the other by :meth:`PersistentMap.changed`.
+    Cheap if one was made from the other by :meth:`PersistentMap.changed`.
     """
     if isinstance(have, PersistentMap) and isinstance(want, PersistentMap):
         return have.differing(want)

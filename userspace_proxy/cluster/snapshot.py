@@ -10,10 +10,10 @@ from ..model import EndpointSlice, Node, Service, ServiceKey
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """One Service and the slices that belong to it, in the order of their names.
+    """One Service and its slices, in the order of their names.
 
-    The same object is kept from snapshot to snapshot while nothing about the
-    Service changes, so whoever caches by Service may compare with ``is``.
+    It stays the same object in all snapshots until something about the Service changes, so caches
+    may compare with ``is``.
     """
 
     service: Service
@@ -26,8 +26,8 @@ class Snapshot:
 
     services: Mapping[ServiceKey, ServiceState]
     node: Node | None = None
-    """This node's object; None where there is none, or none yet."""
+    """This node's object, if there is one."""
     node_addresses: frozenset[str] = frozenset()
-    """Of all Nodes, as far as the source knows them."""
+    """Of all Nodes that the source has read."""
     revision: int = field(default=0, compare=False)
-    """Counts up with every change; for logs and the page."""
+    """Increases with every change; for logs and the page."""

@@ -1,9 +1,9 @@
 """Collects the objects of a source, and returns snapshots.
 
-Rule 1: an object that says what it said before changes nothing: no new revision.
-Rule 2: a list replaces all of its kind, and what stays equal stays the same
-object; so a relist is a diff, never a flap.
-Rule 3: a snapshot is never changed after it has been handed out.
+Rule 1: an equal object changes nothing: no new revision.
+Rule 2: a list replaces all objects of its kind, but equal ones stay the same object, so a relist
+is a difference.
+Rule 3: a snapshot never changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Store:
         self._last = Snapshot(self._states)
 
     def replace_services(self, services: Iterable[Service]) -> None:
-        """Take a complete list of Services; those that aren't in it are gone."""
+        """Replace all Services."""
         new = {service.key: service for service in services}
         for key in self._services.keys() - new.keys():
             self.delete_service(key)
@@ -43,12 +43,12 @@ class Store:
             self._touched.add(service.key)
 
     def delete_service(self, key: ServiceKey) -> None:
-        """Forget a Service; one that isn't here is no error."""
+        """Delete a Service, if it exists."""
         if self._services.pop(key, None) is not None:
             self._touched.add(key)
 
     def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
-        """Take a complete list of slices; those that aren't in it are gone."""
+        """Replace all slices."""
         new = {item.key: item for item in slices}
         for key in self._slices.keys() - new.keys():
             self.delete_slice(key)
@@ -56,7 +56,7 @@ class Store:
             self.put_slice(item)
 
     def put_slice(self, item: EndpointSlice) -> None:
-        """Add a slice, or replace the one of the same name, also where its Service changed."""
+        """Add a slice, or replace the one of the same name, even if its Service changed."""
         old = self._slices.get(item.key)
         if old == item:
             return
@@ -67,7 +67,7 @@ class Store:
         self._touched.add(item.service)
 
     def delete_slice(self, key: SliceKey) -> None:
-        """Forget a slice; one that isn't here is no error."""
+        """Delete a slice, if it exists."""
         old = self._slices.pop(key, None)
         if old is None:
             return
@@ -78,16 +78,15 @@ class Store:
         self._touched.add(old.service)
 
     def set_node(self, node: Node | None) -> None:
-        """Take this node's object; None when it has been deleted."""
-        if node != self._node:
-            self._node = node
+        """Set this node's object."""
+        self._node = node
 
     def set_node_addresses(self, addresses: frozenset[str]) -> None:
-        """Take the addresses of all Nodes."""
+        """Set the addresses of all Nodes."""
         self._node_addresses = addresses
 
     def snapshot(self) -> Snapshot:
-        """Return the present state; the same object while nothing has changed."""
+        """Return the current state; the same object until something changes."""
         changed = {key for key in self._touched if self._differs(key)}
         others = self._node, self._node_addresses
         if changed or others != (self._last.node, self._last.node_addresses):
@@ -106,7 +105,7 @@ class Store:
         return tuple(slices[k] for k in sorted(slices))
 
     def _differs(self, key: ServiceKey) -> bool:
-        """Tell whether a touched Service is other than in the last snapshot."""
+        """Return whether a Service differs from the last snapshot."""
         service = self._services.get(key)
         old = self._last.services.get(key)
         if service is None or old is None:

@@ -4,8 +4,7 @@
     files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)
     calls ───────────▶ memory ─────┘
 
-Importing this package imports neither kubernetes_asyncio nor aiohttp: the first costs a
-second and many megabytes, so only a run against an API server pays for it.
+Importing this package imports neither kubernetes_asyncio nor aiohttp; ``kubernetes`` does.
 """
 
 from .base import Happening, Publish, Source, SourceStatus

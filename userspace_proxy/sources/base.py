@@ -1,11 +1,11 @@
 """The contract of every source.
 
-    source ──publish(snapshot)──▶ agent        as often as something changes
-    agent  ──status()──▶ source                at any moment
+    source ──publish(snapshot)──▶ agent        whenever something changes
+    agent  ──status()──▶ source                at any time
     agent  ──record(happening)──▶ source       for users of the cluster
 
 Rule 1: nothing is published before everything was read once.
-Rule 2: a source that can't read keeps quiet: the last snapshot stays in force.
+Rule 2: a source that can't read publishes nothing, so the last snapshot stays in force.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from ..cluster import Snapshot
 from ..model import ServiceKey
 
 Publish = Callable[[Snapshot], None]
-"""Takes a snapshot; cheap, never raises; called in the event loop's thread."""
+"""Cheap, never raises; called in the event loop's thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something on this node that who looks after the cluster should be able to read there."""
+    """Something on this node that operators should see in the cluster."""
 
     reason: str
-    """One word in CamelCase, as Kubernetes Events have it: ``SteeringRepaired``."""
+    """One word in CamelCase, as in Kubernetes Events: ``SteeringRepaired``."""
     action: str
     """What was tried, likewise: ``Repair``."""
     note: str
-    """One sentence; of those with the same reason and object the last one counts."""
+    """One sentence; it replaces earlier ones with the same reason and object."""
     service: ServiceKey | None = None
-    """The Service that it is about; None: this node."""
+    """The object of the Event; None: this node."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """How reading goes at this moment."""
+    """The current state of a source."""
 
     is_synced: bool
     """Everything was read at least once."""
     problems: tuple[str, ...] = ()
-    """What is wrong now, one line each: what, where, the way out."""
+    """One line each, with the place and a remedy."""
     restarts: int = 0
-    """How often a watch had to begin anew with a list."""
+    """How often a list had to follow a watch."""
 
 
 class Source(abc.ABC):
-    """Where Services come from."""
+    """Provides Services and the objects that belong to them."""
 
     kind: str
     """``kubernetes``, ``manifests`` or ``memory``."""
@@ -56,27 +56,27 @@ class Source(abc.ABC):
     """The server's URL or the path, for logs and the page."""
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
-        """See whether reading can begin, before anything else is set up; blocks shortly.
+        """Check whether reading can begin, before anything else is set up; blocks shortly.
 
         Raises:
             SourceError: As :meth:`run` would.
         """
 
-    def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files name them anyway
-        """Have snapshots name all Nodes' addresses, where that has a cost; cheap, idempotent."""
+    def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files contain them anyway
+        """Include the addresses of all Nodes in snapshots, or no longer; cheap, idempotent."""
 
-    def record(self, happening: Happening) -> None:  # noqa: B027 - files can't be told
-        """Tell the cluster, where there is one; cheap, never raises, waits for nothing."""
+    def record(self, happening: Happening) -> None:  # noqa: B027 - files have no Events
+        """Report to the cluster, if there is one; cheap, never raises, never waits."""
 
     @abc.abstractmethod
     async def run(self, publish: Publish) -> None:
-        """Read for ever, and publish; ends only by cancellation.
+        """Read and publish until cancelled.
 
         Raises:
-            SourceError: Reading can't even begin (a path that doesn't exist, a
-                kubeconfig without a server); trouble after that is never raised.
+            SourceError: Reading can't begin (a path that doesn't exist, a kubeconfig without a
+                server). Later failures are problems in :meth:`status`.
         """
 
     @abc.abstractmethod
     def status(self) -> SourceStatus:
-        """Return how reading goes at this moment."""
+        """Return the current state."""

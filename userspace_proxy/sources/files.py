@@ -1,11 +1,11 @@
 """Finds the manifest files, and those that have changed.
 
-    look() ──stat all──▶ seen twice alike? ──▶ read ──▶ Look(texts, gone, problems)
+    look() ──stat all──▶ same as in the last look? ──▶ read ──▶ Look(texts, gone, problems)
                          └─ no: it is being written; look again soon
 
-Rule 1: a file that changes or vanishes counts once two looks agree. Editors truncate,
-write, and move the old file away before the new one comes; none of that must be served.
-Rule 2: what can't be read is a problem and keeps what was read of it before.
+Rule 1: a file that changed or vanished is used once two looks agree, because editors truncate it,
+write it, or move the old file away first.
+Rule 2: a file that can't be read is a problem, and its last content stays in force.
 Rule 3: a look that fails because descriptors have run out changes nothing, because that shortage
 is a problem of the process: during one, looks succeed and fail in turn.
 """
@@ -23,45 +23,45 @@ from ..errors import SourceError
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
-"""One file: room for 250,000 Services of the usual 250 bytes."""
+"""Of one file: room for 250,000 Services of the usual 250 bytes."""
 UNSETTLED_LOOKS_MAX = 5
-"""Then a file that never stands still is read as it is."""
+"""After so many looks, a file that keeps changing is read as it is."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
 Fingerprint = tuple[int, ...]
-"""Differs whenever a file's content may: times, size, and which file it is."""
+"""Changes whenever a file's content may have: its times, size and inode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found to be new."""
+    """The result of one look."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
-    """Files that are new or changed, by path."""
+    """The content of new and changed files, by path."""
     gone: frozenset[str] = frozenset()
     problems: Mapping[str, str] = field(default_factory=dict)
-    """All that can't be read now, by path, as one line each."""
+    """Files that can't be read now, by path, one line each."""
     is_settling: bool = False
-    """Something is changing this moment; look again soon."""
+    """Something is changing; look again soon."""
 
 
 class FileWatch:
     """The manifests under one path; one thread at a time.
 
     Args:
-        path: A file, or a folder whose ``*.yaml``, ``*.yml`` and ``*.json`` count, but
-            not hidden ones or those in folders below. Links are followed.
+        path: A file, or a folder with ``*.yaml``, ``*.yml`` and ``*.json`` files; hidden files
+            and subfolders are ignored. Links are followed.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._taken: dict[str, Fingerprint] = {}
-        """What was read, and as what."""
+        self._read_as: dict[str, Fingerprint] = {}
+        """All files that were read, as they were then."""
         self._changing: dict[str, tuple[Fingerprint | None, int]] = {}
-        """What the last look saw of files that had changed, and for how many looks."""
+        """Changed files as of the last look, and for how many looks they have been changing."""
         self._unread: dict[str, str] = {}
-        """Files that couldn't be read, with the reason."""
+        """Files that couldn't be read, with the problem."""
         self._is_lost = False
         """The last look didn't find the path itself."""
         self._problems: Mapping[str, str] = {}
@@ -71,17 +71,13 @@ class FileWatch:
         """Read everything as it is now.
 
         Raises:
-            SourceError: The path isn't there, or can't be listed.
+            SourceError: The path doesn't exist, or can't be listed.
         """
         found, problems = self._list_all()
         return self._read(found, found, problems)
 
     def check(self) -> None:
-        """See that there is something to look at.
-
-        Raises:
-            SourceError: As :meth:`first_look`.
-        """
+        """Raise SourceError as :meth:`first_look` does."""
         self._list_all()
 
     def _list_all(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
@@ -94,14 +90,14 @@ class FileWatch:
             ) from exc
 
     def look(self) -> Look:
-        """Read what has changed since the last look, where it stands still."""
+        """Read the files that have changed since the last look and aren't changing any more."""
         try:
             found, problems = _list(self._path)
         except OSError as exc:
             return self._lost(exc)
         self._is_lost = False
-        names = (found.keys() | self._taken.keys()) - problems.keys()
-        changed = {n: found.get(n) for n in names if found.get(n) != self._taken.get(n)}
+        names = (found.keys() | self._read_as.keys()) - problems.keys()
+        changed = {n: found.get(n) for n in names if found.get(n) != self._read_as.get(n)}
         settled = {n for n, fingerprint in changed.items() if self._is_settled(n, fingerprint)}
         self._changing = {
             n: (fingerprint, self._changing.get(n, (None, 0))[1] + 1)
@@ -136,23 +132,23 @@ class FileWatch:
         texts = {}
         gone = frozenset(names) - found.keys()
         for name in gone:
-            self._taken.pop(name, None)
+            self._read_as.pop(name, None)
             self._unread.pop(name, None)
         for name in sorted(found.keys() & frozenset(names)):
             try:
-                texts[name], self._taken[name] = _read_file(name)
+                texts[name], self._read_as[name] = _read_file(name)
                 self._unread.pop(name, None)
             except OSError as exc:
-                # Not taken: the next look tries again, as nothing may change when it is over.
-                if exc.errno in _SHORTAGES and name in self._taken:
+                # The next look retries, because the file may become readable without a change.
+                if exc.errno in _SHORTAGES and name in self._read_as:
                     continue
                 self._unread[name] = f"{name}: cannot read: {exc.strerror}"
             except UnicodeDecodeError as exc:
                 line = exc.object.count(b"\n", 0, exc.start) + 1
-                self._taken[name] = found[name]
+                self._read_as[name] = found[name]
                 self._unread[name] = f"{name}:{line}: not UTF-8: {exc.reason}"
         problems = {**self._unread, **problems}
-        if not found and not self._taken and not problems:
+        if not found and not self._read_as and not problems:
             endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
             problems[str(self._path)] = f"{self._path}: contains no manifests ({endings})"
         self._problems = problems
@@ -160,7 +156,7 @@ class FileWatch:
 
 
 def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-    """Return the files under a path, and the problems with those that can't be seen.
+    """Return the files under a path, and problems with entries that can't be examined.
 
     Raises:
         OSError: The path itself can't be listed.
@@ -177,7 +173,7 @@ def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
             try:
                 status = entry.stat()
             except OSError as exc:
-                # A plain file went away in between: that's no problem. A link leads nowhere.
+                # A file that has just vanished is no problem; a link without a target is.
                 if entry.is_symlink():
                     problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
                 continue
@@ -188,7 +184,7 @@ def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
 
 
 def _read_file(name: str) -> tuple[str, Fingerprint]:
-    """Return a file's text, and the fingerprint from before it was read."""
+    """Return a file's text, and its fingerprint from before it was read."""
     with Path(name).open("rb") as file:
         fingerprint = _fingerprint(os.fstat(file.fileno()))
         data = file.read(FILE_BYTES_MAX + 1)

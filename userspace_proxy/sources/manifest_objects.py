@@ -1,9 +1,9 @@
 """Converts the documents of a manifest file to objects, or describes their errors.
 
-    text ──▶ documents ──▶ items of lists ──▶ kind ──▶ checked ──▶ Found(key, value, place)
+    text ──▶ documents ──▶ items of lists ──▶ kind ──▶ validated ──▶ Found(key, value, place)
 
-Rule 1: every problem is one line that names file, line and field.
-Rule 2: a file with a problem gives no objects: half of a file is what nobody wrote.
+Rule 1: every problem is one line with file, line and field.
+Rule 2: a file with a problem contributes no objects, because its author intended all of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .written import WrittenService, read_written
 
 @dataclass(frozen=True, slots=True)
 class MirroredEndpoints:
-    """An Endpoints object, as the slices that it is mirrored into."""
+    """The slices that mirror an Endpoints object."""
 
     service: ServiceKey
     slices: tuple[EndpointSlice, ...]
@@ -50,27 +50,22 @@ class Found:
     """``namespace/name``, or the name of a Node."""
     value: ManifestObject
     place: str
-    """``web.yaml:14``: where it begins."""
+    """File and line, as ``web.yaml:14``."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileObjects:
-    """What one file says."""
+    """The content of one file."""
 
     objects: tuple[Found, ...] = ()
-    """Empty when there are problems."""
+    """Empty if there are problems."""
     problems: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
-    """Kinds that are none of ours, each once, as ``web.yaml:20: kind Deployment …``."""
+    """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``."""
 
 
 def read_manifest(text: str, *, place: str) -> FileObjects:
-    """Read one file.
-
-    Args:
-        text: YAML or JSON.
-        place: The file, as problems name it.
-    """
+    """Read the YAML or JSON text of one file; problems start with ``place``."""
     try:
         documents = parse_documents(text, place=place)
     except InputError as exc:
@@ -87,21 +82,21 @@ def read_manifest(text: str, *, place: str) -> FileObjects:
             objects.extend(Found(kind, key, value, item.at()) for key, value in read(item.value))
         except FieldError as exc:
             field = ".".join(part for part in (item.path, exc.path) if part)
-            said = f"{field}: {exc.problem}" if field else exc.problem
-            problems.append(f"{item.at(exc.path)}: {said}")
+            problem = f"{field}: {exc.problem}" if field else exc.problem
+            problems.append(f"{item.at(exc.path)}: {problem}")
     if problems:
         return FileObjects(problems=tuple(problems), ignored=tuple(ignored.values()))
     return FileObjects(tuple(objects), (), tuple(ignored.values()))
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _WrittenObject:
     """One object as written: a document, or an item of a list in it."""
 
     value: Any
     document: Document
     path: str = ""
-    """``items[3]`` within the document; empty for a document itself."""
+    """``items[3]`` within the document; empty for the document itself."""
     default_kind: str = ""
     default_version: str = ""
 
@@ -111,14 +106,14 @@ class _Item:
         return f"{self.document.place}:{self.document.line_of(whole)}"
 
     def text(self, name: str) -> str:
-        """Return the text of ``kind`` or ``apiVersion``; empty where there is none."""
+        """Return the text of ``kind`` or ``apiVersion``; empty if there is none."""
         value = self.value.get(name) if isinstance(self.value, dict) else None
         return value if isinstance(value, str) else ""
 
 
-def _items(document: Document) -> Iterator[_Item]:
-    """Yield the objects of a document: itself, or what its lists hold."""
-    waiting = [_Item(document.value, document)]
+def _items(document: Document) -> Iterator[_WrittenObject]:
+    """Yield the objects of a document: itself, or the items of its lists."""
+    waiting = [_WrittenObject(document.value, document)]
     while waiting:
         item = waiting.pop()
         kind, items = item.text("kind"), None
@@ -130,7 +125,7 @@ def _items(document: Document) -> Iterator[_Item]:
         prefix = f"{item.path}.items" if item.path else "items"
         version = "" if kind == "List" else item.text("apiVersion")
         waiting.extend(
-            _Item(value, document, f"{prefix}[{i}]", kind.removesuffix("List"), version)
+            _WrittenObject(value, document, f"{prefix}[{i}]", kind.removesuffix("List"), version)
             for i, value in reversed(list(enumerate(items)))
         )
 
@@ -138,11 +133,11 @@ def _items(document: Document) -> Iterator[_Item]:
 _Read = Callable[[Any], list[tuple[str, ManifestObject]]]
 
 
-def _reader_of(item: _Item) -> tuple[str, _Read | None]:
-    """Return the kind of an object, and how to read it; None for a foreign kind.
+def _reader_of(item: _WrittenObject) -> tuple[str, _Read | None]:
+    """Return the kind of an object, and how to read it; None for an unsupported kind.
 
     Raises:
-        FieldError: It has no kind, or one of ours in a version that isn't.
+        FieldError: It has no kind, or another version of a supported kind.
     """
     if not isinstance(item.value, dict):
         raise FieldError("", "an object must be a mapping with apiVersion, kind and metadata")
@@ -156,9 +151,9 @@ def _reader_of(item: _Item) -> tuple[str, _Read | None]:
         raise FieldError("apiVersion", "is missing")
     if (version, kind) in _READERS:
         return kind, _READERS[version, kind]
-    for ours, name in _READERS:
-        if name == kind and _group(ours) == _group(version):
-            raise FieldError("apiVersion", f"{version} of {kind} is not read: write {ours}")
+    for supported, name in _READERS:
+        if name == kind and _group(supported) == _group(version):
+            raise FieldError("apiVersion", f"{version} of {kind} is not read: write {supported}")
     return f"{version} {kind}", None
 
 

@@ -11,11 +11,10 @@ from .base import Publish, Source, SourceStatus
 
 
 class MemorySource(Source):
-    """Publishes what it is given, at once; also what it was given before ``run``.
+    """Publishes each change at once, and earlier ones when ``run`` begins.
 
-    All methods belong to the event loop's thread. Each call that changes something
-    publishes one snapshot, whose cost grows with the number of Services: give many at
-    once to the ``replace_…`` methods.
+    All methods belong to the event loop's thread. Each change publishes one snapshot; for many
+    objects use the ``replace_…`` methods.
     """
 
     kind = "memory"
@@ -26,7 +25,7 @@ class MemorySource(Source):
         self._publish: Publish | None = None
 
     async def run(self, publish: Publish) -> None:
-        """Part of Source: publishes what is there, then every change."""
+        """Part of Source."""
         self._publish = publish
         try:
             publish(self._store.snapshot())
@@ -35,7 +34,7 @@ class MemorySource(Source):
             self._publish = None
 
     def status(self) -> SourceStatus:
-        """Part of Source: nothing can go wrong here."""
+        """Part of Source."""
         return SourceStatus(is_synced=self._publish is not None)
 
     def put_service(self, service: Service) -> None:
@@ -44,12 +43,12 @@ class MemorySource(Source):
         self._changed()
 
     def delete_service(self, key: ServiceKey) -> None:
-        """Forget a Service; its slices stay. One that isn't here is no error."""
+        """Delete a Service, if it exists; its slices stay."""
         self._store.delete_service(key)
         self._changed()
 
     def replace_services(self, services: Iterable[Service]) -> None:
-        """Take all Services at once; those that aren't among them are gone."""
+        """Replace all Services."""
         self._store.replace_services(services)
         self._changed()
 
@@ -59,17 +58,17 @@ class MemorySource(Source):
         self._changed()
 
     def delete_slice(self, key: SliceKey) -> None:
-        """Forget a slice; one that isn't here is no error."""
+        """Delete a slice, if it exists."""
         self._store.delete_slice(key)
         self._changed()
 
     def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
-        """Take all slices at once; those that aren't among them are gone."""
+        """Replace all slices."""
         self._store.replace_slices(slices)
         self._changed()
 
     def set_node(self, node: Node | None) -> None:
-        """Take this node's object; None: there is none."""
+        """Set this node's object."""
         self._store.set_node(node)
         self._changed()
 

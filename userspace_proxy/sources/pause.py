@@ -1,4 +1,4 @@
-"""Waiting, for loops whose condition can only be polled."""
+"""Waits for loops that poll."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 Pause = Callable[[float], Awaitable[None]]
-"""Returns after that many seconds; tests pass one that returns at their word."""
+"""Returns after that many seconds; tests pass one that they control."""
 
 
 async def pause(seconds: float) -> None:
@@ -21,6 +21,6 @@ async def pause(seconds: float) -> None:
 
 
 def _end(passed: asyncio.Future[None]) -> None:
-    # In the turn in which the waiting task was cancelled the timer may be due as well.
+    # The timer may be due in the iteration in which the waiting task was cancelled.
     if not passed.done():
         passed.set_result(None)
