@@ -11,12 +11,16 @@ Rule 2: a source that can't read publishes nothing, so the last snapshot stays i
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..cluster import Snapshot
 from ..model import ServiceKey
 
+Pause = Callable[[float], Awaitable[None]]
+"""Returns after that many seconds; tests pass one that they control."""
+pause: Pause = asyncio.sleep  # noqa: TID251 - polling, and waits before a retry
 Publish = Callable[[Snapshot], None]
 """Cheap, never raises; called in the event loop's thread."""
 

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cluster import Snapshot
-from .base import Publish, Source, SourceStatus
+from .base import Pause, Publish, Source, SourceStatus, pause
 from .files import FileWatch
 from .manifest_state import ManifestState
-from .pause import Pause, pause
 
 _log = logging.getLogger("userspace_proxy.sources")
 

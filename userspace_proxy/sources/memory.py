@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 from ..cluster import Store
 from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
@@ -13,8 +12,7 @@ from .base import Publish, Source, SourceStatus
 class MemorySource(Source):
     """Publishes each change at once, and earlier ones when ``run`` begins.
 
-    All methods belong to the event loop's thread. Each change publishes one snapshot; for many
-    objects use the ``replace_…`` methods.
+    All methods belong to the event loop's thread.
     """
 
     kind = "memory"
@@ -47,11 +45,6 @@ class MemorySource(Source):
         self._store.delete_service(key)
         self._changed()
 
-    def replace_services(self, services: Iterable[Service]) -> None:
-        """Replace all Services."""
-        self._store.replace_services(services)
-        self._changed()
-
     def put_slice(self, item: EndpointSlice) -> None:
         """Add a slice, or replace the one of the same name."""
         self._store.put_slice(item)
@@ -60,11 +53,6 @@ class MemorySource(Source):
     def delete_slice(self, key: SliceKey) -> None:
         """Delete a slice, if it exists."""
         self._store.delete_slice(key)
-        self._changed()
-
-    def replace_slices(self, slices: Iterable[EndpointSlice]) -> None:
-        """Replace all slices."""
-        self._store.replace_slices(slices)
         self._changed()
 
     def set_node(self, node: Node | None) -> None:

@@ -12,7 +12,7 @@ from userspace_proxy.cluster import Snapshot
 from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Balance, ServiceKey
 from userspace_proxy.sources import ManifestSource, load_manifests
-from userspace_proxy.sources.pause import pause
+from userspace_proxy.sources.base import pause
 
 from .running import Published, running
 

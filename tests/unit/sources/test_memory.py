@@ -55,17 +55,6 @@ async def test_each_change_is_published_at_once():
         assert published.last.node == Node("alice")
 
 
-async def test_many_can_be_given_at_once():
-    source = MemorySource()
-    async with running(source) as published:
-        await published.first()
-        source.replace_slices([WEB_SLICE])
-        source.replace_services([WEB_SERVICE])
-        assert published.last.services[WEB].slices == (WEB_SLICE,)
-        source.replace_services([])
-        assert published.last.services == {}
-
-
 async def test_nothing_is_published_after_the_end():
     source = MemorySource()
     async with running(source) as published:

@@ -16,13 +16,7 @@ RETRY_AFTER_MAX_S = 300.0
 
 
 class Backoff:
-    """Doubling waits with jitter, so that a thousand nodes don't return at once.
-
-    Args:
-        rng: Source of jitter.
-        base_s: The first wait, before jitter.
-        cap_s: The longest wait, before jitter.
-    """
+    """Doubling waits with jitter, so that a thousand nodes don't return at once."""
 
     def __init__(self, rng: random.Random, *, base_s: float = BASE_S, cap_s: float = CAP_S) -> None:
         self._rng = rng
@@ -35,11 +29,7 @@ class Backoff:
         self._next_s = self._base_s
 
     def next_s(self, *, at_least_s: float = 0.0) -> float:
-        """Return how many seconds to wait now.
-
-        Args:
-            at_least_s: As the server requested (``Retry-After``); 0: it didn't.
-        """
+        """Return how many seconds to wait now, at least as the server requested."""
         wait_s = self._next_s * (1 + JITTER * self._rng.random())
         self._next_s = min(self._next_s * FACTOR, self._cap_s)
         return max(wait_s, min(at_least_s, RETRY_AFTER_MAX_S))

@@ -1,6 +1,7 @@
 """Requests to an API server, with the credentials that kubernetes-asyncio loads.
 
-Rule 1: callers see responses and :class:`TransportError`, nothing of aiohttp.
+Rule 1: a request without a response, or whose response breaks off, raises TransportError. Callers
+see nothing of aiohttp.
 Rule 2: everything has a deadline: connecting, the start of a response, and silence in a list.
 A watch may be silent; its reader decides for how long.
 """
@@ -61,7 +62,6 @@ class Stream:
         """Return what has arrived, as soon as something has; empty at the end.
 
         Raises:
-            TransportError: It broke off.
             TimeoutError: Nothing arrived for ``silence_s`` seconds.
         """
         async with asyncio.timeout(silence_s):
@@ -69,22 +69,13 @@ class Stream:
                 return await self._response.content.readany()
 
     async def rest(self) -> Response:
-        """Read the rest, of a response that is an error.
-
-        Raises:
-            TransportError: It broke off.
-        """
+        """Read the rest, of a response that is an error."""
         with _transport_errors():
             return await _read(self._response)
 
 
 class ApiClient:
-    """A client of one API server; usable after :meth:`open`.
-
-    Args:
-        credentials: The server's address, and how to authenticate.
-        clock: Seconds, monotonic.
-    """
+    """A client of one API server; usable after :meth:`open`."""
 
     def __init__(
         self, credentials: Credentials, *, clock: Callable[[], float] = time.monotonic
@@ -131,11 +122,7 @@ class ApiClient:
         self.credentials.close()
 
     async def get(self, path: str, query: Mapping[str, str]) -> Response:
-        """Return a whole response, whatever its code.
-
-        Raises:
-            TransportError: There is none.
-        """
+        """Return a whole response, whatever its code."""
         with _transport_errors():
             request = self._request("GET", path, query, silence_s=RESPONSE_S)
             async with await request as response:
@@ -144,11 +131,7 @@ class ApiClient:
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], *, content_type: str
     ) -> Response:
-        """Send an object as JSON, and return the whole response, whatever its code.
-
-        Raises:
-            TransportError: There is no response.
-        """
+        """Send an object as JSON, and return the whole response, whatever its code."""
         with _transport_errors():
             request = self._request(
                 method, path, body=body, content_type=content_type, silence_s=RESPONSE_S
@@ -158,11 +141,7 @@ class ApiClient:
 
     @asynccontextmanager
     async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
-        """Yield a response that continues, whatever its code, and close it at the end.
-
-        Raises:
-            TransportError: There is none.
-        """
+        """Yield a response that continues, whatever its code, and close it at the end."""
         with _transport_errors():
             async with asyncio.timeout(RESPONSE_S):
                 response = await self._request("GET", path, query, silence_s=None)

@@ -13,11 +13,7 @@ class LineTooLong(UserspaceProxyError):
 
 
 class LineSplitter:
-    """Returns whole lines and keeps the start of the next one.
-
-    Args:
-        limit_bytes: The longest allowed line.
-    """
+    """Returns whole lines and keeps the start of the next one."""
 
     def __init__(self, *, limit_bytes: int = LINE_BYTES_MAX) -> None:
         self._limit_bytes = limit_bytes

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from ...model.reading import read_node
 from ...model.wire import FieldError, WireNode, WirePage, decode
-from ..pause import Pause, pause
+from ..base import Pause, pause
 from .client import ApiClient
 from .responses import TransportError, read_status
 
@@ -32,7 +32,6 @@ class NodeAddressLister:
     Args:
         client: An open one.
         take: Called with the addresses of each list.
-        pause: Waits between lists.
     """
 
     def __init__(

@@ -34,13 +34,9 @@ class ServerReport:
 async def ask_server(
     *, kubeconfig: str, master: str, node_name: str, within_s: float
 ) -> ServerReport:
-    """Request one Service, one EndpointSlice and this node's object.
+    """Request one Service, one EndpointSlice and this node's object, within ``within_s`` seconds.
 
-    Args:
-        kubeconfig: As for KubernetesSource.
-        master: Likewise.
-        node_name: Likewise.
-        within_s: Seconds for all requests together.
+    The other arguments are those of KubernetesSource.
     """
     client = ApiClient(Credentials(kubeconfig=kubeconfig, master=master))
     try:

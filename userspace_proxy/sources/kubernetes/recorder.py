@@ -33,7 +33,6 @@ class Recorder:
     Args:
         client: Open, once :meth:`run` is called.
         node_name: The reporting node; empty: nothing is sent.
-        clock: Seconds, monotonic.
         every_s: Seconds between two requests for one series.
     """
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WirePage, WireStatus, decode
-from ..pause import Pause
+from ..base import Pause
 from .backoff import BASE_S, CAP_S, Backoff
 from .client import ApiClient, Stream
 from .lines import LineSplitter, LineTooLong
@@ -71,10 +71,6 @@ class Reflector:
         changed: Called after the cache or ``problem`` may have changed.
         recovered: Called when a list or watch succeeds after a problem: the server is there, so
             other reflectors needn't wait.
-        timing: Limits.
-        rng: Source of jitter.
-        clock: Seconds, monotonic.
-        pause: Waits.
     """
 
     def __init__(

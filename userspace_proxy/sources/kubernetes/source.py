@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...cluster import Snapshot, Store
-from ..base import Happening, Publish, Source, SourceStatus
-from ..pause import Pause, pause
+from ..base import Happening, Pause, Publish, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
 from .node_addresses import NodeAddressLister
@@ -40,9 +39,6 @@ class KubernetesSource(Source):
             with its service account.
         node_name: This node's name; empty: no Node is watched.
         service_account: The folder of a pod's token and of the server's certificate.
-        timing: Limits.
-        rng: Source of jitter.
-        clock: Seconds, monotonic.
     """
 
     kind = "kubernetes"

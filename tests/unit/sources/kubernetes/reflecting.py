@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from userspace_proxy.cluster import Store
+from userspace_proxy.sources.base import pause
 from userspace_proxy.sources.kubernetes.client import ApiClient
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
 from userspace_proxy.sources.kubernetes.resources import SERVICES, ResourceCache
-from userspace_proxy.sources.pause import pause
 from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 DEADLINE_S = 30.0
