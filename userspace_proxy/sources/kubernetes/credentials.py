@@ -110,7 +110,7 @@ class Credentials:
         try:
             async with asyncio.timeout(_LOAD_S):
                 await self._load(now)
-        except (*_LOADING_ERRORS, self._library.config_error) as exc:
+        except (*_LOADING_ERRORS, self._library.kube_config.ConfigException) as exc:
             raise SourceError(
                 f"cannot use {self._kubeconfig or 'the service account of this pod'}: "
                 f"{_one_line(exc)}",
@@ -142,7 +142,7 @@ class Credentials:
                     if is_refused:
                         self._loader.expire()
                     await self._loader.load_and_set(self.configuration)
-        except (*_LOADING_ERRORS, self._library.config_error) as exc:
+        except (*_LOADING_ERRORS, self._library.kube_config.ConfigException) as exc:
             raise TransportError(f"cannot refresh {self.description}: {_one_line(exc)}") from exc
         except SourceError as exc:
             raise TransportError(str(exc)) from exc
@@ -156,7 +156,7 @@ class Credentials:
         """
         try:
             value = await self.configuration.get_api_key_with_prefix(_BEARER)
-        except (OSError, ValueError, self._library.config_error) as exc:
+        except (OSError, ValueError, self._library.kube_config.ConfigException) as exc:
             raise TransportError(f"cannot read {self.description}: {_one_line(exc)}") from exc
         # A token file may end with a newline, which no header may contain.
         return {"Authorization": value.strip()} if value else {}
@@ -167,7 +167,7 @@ class Credentials:
         return tuple(_fingerprint(getattr(self.configuration, name)) for name in names)
 
     async def _load(self, now: float) -> None:
-        configuration = self._library.configuration()
+        configuration = self._library.kube_config.Configuration()
         if self._kubeconfig:
             self.check()
             self._loaded = _fingerprint(self._kubeconfig)

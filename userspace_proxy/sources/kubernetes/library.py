@@ -19,44 +19,38 @@ import importlib
 import importlib.util
 import logging
 import sys
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 _log = logging.getLogger("userspace_proxy.sources")
 
 _PACKAGE = "kubernetes_asyncio"
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
-    """The used parts of kubernetes-asyncio."""
+class Library(NamedTuple):
+    """The used modules of kubernetes-asyncio."""
 
-    configuration: Any
-    """Class ``Configuration``: address, TLS files, token."""
     kube_config: Any
-    """Module: kubeconfig files, with exec plugins, OIDC and client certificates."""
+    """Reads kubeconfigs; also has the classes Configuration and ConfigException."""
     incluster_config: Any
-    """Module: the service account of a pod."""
-    config_error: type[Exception]
-    """The class of its own exceptions."""
+    """Reads the service account of a pod."""
 
 
 @functools.cache
 def import_library() -> Library:
-    """Return the parts, imported once per process.
+    """Return the modules, imported once per process.
 
     Raises:
         ImportError: kubernetes-asyncio isn't installed, or lacks one of them.
     """
     if _PACKAGE in sys.modules:
-        return _parts()
+        return _modules()
     try:
         return _import_light()
     except (ImportError, AttributeError) as exc:
         _log.debug("importing all of kubernetes-asyncio", extra={"reason": str(exc)})
         _forget()
-        return _parts()
+        return _modules()
 
 
 def _import_light() -> Library:
@@ -72,17 +66,15 @@ def _import_light() -> Library:
         client.Configuration = configuration.Configuration  # type: ignore[attr-defined]
         # kube_config imports it for functions that aren't used.
         client.ApiClient = object  # type: ignore[attr-defined]
-        return _parts()
+        return _modules()
     finally:
         _forget()
 
 
-def _parts() -> Library:
+def _modules() -> Library:
     return Library(
-        configuration=importlib.import_module(f"{_PACKAGE}.client.configuration").Configuration,
-        kube_config=importlib.import_module(f"{_PACKAGE}.config.kube_config"),
-        incluster_config=importlib.import_module(f"{_PACKAGE}.config.incluster_config"),
-        config_error=importlib.import_module(f"{_PACKAGE}.config.config_exception").ConfigException,
+        importlib.import_module(f"{_PACKAGE}.config.kube_config"),
+        importlib.import_module(f"{_PACKAGE}.config.incluster_config"),
     )
 
 

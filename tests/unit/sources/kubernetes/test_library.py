@@ -34,7 +34,7 @@ def test_the_used_parts_come_without_the_models_and_leave_no_trace():
         "from userspace_proxy.sources.kubernetes.library import import_library",
         "library = import_library()",
         "print(library is import_library())",
-        "print(library.configuration(host='http://a').host)",
+        "print(library.kube_config.Configuration(host='http://a').host)",
         LOADED,
         'print("dateutil" in sys.modules)',
     ) == ["True", "http://a", "0", "False"]
@@ -46,9 +46,9 @@ def test_a_program_that_imports_the_whole_gets_the_whole_and_then_we_use_it():
         "library.import_library()",
         "from kubernetes_asyncio import client",
         "print(client.CoreV1Api.__name__)",
-        "print(library.import_library().configuration is client.Configuration)",
+        "print(library.import_library().kube_config.Configuration is client.Configuration)",
         "library.import_library.cache_clear()",
-        "print(library.import_library().configuration is client.Configuration)",
+        "print(library.import_library().kube_config.Configuration is client.Configuration)",
     ) == ["CoreV1Api", "False", "True"]
 
 
@@ -58,7 +58,7 @@ def test_if_the_light_import_fails_the_plain_one_remains(monkeypatch):
 
     whole = library.import_library()
     monkeypatch.setattr(library, "_import_light", fail)
-    monkeypatch.setattr(library, "_parts", lambda: whole)
+    monkeypatch.setattr(library, "_modules", lambda: whole)
     assert library.import_library.__wrapped__() is whole
 
 

@@ -39,7 +39,7 @@ def load(tmp_path, monkeypatch):
         }
         path.write_text(yaml.safe_dump(content))
         library = import_library()
-        configuration = library.configuration()
+        configuration = library.kube_config.Configuration()
         loader = make_loader(library, str(path), plugin_s=20)
         loaders.append(loader)
         await loader.load_and_set(configuration)
