@@ -1,11 +1,10 @@
 """The nouns: Services and their ports, frontends, endpoints, slices, nodes.
 
-Everything here is an immutable value that says what it is and compares by what
-it says. Reading Kubernetes objects into these values is here too (``wire`` and
-``reading``), because what a missing or null field means is part of the noun.
+All of them are immutable values. Kubernetes objects are read into them here too (``wire`` and
+``reading``), because the meaning of a missing or null field is part of the noun.
 
-IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``): that is what
-sockets, rules and logs take; :func:`parse_ip` is the only way in.
+IP addresses are text in canonical form (``10.96.7.1``, ``fd00::1``), as in sockets, rules and logs;
+only :func:`parse_ip` creates them.
 """
 
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip

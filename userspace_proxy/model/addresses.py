@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 
 class Protocol(enum.StrEnum):
-    """Transport protocols that this proxy carries; SCTP isn't one of them."""
+    """Transport protocols that this proxy supports."""
 
     TCP = "TCP"
     UDP = "UDP"
 
 
 class IPFamily(enum.IntEnum):
-    """IP version of an address; prints as Kubernetes writes it."""
+    """IP version; its text is Kubernetes' (``IPv4``)."""
 
     IPV4 = 4
     IPV6 = 6
@@ -31,7 +31,7 @@ class IPFamily(enum.IntEnum):
 
 
 class FrontendKind(enum.StrEnum):
-    """Why clients dial an address."""
+    """The kind of an address that clients dial."""
 
     CLUSTER_IP = "ClusterIP"
     NODE_PORT = "NodePort"
@@ -41,7 +41,7 @@ class FrontendKind(enum.StrEnum):
 
 
 class SocketAddress(NamedTuple):
-    """An address and port, in the form that ``connect`` and ``bind`` take."""
+    """An address and port, as ``connect`` and ``bind`` accept them."""
 
     ip: str
     port: int
@@ -82,8 +82,8 @@ def parse_ip(text: str) -> str:
     """Return an IP address in canonical form.
 
     Raises:
-        ValueError: Not an address in strict notation: a leading zero, a zone
-            (``fe80::1%eth0``) and an IPv4 address written as IPv6 are errors.
+        ValueError: Not an address, or one with a leading zero, a zone (``fe80::1%eth0``) or an
+            IPv4 address written as IPv6.
 
     Source: Kubernetes' strict IP validation (KEP-4858).
     """
@@ -99,7 +99,7 @@ def parse_ip(text: str) -> str:
 
 
 def pack_ip(ip: str) -> bytes:
-    """Return an address in canonical form as its 4 or 16 bytes, which sort as numbers do."""
+    """Return the 4 or 16 bytes of an address in canonical form, which sort numerically."""
     if ":" in ip:
         return ipaddress.IPv6Address(ip).packed
     return bytes(map(int, ip.split(".")))

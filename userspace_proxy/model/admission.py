@@ -1,12 +1,12 @@
-"""Checks that the API server would make, for Services that it has not seen.
+"""Validates Services of manifests as the API server would.
 
-``reading`` trusts what was admitted; manifests are checked here first.
+``reading`` relies on that validation.
 
-Rule 1: every refusal is a :class:`FieldError` with the path of the field as written.
-Rule 2: what the API server lets pass is not refused, but for addresses: only strict
-notation (KEP-4858), as everywhere in this program.
-Rule 3: what the API server fills in may be missing. Two address families without an
-``ipFamilyPolicy`` are taken as dual stack, which can't mean anything else.
+Rule 1: an error is a :class:`FieldError` with the path of the field as written.
+Rule 2: what the API server accepts is accepted, except for addresses: only strict notation
+(KEP-4858), as everywhere in this program.
+Rule 3: fields that the API server sets may be missing. Two address families without an
+``ipFamilyPolicy`` mean dual stack.
 
 Source: Kubernetes' pkg/apis/core/validation (validateService), its defaults, and the
 allocators of pkg/registry/core/service.
@@ -34,9 +34,9 @@ from .source_ranges import ANNOTATION_SOURCE_RANGES, parse_range
 from .wire import FieldError, Metadata, WireService, WireServicePort, WireServiceSpec
 
 NODE_PORTS = range(30000, 32768)
-"""Where node ports and health check node ports come from.
+"""Of node ports and health check node ports.
 
-Source: kube-apiserver's --service-node-port-range, which is 30000-32767 by default."""
+Source: the default of kube-apiserver's --service-node-port-range."""
 
 _LOCAL_OR_NOT = ("Cluster", "Local")
 _FAMILIES = tuple(str(family) for family in IPFamily)
@@ -54,7 +54,7 @@ _WORDS: dict[str, tuple[Callable[[WireServiceSpec], str | None], tuple[str, ...]
         ("PreferClose", "PreferSameZone", "PreferSameNode"),
     ),
 }
-"""Fields of ``spec`` that hold one of a few words."""
+"""Fields of ``spec`` that contain one of a few words."""
 
 
 def check_metadata(metadata: Metadata, *, is_namespaced: bool = True) -> None:
@@ -74,7 +74,7 @@ def check_service(wire: WireService) -> None:
     """Check a Service.
 
     Raises:
-        FieldError: The first thing that the API server would refuse.
+        FieldError: The first field that the API server would reject.
     """
     check_metadata(wire.metadata)
     check_label(wire.metadata.name or "", "metadata.name")
@@ -83,7 +83,7 @@ def check_service(wire: WireService) -> None:
         raise FieldError("spec", "is missing")
     for field, (value, words) in _WORDS.items():
         check_word(value(spec), f"spec.{field}", words)
-    _check_kind(spec)
+    _check_type(spec)
     _check_cluster_ips(spec)
     _check_families(spec)
     for i, text in enumerate(spec.external_ips or ()):
@@ -94,8 +94,7 @@ def check_service(wire: WireService) -> None:
     _check_ingress(wire, spec)
 
 
-def _check_kind(spec: WireServiceSpec) -> None:
-    """Check what the type asks for."""
+def _check_type(spec: WireServiceSpec) -> None:
     if spec.type == ServiceType.EXTERNAL_NAME:
         name = (spec.external_name or "").removesuffix(".")
         if not name:

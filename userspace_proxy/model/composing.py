@@ -1,11 +1,11 @@
-"""Builds values with their positions out of the events of a YAML parser.
+"""Builds values and the places of their keys and items from the events of a YAML parser.
 
-A place is the line of a key or an item: what an error about it has to name.
+A place is a line, for errors about the key or item.
 
-Rule 1: what is written twice or can be read in two ways is an error that names the line
-and the way out; a reader that guesses serves the wrong port.
-Rule 2: the work is bounded by the length of the text: depth and aliases have limits, and
-nothing here recurses.
+Rule 1: duplicates and ambiguous values are errors with the line and a remedy, because a reader
+that guesses serves the wrong port.
+Rule 2: the work is limited by the length of the text: depth and aliases have limits, and nothing
+recurses.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..errors import InputError
 from .scalars import read_plain
 
 DEPTH_MAX = 100
-"""Containers inside each other; a Service needs 8, and recursive readers come after us."""
+"""Nested containers; a Service needs 8, and later readers are recursive."""
 ALIASED_NODES_MAX = 100_000
-"""Values that aliases stand for in one text, so that a small file can't become a huge object."""
+"""Values that aliases refer to in one text, so that a small file can't become a huge object."""
 
 _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
 _TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 class Place(NamedTuple):
-    """Where a container stands, and its children: by key, or by index as ``[0]``.
+    """The line of a container, and the places of its children by key, or index as ``[0]``.
 
-    A scalar's place is its line alone.
+    A scalar's place is just its line.
     """
 
     line: int
@@ -44,15 +44,15 @@ def line_at(place: Place | int) -> int:
 
 
 @dataclass(slots=True)
-class _Made:
-    """A value that is complete, with what its container must know of it."""
+class _Value:
+    """A complete value."""
 
     value: Any
     place: Place | int
     nodes: int = 1
-    """Itself and all below it, aliases counted as often as they are used."""
+    """Itself and all below it; aliases count as often as they are used."""
     height: int = 0
-    """How many containers are inside each other in it."""
+    """The number of nested containers in it."""
 
 
 @dataclass(slots=True)
@@ -66,26 +66,22 @@ class _Open:
     nodes: int = 1
     height: int = 1
     key: str | None = None
-    """The key whose value comes next."""
+    """The key whose value is next."""
     is_merge: bool = False
-    """That key is a plain ``<<``."""
-    merged: _Made | None = None
+    """That key is an unquoted ``<<``."""
+    merged: _Value | None = None
 
 
 class Reader:
-    """Reads the documents of one text.
-
-    Args:
-        place: The file, as errors name it.
-    """
+    """Reads the documents of one text; errors start with ``place``."""
 
     def __init__(self, place: str) -> None:
         self._place = place
         self._open: list[_Open] = []
-        self._anchors: dict[str, _Made | None] = {}
-        """None while what it names isn't complete."""
+        self._anchors: dict[str, _Value | None] = {}
+        """None while the value isn't complete."""
         self._aliased_nodes = 0
-        self._root: _Made | None = None
+        self._root: _Value | None = None
 
     def documents(self, stream: Iterator[events.Event]) -> Iterator[tuple[Any, Place | int]]:
         """Yield the value and the place of each document that isn't empty.
@@ -121,7 +117,7 @@ class Reader:
                 self._fail(line, exc.message, exc.hint)
         elif event.tag is not None and event.tag not in _TAGS_OF_TEXT:
             self._fail_tag(event.tag, line)
-        made = _Made(value, line)
+        made = _Value(value, line)
         if event.anchor is not None:
             self._anchors[event.anchor] = made
         if self._wants_key():
@@ -146,7 +142,7 @@ class Reader:
         done = self._open.pop()
         if done.merged is not None:
             self._merge(done, done.merged)
-        made = _Made(done.value, Place(done.line, done.children), done.nodes, done.height)
+        made = _Value(done.value, Place(done.line, done.children), done.nodes, done.height)
         if done.anchor is not None:
             self._anchors[done.anchor] = made
         self._add(made)
@@ -168,7 +164,7 @@ class Reader:
             return
         here = self._line_of_next(line)
         place = here if isinstance(target.place, int) else Place(here, target.place.children)
-        self._add(_Made(target.value, place, target.nodes, target.height))
+        self._add(_Value(target.value, place, target.nodes, target.height))
 
     def _wants_key(self) -> bool:
         return (
@@ -192,8 +188,8 @@ class Reader:
         here.key = key
         here.children[key] = line
 
-    def _add(self, made: _Made) -> None:
-        """Put a complete value where the next one belongs."""
+    def _add(self, made: _Value) -> None:
+        """Add a complete value to the innermost container."""
         if not self._open:
             self._root = made
             return
@@ -211,8 +207,8 @@ class Reader:
             here.value[here.key] = made.value
             here.key = None
 
-    def _merge(self, here: _Open, made: _Made) -> None:
-        """Fill in what ``<<`` brings: keys of the mapping itself win, then earlier ones."""
+    def _merge(self, here: _Open, made: _Value) -> None:
+        """Add the keys of ``<<`` that neither the mapping nor earlier ``<<`` have."""
         place = made.place
         places = {} if isinstance(place, int) else place.children
         sources = (
@@ -229,7 +225,7 @@ class Reader:
                     here.children[key] = source.children[key]
 
     def _line_of_next(self, line: int) -> int:
-        """Return the line of the next value: that of its key where it has one."""
+        """Return the line of the next value: that of its key, if it has one."""
         if self._open and (key := self._open[-1].key) is not None:
             return line_at(self._open[-1].children[key])
         return line

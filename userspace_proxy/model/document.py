@@ -16,8 +16,8 @@ from ..errors import InputError
 from .composing import Place, Reader, line_at
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# An escape sequence in JSON; two of them together may be one character outside the BMP,
-# which YAML writes otherwise.
+# An escape sequence in JSON; two of them may be one character outside the BMP, which YAML writes
+# in another way.
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
 
 
@@ -26,10 +26,10 @@ class Document:
     """One document of a text."""
 
     value: Any
-    """Dicts with text keys, lists, text, numbers, booleans, None. Don't change it: what
-    was written as an alias is the same object in both places."""
+    """Dicts with text keys, lists, text, numbers, booleans, None. Don't change it: an alias and its
+    target are the same object."""
     place: str
-    """The file, as errors name it."""
+    """The file, for errors."""
     _root: Place | int = field(repr=False, compare=False)
 
     @property
@@ -38,11 +38,9 @@ class Document:
         return line_at(self._root)
 
     def line_of(self, path: str) -> int:
-        """Return the line of a field, counted from 1.
+        """Return the line of a field such as ``spec.ports[0].port``, counted from 1.
 
-        Args:
-            path: As ``spec.ports[0].port``; keys that contain dots are found as well.
-                A field that isn't there has the line of the nearest one around it.
+        A missing field has the line of its nearest existing parent.
         """
         here, rest = self._root, path
         while rest and not isinstance(here, int):
@@ -57,11 +55,7 @@ class Document:
 
 
 def parse_documents(text: str, *, place: str) -> list[Document]:
-    """Read all documents of a text; empty ones are left out.
-
-    Args:
-        text: YAML, with any number of documents, or JSON.
-        place: The file, for errors and :attr:`Document.place`.
+    """Read all documents of YAML or JSON text except empty ones.
 
     Raises:
         InputError: ``{place}:{line}: …``, always one line.
@@ -83,7 +77,7 @@ def parse_documents(text: str, *, place: str) -> list[Document]:
 
 
 def _first_steps(path: str) -> Iterator[str]:
-    """Yield what the first key or index of a path may be, shortest first."""
+    """Yield the possible first keys (or the index) of a path, shortest first."""
     if path.startswith("["):
         yield path[: path.find("]") + 1]
         return
@@ -100,7 +94,7 @@ def _join_surrogates(escape: re.Match[str]) -> str:
 
 
 def _unreadable(exc: yaml.reader.ReaderError, text: str) -> str:
-    """Describe a character that YAML doesn't allow, beginning with its line."""
+    """Describe a character that YAML doesn't allow, starting with its line."""
     before = text[: exc.position]
     if exc.encoding != "unicode":  # The C parser counts bytes, the Python one characters.
         before = text.encode()[: exc.position].decode(errors="ignore")
@@ -110,7 +104,7 @@ def _unreadable(exc: yaml.reader.ReaderError, text: str) -> str:
 def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str) -> InputError:
     mark = exc.problem_mark or exc.context_mark
     lines = text.splitlines()
-    # The end of the text counts as a line of its own.
+    # For the parser, the end of the text is a line of its own.
     line = min(mark.line + 1, len(lines)) if mark else 1
     context = exc.context or ""
     if exc.context_mark and exc.context_mark.line + 1 != line:

@@ -10,10 +10,10 @@ from .names import ServiceKey, SliceKey
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address of a slice with its conditions; a slice's ports apply to each.
+    """One address of a slice with its conditions; it has all ports of the slice.
 
-    Source: discovery.k8s.io/v1 EndpointConditions, and kube-proxy: a missing ``ready``
-    or ``serving`` counts as true, a missing ``terminating`` as false.
+    Source: discovery.k8s.io/v1 EndpointConditions, and kube-proxy: a missing ``ready`` or
+    ``serving`` means true, a missing ``terminating`` false.
     """
 
     ip: str
@@ -21,21 +21,21 @@ class Endpoint:
     serving: bool = True
     terminating: bool = False
     node: str = ""
-    """Name of the node it runs on; empty when the slice doesn't say."""
+    """Name of the node it runs on; may be empty."""
     hinted_zones: tuple[str, ...] = ()
-    """``hints.forZones``: who is to use it, by zone; empty where there is no hint."""
+    """``hints.forZones``: the zones whose clients should use it; may be empty."""
     hinted_nodes: tuple[str, ...] = ()
     """``hints.forNodes``, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlicePort:
-    """One port that every endpoint of a slice serves on."""
+    """One port of all endpoints of a slice."""
 
     name: str
     port: int
     protocol: str
-    """As written; what isn't a :class:`Protocol` matches no Service port of ours."""
+    """As written; if it isn't a :class:`Protocol`, no Service port matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,7 @@ class EndpointSlice:
     endpoints: tuple[Endpoint, ...]
 
     def addresses(self, name: str, protocol: Protocol) -> list[tuple[SocketAddress, Endpoint]]:
-        """Return the addresses that serve a Service port, in the slice's order.
-
-        Args:
-            name: Name of the Service port; empty where it has none.
-            protocol: Protocol of the Service port.
-        """
+        """Return the addresses for a Service port, in the slice's order."""
         return [
             (SocketAddress(endpoint.ip, port.port), endpoint)
             for port in self.ports

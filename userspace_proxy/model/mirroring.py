@@ -1,9 +1,9 @@
-"""Makes EndpointSlices of an Endpoints object, as the control plane's mirroring does.
+"""Converts an Endpoints object to EndpointSlices, as the control plane's mirroring does.
 
     subset 0: addresses, notReadyAddresses ──▶ slice web:0:IPv4, slice web:0:IPv6
     subset 1: …                            ──▶ slice web:1:IPv4, …
 
-Where no API server stands in front, bad addresses and ports are errors, not left out.
+Without an API server, invalid addresses and ports are errors; none is omitted.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ ANNOTATION_LEADER = "control-plane.alpha.kubernetes.io/leader"
 
 
 def is_mirrored(wire: WireEndpoints) -> bool:
-    """Tell whether an Endpoints object is one that the control plane mirrors.
+    """Return whether the control plane mirrors an Endpoints object.
 
-    Source: the endpointslicemirroring controller, skipMirror: not with the label
-    skip-mirror, nor where the object is a lock of old leader elections.
+    Source: the endpointslicemirroring controller, skipMirror: not with the label skip-mirror, and
+    not if the object is a lock of old leader elections.
     """
     return (wire.metadata.labels or {}).get(LABEL_SKIP_MIRROR) != "true" and (
         ANNOTATION_LEADER not in (wire.metadata.annotations or {})
@@ -33,11 +33,10 @@ def is_mirrored(wire: WireEndpoints) -> bool:
 def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
     """Return the slices of an Endpoints object, by subset and family.
 
-    Their names contain colons, which no object's name does, so they replace no slice
-    that was written.
+    Their names contain colons, so they can't be the names of other slices.
 
     Raises:
-        FieldError: An address or a port that can't be.
+        FieldError: An address or a port is invalid.
     """
     service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
     slices = []
@@ -58,7 +57,7 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
 
 
 def _endpoints(subset: WireSubset, path: str) -> list[Endpoint]:
-    """Return the ready ones, then the others, in the order of the object."""
+    """Return the ready endpoints, then the others, in the order of the object."""
     endpoints = []
     for name, items, ready in (
         ("addresses", subset.addresses, True),

@@ -1,4 +1,4 @@
-"""Identities: which Service, which port of it, which slice."""
+"""Identities of Services, their ports and slices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class ServiceKey(NamedTuple):
-    """Identity of one Service; prints as ``namespace/name``."""
+    """Identity of a Service; its text is ``namespace/name``."""
 
     namespace: str
     name: str
@@ -16,7 +16,7 @@ class ServiceKey(NamedTuple):
 
 
 class SliceKey(NamedTuple):
-    """Identity of one EndpointSlice; prints as ``namespace/name``."""
+    """Identity of an EndpointSlice; its text is ``namespace/name``."""
 
     namespace: str
     name: str
@@ -26,19 +26,19 @@ class SliceKey(NamedTuple):
 
 
 class ServicePortName(NamedTuple):
-    """Identity of one port of one Service; prints as ``namespace/name:port``.
+    """Identity of a Service port; its text is ``namespace/name:port``, or ``namespace/name``.
 
-    Source: kube-proxy's ServicePortName; without a port name the colon goes too.
+    Source: kube-proxy's ServicePortName.
     """
 
     namespace: str
     name: str
     port: str
-    """The port's name; empty where a Service has one port without a name."""
+    """The port's name; may be empty if it is the only port."""
 
     @property
     def service(self) -> ServiceKey:
-        """The Service whose port this is."""
+        """The Service that has this port."""
         return ServiceKey(self.namespace, self.name)
 
     def __str__(self) -> str:

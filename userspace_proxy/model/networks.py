@@ -1,4 +1,4 @@
-"""Networks as text, and addresses in them."""
+"""Networks as text in canonical form."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from .addresses import IPFamily
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-# The routes of a node with many; each costs some 400 bytes.
+# Enough for a node with many routes; each network takes some 400 bytes.
 @functools.lru_cache(maxsize=16_384)
 def parse_network(text: str) -> _Network:
-    """Return a network; the text is one in canonical form."""
+    """Return a network."""
     return ipaddress.ip_network(text)
 
 
 def own_network(ip: str) -> str:
-    """Return the network of one address alone."""
+    """Return the network that contains only one address."""
     return f"{ip}/{32 if IPFamily.of(ip) is IPFamily.IPV4 else 128}"
 
 
 def contains(networks: Iterable[str], ip: str) -> bool:
-    """Tell whether an address is in one of the networks."""
+    """Return whether an address is in one of the networks."""
     address = ipaddress.ip_address(ip)
     return any(
         network.version == address.version and address in network
@@ -33,7 +33,7 @@ def contains(networks: Iterable[str], ip: str) -> bool:
 
 
 def is_within(inner: str, networks: Iterable[str]) -> bool:
-    """Tell whether a network is in one of the networks, or is one of them."""
+    """Return whether a network is in one of the networks, or is one of them."""
     network = parse_network(inner)
     return any(_holds(other, network) for other in map(parse_network, networks))
 
@@ -44,7 +44,7 @@ def of_family(networks: Iterable[str], family: IPFamily) -> tuple[str, ...]:
 
 
 def intersect(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Return what is in networks of both: networks nest, so it is the smaller of each pair."""
+    """Return the intersection: networks nest, so it is the smaller one of each matching pair."""
     found: dict[str, None] = {}
     wide = [(text, parse_network(text)) for text in others]
     for text in some:

@@ -14,8 +14,8 @@ class Node:
     """Its InternalIP and ExternalIP addresses, in the object's order."""
     zone: str = ""
     pod_networks: tuple[str, ...] = ()
-    """Where its pods' addresses come from, in canonical form; empty: the object doesn't say."""
+    """Networks of its pods, in canonical form; may be empty."""
     is_being_deleted: bool = False
-    """It has a deletion timestamp, or the cluster autoscaler's taint that says the same.
+    """It has a deletion timestamp, or the cluster autoscaler's taint for deletion.
 
     Source: kube-proxy's NodeEligible: ToBeDeletedByClusterAutoscaler, KEP-3836."""

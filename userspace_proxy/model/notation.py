@@ -1,6 +1,6 @@
 """Syntax of names, numbers, words and addresses in objects.
 
-Each check takes the path of the field and raises :class:`FieldError` with it.
+Each check raises :class:`FieldError` with the path of the field.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ SUBDOMAIN_MAX = 253
 _IS_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
-# What routers never pass on; its IPv6 sister is ff02::/16 with any flags.
+# Routers never forward it; in IPv6 that is ff02::/16 with any flags.
 _MULTICAST_V4 = ipaddress.IPv4Network("224.0.0.0/24")
 
 
 def check_label(text: str, path: str) -> None:
-    """Check a DNS label: the name of a Service, a namespace, a port."""
+    """Check a DNS label: the name of a Service, a namespace or a port."""
     if len(text) > LABEL_MAX or not _IS_LABEL.fullmatch(text):
         raise FieldError(
             path,
@@ -37,7 +37,7 @@ def check_label(text: str, path: str) -> None:
 
 
 def check_subdomain(text: str, path: str) -> None:
-    """Check a DNS name: that of most objects."""
+    """Check a DNS name: the name of most objects."""
     if len(text) > SUBDOMAIN_MAX or not _IS_SUBDOMAIN.fullmatch(text):
         raise FieldError(
             path,
@@ -47,7 +47,7 @@ def check_subdomain(text: str, path: str) -> None:
 
 
 def check_label_value(text: str, path: str) -> None:
-    """Check the value of a label: the name of a zone."""
+    """Check the value of a label, such as a zone."""
     if len(text) > LABEL_MAX or not _IS_LABEL_VALUE.fullmatch(text):
         raise FieldError(
             path,
@@ -57,30 +57,26 @@ def check_label_value(text: str, path: str) -> None:
 
 
 def check_number(number: int, path: str, allowed: range = range(1, 65536)) -> None:
-    """Check a number; by default that of a port."""
+    """Check a number, by default a port."""
     if number not in allowed:
         raise FieldError(path, f"{number} is not in {allowed[0]}–{allowed[-1]}")
 
 
 def check_word(text: str | None, path: str, words: Collection[str]) -> None:
-    """Check one of a few words; missing and empty is well, too."""
+    """Check one of a few words; it may be missing or empty."""
     if text and text not in words:
         raise FieldError(path, f"{text!r} is not one of {', '.join(words)}")
 
 
 def check_protocol(protocol: str | None, path: str) -> None:
-    """Check a protocol as the API writes it; missing means TCP."""
+    """Check a protocol; it may be missing."""
     check_word(protocol, path, PROTOCOLS)
 
 
 def check_port_name(name: str | None, count: int, names: set[str], path: str) -> None:
-    """Check the name of one of several ports, and add it to those that are taken.
+    """Check the name of one of ``count`` ports, and add it to the names of earlier ones.
 
-    Args:
-        name: As written.
-        count: How many ports there are: only a single one needs no name.
-        names: Those of the ports before it.
-        path: Of the name.
+    A single port needs no name.
     """
     if not name:
         if count > 1:
@@ -93,11 +89,7 @@ def check_port_name(name: str | None, count: int, names: set[str], path: str) ->
 
 
 def check_address(text: str | None, path: str) -> str:
-    """Return an address in canonical form.
-
-    Raises:
-        FieldError: It is missing, or isn't one in strict notation.
-    """
+    """Return an address in canonical form."""
     if not text:
         raise FieldError(path, "is missing")
     try:
@@ -107,12 +99,9 @@ def check_address(text: str | None, path: str) -> str:
 
 
 def check_common_address(text: str | None, path: str) -> str:
-    """Return an address that another machine can have, in canonical form.
+    """Return an address that isn't unspecified, loopback or link-local, in canonical form.
 
-    Raises:
-        FieldError: As :func:`check_address`, or it is unspecified, loopback or link-local.
-
-    Source: Kubernetes' ValidateEndpointIP, which it asks for external IPs, too.
+    Source: Kubernetes' ValidateEndpointIP, which also applies to external IPs.
     """
     ip = check_address(text, path)
     address = ipaddress.ip_address(ip)
@@ -131,6 +120,6 @@ def check_common_address(text: str | None, path: str) -> str:
 
 
 def check_family(ip: str, family: str, path: str) -> None:
-    """Check that an address in canonical form is of a family, as ``IPv4``."""
+    """Check that an address in canonical form has a family such as ``IPv4``."""
     if str(IPFamily.of(ip)) != family:
         raise FieldError(path, f"{ip} is not {family}")

@@ -1,11 +1,11 @@
 """Converts slices and nodes to model values, tolerantly; ``service_reading`` converts Services.
 
-Rule 1: what a missing, null or unknown value means is defined here, with its source.
-Rule 2: an object that can't be what it says raises :class:`FieldError` with the
-field's path; the caller knows the place (a file and line, or a watch) and says it.
-Rule 3: a bad part of a slice (one address of many), and an external address that can't
-be, costs that part, not the object: it is left out, because the API server has already
-admitted the object. Where that isn't to be seen elsewhere, ``Service.notes`` says so.
+Rule 1: the meaning of missing, null and unknown values is defined here, with its source.
+Rule 2: an invalid object raises :class:`FieldError` with the field's path; the caller adds the
+place (file and line, or a watch).
+Rule 3: an invalid part of a slice (one address of many) and an invalid external address are
+omitted, because the API server has already admitted the object. If that isn't visible elsewhere,
+there is a note in ``Service.notes``.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _NO_CONDITIONS = WireConditions()
 
 
 def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
-    """Make an EndpointSlice of what came over the wire.
+    """Convert an EndpointSlice.
 
     Returns:
-        None for a slice that serves no Service (no ``kubernetes.io/service-name``
-        label), that is no proxy's (``service.kubernetes.io/headless``, whatever its
-        value), or whose addresses are names (addressType FQDN).
+        None for a slice without a Service (label ``kubernetes.io/service-name``), of a headless
+        Service (label ``service.kubernetes.io/headless``, whatever its value), or of names
+        (addressType FQDN).
 
     Raises:
-        FieldError: A name or an address type that can't be.
+        FieldError: A name is missing, or the address type is invalid.
     """
     labels = wire.metadata.labels or {}
     service = labels.get(LABEL_SERVICE_NAME)
@@ -60,8 +60,7 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
     namespace = namespace_of(wire.metadata)
     endpoints = []
     for item in wire.endpoints or ():
-        # Consumers use the first address only, and must accept that it is the only one.
-        # Source: discovery.k8s.io/v1, Endpoint.addresses.
+        # Clients use the first address only. Source: discovery.k8s.io/v1, Endpoint.addresses.
         address = _address_of(item.addresses, family)
         if address is not None:
             conditions = item.conditions or _NO_CONDITIONS
@@ -72,7 +71,7 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
                     ready=conditions.ready is not False,
                     serving=conditions.serving is not False,
                     terminating=conditions.terminating is True,
-                    # Shared: a node's name stands at thousands of endpoints.
+                    # Shared, because thousands of endpoints may have the same node.
                     node=intern(item.node_name or ""),
                     hinted_zones=_hinted(hints.for_zones) if hints else (),
                     hinted_nodes=_hinted(hints.for_nodes) if hints else (),
@@ -85,7 +84,7 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
         ports=tuple(
             SlicePort(port.name or "", port.port, port.protocol or "TCP")
             for port in wire.ports or ()
-            # A port without a number means "all ports": nothing that a proxy can dial.
+            # A port without a number means "all ports", which a proxy can't dial.
             if port.port and 1 <= port.port <= 65535
         ),
         endpoints=tuple(endpoints),
@@ -93,7 +92,7 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
 
 
 def read_node(wire: WireNode) -> Node:
-    """Make a Node of what came over the wire.
+    """Convert a Node.
 
     Raises:
         FieldError: It has no name.
@@ -125,7 +124,7 @@ def name_of(metadata: Metadata) -> str:
 
 
 def namespace_of(metadata: Metadata) -> str:
-    """Return the namespace of an object; without one it is in the default one."""
+    """Return the namespace of an object, by default ``default``."""
     return metadata.namespace or "default"
 
 
@@ -139,7 +138,7 @@ def _hinted(items: list[WireHint] | None) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16384)
 def _only(name: str) -> tuple[str, ...]:
-    # Cost: one tuple of 48 bytes for a zone instead of one for each endpoint.
+    # Cost: one tuple of 48 bytes for each zone, not for each endpoint.
     return (intern(name),) if name else ()
 
 
@@ -149,7 +148,7 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def sound_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """Return those that are addresses."""
+    """Return the valid addresses, in canonical form."""
     addresses = []
     for text in texts:
         try:
@@ -160,7 +159,7 @@ def sound_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def sound_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
-    """Return those that are networks, in canonical form."""
+    """Return the valid networks, in canonical form."""
     networks = []
     for text in texts:
         try:
@@ -171,6 +170,6 @@ def sound_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:
-    """Return the first address, or None where it isn't one of the slice's family."""
+    """Return the first address; None if it is invalid or of another family."""
     sound = sound_addresses((addresses or [])[:1])
     return sound[0] if sound and IPFamily.of(sound[0]) is family else None

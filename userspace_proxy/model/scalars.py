@@ -1,7 +1,7 @@
 """Decides the value of a plain YAML scalar: YAML 1.2's core schema, without guessing.
 
-``on``, ``yes``, ``12:30`` and dates are text. Where YAML 1.1, which kubectl reads, and
-YAML 1.2 see different numbers (``012``), the reader refuses instead of choosing.
+``on``, ``yes``, ``12:30`` and dates are text. A number that differs between YAML 1.1, which kubectl
+reads, and YAML 1.2 (``012``) is an error.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _OCTAL = re.compile(r"0o[0-7]+")
 _MAY_BE_NUMBER = frozenset("0123456789+-.")
 
 INTEGER_BITS = 64
-"""Larger numbers stand in no Kubernetes object; Python would take minutes for a long one."""
+"""Kubernetes objects contain no larger ones; Python would take minutes for a very long one."""
 
 
 def read_plain(text: str) -> Scalar:
-    """Return what an unquoted scalar stands for.
+    """Return the value of an unquoted scalar.
 
     Raises:
         InputError: A number with a leading zero, or one of more than 64 bits.

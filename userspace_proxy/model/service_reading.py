@@ -18,14 +18,14 @@ AFFINITY_TIMEOUT_MAX_S = 86400
 
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 ANNOTATION_BALANCE = "userspace-proxy.io/balance"
-ANNOTATION_PRESERVING = "userspace-proxy.io/preserve-client-address"
+ANNOTATION_CLIENT_ADDRESS = "userspace-proxy.io/preserve-client-address"
 
 
 def read_service(wire: WireService) -> Service:
-    """Make a Service of what came over the wire.
+    """Convert a Service.
 
     Raises:
-        FieldError: A name, an address or a port that can't be.
+        FieldError: A name, an address or a port is invalid.
     """
     spec = wire.spec or WireServiceSpec()
     labels = wire.metadata.labels or {}
@@ -37,7 +37,7 @@ def read_service(wire: WireService) -> Service:
     ) or ()
     ranges, range_notes = read_source_ranges(spec.load_balancer_source_ranges or (), annotations)
     balance, balance_notes = _balance(annotations)
-    keeps_clients, keeping_notes = _keeps_clients(annotations)
+    keeps_clients, client_notes = _keeps_clients(annotations)
     return Service(
         key=ServiceKey(namespace_of(wire.metadata), name_of(wire.metadata)),
         ports=tuple(_service_port(port, i) for i, port in enumerate(spec.ports or ())),
@@ -53,7 +53,7 @@ def read_service(wire: WireService) -> Service:
         is_external_local=spec.external_traffic_policy == "Local",
         balance=balance,
         keeps_clients=keeps_clients,
-        notes=range_notes + balance_notes + keeping_notes,
+        notes=range_notes + balance_notes + client_notes,
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         created=wire.metadata.creation_timestamp or "",
@@ -81,15 +81,15 @@ def _service_port(wire: WireServicePort, index: int) -> ServicePort:
 
 
 def _is_vip(ingress: WireIngress) -> bool:
-    """Tell whether packets come to the node with this address as their destination.
+    """Return whether packets arrive at the node with this address as their destination.
 
-    Source: KEP-1860 and kube-proxy's IsVIPMode: what isn't known is treated as Proxy.
+    Source: KEP-1860 and kube-proxy's IsVIPMode: an unknown mode means Proxy.
     """
     return ingress.ip_mode in (None, "", "VIP")
 
 
 def _health_check_node_port(spec: WireServiceSpec) -> int:
-    """Return the port; 0 where the type or the policy asks for none, as in kube-proxy."""
+    """Return the port; 0 if type or policy exclude one, as in kube-proxy."""
     if spec.type != ServiceType.LOAD_BALANCER or spec.external_traffic_policy != "Local":
         return 0
     port = spec.health_check_node_port or 0
@@ -99,7 +99,7 @@ def _health_check_node_port(spec: WireServiceSpec) -> int:
 
 
 def _balance(annotations: Mapping[str, str | None]) -> tuple[Balance, tuple[str, ...]]:
-    """Return what the annotation asks for, and a note where it asks for the unknown."""
+    """Return the value of the annotation, and a note if it is unknown."""
     text = annotations.get(ANNOTATION_BALANCE)
     if not text:
         return Balance.ROUND_ROBIN, ()
@@ -111,11 +111,11 @@ def _balance(annotations: Mapping[str, str | None]) -> tuple[Balance, tuple[str,
 
 
 def _keeps_clients(annotations: Mapping[str, str | None]) -> tuple[bool, tuple[str, ...]]:
-    """Return whether clients' addresses may be kept, and a note where nobody knows."""
-    text = annotations.get(ANNOTATION_PRESERVING) or "auto"
+    """Return whether clients' addresses may be preserved, and a note if that is unclear."""
+    text = annotations.get(ANNOTATION_CLIENT_ADDRESS) or "auto"
     if text in ("auto", "never"):
         return text == "auto", ()
-    note = f"annotation {ANNOTATION_PRESERVING}: {text!r} is not one of auto, never"
+    note = f"annotation {ANNOTATION_CLIENT_ADDRESS}: {text!r} is not one of auto, never"
     return True, (f"{note}: auto is used",)
 
 

@@ -30,35 +30,33 @@ class ServicePort:
     """One port of a Service."""
 
     name: str
-    """Empty where a Service has one port without a name."""
+    """May be empty if it is the only port."""
     port: int
     protocol: str
-    """As written, in upper case; policy refuses what isn't TCP or UDP."""
+    """As written, in upper case; policy excludes all but TCP and UDP."""
     node_port: int = 0
-    """0 where none is allocated."""
+    """0: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One Service, with the fields that decide how its traffic flows."""
+    """One Service, with the fields that affect its traffic."""
 
     key: ServiceKey
     ports: tuple[ServicePort, ...]
     type: ServiceType = ServiceType.CLUSTER_IP
     cluster_ips: tuple[str, ...] = ()
-    """Empty for ExternalName and, as nothing is allocated yet, for a manifest
-    without an address; ``("None",)`` never stands here, see ``is_headless``."""
+    """Empty for a headless Service, ExternalName, and a manifest before allocation."""
     is_headless: bool = False
     affinity_timeout_s: int | None = None
-    """Seconds for ``sessionAffinity: ClientIP``; None for no affinity."""
+    """Seconds of ``sessionAffinity: ClientIP``; None: no affinity."""
     external_ips: tuple[str, ...] = ()
     load_balancer_ips: tuple[str, ...] = ()
-    """Those of ``status.loadBalancer.ingress`` that clients reach through the node: without
-    ``ipMode: Proxy``."""
+    """Of ``status.loadBalancer.ingress``, without those that have ``ipMode: Proxy``."""
     load_balancer_source_ranges: tuple[str, ...] = ()
-    """Networks in canonical form that alone may come by a load-balancer IP; empty: all may."""
+    """Networks, in canonical form, that a load-balancer IP admits; empty: all."""
     health_check_node_port: int = 0
-    """0 where none is allocated."""
+    """0: none."""
     is_internal_local: bool = False
     """``internalTrafficPolicy: Local``."""
     is_external_local: bool = False
@@ -66,13 +64,12 @@ class Service:
     balance: Balance = Balance.ROUND_ROBIN
     """The annotation ``userspace-proxy.io/balance``."""
     keeps_clients: bool = True
-    """Endpoints may see their clients' own addresses; see the annotation
-    ``userspace-proxy.io/preserve-client-address``."""
+    """The annotation ``userspace-proxy.io/preserve-client-address``."""
     notes: tuple[str, ...] = ()
-    """What was written and can't be followed, one sentence each: an unknown balance."""
+    """Fields and annotations that can't be followed, one sentence each."""
     proxy_name: str | None = None
-    """The label ``service.kubernetes.io/service-proxy-name``; None when unset."""
+    """The label ``service.kubernetes.io/service-proxy-name``; None: it has none."""
     has_headless_label: bool = False
-    """The label ``service.kubernetes.io/headless`` is there, whatever its value."""
+    """It has the label ``service.kubernetes.io/headless``, whatever its value."""
     created: str = ""
-    """``creationTimestamp`` as written: RFC 3339 in UTC, so text order is time order."""
+    """``creationTimestamp``: RFC 3339 in UTC, so the text's order is that of time."""

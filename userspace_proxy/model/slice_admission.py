@@ -1,9 +1,9 @@
-"""Checks that the API server would make, for EndpointSlices that it has not seen.
+"""Validates EndpointSlices of manifests as the API server would.
 
-Rule 1: every refusal is a :class:`FieldError` with the path of the field as written.
-Rule 2: endpoints that point inward (loopback, link-local, unspecified) pass here though the
-API server refuses them: policy refuses each by itself with its reason, in all sources alike,
-and may allow loopback for embedding. A refusal here would cost the whole file.
+Rule 1: an error is a :class:`FieldError` with the path of the field as written.
+Rule 2: loopback, link-local and unspecified endpoints are accepted, although the API server rejects
+them: policy excludes each with its reason, for all sources, and may allow loopback for embedding.
+An error here would exclude the whole file.
 
 Source: Kubernetes' pkg/apis/discovery/validation.
 """
@@ -37,8 +37,8 @@ def check_slice(wire: WireEndpointSlice) -> None:
     """Check an EndpointSlice.
 
     Raises:
-        FieldError: The first thing that the API server would refuse, or a slice that
-            serves no Service, because it lacks the label, which can only be a mistake here.
+        FieldError: The first field that the API server would reject, or a missing label with the
+            Service, which can only be a mistake in a manifest.
     """
     check_metadata(wire.metadata)
     if not (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME):
@@ -56,11 +56,7 @@ def check_slice(wire: WireEndpointSlice) -> None:
 
 
 def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object.
-
-    Raises:
-        FieldError: A number, a protocol or a name that can't be, or a name used twice.
-    """
+    """Check the ports of a slice or of a subset of an Endpoints object."""
     _check_count(ports, path, PORTS_MAX)
     names: set[str] = set()
     for i, port in enumerate(ports):

@@ -1,11 +1,11 @@
 """Decides which clients a load-balancer IP admits: ``spec.loadBalancerSourceRanges``.
 
-Rule 1: a range that can't be parsed admits no client. kube-proxy ignores it, and if it was the
-only one, admits every client; here the Service only admits clients of the remaining ranges.
-Rule 2: white space around a range and bits set after its prefix don't matter: API servers before
-1.36 let both pass. A leading zero is an error, as in every address.
-Rule 3: the old annotation is not followed, as by kube-proxy 1.36; a note says so. Cloud
-providers read it, and pods reach the load-balancer IP past their load balancer.
+Rule 1: an invalid range admits no client, and the Service admits clients of the other ranges.
+kube-proxy ignores it, and if it was the only one, admits every client.
+Rule 2: white space around a range and bits set after its prefix don't matter, because API servers
+before 1.36 accept both. A leading zero is an error, as in every address.
+Rule 3: the old annotation has no effect, as in kube-proxy 1.36, and leads to a note. Cloud
+providers read it, and pods reach the load-balancer IP without their load balancer.
 
 Source: kube-proxy's newBaseServiceInfo and MapCIDRsByIPFamily; the annotation:
 cloud-provider's GetLoadBalancerSourceRanges.
@@ -18,22 +18,16 @@ from collections.abc import Mapping, Sequence
 
 ANNOTATION_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 
-NOBODY = ("0.0.0.0/32", "::/128")
-"""Networks of which no packet comes, one of each family."""
+NO_CLIENT = ("0.0.0.0/32", "::/128")
+"""Networks without clients, one of each family."""
 
 
 def read_source_ranges(
     texts: Sequence[str], annotations: Mapping[str, str | None]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the networks in canonical form, each once, and what can't be followed.
+    """Return the networks in canonical form, and notes, one sentence each.
 
-    Args:
-        texts: The field as written.
-        annotations: The Service's.
-
-    Returns:
-        Networks, empty where everybody may come, with :data:`NOBODY` behind them where one
-        couldn't be read; and notes, one sentence each.
+    No networks admit all clients. If a range is invalid, :data:`NO_CLIENT` is among them.
     """
     if not texts and (annotations.get(ANNOTATION_SOURCE_RANGES) or "").strip():
         note = f"annotation {ANNOTATION_SOURCE_RANGES} is ignored, as in kube-proxy"
@@ -46,7 +40,7 @@ def read_source_ranges(
         except ValueError as exc:
             notes.append(f"spec.loadBalancerSourceRanges: {exc}: no client is admitted")
     if notes:
-        networks.update(dict.fromkeys(NOBODY))
+        networks.update(dict.fromkeys(NO_CLIENT))
     return tuple(networks), tuple(notes)
 
 
@@ -55,13 +49,13 @@ def parse_range(text: str, *, strict: bool = True) -> str:
 
     Args:
         text: As ``10.0.0.0/8``.
-        strict: Bits behind the prefix are an error, as for API servers since 1.36.
+        strict: Whether bits set after the prefix are an error, as for API servers since 1.36.
 
     Raises:
-        ValueError: Not a network in strict notation, or without a prefix length in digits.
+        ValueError: It isn't a network in strict notation.
     """
     address, slash, length = text.partition("/")
-    # ``ip_network`` takes netmasks (/255.0.0.0), zones and lengths with a leading zero, too.
+    # ``ip_network`` also accepts netmasks (/255.0.0.0), zones and lengths with a leading zero.
     if not slash or "%" in address or not length.isdecimal() or str(int(length)) != length:
         raise ValueError(f"{text!r} is not a network (write 10.0.0.0/8)")
     try:

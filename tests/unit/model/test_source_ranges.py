@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.model.source_ranges import (
     ANNOTATION_SOURCE_RANGES,
-    NOBODY,
+    NO_CLIENT,
     parse_range,
     read_source_ranges,
 )
@@ -47,11 +47,11 @@ def test_ranges_become_networks_in_canonical_form(texts, networks):
 )
 def test_a_range_that_cannot_be_read_lets_nobody_in(text):
     networks, [note] = read_source_ranges([text], {})
-    assert networks == NOBODY
+    assert networks == NO_CLIENT
     assert note.startswith(f"spec.loadBalancerSourceRanges: {text!r} is ")
     assert note.endswith(": no client is admitted")
     networks, _ = read_source_ranges([text, "10.0.0.0/8"], {})
-    assert networks == ("10.0.0.0/8", *NOBODY)
+    assert networks == ("10.0.0.0/8", *NO_CLIENT)
     with pytest.raises(ValueError, match="is "):
         parse_range(text)
 
