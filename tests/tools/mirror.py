@@ -21,7 +21,6 @@ PACKAGE = Path("userspace_proxy")
 UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {
-    "userspace_proxy/dataplane/client_address.py": "tests/node/test_steering_client_address.py",
     **{
         f"userspace_proxy/steering/client_address/{name}.py": f"tests/node/{test}.py"
         for name, test in (

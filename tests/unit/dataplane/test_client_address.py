@@ -1,0 +1,250 @@
+"""Dialling from clients' own addresses, and from this node's where that isn't possible."""
+
+import errno
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+
+from tests.netns import DEADLINE_S, Net
+from userspace_proxy.dataplane.client_address import ClientAddressDialer
+from userspace_proxy.dataplane.client_ports import ClientPorts
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.policy.locality import FIRST_PORT, LAST_PORT, Locality
+
+TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+ALICE, ALICE_6 = "10.9.9.9", "fd00:9::9"
+POD, POD_6, OTHER_POD = "10.1.0.1", "fd00:1::1", "10.1.0.2"
+KINDS = pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
+
+
+class Group:
+    """Records for which clients this node's address was used."""
+
+    def __init__(self):
+        self.left = []
+
+    def left_client_address(self, endpoint, client, now):
+        self.left.append((client, endpoint, now))
+
+
+class Dialling:
+    """A connection or flow of a client."""
+
+    def __init__(self, client=ALICE):
+        self.address = (client, 40000)
+        self.group = Group()
+        self.is_preserved = False
+
+
+@pytest.fixture
+def node():
+    """The test's thread is in its namespace, where replies to clients' addresses return."""
+    node = Net("node")
+    node.run("""
+        ip route add local 10.1.0.0/24 dev lo
+        ip route add local 10.9.9.0/24 dev lo
+        ip -6 address add fd00:1::1/128 dev lo
+        ip -6 route add local fd00:9::/64 dev lo""")
+    with node:
+        yield node
+    node.close()
+
+
+@pytest.fixture
+def server(node, request):
+    """Open servers; all are closed with the test."""
+    opened = []
+
+    def open_server(kind, ip=POD):
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        sock = socket.socket(family, kind & ~socket.SOCK_NONBLOCK)
+        opened.append(sock)
+        sock.settimeout(DEADLINE_S)
+        sock.bind((ip, 0))
+        if kind == TCP:
+            sock.listen()
+        return sock, SocketAddress(*sock.getsockname()[:2])
+
+    yield open_server
+    for sock in opened:
+        sock.close()
+
+
+@pytest.fixture
+def dialer():
+    """One source port, and replies to all clients return here."""
+    dialer = ClientAddressDialer(ClientPorts(61000, 61000))
+    dialer.is_on = True
+    dialer.locality = Locality({"10.1.0.0/24": 1})
+    return dialer
+
+
+def seen(server, kind, sock):
+    """Return the address that a server sees."""
+    with socket.socket(fileno=sock.detach()) as dialling:
+        dialling.settimeout(DEADLINE_S)
+        if kind == TCP:
+            accepted, peer = server.accept()
+            accepted.close()
+        else:
+            dialling.send(b"question")
+            _, peer = server.recvfrom(100)
+        return peer[:2]
+
+
+@KINDS
+@pytest.mark.parametrize(("client", "pod"), [(ALICE, POD), (ALICE_6, POD_6)], ids=["v4", "v6"])
+def test_the_endpoint_sees_the_client_at_a_port_that_its_kernel_does_not_use(
+    server, kind, client, pod
+):
+    listener, at = server(kind, pod)
+    sock, _ = ClientAddressDialer().dial(kind, client, at)
+    ip, port = seen(listener, kind, sock)
+    assert ip == client
+    assert FIRST_PORT <= port <= LAST_PORT
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("is_on", "networks", "may_preserve"),
+    [
+        pytest.param(False, {"10.1.0.0/24": 1}, True, id="off"),
+        pytest.param(True, {}, True, id="replies-go-elsewhere"),
+        pytest.param(True, {"10.1.0.0/24": 1}, False, id="not-for-this-service"),
+    ],
+)
+def test_else_it_sees_this_node(server, dialer, kind, is_on, networks, may_preserve):
+    listener, at = server(kind)
+    dialer.is_on, dialer.locality = is_on, Locality(networks)
+    dialling = Dialling()
+    sock, _ = dialer.dial_for(dialling, kind, at, 0.0, may_preserve=may_preserve)
+    assert not dialling.is_preserved
+    assert seen(listener, kind, sock)[0] != ALICE
+
+
+@KINDS
+def test_a_client_whose_replies_return_here_is_seen(server, dialer, kind):
+    listener, at = server(kind)
+    dialling = Dialling()
+    sock, _ = dialer.dial_for(dialling, kind, at, 0.0, may_preserve=True)
+    assert dialling.is_preserved
+    assert seen(listener, kind, sock) == (ALICE, 61000)
+
+
+@KINDS
+def test_without_a_free_port_an_endpoint_that_has_not_answered_is_not_dialled(server, dialer, kind):
+    """A network policy may deny the client; dialling from this node's address would bypass it."""
+    _, at = server(kind)
+    held, _ = dialer.dial(kind, ALICE, at)
+    dialling = Dialling()
+    sock, number = dialer.dial_for(dialling, kind, at, 0.0, may_preserve=True)
+    assert number == errno.EADDRNOTAVAIL
+    assert dialling.group.left == []
+    sock.close()
+    held.close()
+
+
+def test_without_a_free_port_an_endpoint_that_has_answered_sees_this_node_for_a_minute(
+    server, dialer
+):
+    _, at = server(TCP)
+    held, _ = dialer.dial(TCP, ALICE, at)
+    dialer.connection_joined(ALICE, at)
+    first, second, later = Dialling(), Dialling(), Dialling()
+    sock, _ = dialer.dial_for(first, TCP, at, 100.0, may_preserve=True)
+    assert not first.is_preserved
+    assert first.group.left == [(ALICE, at, 100.0)]
+    sock.close()
+    # Reset, so that its port doesn't stay in TIME_WAIT.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    held.close()
+    sock, _ = dialer.dial_for(second, TCP, at, 159.0, may_preserve=True)
+    assert not second.is_preserved
+    assert second.group.left == []
+    sock.close()
+    sock, _ = dialer.dial_for(later, TCP, at, 300.0, may_preserve=True)
+    assert later.is_preserved
+    sock.close()
+
+
+@pytest.mark.parametrize(("now", "is_served"), [(159.0, True), (300.0, False)])
+def test_an_answer_counts_for_a_minute_after_the_connections_end(server, dialer, now, is_served):
+    _, at = server(TCP)
+    held, _ = dialer.dial(TCP, ALICE, at)
+    dialer.connection_joined(ALICE, at)
+    dialer.connection_ended(ALICE, at, 100.0)
+    sock, number = dialer.dial_for(Dialling(), TCP, at, now, may_preserve=True)
+    assert (number != errno.EADDRNOTAVAIL) is is_served
+    sock.close()
+    held.close()
+
+
+def test_without_a_free_port_a_flow_to_an_endpoint_that_has_answered_sees_this_node(server, dialer):
+    listener, at = server(UDP)
+    held, _ = dialer.dial(UDP, ALICE, at)
+    dialer.answered_flows.add(ALICE, at)
+    for _ in range(2):
+        dialling = Dialling()
+        sock, _ = dialer.dial_for(dialling, UDP, at, 0.0, may_preserve=True)
+        assert dialling.group.left
+        assert seen(listener, UDP, sock)[0] != ALICE
+    held.close()
+
+
+def test_a_free_port_among_many_in_use_is_found(server):
+    _, at = server(TCP)
+    dialer = ClientAddressDialer(ClientPorts(61000, 61009))
+    dialled = [dialer.dial(TCP, ALICE, at) for _ in range(8)]
+    assert [number for _, number in dialled] == [errno.EINPROGRESS] * 8
+    assert len({sock.getsockname()[1] for sock, _ in dialled}) == 8
+    for sock, _ in dialled:
+        sock.close()
+
+
+def test_flows_to_different_endpoints_share_a_port_and_two_to_one_endpoint_do_not(server, dialer):
+    first, second = server(UDP)[1], server(UDP, OTHER_POD)[1]
+    dialled = [dialer.dial(UDP, ALICE, at) for at in (first, second, first)]
+    assert [number for _, number in dialled] == [0, 0, errno.EADDRNOTAVAIL]
+    assert [sock.getsockname() for sock, _ in dialled[:2]] == [(ALICE, 61000)] * 2
+    for sock, _ in dialled:
+        sock.close()
+
+
+def test_a_released_port_is_used_again(server, dialer):
+    _, at = server(UDP)
+    for _ in range(2):
+        sock, number = dialer.dial(UDP, ALICE, at)
+        assert (number, sock.getsockname()) == (0, (ALICE, 61000))
+        dialer.release(sock, ALICE, at)
+        sock.close()
+
+
+@pytest.mark.parametrize("version", ["10.1.0.1", "fd00:1::1"])
+def test_a_process_without_the_capability_uses_this_nodes_address_and_logs_it_once(node, version):
+    script = f"""
+import logging, socket
+from types import SimpleNamespace
+from userspace_proxy.dataplane.client_address import ClientAddressDialer
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.policy.locality import Locality
+
+logging.basicConfig(format="%(message)s: %(cause)s")
+dialer, at = ClientAddressDialer(), SocketAddress({version!r}, 80)
+dialer.is_on, dialer.locality = True, Locality({{"10.1.0.0/24": 1, "fd00:1::/64": 1}})
+client = "10.9.9.9" if "." in at.ip else "fd00:9::9"
+for _ in range(2):
+    dialling = SimpleNamespace(address=(client, 1), group=None, is_preserved=True)
+    dialer.dial_for(dialling, socket.SOCK_STREAM, at, 0.0, may_preserve=True)[0].close()
+    print(dialling.is_preserved)
+"""
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "False\nFalse\n"
+    assert done.stderr == "endpoints see this node's address: Operation not permitted\n"
