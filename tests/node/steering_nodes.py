@@ -13,6 +13,8 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -213,3 +215,17 @@ def own_name() -> str:
 def wait_until_dead(pid: int) -> None:
     """Wait for a child to die, without taking its exit status from its owner."""
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+@contextmanager
+def owned_table(name: str) -> Iterator[None]:
+    """Let an inet table of nftables be owned by another program."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["nft", "-i"], stdin=pipe, stdout=pipe, text=True) as owner:
+        assert owner.stdin is not None
+        assert owner.stdout is not None
+        print(f"add table inet {name} {{ flags owner; }}\nlist ruleset", file=owner.stdin)
+        owner.stdin.flush()
+        assert any("flags owner" in line for line in owner.stdout)
+        yield
+        owner.stdin.close()

@@ -7,7 +7,6 @@ import steering_nodes as nodes
 from steering_contract import CART, DNS, WEB
 from steering_traffic import (
     ACK,
-    FACTS,
     FIN,
     REFUSED_UDP,
     RST,
@@ -19,45 +18,12 @@ from steering_traffic import (
     send_segment,
 )
 
-from userspace_proxy.steering import make_steering
-
 pytestmark = pytest.mark.netns
 
 
-@pytest.fixture(autouse=True)
-def lock_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-
-
 @pytest.fixture
-def cluster():
-    """A node and a pod; the test's thread stands in the node."""
-    nodes.need_namespaces()
-    cluster = nodes.Cluster()
-    with cluster.node:
-        yield cluster
-    cluster.close()
-
-
-@pytest.fixture
-async def steering(cluster):
-    steering = make_steering("iptables", FACTS)
-    await steering.start()
-    yield steering
-    await steering.close()
-
-
-@pytest.fixture
-def web(cluster):
-    with nodes.proxy_listener(cluster.node, 36001) as server:
-        yield server
-
-
-@pytest.fixture
-def dns(cluster):
-    server = nodes.UdpServer(cluster.node, 36002)
-    yield server
-    server.close()
+def kind():
+    return "iptables"
 
 
 @pytest.mark.parametrize("where", ["pod", "bare-pod"])

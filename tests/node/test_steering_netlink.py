@@ -6,7 +6,6 @@ import errno
 import socket
 
 import pytest
-import steering_nodes as nodes
 
 from userspace_proxy.kernel.netlink import Events, Requests, rtnetlink
 from userspace_proxy.kernel.netlink.messages import CREATE, EXCL
@@ -16,16 +15,6 @@ pytestmark = pytest.mark.netns
 # Their refusals take several times the memory that a socket has.
 MANY = 2000
 TABLE, PROTOCOL = 4242, 99
-
-
-@pytest.fixture
-def node():
-    """A node; the test's thread stands in it."""
-    nodes.need_namespaces()
-    cluster = nodes.Cluster()
-    with cluster.node:
-        yield cluster.node
-    cluster.close()
 
 
 def requests_for(kind, flags=0):

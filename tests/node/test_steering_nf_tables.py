@@ -57,6 +57,50 @@ def table_with_map() -> TableWriter:
     return table
 
 
+RULES = dedent("""\
+    table inet ours {
+        map frontends {
+            type ipv4_addr . inet_proto . inet_service : inet_service
+            elements = { 10.96.7.1 . tcp . 80 : 36001 }
+        }
+
+        set guarded {
+            type inet_proto . inet_service
+        }
+
+        set addresses {
+            type ipv6_addr
+        }
+
+        chain nat {
+            type nat hook prerouting priority dstnat - 10; policy accept;
+            meta l4proto { tcp, udp } meta nfproto ipv4 redirect to :ip daddr . meta l4proto . th dport map @frontends
+            meta l4proto tcp meta nfproto ipv4 dnat ip to 10.1.0.1:ip daddr . meta l4proto . tcp dport map @frontends
+        }
+
+        chain filter {
+            type filter hook prerouting priority filter; policy accept;
+            socket wildcard 1 return
+            th dport 61000-65535 socket mark 0x00000007 meta mark set meta mark | 0x00000040
+            meta l4proto udp tproxy to :1
+            frag frag-off != 0 counter
+            tcp flags syn / syn,ack reject with tcp reset
+            meta l4proto . th dport != @guarded reject
+            ip6 daddr @addresses goto refuse
+            ip daddr 10.96.0.0/16 jump refuse
+            ip daddr 10.96.0.0/12 drop
+            ip6 daddr fd00:96::/108 accept
+            udp dport 9 ct status ! dnat
+            ct state invalid drop
+        }
+
+        chain refuse {
+            meta l4proto != { tcp, udp } reject
+        }
+    }
+""")  # noqa: E501 - as nft prints it
+
+
 def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
     table = table_with_map()
     table.add_set("guarded", x.joined(x.INET_PROTO, x.INET_SERVICE))
@@ -86,48 +130,7 @@ def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
     table.add_rule("refuse", x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True), x.reject())
     table.add_elements("frontends", {WEB: PORT})
     ruleset.commit(table.messages)
-    assert node.run("nft -s list table inet ours").expandtabs(4) == dedent("""\
-        table inet ours {
-            map frontends {
-                type ipv4_addr . inet_proto . inet_service : inet_service
-                elements = { 10.96.7.1 . tcp . 80 : 36001 }
-            }
-
-            set guarded {
-                type inet_proto . inet_service
-            }
-
-            set addresses {
-                type ipv6_addr
-            }
-
-            chain nat {
-                type nat hook prerouting priority dstnat - 10; policy accept;
-                meta l4proto { tcp, udp } meta nfproto ipv4 redirect to :ip daddr . meta l4proto . th dport map @frontends
-                meta l4proto tcp meta nfproto ipv4 dnat ip to 10.1.0.1:ip daddr . meta l4proto . tcp dport map @frontends
-            }
-
-            chain filter {
-                type filter hook prerouting priority filter; policy accept;
-                socket wildcard 1 return
-                th dport 61000-65535 socket mark 0x00000007 meta mark set meta mark | 0x00000040
-                meta l4proto udp tproxy to :1
-                frag frag-off != 0 counter
-                tcp flags syn / syn,ack reject with tcp reset
-                meta l4proto . th dport != @guarded reject
-                ip6 daddr @addresses goto refuse
-                ip daddr 10.96.0.0/16 jump refuse
-                ip daddr 10.96.0.0/12 drop
-                ip6 daddr fd00:96::/108 accept
-                udp dport 9 ct status ! dnat
-                ct state invalid drop
-            }
-
-            chain refuse {
-                meta l4proto != { tcp, udp } reject
-            }
-        }
-    """)  # noqa: E501
+    assert node.run("nft -s list table inet ours").expandtabs(4) == RULES
 
 
 def test_a_table_of_bridges_changes_what_passes_through(node, ruleset):

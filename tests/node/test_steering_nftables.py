@@ -1,4 +1,4 @@
-"""Steering by nftables in real namespaces: the contract, the table as text, and its traffic."""
+"""Steering by nftables in real namespaces: the contract, and the table as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 import steering_nodes as nodes
 from steering_contract import CART, DNS, OUTSIDE, WEB, WEB_6, AtomicSteeringContract
-from steering_traffic import ACK, FACTS, FIN, RST, SYN, TARGETS, net_of, send_segment
+from steering_traffic import FACTS
 
 from userspace_proxy.errors import SteeringConflict, SteeringError
 from userspace_proxy.model import Frontend, Protocol
@@ -41,32 +41,8 @@ FOREIGN = """
 
 
 @pytest.fixture
-def cluster():
-    """A node and a pod; the test's thread stands in the node."""
-    nodes.need_namespaces()
-    cluster = nodes.Cluster()
-    with cluster.node:
-        yield cluster
-    cluster.close()
-
-
-@pytest.fixture
-def node(cluster):
-    return cluster.node
-
-
-@pytest.fixture
-async def steering(node):
-    steering = make_steering("nftables", FACTS)
-    await steering.start()
-    yield steering
-    await steering.close()
-
-
-@pytest.fixture
-def web(node):
-    with nodes.proxy_listener(node, 36001) as server:
-        yield server
+def kind():
+    return "nftables"
 
 
 @contextmanager
@@ -76,20 +52,6 @@ def no_more_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextmanager
-def owned_table():
-    """Let a table of our name be another program's own."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(["nft", "-i"], stdin=pipe, stdout=pipe, text=True) as owner:
-        assert owner.stdin is not None
-        assert owner.stdout is not None
-        print("add table inet userspace-proxy { flags owner; }\nlist ruleset", file=owner.stdin)
-        owner.stdin.flush()
-        assert any("flags owner" in line for line in owner.stdout)
-        yield
-        owner.stdin.close()
 
 
 def last_words_without_net_admin(program: str) -> str:
@@ -273,7 +235,7 @@ async def test_many_frontends_come_and_go(node, steering):
 
 async def test_a_table_that_another_program_owns_is_a_conflict(node):
     steering = make_steering("nftables", FACTS)
-    with owned_table():
+    with nodes.owned_table("userspace-proxy"):
         with pytest.raises(SteeringConflict, match="another program owns it"):
             await steering.start()
         with pytest.raises(SteeringError):
@@ -293,133 +255,8 @@ async def test_without_a_right_one_line_says_what_is_missing(node):
     )
 
 
-@pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_policy_of_drop_behind_us_keeps_no_dialler_of_a_proxy_port_waiting(
-    cluster, steering, web, where
-):
-    client = net_of(cluster, where)
-    await steering.apply(TARGETS)
-    cluster.node.run("iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -i lo -j ACCEPT")
-    assert not nodes.can_dial(client, nodes.NODE_IP, 36001)
-    with client.udp() as asker:
-        asker.connect((nodes.NODE_IP, 36002))
-        assert nodes.is_refused(asker)
-
-
-@pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
-async def test_what_kube_proxy_has_left_behind_does_not_win(cluster, steering, web, where):
-    client = net_of(cluster, where)
-    cluster.node.run("""
-        for chain in PREROUTING OUTPUT; do
-            iptables-legacy -t nat -A $chain -d 10.96.7.1 -p tcp --dport 80 -j REDIRECT --to-ports 9
-        done""")
-    await steering.apply(TARGETS)
-    assert nodes.can_dial(client, WEB.ip, 80)
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        pytest.param(SYN, id="syn"),
-        pytest.param(SYN | FIN, id="syn-fin"),
-        pytest.param(SYN | RST, id="syn-rst"),
-        pytest.param(SYN | ACK, id="syn-ack"),
-        pytest.param(ACK, id="ack"),
-        pytest.param(FIN, id="fin"),
-        pytest.param(0, id="nothing"),
-    ],
-)
-async def test_no_segment_that_was_not_steered_opens_a_connection(cluster, steering, web, flags):
-    await steering.apply(TARGETS)
-    send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
-    assert cluster.node.run("ss -Htan state syn-recv state established") == ""
-
-
-async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
-    cluster, steering, web
-):
-    await steering.apply(TARGETS)
-    client = cluster.pod.tcp()
-    client.connect(WEB.address)
-    server, _ = web.accept()
-    server.settimeout(nodes.DEADLINE_S)
-
-    def speak() -> None:
-        client.send(b"still here")
-        assert server.recv(100) == b"still here"
-
-    await steering.close()
-    successor = make_steering("nftables", FACTS)
-    await successor.apply(TARGETS)
-    speak()
-    cluster.node.run("nft flush ruleset")
-    assert await successor.repair() > 0
-    speak()
-    await successor.apply({DNS: 36002})
-    speak()
-    client.close()
-    server.close()
-    await successor.close()
-
-
-async def test_dnat_stays_through_a_restart_and_goes_with_the_address(cluster, steering, web):
-    cluster.add_bare_pod()
-    await steering.apply(TARGETS)
-    before = nodes.ruleset(cluster.node)
-    assert "dnat ip to 10.1.0.1:ip daddr" in before
-    cluster.node.run("ip link del cali0")
-    await steering.close()
-    successor = make_steering("nftables", FACTS)
-    await successor.start()
-    await successor.apply(TARGETS)
-    assert nodes.ruleset(cluster.node) == before
-    cluster.node.run("ip address del 10.1.0.1/24 dev pod0; ip address add 10.1.0.9/24 dev pod0")
-    assert await successor.repair() > 0
-    assert "dnat" not in nodes.ruleset(cluster.node).partition("chain input")[0]
-    await successor.close()
-
-
 async def test_outside_addresses_and_refusals_change_place(steering):
     await steering.apply({OUTSIDE: 36001, CART: REFUSE})
     await steering.apply({OUTSIDE: REFUSE, CART: 36001})
     assert await steering.render() == ("TCP 10.96.7.2:80 -> :36001\nTCP 198.51.100.7:443 -> refuse")
     assert await steering.repair() == 0
-
-
-@pytest.mark.parametrize("priority", [-150, -110])
-async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web, priority):
-    await steering.apply({WEB: 36001, DNS: 36002})
-    assert await steering.repair() == 0
-    assert steering.unsteered == {}
-    cluster.node.run(f"""nft '
-        table ip evil {{
-            chain pre {{
-                type nat hook prerouting priority {priority}
-                ip daddr 10.96.0.0/16 jump more
-            }}
-            chain more {{ tcp dport 80 counter redirect to :9; }}
-        }}'""")
-    assert not nodes.can_dial(cluster.pod, WEB.ip, 80)
-    assert await steering.repair() == 0
-    assert steering.unsteered == {
-        WEB: f"nftables chain ip evil pre of another program (prerouting, priority {priority}) "
-        "translates it before this proxy does; delete that rule, or give the chain a priority "
-        "above -110"
-    }
-    cluster.node.run("nft flush chain ip evil more")
-    assert await steering.repair() == 0
-    assert steering.unsteered == {}
-    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
-
-
-async def test_nat_of_ordinary_nodes_is_no_reason_for_alarm(node, steering):
-    await steering.apply({WEB: 36001})
-    node.run("""
-        iptables-nft -t nat -N KUBE-SERVICES
-        iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES
-        iptables-nft -t nat -A KUBE-SERVICES -d 10.96.7.1 -p tcp --dport 80 -j REDIRECT --to-ports 9
-        nft 'add table ip proxy; add chain ip proxy pre { type nat hook prerouting priority -150; };
-            add set ip proxy users { type ipv4_addr; };
-            add rule ip proxy pre ip saddr @users tcp dport 80 redirect to :3128'""")
-    assert await steering.repair() == 0
-    assert steering.unsteered == {}

@@ -32,18 +32,6 @@ JUMP = "iptables-legacy -t nat -D PREROUTING -j UPROXY-PRE"
 CLEANUP = (sys.executable, "-m", "userspace_proxy", "cleanup")
 
 
-@pytest.fixture(autouse=True)
-def lock_file(tmp_path, monkeypatch):
-    path = tmp_path / "xtables.lock"
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(path))
-    return path
-
-
-@pytest.fixture(params=["iptables", "nftables"])
-def kind(request):
-    return request.param
-
-
 def rules(node: nodes.Net) -> str:
     return nodes.tables(node) + nodes.ruleset(node)
 

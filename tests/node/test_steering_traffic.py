@@ -34,47 +34,6 @@ DNAT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def lock_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path / "xtables.lock"))
-
-
-@pytest.fixture
-def cluster():
-    """A node and a pod; the test's thread stands in the node."""
-    nodes.need_namespaces()
-    cluster = nodes.Cluster()
-    with cluster.node:
-        yield cluster
-    cluster.close()
-
-
-@pytest.fixture(params=["iptables", "nftables"])
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-async def steering(cluster, kind):
-    steering = make_steering(kind, FACTS)
-    await steering.start()
-    yield steering
-    await steering.close()
-
-
-@pytest.fixture
-def web(cluster):
-    with nodes.proxy_listener(cluster.node, 36001) as server:
-        yield server
-
-
-@pytest.fixture
-def dns(cluster):
-    server = nodes.UdpServer(cluster.node, 36002)
-    yield server
-    server.close()
-
-
 everywhere = pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
 
 

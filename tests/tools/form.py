@@ -39,11 +39,6 @@ Files = Mapping[str, Sequence[ast.AST]]
 
 NOT_YET: Collection[str] = frozenset(
     {
-        "tests/node/test_steering_client_address.py",
-        "tests/node/test_steering_iptables.py",
-        "tests/node/test_steering_local.py",
-        "tests/node/test_steering_nf_tables.py",
-        "tests/node/test_steering_nftables.py",
         "tests/unit/status/test_api.py",
         "userspace_proxy/dataplane/tcp.py",
         "userspace_proxy/dataplane/udp_flow.py",

@@ -24,12 +24,12 @@ ELSEWHERE: Mapping[str, str] = {
     **{
         f"userspace_proxy/steering/client_address/{name}.py": f"tests/node/{test}.py"
         for name, test in (
-            ("routes", "test_steering_client_address"),
-            ("reply_routing", "test_steering_client_address"),
+            ("routes", "test_steering_reply_routing"),
+            ("reply_routing", "test_steering_reply_routing"),
             ("bridge_delivery", "test_agent_bridge_clients"),
         )
     },
-    "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_client_address.py",
+    "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_reply_routing.py",
     "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"

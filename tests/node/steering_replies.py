@@ -1,0 +1,86 @@
+"""Replies to clients' own addresses, caught on a node, and dials at such addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import steering_nodes as nodes
+
+from userspace_proxy.dataplane.client_address import ClientAddressDialer
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.steering import ReplyRouting
+
+TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+PORT = 8080
+# Nobody has it: only the proxy says that it is a client's.
+CLIENTS = {4: "10.9.9.9", 6: "fd00:9::9"}
+PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
+# The kernel adds link-local addresses once nobody else has answered for them.
+SHOW = (
+    "nft list tables; ip rule; ip -6 rule; ip -4 route show table all; "
+    "ip -6 route show table all | grep -v 'proto kernel'"
+)
+
+
+class Catching:
+    """Replies that are caught on the node, as by a process that has begun it.
+
+    Args:
+        cluster: Its node is meant.
+        name: The proxy's.
+    """
+
+    def __init__(self, cluster, name=""):
+        self._node = cluster.node
+        self._runner = asyncio.Runner()
+        self._answers = ReplyRouting(name)
+
+    def do(self, verb):
+        """Call a method of the answers; return what it returns."""
+        with self._node:
+            return self._runner.run(getattr(self._answers, verb)())
+
+    @property
+    def without_ipv6(self):
+        return self._answers.without_ipv6
+
+    def __enter__(self):
+        assert self.do("start") == ""
+        return self
+
+    def __exit__(self, *_exc):
+        self.do("close")
+        self._runner.close()
+
+
+def dial(cluster, kind, version, port=PORT):
+    with cluster.node:
+        return ClientAddressDialer().dial(
+            kind, CLIENTS[version], SocketAddress(PODS[version], port)
+        )
+
+
+def peer_of(server, kind, dialling):
+    """Have both sides talk; return whom the server sees."""
+    dialling.settimeout(nodes.DEADLINE_S)
+    if kind == TCP:
+        accepted, peer = server.accept()
+        with accepted:
+            accepted.sendall(b"answer")
+            assert dialling.recv(100) == b"answer"
+        return peer[:2]
+    dialling.send(b"question")
+    _, peer = server.recvfrom(100)
+    server.sendto(b"answer", peer)
+    assert dialling.recv(100) == b"answer"
+    return peer[:2]
+
+
+def bound(net, kind, family):
+    if kind == TCP:
+        return nodes.tcp_server(net, PORT, family)
+    server = net.udp(family)
+    server.bind(("", PORT))
+    return server

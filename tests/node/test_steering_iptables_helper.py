@@ -1,0 +1,207 @@
+"""The helper processes of iptables steering, what they run, and the lock that they take."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import steering_nodes as nodes
+from steering_contract import CART, DNS, WEB, WEB_6
+from steering_frontends import MANY, TREE
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import IPFamily
+from userspace_proxy.steering.iptables import legacy
+from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def kind():
+    return "iptables"
+
+
+@pytest.fixture
+def restore(tmp_path, monkeypatch):
+    """Puts a command of one's own in the place of iptables-restore; returns where it says so."""
+
+    command, used = tmp_path / "iptables-legacy-restore", tmp_path / "used"
+    real = shutil.which("iptables-legacy-restore")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def replace(*, works: bool, first: str = "") -> Path:
+        used.unlink(missing_ok=True)
+        then = f'exec {real} "$@"' if works else "exit 1"
+        command.write_text(f"#!/bin/sh\necho >{used}\n{first}\n{then}\n", encoding="ascii")
+        command.chmod(0o755)
+        return used
+
+    replace(works=True)
+    return replace
+
+
+@pytest.mark.parametrize("works", [True, False], ids=["restore", "python-iptables"])
+async def test_a_few_edits_need_no_iptables_restore(node, restore, steering, works):
+    await steering.apply({WEB: 36001, CART: 36001, WEB_6: 36001})
+    used = restore(works=works)
+    await steering.change({}, [CART])
+    assert not used.exists()
+    assert await steering.render() == ("TCP 10.96.7.1:80 -> :36001\nTCP [fd00:96::1]:80 -> :36001")
+    assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
+
+
+async def test_a_restore_that_fails_leaves_the_old_rules_in_force(node, restore, steering):
+    await steering.apply({WEB: 36001})
+    before = nodes.tables(node)
+    restore(works=False)
+    with pytest.raises(SteeringError, match="cannot change the iptables table"):
+        await steering.apply(TREE)
+    assert nodes.tables(node) == before
+    restore(works=True)
+    await steering.apply(TREE)
+    assert len((await steering.render()).splitlines()) == len(TREE)
+
+
+async def test_a_helper_that_was_killed_is_started_anew(node, steering):
+    await steering.apply({WEB: 36001, WEB_6: 36003})
+    before = nodes.tables(node)
+    for pid in steering.helper_pids.values():
+        os.kill(pid, signal.SIGKILL)
+        nodes.wait_until_dead(pid)
+    assert await steering.repair() == 0
+    assert nodes.tables(node) == before
+    await steering.apply({WEB: 36004})
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36004"
+
+
+async def test_a_successor_whose_kernel_refused_is_told_everything_again(node, steering, lock_file):
+    await steering.apply({WEB: 36001})
+    pid = steering.helper_pids[IPFamily.IPV4]
+    os.kill(pid, signal.SIGKILL)
+    nodes.wait_until_dead(pid)
+    node.run("iptables-legacy -t nat -F")
+    lock_file.unlink()
+    lock_file.mkdir()
+    with pytest.raises(SteeringError, match="cannot open"):
+        await steering.repair()
+    lock_file.rmdir()
+    await steering.change({DNS: 36002}, ())
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
+
+
+@pytest.mark.parametrize("its_child", ["commits", "dies-too"])
+async def test_a_helper_that_is_killed_in_the_middle_of_an_apply_has_a_successor_that_ends_it(
+    node, restore, steering, tmp_path, its_child
+):
+    await steering.apply({WEB: 36001})
+    killed = tmp_path / "killed"
+    restore(
+        works=True,
+        first=f"test -e {killed} || {{ echo >{killed}; kill -9 $PPID; "
+        f"{'exit 1;' if its_child == 'dies-too' else ''} }}",
+    )
+    await steering.apply(MANY)
+    assert killed.exists()
+    assert len((await steering.render()).splitlines()) == len(MANY)
+    assert steering.helper_restarts == 1
+    assert await steering.repair() == 0
+
+
+async def test_helpers_that_die_again_and_again_are_started_later_and_later(
+    node, steering, monkeypatch
+):
+    await steering.apply({WEB: 36001})
+    before = nodes.tables(node)
+    monkeypatch.setattr("userspace_proxy.steering.iptables.process._ENTRY", "no.such.module:main")
+    os.kill(steering.helper_pids[IPFamily.IPV4], signal.SIGKILL)
+    with pytest.raises(SteeringError, match="No module named"):
+        await steering.repair()
+    with pytest.raises(SteeringError, match=r"in a row .*the next one is started in"):
+        await steering.repair()
+    assert nodes.tables(node) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_helper_outlives_the_signals_that_end_the_agent(steering, number):
+    await steering.apply({WEB: 36001})
+    before = dict(steering.helper_pids)
+    os.kill(before[IPFamily.IPV4], number)
+    assert await steering.repair() == 0
+    assert steering.helper_pids == before
+    await steering.clean_up()
+
+
+async def test_the_helpers_end_with_close(steering):
+    await steering.apply({WEB: 36001})
+    (pid,) = steering.helper_pids.values()
+    await steering.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_ipv6_has_a_helper_only_where_it_is_wanted(steering):
+    await steering.apply({WEB: 36001})
+    assert set(steering.helper_pids) == {IPFamily.IPV4}
+    await steering.apply({WEB_6: 36001})
+    assert set(steering.helper_pids) == {IPFamily.IPV4, IPFamily.IPV6}
+
+
+async def test_when_the_agent_is_killed_its_helper_dies_and_its_rules_are_recovered(node, steering):
+    program = dedent("""
+        import asyncio, os, signal
+        from userspace_proxy.model import Frontend, Protocol
+        from userspace_proxy.steering import SteeringFacts, make_steering
+
+        async def main():
+            steering = make_steering("iptables", SteeringFacts(refuse_port=35999))
+            await steering.apply({Frontend("10.96.7.1", 80, Protocol.TCP): 36001})
+            print(*steering.helper_pids.values(), flush=True)
+            await asyncio.get_running_loop().run_in_executor(None, input)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        asyncio.run(main())
+    """)
+    assert nodes.run_until_killed(program)
+    assert await steering.start() == {WEB: 36001}
+
+
+async def test_a_held_lock_is_an_error_that_names_the_holder(
+    node, steering, lock_file, monkeypatch
+):
+    await steering.apply({WEB: 36001})
+    with lock_file.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(SteeringError) as caught:
+            await steering.apply({DNS: 36002})
+    assert str(caught.value) == (
+        f"cannot lock {lock_file} within {legacy.LOCK_WAIT_S:g} s: held by "
+        f"{nodes.own_name()} (pid {os.getpid()}) (the next sync tries again)"
+    )
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    await steering.apply({DNS: 36002})
+    assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
+
+
+async def test_while_another_process_holds_the_lock_what_is_in_force_stays(
+    node, steering, lock_file
+):
+    await steering.apply({WEB: 36001})
+    pipe = asyncio.subprocess.PIPE
+    holder = await asyncio.create_subprocess_exec(
+        "flock", lock_file, "-c", "echo held; read line", stdin=pipe, stdout=pipe
+    )
+    assert await holder.stdout.readline() == b"held\n"
+    with pytest.raises(SteeringError, match=rf"held by flock \(pid {holder.pid}\)"):
+        await steering.apply(TREE)
+    assert await steering.repair() == 0
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    await holder.communicate(b"\n")
+    await steering.apply(TREE)
+    assert len((await steering.render()).splitlines()) == len(TREE)

@@ -1,0 +1,142 @@
+"""What nftables steering does to real packets beside the rules of other programs."""
+
+from __future__ import annotations
+
+import pytest
+import steering_nodes as nodes
+from steering_contract import DNS, WEB
+from steering_traffic import ACK, FACTS, FIN, RST, SYN, TARGETS, net_of, send_segment
+
+from userspace_proxy.steering import make_steering
+
+pytestmark = pytest.mark.netns
+
+
+@pytest.fixture
+def kind():
+    return "nftables"
+
+
+@pytest.mark.parametrize("where", ["pod", "node"])
+async def test_a_policy_of_drop_behind_us_keeps_no_dialler_of_a_proxy_port_waiting(
+    cluster, steering, web, where
+):
+    client = net_of(cluster, where)
+    await steering.apply(TARGETS)
+    cluster.node.run("iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -i lo -j ACCEPT")
+    assert not nodes.can_dial(client, nodes.NODE_IP, 36001)
+    with client.udp() as asker:
+        asker.connect((nodes.NODE_IP, 36002))
+        assert nodes.is_refused(asker)
+
+
+@pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
+async def test_what_kube_proxy_has_left_behind_does_not_win(cluster, steering, web, where):
+    client = net_of(cluster, where)
+    cluster.node.run("""
+        for chain in PREROUTING OUTPUT; do
+            iptables-legacy -t nat -A $chain -d 10.96.7.1 -p tcp --dport 80 -j REDIRECT --to-ports 9
+        done""")
+    await steering.apply(TARGETS)
+    assert nodes.can_dial(client, WEB.ip, 80)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(SYN, id="syn"),
+        pytest.param(SYN | FIN, id="syn-fin"),
+        pytest.param(SYN | RST, id="syn-rst"),
+        pytest.param(SYN | ACK, id="syn-ack"),
+        pytest.param(ACK, id="ack"),
+        pytest.param(FIN, id="fin"),
+        pytest.param(0, id="nothing"),
+    ],
+)
+async def test_no_segment_that_was_not_steered_opens_a_connection(cluster, steering, web, flags):
+    await steering.apply(TARGETS)
+    send_segment(cluster.pod, (nodes.NODE_IP, 36001), flags)
+    assert cluster.node.run("ss -Htan state syn-recv state established") == ""
+
+
+async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
+    cluster, steering, web
+):
+    await steering.apply(TARGETS)
+    client = cluster.pod.tcp()
+    client.connect(WEB.address)
+    server, _ = web.accept()
+    server.settimeout(nodes.DEADLINE_S)
+
+    def speak() -> None:
+        client.send(b"still here")
+        assert server.recv(100) == b"still here"
+
+    await steering.close()
+    successor = make_steering("nftables", FACTS)
+    await successor.apply(TARGETS)
+    speak()
+    cluster.node.run("nft flush ruleset")
+    assert await successor.repair() > 0
+    speak()
+    await successor.apply({DNS: 36002})
+    speak()
+    client.close()
+    server.close()
+    await successor.close()
+
+
+async def test_dnat_stays_through_a_restart_and_goes_with_the_address(cluster, steering, web):
+    cluster.add_bare_pod()
+    await steering.apply(TARGETS)
+    before = nodes.ruleset(cluster.node)
+    assert "dnat ip to 10.1.0.1:ip daddr" in before
+    cluster.node.run("ip link del cali0")
+    await steering.close()
+    successor = make_steering("nftables", FACTS)
+    await successor.start()
+    await successor.apply(TARGETS)
+    assert nodes.ruleset(cluster.node) == before
+    cluster.node.run("ip address del 10.1.0.1/24 dev pod0; ip address add 10.1.0.9/24 dev pod0")
+    assert await successor.repair() > 0
+    assert "dnat" not in nodes.ruleset(cluster.node).partition("chain input")[0]
+    await successor.close()
+
+
+@pytest.mark.parametrize("priority", [-150, -110])
+async def test_a_chain_that_translates_a_frontend_first_is_named(cluster, steering, web, priority):
+    await steering.apply({WEB: 36001, DNS: 36002})
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
+    cluster.node.run(f"""nft '
+        table ip evil {{
+            chain pre {{
+                type nat hook prerouting priority {priority}
+                ip daddr 10.96.0.0/16 jump more
+            }}
+            chain more {{ tcp dport 80 counter redirect to :9; }}
+        }}'""")
+    assert not nodes.can_dial(cluster.pod, WEB.ip, 80)
+    assert await steering.repair() == 0
+    assert steering.unsteered == {
+        WEB: f"nftables chain ip evil pre of another program (prerouting, priority {priority}) "
+        "translates it before this proxy does; delete that rule, or give the chain a priority "
+        "above -110"
+    }
+    cluster.node.run("nft flush chain ip evil more")
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}
+    assert nodes.can_dial(cluster.pod, WEB.ip, 80)
+
+
+async def test_nat_of_ordinary_nodes_is_no_reason_for_alarm(node, steering):
+    await steering.apply({WEB: 36001})
+    node.run("""
+        iptables-nft -t nat -N KUBE-SERVICES
+        iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES
+        iptables-nft -t nat -A KUBE-SERVICES -d 10.96.7.1 -p tcp --dport 80 -j REDIRECT --to-ports 9
+        nft 'add table ip proxy; add chain ip proxy pre { type nat hook prerouting priority -150; };
+            add set ip proxy users { type ipv4_addr; };
+            add rule ip proxy pre ip saddr @users tcp dport 80 redirect to :3128'""")
+    assert await steering.repair() == 0
+    assert steering.unsteered == {}

@@ -1,0 +1,170 @@
+"""What reply routing has in the kernel: added, repaired, shared and removed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+from steering_replies import CLIENTS, SHOW, UDP, Catching, bound, dial, peer_of
+
+from userspace_proxy.kernel.nf_tables import writer
+from userspace_proxy.steering import REPLY_TABLES
+
+pytestmark = pytest.mark.netns
+
+
+def test_without_ipv6_answers_of_ipv4_are_caught_and_those_of_ipv6_once_it_is_there(cluster):
+    setting = "sysctl -qw net.ipv6.conf.all.disable_ipv6"
+    cluster.node.run(f"{setting}=1")
+    with Catching(cluster) as catching:
+        assert "rejects IPv6 routes" in catching.without_ipv6
+        assert "lookup 11800" in cluster.node.run("ip rule")
+        assert "11800" not in cluster.node.run("ip -6 rule")
+        assert catching.do("repair") == 0
+        with bound(cluster.pod, UDP, socket.AF_INET) as server:
+            dialling, _ = dial(cluster, UDP, 4)
+            with socket.socket(fileno=dialling.detach()) as dialling:
+                assert peer_of(server, UDP, dialling)[0] == CLIENTS[4]
+        cluster.node.run(f"{setting}=0")
+        assert catching.do("repair") == 4
+        assert catching.without_ipv6 == ""
+        assert "lookup 11800" in cluster.node.run("ip -6 rule")
+        cluster.node.run(f"{setting}=1")
+        catching.do("repair")
+        assert catching.without_ipv6 != ""
+
+
+def test_what_is_there_is_as_told_and_all_of_it_goes_again(cluster):
+    before = cluster.node.run(SHOW)
+    with Catching(cluster) as catching:
+        running = cluster.node.run(SHOW)
+        assert "table inet userspace-proxy/replies\n" in running
+        assert running.count("lookup 11800") == 2
+        assert "118:\tfrom all fwmark 0x1000/0x1000 iif lo goto 120 proto 118" in running
+        catching.do("start")
+        assert cluster.node.run(SHOW) == running
+        catching.do("clean_up")
+        assert cluster.node.run(SHOW) == before
+        catching.do("clean_up")
+
+
+def test_the_table_goes_with_its_process_and_the_routes_are_taken_over(cluster):
+    before = cluster.node.run(SHOW)
+    with Catching(cluster):
+        running = cluster.node.run(SHOW)
+    left = cluster.node.run(SHOW)
+    assert "userspace-proxy" not in left
+    assert left.count("lookup 11800") == 2
+    with Catching(cluster) as catching:
+        assert cluster.node.run(SHOW) == running
+        catching.do("close")
+        catching.do("clean_up")
+        assert cluster.node.run(SHOW) == before
+
+
+def test_a_table_that_an_older_version_left_is_made_anew(cluster):
+    cluster.node.run("nft add table inet userspace-proxy/replies '{ chain prerouting { }; }'")
+    with Catching(cluster):
+        table = cluster.node.run("nft list table inet userspace-proxy/replies")
+    assert "flags owner" in table
+    assert "socket transparent 1" in table
+
+
+def test_two_proxies_share_the_routes_and_the_last_one_takes_them_away(cluster):
+    before = cluster.node.run(SHOW)
+    with Catching(cluster) as one, Catching(cluster, "canary") as other:
+        with cluster.node:
+            assert REPLY_TABLES.labels_here() == ["", "canary"]
+        other.do("clean_up")
+        assert "lookup 11800" in cluster.node.run(SHOW)
+        one.do("clean_up")
+        assert cluster.node.run(SHOW) == before
+
+
+@pytest.mark.parametrize(
+    ("harm", "parts"),
+    [
+        pytest.param("ip rule del pref 119; ip -6 rule del pref 119", 2, id="rules"),
+        pytest.param("ip rule del pref 118; ip rule del pref 120", 2, id="way-back"),
+        pytest.param("ip -6 rule del pref 118; ip -6 rule del pref 120", 2, id="way-back-ipv6"),
+        pytest.param("ip route flush table 11800", 1, id="route"),
+        pytest.param("ip route add 10.9.0.0/24 dev pod0; nft add table ip others", 0, id="others"),
+    ],
+)
+def test_what_others_undo_is_put_right(cluster, catching, harm, parts):
+    before = cluster.node.run("nft list ruleset; " + SHOW)
+    cluster.node.run(harm)
+    assert [catching.do("repair") for _ in range(2)] == [parts, 0]
+    assert cluster.node.run("nft list ruleset; " + SHOW) == before or not parts
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        pytest.param("nft flush ruleset", id="flush-of-everything"),
+        pytest.param("nft delete table inet userspace-proxy/replies || true", id="table"),
+        pytest.param("nft flush chain inet userspace-proxy/replies prerouting || true", id="chain"),
+    ],
+)
+def test_nobody_else_can_undo_the_table(cluster, catching, harm):
+    before = cluster.node.run("nft list ruleset")
+    cluster.node.run(harm)
+    assert cluster.node.run("nft list ruleset") == before
+    assert catching.do("repair") == 0
+
+
+def test_on_a_kernel_without_owners_the_table_is_put_right(cluster, monkeypatch):
+    """An owner's table is refused as such a kernel refuses it: as one with a flag that it lacks."""
+    monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
+    with Catching(cluster) as catching:
+        before = cluster.node.run("nft list ruleset")
+        assert "flags owner" not in before
+        for harm in ("flush ruleset", "flush chain inet userspace-proxy/replies prerouting"):
+            cluster.node.run(f"nft {harm}")
+            assert [catching.do("repair") for _ in range(2)] == [1, 0]
+            assert cluster.node.run("nft list ruleset") == before
+        catching.do("clean_up")
+        assert cluster.node.run("nft list tables") == ""
+
+
+@pytest.mark.usefixtures("catching")
+def test_the_table_reads_as_it_was_written(cluster):
+    listed = cluster.node.run("nft list table inet userspace-proxy/replies")
+    # The first line names the owner's process.
+    assert listed.expandtabs(4).partition("\n")[2] == dedent("""\
+            flags owner
+
+            chain defragment {
+                meta l4proto udp tproxy to :1
+            }
+
+            chain prerouting {
+                type filter hook prerouting priority dstnat + 1; policy accept;
+                meta l4proto { tcp, udp } th dport 61000-65535 socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
+                meta l4proto { icmp, ipv6-icmp } socket transparent 1 socket wildcard 0 meta mark set meta mark | 0x00001000
+            }
+        }
+    """)  # noqa: E501
+
+
+def test_without_the_right_the_reason_is_told(cluster):
+    """As a user without any, in a process of its own."""
+    script = (
+        "import asyncio; from userspace_proxy.steering import ReplyRouting\n"
+        "async def main():\n"
+        "    answers = ReplyRouting(); print(await answers.start()); await answers.close()\n"
+        "asyncio.run(main())"
+    )
+    with cluster.node:
+        said = subprocess.run(
+            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+            check=True,
+        )
+    assert "Operation not permitted" in said.stdout
