@@ -87,6 +87,8 @@ def readable_runtime() -> Iterator[tuple[list[str], str, dict[str, str]]]:
             # An interpreter with a shared library would load the system's, or none.
             "LD_LIBRARY_PATH": f"{targets[0]}/lib",
             "PYTHONDONTWRITEBYTECODE": "1",
+            # That user can't write the data of `make coverage`.
+            "COVERAGE_PROCESS_CONFIG": "",
             "HOME": "/",
         }
         yield prefix, f"{targets[0]}/bin/{minor}", environment

@@ -30,7 +30,6 @@ ELSEWHERE: Mapping[str, str] = {
         )
     },
     "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_reply_routing.py",
-    "userspace_proxy/cli/demo.py": "tests/node/test_demo.py",
     **{
         f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
         for name in ("helper", "steering")

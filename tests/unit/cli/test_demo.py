@@ -1,4 +1,4 @@
-"""The demo, as root and as a user without any rights: what it prints works, and nothing is left."""
+"""The demo, as root and as a user without privileges: its commands work, and nothing is left."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from tests.node.agents import READY_S
 from tests.node.clients import DEADLINE_S
 from tests.node.processes import descriptors_of, readable_runtime
 
-pytestmark = pytest.mark.netns
-
 COMMAND = ("-m", "userspace_proxy", "demo")
 # "  round robin         /tmp/…/ask http … --count 6": a label, a gap, and what to do.
 PRINTED = re.compile(r"^  (\S.*?) {2,}(\S.*?)(?: {2,}\(.*\))?$", re.MULTILINE)
@@ -41,8 +39,8 @@ class Demo:
     """One demo in a session of its own, as a terminal gives it one.
 
     Args:
-        stack: Ends it, whatever happened.
-        as_ourselves: Whether we run it; else a user without any rights does.
+        stack: Ends it.
+        as_ourselves: Whether this user runs it; else a user without privileges does.
     """
 
     def __init__(self, stack, *, as_ourselves):
