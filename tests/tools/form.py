@@ -40,10 +40,7 @@ Files = Mapping[str, Sequence[ast.AST]]
 NOT_YET: Collection[str] = frozenset(
     {
         "tests/unit/status/test_api.py",
-        "userspace_proxy/dataplane/tcp.py",
-        "userspace_proxy/dataplane/udp_flow.py",
         "userspace_proxy/model/nodes.py",
-        "userspace_proxy/plane/workers.py",
         "userspace_proxy/sandbox/node.py",
         "userspace_proxy/status/accepting.py",
         "userspace_proxy/status/page.py",

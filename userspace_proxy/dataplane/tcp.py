@@ -41,7 +41,7 @@ DESCRIPTORS = 2
 """What one connection uses: the client's socket and the endpoint's."""
 
 
-class _Owner(DialOwner, Protocol):
+class _ConnectionOwner(DialOwner, Protocol):
     """What a connection needs of its owner: see ``TcpConnections``."""
 
     def reset_late(self, connection: TcpConnection) -> bool: ...
@@ -63,10 +63,10 @@ class TcpConnection(TcpDial):
         "up",
     )
 
-    owner: _Owner
+    owner: _ConnectionOwner
 
     def __init__(
-        self, owner: _Owner, group: EndpointGroup, client: _socket.socket, address: Any
+        self, owner: _ConnectionOwner, group: EndpointGroup, client: _socket.socket, address: Any
     ) -> None:
         super().__init__(owner, group, client, address)
         self.up: Direction | None = None

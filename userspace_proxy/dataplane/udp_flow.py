@@ -30,7 +30,7 @@ REFUSALS = frozenset(
 )
 
 
-class _Owner(Protocol):
+class _FlowOwner(Protocol):
     """What a flow needs of its listener: see ``UdpListener``."""
 
     engine: Engine
@@ -72,7 +72,7 @@ class UdpFlow:
 
     def __init__(
         self,
-        listener: _Owner,
+        listener: _FlowOwner,
         key: Hashable,
         address: Any,
         ancillary: Ancillary,

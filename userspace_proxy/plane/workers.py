@@ -68,7 +68,7 @@ class PlaneState:
     """What is wrong now, one line each."""
 
 
-class _Owner(Protocol):
+class _SlotOwner(Protocol):
     """What a worker needs of its owner: see ``Plane``."""
 
     def receive(self, worker: int, message: FromWorker) -> None: ...
@@ -85,7 +85,7 @@ class WorkerSlot:
     def __init__(
         self,
         index: int,
-        owner: _Owner,
+        owner: _SlotOwner,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         tuning: Tuning,
