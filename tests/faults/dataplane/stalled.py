@@ -45,7 +45,7 @@ async def joined(house: House) -> tuple[Peer, Peer, TcpConnection]:
 
 
 async def stall(client: Peer, connection: TcpConnection) -> int:
-    """Send until the endpoint, which doesn't read, stops us; returns the bytes sent."""
+    """Send until the endpoint, which doesn't read, stops it; returns the bytes sent."""
     sent = 0
 
     def is_stopped() -> bool:

@@ -43,7 +43,7 @@ class Crowd:
         self.batches = 0
 
     def come(self, service):
-        """Return a batch of connected clients: the kernel answers them before we accept."""
+        """Return a batch of connected clients: the kernel answers them before the accept."""
         # TIME_WAIT is avoided by resets; another address for each batch makes sure.
         source = f"127.1.{self.batches // 250}.{self.batches % 250 + 1}"
         self.batches += 1
@@ -74,7 +74,7 @@ class Crowd:
                 yield server
 
     async def leave(self, *ends):
-        """Reset the connections at some of their ends, and see the others told."""
+        """Reset the connections at some of their ends, and wait for their end."""
         first, *others = ends
         for end in first:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,4 +1,4 @@
-"""Several connections at once, and anything at any time: bytes are equal, or both ends are told."""
+"""Several connections in any order of events: bytes are equal, or both ends see an error."""
 
 import asyncio
 

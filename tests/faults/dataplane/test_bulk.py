@@ -31,7 +31,7 @@ DEADLINE_S = 60.0
 
 
 async def serve(parent, endpoint, max_pipes):
-    """Serve one endpoint until the parent says so, then tell it of the pipes."""
+    """Serve one endpoint until the parent ends it, then report the pipes."""
     house = House(Tuning(max_pipes=max_pipes))
     parent.send(house.service(endpoint).address)
     ended = asyncio.Event()
@@ -43,7 +43,7 @@ async def serve(parent, endpoint, max_pipes):
 
 
 def use_up_pipes():
-    """Become a user who may have no large pipe any more, whatever the limit is."""
+    """Become a user that may have no large pipe any more, whatever the limit is."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -52,7 +52,7 @@ def use_up_pipes():
         while True:
             fcntl.fcntl(os.pipe()[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except OSError as exc:
-        # EMFILE would mean that fs.pipe-user-pages-soft doesn't limit anybody here.
+        # EMFILE would mean that fs.pipe-user-pages-soft limits no user here.
         assert exc.errno == errno.EPERM  # noqa: PT017
 
 

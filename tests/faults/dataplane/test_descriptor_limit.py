@@ -78,7 +78,7 @@ async def test_at_the_limit_for_minutes_there_is_one_line_a_minute(build, timers
     assert pod.accept_now() is None
 
 
-async def test_within_a_second_of_the_limits_end_all_who_waited_are_served(build, timers):
+async def test_within_a_second_of_the_limits_end_all_waiting_clients_are_served(build, timers):
     house = build(None, timers.clock, timers)
     pod = house.endpoint()
     web = house.service(pod.address)

@@ -22,7 +22,7 @@ NOISE = 3
 
 
 class Flood:
-    """Clients of a UDP Service, each at an address of its own, and the endpoint that hears them."""
+    """Clients of a UDP Service, each at an address of its own, and its endpoint."""
 
     def __init__(self, house):
         self.house = house

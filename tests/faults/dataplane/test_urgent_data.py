@@ -58,7 +58,7 @@ async def send_mark(peer):
 
 
 async def check(sends, hears, data, *, ends):
-    """Check that all of the data arrives, and what comes behind it: a FIN, or an answer."""
+    """Check that all of the data arrives, and what follows: a FIN, or an answer."""
     if ends:
         got = await hears.read_all()
     else:

@@ -30,7 +30,7 @@ ONE_SIDE, OTHER_SIDE = (memoryview(random.Random(seed).randbytes(12 * MIB)) for 
 
 
 class Actor:
-    """One end of a connection that does as it is told, and what it has seen.
+    """One end of a connection that acts step by step, and what it has seen.
 
     Args:
         peer: The end.
@@ -81,7 +81,7 @@ class Actor:
 
 
 async def end_all(house: House, actors: Sequence[Actor]) -> None:
-    """Let all ends finish and hear what is on its way, until no connection is left."""
+    """Let all ends finish and read the rest, until no connection is left."""
     for actor in actors:
         await actor.act("finish")
     await asyncio.gather(*(actor.hear_the_end() for actor in actors))
@@ -89,7 +89,7 @@ async def end_all(house: House, actors: Sequence[Actor]) -> None:
 
 
 def assert_equal_or_told(first: Actor, second: Actor) -> None:
-    """Fail unless the bytes are equal, or the connection was reset and whoever didn't was told."""
+    """Fail unless the bytes are equal, or the connection was reset and the other side saw it."""
     for one, other in ((first, second), (second, first)):
         assert one.heard == other.data[: len(one.heard)]
         if not (one.has_reset or other.has_reset):

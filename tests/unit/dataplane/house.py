@@ -38,7 +38,7 @@ C = TypeVar("C", bound=Closeable)
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """Seconds that pass when the test lets them."""
 
     def __init__(self) -> None:
         self.now = 1000.0

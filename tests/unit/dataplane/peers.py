@@ -53,7 +53,7 @@ class Peer:
                 await readable(self.sock)
 
     async def read_exactly(self, count: int) -> bytes:
-        """Return so many bytes, or fewer if a FIN comes first."""
+        """Return so many bytes, or fewer if a FIN arrives first."""
         got = bytearray()
         while len(got) < count:
             some = await self.read(min(count - len(got), 262144))
@@ -90,7 +90,7 @@ class Peer:
         return total
 
     def finish(self) -> None:
-        """Send a FIN; reading goes on."""
+        """Send a FIN; reading continues."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
@@ -110,7 +110,7 @@ class Peer:
         return plain
 
     async def was_reset(self) -> bool:
-        """Tell whether the connection ends with a RST; what comes before it is read away."""
+        """Return whether the connection ends with a RST; reads everything before it."""
         try:
             while await self.read():
                 pass
@@ -122,7 +122,7 @@ class Peer:
 async def dial(
     address: SocketAddress, *, source: str | None = None, receive_bytes: int = 0
 ) -> Peer:
-    """Connect to an address; ConnectionRefusedError when nobody listens.
+    """Connect to an address; raises ConnectionRefusedError without a listener.
 
     Args:
         address: Where to.
@@ -186,7 +186,7 @@ class TcpEndpoint:
 
 
 class SilentEndpoint:
-    """Drops every SYN: its queue has no place, and nobody accepts."""
+    """Drops every SYN: its queue is full, and it never accepts."""
 
     def __init__(self) -> None:
         self.sock = socket.socket()
@@ -205,14 +205,14 @@ class SilentEndpoint:
 
 
 class RefusingEndpoint:
-    """Answers with a RST, or with port unreachable: bound, so that nobody else gets its port."""
+    """Answers with a RST, or with port unreachable: bound, so that the port isn't used again."""
 
     def __init__(self, kind: socket.SocketKind, ip: str = "127.0.0.1") -> None:
         self.sock = socket.socket(family_of(ip), kind)
         self.sock.bind((ip, 0))
         self.address = address_of(self.sock)
         if kind == socket.SOCK_DGRAM:
-            # Connected to where nothing comes from, it is no receiver for anybody.
+            # Connected to a port that sends nothing, it receives no datagram.
             self.sock.connect((ip, 9))
 
     def close(self) -> None:

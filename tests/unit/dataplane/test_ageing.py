@@ -67,7 +67,7 @@ async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(house):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
-async def test_a_silent_container_of_this_node_is_given_12_s_and_gone_within_20(house):
+async def test_a_silent_container_of_this_node_is_reset_between_12_and_20_s(house):
     """Only where the endpoint sees its address; others are given two minutes."""
     _, _, connection = await joined(house)
     connection.shows_local_client = True
@@ -136,7 +136,7 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
     assert await server.was_reset()
 
 
-async def test_a_client_that_answers_again_has_all_its_time_anew(house):
+async def test_a_client_that_answers_again_has_its_full_time(house):
     client, server, connection = await joined(house)
     connection.shows_local_client = True
     look_at = house.connections.ageing.look_at
@@ -167,7 +167,7 @@ async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house
     assert await server.was_reset()
 
 
-async def test_each_byte_begins_the_time_anew(house):
+async def test_each_byte_restarts_the_timeout(house):
     client, server, connection = await joined(house)
     look_at = house.connections.ageing.look_at
     look_at(connection, now=0)
@@ -224,9 +224,7 @@ async def test_a_dial_is_left_to_its_own_deadline(house):
     dialling.close()
 
 
-async def test_looks_come_by_themselves_in_slices_and_end_with_the_last_connection(
-    house, monkeypatch
-):
+async def test_looks_run_in_slices_and_end_with_the_last_connection(house, monkeypatch):
     monkeypatch.setattr(ageing, "LOOK_S", 0.01)
     monkeypatch.setattr(ageing, "_SLICE", 2)
     ends = [await joined(house) for _ in range(5)]

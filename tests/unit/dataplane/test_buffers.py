@@ -57,7 +57,7 @@ async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, fir
     assert max(map(unsent_bytes, stalled)) <= MOST_BYTES
 
 
-async def test_talk_costs_no_system_call_for_its_buffers(house, monkeypatch):
+async def test_short_messages_cost_no_system_call_for_buffers(house, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)

@@ -51,7 +51,7 @@ def test_who_waits_is_called_within_a_second_though_nothing_was_given_back(loop)
     assert loop.waiting == 0
 
 
-def test_all_who_wait_are_called_by_one_timer(loop):
+def test_all_waiting_callbacks_are_called_by_one_timer(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called, "web")
     wait(descriptors, loop, called, "cart")
@@ -74,7 +74,7 @@ def test_who_waits_again_is_called_again(loop):
     assert len(called) == 3
 
 
-def test_nobody_is_called_and_no_timer_stays_after_the_close(loop):
+def test_nothing_is_called_and_no_timer_is_left_after_the_close(loop):
     descriptors, called = Descriptors(loop, 10), []
     wait(descriptors, loop, called)
     descriptors.close()

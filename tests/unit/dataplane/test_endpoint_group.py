@@ -26,7 +26,7 @@ def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
     [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN],
     ids=errno.errorcode.get,
 )
-def test_our_own_shortage_ejects_nobody(group, number):
+def test_a_shortage_of_this_node_ejects_nothing(group, number):
     group.dial_failed(POD_A, number, 0.0)
     assert group.balancer.ejected(0.0) == {}
     assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
@@ -65,7 +65,7 @@ def test_ports_of_a_clients_address_are_counted_apart_and_one_line_names_the_rem
     assert "tcp_timestamps=1" in record.hint
 
 
-def test_an_update_tells_which_endpoints_are_gone_and_only_then(group):
+def test_an_update_reports_removed_endpoints_and_only_then(group):
     told = []
     group.on_removed.append(told.append)
     group.update(Serving([POD_B, POD_C]))
@@ -73,7 +73,7 @@ def test_an_update_tells_which_endpoints_are_gone_and_only_then(group):
     assert told == [{POD_A}]
 
 
-def test_what_a_gone_endpoint_has_counted_stays_in_the_sums(group):
+def test_counters_of_a_removed_endpoint_stay_in_the_sums(group):
     group.counters_of(POD_A).connections = 3
     group.counters_of(POD_B).connections = 4
     group.update(Serving([POD_B]))
@@ -81,7 +81,7 @@ def test_what_a_gone_endpoint_has_counted_stays_in_the_sums(group):
     assert group.counters_of(POD_A).connections == 0
 
 
-def test_an_endpoint_in_use_keeps_its_counters_after_it_has_gone(group):
+def test_an_endpoint_in_use_keeps_its_counters_after_its_removal(group):
     group.counters_of(POD_A).active = 1
     group.update(Serving([POD_B]))
     assert group.counters_of(POD_A).active == 1
@@ -89,7 +89,7 @@ def test_an_endpoint_in_use_keeps_its_counters_after_it_has_gone(group):
     assert group.totals().active == 0
 
 
-def test_endpoints_that_come_and_go_leave_nothing_behind():
+def test_endpoints_that_are_added_and_removed_leave_nothing_behind():
     group = EndpointGroup("shop/web")
     for number in range(1000):
         pod = SocketAddress("10.0.0.1", number)
@@ -125,7 +125,7 @@ def test_a_dial_that_was_not_counted_may_end(group):
     assert group.load_of(POD_A) == 0
 
 
-def test_64_dials_that_nobody_has_answered_yet_are_even():
+def test_64_unanswered_dials_are_spread_evenly():
     pods = [POD_A, POD_B, POD_C, SocketAddress("10.0.0.4", 80)]
     group = EndpointGroup("shop/web", Serving(pods, balance=Balance.LEAST_CONNECTIONS))
     for _ in range(64):
@@ -147,7 +147,7 @@ def test_the_balance_may_change_and_pins_and_ejections_stay(group):
     assert not group.tracks_load
 
 
-def test_dials_that_end_while_nobody_counts_are_no_load_for_ever(group):
+def test_dials_that_end_uncounted_are_no_load_for_ever(group):
     by_load = Serving([POD_A, POD_B], balance=Balance.LEAST_CONNECTIONS)
     group.update(by_load)
     group.dial_began(POD_A)
@@ -175,7 +175,7 @@ def test_clients_outside_have_endpoints_of_their_own(group):
     assert picks(group, 2, ALICE) == [POD_C] * 2
 
 
-def test_a_split_that_comes_and_goes_keeps_turns_pins_and_ejections(group):
+def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
     pods = [POD_A, POD_B, POD_C]
     group.update(Serving(pods, affinity_timeout_s=60.0))
     pinned = {client: picks(group, 1, client)[0] for client in (POD_CLIENT, "10.9.9.8")}
@@ -196,7 +196,7 @@ def test_those_inside_may_become_others(group):
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]
 
 
-def test_an_endpoint_is_told_as_gone_when_one_side_may_use_it_no_more(group):
+def test_an_endpoint_is_reported_as_removed_if_one_side_may_not_use_it(group):
     told = []
     group.on_removed.append(told.append)
     group.update(Serving([POD_A, POD_B], outside=[POD_B, POD_C], inside=CLUSTER))

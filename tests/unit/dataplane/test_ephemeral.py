@@ -7,7 +7,7 @@ from .peers import TcpEndpoint
 
 @pytest.fixture
 def told(tmp_path):
-    """What the kernel tells."""
+    """The kernel's file."""
     path = tmp_path / "ip_local_port_range"
     path.write_text("32768\t60999\n")
     return path
@@ -30,7 +30,7 @@ def test_the_ports_are_counted(told):
     assert EphemeralPorts(told).count(now=0.0) == 28_232
 
 
-def test_a_range_that_was_changed_is_heard_of_after_ten_seconds(told):
+def test_a_changed_range_is_read_after_ten_seconds(told):
     ports = EphemeralPorts(told)
     assert not ports.includes(8080, now=100.0)
     told.write_text("1024 65535")
@@ -39,7 +39,7 @@ def test_a_range_that_was_changed_is_heard_of_after_ten_seconds(told):
 
 
 @pytest.mark.parametrize("text", [None, "", "many"])
-def test_where_nobody_tells_every_port_may_be_one(told, text):
+def test_if_the_range_can_not_be_read_every_port_may_be_in_it(told, text):
     told.unlink()
     if text is not None:
         told.write_text(text)

@@ -96,7 +96,7 @@ def test_a_client_above_its_share_makes_room_before_all_others(is_stream):
     assert table.first_to_go() is alice
 
 
-def test_the_largest_clients_own_flow_goes_however_lately_it_was_used():
+def test_the_largest_clients_flow_goes_however_recently_it_was_used():
     table, alice = FlowTable(100), Flow(ALICE)
     for number, flow in enumerate([*flood(20, client_ip=CAROL), alice, *flood(40, client_ip=BOB)]):
         table.add(flow, float(number))

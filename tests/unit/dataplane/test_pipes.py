@@ -131,7 +131,7 @@ async def bulk_house(build, request):
 
 
 @SIDES
-async def test_bulk_arrives_unchanged_and_the_pipes_come_back(bulk_house, first):
+async def test_bulk_arrives_unchanged_and_the_pipes_are_returned(bulk_house, first):
     sends, hears = await bulk_house.both_ends(first)
     sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
     assert sent == heard
@@ -149,7 +149,7 @@ async def test_small_messages_take_no_pipe(house):
 
 
 @SIDES
-async def test_talk_after_bulk_is_copied_again(house, first):
+async def test_short_messages_after_bulk_are_copied_again(house, first):
     sends, hears = await house.both_ends(first)
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
@@ -182,7 +182,7 @@ async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(house, fi
 
 
 @SIDES
-async def test_a_reset_that_is_heard_of_in_the_pipe_leaves_no_pipe_behind(house, first):
+async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(house, first):
     sends, hears = await house.both_ends(first)
     (connection,) = house.connections.open
     (connection.up if first == "client" else connection.down)._is_bulk = True

@@ -67,7 +67,7 @@ def test_a_destination_is_known_by_its_address_whatever_the_interface():
     assert destinations.known == {ARRIVED_V4: first, other_interface: first}
 
 
-def test_a_destination_that_comes_with_something_else_is_not_remembered():
+def test_a_destination_behind_another_item_is_not_cached():
     destinations = Destinations()
     assert destinations.of([OTHER, ARRIVED_V6]).key == V6
     assert destinations.known == {}

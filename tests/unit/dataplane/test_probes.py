@@ -10,7 +10,7 @@ ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 
 def fail(house, group, client, endpoint):
-    """Do what a dial in a client's name does that comes to nothing."""
+    """Do what a failed dial from a client's address does."""
     group.dial_failed(endpoint, errno.ETIMEDOUT, house.engine.reactor.now)
     house.connections.probes.request(group, client, endpoint)
 
@@ -27,7 +27,7 @@ def knows(house, client, endpoint):
     return house.connections.probes.is_denied(client, endpoint, house.engine.reactor.clock())
 
 
-async def test_all_who_ask_while_one_is_under_way_get_its_answer(house, caplog):
+async def test_all_requests_during_a_probe_get_its_answer(house, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.dataplane")
     endpoint = house.endpoint().address
     web, shop, dns = groups(house, endpoint, "shop/web", "shop/shop", "shop/dns")
@@ -45,7 +45,7 @@ async def test_all_who_ask_while_one_is_under_way_get_its_answer(house, caplog):
     assert told == [("shop/web", ALICE), ("shop/shop", ALICE), ("shop/dns", CAROL)]
 
 
-async def test_an_endpoint_that_answers_nobody_stays_out_for_all(house):
+async def test_an_endpoint_that_never_answers_stays_ejected_for_all(house):
     endpoint = house.refusing()
     web, shop = groups(house, endpoint, "shop/web", "shop/shop")
     fail(house, web, ALICE, endpoint)
@@ -56,7 +56,7 @@ async def test_an_endpoint_that_answers_nobody_stays_out_for_all(house):
     assert not knows(house, ALICE, endpoint)
 
 
-async def test_an_answer_for_one_endpoint_says_nothing_of_another(house):
+async def test_an_answer_of_one_endpoint_proves_nothing_about_another(house):
     endpoint, other = house.endpoint().address, SocketAddress("127.0.0.9", 9)
     (web,) = groups(house, endpoint, "shop/web")
     fail(house, web, ALICE, endpoint)

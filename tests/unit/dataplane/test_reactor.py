@@ -126,7 +126,7 @@ async def test_a_socket_closed_between_events_is_closed_at_once(reactor, pairs):
     assert theirs.recv(1) == b""
 
 
-async def test_who_asks_to_go_on_comes_after_the_other_events(reactor, pairs):
+async def test_a_callback_for_later_runs_after_the_other_events(reactor, pairs):
     (first, theirs), (second, others) = pairs(), pairs()
     order = []
 
@@ -150,7 +150,7 @@ async def test_who_asks_to_go_on_is_called_though_nothing_happens(reactor):
     await until(lambda: called == [1, 2])
 
 
-async def test_who_goes_on_for_ever_gets_one_turn_in_each_round_of_the_loop(reactor, pairs):
+async def test_an_endless_callback_runs_once_per_loop_iteration(reactor, pairs):
     """Else the embedder's own tasks would wait longer and longer."""
     ours, theirs = pairs()
     reactor.register(ours, epoll.IN, lambda _events: None)

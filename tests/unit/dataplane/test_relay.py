@@ -89,7 +89,7 @@ async def test_a_reset_closes_both_directions_as_a_reset(house, first):
 
 
 @SIDES
-async def test_an_answer_before_a_reset_reaches_whoever_is_still_sending(house, first):
+async def test_an_answer_before_a_reset_reaches_a_side_that_is_still_sending(house, first):
     """A server that answers 413 and closes with the upload unread."""
     uploads, refuses = await house.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
@@ -159,7 +159,7 @@ async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(house
 
 
 @SIDES
-async def test_old_urgent_data_does_not_hide_what_comes_with_the_fin(house, first):
+async def test_old_urgent_data_does_not_hide_data_before_the_fin(house, first):
     sends, hears = await house.both_ends(first)
     sends.sock.send(b"!", socket.MSG_OOB)
     assert await hears.read() == b"!"
@@ -260,7 +260,7 @@ async def test_a_bulk_transfer_leaves_the_others_their_turn(house, small_turns, 
 
 
 @SIDES
-async def test_who_waits_for_a_turn_is_not_moved_by_an_event(house, small_turns, first):
+async def test_a_direction_that_waits_for_its_turn_ignores_events(house, small_turns, first):
     sends, _ = await house.both_ends(first)
     sends.fill()
     (connection,) = house.connections.open
@@ -271,7 +271,7 @@ async def test_who_waits_for_a_turn_is_not_moved_by_an_event(house, small_turns,
 
 
 @SIDES
-async def test_a_turn_that_was_ended_goes_on_by_itself(house, small_turns, first):
+async def test_an_interrupted_turn_continues_by_itself(house, small_turns, first):
     sends, hears = await house.both_ends(first)
     bulk = sends.fill()
     assert bulk > 2 * TURN_BYTES
@@ -280,7 +280,7 @@ async def test_a_turn_that_was_ended_goes_on_by_itself(house, small_turns, first
 
 @SIDES
 async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(house, small_turns, first):
-    """They come when the error is noticed while sending, so that no later turn will read them."""
+    """They are read when a send reports the error: no later turn will read them."""
     resets, hears = await house.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
     await until(lambda: not hears.fill() and any(house.pending()), "the other direction is stuck")

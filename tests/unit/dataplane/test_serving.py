@@ -20,7 +20,7 @@ PARTNERS = ("203.0.113.0/24",)
         pytest.param(Serving([POD_A], admits=()), False, id="everybody-is-dropped-all-the-same"),
     ],
 )
-def test_clients_are_refused_where_nobody_serves_and_nobody_is_dropped(serving, is_refusing):
+def test_clients_are_refused_without_endpoints_unless_they_are_dropped(serving, is_refusing):
     assert serving.is_refusing == is_refusing
 
 

@@ -90,7 +90,7 @@ def test_a_holder_keeps_its_share():
     assert choose(mine, CART, NOW).victims == mine[:2]
 
 
-def test_of_very_many_a_64th_goes_at_a_time():
+def test_of_very_many_a_64th_is_reset_at_a_time():
     assert len(choose(held(6400, ALICE, WEB), CART, NOW).victims) == 100
 
 

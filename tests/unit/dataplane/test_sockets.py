@@ -54,7 +54,7 @@ def test_both_families_may_have_the_same_port(opened, protocol):
 
 
 @PROTOCOLS
-def test_a_port_that_is_taken_is_told_with_the_way_out(opened, protocol):
+def test_a_port_in_use_is_an_error_with_a_hint(opened, protocol):
     port = opened(protocol).getsockname()[1]
     with pytest.raises(ListenError) as caught:
         opened(protocol, port=port)
@@ -65,14 +65,14 @@ def test_a_port_that_is_taken_is_told_with_the_way_out(opened, protocol):
 
 
 @PROTOCOLS
-def test_an_address_that_is_not_ours_is_told_with_the_way_out(opened, protocol):
+def test_an_address_of_another_node_is_an_error_with_a_hint(opened, protocol):
     with pytest.raises(ListenError, match=r"192\.0\.2\.1 is not an address of this node"):
         opened(protocol, "192.0.2.1", 8080)
 
 
 @PROTOCOLS
 @pytest.mark.parametrize("ip", ["192.0.2.1", "2001:db8::1"])
-def test_an_address_that_is_not_ours_yet_can_be_had(opened, protocol, ip):
+def test_an_address_that_the_node_does_not_have_yet_can_be_bound(opened, protocol, ip):
     sock = opened(protocol, ip, freebind=True)
     assert sock.getsockname()[0] == ip
     option = (
@@ -110,7 +110,7 @@ def test_a_port_that_was_given_up_may_be_taken_by_another_program(opened):
         listen_again([sock], address)
 
 
-def test_a_datagram_at_a_wildcard_tells_where_it_arrived(opened):
+def test_a_datagram_at_a_wildcard_reports_its_destination(opened):
     sock = opened(Protocol.UDP, "0.0.0.0")
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.sendto(b"", ("127.0.0.9", sock.getsockname()[1]))
@@ -119,7 +119,7 @@ def test_a_datagram_at_a_wildcard_tells_where_it_arrived(opened):
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "0.0.0.0", "::1", "::"])
-def test_a_datagram_tells_its_hop_limit_last(opened, ip):
+def test_the_hop_limit_is_the_last_item_of_a_datagram(opened, ip):
     sock = opened(Protocol.UDP, ip)
     to = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ip, ip)
     with socket.socket(family_of(ip), socket.SOCK_DGRAM) as client:
@@ -139,7 +139,7 @@ def test_the_family_is_that_of_the_address():
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["TCP", "UDP"])
-def test_a_socket_that_talks_to_itself_is_noticed(ip, kind):
+def test_a_socket_connected_to_itself_is_detected(ip, kind):
     sock = _socket.socket(family_of(ip), kind)
     try:
         sock.bind((ip, 0))
@@ -152,7 +152,7 @@ def test_a_socket_that_talks_to_itself_is_noticed(ip, kind):
         sock.close()
 
 
-def test_a_dial_is_answered_when_the_kernel_says_so(opened):
+def test_a_dial_is_answered_once_the_kernel_is_connected(opened):
     sock = opened(Protocol.TCP)
     with socket.socket() as client:
         assert not is_connected(client)

@@ -1,4 +1,4 @@
-"""Whose packets come in: the program, as an interpreter of it sees them, and real sockets."""
+"""Which packets are admitted: by an interpreter of the program, and by real sockets."""
 
 import contextlib
 import errno
@@ -30,7 +30,7 @@ EVERYBODY = 0xFFFFFFFF
 
 
 def passes(program, source):
-    """Tell what a program says to a packet of this source: classic BPF, as far as it is used."""
+    """Run a program on a packet of this source: classic BPF, as far as it is used."""
     header = ipaddress.ip_address(source)
     packet = bytes(12 if header.version == 4 else 8) + header.packed
     accumulator = place = 0
@@ -88,7 +88,7 @@ def networks_of(addresses, bits):
 
 @pytest.mark.parametrize(("version", "bits"), [(4, 32), (6, 128)])
 @given(data=st.data())
-def test_it_says_what_the_ipaddress_module_says(version, bits, data):
+def test_it_agrees_with_the_ipaddress_module(version, bits, data):
     addresses = st.ip_addresses(v=version)
     networks = data.draw(networks_of(addresses, bits))
     program = _program(version, [str(network) for network in networks])
@@ -99,7 +99,7 @@ def test_it_says_what_the_ipaddress_module_says(version, bits, data):
         assert passes(program, str(source)) == expected, source
 
 
-def test_networks_that_others_contain_cost_nothing():
+def test_networks_within_other_networks_cost_nothing():
     many = [f"10.0.{number}.0/24" for number in range(256)]
     assert _program(4, many) == _program(4, ["10.0.0.0/16", "10.0.7.7/32"])
 
@@ -194,7 +194,7 @@ def test_a_socket_without_a_filter_admits_all_already(stack):
     admit_all(stack.enter_context(socket.socket()))
 
 
-async def test_an_open_connection_goes_on_when_its_client_is_let_in_no_more(stack):
+async def test_an_open_connection_continues_when_its_client_is_no_longer_admitted(stack):
     sock = listening(stack, TCP, admits=[f"{ALICE}/32"])
     client = stack.enter_context(contextlib.closing(await dial(address_of(sock), source=ALICE)))
     server = stack.enter_context(contextlib.closing(Peer(sock.accept()[0])))

@@ -27,7 +27,7 @@ async def test_a_connection_that_cannot_be_watched_is_reset(house, monkeypatch):
     assert group.counters.shortages == 1
 
 
-async def test_what_an_endpoint_says_before_its_answer_was_heard_arrives(house):
+async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(house):
     pod = house.endpoint()
     connection, client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
@@ -35,7 +35,7 @@ async def test_what_an_endpoint_says_before_its_answer_was_heard_arrives(house):
     assert await client.read() == b"220 ready"
 
 
-async def test_an_endpoint_that_speaks_first_hears_of_the_client_at_once(house):
+async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(house):
     pod = house.endpoint()
     connection, _client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()

@@ -3,7 +3,7 @@ from userspace_proxy.dataplane import Tuning
 from .waiting import until
 
 
-async def test_the_last_end_is_told_and_no_other(house):
+async def test_only_the_last_end_is_reported(house):
     told = []
     pod = house.endpoint()
     web = house.service(pod.address)

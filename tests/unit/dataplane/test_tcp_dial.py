@@ -18,7 +18,7 @@ PATIENT = Tuning(connect_timeout_s=60)
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_a_client_talks_to_the_endpoint_and_hears_its_answer(house, ip):
+async def test_a_question_and_its_answer_pass(house, ip):
     pod = house.endpoint(ip)
     client, server = await house.pair(house.service(pod.address, at=ip), pod)
     await client.send(b"question")
@@ -48,7 +48,7 @@ async def test_the_dial_goes_to_an_endpoint_of_the_other_family(house):
     assert await server.read() == b"hello"
 
 
-async def test_nobody_waits_for_somebody_elses_silent_endpoint(build):
+async def test_a_client_does_not_wait_for_another_ones_silent_endpoint(build):
     house = build(PATIENT)
     pod = house.endpoint()
     web = house.service(house.silent(), pod.address)
@@ -77,7 +77,7 @@ async def test_each_dead_endpoint_is_dialled_once_for_one_client(house):
     assert [web.group.counters_of(one).failures for one in dead] == [1] * 5
 
 
-async def test_when_all_are_ejected_all_are_tried_all_the_same(house):
+async def test_when_all_are_ejected_all_are_tried_anyway(house):
     dead = [house.refusing() for _ in range(3)]
     web = house.service(*dead)
     for _ in range(2):
@@ -313,7 +313,7 @@ async def test_a_dial_moves_on_to_an_endpoint_that_came_meanwhile(build):
     assert await (await pod.accept()).read() == b"welcome"
 
 
-async def test_nobody_else_is_dialled_for_a_client_that_has_gone(build):
+async def test_no_other_endpoint_is_dialled_for_a_client_that_has_gone(build):
     house = build(QUICK)
     pod = house.endpoint()
     web = house.service(house.silent(), pod.address)
@@ -343,7 +343,7 @@ async def test_without_affinity_clients_go_round(house):
         await house.pair(web, pod)
 
 
-async def test_a_pinned_client_is_pinned_anew_when_its_endpoint_dies(house):
+async def test_a_pinned_client_gets_another_pin_when_its_endpoint_dies(house):
     pods = [house.endpoint() for _ in range(3)]
     web = house.service(*(pod.address for pod in pods), affinity_timeout_s=60)
     await house.pair(web, pods[0])

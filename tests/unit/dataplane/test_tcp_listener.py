@@ -41,7 +41,7 @@ async def test_at_the_descriptor_limit_clients_wait_in_the_queue(build):
     assert house.engine.descriptors.in_use == 5
 
 
-async def test_who_waited_is_served_when_a_connection_ends(build):
+async def test_a_waiting_client_is_served_when_a_connection_ends(build):
     house, web, pod, pairs = await serving_two(build)
     waiting = await house.client(web)
     await waiting.send(b"patience")
@@ -50,7 +50,7 @@ async def test_who_waited_is_served_when_a_connection_ends(build):
     assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_a_listener_that_refuses_while_it_is_paused_resets_who_waits(build):
+async def test_a_listener_that_refuses_while_it_is_paused_resets_waiting_clients(build):
     house, web, _pod, pairs = await serving_two(build)
     waiting = await house.client(web)
     await until(lambda: not house.engine.descriptors.is_accepting)
@@ -136,7 +136,7 @@ async def test_connections_outlive_their_listener(house):
     assert await server.read() == b"still here"
 
 
-async def test_who_is_gone_before_it_was_accepted_costs_nothing(house):
+async def test_a_client_that_leaves_before_it_is_accepted_costs_nothing(house):
     pod = house.endpoint()
     web = house.service(pod.address)
     for _ in range(3):

@@ -50,7 +50,7 @@ def test_each_item_has_its_own_time(timeouts, loop, expired):
     assert expired == [ALICE, BOB]
 
 
-def test_an_item_that_was_started_anew_begins_from_the_start(timeouts, loop, expired):
+def test_an_item_that_is_started_again_has_its_full_time(timeouts, loop, expired):
     timeouts.start(ALICE, loop.now)
     timeouts.start(BOB, loop.now)
     loop.advance(0.6)
@@ -108,7 +108,7 @@ def test_nothing_expires_and_no_timer_stays_after_the_close(timeouts, loop, expi
     assert expired == []
 
 
-def test_who_expires_may_end_and_begin_the_deadlines_of_others_who_are_due(loop):
+def test_an_expiring_item_may_end_and_start_deadlines_that_are_due(loop):
     expired = []
 
     def expire(item):

@@ -114,7 +114,7 @@ async def test_a_datagram_too_large_for_the_endpoints_family_costs_only_itself(h
     assert dns.group.totals().failures == 0
 
 
-async def test_an_answer_that_nobody_takes_is_dropped(house):
+async def test_an_answer_that_can_not_be_sent_is_dropped(house):
     pod = house.udp_peer()
     dns = house.udp_service(pod.address)
     client = house.udp_client(dns)
@@ -244,7 +244,7 @@ async def test_a_datagram_at_its_last_hop_is_dropped(house, caplog, is_first):
 
 
 async def test_a_circle_of_services_ends_for_each_datagram(house):
-    """Each time round is a new flow, as the datagram comes from a new port."""
+    """Each round is a new flow, as the datagram is sent from a new port."""
     there, dns = house.udp_service(UNREACHABLE), house.udp_service(UNREACHABLE)
     house.update(dns, there.address)
     house.update(there, dns.address)
@@ -301,7 +301,7 @@ async def test_a_flow_leaves_one_line_in_the_access_log(build, timers, caplog):
     assert 30 <= line.duration_s <= 31
 
 
-async def test_the_access_log_says_why_a_flow_ended(build, caplog):
+async def test_the_access_log_contains_why_a_flow_ended(build, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.access")
     house = build(Tuning(max_flows=1))
     pod = house.udp_peer()

@@ -47,7 +47,7 @@ async def test_a_datagram_tries_a_few_endpoints_and_the_next_one_others(house):
     await exchange(client, pod)
 
 
-async def test_a_flow_that_everybody_refuses_ends(house):
+async def test_a_flow_that_all_endpoints_refuse_ends(house):
     dead = [house.refusing_udp() for _ in range(3)]
     dns = house.udp_service(*dead)
     house.udp_client(dns).send(b"question")
@@ -56,7 +56,7 @@ async def test_a_flow_that_everybody_refuses_ends(house):
     assert len(house.flows) == 0
 
 
-async def test_a_flow_whose_endpoint_dies_goes_on_with_another_one(house):
+async def test_a_flow_whose_endpoint_dies_continues_with_another_one(house):
     pods = [house.udp_peer() for _ in range(2)]
     dns = house.udp_service(*(pod.address for pod in pods))
     client = house.udp_client(dns)
@@ -77,7 +77,7 @@ async def test_a_first_datagram_that_is_too_large_to_be_kept_is_not_sent_again(h
 
 
 async def test_a_late_refusal_sends_nothing_again(build, timers):
-    """What a syslog sender said to an endpoint that lived for an hour has arrived there."""
+    """What a syslog client sent to an endpoint an hour before it died has arrived there."""
     house = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     old, new = house.udp_peer(), house.udp_peer()
     client = house.udp_client(house.udp_service(old.address, new.address))
@@ -91,7 +91,7 @@ async def test_a_late_refusal_sends_nothing_again(build, timers):
     assert await new.receive() == b"today"
 
 
-async def test_a_refusal_that_comes_late_sends_nothing_again(build, timers):
+async def test_a_refusal_that_arrives_late_sends_nothing_again(build, timers):
     house = build(Tuning(udp_idle_s=9999), timers.clock, timers)
     old, new = house.udp_peer(), house.udp_peer()
     client = house.udp_client(house.udp_service(old.address, new.address))
@@ -123,13 +123,13 @@ async def revived(house, pod):
 
 
 @pytest.mark.parametrize("first", ["datagram", "error"])
-async def test_an_old_refusal_does_not_eat_a_datagram_that_is_to_be_sent(house, first):
+async def test_an_old_refusal_does_not_cost_a_datagram_to_be_sent(house, first):
     pod = house.udp_peer()
     dns = house.udp_service(pod.address)
     client = house.udp_client(dns)
     await exchange(client, pod)
     pod.close()
-    # The refusal arrives now, and the loop hasn't heard of it when the endpoint is back.
+    # The refusal arrives now, and hasn't been read when the endpoint is back.
     house.flow.sock.send(b"lost")
     back = await revived(house, pod)
     client.send(b"good")
@@ -139,7 +139,7 @@ async def test_an_old_refusal_does_not_eat_a_datagram_that_is_to_be_sent(house, 
 
 
 @pytest.mark.parametrize("quiet_turns", [0, 2])
-async def test_an_old_refusal_does_not_eat_an_answer_that_has_arrived(house, quiet_turns):
+async def test_an_old_refusal_does_not_cost_an_answer_that_has_arrived(house, quiet_turns):
     pod = house.udp_peer()
     client = house.udp_client(house.udp_service(pod.address))
     proxy = await exchange(client, pod)
@@ -174,10 +174,10 @@ class TooBig:
         raise self._errors.pop()
 
 
-# -- our own shortage --------------------------------------------------------
+# -- shortages of this node --------------------------------------------------
 
 
-async def test_a_flow_for_which_there_is_no_descriptor_is_dropped_and_ejects_nobody(house):
+async def test_a_flow_without_a_descriptor_is_dropped_and_ejects_nothing(house):
     pod = house.udp_peer()
     dns = house.udp_service(pod.address)
     client = house.udp_client(dns)
@@ -252,7 +252,7 @@ async def test_without_any_room_a_datagram_is_dropped(build):
     await until(lambda: dns.group.counters.refused == 1)
 
 
-async def test_a_flow_whose_endpoint_leaves_goes_on_with_another_one_at_once(house):
+async def test_a_flow_whose_endpoint_is_removed_continues_with_another_one_at_once(house):
     pods = [house.udp_peer() for _ in range(2)]
     dns = house.udp_service(pods[0].address)
     client, other = house.udp_client(dns), house.udp_client(dns)

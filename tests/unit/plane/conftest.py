@@ -95,7 +95,7 @@ def clean_logging():
 
 @pytest.fixture
 async def idle(clean_logging):
-    """A worker that was told nothing yet."""
+    """A worker that was sent nothing yet."""
     before = open_sockets()
     control = Control()
     yield control

@@ -67,7 +67,7 @@ class Control:
         return at
 
     def said(self, kind):
-        """Return the messages of a kind that have come."""
+        """Return the messages of a kind that have arrived."""
         return [message for message in self.got if isinstance(message, kind)]
 
     async def hear(self, kind):
@@ -90,7 +90,7 @@ class Control:
         return (await self.report()).status
 
     async def endpoints(self):
-        """Return what a report tells of the endpoints of the one group that it is about."""
+        """Return the endpoints in a report about one group."""
         (group,) = (await self.report()).groups
         return group.endpoints
 

@@ -52,7 +52,7 @@ async def serves(client, pod):
 
 
 async def asked(client, pod):
-    """Have a UDP client ask until this endpoint hears it; return the answer.
+    """Have a UDP client send until this endpoint receives it; return the answer.
 
     For the moment of a change the datagram of a client that asks may be lost.
     """
@@ -73,7 +73,7 @@ async def asked(client, pod):
 
 
 async def is_refused(client):
-    """Ask until a UDP client hears that nobody is there."""
+    """Send until a UDP client is refused."""
 
     def is_told():
         try:
@@ -88,7 +88,7 @@ async def is_refused(client):
 
 
 async def place_of(house, service, pods, client):
-    """Return which of these endpoints a client of this address comes to."""
+    """Return which of these endpoints serves a client of this address."""
     to = SocketAddress("127.0.0.1", service.address.port)
     asker = None
     if service.listener.protocol is TCP:
@@ -101,7 +101,7 @@ async def place_of(house, service, pods, client):
 
     def has_come():
         nonlocal ask_again_at
-        # A worker that has not been told of a change yet drops a datagram, as it should.
+        # A worker that has not read a change yet drops a datagram, as it should.
         if asker is not None and time.monotonic() >= ask_again_at:
             asker.send(b"question")
             ask_again_at = time.monotonic() + _ASK_AGAIN_S
@@ -118,7 +118,7 @@ async def place_of(house, service, pods, client):
 
 
 async def is_dropped(house, service, client):
-    """Tell whether a client of this address hears nothing, and comes to nobody.
+    """Return whether a client of this address gets no answer and no endpoint.
 
     On loopback a SYN or a datagram is answered, or refused, before its system call returns.
     """

@@ -51,7 +51,7 @@ class Shop(House):
         await self.all_run()
 
     async def place_of(self, service, pods, client=None):
-        """Return which of these endpoints a new client comes to."""
+        """Return which of these endpoints serves a new client."""
         to = SocketAddress("127.0.0.1", service.address.port)
         if service.listener.protocol is TCP:
             self.keep(await dial(to, source=client))

@@ -47,14 +47,14 @@ class Loop:
         self.writers.pop(fd, None)
 
     def turn(self):
-        """Call everybody once."""
+        """Call all readers once."""
         for callback in [*self.readers.values(), *self.writers.values()]:
             callback()
 
 
 @dataclass
 class End:
-    """A channel and what it has told."""
+    """A channel and what it has reported."""
 
     loop: Loop
     got: list[tuple[Message, list[int]]] = field(default_factory=list)
@@ -162,7 +162,7 @@ def test_frames_split_anywhere_arrive_whole_and_in_order(sizes):
 
 
 def turn_until(end, count):
-    """Have an end read until so many messages have come: it takes turns, a little in each."""
+    """Have an end read until so many messages have arrived, a little at a time."""
     for _ in range(1000):
         if len(end.messages) >= count:
             return
@@ -321,7 +321,7 @@ def test_sockets_that_no_message_names_do_not_pile_up(make):
 
 
 @pytest.mark.parametrize("is_rude", [False, True], ids=["eof", "unread-data"])
-def test_the_other_sides_end_is_told_once(make, is_rude):
+def test_the_end_of_the_other_side_is_reported_once(make, is_rude):
     end, theirs = make()
     if is_rude:
         end.channel.send(Report(1))
@@ -332,7 +332,7 @@ def test_the_other_sides_end_is_told_once(make, is_rude):
     assert end.why == [""]
 
 
-def test_a_send_to_who_is_gone_is_a_loss_not_an_error(make):
+def test_a_send_to_a_side_that_has_ended_is_a_loss_not_an_error(make):
     end, theirs = make()
     theirs.close()
     end.channel.send(Report(1))
@@ -348,7 +348,7 @@ def test_what_came_before_the_end_is_handed_on(make):
     assert (end.messages, end.losses) == ([Report(1), Report(2)], 1)
 
 
-def test_a_closed_channel_tells_nothing(make):
+def test_a_closed_channel_calls_nothing(make):
     end, theirs = make()
     theirs.send(frames(Report(1)))
     for _ in range(2):
@@ -359,7 +359,7 @@ def test_a_closed_channel_tells_nothing(make):
     assert (end.loop.readers, end.loop.writers) == ({}, {})
 
 
-def test_who_closes_the_channel_at_a_message_hears_no_other(make):
+def test_no_message_is_delivered_after_a_receiver_has_closed_the_channel(make):
     end, theirs = make()
     end.channel._receive = lambda message, _: (end.got.append((message, [])), end.channel.close())
     theirs.send(frames(Report(1), Report(2)))

@@ -1,4 +1,4 @@
-"""What a worker tells in differences adds up to what it has counted, whatever comes and goes."""
+"""The differences that a worker reports add up to what it has counted, whatever changes."""
 
 import pytest
 from hypothesis import settings
@@ -47,7 +47,7 @@ def test_where_nothing_was_counted_there_is_nothing_to_tell(differences):
     assert report(differences) is None
 
 
-def test_a_report_tells_the_differences_since_the_last_one(group, differences):
+def test_a_report_contains_the_differences_since_the_last_one(group, differences):
     group.counters_of(A).connections = 3
     assert report(differences) == GroupReport(7, (0,) * 7, [EndpointReport(A, (0, 3, 0, 0, 0, 0))])
     assert report(differences) is None
@@ -58,7 +58,7 @@ def test_a_report_tells_the_differences_since_the_last_one(group, differences):
     )
 
 
-def test_ejections_are_told_while_they_last_and_once_more(group, differences):
+def test_ejections_are_reported_while_they_last_and_once_more(group, differences):
     group.balancer.failed(A, 0.0)
     assert report(differences).ejected == report(differences).ejected == [(A, 5.0)]
     group.balancer.answered(A)
@@ -66,8 +66,8 @@ def test_ejections_are_told_while_they_last_and_once_more(group, differences):
     assert report(differences) is None
 
 
-def test_what_ends_because_its_endpoint_leaves_is_told(group, differences):
-    """As UDP flows do: their last figures come when the group's counters are about to go."""
+def test_what_ends_because_its_endpoint_is_removed_is_reported(group, differences):
+    """As UDP flows do: they are counted when the group's counters are about to leave."""
 
     def end_flows(removed):
         for endpoint in removed:
@@ -81,7 +81,7 @@ def test_what_ends_because_its_endpoint_leaves_is_told(group, differences):
     assert report(differences).endpoints == [EndpointReport(A, (-1, 0, 0, 0, 0, 9))]
 
 
-def test_an_endpoint_that_comes_back_is_counted_from_0(group, differences):
+def test_an_endpoint_that_is_added_again_is_counted_from_0(group, differences):
     group.counters_of(A).connections = 5
     update(group, differences, B)
     update(group, differences, A, B)
@@ -89,7 +89,7 @@ def test_an_endpoint_that_comes_back_is_counted_from_0(group, differences):
     assert report(differences).endpoints == [EndpointReport(A, (0, 6, 0, 0, 0, 0))]
 
 
-def test_endpoints_that_come_and_go_leave_nothing_behind(differences, group):
+def test_endpoints_that_are_added_and_removed_leave_nothing_behind(differences, group):
     for number in range(100):
         pod = SocketAddress("10.0.0.1", number)
         update(group, differences, pod)
@@ -183,7 +183,7 @@ TestSums.settings = TestSeldomReported.settings = settings(
 )
 
 
-def test_every_counter_is_told(group, differences):
+def test_every_counter_is_reported(group, differences):
     figures = tuple(range(1, 7))
     group.counters_of(A).add(figures)
     assert report(differences).endpoints == [EndpointReport(A, figures)]

@@ -77,7 +77,7 @@ def test_percent_signs_in_a_line_are_only_text(caplog):
     assert caplog.messages == ["100 %s %d%"]
 
 
-def test_what_nobody_wants_to_read_is_not_written(caplog):
+def test_a_line_below_the_level_is_not_written(caplog):
     caplog.set_level(logging.ERROR, logger=LOGGER)
     write_record(logged())
     assert caplog.records == []

@@ -73,7 +73,7 @@ def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
     assert group.ejected(0.0) == {POD_B: 5.0}
 
 
-def test_what_workers_tell_is_added_up(group):
+def test_reports_of_workers_are_added_up(group):
     group.add(ONE, told((POD_A, 1, 2, 3, 0, 4, 5), refused=1), 0.0)
     group.add(TWO, told((POD_A, 10, 20, 30, 0, 40, 50), (POD_B, 0, 1, 0, 0, 0, 0), refused=2), 0.0)
     pod_a = group.counters_of(POD_A)
@@ -93,7 +93,7 @@ def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(gr
     assert (pod_a.active, pod_a.connections, pod_a.received_bytes) == (5, 8, 70)
 
 
-def test_an_endpoint_is_ejected_as_long_as_any_worker_says(group):
+def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
     group.add(ONE, told(ejected=[(POD_A, 5.0)]), 100.0)
     group.add(TWO, told(ejected=[(POD_A, 9.0), (POD_B, 1.0)]), 100.0)
     assert group.ejected(102.0) == {POD_A: 7.0, POD_B: 0.0}
@@ -143,7 +143,7 @@ def test_between_equal_lists_nothing_changes(have):
 
 
 @given(st.lists(st.sampled_from(PODS), unique=True, min_size=1), st.data())
-def test_one_that_comes_or_goes_is_the_only_one_named(everybody, data):
+def test_an_added_or_removed_endpoint_is_the_only_change(everybody, data):
     place = data.draw(st.integers(0, len(everybody) - 1))
     others = everybody[:place] + everybody[place + 1 :]
     one = everybody[place]

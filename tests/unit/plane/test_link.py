@@ -1,4 +1,4 @@
-"""What every data plane keeps, whoever carries the traffic: one suite for all of them."""
+"""What every plane guarantees, whichever loop or process carries the traffic."""
 
 import socket
 import time
@@ -108,7 +108,7 @@ async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(ho
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_who_is_handed_to_a_group_without_endpoints_refuses_and_serves_by_it_again(
+async def test_a_listener_handed_to_a_group_without_endpoints_refuses_and_serves_again(
     house, protocol
 ):
     pod = house.endpoint() if protocol is TCP else house.udp_peer()
@@ -126,7 +126,7 @@ async def test_who_is_handed_to_a_group_without_endpoints_refuses_and_serves_by_
             assert await asked(house.udp_client(service), pod) == b"answer"
 
 
-async def test_who_is_handed_to_a_group_that_admits_nobody_is_silent(house):
+async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(house):
     pod = house.endpoint()
     web = house.service(pod.address)
     hand_over(house, web, pod.address, admits=())
@@ -172,7 +172,7 @@ async def test_udp_without_endpoints_refuses_and_serves_on_the_same_port(house):
         house.update(dns)
 
 
-async def test_udp_that_refuses_for_a_moment_only_goes_on_serving(house):
+async def test_udp_that_refuses_for_a_moment_continues_to_serve(house):
     pod = house.udp_peer()
     dns = house.udp_service(pod.address)
     client = house.udp_client(dns)
@@ -205,7 +205,7 @@ async def test_new_connections_follow_the_endpoints_and_open_ones_stay(house):
     client = await house.client(web)
     server = await old.accept()
     house.update(web, new.address)
-    # Workers have heard of it when they answer.
+    # Workers have read it when they answer.
     await house.plane.refresh()
     assert await serves(await house.client(web), new)
     await client.send(b"still here")
@@ -308,7 +308,7 @@ async def test_after_a_refresh_udp_counters_equal_what_was_moved(house):
     assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
 
 
-async def test_connections_that_nobody_answers_are_counted_as_refused(house):
+async def test_connections_that_no_endpoint_answers_are_counted_as_refused(house):
     web = house.service(house.refusing())
     assert await house.resets_a_client(web)
     await house.plane.refresh()
@@ -319,7 +319,7 @@ async def test_connections_that_nobody_answers_are_counted_as_refused(house):
 async def test_an_ejection_is_seen(house):
     dead, pod = house.refusing(), house.endpoint()
     web = house.service(dead, pod.address)
-    # Two turns whoever is asked, so that one of them is the dead one's.
+    # Two turns of each worker, so that one of them is the dead endpoint's.
     for _ in range(4):
         assert await serves(await house.client(web), pod)
     await house.plane.refresh()
@@ -328,7 +328,7 @@ async def test_an_ejection_is_seen(house):
     assert web.group.ejected(now)[dead] <= 5
 
 
-async def test_its_state_tells_of_descriptors_in_use(house):
+async def test_its_state_contains_the_descriptors_in_use(house):
     await house.plane.refresh()
     before = house.plane.state()
     assert before.is_accepting

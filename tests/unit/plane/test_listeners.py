@@ -31,7 +31,7 @@ POD_A = SocketAddress("10.0.0.1", 80)
 
 
 class Workers:
-    """Two of them, who keep what they are told; the first may be dead."""
+    """Two workers that record what they are sent; the first may be dead."""
 
     def __init__(self):
         self.heard = []
@@ -54,7 +54,7 @@ class Workers:
         return Group(self.numbers, "shop/web:http")
 
     def serve(self, group, wanted, *endpoints, **others):
-        """Do what a plane does, but for what workers are told of groups."""
+        """Do what a plane does, without the messages about groups."""
         serving = Serving(endpoints, **others)
         self.listeners.prepare(group, serving, wanted)
         group.change(serving)
@@ -81,11 +81,11 @@ def both(kind):
     return [(0, kind), (1, kind)]
 
 
-# -- what workers hear -------------------------------------------------------------
+# -- what workers are sent ---------------------------------------------------------
 
 
 @BOTH
-def test_every_worker_hears_of_a_listener_and_of_its_end(workers, protocol):
+def test_every_worker_is_sent_a_listener_and_its_end(workers, protocol):
     group = workers.group()
     workers.serve(group, {"web": Wanted(protocol, (ANY,))}, POD_A)
     assert workers.hear() == both(OpenListener)
@@ -114,7 +114,7 @@ def test_a_new_worker_gets_all_listeners_that_serve(workers, protocol):
 
 
 @BOTH
-def test_workers_hear_whose_a_listener_is_after_what_they_are_to_refuse(workers, protocol):
+def test_workers_close_a_listener_before_it_is_another_groups_and_refuses(workers, protocol):
     _, wanted, listener = workers.open(protocol, POD_A)
     for endpoints, expected in [
         ((POD_A,), both(MoveListener)),
@@ -172,7 +172,7 @@ def is_ours(listener):
     return bool(listener.sockets.by_worker)
 
 
-def test_a_udp_port_is_ours_until_all_workers_have_closed_it(workers):
+def test_a_udp_port_is_kept_until_all_workers_have_closed_it(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
     workers.listeners.closed_by(0, listener.number)
@@ -182,7 +182,7 @@ def test_a_udp_port_is_ours_until_all_workers_have_closed_it(workers):
 
 
 def test_a_udp_port_that_refuses_twice_is_kept_until_every_copy_is_closed(workers):
-    """Else one that serves again meanwhile finds it taken: by our own worker."""
+    """Otherwise a port that serves again meanwhile would be in use by the worker."""
     group, wanted, listener = workers.open(UDP, POD_A)
     for endpoints in ((), (POD_A,), ()):
         workers.serve(group, wanted, *endpoints)
@@ -192,7 +192,7 @@ def test_a_udp_port_that_refuses_twice_is_kept_until_every_copy_is_closed(worker
         assert is_ours(listener) is is_kept
 
 
-def test_a_refusing_udp_port_stays_ours_until_it_is_closed(workers):
+def test_a_refusing_udp_port_is_kept_until_it_is_closed(workers):
     group, wanted, listener = workers.open(UDP, POD_A)
     workers.serve(group, wanted)
     for worker in (0, 1):
@@ -220,7 +220,7 @@ def test_a_worker_that_is_dead_already_is_not_waited_for(workers):
     assert not is_ours(listener)
 
 
-def test_a_worker_that_answers_while_it_is_told_has_closed_it_afterwards(workers):
+def test_a_worker_may_answer_while_a_message_is_sent(workers):
     """As one in the caller's loop does."""
     group, wanted, listener = workers.open(UDP, POD_A)
 
@@ -237,7 +237,7 @@ def test_a_worker_that_answers_while_it_is_told_has_closed_it_afterwards(workers
     assert (is_ours(listener), workers.listeners._leaving) == (False, {})
 
 
-def test_news_of_listeners_that_nobody_knows_are_nothing(workers):
+def test_messages_about_unknown_listeners_are_ignored(workers):
     workers.listeners.closed_by(0, 4711)
 
 
@@ -262,7 +262,7 @@ def test_of_several_listeners_only_the_one_whose_port_was_taken_refuses(workers)
 
 
 @BOTH
-def test_who_can_not_tell_its_clients_apart_serves_nobody(workers, protocol):
+def test_a_listener_that_can_not_filter_its_clients_refuses(workers, protocol):
     group, wanted, listener = workers.open(protocol, POD_A)
     too_many = tuple(f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000))
     for _ in range(2):
@@ -291,7 +291,7 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
 # -- messages to processes -------------------------------------------------------
 
 
-async def test_a_change_tells_workers_what_changed_and_no_more(shop):
+async def test_a_change_contains_what_has_changed_and_no_more(shop):
     pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
     web, sent = shop.service(*pods), []
     for worker in shop.workers:

@@ -33,7 +33,7 @@ def share():
 
 
 async def who_is_reached(sockets, client):
-    """Return the worker whose socket a TCP client comes to."""
+    """Return the worker whose socket gets a TCP client."""
     peer = await dial(sockets.at, source=client)
     with contextlib.closing(peer):
         for worker, sock in sockets.by_worker.items():
@@ -67,7 +67,7 @@ def test_a_port_of_another_program_is_refused(share, protocol, is_shared, worker
 
 
 @BOTH
-def test_a_socket_of_one_worker_is_shared_with_nobody(share, protocol):
+def test_the_socket_of_a_single_worker_is_not_shared(share, protocol):
     sockets = share(protocol, workers=(1,))
     with pytest.raises(ListenError):
         share(protocol, sockets.at, workers=(0, 1))
@@ -197,7 +197,7 @@ def test_udp_that_serves_keeps_its_sockets(share):
 
 
 def who_gets_in(sockets, *clients):
-    """Return the clients whose datagrams come to any worker."""
+    """Return the clients whose datagrams any worker gets."""
     for client in clients:
         with contextlib.closing(UdpPeer(client, to=sockets.at)) as peer:
             peer.send(client.encode())
@@ -223,7 +223,7 @@ def test_udp_sockets_that_are_opened_again_admit_whom_they_shall(share):
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-def test_ranges_that_the_kernel_refused_are_told_each_time_and_those_before_stay(share):
+def test_ranges_that_the_kernel_refuses_are_an_error_each_time_and_the_old_ones_stay(share):
     sockets = share(UDP, admits=["127.0.0.2/32"])
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     for _ in range(2):
@@ -232,7 +232,7 @@ def test_ranges_that_the_kernel_refused_are_told_each_time_and_those_before_stay
     assert who_gets_in(sockets, *CLIENTS) == {"127.0.0.2"}
 
 
-async def test_a_udp_port_taken_by_another_program_is_told(share):
+async def test_a_udp_port_taken_by_another_program_is_an_error(share):
     sockets = share(UDP)
     sockets.close()
     thief = UdpPeer(port=sockets.at.port)
@@ -254,7 +254,7 @@ async def test_where_one_can_not_listen_again_none_does(share):
         await dial(sockets.at)
 
 
-async def test_a_closed_tcp_port_refuses_and_is_free_whoever_holds_a_copy(share):
+async def test_a_closed_tcp_port_refuses_and_is_free_even_if_copies_are_open(share):
     sockets = share()
     with sockets.by_worker[0].dup() as copy:
         sockets.close()

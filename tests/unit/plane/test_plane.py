@@ -25,11 +25,11 @@ def pods_of(house, protocol, count=2):
     return [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(count)]
 
 
-# -- who comes in ----------------------------------------------------------------
+# -- admission -------------------------------------------------------------------
 
 
 @BOTH
-async def test_those_who_are_not_admitted_are_dropped_from_the_start(house, protocol):
+async def test_clients_that_are_not_admitted_are_dropped_from_the_start(house, protocol):
     pods = pods_of(house, protocol, 1)
     web = house.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
     assert web.listener.is_serving
@@ -94,7 +94,9 @@ async def test_a_flow_of_a_client_that_is_not_admitted_any_more_falls_silent(hou
 
 
 @BOTH
-async def test_more_ranges_than_the_kernel_takes_are_told_and_nobody_is_served(house, protocol):
+async def test_more_ranges_than_the_kernel_takes_are_an_error_and_clients_are_refused(
+    house, protocol
+):
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
     pods = pods_of(house, protocol, 1)
     web = house.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
@@ -112,7 +114,7 @@ async def test_more_ranges_than_the_kernel_takes_are_told_and_nobody_is_served(h
 
 
 @BOTH
-async def test_clients_inside_and_outside_come_to_endpoints_of_their_own(house, protocol):
+async def test_clients_inside_and_outside_get_different_endpoints(house, protocol):
     pods = pods_of(house, protocol)
     inner, outer = (pod.address for pod in pods)
     split = {"outside": [outer], "inside": ALICE_ALONE}
@@ -156,19 +158,19 @@ async def test_connections_that_stay_are_spread_evenly_by_their_number(house):
         await place_of(house, web, pods, ALICE)
     active = [0]
     async with asyncio.timeout(5):
-        # Endpoints hear of a client before the connection is counted.
+        # Endpoints accept a client before the connection is counted.
         while sum(active) < 20:
             await house.plane.refresh()
             await turns(1)
             active = [web.group.counters_of(pod.address).active for pod in pods]
-    # Each worker knows its own ones, and so may differ by one.
+    # Each worker knows only its own, and so may differ by one.
     assert max(active) - min(active) <= 2
 
 
 # -- the end -------------------------------------------------------------------
 
 
-async def test_a_drain_tells_how_many_had_to_be_reset(own_house):
+async def test_a_drain_returns_how_many_had_to_be_reset(own_house):
     house, pods = own_house, [own_house.endpoint(), own_house.endpoint()]
     services = [house.service(pod.address) for pod in pods]
     pairs = []
@@ -183,7 +185,7 @@ async def test_a_drain_tells_how_many_had_to_be_reset(own_house):
         assert await server.was_reset()
 
 
-async def test_a_drain_waits_for_who_finishes(own_house):
+async def test_a_drain_waits_for_connections_that_finish(own_house):
     house, pod = own_house, own_house.endpoint()
     web = house.service(pod.address)
     pairs = [(await house.client(web), await pod.accept()) for _ in range(3)]
@@ -217,7 +219,7 @@ async def test_a_close_resets_connections_and_refuses_from_now_on(own_house):
         service.close()
 
 
-async def test_who_waits_in_the_queue_when_all_ends_is_reset(own_house):
+async def test_clients_in_the_queue_are_reset_at_the_close(own_house):
     web = own_house.service(own_house.silent())
     waiting = own_house.keep(Peer(socket.socket()))
     waiting.sock.connect_ex(web.address)

@@ -45,7 +45,7 @@ def test_a_full_pool_has_no_candidates():
     assert list(pool.candidates()) == []
 
 
-def test_spared_numbers_are_only_theirs_who_prefer_them_until_that_is_lifted():
+def test_spared_numbers_are_offered_only_if_preferred_until_that_is_lifted():
     pool = PortPool(5, 7)
     pool.spare([5, 6])
     assert list(pool.candidates()) == [7]

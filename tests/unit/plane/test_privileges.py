@@ -1,4 +1,4 @@
-"""In a child process: whoever gives up privileges doesn't get them back."""
+"""In a child process: privileges that are dropped can't be regained."""
 
 import os
 import subprocess
@@ -21,13 +21,13 @@ ALONE = ("unshare", "--user", "--map-root-user")
 
 
 def is_root_of_many():
-    """Return whether we are root, and there are others to become."""
+    """Return whether this is root, and there are other users to become."""
     maps = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     return os.geteuid() == 0 and any(int(first) + int(n) > WORKER_ID for first, _, n in maps)
 
 
 def status_of(*prefix, options="{}", **kwargs):
-    """Return what the kernel says of a process that has given up its privileges.
+    """Return the kernel's status of a process that has dropped its privileges.
 
     Args:
         prefix: Of the command.

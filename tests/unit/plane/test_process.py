@@ -12,7 +12,7 @@ from userspace_proxy.plane.process import WorkerProcess
 from ..dataplane.house import open_sockets
 from ..dataplane.waiting import turns, until
 
-# A child that says something else than workers do.
+# A child that sends something else than workers do.
 CHILD = """
 import os, socket, struct, sys
 channel = socket.socket(fileno=int(sys.argv[-1]))
@@ -23,7 +23,7 @@ def send(body, *socks):
 
 
 class Parent:
-    """What a process has told its parent."""
+    """What a process has reported to its parent."""
 
     def __init__(self, **kwargs):
         self.messages: list[FromWorker] = []
@@ -59,7 +59,7 @@ def start():
     assert open_sockets() == before, "a socket was left open"
 
 
-async def test_a_worker_is_started_and_heard(start):
+async def test_a_worker_is_started_and_its_messages_arrive(start):
     parent = start()
     parent.process.send(Start(0, Tuning(), {}))
     await until(lambda: parent.messages)
@@ -68,7 +68,7 @@ async def test_a_worker_is_started_and_heard(start):
     assert running.pid == parent.process.pid
 
 
-async def test_a_killed_one_is_told_once(start):
+async def test_a_killed_process_is_reported_once(start):
     parent = start()
     parent.process.kill()
     parent.process.kill()
@@ -79,16 +79,16 @@ async def test_a_killed_one_is_told_once(start):
     assert parent.ends == ["signal 9"]
 
 
-async def test_the_exit_status_is_told(start):
+async def test_the_exit_status_is_reported(start):
     assert await start(**python("os._exit(7)")).end() == ["exit status 7"]
 
 
-async def test_who_closes_the_channel_is_ended(start):
+async def test_a_process_that_closes_the_channel_is_ended(start):
     parent = start(**python("channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)"))
     assert await parent.end() == ["signal 9"]
 
 
-async def test_a_close_ends_it_waits_for_that_and_tells_nobody(start):
+async def test_a_close_ends_it_and_waits_and_calls_nothing(start):
     parent = start()
     parent.process.close(within_s=1.0)
     assert not Path(f"/proc/{parent.process.pid}").exists()
@@ -96,7 +96,7 @@ async def test_a_close_ends_it_waits_for_that_and_tells_nobody(start):
     assert parent.ends == []
 
 
-async def test_last_words_are_heard_even_if_they_come_with_the_end(start):
+async def test_last_messages_arrive_even_together_with_the_end(start):
     parent = start(**python("""send(b'["Drained",3]'); os._exit(0)"""))
     select.select([parent.process._pidfd], [], [], 10)
     # As the loop does if it looks here first.
@@ -112,7 +112,7 @@ async def test_sockets_that_a_worker_sends_are_not_kept(start):
     assert open_sockets() == before
 
 
-async def test_a_worker_that_talks_nonsense_is_ended_and_harms_nobody(start, caplog):
+async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, caplog):
     parent = start(**python("""send(b'["Drained","3"]'); os.read(channel.fileno(), 1)"""))
     assert await parent.end() == ["signal 9"]
     (record,) = caplog.records

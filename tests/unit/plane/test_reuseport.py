@@ -35,7 +35,7 @@ class Sharers:
         choose_by_client(self.socks[0], self.family, len(self.socks))
 
     def who_hears(self, client):
-        """Return the place of the socket that a client comes to."""
+        """Return the index of the socket that gets a client."""
         kind = socket.SOCK_STREAM if self.protocol is Protocol.TCP else socket.SOCK_DGRAM
         with socket.socket(self.family, kind) as sock:
             if self.family == socket.AF_INET6:
@@ -48,7 +48,7 @@ class Sharers:
             return place
 
     def who_hears_all(self, clients):
-        """Return the places of the sockets that each client has come to."""
+        """Return the indexes of the sockets that each client has got."""
         places = defaultdict(set)
         for client in clients * TIMES:
             places[client].add(self.who_hears(client))
@@ -82,7 +82,7 @@ def share(request):
         yield share
 
 
-def test_a_client_always_comes_to_the_same_socket_and_all_are_used(share):
+def test_a_client_always_gets_the_same_socket_and_all_are_used(share):
     sharers = share("127.0.0.1", 3)
     sharers.choose_by_client()
     places = sharers.who_hears_all(IPV4)
@@ -99,14 +99,14 @@ def test_the_socket_is_the_one_at_the_place_of_the_address(share):
     }
 
 
-def test_an_ipv6_client_always_comes_to_the_same_socket(share):
+def test_an_ipv6_client_always_gets_the_same_socket(share):
     sharers = share("::1", 3)
     sharers.choose_by_client()
     # The only word of ::1 that isn't 0 is the last, and 1.
     assert sharers.who_hears_all(["::1"]) == {"::1": {1}}
 
 
-def test_ipv6_clients_are_told_apart_by_all_words_of_their_address():
+def test_ipv6_clients_are_distinguished_by_all_words_of_their_address():
     sharers = Sharers(Protocol.UDP, "::1", 3)
     with contextlib.closing(sharers):
         sharers.choose_by_client()
@@ -119,7 +119,7 @@ def test_ipv6_clients_are_told_apart_by_all_words_of_their_address():
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-def test_by_chance_one_client_comes_to_all_of_them(share, ip):
+def test_at_random_one_client_gets_all_sockets(share, ip):
     sharers = share(ip, 2)
     sharers.choose_by_client()
     choose_by_chance(sharers.socks[0])
@@ -140,7 +140,7 @@ def test_the_program_may_be_another_one_later(share):
     assert {sharers.who_hears(client) for client in IPV4} == {0, 1, 2}
 
 
-def test_a_socket_that_shares_with_nobody_can_not_be_chosen():
+def test_a_socket_that_is_not_shared_can_not_be_chosen():
     with contextlib.closing(UdpPeer()) as alone:
         with pytest.raises(OSError, match="Invalid argument"):
             choose_by_client(alone.sock, socket.AF_INET, 2)

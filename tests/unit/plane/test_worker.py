@@ -42,7 +42,7 @@ async def test_its_turns_begin_at_its_own_number(idle):
 # -- serving -------------------------------------------------------------------
 
 
-async def test_it_serves_the_sockets_that_come(control, pod):
+async def test_it_serves_the_sockets_that_it_is_sent(control, pod):
     client, server = await control.pair(control.serve(pod.address), pod)
     await client.send(b"question")
     assert await server.read() == b"question"
@@ -84,7 +84,7 @@ async def test_it_follows_changes_of_everything_else_and_keeps_the_endpoints(con
             await control.pair(at, server)
 
 
-async def test_a_client_that_comes_with_its_endpoint_is_served_whichever_is_seen_first(control):
+async def test_a_client_that_arrives_with_its_endpoint_is_served_in_either_order(control):
     pods = [control.keep(TcpEndpoint()) for _ in range(20)]
     at = control.serve()
     for pod in pods:
@@ -107,7 +107,7 @@ async def test_nothing_is_accepted_while_a_listener_is_closed(control, pod):
     await pod.accept()
 
 
-async def test_a_closed_listener_is_told_and_its_connections_go_on(control, pod):
+async def test_a_closed_listener_is_confirmed_and_its_connections_continue(control, pod):
     client, server = await control.pair(control.serve(pod.address), pod)
     control.sock.close()
     control.send(CloseListener(LISTENER))
@@ -119,8 +119,8 @@ async def test_a_closed_listener_is_told_and_its_connections_go_on(control, pod)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_socket_may_come_again_after_it_was_closed(control, protocol):
-    """The control process holds it, so the kernel doesn't forget it when we close our copy."""
+async def test_a_socket_may_be_sent_again_after_it_was_closed(control, protocol):
+    """The control process keeps a copy, so the kernel keeps it when the worker closes its own."""
     pod = control.keep(TcpEndpoint() if protocol is TCP else UdpPeer())
     at = control.serve(pod.address, protocol=protocol)
     for _ in range(3):
@@ -135,7 +135,7 @@ async def test_a_socket_may_come_again_after_it_was_closed(control, protocol):
     assert control.said(Logged) == []
 
 
-async def test_to_close_what_it_never_heard_of_is_told_all_the_same(control):
+async def test_closing_an_unknown_listener_is_confirmed(control):
     control.send(CloseListener(99))
     control.send(MoveListener(99, 99))
     control.send(CloseGroup(99))
@@ -148,7 +148,7 @@ async def test_to_close_what_it_never_heard_of_is_told_all_the_same(control):
 # -- reports -------------------------------------------------------------------
 
 
-async def test_a_report_tells_what_is_new(control, pod):
+async def test_a_report_contains_what_is_new(control, pod):
     client, server = await control.pair(control.serve(pod.address), pod)
     await client.send(b"12345")
     await server.read_exactly(5)
@@ -167,7 +167,7 @@ async def test_a_report_tells_what_is_new(control, pod):
     assert (await control.report()).groups == []
 
 
-async def test_a_report_tells_of_descriptors(control, pod):
+async def test_a_report_contains_descriptors(control, pod):
     before = await control.status()
     assert before.is_accepting
     await control.pair(control.serve(pod.address), pod)
@@ -190,7 +190,7 @@ async def test_reports_are_answered_in_order(control):
     assert [counted.number for counted in control.got] == list(range(100, 105))
 
 
-async def test_a_flow_whose_endpoint_has_left_is_over_in_the_report(control):
+async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control):
     pod, other = control.keep(UdpPeer()), control.keep(UdpPeer())
     at = control.serve(pod.address, protocol=UDP)
     client = control.keep(UdpPeer(to=at))
@@ -206,7 +206,7 @@ async def test_a_flow_whose_endpoint_has_left_is_over_in_the_report(control):
 # -- what others learn -----------------------------------------------------------
 
 
-async def test_an_ejection_and_its_end_are_told(control):
+async def test_an_ejection_and_its_end_are_reported(control):
     dead = control.keep(RefusingEndpoint(socket.SOCK_STREAM))
     pod = control.keep(TcpEndpoint())
     at = control.serve(dead.address, pod.address)

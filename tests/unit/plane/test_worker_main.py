@@ -20,14 +20,14 @@ from ..dataplane.peers import RefusingEndpoint, dial
 from ..dataplane.waiting import turns, until
 
 
-async def test_it_gives_up_privileges_and_tells_who_it_is(idle):
+async def test_it_drops_privileges_and_reports_its_process(idle):
     idle.start()
     running = await idle.hear(Running)
     assert running == Running(os.getpid(), os.geteuid())
     assert idle.confined == 1
 
 
-async def test_the_loop_goes_round_while_thousands_of_commands_wait(control, monkeypatch):
+async def test_the_loop_runs_while_thousands_of_commands_wait(control, monkeypatch):
     monkeypatch.setattr(channel, "_READ_S", 0)
     for number in range(20_000):
         control.send(OpenGroup(number, "shop/web:http", Serving()))
@@ -37,12 +37,12 @@ async def test_the_loop_goes_round_while_thousands_of_commands_wait(control, mon
         await turns(1)
         before, read = read, len(control.main._worker._groups)
         most = max(most, read - before)
-    # Two reads at most, as our own task is resumed in the next round: 16 KiB each, and the
+    # At most two reads, as this task is resumed in the next iteration: 16 KiB each, and the
     # message that began in the one before.
     assert 0 < most <= 2 * (channel._READ_BYTES / len(command) + 1)
 
 
-async def test_log_lines_are_told(control):
+async def test_log_lines_are_forwarded(control):
     dead = control.keep(RefusingEndpoint(socket.SOCK_STREAM))
     client = None
     with contextlib.suppress(ConnectionResetError):
@@ -53,7 +53,7 @@ async def test_log_lines_are_told(control):
     assert client is None or await client.was_reset()
 
 
-async def test_log_lines_are_lost_when_nobody_takes_them(control):
+async def test_log_lines_are_dropped_when_they_are_not_read(control):
     # The control process is busy: it doesn't read.
     asyncio.get_running_loop().remove_reader(control.channel._sock.fileno())
     log = logging.getLogger("userspace_proxy.dataplane")
@@ -83,7 +83,7 @@ async def test_a_drain_ends_it_when_the_last_connection_has_ended(control, pod):
     assert await control.main.ended == 0
 
 
-async def test_a_drain_tells_how_many_were_reset(control, pod):
+async def test_a_drain_reports_how_many_were_reset(control, pod):
     at = control.serve(pod.address)
     pairs = [await control.pair(at, pod) for _ in range(3)]
     control.send(Drain(0.0))
@@ -91,7 +91,7 @@ async def test_a_drain_tells_how_many_were_reset(control, pod):
     assert [await client.was_reset() for client, _ in pairs] == [True] * 3
 
 
-async def test_it_ends_at_once_when_nobody_commands_it(control, pod):
+async def test_it_ends_at_once_when_the_control_process_has_ended(control, pod):
     client, _ = await control.pair(control.serve(pod.address), pod)
     control.channel.close()
     assert await control.main.ended == 1
@@ -99,7 +99,7 @@ async def test_it_ends_at_once_when_nobody_commands_it(control, pod):
     assert await client.was_reset()
 
 
-async def test_one_that_was_told_nothing_ends_too(idle):
+async def test_a_worker_that_was_sent_nothing_ends_too(idle):
     idle.send(Drain(0.0))
     assert await idle.hear(Drained) == Drained(0)
     assert await idle.main.ended == 0

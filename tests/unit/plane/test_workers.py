@@ -1,4 +1,4 @@
-"""A pool with real workers: who serves whom, and what becomes of those that die.
+"""A plane with real workers: how clients are distributed, and what happens if a worker dies.
 
 test_link.py has what all planes keep.
 """
@@ -29,7 +29,7 @@ CLIENTS = [f"127.0.1.{number}" for number in range(1, 13)]
 
 
 def is_gone(pid):
-    """Tell whether a process has ended, whoever its parent is."""
+    """Return whether a process has ended, even if its parent hasn't waited for it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -86,7 +86,7 @@ async def test_affinity_may_begin_and_end_while_it_serves(shop):
 # -- a worker dies ---------------------------------------------------------------
 
 
-async def test_who_comes_while_a_worker_is_dead_waits_and_is_served(shop):
+async def test_clients_that_dial_while_a_worker_is_dead_wait_and_are_served(shop):
     pod = shop.endpoint()
     web = shop.serve([pod])
     os.kill(shop.pids[0], signal.SIGKILL)
@@ -98,7 +98,7 @@ async def test_who_comes_while_a_worker_is_dead_waits_and_is_served(shop):
     await shop.is_restarted(0, times=1)
 
 
-async def test_udp_clients_who_come_while_a_worker_is_dead_are_served(shop):
+async def test_udp_clients_that_send_while_a_worker_is_dead_are_served(shop):
     pod = shop.udp_peer()
     dns = shop.serve([pod], protocol=UDP)
     os.kill(shop.pids[0], signal.SIGKILL)
@@ -157,7 +157,7 @@ async def test_what_a_dead_worker_counted_stays_and_its_open_connections_do_not(
     assert (before.active, after.active) == (sum(open_then), open_then[1])
 
 
-async def test_a_death_is_told_in_the_log_and_in_the_state(shop, caplog):
+async def test_a_death_is_in_the_log_and_in_the_state(shop, caplog):
     caplog.set_level(logging.INFO)
     pid = shop.pids[1]
     os.kill(pid, signal.SIGKILL)
@@ -172,7 +172,7 @@ async def test_a_death_is_told_in_the_log_and_in_the_state(shop, caplog):
     assert shop.pids[1] != pid
 
 
-async def test_the_successor_knows_who_refuses(shop):
+async def test_the_successor_does_not_serve_listeners_that_refuse(shop):
     pod = shop.endpoint()
     web, dns = shop.serve([pod]), shop.serve([shop.udp_peer()], protocol=UDP)
     for service in (web, dns):
@@ -226,7 +226,7 @@ async def test_after_a_long_life_there_is_no_pause(shop):
         await shop.is_restarted(0, times)
 
 
-async def test_one_that_dies_of_its_start_again_and_again_hurts_nobody_else(shop):
+async def test_a_worker_that_keeps_dying_of_its_start_does_not_affect_the_others(shop):
     pod = shop.endpoint()
     web = shop.serve([pod], at="127.0.0.1")
     pair = await shop.connect_by(1, web, pod)
@@ -270,7 +270,7 @@ async def test_a_worker_that_is_stuck_in_its_start_is_replaced(shop):
     await shop.all_run()
 
 
-async def test_who_reads_counters_does_not_wait_for_a_stuck_worker(shop):
+async def test_a_refresh_does_not_wait_for_a_stuck_worker(shop):
     loop = asyncio.get_running_loop()
     os.kill(shop.pids[0], signal.SIGSTOP)
     began = loop.time()
@@ -280,7 +280,7 @@ async def test_who_reads_counters_does_not_wait_for_a_stuck_worker(shop):
     await shop.plane.refresh()
 
 
-async def test_who_waits_for_counters_of_a_worker_that_dies_waits_no_longer(shop):
+async def test_a_refresh_does_not_wait_for_a_worker_that_dies(shop):
     pid = shop.pids[0]
     os.kill(pid, signal.SIGSTOP)
     refreshing = asyncio.create_task(shop.plane.refresh())
@@ -288,7 +288,7 @@ async def test_who_waits_for_counters_of_a_worker_that_dies_waits_no_longer(shop
     os.kill(pid, signal.SIGKILL)
     await refreshing
     await shop.is_restarted(0, times=1)
-    # Its debts are not its successor's, who would be taken for stuck.
+    # Its reports are not owed by its successor, which would count as stuck.
     assert shop.workers[0].asked == {}
 
 
@@ -368,7 +368,7 @@ async def test_an_endpoint_that_one_worker_found_dead_is_dialled_by_no_other(mak
     while not web.group.totals().failures:
         await shop.pair(web, pod)
         await shop.plane.refresh()
-    # The first has told the second before it has answered.
+    # The first worker's message is sent to the second one before it answers.
     await shop.plane.refresh()
     for _ in range(20):
         await shop.pair(web, pod)
