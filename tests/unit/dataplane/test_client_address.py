@@ -47,7 +47,7 @@ def node():
     node.run("""
         ip route add local 10.1.0.0/24 dev lo
         ip route add local 10.9.9.0/24 dev lo
-        ip -6 address add fd00:1::1/128 dev lo
+        ip -6 address add fd00:1::1/128 dev lo nodad
         ip -6 route add local fd00:9::/64 dev lo""")
     with node:
         yield node
