@@ -3,7 +3,7 @@
     put, delete ──▶ objects at a resourceVersion ──▶ lists, in pages
               └──▶ history ──▶ events since a resourceVersion, unless forgotten
 
-No sockets here: values in, values out.
+There are no sockets: values in, values out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Key = tuple[str, str, str]
 
 
 class Expired(UserspaceProxyError):
-    """What is asked for is forgotten; 410 Gone."""
+    """The requested state is no longer available; 410 Gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +37,31 @@ class Event:
 
     @property
     def line(self) -> bytes:
-        """What a watch is sent."""
+        """The line of a watch."""
         return json.dumps({"type": self.type, "object": self.object}).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """What a list or a watch wants."""
+class ObjectFilter:
+    """The objects of a list or a watch."""
 
     resource: str
     name: str = ""
     """The only object, by ``fieldSelector``; empty: all."""
 
-    def wants(self, resource: str, item: Object) -> bool:
-        """Tell whether an object is among them."""
+    def matches(self, resource: str, item: Object) -> bool:
+        """Return whether an object is among them."""
         return resource == self.resource and self.name in ("", item["metadata"]["name"])
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """A part of a list."""
 
     revision: int
     items: list[Object]
     token: str = ""
-    """What to continue with; empty at the end."""
+    """The continue token; empty on the last page."""
 
 
 class FakeObjects:
@@ -72,14 +72,14 @@ class FakeObjects:
         self._objects: dict[_Key, Object] = {}
         self._history: list[Event] = []
         self._forgotten = FIRST_REVISION
-        self._rests: dict[str, Page] = {}
-        """What is left of lists, by continue token."""
+        self._rests: dict[str, ListPage] = {}
+        """The remaining pages of lists, by continue token."""
 
     def put(self, item: Object) -> Event:
         """Add an object, or replace the one of its kind and name.
 
         Raises:
-            KeyError: It has no kind of ours, or no name.
+            KeyError: It has no supported kind, or no name.
         """
         resource = KINDS[item["kind"]]
         namespace = {} if resource == "nodes" else {"namespace": "default"}
@@ -94,52 +94,52 @@ class FakeObjects:
         """Delete an object.
 
         Raises:
-            KeyError: It isn't there.
+            KeyError: It doesn't exist.
         """
         resource = KINDS[kind]
         item = self._objects.pop((resource, "" if resource == "nodes" else namespace, name))
         return self._record("DELETED", resource, item)
 
     def forget(self) -> None:
-        """Forget the past: events and continue tokens from before now are expired."""
+        """Expire all earlier events and continue tokens."""
         self.revision += 1
         self._forgotten = self.revision
         self._history.clear()
         self._rests.clear()
 
-    def list(self, selection: Selection, limit: int) -> Page:
+    def list(self, wanted: ObjectFilter, limit: int) -> ListPage:
         """Return the first page of a list; a limit of 0 means all."""
-        items = [i for k, i in sorted(self._objects.items()) if selection.wants(k[0], i)]
-        return self._page(Page(self.revision, items), limit)
+        items = [i for k, i in sorted(self._objects.items()) if wanted.matches(k[0], i)]
+        return self._page(ListPage(self.revision, items), limit)
 
-    def list_on(self, token: str, limit: int) -> Page:
-        """Return the page that a token stands for; each works once.
+    def list_on(self, token: str, limit: int) -> ListPage:
+        """Return the page of a continue token, which works only once.
 
         Raises:
-            Expired: The token is forgotten.
+            Expired: The token isn't valid any more.
         """
         if token not in self._rests:
             raise Expired("The provided continue parameter is too old to display a list")
         return self._page(self._rests.pop(token), limit)
 
-    def since(self, revision: int, selection: Selection) -> Iterable[Event]:
-        """Return what has happened since then.
+    def since(self, revision: int, wanted: ObjectFilter) -> Iterable[Event]:
+        """Return the events after a revision.
 
         Raises:
-            Expired: It is forgotten.
+            Expired: They aren't available any more.
         """
         if revision < self._forgotten:
             raise Expired(f"too old resource version: {revision} ({self._forgotten})")
         events = (e for e in self._history if e.revision > revision)
-        return [e for e in events if selection.wants(e.resource, e.object)]
+        return [e for e in events if wanted.matches(e.resource, e.object)]
 
-    def _page(self, whole: Page, limit: int) -> Page:
+    def _page(self, whole: ListPage, limit: int) -> ListPage:
         limit = limit or len(whole.items)
         rest = whole.items[limit:]
         token = f"{len(rest)}-more-at-{whole.revision}" if rest else ""
         if rest:
-            self._rests[token] = Page(whole.revision, rest)
-        return Page(whole.revision, whole.items[:limit], token)
+            self._rests[token] = ListPage(whole.revision, rest)
+        return ListPage(whole.revision, whole.items[:limit], token)
 
     def _record(self, type_: str, resource: str, item: Object) -> Event:
         self.revision += 1

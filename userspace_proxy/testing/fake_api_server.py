@@ -3,12 +3,12 @@
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
 
-It behaves as kube-apiserver does where a client can tell: resourceVersions, pages with
-continue tokens, bookmarks, 410 for what is forgotten, 504 for what is yet to come, Status
-objects for errors. It admits what it is given; it allocates nothing.
+A client sees what kube-apiserver would return: resourceVersions, pages with continue tokens,
+bookmarks, 410 for old states, 504 for future ones, Status objects for errors. Objects are neither
+validated nor changed, and nothing is allocated.
 
-Rule 1: what was asked is text, one line a request, in ``requests``.
-Rule 2: nothing happens by itself: bookmarks, ends, silence and errors come at the test's word.
+Rule 1: each request is a line of text in ``requests``.
+Rule 2: the test triggers bookmarks, ends of watches, silence and errors.
 Rule 3: it belongs to the event loop in which it was started.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from .fake_api_objects import Event, Expired, FakeObjects, Object, Selection
+from .fake_api_objects import Event, Expired, FakeObjects, Object, ObjectFilter
 
 PATHS = {
     "services": "/api/v1/services",
@@ -38,15 +38,15 @@ _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 class _Watch:
     """One open watch."""
 
-    selection: Selection
+    wanted: ObjectFilter
     transport: asyncio.Transport | None
     lines: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
-    """What is to be sent; an empty one ends the watch."""
+    """Lines to send; an empty one ends the watch."""
 
 
 @dataclass(slots=True)
 class _Refusal:
-    """An answer instead of the right one."""
+    """An error instead of the response."""
 
     resource: str
     code: int
@@ -60,18 +60,18 @@ class FakeApiServer:
     """A server on 127.0.0.1, from ``start`` to ``stop``; also an async context manager.
 
     Args:
-        token: The only bearer token that it takes; empty: it asks for none.
-        has_watch_cache: As kube-apiserver does, it sends lists from a resourceVersion in
-            one page, whatever the limit; False: every list comes in pages.
+        token: The only valid bearer token; empty: none is needed.
+        has_watch_cache: As with kube-apiserver, a list from a resourceVersion is one page, whatever
+            the limit; False: every list has pages.
     """
 
     def __init__(self, *, token: str = "", has_watch_cache: bool = True) -> None:
         self.token = token
         self.has_watch_cache = has_watch_cache
         self.requests: list[str] = []
-        """What was asked: ``GET /api/v1/services?limit=500&resourceVersion=0``."""
+        """As ``GET /api/v1/services?limit=500&resourceVersion=0``."""
         self.sent: list[tuple[str, str, Object]] = []
-        """What was written: ``POST``, the path, the object."""
+        """Objects that clients have sent: ``POST``, the path, the object."""
         self.url = ""
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -96,11 +96,11 @@ class FakeApiServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; at the same port as before, with the same objects, after a ``stop``."""
+        """Listen; after a ``stop``, at the same port with the same objects."""
         app = web.Application()
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))
-        # As namespaces, for who asks for one object by its name.
+        # For clients that request one object by its name.
         app.router.add_get("/api/v1/namespaces/{namespace}/services", self._handler("services"))
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
@@ -115,7 +115,7 @@ class FakeApiServer:
         self.url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
-        """Break all watches off and listen no more; idempotent."""
+        """Break off all watches and stop listening; idempotent."""
         self.break_watches()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -127,22 +127,22 @@ class FakeApiServer:
         """Add an object, or replace the one of its kind and name; return its resourceVersion.
 
         Raises:
-            KeyError: It has no kind of ours, or no name.
+            KeyError: It has no supported kind, or no name.
         """
         return self._send_event(self._objects.put(item))
 
     def delete(self, kind: str, name: str, namespace: str = "default") -> str:
-        """Delete an object and return the resourceVersion of that.
+        """Delete an object and return the resourceVersion of the change.
 
         Raises:
-            KeyError: It isn't there.
+            KeyError: It doesn't exist.
         """
         return self._send_event(self._objects.delete(kind, name, namespace))
 
-    # -- what goes wrong
+    # -- errors
 
     def forget(self) -> None:
-        """Forget the past: watches and continue tokens from before now are expired."""
+        """Expire all earlier watches and continue tokens."""
         self._objects.forget()
 
     def refuse(
@@ -155,33 +155,33 @@ class FakeApiServer:
         retry_after_s: int = 0,
         times: int = 1,
     ) -> None:
-        """Answer the next requests for a resource with an error."""
+        """Respond to the next requests for a resource with an error."""
         self._refusals.append(_Refusal(resource, code, reason, message, retry_after_s, times))
 
     def bookmark(self) -> None:
-        """Send each watch a bookmark with the present resourceVersion."""
+        """Send each watch a bookmark with the current resourceVersion."""
         for watch in self._watches:
-            revision, resource = self._objects.revision, watch.selection.resource
+            revision, resource = self._objects.revision, watch.wanted.resource
             item = {"metadata": {"resourceVersion": str(revision)}}
             self._send(watch, Event(revision, resource, "BOOKMARK", item).line)
 
     def send(self, resource: str, line: bytes) -> None:
-        """Send each watch of a resource some bytes, sense or nonsense."""
+        """Send each watch of a resource some bytes, valid or not."""
         for watch in self._watches:
-            if watch.selection.resource == resource:
+            if watch.wanted.resource == resource:
                 self._send(watch, line)
 
     def be_silent(self, is_silent: bool = True) -> None:
-        """Send watches nothing any more; what happens meanwhile is lost to them."""
+        """Send watches nothing; events meanwhile are lost."""
         self._is_silent = is_silent
 
     def end_watches(self) -> None:
-        """End all watches as the server does when their time is over."""
+        """End all watches, as the server does after their timeout."""
         for watch in self._watches:
             watch.lines.put_nowait(b"")
 
     def break_watches(self) -> None:
-        """Break all watches off, as a server that is killed does."""
+        """Break off all watches, as a server that is killed does."""
         for watch in self._watches:
             if watch.transport is not None:
                 watch.transport.abort()
@@ -191,10 +191,10 @@ class FakeApiServer:
     async def until(
         self, condition: Callable[[FakeApiServer], bool], *, deadline_s: float = 30.0
     ) -> None:
-        """Return once a condition holds; it is asked after each request and change of watches.
+        """Return once a condition holds; it is checked after each request and change of watches.
 
         Raises:
-            TimeoutError: It didn't in time; the text is what was asked.
+            TimeoutError: It doesn't hold in time; the text contains all requests.
         """
         try:
             async with asyncio.timeout(deadline_s), self._something:
@@ -203,15 +203,15 @@ class FakeApiServer:
             raise TimeoutError("\n".join(["not so after:", *self.requests])) from exc
 
     def watch_count(self, resource: str) -> int:
-        """Return how many watches of a resource are open."""
-        return sum(watch.selection.resource == resource for watch in self._watches)
+        """Return the number of open watches of a resource."""
+        return sum(watch.wanted.resource == resource for watch in self._watches)
 
-    # -- answers
+    # -- responses
 
     def _handler(self, resource: str) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.requests.append(f"GET {request.path_qs}")
-            await self._tell()
+            await self._notify()
             refusal = self._refuse(resource, request)
             if refusal is not None:
                 return refusal
@@ -223,11 +223,11 @@ class FakeApiServer:
 
     async def _take(self, request: web.Request) -> web.Response:
         self.requests.append(f"{request.method} {request.path_qs}")
-        await self._tell()
+        await self._notify()
         refusal = self._refuse("events", request)
         if refusal is None:
             self.sent.append((request.method, request.path, await request.json()))
-            await self._tell()
+            await self._notify()
         return refusal or web.json_response({}, status=201 if request.method == "POST" else 200)
 
     async def _version(self, _request: web.Request) -> web.Response:
@@ -256,13 +256,13 @@ class FakeApiServer:
             if token := query.get("continue"):
                 page = self._objects.list_on(token, limit)
             else:
-                page = self._objects.list(_selection(resource, query), limit)
+                page = self._objects.list(_filter(resource, query), limit)
         except Expired as exc:
             return _status(410, "Expired", str(exc))
         revision = str(page.revision)
         if query.get("limit") and "resourceVersionMatch" not in query:
-            # As kube-apiserver does, a limit without a match means exactly that state, and
-            # who watches on from there may be too late again.
+            # As with kube-apiserver, a limit without a match means exactly that state, and a watch
+            # from it may be too late again.
             # Source: Kubernetes API concepts, "resourceVersion parameter".
             asked = query.get("resourceVersion", "0")
             revision = revision if asked in ("", "0") else asked
@@ -272,10 +272,10 @@ class FakeApiServer:
     async def _watch(self, resource: str, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        watch = _Watch(_selection(resource, request.query), request.transport)
+        watch = _Watch(_filter(resource, request.query), request.transport)
         since = int(request.query.get("resourceVersion", 0))
         try:
-            for event in self._objects.since(since, watch.selection):
+            for event in self._objects.since(since, watch.wanted):
                 watch.lines.put_nowait(event.line)
         except Expired as exc:
             error = {"kind": "Status", "code": 410, "reason": "Expired", "message": str(exc)}
@@ -283,17 +283,17 @@ class FakeApiServer:
             return response
         self._watches.append(watch)
         try:
-            await self._tell()
+            await self._notify()
             while line := await watch.lines.get():
                 await response.write(line)
         finally:
             self._watches.remove(watch)
-            await self._tell()
+            await self._notify()
         return response
 
     def _send_event(self, event: Event) -> str:
         for watch in self._watches:
-            if watch.selection.wants(event.resource, event.object):
+            if watch.wanted.matches(event.resource, event.object):
                 self._send(watch, event.line)
         return str(event.revision)
 
@@ -301,13 +301,13 @@ class FakeApiServer:
         if not self._is_silent:
             watch.lines.put_nowait(line)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._something:
             self._something.notify_all()
 
 
-def _selection(resource: str, query: Mapping[str, str]) -> Selection:
-    return Selection(resource, query.get("fieldSelector", "").removeprefix("metadata.name="))
+def _filter(resource: str, query: Mapping[str, str]) -> ObjectFilter:
+    return ObjectFilter(resource, query.get("fieldSelector", "").removeprefix("metadata.name="))
 
 
 def _status(code: int, reason: str, message: str, retry_after_s: int = 0) -> web.Response:

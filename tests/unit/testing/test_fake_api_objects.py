@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.testing.fake_api_objects import Expired, FakeObjects, Selection
+from userspace_proxy.testing.fake_api_objects import Expired, FakeObjects, ObjectFilter
 
-SERVICES = Selection("services")
+SERVICES = ObjectFilter("services")
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_a_selection_takes_one_kind_and_one_name(objects):
     for name in ("alice", "bob"):
         objects.put({"kind": "Node", "metadata": {"name": name}})
     objects.put(service("alice"))
-    assert names(objects.list(Selection("nodes", "alice"), 0).items) == ["alice"]
-    assert names(e.object for e in objects.since(1000, Selection("nodes"))) == ["alice", "bob"]
+    assert names(objects.list(ObjectFilter("nodes", "alice"), 0).items) == ["alice"]
+    assert names(e.object for e in objects.since(1000, ObjectFilter("nodes"))) == ["alice", "bob"]
 
 
 def test_what_is_forgotten_is_expired(objects):
