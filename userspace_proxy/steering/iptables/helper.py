@@ -247,7 +247,7 @@ class LegacyProgrammer(NatProgrammer):
         return drifted + difference.count
 
     def _put_guard(self, guard: PortGuard) -> int:
-        return self._filter.put(guard.chains(), guard.jumps).count
+        return self._filter.put(guard.chains, guard.jumps).count
 
     def _affected_by(self, difference: TableDifference) -> Ports:
         """Return the frontends whose rules weren't in force."""

@@ -7,10 +7,10 @@ order does.
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
 from typing import NamedTuple
 
 from ..names import PREFIX as PREFIX
@@ -133,46 +133,20 @@ class Jump(NamedTuple):
         return _number(rule.ip) >> behind == _number(self.ip) >> behind
 
 
-class Match(NamedTuple):
-    """One ``-m`` of a rule, with one option that has a value, or with options without."""
-
-    name: str
-    option: str = ""
-    value: str = ""
-    is_inverted: bool = False
-    switches: tuple[str, ...] = ()
-    """Options without a value, in the order in which ``iptables-save`` prints them."""
-
-    def __str__(self) -> str:
-        sign = "! " if self.is_inverted else ""
-        option = [f"{sign}--{self.option} {self.value}"] if self.option else []
-        return " ".join([f"-m {self.name}", *option, *(f"--{s}" for s in self.switches)])
-
-
-class IptablesRule(NamedTuple):
-    """A rule of the guard, or a jump from a built-in chain."""
-
-    target: str
-    matches: tuple[Match, ...] = ()
-    protocol: str = ""
-    reject_with: str = ""
-
-    def __str__(self) -> str:
-        parts = [f"-p {self.protocol}"] if self.protocol else []
-        parts += [*map(str, self.matches), f"-j {self.target}"]
-        if self.reject_with:
-            parts.append(f"--reject-with {self.reject_with}")
-        return " ".join(parts)
-
-
-class ChainRule(NamedTuple):
-    """A rule and its chain."""
+class BuiltInJump(NamedTuple):
+    """A jump from a built-in chain to a chain of this proxy."""
 
     chain: str
-    rule: IptablesRule
+    target: str
+    conditions: str
+
+    @property
+    def line(self) -> str:
+        """The rule without its chain."""
+        return f"{self.conditions} -j {self.target}"
 
     def __str__(self) -> str:
-        return f"-A {self.chain} {self.rule}"
+        return f"-A {self.chain} {self.line}"
 
 
 def _number(ip: str) -> int:
@@ -181,26 +155,27 @@ def _number(ip: str) -> int:
 
 
 NAT_JUMPS = tuple(
-    ChainRule(source, IptablesRule(to, (Match("comment", "comment", COMMENT),)))
+    BuiltInJump(source, to, f"-m comment --comment {COMMENT}")
     for source, to in (("PREROUTING", PRE), ("OUTPUT", OUT))
 )
+
+# Matches packets that a rule of the nat table has translated.
+_STEERED = "-m conntrack --ctstate DNAT"
+# Without "nowildcard" sockets on 0.0.0.0 and :: are ignored. Source: net/netfilter/xt_socket.c.
+_TO_ANY = "-m socket --nowildcard"
+_TO_PRIVILEGED = "-m socket --transparent --nowildcard"
+# Not --syn: that would admit a SYN with FIN or RST, which only Linux itself then drops.
+_LATER_PACKETS = "-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT"
+# Edits that are accepted if kernel and iptables can look up sockets.
+SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} -p tcp {_TO_PRIVILEGED} -j ACCEPT")
 
 
 class PortGuard(NamedTuple):
     """The rules that limit access to the ports that frontends are steered to."""
 
-    jumps: tuple[ChainRule, ...] = ()
-    rules: tuple[ChainRule, ...] = ()
-
-    def __str__(self) -> str:
-        return "".join(f"{rule}\n" for rule in (*self.jumps, *self.rules))
-
-    def chains(self) -> dict[str, tuple[str, ...]]:
-        """Return the lines of both chains, which may be empty."""
-        return {
-            chain: tuple(str(rule.rule) for rule in self.rules if rule.chain == chain)
-            for chain in GUARDS.values()
-        }
+    jumps: tuple[BuiltInJump, ...]
+    chains: Mapping[str, tuple[str, ...]]
+    """The lines of both chains, which may be empty."""
 
 
 def make_guard(
@@ -238,64 +213,27 @@ def make_guard(
         is_ipv6: Whether the rules are for ip6tables.
         checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
-    jumps: list[ChainRule] = []
-    rules: list[ChainRule] = []
-    for protocol, guard in GUARDS.items():
+    jumps: list[BuiltInJump] = []
+    chains: dict[str, tuple[str, ...]] = dict.fromkeys(GUARDS.values(), ())
+    for protocol, chain in GUARDS.items():
         used = sorted(set(ports.get(protocol, ())) - {refuse_port})
         edges = [*used, *(proxy_ports or ()), *([refuse_port] if refuse_port else [])]
-        if not edges:
-            continue
-        span = Match(protocol, "dport", _span(min(edges), max(edges)))
-        jumps.append(ChainRule("INPUT", IptablesRule(guard, (span,), protocol)))
-        if protocol == "tcp":
-            rules.append(ChainRule(guard, _LATER_PACKETS))
-        make = _Admission(protocol, is_ipv6=is_ipv6, checks_sockets=checks_sockets)
-        found = [*make.for_ports(used), *(make.for_refuse_port(refuse_port) if refuse_port else ())]
-        rules += [ChainRule(guard, rule) for rule in found]
-    return PortGuard(tuple(jumps), tuple(rules))
+        if edges:
+            span = _span(min(edges), max(edges))
+            jumps.append(BuiltInJump("INPUT", chain, _to_ports(protocol, span)))
+            unreachable = _unreachable(is_ipv6=is_ipv6)
+            chains[chain] = (
+                *([_LATER_PACKETS] if protocol == "tcp" else []),
+                *_port_lines(protocol, used, unreachable, checks_sockets=checks_sockets),
+            )
+            if refuse_port:
+                if protocol == "tcp" and checks_sockets:
+                    chains[chain] += (_to_others(_to_ports("tcp", refuse_port), unreachable),)
+                chains[chain] += (refusal(protocol, refuse_port, is_ipv6=is_ipv6),)
+    return PortGuard(tuple(jumps), chains)
 
 
-class _Admission(NamedTuple):
-    """Creates the rules of one protocol."""
-
-    protocol: str
-    is_ipv6: bool
-    checks_sockets: bool
-
-    def for_ports(self, used: list[int]) -> Iterator[IptablesRule]:
-        """Yield the rules for proxy ports in use, sorted."""
-        is_tcp = self.protocol == "tcp"
-        if used and is_tcp and self.checks_sockets:
-            # First, so that packets to the proxy's listeners don't pass all ports' rules.
-            yield IptablesRule("ACCEPT", (_STEERED, _TO_PRIVILEGED), "tcp")
-        for chunk in _multiports(used):
-            match = Match("multiport", "dports", chunk)
-            if not self.checks_sockets:
-                yield IptablesRule("ACCEPT", (match, _STEERED), self.protocol)
-            elif is_tcp:
-                yield self._refuse_for_other_sockets(match)
-                yield IptablesRule("ACCEPT", (match, _STEERED), "tcp")
-            else:
-                yield IptablesRule("ACCEPT", (match, _STEERED, _TO_PRIVILEGED), "udp")
-            reject_with = _reject_with(self.protocol, is_ipv6=self.is_ipv6)
-            yield IptablesRule("REJECT", (match,), self.protocol, reject_with)
-
-    def for_refuse_port(self, port: int) -> Iterator[IptablesRule]:
-        """Yield the rules for the refuse port, which has no listener."""
-        if self.protocol == "tcp" and self.checks_sockets:
-            yield self._refuse_for_other_sockets(Match("tcp", "dport", str(port)))
-        yield refusal(self.protocol, port, is_ipv6=self.is_ipv6)
-
-    def _refuse_for_other_sockets(self, ports: Match) -> IptablesRule:
-        """Return the rule that refuses steered TCP to another program's socket.
-
-        By ICMP: a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
-        """
-        reject_with = _reject_with("udp", is_ipv6=self.is_ipv6)
-        return IptablesRule("REJECT", (ports, _STEERED, _TO_ANY), "tcp", reject_with)
-
-
-def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> IptablesRule:
+def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> str:
     """Return the rule that refuses packets that were steered to the refuse port.
 
     TCP is admitted: there is no listener, and the RST of the kernel's own stack is translated
@@ -305,10 +243,10 @@ def refusal(protocol: str, refuse_port: int, *, is_ipv6: bool) -> IptablesRule:
 
     Source: nf_send_reset, where it has nf_bridge_info; docs/adr/0004.
     """
-    matches = (Match(protocol, "dport", str(refuse_port)), _STEERED)
+    steered = f"{_to_ports(protocol, refuse_port)} {_STEERED}"
     if protocol == "tcp":
-        return IptablesRule("ACCEPT", matches, protocol)
-    return IptablesRule("REJECT", matches, protocol, _reject_with(protocol, is_ipv6=is_ipv6))
+        return f"{steered} -j ACCEPT"
+    return f"{steered} -j REJECT --reject-with {_unreachable(is_ipv6=is_ipv6)}"
 
 
 def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
@@ -317,26 +255,39 @@ def read_refuse_port(line: str, *, is_ipv6: bool) -> int | None:
     if found is None:
         return None
     port = int(found[2])
-    return port if line == str(refusal(found[1], port, is_ipv6=is_ipv6)) else None
+    return port if line == refusal(found[1], port, is_ipv6=is_ipv6) else None
 
 
-# Matches packets that a rule of the nat table has translated.
-_STEERED = Match("conntrack", "ctstate", "DNAT")
-# Without "nowildcard" sockets on 0.0.0.0 and :: are ignored. Source: net/netfilter/xt_socket.c.
-_TO_ANY = Match("socket", switches=("nowildcard",))
-_TO_PRIVILEGED = Match("socket", switches=("transparent", "nowildcard"))
-# Not --syn: that would admit a SYN with FIN or RST, which only Linux itself then drops.
-_LATER_PACKETS = IptablesRule(
-    "ACCEPT", (Match("tcp", "tcp-flags", "SYN,ACK SYN", is_inverted=True),), "tcp"
-)
+def _port_lines(
+    protocol: str, used: list[int], unreachable: str, *, checks_sockets: bool
+) -> Iterator[str]:
+    """Yield the rules for proxy ports in use, sorted."""
+    is_tcp = protocol == "tcp"
+    if used and is_tcp and checks_sockets:
+        # First, so that packets to the proxy's listeners don't pass all ports' rules.
+        yield f"-p tcp {_STEERED} {_TO_PRIVILEGED} -j ACCEPT"
+    for chunk in _multiports(used):
+        to_ports = f"-p {protocol} -m multiport --dports {chunk}"
+        if checks_sockets and is_tcp:
+            yield _to_others(to_ports, unreachable)
+        to_socket = f" {_TO_PRIVILEGED}" if checks_sockets and not is_tcp else ""
+        yield f"{to_ports} {_STEERED}{to_socket} -j ACCEPT"
+        yield f"{to_ports} -j REJECT --reject-with {'tcp-reset' if is_tcp else unreachable}"
 
-# Edits that are accepted if kernel and iptables can look up sockets.
-SOCKET_CHECK = (f":{TCP} - [0:0]", f"-A {TCP} {IptablesRule('ACCEPT', (_TO_PRIVILEGED,), 'tcp')}")
+
+def _to_others(to_ports: str, unreachable: str) -> str:
+    """Return the rule that refuses steered TCP to another program's socket.
+
+    By ICMP: a RST from REJECT doesn't reach pods on a bridge (see :func:`refusal`).
+    """
+    return f"{to_ports} {_STEERED} {_TO_ANY} -j REJECT --reject-with {unreachable}"
 
 
-def _reject_with(protocol: str, *, is_ipv6: bool) -> str:
-    if protocol == "tcp":
-        return "tcp-reset"
+def _to_ports(protocol: str, ports: int | str) -> str:
+    return f"-p {protocol} -m {protocol} --dport {ports}"
+
+
+def _unreachable(*, is_ipv6: bool) -> str:
     return "icmp6-port-unreachable" if is_ipv6 else "icmp-port-unreachable"
 
 
@@ -363,7 +314,7 @@ def _span(first: int, last: int) -> str:
 def _runs(ports: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yield the first and last port of each run of neighbours; the ports are sorted."""
     first = last = -1
-    for port in chain(ports, (-1,)):
+    for port in itertools.chain(ports, (-1,)):
         if first >= 0 and port != last + 1:
             yield first, last
             first = port

@@ -25,7 +25,7 @@ from functools import cache
 from ...errors import SteeringError
 from ..names import PREFIX, ChainNames
 from .legacy import LegacyTables, xtables_lock
-from .rules import ChainRule
+from .rules import BuiltInJump
 from .small_edits import SmallEdits, are_few
 
 Lines = tuple[str, ...]
@@ -75,7 +75,7 @@ class LegacyTable:
         self._names = names
         self._in_force: Chains | None = None
         """What was written last; None if it may not be in force."""
-        self._jumps: Sequence[ChainRule] = ()
+        self._jumps: Sequence[BuiltInJump] = ()
         self._info = b""
         """The kernel's number after the last change."""
         self._overtaken: frozenset[tuple[str, str]] = frozenset()
@@ -96,7 +96,7 @@ class LegacyTable:
         """Compare in full the next time, whatever the kernel's number is."""
         self._in_force = None
 
-    def put(self, chains: Chains, jumps: Sequence[ChainRule]) -> TableDifference:
+    def put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
         """Write the table's chains and jumps.
 
         Args:
@@ -125,7 +125,7 @@ class LegacyTable:
             with xtables_lock() as lock:
                 self._write_compared(_removal, lock)
 
-    def _put(self, chains: Chains, jumps: Sequence[ChainRule]) -> TableDifference:
+    def _put(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> TableDifference:
         def compare_all(contents: Chains) -> TableDifference:
             return compare(contents, chains, jumps, self._overtaken)
 
@@ -139,7 +139,7 @@ class LegacyTable:
                 return TableDifference()
             return self._write_compared(compare_all, lock)
 
-    def _edits_since(self, chains: Chains, jumps: Sequence[ChainRule]) -> list[str] | None:
+    def _edits_since(self, chains: Chains, jumps: Sequence[BuiltInJump]) -> list[str] | None:
         """Return the edits of what was written last, or None if it may not be in force."""
         if self._in_force is None or jumps != self._jumps or self.info() != self._info:
             return None
@@ -183,7 +183,7 @@ class LegacyTable:
 def compare(
     contents: Chains,
     chains: Chains,
-    jumps: Sequence[ChainRule],
+    jumps: Sequence[BuiltInJump],
     overtaken: frozenset[tuple[str, str]] = frozenset(),
 ) -> TableDifference:
     """Return how a table differs from its desired state.
@@ -221,7 +221,7 @@ def compare(
     )
 
 
-def missing_jumps(contents: Chains, jumps: Sequence[ChainRule]) -> list[ChainRule]:
+def missing_jumps(contents: Chains, jumps: Sequence[BuiltInJump]) -> list[BuiltInJump]:
     """Return the jumps that don't exist exactly once."""
     return [jump for jump in jumps if not _exists_once(jump, contents)]
 
@@ -289,13 +289,13 @@ def _rename(text: str, new_name: Callable[[str], str]) -> str:
     return _OUR_CHAIN.sub(lambda found: new_name(found[0]), text) if PREFIX in text else text
 
 
-def _put_first(sources: set[str], jumps: Sequence[ChainRule], contents: Chains) -> Iterator[str]:
+def _put_first(sources: set[str], jumps: Sequence[BuiltInJump], contents: Chains) -> Iterator[str]:
     """Yield the edits that put the jumps of some chains before all rules of others."""
     for source in sorted(sources):
         yield from _remove_jumps(source, contents[source])
     for jump in reversed(jumps):
         if jump.chain in sources:
-            yield f"-I {jump.chain} 1 {jump.rule}"
+            yield f"-I {jump.chain} 1 {jump.line}"
 
 
 def _remove_jumps(source: str, lines: Lines) -> Iterator[str]:
@@ -314,16 +314,16 @@ def _removal(contents: Chains) -> TableDifference:
     return TableDifference(edits=tuple(edits))
 
 
-def _exists_once(jump: ChainRule, contents: Chains) -> bool:
-    target = jump.rule.target
+def _exists_once(jump: BuiltInJump, contents: Chains) -> bool:
+    target = jump.target
     lines = [line for line in contents[jump.chain] if target in line and target_of(line) == target]
-    return lines == [str(jump.rule)]
+    return lines == [jump.line]
 
 
-def _rivals(jump: ChainRule, contents: Chains) -> frozenset[tuple[str, str]]:
+def _rivals(jump: BuiltInJump, contents: Chains) -> frozenset[tuple[str, str]]:
     """Return the rules of other programs before a jump, without those of other proxies."""
     lines = contents[jump.chain]
-    before = lines[: lines.index(str(jump.rule))]
+    before = lines[: lines.index(jump.line)]
     return frozenset(
         (jump.chain, line)
         for line in before

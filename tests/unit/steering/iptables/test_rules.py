@@ -17,6 +17,11 @@ from userspace_proxy.steering.iptables.rules import (
 )
 
 
+def as_text(guard: PortGuard) -> str:
+    rules = (f"-A {chain} {line}" for chain, lines in guard.chains.items() for line in lines)
+    return "".join(f"{line}\n" for line in (*guard.jumps, *rules))
+
+
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
@@ -96,7 +101,7 @@ def test_what_this_proxy_would_never_write_is_no_rule_of_it(text):
 @pytest.mark.parametrize("is_ipv6", [False, True], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_the_refuse_port_is_read_from_its_rule(protocol, is_ipv6):
-    line = str(refusal(protocol, 35999, is_ipv6=is_ipv6))
+    line = refusal(protocol, 35999, is_ipv6=is_ipv6)
     assert read_refuse_port(line, is_ipv6=is_ipv6) == 35999
     assert read_refuse_port(f"{line} -x", is_ipv6=is_ipv6) is None
     assert read_refuse_port("-j RETURN", is_ipv6=is_ipv6) is None
@@ -125,12 +130,12 @@ def test_a_range_of_one_port_is_written_as_iptables_does():
 
 
 def test_both_chains_of_the_guard_are_there_without_rules():
-    assert make_guard({}, refuse_port=0).chains() == {"UPROXY-TCP": (), "UPROXY-UDP": ()}
+    assert make_guard({}, refuse_port=0).chains == {"UPROXY-TCP": (), "UPROXY-UDP": ()}
 
 
 def test_the_guard_of_ports_in_use():
     guard = make_guard({"tcp": [36003, 36001, 36002], "udp": [36009]}, refuse_port=35999)
-    assert str(guard) == dedent("""\
+    assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 35999:36003 -j UPROXY-TCP
         -A INPUT -p udp -m udp --dport 35999:36009 -j UPROXY-UDP
         -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
@@ -153,7 +158,7 @@ def test_the_refuse_port_is_guarded_once_however_many_frontends_it_refuses():
 
 def test_the_guard_looks_at_the_whole_range_but_rejects_only_ports_in_use():
     guard = make_guard({"tcp": [36005]}, refuse_port=0, proxy_ports=(36000, 36999))
-    assert str(guard) == dedent("""\
+    assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-TCP
         -A INPUT -p udp -m udp --dport 36000:36999 -j UPROXY-UDP
         -A UPROXY-TCP -p tcp -m tcp ! --tcp-flags SYN,ACK SYN -j ACCEPT
@@ -167,8 +172,8 @@ def test_the_guard_looks_at_the_whole_range_but_rejects_only_ports_in_use():
 def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
     ports = {"tcp": [36001], "udp": [36002]}
     guard = make_guard(ports, refuse_port=35999, checks_sockets=False)
-    assert "socket" not in str(guard)
-    assert str(guard).count("-m conntrack --ctstate DNAT -j ACCEPT") == 3
+    assert "socket" not in as_text(guard)
+    assert as_text(guard).count("-m conntrack --ctstate DNAT -j ACCEPT") == 3
 
 
 def test_ports_that_come_and_go_leave_the_jumps_alone():
@@ -179,15 +184,15 @@ def test_ports_that_come_and_go_leave_the_jumps_alone():
 
 def test_ipv6_has_its_own_word_for_an_unreachable_port():
     guard = make_guard({"udp": [36001]}, refuse_port=35999, is_ipv6=True)
-    assert str(guard).count("icmp6-port-unreachable") == 3
+    assert as_text(guard).count("icmp6-port-unreachable") == 3
 
 
 def test_a_guard_rule_holds_fifteen_ports_and_a_range_counts_as_two():
     scattered = [36000 + 2 * i for i in range(14)] + [36101, 36102, 36200]
-    rules = make_guard({"tcp": scattered}, refuse_port=0, checks_sockets=False).rules
-    ports = [rule.rule.matches[0].value for rule in rules if rule.rule.target == "REJECT"]
+    lines = make_guard({"tcp": scattered}, refuse_port=0, checks_sockets=False).chains["UPROXY-TCP"]
+    ports = [line.split()[5] for line in lines if "-j REJECT" in line]
     assert ports == [",".join(map(str, scattered[:14])), "36101:36102,36200"]
 
 
 def test_without_ports_there_is_no_guard():
-    assert make_guard({"tcp": []}, refuse_port=0) == PortGuard()
+    assert as_text(make_guard({"tcp": []}, refuse_port=0)) == ""

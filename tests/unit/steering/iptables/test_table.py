@@ -23,7 +23,7 @@ from userspace_proxy.steering.names import ChainNames
 
 WEB = "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001"
 CART = "-d 10.96.7.2/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36002"
-TO_PRE, TO_OUT = (str(jump.rule) for jump in NAT_JUMPS)
+TO_PRE, TO_OUT = (jump.line for jump in NAT_JUMPS)
 CHAINS = {PRE: (WEB,), OUT: (WEB,)}
 IN_FORCE = {"PREROUTING": (TO_PRE,), "OUTPUT": (TO_OUT,), **CHAINS}
 
