@@ -37,15 +37,11 @@ ELSEWHERE: Mapping[str, str] = {
     "userspace_proxy/steering/nftables/steering.py": "tests/node/test_steering_nftables.py",
     **{
         f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
-        for name in (
-            *("desired", "guard", "guard_table", "guards", "kernel", "nft_guard", "presence"),
-            *("rule_guard", "sockets_in_use", "steering"),
-        )
+        for name in ("guard", "kernel", "presence", "sockets_in_use", "steering")
     },
     "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
     "userspace_proxy/steering/held_tables.py": "tests/node/test_agent_tracking.py",
     "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
-    "userspace_proxy/steering/others/reach.py": "tests/node/test_check.py",
     "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
 }
 """Modules whose tests need the kernel, an API server or a contract suite: where those are."""

@@ -11,7 +11,6 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from ..config import Settings
 from ..errors import SteeringError
@@ -27,6 +26,7 @@ from ..steering import (
     proxy_label,
     remove_local_routes,
 )
+from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
 from .lock import NodeLock, running_proxies
 
@@ -110,8 +110,6 @@ async def _clean_up(part: Steering | ReplyRouting) -> None:
 def _has_legacy_tables() -> bool:
     """Return whether legacy tables are in use here, or can't be read."""
     try:
-        return bool(Path("/proc/net/ip_tables_names").read_text(encoding="ascii").strip())
-    except FileNotFoundError:
-        return False
+        return bool(tables_in_use(4))
     except OSError:
         return True

@@ -7,19 +7,20 @@ from collections.abc import Iterable, Sequence
 from ..agent.client_address import why_impossible
 from ..agent.client_bridges import ClientBridges
 from ..errors import SteeringError
-from ..kernel.netlink import Requests
+from ..kernel.netlink import Requests, explained
 from ..kernel.netlink.sockets import NETLINK_ROUTE
-from ..kernel.routes import node_link, read_bridge_filter, read_links, read_routes
+from ..kernel.routes import read_bridge_filter, read_links, read_routes
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import find_networks
-from ..steering.others import list_links, nft_lacks_for_bridges, nft_lacks_for_replies
+from ..steering.others import nft_lacks_for_bridges, nft_lacks_for_replies
 from .finding import Finding, ok, warning
 
 
 def find_obstacle() -> str:
     """Return why no client's address could be kept here, in words; empty where some could."""
     try:
-        links = list(map(node_link, list_links()))
+        with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
+            links = read_links(requests)
     except SteeringError as exc:
         return exc.message
     return why_impossible(links) or nft_lacks_for_replies()

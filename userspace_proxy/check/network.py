@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import SteeringError
 from ..kernel.interfaces import InterfaceView, read_interfaces
-from ..steering.others import find_path
+from ..kernel.routes import route_refusal
 from .finding import Finding, error, ok, warning
 
 SYSCTLS = (
@@ -74,7 +74,7 @@ def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
     unrouted = {}
     for ip in ips:
         try:
-            refusal = find_path(ip).refusal
+            refusal = route_refusal(ip)
         except SteeringError:
             continue
         if refusal:

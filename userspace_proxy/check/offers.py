@@ -9,9 +9,9 @@ from pathlib import Path
 from ..errors import SteeringError
 from ..steering.choice import choose, has_legacy_tables, iptables_lacks
 from ..steering.iptables import has_socket_match
+from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use
 from ..steering.nftables import missing
 from ..steering.others import nft_lacks_for_guard, nft_offers
-from ..steering.others.legacy import has_legacy_tables_in_kernel, tables_in_use
 from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.

@@ -30,6 +30,7 @@ from ..policy.locality import Networks, NodeLink, NodeRoute, find_networks
 from .netlink import Requests, RouteSockets, explained, rtnetlink
 from .netlink.messages import Message
 from .netlink.rtnetlink import FAMILIES, TABLE_LOCAL, TABLE_MAIN
+from .netlink.sockets import NETLINK_ROUTE
 
 _log = logging.getLogger("userspace_proxy.agent")
 
@@ -170,6 +171,20 @@ class _Node(NamedTuple):
     took_s: float
 
 
+def route_refusal(ip: str) -> str:
+    """Return the kernel's reason for not sending packets to an address; empty if it would.
+
+    Raises:
+        SteeringError: No netlink socket is available.
+    """
+    with explained("open a netlink socket"), Requests.open(NETLINK_ROUTE) as requests:
+        try:
+            requests.ask(rtnetlink.find_route(ip))
+        except OSError as exc:
+            return str(exc.strerror)
+    return ""
+
+
 def read_links(requests: Requests) -> tuple[NodeLink, ...]:
     """List the links of a network namespace, by number.
 
@@ -177,11 +192,10 @@ def read_links(requests: Requests) -> tuple[NodeLink, ...]:
         OSError: The kernel refuses or is silent.
     """
     links = map(rtnetlink.read_link, requests.list_all(rtnetlink.list_links()))
-    return tuple(sorted(map(node_link, links)))
+    return tuple(sorted(map(_node_link, links)))
 
 
-def node_link(link: rtnetlink.ListedLink) -> NodeLink:
-    """Return the relevant facts about a link."""
+def _node_link(link: rtnetlink.ListedLink) -> NodeLink:
     return NodeLink(
         link.number,
         link.name,

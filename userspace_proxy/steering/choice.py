@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
+from collections.abc import Mapping
 
 from ..errors import SteeringError
 from ..kernel.privileges import has_net_admin
 from . import local, nftables
 from .base import Steering, SteeringFacts
 from .iptables import IptablesSteering
-from .iptables.legacy import missing_programs
+from .iptables.legacy import missing_programs, tables_in_use
 from .none import NoSteering
-
-# Each names the tables in use, one a line.
-_LEGACY = (
-    Path("/proc/thread-self/net/ip_tables_names"),
-    Path("/proc/thread-self/net/ip6_tables_names"),
-)
 
 
 def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = False) -> Steering:
-    """Return the steering of a name as in ``--steering``; nothing is started.
+    """Return the steering for a value of ``--steering``; nothing is started.
 
     Args:
         name: ``auto``, ``iptables``, ``nftables``, ``local`` or ``none``.
-        facts: What it must know of this node.
-        own_namespace: Whether we made the network namespace that it works in.
+        facts: Facts about this node.
+        own_namespace: Whether the network namespace was created for this proxy.
 
     Raises:
         SteeringError: No such steering, or ``auto`` finds none that works here.
@@ -48,10 +42,10 @@ def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = Fals
 
 
 def choose(name: str, *, own_namespace: bool) -> str:
-    """Return what a name stands for: itself, unless it is ``auto``.
+    """Return a name unchanged, unless it is ``auto``: then what works best here.
 
     Raises:
-        SteeringError: Nothing that ``auto`` knows works here.
+        SteeringError: No steering works here.
     """
     if name != "auto":
         return name
@@ -62,8 +56,21 @@ def choose(name: str, *, own_namespace: bool) -> str:
         "nftables": nftables.missing(),
         "local": local.missing(),
     }
-    # Joins what the node uses already; both at once is what makes rules hard to follow.
-    rules = ("iptables", "nftables") if has_legacy_tables() else ("nftables", "iptables")
+    return choose_by(lacks, has_legacy=has_legacy_tables())
+
+
+def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
+    """Return what ``auto`` chooses on a node.
+
+    Args:
+        lacks: What each steering lacks, in words; empty where it lacks nothing.
+        has_legacy: Whether legacy tables are in use.
+
+    Raises:
+        SteeringError: Each lacks something.
+    """
+    # Prefers what the node uses already, as rules in both are hard to follow.
+    rules = ("iptables", "nftables") if has_legacy else ("nftables", "iptables")
     order = (*rules, "local")
     for candidate in order:
         if not lacks[candidate]:
@@ -77,14 +84,14 @@ def choose(name: str, *, own_namespace: bool) -> str:
 def has_legacy_tables() -> bool:
     """Return whether legacy tables are in use in this thread's network namespace."""
     try:
-        return any(path.read_text(encoding="ascii").strip() for path in _LEGACY if path.exists())
+        return any(map(tables_in_use, (4, 6)))
     except OSError:
-        # Unreadable without a right; then iptables lacks it too.
+        # Permission denied; then iptables lacks it, too.
         return False
 
 
 def iptables_lacks() -> str:
-    """Return what iptables steering lacks to work here, in words; empty where it lacks nothing."""
+    """Return what iptables steering lacks to work here; empty where it lacks nothing."""
     lacks = [] if has_python_iptables() else ["python-iptables is missing"]
     lacks += [f"{program} is missing" for program in missing_programs()]
     if not has_net_admin():

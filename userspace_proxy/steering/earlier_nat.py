@@ -1,15 +1,16 @@
 """Finds chains of other programs that translate a frontend's address before this proxy does.
 
-The kernel asks nat chains in the order of their priorities, and takes the first translation. Those
-of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
-kube-proxy; of chains with an equal priority the one that was added last is asked first (Linux
-6.18). So only a chain at or before our priority matters, which ordinary nodes don't have.
+The kernel evaluates nat chains in the order of their priorities, and applies the first translation.
+Those of nftables steering have -110, before the -100 and more of docker, firewalld, iptables and
+kube-proxy; of chains with equal priority the one that was added last comes first (Linux 6.18). So
+only a chain at or before this priority matters, which ordinary nodes don't have.
 
 Rule 1: rules are followed in their order. A frontend is translated if each rule that decides
-about its first packet is understood, and one translates it. It may be if a condition isn't
-understood (an interface, a set), as long as the address is named, or address or port are looked up.
-Rule 2: a rule with another condition that isn't understood concerns some clients of everything, as
-a transparent proxy does: it is no reason for an alarm, but what comes behind it is less sure.
+about its first packet is understood, and one translates it. It may be translated if a condition
+isn't understood (an interface, a set), as long as the address is named, or address or port are
+looked up.
+Rule 2: a rule with another condition that isn't understood concerns some clients of all addresses,
+as that of a transparent proxy: it is no reason for an alarm, but makes later rules less certain.
 
 Source: net/netfilter/core.c, nf_hook_entries_grow().
 """
@@ -29,7 +30,7 @@ from .others.chains import Chain, Tables
 from .others.nft import NftReader
 
 _HOOKS = ("prerouting", "output")
-# Chains that are read from one that the kernel calls.
+# How many chains are followed from one that the kernel calls.
 _CHAINS_MAX = 100
 # Chains may jump to each other; the kernel itself allows 16.
 _DEPTH_MAX = 16
@@ -42,23 +43,23 @@ _LOCAL = re.compile("fib daddr type local")
 
 
 class Outcome(NamedTuple):
-    """What some rules do to the first packet of a client; None: it depends on the client."""
+    """The effect of rules on the first packet of a client; None: it depends on the client."""
 
     is_translated: bool | None
     goes_on: bool | None
-    """Whether the rules behind them are asked."""
+    """Whether the rules after them are evaluated."""
     names_address: bool = False
-    """Whether the address is asked for where one translates."""
+    """Whether a translating rule has a condition on the address."""
 
 
 class EarlierNat:
-    """Looks for such chains in this thread's network namespace.
+    """Finds such chains in this thread's network namespace.
 
     Args:
-        priority: Of our chains.
+        priority: Of this proxy's chains.
 
     Raises:
-        SteeringError: The kernel has no nftables, or gives no right.
+        SteeringError: The kernel has no nftables, or permission is denied.
     """
 
     def __init__(self, priority: int) -> None:
@@ -68,9 +69,9 @@ class EarlierNat:
         self._found: dict[Frontend, str] = {}
 
     def look(self, frontends: Collection[Frontend]) -> dict[Frontend, str]:
-        """Return the frontends that another program translates first, or may, and why.
+        """Return the frontends that another program translates first, or may, with the cause.
 
-        What it costs when nothing has changed in nftables since the last time is 10 µs.
+        Takes 10 µs if nothing in nftables has changed since the last call.
 
         Raises:
             SteeringError: The kernel refuses.
@@ -103,7 +104,7 @@ class EarlierNat:
         return found
 
     def _read(self, table: Mapping[str, Chain], base: Chain) -> dict[str, Chain]:
-        """Return a chain and those that it leads to, with their rules."""
+        """Return a chain and those that it jumps to, with their rules."""
         known: dict[str, Chain] = {}
         waiting = [base.name]
         while waiting and len(known) < _CHAINS_MAX:
@@ -116,11 +117,11 @@ class EarlierNat:
 
 
 def earlier_chains(tables: Tables, priority: int) -> Iterator[Chain]:
-    """Yield the chains of other programs that may translate before ours.
+    """Yield the chains of other programs that may translate before this proxy's.
 
     Args:
-        tables: All there are.
-        priority: Of our chains.
+        tables: All tables.
+        priority: Of this proxy's chains.
     """
     for table, chains in tables.items():
         for chain in chains.values():
@@ -132,13 +133,13 @@ def earlier_chains(tables: Tables, priority: int) -> Iterator[Chain]:
 def follow(
     chain: Chain, chains: Mapping[str, Chain], frontend: Frontend, depth: int = 0
 ) -> Outcome:
-    """Return what a chain does to the first packet of clients of a frontend.
+    """Return the effect of a chain on the first packet of clients of a frontend.
 
     Args:
         chain: With its rules.
-        chains: Those of its table that it may lead to, by name, with their rules.
-        frontend: What clients dial.
-        depth: How many chains lead here.
+        chains: Those of its table that it may jump to, by name, with their rules.
+        frontend: The frontend that clients dial.
+        depth: How many jumps led here.
     """
     translated: bool | None = False
     here: bool | None = True
@@ -164,7 +165,7 @@ def follow(
     return Outcome(translated, here, named)
 
 
-# A map's verdict may be any.
+# A map may have any verdict.
 _STEPS = {
     "translate": Outcome(is_translated=True, goes_on=False),
     "vmap": Outcome(is_translated=None, goes_on=None),
@@ -179,10 +180,10 @@ def meets(condition: str, frontend: Frontend) -> bool | None:
 
     Args:
         condition: As in :attr:`.Step.condition`.
-        frontend: What clients dial.
+        frontend: The frontend that clients dial.
 
     Returns:
-        None where it depends on what isn't understood.
+        None if it depends on a condition that isn't understood.
     """
     asked = _asked(condition)
     ip = _address(frontend.ip)
@@ -200,7 +201,7 @@ def meets(condition: str, frontend: Frontend) -> bool | None:
 
 
 class _Asked(NamedTuple):
-    """What a condition asks for."""
+    """A parsed condition."""
 
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     ports: tuple[tuple[str, int, int], ...]
@@ -212,7 +213,7 @@ class _Asked(NamedTuple):
     is_understood: bool
 
 
-# There may be thousands of frontends for each rule.
+# Each rule is checked for thousands of frontends.
 @functools.lru_cache(maxsize=1000)
 def _asked(condition: str) -> _Asked:
     rest = condition

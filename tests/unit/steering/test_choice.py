@@ -50,15 +50,10 @@ NO_PIP = "python-iptables is missing"
         ),
     ],
 )
-def test_auto_on_a_node(
-    monkeypatch, has_legacy, iptables_lacks, nftables_lacks, local_lacks, expected
-):
-    monkeypatch.setattr(choice, "has_legacy_tables", lambda: has_legacy)
-    monkeypatch.setattr(choice, "iptables_lacks", lambda: iptables_lacks)
-    monkeypatch.setattr(choice.nftables, "missing", lambda: nftables_lacks)
-    monkeypatch.setattr(choice.local, "missing", lambda: local_lacks)
+def test_auto_on_a_node(has_legacy, iptables_lacks, nftables_lacks, local_lacks, expected):
+    lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks, "local": local_lacks}
     try:
-        answer = choice.choose("auto", own_namespace=False)
+        answer = choice.choose_by(lacks, has_legacy=has_legacy)
     except SteeringError as exc:
         answer = str(exc)
     assert answer == expected

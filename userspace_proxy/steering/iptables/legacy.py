@@ -57,6 +57,9 @@ _HINTS = {
 _libc = ctypes.CDLL(None, use_errno=True)
 # The errors of a kernel without legacy tables: no such table, or no such option.
 _MISSING = (errno.ENOENT, errno.ENOPROTOOPT)
+# Each lists the tables that are in use, one per line; missing without legacy tables in the kernel.
+_TABLE_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
+_NET = Path("/proc/thread-self/net")
 LOCK_PATH = "/run/xtables.lock"
 # As kube-proxy's (iptables -w 5).
 LOCK_WAIT_S = 5.0
@@ -147,6 +150,23 @@ class LegacyTables:
             )
         finally:
             os.close(private_lock)
+
+
+def tables_in_use(version: int) -> list[str]:
+    """Return the legacy tables of an IP family in use in this thread's network namespace.
+
+    Raises:
+        OSError: Permission denied.
+    """
+    try:
+        return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return []
+
+
+def has_legacy_tables_in_kernel() -> bool:
+    """Return whether the kernel has the legacy tables' code loaded."""
+    return any((_NET / name).exists() for name in _TABLE_NAMES.values())
 
 
 def has_socket_match() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ...errors import SteeringError
@@ -12,13 +11,8 @@ from ...kernel.interfaces import without_ipv6
 from ...model import Frontend, IPFamily
 from ..base import Bind, SteeringFacts
 from ..programmer import Ports, ProgrammedSteering, Programmer, Touched
+from .legacy import tables_in_use
 from .process import HelperEnded, HelperProcess, as_rows, from_rows
-
-# Each lists the legacy tables that are in use in this network namespace, one per line.
-_IN_USE = {
-    IPFamily.IPV4: Path("/proc/thread-self/net/ip_tables_names"),
-    IPFamily.IPV6: Path("/proc/thread-self/net/ip6_tables_names"),
-}
 
 
 class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
@@ -196,9 +190,7 @@ class IptablesProgrammer(Programmer):
 def _may_have_rules(family: IPFamily) -> bool:
     """Return whether a program uses the family's nat table."""
     try:
-        return "nat" in _IN_USE[family].read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        return False
+        return "nat" in tables_in_use(family)
     except OSError:
         # Permission denied; the helper reports what is missing.
         return True

@@ -1,7 +1,7 @@
 """Chains of packet filters as values, and their verdict on an incoming packet.
 
-Rule 1: a rule that asks for something counts only where it asks what is surely so; what may be
-so decides nothing. Better to miss a firewall than to blame one that lets us through.
+Rule 1: a rule with conditions counts only if they are certainly met: it is better to miss a
+firewall than to blame one that admits the proxy's packets.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Step(NamedTuple):
     """One rule."""
 
     verdict: str
-    """``accept``, ``drop``, ``reject``, ``return``, ``jump NAME``, ``goto NAME``; empty for
-    what only counts or marks."""
+    """``accept``, ``drop``, ``reject``, ``return``, ``jump NAME``, ``goto NAME``; empty for a rule
+    that only counts or marks."""
     condition: str = ""
-    """What it asks for, in the tables' own words; empty: every packet."""
+    """Its conditions in the syntax of nft; empty: every packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class Chain:
     """One chain."""
 
     table: str
-    """``ip nat`` or ``inet firewalld``; ``legacy ip nat`` for those of iptables-legacy."""
+    """``ip nat`` or ``inet firewalld``; ``legacy ip nat`` for iptables-legacy."""
     name: str
     kind: str = ""
-    """``nat``, ``filter`` or ``route`` for what the kernel calls; empty for others."""
+    """``nat``, ``filter`` or ``route`` if the kernel calls it; empty for others."""
     hook: str = ""
-    """``prerouting``, ``input``, …; empty where only other chains lead here."""
+    """``prerouting``, ``input``, …; empty if it is only jumped to."""
     priority: int = 0
     policy: str = "accept"
     steps: tuple[Step, ...] = ()
@@ -50,7 +50,7 @@ Tables = dict[str, dict[str, Chain]]
 
 
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
-    """Yield the chains of others that the kernel itself calls at a hook."""
+    """Yield the chains of other programs that the kernel calls at a hook."""
     for table, chains in tables.items():
         if not is_our_table(table):
             for chain in chains.values():
@@ -61,12 +61,12 @@ def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
 def ends_in_drop(
     chain: Chain, lookup: Callable[[str], Chain | None], meets: Callable[[Step], bool]
 ) -> str:
-    """Return why a chain drops a packet, or "" if it doesn't surely.
+    """Return why a chain drops a packet; empty unless it certainly does.
 
     Args:
-        chain: Where it comes in.
-        lookup: Returns a chain of the same table; None for one that isn't there.
-        meets: Whether the packet surely meets a rule's condition; only asked where there is one.
+        chain: The first chain.
+        lookup: Returns a chain of the same table; None if it doesn't exist.
+        meets: Whether the packet certainly meets a rule's conditions, if it has any.
     """
     verdict, why = _walk(chain.steps, lookup, meets, 0)
     if verdict in ("drop", "reject"):
@@ -82,7 +82,7 @@ def _walk(
     meets: Callable[[Step], bool],
     depth: int,
 ) -> tuple[str, str]:
-    """Return the verdict of some rules and the words for it; empty where they give none."""
+    """Return the verdict of rules and its description; empty without a verdict."""
     for step in steps:
         if step.condition and not meets(step):
             continue

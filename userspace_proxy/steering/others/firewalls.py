@@ -18,24 +18,24 @@ from .chains import Chain, Step, Tables, base_chains, ends_in_drop
 
 FIREWALLD = "inet firewalld"
 _TRANSLATED = "ct status dnat"
-# What words there are for a packet whose socket here is transparent, as those of listeners are.
+# Matches packets whose socket is transparent, as the listeners' sockets are.
 _TRANSPARENT = "socket transparent"
 _STATES = re.compile(r"ct state (\S+)")
-# A set or map of states isn't read; one that accepts something accepts open connections.
+# Sets and maps of states aren't read; a rule with one that accepts is assumed to accept replies.
 _STATES_LOOKED_UP = "…state"
 _PORTS = re.compile(r"(?:meta l4proto )?(?:tcp|udp|th) dport (\d+)-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """A chain of another program that drops what is steered to the proxy, or answers to it."""
+    """A chain of another program that drops steered packets, or replies to the proxy."""
 
     chain: str
     """Family, table and chain."""
     why: str
-    """What drops it: a rule, or the chain's policy."""
+    """The cause: a rule, or the chain's policy."""
     way_out: str
-    """The commands, or the setting, that let in all that it drops."""
+    """The commands, or the setting, that admit all dropped packets."""
 
     def __str__(self) -> str:
         return f"packets to Services may be dropped on their way in: {self.why}"
@@ -44,24 +44,24 @@ class Firewall:
 def find_firewalls(
     nft: Tables, legacy_filter: Tables, steering: str, proxy_ports: tuple[int, int]
 ) -> list[Firewall]:
-    """Return the chains that drop what is steered to the proxy, or endpoints' answers to it.
+    """Return the chains that drop steered packets, or endpoints' replies to the proxy.
 
     Args:
-        nft: Chains of nftables; with the rules of those that packets to this node meet.
-        legacy_filter: As :func:`~.legacy.read_legacy` reads the table ``filter``.
-        steering: The name of ours.
+        nft: Chains of nftables; with rules those that packets to this node pass.
+        legacy_filter: The legacy table ``filter``, from :func:`~.legacy.read_legacy`.
+        steering: The name of the proxy's steering.
         proxy_ports: First and last.
     """
     if steering in ("none", ""):
         return []
     begins = _begins(steering, proxy_ports)
-    # Our legacy chains accept what is steered before others' rules of that table are asked.
+    # The proxy's legacy chains accept steered packets before others' rules of that table.
     begins_in_legacy = None if steering == "iptables" else begins
     return [*_judge(nft, begins, steering), *_judge(legacy_filter, begins_in_legacy, steering)]
 
 
 def _begins(steering: str, proxy_ports: tuple[int, int]) -> Callable[[Step], bool]:
-    """Return whether a packet that begins a connection through us surely meets a rule."""
+    """Return whether the first packet of a steered connection certainly meets a rule."""
     is_translated = steering != "local"
 
     def meets(step: Step) -> bool:
@@ -79,8 +79,8 @@ def _begins(steering: str, proxy_ports: tuple[int, int]) -> Callable[[Step], boo
     return meets
 
 
-def _answers(step: Step) -> bool:
-    """Return whether an endpoint's answer to our own dial surely meets a rule."""
+def _replies(step: Step) -> bool:
+    """Return whether an endpoint's reply to the proxy certainly meets a rule."""
     if step.condition == _STATES_LOOKED_UP:
         return step.verdict in ("accept", "vmap")
     states = _STATES.fullmatch(step.condition)
@@ -90,11 +90,11 @@ def _answers(step: Step) -> bool:
 def _judge(
     tables: Tables, begins: Callable[[Step], bool] | None, steering: str
 ) -> Iterator[Firewall]:
-    """Yield the chains that drop one of the two kinds of packets; None: the first isn't asked."""
+    """Yield the chains that drop first packets (not checked for None) or replies."""
     for chain in base_chains(tables, kind="filter", hook="input"):
         lookup = tables[chain.table].get
         first = ends_in_drop(chain, lookup, begins) if begins else ""
-        answer = ends_in_drop(chain, lookup, _answers)
+        answer = ends_in_drop(chain, lookup, _replies)
         if first or answer:
             why = first or f"{answer}, for endpoints' answers to the proxy"
             way_out = _way_out(chain, steering, drops_first=bool(first), drops_answer=bool(answer))

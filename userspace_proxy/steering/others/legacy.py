@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
-from pathlib import Path
 
-from ..iptables.legacy import LegacyTables
+from ..iptables.legacy import LegacyTables, tables_in_use
 from ..iptables.table import parse_table, split_target
 from .chains import Chain, Step, Tables
 
-# Each names the tables in use, one a line; absent where the kernel has no legacy tables.
-_IN_USE = {4: "ip_tables_names", 6: "ip6_tables_names"}
-_NET = Path("/proc/thread-self/net")
 FAMILIES = {4: "ip", 6: "ip6"}
-# Where a kernel's built-in chains of a table stand. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
+# Of a table's built-in chains. Source: NF_IP_PRI_NAT_DST, NF_IP_PRI_FILTER.
 _PRIORITIES = {"nat": -100, "filter": 0, "mangle": -150, "raw": -300, "security": 50}
 _VERDICTS = ("ACCEPT", "DROP", "REJECT", "RETURN", "QUEUE")
 _LEADS = {"-j": "jump", "-g": "goto"}
 _POLICY = re.compile(r":(\S+) ([A-Z]+)\b.*")
 _COMMENT = re.compile(r'-m comment --comment (?:"(?:\\.|[^"\\])*"|\S+) ?')
-# Conditions that nft has words for.
+# Conditions that have an equivalent in nft.
 _STATES = re.compile(r"-m (?:conntrack --ctstate|state --state) ([A-Z,]+)")
 _TRANSPARENT = re.compile(r"-m socket --transparent(?: --[a-z-]+)*")
 
@@ -28,13 +24,13 @@ _TRANSPARENT = re.compile(r"-m socket --transparent(?: --[a-z-]+)*")
 def read_legacy(table: str) -> Tables:
     """Return the chains of a legacy table of both families, with their rules.
 
-    A table that isn't in use isn't touched, and gives nothing.
+    A table that isn't in use isn't accessed, as that would create it.
 
     Raises:
-        SteeringError: The right to look is missing, or a program that prints the table.
+        SteeringError: Permission denied, or the program that prints the table is missing.
     """
     tables: Tables = {}
-    for version in _IN_USE:
+    for version in FAMILIES:
         if table in tables_in_use(version):
             text = LegacyTables(version).save(table)
             title = f"legacy {FAMILIES[version]} {table}"
@@ -42,26 +38,13 @@ def read_legacy(table: str) -> Tables:
     return tables
 
 
-def tables_in_use(version: int) -> list[str]:
-    """Return the legacy tables of an IP family that there are in this thread's namespace."""
-    try:
-        return (_NET / _IN_USE[version]).read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        return []
-
-
-def has_legacy_tables_in_kernel() -> bool:
-    """Return whether the kernel has the legacy tables' code loaded."""
-    return any((_NET / name).exists() for name in _IN_USE.values())
-
-
 def parse_legacy(text: str, title: str, priority: int) -> dict[str, Chain]:
     """Return the chains of one table.
 
     Args:
         text: As ``iptables-save`` prints it.
-        title: The table's, for the chains.
-        priority: Where its built-in chains stand at their hooks.
+        title: The chains' table.
+        priority: Of its built-in chains.
     """
     policies = {
         found[1]: found[2].lower() for found in map(_POLICY.fullmatch, text.split("\n")) if found
@@ -89,7 +72,7 @@ def _step(line: str, chains: Container[str]) -> Step:
 
 
 def _condition(asked: str) -> str:
-    """Return what a rule asks for in the words of nft; ``…`` for all but two known matches."""
+    """Return a rule's conditions in the syntax of nft; ``…`` for all but two known matches."""
     states = _STATES.fullmatch(asked)
     if states is not None:
         return words_of_states(states[1].lower().split(","))
@@ -99,9 +82,9 @@ def _condition(asked: str) -> str:
 
 
 def words_of_states(states: Sequence[str]) -> str:
-    """Return a condition on states in the words of nft: ``ct state established,new``.
+    """Return a condition on states in the syntax of nft: ``ct state established,new``.
 
     Args:
-        states: One or more, with "dnat", which to iptables is a state like others.
+        states: One or more, including "dnat", which iptables treats as a state.
     """
     return "ct status dnat" if states == ["dnat"] else f"ct state {','.join(states)}"

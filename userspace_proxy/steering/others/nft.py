@@ -1,6 +1,6 @@
 """The nftables chains of all programs, and whether the kernel accepts this proxy's.
 
-Sets and elements of others are never read: their user data may be of any kind.
+Sets and elements of other programs are never read: their user data may be of any kind.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from ..nftables.rules import Shape, write_table
 from .chains import Chain, Tables, base_chains
 from .rules import read_step
 
-# Chains whose rules are read, to see what becomes of packets that come in; a firewall has tens.
+# How many chains' rules are read; a firewall has tens.
 _CHAINS_MAX = 200
 _SHAPE = Shape("userspace-proxy-check", refuse_port=1, to_ip="127.0.0.1")
 _NUMBERS = {name: number for number, name in FAMILIES.items()}
 
 
 class NftReader:
-    """Reads chains in this thread's network namespace; belongs to one thread.
+    """Reads chains in this thread's network namespace; for use in one thread.
 
     Raises:
-        SteeringError: The kernel has no nftables, or gives no right.
+        SteeringError: The kernel has no nftables, or permission is denied.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class NftReader:
         return tables
 
     def with_steps(self, chain: Chain) -> Chain:
-        """Return a chain with its rules; without any where it has gone meanwhile."""
+        """Return a chain with its rules; without any if it was removed meanwhile."""
         family, _, table = chain.table.partition(" ")
         try:
             listed = self._ruleset.rules(_NUMBERS[family], table, chain.name)
@@ -70,10 +70,10 @@ class NftReader:
 
 
 def read_input_chains() -> Tables:
-    """Return all chains; with rules those that packets to this node meet.
+    """Return all chains; with rules those that packets to this node pass.
 
     Raises:
-        SteeringError: The kernel has no nftables, or gives no right.
+        SteeringError: The kernel has no nftables, or permission is denied.
     """
     reader = NftReader()
     try:
@@ -97,31 +97,25 @@ def read_input_chains() -> Tables:
 
 
 def nft_offers() -> str:
-    """Return what the kernel's nftables lacks for our rules, in words; empty for nothing.
+    """Return what the kernel's nftables lacks for steering; empty where it lacks nothing.
 
-    Our table is sent to the kernel, which looks at all of it and then forgets it.
+    The table is sent to the kernel, which checks and then discards it.
     """
     return _lack(write_table(_SHAPE._replace(checks_sockets=False)))
 
 
 def nft_lacks_for_guard() -> str:
-    """Return what it lacks to tell our sockets from others', in words; empty for nothing.
-
-    It goes as for :func:`nft_offers`; steering works without it.
-    """
+    """As :func:`nft_offers`, for the look-up of sockets, without which steering works, too."""
     return _lack(write_table(_SHAPE))
 
 
 def nft_lacks_for_replies() -> str:
-    """Return what the kernel's nftables lacks to catch answers, in words; empty for nothing.
-
-    It goes as for :func:`nft_offers`.
-    """
+    """As :func:`nft_offers`, for reply routing."""
     return _lack(_table(write_reply_table, INET))
 
 
 def nft_lacks_for_bridges() -> str:
-    """Return what the kernel's nftables lacks to deliver answers on bridges; empty for nothing."""
+    """As :func:`nft_offers`, for the delivery of replies on bridges."""
     return _lack(_table(write_bridge_table, BRIDGE))
 
 

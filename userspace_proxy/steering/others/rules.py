@@ -1,10 +1,10 @@
-"""Nftables rules as text, as far as they decide a packet's verdict.
+"""Nftables rules as text, as far as they determine a packet's verdict.
 
     [ ct load status ] [ bitwise & 0x20 ] [ cmp neq 0 ] [ immediate accept ]
     ──▶ Step("accept", "ct status dnat")
 
-Rule 1: a condition that isn't understood is ``…``, which nothing surely meets; one about what was
-dialled or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
+Rule 1: a condition that isn't understood is ``…``, which no packet certainly meets; one about the
+destination or the connection's state (looked up in a set or map, or not equal) is ``…daddr``,
 ``…dport`` or ``…state``.
 
 Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h and xt_conntrack.h; nft(8)
@@ -35,7 +35,7 @@ _NOT_UNDERSTOOD = {
 }
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
-# What translates addresses, in a chain of the kind nat.
+# The expressions that translate addresses, in a chain of the kind nat.
 _TRANSLATIONS = {"nat", "redir", "DNAT", "REDIRECT"}
 _STATES = {
     x.STATE_INVALID: "invalid",
@@ -64,9 +64,9 @@ _TRANSPARENT = 1
 
 
 def read_step(expressions: Sequence[Expression]) -> Step | None:
-    """Return what a rule decides about which packets; None if it decides nothing.
+    """Return a rule's conditions and verdict; None without a verdict.
 
-    A verdict that a map has is ``vmap``, on a condition that isn't understood.
+    The verdict of a map is ``vmap``, on a condition that isn't understood.
     """
     verdict = next((found for one in expressions if (found := _verdict(one))), "")
     return Step(verdict, " ".join(_words(expressions))) if verdict else None
@@ -91,7 +91,7 @@ def _verdict(one: Expression) -> str:
 
 
 def _words(expressions: Sequence[Expression]) -> list[str]:
-    """Return each condition in words; a protocol and its port are one."""
+    """Return each condition as text; a protocol and its port are one."""
     words: list[str] = []
     for word in _conditions(expressions):
         if words and words[-1].startswith(_PROTOCOL) and word.startswith("th "):
@@ -134,7 +134,7 @@ def _conditions(expressions: Sequence[Expression]) -> Iterator[str]:
 
 
 def _condition_of_match(name: str, data: bytes) -> str:
-    """Return what a match of xtables asks for, in words of nft; ``…`` where that isn't known."""
+    """Return the condition of an xtables match in the syntax of nft; ``…`` if it is unknown."""
     if name == "conntrack" and len(data) >= _CONNTRACK.size:
         flags, inverted, states = _CONNTRACK.unpack_from(data)
         names = [name for bit, name in _XT_STATES.items() if states & bit]
@@ -146,9 +146,9 @@ def _condition_of_match(name: str, data: bytes) -> str:
 
 
 def _subject(name: str, found: dict[int, bytes]) -> str:
-    """Return the field that is loaded in the words of nft, or "" for one that matters not."""
+    """Return the loaded field in the syntax of nft; empty for one that doesn't matter."""
     if name == "socket":
-        # Its register is where others have their key.
+        # Its register has the number of other expressions' key.
         return "" if number_in(found, 1) else "socket transparent"
     place = (name, number_in(found, 2), number_in(found, 3), number_in(found, 4))
     return {
@@ -197,7 +197,7 @@ def _span(subject: str, low: bytes, high: bytes) -> str:
 
 
 def _unknown(subjects: Sequence[str]) -> str:
-    """Return the word for a condition that isn't understood, about these fields."""
+    """Return the text for a condition on these fields that isn't understood."""
     return next((_NOT_UNDERSTOOD[s] for s in subjects if s in _NOT_UNDERSTOOD), UNKNOWN)
 
 

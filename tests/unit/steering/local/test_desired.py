@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.local.desired import (
+    REFUSED,
+    DesiredState,
+    StateChange,
+    is_loopback,
+    network_of,
+)
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_TLS = Frontend("10.96.7.1", 443, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
+RANGES = ("10.96.0.0/16", "fd00:96::/112")
+
+
+def test_a_frontend_has_its_address_routed_and_is_admitted():
+    assert DesiredState().change({WEB: 80, WEB_6: 80}) == StateChange(
+        added_networks={"10.96.7.1/32", "fd00:96::1/128"}, added_frontends={WEB, WEB_6}
+    )
+
+
+def test_an_address_stays_routed_while_a_frontend_uses_it():
+    desired = DesiredState()
+    desired.change({WEB: 80, WEB_TLS: 443})
+    assert desired.change({WEB: None}) == StateChange(removed_frontends={WEB})
+    assert desired.change({WEB_TLS: None}) == StateChange(
+        removed_networks={"10.96.7.1/32"}, removed_frontends={WEB_TLS}
+    )
+
+
+def test_a_refused_frontend_is_routed_and_not_admitted():
+    assert DesiredState().change({WEB: REFUSED}) == StateChange(added_networks={"10.96.7.1/32"})
+
+
+def test_a_refused_frontend_with_connections_is_admitted_until_they_have_ended():
+    connected = {WEB}
+    desired = DesiredState(admits_refused=connected.__contains__)
+    assert desired.change({WEB: REFUSED, CART: REFUSED}).added_frontends == {WEB}
+    connected.clear()
+    assert desired.reconsider([WEB, CART]) == StateChange(removed_frontends={WEB})
+
+
+def test_what_is_so_already_is_no_change():
+    desired = DesiredState()
+    desired.change({WEB: 80})
+    assert desired.change({WEB: 80, CART: None}) == StateChange()
+
+
+def test_additions_and_removals_cancel_each_other_within_a_change():
+    desired = DesiredState()
+    desired.change({WEB: 80})
+    touched = {WEB: None, WEB_TLS: 443}
+    assert desired.change(touched) == StateChange(
+        removed_frontends={WEB}, added_frontends={WEB_TLS}
+    )
+
+
+def test_loopback_addresses_need_no_route_and_no_guard():
+    desired = DesiredState()
+    assert desired.change({LOOPBACK: 80}) == StateChange()
+    assert not desired.is_routed(LOOPBACK.ip)
+
+
+@pytest.mark.parametrize(
+    ("ip", "expected"), [("127.0.0.9", True), ("::1", True), ("10.127.0.1", False), ("::2", False)]
+)
+def test_which_addresses_always_belong_to_the_node(ip, expected):
+    assert is_loopback(ip) is expected
+
+
+def test_in_ranges_no_single_address_is_routed():
+    desired = DesiredState((*RANGES, "127.0.0.0/8"))
+    assert desired.ranges == RANGES
+    assert desired.change({WEB: 80, WEB_6: 80}) == StateChange(added_frontends={WEB, WEB_6})
+    assert desired.is_in_ranges(WEB.ip)
+    assert not desired.is_in_ranges("10.97.0.1")
+
+
+def test_addresses_of_the_node_itself_are_neither_routed_nor_guarded():
+    desired = DesiredState()
+    desired.change({WEB: 80, CART: 80})
+    desired.set_node_networks(["10.96.7.1/32"])
+    assert (desired.networks, desired.admitted) == ({"10.96.7.2/32"}, {CART})
+    assert desired.ports == {WEB: 80, CART: 80}
+    assert desired.is_affected_by("10.96.7.1/32")
+    assert desired.is_affected_by("10.96.7.2/32")
+    assert not desired.is_affected_by("10.96.7.3/32")
+    desired.set_node_networks([])
+    assert desired.admitted == {WEB, CART}
+
+
+def test_frontends_in_refused_networks_are_unsteered_with_the_cause():
+    desired = DesiredState(["10.96.0.0/16"])
+    desired.change({WEB: 80, WEB_6: 80, LOOPBACK: 80})
+    assert desired.unsteered() == {}
+    desired.refused = {
+        "10.96.0.0/16": SteeringError("another route"),
+        network_of(WEB_6.ip): SteeringError("IPv6 is switched off", hint="sysctl"),
+    }
+    assert desired.unsteered() == {WEB: "another route", WEB_6: "IPv6 is switched off (sysctl)"}
+
+
+FRONTENDS = [
+    Frontend(ip, port, protocol)
+    for ip in ("10.96.7.1", "10.96.7.2", "fd00:96::1", "127.0.0.9")
+    for port in (53, 80)
+    for protocol in Protocol
+]
+PORTS = st.dictionaries(
+    st.sampled_from(FRONTENDS), st.sampled_from([None, REFUSED, 80, 81]), max_size=9
+)
+
+
+@given(changes=st.lists(PORTS, max_size=5))
+def test_changes_lead_to_the_state_of_their_outcome(changes):
+    desired, outcome = DesiredState(), {}
+    networks, admitted = set(), set()
+    for touched in changes:
+        change = desired.change(touched)
+        networks = (networks | change.added_networks) - change.removed_networks
+        admitted = (admitted | change.added_frontends) - change.removed_frontends
+        outcome |= touched
+    fresh = DesiredState()
+    fresh.change({frontend: port for frontend, port in outcome.items() if port is not None})
+    assert desired.ports == fresh.ports
+    assert desired.networks == fresh.networks == networks
+    assert desired.admitted == fresh.admitted == admitted

@@ -1,0 +1,76 @@
+"""The table as messages, read back; tests/node has it as ``nft`` prints it."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.kernel.netlink.messages import read_messages
+from userspace_proxy.kernel.nf_tables import reader
+from userspace_proxy.kernel.nf_tables.table import Listing
+from userspace_proxy.kernel.nf_tables.writer import DELETE_ELEMENT, NEW_CHAIN, NEW_RULE, NEW_SET
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.local.guard_table import (
+    address_element,
+    all_elements,
+    elements_of,
+    frontend_element,
+    write_elements,
+    write_guard,
+)
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
+
+
+def messages(blocks):
+    return [message for block in blocks for message in read_messages(block)]
+
+
+def rules(blocks, chain):
+    listed = [reader.read_rule(one) for one in messages(blocks) if one.kind == NEW_RULE]
+    found = [rule for rule in listed if rule.chain == chain]
+    return [[one.name for one in rule.expressions()] for rule in found]
+
+
+def test_elements_of_both_families():
+    assert address_element("10.96.7.1/32") == ("addresses4", bytes([10, 96, 7, 1]))
+    assert frontend_element(WEB) == ("frontends4", bytes([10, 96, 7, 1, 6, 0, 0, 0, 0, 80, 0, 0]))
+    name, key = frontend_element(DNS_6)
+    assert (name, key[-8:]) == ("frontends6", bytes([17, 0, 0, 0, 0, 53, 0, 0]))
+
+
+def test_elements_are_removed_before_others_are_added():
+    old, new = all_elements(["10.96.7.1/32"], [WEB]), all_elements(["fd00:96::a/128"], [DNS_6])
+    steps = [messages(step) for step in write_elements("ours", removed=old, added=new)]
+    kinds = [one.kind for step in steps for one in step]
+    assert kinds == sorted(kinds, reverse=True)
+    assert kinds.count(DELETE_ELEMENT) == 2
+    assert all(len(step) == 1 for step in steps)
+
+
+def test_what_is_written_is_what_a_listing_has():
+    elements = all_elements(["10.96.7.1/32", "fd00:96::a/128"], [WEB, DNS_6])
+    by_set: dict[str, dict[bytes, bytes]] = {}
+    for name, key in elements:
+        by_set.setdefault(name, {})[key] = b""
+    assert elements_of(Listing(is_owned=False, definitions=(), elements=by_set)) == elements
+
+
+def test_the_table_has_a_set_of_each_kind_and_family_and_two_chains():
+    made = messages(write_guard("ours", ()))
+    sets = [reader.read_set(one).name for one in made if one.kind == NEW_SET]
+    chains = [reader.read_chain(one).name for one in made if one.kind == NEW_CHAIN]
+    assert sets[:4] == ["addresses4", "addresses6", "frontends4", "frontends6"]
+    assert chains == ["guard", "input"]
+
+
+@pytest.mark.parametrize(("ranges", "expected"), [((), 2), (("10.96.0.0/16", "fd00::/112"), 4)])
+def test_single_addresses_and_ranges_lead_to_the_guard(ranges, expected):
+    assert len(rules(write_guard("ours", ranges), "input")) == expected
+
+
+def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
+    with_sockets = rules(write_guard("ours", ()), "guard")
+    without = rules(write_guard("ours", (), checks_sockets=False), "guard")
+    assert [rule for rule in with_sockets if "socket" not in rule] == without
+    assert len(with_sockets) == len(without) + 2

@@ -1,0 +1,116 @@
+"""Routes without a table; tests/node has both in a kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.kernel.netlink.rtnetlink import LocalRoute
+from userspace_proxy.model import Frontend, IPFamily, Protocol
+from userspace_proxy.steering.local.desired import DesiredState
+from userspace_proxy.steering.local.nft_guard import OpenGuard
+
+from .routing import MemoryTables
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+OUTSIDE = Frontend("198.51.100.7", 443, Protocol.TCP)
+LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
+OWNER = 7
+TO_WEB = LocalRoute("10.96.7.1/32", "10.1.0.1", OWNER)
+TO_CART = LocalRoute("10.96.7.2/32", "10.1.0.1", OWNER)
+
+
+@pytest.fixture
+def tables():
+    return MemoryTables()
+
+
+@pytest.fixture
+def guard(tables):
+    return OpenGuard(tables, OWNER)
+
+
+def state(*ranges):
+    desired = DesiredState(ranges)
+    desired.sources[IPFamily.IPV4] = "10.1.0.1"
+    return desired
+
+
+def change(guard, desired, touched):
+    guard.change(desired.change(touched), desired)
+
+
+def test_an_address_has_a_route_with_the_proxys_number(guard, tables):
+    desired = state()
+    change(guard, desired, {WEB: 80, CART: 80, LOOPBACK: 80})
+    change(guard, desired, {CART: None})
+    assert tables.items == {TO_WEB}
+
+
+def test_what_differs_is_counted_and_put_right(guard, tables):
+    desired = state()
+    desired.change({WEB: 80})
+    theirs = LocalRoute("10.96.7.9/32", metric=OWNER + 1)
+    tables.items |= {TO_CART, theirs}
+    assert guard.put_right(desired) == 2
+    assert guard.put_right(desired) == 0
+    assert tables.items == {TO_WEB, theirs}
+
+
+def test_a_new_source_address_replaces_a_route(guard, tables):
+    desired = state()
+    change(guard, desired, {WEB: 80})
+    desired.sources[IPFamily.IPV4] = "10.5.0.7"
+    assert guard.put_right(desired) == 1
+    assert tables.items == {LocalRoute("10.96.7.1/32", "10.5.0.7", OWNER)}
+
+
+def test_a_refused_route_is_no_drift_and_retried(guard, tables):
+    desired = state()
+    tables.refused.add(TO_WEB)
+    change(guard, desired, {WEB: 80, CART: 80})
+    assert desired.refused.keys() == {"10.96.7.1/32"}
+    assert guard.put_right(desired) == 0
+    tables.refused.clear()
+    guard.put_right(desired)
+    assert desired.refused == {}
+    assert tables.items == {TO_WEB, TO_CART}
+
+
+def test_a_removed_address_is_refused_no_more(guard, tables):
+    desired = state()
+    tables.refused.add(TO_WEB)
+    change(guard, desired, {WEB: 80})
+    change(guard, desired, {WEB: None})
+    assert desired.refused == {}
+
+
+def test_a_range_is_routed_unless_the_node_has_it_itself(guard, tables):
+    desired = state("10.96.0.0/16")
+    desired.change({WEB: 80})
+    assert guard.put_right(desired) == 1
+    assert tables.items == {LocalRoute("10.96.0.0/16", "10.1.0.1", OWNER)}
+    tables.items.clear()
+    tables.node_networks.add("10.96.0.0/16")
+    assert guard.put_right(desired) == 0
+
+
+def test_a_frontend_is_as_desired_if_its_address_or_range_is_routed(guard, tables):
+    desired = state("10.96.0.0/16")
+    desired.change({WEB: 80, OUTSIDE: 443, LOOPBACK: 80})
+    frontends = (WEB, OUTSIDE, LOOPBACK)
+    assert list(map(guard.look(desired), frontends)) == [False, False, True]
+    guard.put_right(desired)
+    assert all(map(guard.look(desired), frontends))
+
+
+def test_cleaning_up_removes_the_proxys_own_routes(guard, tables):
+    desired = state()
+    change(guard, desired, {WEB: 80})
+    theirs = LocalRoute("10.96.7.9/32")
+    tables.items.add(theirs)
+    guard.clean_up()
+    guard.clean_up()
+    assert tables.items == {theirs}
+    assert not guard.is_touched()
+    guard.close()
