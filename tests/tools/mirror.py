@@ -20,30 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path("userspace_proxy")
 UNIT = Path("tests/unit")
 
-ELSEWHERE: Mapping[str, str] = {
-    **{
-        f"userspace_proxy/steering/client_address/{name}.py": f"tests/node/{test}.py"
-        for name, test in (
-            ("routes", "test_steering_reply_routing"),
-            ("reply_routing", "test_steering_reply_routing"),
-            ("bridge_delivery", "test_agent_bridge_clients"),
-        )
-    },
-    "userspace_proxy/kernel/nf_tables/owned.py": "tests/node/test_steering_reply_routing.py",
-    **{
-        f"userspace_proxy/steering/iptables/{name}.py": "tests/node/test_steering_iptables.py"
-        for name in ("helper", "steering")
-    },
-    "userspace_proxy/steering/nftables/steering.py": "tests/node/test_steering_nftables.py",
-    **{
-        f"userspace_proxy/steering/local/{name}.py": "tests/node/test_steering_local.py"
-        for name in ("guard", "kernel", "presence", "sockets_in_use", "steering")
-    },
-    "userspace_proxy/steering/leftovers.py": "tests/node/test_agent_leftovers.py",
-    "userspace_proxy/steering/held_tables.py": "tests/node/test_agent_tracking.py",
-    "userspace_proxy/steering/others/nft.py": "tests/node/test_check.py",
-    "userspace_proxy/steering/none.py": "tests/node/test_steering_none.py",
-}
+ELSEWHERE: Mapping[str, str] = {}
 """Modules whose tests need the kernel, an API server or a contract suite: where those are."""
 
 UNTESTED: Mapping[str, str] = {

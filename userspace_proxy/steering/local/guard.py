@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 
+from ...errors import SteeringError
 from ...model import Frontend
 from .desired import DesiredState, StateChange
 
@@ -62,3 +63,29 @@ class LocalGuard(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 - most guards have no sockets
         """Close sockets; what is in force stays in force."""
+
+
+class NoGuard(LocalGuard):
+    """Refuses everything that needs a route: only the node's own addresses are served."""
+
+    def change(self, change: StateChange, desired: DesiredState) -> None:
+        """Part of LocalGuard."""
+        self.put_right(desired)
+
+    def put_right(self, desired: DesiredState) -> int:
+        """Part of LocalGuard."""
+        desired.refused = {
+            network: SteeringError(
+                f"cannot route {network} to this node: NET_ADMIN is missing",
+                hint="run as root or grant NET_ADMIN; loopback addresses need nothing",
+            )
+            for network in {*desired.networks, *desired.ranges}
+        }
+        return 0
+
+    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
+        """Part of LocalGuard."""
+        return lambda frontend: not desired.is_routed(frontend.ip)
+
+    def clean_up(self) -> None:
+        """Part of LocalGuard; without privileges nothing was left."""

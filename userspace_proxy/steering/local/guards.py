@@ -1,17 +1,14 @@
-"""Decides which guard works here; without privileges, one that routes nothing."""
+"""Decides which guard works here."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 
 from ...errors import SteeringError
 from ...kernel.privileges import has_net_admin
-from ...model import Frontend
 from ..base import SteeringFacts
 from ..names import GUARD_TABLES, owner_number
-from .desired import DesiredState, StateChange
-from .guard import LocalGuard
+from .guard import LocalGuard, NoGuard
 from .kernel import RoutingTables
 from .nft_guard import NftGuard, OpenGuard
 from .rule_guard import RuleGuard
@@ -45,29 +42,3 @@ def make_guards(
         with contextlib.suppress(SteeringError):
             return [NftGuard(tables, owner, GUARD_TABLES.of(facts.proxy_name)), rules]
     return [OpenGuard(tables, owner), rules] if own_namespace else [rules]
-
-
-class NoGuard(LocalGuard):
-    """Refuses everything that needs a route: only the node's own addresses are served."""
-
-    def change(self, change: StateChange, desired: DesiredState) -> None:
-        """Part of LocalGuard."""
-        self.put_right(desired)
-
-    def put_right(self, desired: DesiredState) -> int:
-        """Part of LocalGuard."""
-        desired.refused = {
-            network: SteeringError(
-                f"cannot route {network} to this node: NET_ADMIN is missing",
-                hint="run as root or grant NET_ADMIN; loopback addresses need nothing",
-            )
-            for network in {*desired.networks, *desired.ranges}
-        }
-        return 0
-
-    def look(self, desired: DesiredState) -> Callable[[Frontend], bool]:
-        """Part of LocalGuard."""
-        return lambda frontend: not desired.is_routed(frontend.ip)
-
-    def clean_up(self) -> None:
-        """Part of LocalGuard; without privileges nothing was left."""

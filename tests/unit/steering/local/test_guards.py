@@ -1,21 +1,32 @@
 from __future__ import annotations
 
-from userspace_proxy.model import Frontend, Protocol
-from userspace_proxy.steering.local.desired import DesiredState
-from userspace_proxy.steering.local.guards import NoGuard
+from contextlib import closing
 
-WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
-LOOPBACK = Frontend("127.0.0.9", 80, Protocol.TCP)
+import pytest
+
+from userspace_proxy.steering import SteeringFacts
+from userspace_proxy.steering.local.guards import make_guards, missing
+from userspace_proxy.steering.local.kernel import RoutingTables
 
 
-def test_without_privileges_only_the_nodes_own_addresses_are_served():
-    guard, desired = NoGuard(), DesiredState(["fd00:96::/112"])
-    guard.change(desired.change({WEB: 80, LOOPBACK: 80}), desired)
-    assert {network: str(cause) for network, cause in desired.refused.items()} == {
-        network: f"cannot route {network} to this node: NET_ADMIN is missing "
-        "(run as root or grant NET_ADMIN; loopback addresses need nothing)"
-        for network in ("10.96.7.1/32", "fd00:96::/112")
-    }
-    assert list(map(guard.look(desired), (WEB, LOOPBACK))) == [False, True]
-    assert guard.put_right(desired) == 0
-    guard.clean_up()
+@pytest.mark.parametrize(
+    ("own_namespace", "uses_nftables", "expected"),
+    [
+        pytest.param(False, True, ["NftGuard", "RuleGuard"], id="nftables"),
+        pytest.param(False, False, ["RuleGuard"], id="rules"),
+        pytest.param(True, False, ["OpenGuard", "RuleGuard"], id="own-namespace"),
+    ],
+)
+def test_the_guard_depends_on_what_is_there(node, own_namespace, uses_nftables, expected):
+    with closing(RoutingTables()) as tables:
+        facts = SteeringFacts()
+        guards = make_guards(
+            tables, facts, own_namespace=own_namespace, uses_nftables=uses_nftables
+        )
+        assert [type(guard).__name__ for guard in guards] == expected
+        for guard in guards:
+            guard.close()
+
+
+def test_with_net_admin_nothing_is_missing(node):
+    assert missing() == ""

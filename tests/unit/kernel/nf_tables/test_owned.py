@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from tests.netns import Net
+from userspace_proxy.kernel.nf_tables import NftablesError, TableWriter, list_tables, writer
+from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.kernel.nf_tables.table import NftTable
+
+
+@pytest.fixture
+def node():
+    net = Net("node")
+    with net:
+        yield net
+    net.close()
+
+
+def fill(table: TableWriter) -> None:
+    table.add_chain("chain")
+
+
+def test_only_its_owner_changes_it_and_it_ends_with_its_owner(node):
+    with closing(OwnedTable("ours", fill)) as table:
+        assert [table.put_right(), table.put_right()] == [False, False]
+        node.run("nft flush ruleset")
+        assert "chain chain" in node.run("nft list table inet ours")
+        with closing(NftTable("ours")) as other, pytest.raises(NftablesError):
+            other.remove()
+    assert list_tables() == []
+
+
+def test_a_table_that_was_left_is_written_anew(node):
+    node.run("nft add table inet ours; nft add chain inet ours old")
+    with closing(OwnedTable("ours", fill)) as table:
+        table.put_right()
+        assert "old" not in node.run("nft list table inet ours")
+
+
+def test_without_owners_changes_of_others_are_repaired(node, monkeypatch):
+    monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
+    with closing(OwnedTable("ours", fill)) as table:
+        assert not table.put_right()
+        for harm in ("flush ruleset", "add chain inet ours more"):
+            node.run(f"nft {harm}")
+            assert [table.put_right(), table.put_right()] == [True, False]
+    assert list_tables() == ["ours"]
+
+
+def test_without_owners_there_is_no_table_that_needs_one(node, monkeypatch):
+    monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
+    table = OwnedTable("ours", fill, needs_owner=True)
+    with closing(table), pytest.raises(NftablesError):
+        table.put_right()
+    assert list_tables() == []

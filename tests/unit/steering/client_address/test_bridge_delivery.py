@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import re
+from contextlib import closing
+
+import pytest
+
+from userspace_proxy.steering.client_address.bridge_delivery import BridgeDelivery, BridgeEntries
+
+ENTRY = "06:75:70:72:6f:78"
+
+
+@pytest.fixture
+def number(node):
+    """The number of a bridge."""
+    node.run("ip link add br0 type bridge; ip link set br0 up")
+    return int(re.match(r"(\d+):", node.run("ip -o link show br0"))[1])
+
+
+def test_a_bridge_has_an_entry_and_one_that_is_gone_has_none(node, number):
+    with closing(BridgeEntries()) as entries:
+        assert entries.put_right([number, 9999]) == {number}
+        assert entries.put_right([number]) == {number}
+        assert ENTRY in node.run("bridge fdb show br br0")
+        entries.remove()
+        entries.remove()
+    assert ENTRY not in node.run("bridge fdb show br br0")
+
+
+def test_the_table_exists_until_it_is_closed(node, number):
+    with closing(BridgeDelivery("userspace-proxy/replies")) as delivery:
+        assert not delivery.put_right()
+        assert not delivery.put_right()
+        assert delivery.add_to([number]) == {number}
+        table = node.run("nft list table bridge userspace-proxy/replies")
+        assert f"ether daddr set {ENTRY} meta pkttype set host" in table
+    assert node.run("nft list tables") == ""

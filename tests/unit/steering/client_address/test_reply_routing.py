@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.steering import REPLY_TABLES, ReplyRouting
+
+SHOW = "nft list ruleset; ip rule; ip -6 rule"
+
+
+@pytest.fixture
+async def replies(node):
+    replies = ReplyRouting()
+    assert await replies.start() == ""
+    yield replies
+    await replies.close()
+
+
+async def test_all_of_it_is_removed_again(node):
+    before = node.run(SHOW)
+    replies = ReplyRouting()
+    assert await replies.start() == ""
+    running = node.run(SHOW)
+    assert "socket transparent 1" in running
+    assert running.count("lookup 11800") == 2
+    await replies.clean_up()
+    assert node.run(SHOW) == before
+    await replies.close()
+
+
+async def test_without_start_it_can_be_cleaned_up(node):
+    replies = ReplyRouting()
+    await replies.clean_up()
+    await replies.close()
+
+
+async def test_the_routes_stay_until_the_last_proxy_is_cleaned_up(node, replies):
+    other = ReplyRouting("canary")
+    assert await other.start() == ""
+    assert REPLY_TABLES.labels_here() == ["", "canary"]
+    await replies.clean_up()
+    assert "lookup 11800" in node.run("ip rule")
+    await other.clean_up()
+    assert "lookup 11800" not in node.run("ip rule")
+    await other.close()
+
+
+async def test_what_others_changed_is_repaired(node, replies):
+    before = node.run(SHOW)
+    node.run("ip rule del pref 119; nft flush ruleset")
+    assert [await replies.repair(), await replies.repair()] == [1, 0]
+    assert node.run(SHOW) == before
+
+
+async def test_bridges_deliver_from_the_first_one_on(node, replies):
+    assert (replies.bridges, replies.without_bridges) == (frozenset(), "")
+    node.run("ip link add br0 type bridge; ip link set br0 up")
+    number = int(node.run("ip -o link show br0").partition(":")[0])
+    await replies.repair([number, 9999])
+    assert replies.bridges == {number}
+    assert "table bridge userspace-proxy/replies" in node.run("nft list tables")

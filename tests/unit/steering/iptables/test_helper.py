@@ -1,0 +1,77 @@
+"""Requests to a helper process and its answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.iptables.helper import FULL_COMPARISON_EVERY
+from userspace_proxy.steering.iptables.process import (
+    HelperEnded,
+    HelperProcess,
+    as_rows,
+    from_rows,
+)
+
+FACTS = {"refuse_port": 35999, "proxy_ports": [36000, 36999], "node_addresses": ["10.1.0.1"]}
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+
+
+@pytest.fixture
+def ask(node):
+    helper = HelperProcess(4)
+
+    def ask(request, ports=None):
+        rows = {} if ports is None else {"ports": as_rows(ports)}
+        return helper.ask({"do": request, "facts": FACTS, **rows})
+
+    yield ask
+    helper.close()
+
+
+def test_rules_are_applied_changed_and_removed(node, ask):
+    assert ask("start") == []
+    ask("apply", {WEB: 36001})
+    ask("change", {WEB: 36003, DNS: 35999})
+    assert from_rows(ask("in_force")) == {WEB: 36003, DNS: 35999}
+    assert from_rows(ask("start")) == {WEB: 36003, DNS: 0}
+    ask("change", {WEB: None})
+    assert from_rows(ask("in_force")) == {DNS: 35999}
+    assert ask("labels") == [""]
+    ask("clean_up")
+    assert "UPROXY" not in node.run("iptables-legacy-save")
+
+
+def test_drift_is_repaired_at_once_if_it_shows_in_the_tables_size(node, ask):
+    ask("apply", {WEB: 36001})
+    assert ask("repair") == 0
+    node.run("iptables-legacy -t nat -F UPROXY-PRE")
+    assert ask("in_force") == []
+    assert [ask("repair"), ask("repair")] == [1, 0]
+
+
+def test_drift_of_the_same_size_is_repaired_by_the_full_comparison(node, ask):
+    ask("apply", {WEB: 36001})
+    node.run("iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.9 -p tcp --dport 80 -j REDIRECT")
+    assert sum(ask("repair") for _ in range(FULL_COMPARISON_EVERY)) > 0
+    assert from_rows(ask("in_force")) == {WEB: 36001}
+
+
+def test_this_node_can_look_up_sockets(ask):
+    assert ask("checks_sockets") is True
+
+
+def test_an_error_passes_through_with_its_hint(node, ask, monkeypatch, tmp_path):
+    monkeypatch.setenv("XTABLES_LOCKFILE", str(tmp_path))
+    with pytest.raises(SteeringError) as raised:
+        ask("apply", {WEB: 36001})
+    assert raised.value.hint == "set XTABLES_LOCKFILE to a file that you may write"
+    with pytest.raises(SteeringError, match="no steering was applied before"):
+        ask("change", {DNS: 36002})
+
+
+def test_an_unknown_request_ends_the_helper(ask):
+    with pytest.raises(HelperEnded, match="no such request: dance"):
+        ask("dance")

@@ -1,0 +1,43 @@
+"""The helpers of both families; tests/node has the contract and the traffic."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model import Frontend, IPFamily, Protocol
+from userspace_proxy.steering import REFUSE, SteeringFacts
+from userspace_proxy.steering.iptables import IptablesSteering
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+WEB_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+
+
+@pytest.fixture
+async def steering(node):
+    steering = IptablesSteering(SteeringFacts(refuse_port=35999, proxy_name="canary"))
+    yield steering
+    await steering.close()
+
+
+async def test_a_family_has_a_helper_from_its_first_frontend_on(steering):
+    await steering.apply({WEB: 36001})
+    assert steering.helper_pids.keys() == {IPFamily.IPV4}
+    await steering.change({WEB_6: 36002, DNS: REFUSE}, ())
+    assert steering.helper_pids.keys() == {IPFamily.IPV4, IPFamily.IPV6}
+    assert await steering.render() == (
+        "TCP 10.96.7.1:80 -> :36001\nTCP [fd00:96::1]:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
+    )
+    assert await steering.repair() == 0
+    assert (steering.unguarded, steering.helper_restarts) == ("", 0)
+
+
+async def test_rules_outlive_the_helpers_and_are_recovered_and_removed(node, steering):
+    await steering.apply({WEB: 36001, WEB_6: REFUSE})
+    await steering.close()
+    assert steering.helper_pids == {}
+    assert await steering.labels() == ["canary"]
+    assert await steering.start() == {WEB: 36001, WEB_6: 0}
+    await steering.clean_up()
+    assert "UPROXY" not in node.run("iptables-legacy-save; ip6tables-legacy-save")
+    assert await steering.render() == ""

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.kernel.netlink.rtnetlink import LocalRoute
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering.local.kernel import RoutingTables
+from userspace_proxy.steering.local.rule_guard import address_rule, frontend_rule
+
+TO_WEB = LocalRoute("10.96.7.1/32", metric=7)
+TO_WEB_6 = LocalRoute("fd00:96::1/128", metric=7)
+RULES = [
+    address_rule("10.96.7.1", 1000),
+    frontend_rule(Frontend("10.96.7.1", 80, Protocol.TCP), 1000),
+]
+
+
+@pytest.fixture
+def tables(node):
+    with closing(RoutingTables()) as tables:
+        yield tables
+
+
+def test_routes_and_rules_are_listed_as_they_were_added(node, tables):
+    node.run("ip address add 10.1.0.1/24 dev lo")
+    assert tables.change(added=[TO_WEB, TO_WEB_6, *RULES]) == {}
+    table = tables.local_table()
+    assert table.ours == {TO_WEB, TO_WEB_6}
+    assert {"10.1.0.1/32", "127.0.0.0/8", "::1/128"} <= table.others
+    assert tables.rules() == set(RULES)
+    assert tables.sources() == ["10.1.0.1"]
+    tables.change(removed=[TO_WEB, TO_WEB_6, *RULES])
+    assert tables.local_table().ours == tables.rules() == set()
+
+
+def test_removing_what_does_not_exist_is_no_error(tables):
+    assert tables.change(removed=[TO_WEB, *RULES]) == {}
+
+
+def test_an_addition_that_is_refused_has_its_cause_and_others_are_in_force(node, tables):
+    node.run("ip route add unreachable 10.96.7.1 table local proto static metric 7")
+    other = LocalRoute("10.96.7.2/32", metric=7)
+    refused = tables.change(added=[TO_WEB, other])
+    assert {item: str(cause) for item, cause in refused.items()} == {
+        TO_WEB: "cannot add local route 10.96.7.1/32: already routed by another program "
+        "(ip route show table local 10.96.7.1/32 shows by which program)"
+    }
+    assert isinstance(refused[TO_WEB], SteeringConflict)
+    assert tables.local_table().ours == {other}
+
+
+def test_without_ipv6_the_cause_says_so(node, tables):
+    node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1")
+    refused = tables.change(added=[TO_WEB, TO_WEB_6])
+    assert refused.keys() == {TO_WEB_6}
+    assert "IPv6 is switched off on this node (sysctl -w" in str(refused[TO_WEB_6])
+
+
+def test_the_programs_own_changes_and_other_routes_cause_no_event(node, tables):
+    tables.changes()
+    tables.change(added=[TO_WEB, *RULES])
+    node.run("ip link add v0 type veth; ip link set v0 up; ip route add 10.9.0.0/24 dev v0")
+    changes = tables.changes()
+    assert not changes.is_touched
+    assert not any(ip.startswith("10.") for ip in changes.addresses)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("ip route flush table local proto 117", id="route"),
+        pytest.param("ip rule flush protocol 117", id="rule"),
+        pytest.param("ip link set lo down; ip link set lo up", id="loopback"),
+    ],
+)
+def test_a_change_of_this_programs_items_is_an_event(node, tables, command):
+    tables.change(added=[TO_WEB, *RULES])
+    tables.changes()
+    node.run(command)
+    assert tables.changes().is_touched
+
+
+def test_an_address_of_the_node_is_an_event(node, tables):
+    tables.changes()
+    node.run("ip address add 10.1.0.1/24 dev lo")
+    assert "10.1.0.1" in tables.changes().addresses

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import GUARD_TABLES, SteeringFacts
+from userspace_proxy.steering.local import LocalSteering, is_present, remove_routes
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+
+
+@pytest.mark.parametrize("uses_nftables", [True, False], ids=["nftables", "rules"])
+async def test_a_proxy_that_left_something_is_found_by_its_name(node, uses_nftables):
+    before = node.run("ip rule; ip route show table all")
+    for name in ("", "canary"):
+        steering = LocalSteering(SteeringFacts(proxy_name=name), uses_nftables=uses_nftables)
+        await steering.apply({WEB: 80})
+        await steering.close()
+        node.run("nft flush ruleset")
+    assert [is_present(name) for name in ("", "canary", "blue")] == [True, True, False]
+    remove_routes()
+    assert node.run("ip rule; ip route show table all") == before
+    assert not is_present("")
+
+
+async def test_a_guard_alone_is_found(node):
+    node.run(f"nft add table inet {GUARD_TABLES.of('canary')}")
+    assert [is_present(name) for name in ("", "canary")] == [False, True]

@@ -1,0 +1,90 @@
+"""How the programmer keeps a guard right; tests/node has the contract and the traffic."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import REFUSE, SteeringFacts
+from userspace_proxy.steering.local import LocalSteering
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+
+
+@pytest.fixture
+def make(node):
+    node.run("ip address add 10.1.0.1/24 dev lo")
+
+    def make(**options) -> LocalSteering:
+        return LocalSteering(SteeringFacts(node_addresses=("10.1.0.1",)), **options)
+
+    return make
+
+
+@pytest.fixture
+async def steering(make):
+    steering = make()
+    await steering.start()
+    yield steering
+    await steering.clean_up()
+    await steering.close()
+
+
+async def test_frontends_are_routed_with_the_nodes_address_as_source(node, steering):
+    await steering.apply({WEB: 80, CART: REFUSE})
+    assert node.run("ip route show table local proto 117").splitlines() == [
+        "local 10.96.7.1 dev lo scope host src 10.1.0.1 ",
+        "local 10.96.7.2 dev lo scope host src 10.1.0.1 ",
+    ]
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> refuse"
+
+
+async def test_a_udp_frontend_leaves_at_once_and_an_idle_tcp_one_by_the_next_repair(node, steering):
+    await steering.apply({WEB: 80, DNS: 53})
+    await steering.change({}, [WEB, DNS])
+    assert await steering.render() == ""
+    assert node.run("ip route show table local proto 117").startswith("local 10.96.7.1 ")
+    assert await steering.repair() == 0
+    assert node.run("ip route show table local proto 117") == ""
+
+
+async def test_a_frontend_with_open_connections_lingers(node, steering):
+    await steering.apply({WEB: 80})
+    with socket.socket() as server:
+        server.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        server.bind(WEB.address)
+        server.listen()
+        with socket.create_connection(WEB.address):
+            accepted, _ = server.accept()
+            await steering.change({}, [WEB])
+            await steering.repair()
+            assert "10.96.7.1" in node.run("ip route show table local proto 117")
+            accepted.close()
+
+
+async def test_only_rules_make_transparent_listeners_necessary_without_a_table(make):
+    found = {}
+    for name, options in {
+        "nftables": {},
+        "rules": {"uses_nftables": False},
+        "open": {"uses_nftables": False, "own_namespace": True},
+    }.items():
+        steering = make(**options)
+        await steering.start()
+        found[name] = steering.needs_transparent
+        await steering.close()
+    assert found == {"nftables": True, "rules": True, "open": False}
+
+
+async def test_an_address_that_the_node_gets_is_no_longer_routed(node, steering):
+    await steering.apply({WEB: 80})
+    node.run("ip address add 10.96.7.1/32 dev lo")
+    await steering.repair()
+    assert node.run("ip route show table local proto 117") == ""
+    node.run("ip address del 10.96.7.1/32 dev lo")
+    assert await steering.repair() > 0
+    assert "10.96.7.1" in node.run("ip route show table local proto 117")

@@ -1,0 +1,83 @@
+"""How the programmer keeps the table right; tests/node has the contract and the traffic."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import REFUSE, STEERING_TABLES, SteeringFacts
+from userspace_proxy.steering.nftables import NftablesSteering, missing
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
+FACTS = SteeringFacts(refuse_port=35999)
+MAP = "inet userspace-proxy frontends4"
+
+
+@pytest.fixture
+async def steering(node):
+    steering = NftablesSteering(FACTS)
+    await steering.start()
+    yield steering
+    await steering.clean_up()
+    await steering.close()
+
+
+def test_this_node_lacks_nothing(node):
+    assert missing() == ""
+
+
+async def test_frontends_are_elements_and_an_earlier_runs_are_recovered(node, steering):
+    await steering.apply({WEB: 36001, DNS: REFUSE})
+    assert "10.96.7.1 . tcp . 80 : 36001" in node.run(f"nft list map {MAP}")
+    assert STEERING_TABLES.labels_here() == [""]
+    await steering.close()
+    successor = NftablesSteering(SteeringFacts(refuse_port=35888))
+    assert await successor.start() == {WEB: 36001, DNS: 0}
+    await successor.close()
+
+
+async def test_drift_is_counted_and_repaired(node, steering):
+    await steering.apply({WEB: 36001})
+    node.run(f"nft delete element {MAP} '{{ 10.96.7.1 . tcp . 80 }}'")
+    assert await steering.render() == ""
+    assert [await steering.repair(), await steering.repair()] == [1, 0]
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    assert (steering.unguarded, steering.unsteered) == ("", {})
+
+
+async def test_a_change_on_top_of_a_flush_writes_the_table_anew(node, steering):
+    await steering.apply({WEB: 36001})
+    node.run("nft flush ruleset")
+    await steering.change({DNS: 36002}, ())
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
+
+
+async def test_an_interface_without_an_address_needs_dnat(node, steering):
+    node.run("ip address add 10.1.0.1/24 dev lo")
+    await steering.apply({WEB: 36001})
+    assert "dnat ip" not in node.run("nft list chain inet userspace-proxy prerouting")
+    node.run("ip link add v0 type veth; ip link set v0 up")
+    assert await steering.repair() == 1
+    assert "dnat ip to 10.1.0.1:" in node.run("nft list chain inet userspace-proxy prerouting")
+    assert await steering.repair() == 0
+
+
+async def test_ipv6_frontends_have_a_cause_where_ipv6_is_disabled(node, steering):
+    web_6 = Frontend("fd00:96::1", 80, Protocol.TCP)
+    node.run("echo 1 | tee /proc/sys/net/ipv6/conf/*/disable_ipv6")
+    await steering.apply({WEB: 36001, web_6: 36001})
+    await steering.repair()
+    assert steering.unsteered.keys() == {web_6}
+
+
+async def test_a_table_that_another_program_owns_is_a_conflict(node):
+    steering = NftablesSteering(FACTS)
+    owned = OwnedTable("userspace-proxy", lambda table: None)
+    owned.put_right()
+    with pytest.raises(SteeringConflict, match="another program owns it"):
+        await steering.start()
+    owned.close()
+    await steering.close()

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from userspace_proxy.steering.others.chains import Step
+from userspace_proxy.steering.others.nft import (
+    NftReader,
+    nft_lacks_for_bridges,
+    nft_lacks_for_guard,
+    nft_lacks_for_replies,
+    nft_offers,
+    read_input_chains,
+)
+
+FIREWALL = """nft '
+    table inet firewall {
+        chain input {
+            type filter hook input priority 10; policy drop;
+            ct state established,related accept
+            tcp dport 22 jump admitted
+        }
+        chain admitted { accept; }
+        chain unused { drop; }
+    }
+    table ip other { chain forward { type filter hook forward priority 0; drop; }; }'"""
+
+
+@pytest.fixture
+def reader(node):
+    with closing(NftReader()) as reader:
+        yield reader
+
+
+def test_all_chains_are_listed_without_their_rules(node, reader):
+    node.run(FIREWALL)
+    tables = reader.chains()
+    assert {name: set(chains) for name, chains in tables.items()} == {
+        "inet firewall": {"input", "admitted", "unused"},
+        "ip other": {"forward"},
+    }
+    chain = tables["inet firewall"]["input"]
+    assert (chain.kind, chain.hook, chain.priority, chain.policy, chain.steps) == (
+        *("filter", "input", 10, "drop"),
+        (),
+    )
+
+
+def test_a_chain_that_was_removed_has_no_rules(node, reader):
+    node.run(FIREWALL)
+    chain = reader.chains()["inet firewall"]["unused"]
+    assert reader.with_steps(chain).steps == (Step("drop"),)
+    node.run("nft delete chain inet firewall unused")
+    assert reader.with_steps(chain).steps == ()
+
+
+def test_the_generation_grows_with_each_change(node, reader):
+    before = reader.generation()
+    node.run("nft add table inet more")
+    assert reader.generation() == before + 1
+
+
+def test_rules_are_read_of_chains_that_packets_to_this_node_pass(node):
+    node.run(FIREWALL)
+    tables = read_input_chains()
+    steps = {str(c): c.steps for chains in tables.values() for c in chains.values() if c.steps}
+    assert steps == {
+        "inet firewall input": (
+            Step("accept", "ct state established,related"),
+            Step("jump admitted", "tcp dport 22"),
+        ),
+        "inet firewall admitted": (Step("accept"),),
+    }
+
+
+def test_this_kernel_lacks_nothing_and_checking_it_changes_nothing(node):
+    lacks = (nft_offers, nft_lacks_for_guard, nft_lacks_for_replies, nft_lacks_for_bridges)
+    assert [lack() for lack in lacks] == [""] * 4
+    assert node.run("nft list tables") == ""

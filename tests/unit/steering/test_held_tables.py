@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.kernel.nf_tables import list_tables, writer
+from userspace_proxy.steering.held_tables import ConntrackHold, Untracked
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "rule"),
+    [
+        pytest.param(
+            lambda: ConntrackHold("canary"),
+            "userspace-proxy/held-canary",
+            "ct state invalid",
+            id="conntrack-hold",
+        ),
+        pytest.param(
+            lambda: Untracked([10256, 10249]),
+            "userspace-proxy/untracked",
+            "tcp sport 10249 notrack",
+            id="untracked",
+        ),
+    ],
+)
+async def test_the_table_exists_while_it_is_held_and_only_its_owner_changes_it(
+    node, make, name, rule
+):
+    table = make()
+    for _ in range(2):
+        assert await table.hold() == ""
+        assert await table.hold() == ""
+        node.run("nft flush ruleset")
+        text = node.run(f"nft list table inet {name}")
+        assert "flags owner" in text
+        assert rule in text
+        await table.let_go()
+        assert list_tables() == []
+        await table.let_go()
+
+
+async def test_a_kernel_without_owners_gets_no_table(node, monkeypatch):
+    monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
+    table = ConntrackHold()
+    assert await table.hold() == "cannot change nftables: Operation not supported (add table)"
+    assert list_tables() == []
+    await table.let_go()

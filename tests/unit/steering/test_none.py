@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.model import Frontend, Protocol
+from userspace_proxy.steering import REFUSE, Bind
+from userspace_proxy.steering.none import NoSteering
+
+WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
+CART = Frontend("10.96.7.2", 80, Protocol.TCP)
+
+
+async def test_it_shows_what_was_applied_and_changes_nothing_else():
+    steering = NoSteering()
+    assert steering.bind is Bind.LOOPBACK
+    assert await steering.start() == {}
+    await steering.apply({WEB: 36001})
+    await steering.change({CART: REFUSE}, [WEB])
+    assert await steering.render() == "TCP 10.96.7.2:80 -> refuse"
+    assert await steering.repair() == 0
+    await steering.clean_up()
+    assert await steering.render() == ""
+    await steering.close()
+
+
+async def test_a_change_before_the_first_apply_is_an_error():
+    with pytest.raises(SteeringError, match="no steering was applied before"):
+        await NoSteering().change({WEB: 36001}, ())
