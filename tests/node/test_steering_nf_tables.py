@@ -81,9 +81,9 @@ RULES = dedent("""\
         chain filter {
             type filter hook prerouting priority filter; policy accept;
             socket wildcard 1 return
-            th dport 61000-65535 socket mark 0x00000007 meta mark set meta mark | 0x00000040
+            th dport 61000-65535 meta mark set meta mark | 0x00000040
             meta l4proto udp tproxy to :1
-            frag frag-off != 0 counter
+            frag frag-off != 0 return
             tcp flags syn / syn,ack reject with tcp reset
             meta l4proto . th dport != @guarded reject
             ip6 daddr @addresses goto refuse
@@ -114,9 +114,11 @@ def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
     table.add_rule("nat", x.TCP + x.IPV4 + to_node)
     for rule in (
         x.match(x.SOCKET_WILDCARD, 1) + x.verdict(x.RETURN),
-        x.within(x.DPORT, 61000, 65535) + x.match(x.SOCKET_MARK, 7) + x.set_bits(x.MARK, 0x40),
+        x.within(x.DPORT, 61000, 65535) + x.set_bits(x.MARK, 0x40),
         x.UDP + x.tproxy(1),
-        x.IPV6 + x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL) + x.counter(),
+        x.IPV6
+        + x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
+        + x.verdict(x.RETURN),
         x.TCP + x.match(x.TCP_FLAGS, 2, mask=0x12) + x.reject(with_tcp_reset=True),
         x.in_set((x.L4PROTO, x.DPORT), "guarded", is_inverted=True) + x.reject(),
         x.IPV6 + x.in_set((x.IP6_DADDR,), "addresses") + x.verdict(x.GOTO, "refuse"),
@@ -169,7 +171,7 @@ def test_a_transaction_is_done_as_a_whole_or_not_at_all(node, ruleset):
 def test_changes_that_are_tried_out_change_nothing(node, ruleset):
     table = table_with_map()
     ruleset.try_out(table.messages)
-    table.add_rule("missing", x.counter())
+    table.add_rule("missing", x.expression("counter"))
     with pytest.raises(NftablesError, match="add rule"):
         ruleset.try_out(table.messages)
     assert ruleset.tables() == []

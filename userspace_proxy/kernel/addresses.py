@@ -87,11 +87,7 @@ class NodeAddresses:
 
 
 def read_addresses(requests: Requests) -> tuple[str, ...]:
-    """List the addresses of a network namespace, as :attr:`NodeAddresses.current`.
-
-    Raises:
-        OSError: The kernel refuses or is silent.
-    """
+    """List the addresses of a network namespace, as :attr:`NodeAddresses.current`."""
     listed = requests.list_all(rtnetlink.list_addresses())
     found = {_read(one) for one in listed if one.kind == rtnetlink.NEW_ADDRESS}
     return tuple(sorted(found - {""}))

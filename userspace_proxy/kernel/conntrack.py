@@ -116,11 +116,7 @@ def is_unsteered(connection: ConntrackEntry) -> bool:
 
 
 def check(version: int) -> None:
-    """Check that entries can be listed here.
-
-    Raises:
-        SteeringError: They can't; with the kernel's answer.
-    """
+    """Raise a SteeringError if entries can't be listed here."""
     wanted = EntryFilter(socket.IPPROTO_UDP, port=_UNUSED_PORT)
     with (
         explained("list conntrack entries", hint=_HINT),
@@ -130,25 +126,13 @@ def check(version: int) -> None:
 
 
 def list_entries(requests: Requests, version: int, wanted: EntryFilter) -> Iterator[ConntrackEntry]:
-    """Yield entries of one protocol, the wanted ones among them; to be read to its end.
-
-    Raises:
-        OSError: The kernel doesn't list them.
-    """
+    """Yield entries of one protocol, the wanted ones among them; to be read to its end."""
     for block in requests.blocks(list_request(version, wanted)):
         yield from read_entries(block, version, wanted.protocol)
 
 
 def remove_entries(requests: Requests, removals: Iterable[bytes]) -> None:
-    """Remove entries; those that no longer exist are no error.
-
-    Args:
-        requests: Requests to connection tracking.
-        removals: Of :func:`.ctnetlink.remove_request`.
-
-    Raises:
-        OSError: The kernel doesn't remove one; others may be removed.
-    """
+    """Remove entries by :func:`.remove_request`; those that no longer exist are no error."""
     for _, code in requests.change(removals):
         if code != errno.ENOENT:
             raise_refusal(code)

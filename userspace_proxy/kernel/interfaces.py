@@ -38,10 +38,6 @@ def without_ipv6(
     """Return the IPv6 frontends of a node whose IPv6 is disabled, with the cause.
 
     Rules for them are in force but have no effect, as no interface has an address.
-
-    Args:
-        frontends: Of both families.
-        conf: The kernel's settings of each interface, in this thread's network namespace.
     """
     if _has_ipv6(conf):
         return {}
@@ -113,11 +109,7 @@ class PreroutingAddress:
 
 
 def read_interfaces() -> InterfaceView:
-    """List the interfaces of this namespace; blocks for about 10 µs per interface.
-
-    Raises:
-        SteeringError: The kernel doesn't list them.
-    """
+    """List the interfaces of this namespace; blocks for about 10 µs per interface."""
     with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
         listed = requests.list_all(rtnetlink.list_addresses(socket.AF_INET))
         links = requests.list_all(rtnetlink.list_links())

@@ -186,11 +186,7 @@ def route_refusal(ip: str) -> str:
 
 
 def read_links(requests: Requests) -> tuple[NodeLink, ...]:
-    """List the links of a network namespace, by number.
-
-    Raises:
-        OSError: The kernel refuses or is silent.
-    """
+    """List the links of a network namespace, by number."""
     links = map(rtnetlink.read_link, requests.list_all(rtnetlink.list_links()))
     return tuple(sorted(map(_node_link, links)))
 
@@ -223,11 +219,7 @@ def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeF
 
 
 def read_routes(requests: Requests) -> tuple[NodeRoute, ...]:
-    """List the routes of a network namespace, sorted; this program's are left out.
-
-    Raises:
-        OSError: The kernel refuses or is silent.
-    """
+    """List the routes of a network namespace, sorted; this program's are left out."""
     found: set[NodeRoute] = set()
     for family in FAMILIES.values():
         found.update(_read_routes(requests.list_all(rtnetlink.list_routes(family))))

@@ -72,9 +72,6 @@ class EarlierNat:
         """Return the frontends that another program translates first, or may, with the cause.
 
         Takes 10 µs if nothing in nftables has changed since the last call.
-
-        Raises:
-            SteeringError: The kernel refuses.
         """
         generation = self._reader.generation()
         if generation != self._seen:
@@ -117,12 +114,7 @@ class EarlierNat:
 
 
 def earlier_chains(tables: Tables, priority: int) -> Iterator[Chain]:
-    """Yield the chains of other programs that may translate before this proxy's.
-
-    Args:
-        tables: All tables.
-        priority: Of this proxy's chains.
-    """
+    """Yield the chains of other programs that may translate before this proxy's priority."""
     for table, chains in tables.items():
         for chain in chains.values():
             is_nat = chain.kind == "nat" and chain.hook in _HOOKS

@@ -25,22 +25,13 @@ _RAW_PRIORITY = -300
 
 
 class HeldTable:
-    """An owned table in the network namespace of this process's new threads.
-
-    Args:
-        name: Its name.
-        fill: Adds chains and rules to it.
-    """
+    """An owned table in the network namespace of this process's new threads."""
 
     def __init__(self, name: str, fill: Callable[[TableWriter], None]) -> None:
         self._table = InOneThread(name, lambda: OwnedTable(name, fill, needs_owner=True))
 
     async def hold(self) -> str:
-        """Create the table; idempotent.
-
-        Returns:
-            Why it can't be created; empty where it exists.
-        """
+        """Create the table; idempotent. Return why it can't be created, empty if it exists."""
         try:
             await self._table.do(OwnedTable.put_right)
         except SteeringError as exc:
@@ -62,9 +53,6 @@ class ConntrackHold(HeldTable):
     which steers nothing and drops nothing.
 
     Source: nf_conntrack_proto.c, nf_ct_netns_get().
-
-    Args:
-        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
     """
 
     def __init__(self, proxy_name: str = "") -> None:
@@ -93,10 +81,6 @@ class Untracked(HeldTable):
     Rule 2: only packets from and to this node's own addresses, as forwarded ones may be translated.
 
     Source: nf_conntrack_core.c, nf_conntrack_in(); docs/adr/0022.
-
-    Args:
-        ports: Their TCP ports.
-        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
     """
 
     def __init__(self, ports: Collection[int], proxy_name: str = "") -> None:

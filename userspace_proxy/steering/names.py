@@ -56,11 +56,7 @@ def proxy_label(proxy_name: str) -> str:
 
 
 def owner_number(proxy_name: str) -> int:
-    """Return a number for a proxy, where only a number fits: 0 without a name.
-
-    Args:
-        proxy_name: As for :func:`proxy_label`.
-    """
+    """Return a number for a proxy, where only a number fits: 0 without a name."""
     label = proxy_label(proxy_name)
     if not label:
         return 0
@@ -69,21 +65,13 @@ def owner_number(proxy_name: str) -> int:
 
 
 class TableNames:
-    """The names of one kind of nftables table, one per proxy.
-
-    Args:
-        stem: The name for a proxy without a name.
-    """
+    """The names of one kind of nftables table, one per proxy: a stem and the proxy's label."""
 
     def __init__(self, stem: str) -> None:
         self._stem = stem
 
     def of(self, proxy_name: str) -> str:
-        """Return the name of a proxy's table.
-
-        Args:
-            proxy_name: As for :func:`proxy_label`.
-        """
+        """Return the name of a proxy's table."""
         # nft allows no tilde in a name; a label has no slash, so the name stays unambiguous.
         label = proxy_label(proxy_name).replace("~", "/")
         return f"{self._stem}-{label}" if label else self._stem
@@ -96,11 +84,7 @@ class TableNames:
         return label if self.of(label) == table else None
 
     def labels_here(self) -> list[str]:
-        """Return the labels of all proxies with such a table in this network namespace, sorted.
-
-        Raises:
-            SteeringError: Permission denied.
-        """
+        """Return the labels of all proxies with such a table in this network namespace, sorted."""
         found = map(self.label_in, list_tables())
         return sorted(label for label in found if label is not None)
 
@@ -113,11 +97,7 @@ UNTRACKED_TABLES = TableNames(f"{_TABLE}/untracked")
 
 
 def is_our_table(table: str) -> bool:
-    """Return whether an nftables table is one of any userspace-proxy's.
-
-    Args:
-        table: Family and name, as ``inet userspace-proxy``.
-    """
+    """Return whether a table (``inet NAME``) is one of any userspace-proxy's."""
     family, _, name = table.partition(" ")
     has_our_name = name == _TABLE or name.startswith((f"{_TABLE}-", f"{_TABLE}/"))
     return family in ("inet", "bridge") and has_our_name
@@ -130,11 +110,7 @@ def label_of(chain: str) -> str | None:
 
 
 class ChainNames:
-    """The names of one proxy's chains.
-
-    Args:
-        proxy_name: As for :func:`proxy_label`.
-    """
+    """The names of one proxy's chains."""
 
     def __init__(self, proxy_name: str = "") -> None:
         self.label = proxy_label(proxy_name)

@@ -8,23 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..model import Frontend
-from .base import (
-    Bind,
-    Steering,
-    SteeringFacts,
-    Target,
-    Targets,
-    merge_change,
-    render_targets,
-)
+from .base import Bind, Steering, SteeringFacts, Target, Targets, merge_change, render_targets
 
 
 class NoSteering(Steering):
-    """Remembers what it was told, so that ``status`` can show it.
-
-    Args:
-        facts: As every steering takes them; nothing in them is needed here.
-    """
+    """Records what is applied, for the status page."""
 
     name = "none"
     bind = Bind.LOOPBACK
@@ -34,7 +22,7 @@ class NoSteering(Steering):
         self._targets: Targets | None = None
 
     async def start(self) -> Mapping[Frontend, int]:
-        """Part of Steering; nothing outlives the process, so nothing is recovered."""
+        """Part of Steering; nothing outlives the process."""
         return {}
 
     async def apply(self, wanted: Mapping[Frontend, Target]) -> None:

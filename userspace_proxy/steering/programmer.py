@@ -120,11 +120,7 @@ class Programmer(abc.ABC):
 
 
 class NatProgrammer(Programmer):
-    """A programmer whose rules translate frontends to ports, and so leave conntrack entries.
-
-    Args:
-        facts: All are used except the Service ranges.
-    """
+    """A programmer whose rules translate frontends to ports, and so leave conntrack entries."""
 
     def __init__(self, facts: SteeringFacts) -> None:
         super().__init__()
@@ -180,10 +176,6 @@ class ProgrammedSteering(Steering, Generic[Kind]):
     """A steering whose methods call a programmer, all in one thread.
 
     Its network namespace is that of the thread that calls the first method.
-
-    Args:
-        facts: Facts about this node.
-        make: Makes the programmer.
     """
 
     def __init__(self, facts: SteeringFacts, make: Callable[[], Kind]) -> None:

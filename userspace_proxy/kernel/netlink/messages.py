@@ -62,12 +62,7 @@ def read_messages(block: bytes) -> Iterator[Message]:
 
 
 def read_attributes(body: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and value of each attribute.
-
-    Args:
-        body: Of a message, or the value of a nested attribute.
-        start: The length of the fixed part before them.
-    """
+    """Yield kind and value of each attribute after a fixed part of length ``start``."""
     while start + ATTRIBUTE.size <= len(body):
         size, kind = ATTRIBUTE.unpack_from(body, start)
         if size < ATTRIBUTE.size or start + size > len(body):

@@ -284,14 +284,7 @@ def write_rule(kind: int, flags: int, rule: RoutingRule) -> bytes:
 
 
 def write_local_route(kind: int, flags: int, route: LocalRoute, protocol: int) -> bytes:
-    """Return the request :data:`NEW_ROUTE` or :data:`DEL_ROUTE` for a local route.
-
-    Args:
-        kind: Which of the two.
-        flags: ``CREATE`` and the like.
-        route: The route.
-        protocol: The number of the program that creates it.
-    """
+    """Return the request :data:`NEW_ROUTE` or :data:`DEL_ROUTE` for a local route."""
     ip, _, length = route.network.partition("/")
     scope = SCOPE_HOST if route.family == socket.AF_INET else SCOPE_UNIVERSE
     body = _ROUTE.pack(route.family, int(length), 0, 0, 0, protocol, scope, LOCAL, 0)
@@ -306,14 +299,7 @@ def write_local_route(kind: int, flags: int, route: LocalRoute, protocol: int) -
 
 
 def write_bridge_entry(kind: int, flags: int, bridge: int, mac: bytes) -> bytes:
-    """Return the request by which a bridge accepts frames to a MAC address as its own.
-
-    Args:
-        kind: :data:`NEW_NEIGHBOUR` or :data:`DEL_NEIGHBOUR`.
-        flags: ``CREATE`` and the like.
-        bridge: The bridge's number.
-        mac: Six bytes.
-    """
+    """Return the request :data:`NEW_NEIGHBOUR` or :data:`DEL_NEIGHBOUR` for a bridge's own MAC."""
     state, flag = _PERMANENT, _ON_THE_BRIDGE_ITSELF
     body = _NEIGHBOUR.pack(socket.AF_BRIDGE, 0, 0, bridge, state, flag, 0)
     return request(kind, flags, body + attribute(_LINK_ADDRESS, mac))

@@ -87,6 +87,8 @@ class Refused(NamedTuple):
 class Requests:
     """Sends requests to one part of the kernel; every call blocks until it is done.
 
+    All methods raise an OSError if the kernel refuses or is silent.
+
     Args:
         sock: A netlink socket without subscriptions; closed by :meth:`close`.
     """
@@ -102,9 +104,6 @@ class Requests:
 
         Args:
             protocol: :data:`NETLINK_ROUTE` or :data:`NETLINK_NETFILTER`.
-
-        Raises:
-            OSError: The kernel has no such sockets, or no descriptor is left.
         """
         sock = _open(protocol)
         for option in (CAP_ACK, STRICT_CHECK):
@@ -119,11 +118,7 @@ class Requests:
         return int(self._socket.getsockname()[0])
 
     def list_all(self, request: bytes) -> list[Message]:
-        """Return the answers to a request with the flag DUMP.
-
-        Raises:
-            OSError: The kernel refuses or is silent; EBUSY: things change all the time.
-        """
+        """Return the answers to a request with the flag DUMP; EBUSY if they keep changing."""
         for _ in range(LISTINGS):
             found = [one for block in self.blocks(request) for one in read_messages(block)]
             if not any(one.flags & INTERRUPTED for one in found):
@@ -132,11 +127,7 @@ class Requests:
         raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
-        """Yield a listing's datagrams unparsed; to be read to its end.
-
-        Raises:
-            OSError: The kernel refuses or is silent.
-        """
+        """Yield a listing's datagrams unparsed; to be read to its end."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         is_complete = False
@@ -146,11 +137,7 @@ class Requests:
             yield block
 
     def ask(self, request: bytes) -> Message:
-        """Return the single answer to a request.
-
-        Raises:
-            OSError: The kernel refuses or is silent.
-        """
+        """Return the single answer to a request."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
         answer = next(read_messages(self._receive(number)))
@@ -159,14 +146,7 @@ class Requests:
         return answer
 
     def change(self, requests: Iterable[bytes]) -> list[tuple[int, int]]:
-        """Make independent changes, in their order.
-
-        Returns:
-            Index and error number of each refused one.
-
-        Raises:
-            OSError: The kernel is silent.
-        """
+        """Make independent changes in order; return index and error number of refused ones."""
         refused: list[tuple[int, int]] = []
         waiting = list(requests)
         for start in range(0, len(waiting), BATCH):
@@ -186,7 +166,7 @@ class Requests:
             What was refused first; None if all was done.
 
         Raises:
-            OSError: The kernel is silent; EMSGSIZE: this socket takes no more at once.
+            OSError: EMSGSIZE: the changes are too large for this socket.
         """
         number = self._next_number()
         # Only the last change asks for an answer: not all kernels answer the message that ends a
@@ -300,11 +280,7 @@ class Events:
         self._socket.setsockopt(SOL_NETLINK, DROP_MEMBERSHIP, group)
 
     def read(self) -> EventBatch:
-        """Return all events that have arrived.
-
-        Raises:
-            OSError: The socket is broken.
-        """
+        """Return all events that have arrived."""
         messages: list[Message] = []
         has_lost = False
         while True:

@@ -26,12 +26,7 @@ def nested(kind: int, value: bytes) -> bytes:
 
 
 def read_all(value: bytes, start: int = 0) -> dict[int, bytes]:
-    """Return the attributes in a message or a nested attribute by their kinds.
-
-    Args:
-        value: The message or attribute.
-        start: The length of the fixed part before them.
-    """
+    """Return attributes by their kinds, after a fixed part of length ``start``."""
     return dict(read_attributes(value, start))
 
 

@@ -57,8 +57,8 @@ class KeyType(NamedTuple):
     width: int
 
 
-IPV4_ADDR, IPV6_ADDR, ETHER_ADDR = KeyType(7, 4), KeyType(8, 16), KeyType(9, 6)
-INET_PROTO, INET_SERVICE, MARK_TYPE = KeyType(12, 1), KeyType(13, 2), KeyType(19, 4)
+IPV4_ADDR, IPV6_ADDR = KeyType(7, 4), KeyType(8, 16)
+INET_PROTO, INET_SERVICE = KeyType(12, 1), KeyType(13, 2)
 
 
 def joined(*types: KeyType) -> KeyType:
@@ -115,7 +115,7 @@ def _payload(base: int, offset: int, width: int) -> Field:
 _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 MARK, NFPROTO, L4PROTO, PACKET_TYPE = _meta(3, 4), _meta(15, 1), _meta(16, 1), _meta(19, 1)
 CT_STATE, CT_STATUS = _ct(0), _ct(2)
-SOCKET_TRANSPARENT, SOCKET_MARK, SOCKET_WILDCARD = _socket(0, 1), _socket(1, 4), _socket(2, 1)
+SOCKET_TRANSPARENT, SOCKET_WILDCARD = _socket(0, 1), _socket(2, 1)
 ETHER_DADDR = _payload(_LINK, 0, 6)
 IP_DADDR, IP6_DADDR = _payload(_NETWORK, 16, 4), _payload(_NETWORK, 24, 16)
 SPORT, DPORT = _payload(_TRANSPORT, 0, 2), _payload(_TRANSPORT, 2, 2)
@@ -146,7 +146,7 @@ def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int 
     """Continue if a field, or its bits in a mask, compares with a value.
 
     Args:
-        field: What is compared.
+        field: The field.
         value: A number, or bytes as in a packet.
         mask: The bits to compare; by default all.
         op: :data:`EQUAL` and so on.
@@ -177,14 +177,7 @@ def in_set(fields: Sequence[Field], name: str, *, is_inverted: bool = False) -> 
 
 
 def one_of(field: Field, key: KeyType, *values: int, is_inverted: bool = False) -> InlineSet:
-    """Continue if a field is (or is not) one of some values.
-
-    Args:
-        field: What is looked up.
-        key: Its type.
-        values: At least two: ``nft`` prints one as a comparison.
-        is_inverted: Whether it must be none of them.
-    """
+    """Continue if a field is (or is not) one of some values, at least two, as ``nft`` does."""
     return InlineSet(field, key, values, is_inverted)
 
 
@@ -243,11 +236,6 @@ def reject(*, with_tcp_reset: bool = False) -> bytes:
 def tproxy(port: int) -> bytes:
     """Hand a packet to the transparent socket at a local port."""
     return put(port.to_bytes(2, "big")) + expression("tproxy", number(1, 0) + number(3, 1))
-
-
-def counter() -> bytes:
-    """Count packets and bytes."""
-    return expression("counter")
 
 
 def notrack() -> bytes:

@@ -44,14 +44,7 @@ class OwnedTable:
         """As the kernel lists it; None before it was written."""
 
     def put_right(self) -> bool:
-        """Write it, unless it is as it was written.
-
-        Returns:
-            Whether another program had changed it.
-
-        Raises:
-            NftablesError: The kernel refused.
-        """
+        """Write it, unless it is as it was written; return whether others had changed it."""
         if self._written is not None and not self._table.is_touched():
             return False
         listing = self._table.read()

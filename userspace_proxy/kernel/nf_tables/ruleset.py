@@ -134,10 +134,7 @@ class Ruleset:
         return found
 
     def commit(self, messages: Sequence[bytes]) -> None:
-        """Make changes as one transaction.
-
-        Args:
-            messages: Of one writer or several; may be empty.
+        """Make the changes of one writer or several as one transaction.
 
         Raises:
             NftablesError: The kernel refused. EMSGSIZE: the message is too large for the socket,
@@ -146,11 +143,7 @@ class Ruleset:
         self._send(messages, request(_END, 0, _FRAME))
 
     def try_out(self, messages: Sequence[bytes]) -> None:
-        """Let the kernel check changes without making them.
-
-        Raises:
-            NftablesError: It would refuse them.
-        """
+        """Raise an NftablesError if the kernel would refuse changes; makes none."""
         # The kernel discards a transaction without an end.
         self._send(messages, b"")
 
@@ -184,11 +177,7 @@ class Ruleset:
 
 
 def list_tables(family: int = INET) -> list[str]:
-    """Return the names of all tables of a family; empty where the kernel has no nftables.
-
-    Raises:
-        SteeringError: Permission denied.
-    """
+    """Return the names of all tables of a family; empty where the kernel has no nftables."""
     with query_errors():
         try:
             with Requests.open(NETLINK_NETFILTER) as requests:

@@ -67,10 +67,6 @@ class Listing:
 class NftTable:
     """One table in this thread's network namespace.
 
-    Args:
-        name: Its name.
-        family: Its family.
-
     Raises:
         SteeringError: A privilege or a kernel part is missing.
     """
@@ -128,9 +124,6 @@ class NftTable:
 
         A process in a user namespace can't have a socket that takes more than about 5,000
         Services at once. There each step is a transaction.
-
-        Raises:
-            NftablesError: The kernel refused.
         """
         try:
             self._commit([message for step in steps for message in step])
@@ -184,9 +177,6 @@ class TableWatch:
         ruleset: Provides the generation; closed by its owner.
         table: The table's name.
         family: Its family.
-
-    Raises:
-        SteeringError: The kernel has no nftables, or permission is denied.
     """
 
     def __init__(self, ruleset: Ruleset, table: str, family: int = INET) -> None:

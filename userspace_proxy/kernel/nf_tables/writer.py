@@ -44,12 +44,7 @@ Elements = Mapping[bytes, bytes]
 
 
 class TableWriter:
-    """Collects changes of one table.
-
-    Args:
-        name: The table's.
-        family: :data:`INET` or :data:`BRIDGE`.
-    """
+    """Collects changes of one table."""
 
     def __init__(self, name: str, family: int = INET) -> None:
         self.messages: list[bytes] = []
@@ -73,14 +68,7 @@ class TableWriter:
         self._add(DELETE_TABLE)
 
     def add_base_chain(self, name: str, kind: str, hook: int, priority: int) -> None:
-        """Add a chain that the kernel calls; its policy is accept.
-
-        Args:
-            name: The chain's.
-            kind: ``filter``, ``nat`` or ``route``.
-            hook: :data:`PREROUTING` and so on.
-            priority: Chains of lower numbers are called first.
-        """
+        """Add a chain of a kind (``filter``, ``nat``) that the kernel calls, with policy accept."""
         at = nested(CHAIN_HOOK, number(1, hook) + number(2, priority))
         self._add(NEW_CHAIN, text(CHAIN_NAME, name) + at + text(CHAIN_TYPE, kind))
 

@@ -46,9 +46,6 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP)
 class BridgeDelivery:
     """The table and the forwarding entries of one proxy.
 
-    Args:
-        name: The table's name.
-
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
@@ -62,14 +59,7 @@ class BridgeDelivery:
             raise
 
     def put_right(self) -> bool:
-        """Write the table, unless it is as it was written.
-
-        Returns:
-            Whether another program had changed it.
-
-        Raises:
-            SteeringError: The kernel refused.
-        """
+        """Write the table, as :meth:`OwnedTable.put_right`."""
         try:
             return self._table.put_right()
         except NftablesError as exc:
@@ -100,11 +90,7 @@ def write_bridge_table(table: TableWriter) -> None:
 
 
 class BridgeEntries:
-    """The MAC's entries in the forwarding databases of bridges.
-
-    Raises:
-        SteeringError: Netlink sockets can't be opened.
-    """
+    """The MAC's entries in the forwarding databases of bridges."""
 
     def __init__(self) -> None:
         with explained("open a netlink socket"):
@@ -113,14 +99,8 @@ class BridgeEntries:
     def put_right(self, bridges: Iterable[int]) -> frozenset[int]:
         """Make the entries this node's own, also where a bridge has learned the MAC from a pod.
 
-        Args:
-            bridges: The numbers of the bridges that need one.
-
         Returns:
-            The bridges that have one now; without those that were removed meanwhile.
-
-        Raises:
-            SteeringError: The kernel refused an entry.
+            The bridges without those that were removed meanwhile.
         """
         wanted = sorted(bridges)
         # A correct entry is not changed, and causes no event.
@@ -136,11 +116,7 @@ class BridgeEntries:
         return frozenset(wanted) - missing
 
     def remove(self) -> None:
-        """Remove the entries of all bridges; idempotent.
-
-        Raises:
-            SteeringError: The kernel refused.
-        """
+        """Remove the entries of all bridges; idempotent."""
         with explained("list interfaces"):
             messages = self._requests.list_all(rtnetlink.list_links())
         links = map(rtnetlink.read_link, messages)

@@ -67,11 +67,7 @@ class ReplyRouting:
         """Why no bridge has it; empty where one could."""
 
     async def start(self) -> str:
-        """Install all of it; idempotent.
-
-        Returns:
-            Why it can't be installed here; empty if it is.
-        """
+        """Install all of it; idempotent. Return why it can't be installed, empty if it is."""
         try:
             await self._put_right()
         except SteeringError as exc:
@@ -88,18 +84,11 @@ class ReplyRouting:
 
         Returns:
             How many parts were missing or different.
-
-        Raises:
-            SteeringError: The kernel refused.
         """
         return await self._put_right(frozenset(bridges))
 
     async def clean_up(self) -> None:
-        """Remove what has this proxy's name, and unused routes; idempotent, also without start.
-
-        Raises:
-            SteeringError: The kernel refused.
-        """
+        """Remove what has this proxy's name, and unused routes; idempotent, also without start."""
         await self._thread.run(self._remove)
 
     async def close(self) -> None:

@@ -64,11 +64,7 @@ _GONE = (errno.ENOENT, errno.ESRCH)
 
 
 class ReplyRoutes:
-    """The rules and routes in this thread's network namespace.
-
-    Raises:
-        SteeringError: Netlink sockets can't be opened.
-    """
+    """The rules and routes in this thread's network namespace."""
 
     def __init__(self) -> None:
         with explained("open a netlink socket"):
@@ -77,11 +73,7 @@ class ReplyRoutes:
         """Why IPv6 has none, as of the last :meth:`put_right`; empty where it has."""
 
     def put_right(self) -> int:
-        """Add what is missing; return how much was.
-
-        Raises:
-            SteeringError: The kernel refused those of IPv4.
-        """
+        """Add what is missing; return how much was. A refusal of IPv6 is no error."""
         count = self._add(_V4)
         try:
             count += self._add(_V6)
@@ -92,11 +84,7 @@ class ReplyRoutes:
         return count
 
     def remove(self) -> None:
-        """Remove everything with :data:`PROTOCOL`, the rules first; idempotent.
-
-        Raises:
-            SteeringError: The kernel refused.
-        """
+        """Remove everything with :data:`PROTOCOL`, the rules first; idempotent."""
         rules = [rtnetlink.write_rule(rtnetlink.DEL_RULE, 0, rule) for rule in self._rules()]
         kind = rtnetlink.DEL_ROUTE
         routes = [_write_route(kind, 0, family) for family in self._routed()]

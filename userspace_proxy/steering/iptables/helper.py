@@ -73,11 +73,7 @@ def main(descriptor: int, version: int, parent: int) -> int:
 
 
 class RequestServer:
-    """Turns requests into calls of a programmer, and results into answers.
-
-    Args:
-        version: The IP family, 4 or 6.
-    """
+    """Turns requests into calls of a programmer, and results into answers."""
 
     def __init__(self, version: int) -> None:
         self._version = version
@@ -123,10 +119,6 @@ class RequestServer:
 class LegacyProgrammer(NatProgrammer):
     """The rules of one IP family.
 
-    Args:
-        version: 4 or 6.
-        facts: All are used except the Service ranges.
-
     Raises:
         SteeringError: A library, a privilege or a kernel part is missing.
     """
@@ -167,11 +159,7 @@ class LegacyProgrammer(NatProgrammer):
         return _ports_of(rule for rule in rules[OUT] if rule in from_pods)
 
     def labels(self) -> list[str]:
-        """Return the labels of all proxies with chains here, sorted; "" for a proxy without a name.
-
-        Raises:
-            SteeringError: The kernel has no such table, or permission is denied.
-        """
+        """Return the labels of all proxies with chains here, sorted."""
         names = (
             name for table in (NAT, FILTER) for name in parse_table(self._tables.save(table), str)
         )
@@ -220,11 +208,7 @@ class LegacyProgrammer(NatProgrammer):
         self._layout = NatChains(self._version, _rules(self._applied or {}), self._to_ip)
 
     def _put(self, leaving: Touched) -> int:
-        """Write what differs; return how many rules did.
-
-        Args:
-            leaving: Ports that frontends were steered to before, guarded until they aren't.
-        """
+        """Write what differs, guarding old ports until the end; return how many rules did."""
         applied = self._applied or {}
         # Only IPv4 needs an address: see PreroutingAddress.
         to_ip = "" if self._version == 6 else self._address.choose(self._to_ip)

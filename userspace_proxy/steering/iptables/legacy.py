@@ -68,9 +68,6 @@ LOCK_WAIT_S = 5.0
 class LegacyTables:
     """The tables of one IP family in the thread's network namespace.
 
-    Args:
-        version: 4 or 6.
-
     Raises:
         SteeringError: The programs are missing.
     """
@@ -113,12 +110,7 @@ class LegacyTables:
         return done.decode(errors="surrogateescape")
 
     def restore(self, table: str, edits: Iterable[str], lock: int) -> None:
-        """Make edits in one commit.
-
-        Args:
-            table: ``nat`` or ``filter``.
-            edits: Lines as ``iptables-restore`` accepts them.
-            lock: The descriptor of the xtables lock, which the caller holds.
+        """Make edits in one commit; the caller holds the xtables lock with this descriptor.
 
         Raises:
             SteeringError: An edit was refused; nothing has changed.
@@ -153,11 +145,7 @@ class LegacyTables:
 
 
 def tables_in_use(version: int) -> list[str]:
-    """Return the legacy tables of an IP family in use in this thread's network namespace.
-
-    Raises:
-        OSError: Permission denied.
-    """
+    """Return the legacy tables of an IP family in use in this thread's network namespace."""
     try:
         return (_NET / _TABLE_NAMES[version]).read_text(encoding="ascii").split()
     except FileNotFoundError:
@@ -287,11 +275,7 @@ def _run(
     env: dict[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> bytes:
-    """Run a program; return its output.
-
-    Raises:
-        SteeringError: It failed, with its own error message.
-    """
+    """Run a program; return its output, or raise its error message as a SteeringError."""
     try:
         done = subprocess.run(
             command,

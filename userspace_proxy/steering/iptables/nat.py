@@ -121,12 +121,7 @@ class TreeChange(NamedTuple):
 
 
 class Tree:
-    """The chains of one set of rules; their names lack prefix and side.
-
-    Args:
-        version: 4 or 6.
-        rules: One for each frontend.
-    """
+    """The chains of one set of rules, one per frontend; their names lack prefix and side."""
 
     def __init__(self, version: int, rules: Iterable[NatRule] = ()) -> None:
         self._family = socket.AF_INET6 if version == 6 else socket.AF_INET
@@ -145,11 +140,7 @@ class Tree:
         return self._below(0, len(self._keys), 0, ROOT)
 
     def change(self, gone: Iterable[NatFrontend], added: Iterable[NatRule]) -> TreeChange:
-        """Remove the rules of frontends, and add rules or replace those of their frontends.
-
-        Returns:
-            The changed lines; takes about 100 µs per rule, whatever the number of rules.
-        """
+        """Remove the rules of frontends, and add or replace others; about 100 µs per rule."""
         change = TreeChange(set(), set())
         for frontend in gone:
             self._set(self._key(frontend), None, change)

@@ -39,11 +39,7 @@ class HelperEnded(SteeringError):
 
 
 class HelperProcess:
-    """A helper that is started by the first request, and again after it has ended.
-
-    Args:
-        version: The IP family whose rules it programs, 4 or 6.
-    """
+    """A helper for one IP family, started by the first request, and again after it has ended."""
 
     def __init__(self, version: int) -> None:
         self.version = version
@@ -119,11 +115,7 @@ class HelperProcess:
             self._not_before = time.monotonic() + pause_s
 
     def _check_pause(self) -> None:
-        """Refuse to start a helper before the pause has ended.
-
-        Raises:
-            SteeringError: With how the last helper ended, and when the next one is started.
-        """
+        """Raise a SteeringError if no helper may be started yet."""
         rest_s = self._not_before - time.monotonic()
         if self._failures > 1 and rest_s > 0:
             raise SteeringError(

@@ -31,9 +31,6 @@ def are_few(edits: int, rules: int) -> bool:
 class SmallEdits:
     """Edits the tables of one IP family.
 
-    Args:
-        version: 4 or 6.
-
     Raises:
         SteeringError: python-iptables or a library of iptables is missing.
     """
@@ -53,10 +50,6 @@ class SmallEdits:
 
     def make(self, table: str, edits: Sequence[str]) -> None:
         """Make edits in one commit; the caller holds the xtables lock.
-
-        Args:
-            table: ``nat`` or ``filter``.
-            edits: Lines as ``iptables-restore`` accepts them.
 
         Raises:
             SteeringError: An edit was refused; nothing has changed.

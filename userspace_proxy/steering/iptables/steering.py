@@ -20,9 +20,6 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
     The helper for IPv4 runs from ``start`` on; that for IPv6 when an IPv6 frontend is desired, or
     when an earlier run may have left rules.
-
-    Args:
-        facts: All are used except the Service ranges; the refuse port must be set.
     """
 
     name = "iptables"
@@ -34,11 +31,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
         super().__init__(facts, lambda: IptablesProgrammer(facts, self._helpers))
 
     async def labels(self) -> list[str]:
-        """Return the labels (:func:`~..names.proxy_label`) of all proxies with rules here, sorted.
-
-        Raises:
-            SteeringError: The tables can't be read.
-        """
+        """Return the labels of all proxies with rules here, sorted."""
         return await self._do(IptablesProgrammer.labels)
 
     @property
@@ -53,12 +46,7 @@ class IptablesSteering(ProgrammedSteering["IptablesProgrammer"]):
 
 
 class IptablesProgrammer(Programmer):
-    """The helpers of both families.
-
-    Args:
-        facts: As for :class:`IptablesSteering`.
-        helpers: Closed by :meth:`close`.
-    """
+    """The helpers of both families, which it closes."""
 
     def __init__(self, facts: SteeringFacts, helpers: Mapping[IPFamily, HelperProcess]) -> None:
         super().__init__()

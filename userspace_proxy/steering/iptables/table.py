@@ -57,14 +57,7 @@ class TableDifference:
 
 
 class LegacyTable:
-    """The chains and jumps of this proxy in one table.
-
-    Args:
-        name: ``nat`` or ``filter``.
-        tables: Those of the IP family.
-        small_edits: Makes a few edits.
-        names: The chains' names in the kernel.
-    """
+    """The chains and jumps of this proxy in one table, ``nat`` or ``filter``."""
 
     def __init__(
         self, name: str, tables: LegacyTables, small_edits: SmallEdits, names: ChainNames
@@ -85,11 +78,7 @@ class LegacyTable:
         return self._tables.info(self.name)
 
     def read(self) -> dict[str, Lines]:
-        """Return all chains; those of other proxies have their names in brackets.
-
-        Raises:
-            SteeringError: The table can't be read.
-        """
+        """Return all chains; those of other proxies have their names in brackets."""
         return parse_table(self._tables.save(self.name), self._names.known)
 
     def forget(self) -> None:

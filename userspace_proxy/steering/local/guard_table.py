@@ -20,54 +20,49 @@ from collections.abc import Iterable
 from ...kernel.netlink.rtnetlink import pack_ip
 from ...kernel.nf_tables import TableWriter
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.table import Listing
 from ...kernel.nf_tables.writer import INPUT
 from ...model import Frontend, IPFamily
-from ..nftables.elements import ADDRESS, FILTER_PRIORITY, FRONTEND, frontend_key, write_steps
+from ..nftables.elements import (
+    ADDRESS,
+    DIALLED,
+    FILTER_PRIORITY,
+    FRONTEND,
+    IS_FAMILY,
+    SYN,
+    TO_OTHER_SOCKET,
+    SetElement,
+    frontend_key,
+    write_steps,
+)
 
 ADDRESSES = {IPFamily.IPV4: "addresses4", IPFamily.IPV6: "addresses6"}
 FRONTENDS = {IPFamily.IPV4: "frontends4", IPFamily.IPV6: "frontends6"}
-SETS = (*ADDRESSES.values(), *FRONTENDS.values())
-_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
+SETS = (*FRONTENDS.values(), *ADDRESSES.values())
 _DADDR = {IPFamily.IPV4: x.IP_DADDR, IPFamily.IPV6: x.IP6_DADDR}
 _ADMITTED_PROTOCOLS = (
-    socket.IPPROTO_TCP,
-    socket.IPPROTO_UDP,
-    socket.IPPROTO_ICMP,
-    socket.IPPROTO_ICMPV6,
+    *(socket.IPPROTO_TCP, socket.IPPROTO_UDP),
+    *(socket.IPPROTO_ICMP, socket.IPPROTO_ICMPV6),
 )
-# Without a socket the expression doesn't match, and the kernel's own stack refuses.
-_TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
-_SYN, _ACK = 0x02, 0x10
-
-GuardElements = set[tuple[str, bytes]]
-"""Pairs of a set's name and an element."""
 
 
-def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
-    """Return the set that admits a frontend, and its element."""
-    return FRONTENDS[frontend.family], frontend_key(frontend)
+def frontend_element(frontend: Frontend) -> SetElement:
+    """Return the element that admits a frontend."""
+    return FRONTENDS[frontend.family], frontend_key(frontend), b""
 
 
-def address_element(network: str) -> tuple[str, bytes]:
-    """Return the set that guards an address, given as a network, and its element."""
+def address_element(network: str) -> SetElement:
+    """Return the element that guards an address, given as a network."""
     ip = network.partition("/")[0]
-    return ADDRESSES[IPFamily.of(ip)], pack_ip(ip)
+    return ADDRESSES[IPFamily.of(ip)], pack_ip(ip), b""
 
 
-def all_elements(networks: Iterable[str], frontends: Iterable[Frontend]) -> GuardElements:
+def all_elements(networks: Iterable[str], frontends: Iterable[Frontend]) -> set[SetElement]:
     """Return the elements of all sets."""
     return {address_element(n) for n in networks} | {frontend_element(f) for f in frontends}
 
 
 def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True) -> list[bytes]:
-    """Return the messages that create the table, without elements.
-
-    Args:
-        name: The table's.
-        ranges: Guarded as a whole.
-        checks_sockets: Whether the kernel can look up sockets (nft_socket).
-    """
+    """Return the messages that create the table, which guards ranges as a whole."""
     table = TableWriter(name)
     table.create()
     for family in IPFamily:
@@ -81,47 +76,34 @@ def write_guard(name: str, ranges: Iterable[str], *, checks_sockets: bool = True
     return table.messages
 
 
-def write_elements(name: str, *, removed: GuardElements, added: GuardElements) -> list[list[bytes]]:
+def write_elements(
+    name: str, *, removed: Iterable[SetElement], added: Iterable[SetElement]
+) -> list[list[bytes]]:
     """Return the messages that remove and add elements, as :func:`write_steps`."""
-    return write_steps(TableWriter(name), _by_set(removed), _by_set(added))
-
-
-def elements_of(listing: Listing) -> GuardElements:
-    """Return the elements of a listing."""
-    return {(name, key) for name, keys in listing.elements.items() for key in keys}
-
-
-def _by_set(elements: GuardElements) -> dict[str, dict[bytes, bytes]]:
-    found: dict[str, dict[bytes, bytes]] = {name: {} for name in SETS}
-    for name, key in elements:
-        found.setdefault(name, {})[key] = b""
-    return found
+    return write_steps(name, SETS, removed, added)
 
 
 def _add_input(table: TableWriter, ranges: Iterable[str]) -> None:
     to_guard = x.verdict(x.GOTO, "guard")
     for family in IPFamily:
         is_guarded = x.in_set((_DADDR[family],), ADDRESSES[family])
-        table.add_rule("input", _FAMILY[family] + is_guarded + to_guard)
+        table.add_rule("input", IS_FAMILY[family] + is_guarded + to_guard)
     for network in ranges:
         family = IPFamily.of(network.partition("/")[0])
-        table.add_rule("input", _FAMILY[family] + x.match_network(network) + to_guard)
+        table.add_rule("input", IS_FAMILY[family] + x.match_network(network) + to_guard)
 
 
 def _add_guard(table: TableWriter, *, checks_sockets: bool) -> None:
     # Kernel 6.18 reads ports in fragments although they have none.
     is_fragment = x.match(x.FRAGMENT, 0, mask=x.FRAGMENT_OFFSET, op=x.NOT_EQUAL)
     table.add_rule("guard", x.IPV6 + is_fragment + x.verdict(x.ACCEPT))
-    # Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
-    syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
-    for packets, refusal in ((syn, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
+    for packets, refusal in ((SYN, x.reject(with_tcp_reset=True)), (x.UDP, x.reject())):
         for family in IPFamily:
-            key = (_DADDR[family], x.L4PROTO, x.DPORT)
-            is_other = x.in_set(key, FRONTENDS[family], is_inverted=True)
-            table.add_rule("guard", packets + _FAMILY[family] + is_other + refusal)
+            is_other = x.in_set(DIALLED[family], FRONTENDS[family], is_inverted=True)
+            table.add_rule("guard", packets + IS_FAMILY[family] + is_other + refusal)
         if checks_sockets:
             # By ICMP for TCP, too: a RST from a rule doesn't reach pods on a bridge.
-            table.add_rule("guard", packets + _TO_OTHER_SOCKET + x.reject())
+            table.add_rule("guard", packets + TO_OTHER_SOCKET + x.reject())
     table.add_rule(
         "guard",
         x.one_of(x.L4PROTO, x.INET_PROTO, *_ADMITTED_PROTOCOLS, is_inverted=True),

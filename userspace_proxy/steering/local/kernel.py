@@ -63,11 +63,7 @@ class RouteChanges:
 
 
 class RoutingTables:
-    """The routing tables of this thread's network namespace.
-
-    Raises:
-        SteeringError: Netlink sockets can't be opened.
-    """
+    """The routing tables of this thread's network namespace."""
 
     def __init__(self) -> None:
         with explained("open netlink sockets"):

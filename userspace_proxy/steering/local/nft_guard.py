@@ -16,26 +16,15 @@ from ...kernel.netlink.rtnetlink import LocalRoute
 from ...kernel.nf_tables import NftablesError
 from ...kernel.nf_tables.table import Definition, NftTable
 from ...model import Frontend, IPFamily
+from ..nftables.elements import SetElement, elements_of
 from .desired import DesiredState, StateChange, is_loopback, network_of
 from .guard import LocalGuard
-from .guard_table import (
-    GuardElements,
-    all_elements,
-    elements_of,
-    frontend_element,
-    write_elements,
-    write_guard,
-)
+from .guard_table import SETS, all_elements, frontend_element, write_elements, write_guard
 from .kernel import RoutingTables
 
 
 class OpenGuard(LocalGuard):
-    """Routes only: the kernel refuses where there is no listener.
-
-    Args:
-        tables: The routing tables; closed by their owner.
-        owner: The number of the proxy.
-    """
+    """Routes of one proxy, by its number: the kernel refuses where there is no listener."""
 
     def __init__(self, tables: RoutingTables, owner: int) -> None:
         self._tables = tables
@@ -104,11 +93,6 @@ class OpenGuard(LocalGuard):
 class NftGuard(OpenGuard):
     """Routes, and the table that guards them.
 
-    Args:
-        tables: The routing tables; closed by their owner.
-        owner: The number of the proxy.
-        table: The table's name.
-
     Raises:
         SteeringError: nftables doesn't work here.
     """
@@ -145,7 +129,7 @@ class NftGuard(OpenGuard):
         is_routed_here = super().look(desired)
         listing = self._table.look()
         is_intact = listing is not None and self._rules in (None, listing.definitions)
-        admitted = elements_of(listing) if listing is not None and is_intact else set()
+        admitted = elements_of(listing, SETS) if listing is not None and is_intact else set()
 
         def is_as_desired(frontend: Frontend) -> bool:
             if not is_routed_here(frontend) or not desired.is_routed(frontend.ip):
@@ -177,7 +161,7 @@ class NftGuard(OpenGuard):
                 f"cannot use the nftables table inet {self._table.name}: another program owns it",
                 hint="stop that program, or run with --steering=iptables",
             )
-        have = elements_of(listing)
+        have = elements_of(listing, SETS)
         removed, added = have - want, want - have
         if listing.definitions != self._rules:
             return len(removed) + len(added) + self._write_all(want, desired)
@@ -187,7 +171,7 @@ class NftGuard(OpenGuard):
             self._write_all(want, desired)
         return len(removed) + len(added)
 
-    def _write_all(self, want: GuardElements, desired: DesiredState) -> int:
+    def _write_all(self, want: set[SetElement], desired: DesiredState) -> int:
         """Write the table anew; return 1."""
         # Until the kernel has accepted it: a repair must try again.
         self._rules = None

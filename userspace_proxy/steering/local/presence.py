@@ -11,14 +11,7 @@ from .rule_guard import is_proxys_table, removal_order, table_number
 
 
 def is_present(proxy_name: str) -> bool:
-    """Return whether a proxy has a route, a rule or a guard here.
-
-    Args:
-        proxy_name: As for :func:`~..names.proxy_label`.
-
-    Raises:
-        SteeringError: Permission denied.
-    """
+    """Return whether a proxy has a route, a rule or a guard here."""
     if GUARD_TABLES.of(proxy_name) in list_tables():
         return True
     owner = owner_number(proxy_name)
@@ -29,11 +22,7 @@ def is_present(proxy_name: str) -> bool:
 
 
 def remove_routes() -> None:
-    """Remove the routes and rules of all proxies, whatever their names; idempotent.
-
-    Raises:
-        SteeringError: The kernel refused.
-    """
+    """Remove the routes and rules of all proxies, whatever their names; idempotent."""
     with closing(RoutingTables()) as tables:
         rules = tables.rules()
         tables.change(removed=removal_order(rules))

@@ -69,12 +69,7 @@ def removal_order(rules: Iterable[RoutingRule]) -> list[RoutingRule]:
 
 
 class RuleGuard(LocalGuard):
-    """Rules of one proxy, and their table.
-
-    Args:
-        tables: The routing tables; closed by their owner.
-        owner: The number of the proxy.
-    """
+    """Rules of one proxy, by its number, and their table."""
 
     knows_connections = False
     needs_transparent = True
@@ -151,11 +146,7 @@ class RuleGuard(LocalGuard):
         desired.refused.update({network_of(r.to): refused[r] for r in added if r in refused})
 
     def _put_table_right(self, desired: DesiredState) -> set[IPFamily]:
-        """Write the table's route for each desired family; one that exists stays.
-
-        Returns:
-            The families whose route differed.
-        """
+        """Write the table's route for each desired family; return the families that differed."""
         have = {route for route, _ in self._tables.routes(self._table)}
         families = {IPFamily.of(network) for network in desired.networks}
         families |= {IPFamily.of(route.network) for route in have}

@@ -53,16 +53,7 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
 
 
 class LocalProgrammer(Programmer):
-    """The routes and the guard of one proxy.
-
-    Args:
-        facts: As for :class:`LocalSteering`.
-        own_namespace: As for :class:`LocalSteering`.
-        uses_nftables: As for :class:`LocalSteering`.
-
-    Raises:
-        SteeringError: Netlink sockets can't be opened.
-    """
+    """The routes and the guard of one proxy."""
 
     def __init__(self, facts: SteeringFacts, *, own_namespace: bool, uses_nftables: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Frontends, addresses and ports as set elements, and the steps that change them.
+"""Frontends and ports as set elements, the steps that change them, and common parts of rules.
 
 Rule 1: an element consists of the kernel's own bytes, so both can be compared.
 """
@@ -6,10 +6,12 @@ Rule 1: an element consists of the kernel's own bytes, so both can be compared.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...kernel.netlink.rtnetlink import ip_of, pack_ip
 from ...kernel.nf_tables import TableWriter
+from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.expressions import (
     INET_PROTO,
     INET_SERVICE,
@@ -18,6 +20,7 @@ from ...kernel.nf_tables.expressions import (
     KeyType,
     joined,
 )
+from ...kernel.nf_tables.table import Listing
 from ...model import Frontend, IPFamily, Protocol
 from ..programmer import PROTOCOL_NUMBERS
 
@@ -34,8 +37,18 @@ FRONTEND: Mapping[IPFamily, KeyType] = {
 # A protocol and a port, each padded to four bytes.
 _PORT = struct.Struct(">B3xH2x")
 
-ElementsBySet = dict[str, dict[bytes, bytes]]
-"""Keys and values of each set; the values of a set that isn't a map are empty."""
+SetElement = tuple[str, bytes, bytes]
+"""A set's name, a key and its value, which is empty unless the set is a map."""
+# Common parts of rules.
+IS_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
+DIALLED = {
+    IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
+    IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
+}
+# Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
+SYN = x.TCP + x.match(x.TCP_FLAGS, 0x02, mask=0x12)
+# Without a socket the expression doesn't match, and the kernel's own stack refuses.
+TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
 
 
 def port_key(protocol: Protocol, port: int) -> bytes:
@@ -57,18 +70,31 @@ def read_frontend(key: bytes, family: IPFamily) -> Frontend | None:
     return Frontend(ip_of(key[: -_PORT.size]), port, protocol) if protocol and port else None
 
 
+def elements_of(listing: Listing, sets: Iterable[str]) -> set[SetElement]:
+    """Return the elements of some sets of a table."""
+    return {
+        (name, key, value) for name in sets for key, value in listing.elements.get(name, {}).items()
+    }
+
+
 def write_steps(
-    table: TableWriter, removed: Mapping[str, Mapping[bytes, bytes]], added: ElementsBySet
+    table: str, sets: Sequence[str], removed: Iterable[SetElement], added: Iterable[SetElement]
 ) -> list[list[bytes]]:
     """Return the messages that change elements, in steps that may be transactions of their own.
 
-    Args:
-        table: A writer without messages.
-        removed: What is removed first, in the order of the sets.
-        added: What is added then, likewise.
+    Elements are removed in the order of the sets, then others are added in the reverse order.
     """
-    for name, elements in removed.items():
-        table.delete_elements(name, elements)
-    for name, elements in added.items():
-        table.add_elements(name, elements)
-    return [[message] for message in table.messages]
+    writer = TableWriter(table)
+    gone, new = _by_set(removed), _by_set(added)
+    for name in sets:
+        writer.delete_elements(name, gone[name])
+    for name in reversed(sets):
+        writer.add_elements(name, new[name])
+    return [[message] for message in writer.messages]
+
+
+def _by_set(elements: Iterable[SetElement]) -> dict[str, dict[bytes, bytes]]:
+    found: dict[str, dict[bytes, bytes]] = defaultdict(dict)
+    for name, key, value in elements:
+        found[name][key] = value
+    return found

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ...kernel.netlink.rtnetlink import ip_of, pack_ip
@@ -24,10 +23,14 @@ from ...kernel.nf_tables.writer import INPUT, OUTPUT, PREROUTING
 from ...model import Frontend, IPFamily
 from ..programmer import PROTOCOL_NUMBERS
 from .elements import (
+    DIALLED,
     FILTER_PRIORITY,
     FRONTEND,
+    IS_FAMILY,
     PORT,
-    ElementsBySet,
+    SYN,
+    TO_OTHER_SOCKET,
+    SetElement,
     frontend_key,
     port_key,
     read_frontend,
@@ -42,18 +45,10 @@ NAT_CHAINS = ("prerouting", "output")
 # order of priorities and applies the first translation: this comes before kube-proxy's leftovers.
 NAT_PRIORITY = -110
 
-_KEYS = {
-    IPFamily.IPV4: (x.IP_DADDR, x.L4PROTO, x.DPORT),
-    IPFamily.IPV6: (x.IP6_DADDR, x.L4PROTO, x.DPORT),
-}
-_FAMILY = {IPFamily.IPV4: x.IPV4, IPFamily.IPV6: x.IPV6}
 # nft needs it in a rule that translates ports, when a saved ruleset is loaded.
 _HAS_PORTS = x.one_of(x.L4PROTO, x.INET_PROTO, *PROTOCOL_NUMBERS.values())
 _NOT_TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT)
 _TRANSLATED = x.match(x.CT_STATUS, 0, mask=x.STATUS_DNAT, op=x.NOT_EQUAL)
-# Without a socket the expression doesn't match, and the kernel's own stack refuses.
-_TO_OTHER_SOCKET = x.match(x.SOCKET_TRANSPARENT, 0)
-_SYN, _ACK = 0x02, 0x10
 
 
 class Shape(NamedTuple):
@@ -68,27 +63,15 @@ class Shape(NamedTuple):
     """Whether the kernel can look up sockets (nft_socket)."""
 
 
-@dataclass(slots=True)
-class ElementChanges:
+class ElementChanges(NamedTuple):
     """Elements to remove and to add; both for one whose value changes."""
 
-    removed: ElementsBySet = field(default_factory=dict)
-    added: ElementsBySet = field(default_factory=dict)
+    removed: set[SetElement]
+    added: set[SetElement]
 
-    def remove(self, name: str, key: bytes, value: bytes) -> None:
-        """Note that an element is removed from a set."""
-        self.removed.setdefault(name, {})[key] = value
-
-    def add(self, name: str, key: bytes, value: bytes) -> None:
-        """Note that an element is added to a set."""
-        self.added.setdefault(name, {})[key] = value
-
-    def count(self) -> int:
+    def element_count(self) -> int:
         """Return how many elements differ."""
-        return sum(
-            len(self.removed.get(name, {}).keys() | self.added.get(name, {}).keys())
-            for name in SETS
-        )
+        return len({(name, key) for name, key, _ in self.removed | self.added})
 
 
 def is_looked_up(listing: Listing, name: str) -> bool:
@@ -118,9 +101,9 @@ def to_ip_of(listing: Listing) -> str:
     return ""
 
 
-def frontend_element(frontend: Frontend) -> tuple[str, bytes]:
-    """Return the map that contains a frontend, and its key."""
-    return MAPS[frontend.family], frontend_key(frontend)
+def frontend_element(frontend: Frontend, port: int) -> SetElement:
+    """Return the element that steers a frontend to a port."""
+    return MAPS[frontend.family], frontend_key(frontend), port.to_bytes(2, "big")
 
 
 def guard_key(frontend: Frontend, port: int) -> bytes:
@@ -128,19 +111,10 @@ def guard_key(frontend: Frontend, port: int) -> bytes:
     return port_key(frontend.protocol, port)
 
 
-def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> ElementsBySet:
-    """Return the elements of all sets.
-
-    Args:
-        ports: The port of each frontend.
-        refuse_port: Not guarded as proxy ports are.
-    """
-    elements: ElementsBySet = {name: {} for name in SETS}
-    for frontend, port in ports.items():
-        name, key = frontend_element(frontend)
-        elements[name][key] = _packed(port)
-    elements[GUARDED] = dict.fromkeys(count_uses(ports, refuse_port), b"")
-    return elements
+def all_elements(ports: Mapping[Frontend, int], refuse_port: int) -> set[SetElement]:
+    """Return the elements of all sets; the refuse port isn't guarded as proxy ports are."""
+    steered = {frontend_element(frontend, port) for frontend, port in ports.items()}
+    return steered | {(GUARDED, key, b"") for key in count_uses(ports, refuse_port)}
 
 
 def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> Counter[bytes]:
@@ -148,20 +122,9 @@ def count_uses(ports: Mapping[Frontend, int], refuse_port: int) -> Counter[bytes
     return Counter(guard_key(f, port) for f, port in ports.items() if port != refuse_port)
 
 
-def differing_elements(
-    have: Mapping[str, Mapping[bytes, bytes]], want: ElementsBySet
-) -> ElementChanges:
+def differing_elements(have: set[SetElement], want: set[SetElement]) -> ElementChanges:
     """Return the changes from the existing to the desired elements."""
-    changes = ElementChanges()
-    for name in SETS:
-        old, new = have.get(name, {}), want[name]
-        for key, value in old.items():
-            if new.get(key) != value:
-                changes.remove(name, key, value)
-        for key, value in new.items():
-            if old.get(key) != value:
-                changes.add(name, key, value)
-    return changes
+    return ElementChanges(have - want, want - have)
 
 
 def differing_frontends(
@@ -181,7 +144,7 @@ def differing_frontends(
     Returns:
         The changes, and the new uses of the affected ports.
     """
-    changes = ElementChanges()
+    changes = ElementChanges(set(), set())
     uses_now: dict[bytes, int] = {}
 
     def use(frontend: Frontend, port: int, by: int) -> None:
@@ -190,20 +153,19 @@ def differing_frontends(
             uses_now[key] = uses_now.get(key, uses.get(key, 0)) + by
 
     for frontend, port in touched.items():
-        name, key = frontend_element(frontend)
         old = before.get(frontend)
         if old is not None:
-            changes.remove(name, key, _packed(old))
+            changes.removed.add(frontend_element(frontend, old))
             use(frontend, old, -1)
         if port is not None:
-            changes.add(name, key, _packed(port))
+            changes.added.add(frontend_element(frontend, port))
             use(frontend, port, 1)
     for key, count in uses_now.items():
         was = uses.get(key, 0)
         if was and not count:
-            changes.remove(GUARDED, key, b"")
+            changes.removed.add((GUARDED, key, b""))
         elif count and not was:
-            changes.add(GUARDED, key, b"")
+            changes.added.add((GUARDED, key, b""))
     return changes, uses_now
 
 
@@ -237,26 +199,19 @@ def write_changes(table: str, changes: ElementChanges) -> list[list[bytes]]:
 
     A port is guarded before the first frontend is steered to it.
     """
-    removed = {name: changes.removed.get(name, {}) for name in SETS}
-    added = {name: changes.added.get(name, {}) for name in (GUARDED, *MAPS.values())}
-    return write_steps(TableWriter(table), removed, added)
+    return write_steps(table, SETS, changes.removed, changes.added)
 
 
 def read_ports(
-    elements: Mapping[str, Mapping[bytes, bytes]], maps: Iterable[str] = MAPS.values()
+    elements: Iterable[SetElement], maps: Iterable[str] = MAPS.values()
 ) -> dict[Frontend, int]:
     """Return the ports of frontends in the elements of some maps.
 
     Elements that this proxy never writes are skipped.
     """
-    ports = {}
-    for family, name in MAPS.items():
-        if name in maps:
-            for key, value in elements.get(name, {}).items():
-                frontend = read_frontend(key, family)
-                if frontend is not None:
-                    ports[frontend] = int.from_bytes(value, "big")
-    return ports
+    families = {name: family for family, name in MAPS.items() if name in maps}
+    found = ((read_frontend(k, families[n]), value) for n, k, value in elements if n in families)
+    return {f: int.from_bytes(value, "big") for f, value in found if f is not None}
 
 
 def _add_prerouting(table: TableWriter, shape: Shape) -> None:
@@ -273,11 +228,11 @@ def _add_prerouting(table: TableWriter, shape: Shape) -> None:
 
 
 def _redirect(family: IPFamily) -> bytes:
-    return _FAMILY[family] + _look_up(family, 1) + x.redirect()
+    return IS_FAMILY[family] + _look_up(family, 1) + x.redirect()
 
 
 def _look_up(family: IPFamily, register: int) -> bytes:
-    return x.look_up(_KEYS[family], MAPS[family], register)
+    return x.look_up(DIALLED[family], MAPS[family], register)
 
 
 def _add_guard(table: TableWriter, shape: Shape) -> None:
@@ -297,24 +252,18 @@ def _add_guard(table: TableWriter, shape: Shape) -> None:
     """
     used = x.in_set((x.L4PROTO, x.DPORT), GUARDED)
     guarded = used + _NOT_TRANSLATED
-    # Not "tcp flags syn": that doesn't match a SYN with FIN or RST.
-    syn = x.TCP + x.match(x.TCP_FLAGS, _SYN, mask=_SYN | _ACK)
-    table.add_rule("input", syn + guarded + x.reject(with_tcp_reset=True))
+    table.add_rule("input", SYN + guarded + x.reject(with_tcp_reset=True))
     table.add_rule("input", x.UDP + guarded + x.reject())
-    to_other_socket = _TO_OTHER_SOCKET + x.reject()
+    to_other_socket = TO_OTHER_SOCKET + x.reject()
     if shape.checks_sockets:
-        for packets in (syn, x.UDP):
+        for packets in (SYN, x.UDP):
             table.add_rule("input", packets + used + to_other_socket)
     if shape.refuse_port:
         if shape.checks_sockets:
-            to_refuse = syn + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
+            to_refuse = SYN + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
             table.add_rule("input", to_refuse + to_other_socket)
         to_refuse = x.UDP + x.match(x.DPORT, shape.refuse_port) + _TRANSLATED
         table.add_rule("input", to_refuse + x.reject())
-
-
-def _packed(port: int) -> bytes:
-    return port.to_bytes(2, "big")
 
 
 def _looks_up(one: Expression, name: str) -> bool:

@@ -21,9 +21,11 @@ from ..base import Bind, SteeringFacts
 from ..earlier_nat import EarlierNat
 from ..names import STEERING_TABLES
 from ..programmer import NatProgrammer, Ports, ProgrammedSteering, Touched
+from .elements import elements_of
 from .rules import (
     MAPS,
     NAT_PRIORITY,
+    SETS,
     Shape,
     all_elements,
     count_uses,
@@ -49,11 +51,7 @@ def missing() -> str:
 
 
 class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
-    """Maps from frontends to ports in a table of this proxy.
-
-    Args:
-        facts: All are used except the Service ranges; the refuse port must be set.
-    """
+    """Maps from frontends to ports in a table of this proxy."""
 
     name = "nftables"
     bind = Bind.PROXY_PORT
@@ -65,9 +63,6 @@ class NftablesSteering(ProgrammedSteering["NftablesProgrammer"]):
 
 class NftablesProgrammer(NatProgrammer):
     """The table of one proxy.
-
-    Args:
-        facts: All are used except the Service ranges.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -104,14 +99,16 @@ class NftablesProgrammer(NatProgrammer):
         listing = self._table.look()
         if listing is None:
             return {}
-        return read_ports(listing.elements, [m for m in MAPS.values() if is_looked_up(listing, m)])
+        return read_ports(
+            elements_of(listing, SETS), [m for m in MAPS.values() if is_looked_up(listing, m)]
+        )
 
     def clean_up(self) -> None:
         """Part of Programmer."""
         listing = self._table.read()
         if listing is not None:
             self._table.remove()
-        self._forget_all(read_ports(listing.elements) if listing else {})
+        self._forget_all(read_ports(elements_of(listing, SETS)) if listing else {})
         self._rules = None
 
     def close(self) -> None:
@@ -158,7 +155,7 @@ class NftablesProgrammer(NatProgrammer):
             )
         self._to_ip = to_ip_of(listing)
         refuse_ports = {self._refuse_port, refuse_port_of(listing)}
-        ports = read_ports(listing.elements)
+        ports = read_ports(elements_of(listing, SETS))
         return {f: 0 if port in refuse_ports else port for f, port in ports.items()}
 
     def _shape(self) -> Shape:
@@ -194,12 +191,12 @@ class NftablesProgrammer(NatProgrammer):
         listing = self._table.read()
         wanted = all_elements(self._applied or {}, self._refuse_port)
         if listing is None:
-            return sum(map(len, wanted.values())) + self._write_all()
-        changes = differing_elements(listing.elements, wanted)
+            return len(wanted) + self._write_all()
+        changes = differing_elements(elements_of(listing, SETS), wanted)
         if listing.definitions != self._rules or self._address.choose(self._to_ip) != self._to_ip:
             faults = _count_differing(listing.definitions, self._rules or ())
             self._write_all()
-            return changes.count() + max(faults, 1)
+            return changes.element_count() + max(faults, 1)
         # An element that is written was missing or different for a while, so its connections may
         # lead anywhere.
         self._stale |= read_ports(changes.removed) | dict.fromkeys(read_ports(changes.added))
@@ -208,7 +205,7 @@ class NftablesProgrammer(NatProgrammer):
         except NftablesError:
             self._write_all()
         self._uses = count_uses(self._applied or {}, self._refuse_port)
-        return changes.count()
+        return changes.element_count()
 
     def _write_all(self) -> int:
         """Write the table anew; return how many rules it has."""
@@ -216,7 +213,7 @@ class NftablesProgrammer(NatProgrammer):
         # Until the kernel has accepted them: a repair must try again.
         self._rules = None
         self._to_ip = self._address.choose(self._to_ip)
-        changes = differing_elements({}, all_elements(ports, self._refuse_port))
+        changes = differing_elements(set(), all_elements(ports, self._refuse_port))
         commands = write_changes(self._table.name, changes)
         try:
             self._table.write([write_table(self._shape()), *commands])

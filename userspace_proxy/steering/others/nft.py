@@ -34,11 +34,7 @@ class NftReader:
         self._ruleset = Ruleset()
 
     def chains(self) -> Tables:
-        """Return all chains without their rules.
-
-        Raises:
-            SteeringError: The kernel refuses.
-        """
+        """Return all chains without their rules."""
         tables: Tables = {}
         for found in self._ruleset.chains():
             table = f"{FAMILIES.get(found.family, found.family)} {found.table}"
@@ -70,11 +66,7 @@ class NftReader:
 
 
 def read_input_chains() -> Tables:
-    """Return all chains; with rules those that packets to this node pass.
-
-    Raises:
-        SteeringError: The kernel has no nftables, or permission is denied.
-    """
+    """Return all chains; with rules those that packets to this node pass."""
     reader = NftReader()
     try:
         tables = reader.chains()

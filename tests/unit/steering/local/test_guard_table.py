@@ -6,13 +6,11 @@ import pytest
 
 from userspace_proxy.kernel.netlink.messages import read_messages
 from userspace_proxy.kernel.nf_tables import reader
-from userspace_proxy.kernel.nf_tables.table import Listing
 from userspace_proxy.kernel.nf_tables.writer import DELETE_ELEMENT, NEW_CHAIN, NEW_RULE, NEW_SET
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.local.guard_table import (
     address_element,
     all_elements,
-    elements_of,
     frontend_element,
     write_elements,
     write_guard,
@@ -33,9 +31,10 @@ def rules(blocks, chain):
 
 
 def test_elements_of_both_families():
-    assert address_element("10.96.7.1/32") == ("addresses4", bytes([10, 96, 7, 1]))
-    assert frontend_element(WEB) == ("frontends4", bytes([10, 96, 7, 1, 6, 0, 0, 0, 0, 80, 0, 0]))
-    name, key = frontend_element(DNS_6)
+    assert address_element("10.96.7.1/32") == ("addresses4", bytes([10, 96, 7, 1]), b"")
+    key = bytes([10, 96, 7, 1, 6, 0, 0, 0, 0, 80, 0, 0])
+    assert frontend_element(WEB) == ("frontends4", key, b"")
+    name, key, _ = frontend_element(DNS_6)
     assert (name, key[-8:]) == ("frontends6", bytes([17, 0, 0, 0, 0, 53, 0, 0]))
 
 
@@ -46,14 +45,6 @@ def test_elements_are_removed_before_others_are_added():
     assert kinds == sorted(kinds, reverse=True)
     assert kinds.count(DELETE_ELEMENT) == 2
     assert all(len(step) == 1 for step in steps)
-
-
-def test_what_is_written_is_what_a_listing_has():
-    elements = all_elements(["10.96.7.1/32", "fd00:96::a/128"], [WEB, DNS_6])
-    by_set: dict[str, dict[bytes, bytes]] = {}
-    for name, key in elements:
-        by_set.setdefault(name, {})[key] = b""
-    assert elements_of(Listing(is_owned=False, definitions=(), elements=by_set)) == elements
 
 
 def test_the_table_has_a_set_of_each_kind_and_family_and_two_chains():

@@ -90,11 +90,11 @@ def test_while_an_interface_has_no_address_ipv4_goes_to_the_nodes():
 
 
 def test_all_elements_go_in_the_guard_first():
-    changes = differing_elements({}, all_elements(PORTS, REFUSE_PORT))
+    changes = differing_elements(set(), all_elements(PORTS, REFUSE_PORT))
     assert elements_changed(write_changes("userspace-proxy", changes)) == [
         ("add", "guarded", guards((TCP, 36001), (UDP, 36002))),
-        ("add", "frontends4", maps_to({WEB: 36001, CART: REFUSE_PORT, DNS: 36002})),
         ("add", "frontends6", maps_to({WEB_6: 36001})),
+        ("add", "frontends4", maps_to({WEB: 36001, CART: REFUSE_PORT, DNS: 36002})),
     ]
 
 
@@ -172,9 +172,9 @@ def test_a_map_steers_where_both_nat_chains_look_it_up():
 
 
 def test_differing_elements_are_counted_once():
-    have = {"frontends4": {b"a": b"1", b"b": b"2", b"c": b"3"}}
-    want = {"frontends4": {b"a": b"1", b"b": b"9", b"d": b"4"}, "frontends6": {}, "guarded": {}}
+    have = {("m", b"a", b"1"), ("m", b"b", b"2"), ("m", b"c", b"3")}
+    want = {("m", b"a", b"1"), ("m", b"b", b"9"), ("m", b"d", b"4")}
     changes = differing_elements(have, want)
-    assert changes.count() == 3
-    assert changes.removed == {"frontends4": {b"b": b"2", b"c": b"3"}}
-    assert changes.added == {"frontends4": {b"b": b"9", b"d": b"4"}}
+    assert changes.element_count() == 3
+    assert changes.removed == {("m", b"b", b"2"), ("m", b"c", b"3")}
+    assert changes.added == {("m", b"b", b"9"), ("m", b"d", b"4")}
