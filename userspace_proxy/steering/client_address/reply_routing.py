@@ -34,7 +34,7 @@ from ...kernel.nf_tables import expressions as x
 from ...kernel.nf_tables.owned import OwnedTable
 from ...kernel.nf_tables.table import NftTable
 from ...kernel.nf_tables.writer import PREROUTING
-from ...kernel.one_thread import OneThread
+from ...kernel.one_thread import InOneThread
 from ...policy.locality import FIRST_PORT, LAST_PORT
 from ..names import REPLY_TABLES
 from .bridge_delivery import BridgeDelivery, BridgeEntries
@@ -56,9 +56,8 @@ class ReplyRouting:
     """
 
     def __init__(self, proxy_name: str = "") -> None:
-        self._name = REPLY_TABLES.of(proxy_name)
-        self._kernel: _Kernel | None = None
-        self._thread = OneThread("reply-routing")
+        name = REPLY_TABLES.of(proxy_name)
+        self._kernel = InOneThread("reply-routing", lambda: _Kernel(name))
         self.without_ipv6 = ""
         """Why IPv6 isn't included, as of the last call; empty where it is."""
         self.bridges: frozenset[int] = frozenset()
@@ -69,9 +68,11 @@ class ReplyRouting:
     async def start(self) -> str:
         """Install all of it; idempotent. Return why it can't be installed, empty if it is."""
         try:
-            await self._put_right()
+            await self.repair()
         except SteeringError as exc:
-            await self._thread.run(self._remove_parts)
+            # Without the privilege to add, there is nothing to remove.
+            with contextlib.suppress(SteeringError):
+                await self._kernel.do(_Kernel.remove)
             return exc.message
         return ""
 
@@ -85,37 +86,56 @@ class ReplyRouting:
         Returns:
             How many parts were missing or different.
         """
-        return await self._put_right(frozenset(bridges))
+        wanted = frozenset(bridges)
+
+        def put_right(kernel: _Kernel) -> tuple[int, str, frozenset[int], str]:
+            count = kernel.put_right(wanted)
+            return count, kernel.without_ipv6, kernel.bridges, kernel.without_bridges
+
+        found = await self._kernel.do(put_right)
+        count, self.without_ipv6, self.bridges, self.without_bridges = found
+        return count
 
     async def clean_up(self) -> None:
         """Remove what has this proxy's name, and unused routes; idempotent, also without start."""
-        await self._thread.run(self._remove)
+        await self._kernel.do(_Kernel.remove)
 
     async def close(self) -> None:
         """Close the sockets, which removes the table; idempotent."""
-        if self._thread.has_begun:
-            await self._thread.run(self._close)
-            self._thread.close()
+        await self._kernel.close()
 
-    async def _put_right(self, bridges: frozenset[int] = frozenset()) -> int:
-        kernel, count = await self._thread.run(lambda: self._put_kernel_right(bridges))
-        self.without_ipv6 = kernel.without_ipv6
-        self.bridges, self.without_bridges = kernel.bridges, kernel.without_bridges
+
+class _Kernel:
+    """The parts in the kernel, created when they are needed; in one thread."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._parts: tuple[ReplyRoutes, OwnedTable] | None = None
+        self._delivery: BridgeDelivery | None = None
+        self.without_ipv6 = ""
+        self.bridges: frozenset[int] = frozenset()
+        self.without_bridges = ""
+
+    def put_right(self, bridges: frozenset[int]) -> int:
+        """Write what differs; return how many parts others had changed."""
+        if self._parts is None:
+            with contextlib.ExitStack() as opened:
+                table = OwnedTable(self._name, write_table)
+                opened.callback(table.close)
+                self._parts = ReplyRoutes(), table
+                opened.pop_all()
+        routes, table = self._parts
+        # Routes first: a packet that is marked and not delivered would go to the client.
+        count = routes.put_right() + table.put_right()
+        self.without_ipv6 = routes.without_ipv6
+        if bridges or self._delivery is not None:
+            count += self._deliver(bridges)
         return count
 
-    def _put_kernel_right(self, bridges: frozenset[int]) -> tuple[_Kernel, int]:
-        if self._kernel is None:
-            self._kernel = _Kernel(self._name)
-        return self._kernel, self._kernel.put_right(bridges)
-
-    def _remove_parts(self) -> None:
-        # Without the privilege to add, there is nothing to remove.
-        with contextlib.suppress(SteeringError):
-            self._remove()
-
-    def _remove(self) -> None:
+    def remove(self) -> None:
+        """Remove the table, and what no other proxy uses."""
         # The kernel removes an owned table with its owner's socket.
-        self._close()
+        self.close()
         for family in (INET, BRIDGE):
             if self._name in list_tables(family):
                 with contextlib.closing(NftTable(self._name, family)) as table:
@@ -126,37 +146,12 @@ class ReplyRouting:
             with contextlib.closing(ReplyRoutes()) as routes:
                 routes.remove()
 
-    def _close(self) -> None:
-        kernel, self._kernel = self._kernel, None
-        if kernel is not None:
-            kernel.close()
-
-
-class _Kernel:
-    """The objects in the thread."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._table = OwnedTable(name, write_table)
-        self._delivery: BridgeDelivery | None = None
-        self.bridges: frozenset[int] = frozenset()
-        self.without_bridges = ""
-        try:
-            self._routes = ReplyRoutes()
-        except SteeringError:
-            self._table.close()
-            raise
-
-    @property
-    def without_ipv6(self) -> str:
-        return self._routes.without_ipv6
-
-    def put_right(self, bridges: frozenset[int]) -> int:
-        # Routes first: a packet that is marked and not delivered would go to the client.
-        count = self._routes.put_right() + self._table.put_right()
-        if bridges or self._delivery is not None:
-            count += self._deliver(bridges)
-        return count
+    def close(self) -> None:
+        """Close the sockets; idempotent."""
+        for part in (*(self._parts or ()), self._delivery):
+            if part is not None:
+                part.close()
+        self._parts = self._delivery = None
 
     def _deliver(self, bridges: frozenset[int]) -> int:
         """Add delivery to bridges; return how many parts others had changed."""
@@ -171,12 +166,6 @@ class _Kernel:
         else:
             self.without_bridges = ""
         return count
-
-    def close(self) -> None:
-        self._routes.close()
-        self._table.close()
-        if self._delivery is not None:
-            self._delivery.close()
 
 
 def write_table(table: TableWriter) -> None:
