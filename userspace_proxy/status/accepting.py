@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import socket
 
 from .connections import LimitedServer, is_from_this_node
@@ -106,6 +107,9 @@ class Accepting:
             except BlockingIOError:
                 return
             except OSError as exc:
+                # Without a free descriptor accept() fails before it looks at the queue.
+                if exc.errno in _SHORTAGES and not _is_readable(self._sock):
+                    return
                 if exc.errno in _SHORTAGES and self._reserve.lend():
                     is_lent = True
                     continue
@@ -155,3 +159,9 @@ class Accepting:
     def _resume(self) -> None:
         self._retry = None
         self._loop.add_reader(self._sock, self._accept)
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
