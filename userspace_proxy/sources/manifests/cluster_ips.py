@@ -9,8 +9,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from ..errors import ConfigError
-from ..model import IPFamily, ServiceKey
+from ...errors import ConfigError
+from ...model import IPFamily, ServiceKey
 from .pool import Pool, low_band
 from .written import Problem, WrittenService
 

@@ -6,8 +6,8 @@ import pytest
 
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import ServiceKey
-from userspace_proxy.sources.files import Look
-from userspace_proxy.sources.manifest_state import ManifestState
+from userspace_proxy.sources.manifests.files import Look
+from userspace_proxy.sources.manifests.state import ManifestState
 
 WEB = ServiceKey("shop", "web")
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..cluster import Snapshot, Store
-from ..model import EndpointSlice, Node, Service
+from ...cluster import Snapshot, Store
+from ...model import EndpointSlice, Node, Service
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
-from .manifest_objects import FileObjects, Found, MirroredEndpoints, read_manifest
 from .node_ports import allocate_node_ports
+from .objects import FileObjects, Found, MirroredEndpoints, read_manifest
 from .written import WrittenService
 
 

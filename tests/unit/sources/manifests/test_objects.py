@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
-from userspace_proxy.sources.manifest_objects import FileObjects, MirroredEndpoints, read_manifest
+from userspace_proxy.sources.manifests.objects import FileObjects, MirroredEndpoints, read_manifest
 
 SERVICE = """\
 apiVersion: v1

@@ -9,8 +9,8 @@ import resource
 import pytest
 
 from userspace_proxy.errors import SourceError
-from userspace_proxy.sources import files
-from userspace_proxy.sources.files import FileWatch, Look
+from userspace_proxy.sources.manifests import files
+from userspace_proxy.sources.manifests.files import FileWatch, Look
 
 
 def names(look: Look) -> list[str]:

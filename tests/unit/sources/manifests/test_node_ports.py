@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from userspace_proxy.model import Service, ServiceKey, ServicePort, ServiceType
-from userspace_proxy.sources.node_ports import allocate_node_ports
-from userspace_proxy.sources.written import WrittenService
+from userspace_proxy.sources.manifests.node_ports import allocate_node_ports
+from userspace_proxy.sources.manifests.written import WrittenService
 
 HTTP = ServicePort("http", 80, "TCP")
 DNS = (ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP"))

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
-from ..model import EndpointSlice, Node, ServiceKey
-from ..model.admission import check_metadata, check_service
-from ..model.document import Document, parse_documents
-from ..model.mirroring import is_mirrored, mirror_endpoints
-from ..model.reading import read_node, read_slice
-from ..model.slice_admission import check_slice
-from ..model.wire import (
+from ...errors import InputError
+from ...model import EndpointSlice, Node, ServiceKey
+from ...model.admission import check_metadata, check_service
+from ...model.document import Document, parse_documents
+from ...model.mirroring import is_mirrored, mirror_endpoints
+from ...model.reading import read_node, read_slice
+from ...model.slice_admission import check_slice
+from ...model.wire import (
     FieldError,
     WireEndpoints,
     WireEndpointSlice,

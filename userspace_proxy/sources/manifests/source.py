@@ -12,10 +12,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cluster import Snapshot
-from .base import Pause, Publish, Source, SourceStatus, pause
+from ...cluster import Snapshot
+from ..base import Pause, Publish, Source, SourceStatus, pause
 from .files import FileWatch
-from .manifest_state import ManifestState
+from .state import ManifestState
 
 _log = logging.getLogger("userspace_proxy.sources")
 

@@ -14,9 +14,9 @@ from userspace_proxy.model import Balance, ServiceKey
 from userspace_proxy.sources import ManifestSource, load_manifests
 from userspace_proxy.sources.base import pause
 
-from .running import Published, running
+from ..running import Published, running
 
-EXAMPLES = Path(__file__).parents[3] / "examples" / "manifests"
+EXAMPLES = Path(__file__).parents[4] / "examples" / "manifests"
 WEB = ServiceKey("default", "web")
 SERVICE = """\
 apiVersion: v1

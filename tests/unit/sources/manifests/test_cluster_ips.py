@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from userspace_proxy.errors import ConfigError
 from userspace_proxy.model import IPFamily, Service, ServiceKey, ServicePort
-from userspace_proxy.sources.cluster_ips import ClusterIPRange, allocate_cluster_ips, open_ranges
-from userspace_proxy.sources.written import WrittenService
+from userspace_proxy.sources.manifests.cluster_ips import (
+    ClusterIPRange,
+    allocate_cluster_ips,
+    open_ranges,
+)
+from userspace_proxy.sources.manifests.written import WrittenService
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 BOTH = ("10.96.0.0/16", "fd00:96::/112")

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..model import Service, ServiceKey, ServicePort
-from ..model.admission import NODE_PORTS
+from ...model import Service, ServiceKey, ServicePort
+from ...model.admission import NODE_PORTS
 from .pool import Pool, low_band
 from .written import Problem, WrittenService
 

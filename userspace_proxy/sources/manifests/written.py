@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..model import IPFamily, Service, ServiceKey, ServiceType
-from ..model.service_reading import read_service
-from ..model.wire import WireService, WireServiceSpec
+from ...model import IPFamily, Service, ServiceKey, ServiceType
+from ...model.service_reading import read_service
+from ...model.wire import WireService, WireServiceSpec
 
 Problem = tuple[ServiceKey, str]
 """A Service, and what can't be allocated to it: ``spec.clusterIP: no address is left in …``."""

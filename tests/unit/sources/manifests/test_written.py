@@ -6,7 +6,7 @@ import pytest
 
 from userspace_proxy.model import IPFamily
 from userspace_proxy.model.wire import WireService, convert
-from userspace_proxy.sources.written import WrittenService, read_written
+from userspace_proxy.sources.manifests.written import WrittenService, read_written
 
 V4, V6 = IPFamily.IPV4, IPFamily.IPV6
 

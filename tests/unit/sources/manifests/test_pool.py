@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.sources.pool import Pool, low_band
+from userspace_proxy.sources.manifests.pool import Pool, low_band
 
 
 def pool(count: int, low: int = 0) -> Pool[int]:

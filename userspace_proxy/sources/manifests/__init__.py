@@ -1,0 +1,8 @@
+"""Services from YAML and JSON files.
+
+files ──▶ texts ──▶ objects ──▶ state: one of each name, cluster IPs, node ports ──▶ snapshot
+"""
+
+from .source import ManifestSource, load_manifests
+
+__all__ = ["ManifestSource", "load_manifests"]
