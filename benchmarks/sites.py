@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox import Node, Pod, Sandbox
+from userspace_proxy.sandbox import Pod, Sandbox, SandboxNode
 from userspace_proxy.sandbox.holder import read_line
 
 SERVICE_IP = "10.96.0.10"
@@ -60,7 +60,7 @@ class Site:
     """
 
     def __init__(self, sandbox: Sandbox, name: str, goload: Path) -> None:
-        self.node: Node = sandbox.add_node(name)
+        self.node: SandboxNode = sandbox.add_node(name)
         self.client: Pod = self.node.add_pod(f"{name}-client")
         self.pods: list[Pod] = [self.node.add_pod(f"{name}-{letter}") for letter in "ab"]
         self.goload = str(goload)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from userspace_proxy.sandbox import Node, Sandbox
+from userspace_proxy.sandbox import Sandbox, SandboxNode
 
 from ..tools import find_program
 
@@ -15,7 +15,7 @@ ROUNDS = 5
 TIMEOUT_S = 120.0
 
 
-def rules_of(node: Node, steering: str) -> str:
+def rules_of(node: SandboxNode, steering: str) -> str:
     """Return the rules in force on a node as its tool reads them; empty where there are none."""
     if steering == "nftables":
         return node.run([find_program("nft"), "list", "ruleset"], timeout=TIMEOUT_S).stdout

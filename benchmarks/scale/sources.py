@@ -14,7 +14,7 @@ import yaml
 from tests.cluster.build import Binaries, version_key
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.credentials import ADMIN, NODE_PROXIER, token_of
-from userspace_proxy.sandbox import Node
+from userspace_proxy.sandbox import SandboxNode
 
 from .hands import Hand
 from .objects import NAMESPACES, SERVICE_CIDR, WATCHED, Object, Spec, all_objects
@@ -56,7 +56,9 @@ class Cluster:
         folder: For its files; it exists.
     """
 
-    def __init__(self, binaries: Binaries, node: Node, specs: Sequence[Spec], folder: Path) -> None:
+    def __init__(
+        self, binaries: Binaries, node: SandboxNode, specs: Sequence[Spec], folder: Path
+    ) -> None:
         self.said = ""
         """How the Services came there, for the report."""
         self._binaries, self._node, self._folder = binaries, node, folder

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 
 from userspace_proxy.errors import SandboxError
-from userspace_proxy.sandbox import Node, Pod, Sandbox
+from userspace_proxy.sandbox import Pod, Sandbox, SandboxNode
 from userspace_proxy.sandbox.holder import read_line
 
 from ..sites import CLIENT_SYSCTLS, READY_S
@@ -31,7 +31,7 @@ class Stage:
     """
 
     def __init__(self, sandbox: Sandbox, name: str, goload: Path) -> None:
-        self.node: Node = sandbox.add_node(name)
+        self.node: SandboxNode = sandbox.add_node(name)
         self.client: Pod = self.node.add_pod(f"{name}-client")
         self.goload = str(goload)
         self.client.configure(sysctls=CLIENT_SYSCTLS)

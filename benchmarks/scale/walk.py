@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, ip_network
 
-from userspace_proxy.sandbox import Node
+from userspace_proxy.sandbox import SandboxNode
 
 from ..metrics import NotMeasured
 from ..tools import find_program
@@ -44,7 +44,7 @@ class Packet:
     is_redirected: bool = False
 
 
-def rules_walked(node: Node, packets: Sequence[Packet]) -> list[int]:
+def rules_walked(node: SandboxNode, packets: Sequence[Packet]) -> list[int]:
     """Return for each packet how many rules it passes on a node, whatever steers.
 
     Raises:

@@ -18,7 +18,7 @@ from tests.node.clients import Sockets, http_get
 from tests.node.manifests import Manifests, Service
 from tests.node.processes import child_pids, is_alive
 from userspace_proxy.kernel.own_namespace import own_namespace_environment
-from userspace_proxy.sandbox import Node
+from userspace_proxy.sandbox import SandboxNode
 
 # On a machine that is busy with other tests; the agent alone needs less than one second.
 READY_S = 60.0
@@ -39,7 +39,7 @@ class Agent:
     """
 
     def __init__(
-        self, node: Node, sockets: Sockets, folder: Path, steering: str, *flags: str
+        self, node: SandboxNode, sockets: Sockets, folder: Path, steering: str, *flags: str
     ) -> None:
         self.node = node
         self.manifests = Manifests(folder / "manifests")
@@ -210,7 +210,7 @@ class Agent:
         )
 
 
-def agent_environment(node: Node, folder: Path) -> dict[str, str]:
+def agent_environment(node: SandboxNode, folder: Path) -> dict[str, str]:
     """Return the environment of an agent that may change everything in the node's namespace."""
     return {
         **os.environ,

@@ -40,8 +40,6 @@ Files = Mapping[str, Sequence[ast.AST]]
 NOT_YET: Collection[str] = frozenset(
     {
         "tests/unit/status/test_api.py",
-        "userspace_proxy/model/nodes.py",
-        "userspace_proxy/sandbox/node.py",
         "userspace_proxy/status/accepting.py",
     }
 )

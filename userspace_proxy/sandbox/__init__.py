@@ -33,6 +33,6 @@ from ..errors import SandboxError
 from .backend_process import BackendProcess
 from .namespace import Namespace
 from .network import Sandbox
-from .node import Host, Node, Pod
+from .node import Host, Pod, SandboxNode
 
-__all__ = ["BackendProcess", "Host", "Namespace", "Node", "Pod", "Sandbox", "SandboxError"]
+__all__ = ["BackendProcess", "Host", "Namespace", "Pod", "Sandbox", "SandboxError", "SandboxNode"]

@@ -18,7 +18,7 @@ from .addresses import (
 )
 from .holder import Holder
 from .namespace import Namespace, close_all
-from .node import Host, Node, Pod
+from .node import Host, Pod, SandboxNode
 from .privileges import needs_user_namespace, require_tools, tool_path
 
 # Namespaces inherit some IPv4 settings of the machine: set all that the tests of a proxy depend
@@ -63,7 +63,7 @@ class Sandbox:
         service_cidr: str = SERVICE_CIDR,
     ) -> None:
         self.rootless = rootless
-        self.nodes: list[Node] = []
+        self.nodes: list[SandboxNode] = []
         self.outside: dict[str, Host] = {}
         self._plan = plan_addresses(pod_cidr, service_cidr)
         self._lan: Namespace | None = None
@@ -73,7 +73,7 @@ class Sandbox:
             self._plan = self._plan.without_ipv6()
 
     @property
-    def node(self) -> Node:
+    def node(self) -> SandboxNode:
         """The first node."""
         if not self.nodes:
             raise SandboxError("cannot use the sandbox: it is not open")
@@ -112,7 +112,7 @@ class Sandbox:
             raise
         return self
 
-    def add_node(self, name: str | None = None) -> Node:
+    def add_node(self, name: str | None = None) -> SandboxNode:
         """Start another node; the nodes' pods reach each other.
 
         Args:
@@ -121,7 +121,7 @@ class Sandbox:
         index = len(self.nodes)
         addresses = nth(self._plan.nodes, index + 1)
         ranges = pod_ranges(self._plan.pods, index)
-        node = Node(
+        node = SandboxNode(
             name or f"node-{index + 1}",
             self._hold(forward=True),
             addresses,
@@ -141,10 +141,10 @@ class Sandbox:
         return node
 
     def add_pod(self, name: str, mode: links.Mode = "routed") -> Pod:
-        """Start a pod on the first node; see ``Node.add_pod``."""
+        """Start a pod on the first node; see ``SandboxNode.add_pod``."""
         return self.node.add_pod(name, mode)
 
-    def add_outside(self, name: str, via: Node | None = None) -> Host:
+    def add_outside(self, name: str, via: SandboxNode | None = None) -> Host:
         """Start a client beyond the nodes, on a subnet of its own.
 
         It reaches nodes directly, Services and load balancers' addresses through a

@@ -45,7 +45,7 @@ class Pod(Host):
         holder: See ``Namespace``.
         addresses: See ``Host``.
         host_interface: The near end of its link, in the node's namespace.
-        mode: How it is linked; see ``Node.add_pod``.
+        mode: How it is linked; see ``SandboxNode.add_pod``.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Pod(Host):
         self.configure(route.line() for route in self._routes)
 
 
-class Node(Host):
+class SandboxNode(Host):
     """One node: where the proxy runs; it forwards between its pods and the LAN.
 
     Args:

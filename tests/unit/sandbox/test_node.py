@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.errors import SandboxError
 from userspace_proxy.sandbox.addresses import PodRanges
-from userspace_proxy.sandbox.node import Host, Node
+from userspace_proxy.sandbox.node import Host, SandboxNode
 
 
 class Nothing:
@@ -18,7 +18,7 @@ def test_a_host_without_ipv6_says_so():
 
 def test_no_pod_is_started_when_the_range_is_used_up():
     tiny = (ip_network("10.244.0.0/31"),)
-    node = Node(
+    node = SandboxNode(
         "node-1",
         Nothing(),
         [ip_address("192.0.2.1")],
