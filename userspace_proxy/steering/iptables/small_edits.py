@@ -9,7 +9,10 @@ Rule 2: all are in force after one commit, or none.
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
+import sysconfig
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +31,19 @@ def are_few(edits: int, rules: int) -> bool:
     return edits <= _FEW + rules // _RULES_PER_EDIT
 
 
+def _import_iptc() -> Any:
+    """Import python-iptables, without the programs that it runs to find its library.
+
+    It searches with ldconfig, gcc and ld unless it knows the folder, and loads setuptools where
+    that replaces distutils: 0.36 instead of 0.07 s of CPU time. Source: iptc/util.py.
+    """
+    sys.modules.setdefault("distutils", None)  # type: ignore[arg-type]
+    os.environ.setdefault("IPTABLES_LIBDIR", sysconfig.get_path("platlib"))
+    import iptc
+
+    return iptc
+
+
 class SmallEdits:
     """Edits the tables of one IP family.
 
@@ -37,7 +53,7 @@ class SmallEdits:
 
     def __init__(self, version: int) -> None:
         try:
-            import iptc
+            iptc = _import_iptc()
         except (ImportError, AttributeError, OSError) as exc:
             raise SteeringError(
                 f"cannot steer by iptables: python-iptables doesn't load: {exc}",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from userspace_proxy.steering.iptables.small_edits import are_few
@@ -18,3 +22,17 @@ from userspace_proxy.steering.iptables.small_edits import are_few
 )
 def test_how_many_edits_are_few(edits, rules, expected):
     assert are_few(edits, rules) is expected
+
+
+def test_loading_python_iptables_runs_no_compiler_and_loads_no_setuptools():
+    script = """
+import os, sys
+sys.addaudithook(lambda event, args: event == "subprocess.Popen" and print(args[0]))
+from userspace_proxy.steering.iptables.small_edits import SmallEdits
+SmallEdits(4)
+print("setuptools" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    *programs, has_setuptools = done.stdout.split()
+    assert {Path(program).name for program in programs} <= {"ldconfig"}, done.stderr
+    assert has_setuptools == "False"
