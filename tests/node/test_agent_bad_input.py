@@ -26,11 +26,7 @@ clusters:
   cluster: {}
 """
 # Makes python-iptables as absent as on a machine that never had it.
-WITHOUT_IPTC = """\
-from importlib.machinery import PathFinder
-find = PathFinder.find_spec
-PathFinder.find_spec = lambda name, *rest: None if name == "iptc" else find(name, *rest)
-"""
+WITHOUT_IPTC = """raise ModuleNotFoundError("No module named 'iptc'", name="iptc")"""
 NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
 LOG_LINE = re.compile(r"\S+Z (INFO|WARNING) ")
 
@@ -121,7 +117,7 @@ def test_a_useless_kubeconfig_is_one_line(refused, tmp_path, text, said):
 
 
 def test_without_python_iptables_one_line_says_how_to_get_it(refused, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_IPTC)
+    (tmp_path / "iptc.py").write_text(WITHOUT_IPTC)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     assert refused(env={"PYTHONPATH": path}) == (
         1,
