@@ -9,10 +9,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait rather than compute, so there are more processes than cores. The tests of a module
 # share fixtures, so they run in one process.
 PYTEST := tests/tools/pytest.sh
+FORM := style types layers mirror form
 # Tests have deadlines and builds don't.
 BUILD := nice -n 19 $(BIN)/python -m
 
-.PHONY: help demo test check style types layers mirror form unit node api page upstream build
+.PHONY: help demo test check style types layers mirror form unit coverage node api page upstream build
 .PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover bench bench-scale docs lock clean
 
 help:                  ## show this list
@@ -27,9 +28,9 @@ test: ## everything: install dependencies, check the style, build, run all tests
 	@tests/tools/prepare.sh
 	@$(MAKE) --no-print-directory $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
-	  build-control-plane build-image build-nodes check upstream node page api
+	  build-control-plane build-image build-nodes $(FORM) coverage upstream node page api
 
-check: style types layers mirror form unit ## all checks that need neither root nor a cluster
+check: $(FORM) unit ## all checks that need neither root nor a cluster
 
 style: $(VENV)/installed-dev ## check format and lint
 	$(BIN)/ruff format --check .
@@ -42,13 +43,21 @@ layers: $(VENV)/installed-dev ## check which package imports which (pyproject: t
 	$(BIN)/lint-imports
 
 mirror: $(VENV)/installed-dev ## check that each module has a test module, and vice versa
-	$(BIN)/python tests/tools/mirror.py
+	$(BIN)/python -m tests.tools.mirror
 
 form: $(VENV)/installed-dev ## check sizes, import cycles, background tasks, exceptions, class names
-	$(BIN)/python tests/tools/form.py
+	$(BIN)/python -m tests.tools.form
 
 unit: $(VENV)/installed-dev ## unit tests, in a network namespace with only loopback
 	$(PYTEST) unit tests/unit tests/tools -n 4
+
+# Half as much CPU time again as unit, so check runs unit and test runs this.
+coverage: export COVERAGE_FILE := $(CURDIR)/.coverage/data
+coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 95 % of the package, and pure modules completely
+	@rm -rf .coverage && mkdir .coverage
+	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) unit tests/unit tests/tools -n 4
+	$(BIN)/coverage combine --quiet
+	$(BIN)/python -m tests.tools.covered
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node tests/node tests/faults -n 6
@@ -103,7 +112,7 @@ lock: $(VENV)/installed-dev ## regenerate the three requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=dev pyproject.toml -o requirements-dev.lock
 
 clean: ## remove the virtual environment and the tools' caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements.lock

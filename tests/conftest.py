@@ -1,4 +1,4 @@
-"""What holds for every test: where it runs, and that none is skipped in CI."""
+"""Runs all tests in a network namespace with only loopback, and forbids skips in CI."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MAY_BE_SKIPPED = {
         "only root has groups that it could leave"
     ),
 }
-"""What CI may skip, and why; a part that is missing on the machine is no reason."""
+"""Tests that CI may skip, and why; a program that is missing is no reason."""
 
 
 def pytest_configure() -> None:
-    """Cut this process off from every network; with xdist each worker comes here too."""
+    """Cut this process off from all networks; with xdist each worker calls this, too."""
     try:
         loopback.enter()
     except loopback.NoNamespaceError as error:
@@ -32,9 +32,9 @@ def _unroutable() -> list[int]:
 
 @pytest.fixture(autouse=True)
 def _stays_on_loopback(_unroutable: list[int]) -> Iterator[None]:
-    """Fail a test that dials or sends to an address beyond loopback, though nothing leaves.
+    """Fail a test that dials or sends to an address beyond loopback, though no packet leaves.
 
-    What a shared fixture tried counts for the test that is run next.
+    The attempts of a shared fixture count for the next test.
     """
     yield
     seen = _unroutable.pop()
@@ -61,9 +61,9 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _forbid_skips(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Make a failure of a skip, where the environment says that this is CI."""
+    """Turn a skip into a failure with CI=true."""
     if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
     report.outcome = "failed"
-    report.longrepr = f"{reason}; with CI=true nothing may be skipped (tests/conftest.py)"
+    report.longrepr = f"{reason}; with CI=true no test may be skipped (tests/conftest.py)"

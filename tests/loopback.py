@@ -1,12 +1,12 @@
-"""A network namespace with nothing but loopback for every process of a test run.
+"""A network namespace with only loopback for each process of a test run.
 
-    make unit, pytest … ──▶ enter() ──▶ lo ── no other interface: a packet can't leave
+    make unit, pytest … ──▶ enter() ──▶ lo ── no other interface, so no packet can leave
 
 Rule 1: no test may send a packet to a machine that the project doesn't own, so pytest doesn't
-start where no namespace can be made.
-Rule 2: each process of a run has a namespace of its own, and so all of its ports.
-Rule 3: no test may try either: the kernel counts what had no route, and a test that adds to the
-count fails. Namespaces that tests make for themselves count for themselves.
+start if no namespace can be created.
+Rule 2: each process of a run has a namespace of its own, and so all ports.
+Rule 3: no test may try to: the kernel counts packets and dials without a route, and a test that
+increases the count fails. Namespaces that tests create have counts of their own.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NoNamespaceError(RuntimeError):
-    """No network namespace could be made; the message says what to do."""
+    """No network namespace can be created; the message contains the remedy."""
 
 
 def enter() -> None:
-    """Put this process into a new network namespace and bring its loopback up.
+    """Move this process to a new network namespace and set its loopback up.
 
-    Without root a user namespace of its own, in which the process is root, comes first, as with
-    ``unshare -Urn``; that takes a process with one thread.
+    Without root it creates a user namespace, too, in which the process is root, as
+    ``unshare -Urn`` does; that requires a process with one thread.
 
     Raises:
         NoNamespaceError: The kernel forbids both.
@@ -54,7 +54,7 @@ def enter() -> None:
 
 
 def count_unroutable() -> int:
-    """Return how often this namespace was asked for an address to which it has no route.
+    """Return the number of packets and dials of this namespace to addresses without a route.
 
     Source:
         The kernel's documentation of SNMP counters, ``OutNoRoutes``: a connect() counts too.

@@ -1,6 +1,6 @@
 """Checks the form of the code: sizes, import cycles, background tasks, exceptions, class names.
 
-Run it as ``python tests/tools/form.py``. It prints one line per problem and exits with status 1
+Run it as ``python -m tests.tools.form``. It prints one line per problem and exits with status 1
 if there is one.
 
 Rule 1: a file has at most 400 lines and a function at most 60, in the package, tests, benchmarks

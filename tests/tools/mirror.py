@@ -2,12 +2,12 @@
 
     userspace_proxy/plan/diff.py ◀──▶ tests/unit/plan/test_diff.py
 
-Run it as ``python tests/tools/mirror.py``. It prints what is missing, one line each, and
-ends with status 1; silence and status 0 mean that the mirror is whole.
+Run it as ``python -m tests.tools.mirror``. It prints one line per problem and exits with status 1
+if there is one.
 
-Rule 1: a module that only real parts can test stands in ELSEWHERE, with that test module.
-Rule 2: a module without a test of its own stands in UNTESTED, with the reason.
-Rule 3: what stands in these lists and needn't is reported too, so they don't rot.
+Rule 1: a module whose tests need more than unit tests have is listed in ELSEWHERE, with its test.
+Rule 2: a module without a test of its own is listed in UNTESTED, with the reason.
+Rule 3: an entry that isn't needed is a problem, too.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ PACKAGE = Path("userspace_proxy")
 UNIT = Path("tests/unit")
 
 ELSEWHERE: Mapping[str, str] = {}
-"""Modules whose tests need the kernel, an API server or a contract suite: where those are."""
+"""Modules that are tested elsewhere, and where."""
 
 UNTESTED: Mapping[str, str] = {
     "userspace_proxy/__main__.py": "one call",
     "userspace_proxy/cli/__main__.py": "one call",
     "userspace_proxy/version.py": "one constant",
 }
-"""Modules without a test of their own: why."""
+"""Modules without a test of their own, and why."""
 
 
 def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str]) -> Iterator[str]:
-    """Yield what keeps the mirror from being whole, one sentence each.
+    """Yield one line for each problem.
 
     Args:
         root: The checkout.
@@ -47,16 +47,16 @@ def missing(root: Path, elsewhere: Mapping[str, str], untested: Mapping[str, str
         listed = [table for table in (elsewhere, untested) if name in table]
         if test in tests:
             if listed:
-                yield f"{name} stands in a list of exceptions, but has {test.as_posix()}"
+                yield f"{name} is listed as an exception, but has {test.as_posix()}"
         elif not listed:
             yield f"{name} has no {test.as_posix()}"
     for test in sorted(tests - {test_of(module) for module in modules}):
         yield f"{test.as_posix()} has no module {module_of(test).as_posix()}"
     for name in sorted((elsewhere.keys() | untested.keys()) - {m.as_posix() for m in modules}):
-        yield f"{name} stands in a list of exceptions, but does not exist"
+        yield f"{name} is listed as an exception, but doesn't exist"
     for name, where in sorted(elsewhere.items()):
         if not (root / where).is_file():
-            yield f"{name} is said to be tested by {where}, which does not exist"
+            yield f"{name} is listed as tested by {where}, which doesn't exist"
 
 
 def test_of(module: Path) -> Path:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs a part of the tests in several processes. On a busy machine a deadline may pass that a test
 # alone keeps, so tests that fail are run once more, one at a time: what fails then is an error.
-# usage: pytest.sh PART PYTEST-ARGUMENT…
+# usage: [RUN="COMMAND…"] pytest.sh PART PYTEST-ARGUMENT…
 set -uo pipefail
 part=$1
 shift
-run=(.venv/bin/pytest -o "cache_dir=.pytest_cache/$part" --dist=loadscope "$@")
+run=(${RUN:-.venv/bin/pytest} -o "cache_dir=.pytest_cache/$part" --dist=loadscope "$@")
 
 "${run[@]}"
 status=$?

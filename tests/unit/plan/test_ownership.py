@@ -156,6 +156,15 @@ def test_an_external_ip_is_never_another_services_own(owner):
         }
 
 
+def test_an_external_ip_that_was_lost_can_be_withdrawn():
+    owner = service(WEB, cluster_ips=(EXTERNAL_IP,))
+    owners = FrontendOwners()
+    owners.change((), claims(service(external_ips=(EXTERNAL_IP,)), owner))
+    assert lost(settled(owners))
+    owners.change([CART], ())
+    assert settled(owners) == settle(claims(owner))
+
+
 def test_of_two_owners_of_a_cluster_ip_the_first_by_name_is_named():
     thief = service(external_ips=(EXTERNAL_IP,))
     owners = [service(ServiceKey("shop", n), cluster_ips=(EXTERNAL_IP,)) for n in ("b", "a")]

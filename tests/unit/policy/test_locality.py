@@ -197,6 +197,14 @@ def test_what_changes_step_by_step_is_as_if_it_were_learnt_at_once():
                 assert kept == anew.keeps_client(client, endpoint)
 
 
+def test_more_addresses_than_the_cache_holds_get_the_same_answers(monkeypatch):
+    monkeypatch.setattr(module, "_CACHED", 2)
+    locality = Locality({"10.9.0.0/24": 9})
+    endpoints = [f"10.{n}.0.{m}" for n in (9, 8) for m in range(5)]
+    answers = [locality.keeps_client(LAPTOP, endpoint) for endpoint in endpoints * 2]
+    assert answers == ([True] * 5 + [False] * 5) * 2
+
+
 def test_a_change_of_one_costs_nothing_for_the_ten_thousand_others(monkeypatch):
     networks = {f"10.{n // 256}.{n % 256}.0/24": ROUTED for n in range(10_000)}
     locality = Locality(networks)

@@ -1,0 +1,104 @@
+"""Checks what the unit tests cover: 95 % of the package, and each pure module by its own test.
+
+    tests/unit/plan/test_diff.py ──covers 100 % of──▶ userspace_proxy/plan/diff.py
+
+Run it as ``python -m tests.tools.covered`` on the data that ``make coverage`` collects, in which
+each line is recorded with the test module that ran it (tests/unit/conftest.py). It prints one line
+per problem and exits with status 1 if there is one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from coverage import Coverage
+
+from .mirror import PACKAGE, ROOT, test_of
+
+PURE = ("model", "cluster", "policy", "balance", "plan")
+MIN_PERCENT = 95.0
+AT_IMPORT = ""
+"""The context of lines that run while pytest imports test modules."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """What is known of one file of the package."""
+
+    path: Path
+    """Relative to the checkout."""
+    statements: frozenset[int]
+    covered: frozenset[int]
+    """By any test."""
+    by_own_test: frozenset[int]
+    """At import or by the module's own unit test."""
+
+
+def problems(modules: Iterable[Module], *, min_percent: float = MIN_PERCENT) -> Iterator[str]:
+    """Yield one line for each problem.
+
+    Args:
+        modules: All files of the package.
+        min_percent: Of the statements of all of them, how many any test must cover.
+    """
+    statements = covered = 0
+    for module in modules:
+        statements += len(module.statements)
+        covered += len(module.statements & module.covered)
+        missing = module.statements - module.by_own_test
+        if missing and module.path.parts[1] in PURE:
+            yield f"{module.path}: {test_of(module.path)} doesn't cover {ranges(missing)}"
+    percent = 100 * covered / statements
+    if percent < min_percent:
+        yield f"{PACKAGE}: {percent:.1f} % covered, at least {min_percent:g} %"
+
+
+def ranges(lines: Collection[int]) -> str:
+    """Return line numbers as text, consecutive ones as one range: ``lines 3, 7-9``."""
+    found: list[list[int]] = []
+    for line in sorted(lines):
+        if found and found[-1][-1] == line - 1:
+            found[-1].append(line)
+        else:
+            found.append([line])
+    texts = (f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in found)
+    return f"line{'s' * (len(lines) > 1)} {', '.join(texts)}"
+
+
+def read_modules(root: Path, measured: Coverage) -> Iterator[Module]:
+    """Yield the files of the package with what was recorded of them.
+
+    Args:
+        root: The checkout.
+        measured: Loaded data of a run from that folder.
+    """
+    data = measured.get_data()
+    for file in sorted((root / PACKAGE).rglob("*.py")):
+        path = file.relative_to(root)
+        _, statements, _, missing, _ = measured.analysis2(str(file))
+        data.set_query_contexts([f"^{AT_IMPORT}$", f"^{test_of(path).as_posix()}$"])
+        own = data.lines(str(file)) or ()
+        data.set_query_contexts(None)
+        yield Module(
+            path,
+            statements=frozenset(statements),
+            covered=frozenset(statements) - frozenset(missing),
+            by_own_test=frozenset(own),
+        )
+
+
+def main() -> int:
+    """Check the data of this checkout; return the exit status."""
+    measured = Coverage()
+    measured.load()
+    found = list(problems(read_modules(ROOT, measured)))
+    for problem in found:
+        sys.stderr.write(f"{problem}\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
