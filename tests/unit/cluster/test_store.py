@@ -1,4 +1,4 @@
-"""The store: what a source says becomes snapshots, and nothing else does."""
+"""The store: only changes of a source become snapshots."""
 
 import copy
 import dataclasses
@@ -52,7 +52,7 @@ def test_slices_come_in_the_order_of_their_names():
 
 
 @pytest.mark.parametrize(
-    "say",
+    "change",
     [
         pytest.param(lambda s: None, id="nothing"),
         pytest.param(lambda s: s.put_service(copy.deepcopy(CART_SERVICE)), id="equal-service"),
@@ -84,14 +84,14 @@ def test_slices_come_in_the_order_of_their_names():
         ),
     ],
 )
-def test_what_says_nothing_new_makes_no_new_snapshot(store, say):
+def test_equal_objects_cause_no_new_snapshot(store, change):
     before = store.snapshot()
-    say(store)
+    change(store)
     assert store.snapshot() is before
 
 
 @pytest.mark.parametrize(
-    ("say", "expected"),
+    ("change", "expected"),
     [
         pytest.param(
             lambda s: s.put_service(dataclasses.replace(CART_SERVICE, affinity_timeout_s=60)),
@@ -119,9 +119,9 @@ def test_what_says_nothing_new_makes_no_new_snapshot(store, say):
         ),
     ],
 )
-def test_a_change_is_seen_and_leaves_other_services_the_same_objects(store, say, expected):
+def test_a_change_is_seen_and_leaves_other_services_the_same_objects(store, change, expected):
     before = store.snapshot()
-    say(store)
+    change(store)
     after = store.snapshot()
     assert after.services.get(CART) == expected
     assert after.services[WEB] is before.services[WEB]
@@ -208,12 +208,12 @@ OPERATIONS = st.one_of(
 )
 
 
-def say(said, name, value):
-    """Keep what was said last, in plain dicts: (services, slices, node)."""
-    services, slices, _ = said
+def change(state, name, value):
+    """Keep the last state, in plain dicts: (services, slices, node)."""
+    services, slices, _ = state
     kept = {"service": services, "slice": slices}.get(name.rpartition("_")[2].removesuffix("s"))
     if name == "set_node":
-        said[2] = value
+        state[2] = value
     elif name.startswith("replace"):
         kept.clear()
         kept.update({item.key: item for item in value})
@@ -232,14 +232,14 @@ def store_from_scratch(services, slices, node):
 
 
 @given(st.lists(OPERATIONS, max_size=25))
-def test_whatever_was_said_the_snapshot_is_as_one_made_from_scratch(operations):
-    store, said, last = Store(), [{}, {}, None], Store().snapshot()
+def test_after_any_changes_the_snapshot_equals_one_made_from_scratch(operations):
+    store, expected, last = Store(), [{}, {}, None], Store().snapshot()
     for name, *values in [*operations, ("snapshot",)]:
         result = getattr(store, name)(*values)
         if name != "snapshot":
-            say(said, name, *values)
+            change(expected, name, *values)
             continue
-        assert result == store_from_scratch(*said).snapshot()
+        assert result == store_from_scratch(*expected).snapshot()
         assert (result.revision == last.revision) == (result == last)
         for key, state in result.services.items():
             assert (state == last.services.get(key)) == (state is last.services.get(key))

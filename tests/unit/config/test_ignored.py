@@ -106,16 +106,16 @@ def test_every_flag_of_kube_proxy_is_accepted(flag):
 
 
 def test_every_field_of_kube_proxy_is_known_and_no_other_is():
-    ours = {row.kube_field for row in TABLE.values() if row.kube_field}
-    assert sorted(ours | set(FIELDS)) == ALL_FIELDS
+    settings = {row.kube_field for row in TABLE.values() if row.kube_field}
+    assert sorted(settings | set(FIELDS)) == ALL_FIELDS
 
 
-def test_no_flag_is_both_ours_and_ignored():
-    ours = {flag for row in TABLE.values() for flag in (row.flag, *row.aliases)}
-    assert not ours & set(FLAGS)
+def test_no_flag_is_both_a_setting_and_ignored():
+    settings = {flag for row in TABLE.values() for flag in (row.flag, *row.aliases)}
+    assert not settings & set(FLAGS)
 
 
-def test_no_field_is_both_ours_and_ignored():
+def test_no_field_is_both_a_setting_and_ignored():
     assert not {row.kube_field for row in TABLE.values()} & set(FIELDS)
 
 

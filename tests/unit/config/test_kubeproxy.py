@@ -162,7 +162,7 @@ def test_a_wrong_type_stops_with_file_and_line(text, message):
         ("master: https://10.0.0.1", "master", "https://10.0.0.1"),
     ],
 )
-def test_a_field_of_ours_is_a_setting_and_a_zero_is_a_zero(text, name, value):
+def test_an_own_field_is_a_setting_and_a_zero_is_a_zero(text, name, value):
     assert read(OURS, text).values == {name: value}
 
 
@@ -196,7 +196,7 @@ def test_a_mistake_in_our_document_stops(text, message):
 
 
 @pytest.mark.parametrize("first", [KUBE, OURS])
-def test_both_documents_are_read_in_either_order_and_ours_wins(first):
+def test_both_documents_are_read_in_either_order_and_the_own_one_wins(first):
     second = OURS if first is KUBE else KUBE
     texts = {KUBE: KUBE + "logging: {format: json}\n", OURS: OURS + "logFormat: text\n"}
     config = read_config(f"{texts[first]}---\n{texts[second]}", place="c.yaml")
@@ -217,7 +217,7 @@ def test_both_documents_are_read_in_either_order_and_ours_wins(first):
         ),
     ],
 )
-def test_what_is_no_configuration_is_refused_with_the_way_out(text, problem):
+def test_an_unknown_configuration_is_refused_with_a_remedy(text, problem):
     assert error_of(text) == (
         f"{problem} (write kubeproxy.config.k8s.io/v1alpha1 KubeProxyConfiguration or "
         "userspace-proxy.io/v1alpha1 UserspaceProxyConfiguration)"

@@ -100,7 +100,7 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
         ),
     ],
 )
-def test_what_has_no_effect_is_said(words, warnings):
+def test_a_setting_without_effect_is_a_warning(words, warnings):
     assert load_settings(words).warnings == warnings
 
 

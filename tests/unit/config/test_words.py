@@ -47,7 +47,7 @@ def test_words_are_split_as_pflag_does(words, given, others):
         (["-v"], "-v needs a value"),
     ],
 )
-def test_a_wrong_word_is_named_with_the_way_out(words, message):
+def test_a_wrong_word_is_refused_with_a_remedy(words, message):
     with pytest.raises(ConfigError) as caught:
         split_words(words, FLAGS, command="run")
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""What docs/services.md says of the API's fields, what the API has, and what wire.py reads.
+"""The fields in docs/services.md, in the API and in wire.py.
 
 The fields of the API are those of kubernetes-asyncio's generated models. Their source is read
 and not imported: importing them takes 1.2 s.
@@ -36,7 +36,7 @@ KINDS = {
     "Node": ("V1Node", WireNode),
 }
 METADATA = "Metadata of all of them"
-# They say which kind an object is, and metadata has a section of its own.
+# They identify the kind of an object, and metadata has a section of its own.
 _OF_ALL = ("apiVersion", "kind", "metadata")
 # Of lists, not of objects.
 _OF_LISTS = ("continue",)
@@ -48,10 +48,10 @@ _ROW = re.compile(
 def documented() -> dict[str, dict[str, str]]:
     """Return ``supported`` or ``ignored`` for each field, by section of the page.
 
-    Labels, annotations and taints stand among the fields of the metadata.
+    Labels, annotations and taints are among the fields of the metadata.
 
     Raises:
-        ValueError: A field stands twice in a section, or has no reason.
+        ValueError: A field occurs twice in a section, or has no reason.
     """
     sections: dict[str, dict[str, str]] = {}
     section: dict[str, str] = {}
@@ -61,7 +61,7 @@ def documented() -> dict[str, dict[str, str]]:
         elif row := _ROW.match(line):
             for name in re.findall(r"`([^`]+)`", row["names"]):
                 if name in section or not row["why"].strip():
-                    raise ValueError(f"{name} stands twice, or without a reason")
+                    raise ValueError(f"{name} occurs twice, or has no reason")
                 section[name] = row["word"]
     return sections
 

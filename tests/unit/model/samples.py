@@ -36,7 +36,7 @@ GONE = {"ready": False, "serving": False, "terminating": True}
 
 
 def service(key=CART, ports=(HTTP,), cluster_ips=(CART_IP,), **fields):
-    """Make a Service with one TCP port, unless told otherwise."""
+    """Return a Service, by default with one TCP port."""
     return Service(key, tuple(ports), cluster_ips=tuple(cluster_ips), **fields)
 
 

@@ -56,7 +56,7 @@ def test_what_is_no_address_in_strict_notation_is_refused(text, problem):
 
 
 @given(st.ip_addresses().filter(lambda ip: ip.version == 4 or ip.ipv4_mapped is None))
-def test_an_address_packs_to_the_bytes_that_it_stands_for(ip):
+def test_an_address_is_packed_to_its_bytes(ip):
     canonical = parse_ip(str(ip))
     assert pack_ip(canonical) == ip.packed
     assert ipaddress.ip_address(canonical) == ip

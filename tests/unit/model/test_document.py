@@ -139,7 +139,7 @@ json_values = st.recursive(
 
 @for_each_loader
 @given(value=st.dictionaries(texts, json_values, min_size=1))
-def test_what_json_writes_comes_back(loader, value):
+def test_written_json_is_read_back(loader, value):
     assert read(json.dumps(value)).value == value
     assert read(json.dumps(value, indent=2)).value == value
     assert read(json.dumps(value, separators=(",", ":"))).value == value
@@ -150,14 +150,14 @@ def test_what_json_writes_comes_back(loader, value):
 def test_any_text_is_read_or_refused_in_one_line(loader, text):
     try:
         documents = parse_documents(text, place="web.yaml")
-        said = "web.yaml:1: "
+        problem_text = "web.yaml:1: "
     except InputError as exc:
-        documents, said = [], str(exc)
+        documents, problem_text = [], str(exc)
     assert all(d.value is not None for d in documents)
-    place, line, _ = said.split(":", 2)
+    place, line, _ = problem_text.split(":", 2)
     assert place == "web.yaml"
     assert 1 <= int(line) <= text.count("\n") + text.count("\r") + 1
-    assert "\n" not in said
+    assert "\n" not in problem_text
 
 
 def test_text_keys_stay_text_where_yaml_1_1_saw_booleans():
@@ -179,12 +179,14 @@ def test_quoted_scalars_and_those_tagged_as_text_are_text():
     ],
 )
 def test_a_syntax_error_is_one_line_with_place_and_cause(text, problem):
-    said = problem_of(text)
-    assert said.startswith(problem)
-    assert "\n" not in said
+    problem_text = problem_of(text)
+    assert problem_text.startswith(problem)
+    assert "\n" not in problem_text
 
 
 def test_a_tab_is_named_as_what_is_wrong():
-    said = problem_of("a:\n\tb: 1")
-    assert said.startswith("web.yaml:2: not YAML: while scanning for the next token, found char")
-    assert said.endswith("(indent with spaces, not tabs)")
+    problem_text = problem_of("a:\n\tb: 1")
+    assert problem_text.startswith(
+        "web.yaml:2: not YAML: while scanning for the next token, found char"
+    )
+    assert problem_text.endswith("(indent with spaces, not tabs)")

@@ -47,6 +47,6 @@ def test_addresses_come_in_the_order_of_the_slice():
     assert [address.ip for address, _ in item.addresses("http", Protocol.TCP)] == ips
 
 
-def test_an_endpoint_of_which_nothing_is_said_is_ready():
+def test_an_endpoint_without_conditions_is_ready():
     endpoint = Endpoint("192.0.2.1")
     assert (endpoint.ready, endpoint.serving, endpoint.terminating) == (True, True, False)

@@ -60,7 +60,7 @@ class TestSlice:
         endpoint = the_endpoint(conditions=conditions)
         assert (endpoint.ready, endpoint.serving, endpoint.terminating) == expected
 
-    def test_an_endpoint_says_where_it_runs_or_nothing(self):
+    def test_an_endpoint_has_its_node_or_none(self):
         assert the_endpoint(nodeName="node-1") == Endpoint("192.0.2.1", node="node-1")
         assert the_endpoint(nodeName=None) == Endpoint("192.0.2.1")
 
@@ -128,7 +128,7 @@ class TestSlice:
             pytest.param({"name": "low", "port": -1}, id="negative"),
         ],
     )
-    def test_a_port_that_nobody_can_dial_is_left_out(self, port):
+    def test_a_port_without_a_valid_number_is_omitted(self, port):
         item = a_slice(ports=[port, {"port": 8080, "protocol": "UDP"}])
         assert item.ports == (SlicePort("", 8080, "UDP"),)
 
@@ -155,7 +155,7 @@ class TestSlice:
             ),
         ],
     )
-    def test_one_that_serves_no_service_of_ours_is_none(self, fields):
+    def test_a_slice_without_a_service_to_serve_is_none(self, fields):
         assert a_slice(**fields) is None
 
     @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_labels(labels, proxy_name, has_headless_label):
     assert (service.proxy_name, service.has_headless_label) == (proxy_name, has_headless_label)
 
 
-def test_it_was_created_when_its_metadata_says():
+def test_its_creation_time_is_that_of_its_metadata():
     assert a_service(created="2026-01-01T00:00:00Z").created == "2026-01-01T00:00:00Z"
     assert a_service().created == ""
 
@@ -181,7 +181,7 @@ def test_only_load_balancer_ips_that_arrive_at_the_node_count(ip_mode, is_in):
     assert service.load_balancer_ips == (("203.0.113.8",) if is_in else ())
 
 
-def test_source_ranges_are_read_and_what_cannot_be_lets_nobody_in():
+def test_source_ranges_are_read_and_an_invalid_one_admits_no_client():
     service = a_service(loadBalancerSourceRanges=["10.0.0.0/8", "10.0.0.0/99"])
     assert service.load_balancer_source_ranges == ("10.0.0.0/8", "0.0.0.0/32", "::/128")
     assert service.notes == (
@@ -214,7 +214,7 @@ def test_a_health_check_node_port_counts_where_type_and_policy_ask_for_it(spec, 
         pytest.param("power-of-two-choices", Balance.POWER_OF_TWO_CHOICES, id="p2c"),
     ],
 )
-def test_balance_is_what_the_annotation_says(value, balance):
+def test_balance_is_that_of_the_annotation(value, balance):
     service = a_service(annotations={"userspace-proxy.io/balance": value})
     assert (service.balance, service.notes) == (balance, ())
 
@@ -231,12 +231,12 @@ def test_an_unknown_balance_is_round_robin_with_a_note():
 @pytest.mark.parametrize(
     ("value", "is_kept"), [(None, True), ("", True), ("auto", True), ("never", False)]
 )
-def test_clients_are_kept_unless_the_annotation_says_never(value, is_kept):
+def test_client_addresses_are_preserved_unless_the_annotation_is_never(value, is_kept):
     service = a_service(annotations={"userspace-proxy.io/preserve-client-address": value})
     assert (service.keeps_clients, service.notes) == (is_kept, ())
 
 
-def test_clients_are_kept_with_a_note_where_the_annotation_says_the_unknown():
+def test_client_addresses_are_preserved_with_a_note_if_the_annotation_is_unknown():
     service = a_service(annotations={"userspace-proxy.io/preserve-client-address": "no"})
     assert service.keeps_clients
     assert service.notes == (

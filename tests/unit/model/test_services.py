@@ -15,7 +15,7 @@ def test_a_type_is_the_text_of_the_api(text):
     assert str(ServiceType(text)) == text
 
 
-def test_a_service_that_says_nothing_more_is_a_plain_cluster_ip_without_affinity():
+def test_a_minimal_service_is_a_cluster_ip_without_affinity():
     service = Service(CART, (HTTP,))
     assert service.type is ServiceType.CLUSTER_IP
     assert (service.affinity_timeout_s, service.proxy_name) == (None, None)

@@ -45,7 +45,7 @@ def test_ranges_become_networks_in_canonical_form(texts, networks):
         pytest.param("fe80::%eth0/64", id="zone"),
     ],
 )
-def test_a_range_that_cannot_be_read_lets_nobody_in(text):
+def test_an_invalid_range_admits_no_client(text):
     networks, [note] = read_source_ranges([text], {})
     assert networks == NO_CLIENT
     assert note.startswith(f"spec.loadBalancerSourceRanges: {text!r} is ")

@@ -79,7 +79,7 @@ def test_null_is_as_good_as_missing(type_, text):
     assert "null" not in json.dumps(_without_nulls(bare))
 
 
-def test_a_page_of_a_list_says_where_the_next_one_begins():
+def test_a_page_of_a_list_contains_the_token_of_the_next_one():
     page = b'{"metadata": {"resourceVersion": "9", "continue": "abc"}, "items": [{}, {}]}'
     wire = decode(page, WirePage)
     assert (wire.metadata.resource_version, wire.metadata.continue_) == ("9", "abc")
@@ -139,7 +139,7 @@ def test_a_mappings_key_of_a_wrong_type_is_named_with_the_mapping():
         pytest.param(b'{"x":' + b"[" * 100_000, id="too-deep"),
     ],
 )
-def test_what_is_not_json_is_an_error_of_ours(data):
+def test_text_that_is_not_json_is_a_field_error(data):
     with pytest.raises(FieldError, match=r"^not JSON: "):
         decode(data, WireService)
 
@@ -155,18 +155,18 @@ def _without_nulls(value):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, METADATA])
-def test_the_page_on_services_says_of_each_field_whether_it_is_read(kind):
+def test_the_page_on_services_has_a_row_for_each_field(kind):
     fields = fields_of(kind)
-    said = documented()[kind]
+    rows = documented()[kind]
     if kind == METADATA:
-        said = {name: word for name, word in said.items() if name.startswith("metadata.")}
-    assert said == fields
+        rows = {name: word for name, word in rows.items() if name.startswith("metadata.")}
+    assert rows == fields
 
 
 def test_the_page_on_services_names_the_labels_and_annotations_that_are_read():
-    said = documented()[METADATA]
-    names = {name for name in said if not name.startswith("metadata.")}
+    rows = documented()[METADATA]
+    names = {name for name in rows if not name.startswith("metadata.")}
     assert named_values() <= names
     # Its presence is noted on the page, and has no other effect.
     followed = named_values() - {ANNOTATION_SOURCE_RANGES}
-    assert {name for name in names if said[name] == "supported"} == followed
+    assert {name for name in names if rows[name] == "supported"} == followed

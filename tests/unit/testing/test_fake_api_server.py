@@ -67,7 +67,7 @@ async def test_the_limit_counts_where_the_real_one_heeds_it(
     assert bool(body["metadata"]["continue"]) is (count == 1)
 
 
-async def test_a_watch_begins_after_its_version_and_goes_on(api, client):
+async def test_a_watch_begins_after_its_version_and_continues(api, client):
     api.put(WEB)
     api.put(WEB)
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1001"}) as response:
@@ -96,8 +96,8 @@ async def test_a_watch_from_a_forgotten_version_is_gone(api, client):
     ],
 )
 async def test_what_cannot_be_answered_is_a_status(api, client, query, code, message):
-    said, body = await get(client, SERVICES, **query)
-    assert (said, body["code"]) == (code, code)
+    status, body = await get(client, SERVICES, **query)
+    assert (status, body["code"]) == (code, code)
     assert body["message"].startswith(message)
 
 
@@ -107,7 +107,7 @@ async def test_refusals_come_as_often_as_asked(api, client):
     assert codes == [429, 429, 200]
 
 
-async def test_without_its_token_nothing_is_told(api, client):
+async def test_without_its_token_nothing_is_returned(api, client):
     api.token = "secret"
     assert (await get(client, SERVICES))[0] == 401
     headers = {"Authorization": "Bearer secret"}
@@ -145,7 +145,7 @@ async def test_waiting_ends_with_the_watch_that_is_waited_for(api, client):
             await waiting
 
 
-async def test_waiting_in_vain_ends_with_what_was_asked(api, client):
+async def test_a_wait_without_success_ends_with_the_requests(api, client):
     await get(client, SERVICES)
     with pytest.raises(TimeoutError, match="not so after:\nGET /api/v1/services"):
         await api.until(lambda _: False, deadline_s=0.01)

@@ -70,7 +70,7 @@ class Reflection:
                 await self._changed.wait()
 
     async def watching(self, *, requests: int = 2) -> None:
-        """Return when a watch stands after that many requests."""
+        """Return when a watch is open after that many requests."""
         async with asyncio.timeout(DEADLINE_S):
             await self.api.until(
                 lambda a: len(a.requests) >= requests and a.watch_count("services") == 1

@@ -60,7 +60,7 @@ async def client(api):
     await client.close()
 
 
-async def test_an_answer_is_read_whole(api, client):
+async def test_a_response_is_read_completely(api, client):
     api.put(service())
     answer = await client.get(SERVICES, {"limit": "1"})
     assert answer.code == 200
@@ -68,13 +68,13 @@ async def test_an_answer_is_read_whole(api, client):
     assert api.requests == ["GET /api/v1/services?limit=1"]
 
 
-async def test_a_refusal_is_an_answer_with_what_the_server_asks_for(api, client):
+async def test_a_rejection_is_a_response_with_the_requested_wait(api, client):
     api.refuse("services", 429, retry_after_s=7)
     answer = await client.get(SERVICES, {})
     assert (answer.code, answer.retry_after_s) == (429, 7)
 
 
-async def test_a_stream_gives_what_has_come_and_ends_empty(api, client):
+async def test_a_stream_returns_what_has_arrived_and_ends_empty(api, client):
     async with client.stream(SERVICES, WATCH) as stream:
         assert stream.code == 200
         await api.until(lambda a: a.watch_count("services") == 1)
@@ -84,14 +84,14 @@ async def test_a_stream_gives_what_has_come_and_ends_empty(api, client):
         assert await stream.read(silence_s=30) == b""
 
 
-async def test_a_stream_that_says_no_has_an_answer(api, client):
+async def test_a_stream_that_is_an_error_has_a_response(api, client):
     api.refuse("services", 403, message="forbidden")
     async with client.stream(SERVICES, WATCH) as stream:
         assert stream.code == 403
         assert b"forbidden" in (await stream.rest()).body
 
 
-async def test_silence_is_no_trouble_but_a_timeout(api, client):
+async def test_silence_is_a_timeout_not_a_transport_error(api, client):
     async with client.stream(SERVICES, WATCH) as stream:
         with pytest.raises(TimeoutError):
             await stream.read(silence_s=0.01)
@@ -104,7 +104,7 @@ async def test_the_kernel_probes_a_stream_that_is_silent(client):
     assert options == [1, 30, 10, 3]
 
 
-async def test_a_stream_that_breaks_off_is_trouble(api, client):
+async def test_a_stream_that_breaks_off_is_a_transport_error(api, client):
     async with client.stream(SERVICES, WATCH) as stream:
         await api.until(lambda a: a.watch_count("services") == 1)
         api.break_watches()
@@ -118,7 +118,7 @@ async def test_a_stream_that_is_left_is_closed(api, client):
     await api.until(lambda a: a.watch_count("services") == 0)
 
 
-async def test_a_server_that_is_not_there_is_trouble(api, client):
+async def test_a_server_that_does_not_listen_is_a_transport_error(api, client):
     await api.stop()
     with pytest.raises(TransportError, match="Connection refused"):
         await client.get(SERVICES, {})
@@ -127,13 +127,13 @@ async def test_a_server_that_is_not_there_is_trouble(api, client):
             pass
 
 
-async def test_an_answer_without_end_is_trouble(api, client, monkeypatch):
+async def test_an_endless_response_is_a_transport_error(api, client, monkeypatch):
     monkeypatch.setattr(module, "RESPONSE_BYTES_MAX", 10)
     with pytest.raises(TransportError, match="a response is larger than 0 MiB"):
         await client.get(SERVICES, {})
 
 
-async def test_no_answer_is_trouble(monkeypatch):
+async def test_no_response_is_a_transport_error(monkeypatch):
     monkeypatch.setattr(module, "RESPONSE_S", 0.01)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -160,7 +160,7 @@ async def test_after_a_refusal_the_token_is_read_again(api, tmp_path):
     await client.close()
 
 
-async def test_a_certificate_that_is_none_is_an_error(tmp_path, monkeypatch):
+async def test_an_invalid_certificate_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     (tmp_path / "token").write_text("secret")

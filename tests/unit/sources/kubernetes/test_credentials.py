@@ -80,7 +80,7 @@ async def test_a_pod_uses_its_service_account(account):
     assert credentials.description == f"the token in {account}/token"
 
 
-async def test_outside_of_a_pod_the_way_out_is_named(monkeypatch):
+async def test_outside_of_a_pod_the_error_contains_a_remedy(monkeypatch):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(SourceError) as caught:
         await Credentials().load(now=0)
@@ -120,7 +120,7 @@ async def test_a_kubeconfig_that_is_written_anew_is_read_again(tmp_path):
     assert await shown_by(credentials) == "Bearer the second"
 
 
-async def test_what_cannot_be_refreshed_is_trouble_and_the_old_stays(tmp_path):
+async def test_credentials_that_cannot_be_refreshed_are_an_error_and_the_old_ones_stay(tmp_path):
     credentials = Credentials(kubeconfig=kubeconfig(tmp_path, "{token: first}"))
     await credentials.load(now=0)
     (tmp_path / "kubeconfig").unlink()
@@ -181,7 +181,7 @@ async def test_the_certificate_of_a_pods_server_may_change(account):
     assert credentials.tls_files() != before
 
 
-async def test_a_pods_token_that_vanishes_is_trouble(account):
+async def test_a_pods_token_that_vanishes_is_an_error(account):
     credentials = Credentials(service_account=account)
     await credentials.load(now=0)
     credentials.configuration.refresh_api_key_hook = lambda _: (account / "nothing").read_text()

@@ -86,7 +86,7 @@ def test_an_event_of_the_node_is_as_kubernetes_wants_it():
     }
 
 
-def test_an_event_of_a_service_stands_in_its_namespace():
+def test_an_event_of_a_service_is_in_its_namespace():
     correlator = Correlator()
     correlator.note(NOT_SERVED, NOW)
     correlator.note(NOT_SERVED, NOW + 1)

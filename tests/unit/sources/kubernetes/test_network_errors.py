@@ -1,4 +1,4 @@
-"""Errors of a request in the words of whoever said no; each one is made for real."""
+"""Texts of connection failures; each failure is a real one."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_error_is_one_line(exc, words):
     assert describe(exc).startswith(words)
 
 
-def test_an_untrusted_certificate_says_why():
+def test_an_untrusted_certificate_is_described_with_the_reason():
     exc = ssl.SSLCertVerificationError(1, "certificate verify failed")
     exc.verify_message = "self-signed certificate"
     outer = OSError("outer")

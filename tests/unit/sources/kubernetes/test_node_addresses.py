@@ -19,7 +19,7 @@ def named(name, *addresses):
 
 
 class Pauses:
-    """Waits that end when the test says so."""
+    """Waits that the test ends."""
 
     def __init__(self):
         self.asked = []

@@ -1,4 +1,4 @@
-"""What a fake API server answers to who asks whether it lets us read."""
+"""The check whether an API server responds and permits reading, with the fake."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ async def ask(api, *, master="", kubeconfig="", within_s=10.0):
 async def test_a_server_that_lets_us_read_has_a_version_and_an_address_of_a_service(api):
     api.put(service())
     api.put(node())
-    said = await ask(api)
-    assert (said.problems, said.version, said.service_ips) == ((), "v1.36.3", ("10.96.7.1",))
+    report = await ask(api)
+    assert (report.problems, report.version, report.service_ips) == ((), "v1.36.3", ("10.96.7.1",))
     assert api.requests[0] == "GET /api/v1/services?limit=1"
 
 
-async def test_each_kind_that_is_forbidden_is_a_problem_with_the_way_out(api):
+async def test_each_forbidden_resource_is_a_problem_with_a_remedy(api):
     api.refuse("endpointslices", 403, message="endpointslices is forbidden")
     api.refuse("nodes", 403, message="nodes is forbidden")
-    said = await ask(api)
-    assert [line.partition(" (")[0] for line in said.problems] == [
+    report = await ask(api)
+    assert [line.partition(" (")[0] for line in report.problems] == [
         f"the API server at {api.url} refuses to list endpointslices: endpointslices is forbidden",
         f"the API server at {api.url} refuses to list nodes: nodes is forbidden",
     ]
 
 
-async def test_a_server_that_nobody_answers_for_is_a_problem(api):
+async def test_a_server_that_does_not_listen_is_a_problem(api):
     await api.stop()
-    said = await ask(api)
-    assert said.problems == (f"cannot reach the API server at {api.url}: Connection refused",)
+    report = await ask(api)
+    assert report.problems == (f"cannot reach the API server at {api.url}: Connection refused",)
 
 
 async def test_a_server_that_is_silent_has_a_deadline():
-    # The kernel takes the connection, and nobody the request.
+    # The kernel accepts the connection, and no program reads the request.
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        said = await ask(None, master=url, within_s=0.2)
-    assert said.problems == (f"cannot reach the API server at {url}: no answer within 0.2 s",)
+        report = await ask(None, master=url, within_s=0.2)
+    assert report.problems == (f"cannot reach the API server at {url}: no answer within 0.2 s",)
 
 
 async def test_a_kubeconfig_that_isnt_there_is_a_problem(api):

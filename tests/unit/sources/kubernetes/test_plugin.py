@@ -77,7 +77,7 @@ signal.pause()
         await ended(int(pid))
 
 
-async def test_one_whose_child_holds_its_output_is_killed(run, tmp_path):
+async def test_a_plugin_with_a_child_that_keeps_its_output_open_is_killed(run, tmp_path):
     script = f"""
 import pathlib, subprocess
 child = subprocess.Popen(["sleep", "1000"])
@@ -104,7 +104,7 @@ sys.exit({code})
     await ended(int((tmp_path / "pid").read_text()))
 
 
-async def test_one_whose_caller_is_cancelled_is_killed(run, tmp_path):
+async def test_a_plugin_is_killed_when_its_caller_is_cancelled(run, tmp_path):
     pid = tmp_path / "pid"
     script = f"""
 import os, pathlib, signal
@@ -145,7 +145,7 @@ signal.pause()
         ),
     ],
 )
-async def test_what_it_answers_in_vain_is_one_line_without_its_output(run, script, words):
+async def test_an_invalid_result_is_one_line_without_the_output(run, script, words):
     with pytest.raises(PluginError, match=words) as caught:
         await run(script)
     assert "secret" not in str(caught.value)

@@ -34,7 +34,7 @@ def test_pages_go_on_by_token_and_the_first_ones_version_counts():
     assert position.watch_query(1)["resourceVersion"] == "1000"
 
 
-def test_the_watch_goes_on_after_what_was_seen_last():
+def test_the_watch_continues_after_the_last_seen_version():
     position = listed()
     position.advance("1007")
     position.advance(None)

@@ -62,7 +62,9 @@ async def until(condition):
                 await asyncio.wait_for(asyncio.Event().wait(), 0.005)
 
 
-async def test_who_may_not_write_events_says_so_once_and_asks_no_more(api, recorder, caplog):
+async def test_without_permission_to_write_events_one_warning_is_logged_and_none_is_sent(
+    api, recorder, caplog
+):
     api.refuse("events", 403, message="events is forbidden", times=99)
     recorder.record(REPAIRED)
     await until(lambda: caplog.records)
@@ -88,7 +90,7 @@ async def test_what_one_namespace_forbids_silences_no_other(api, recorder):
     assert api.sent[0][1] == EVENTS
 
 
-async def test_a_namespace_that_is_going_gets_no_event_and_is_nobodys_fault(api, recorder, caplog):
+async def test_a_terminating_namespace_gets_no_event_and_no_warning(api, recorder, caplog):
     api.refuse("events", 403, message=GOING)
     recorder.record(Happening("ServiceNotServed", "Serve", "held", service=SHOP))
     await api.until(lambda a: len(a.requests) == 2)
@@ -98,7 +100,7 @@ async def test_a_namespace_that_is_going_gets_no_event_and_is_nobodys_fault(api,
     assert not caplog.records
 
 
-async def test_an_event_that_was_posted_in_vain_as_it_seemed_still_counts(api, recorder):
+async def test_an_event_whose_response_was_lost_still_counts(api, recorder):
     recorder.record(REPAIRED)
     recorder.record(REPAIRED)
     api.refuse("events", 409, message="already exists")
@@ -119,7 +121,7 @@ async def test_an_event_that_the_server_has_forgotten_is_made_anew(api, recorder
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_a_server_in_trouble_gets_it_later(api, recorder, code):
+async def test_an_event_is_sent_again_after_a_server_error(api, recorder, code):
     api.refuse("events", code)
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.sent) == 1)
@@ -145,7 +147,7 @@ async def test_a_source_records_while_it_runs(api, source_of):
     assert api.sent[0][2]["reportingInstance"] == "node-1"
 
 
-async def test_without_a_node_name_nobody_reports(api, source_of):
+async def test_without_a_node_name_nothing_is_sent(api, source_of):
     source = source_of(api)
     async with running(source) as published:
         await published.first()

@@ -28,7 +28,7 @@ async def test_a_list_from_memory_is_followed_by_a_watch_from_there(api):
         assert reflection.problems == []
 
 
-async def test_a_list_comes_in_pages(api):
+async def test_a_list_is_read_in_pages(api):
     api.has_watch_cache = False
     for n in range(1100):
         api.put(service(f"web-{n:04}"))
@@ -109,7 +109,7 @@ async def test_a_server_that_is_not_there_is_a_problem_until_it_is(api):
 # -- watches
 
 
-async def test_events_are_taken_and_the_next_watch_goes_on_after_the_last(api):
+async def test_events_are_applied_and_the_next_watch_continues_after_the_last(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.put(service("web"))
@@ -142,7 +142,7 @@ async def test_a_watch_that_lived_long_is_followed_at_once(api):
         assert reflection.waits == []
 
 
-async def test_watches_that_end_at_once_come_ever_slower(api):
+async def test_watches_that_end_at_once_follow_ever_more_slowly(api):
     async with reflecting(api) as reflection:
         for count in range(2, 6):
             await reflection.watching(requests=count)
@@ -152,7 +152,7 @@ async def test_watches_that_end_at_once_come_ever_slower(api):
         assert reflection.problems == []
 
 
-async def test_who_waits_tries_again_when_told_that_the_server_is_there(api):
+async def test_a_waiting_reflector_retries_when_it_is_woken(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.hold()
@@ -162,15 +162,15 @@ async def test_who_waits_tries_again_when_told_that_the_server_is_there(api):
         await reflection.watching(requests=3)
 
 
-async def test_the_others_are_told_once_when_a_list_stands_again_after_a_problem(api):
-    told = []
-    async with reflecting(api, recovered=lambda: told.append(True)) as reflection:
+async def test_recovery_is_reported_once_when_a_list_succeeds_after_a_problem(api):
+    recovered = []
+    async with reflecting(api, recovered=lambda: recovered.append(True)) as reflection:
         await reflection.watching()
-        assert told == []
+        assert recovered == []
         api.refuse("services", code=500, reason="InternalError", message="etcd is away")
         api.end_watches()
         await reflection.until(lambda: reflection.problems[-1:] == [""])
-        assert told == [True]
+        assert recovered == [True]
 
 
 async def test_a_watch_that_ends_early_but_brought_something_is_not_punished_more(api):
@@ -231,7 +231,7 @@ async def test_a_server_restored_from_a_backup_is_listed_anew(api):
         ]
 
 
-async def test_a_watch_that_is_refused_is_a_problem_and_goes_on_from_where_it_stood(api):
+async def test_a_rejected_watch_is_a_problem_and_continues_from_its_version(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.refuse("services", 503, message="shutting down")
@@ -246,7 +246,7 @@ async def test_a_watch_that_is_refused_is_a_problem_and_goes_on_from_where_it_st
         assert reflection.waits == [0.8]
 
 
-async def test_a_watch_that_breaks_off_is_no_problem_when_the_next_one_stands(api):
+async def test_a_watch_that_breaks_off_is_no_problem_if_the_next_one_succeeds(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         reflection.now_s = 60
@@ -256,7 +256,7 @@ async def test_a_watch_that_breaks_off_is_no_problem_when_the_next_one_stands(ap
         assert reflection.waits == []
 
 
-async def test_an_error_event_is_a_problem_until_the_next_watch_stands(api):
+async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
     error = b'{"type": "ERROR", "object": {"code": 500, "message": "etcd\\nis gone"}}\n'
     async with reflecting(api) as reflection:
         await reflection.watching()
@@ -275,18 +275,18 @@ async def test_an_error_event_is_a_problem_until_the_next_watch_stands(api):
         ),
     ],
 )
-async def test_a_line_of_nonsense_is_a_problem_and_followed_by_a_list(api, line, problem):
+async def test_an_invalid_line_is_a_problem_and_followed_by_a_list(api, line, problem):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.send("services", line)
         await reflection.watching(requests=4)
-        said, well_again = reflection.problems
-        assert said.startswith(f"invalid response from URL for services: in a watch, {problem}")
-        assert well_again == ""
+        reported, resolved = reflection.problems
+        assert reported.startswith(f"invalid response from URL for services: in a watch, {problem}")
+        assert resolved == ""
         assert api.requests[2:] == [RELIST.format(1000), WATCH.format(1000)]
 
 
-async def test_a_bad_object_is_skipped_and_the_watch_goes_on(api):
+async def test_an_invalid_object_is_skipped_and_the_watch_continues(api):
     async with reflecting(api) as reflection:
         await reflection.watching()
         api.put(service("bad", ports=[{"port": 0}]))

@@ -64,8 +64,8 @@ def test_what_cannot_be_read_is_a_problem_and_keeps_what_was_read(store, service
     services.put(raw(service()))
     before = store.snapshot()
     assert services.put(raw(service(**spec), "1002")) == "1002"
-    [said] = services.problems.values()
-    assert said.startswith(f"Service default/web: {problem}")
+    [reported] = services.problems.values()
+    assert reported.startswith(f"Service default/web: {problem}")
     services.begin_list()
     services.list_items([raw(service(**spec))])
     services.end_list()
@@ -85,7 +85,7 @@ def test_a_problem_ends_with_its_object(services):
     assert services.problems == {}
 
 
-def test_an_object_that_says_nothing_of_itself_is_a_problem(services):
+def test_an_object_without_metadata_is_a_problem(services):
     assert services.put(b'{"metadata": 7}') is None
     assert list(services.problems.values()) == [
         "Service (without a name): metadata: expected mapping, got int"

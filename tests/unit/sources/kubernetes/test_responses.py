@@ -74,7 +74,7 @@ def status(message: str) -> bytes:
         ),
     ],
 )
-def test_a_refusal_says_what_the_server_said_and_the_way_out(code, body, words):
+def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words):
     response = Response(code, body, retry_after_s=7)
     assert rejected(URL, "list services", response, credentials="the token in /t") == Failure(
         words, 7
@@ -95,7 +95,7 @@ def test_what_the_server_does_not_know_any_more_is_expired(code, status, expecte
     assert is_expired(code, status) is expected
 
 
-def test_what_is_no_status_says_nothing():
+def test_a_body_without_a_status_is_an_empty_status():
     assert read_status(b"<html>") == read_status(b"{}") == WireStatus()
 
 

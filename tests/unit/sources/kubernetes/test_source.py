@@ -64,7 +64,7 @@ async def test_nothing_is_published_before_each_kind_was_listed(api, source_of):
         assert len(published.snapshots) == 1
 
 
-async def test_what_comes_at_once_is_one_snapshot(api, source_of):
+async def test_simultaneous_changes_are_one_snapshot(api, source_of):
     async with running(source_of(api, node_name="alice")) as published:
         await api.until(watches_all)
         for n in range(100):
@@ -108,7 +108,7 @@ async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, 
     ]
 
 
-async def test_who_may_not_read_the_node_serves_services_all_the_same(api, source_of):
+async def test_without_permission_to_read_the_node_services_are_served(api, source_of):
     api.put(service())
     api.refuse("nodes", code=403, reason="Forbidden", message="nodes is forbidden", times=1000)
     source = source_of(api, node_name="alice")

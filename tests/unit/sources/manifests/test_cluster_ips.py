@@ -39,7 +39,7 @@ def test_the_address_is_the_same_after_a_restart():
     assert after["web"] == before["web"] == ("10.96.67.208",)
 
 
-def test_a_named_address_is_never_given_and_moves_who_had_it():
+def test_a_named_address_is_never_allocated_and_moves_the_service_that_had_it():
     ips = allocate(["10.96.0.0/16"], service(), service("cart", "10.96.67.208"))
     assert ips == {"web": ("10.96.67.209",), "cart": ("10.96.67.208",)}
 
@@ -68,7 +68,7 @@ def test_the_start_of_the_range_is_left_for_people_to_name():
         pytest.param("10.96.0.0", "is a single address", id="no-length"),
     ],
 )
-def test_a_range_that_is_none_is_refused(cidr, words):
+def test_an_invalid_range_is_refused(cidr, words):
     with pytest.raises(ConfigError, match=words) as caught:
         ClusterIPRange(cidr)
     assert caught.value.hint == "write a range as 10.96.0.0/16"

@@ -60,7 +60,7 @@ def test_a_change_counts_once_two_looks_agree(folder, watch):
     assert watch.look() == Look()
 
 
-def test_a_file_that_never_stands_still_is_read_all_the_same(folder, watch):
+def test_a_file_that_keeps_changing_is_read_anyway(folder, watch):
     looks = []
     for n in range(files.UNSETTLED_LOOKS_MAX + 1):
         (folder / "web.yaml").write_text("x" * n)
@@ -191,14 +191,14 @@ def test_a_file_that_is_not_text_is_a_problem_until_it_changes(folder, watch):
     assert watch.look() == Look({str(web): "web 2"})
 
 
-def test_a_folder_without_manifests_says_so(tmp_path):
+def test_a_folder_without_manifests_is_a_problem(tmp_path):
     look = FileWatch(tmp_path).first_look()
     assert look.problems == {
         str(tmp_path): f"{tmp_path}: contains no manifests (*.yaml, *.yml, *.json)"
     }
 
 
-def test_a_folder_whose_last_manifest_is_deleted_says_so(folder, watch):
+def test_a_folder_is_a_problem_after_its_last_manifest_was_deleted(folder, watch):
     (folder / "web.yaml").unlink()
     assert watch.look() == Look(is_settling=True)
     assert list(watch.look().problems) == [str(folder)]

@@ -59,7 +59,7 @@ def test_a_named_one_is_given_to_no_other_service_and_moves_the_one_that_had_it(
     assert moved not in (0, first)
 
 
-def test_of_two_that_name_one_number_the_second_goes_without_and_says_who_has_it():
+def test_of_two_that_name_one_number_the_second_has_none_and_a_note_names_the_first():
     services, [conflict] = allocate_node_ports(
         [node_port("web", at(30080)), node_port("cart", at(30080))]
     )
@@ -88,7 +88,7 @@ def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
     assert problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
 
 
-def test_without_a_number_left_the_port_has_none_and_the_service_says_so():
+def test_without_a_number_left_the_port_has_none_and_the_service_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
     services, [(_, problem)] = allocate_node_ports(many)
     assert len({n for [n] in numbers(services)}) == 2769

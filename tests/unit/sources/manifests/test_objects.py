@@ -54,9 +54,9 @@ def read(text: str) -> FileObjects:
 
 
 def problem_of(text: str) -> str:
-    said = read(text)
-    assert said.objects == ()
-    [problem] = said.problems
+    content = read(text)
+    assert content.objects == ()
+    [problem] = content.problems
     return problem
 
 
@@ -208,9 +208,9 @@ def test_a_problem_names_file_line_and_field(text, problem):
 
 
 def test_all_objects_with_a_problem_are_named_and_none_of_the_file_is_taken():
-    said = read(SERVICE.replace("80", "0") + "---\n" + SLICE + "---\n" + "kind: Node\n")
-    assert said.objects == ()
-    assert said.problems == (
+    content = read(SERVICE.replace("80", "0") + "---\n" + SLICE + "---\n" + "kind: Node\n")
+    assert content.objects == ()
+    assert content.problems == (
         "web.yaml:9: spec.ports[0].port: 0 is not in 1–65535",
         "web.yaml:23: apiVersion: is missing",
     )

@@ -69,7 +69,7 @@ async def test_nothing_is_published_while_nothing_changes(web):
         assert len(published.snapshots) == 1
 
 
-async def test_while_something_changes_the_next_look_comes_sooner(web):
+async def test_while_something_changes_the_next_look_is_sooner(web):
     waits: list[float] = []
     enough = asyncio.Event()
 
@@ -86,7 +86,7 @@ async def test_while_something_changes_the_next_look_comes_sooner(web):
     assert waits[:3] == [0.5, 0.1, 0.5]
 
 
-async def test_a_broken_edit_keeps_the_last_good_state_and_says_so_once(web, caplog):
+async def test_a_broken_edit_keeps_the_last_valid_state_and_is_logged_once(web, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.sources")
     cart = web.with_name("cart.yaml")
     source = source_of(web.parent)
@@ -124,7 +124,7 @@ async def test_a_path_that_is_not_there_ends_the_run(tmp_path):
         await ManifestSource(tmp_path / "nothing").run(Published())
 
 
-async def test_a_folder_without_manifests_is_synced_and_says_so(tmp_path):
+async def test_a_folder_without_manifests_is_synced_and_a_problem(tmp_path):
     source = source_of(tmp_path)
     async with running(source) as published:
         assert (await published.first()).services == {}

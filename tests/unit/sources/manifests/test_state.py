@@ -1,4 +1,4 @@
-"""What all files say together."""
+"""The combined content of all files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_without_an_address_left_the_service_is_a_problem():
     assert state.snapshot.services[ServiceKey("shop", "cart")].service.cluster_ips == ()
 
 
-def test_a_range_that_is_none_is_refused():
+def test_an_invalid_range_is_refused():
     with pytest.raises(ConfigError):
         ManifestState(node_name="", service_cidrs=["10.96.0.0"])
 
@@ -118,7 +118,7 @@ def test_endpoints_count_only_where_no_slices_are_written(state):
     assert addresses(state) == ["10.244.1.8"]
 
 
-def test_only_the_node_of_our_name_is_ours(state):
+def test_the_node_is_the_one_with_this_nodes_name(state):
     nodes = "".join(
         f"{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}\n---\n"
         for name in ("bob", "alice")
@@ -130,7 +130,7 @@ def test_only_the_node_of_our_name_is_ours(state):
     assert state.snapshot.node is None
 
 
-def test_a_text_that_says_the_same_changes_nothing(state):
+def test_a_text_with_equal_objects_changes_nothing(state):
     state.take(Look({"a.yaml": service()}))
     before = state.snapshot
     state.take(Look({"a.yaml": "# reworded\n" + service()}))
