@@ -244,7 +244,7 @@ class Agent:
             self._stack.push_async_callback(self._health_checks.close)
         facts = self._planner.facts
         await self._health_checks.apply(
-            {key: (check.port, check.local_endpoints) for key, check in plan.health_checks.items()},
+            plan.health_checks.values(),
             None
             if facts.has_node_ports_everywhere
             else [ip for family in IPFamily for ip in facts.node_port_addresses(family)],

@@ -1,5 +1,5 @@
 """Health, metrics, and the status page: they show a proxy's state and never change it.
 
-``view`` holds the values that the agent fills in; they come without aiohttp, which
-costs half a second to import: take ``StatusServer`` from ``.server`` when it is used.
+``view`` contains the values that the agent fills in, without aiohttp, which
+takes half a second to import: import ``StatusServer`` from ``.server`` where it is used.
 """

@@ -1,14 +1,14 @@
 """Accepts connections to the status servers, even when the process is out of descriptors.
 
     listening socket ──▶ Accepting ──▶ LimitedServer
-                            └─ Reserve: descriptors that are closed for a connection to have one
+                            └─ Reserve: descriptors that are closed so that a connection gets one
 
 Rule 1: a probe is answered without a free descriptor, so the kubelet doesn't kill a node's proxy
-for a shortage that a restart wouldn't end.
-Rule 2: half of the reserve is the node's own, for the kubelet's probes: where a client from
-elsewhere has taken of that half, the oldest silent connection from elsewhere ends at once. So a
-flood passes as fast as connections end, and a probe behind it waits milliseconds.
-Rule 3: what the reserve lent comes back first: it is refilled when a connection ends.
+because of a shortage that a restart wouldn't end.
+Rule 2: half of the reserve is kept for the node itself, for the kubelet's probes: if a client from
+elsewhere takes a descriptor of that half, the oldest silent connection from elsewhere ends at once.
+So a flood passes as fast as connections end, and a probe behind it waits milliseconds.
+Rule 3: a connection that ends refills the reserve first.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import socket
 
 from .connections import LimitedServer, is_from_this_node
 
-# A probe's connection lasts milliseconds, so a few probes at the same time have one each.
+# A probe's connection lasts milliseconds, so this is enough for a few probes at the same time.
 RESERVED = 8
 _RESERVED_FOR_OWN = RESERVED // 2
-# How often connections are tried again that found the reserve empty.
+# The retry interval for connections that found the reserve empty.
 _RETRY_S = 0.1
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 _NO_MEMORY = (errno.ENOBUFS, errno.ENOMEM)
-# As many as uvloop's own server accepts before other callbacks have their turn.
+# As many as uvloop's own server accepts before other callbacks run.
 _AT_ONCE = 32
 
 
@@ -47,7 +47,7 @@ class Reserve:
         return len(self._held)
 
     def fill(self) -> None:
-        """Take as many as are missing, if the process has them; idempotent."""
+        """Open as many as are missing, if the process can; idempotent."""
         while len(self._held) < self._size:
             try:
                 self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
@@ -55,14 +55,14 @@ class Reserve:
                 return
 
     def lend(self) -> bool:
-        """Close one, so that the next call that needs a descriptor has one; False if empty."""
+        """Close one, so that the next call that needs a descriptor gets it; False if empty."""
         if not self._held:
             return False
         os.close(self._held.pop())
         return True
 
     def close(self) -> None:
-        """Give all back; idempotent."""
+        """Close all; idempotent."""
         while self.lend():
             pass
 
@@ -71,11 +71,11 @@ class Accepting:
     """Accepts the connections of one listening socket.
 
     asyncio's own server stops accepting for a second when descriptors are out, and uvloop's
-    closes the connections that wait.
+    closes the waiting connections.
 
     Args:
-        server: Makes the protocol of each connection.
-        sock: Listens, non-blocking; it is closed by :meth:`close`.
+        server: Creates the protocol of each connection.
+        sock: A listening, non-blocking socket; :meth:`close` closes it.
         reserve: Lends descriptors.
     """
 
@@ -90,7 +90,7 @@ class Accepting:
         self._loop.add_reader(sock, self._accept)
 
     def close(self) -> None:
-        """Stop listening; open connections go on. Idempotent."""
+        """Stop listening; open connections continue. Idempotent."""
         if self._sock.fileno() < 0:
             return
         if self._retry is not None:
@@ -118,14 +118,14 @@ class Accepting:
                 if exc.errno in (*_SHORTAGES, *_NO_MEMORY):
                     self._pause()
                     return
-                # The client has gone while it waited.
+                # The client disconnected while it waited.
                 continue
             sock.setblocking(False)
             is_own = is_from_this_node(peer, sock.getsockname())
             self._start(sock)
             if is_lent and not is_own and len(self._reserve) < _RESERVED_FOR_OWN:
                 if self._server.make_room():
-                    # Until its descriptor has come back, a few turns of the loop later.
+                    # Its descriptor is free after a few iterations of the loop.
                     self._pause()
                 return
 
@@ -139,7 +139,7 @@ class Accepting:
     def _started(self, task: asyncio.Task[object]) -> None:
         self._starting.discard(task)
         if not task.cancelled():
-            # A connection that has ended already is no error of this server.
+            # A connection that has already ended is no error of this server.
             task.exception()
 
     def _refill_soon(self) -> None:

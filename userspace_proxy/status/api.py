@@ -137,7 +137,7 @@ def _encode(value: object, *, indent: int | None = None) -> bytes:
 
 
 def _plain(value: object) -> object:
-    """Return a form that JSON can express."""
+    """Return a form of a value that JSON can express."""
     if is_dataclass(value) and not isinstance(value, type):
         return _fields(value)
     if isinstance(value, set | frozenset):

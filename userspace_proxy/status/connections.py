@@ -1,17 +1,16 @@
 """Limits the connections of a status server, in number and in time.
 
-    listening socket ──▶ LimitedServer ──▶ Connection ──▶ aiohttp's protocol
+    listening socket ──▶ LimitedServer ──▶ StatusConnection ──▶ aiohttp's protocol
                                                └─ ConnectionLimit: which one ends at the limit
 
-Rule 1: a flood of connections keeps no probe from its answer: at the limit an old connection ends,
-not the new one. The first to end are those that have been silent for a second, then those that
-have had an answer and are still open, such as one whose request has an unfinished body; a
-connection that has just been made, or that waits for an answer, ends only where all are of this
-kind.
+Rule 1: a flood of connections doesn't keep probes from being answered: at the limit an old
+connection ends, not the new one. Connections that were silent for a second end first, then those
+that were answered and are still open, such as one with an unfinished request body; new ones and
+those that wait for an answer end only if there are no others.
 Rule 2: connections from the node itself, such as the kubelet's probes, have a limit of their own
-that clients from elsewhere can't use up.
+that other clients can't use up.
 Rule 3: at a limit of several servers, the one with the most connections loses one.
-Rule 4: each connection has a deadline, so descriptors come back whatever the client does.
+Rule 4: each connection has a deadline, so its descriptor is freed whatever the client does.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from typing import cast
 
 from aiohttp import web
 
-# Far more than the kubelet, a few load balancers, Prometheus and people hold open.
+# Far more than the kubelet, a few load balancers, Prometheus and browsers hold open.
 MAX_CONNECTIONS = 128
 # A probe sends its request at once; the kubelet's own timeout is 1 s by default.
 FIRST_REQUEST_S = 2.0
-# A client whose first packet was lost once is spared (RFC 6298: the first resend is after 1 s).
+# Spares a client whose first packet was lost once (RFC 6298: it is sent again after 1 s).
 SILENT_S = 1.0
 # The largest answer, the metrics of 10,000 Services, takes a few seconds.
 REQUEST_S = 60.0
@@ -39,45 +38,45 @@ class ConnectionLimit:
     """At most ``limit`` connections from the node itself, and as many from elsewhere.
 
     Args:
-        limit: Connections of each of the two kinds at one time.
+        limit: Simultaneous connections of each of the two kinds.
         clock: Monotonic seconds.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._clock = clock
-        self._own: dict[Connection, float] = {}
-        """Each with the time at which it was made, the oldest first."""
-        self._others: dict[Connection, float] = {}
+        self._own: dict[StatusConnection, float] = {}
+        """Each with its start time, oldest first."""
+        self._others: dict[StatusConnection, float] = {}
 
     def __len__(self) -> int:
         return len(self._own) + len(self._others)
 
-    def add(self, connection: Connection) -> None:
-        """Count a connection; at the limit another one ends in its favour."""
+    def add(self, connection: StatusConnection) -> None:
+        """Count a connection; at the limit this ends another one."""
         counted, now = self._counted_with(connection), self._clock()
         if len(counted) >= self._limit:
             _end_one(counted, now)
         counted[connection] = now
 
     def make_room(self) -> bool:
-        """End one connection, of a client from elsewhere if there is one; False if none is open."""
+        """End one connection, preferably from elsewhere; False if none is open."""
         return _end_one(self._others or self._own, self._clock())
 
-    def discard(self, connection: Connection) -> None:
-        """Count a connection no longer; idempotent."""
+    def discard(self, connection: StatusConnection) -> None:
+        """Stop counting a connection; idempotent."""
         self._counted_with(connection).pop(connection, None)
 
-    def _counted_with(self, connection: Connection) -> dict[Connection, float]:
+    def _counted_with(self, connection: StatusConnection) -> dict[StatusConnection, float]:
         return self._own if connection.is_own else self._others
 
 
-class Connection(asyncio.Protocol):
-    """One connection to a status server: passes everything on to aiohttp's protocol.
+class StatusConnection(asyncio.Protocol):
+    """One connection to a status server, in front of aiohttp's protocol.
 
     Args:
         handler: aiohttp's protocol for this connection.
-        limits: Those that count it, its server's own first.
+        limits: The limits that count it; the first is its server's own.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request to the next, or to the end of the connection.
     """
@@ -91,9 +90,9 @@ class Connection(asyncio.Protocol):
         request_s: float,
     ) -> None:
         self.is_silent = True
-        """No request has come yet."""
+        """It has sent no request yet."""
         self.is_answered = False
-        """The last request has its answer, or as much of it as was sent."""
+        """The last request was answered, or as much of it as was sent."""
         self.is_own = False
         """It comes from the node itself."""
         self.on_end: Callable[[], object] | None = None
@@ -107,16 +106,16 @@ class Connection(asyncio.Protocol):
 
     @property
     def server(self) -> ConnectionLimit:
-        """What counts the connections of its server alone."""
+        """The limit of its server alone."""
         return self._limits[0]
 
     def note_request(self) -> None:
-        """Give a connection that has sent a request the time to have it answered."""
+        """Restart the deadline for the answer to a request."""
         self.is_silent = self.is_answered = False
         self._end_in(self._request_s)
 
     def note_answer(self) -> None:
-        """Let a connection whose request is answered end before others do."""
+        """Note that the last request was answered."""
         self.is_answered = True
 
     def end(self) -> None:
@@ -176,11 +175,11 @@ class LimitedServer:
     """The protocol factory of an asyncio server: aiohttp's, within limits.
 
     Args:
-        server: Makes aiohttp's protocol for each connection.
-        limits: All of them hold for each connection. The first one is this server's own, others
-            may be those of several servers.
+        server: Creates aiohttp's protocol for each connection.
+        limits: Apply to each connection. The first one is this server's own, others
+            may be shared.
         first_request_s: Seconds that a client has for its first request.
-        request_s: Seconds that a request, its answer and the pause after it may take.
+        request_s: Seconds for a request, its answer and the pause after it.
     """
 
     def __init__(
@@ -196,12 +195,12 @@ class LimitedServer:
         self._request_s = request_s
 
     def make_room(self) -> bool:
-        """End a connection, so that another one can have its descriptor; False if none is open."""
+        """End a connection to free its descriptor; False if none is open."""
         return self._limits[-1].make_room()
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> StatusConnection:
         """Return the protocol of a new connection."""
-        return Connection(
+        return StatusConnection(
             self._server(),
             self._limits,
             first_request_s=self._first_request_s,
@@ -211,10 +210,10 @@ class LimitedServer:
 
 @contextlib.contextmanager
 def answering(request: web.Request) -> Iterator[None]:
-    """Note a request with its connection, and at the end its answer; for a middleware."""
+    """Notify a request's connection of the request, and of its answer at the end."""
     transport = request.transport
     connection = transport.get_protocol() if transport is not None else None
-    if not isinstance(connection, Connection):
+    if not isinstance(connection, StatusConnection):
         yield
         return
     connection.note_request()
@@ -224,19 +223,19 @@ def answering(request: web.Request) -> Iterator[None]:
         connection.note_answer()
 
 
-def _end_one(counted: dict[Connection, float], now: float) -> bool:
-    """End the connection that matters least of the largest server; False where none is open."""
+def _end_one(counted: dict[StatusConnection, float], now: float) -> bool:
+    """End the least important connection of the largest server; False if none is open."""
     sizes = Counter(connection.server for connection in counted)
     if not sizes:
         return False
     (largest, _), *_ = sizes.most_common(1)
 
-    def rank(connection: Connection) -> int:
+    def rank(connection: StatusConnection) -> int:
         if connection.is_silent and now - counted[connection] >= SILENT_S:
             return 0
         return 1 if connection.is_answered else 2
 
-    # The oldest of those that are equal: min() returns the first.
+    # Of equal ones min() returns the first, which is the oldest.
     min((one for one in counted if one.server is largest), key=rank).end()
     return True
 
@@ -245,12 +244,10 @@ def is_from_this_node(peer: tuple[object, ...] | None, local: tuple[object, ...]
     """Return whether a client has the very address that it dialled.
 
     The kernel takes the destination as the source of a connection to a local address, and drops
-    packets from elsewhere that claim such a source.
+    packets from elsewhere with such a source.
 
     Args:
-        peer: The client's socket address; None where it has gone.
-        local: The one that it dialled.
+        peer: The client's socket address; None if the client has disconnected.
+        local: The address that it dialled.
     """
-    if not peer or not local:
-        return False
-    return peer[0] == local[0]
+    return bool(peer and local and peer[0] == local[0])

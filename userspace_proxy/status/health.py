@@ -4,11 +4,11 @@
     no late change ─────┤
     node stays ─────────┼─▶ /healthz   load balancers and readiness: send clients here?
     conntrack has room ─┘
-    the loop turns ───────▶ /livez     liveness: would a restart help?
+    the loop iterates ────▶ /livez     liveness: would a restart help?
 
 Rule 1: ``/livez`` never asks for a restart that can't help, because a restart ends every
-connection of the node. A proxy that waits for the API server, whose rules the kernel refuses, or
-whose node is to be deleted is alive; one whose sync loop is stuck is not.
+connection of the node. A proxy is alive while it waits for the API server, while the kernel
+refuses its rules, and while its node is being deleted; with a stuck sync loop it isn't.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from datetime import UTC, datetime
 
 from .view import StatusView, SyncView
 
-# A loop is stuck if a turn, of a second as a rule, takes this long.
+# An iteration, which normally takes a second, is stuck after this long.
 STUCK_S = 60.0
 
 # kube-proxy's healthzTimeout: twice the default iptables sync period of 30 s.
 LATE_S = 60.0
 
-# How Go writes the zero time, which kube-proxy shows before its first round.
+# Go's zero time, which kube-proxy shows before its first round.
 NEVER = "0001-01-01T00:00:00Z"
 _FAMILIES = ("IPv4", "IPv6")
 
@@ -41,31 +41,27 @@ class HealthAnswer:
 
 
 def answer_healthz(view: StatusView, now: float) -> HealthAnswer:
-    """Say whether clients may be sent to this node.
+    """Answer whether clients may be sent to this node.
 
     Args:
         view: The state at this moment.
-        now: Unix time.
+        now: Unix time, as in all functions of this module.
 
-    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36; but before
-    the first sync kube-proxy answers 200 and we 503, so a load balancer waits for us.
+    Source: kubernetes/kubernetes pkg/proxy/healthcheck/proxy_health.go of 1.36. But before
+    the first sync kube-proxy answers 200 and this proxy 503, so that load balancers wait.
     """
     is_healthy = (
         view.is_ready
         and view.node_is_eligible
         and is_working(view, now)
-        # Probes are answered while the kernel drops the connections of all others.
+        # Probes are answered while the kernel drops all other new connections.
         and not view.tracking.is_dropping
     )
     return _answer(view, now, is_healthy=is_healthy, extra={"nodeEligible": view.node_is_eligible})
 
 
 def answer_livez(view: StatusView, now: float) -> HealthAnswer:
-    """Say whether this process should live on: whether its sync loop turns.
-
-    Args:
-        view: The state at this moment.
-        now: Unix time.
+    """Answer whether the sync loop of this process iterates.
 
     Source: the form as above, and KEP-3836. kube-proxy also fails it for a late change, but
     its restart costs no connection.
@@ -74,11 +70,7 @@ def answer_livez(view: StatusView, now: float) -> HealthAnswer:
 
 
 def is_working(view: StatusView, now: float) -> bool:
-    """Return whether changes get in force in time, whatever becomes of the Node.
-
-    Args:
-        view: The state at this moment.
-        now: Unix time.
+    """Return whether changes come into force in time, whatever the Node's state.
 
     Source: kube-proxy's ProxyHealth.Healthy, which its health check node ports show, too.
     """
@@ -100,16 +92,16 @@ def _answer(
     is_in_time = is_working(view, now)
     last_done = view.sync.last_done
     body: dict[str, object] = {
-        # kube-proxy shows a recent time while it is healthy, even if nothing has changed,
-        # because old versions did and load balancers came to look at it.
+        # While it is healthy, kube-proxy shows a recent time even if nothing has changed,
+        # because load balancers came to depend on that in old versions.
         "lastUpdated": go_time(now if is_healthy else last_done),
         "currentTime": go_time(now),
         **extra,
-        # As there, of the rounds alone: a node that isn't eligible may be healthy.
+        # As in kube-proxy, only of the rounds: a node that isn't eligible may be healthy.
         "healthy": is_in_time,
     }
     if last_done:
-        # Our rounds are those of both families.
+        # A round covers both families.
         of_family = {"lastUpdated": go_time(last_done), "healthy": is_in_time}
         body["status"] = dict.fromkeys(_FAMILIES, of_family)
     return HealthAnswer(200 if is_healthy else 503, json.dumps(body).encode())

@@ -1,7 +1,7 @@
 """Decides which ``Host`` headers a listener on loopback accepts.
 
-A page of another site can make the browser's name for that site point to 127.0.0.1
-(DNS rebinding) and read the answers as its own; only the ``Host`` header still tells.
+A web page can make the browser resolve the page's own host name to 127.0.0.1 (DNS rebinding) and
+read this server's answers. Only the ``Host`` header reveals that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def is_loopback_host(header: str) -> bool:
 
     Args:
         header: As received: ``localhost:10249``, ``127.0.0.1``, ``[::1]:80``. Any port
-            is fine, so that ``kubectl port-forward`` works.
+            is accepted, so that ``kubectl port-forward`` works.
     """
     match = _HOST.fullmatch(header.strip())
     if match is None:
@@ -29,9 +29,8 @@ def is_loopback_host(header: str) -> bool:
 
 
 def is_loopback_address(text: str) -> bool:
-    """Return whether an address lies in 127.0.0.0/8 or is ::1; a name never does."""
+    """Return whether this is an address in 127.0.0.0/8 or ::1; False for a name."""
     try:
-        address = ipaddress.ip_address(text)
+        return ipaddress.ip_address(text).is_loopback
     except ValueError:
         return False
-    return address.is_loopback

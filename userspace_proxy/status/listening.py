@@ -7,24 +7,25 @@ import errno
 import socket
 
 from ..errors import ListenError, shortage_hint
+from ..model import SocketAddress
 
 ListenAt = tuple[str, int] | socket.socket
 """Host and port (0: any free one), or a socket that already listens."""
 
-# Connections that wait to be accepted while the event loop does something else.
+# Connections that wait to be accepted while the event loop is busy.
 BACKLOG = 128
 
 
 async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
-    """Return a socket that listens.
+    """Return a listening socket, which the caller closes, even if ``bind`` is the socket.
 
     Args:
-        bind: Where. A socket is handed back as it is, and from now on is ours to close.
+        bind: The address.
         what: What is served there, for the error: ``health checks``.
         flag: The flag that chooses the address, for the error.
 
     Raises:
-        ListenError: The address can't be had.
+        ListenError: The address isn't available.
     """
     if isinstance(bind, socket.socket):
         bind.setblocking(False)
@@ -33,17 +34,12 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
     try:
         return listen(*await _resolve(host, port))
     except OSError as exc:
-        # A resolver's error has its words in strerror as well, and no number of the kernel's.
+        # A resolver's error has its text in strerror, too, but no error number of the kernel.
         cause = exc.strerror or str(exc)
         raise ListenError(
-            f"cannot serve {what} on {join_address(host, port)}: {cause}",
-            hint=_way_out(exc, flag),
+            f"cannot serve {what} on {SocketAddress(host, port)}: {cause}",
+            hint=_remedy(exc, flag),
         ) from exc
-
-
-def join_address(host: str, port: int) -> str:
-    """Return ``127.0.0.1:80``, ``[::1]:80``."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def address_of(sock: socket.socket) -> tuple[str, int]:
@@ -62,7 +58,7 @@ async def _resolve(host: str, port: int) -> tuple[int, tuple[object, ...]]:
 
 
 def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False) -> socket.socket:
-    """Return a socket that listens, for an event loop; the caller closes it.
+    """Return a non-blocking listening socket, which the caller closes.
 
     Args:
         family: AF_INET or AF_INET6.
@@ -70,13 +66,13 @@ def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False
         is_v6_only: ``::`` leaves IPv4 clients to another socket.
 
     Raises:
-        OSError: The address can't be had.
+        OSError: The address isn't available.
     """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # As in Go: [::] means every address of both families, unless the caller asks otherwise.
+            # As in Go: [::] means every address of both families by default.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, is_v6_only)
         sock.bind(address)
         sock.listen(BACKLOG)
@@ -87,7 +83,7 @@ def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False
     return sock
 
 
-def _way_out(exc: OSError, flag: str) -> str:
+def _remedy(exc: OSError, flag: str) -> str:
     other = f"choose another address with {flag}"
     if isinstance(exc, socket.gaierror):
         return f"give an address of this node with {flag}"

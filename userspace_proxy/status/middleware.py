@@ -1,4 +1,4 @@
-"""Middleware for every request and response of the status servers.
+"""The HTTP application of a status server, and the middleware of its requests and responses.
 
 request ──▶ time to answer ──▶ Host allowed? ──▶ handler ──▶ headers ──▶ answer
 """
@@ -6,6 +6,7 @@ request ──▶ time to answer ──▶ Host allowed? ──▶ handler ─�
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -18,8 +19,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -27,10 +27,14 @@ HEADERS = {
     "Server": "userspace-proxy",
     "X-Content-Type-Options": "nosniff",
 }
+# Between Prometheus' usual scrapes a new connection is cheaper than keeping one.
+_KEEPALIVE_S = 30.0
+# Pending requests get this long when the proxy ends: probes and pages are repeated.
+_CLOSE_S = 1.0
 
 
 class Middleware:
-    """The way into one server.
+    """The middleware of one server.
 
     Args:
         loopback_only: Answer only requests whose ``Host`` is a name of loopback.
@@ -43,13 +47,13 @@ class Middleware:
 
     @web.middleware
     async def pass_through(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let a request in, or answer it here; the application's only middleware."""
+        """Pass a request to its handler, or reject it."""
         with answering(request):
             return await self._answer(request, handler)
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         hosts = request.headers.getall("Host", [])
-        # No Host at all is HTTP/1.0, which no browser speaks.
+        # A request without Host is HTTP/1.0, which no browser sends.
         if self._loopback_only and not all(map(is_loopback_host, hosts)):
             return web.Response(
                 status=403,
@@ -59,7 +63,7 @@ class Middleware:
         try:
             response = await handler(request)
         except web.HTTPException as exc:
-            # No such path, or a method other than GET and HEAD: keep what aiohttp says.
+            # No such path, or a method other than GET and HEAD.
             response = web.Response(status=exc.status, text=f"{exc.reason}\n")
             if "Allow" in exc.headers:
                 response.headers["Allow"] = exc.headers["Allow"]
@@ -68,22 +72,37 @@ class Middleware:
         return response
 
     async def add_headers(self, _request: web.Request, response: web.StreamResponse) -> None:
-        """Put the security headers on every answer."""
+        """Add the security headers to an answer."""
         response.headers.update(HEADERS)
 
 
-def http_logger() -> logging.Logger:
-    """Return aiohttp's logger without what strangers can fill it with.
+def make_runner(middleware: Middleware, routes: Iterable[web.AbstractRouteDef]) -> web.AppRunner:
+    """Return the HTTP application of a server; the caller calls ``setup`` and ``cleanup``."""
+    app = web.Application(middlewares=[middleware.pass_through])
+    app.add_routes(routes)
+    app.on_response_prepare.append(middleware.add_headers)
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=_KEEPALIVE_S,
+        logger=http_logger(),
+        shutdown_timeout=_CLOSE_S,
+    )
 
-    It logs a traceback for every request that is no HTTP, and the health port is open
-    to every scanner of the network.
+
+def http_logger() -> logging.Logger:
+    """Return aiohttp's logger without errors that any client can cause.
+
+    It logs a traceback for every request that isn't HTTP, and every scanner can reach the health
+    port.
     """
     logger = logging.getLogger("userspace_proxy.status.http")
-    if _is_ours not in logger.filters:
-        logger.addFilter(_is_ours)
+    if _is_internal not in logger.filters:
+        logger.addFilter(_is_internal)
     return logger
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
+def _is_internal(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)

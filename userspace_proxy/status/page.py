@@ -3,9 +3,9 @@
     view ──▶ problems on top ──▶ Services, 100 ports a page ──▶ ignored ──▶ HTML
 
 Rule 1: words and figures are made here and in ``units``; templates only place them.
-Rule 2: whatever the cluster holds, a page has at most ``PORTS_A_PAGE`` Service ports
-and ``ENDPOINTS_SHOWN`` rows for each, and says what it leaves out.
-Rule 3: a page that loads itself again has nothing to type into, as that would be lost.
+Rule 2: whatever the size of the cluster, a page has at most ``PORTS_A_PAGE`` Service ports
+and ``ENDPOINTS_SHOWN`` rows for each, and states how many it leaves out.
+Rule 3: a page that reloads itself has no input field, as its content would be lost.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from .view import (
 
 REFRESH_S = 5
 PORTS_A_PAGE = 100
-# A whole page of such ports stays near 1 MB of HTML; one port alone shows more.
+# A full page of such ports is about 1 MB of HTML; a single port shows more endpoints.
 ENDPOINTS_SHOWN = 20
 ENDPOINTS_SHOWN_ALONE = 1000
 FRONTENDS_SHOWN = 20
 NETWORKS_SHOWN = 8
 IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
-# More lines than fit on a screen are no help at 3 am; the filter shows the rest.
+# As many lines as fit on a screen; the filter shows the rest.
 TROUBLE_SHOWN = 8
 
 
@@ -59,16 +59,16 @@ class PortBlock:
     state: PortState
     endpoints: tuple[EndpointRow, ...]
     more_endpoints: str
-    """What is left out, in words; empty when nothing is."""
+    """How many are left out, in words; or empty."""
     frontends: tuple[FrontendView, ...]
     more_frontends: int
     admits: str
-    """Whose packets are admitted, in words; empty where all or none are."""
+    """The networks that are admitted, in words; empty where all or none are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the template is given."""
+    """The content for the template."""
 
     view: StatusView
     level: Level
@@ -76,12 +76,12 @@ class Page:
     problems: tuple[Problem, ...]
     """All of the node, and the first of Service ports."""
     ill_ports: int
-    """How many Service ports aren't well."""
+    """How many Service ports have a problem."""
     blocks: tuple[PortBlock, ...]
     chosen: Chosen
     ignored: tuple[IgnoredService, ...]
     health_checks: tuple[HealthCheckView, ...]
-    """Those of the Services that the filter leaves, so many as are shown."""
+    """As many of those that the filter selects as are shown."""
     more_health_checks: int
     selection: Selection
     page: int
@@ -92,7 +92,7 @@ class Page:
 
     @property
     def title(self) -> str:
-        """Names the state first: a narrow tab shows only the start."""
+        """The title, with the state first, because a narrow tab shows only the start."""
         word = {Level.OK: "OK", Level.ATTENTION: "Attention", Level.TROUBLE: "Trouble"}[self.level]
         return f"{word}: {self.view.node or 'this node'}, userspace-proxy"
 
@@ -100,7 +100,7 @@ class Page:
 def render_page(view: StatusView, *, now: float, selection: Selection) -> bytes:
     """Return the page as HTML in UTF-8.
 
-    A page of 100 Service ports takes some 10 ms, and judging 10,000 some 50: call it
+    A page of 100 Service ports takes some 10 ms, and judging 10,000 some 50: call this
     in a thread.
 
     Args:
@@ -110,7 +110,7 @@ def render_page(view: StatusView, *, now: float, selection: Selection) -> bytes:
     """
     page = build_page(view, now=now, selection=selection)
     text = _environment().get_template("status.html").render(page=page, selection=page.selection)
-    # Names from a manifest may hold what UTF-8 can't.
+    # Names from a manifest may contain surrogates.
     return text.encode("utf-8", "replace")
 
 
@@ -148,12 +148,12 @@ def _block(port: ServicePortView, limit: int) -> PortBlock:
     rows = [_row(endpoint) for endpoint in port.endpoints]
     more = ""
     if len(rows) > limit:
-        # What is ill must not be hidden by what is well; sorting is stable.
+        # Problems are shown first; sorting is stable.
         rows.sort(key=lambda row: row.level is Level.OK)
         hidden = rows[limit:]
         ready = sum(row.level is Level.OK for row in hidden)
-        well = "all ready" if ready == len(hidden) else f"{ready:,} of them ready"
-        more = f"{plural(len(hidden), 'more endpoint')}, {well}"
+        how_many = "all" if ready == len(hidden) else f"{ready:,} of them"
+        more = f"{plural(len(hidden), 'more endpoint')}, {how_many} ready"
     return PortBlock(
         port=port,
         state=judge(port),
@@ -183,7 +183,7 @@ def _row(endpoint: EndpointView) -> EndpointRow:
         left = seconds_in_words(endpoint.ejected_for_s)
         return EndpointRow(endpoint, Level.TROUBLE, f"ejected for {left}")
     if state == "ready":
-        # Traffic policy or hints keep this node's clients to other endpoints.
+        # Traffic policy or hints send this node's clients to other endpoints.
         return EndpointRow(endpoint, Level.OK, state if is_usable else "ready, not used")
     if endpoint.is_left_out:
         return EndpointRow(endpoint, Level.OK, state)

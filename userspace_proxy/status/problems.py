@@ -3,11 +3,11 @@
     of the node   ── source, steering, rounds, descriptors ──┐
     of Services   ── refused, not served, not answering ─────┴─▶ Problem …
 
-Rule 1: trouble is what this proxy, or something under it, doesn't do as it should.
-Rule 2: attention is what the cluster asks for without effect: a Service without a ready
-endpoint is refused on purpose, and on many clusters somewhere always.
-Rule 3: all is well where ``externalTrafficPolicy: Local`` drops clients from outside: on
-nodes without an endpoint that is what it is for, and load balancers ask before they send.
+Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
+Rule 2: attention means that the cluster asks for something without effect: a Service without a
+ready endpoint is refused on purpose, and many clusters always have one.
+Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
+an endpoint: that is its purpose, and load balancers probe the node first.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .health import late_s
 from .units import count_in_words, plural, seconds_in_words
 from .view import ServicePortView, StatusView
 
-# From here on a busy node should get a higher limit before it has to pause accepting.
+# From here on a busy node should get a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
 # From here on new connections may soon be dropped, as in `check`.
 _TRACKING_SHORT = 0.9
 
 
 class Level(enum.StrEnum):
-    """How well something goes."""
+    """The severity of a state."""
 
     OK = "ok"
     ATTENTION = "attention"
@@ -37,31 +37,30 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong."""
+    """One problem of the node or of a Service port."""
 
     level: Level
     what: str
     """One sentence without a full stop."""
     way_out: str = ""
-    """What to do about it; empty where the sentence says it all."""
+    """The remedy; empty if the sentence contains it."""
     port: str = ""
-    """The Service port that it is about; empty for the node."""
+    """The name of the Service port; empty for the node."""
     family: str = ""
     side: str = ""
-    """As in :class:`ServicePortView`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All of a view in a sentence and a list."""
+    """A view in one sentence and a list."""
 
     level: Level
     verdict: str
     problems: tuple[Problem, ...]
-    """Trouble first; of one level the node's first, then Service ports by name."""
+    """Trouble first; within a level the node's first, then Service ports by name."""
 
 
-# Words for what deserves attention though clients are served.
+# States of Service ports whose clients are served.
 _SERVED = ("partly answering", "out of client ports")
 
 
@@ -75,16 +74,15 @@ class PortState:
     ``not answering``, ``partly answering``, ``out of ports``, ``out of client ports``."""
     sentence: str
     way_out: str = ""
-    """As in :class:`Problem`."""
 
     @property
     def is_problem(self) -> bool:
-        """Whether clients aren't served that should be, by this proxy or by the cluster."""
+        """Whether some clients that should be served aren't."""
         return self.level is not Level.OK and self.word not in _SERVED
 
 
 def summarise(view: StatusView, now: float) -> Summary:
-    """Return how everything goes, and what is wrong.
+    """Return the state of everything, and all problems.
 
     Args:
         view: The state at this moment.
@@ -124,8 +122,7 @@ def judge(port: ServicePortView) -> PortState:
     """Return how one Service port is served, and why not."""
     if port.problem:
         reached = sum(frontend.is_reached for frontend in port.frontends)
-        is_partly = 0 < reached < len(port.frontends)
-        word = "partly served" if is_partly else "not served"
+        word = "partly served" if 0 < reached < len(port.frontends) else "not served"
         sentence = f"{word.capitalize()}: {port.problem.removesuffix(f' ({port.way_out})')}"
         return PortState(Level.TROUBLE, word, sentence, port.way_out)
     if port.plan.is_dropping:
@@ -136,9 +133,12 @@ def judge(port: ServicePortView) -> PortState:
         return PortState(Level.ATTENTION, "refused", f"Clients are refused: {reason}")
     ejected = sum(endpoint.ejected_for_s is not None for endpoint in usable)
     if ejected == len(usable):
-        which = "its only endpoint" if ejected == 1 else f"none of its {ejected} endpoints"
-        end = "doesn't answer" if ejected == 1 else "answers"
-        return PortState(Level.TROUBLE, "not answering", f"Clients wait or fail: {which} {end}")
+        which = (
+            "its only endpoint doesn't answer"
+            if ejected == 1
+            else f"none of its {ejected} endpoints answers"
+        )
+        return PortState(Level.TROUBLE, "not answering", f"Clients wait or fail: {which}")
     if port.is_out_of_ports:
         return PortState(
             Level.TROUBLE,
@@ -166,7 +166,6 @@ def judge(port: ServicePortView) -> PortState:
 
 
 def _dropped(plan: PortPlan) -> PortState:
-    """Return the state of a Service port that drops some of its clients on purpose."""
     if plan.admits == ():
         return PortState(Level.ATTENTION, "dropped", f"Clients are dropped: {plan.reason}")
     return PortState(Level.OK, "dropped", f"Clients from outside are dropped here: {plan.reason}")
@@ -176,7 +175,7 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []
     if not view.is_ready and not _lacks_workers(view):
-        # To start and to end is no problem, though it is the first in their list.
+        # Starting and shutting down are the first in the list, but aren't counted as problems.
         parts.append("Shutting down." if view.is_draining else "Starting.")
         on_node -= 1
     if on_node:
@@ -192,13 +191,13 @@ def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
 
 
 def _lacks_workers(view: StatusView) -> bool:
-    """Tell whether the first plan was in force, and nothing carries connections any more."""
+    """Return whether the first plan was in force, and no worker runs any more."""
     was_ready = view.source.is_synced and bool(view.sync.last_done)
     return was_ready and not view.is_ready and not view.is_draining
 
 
 def _starting(view: StatusView) -> Iterator[Problem]:
-    """Say in one problem why this proxy isn't ready, if it isn't."""
+    """Yield one problem if this proxy isn't ready."""
     if view.is_ready:
         return
     way_out = ""
@@ -220,21 +219,16 @@ def _starting(view: StatusView) -> Iterator[Problem]:
 
 
 def _source(view: StatusView) -> Iterator[Problem]:
-    # Of a Service that claims what another one has, only that is left out.
-    kept = (
-        "Objects that can't be read keep their last state; everything else is in force"
-        if view.source.is_synced
-        else ""
-    )
+    kept = "Objects that can't be read keep their last state; everything else is in force"
     for line in view.source.problems:
-        yield Problem(Level.TROUBLE, f"Source: {line}", kept)
+        yield Problem(Level.TROUBLE, f"Source: {line}", kept if view.source.is_synced else "")
 
 
 def _workers(view: StatusView) -> Iterator[Problem]:
     for line in view.worker_problems:
         yield Problem(
             Level.TROUBLE,
-            line[:1].upper() + line[1:],
+            _capitalised(line),
             "New connections wait for its restart; its open connections were reset",
         )
 
@@ -270,12 +264,12 @@ def _client_address(view: StatusView) -> Iterator[Problem]:
             "New connections have this node's address; it is retried every second",
         )
     if view.client_address.is_on:
-        for bridge in view.client_address.bridges:
+        for bridge, version, cause, hint in view.client_address.bridges:
             yield Problem(
                 Level.ATTENTION,
-                f"Endpoints on bridge {bridge.bridge} see this node's address instead of that of "
-                f"IPv{bridge.version} clients on the same bridge: {bridge.cause}",
-                bridge.hint,
+                f"Endpoints on bridge {bridge} see this node's address instead of that of "
+                f"IPv{version} clients on the same bridge: {cause}",
+                hint,
             )
 
 
@@ -306,25 +300,20 @@ def _sync(view: StatusView, now: float) -> Iterator[Problem]:
         cause = f": {view.sync.problem}" if view.sync.problem else ""
         yield Problem(Level.TROUBLE, what + cause, "The last plan that worked is in force")
     elif view.sync.problem:
-        what = f"The last round failed: {view.sync.problem}"
-        yield Problem(Level.TROUBLE, what, "It is retried")
+        yield Problem(Level.TROUBLE, f"The last round failed: {view.sync.problem}", "It is retried")
 
 
 def _unserved(view: StatusView) -> Iterator[Problem]:
     for error in view.unserved:
-        what = error.message[:1].upper() + error.message[1:]
-        way_out = error.hint[:1].upper() + error.hint[1:]
-        yield Problem(Level.TROUBLE, what, f"{way_out}; it is retried every 5 s")
+        way_out = f"{_capitalised(error.hint)}; it is retried every 5 s"
+        yield Problem(Level.TROUBLE, _capitalised(error.message), way_out)
 
 
 def _conflicts(view: StatusView) -> Iterator[Problem]:
     for item in view.ignored:
         if item.is_conflict:
-            yield Problem(
-                Level.TROUBLE,
-                f"{item.service} is not served: {item.reason}",
-                "Give one of them another address",
-            )
+            what = f"{item.service} is not served: {item.reason}"
+            yield Problem(Level.TROUBLE, what, "Give one of them another address")
 
 
 def _health_checks(view: StatusView) -> Iterator[Problem]:
@@ -351,3 +340,7 @@ def _node(view: StatusView) -> Iterator[Problem]:
             Level.ATTENTION,
             "This node is to be deleted: /healthz answers 503, so that load balancers avoid it",
         )
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]

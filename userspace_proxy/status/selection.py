@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import urlencode
 
 from ..plan import IgnoredService
 from .problems import Level, judge
 from .view import HealthCheckView, ServicePortView, StatusView
 
-# Longer filters are cut: no name or address comes near it.
+# Longer filters are cut: all names and addresses are shorter.
 _MAX_FILTER = 200
 SHOWN = ("all", "trouble")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a request asks for; the same words as its query string."""
+    """The query of a request; the fields are named as in the query string."""
 
     q: str = ""
-    """Words that all must occur in a name or an address, in any case; empty for all."""
+    """Words that must all occur in a name or an address, in any case; empty for all."""
     show: str = "all"
-    """``all``, or ``trouble``: only what isn't well."""
+    """``all``, or ``trouble`` for Service ports with a problem."""
     page: int = 1
     """From 1; past the end means the last."""
     refresh: bool = True
-    """Whether the page loads itself again."""
+    """Whether the page reloads itself."""
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> Selection:
-        """Read a query string; what makes no sense means the default."""
+        """Read a query string; invalid values mean the default."""
         page = query.get("page", "")
         show = query.get("show", "")
         return cls(
@@ -41,44 +41,34 @@ class Selection:
         )
 
     def link(self, **changes: object) -> str:
-        """Return the relative address of the page with some of these changed.
+        """Return the relative address of the page with some fields changed.
 
         Defaults are left out, so the first page is ``./``.
         """
-        wanted = {
-            "q": self.q,
-            "show": self.show,
-            "page": self.page,
-            "refresh": self.refresh,
-            **changes,
+        wanted = {**asdict(self), **changes}
+        defaults = asdict(Selection())
+        query = {
+            name: "off" if name == "refresh" else str(value)
+            for name, value in wanted.items()
+            if value != defaults[name]
         }
-        query = {}
-        if wanted["q"]:
-            query["q"] = str(wanted["q"])
-        if wanted["show"] != "all":
-            query["show"] = str(wanted["show"])
-        if wanted["page"] != 1:
-            query["page"] = str(wanted["page"])
-        if not wanted["refresh"]:
-            query["refresh"] = "off"
-        # Surrogates can't be written in an address; they stand for nothing there is.
-        text = urlencode(query, errors="replace")
-        return f"./?{text}" if text else "./"
+        # Surrogates can't be written in an address, and no name contains one.
+        return f"./?{urlencode(query, errors='replace')}" if query else "./"
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What a selection leaves of a view."""
+    """The selected part of a view."""
 
     ports: tuple[ServicePortView, ...]
-    """By namespace, Service, port, family and side; of all pages."""
+    """By key; of all pages."""
     ignored: tuple[IgnoredService, ...]
     health_checks: tuple[HealthCheckView, ...]
     """Those with a problem first, then by Service."""
 
 
 def select(view: StatusView, selection: Selection) -> Chosen:
-    """Return the Service ports and ignored Services that a selection asks for."""
+    """Return the part of a view that a request selects."""
     words = selection.q.lower().split()
     ports = [
         port

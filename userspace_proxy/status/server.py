@@ -1,11 +1,11 @@
-"""The two HTTP servers of a proxy: one for load balancers, one for people and scrapers.
+"""The two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
 
-    0.0.0.0:10256    /healthz /livez                      all that reach the node
-    127.0.0.1:10249  / /metrics /configz /api/v1/status   all on the node
+    0.0.0.0:10256    /healthz /livez                      for clients that reach the node
+    127.0.0.1:10249  / /metrics /configz /api/v1/status   for clients on the node
 
-Rule 1: the view is asked for in the event loop, and rendered in a thread: ten thousand
+Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand
 Services take about a second, and connections are carried meanwhile.
-Rule 2: nothing here changes anything: GET and HEAD, no form that acts, no cookie.
+Rule 2: no request changes anything: GET and HEAD, no form that acts, no cookie.
 Rule 3: on loopback only requests to a loopback name are answered (DNS rebinding).
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
 from typing import TypeVar
 
@@ -27,17 +27,13 @@ from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
 from .listening import ListenAt, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
-from .middleware import Middleware, http_logger
+from .middleware import Middleware, make_runner
 from .page import render_page
 from .selection import Selection
 from .view import StatusView
 
 _T = TypeVar("_T")
 
-# Between Prometheus' usual scrapes a connection is cheaper to make anew than to keep.
-_KEEPALIVE_S = 30.0
-# What is under way when the proxy ends gets this long: probes and pages are repeated.
-_CLOSE_S = 1.0
 _STATIC = {
     "style.css": "text/css",
     "focus.js": "text/javascript",
@@ -51,11 +47,10 @@ class StatusServer:
     """Shows the state of one proxy.
 
     Args:
-        view: Returns the state at this moment; called in the event loop, once a request.
-        health: As ``view``, but asked for probes, which come more often than people; it
-            may leave the Service ports out. None: ``view``.
-        refresh: Awaited before ``view``, where counters have to be asked for first.
-        sync: How long the rounds took; the agent feeds the same object.
+        view: Returns the state at this moment; called in the event loop, once per request.
+        health: As ``view``, but called for probes, which are more frequent; it
+            may leave out the Service ports. None: ``view``.
+        refresh: Awaited before ``view``, to fetch counters from workers.
         clock: Returns the Unix time.
     """
 
@@ -65,10 +60,10 @@ class StatusServer:
         *,
         health: Callable[[], StatusView] | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
-        sync: SyncMetrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.sync = sync or SyncMetrics()
+        self.sync = SyncMetrics()
+        """How long the rounds took; the agent feeds it."""
         self._view = view
         self._health = health or view
         self._refresh = refresh
@@ -84,48 +79,37 @@ class StatusServer:
         """Open the port that load balancers and the kubelet probe.
 
         Args:
-            bind: Where. A socket given here is ours to close.
+            bind: The address. A socket given here is closed by :meth:`close`.
 
         Returns:
-            The address that is bound, with the port chosen if 0 was asked for.
+            The address that is bound, with the port chosen if 0 was given.
 
         Raises:
-            ListenError: The address can't be had; it names ``--healthz-bind-address``.
+            ListenError: The address isn't available; names ``--healthz-bind-address``.
         """
         sock = await open_socket(bind, what="health checks", flag="--healthz-bind-address")
         middleware = Middleware(loopback_only=False, one_request=True)
-        app = web.Application(middlewares=[middleware.pass_through])
-        app.add_routes(self._probe_routes())
-        return await self._serve(app, middleware, sock)
+        return await self._serve(middleware, self._probe_routes(), sock)
 
     async def serve_admin(self, bind: ListenAt) -> tuple[str, int]:
-        """Open the port with the page, the metrics and the JSON answers.
-
-        Args:
-            bind: Where. A socket given here is ours to close.
-
-        Returns:
-            The address that is bound, with the port chosen if 0 was asked for.
+        """Open the port with the page, the metrics and the JSON; as :meth:`serve_health`.
 
         Raises:
-            ListenError: The address can't be had; it names ``--metrics-bind-address``.
+            ListenError: The address isn't available; names ``--metrics-bind-address``.
         """
         sock = await open_socket(bind, what="the status page", flag="--metrics-bind-address")
         loopback_only = is_loopback_address(address_of(sock)[0])
         middleware = Middleware(loopback_only=loopback_only, one_request=False)
-        app = web.Application(middlewares=[middleware.pass_through])
-        app.add_routes(self._probe_routes())
-        app.add_routes(
-            [
-                web.get("/", self._page),
-                web.get("/metrics", self._metrics),
-                web.get("/proxyMode", self._proxy_mode),
-                web.get("/configz", self._configz),
-                web.get("/api/v1/status", self._status),
-                web.get("/static/{name}", self._static),
-            ]
-        )
-        return await self._serve(app, middleware, sock)
+        routes = [
+            *self._probe_routes(),
+            web.get("/", self._page),
+            web.get("/metrics", self._metrics),
+            web.get("/proxyMode", self._proxy_mode),
+            web.get("/configz", self._configz),
+            web.get("/api/v1/status", self._status),
+            web.get("/static/{name}", self._static),
+        ]
+        return await self._serve(middleware, routes, sock)
 
     async def close(self) -> None:
         """Close every port and connection; idempotent."""
@@ -139,17 +123,9 @@ class StatusServer:
         self._refresh = None
 
     async def _serve(
-        self, app: web.Application, middleware: Middleware, sock: socket.socket
+        self, middleware: Middleware, routes: Iterable[web.RouteDef], sock: socket.socket
     ) -> tuple[str, int]:
-        app.on_response_prepare.append(middleware.add_headers)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=_KEEPALIVE_S,
-            logger=http_logger(),
-            shutdown_timeout=_CLOSE_S,
-        )
+        runner = make_runner(middleware, routes)
         await runner.setup()
         assert runner.server is not None
         limited = LimitedServer(runner.server, ConnectionLimit(MAX_CONNECTIONS))
@@ -189,7 +165,7 @@ class StatusServer:
         return web.Response(body=render_configz(self._view()), content_type="application/json")
 
     async def _proxy_mode(self, _request: web.Request) -> web.Response:
-        # Kubernetes' e2e tests and some installers ask for this.
+        # Kubernetes' e2e tests and some installers read this.
         return web.Response(text="userspace")
 
     async def _static(self, request: web.Request) -> web.Response:

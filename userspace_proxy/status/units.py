@@ -8,13 +8,13 @@ _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def bytes_in_words(count: float) -> str:
-    """Return a number of bytes in decimal units, as links are sold: 1 kB is 1000 B."""
+    """Return a number of bytes in decimal units, as network speeds are given: 1 kB is 1000 B."""
     if not math.isfinite(count) or count < 0:
         return "unknown"
     if count < 1000:
         return f"{int(count)} B"
     value, power = count / 1000, 0
-    # 999.5 would be rounded to 1000: that is 1.0 of the next unit.
+    # 999.5 would be rounded to 1000, which is 1.0 of the next unit.
     while value >= 999.5 and power < len(_BYTE_UNITS) - 1:
         value, power = value / 1000, power + 1
     figure = f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
@@ -22,21 +22,18 @@ def bytes_in_words(count: float) -> str:
 
 
 def seconds_in_words(seconds: float) -> str:
-    """Return a span of time in its two largest units, milliseconds below one second."""
+    """Return a duration in its two largest units, or in milliseconds below one second."""
     if not math.isfinite(seconds) or seconds < 0:
         return "unknown"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.0f} s"
-    minutes, _ = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(int(seconds) // 60, 60)
     days, hours = divmod(hours, 24)
     if days:
         return _two(days, "d", hours, "h")
-    if hours:
-        return _two(hours, "h", minutes, "min")
-    return f"{minutes} min"
+    return _two(hours, "h", minutes, "min") if hours else f"{minutes} min"
 
 
 def count_in_words(count: float) -> str:
@@ -45,13 +42,7 @@ def count_in_words(count: float) -> str:
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:
-    """Return ``1 endpoint``, ``2 endpoints``.
-
-    Args:
-        count: How many.
-        noun: For one.
-        nouns: For none or several; empty: ``noun`` with an s.
-    """
+    """Return ``1 endpoint``, ``2 endpoints``; ``nouns`` is for plurals without an s."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from userspace_proxy.model import ServiceKey
+from userspace_proxy.plan import HealthCheck
 from userspace_proxy.status.health_checks import (
     MAX_CONNECTIONS,
     MAX_CONNECTIONS_PER_PORT,
@@ -53,7 +54,7 @@ async def ask():
 
 async def test_the_answer_has_kube_proxys_fields_and_headers(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 3)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 3)], HERE)
     response, text = await ask(port)
     assert response.status == 200
     assert json.loads(text) == {
@@ -79,7 +80,7 @@ async def test_the_answer_has_kube_proxys_fields_and_headers(ports, ask):
 async def test_the_status(ports, ask, health, local_endpoints, is_healthy, status):
     (port,) = free_ports()
     health["is_healthy"] = is_healthy
-    await ports.apply({WEB: (port, local_endpoints)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, local_endpoints)], HERE)
     response, text = await ask(port)
     assert response.status == status
     assert json.loads(text)["serviceProxyHealthy"] is is_healthy
@@ -89,13 +90,13 @@ async def test_the_status(ports, ask, health, local_endpoints, is_healthy, statu
 @pytest.mark.parametrize("path", ["/", "/healthz", "/a/b?c=d", "//"])
 async def test_any_path_is_answered(ports, ask, path):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, path))[0].status == 200
 
 
 async def test_any_method_is_answered_and_head_has_no_body(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, method="POST"))[0].status == 200
     response, text = await ask(port, method="HEAD")
     assert (response.status, text) == (200, "")
@@ -103,24 +104,24 @@ async def test_any_method_is_answered_and_head_has_no_body(ports, ask):
 
 async def test_a_count_that_changes_is_told_at_once(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 2)}, HERE)
-    await ports.apply({WEB: (port, 0)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 2)], HERE)
+    await ports.apply([HealthCheck(WEB, port, 0)], HERE)
     response, text = await ask(port)
     assert (response.status, json.loads(text)["localEndpoints"]) == (503, 0)
 
 
 async def test_each_service_has_its_own_port(ports, ask):
     one, two = free_ports(2)
-    await ports.apply({WEB: (one, 1), CART: (two, 5)}, HERE)
+    await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 5)], HERE)
     assert json.loads((await ask(one))[1])["service"]["name"] == "web"
     assert json.loads((await ask(two))[1])["service"]["name"] == "cart"
 
 
 async def test_a_port_that_moves_to_another_service_stays_open(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     waiting = socket.create_connection(("127.0.0.1", port))
-    await ports.apply({CART: (port, 4)}, HERE)
+    await ports.apply([HealthCheck(CART, port, 4)], HERE)
     waiting.sendall(b"GET / HTTP/1.0\r\n\r\n")
     answer = await asyncio.to_thread(waiting.makefile("rb").read)
     waiting.close()
@@ -129,8 +130,8 @@ async def test_a_port_that_moves_to_another_service_stays_open(ports, ask):
 
 async def test_a_service_that_goes_is_refused(ports, ask):
     one, two = free_ports(2)
-    await ports.apply({WEB: (one, 1), CART: (two, 1)}, HERE)
-    await ports.apply({CART: (two, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
+    await ports.apply([HealthCheck(CART, two, 1)], HERE)
     with pytest.raises(aiohttp.ClientConnectorError):
         await ask(one)
     assert (await ask(two))[0].status == 200
@@ -138,8 +139,8 @@ async def test_a_service_that_goes_is_refused(ports, ask):
 
 async def test_a_changed_port_is_served_and_the_old_one_refused(ports, ask):
     one, two = free_ports(2)
-    await ports.apply({WEB: (one, 1)}, HERE)
-    await ports.apply({WEB: (two, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, one, 1)], HERE)
+    await ports.apply([HealthCheck(WEB, two, 1)], HERE)
     assert (await ask(two))[0].status == 200
     with pytest.raises(aiohttp.ClientConnectorError):
         await ask(one)
@@ -147,9 +148,9 @@ async def test_a_changed_port_is_served_and_the_old_one_refused(ports, ask):
 
 async def test_who_connected_before_the_service_went_finds_nothing(ports):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await ports.apply({}, HERE)
+    await ports.apply((), HERE)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b"404" in await reader.readline()
     writer.close()
@@ -159,12 +160,12 @@ async def test_a_taken_port_is_a_problem_of_its_service_until_it_is_free(ports, 
     (free,) = free_ports()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        await ports.apply({WEB: (port, 1), CART: (free, 1)}, HERE)
+        await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, free, 1)], HERE)
         assert ports.problems == {
             WEB: f"cannot serve the health check on 127.0.0.1:{port}: Address already in use"
         }
         assert (await ask(free))[0].status == 200
-    await ports.apply({WEB: (port, 1), CART: (free, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, free, 1)], HERE)
     assert ports.problems == {}
     assert (await ask(port))[0].status == 200
 
@@ -180,10 +181,10 @@ async def test_who_has_a_taken_port_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for _ in range(3):
-            await ports.apply({WEB: (port, 1)}, HERE)
+            await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert ports.problems[WEB].endswith(f"Address already in use by nginx at 127.0.0.1:{port}")
     assert asked == [port], "it costs much, and each second the port is tried again"
-    await ports.apply({WEB: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert ports.problems == {}
     await ports.close()
 
@@ -192,9 +193,9 @@ async def test_news_of_a_problem_are_logged_once(ports, caplog):
     caplog.set_level("INFO")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        await ports.apply({WEB: (port, 1)}, HERE)
-        await ports.apply({WEB: (port, 1)}, HERE)
-    await ports.apply({WEB: (port, 1)}, HERE)
+        await ports.apply([HealthCheck(WEB, port, 1)], HERE)
+        await ports.apply([HealthCheck(WEB, port, 1)], HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert [record.message for record in caplog.records] == [
         "cannot serve health checks",
         "health checks are served again",
@@ -203,29 +204,29 @@ async def test_news_of_a_problem_are_logged_once(ports, caplog):
 
 async def test_of_two_services_with_one_port_who_has_it_keeps_it(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, HERE)
-    await ports.apply({WEB: (port, 1), CART: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
+    await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, port, 1)], HERE)
     assert ports.problems == {
         CART: f"cannot serve the health check on port {port}: the port is already used by shop/web"
     }
     assert json.loads((await ask(port))[1])["service"]["name"] == "web"
-    await ports.apply({CART: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(CART, port, 1)], HERE)
     assert ports.problems == {}
     assert json.loads((await ask(port))[1])["service"]["name"] == "cart"
 
 
 async def test_without_addresses_given_both_families_answer(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)})
+    await ports.apply([HealthCheck(WEB, port, 1)])
     assert (await ask(port))[0].status == 200
     assert (await ask(port, ip="[::1]"))[0].status == 200
 
 
 async def test_listeners_follow_the_addresses(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, ("127.0.0.2",))
+    await ports.apply([HealthCheck(WEB, port, 1)], ("127.0.0.2",))
     assert (await ask(port, ip="127.0.0.2"))[0].status == 200
-    await ports.apply({WEB: (port, 1)}, ("127.0.0.3",))
+    await ports.apply([HealthCheck(WEB, port, 1)], ("127.0.0.3",))
     assert (await ask(port, ip="127.0.0.3"))[0].status == 200
     with pytest.raises(aiohttp.ClientConnectorError):
         await ask(port, ip="127.0.0.2")
@@ -233,7 +234,7 @@ async def test_listeners_follow_the_addresses(ports, ask):
 
 async def test_an_address_that_the_node_does_not_have_hinders_no_other(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, ("192.0.2.1", "127.0.0.1"))
+    await ports.apply([HealthCheck(WEB, port, 1)], ("192.0.2.1", "127.0.0.1"))
     assert list(ports.problems) == [WEB]
     assert f"192.0.2.1:{port}" in ports.problems[WEB]
     assert (await ask(port))[0].status == 200
@@ -241,22 +242,22 @@ async def test_an_address_that_the_node_does_not_have_hinders_no_other(ports, as
 
 async def test_no_address_for_node_ports_is_said(ports):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, ())
+    await ports.apply([HealthCheck(WEB, port, 1)], ())
     assert "--nodeport-addresses" in ports.problems[WEB]
 
 
 async def test_hundreds_of_services_are_served_by_one_server(ports, ask):
     numbers = free_ports(300)
-    await ports.apply({ServiceKey("shop", f"s{n}"): (n, 1) for n in numbers}, HERE)
+    await ports.apply([HealthCheck(ServiceKey("shop", f"s{n}"), n, 1) for n in numbers], HERE)
     assert ports.problems == {}
     for number in (numbers[0], numbers[-1]):
         assert json.loads((await ask(number))[1])["service"]["name"] == f"s{number}"
-    await ports.apply({}, HERE)
+    await ports.apply((), HERE)
 
 
 async def test_closing_can_be_repeated_and_nobody_listens_then(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.close()
     await ports.close()
     with pytest.raises(aiohttp.ClientConnectorError):
@@ -265,7 +266,7 @@ async def test_closing_can_be_repeated_and_nobody_listens_then(ports, ask):
 
 async def test_a_flood_on_one_services_port_leaves_the_others_their_connections(ports, ask):
     one, two = free_ports(2)
-    await ports.apply({WEB: (one, 1), CART: (two, 1)}, HERE)
+    await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
     with contextlib.ExitStack() as stack:
         waiting = stack.enter_context(socket.create_connection(("127.0.0.1", two)))
         for _ in range(MAX_CONNECTIONS_PER_PORT + 5):
@@ -279,8 +280,8 @@ async def test_a_flood_on_one_services_port_leaves_the_others_their_connections(
 async def test_floods_on_many_services_ports_leave_another_its_connections(ports, ask):
     """Together they would have more than all health checks may."""
     quiet, last, *flooded = free_ports(MAX_CONNECTIONS // MAX_CONNECTIONS_PER_PORT + 2)
-    services = {ServiceKey("shop", f"web-{port}"): (port, 1) for port in (last, *flooded)}
-    await ports.apply({CART: (quiet, 1), **services}, HERE)
+    checks = [HealthCheck(ServiceKey("shop", f"web-{n}"), n, 1) for n in (last, *flooded)]
+    await ports.apply([HealthCheck(CART, quiet, 1), *checks], HERE)
     with contextlib.ExitStack() as stack:
 
         async def flood(port):
@@ -300,7 +301,7 @@ async def test_floods_on_many_services_ports_leave_another_its_connections(ports
 
 async def test_the_addresses_of_a_services_port_have_one_limit(ports, ask):
     (port,) = free_ports()
-    await ports.apply({WEB: (port, 1)}, ["127.0.0.1", "127.0.0.2"])
+    await ports.apply([HealthCheck(WEB, port, 1)], ["127.0.0.1", "127.0.0.2"])
     elsewhere = ("127.0.0.3", 0)
     with contextlib.ExitStack() as stack:
         connect = functools.partial(socket.create_connection, source_address=elsewhere)

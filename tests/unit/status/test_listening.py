@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from userspace_proxy.errors import ListenError
-from userspace_proxy.status.listening import address_of, join_address, open_socket
+from userspace_proxy.status.listening import address_of, open_socket
 
 FLAG = "--healthz-bind-address"
 
@@ -54,11 +54,3 @@ async def test_an_address_that_is_not_of_this_node_is_told(host, words):
         await open_here((host, 0))
     assert words in str(caught.value)
     assert FLAG in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [pytest.param("::1", "[::1]:80", id="v6"), pytest.param("10.0.0.1", "10.0.0.1:80", id="v4")],
-)
-def test_addresses_are_written_as_in_a_url(host, expected):
-    assert join_address(host, 80) == expected
