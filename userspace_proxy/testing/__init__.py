@@ -2,6 +2,6 @@
 
 ``fake_steering.FakeSteering`` steers in memory and passes the contract suite of the real steerings;
 ``fake_api_server.FakeApiServer`` serves Services, EndpointSlices and Nodes over HTTP as
-kube-apiserver does, faults included; ``fake_api_objects`` has its objects and their history. They
-are public: import them from their modules.
+kube-apiserver does, faults included; ``fake_api_objects`` contains its objects and their history.
+They are public: import them from their modules.
 """

@@ -1,9 +1,9 @@
-"""The objects behind the fake API server: their history, their lists and pages.
+"""The objects of the fake API server: their history, their lists and pages.
 
     put, delete ──▶ objects at a resourceVersion ──▶ lists, in pages
               └──▶ history ──▶ events since a resourceVersion, unless forgotten
 
-There are no sockets: values in, values out.
+This module does no I/O: values in, values out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _Key = tuple[str, str, str]
 
 
 class Expired(UserspaceProxyError):
-    """The requested state is no longer available; 410 Gone."""
+    """The requested history was forgotten; 410 Gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WatchEvent:
     """One change of one object."""
 
     revision: int
@@ -37,7 +37,7 @@ class Event:
 
     @property
     def line(self) -> bytes:
-        """The line of a watch."""
+        """The event as a watch sends it."""
         return json.dumps({"type": self.type, "object": self.object}).encode() + b"\n"
 
 
@@ -61,7 +61,7 @@ class ListPage:
     revision: int
     items: list[Object]
     token: str = ""
-    """The continue token; empty on the last page."""
+    """The continue token; empty at the end."""
 
 
 class FakeObjects:
@@ -70,16 +70,16 @@ class FakeObjects:
     def __init__(self) -> None:
         self.revision = FIRST_REVISION
         self._objects: dict[_Key, Object] = {}
-        self._history: list[Event] = []
+        self._history: list[WatchEvent] = []
         self._forgotten = FIRST_REVISION
         self._rests: dict[str, ListPage] = {}
-        """The remaining pages of lists, by continue token."""
+        """The remaining parts of lists, by continue token."""
 
-    def put(self, item: Object) -> Event:
+    def put(self, item: Object) -> WatchEvent:
         """Add an object, or replace the one of its kind and name.
 
         Raises:
-            KeyError: It has no supported kind, or no name.
+            KeyError: Its kind isn't one of ``KINDS``, or it has no name.
         """
         resource = KINDS[item["kind"]]
         namespace = {} if resource == "nodes" else {"namespace": "default"}
@@ -90,18 +90,18 @@ class FakeObjects:
         self._objects[key] = event.object
         return event
 
-    def delete(self, kind: str, name: str, namespace: str) -> Event:
+    def delete(self, kind: str, name: str, namespace: str) -> WatchEvent:
         """Delete an object.
 
         Raises:
-            KeyError: It doesn't exist.
+            KeyError: There is no such object.
         """
         resource = KINDS[kind]
         item = self._objects.pop((resource, "" if resource == "nodes" else namespace, name))
         return self._record("DELETED", resource, item)
 
     def forget(self) -> None:
-        """Expire all earlier events and continue tokens."""
+        """Forget the history: events and continue tokens from before now are expired."""
         self.revision += 1
         self._forgotten = self.revision
         self._history.clear()
@@ -113,20 +113,20 @@ class FakeObjects:
         return self._page(ListPage(self.revision, items), limit)
 
     def list_on(self, token: str, limit: int) -> ListPage:
-        """Return the page of a continue token, which works only once.
+        """Return the page for a continue token; each token works once.
 
         Raises:
-            Expired: The token isn't valid any more.
+            Expired: The token was forgotten.
         """
         if token not in self._rests:
             raise Expired("The provided continue parameter is too old to display a list")
         return self._page(self._rests.pop(token), limit)
 
-    def since(self, revision: int, wanted: ObjectFilter) -> Iterable[Event]:
+    def since(self, revision: int, wanted: ObjectFilter) -> Iterable[WatchEvent]:
         """Return the events after a revision.
 
         Raises:
-            Expired: They aren't available any more.
+            Expired: Some of them were forgotten.
         """
         if revision < self._forgotten:
             raise Expired(f"too old resource version: {revision} ({self._forgotten})")
@@ -141,9 +141,9 @@ class FakeObjects:
             self._rests[token] = ListPage(whole.revision, rest)
         return ListPage(whole.revision, whole.items[:limit], token)
 
-    def _record(self, type_: str, resource: str, item: Object) -> Event:
+    def _record(self, type_: str, resource: str, item: Object) -> WatchEvent:
         self.revision += 1
         metadata = {**item["metadata"], "resourceVersion": str(self.revision)}
-        event = Event(self.revision, resource, type_, {**item, "metadata": metadata})
+        event = WatchEvent(self.revision, resource, type_, {**item, "metadata": metadata})
         self._history.append(event)
         return event

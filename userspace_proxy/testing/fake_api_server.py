@@ -3,12 +3,12 @@
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
 
-A client sees what kube-apiserver would return: resourceVersions, pages with continue tokens,
-bookmarks, 410 for old states, 504 for future ones, Status objects for errors. Objects are neither
-validated nor changed, and nothing is allocated.
+To clients it behaves as kube-apiserver does: resourceVersions, pages with continue tokens,
+bookmarks, 410 for forgotten revisions, 504 for future ones, Status objects for errors. It
+validates and allocates nothing.
 
-Rule 1: each request is a line of text in ``requests``.
-Rule 2: the test triggers bookmarks, ends of watches, silence and errors.
+Rule 1: ``requests`` contains all requests as text, one line each.
+Rule 2: nothing happens by itself: bookmarks, ends, silence and errors are ordered by the test.
 Rule 3: it belongs to the event loop in which it was started.
 """
 
@@ -22,22 +22,18 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from .fake_api_objects import Event, Expired, FakeObjects, Object, ObjectFilter
+from .fake_api_objects import Expired, FakeObjects, Object, ObjectFilter, WatchEvent
 
 PATHS = {
     "services": "/api/v1/services",
     "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
     "nodes": "/api/v1/nodes",
 }
-
-
 _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
 
 @dataclass(slots=True)
 class _Watch:
-    """One open watch."""
-
     wanted: ObjectFilter
     transport: asyncio.Transport | None
     lines: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
@@ -46,8 +42,6 @@ class _Watch:
 
 @dataclass(slots=True)
 class _Refusal:
-    """An error instead of the response."""
-
     resource: str
     code: int
     reason: str
@@ -61,17 +55,17 @@ class FakeApiServer:
 
     Args:
         token: The only valid bearer token; empty: none is needed.
-        has_watch_cache: As with kube-apiserver, a list from a resourceVersion is one page, whatever
-            the limit; False: every list has pages.
+        has_watch_cache: Send lists from a resourceVersion in one page, whatever the limit, as
+            kube-apiserver does; False: send every list in pages.
     """
 
     def __init__(self, *, token: str = "", has_watch_cache: bool = True) -> None:
         self.token = token
         self.has_watch_cache = has_watch_cache
         self.requests: list[str] = []
-        """As ``GET /api/v1/services?limit=500&resourceVersion=0``."""
+        """Each as ``GET /api/v1/services?limit=500&resourceVersion=0``."""
         self.sent: list[tuple[str, str, Object]] = []
-        """Objects that clients have sent: ``POST``, the path, the object."""
+        """Objects that clients wrote: ``POST``, the path, the object."""
         self.url = ""
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -79,9 +73,7 @@ class FakeApiServer:
         self._watches: list[_Watch] = []
         self._refusals: list[_Refusal] = []
         self._is_silent = False
-        self._something = asyncio.Condition()
-
-    # -- life
+        self._changed = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -96,11 +88,11 @@ class FakeApiServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; after a ``stop``, at the same port with the same objects."""
+        """Listen; at the same port as before, with the same objects, after a ``stop``."""
         app = web.Application()
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))
-        # For clients that request one object by its name.
+        # Clients that read one object by its name use the path of its namespace.
         app.router.add_get("/api/v1/namespaces/{namespace}/services", self._handler("services"))
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
@@ -115,34 +107,30 @@ class FakeApiServer:
         self.url = f"http://127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
-        """Break off all watches and stop listening; idempotent."""
+        """Reset all watches and stop listening; idempotent."""
         self.break_watches()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
-    # -- objects
-
     def put(self, item: Object) -> str:
         """Add an object, or replace the one of its kind and name; return its resourceVersion.
 
         Raises:
-            KeyError: It has no supported kind, or no name.
+            KeyError: Its kind isn't Service, EndpointSlice or Node, or it has no name.
         """
         return self._send_event(self._objects.put(item))
 
     def delete(self, kind: str, name: str, namespace: str = "default") -> str:
-        """Delete an object and return the resourceVersion of the change.
+        """Delete an object; return the resourceVersion of the deletion.
 
         Raises:
-            KeyError: It doesn't exist.
+            KeyError: There is no such object.
         """
         return self._send_event(self._objects.delete(kind, name, namespace))
 
-    # -- errors
-
     def forget(self) -> None:
-        """Expire all earlier watches and continue tokens."""
+        """Forget the history: watches and continue tokens from before now are expired."""
         self._objects.forget()
 
     def refuse(
@@ -155,15 +143,15 @@ class FakeApiServer:
         retry_after_s: int = 0,
         times: int = 1,
     ) -> None:
-        """Respond to the next requests for a resource with an error."""
+        """Answer the next requests for a resource with an error."""
         self._refusals.append(_Refusal(resource, code, reason, message, retry_after_s, times))
 
     def bookmark(self) -> None:
         """Send each watch a bookmark with the current resourceVersion."""
+        revision = self._objects.revision
+        item = {"metadata": {"resourceVersion": str(revision)}}
         for watch in self._watches:
-            revision, resource = self._objects.revision, watch.wanted.resource
-            item = {"metadata": {"resourceVersion": str(revision)}}
-            self._send(watch, Event(revision, resource, "BOOKMARK", item).line)
+            self._send(watch, WatchEvent(revision, watch.wanted.resource, "BOOKMARK", item).line)
 
     def send(self, resource: str, line: bytes) -> None:
         """Send each watch of a resource some bytes, valid or not."""
@@ -172,7 +160,7 @@ class FakeApiServer:
                 self._send(watch, line)
 
     def be_silent(self, is_silent: bool = True) -> None:
-        """Send watches nothing; events meanwhile are lost."""
+        """Stop sending to watches, or start again; events in between are lost to them."""
         self._is_silent = is_silent
 
     def end_watches(self) -> None:
@@ -181,32 +169,28 @@ class FakeApiServer:
             watch.lines.put_nowait(b"")
 
     def break_watches(self) -> None:
-        """Break off all watches, as a server that is killed does."""
+        """Reset all watches, as a server that is killed does."""
         for watch in self._watches:
             if watch.transport is not None:
                 watch.transport.abort()
 
-    # -- waiting
-
     async def until(
         self, condition: Callable[[FakeApiServer], bool], *, deadline_s: float = 30.0
     ) -> None:
-        """Return once a condition holds; it is checked after each request and change of watches.
+        """Return once a condition holds; it is called after each request and change of watches.
 
         Raises:
-            TimeoutError: It doesn't hold in time; the text contains all requests.
+            TimeoutError: It didn't hold in time; the text contains all requests.
         """
         try:
-            async with asyncio.timeout(deadline_s), self._something:
-                await self._something.wait_for(lambda: condition(self))
+            async with asyncio.timeout(deadline_s), self._changed:
+                await self._changed.wait_for(lambda: condition(self))
         except TimeoutError as exc:
             raise TimeoutError("\n".join(["not so after:", *self.requests])) from exc
 
     def watch_count(self, resource: str) -> int:
-        """Return the number of open watches of a resource."""
+        """Return how many watches of a resource are open."""
         return sum(watch.wanted.resource == resource for watch in self._watches)
-
-    # -- responses
 
     def _handler(self, resource: str) -> Callable[[web.Request], Any]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -261,8 +245,8 @@ class FakeApiServer:
             return _status(410, "Expired", str(exc))
         revision = str(page.revision)
         if query.get("limit") and "resourceVersionMatch" not in query:
-            # As with kube-apiserver, a limit without a match means exactly that state, and a watch
-            # from it may be too late again.
+            # In kube-apiserver, a limit without a match means exactly that state, so a watch
+            # from there may be too late again.
             # Source: Kubernetes API concepts, "resourceVersion parameter".
             asked = query.get("resourceVersion", "0")
             revision = revision if asked in ("", "0") else asked
@@ -279,7 +263,7 @@ class FakeApiServer:
                 watch.lines.put_nowait(event.line)
         except Expired as exc:
             error = {"kind": "Status", "code": 410, "reason": "Expired", "message": str(exc)}
-            await response.write(Event(since, resource, "ERROR", error).line)
+            await response.write(WatchEvent(since, resource, "ERROR", error).line)
             return response
         self._watches.append(watch)
         try:
@@ -291,7 +275,7 @@ class FakeApiServer:
             await self._notify()
         return response
 
-    def _send_event(self, event: Event) -> str:
+    def _send_event(self, event: WatchEvent) -> str:
         for watch in self._watches:
             if watch.wanted.matches(event.resource, event.object):
                 self._send(watch, event.line)
@@ -302,8 +286,8 @@ class FakeApiServer:
             watch.lines.put_nowait(line)
 
     async def _notify(self) -> None:
-        async with self._something:
-            self._something.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
 
 
 def _filter(resource: str, query: Mapping[str, str]) -> ObjectFilter:

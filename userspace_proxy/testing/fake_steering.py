@@ -14,11 +14,11 @@ class FakeSteering(Steering):
     """A kernel that is a dictionary.
 
     Args:
-        facts: As every steering takes them.
-        taken: Frontends that another program steers already, and its name: they are in
-            ``unsteered``. Looked up by each ``apply``, ``change`` and ``repair``.
-        bind: Where its listeners stand.
-        kernel: What is in force; give two fakes the same one to play a restart.
+        facts: As for every steering.
+        taken: Frontends that another program already steers, with its name: they are in
+            ``unsteered``. Read by each ``apply``, ``change`` and ``repair``.
+        bind: Where listeners are opened.
+        kernel: The state in force; pass it to a second fake to simulate a restart.
     """
 
     name = "fake"
@@ -34,11 +34,11 @@ class FakeSteering(Steering):
         self.facts = facts or SteeringFacts()
         self.bind = bind
         self.kernel: dict[Frontend, Target] = {} if kernel is None else kernel
-        """Change it to play drift."""
+        """Change it to simulate drift."""
         self.programmed = 0
-        """How many frontends ``apply`` and ``change`` were told of, all calls together."""
+        """The number of frontends in all calls of ``apply`` and ``change``."""
         self.fails_with: SteeringError | None = None
-        """What ``apply`` and ``change`` raise, with nothing changed; None: they work."""
+        """What ``apply`` and ``change`` raise, without a change; None: they succeed."""
         self._taken = taken if taken is not None else {}
         self._wanted: Targets | None = None
 
