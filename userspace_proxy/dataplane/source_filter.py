@@ -20,11 +20,11 @@ import struct
 from collections.abc import Iterable
 
 from ..errors import ShortageError
+from ..kernel import classic_bpf as bpf
+from ..kernel.classic_bpf import SO_ATTACH_FILTER
 from ..model import Protocol, SocketAddress
-from . import classic_bpf as bpf
 
 # asm-generic/socket.h.
-SO_ATTACH_FILTER = 26
 SO_DETACH_FILTER = 27
 
 _PASS = 0xFFFFFFFF

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from ..dataplane import classic_bpf as bpf
+from ..kernel import classic_bpf as bpf
 
 # Not in Python's socket module; asm-generic/socket.h.
 SO_ATTACH_REUSEPORT_CBPF = 51

@@ -13,15 +13,14 @@ Source: netlink(7); net/netlink/af_netlink.c.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import socket
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from ...errors import SteeringError, shortage_hint
+from ..classic_bpf import SO_ATTACH_FILTER, Instruction, attach
 from .messages import (
     ACK,
     ERROR,
@@ -39,7 +38,7 @@ from .messages import (
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP, DROP_MEMBERSHIP, CAP_ACK, STRICT_CHECK = 1, 2, 10, 12
-SO_ATTACH_FILTER, SO_SNDBUFFORCE = 26, 32
+SO_SNDBUFFORCE = 32
 # What the kernel reserves of a socket's send buffer (netlink_sendmsg).
 _OVERHEAD = 32
 ANSWER_WITHIN_S = 1.0
@@ -50,9 +49,7 @@ BATCH = 100
 # The kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
-BpfInstruction = tuple[int, int, int, int]
-"""Of classic BPF: code, jump if true, jump if false, operand."""
-EventFilter = Callable[[int], Sequence[BpfInstruction]]
+EventFilter = Callable[[int], Sequence[Instruction]]
 """Returns the program that passes the relevant events, for the port of this program's requests."""
 
 
@@ -254,13 +251,13 @@ class Events:
     """
 
     def __init__(
-        self, protocol: int, groups: Iterable[int], program: Sequence[BpfInstruction] = ()
+        self, protocol: int, groups: Iterable[int], program: Sequence[Instruction] = ()
     ) -> None:
         self._socket = _open(protocol)
         self._socket.setblocking(False)
         try:
             if program:
-                _attach(self._socket, program)
+                attach(self._socket, SO_ATTACH_FILTER, program)
             for group in groups:
                 self.subscribe(group)
         except OSError:
@@ -332,13 +329,3 @@ def _open(protocol: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _attach(sock: socket.socket, program: Sequence[BpfInstruction]) -> None:
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    sock.setsockopt(
-        socket.SOL_SOCKET,
-        SO_ATTACH_FILTER,
-        struct.pack("HP", len(program), ctypes.addressof(buffer)),
-    )

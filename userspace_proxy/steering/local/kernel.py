@@ -5,7 +5,7 @@ Rule 2: every call blocks; all are made in one thread.
 Rule 3: a filter on the socket discards the events of this program's own changes, and of routes that
 don't matter.
 
-Source: rtnetlink(7), netlink(7); linux/bpf_common.h for the filter.
+Source: rtnetlink(7), netlink(7).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ...errors import SteeringConflict, SteeringError
+from ...kernel import classic_bpf as bpf
 from ...kernel.netlink import RouteSockets, explained, rtnetlink
 from ...kernel.netlink.messages import CREATE, EXCL, Message
 from ...kernel.netlink.rtnetlink import FAMILIES, LOCAL, TABLE_LOCAL, LocalRoute, RoutingRule
-from ...kernel.netlink.sockets import BpfInstruction
 
 PROTOCOL = rtnetlink.LOCAL_STEERING
 _GROUPS = (
@@ -195,27 +195,26 @@ def _note(message: Message, changes: RouteChanges) -> None:
             changes.is_touched = True
 
 
-# Classic BPF: load half a word, a word, a byte; jump if equal; return. Loads are big-endian.
-_HALF, _WORD, _BYTE, _EQUAL, _RETURN = 0x28, 0x20, 0x30, 0x15, 0x06
+# Offsets of fields in a routing event; loads are big-endian.
 _KIND_AT, _SENDER_AT, _PROTOCOL_AT, _TYPE_AT = 4, 12, 21, 23
 _ALL, _NOTHING = 0xFFFFFFFF, 0
 
 
-def _filter(sender: int) -> list[BpfInstruction]:
+def _filter(sender: int) -> list[bpf.Instruction]:
     """Return a program that discards events of this program's changes, and of other routes."""
     swapped_kinds = [socket.htons(kind) for kind in (rtnetlink.NEW_ROUTE, rtnetlink.DEL_ROUTE)]
     return [
-        (_WORD, 0, 0, _SENDER_AT),
-        (_EQUAL, 8, 0, socket.htonl(sender)),
-        (_HALF, 0, 0, _KIND_AT),
-        (_EQUAL, 1, 0, swapped_kinds[0]),
-        (_EQUAL, 0, 4, swapped_kinds[1]),
-        (_BYTE, 0, 0, _PROTOCOL_AT),
-        (_EQUAL, 2, 0, PROTOCOL),
-        (_BYTE, 0, 0, _TYPE_AT),
-        (_EQUAL, 0, 1, LOCAL),
-        (_RETURN, 0, 0, _ALL),
-        (_RETURN, 0, 0, _NOTHING),
+        (bpf.LOAD_WORD, 0, 0, _SENDER_AT),
+        (bpf.JUMP_IF_EQUAL, 8, 0, socket.htonl(sender)),
+        (bpf.LOAD_HALF, 0, 0, _KIND_AT),
+        (bpf.JUMP_IF_EQUAL, 1, 0, swapped_kinds[0]),
+        (bpf.JUMP_IF_EQUAL, 0, 4, swapped_kinds[1]),
+        (bpf.LOAD_BYTE, 0, 0, _PROTOCOL_AT),
+        (bpf.JUMP_IF_EQUAL, 2, 0, PROTOCOL),
+        (bpf.LOAD_BYTE, 0, 0, _TYPE_AT),
+        (bpf.JUMP_IF_EQUAL, 0, 1, LOCAL),
+        (bpf.RETURN, 0, 0, _ALL),
+        (bpf.RETURN, 0, 0, _NOTHING),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Classic BPF: short programs that the kernel runs on each packet.
+"""Classic BPF: short programs that the kernel runs on each packet or netlink event of a socket.
 
 Source: linux/filter.h and linux/bpf_common.h; socket(7).
 """
@@ -10,7 +10,7 @@ import ctypes
 import struct
 from collections.abc import Sequence
 
-LOAD_WORD = 0x20
+LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30
 AND = 0x54
 MODULO = 0x94
 COPY_TO_X = 0x07
@@ -18,6 +18,9 @@ XOR_X = 0xAC
 JUMP_IF_EQUAL = 0x15
 RETURN = 0x06
 RETURN_ACCUMULATOR = 0x16
+
+# Not in Python's socket module; asm-generic/socket.h.
+SO_ATTACH_FILTER = 26
 
 NETWORK_HEADER = 0xFFF00000
 """Added to offsets that count from the network header, wherever the packet's data begins."""

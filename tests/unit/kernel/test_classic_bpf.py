@@ -2,8 +2,8 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import classic_bpf as bpf
-from userspace_proxy.dataplane.source_filter import SO_ATTACH_FILTER
+from userspace_proxy.kernel import classic_bpf as bpf
+from userspace_proxy.kernel.classic_bpf import SO_ATTACH_FILTER
 
 LOOPBACK = 0x7F000001
 LOAD_SOURCE = (bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + bpf.SOURCE_OFFSETS[4][0])
