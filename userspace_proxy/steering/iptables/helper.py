@@ -276,8 +276,8 @@ def _ports_of(rules: Iterable[NatRule]) -> Ports:
 
 
 def _by_protocol(ports: Touched) -> dict[str, set[int]]:
-    found: dict[str, set[int]] = {protocol: set() for protocol in PROTOCOLS}
+    found: dict[Protocol, set[int]] = {protocol: set() for protocol in Protocol}
     for frontend, port in ports.items():
         if port:
-            found[frontend.protocol.lower()].add(port)
-    return found
+            found[frontend.protocol].add(port)
+    return {protocol.lower(): found[protocol] for protocol in Protocol}
