@@ -1,5 +1,5 @@
-"""The same houses on both event loops as in the unit tests, for what is broken on purpose."""
+"""The rigs of the unit tests, on both event loops, for what is broken on purpose."""
 
-from tests.unit.dataplane.conftest import build, house, pytest_asyncio_loop_factories, timers
+from tests.unit.dataplane.conftest import build, pytest_asyncio_loop_factories, rig, timers
 
-__all__ = ["build", "house", "pytest_asyncio_loop_factories", "timers"]
+__all__ = ["build", "pytest_asyncio_loop_factories", "rig", "timers"]

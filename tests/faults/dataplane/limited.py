@@ -12,14 +12,14 @@ import logging
 import resource
 import sys
 
-from tests.unit.dataplane.house import House
+from tests.unit.dataplane.rig import Rig
 from userspace_proxy.model import SocketAddress
 
 
 async def serve(taken: int, endpoint: SocketAddress) -> None:
     """Serve one endpoint until standard input ends."""
-    house = House()
-    web = house.service(endpoint)
+    rig = Rig()
+    web = rig.service(endpoint)
     held = [open("/dev/null", "rb") for _ in range(taken)]  # noqa: SIM115, ASYNC230, PTH123
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
@@ -28,7 +28,7 @@ async def serve(taken: int, endpoint: SocketAddress) -> None:
     await ended.wait()
     for file in held:
         file.close()
-    house.close()
+    rig.close()
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.unit.dataplane.house import House
 from tests.unit.dataplane.peers import Peer
+from tests.unit.dataplane.rig import Rig
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane.source_filter import SO_ATTACH_FILTER
 from userspace_proxy.dataplane.tcp import TcpConnection
@@ -34,13 +34,13 @@ QUICK_KEEPALIVE = tuple(
 )
 
 
-async def joined(house: House) -> tuple[Peer, Peer, TcpConnection]:
+async def joined(rig: Rig) -> tuple[Peer, Peer, TcpConnection]:
     """Return both ends of a connection after the first look at it, and the connection."""
-    pod, before = house.endpoint(), set(house.connections.open)
-    client, server = await house.pair(house.service(pod.address), pod)
-    (connection,) = house.connections.open - before
+    pod, before = rig.endpoint(), set(rig.connections.open)
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    (connection,) = rig.connections.open - before
     await until(lambda: connection.up, "the dial is answered")
-    house.connections.ageing.look_at(connection, now=0)
+    rig.connections.ageing.look_at(connection, now=0)
     return client, server, connection
 
 
@@ -60,12 +60,12 @@ async def stall(client: Peer, connection: TcpConnection) -> int:
 
 async def observe() -> dict[str, object]:
     """Stall three readers; two of them die, one with bytes waiting for it and one without."""
-    house = House()
-    stalled, reader, alive = await joined(house)
+    rig = Rig()
+    stalled, reader, alive = await joined(rig)
     sent = await stall(stalled, alive)
-    client, dying, stuck = await joined(house)
+    client, dying, stuck = await joined(rig)
     await stall(client, stuck)
-    _, idler, idle = await joined(house)
+    _, idler, idle = await joined(rig)
     idle.keep_alive(QUICK_KEEPALIVE, client_only=False)
     for peer in (dying, idler):
         attach(peer.sock, SO_ATTACH_FILTER, [(RETURN, 0, 0, 0)])
@@ -74,8 +74,8 @@ async def observe() -> dict[str, object]:
     lives = not alive.is_closed
     stalled.finish()
     got = len(await reader.read_all())
-    house.close()
-    return {"is_alive": lives, "sent": sent, "got": got, "bugs": house.bugs}
+    rig.close()
+    return {"is_alive": lives, "sent": sent, "got": got, "bugs": rig.bugs}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.unit.dataplane.house import House
+from tests.unit.dataplane.rig import Rig
 from tests.unit.dataplane.waiting import turns, until
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.relay import Direction
@@ -34,12 +34,12 @@ def queued(service):
 class Crowd:
     """A batch of clients after the other, and the endpoint's ends of their connections."""
 
-    def __init__(self, house):
+    def __init__(self, rig):
         self.rng = random.Random(1)
-        self.connections = house.connections
-        self.pod = house.endpoint()
-        self.web = house.service(self.pod.address)
-        self.silent = house.service(house.silent())
+        self.connections = rig.connections
+        self.pod = rig.endpoint()
+        self.web = rig.service(self.pod.address)
+        self.silent = rig.service(rig.silent())
         self.batches = 0
 
     def come(self, service):
@@ -130,9 +130,9 @@ PHASES = [
 ]
 
 
-def left_over(house):
+def left_over(rig):
     """Return what connections cost and must give back, the collector unasked."""
-    engine, connections = house.engine, house.connections
+    engine, connections = rig.engine, rig.connections
     things = [
         type(t).__name__ for t in gc.get_objects() if isinstance(t, TcpConnection | Direction)
     ]
@@ -155,19 +155,19 @@ def left_over(house):
 )
 def test_connections_that_are_aborted_in_any_phase_leave_nothing_behind(factory, connections):
     async def abort_all():
-        house = House(QUICK)
-        crowd = Crowd(house)
+        rig = Rig(QUICK)
+        crowd = Crowd(rig)
         gc.collect()
         gc.disable()
         try:
-            before = left_over(house)
+            before = left_over(rig)
             while crowd.batches * BATCH < connections:
                 await PHASES[crowd.batches % len(PHASES)](crowd)
-            assert left_over(house) == before
-            assert house.bugs == []
+            assert left_over(rig) == before
+            assert rig.bugs == []
         finally:
             gc.enable()
-            house.close()
+            rig.close()
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(abort_all())

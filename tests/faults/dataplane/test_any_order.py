@@ -15,7 +15,7 @@ from tests.unit.dataplane.actors import (
     assert_equal_or_told,
     end_all,
 )
-from tests.unit.dataplane.house import House, open_sockets
+from tests.unit.dataplane.rig import Rig, open_sockets
 from userspace_proxy.dataplane import Tuning, relay
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES
 
@@ -26,17 +26,17 @@ STEPS = st.lists(
 )
 
 
-async def play(house, has_dead_endpoint, steps):
+async def play(rig, has_dead_endpoint, steps):
     """Let the ends of all connections act, then end what is still open; return the pairs."""
-    pod = house.endpoint()
-    web = house.service(*([house.refusing()] if has_dead_endpoint else []), pod.address)
+    pod = rig.endpoint()
+    web = rig.service(*([rig.refusing()] if has_dead_endpoint else []), pod.address)
     pairs = []
     for _ in range(CONNECTIONS):
-        client, server = await house.pair(web, pod)
+        client, server = await rig.pair(web, pod)
         pairs.append((Actor(client, ONE_SIDE), Actor(server, OTHER_SIDE)))
     for which, side, (what, how) in steps:
         await pairs[which][side].act(what, how)
-    await end_all(house, [actor for pair in pairs for actor in pair])
+    await end_all(rig, [actor for pair in pairs for actor in pair])
     return pairs
 
 
@@ -54,16 +54,16 @@ def test_whatever_happens_to_several_connections_no_byte_is_lost_in_silence(
     factory, max_pipes, buffer_bytes, has_dead_endpoint, steps
 ):
     async def check():
-        house = House(Tuning(max_pipes=max_pipes))
-        house.engine.reactor.buffer = memoryview(bytearray(buffer_bytes))
+        rig = Rig(Tuning(max_pipes=max_pipes))
+        rig.engine.reactor.buffer = memoryview(bytearray(buffer_bytes))
         patch.setattr(relay, "BUFFER_BYTES", buffer_bytes)
         try:
-            for pair in await play(house, has_dead_endpoint, steps):
+            for pair in await play(rig, has_dead_endpoint, steps):
                 assert_equal_or_told(*pair)
-            assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
+            assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
         finally:
-            house.close()
-        assert house.bugs == []
+            rig.close()
+        assert rig.bugs == []
 
     before = open_sockets()
     with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=factory) as runner:

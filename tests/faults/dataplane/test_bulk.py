@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import uvloop
 
-from tests.unit.dataplane.house import House
+from tests.unit.dataplane.rig import Rig
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.pipes import PIPE_BYTES
 from userspace_proxy.model import SocketAddress
@@ -32,14 +32,14 @@ DEADLINE_S = 60.0
 
 async def serve(parent, endpoint, max_pipes):
     """Serve one endpoint until the parent ends it, then report the pipes."""
-    house = House(Tuning(max_pipes=max_pipes))
-    parent.send(house.service(endpoint).address)
+    rig = Rig(Tuning(max_pipes=max_pipes))
+    parent.send(rig.service(endpoint).address)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(parent.fileno(), ended.set)
     await ended.wait()
-    pipes = house.engine.pipes
-    parent.send((pipes.open_pipes, len(pipes._free), len(house.connections)))
-    house.close()
+    pipes = rig.engine.pipes
+    parent.send((pipes.open_pipes, len(pipes._free), len(rig.connections)))
+    rig.close()
 
 
 def use_up_pipes():

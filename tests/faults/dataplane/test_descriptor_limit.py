@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.dataplane.house import no_descriptors
 from tests.unit.dataplane.peers import dial
+from tests.unit.dataplane.rig import no_descriptors
 from tests.unit.dataplane.waiting import until
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import SocketAddress
@@ -44,10 +44,10 @@ def limited(limit, taken, endpoint):
         pytest.param(200, 141, id="that others took, an odd number"),
     ],
 )
-async def test_beyond_the_descriptor_limit_clients_wait_and_all_are_served(house, limit, taken):
-    pod = house.endpoint()
+async def test_beyond_the_descriptor_limit_clients_wait_and_all_are_served(rig, limit, taken):
+    pod = rig.endpoint()
     with limited(limit, taken, pod.address) as (process, address):
-        clients = [house.keep(await dial(address)) for _ in range(CLIENTS)]
+        clients = [rig.keep(await dial(address)) for _ in range(CLIENTS)]
         for client in clients:
             await client.send(b"question")
         for served in range(CLIENTS):
@@ -65,29 +65,29 @@ async def test_beyond_the_descriptor_limit_clients_wait_and_all_are_served(house
 
 async def test_at_the_limit_for_minutes_there_is_one_line_a_minute(build, timers, caplog):
     caplog.set_level(logging.WARNING)
-    house = build(Tuning(descriptor_limit=3), timers.clock, timers)
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    in_use, _ = await house.pair(web, pod)
-    await house.client(web)
+    rig = build(Tuning(descriptor_limit=3), timers.clock, timers)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    in_use, _ = await rig.pair(web, pod)
+    await rig.client(web)
     for _ in range(240):
         await in_use.send(b"more")
-        await until(lambda: not house.engine.descriptors.is_accepting, "accepting is paused again")
+        await until(lambda: not rig.engine.descriptors.is_accepting, "accepting is paused again")
         timers.advance(0.75)
     assert [record.getMessage() for record in caplog.records] == [PAUSED] * 3
     assert pod.accept_now() is None
 
 
 async def test_within_a_second_of_the_limits_end_all_waiting_clients_are_served(build, timers):
-    house = build(None, timers.clock, timers)
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    waiting = [house.keep(socket.socket()) for _ in range(CLIENTS)]
+    rig = build(None, timers.clock, timers)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    waiting = [rig.keep(socket.socket()) for _ in range(CLIENTS)]
     with no_descriptors():
         for client in waiting:
             client.connect(web.address)
-        await until(lambda: not house.engine.descriptors.is_accepting, "accepting is paused")
+        await until(lambda: not rig.engine.descriptors.is_accepting, "accepting is paused")
     timers.advance(1)
     for _ in waiting:
         await pod.accept()
-    assert len(house.connections.open) == CLIENTS
+    assert len(rig.connections.open) == CLIENTS

@@ -24,12 +24,12 @@ NOISE = 3
 class Flood:
     """Clients of a UDP Service, each at an address of its own, and its endpoint."""
 
-    def __init__(self, house):
-        self.house = house
-        self.pod = house.udp_peer()
-        self.dns = house.udp_service(self.pod.address)
+    def __init__(self, rig):
+        self.rig = rig
+        self.pod = rig.udp_peer()
+        self.dns = rig.udp_service(self.pod.address)
         # A socket may send from any address of 127.0.0.0/8.
-        self._sock = house.keep(socket.socket(type=socket.SOCK_DGRAM))
+        self._sock = rig.keep(socket.socket(type=socket.SOCK_DGRAM))
         self._sock.bind(("0.0.0.0", 0))
 
     def ask_from(self, number):
@@ -46,7 +46,7 @@ class Flood:
                 self.ask_from(number)
             for _ in burst:
                 await self.pod.receive()
-            assert len(self.house.flows) <= self.house.flows.max_flows
+            assert len(self.rig.flows) <= self.rig.flows.max_flows
 
     async def seconds_of(self, numbers):
         """Return the processor time that these take."""
@@ -56,13 +56,13 @@ class Flood:
 
 
 async def test_flows_of_very_many_clients_are_bounded(build):
-    house = build(Tuning(max_flows=FEW_FLOWS))
-    flood = Flood(house)
+    rig = build(Tuning(max_flows=FEW_FLOWS))
+    flood = Flood(rig)
     await flood.run(range(CLIENTS))
-    await until(lambda: len(house.flows) == FEW_FLOWS)
+    await until(lambda: len(rig.flows) == FEW_FLOWS)
     assert flood.dns.group.counters.evicted_flows == CLIENTS - FEW_FLOWS
     # The listener's own, and one for each flow.
-    assert house.engine.descriptors.in_use == FEW_FLOWS + 1
+    assert rig.engine.descriptors.in_use == FEW_FLOWS + 1
     alive = [thing for thing in gc.get_objects() if isinstance(thing, UdpFlow)]
     assert len(alive) <= FEW_FLOWS + 1
 
@@ -75,10 +75,10 @@ async def test_a_datagram_costs_no_more_at_a_full_table_than_at_a_small_one(buil
     for max_flows in (FEW_FLOWS, MANY_FLOWS):
         flood = Flood(build(Tuning(max_flows=max_flows)))
         await flood.run(range(max_flows))
-        assert flood.house.flows.is_full
+        assert flood.rig.flows.is_full
         known = range(0, max_flows, max_flows // FEW_FLOWS)
         asking = range(max_flows, max_flows + MEASURED) if are_new else [*known] * LAPS
         took_s.append(await flood.seconds_of(asking))
-        flood.house.close()
+        flood.rig.close()
     few, many = took_s
     assert many < NOISE * few, f"{few:.3f} s with {FEW_FLOWS} flows, {many:.3f} s with {MANY_FLOWS}"

@@ -8,16 +8,16 @@ LIMIT = 200
 
 async def test_a_loop_through_another_proxy_ends_and_leaves_room_for_others(build):
     """Neither can see that the other one leads back: it may be a load balancer between them."""
-    house = build(Tuning(descriptor_limit=LIMIT))
-    pod = house.endpoint()
+    rig = build(Tuning(descriptor_limit=LIMIT))
+    pod = rig.endpoint()
     there = build(Tuning(descriptor_limit=LIMIT))
-    looping, cart = house.service(pod.address), house.service(pod.address)
-    house.update(looping, there.service(looping.address).address)
-    client = await house.client(looping)
-    limits = house.engine.descriptors, there.engine.descriptors
+    looping, cart = rig.service(pod.address), rig.service(pod.address)
+    rig.update(looping, there.service(looping.address).address)
+    client = await rig.client(looping)
+    limits = rig.engine.descriptors, there.engine.descriptors
     await until(lambda: not all(limit.is_accepting for limit in limits), "one is full")
     assert all(limit.in_use <= LIMIT for limit in limits)
-    other = await house.client(cart, source="127.0.0.2")
+    other = await rig.client(cart, source="127.0.0.2")
     await other.send(b"me too")
     assert await (await pod.accept()).read() == b"me too"
     assert await client.was_reset()

@@ -18,26 +18,26 @@ ENDS = pytest.mark.parametrize("ends", [True, False], ids=["fin", "answer"])
 PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
 
 
-async def joined(house, sender):
+async def joined(rig, sender):
     """Return both ends of a connection, the sender first, and the direction of its bytes."""
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
-    await until(lambda: all(c.up for c in house.connections.open), "the dial is answered")
-    (connection,) = house.connections.open
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    (connection,) = rig.connections.open
     if sender == "client":
         return client, server, connection.up
     return server, client, connection.down
 
 
-async def joined_after(house, sender, send):
+async def joined_after(rig, sender, send):
     """Call ``send`` with the sender before the proxy joins the two sides; returns both ends."""
-    pod = house.endpoint()
+    pod = rig.endpoint()
     if sender == "client":
-        client = house.keep(Peer(socket.create_connection(house.service(pod.address).address)))
+        client = rig.keep(Peer(socket.create_connection(rig.service(pod.address).address)))
         send(client)
-        assert not house.connections.open, "the proxy was quicker than the test"
+        assert not rig.connections.open, "the proxy was quicker than the test"
         return client, await pod.accept()
-    connection, client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
+    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
     server = pod.accept_now()
     assert server is not None
@@ -75,8 +75,8 @@ async def check(sends, hears, data, *, ends):
 # 4 MiB is a multiple of every amount that is read at once: a read ends at the mark exactly.
 @pytest.mark.parametrize("mark", [4 * MIB, 3 * MIB + 12345])
 async def test_urgent_data_amid_bulk(build, sender, ends, pipes, mark):
-    house = build(Tuning(max_pipes=pipes))
-    sends, hears, _ = await joined(house, sender)
+    rig = build(Tuning(max_pipes=pipes))
+    sends, hears, _ = await joined(rig, sender)
     pieces = DATA[:mark], DATA[mark : mark + 3 * MIB]
 
     async def pour():
@@ -92,8 +92,8 @@ async def test_urgent_data_amid_bulk(build, sender, ends, pipes, mark):
 @SIDES
 @PIPES
 async def test_urgent_data_again_and_again(build, sender, pipes):
-    house = build(Tuning(max_pipes=pipes))
-    sends, hears, _ = await joined(house, sender)
+    rig = build(Tuning(max_pipes=pipes))
+    sends, hears, _ = await joined(rig, sender)
     rng = random.Random(2)
     places = sorted(rng.randrange(len(DATA)) for _ in range(200))
     pieces = [DATA[a:b] for a, b in zip([0, *places], [*places, len(DATA)], strict=True)]
@@ -112,8 +112,8 @@ async def test_urgent_data_again_and_again(build, sender, pipes):
 @ENDS
 @PIPES
 async def test_urgent_data_behind_a_stalled_reader(build, sender, ends, pipes):
-    house = build(Tuning(max_pipes=pipes))
-    sends, hears, direction = await joined(house, sender)
+    rig = build(Tuning(max_pipes=pipes))
+    sends, hears, direction = await joined(rig, sender)
     data = bytearray()
     rest = memoryview(DATA * 4)
 
@@ -144,7 +144,7 @@ async def test_urgent_data_behind_a_stalled_reader(build, sender, ends, pipes):
 @pytest.mark.parametrize("head", [0, 3, 100_000])
 @pytest.mark.parametrize("tail", [0, 3, 100_000])
 async def test_urgent_data_before_the_join(build, sender, ends, pipes, head, tail):
-    house = build(Tuning(max_pipes=pipes))
+    rig = build(Tuning(max_pipes=pipes))
     data = DATA[:head] + b"!" + DATA[head : head + tail]
 
     def send(peer):
@@ -156,5 +156,5 @@ async def test_urgent_data_before_the_join(build, sender, ends, pipes, head, tai
         if ends:
             peer.finish()
 
-    sends, hears = await joined_after(house, sender, send)
+    sends, hears = await joined_after(rig, sender, send)
     await check(sends, hears, data, ends=ends)

@@ -11,7 +11,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import ServiceKey, SocketAddress
 
-from ..dataplane.house import no_descriptors
+from ..dataplane.rig import no_descriptors
 from .backends import answers, ask, backend, free_address
 from .samples import service
 

@@ -12,7 +12,7 @@ from userspace_proxy.plane import PortPool
 from userspace_proxy.policy import NodeFacts
 from userspace_proxy.steering import REFUSE, Bind
 
-from ..dataplane.house import no_descriptors
+from ..dataplane.rig import no_descriptors
 from ..port_numbers import free_port, is_listening, look_no_further_than, own_name
 from .samples import Cluster
 

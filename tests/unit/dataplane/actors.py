@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES
 
-from .house import House
 from .peers import Peer
+from .rig import Rig
 from .waiting import turns, until
 
 MIB = 1 << 20
@@ -80,12 +80,12 @@ class Actor:
                 self.saw_error = True
 
 
-async def end_all(house: House, actors: Sequence[Actor]) -> None:
+async def end_all(rig: Rig, actors: Sequence[Actor]) -> None:
     """Let all ends finish and read the rest, until no connection is left."""
     for actor in actors:
         await actor.act("finish")
     await asyncio.gather(*(actor.hear_the_end() for actor in actors))
-    await until(lambda: not house.connections.open, "the connections have ended")
+    await until(lambda: not rig.connections.open, "the connections have ended")
 
 
 def assert_equal_or_told(first: Actor, second: Actor) -> None:

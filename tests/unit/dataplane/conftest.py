@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import uvloop
 
-from .house import House, open_sockets
+from .rig import Rig, open_sockets
 from .timers import TimerLoop
 
 
@@ -17,26 +17,26 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
 
 
 @pytest.fixture
-async def build() -> AsyncIterator[Callable[..., House]]:
-    """Makes houses, for tests that set the tuning or the clock."""
-    houses: list[House] = []
+async def build() -> AsyncIterator[Callable[..., Rig]]:
+    """Build rigs, for tests that set the tuning or the clock."""
+    rigs: list[Rig] = []
     before = open_sockets()
 
-    def build(*args: object, **kwargs: object) -> House:
-        houses.append(House(*args, **kwargs))
-        return houses[-1]
+    def build(*args: object, **kwargs: object) -> Rig:
+        rigs.append(Rig(*args, **kwargs))
+        return rigs[-1]
 
     yield build
-    for house in houses:
-        house.close()
-        assert house.bugs == []
-        assert house.engine.descriptors.in_use == 0
+    for rig in rigs:
+        rig.close()
+        assert rig.bugs == []
+        assert rig.engine.descriptors.in_use == 0
     assert open_sockets() == before, "a socket was left open"
 
 
 @pytest.fixture
-async def house(build: Callable[..., House]) -> House:
-    """A data plane with the figures that it has by default."""
+async def rig(build: Callable[..., Rig]) -> Rig:
+    """A rig with the default tuning."""
     return build()
 
 

@@ -16,16 +16,16 @@ ALICE, A_LINK = "10.1.0.1", 7
 
 
 @pytest.fixture
-async def house(build):
+async def rig(build):
     return build(TUNING)
 
 
-async def joined(house):
+async def joined(rig):
     """Return both ends of a connection and the connection itself."""
-    pod = house.endpoint()
-    before = set(house.connections.open)
-    client, server = await house.pair(house.service(pod.address), pod)
-    (connection,) = house.connections.open - before
+    pod = rig.endpoint()
+    before = set(rig.connections.open)
+    client, server = await rig.pair(rig.service(pod.address), pod)
+    (connection,) = rig.connections.open - before
     await until(lambda: connection.up, "the dial is answered")
     return client, server, connection
 
@@ -46,10 +46,10 @@ def is_kept_alive(connection):
     ]
 
 
-async def test_the_first_look_keeps_both_sides_alive_and_none_before(house):
-    _, _, connection = await joined(house)
+async def test_the_first_look_keeps_both_sides_alive_and_none_before(rig):
+    _, _, connection = await joined(rig)
     assert is_kept_alive(connection) == [0, 0]
-    house.connections.ageing.look_at(connection, now=0)
+    rig.connections.ageing.look_at(connection, now=0)
     assert is_kept_alive(connection) == [1, 1]
     idle, interval = (
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
@@ -59,19 +59,19 @@ async def test_the_first_look_keeps_both_sides_alive_and_none_before(house):
     assert idle + interval < 60
 
 
-async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(house):
+async def test_a_reader_that_stalls_is_not_given_up_by_the_kernel(rig):
     """TCP_USER_TIMEOUT counts window probes that a live reader answers, too."""
-    _, _, connection = await joined(house)
-    house.connections.ageing.look_at(connection, now=0)
+    _, _, connection = await joined(rig)
+    rig.connections.ageing.look_at(connection, now=0)
     for sock in (connection.client, connection._endpoint_socket):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
-async def test_a_silent_container_of_this_node_is_reset_between_12_and_20_s(house):
+async def test_a_silent_container_of_this_node_is_reset_between_12_and_20_s(rig):
     """Only where the endpoint sees its address; others are given two minutes."""
-    _, _, connection = await joined(house)
+    _, _, connection = await joined(rig)
     connection.shows_local_client = True
-    house.connections.ageing.look_at(connection, now=0)
+    rig.connections.ageing.look_at(connection, now=0)
     idle, interval, count = (
         connection.client.getsockopt(socket.IPPROTO_TCP, option)
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
@@ -85,45 +85,45 @@ def has_options_of_a_container(connection):
 
 
 @pytest.mark.parametrize("looks", [0, 1], ids=["before-the-first-look", "after-the-first-look"])
-async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(house, looks):
-    _, _, connection = await joined(house)
+async def test_a_container_whose_route_is_listed_after_its_dial_is_one_of_this_node(rig, looks):
+    _, _, connection = await joined(rig)
     connection.is_preserved, connection.address = True, (ALICE, 1)
-    house.engine.client_dialer.connection_joined(ALICE, connection.endpoint)
-    began, look_at = connection.started, house.connections.ageing.look_at
+    rig.engine.client_dialer.connection_joined(ALICE, connection.endpoint)
+    began, look_at = connection.started, rig.connections.ageing.look_at
     for _ in range(looks):
         look_at(connection, now=began)
     assert not has_options_of_a_container(connection)
-    house.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
+    rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
     look_at(connection, now=began + ageing.LOOK_S)
     assert has_options_of_a_container(connection)
     assert connection.shows_local_client
 
 
-async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(house):
-    _, _, connection = await joined(house)
+async def test_a_client_at_the_nodes_address_is_no_container_of_this_node(rig):
+    _, _, connection = await joined(rig)
     connection.address = ALICE, 1
-    house.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
-    house.connections.ageing.look_at(connection, now=connection.started)
+    rig.engine.client_dialer.locality.change((), {f"{ALICE}/32": A_LINK})
+    rig.connections.ageing.look_at(connection, now=connection.started)
     assert not connection.shows_local_client
 
 
-async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(house):
+async def test_resends_to_a_container_of_this_node_are_2_s_apart_where_the_kernel_can(rig):
     """Linux 6.15; others keep the rest of the options."""
-    _, _, connection = await joined(house)
+    _, _, connection = await joined(rig)
     connection.shows_local_client = True
     with socket.socket() as fresh:
         limit = limit_resends(fresh)
-    house.connections.ageing.look_at(connection, now=0)
+    rig.connections.ageing.look_at(connection, now=0)
     if limit is not None:
         option = connection.client.getsockopt(socket.IPPROTO_TCP, ageing.TCP_RTO_MAX_MS)
         assert option == limit == 2000
     assert connection.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 14
 
 
-async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(house):
-    client, server, connection = await joined(house)
+async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_sending(rig):
+    client, server, connection = await joined(rig)
     connection.shows_local_client = True
-    look_at = house.connections.ageing.look_at
+    look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
     for now in (5, 10, 15, 20):
@@ -136,10 +136,10 @@ async def test_a_container_that_has_gone_is_noticed_though_its_endpoint_keeps_se
     assert await server.was_reset()
 
 
-async def test_a_client_that_answers_again_has_its_full_time(house):
-    client, server, connection = await joined(house)
+async def test_a_client_that_answers_again_has_its_full_time(rig):
+    client, server, connection = await joined(rig)
     connection.shows_local_client = True
-    look_at = house.connections.ageing.look_at
+    look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     admit_only(client.sock, ())
     await server.send(b"!")
@@ -155,9 +155,9 @@ async def test_a_client_that_answers_again_has_its_full_time(house):
     assert not connection.is_closed
 
 
-async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house):
-    client, server, connection = await joined(house)
-    look_at = house.connections.ageing.look_at
+async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(rig):
+    client, server, connection = await joined(rig)
+    look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     look_at(connection, now=99.9)
     assert not connection.is_closed
@@ -167,9 +167,9 @@ async def test_a_connection_in_which_nothing_moves_is_reset_after_its_time(house
     assert await server.was_reset()
 
 
-async def test_each_byte_restarts_the_timeout(house):
-    client, server, connection = await joined(house)
-    look_at = house.connections.ageing.look_at
+async def test_each_byte_restarts_the_timeout(rig):
+    client, server, connection = await joined(rig)
+    look_at = rig.connections.ageing.look_at
     look_at(connection, now=0)
     await client.send(b"!")
     assert await server.read() == b"!"
@@ -180,19 +180,19 @@ async def test_each_byte_restarts_the_timeout(house):
     assert connection.is_closed
 
 
-async def test_a_half_closed_connection_has_less_time(house):
-    client, server, connection = await joined(house)
+async def test_a_half_closed_connection_has_less_time(rig):
+    client, server, connection = await joined(rig)
     client.finish()
     assert await server.read() == b""
-    house.connections.ageing.look_at(connection, now=0)
-    house.connections.ageing.look_at(connection, now=9.9)
+    rig.connections.ageing.look_at(connection, now=0)
+    rig.connections.ageing.look_at(connection, now=9.9)
     assert not connection.is_closed
-    house.connections.ageing.look_at(connection, now=10)
+    rig.connections.ageing.look_at(connection, now=10)
     assert connection.is_closed
 
 
-async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in_the_end(house):
-    client, server, connection = await joined(house)
+async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in_the_end(rig):
+    client, server, connection = await joined(rig)
     sent = 0
 
     def is_stalled():
@@ -203,33 +203,33 @@ async def test_a_stalled_reader_leaves_its_pipe_to_others_and_gets_everything_in
 
     await until(is_stalled, "the sender is stopped")
     waiting = connection.up.waiting_bytes
-    pipes = house.engine.pipes
+    pipes = rig.engine.pipes
     assert (pipes.open_pipes, len(pipes._free)) == (1, 0)
     for now in (0, 5, 10):
-        house.connections.ageing.look_at(connection, now=now)
+        rig.connections.ageing.look_at(connection, now=now)
     assert connection.up.waiting_bytes == waiting
     assert len(pipes._free) == pipes.open_pipes
     client.finish()
     assert len(await server.read_all()) == sent
 
 
-async def test_a_dial_is_left_to_its_own_deadline(house):
-    service = house.service(house.silent())
-    dialling = await house.client(service)
-    await until(lambda: house.connections.open, "the dial")
-    (connection,) = house.connections.open
-    house.connections.ageing.look_at(connection, now=0)
-    house.connections.ageing.look_at(connection, now=1e9)
+async def test_a_dial_is_left_to_its_own_deadline(rig):
+    service = rig.service(rig.silent())
+    dialling = await rig.client(service)
+    await until(lambda: rig.connections.open, "the dial")
+    (connection,) = rig.connections.open
+    rig.connections.ageing.look_at(connection, now=0)
+    rig.connections.ageing.look_at(connection, now=1e9)
     assert not connection.is_closed
     dialling.close()
 
 
-async def test_looks_run_in_slices_and_end_with_the_last_connection(house, monkeypatch):
+async def test_looks_run_in_slices_and_end_with_the_last_connection(rig, monkeypatch):
     monkeypatch.setattr(ageing, "LOOK_S", 0.01)
     monkeypatch.setattr(ageing, "_SLICE", 2)
-    ends = [await joined(house) for _ in range(5)]
+    ends = [await joined(rig) for _ in range(5)]
     await until(lambda: all(is_kept_alive(c) == [1, 1] for *_, c in ends), "a look at each")
     for client, _, _ in ends:
         client.reset()
-    await until(lambda: not house.connections.open, "their end")
-    await until(lambda: house.connections.ageing._timer is None, "the end of the looks")
+    await until(lambda: not rig.connections.open, "their end")
+    await until(lambda: rig.connections.ageing._timer is None, "the end of the looks")

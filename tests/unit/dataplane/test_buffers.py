@@ -24,13 +24,13 @@ def unsent_bytes(direction):
     return struct.unpack("i", answer)[0]
 
 
-async def run_and_stall(house, web, pod, first):
+async def run_and_stall(rig, web, pod, first):
     """Move some bulk, then stop to read; returns the direction when nothing moves any more."""
-    before = set(house.connections.open)
-    ends = await house.pair(web, pod)
+    before = set(rig.connections.open)
+    ends = await rig.pair(web, pod)
     sends, hears = ends if first == "client" else ends[::-1]
     await asyncio.gather(sends.send(bytes(32 * MIB)), hears.read_exactly(32 * MIB))
-    (connection,) = house.connections.open - before
+    (connection,) = rig.connections.open - before
     direction = connection.up if first == "client" else connection.down
     quiet = 0
 
@@ -46,37 +46,37 @@ async def run_and_stall(house, web, pod, first):
 @pytest.mark.parametrize("max_pipes", [32, 0], ids=["spliced", "copied"])
 @pytest.mark.parametrize("first", ["client", "endpoint"])
 async def test_a_stalled_reader_holds_bounded_memory_while_others_run(build, first, max_pipes):
-    house = build(Tuning(max_pipes=max_pipes))
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    stalled = [await run_and_stall(house, web, pod, first) for _ in range(STALLED)]
-    client, server = await house.pair(web, pod)
+    rig = build(Tuning(max_pipes=max_pipes))
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    stalled = [await run_and_stall(rig, web, pod, first) for _ in range(STALLED)]
+    client, server = await rig.pair(web, pod)
     block = bytes(MIB)
     _, heard = await asyncio.gather(client.send(block * 64), server.read_exactly(64 * MIB))
     assert len(heard) == 64 * MIB
     assert max(map(unsent_bytes, stalled)) <= MOST_BYTES
 
 
-async def test_short_messages_cost_no_system_call_for_buffers(house, monkeypatch):
+async def test_short_messages_cost_no_system_call_for_buffers(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
     )
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
     for _ in range(20):
         await client.send(b"question")
         assert await server.read() == b"question"
     assert bounded == []
 
 
-async def test_a_direction_is_bounded_once(house, monkeypatch):
+async def test_a_direction_is_bounded_once(rig, monkeypatch):
     bounded = []
     monkeypatch.setattr(
         "userspace_proxy.dataplane.relay.bound_buffers", lambda *ends: bounded.append(ends)
     )
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
     for _ in range(3):
         await asyncio.gather(client.send(bytes(8 * MIB)), server.read_exactly(8 * MIB))
         await client.send(b"a word")

@@ -3,7 +3,7 @@ import asyncio
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.engine import Engine
 
-from .house import open_sockets
+from .rig import open_sockets
 
 
 async def test_an_engine_that_is_closed_twice_leaves_nothing_open():

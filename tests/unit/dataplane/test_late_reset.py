@@ -12,7 +12,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.late_reset import LIMIT_S, _undelivered
 
-from .house import SIDES
+from .rig import SIDES
 from .waiting import turns, until
 
 PIPES = pytest.mark.parametrize("pipes", [32, 0], ids=["spliced", "copied"])
@@ -28,14 +28,14 @@ MORE_THAN_IS_TAKEN = 20_000_000
 async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled(
     build, first, pipes, size
 ):
-    house = build(Tuning(max_pipes=pipes))
-    resets, stalls = await house.both_ends(first)
+    rig = build(Tuning(max_pipes=pipes))
+    resets, stalls = await rig.both_ends(first)
     data = random.Random(size).randbytes(size)
-    acknowledged = await reset_behind(house, resets, data)
+    acknowledged = await reset_behind(rig, resets, data)
     assert acknowledged >= min(size, 2_500_000)
     assert await stalls.read_exactly(acknowledged) == data[:acknowledged]
     assert await stalls.was_reset()
-    await until(lambda: not house.connections.open)
+    await until(lambda: not rig.connections.open)
 
 
 @SIDES
@@ -44,13 +44,13 @@ async def test_what_was_sent_before_a_reset_arrives_at_a_reader_that_was_stalled
 async def test_a_reader_that_stays_stalled_is_reset_after_its_time(
     build, timers, first, pipes, size
 ):
-    house = build(Tuning(max_pipes=pipes), timers.clock, timers)
-    resets, stalls = await house.both_ends(first)
-    await reset_behind(house, resets, bytes(size))
+    rig = build(Tuning(max_pipes=pipes), timers.clock, timers)
+    resets, stalls = await rig.both_ends(first)
+    await reset_behind(rig, resets, bytes(size))
     timers.advance(4.9)
-    assert house.connections.open
+    assert rig.connections.open
     began = timers.now
-    while house.connections.open:
+    while rig.connections.open:
         timers.advance(0.3)
     # On a busy machine the reader's kernel may have acknowledged the last of it late.
     assert timers.now - began < 5.5
@@ -62,56 +62,56 @@ async def test_a_reader_that_stays_stalled_is_reset_after_its_time(
 async def test_a_slow_reader_gets_all_that_the_proxys_kernel_had_acknowledged(
     build, timers, first, pipes
 ):
-    house = build(Tuning(max_pipes=pipes), timers.clock, timers)
-    resets, slow = await house.both_ends(first)
+    rig = build(Tuning(max_pipes=pipes), timers.clock, timers)
+    resets, slow = await rig.both_ends(first)
     data = random.Random(first).randbytes(MORE_THAN_IS_TAKEN)
-    acknowledged = await reset_behind(house, resets, data)
+    acknowledged = await reset_behind(rig, resets, data)
     assert acknowledged > 2_500_000
     got = await read_slowly(slow, timers)
     assert len(got) >= acknowledged
     assert got == data[: len(got)]
 
 
-def has_progress(house):
+def has_progress(rig):
     """Return whether the next look will find that bytes have moved."""
-    waiting = house.connections.late_resets._waiting.values()
+    waiting = rig.connections.late_resets._waiting.values()
     return any(_undelivered(each.direction) != each.left_bytes for each in waiting)
 
 
 @SIDES
 async def test_a_reader_that_is_too_slow_is_reset_after_a_minute(build, timers, first):
-    house = build(None, timers.clock, timers)
-    resets, slow = await house.both_ends(first)
-    await reset_behind(house, resets, bytes(MORE_THAN_IS_TAKEN))
+    rig = build(None, timers.clock, timers)
+    resets, slow = await rig.both_ends(first)
+    await reset_behind(rig, resets, bytes(MORE_THAN_IS_TAKEN))
     began = timers.now
-    while house.connections.open:
+    while rig.connections.open:
         # Two segments of loopback: fewer may not open the window, and are no progress then.
         await slow.read_exactly(140_000)
-        await until(lambda: has_progress(house), "the kernel has sent more")
+        await until(lambda: has_progress(rig), "the kernel has sent more")
         timers.advance(4.0)
     assert LIMIT_S <= timers.now - began < LIMIT_S + 5
 
 
 @SIDES
 async def test_a_reader_that_leaves_meanwhile_ends_the_wait_and_its_pipe_is_not_used_again(
-    house, first
+    rig, first
 ):
-    resets, stalls = await house.both_ends(first)
-    await reset_behind(house, resets, bytes(STALLING_BYTES))
-    assert house.engine.pipes.open_pipes == 1
+    resets, stalls = await rig.both_ends(first)
+    await reset_behind(rig, resets, bytes(STALLING_BYTES))
+    assert rig.engine.pipes.open_pipes == 1
     stalls.reset()
-    await until(lambda: not house.connections.open, "the end of the connection")
-    assert house.engine.pipes.open_pipes == 0
+    await until(lambda: not rig.connections.open, "the end of the connection")
+    assert rig.engine.pipes.open_pipes == 0
 
 
 @SIDES
-async def test_a_reset_without_undelivered_bytes_does_not_wait(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_reset_without_undelivered_bytes_does_not_wait(rig, first):
+    resets, hears = await rig.both_ends(first)
     await resets.send(b"word")
     assert await hears.read() == b"word"
     resets.reset()
     assert await hears.was_reset()
-    assert house.connections.late_resets._timer is None
+    assert rig.connections.late_resets._timer is None
 
 
 async def read_slowly(peer, timers):
@@ -125,7 +125,7 @@ async def read_slowly(peer, timers):
     return got
 
 
-async def reset_behind(house, peer, data):
+async def reset_behind(rig, peer, data):
     """Send data to a reader that doesn't read, and reset; return how much was acknowledged.
 
     The reset comes once the proxy's kernel has acknowledged everything, or takes no more.
@@ -137,18 +137,18 @@ async def reset_behind(house, peer, data):
         while rest and (sent := peer.send_some(rest[:65536])):
             rest = rest[sent:]
         before, left = left, unacknowledged(peer)
-        return not left or (left == before and is_stuck(house))
+        return not left or (left == before and is_stuck(rig))
 
     await until(is_sent, "the proxy's kernel has everything, or is full")
     acknowledged = len(data) - len(rest) - unacknowledged(peer)
     peer.reset()
-    await until(lambda: house.connections.late_resets._timer, "the reset waits")
+    await until(lambda: rig.connections.late_resets._timer, "the reset waits")
     return acknowledged
 
 
-def is_stuck(house):
+def is_stuck(rig):
     """Tell whether the proxy waits for room towards the reader."""
-    return any(c.up.is_stuck or c.down.is_stuck for c in house.connections.open)
+    return any(c.up.is_stuck or c.down.is_stuck for c in rig.connections.open)
 
 
 def unacknowledged(peer):

@@ -14,8 +14,8 @@ from userspace_proxy.dataplane.descriptors import Descriptors
 from userspace_proxy.dataplane.pipes import PIPE_BYTES, RETRY_S, PipePool
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, SPLICE_ROUNDS
 
-from .house import SIDES
 from .peers import MIB, drink, pour
+from .rig import SIDES
 from .waiting import until
 
 NOW = 1000.0
@@ -125,95 +125,95 @@ async def test_where_the_kernel_gives_no_large_pipe_it_is_asked_again_later(
 
 
 @pytest.fixture(params=[32, 0], ids=["spliced", "copied"])
-async def bulk_house(build, request):
+async def bulk_rig(build, request):
     """A data plane with pipes, and one without."""
     return build(Tuning(max_pipes=request.param))
 
 
 @SIDES
-async def test_bulk_arrives_unchanged_and_the_pipes_are_returned(bulk_house, first):
-    sends, hears = await bulk_house.both_ends(first)
+async def test_bulk_arrives_unchanged_and_the_pipes_are_returned(bulk_rig, first):
+    sends, hears = await bulk_rig.both_ends(first)
     sent, heard = await asyncio.gather(pour(sends, 60 * MIB, 1), drink(hears))
     assert sent == heard
-    pipes = bulk_house.engine.pipes
+    pipes = bulk_rig.engine.pipes
     assert len(pipes._free) == pipes.open_pipes
     assert bool(pipes.open_pipes) == bool(pipes._max_pipes)
 
 
-async def test_small_messages_take_no_pipe(house):
-    client, server = await house.both_ends()
+async def test_small_messages_take_no_pipe(rig):
+    client, server = await rig.both_ends()
     for _ in range(50):
         await client.send(b"question")
         assert await server.read() == b"question"
-    assert house.engine.pipes.open_pipes == 0
+    assert rig.engine.pipes.open_pipes == 0
 
 
 @SIDES
-async def test_short_messages_after_bulk_are_copied_again(house, first):
-    sends, hears = await house.both_ends(first)
+async def test_short_messages_after_bulk_are_copied_again(rig, first):
+    sends, hears = await rig.both_ends(first)
     await asyncio.gather(sends.send(bytes(8 * MIB)), hears.read_exactly(8 * MIB))
     await sends.send(b"a word")
     assert await hears.read_exactly(6) == b"a word"
-    (connection,) = house.connections.open
+    (connection,) = rig.connections.open
     direction = connection.up if first == "client" else connection.down
     assert direction._is_bulk is False
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
+    assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
 
 
 @SIDES
-async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(house, first):
-    sends, hears = await house.both_ends(first)
-    await until(lambda: not sends.fill() and any(house.pending()), "the sender is stopped")
+async def test_a_reset_in_the_midst_of_bulk_leaves_no_pipe_behind(rig, first):
+    sends, hears = await rig.both_ends(first)
+    await until(lambda: not sends.fill() and any(rig.pending()), "the sender is stopped")
     hears.reset()
-    await until(lambda: not house.connections.open, "the end of the connection")
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
+    await until(lambda: not rig.connections.open, "the end of the connection")
+    assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
 
 
 @SIDES
-async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(house, first):
+async def test_a_reset_that_a_read_of_bulk_meets_leaves_no_pipe_behind(rig, first):
     """The last words are read once more, and took a second pipe while the first was forgotten."""
-    sends, hears = await house.both_ends(first)
+    sends, hears = await rig.both_ends(first)
     await asyncio.gather(sends.send(bytes(MIB)), hears.read_exactly(MIB))
-    (connection,) = house.connections.open
+    (connection,) = rig.connections.open
     (connection.up if first == "client" else connection.down)._is_bulk = True
     sends.reset()
     assert await hears.was_reset()
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
+    assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
 
 
 @SIDES
-async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(house, first):
-    sends, hears = await house.both_ends(first)
-    (connection,) = house.connections.open
+async def test_a_reset_that_a_write_of_bulk_meets_leaves_no_pipe_behind(rig, first):
+    sends, hears = await rig.both_ends(first)
+    (connection,) = rig.connections.open
     (connection.up if first == "client" else connection.down)._is_bulk = True
     sends.fill()
     hears.reset()
-    await until(lambda: not house.connections.open, "the end of the connection")
-    assert len(house.engine.pipes._free) == house.engine.pipes.open_pipes
+    await until(lambda: not rig.connections.open, "the end of the connection")
+    assert len(rig.engine.pipes._free) == rig.engine.pipes.open_pipes
 
 
 @SIDES
 async def test_more_bulk_transfers_than_pipes_all_arrive(build, first):
-    house = build(Tuning(max_pipes=1))
-    ends = [await house.both_ends(first) for _ in range(4)]
+    rig = build(Tuning(max_pipes=1))
+    ends = [await rig.both_ends(first) for _ in range(4)]
     digests = await asyncio.gather(
         *(pour(sends, 20 * MIB, seed) for seed, (sends, _) in enumerate(ends)),
         *(drink(hears) for _, hears in ends),
     )
     assert digests[:4] == digests[4:]
-    assert house.engine.pipes.open_pipes == 1
+    assert rig.engine.pipes.open_pipes == 1
 
 
 @SIDES
-async def test_spliced_bulk_leaves_the_others_their_turn(house, first, monkeypatch):
+async def test_spliced_bulk_leaves_the_others_their_turn(rig, first, monkeypatch):
     monkeypatch.setattr(relay, "PIPE_BYTES", 65536)
-    sends, hears = await house.both_ends(first)
-    client, server = await house.both_ends(first)
+    sends, hears = await rig.both_ends(first)
+    client, server = await rig.both_ends(first)
     bulk = sends.fill()
     await client.send(b"question")
-    house.engine.reactor._dispatch()
+    rig.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
     turn = BUFFER_BYTES + SPLICE_ROUNDS * 65536
-    assert max(house.bytes_moved()) <= 2 * turn < bulk
+    assert max(rig.bytes_moved()) <= 2 * turn < bulk
     sends.finish()
     assert len(await hears.read_all()) == bulk

@@ -9,34 +9,34 @@ from .waiting import until
 ALICE, BOB, CAROL = "10.1.0.1", "10.1.0.2", "10.1.0.3"
 
 
-def fail(house, group, client, endpoint):
+def fail(rig, group, client, endpoint):
     """Do what a failed dial from a client's address does."""
-    group.dial_failed(endpoint, errno.ETIMEDOUT, house.engine.reactor.now)
-    house.connections.probes.request(group, client, endpoint)
+    group.dial_failed(endpoint, errno.ETIMEDOUT, rig.engine.reactor.now)
+    rig.connections.probes.request(group, client, endpoint)
 
 
-def groups(house, endpoint, *labels):
+def groups(rig, endpoint, *labels):
     return [EndpointGroup(label, Serving((endpoint,))) for label in labels]
 
 
-def is_out(house, group, endpoint):
-    return endpoint in group.ejected(house.engine.reactor.now)
+def is_out(rig, group, endpoint):
+    return endpoint in group.ejected(rig.engine.reactor.now)
 
 
-def knows(house, client, endpoint):
-    return house.connections.probes.is_denied(client, endpoint, house.engine.reactor.clock())
+def knows(rig, client, endpoint):
+    return rig.connections.probes.is_denied(client, endpoint, rig.engine.reactor.clock())
 
 
-async def test_all_requests_during_a_probe_get_its_answer(house, caplog):
+async def test_all_requests_during_a_probe_get_its_answer(rig, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.dataplane")
-    endpoint = house.endpoint().address
-    web, shop, dns = groups(house, endpoint, "shop/web", "shop/shop", "shop/dns")
+    endpoint = rig.endpoint().address
+    web, shop, dns = groups(rig, endpoint, "shop/web", "shop/shop", "shop/dns")
     for group, client in ((web, ALICE), (web, BOB), (shop, ALICE), (dns, CAROL)):
-        fail(house, group, client, endpoint)
-    assert all(is_out(house, group, endpoint) for group in (web, shop, dns))
-    await until(lambda: not house.connections.probes._under_way, "the probe's end")
-    assert not any(is_out(house, group, endpoint) for group in (web, shop, dns))
-    assert all(knows(house, client, endpoint) for client in (ALICE, BOB, CAROL))
+        fail(rig, group, client, endpoint)
+    assert all(is_out(rig, group, endpoint) for group in (web, shop, dns))
+    await until(lambda: not rig.connections.probes._under_way, "the probe's end")
+    assert not any(is_out(rig, group, endpoint) for group in (web, shop, dns))
+    assert all(knows(rig, client, endpoint) for client in (ALICE, BOB, CAROL))
     told = [
         (record.service, record.client)
         for record in caplog.records
@@ -45,21 +45,21 @@ async def test_all_requests_during_a_probe_get_its_answer(house, caplog):
     assert told == [("shop/web", ALICE), ("shop/shop", ALICE), ("shop/dns", CAROL)]
 
 
-async def test_an_endpoint_that_never_answers_stays_ejected_for_all(house):
-    endpoint = house.refusing()
-    web, shop = groups(house, endpoint, "shop/web", "shop/shop")
-    fail(house, web, ALICE, endpoint)
-    fail(house, shop, BOB, endpoint)
-    await until(lambda: not house.connections.probes._under_way, "the probe's end")
-    assert is_out(house, web, endpoint)
-    assert is_out(house, shop, endpoint)
-    assert not knows(house, ALICE, endpoint)
+async def test_an_endpoint_that_never_answers_stays_ejected_for_all(rig):
+    endpoint = rig.refusing()
+    web, shop = groups(rig, endpoint, "shop/web", "shop/shop")
+    fail(rig, web, ALICE, endpoint)
+    fail(rig, shop, BOB, endpoint)
+    await until(lambda: not rig.connections.probes._under_way, "the probe's end")
+    assert is_out(rig, web, endpoint)
+    assert is_out(rig, shop, endpoint)
+    assert not knows(rig, ALICE, endpoint)
 
 
-async def test_an_answer_of_one_endpoint_proves_nothing_about_another(house):
-    endpoint, other = house.endpoint().address, SocketAddress("127.0.0.9", 9)
-    (web,) = groups(house, endpoint, "shop/web")
-    fail(house, web, ALICE, endpoint)
-    await until(lambda: knows(house, ALICE, endpoint), "the answer")
-    assert not knows(house, ALICE, other)
-    assert not knows(house, BOB, endpoint)
+async def test_an_answer_of_one_endpoint_proves_nothing_about_another(rig):
+    endpoint, other = rig.endpoint().address, SocketAddress("127.0.0.9", 9)
+    (web,) = groups(rig, endpoint, "shop/web")
+    fail(rig, web, ALICE, endpoint)
+    await until(lambda: knows(rig, ALICE, endpoint), "the answer")
+    assert not knows(rig, ALICE, other)
+    assert not knows(rig, BOB, endpoint)

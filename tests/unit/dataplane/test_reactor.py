@@ -6,7 +6,7 @@ import pytest
 from userspace_proxy.dataplane import reactor as epoll
 from userspace_proxy.dataplane.reactor import Reactor
 
-from .house import Clock, open_sockets
+from .rig import Clock, open_sockets
 from .waiting import turns, until
 
 

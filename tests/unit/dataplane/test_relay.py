@@ -13,8 +13,8 @@ from userspace_proxy.dataplane.pipes import PIPE_BYTES
 from userspace_proxy.dataplane.tuning import BUFFER_BYTES, ROUNDS
 
 from .actors import ACTIONS, ONE_SIDE, OTHER_SIDE, Actor, assert_equal_or_told, end_all
-from .house import SIDES, House
 from .peers import MIB, drink, pour
+from .rig import SIDES, Rig
 from .waiting import until
 
 
@@ -27,8 +27,8 @@ def error_of(peer):
 
 
 @SIDES
-async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(house, first):
-    asks, answers = await house.both_ends(first)
+async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(rig, first):
+    asks, answers = await rig.both_ends(first)
     await asks.send(b"question")
     asks.finish()
     assert await answers.read_all() == b"question"
@@ -37,23 +37,23 @@ async def test_a_fin_closes_one_direction_and_the_answer_behind_it_arrives(house
         assert await asks.read() == part
     answers.finish()
     assert await asks.read() == b""
-    await until(lambda: not house.connections.open)
+    await until(lambda: not rig.connections.open)
 
 
 @SIDES
-async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_reset_arrives_as_a_reset_behind_what_was_sent_before(rig, first):
+    resets, hears = await rig.both_ends(first)
     await resets.send(bytes(100_000))
-    await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in house.connections.open))
+    await until(lambda: sum(c.up.bytes_moved + c.down.bytes_moved for c in rig.connections.open))
     resets.reset()
     assert len(await hears.read_exactly(100_000)) == 100_000
     assert await hears.was_reset()
-    assert house.connections.open == set()
+    assert rig.connections.open == set()
 
 
 @SIDES
-async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(rig, first):
+    resets, hears = await rig.both_ends(first)
     assert resets.send_some(b"last words") == 10
     resets.reset()
     assert await hears.read_exactly(10) == b"last words"
@@ -61,37 +61,37 @@ async def test_a_reset_in_one_piece_with_the_data_arrives_behind_it(house, first
 
 
 @SIDES
-async def test_a_reset_behind_a_fin_stays_a_reset(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_reset_behind_a_fin_stays_a_reset(rig, first):
+    resets, hears = await rig.both_ends(first)
     resets.finish()
     assert await hears.read() == b""
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
-    assert house.connections.open == set()
+    assert rig.connections.open == set()
 
 
 @SIDES
-async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_fin_and_a_reset_in_one_piece_stay_a_reset(rig, first):
+    resets, hears = await rig.both_ends(first)
     resets.finish()
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
-    assert house.connections.open == set()
+    assert rig.connections.open == set()
 
 
 @SIDES
-async def test_a_reset_closes_both_directions_as_a_reset(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_reset_closes_both_directions_as_a_reset(rig, first):
+    resets, hears = await rig.both_ends(first)
     await until(lambda: not resets.fill() and not hears.fill(), "both directions are full")
     resets.reset()
     assert await hears.was_reset()
-    assert house.connections.open == set()
+    assert rig.connections.open == set()
 
 
 @SIDES
-async def test_an_answer_before_a_reset_reaches_a_side_that_is_still_sending(house, first):
+async def test_an_answer_before_a_reset_reaches_a_side_that_is_still_sending(rig, first):
     """A server that answers 413 and closes with the upload unread."""
-    uploads, refuses = await house.both_ends(first)
+    uploads, refuses = await rig.both_ends(first)
     await until(lambda: not uploads.fill(), "the upload is stuck")
     await refuses.send(b"413 too large")
     refuses.close()
@@ -101,8 +101,8 @@ async def test_an_answer_before_a_reset_reaches_a_side_that_is_still_sending(hou
 
 @SIDES
 @pytest.mark.parametrize("size", [1, 65536, BUFFER_BYTES, 2 * BUFFER_BYTES, 3 * BUFFER_BYTES + 1])
-async def test_a_fin_in_one_piece_with_the_data_is_never_lost(house, first, size):
-    sends, hears = await house.both_ends(first)
+async def test_a_fin_in_one_piece_with_the_data_is_never_lost(rig, first, size):
+    sends, hears = await rig.both_ends(first)
     data = random.Random(size).randbytes(size)
     sent = sends.send_some(data)
     sends.finish()
@@ -110,8 +110,8 @@ async def test_a_fin_in_one_piece_with_the_data_is_never_lost(house, first, size
 
 
 @SIDES
-async def test_a_fin_behind_a_full_turn_is_never_lost(house, first):
-    sends, hears = await house.both_ends(first)
+async def test_a_fin_behind_a_full_turn_is_never_lost(rig, first):
+    sends, hears = await rig.both_ends(first)
     for sock in (sends.sock, hears.sock):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)
     sent = sends.fill()
@@ -126,8 +126,8 @@ def packets_received(peer):
 
 
 @SIDES
-async def test_a_fin_that_came_with_the_data_leaves_with_it(house, first):
-    sends, hears = await house.both_ends(first)
+async def test_a_fin_that_came_with_the_data_leaves_with_it(rig, first):
+    sends, hears = await rig.both_ends(first)
     await sends.send(b"first")
     assert await hears.read() == b"first"
     before = packets_received(hears)
@@ -138,19 +138,19 @@ async def test_a_fin_that_came_with_the_data_leaves_with_it(house, first):
 
 
 @SIDES
-async def test_a_reset_behind_data_and_a_fin_stays_a_reset(house, first):
-    resets, hears = await house.both_ends(first)
+async def test_a_reset_behind_data_and_a_fin_stays_a_reset(rig, first):
+    resets, hears = await rig.both_ends(first)
     resets.send_some(b"last words")
     resets.finish()
     assert await hears.read_all() == b"last words"
     resets.reset()
     await until(lambda: error_of(hears), "the other side hears of it without sending")
-    assert house.connections.open == set()
+    assert rig.connections.open == set()
 
 
 @SIDES
-async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(house, first):
-    sends, hears = await house.both_ends(first)
+async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(rig, first):
+    sends, hears = await rig.both_ends(first)
     sends.send_some(b"abc")
     sends.sock.send(b"!", socket.MSG_OOB)
     sends.send_some(b"d" * 3000)
@@ -159,8 +159,8 @@ async def test_urgent_data_between_the_data_and_the_fin_is_not_left_behind(house
 
 
 @SIDES
-async def test_old_urgent_data_does_not_hide_data_before_the_fin(house, first):
-    sends, hears = await house.both_ends(first)
+async def test_old_urgent_data_does_not_hide_data_before_the_fin(rig, first):
+    sends, hears = await rig.both_ends(first)
     sends.sock.send(b"!", socket.MSG_OOB)
     assert await hears.read() == b"!"
     sends.send_some(b"abc")
@@ -171,14 +171,14 @@ async def test_old_urgent_data_does_not_hide_data_before_the_fin(house, first):
 
 
 @SIDES
-async def test_the_last_close_is_no_reset(house, first):
-    ends, answers = await house.both_ends(first)
+async def test_the_last_close_is_no_reset(rig, first):
+    ends, answers = await rig.both_ends(first)
     ends.finish()
     assert await answers.read() == b""
     answers.send_some(bytes(100_000))
     answers.finish()
     assert len(await ends.read_all()) == 100_000
-    await until(lambda: not house.connections.open)
+    await until(lambda: not rig.connections.open)
     assert not error_of(ends)
     assert not error_of(answers)
 
@@ -186,8 +186,8 @@ async def test_the_last_close_is_no_reset(house, first):
 # -- the bytes ---------------------------------------------------------------
 
 
-async def test_200_mb_arrive_unchanged_in_both_directions_at_once(house):
-    client, server = await house.both_ends()
+async def test_200_mb_arrive_unchanged_in_both_directions_at_once(rig):
+    client, server = await rig.both_ends()
     asked, heard, answered, got = await asyncio.gather(
         pour(client, 200 * MIB, 1), drink(server), pour(server, 200 * MIB, 2), drink(client)
     )
@@ -198,10 +198,10 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
     """An embedder may have several loops; a read lets another thread run before the send."""
 
     async def carry(seed):
-        house = House()
-        client, server = await house.both_ends()
+        rig = Rig()
+        client, server = await rig.both_ends()
         digests = await asyncio.gather(pour(client, 30 * MIB, seed), drink(server))
-        house.close()
+        rig.close()
         return digests
 
     with ThreadPoolExecutor(2) as threads:
@@ -210,60 +210,60 @@ def test_data_planes_in_two_threads_do_not_mix_their_bytes():
 
 
 @SIDES
-async def test_what_queues_for_a_stalled_reader_has_a_bound_and_stops_its_peer(house, first):
-    sends, _stalls = await house.both_ends(first)
-    await until(lambda: not sends.fill() and any(house.pending()), "the sender is stopped")
-    assert max(house.pending()) <= PIPE_BYTES
-    client, server = await house.both_ends()
+async def test_what_queues_for_a_stalled_reader_has_a_bound_and_stops_its_peer(rig, first):
+    sends, _stalls = await rig.both_ends(first)
+    await until(lambda: not sends.fill() and any(rig.pending()), "the sender is stopped")
+    assert max(rig.pending()) <= PIPE_BYTES
+    client, server = await rig.both_ends()
     await client.send(b"the others go on")
     assert await server.read() == b"the others go on"
 
 
 @SIDES
-async def test_a_reader_that_was_stalled_gets_everything_in_the_end(house, first):
-    sends, stalls = await house.both_ends(first)
+async def test_a_reader_that_was_stalled_gets_everything_in_the_end(rig, first):
+    sends, stalls = await rig.both_ends(first)
     sent = [0]
 
     def is_stopped():
         more = sends.fill()
         sent[0] += more
-        return not more and any(house.pending())
+        return not more and any(rig.pending())
 
     await until(is_stopped, "the sender is stopped")
     sends.finish()
     assert len(await stalls.read_all()) == sent[0]
-    assert not any(house.pending())
+    assert not any(rig.pending())
 
 
 TURN_BYTES = ROUNDS * 4096
 
 
 @pytest.fixture
-def small_turns(house, monkeypatch):
+def small_turns(rig, monkeypatch):
     """Turns so short that what a socket holds takes many of them."""
-    house.engine.reactor.buffer = memoryview(bytearray(TURN_BYTES // ROUNDS))
+    rig.engine.reactor.buffer = memoryview(bytearray(TURN_BYTES // ROUNDS))
     monkeypatch.setattr(relay, "BUFFER_BYTES", TURN_BYTES // ROUNDS)
 
 
 @SIDES
-async def test_a_bulk_transfer_leaves_the_others_their_turn(house, small_turns, first):
-    sends, hears = await house.both_ends(first)
-    client, server = await house.both_ends(first)
+async def test_a_bulk_transfer_leaves_the_others_their_turn(rig, small_turns, first):
+    sends, hears = await rig.both_ends(first)
+    client, server = await rig.both_ends(first)
     bulk = sends.fill()
     assert client.send_some(b"question") == 8
-    house.engine.reactor._dispatch()
+    rig.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
     # One turn for its event, one as it went on.
-    assert sorted(house.bytes_moved()) == [0, 0, 8, 2 * TURN_BYTES]
+    assert sorted(rig.bytes_moved()) == [0, 0, 8, 2 * TURN_BYTES]
     sends.finish()
     assert len(await hears.read_all()) == bulk
 
 
 @SIDES
-async def test_a_direction_that_waits_for_its_turn_ignores_events(house, small_turns, first):
-    sends, _ = await house.both_ends(first)
+async def test_a_direction_that_waits_for_its_turn_ignores_events(rig, small_turns, first):
+    sends, _ = await rig.both_ends(first)
     sends.fill()
-    (connection,) = house.connections.open
+    (connection,) = rig.connections.open
     direction = connection.up if first == "client" else connection.down
     for _ in range(3):
         direction.pump()
@@ -271,19 +271,19 @@ async def test_a_direction_that_waits_for_its_turn_ignores_events(house, small_t
 
 
 @SIDES
-async def test_an_interrupted_turn_continues_by_itself(house, small_turns, first):
-    sends, hears = await house.both_ends(first)
+async def test_an_interrupted_turn_continues_by_itself(rig, small_turns, first):
+    sends, hears = await rig.both_ends(first)
     bulk = sends.fill()
     assert bulk > 2 * TURN_BYTES
     assert len(await hears.read_exactly(bulk)) == bulk
 
 
 @SIDES
-async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(house, small_turns, first):
+async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(rig, small_turns, first):
     """They are read when a send reports the error: no later turn will read them."""
-    resets, hears = await house.both_ends(first)
+    resets, hears = await rig.both_ends(first)
     words = bytes(TURN_BYTES * 3 // 2)
-    await until(lambda: not hears.fill() and any(house.pending()), "the other direction is stuck")
+    await until(lambda: not hears.fill() and any(rig.pending()), "the other direction is stuck")
     assert resets.send_some(words) == len(words)
     resets.close()
     assert await hears.read_exactly(len(words)) == words
@@ -291,8 +291,8 @@ async def test_the_last_words_before_a_reset_may_be_longer_than_a_turn(house, sm
 
 
 @SIDES
-async def test_bytes_behind_urgent_data_arrive_and_the_urgent_one_in_its_place(house, first):
-    sends, hears = await house.both_ends(first)
+async def test_bytes_behind_urgent_data_arrive_and_the_urgent_one_in_its_place(rig, first):
+    sends, hears = await rig.both_ends(first)
     sends.sock.send(b"abc")
     sends.sock.send(b"!", socket.MSG_OOB)
     sends.sock.send(b"d" * 3000)
@@ -310,13 +310,13 @@ FACTORIES = pytest.mark.parametrize(
 )
 
 
-async def play(house, steps):
+async def play(rig, steps):
     """Let both ends act, then end what is still open; return both."""
-    first, second = await house.both_ends()
+    first, second = await rig.both_ends()
     actors = Actor(first, ONE_SIDE), Actor(second, OTHER_SIDE)
     for who, (what, how) in steps:
         await actors[who].act(what, how)
-    await end_all(house, actors)
+    await end_all(rig, actors)
     return actors
 
 
@@ -325,19 +325,19 @@ def test_whatever_happens_bytes_are_equal_or_both_sides_see_an_error(factory):
     with asyncio.Runner(loop_factory=factory) as runner:
 
         async def build():
-            return House()
+            return Rig()
 
-        house = runner.run(build())
+        rig = runner.run(build())
 
         @settings(max_examples=150, deadline=None)
         @given(STEPS)
         def check(steps):
-            actors = runner.run(play(house, steps))
+            actors = runner.run(play(rig, steps))
             assert_equal_or_told(*actors)
-            house.dismiss()
+            rig.close_kept()
 
         try:
             check()
         finally:
-            house.close()
-        assert house.bugs == []
+            rig.close()
+        assert rig.bugs == []

@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 
-from .house import access_lines
+from .rig import access_lines
 from .waiting import until
 
 
@@ -18,23 +18,23 @@ class AtTheLimit:
 
     def __init__(self, build, timers):
         # Two listeners, three descriptors for flows, and two for each of 27 connections.
-        self.house = build(Tuning(descriptor_limit=60), timers.clock, timers)
+        self.rig = build(Tuning(descriptor_limit=60), timers.clock, timers)
         self.timers = timers
-        self.pod = self.house.endpoint()
-        self.web, self.cart = (self.house.service(self.pod.address) for _ in range(2))
+        self.pod = self.rig.endpoint()
+        self.web, self.cart = (self.rig.service(self.pod.address) for _ in range(2))
 
     async def fill(self):
         """Return the 27 connections of one client, the later the younger."""
         pairs = []
         for _ in range(27):
-            pairs.append(await self.house.pair(self.web, self.pod))
+            pairs.append(await self.rig.pair(self.web, self.pod))
             self.timers.advance(0.01)
         return pairs
 
     async def stall(self):
         """Let enough time pass that no client waits any longer."""
         for _ in range(2):
-            await until(lambda: not self.house.engine.descriptors.is_accepting)
+            await until(lambda: not self.rig.engine.descriptors.is_accepting)
             self.timers.advance(0.3)
 
 
@@ -47,12 +47,12 @@ async def test_one_clients_idle_connections_make_room_for_a_client_of_another_se
     at_the_limit, caplog
 ):
     caplog.set_level(logging.INFO)
-    house, web = at_the_limit.house, at_the_limit.web
+    rig, web = at_the_limit.rig, at_the_limit.web
     pairs = await at_the_limit.fill()
     talking = pairs[0]
     await talking[0].send(b"still here")
     assert await talking[1].read() == b"still here"
-    other = await house.client(at_the_limit.cart, source="127.0.0.2")
+    other = await rig.client(at_the_limit.cart, source="127.0.0.2")
     await other.send(b"me too")
     await at_the_limit.stall()
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
@@ -69,36 +69,36 @@ async def test_one_clients_idle_connections_make_room_for_a_client_of_another_se
 
 
 async def test_while_one_client_presses_on_no_other_waits_again(at_the_limit):
-    house = at_the_limit.house
+    rig = at_the_limit.rig
     await at_the_limit.fill()
-    more = [await house.client(at_the_limit.web) for _ in range(27)]
+    more = [await rig.client(at_the_limit.web) for _ in range(27)]
     await at_the_limit.stall()
     for client in more:
         assert await client.was_reset()
-    other = await house.client(at_the_limit.cart, source="127.0.0.2")
+    other = await rig.client(at_the_limit.cart, source="127.0.0.2")
     await other.send(b"me too")
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
 async def test_a_client_that_presses_on_one_service_is_served_by_another(at_the_limit):
-    house = at_the_limit.house
+    rig = at_the_limit.rig
     await at_the_limit.fill()
-    flood = await house.client(at_the_limit.web)
+    flood = await rig.client(at_the_limit.web)
     await at_the_limit.stall()
     assert await flood.was_reset()
-    client = await house.client(at_the_limit.cart)
+    client = await rig.client(at_the_limit.cart)
     await client.send(b"me too")
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
 
 
 async def test_of_small_clients_the_largest_makes_room(at_the_limit, caplog):
     caplog.set_level(logging.WARNING)
-    house, services = at_the_limit.house, (at_the_limit.web, at_the_limit.cart)
+    rig, services = at_the_limit.rig, (at_the_limit.web, at_the_limit.cart)
     for number in range(27):
-        await house.client(services[number % 2], source=f"127.0.0.{2 + number % 13}")
+        await rig.client(services[number % 2], source=f"127.0.0.{2 + number % 13}")
         await at_the_limit.pod.accept()
     at_the_limit.timers.advance(10.0)
-    other = await house.client(at_the_limit.cart, source="127.0.0.99")
+    other = await rig.client(at_the_limit.cart, source="127.0.0.99")
     await other.send(b"me too")
     await at_the_limit.stall()
     assert await (await at_the_limit.pod.accept()).read() == b"me too"
@@ -110,9 +110,9 @@ async def test_of_small_clients_the_largest_makes_room(at_the_limit, caplog):
 
 async def test_busy_clients_are_not_reset(at_the_limit):
     """Each end makes room for another one, so nothing stalls."""
-    house, pod = at_the_limit.house, at_the_limit.pod
+    rig, pod = at_the_limit.rig, at_the_limit.pod
     pairs = await at_the_limit.fill()
-    waiting = [await house.client(at_the_limit.web) for _ in range(27)]
+    waiting = [await rig.client(at_the_limit.web) for _ in range(27)]
     for client, _ in pairs[:13]:
         client.reset()
     for _ in range(13):
@@ -127,15 +127,15 @@ async def test_busy_clients_are_not_reset(at_the_limit):
 
 
 async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
-    house = at_the_limit.house
-    peer = house.udp_peer()
+    rig = at_the_limit.rig
+    peer = rig.udp_peer()
     await at_the_limit.fill()
-    await house.client(at_the_limit.web)
-    await until(lambda: not house.engine.descriptors.is_accepting)
+    await rig.client(at_the_limit.web)
+    await until(lambda: not rig.engine.descriptors.is_accepting)
     # Its listener's takes one of the three.
-    dns = house.udp_service(peer.address)
+    dns = rig.udp_service(peer.address)
     for _ in range(2):
-        client = house.udp_client(dns)
+        client = rig.udp_client(dns)
         client.send(b"question")
         _, flow = await peer.receive_from()
         peer.send_to(b"answer", flow)

@@ -8,36 +8,36 @@ import pytest
 from userspace_proxy.dataplane import EndpointGroup, Serving, Tuning
 from userspace_proxy.dataplane.tcp import TcpConnection
 
-from .house import UNREACHABLE, Clock, access_lines
+from .rig import UNREACHABLE, Clock, access_lines
 from .waiting import until
 
 
-async def test_a_connection_that_cannot_be_watched_is_reset(house, monkeypatch):
-    pod = house.endpoint()
+async def test_a_connection_that_cannot_be_watched_is_reset(rig, monkeypatch):
+    pod = rig.endpoint()
     group = EndpointGroup("shop/web", Serving([pod.address]))
-    connection, client = await house.begun(group)
+    connection, client = await rig.begun(group)
     connection.dial()
 
     def out_of_watches(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(house.engine.reactor, "register", out_of_watches)
+    monkeypatch.setattr(rig.engine.reactor, "register", out_of_watches)
     assert await client.was_reset()
-    assert house.connections.open == set()
+    assert rig.connections.open == set()
     assert group.counters.shortages == 1
 
 
-async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(house):
-    pod = house.endpoint()
-    connection, client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
+async def test_bytes_that_an_endpoint_sends_before_the_join_arrive(rig):
+    pod = rig.endpoint()
+    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
     assert pod.accept_now().send_some(b"220 ready") == 9
     assert await client.read() == b"220 ready"
 
 
-async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(house):
-    pod = house.endpoint()
-    connection, _client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
+async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(rig):
+    pod = rig.endpoint()
+    connection, _client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     connection.dial()
     await until(lambda: connection.up)
     assert pod.accept_now() is not None
@@ -58,9 +58,9 @@ def sends_at_once(connection):
     ],
 )
 @pytest.mark.parametrize("said", ["before", "after"])
-async def test_nothing_that_is_sent_waits_for_an_ack(house, words, is_at_once, said):
-    pod = house.endpoint()
-    connection, client = await house.begun(EndpointGroup("shop/web", Serving([pod.address])))
+async def test_nothing_that_is_sent_waits_for_an_ack(rig, words, is_at_once, said):
+    pod = rig.endpoint()
+    connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     if said == "before":
         await client.send(words[0])
     connection.dial()
@@ -72,21 +72,21 @@ async def test_nothing_that_is_sent_waits_for_an_ack(house, words, is_at_once, s
     assert bool(sends_at_once(connection)) is is_at_once
 
 
-async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(house):
-    pod = house.endpoint()
+async def test_an_endpoint_that_left_while_it_was_dialled_still_serves(rig):
+    pod = rig.endpoint()
     group = EndpointGroup("shop/web", Serving([pod.address]))
-    connection, client = await house.begun(group)
+    connection, client = await rig.begun(group)
     connection.dial()
-    group.update(Serving([house.refusing()]))
+    group.update(Serving([rig.refusing()]))
     await client.send(b"just in time")
     assert await (await pod.accept()).read() == b"just in time"
     assert group.totals().active == 1
 
 
 async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_fin(build):
-    house = build(Tuning(connect_timeout_s=0.02))
-    pod = house.endpoint()
-    client = await house.client(house.service(house.silent(), pod.address))
+    rig = build(Tuning(connect_timeout_s=0.02))
+    pod = rig.endpoint()
+    client = await rig.client(rig.service(rig.silent(), pod.address))
     await client.send(b"question")
     client.finish()
     server = await pod.accept()
@@ -96,10 +96,10 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
     assert await client.read_all() == b"answer"
 
 
-async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_reset(house):
-    pod = house.endpoint()
+async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_reset(rig):
+    pod = rig.endpoint()
     group = EndpointGroup("shop/web", Serving([pod.address]))
-    connection, client = await house.begun(group)
+    connection, client = await rig.begun(group)
     await client.send(b"last words")
     client.reset()
     connection.dial()
@@ -111,35 +111,35 @@ async def test_what_a_client_sent_before_the_dial_was_answered_arrives_with_its_
 # -- counters and log --------------------------------------------------------
 
 
-async def test_the_counters_are_exact(house):
-    pod = house.endpoint()
-    web = house.service(house.refusing(), pod.address)
+async def test_the_counters_are_exact(rig):
+    pod = rig.endpoint()
+    web = rig.service(rig.refusing(), pod.address)
     for _ in range(3):
-        client, server = await house.pair(web, pod)
+        client, server = await rig.pair(web, pod)
         await client.send(bytes(1000))
         await server.read_exactly(1000)
         await server.send(bytes(20))
         await client.read_exactly(20)
     client.reset()
     assert await server.was_reset()
-    house.plane.settle()
+    rig.plane.settle()
     counters = web.group.counters_of(pod.address)
     assert (counters.connections, counters.active, counters.failures) == (3, 2, 0)
     assert (counters.received_bytes, counters.sent_bytes) == (3000, 60)
     assert web.group.totals().failures == 1
 
 
-async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(house):
-    gone, stays = house.endpoint(), house.endpoint()
-    web = house.service(gone.address, stays.address)
-    client, server = await house.pair(web, gone)
-    house.update(web, stays.address)
+async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(rig):
+    gone, stays = rig.endpoint(), rig.endpoint()
+    web = rig.service(gone.address, stays.address)
+    client, server = await rig.pair(web, gone)
+    rig.update(web, stays.address)
     await client.send(b"12345")
     assert await server.read() == b"12345"
     client.close()
     server.close()
-    await until(lambda: not house.connections.open)
-    house.update(web)
+    await until(lambda: not rig.connections.open)
+    rig.update(web)
     totals = web.group.totals()
     assert (totals.connections, totals.active, totals.received_bytes) == (1, 0, 5)
 
@@ -147,9 +147,9 @@ async def test_the_bytes_of_a_connection_count_after_its_endpoint_has_left(house
 async def test_a_connection_leaves_one_line_in_the_access_log(build, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.access")
     clock = Clock()
-    house = build(Tuning(connect_timeout_s=60), clock)
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
+    rig = build(Tuning(connect_timeout_s=60), clock)
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
     await client.send(b"question")
     assert await server.read() == b"question"
     clock.now += 2.5
@@ -166,13 +166,13 @@ async def test_a_connection_leaves_one_line_in_the_access_log(build, caplog):
     assert (line.received_bytes, line.sent_bytes) == (8, 7)
 
 
-async def test_a_reset_and_an_unanswered_connection_are_logged_as_such(house, caplog):
+async def test_a_reset_and_an_unanswered_connection_are_logged_as_such(rig, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.access")
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
     client.reset()
     assert await server.was_reset()
-    assert await house.resets_a_client(house.service(house.refusing()))
+    assert await rig.resets_a_client(rig.service(rig.refusing()))
     assert [(line.getMessage(), line.endpoint) for line in access_lines(caplog)] == [
         ("connection reset", str(pod.address)),
         ("connection unanswered", ""),
@@ -186,39 +186,37 @@ def living():
     return [thing for thing in gc.get_objects() if isinstance(thing, TcpConnection)]
 
 
-async def complete(house):
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
+async def complete(rig):
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
     client.close()
     server.close()
 
 
-async def left_by_the_client(house):
-    pod = house.endpoint()
-    client, _ = await house.pair(house.service(pod.address), pod)
+async def left_by_the_client(rig):
+    pod = rig.endpoint()
+    client, _ = await rig.pair(rig.service(pod.address), pod)
     client.reset()
 
 
-async def left_by_the_endpoint_after_a_half_close(house):
-    pod = house.endpoint()
-    client, server = await house.pair(house.service(pod.address), pod)
+async def left_by_the_endpoint_after_a_half_close(rig):
+    pod = rig.endpoint()
+    client, server = await rig.pair(rig.service(pod.address), pod)
     client.finish()
     assert await server.read() == b""
     server.reset()
 
 
-async def left_with_a_full_buffer(house):
-    pod = house.endpoint()
-    client, _ = await house.pair(house.service(pod.address), pod)
-    await until(
-        lambda: not client.fill() and any(c.up.waiting_bytes for c in house.connections.open)
-    )
+async def left_with_a_full_buffer(rig):
+    pod = rig.endpoint()
+    client, _ = await rig.pair(rig.service(pod.address), pod)
+    await until(lambda: not client.fill() and any(c.up.waiting_bytes for c in rig.connections.open))
     client.reset()
     pod.close()
 
 
-async def never_answered(house):
-    assert await house.resets_a_client(house.service(house.refusing(), UNREACHABLE))
+async def never_answered(rig):
+    assert await rig.resets_a_client(rig.service(rig.refusing(), UNREACHABLE))
 
 
 @pytest.mark.parametrize(
@@ -231,12 +229,12 @@ async def never_answered(house):
         never_answered,
     ],
 )
-async def test_a_connection_that_ended_is_given_back_without_the_collector(house, ending):
+async def test_a_connection_that_ended_is_given_back_without_the_collector(rig, ending):
     gc.collect()
     gc.disable()
     try:
-        await ending(house)
-        await until(lambda: not house.connections.open)
+        await ending(rig)
+        await until(lambda: not rig.connections.open)
         assert living() == []
     finally:
         gc.enable()

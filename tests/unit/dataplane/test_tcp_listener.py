@@ -7,8 +7,8 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.model import Balance
 
-from .house import no_descriptors
 from .peers import dial
+from .rig import no_descriptors
 from .waiting import until
 
 TWO_CONNECTIONS = Tuning(descriptor_limit=5)
@@ -16,119 +16,119 @@ TWO_CONNECTIONS = Tuning(descriptor_limit=5)
 
 
 async def serving_two(build):
-    """Return a house at its descriptor limit, its Service, and both ends of its connections."""
-    house = build(TWO_CONNECTIONS)
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    return house, web, pod, [await house.pair(web, pod) for _ in range(2)]
+    """Return a rig at its descriptor limit, its Service, and both ends of its connections."""
+    rig = build(TWO_CONNECTIONS)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    return rig, web, pod, [await rig.pair(web, pod) for _ in range(2)]
 
 
-async def test_a_queue_longer_than_a_batch_is_drained(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    clients = [await house.client(web) for _ in range(2 * BATCH + 1)]
+async def test_a_queue_longer_than_a_batch_is_drained(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    clients = [await rig.client(web) for _ in range(2 * BATCH + 1)]
     for _ in clients:
         await pod.accept()
-    assert len(house.connections.open) == len(clients)
+    assert len(rig.connections.open) == len(clients)
 
 
 async def test_at_the_descriptor_limit_clients_wait_in_the_queue(build):
-    house, web, pod, _ = await serving_two(build)
-    waiting = await house.client(web)
-    await until(lambda: not house.engine.descriptors.is_accepting)
+    rig, web, pod, _ = await serving_two(build)
+    waiting = await rig.client(web)
+    await until(lambda: not rig.engine.descriptors.is_accepting)
     assert waiting.send_some(b"patience") == 8
     assert pod.accept_now() is None
-    assert house.engine.descriptors.in_use == 5
+    assert rig.engine.descriptors.in_use == 5
 
 
 async def test_a_waiting_client_is_served_when_a_connection_ends(build):
-    house, web, pod, pairs = await serving_two(build)
-    waiting = await house.client(web)
+    rig, web, pod, pairs = await serving_two(build)
+    waiting = await rig.client(web)
     await waiting.send(b"patience")
-    await until(lambda: not house.engine.descriptors.is_accepting)
+    await until(lambda: not rig.engine.descriptors.is_accepting)
     pairs[0][0].reset()
     assert await (await pod.accept()).read() == b"patience"
 
 
 async def test_a_listener_that_refuses_while_it_is_paused_resets_waiting_clients(build):
-    house, web, _pod, pairs = await serving_two(build)
-    waiting = await house.client(web)
-    await until(lambda: not house.engine.descriptors.is_accepting)
-    house.update(web)
+    rig, web, _pod, pairs = await serving_two(build)
+    waiting = await rig.client(web)
+    await until(lambda: not rig.engine.descriptors.is_accepting)
+    rig.update(web)
     assert await waiting.was_reset()
     pairs[0][0].reset()
-    await until(lambda: house.engine.descriptors.is_accepting)
+    await until(lambda: rig.engine.descriptors.is_accepting)
     with pytest.raises(ConnectionRefusedError):
-        await house.client(web)
+        await rig.client(web)
 
 
 async def test_a_listener_that_refused_and_served_while_it_was_paused_serves(build):
-    house, web, pod, pairs = await serving_two(build)
-    await house.client(web)
-    await until(lambda: not house.engine.descriptors.is_accepting)
-    house.update(web)
-    house.update(web, pod.address)
-    later = await house.client(web)
+    rig, web, pod, pairs = await serving_two(build)
+    await rig.client(web)
+    await until(lambda: not rig.engine.descriptors.is_accepting)
+    rig.update(web)
+    rig.update(web, pod.address)
+    later = await rig.client(web)
     await later.send(b"me too")
     pairs[0][0].reset()
     assert await (await pod.accept()).read() == b"me too"
     pairs[1][0].reset()
-    await house.pair(web, pod)
+    await rig.pair(web, pod)
 
 
-async def test_a_listener_that_refuses_keeps_its_port_from_others_and_serves_again(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    before = await house.pair(web, pod)
-    house.update(web)
+async def test_a_listener_that_refuses_keeps_its_port_from_others_and_serves_again(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    before = await rig.pair(web, pod)
+    rig.update(web)
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with pytest.raises(OSError, match="Address already in use"):
             other.bind(web.address)
     with pytest.raises(ConnectionRefusedError):
-        await house.client(web)
-    house.update(web, pod.address)
-    await house.pair(web, pod)
+        await rig.client(web)
+    rig.update(web, pod.address)
+    await rig.pair(web, pod)
     await before[0].send(b"still here")
     assert await before[1].read() == b"still here"
 
 
 async def test_a_listener_that_is_closed_while_it_is_paused_is_not_woken(build):
-    house, web, _pod, pairs = await serving_two(build)
-    waiting = await house.client(web)
-    await until(lambda: not house.engine.descriptors.is_accepting)
+    rig, web, _pod, pairs = await serving_two(build)
+    waiting = await rig.client(web)
+    await until(lambda: not rig.engine.descriptors.is_accepting)
     web.close()
     assert await waiting.was_reset()
     pairs[0][0].reset()
-    await until(lambda: house.engine.descriptors.is_accepting)
+    await until(lambda: rig.engine.descriptors.is_accepting)
 
 
 async def test_a_limit_that_listeners_fill_but_for_one_connection_serves_one_at_a_time(build):
-    house = build(Tuning(descriptor_limit=23))
-    pod = house.endpoint()
-    services = [house.service(pod.address) for _ in range(20)]
+    rig = build(Tuning(descriptor_limit=23))
+    pod = rig.endpoint()
+    services = [rig.service(pod.address) for _ in range(20)]
     for web in services[:2] * 2:
-        client = await house.client(web)
+        client = await rig.client(web)
         (await pod.accept()).reset()
         assert await client.was_reset()
 
 
-async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
+async def test_without_a_descriptor_for_accept_clients_wait_in_the_queue(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
     with socket.socket() as waiting:
         waiting.setblocking(False)
         with no_descriptors():
             waiting.connect_ex(web.address)
-            await until(lambda: not house.engine.descriptors.is_accepting)
+            await until(lambda: not rig.engine.descriptors.is_accepting)
             waiting.send(b"patience")
         assert await (await pod.accept()).read() == b"patience"
 
 
-async def test_connections_outlive_their_listener(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    client, server = await house.pair(web, pod)
+async def test_connections_outlive_their_listener(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
     web.close()
     with pytest.raises(ConnectionRefusedError):
         await dial(web.address)
@@ -136,19 +136,19 @@ async def test_connections_outlive_their_listener(house):
     assert await server.read() == b"still here"
 
 
-async def test_a_client_that_leaves_before_it_is_accepted_costs_nothing(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
+async def test_a_client_that_leaves_before_it_is_accepted_costs_nothing(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
     for _ in range(3):
-        (await house.client(web)).reset()
-    await house.pair(web, pod)
-    await until(lambda: len(house.connections.open) == 1)
+        (await rig.client(web)).reset()
+    await rig.pair(web, pod)
+    await until(lambda: len(rig.connections.open) == 1)
 
 
-async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answered(house):
-    pods = [house.endpoint() for _ in range(4)]
-    web = house.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
-    await asyncio.gather(*(house.client(web) for _ in range(64)))
+async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answered(rig):
+    pods = [rig.endpoint() for _ in range(4)]
+    web = rig.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
+    await asyncio.gather(*(rig.client(web) for _ in range(64)))
     await until(lambda: web.group.totals().active == 64)
     assert [web.group.counters_of(pod.address).active for pod in pods] == [16] * 4
     assert web.group._dialling == {}
@@ -156,16 +156,16 @@ async def test_64_clients_at_once_are_spread_evenly_by_load_before_any_is_answer
 
 @pytest.mark.parametrize("dead", ["silent", "refusing"])
 async def test_a_dial_that_failed_is_no_load(build, dead):
-    house = build(Tuning(connect_timeout_s=0.02))
-    web = house.service(getattr(house, dead)(), balance=Balance.LEAST_CONNECTIONS)
-    assert await house.resets_a_client(web)
+    rig = build(Tuning(connect_timeout_s=0.02))
+    web = rig.service(getattr(rig, dead)(), balance=Balance.LEAST_CONNECTIONS)
+    assert await rig.resets_a_client(web)
     assert web.group._dialling == {}
 
 
-async def test_a_dial_that_is_given_up_is_no_load(house):
-    silent = house.silent()
-    web = house.service(silent, balance=Balance.LEAST_CONNECTIONS)
-    await house.client(web)
+async def test_a_dial_that_is_given_up_is_no_load(rig):
+    silent = rig.silent()
+    web = rig.service(silent, balance=Balance.LEAST_CONNECTIONS)
+    await rig.client(web)
     await until(lambda: web.group.load_of(silent) == 1)
-    assert await house.plane.drain(0) == 1
+    assert await rig.plane.drain(0) == 1
     assert web.group.load_of(silent) == 0

@@ -9,26 +9,26 @@ from userspace_proxy.dataplane.sockets import IP_RECVTTL
 from userspace_proxy.dataplane.tuning import BATCH
 from userspace_proxy.model import SocketAddress
 
-from .house import UNREACHABLE, access_lines
 from .peers import UdpPeer, exchange
+from .rig import UNREACHABLE, access_lines
 from .waiting import readable, until
 
 IPS = pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 SIZES = pytest.mark.parametrize("size", [0, 1, 1472, 65507])
 
 
-async def test_datagrams_that_find_the_buffer_full_are_counted(house):
-    pod = house.udp_peer()
-    service = house.udp_service(pod.address)
-    client = house.udp_client(service)
+async def test_datagrams_that_find_the_buffer_full_are_counted(rig):
+    pod = rig.udp_peer()
+    service = rig.udp_service(pod.address)
+    client = rig.udp_client(service)
     await exchange(client, pod)
     # The loop doesn't run meanwhile, so nothing is read: 200 MB don't fit into any buffer.
     for _ in range(4000):
         client.send(bytes(50_000))
-    house.plane.settle()
+    rig.plane.settle()
     lost = service.group.counters.dropped_datagrams
     assert 0 < lost < 4000
-    house.plane.settle()
+    rig.plane.settle()
     assert service.group.counters.dropped_datagrams == lost
 
 
@@ -37,25 +37,25 @@ async def test_datagrams_that_find_the_buffer_full_are_counted(house):
 
 @IPS
 @SIZES
-async def test_a_datagram_of_any_size_passes_in_both_directions(house, ip, size):
-    pod = house.udp_peer(ip)
-    client = house.udp_client(house.udp_service(pod.address, at=ip), ip)
+async def test_a_datagram_of_any_size_passes_in_both_directions(rig, ip, size):
+    pod = rig.udp_peer(ip)
+    client = rig.udp_client(rig.udp_service(pod.address, at=ip), ip)
     await exchange(client, pod, bytes(size), bytes(size))
 
 
-async def test_the_families_of_client_and_endpoint_may_differ(house):
-    pod = house.udp_peer("::1")
-    await exchange(house.udp_client(house.udp_service(pod.address)), pod)
+async def test_the_families_of_client_and_endpoint_may_differ(rig):
+    pod = rig.udp_peer("::1")
+    await exchange(rig.udp_client(rig.udp_service(pod.address)), pod)
 
 
 @pytest.mark.parametrize(
     ("wildcard", "dialled"),
     [("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.9.8.7"), ("::", "::1")],
 )
-async def test_the_answer_comes_from_the_address_that_was_dialled(house, wildcard, dialled):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address, at=wildcard)
-    client = house.udp_peer("::1" if ":" in dialled else "127.0.0.1")
+async def test_the_answer_comes_from_the_address_that_was_dialled(rig, wildcard, dialled):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, at=wildcard)
+    client = rig.udp_peer("::1" if ":" in dialled else "127.0.0.1")
     address = SocketAddress(dialled, dns.address.port)
     client.send_to(b"question", address)
     _, proxy = await pod.receive_from()
@@ -63,37 +63,37 @@ async def test_the_answer_comes_from_the_address_that_was_dialled(house, wildcar
     assert await client.receive_from() == (b"answer", address)
 
 
-async def test_a_client_at_two_addresses_has_two_flows(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address, at="0.0.0.0")
-    client = house.udp_peer()
+async def test_a_client_at_two_addresses_has_two_flows(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, at="0.0.0.0")
+    client = rig.udp_peer()
     sources = set()
     for ip in ("127.0.0.2", "127.0.0.3", "127.0.0.2"):
         client.send_to(b"question", SocketAddress(ip, dns.address.port))
         sources.add((await pod.receive_from())[1])
-    assert len(sources) == len(house.flows) == 2
+    assert len(sources) == len(rig.flows) == 2
 
 
-async def test_clients_keep_their_endpoint(house):
-    pods = [house.udp_peer() for _ in range(3)]
-    dns = house.udp_service(*(pod.address for pod in pods))
-    clients = [house.udp_client(dns) for _ in pods]
+async def test_clients_keep_their_endpoint(rig):
+    pods = [rig.udp_peer() for _ in range(3)]
+    dns = rig.udp_service(*(pod.address for pod in pods))
+    clients = [rig.udp_client(dns) for _ in pods]
     for _ in range(3):
         for client, pod in zip(clients, pods, strict=True):
             await exchange(client, pod)
     assert dns.group.totals().connections == 3
 
 
-async def test_affinity_is_by_the_clients_address(house):
-    pods = [house.udp_peer() for _ in range(2)]
-    dns = house.udp_service(*(pod.address for pod in pods), affinity_timeout_s=60)
+async def test_affinity_is_by_the_clients_address(rig):
+    pods = [rig.udp_peer() for _ in range(2)]
+    dns = rig.udp_service(*(pod.address for pod in pods), affinity_timeout_s=60)
     for pod, ip in zip(pods * 2, ["127.0.0.2", "127.0.0.3"] * 2, strict=True):
-        await exchange(house.udp_client(dns, ip), pod)
+        await exchange(rig.udp_client(dns, ip), pod)
 
 
-async def test_more_datagrams_than_a_batch_all_arrive(house):
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
+async def test_more_datagrams_than_a_batch_all_arrive(rig):
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
     proxy = await exchange(client, pod)
     many = [str(number).encode() for number in range(2 * BATCH + 1)]
     for payload in many:
@@ -104,27 +104,27 @@ async def test_more_datagrams_than_a_batch_all_arrive(house):
     assert [await client.receive() for _ in many] == many
 
 
-async def test_a_datagram_too_large_for_the_endpoints_family_costs_only_itself(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address, at="::1")
-    client = house.udp_client(dns, "::1")
+async def test_a_datagram_too_large_for_the_endpoints_family_costs_only_itself(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, at="::1")
+    client = rig.udp_client(dns, "::1")
     client.send(bytes(65527))
     await exchange(client, pod)
     assert dns.group.counters.dropped_datagrams == 1
     assert dns.group.totals().failures == 0
 
 
-async def test_an_answer_that_can_not_be_sent_is_dropped(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
+async def test_an_answer_that_can_not_be_sent_is_dropped(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
     proxy = await exchange(client, pod)
-    house.plane.settle()
+    rig.plane.settle()
     sent = dns.group.totals().sent_bytes
-    house.flow.address = ("255.255.255.255", 9)
+    rig.flow.address = ("255.255.255.255", 9)
     pod.send_to(b"answer", proxy)
     await until(lambda: dns.group.counters.dropped_datagrams == 1)
-    house.plane.settle()
+    rig.plane.settle()
     assert dns.group.totals().sent_bytes == sent
 
 
@@ -143,36 +143,36 @@ class CountedReads:
         return self._sock.recv_into(buffer)
 
 
-async def test_an_answer_costs_one_read(house):
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
+async def test_an_answer_costs_one_read(rig):
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
     await exchange(client, pod)
-    flow = house.flow
+    flow = rig.flow
     flow.sock = CountedReads(flow.sock)
     for _ in range(3):
         await exchange(client, pod)
     assert flow.sock.reads == 3
 
 
-async def test_many_answers_are_read_in_two_turns(house):
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
+async def test_many_answers_are_read_in_two_turns(rig):
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
     proxy = await exchange(client, pod)
     for _ in range(BATCH):
         pod.send_to(b"answer", proxy)
-    reactor = house.engine.reactor
+    reactor = rig.engine.reactor
     for _ in range(2):
         reactor._dispatch()
     assert len(client.received()) == BATCH
 
 
-async def test_many_questions_are_read_in_two_turns(house):
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
+async def test_many_questions_are_read_in_two_turns(rig):
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
     await exchange(client, pod)
     for _ in range(BATCH):
         client.send(b"question")
-    reactor = house.engine.reactor
+    reactor = rig.engine.reactor
     for _ in range(2):
         reactor._dispatch()
     assert len(pod.received()) == BATCH
@@ -204,32 +204,32 @@ async def hops_of(pod):
 
 @IPS
 @pytest.mark.parametrize("at_wildcard", [False, True], ids=["at-an-address", "at-all-addresses"])
-async def test_each_datagram_leaves_with_one_hop_fewer(house, ip, at_wildcard):
-    pod = house.udp_peer(ip)
+async def test_each_datagram_leaves_with_one_hop_fewer(rig, ip, at_wildcard):
+    pod = rig.udp_peer(ip)
     level, receive, _send = TTL[ip]
     pod.sock.setsockopt(level, receive, 1)
     at = {"127.0.0.1": "0.0.0.0", "::1": "::"}[ip] if at_wildcard else ip
-    dns = house.udp_service(pod.address, at=at)
-    client = house.keep(UdpPeer(ip, to=SocketAddress(ip, dns.address.port)))
+    dns = rig.udp_service(pod.address, at=at)
+    client = rig.keep(UdpPeer(ip, to=SocketAddress(ip, dns.address.port)))
     for hops in (64, 64, 10, 255, 2):
         send_with(client, b"question", hops)
         assert await hops_of(pod) == hops - 1
-    assert len(house.flows) == 1
+    assert len(rig.flows) == 1
 
 
-async def test_another_endpoint_gets_the_same_hop_limit(house):
-    pod = house.udp_peer()
+async def test_another_endpoint_gets_the_same_hop_limit(rig):
+    pod = rig.udp_peer()
     pod.sock.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
-    client = house.udp_client(house.udp_service(house.refusing_udp(), pod.address))
+    client = rig.udp_client(rig.udp_service(rig.refusing_udp(), pod.address))
     send_with(client, b"question", 10)
     assert await hops_of(pod) == 9
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["of-a-flow", "within-a-flow"])
-async def test_a_datagram_at_its_last_hop_is_dropped(house, caplog, is_first):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
+async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
     if not is_first:
         await exchange(client, pod)
     send_with(client, b"too far", 1)
@@ -243,54 +243,54 @@ async def test_a_datagram_at_its_last_hop_is_dropped(house, caplog, is_first):
     assert (line.service, line.client) == ("shop/web:http", str(client.address))
 
 
-async def test_a_circle_of_services_ends_for_each_datagram(house):
+async def test_a_circle_of_services_ends_for_each_datagram(rig):
     """Each round is a new flow, as the datagram is sent from a new port."""
-    there, dns = house.udp_service(UNREACHABLE), house.udp_service(UNREACHABLE)
-    house.update(dns, there.address)
-    house.update(there, dns.address)
-    send_with(house.udp_client(dns), b"question", 64)
+    there, dns = rig.udp_service(UNREACHABLE), rig.udp_service(UNREACHABLE)
+    rig.update(dns, there.address)
+    rig.update(there, dns.address)
+    send_with(rig.udp_client(dns), b"question", 64)
     counters = dns.group.counters, there.group.counters
     await until(lambda: any(one.dropped_datagrams for one in counters))
-    assert len(house.flows) == 63
+    assert len(rig.flows) == 63
 
 
-async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(house):
+async def test_a_circle_of_flows_that_exist_ends_for_each_datagram(rig):
     """As when a flow has got the port of one that was ended and that is known as a client."""
-    dns = house.udp_service(UNREACHABLE)
-    house.update(dns, dns.address)
-    client = house.udp_client(dns)
+    dns = rig.udp_service(UNREACHABLE)
+    rig.update(dns, dns.address)
+    client = rig.udp_client(dns)
     send_with(client, b"question", 2)
     await until(lambda: dns.group.counters.dropped_datagrams)
-    flow = house.flow
+    flow = rig.flow
     dns.carrier._flows[flow.sock.getsockname(), flow.key[1]] = flow
     send_with(client, b"question", 64)
     await until(lambda: dns.group.counters.dropped_datagrams == 2)
     assert flow.received_bytes == len(b"question") * 64
-    assert len(house.flows) == 1
+    assert len(rig.flows) == 1
 
 
 # -- counters and log --------------------------------------------------------
 
 
-async def test_the_counters_are_exact_also_after_the_flow_has_ended(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
+async def test_the_counters_are_exact_also_after_the_flow_has_ended(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
     for _ in range(3):
         await exchange(client, pod, bytes(100), bytes(7))
-    house.plane.settle()
+    rig.plane.settle()
     counters = dns.group.counters_of(pod.address)
     assert (counters.connections, counters.active, counters.failures) == (1, 1, 0)
-    house.update(dns)
+    rig.update(dns)
     totals = dns.group.totals()
     assert (totals.active, totals.received_bytes, totals.sent_bytes) == (0, 300, 21)
 
 
 async def test_a_flow_leaves_one_line_in_the_access_log(build, timers, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.access")
-    house = build(None, timers.clock, timers)
-    pod = house.udp_peer()
-    client = house.udp_client(house.udp_service(pod.address))
+    rig = build(None, timers.clock, timers)
+    pod = rig.udp_peer()
+    client = rig.udp_client(rig.udp_service(pod.address))
     await exchange(client, pod, b"question", b"answer!")
     timers.advance(31)
     (line,) = access_lines(caplog)
@@ -303,16 +303,16 @@ async def test_a_flow_leaves_one_line_in_the_access_log(build, timers, caplog):
 
 async def test_the_access_log_contains_why_a_flow_ended(build, caplog):
     caplog.set_level(logging.INFO, "userspace_proxy.access")
-    house = build(Tuning(max_flows=1))
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
+    rig = build(Tuning(max_flows=1))
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
     for _ in range(2):
-        await exchange(house.udp_client(dns), pod)
-    house.update(dns, house.refusing_udp())
-    client = house.udp_client(dns)
+        await exchange(rig.udp_client(dns), pod)
+    rig.update(dns, rig.refusing_udp())
+    client = rig.udp_client(dns)
     client.send(b"question")
     await until(lambda: len(access_lines(caplog)) == 3)
-    house.update(dns, pod.address)
+    rig.update(dns, pod.address)
     await exchange(client, pod)
     dns.close()
     assert [line.getMessage().removeprefix("flow ") for line in access_lines(caplog)] == [

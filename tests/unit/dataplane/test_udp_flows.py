@@ -21,11 +21,11 @@ async def test_the_flows_of_all_processes_leave_half_of_the_ephemeral_ports_to_o
 
 
 async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build, timers):
-    house = build(Tuning(udp_idle_s=5.0), timers.clock, timers)
-    pod = house.udp_peer()
-    house.udp_client(house.udp_service(pod.address)).send(b"question")
-    await until(lambda: len(house.flows) == 1)
+    rig = build(Tuning(udp_idle_s=5.0), timers.clock, timers)
+    pod = rig.udp_peer()
+    rig.udp_client(rig.udp_service(pod.address)).send(b"question")
+    await until(lambda: len(rig.flows) == 1)
     timers.advance(4.0)
-    assert (len(house.flows), timers.waiting) == (1, 1)
+    assert (len(rig.flows), timers.waiting) == (1, 1)
     timers.advance(2.0)
-    assert (len(house.flows), timers.waiting) == (0, 0)
+    assert (len(rig.flows), timers.waiting) == (0, 0)

@@ -13,12 +13,12 @@ import uvloop
 from userspace_proxy.plane.forwarding import LOGGERS
 from userspace_proxy.plane.messages import Running
 
-from ..dataplane.house import open_sockets
 from ..dataplane.peers import TcpEndpoint
+from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import turns, until
 from .control import Control
-from .planes import PLANES, Rooms, make_plane
-from .shop import Shop
+from .planes import PLANES, SharedRig, make_plane
+from .pool import Pool
 
 # Tests that start processes run on the agent's loop alone: each start costs a tenth of a second.
 ON_ONE_LOOP = {"test_link.py", "test_workers.py", "test_plane.py", "test_listeners.py"}
@@ -41,42 +41,42 @@ async def plane(request):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def house(plane):
-    house = Rooms(plane=plane)
-    yield house
-    house.dismiss()
-    assert house.bugs == []
+async def rig(plane):
+    rig = SharedRig(plane=plane)
+    yield rig
+    rig.close_kept()
+    assert rig.bugs == []
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=PLANES.values(), ids=PLANES)
-async def own_house(request):
-    """A house with a data plane of its own, which may be drained and closed."""
+async def own_rig(request):
+    """A rig with a data plane of its own, which may be drained and closed."""
     before = open_sockets()
-    house = Rooms(plane=make_plane(request.param))
-    yield house
-    house.close()
+    rig = SharedRig(plane=make_plane(request.param))
+    yield rig
+    rig.close()
     assert open_sockets() == before, "a socket was left open"
 
 
 @pytest.fixture
 async def make():
-    before, shops = open_sockets(), []
+    before, pools = open_sockets(), []
 
     async def make(count=2, **kwargs):
-        shops.append(Shop(count, **kwargs))
-        await shops[-1].open()
-        return shops[-1]
+        pools.append(Pool(count, **kwargs))
+        await pools[-1].open()
+        return pools[-1]
 
     yield make
-    for shop in shops:
-        shop.close()
-        assert shop.bugs == []
-        assert shop.timers.waiting == 0
+    for pool in pools:
+        pool.close()
+        assert pool.bugs == []
+        assert pool.timers.waiting == 0
     assert open_sockets() == before, "a socket was left open"
 
 
 @pytest.fixture
-async def shop(make):
+async def pool(make):
     return await make()
 
 
@@ -99,8 +99,8 @@ async def idle(clean_logging):
     before = open_sockets()
     control = Control()
     yield control
-    for guest in reversed(control.guests):
-        guest.close()
+    for closeable in reversed(control.kept):
+        closeable.close()
     control.main.close()
     await turns(2)
     assert open_sockets() == before, "a socket was left open"

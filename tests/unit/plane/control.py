@@ -42,17 +42,17 @@ class Control:
             lost=lambda _malformed: None,
         )
         self.send = self.channel.send
-        self.guests = [self.channel, self.main]
+        self.kept = [self.channel, self.main]
         self._reports = 0
 
     def _confine(self, *, keeps_net_raw):
         assert not keeps_net_raw
         self.confined += 1
 
-    def keep(self, guest):
+    def keep(self, closeable):
         """Close it in the end."""
-        self.guests.append(guest)
-        return guest
+        self.kept.append(closeable)
+        return closeable
 
     def start(self, index=0, **tuning):
         self.send(Start(index, Tuning(**tuning), {"userspace_proxy": logging.INFO}))

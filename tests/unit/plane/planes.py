@@ -8,8 +8,8 @@ import time
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Plane
 
-from ..dataplane.house import House
 from ..dataplane.peers import Peer, TcpEndpoint, UdpPeer, dial
+from ..dataplane.rig import Rig
 from ..dataplane.waiting import until
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -24,8 +24,8 @@ def make_plane(workers):
     return plane
 
 
-class Rooms(House):
-    """A house in a data plane that others use, too: it closes what it has opened."""
+class SharedRig(Rig):
+    """A rig in a data plane that others use, too: it closes what it has opened."""
 
     def service(self, *endpoints, **kwargs):
         service = super().service(*endpoints, **kwargs)
@@ -87,14 +87,14 @@ async def is_refused(client):
     return True
 
 
-async def place_of(house, service, pods, client):
+async def place_of(rig, service, pods, client):
     """Return which of these endpoints serves a client of this address."""
     to = SocketAddress("127.0.0.1", service.address.port)
     asker = None
     if service.listener.protocol is TCP:
-        house.keep(await dial(to, source=client))
+        rig.keep(await dial(to, source=client))
     else:
-        asker = house.keep(UdpPeer(client, to=to))
+        asker = rig.keep(UdpPeer(client, to=to))
         asker.send(b"question")
     found = []
     ask_again_at = time.monotonic() + _ASK_AGAIN_S
@@ -117,18 +117,18 @@ async def place_of(house, service, pods, client):
     return found[0]
 
 
-async def is_dropped(house, service, client):
+async def is_dropped(rig, service, client):
     """Return whether a client of this address gets no answer and no endpoint.
 
     On loopback a SYN or a datagram is answered, or refused, before its system call returns.
     """
     to = SocketAddress("127.0.0.1", service.address.port)
     if service.listener.protocol is UDP:
-        peer = house.keep(UdpPeer(client, to=to))
+        peer = rig.keep(UdpPeer(client, to=to))
         for _ in range(2):
             peer.send(b"anybody there?")
         return not peer.received()
-    knocking = house.keep(Peer(socket.socket()))
+    knocking = rig.keep(Peer(socket.socket()))
     knocking.sock.bind((client, 0))
     knocking.sock.connect_ex(to)
     error = knocking.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

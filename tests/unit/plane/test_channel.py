@@ -22,7 +22,7 @@ from userspace_proxy.plane.messages import (
     ToWorker,
 )
 
-from ..dataplane.house import open_sockets
+from ..dataplane.rig import open_sockets
 
 LONG = Logged("userspace_proxy", 20, 0.0, "x" * 300_000, {}, "")
 AT = SocketAddress("0.0.0.0", 80)

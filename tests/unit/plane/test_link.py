@@ -22,19 +22,19 @@ ANY = SocketAddress("127.0.0.1", 0)
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_tcp_is_served_when_listen_returns(house, ip):
-    pod = house.endpoint()
-    web = house.service(pod.address, at=ip)
+async def test_tcp_is_served_when_listen_returns(rig, ip):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, at=ip)
     assert web.listener.is_serving
-    assert await serves(await house.client(web), pod)
+    assert await serves(await rig.client(web), pod)
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1", "0.0.0.0"])
-async def test_udp_is_served_when_listen_returns(house, ip):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address, at=ip)
+async def test_udp_is_served_when_listen_returns(rig, ip):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address, at=ip)
     at = "127.0.0.1" if ip == "0.0.0.0" else ip
-    client = house.keep(UdpPeer(at, to=SocketAddress(at, dns.address.port)))
+    client = rig.keep(UdpPeer(at, to=SocketAddress(at, dns.address.port)))
     client.send(b"question")
     payload, proxy = await pod.receive_from()
     pod.send_to(b"answer", proxy)
@@ -42,38 +42,38 @@ async def test_udp_is_served_when_listen_returns(house, ip):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_port_0_gives_a_port_of_its_own(house, protocol):
-    first, second = (house.service(protocol=protocol) for _ in range(2))
+async def test_port_0_gives_a_port_of_its_own(rig, protocol):
+    first, second = (rig.service(protocol=protocol) for _ in range(2))
     assert 0 != first.address.port != second.address.port != 0
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_taken_port_is_a_listen_error(house, protocol):
+async def test_a_taken_port_is_a_listen_error(rig, protocol):
     kind = socket.SOCK_STREAM if protocol is TCP else socket.SOCK_DGRAM
-    taken = house.keep(RefusingEndpoint(kind)).address
+    taken = rig.keep(RefusingEndpoint(kind)).address
     with pytest.raises(ListenError, match="another program holds port"):
-        house.service(protocol=protocol, at=taken)
+        rig.service(protocol=protocol, at=taken)
 
 
 # -- handing over --------------------------------------------------------------
 
 
-def hand_over(house, service, *endpoints, **others):
+def hand_over(rig, service, *endpoints, **others):
     """Have a Service's listener serve a new group, and forget the old one."""
-    old, service.served = service.served, house.plane.open_group("shop/web:other")
+    old, service.served = service.served, rig.plane.open_group("shop/web:other")
     service.group = service.served
-    house.update(service, *endpoints, **others)
-    house.plane.close_group(old)
+    rig.update(service, *endpoints, **others)
+    rig.plane.close_group(old)
 
 
-async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
+async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
     for _ in range(20):
-        clients = [house.keep(Peer(socket.socket())) for _ in range(3)]
+        clients = [rig.keep(Peer(socket.socket())) for _ in range(3)]
         for client in clients:
             client.sock.connect_ex(web.address)
-        hand_over(house, web, pod.address)
+        hand_over(rig, web, pod.address)
         for client in clients:
             await client.send(b"question")
         for _ in clients:
@@ -81,15 +81,15 @@ async def test_clients_dial_while_a_listener_is_handed_over_and_none_is_refused(
             assert await server.read() == b"question"
 
 
-async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other_groups(house):
-    old, new = house.endpoint(), house.endpoint()
-    web = house.service(old.address)
-    client, server = await house.pair(web, old)
-    hand_over(house, web, new.address)
+async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other_groups(rig):
+    old, new = rig.endpoint(), rig.endpoint()
+    web = rig.service(old.address)
+    client, server = await rig.pair(web, old)
+    hand_over(rig, web, new.address)
 
     async def is_handed_over():
-        house.keep(await dial(web.address))
-        await house.plane.refresh()
+        rig.keep(await dial(web.address))
+        await rig.plane.refresh()
         return new.accept_now() is not None
 
     while not await is_handed_over():
@@ -98,41 +98,41 @@ async def test_open_connections_stay_with_their_group_and_new_ones_are_the_other
     assert await server.read() == b"still here"
 
 
-async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(house):
-    old, new = house.udp_peer(), house.udp_peer()
-    dns = house.udp_service(old.address)
-    client = house.udp_client(dns)
+async def test_a_udp_client_goes_to_the_group_that_its_listener_was_handed_to(rig):
+    old, new = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(old.address)
+    client = rig.udp_client(dns)
     assert await asked(client, old) == b"answer"
-    hand_over(house, dns, new.address)
+    hand_over(rig, dns, new.address)
     assert await asked(client, new) == b"answer"
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_listener_handed_to_a_group_without_endpoints_refuses_and_serves_again(
-    house, protocol
+    rig, protocol
 ):
-    pod = house.endpoint() if protocol is TCP else house.udp_peer()
-    service = house.service(pod.address, protocol=protocol)
+    pod = rig.endpoint() if protocol is TCP else rig.udp_peer()
+    service = rig.service(pod.address, protocol=protocol)
     for _ in range(2):
-        hand_over(house, service)
+        hand_over(rig, service)
         assert not service.listener.is_serving
         if protocol is not TCP:
-            assert await is_refused(house.udp_client(service))
-        hand_over(house, service, pod.address)
+            assert await is_refused(rig.udp_client(service))
+        hand_over(rig, service, pod.address)
         assert service.listener.is_serving
         if protocol is TCP:
-            assert await serves(await house.client(service), pod)
+            assert await serves(await rig.client(service), pod)
         else:
-            assert await asked(house.udp_client(service), pod) == b"answer"
+            assert await asked(rig.udp_client(service), pod) == b"answer"
 
 
-async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    hand_over(house, web, pod.address, admits=())
-    client = house.keep(Peer(socket.socket()))
+async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    hand_over(rig, web, pod.address, admits=())
+    client = rig.keep(Peer(socket.socket()))
     client.sock.connect_ex(web.address)
-    hand_over(house, web, pod.address)
+    hand_over(rig, web, pod.address)
     # Its SYN was dropped; the kernel sends another one after a second.
     assert await serves(client, pod)
 
@@ -141,107 +141,107 @@ async def test_a_listener_handed_to_a_group_that_admits_no_network_is_silent(hou
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_without_usable_endpoints_a_connection_is_refused_and_never_accepted(house, ip):
-    web = house.service(at=ip)
+async def test_without_usable_endpoints_a_connection_is_refused_and_never_accepted(rig, ip):
+    web = rig.service(at=ip)
     with pytest.raises(ConnectionRefusedError):
-        await house.client(web)
+        await rig.client(web)
     assert not web.listener.is_serving
-    assert (await house.totals(web)).connections == 0
+    assert (await rig.totals(web)).connections == 0
 
 
-async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(house):
-    web, pod = house.service(), house.endpoint()
+async def test_tcp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
+    web, pod = rig.service(), rig.endpoint()
     address = web.address
     for _ in range(2):
         assert not web.listener.is_serving
         with pytest.raises(ConnectionRefusedError):
-            await house.client(web)
-        house.update(web, pod.address)
-        assert await serves(await house.client(web), pod)
-        house.update(web)
+            await rig.client(web)
+        rig.update(web, pod.address)
+        assert await serves(await rig.client(web), pod)
+        rig.update(web)
     assert web.address == address
 
 
-async def test_udp_without_endpoints_refuses_and_serves_on_the_same_port(house):
-    dns, pod = house.udp_service(), house.udp_peer()
-    client = house.udp_client(dns)
+async def test_udp_without_endpoints_refuses_and_serves_on_the_same_port(rig):
+    dns, pod = rig.udp_service(), rig.udp_peer()
+    client = rig.udp_client(dns)
     for _ in range(2):
         assert await is_refused(client)
-        house.update(dns, pod.address)
+        rig.update(dns, pod.address)
         assert await asked(client, pod) == b"answer"
-        house.update(dns)
+        rig.update(dns)
 
 
-async def test_udp_that_refuses_for_a_moment_continues_to_serve(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
+async def test_udp_that_refuses_for_a_moment_continues_to_serve(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
     for _ in range(20):
-        house.update(dns)
-        house.update(dns, pod.address)
+        rig.update(dns)
+        rig.update(dns, pod.address)
     assert await asked(client, pod) == b"answer"
-    house.update(dns)
+    rig.update(dns)
     assert await is_refused(client)
 
 
-async def test_no_other_program_gets_the_port_of_udp_that_refuses(house):
-    dns, pod = house.udp_service(), house.udp_peer()
-    client = house.udp_client(dns)
+async def test_no_other_program_gets_the_port_of_udp_that_refuses(rig):
+    dns, pod = rig.udp_service(), rig.udp_peer()
+    client = rig.udp_client(dns)
     for _ in range(2):
         assert await is_refused(client)
         with pytest.raises(OSError, match="in use"):
             UdpPeer(port=dns.address.port)
-        house.update(dns, pod.address)
+        rig.update(dns, pod.address)
         assert await asked(client, pod) == b"answer"
-        house.update(dns)
+        rig.update(dns)
 
 
 # -- changes -------------------------------------------------------------------
 
 
-async def test_new_connections_follow_the_endpoints_and_open_ones_stay(house):
-    old, new = house.endpoint(), house.endpoint()
-    web = house.service(old.address)
-    client = await house.client(web)
+async def test_new_connections_follow_the_endpoints_and_open_ones_stay(rig):
+    old, new = rig.endpoint(), rig.endpoint()
+    web = rig.service(old.address)
+    client = await rig.client(web)
     server = await old.accept()
-    house.update(web, new.address)
+    rig.update(web, new.address)
     # Workers have read it when they answer.
-    await house.plane.refresh()
-    assert await serves(await house.client(web), new)
+    await rig.plane.refresh()
+    assert await serves(await rig.client(web), new)
     await client.send(b"still here")
     assert await server.read() == b"still here"
 
 
-async def test_a_udp_flow_leaves_an_endpoint_that_was_removed(house):
-    old, new = house.udp_peer(), house.udp_peer()
-    dns = house.udp_service(old.address)
-    client = house.udp_client(dns)
+async def test_a_udp_flow_leaves_an_endpoint_that_was_removed(rig):
+    old, new = rig.udp_peer(), rig.udp_peer()
+    dns = rig.udp_service(old.address)
+    client = rig.udp_client(dns)
     assert await asked(client, old) == b"answer"
-    house.update(dns, new.address)
+    rig.update(dns, new.address)
     assert await asked(client, new) == b"answer"
     # What was lost is counted nowhere, but what has ended has ended.
-    totals = await house.totals(dns)
+    totals = await rig.totals(dns)
     assert (totals.active, totals.connections) == (1, 2)
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_clients_endpoint_stays_with_affinity(house, protocol):
-    pods = [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(2)]
-    web = house.service(
+async def test_a_clients_endpoint_stays_with_affinity(rig, protocol):
+    pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
+    web = rig.service(
         *(pod.address for pod in pods), protocol=protocol, affinity_timeout_s=60.0, at="0.0.0.0"
     )
     for client in (ALICE, BOB):
-        served = {await place_of(house, web, pods, client) for _ in range(10)}
+        served = {await place_of(rig, web, pods, client) for _ in range(10)}
         assert len(served) == 1
 
 
 # -- closing -------------------------------------------------------------------
 
 
-async def test_a_closed_listener_refuses_and_its_connections_go_on(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    client = await house.client(web)
+async def test_a_closed_listener_refuses_and_its_connections_go_on(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client = await rig.client(web)
     server = await pod.accept()
     for _ in range(2):
         web.close()
@@ -251,10 +251,10 @@ async def test_a_closed_listener_refuses_and_its_connections_go_on(house):
     assert await server.read() == b"still here"
 
 
-async def test_a_closed_udp_listener_refuses(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
+async def test_a_closed_udp_listener_refuses(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
     assert await asked(client, pod) == b"answer"
     dns.close()
     assert await is_refused(client)
@@ -262,79 +262,79 @@ async def test_a_closed_udp_listener_refuses(house):
 
 @pytest.mark.parametrize("is_refusing", [False, True], ids=["serving", "refusing"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-async def test_a_port_may_be_another_groups_at_once(house, protocol, is_refusing):
+async def test_a_port_may_be_another_groups_at_once(rig, protocol, is_refusing):
     """As when a Service is deleted and made anew under its old address."""
-    pods = [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(2)]
-    old = house.service(pods[0].address, protocol=protocol)
+    pods = [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(2)]
+    old = rig.service(pods[0].address, protocol=protocol)
     if is_refusing:
-        house.update(old)
+        rig.update(old)
     old.close()
-    house.service(pods[1].address, protocol=protocol, at=old.address)
+    rig.service(pods[1].address, protocol=protocol, at=old.address)
     if protocol is TCP:
-        assert await serves(await house.client(old), pods[1])
+        assert await serves(await rig.client(old), pods[1])
     else:
-        assert await asked(house.udp_client(old), pods[1]) == b"answer"
+        assert await asked(rig.udp_client(old), pods[1]) == b"answer"
 
 
 # -- books ---------------------------------------------------------------------
 
 
-async def test_after_a_refresh_tcp_counters_equal_what_was_moved(house):
-    pod = house.endpoint()
-    web = house.service(pod.address)
+async def test_after_a_refresh_tcp_counters_equal_what_was_moved(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
     for number in range(1, 4):
-        client = await house.client(web)
+        client = await rig.client(web)
         server = await pod.accept()
         await client.send(b"12345")
         assert await server.read_exactly(5) == b"12345"
         await server.send(b"12")
         assert await client.read_exactly(2) == b"12"
-        totals = await house.totals(web)
+        totals = await rig.totals(web)
         assert (totals.connections, totals.active) == (number, number)
         assert (totals.received_bytes, totals.sent_bytes) == (5 * number, 2 * number)
     assert web.group.counters_of(pod.address).connections == 3
 
 
-async def test_after_a_refresh_udp_counters_equal_what_was_moved(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    client = house.udp_client(dns)
+async def test_after_a_refresh_udp_counters_equal_what_was_moved(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    client = rig.udp_client(dns)
     client.send(b"12345")
     _, proxy = await pod.receive_from()
     pod.send_to(b"12", proxy)
     assert await client.receive() == b"12"
-    totals = await house.totals(dns)
+    totals = await rig.totals(dns)
     assert (totals.connections, totals.active) == (1, 1)
     assert (totals.received_bytes, totals.sent_bytes) == (5, 2)
 
 
-async def test_connections_that_no_endpoint_answers_are_counted_as_refused(house):
-    web = house.service(house.refusing())
-    assert await house.resets_a_client(web)
-    await house.plane.refresh()
+async def test_connections_that_no_endpoint_answers_are_counted_as_refused(rig):
+    web = rig.service(rig.refusing())
+    assert await rig.resets_a_client(web)
+    await rig.plane.refresh()
     assert web.group.counters.refused == 1
     assert web.group.totals().failures == 1
 
 
-async def test_an_ejection_is_seen(house):
-    dead, pod = house.refusing(), house.endpoint()
-    web = house.service(dead, pod.address)
+async def test_an_ejection_is_seen(rig):
+    dead, pod = rig.refusing(), rig.endpoint()
+    web = rig.service(dead, pod.address)
     # Two turns of each worker, so that one of them is the dead endpoint's.
     for _ in range(4):
-        assert await serves(await house.client(web), pod)
-    await house.plane.refresh()
+        assert await serves(await rig.client(web), pod)
+    await rig.plane.refresh()
     now = time.monotonic()
     assert set(web.group.ejected(now)) == {dead}
     assert web.group.ejected(now)[dead] <= 5
 
 
-async def test_its_state_contains_the_descriptors_in_use(house):
-    await house.plane.refresh()
-    before = house.plane.state()
+async def test_its_state_contains_the_descriptors_in_use(rig):
+    await rig.plane.refresh()
+    before = rig.plane.state()
     assert before.is_accepting
     assert 0 < before.descriptors + 1000 <= before.descriptor_limit
-    pod = house.endpoint()
-    web = house.service(pod.address)
-    assert await serves(await house.client(web), pod)
-    await house.plane.refresh()
-    assert house.plane.state().descriptors >= before.descriptors + 3
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    assert await serves(await rig.client(web), pod)
+    await rig.plane.refresh()
+    assert rig.plane.state().descriptors >= before.descriptors + 3

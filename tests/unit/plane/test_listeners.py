@@ -20,8 +20,8 @@ from userspace_proxy.plane.messages import (
     OpenListener,
 )
 
-from ..dataplane.house import open_sockets
 from ..dataplane.peers import UdpPeer, dial
+from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import until
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -291,27 +291,27 @@ def test_a_worker_that_can_not_watch_a_socket_opens_no_listener(workers):
 # -- messages to processes -------------------------------------------------------
 
 
-async def test_a_change_contains_what_has_changed_and_no_more(shop):
+async def test_a_change_contains_what_has_changed_and_no_more(pool):
     pods = [SocketAddress("10.0.0.1", port) for port in range(1, 1001)]
-    web, sent = shop.service(*pods), []
-    for worker in shop.workers:
+    web, sent = pool.service(*pods), []
+    for worker in pool.workers:
         worker.link.send = lambda message, *socks: sent.append(message)
-    shop.update(web, *pods)
+    pool.update(web, *pods)
     assert sent == []
-    shop.update(web, *pods[1:])
+    pool.update(web, *pods[1:])
     assert sent == [ChangeGroup(web.served.number, [pods[0]], [])] * 2
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
 async def test_a_worker_accepts_only_while_it_has_endpoints(make, protocol):
     """Even if it reads a change late: the listener is closed first, and opened last."""
-    shop, sent = await make(1), []
-    pods = shop.pods(1, protocol)
-    web = shop.serve(pods, protocol=protocol)
-    link = shop.workers[0].link
+    pool, sent = await make(1), []
+    pods = pool.pods(1, protocol)
+    web = pool.serve(pods, protocol=protocol)
+    link = pool.workers[0].link
     link.send = lambda message, *_socks: sent.append(type(message))
-    shop.update(web)
-    shop.update(web, pods[0].address)
+    pool.update(web)
+    pool.update(web, pods[0].address)
     assert sent == [CloseListener, ChangeGroup, ChangeGroup, OpenListener]
 
 
@@ -331,34 +331,34 @@ def descriptor_limit(limit):
 async def test_short_of_descriptors_a_listener_has_one_socket_and_then_none(make):
     limit = listeners.RESERVE * 2 + 40
     with descriptor_limit(limit):
-        shop = await make()
-    pod = shop.endpoint()
+        pool = await make()
+    pod = pool.endpoint()
     twice = limit // 4
     once = limit - listeners.RESERVE - twice * 2
-    services = [shop.service(pod.address) for _ in range(twice + once)]
+    services = [pool.service(pod.address) for _ in range(twice + once)]
     with pytest.raises(ShortageError, match="half of the descriptors"):
-        shop.service(pod.address)
+        pool.service(pod.address)
     sizes = [len(service.listener.workers) for service in services]
     assert sizes == [2] * twice + [1] * once
     # They take turns, and each serves.
     assert {service.listener.workers for service in services[-4:]} == {(0,), (1,)}
     for service in services[-4:]:
-        shop.keep(await dial(service.address))
+        pool.keep(await dial(service.address))
         await pod.accept()
     services[0].close()
-    shop.service(pod.address)
+    pool.service(pod.address)
 
 
-async def test_closed_listeners_leave_nothing_behind(shop):
-    await shop.plane.refresh()
-    before = open_sockets(), shop.plane.state().descriptors
-    held = shop.plane._listeners
-    for endpoints in ((), (shop.refusing(),)):
+async def test_closed_listeners_leave_nothing_behind(pool):
+    await pool.plane.refresh()
+    before = open_sockets(), pool.plane.state().descriptors
+    held = pool.plane._listeners
+    for endpoints in ((), (pool.refusing(),)):
         for protocol in list(Protocol) * 5:
-            shop.service(*endpoints, protocol=protocol).close()
+            pool.service(*endpoints, protocol=protocol).close()
     await until(lambda: not held._leaving)
-    await shop.plane.refresh()
-    shop.dismiss()
-    assert (open_sockets(), shop.plane.state().descriptors) == before
+    await pool.plane.refresh()
+    pool.close_kept()
+    assert (open_sockets(), pool.plane.state().descriptors) == before
     assert (held._counts, held._open, held._by_key, held._by_group) == ([0, 0], {}, {}, {})
-    assert shop.plane._groups == {}
+    assert pool.plane._groups == {}

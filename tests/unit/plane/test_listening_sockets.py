@@ -9,8 +9,8 @@ from userspace_proxy.errors import ListenError, ShortageError
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane.listening_sockets import ListeningSockets
 
-from ..dataplane.house import open_sockets
 from ..dataplane.peers import RefusingEndpoint, TcpEndpoint, UdpPeer, address_of, dial
+from ..dataplane.rig import open_sockets
 
 ANY = SocketAddress("127.0.0.1", 0)
 TCP, UDP = Protocol.TCP, Protocol.UDP

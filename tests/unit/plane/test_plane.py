@@ -21,39 +21,39 @@ BOTH = pytest.mark.parametrize("protocol", list(Protocol))
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def pods_of(house, protocol, count=2):
-    return [house.endpoint() if protocol is TCP else house.udp_peer() for _ in range(count)]
+def pods_of(rig, protocol, count=2):
+    return [rig.endpoint() if protocol is TCP else rig.udp_peer() for _ in range(count)]
 
 
 # -- admission -------------------------------------------------------------------
 
 
 @BOTH
-async def test_clients_that_are_not_admitted_are_dropped_from_the_start(house, protocol):
-    pods = pods_of(house, protocol, 1)
-    web = house.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
+async def test_clients_that_are_not_admitted_are_dropped_from_the_start(rig, protocol):
+    pods = pods_of(rig, protocol, 1)
+    web = rig.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
     assert web.listener.is_serving
-    assert await is_dropped(house, web, BOB)
-    assert await place_of(house, web, pods, ALICE) == 0
+    assert await is_dropped(rig, web, BOB)
+    assert await place_of(rig, web, pods, ALICE) == 0
 
 
 @BOTH
-async def test_a_port_may_drop_serve_and_refuse_as_its_service_changes(house, protocol):
-    pods = pods_of(house, protocol, 1)
-    web = house.service(protocol=protocol, at="0.0.0.0", admits=())
+async def test_a_port_may_drop_serve_and_refuse_as_its_service_changes(rig, protocol):
+    pods = pods_of(rig, protocol, 1)
+    web = rig.service(protocol=protocol, at="0.0.0.0", admits=())
     for _ in range(2):
         assert web.listener.is_serving
-        assert await is_dropped(house, web, ALICE)
-        house.update(web, pods[0].address)
-        assert await place_of(house, web, pods, ALICE) == 0
-        house.update(web, admits=())
-    house.update(web)
-    await refuses(house, web)
-    house.update(web, admits=())
-    assert await is_dropped(house, web, ALICE)
+        assert await is_dropped(rig, web, ALICE)
+        rig.update(web, pods[0].address)
+        assert await place_of(rig, web, pods, ALICE) == 0
+        rig.update(web, admits=())
+    rig.update(web)
+    await refuses(rig, web)
+    rig.update(web, admits=())
+    assert await is_dropped(rig, web, ALICE)
 
 
-async def refuses(house, service):
+async def refuses(rig, service):
     """Return when a new client is refused: at once, or when workers have closed their sockets."""
     assert not service.listener.is_serving
     to = SocketAddress("127.0.0.1", service.address.port)
@@ -61,31 +61,31 @@ async def refuses(house, service):
         with pytest.raises(ConnectionRefusedError):
             await dial(to, source=ALICE)
     else:
-        assert await is_refused(house.keep(UdpPeer(ALICE, to=to)))
+        assert await is_refused(rig.keep(UdpPeer(ALICE, to=to)))
 
 
-async def test_ranges_change_while_open_connections_go_on(house):
-    pod = house.endpoint()
-    web = house.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
+async def test_ranges_change_while_open_connections_go_on(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
     to = SocketAddress("127.0.0.1", web.address.port)
-    client = house.keep(await dial(to, source=ALICE))
+    client = rig.keep(await dial(to, source=ALICE))
     server = await pod.accept()
-    house.update(web, pod.address, admits=BOB_ALONE)
-    assert await is_dropped(house, web, ALICE)
-    assert await serves(house.keep(await dial(to, source=BOB)), pod)
+    rig.update(web, pod.address, admits=BOB_ALONE)
+    assert await is_dropped(rig, web, ALICE)
+    assert await serves(rig.keep(await dial(to, source=BOB)), pod)
     await client.send(b"still here")
     assert await server.read() == b"still here"
-    house.update(web, pod.address)
-    assert await serves(house.keep(await dial(to, source=ALICE)), pod)
+    rig.update(web, pod.address)
+    assert await serves(rig.keep(await dial(to, source=ALICE)), pod)
 
 
-async def test_a_flow_of_a_client_that_is_not_admitted_any_more_falls_silent(house):
-    pod = house.udp_peer()
-    dns = house.udp_service(pod.address)
-    alice, bob = house.udp_client(dns, ALICE), house.udp_client(dns, BOB)
+async def test_a_flow_of_a_client_that_is_not_admitted_any_more_falls_silent(rig):
+    pod = rig.udp_peer()
+    dns = rig.udp_service(pod.address)
+    alice, bob = rig.udp_client(dns, ALICE), rig.udp_client(dns, BOB)
     for client in (alice, bob):
         assert await asked(client, pod) == b"answer"
-    house.update(dns, pod.address, admits=BOB_ALONE)
+    rig.update(dns, pod.address, admits=BOB_ALONE)
     alice.send(b"from Alice")
     bob.send(b"from Bob")
     heard = []
@@ -95,72 +95,72 @@ async def test_a_flow_of_a_client_that_is_not_admitted_any_more_falls_silent(hou
 
 @BOTH
 async def test_more_ranges_than_the_kernel_takes_are_an_error_and_clients_are_refused(
-    house, protocol
+    rig, protocol
 ):
     too_many = [f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(2000)]
-    pods = pods_of(house, protocol, 1)
-    web = house.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
+    pods = pods_of(rig, protocol, 1)
+    web = rig.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
     for _ in range(2):
         with pytest.raises(ShortageError, match="too many source ranges for one socket"):
-            house.update(web, pods[0].address, admits=too_many)
-        await refuses(house, web)
-    house.update(web, pods[0].address)
-    assert await place_of(house, web, pods, BOB) == 0
+            rig.update(web, pods[0].address, admits=too_many)
+        await refuses(rig, web)
+    rig.update(web, pods[0].address)
+    assert await place_of(rig, web, pods, BOB) == 0
     with pytest.raises(ShortageError, match="cannot limit which clients reach"):
-        house.service(pods[0].address, protocol=protocol, admits=too_many)
+        rig.service(pods[0].address, protocol=protocol, admits=too_many)
 
 
 # -- inside and outside ------------------------------------------------------------
 
 
 @BOTH
-async def test_clients_inside_and_outside_get_different_endpoints(house, protocol):
-    pods = pods_of(house, protocol)
+async def test_clients_inside_and_outside_get_different_endpoints(rig, protocol):
+    pods = pods_of(rig, protocol)
     inner, outer = (pod.address for pod in pods)
     split = {"outside": [outer], "inside": ALICE_ALONE}
-    web = house.service(inner, protocol=protocol, at="0.0.0.0", **split)
-    assert [await place_of(house, web, pods, client) for client in (ALICE, BOB) * 2] == [0, 1] * 2
-    house.update(web, inner, outside=[outer], inside=BOB_ALONE)
-    await house.plane.refresh()
-    assert [await place_of(house, web, pods, client) for client in (ALICE, BOB)] == [1, 0]
-    house.update(web, inner)
-    await house.plane.refresh()
-    assert [await place_of(house, web, pods, client) for client in (ALICE, BOB)] == [0, 0]
+    web = rig.service(inner, protocol=protocol, at="0.0.0.0", **split)
+    assert [await place_of(rig, web, pods, client) for client in (ALICE, BOB) * 2] == [0, 1] * 2
+    rig.update(web, inner, outside=[outer], inside=BOB_ALONE)
+    await rig.plane.refresh()
+    assert [await place_of(rig, web, pods, client) for client in (ALICE, BOB)] == [1, 0]
+    rig.update(web, inner)
+    await rig.plane.refresh()
+    assert [await place_of(rig, web, pods, client) for client in (ALICE, BOB)] == [0, 0]
 
 
-async def test_where_only_those_outside_have_endpoints_those_inside_are_reset(house):
-    pod = house.endpoint()
-    web = house.service(outside=[pod.address], inside=["127.0.0.1/32"])
+async def test_where_only_those_outside_have_endpoints_those_inside_are_reset(rig):
+    pod = rig.endpoint()
+    web = rig.service(outside=[pod.address], inside=["127.0.0.1/32"])
     assert web.listener.is_serving
-    assert await house.resets_a_client(web)
-    assert await serves(house.keep(await dial(web.address, source=BOB)), pod)
+    assert await rig.resets_a_client(web)
+    assert await serves(rig.keep(await dial(web.address, source=BOB)), pod)
 
 
 # -- by load -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("balance", list(Balance))
-async def test_by_every_balance_clients_are_served_also_when_it_changes(house, balance):
-    pods = pods_of(house, TCP)
+async def test_by_every_balance_clients_are_served_also_when_it_changes(rig, balance):
+    pods = pods_of(rig, TCP)
     addresses = [pod.address for pod in pods]
-    web = house.service(*addresses, balance=balance)
-    assert await place_of(house, web, pods, ALICE) in (0, 1)
+    web = rig.service(*addresses, balance=balance)
+    assert await place_of(rig, web, pods, ALICE) in (0, 1)
     for other in Balance:
-        house.update(web, *addresses, balance=other)
-        await house.plane.refresh()
-        assert await place_of(house, web, pods, ALICE) in (0, 1)
+        rig.update(web, *addresses, balance=other)
+        await rig.plane.refresh()
+        assert await place_of(rig, web, pods, ALICE) in (0, 1)
 
 
-async def test_connections_that_stay_are_spread_evenly_by_their_number(house):
-    pods = pods_of(house, TCP)
-    web = house.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
+async def test_connections_that_stay_are_spread_evenly_by_their_number(rig):
+    pods = pods_of(rig, TCP)
+    web = rig.service(*(pod.address for pod in pods), balance=Balance.LEAST_CONNECTIONS)
     for _ in range(20):
-        await place_of(house, web, pods, ALICE)
+        await place_of(rig, web, pods, ALICE)
     active = [0]
     async with asyncio.timeout(5):
         # Endpoints accept a client before the connection is counted.
         while sum(active) < 20:
-            await house.plane.refresh()
+            await rig.plane.refresh()
             await turns(1)
             active = [web.group.counters_of(pod.address).active for pod in pods]
     # Each worker knows only its own, and so may differ by one.
@@ -170,27 +170,27 @@ async def test_connections_that_stay_are_spread_evenly_by_their_number(house):
 # -- the end -------------------------------------------------------------------
 
 
-async def test_a_drain_returns_how_many_had_to_be_reset(own_house):
-    house, pods = own_house, [own_house.endpoint(), own_house.endpoint()]
-    services = [house.service(pod.address) for pod in pods]
+async def test_a_drain_returns_how_many_had_to_be_reset(own_rig):
+    rig, pods = own_rig, [own_rig.endpoint(), own_rig.endpoint()]
+    services = [rig.service(pod.address) for pod in pods]
     pairs = []
     for web, pod in zip(services * 2, pods * 2, strict=True):
-        pairs.append((await house.client(web), await pod.accept()))
+        pairs.append((await rig.client(web), await pod.accept()))
     for web in services:
         web.close()
     pairs.pop()[0].close()
-    assert await house.plane.drain(0.2) in (3, 4)
+    assert await rig.plane.drain(0.2) in (3, 4)
     for client, server in pairs:
         assert await client.was_reset()
         assert await server.was_reset()
 
 
-async def test_a_drain_waits_for_connections_that_finish(own_house):
-    house, pod = own_house, own_house.endpoint()
-    web = house.service(pod.address)
-    pairs = [(await house.client(web), await pod.accept()) for _ in range(3)]
+async def test_a_drain_waits_for_connections_that_finish(own_rig):
+    rig, pod = own_rig, own_rig.endpoint()
+    web = rig.service(pod.address)
+    pairs = [(await rig.client(web), await pod.accept()) for _ in range(3)]
     web.close()
-    draining = asyncio.create_task(house.plane.drain(60))
+    draining = asyncio.create_task(rig.plane.drain(60))
     for client, server in pairs:
         await client.send(b"goodbye")
         assert await server.read() == b"goodbye"
@@ -200,30 +200,30 @@ async def test_a_drain_waits_for_connections_that_finish(own_house):
     assert await draining == 0
 
 
-async def test_a_drain_of_nothing_ends_at_once(own_house):
-    assert await own_house.plane.drain(60) == 0
+async def test_a_drain_of_nothing_ends_at_once(own_rig):
+    assert await own_rig.plane.drain(60) == 0
 
 
-async def test_a_close_resets_connections_and_refuses_from_now_on(own_house):
-    house, pod = own_house, own_house.endpoint()
-    web, dns = house.service(pod.address), house.udp_service(house.udp_peer().address)
-    client = await house.client(web)
+async def test_a_close_resets_connections_and_refuses_from_now_on(own_rig):
+    rig, pod = own_rig, own_rig.endpoint()
+    web, dns = rig.service(pod.address), rig.udp_service(rig.udp_peer().address)
+    client = await rig.client(web)
     await pod.accept()
     for _ in range(2):
-        house.plane.close()
+        rig.plane.close()
     assert await client.was_reset()
     with pytest.raises(ConnectionRefusedError):
         await dial(web.address)
-    house.keep(UdpPeer(port=dns.address.port))
+    rig.keep(UdpPeer(port=dns.address.port))
     for service in (web, dns):
         service.close()
 
 
-async def test_clients_in_the_queue_are_reset_at_the_close(own_house):
-    web = own_house.service(own_house.silent())
-    waiting = own_house.keep(Peer(socket.socket()))
+async def test_clients_in_the_queue_are_reset_at_the_close(own_rig):
+    web = own_rig.service(own_rig.silent())
+    waiting = own_rig.keep(Peer(socket.socket()))
     waiting.sock.connect_ex(web.address)
-    own_house.plane.close()
+    own_rig.plane.close()
     assert await waiting.was_reset()
 
 

@@ -9,7 +9,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.plane.messages import Drained, FromWorker, Report, Running, Start
 from userspace_proxy.plane.process import WorkerProcess
 
-from ..dataplane.house import open_sockets
+from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import turns, until
 
 # A child that sends something else than workers do.

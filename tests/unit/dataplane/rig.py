@@ -1,4 +1,4 @@
-"""One data plane with everything around it: Services, endpoints and clients on loopback."""
+"""A test rig: one data plane, with Services, endpoints and clients on loopback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Clock:
 class Service:
     """One group and its listener."""
 
-    house: House
+    rig: Rig
     served: Group
     """As the plane has it."""
     group: Any
@@ -66,11 +66,11 @@ class Service:
     @property
     def carrier(self) -> Any:
         """The worker's side of the listener."""
-        return self.house.link._worker._listeners[self.listener.number]
+        return self.rig.link._worker._listeners[self.listener.number]
 
     def close(self) -> None:
         """Close the listener; the plane forgets the group."""
-        self.house.plane.close_group(self.served)
+        self.rig.plane.close_group(self.served)
 
 
 def raise_error(answer: Answer) -> None:
@@ -80,7 +80,7 @@ def raise_error(answer: Answer) -> None:
         raise error
 
 
-class House:
+class Rig:
     """A plane with its worker in this loop, and what is to be closed at the end.
 
     Args:
@@ -108,7 +108,7 @@ class House:
             self.engine = self.dataplane.engine
             self.connections = self.dataplane.connections
             self.flows = self.dataplane.flows.table
-        self._guests: list[Closeable] = []
+        self._kept: list[Closeable] = []
 
     @property
     def flow(self) -> Any:
@@ -118,18 +118,18 @@ class House:
     def close(self) -> None:
         """Close the data plane, and clients and endpoints."""
         self.plane.close()
-        self.dismiss()
+        self.close_kept()
 
-    def dismiss(self) -> None:
+    def close_kept(self) -> None:
         """Close clients and endpoints."""
-        for guest in self._guests:
-            guest.close()
-        self._guests.clear()
+        for closeable in self._kept:
+            closeable.close()
+        self._kept.clear()
 
-    def keep(self, guest: C) -> C:
-        """Close it at the end."""
-        self._guests.append(guest)
-        return guest
+    def keep(self, closeable: C) -> C:
+        """Close an object at the end."""
+        self._kept.append(closeable)
+        return closeable
 
     def service(
         self,

@@ -1,20 +1,20 @@
-"""A house whose plane has real workers, and whose timers are the test's."""
+"""A rig whose plane has real workers, and whose timers are the test's."""
 
 import asyncio
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Plane
 
-from ..dataplane.house import House
 from ..dataplane.peers import TcpEndpoint, UdpPeer, dial
+from ..dataplane.rig import Rig
 from ..dataplane.timers import TimerLoop
 from ..dataplane.waiting import until
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 
 
-class Shop(House):
-    """A house whose plane has real workers; its timers wait for the test, which lets time pass."""
+class Pool(Rig):
+    """A rig whose plane has real workers; its timers wait for the test, which lets time pass."""
 
     def __init__(self, count, tuning=None):
         self.timers = TimerLoop(asyncio.get_running_loop())
