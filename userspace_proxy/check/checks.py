@@ -18,7 +18,7 @@ from .finding import Finding, Mark, error, reason, warning
 from .firewalls import judge_firewalls
 from .inputs import Inputs, judge_settings, look_at_manifests
 from .kernel_view import KernelView, read_kernel
-from .leftovers import judge_kube_proxy, judge_ours
+from .leftovers import judge_kube_proxy, judge_own
 from .offers import chosen, judge_offers, read_offers
 from .server import look_at_server
 
@@ -56,7 +56,7 @@ def check_settings(
     found += [warning("kernel", line, way_out="run as root") for line in kernel.unread]
     found += judge_running(proxies, options.proxy_name or "")
     if steering != "none":
-        found += judge_ours(kernel, list(proxies))
+        found += judge_own(kernel, list(proxies))
     found += check_node(settings, steering, kernel)
     if steering not in ("none", ""):
         found += judge_firewalls(kernel, steering, options.proxy_ports)
@@ -86,17 +86,15 @@ def check_settings(
 def check_node(
     settings: Settings, steering: str, kernel: KernelView | None = None
 ) -> list[Finding]:
-    """Look at what others have on this node that concerns a steering; reads only.
+    """Check the node's own state that affects a steering, without firewalls.
 
-    Firewalls are left out: the agent watches them as long as it runs.
-
-    Blocks for some 50 ms, and belongs in a thread where an event loop runs. It needs none of the
-    larger libraries: the agent asks at its start.
+    The agent calls this at its start, and watches firewalls all the time. It blocks for some 50 ms,
+    and imports none of the larger libraries.
 
     Args:
         settings: From flags and files.
-        steering: Which one is, or would be, in use.
-        kernel: What was read; None: it is read.
+        steering: The steering that is, or would be, in use.
+        kernel: From :func:`read_kernel`; None: it is read here.
     """
     if steering in ("none", ""):
         return []
@@ -113,7 +111,7 @@ def check_node(
 
 
 def log_findings(settings: Settings, steering: str) -> None:
-    """Log what :func:`check_node` finds, except what is fine."""
+    """Log the warnings and errors of :func:`check_node`."""
     for finding in check_node(settings, steering):
         if finding.mark is not Mark.OK:
             _log.warning(
@@ -128,21 +126,11 @@ def log_findings(settings: Settings, steering: str) -> None:
 
 
 def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
-    """Say which proxies of ours run here.
-
-    Args:
-        proxies: Label → pid.
-        label: That of the one that is to be started.
-    """
+    """Report another running proxy with the same label."""
     if label not in proxies:
         return []
-    return [
-        warning(
-            "leftovers",
-            f"another userspace-proxy (pid {proxies[label]}) steers this node",
-            way_out="stop it before you start one here",
-        )
-    ]
+    what = f"another userspace-proxy (pid {proxies[label]}) steers this node"
+    return [warning("leftovers", what, way_out="stop it before you start one here")]
 
 
 def _interfaces(steering: str) -> list[Finding]:
@@ -152,7 +140,7 @@ def _interfaces(steering: str) -> list[Finding]:
 
 
 def _routes(settings: Settings, steering: str, inputs: Inputs) -> list[Finding]:
-    # Local steering makes the routes itself; without steering nobody dials these addresses.
+    # Local steering adds the routes itself; without steering clients don't dial these addresses.
     if steering in ("none", "local", ""):
         return []
     ranges: tuple[str, ...] = inputs.service_ips

@@ -17,7 +17,7 @@ from .finding import Finding, ok, warning
 
 
 def find_obstacle() -> str:
-    """Return why no client's address could be kept here, in words; empty where some could."""
+    """Return why no client address could be preserved here; empty if some could."""
     try:
         with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
             links = read_links(requests)
@@ -27,16 +27,12 @@ def find_obstacle() -> str:
 
 
 def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
-    """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge.
-
-    Args:
-        cluster: ``--cluster-cidr``.
-    """
+    """Return why endpoints on bridges wouldn't see the addresses of clients on the same bridge."""
     try:
         with Requests.open(NETLINK_ROUTE) as requests:
             links, routes = read_links(requests), read_routes(requests)
     except OSError:
-        # The other checks of the node report this.
+        # Other checks of the node report this.
         return ()
     bridges = ClientBridges()
     bridges.follow(links, find_networks(links, routes, cluster), read_bridge_filter())
@@ -46,12 +42,7 @@ def find_bridge_obstacles(cluster: Iterable[str]) -> tuple[BridgeObstacle, ...]:
 
 
 def judge_client_address(why_not: str, bridges: Sequence[BridgeObstacle] = ()) -> list[Finding]:
-    """Say whether endpoints on this node would see their clients' addresses.
-
-    Args:
-        why_not: As :func:`find_obstacle` gives it.
-        bridges: As :func:`find_bridge_obstacles` returns them.
-    """
+    """Report whether endpoints on this node would see client addresses."""
     if why_not:
         return [
             warning(

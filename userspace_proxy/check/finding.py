@@ -10,28 +10,28 @@ from ..errors import UserspaceProxyError
 
 
 class Mark(enum.StrEnum):
-    """How well it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, or may; somebody should know."""
+    """It works, or may work."""
     ERROR = "error"
     """``run`` would fail, or clients would not be served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     mark: Mark
     topic: str
-    """``config``, ``steering``, ``firewall``, … in a word or two."""
+    """``config``, ``steering``, ``firewall``, …"""
     what: str
     """One sentence without a full stop."""
     where: str = ""
-    """File and line, table and chain, or file below /proc; empty where the sentence says it."""
+    """File and line, table and chain, or file below /proc; may be empty."""
     way_out: str = ""
-    """What to do, as a command where there is one; empty where nothing is to be done."""
+    """The remedy, as a command if possible; may be empty."""
 
     def __str__(self) -> str:
         where = f" [{self.where}]" if self.where else ""
@@ -40,22 +40,22 @@ class Finding:
 
 
 def ok(topic: str, what: str, where: str = "") -> Finding:
-    """Return a finding that all is well."""
+    """Return a finding without a problem."""
     return Finding(Mark.OK, topic, what, where)
 
 
 def warning(topic: str, what: str, where: str = "", way_out: str = "") -> Finding:
-    """Return a finding that somebody should know."""
+    """Return a finding of something that may cause problems."""
     return Finding(Mark.WARNING, topic, what, where, way_out)
 
 
 def error(topic: str, what: str, where: str = "", way_out: str = "") -> Finding:
-    """Return a finding by which clients wouldn't be served."""
+    """Return a finding of something that keeps clients from being served."""
     return Finding(Mark.ERROR, topic, what, where, way_out)
 
 
 def reason(exc: UserspaceProxyError) -> str:
-    """Return an error's words on one line."""
+    """Return an error's text on one line."""
     return " ".join(str(exc).split())
 
 

@@ -12,13 +12,7 @@ _TOPIC = "firewall"
 def judge_firewalls(
     kernel: KernelView, steering: str, proxy_ports: tuple[int, int]
 ) -> list[Finding]:
-    """Say which chains drop packets that are steered to the proxy.
-
-    Args:
-        kernel: What was read.
-        steering: The name of the proxy's steering.
-        proxy_ports: First and last.
-    """
+    """Report chains that drop packets steered to the proxy."""
     if steering in ("none", ""):
         return []
     found = [
@@ -27,10 +21,6 @@ def judge_firewalls(
     ]
     if found or kernel.unread:
         return found
-    return [ok(_TOPIC, _well(kernel))]
-
-
-def _well(kernel: KernelView) -> str:
     if FIREWALLD in kernel.nft:
-        return "firewalld is running and accepts translated packets"
-    return "no chain drops packets that are steered to the proxy"
+        return [ok(_TOPIC, "firewalld is running and accepts translated packets")]
+    return [ok(_TOPIC, "no chain drops packets that are steered to the proxy")]

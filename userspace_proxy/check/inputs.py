@@ -14,18 +14,18 @@ from ..sources.manifests import load_manifests
 from ..status.units import plural
 from .finding import Finding, error, ok, reason, warning
 
-# The rest is counted: a cluster may have hundreds of headless Services.
+# Others are only counted: a cluster may have hundreds of headless Services.
 _NAMED_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What is to be served, as far as it is known."""
+    """What would be served, as far as it is known."""
 
     service_ports: int | None = None
-    """Of both families; None where nobody has counted."""
+    """Of both families; None if unknown."""
     service_ips: tuple[str, ...] = ()
-    """Some addresses of Services, at most one a family; empty where nobody knows."""
+    """At most one address of a Service per family; empty if unknown."""
 
 
 def judge_settings(
@@ -47,13 +47,7 @@ def judge_settings(
 def look_at_manifests(
     path: str, *, options: Options, service_cidrs: Sequence[str]
 ) -> tuple[list[Finding], Inputs]:
-    """Read manifests as ``run`` would, and plan them.
-
-    Args:
-        path: A file or folder.
-        options: What ``run`` would tell the proxy.
-        service_cidrs: Where addresses come from for Services that name none.
-    """
+    """Read manifests as ``run`` would, and plan them."""
     try:
         snapshot, problems = load_manifests(
             path, node_name=options.node_name, service_cidrs=service_cidrs
@@ -70,7 +64,7 @@ def look_at_manifests(
 
 
 def judge_plan(plan: Plan) -> list[Finding]:
-    """Say which Services would get no listener."""
+    """Report Services that would get no listener."""
     found = [
         error(
             "manifests",
@@ -89,7 +83,7 @@ def judge_plan(plan: Plan) -> list[Finding]:
 
 
 def some_ips(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the first cluster IP of each family that there is."""
+    """Return the first cluster IP of each family."""
     firsts: dict[bool, str] = {}
     for state in snapshot.services.values():
         for ip in state.service.cluster_ips:

@@ -1,8 +1,9 @@
 """Finds rules that kube-proxy or a dead userspace-proxy left in the kernel; pure.
 
-Who translates a connection first has it. Our nftables chains stand before everybody's (priority
--110, others at -100); our legacy chains are first in their table, but a chain of nftables at
-the same priority may come before the whole table: which of the two was made last decides.
+The first rule that translates a connection decides its destination. This proxy's nftables chains
+run before others (priority -110, others at -100). Its legacy chains are first in their table, but
+an nftables chain of the same priority may run before the whole table, depending on which was
+created last.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from .finding import Finding, error, ok, warning
 from .kernel_view import KernelView
 
 _TOPIC = "kube-proxy"
-# kubelet keeps chains of its own: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP,
-# KUBE-MARK-MASQ, KUBE-POSTROUTING. These are kube-proxy's alone, in any of its modes.
+# kubelet has chains, too: KUBE-FIREWALL, KUBE-KUBELET-CANARY, KUBE-MARK-DROP, KUBE-MARK-MASQ,
+# KUBE-POSTROUTING. These are only kube-proxy's, in any of its modes.
 _CHAINS = re.compile(
     r"KUBE-(SERVICES|NODEPORTS?|PORTALS-(CONTAINER|HOST)|NODEPORT-(CONTAINER|HOST)|PROXY-CANARY"
     r"|(SVC|SVL|SEP|EXT|XLB|FW)-.*|LOAD-BALANCER|CLUSTER-IP|EXTERNAL-IP)"
@@ -31,12 +32,12 @@ _CLEAN_UP = (
 
 
 def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> list[Finding]:
-    """Say what of kube-proxy there is, and whether it would win.
+    """Report kube-proxy's rules, and whether they take precedence.
 
     Args:
-        kernel: What was read.
-        steering: What ours would be.
-        is_beside: Ours serves only Services with a label: kube-proxy has the others.
+        kernel: The rules.
+        steering: This proxy's steering.
+        is_beside: This proxy serves only Services with a label, and kube-proxy the others.
     """
     if steering in ("none", ""):
         return []
@@ -108,18 +109,13 @@ def _with_kube_chains(tables: Tables) -> Iterator[tuple[str, str]]:
         names = sorted(name for name in chains if _CHAINS.fullmatch(name))
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            # The one that the others hang from says most.
+            # This chain calls the others.
             first = "KUBE-SERVICES" if "KUBE-SERVICES" in names else names[0]
             yield table, f"chain {first}{more}"
 
 
-def judge_ours(kernel: KernelView, running: Collection[str]) -> list[Finding]:
-    """Say which rules of ours belong to a proxy that isn't running.
-
-    Args:
-        kernel: What was read.
-        running: Labels of the proxies that run.
-    """
+def judge_own(kernel: KernelView, running: Collection[str]) -> list[Finding]:
+    """Report rules of userspace-proxies whose labels aren't among the running ones."""
     places: dict[str, list[str]] = {}
     for table in kernel.nft:
         family, _, name = table.partition(" ")

@@ -19,9 +19,9 @@ SYSCTLS = (
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
 )
-# From here on new connections will soon be dropped; the kernel says "table full" at the end.
+# From here on new connections may soon be dropped.
 _CONNTRACK_SHORT = 0.9
-# How long a closed connection keeps its source port. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
+# A closed connection keeps its source port this long. Source: TCP_TIMEWAIT_LEN of linux/tcp.h.
 _TIME_WAIT_S = 60
 
 
@@ -38,7 +38,7 @@ def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
 
 
 def look_at_interfaces() -> InterfaceView | None:
-    """Return the interfaces; None where they can't be listed."""
+    """Return the interfaces; None if they can't be listed."""
     try:
         return read_interfaces()
     except SteeringError:
@@ -46,7 +46,7 @@ def look_at_interfaces() -> InterfaceView | None:
 
 
 def judge_interfaces(view: InterfaceView | None, steering: str) -> list[Finding]:
-    """Say what unnumbered interfaces mean."""
+    """Report the effect of interfaces without an address."""
     if view is None or steering not in ("iptables", "nftables") or not view.unnumbered:
         return []
     names = ", ".join(view.unnumbered[:3])
@@ -70,7 +70,7 @@ def judge_interfaces(view: InterfaceView | None, steering: str) -> list[Finding]
 
 
 def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
-    """Return the addresses that programs on this node can't dial, with the kernel's words."""
+    """Return the addresses that programs on this node can't dial, with the kernel's error."""
     unrouted = {}
     for ip in ips:
         try:
@@ -83,12 +83,7 @@ def find_unrouted(ips: Iterable[str]) -> dict[str, str]:
 
 
 def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Finding]:
-    """Say whether programs on this node can dial Services.
-
-    Args:
-        ranges: Service ranges, or single Service addresses as such.
-        unrouted: An address of a range → why it can't be dialled.
-    """
+    """Report whether programs on this node can dial these Service ranges or addresses."""
     found = []
     for cidr in ranges:
         refusal = unrouted.get(sample_of(cidr))
@@ -108,17 +103,13 @@ def judge_routes(ranges: Iterable[str], unrouted: Mapping[str, str]) -> list[Fin
 
 
 def sample_of(cidr: str) -> str:
-    """Return an address of a range that may be a Service's."""
+    """Return a typical Service address of a range."""
     network = ipaddress.ip_network(cidr, strict=False)
     return str(network[min(1, network.num_addresses - 1)])
 
 
 def judge_sysctls(values: Mapping[str, str]) -> list[Finding]:
-    """Say which settings of the kernel's matter.
-
-    Args:
-        values: As :func:`read_sysctls` gives them.
-    """
+    """Report sysctls that matter; ``values`` is from :func:`read_sysctls`."""
     return [*_forwarding(values), *_source_ports(values), *_conntrack(values)]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import SteeringError
+from ..kernel.privileges import effective_capabilities
+from ..sandbox.privileges import forbidding, read_sysctls
 from ..steering.choice import choose, has_legacy_tables, iptables_lacks
 from ..steering.iptables import has_socket_match
 from ..steering.iptables.legacy import has_legacy_tables_in_kernel, tables_in_use
@@ -16,42 +17,37 @@ from .finding import Finding, error, ok, warning
 
 # Source: capabilities(7), include/uapi/linux/capability.h.
 _CAPABILITIES = {12: "NET_ADMIN", 13: "NET_RAW"}
-# What each keeps from working, and a value that allows it. Source: user_namespaces(7).
-_FORBIDDING = {
-    "user.max_user_namespaces": ("0", "15000"),
-    "kernel.unprivileged_userns_clone": ("0", "1"),
-    "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What there is."""
+    """The privileges, libraries and kernel features of this node."""
 
     capabilities: tuple[str, ...] = ()
-    """Those of NET_ADMIN and NET_RAW that this process has."""
+    """NET_ADMIN and NET_RAW, if this process has them."""
     nftables_lack: str = ""
-    """In words; empty where nftables works."""
+    """Why nftables doesn't work; empty if it does."""
     iptables_lack: str = ""
     legacy_tables: tuple[str, ...] = ()
-    """In use, of either family, by name."""
+    """Names of those in use, of either family."""
     has_legacy_in_kernel: bool = False
     without_nft_socket: bool = False
-    """nftables works, but can't tell our sockets from others'."""
+    """nftables works, but can't distinguish the proxy's sockets."""
     without_xt_socket: bool = False
-    """The same of iptables."""
+    """The same for iptables."""
     forbidding: str = ""
     """A sysctl that forbids user namespaces, as ``name=value`` that would allow them."""
 
 
 def read_offers() -> Offers:
-    """Ask kernel and libraries; nothing is started."""
-    mask = _capability_mask()
+    """Query the kernel and the libraries."""
+    mask = effective_capabilities()
     capabilities = tuple(name for bit, name in _CAPABILITIES.items() if mask >> bit & 1)
     is_admin = "NET_ADMIN" in capabilities
     nftables_lack = missing() or (nft_offers() if is_admin else "NET_ADMIN is missing")
     iptables_lack = iptables_lacks()
     has_legacy = has_legacy_tables_in_kernel()
+    forbidden = forbidding(read_sysctls())
     return Offers(
         capabilities=capabilities,
         nftables_lack=nftables_lack,
@@ -60,12 +56,12 @@ def read_offers() -> Offers:
         without_xt_socket=not iptables_lack and has_legacy and not has_socket_match(),
         legacy_tables=_legacy_tables(),
         has_legacy_in_kernel=has_legacy,
-        forbidding=_forbidding(),
+        forbidding=f"{forbidden[0]}={forbidden[2]}" if forbidden else "",
     )
 
 
 def chosen(wanted: str, *, own_namespace: bool) -> str:
-    """Return the steering that ``run`` would take; empty where ``auto`` finds none."""
+    """Return the steering that ``run`` would use; empty if ``auto`` finds none."""
     try:
         return choose(wanted, own_namespace=own_namespace)
     except SteeringError:
@@ -73,13 +69,13 @@ def chosen(wanted: str, *, own_namespace: bool) -> str:
 
 
 def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> list[Finding]:
-    """Say what there is, and whether the steering that is taken works with it.
+    """Report privileges and features, and whether the chosen steering works with them.
 
     Args:
-        offers: What there is.
-        wanted: As in ``--steering``.
-        taken: What that comes to; empty for none.
-        own_namespace: The network namespace was made for this proxy.
+        offers: From :func:`read_offers`.
+        wanted: The value of ``--steering``.
+        taken: From :func:`chosen`.
+        own_namespace: The network namespace was created for this proxy.
     """
     if wanted == "none":
         return [ok("steering", "none: clients dial loopback addresses, no privilege is needed")]
@@ -136,11 +132,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
             way_out="run as root or grant NET_ADMIN, modprobe nf_tables, or --steering=none",
         )
     elif lack:
-        yield error(
-            "steering",
-            f"{taken} can't work here: {lack}",
-            way_out=_install(taken),
-        )
+        yield error("steering", f"{taken} can't work here: {lack}", way_out=_install(taken))
     elif wanted != "auto":
         yield ok("steering", f"{taken}, as set by --steering")
     else:
@@ -149,7 +141,7 @@ def _taken(offers: Offers, wanted: str, taken: str, *, own_namespace: bool) -> I
 
 
 def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
-    """Say where what is steered is admitted to any socket. Source: docs/adr/0013."""
+    """Report that rules can't distinguish the proxy's sockets. Source: docs/adr/0013."""
     is_iptables = taken == "iptables"
     if offers.without_xt_socket if is_iptables else offers.without_nft_socket:
         module = "xt_socket" if is_iptables else "nft_socket"
@@ -162,7 +154,7 @@ def _guard(offers: Offers, taken: str) -> Iterator[Finding]:
 
 
 def why_taken(taken: str, legacy: Sequence[str], offers: Offers, *, own_namespace: bool) -> str:
-    """Return in words why ``auto`` takes a steering."""
+    """Return why ``auto`` chooses a steering."""
     if own_namespace:
         return "this network namespace was created for the proxy"
     if taken == "iptables":
@@ -189,21 +181,3 @@ def _legacy_tables() -> tuple[str, ...]:
     if not has_legacy_tables():
         return ()
     return tuple(dict.fromkeys(name for version in (4, 6) for name in tables_in_use(version)))
-
-
-def _capability_mask() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
-
-
-def _forbidding() -> str:
-    for name, (forbids, allows) in _FORBIDDING.items():
-        try:
-            value = Path("/proc/sys", *name.split(".")).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if value == forbids:
-            return f"{name}={allows}"
-    return ""

@@ -1,4 +1,4 @@
-"""Checks whether ports and descriptors suffice, and what holds them; the judges are pure."""
+"""Checks whether ports and descriptors suffice, and which programs use them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .finding import Finding, error, ok, warning
 NODE_PORTS = (30000, 32767)
 _LOCAL = "net.ipv4.ip_local_port_range"
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
-# A connection takes two descriptors; a node of some size should have room for so many.
+# A connection takes two descriptors; a medium-sized node should have room for so many.
 _CONNECTIONS = 1000
 
 Span = tuple[int, int]
@@ -26,13 +26,7 @@ Span = tuple[int, int]
 def judge_ranges(
     values: Mapping[str, str], proxy_ports: Span, *, uses_client_ports: bool
 ) -> list[Finding]:
-    """Say whether the node's own outgoing connections use ports that the proxy needs.
-
-    Args:
-        values: Sysctls by name.
-        proxy_ports: First and last.
-        uses_client_ports: Endpoints are to see their clients' addresses.
-    """
+    """Report whether the node's own outgoing connections use ports that the proxy needs."""
     found = [
         *_overlap(values, proxy_ports, "proxy ports", "--proxy-port-range below it; or "),
         *_overlap(values, NODE_PORTS, "node ports", ""),
@@ -78,7 +72,7 @@ def _common(one: Span, other: Span) -> Span | None:
 
 
 def _is_reserved(span: Span, text: str) -> bool:
-    """Return whether the kernel gives these ports only to sockets that ask for them by number."""
+    """Return whether the kernel assigns these ports only to sockets that bind them explicitly."""
     ports = set(range(span[0], span[1] + 1))
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
@@ -93,12 +87,12 @@ def _words(span: Span) -> str:
 def judge_descriptors(
     limit: int, service_ports: int | None, workers: int, proxy_ports: Span
 ) -> list[Finding]:
-    """Say whether descriptors and proxy ports are enough.
+    """Report whether descriptors and proxy ports suffice.
 
     Args:
-        limit: RLIMIT_NOFILE, the hard one, which ``run`` takes.
-        service_ports: How many there are, of both families; None if unknown.
-        workers: How many processes listen.
+        limit: The hard RLIMIT_NOFILE, which ``run`` uses.
+        service_ports: Their number, of both families; None if unknown.
+        workers: The number of worker processes.
         proxy_ports: First and last.
     """
     if service_ports is None:
@@ -119,8 +113,7 @@ def judge_descriptors(
             warning(
                 "limits",
                 f"{limit:,} open files may be too few for {service_ports:,} Service ports in "
-                f"{workers} "
-                f"workers ({listeners:,} listeners) and {_CONNECTIONS:,} connections",
+                f"{workers} workers ({listeners:,} listeners) and {_CONNECTIONS:,} connections",
                 way_out=f"ulimit -Hn {2 * listeners + 64 * _CONNECTIONS} (systemd: LimitNOFILE=), "
                 "or fewer --workers",
             )
@@ -130,7 +123,7 @@ def judge_descriptors(
 
 
 def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[str, str]:
-    """Return which addresses are taken: flag and address → the program that has it.
+    """Return the programs that use addresses, by ``flag=address``.
 
     Args:
         addresses: Flag and address; None for a server that is switched off.
@@ -147,12 +140,7 @@ def find_holders(addresses: Iterable[tuple[str, ListenAddress | None]]) -> dict[
 
 
 def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[Finding]:
-    """Say which programs have the addresses of the status servers.
-
-    Args:
-        holders: As :func:`find_holders` gives them.
-        own_pids: Proxies of ours that run.
-    """
+    """Report programs that use the addresses of the status servers."""
     return [
         error(
             "ports",
@@ -165,9 +153,9 @@ def judge_holders(holders: Mapping[str, str], own_pids: Sequence[int]) -> list[F
 
 
 def find_range_holder(proxy_ports: Span) -> str:
-    """Return a program that has proxy ports, if none of them is free; else empty.
+    """Return a program that uses proxy ports if none of them is free, else empty.
 
-    A port is bound and closed for it: what is bound and doesn't listen isn't listed anywhere.
+    This binds and closes a port, as ports that are bound without listening aren't listed.
     """
     first, last = proxy_ports
     free = RefusePort()
@@ -181,18 +169,12 @@ def find_range_holder(proxy_ports: Span) -> str:
         return ""
     ports = range(first, last + 1)
     inodes = {held.inode for held in held_ports(Protocol.TCP) if held.port in ports}
-    # Any will do: of a process with thousands of them only the lowest descriptors are looked at.
+    # Any of them: for a process with thousands of sockets only the lowest descriptors are read.
     return next(iter(owners_of(inodes).values()), "another program")
 
 
 def judge_range_holder(holder: str, proxy_ports: Span, own_pids: Sequence[int]) -> list[Finding]:
-    """Say whether other programs have all proxy ports.
-
-    Args:
-        holder: As :func:`find_range_holder` returns it.
-        proxy_ports: First and last.
-        own_pids: Proxies of ours that run.
-    """
+    """Report that another program uses all proxy ports."""
     if not holder or _is_own(holder, own_pids):
         return []
     return [

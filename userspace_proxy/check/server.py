@@ -10,16 +10,11 @@ from .finding import Finding, error, ok
 from .inputs import Inputs
 
 ANSWER_S = 5.0
-"""For all questions together; an API server that is well answers in some 10 ms."""
+"""For all requests together; a healthy API server answers in some 10 ms."""
 
 
 def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], Inputs]:
-    """Ask for one object of each kind.
-
-    Args:
-        settings: How to reach it.
-        node_name: Whose Node to ask for.
-    """
+    """Request one object of each kind from the API server."""
     from ..sources.kubernetes.permissions import ask_server
 
     said = asyncio.run(
@@ -34,13 +29,7 @@ def look_at_server(settings: Settings, node_name: str) -> tuple[list[Finding], I
 
 
 def judge_server(url: str, problems: Sequence[str], version: str) -> list[Finding]:
-    """Say whether everything that is asked for may be read.
-
-    Args:
-        url: The server's.
-        problems: In words, with the way out.
-        version: The server's; empty where it doesn't say.
-    """
+    """Report whether all objects may be read."""
     if problems:
         return [error("API server", line) for line in problems]
     known = f" (Kubernetes {version})" if version else ""

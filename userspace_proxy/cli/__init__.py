@@ -1,7 +1,7 @@
 """The commands: they parse arguments, call the package that does the work, and print.
 
-:func:`main` is all of it. Rooms are imported when their command runs, so that ``--help``
-and a wrong flag are answered at once.
+Packages are imported when their command runs, so that ``--help`` and a wrong flag are answered at
+once.
 """
 
 from .commands import main

@@ -3,8 +3,8 @@
     warning  routes: programs on this node can't dial 10.96.0.0/12: … -> ip route add …
     ok       steering: auto chooses nftables: …
 
-It changes nothing. A file that can't be read is a finding (exit 1), a flag that can't be
-is wrong usage (exit 2).
+It changes nothing. An unreadable file is a finding (exit 1), an invalid flag is wrong
+usage (exit 2).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OUTPUT = ("-o", "--output")
 
 
 def check(words: Sequence[str]) -> int:
-    """Print what is found; returns the exit status: 1 where something is an error.
+    """Print the findings; return the exit status, 1 if one is an error.
 
     Raises:
         ConfigError: A flag is wrong.
@@ -47,7 +47,7 @@ def check(words: Sequence[str]) -> int:
 
 
 def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the form that ``-o`` asks for, and the other words.
+    """Return the form given by ``-o``, and the other words.
 
     Raises:
         ConfigError: There is no such form.
@@ -59,7 +59,7 @@ def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
         word = left.pop(0)
         name, equals, value = word.partition("=")
         if word.startswith(_OUTPUT[0]) and word != _OUTPUT[0] and not equals:
-            # As kubectl takes it: -ojson.
+            # As for kubectl: -ojson.
             name, equals, value = _OUTPUT[0], "=", word.removeprefix(_OUTPUT[0])
         if name not in _OUTPUT:
             rest.append(word)
@@ -71,7 +71,7 @@ def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def render_text(findings: Sequence[Finding]) -> str:
-    """Return one line a finding, and one that counts them."""
+    """Return one line per finding, and one with their counts."""
     counts = {mark: sum(f.mark == mark for f in findings) for mark in ("error", "warning", "ok")}
     words = ", ".join(f"{count} {mark}" for mark, count in counts.items())
     return "\n".join([*map(str, findings), words])
@@ -97,10 +97,10 @@ def _look(flags: Flags) -> list[Finding]:
 
 
 def _without_file(flags: Flags) -> Loaded:
-    """Return what the flags alone say, so that the rest can be checked.
+    """Return the settings of the flags alone, so that the rest can be checked.
 
     Raises:
-        ConfigError: It is the flags that don't go together.
+        ConfigError: The flags are invalid.
     """
     values = {name: value for name, value in flags.values.items() if name != "config_file"}
     return load_flags(dataclasses.replace(flags, values=values))

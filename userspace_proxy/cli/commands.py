@@ -1,7 +1,7 @@
 """Finds the command in the arguments, runs it, and returns the exit status.
 
 Rule 1: flags without a command mean ``run``, so that kube-proxy's command line works.
-Rule 2: an error that we expect is one line on stderr; anything else is a bug, and its
+Rule 2: a UserspaceProxyError is one line on stderr; any other exception is a bug, and its
 traceback is shown.
 """
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return DONE
     except BrokenPipeError:
-        # Whoever read our output (``| head``) has seen enough; Python must not write at exit.
+        # The reader of the output (``| head``) has closed it; Python must not write at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
     return status
@@ -162,15 +162,16 @@ def _complain(exc: UserspaceProxyError) -> None:
     from .logs import write_behind_log
 
     line = f"error: {_one_line(exc)}"
-    # The log's reader may have stalled, and a print would wait for it.
+    # A print would wait for a stalled reader of the log.
     if not write_behind_log(line):
         print(line, file=sys.stderr)
 
 
 def _ignore_signals() -> None:
-    """Ignore what `agent.signals` handles without ending the process; imports take half a second.
+    """Ignore the signals that don't end the process until `agent.signals` handles them.
 
-    SIGTERM and SIGINT keep their default meanwhile: nothing is there yet that must be removed.
+    Imports take half a second. SIGTERM and SIGINT keep their default action, as there is nothing to
+    remove yet.
     """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
@@ -179,7 +180,7 @@ def _ignore_signals() -> None:
 def _open_standard_streams() -> None:
     """Open /dev/null where stdin, stdout or stderr is closed.
 
-    The next socket would get that number, and whatever is printed.
+    Otherwise the next socket would get that number, and the output.
     """
     for number in range(3):
         try:

@@ -35,14 +35,14 @@ _STOP_S = 10.0
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Run the demo until Ctrl-C; returns the exit status.
+    """Run the demo until Ctrl-C; return the exit status.
 
     Args:
         options: ``port``: the page's port on 127.0.0.1; None for 10249, or any free one.
 
     Raises:
-        SandboxError: Namespaces can't be made here; the message says how they can.
-        ListenError: The page's port is taken.
+        SandboxError: Namespaces can't be created here; the message contains the remedy.
+        ListenError: The page's port is in use.
     """
     began = time.monotonic()
     with _page_socket(options.port) as page, contextlib.ExitStack() as stack:
@@ -51,7 +51,7 @@ def demo(options: argparse.Namespace) -> int:
         try:
             _show(page, folder, stop, began, stack)
         except SandboxError:
-            # Ctrl-C also ends the command that was setting something up at that moment.
+            # Ctrl-C also ends a command that is setting up the sandbox.
             if not stop.is_set:
                 raise
         print("\nending the demo …", flush=True)
@@ -65,7 +65,7 @@ def _show(
     began: float,
     stack: contextlib.ExitStack,
 ) -> None:
-    """Set everything up, say what there is, and wait for the signal to end it."""
+    """Set everything up, print what to try, and wait for the signal to end it."""
     sandbox = stack.enter_context(Sandbox())
     pods = _add_pods(sandbox)
     client = sandbox.add_pod("client")
@@ -89,9 +89,9 @@ def _show(
 
 
 class _StopOnSignal:
-    """Ctrl-C and SIGTERM end the demo in good order; a child's end wakes it too.
+    """Lets Ctrl-C, SIGTERM and the end of a child wake :meth:`wait`.
 
-    Signals are bytes on a socket here, so that none is lost between a check and a wait.
+    Signals are bytes on a socket, so that none is lost between a check and a wait.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _StopOnSignal:
 
 
 def _page_socket(port: int | None) -> socket.socket:
-    """Open the page's socket out here: a socket belongs to the namespace it was made in."""
+    """Open the page's socket outside: it belongs to the namespace in which it is created."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     for candidate in (PAGE_PORT, 0) if port is None else (port,):
@@ -138,13 +138,13 @@ def _add_pods(sandbox: Sandbox) -> dict[str, Pod]:
             pod.serve(tcp=8080)
         else:
             pod.serve(udp=5353)
-    # A pod without a server: its kernel refuses, as that of a crashed container does.
+    # A pod without a server refuses connections, like a crashed container.
     pods["gone"] = sandbox.add_pod("gone")
     return pods
 
 
 def _write_scripts(folder: Path, sandbox: Sandbox, client: Pod) -> None:
-    """Write ``pod`` and ``node``, which run a command there, and ``ask``, the dial tool."""
+    """Write the scripts ``pod`` and ``node``, which run a command there, and ``ask``."""
     ask = (sys.executable, "-m", "userspace_proxy.sandbox.client")
     for name, words in (
         ("pod", client.prefix),
@@ -174,14 +174,14 @@ def _proxy(
                 f"--bind-address={sandbox.node.ip}",
                 f"--metrics-bind-address=fd://{page.fileno()}",
                 "--v=3",
-                # One turn for all connections, so that round robin can be seen.
+                # With one worker, round robin is visible.
                 "--workers=1",
             ],
             stdin=subprocess.DEVNULL,
             stderr=stream,
             env={**os.environ, **own_namespace_environment(sandbox.node.pid)},
             pass_fds=[page.fileno()],
-            # Ctrl-C reaches us alone; we end the proxy with SIGTERM and wait for its clean stop.
+            # Ctrl-C doesn't reach the proxy, which is stopped by SIGTERM.
             start_new_session=True,
         )
         try:

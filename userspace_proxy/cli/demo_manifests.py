@@ -1,4 +1,4 @@
-"""The sample Services of the demo, as manifests that its user may edit."""
+"""The sample Services of the demo, as manifests that the user may edit."""
 
 from __future__ import annotations
 
@@ -42,11 +42,7 @@ _SERVICES = (
 
 
 def manifests_for(pods: Mapping[str, str]) -> str:
-    """Return the manifests as YAML.
-
-    Args:
-        pods: Address of each pod by its name.
-    """
+    """Return the manifests as YAML, given the pods' addresses by name."""
     parts = [_HEAD]
     for name, comment, ip, protocol, names, extra in _SERVICES:
         is_tcp = protocol == "TCP"

@@ -59,7 +59,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage
 
 
 def help_text(command: str) -> str:
-    """Return the help of a command; empty for that of the program, which has run's flags."""
+    """Return the help of a command, or with an empty name the program's."""
     if command == "demo":
         return _DEMO.rstrip()
     parts = [_USAGE]
@@ -71,7 +71,7 @@ def help_text(command: str) -> str:
 
 
 def _default(name: str, row: Setting) -> str:
-    """Return a default as help shows it; empty for a switch, which is off."""
+    """Return a default as shown in the help; empty for a switch, which is off."""
     if row.shown_default:
         return row.shown_default
     return row.kind.write_text(getattr(Settings(), name)) if row.kind is not BOOL else ""

@@ -1,12 +1,13 @@
-"""Writes the log from a thread, so that a reader that stalls never stops the program.
+"""Writes the log from a thread, so that a stalled reader never stops the program.
 
     put() ──▶ queue, at most 1 MiB ──▶ thread ──write(2)──▶ stderr: a file, pipe, socket or terminal
 
-Rule 1: ``put`` never waits. A line that finds the queue full is dropped and counted; once there is
-room again, a line in its place says how many were dropped.
-Rule 2: stderr is left as it is. O_NONBLOCK belongs to the open file, which other processes share.
-Rule 3: a thread, and not poll() before each write: another writer of the same pipe could fill it in
-between, and for files on a network poll() always answers "ready".
+Rule 1: ``put`` never waits. With a full queue it drops and counts the line; once there is room
+again, another line reports how many were dropped.
+Rule 2: stderr isn't made non-blocking: O_NONBLOCK belongs to the open file, which other processes
+share.
+Rule 3: poll() before each write wouldn't replace the thread: another writer of the same pipe could
+fill it in between, and for files on a network poll() always reports "ready".
 Rule 4: the thread is a daemon that holds no lock while it writes, so it can't delay the exit.
 """
 
@@ -26,19 +27,19 @@ MAX_QUEUED_BYTES = 1024 * 1024
 _WRITE_BYTES = select.PIPE_BUF
 
 
-class _Item(NamedTuple):
+class _Line(NamedTuple):
     data: bytes
     dropped: int
-    """Of how many dropped lines it tells; 0 for a line of the log."""
+    """The number of dropped lines that it reports; 0 for a line of the log."""
 
 
 class LogWriter:
-    """Writes lines to one descriptor, which stays the caller's.
+    """Writes lines to one descriptor, which the caller closes.
 
     Args:
-        descriptor: Where to.
-        describe_dropped: Returns the line that says how many were dropped.
-        max_queued_bytes: What may wait for the reader.
+        descriptor: The output.
+        describe_dropped: Returns the line that reports a number of dropped lines.
+        max_queued_bytes: The size of the queue.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class LogWriter:
         self._descriptor = descriptor
         self._describe_dropped = describe_dropped
         self._max_queued_bytes = max_queued_bytes
-        self._queue: deque[_Item] = deque()
+        self._queue: deque[_Line] = deque()
         self._queued_bytes = 0
         self._unreported = 0
         self._is_full = False
@@ -64,11 +65,11 @@ class LogWriter:
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def put(self, line: str) -> None:
-        """Queue a line, without its newline; dropped and counted where there is no room."""
+        """Queue a line, given without its newline; with a full queue drop and count it."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
-            # After an overflow half the queue must be free: else each line would be dropped
-            # or written in turn, and every second one would be a count.
+            # After an overflow half the queue must be free; otherwise every second line would
+            # be a report.
             limit = self._max_queued_bytes // (2 if self._is_full else 1)
             self._is_full = self._queued_bytes + len(data) > limit
             if self._is_full:
@@ -77,15 +78,15 @@ class LogWriter:
                 return
             if self._unreported:
                 self._append_report()
-            self._append(_Item(data, 0))
+            self._append(_Line(data, 0))
 
     def flush(self, within_s: float) -> bool:
-        """Wait until everything is written; returns False if the reader took it not in time."""
+        """Wait until everything is written; False if the reader is too slow."""
         with self._changed:
             return self._changed.wait_for(self._is_idle, timeout=within_s)
 
     def close(self) -> None:
-        """Let the thread end once everything is written; idempotent."""
+        """End the thread once everything is written; idempotent."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -94,10 +95,10 @@ class LogWriter:
         return not (self._queue or self._is_writing or self._owes_report())
 
     def _owes_report(self) -> bool:
-        # Not while writing fails: each report would fail, and be followed by another one.
+        # While writing fails, each report would cause another one.
         return bool(self._unreported) and not self._has_failed
 
-    def _append(self, item: _Item) -> None:
+    def _append(self, item: _Line) -> None:
         self._queue.append(item)
         self._queued_bytes += len(item.data)
         if len(self._queue) == 1:
@@ -105,7 +106,7 @@ class LogWriter:
 
     def _append_report(self) -> None:
         count, self._unreported = self._unreported, 0
-        self._append(_Item(f"{self._describe_dropped(count)}\n".encode(), count))
+        self._append(_Line(f"{self._describe_dropped(count)}\n".encode(), count))
 
     def _run(self) -> None:
         while items := self._take():
@@ -118,13 +119,13 @@ class LogWriter:
                     self._unreported += sum(item.dropped or 1 for item in items)
                 self._changed.notify_all()
 
-    def _take(self) -> list[_Item]:
-        """Return the next lines, as many as one write takes; none when it is closed."""
+    def _take(self) -> list[_Line]:
+        """Return the next lines, as many as one write takes; none after :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._owes_report() or self._is_closed)
             if not self._queue and self._owes_report():
                 self._append_report()
-            items: list[_Item] = []
+            items: list[_Line] = []
             size = 0
             while self._queue and (not items or size + len(self._queue[0].data) <= _WRITE_BYTES):
                 items.append(self._queue.popleft())

@@ -3,16 +3,16 @@
     2026-11-20T09:18:03.123Z INFO connection complete service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
 
-A log call has a fixed text, and its facts as ``extra``; both forms show the same. A traceback
-stays on its record's line, because container runtimes make a record of every line.
+A log call has a fixed text, and values as ``extra``; both forms show the same. A traceback
+stays on its record's line, because container runtimes treat every line as a record.
 
     --v=0…2    INFO
     --v=3      and a line per connection (logger ``userspace_proxy.access``, level INFO)
     --v=4…     and DEBUG
 
-The line per connection isn't on at 2, which is what many clusters run kube-proxy with.
-Below 3 the access logger's level is WARNING: ``isEnabledFor(INFO)`` is then one look into a
-cache, so the data plane asks before it gathers the fields.
+There is no line per connection at 2, with which many clusters run kube-proxy. Below 3 the access
+logger's level is WARNING: ``isEnabledFor(INFO)``, which the data plane calls before it collects the
+fields, is then one lookup in a cache.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ ACCESS_VERBOSITY = 3
 DEBUG_VERBOSITY = 4
 
 _STDERR = 2
-# At the exit, for a reader that has stalled.
+# The wait for a stalled reader at the exit.
 _FLUSH_S = 0.5
 
-# What every record has; the rest came as ``extra``.
+# The attributes of every record; all others are from ``extra``.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# Fields of our own making in JSON, which an ``extra`` of that name must not replace.
+# Fields of every JSON record, which an ``extra`` of that name must not replace.
 _RESERVED = frozenset(("time", "level", "logger"))
-# What a value may hold without quotes. Source: the logfmt that Heroku and Go's log/slog write.
+# Values with these characters are quoted. Source: logfmt as Heroku and Go's log/slog write it.
 _NEEDS_QUOTES = frozenset(' ="\\')
 
 
 def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> LogWriter:
-    """Send all records to a descriptor, in place of what was set up before.
+    """Send all records to a descriptor, and remove all previous handlers.
 
     Args:
         form: ``text`` or ``json``.
-        verbosity: As ``--v`` gives it.
+        verbosity: The value of ``--v``.
         descriptor: Defaults to stderr.
 
     Returns:
-        What writes them; it counts the lines that it had to drop.
+        The writer, which counts dropped lines.
     """
     formatter = JSONFormatter() if form == "json" else TextFormatter()
     handler = _Handler(descriptor, formatter)
@@ -57,7 +57,7 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
-    # Libraries only warn: below that they write what they read, tokens included.
+    # Libraries only log warnings: below that level they log tokens.
     root.setLevel(logging.WARNING)
     is_debug = verbosity >= DEBUG_VERBOSITY
     logging.getLogger("userspace_proxy").setLevel(logging.DEBUG if is_debug else logging.INFO)
@@ -67,10 +67,9 @@ def set_up_logging(form: str, verbosity: int, *, descriptor: int = _STDERR) -> L
 
 
 def write_behind_log(line: str) -> bool:
-    """Write a line to stderr behind the log, without waiting for its reader.
+    """Write a line to stderr after the log; return False if no log is set up.
 
-    Returns:
-        False where no log is set up, so nothing was written.
+    This doesn't wait for the reader.
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _Handler):
@@ -80,7 +79,7 @@ def write_behind_log(line: str) -> bool:
 
 
 class _Handler(logging.Handler):
-    """Puts each record into a writer's queue; ``logging`` flushes it at the exit."""
+    """Queues each record; ``logging`` flushes the queue at the exit."""
 
     def __init__(self, descriptor: int, formatter: logging.Formatter) -> None:
         super().__init__()
@@ -92,12 +91,12 @@ class _Handler(logging.Handler):
         try:
             line = self.format(record)
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
-            # Not handleError, which prints to stderr itself and may wait there.
+            # handleError would print to stderr and might wait there.
             line = f"bug: cannot format a log record of {record.name}: {exc!r}"
         self.writer.put(line)
 
     def flush(self) -> None:
-        """Part of Handler: wait for the reader, but not long."""
+        """Part of Handler; waits for the reader, but not long."""
         self.writer.flush(_FLUSH_S)
 
     def close(self) -> None:

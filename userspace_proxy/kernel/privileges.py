@@ -1,4 +1,4 @@
-"""Checks which network privileges this process has."""
+"""Reads which network privileges this process has."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 CAP_NET_ADMIN = 12
 
 
-def has_net_admin() -> bool:
-    """Return whether this process may change rules in its network namespace."""
+def effective_capabilities() -> int:
+    """Return this thread's effective capabilities, one bit each."""
     for line in Path("/proc/thread-self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
-    return False
+            return int(line.split()[1], 16)
+    return 0
+
+
+def has_net_admin() -> bool:
+    """Return whether this process may change rules in its network namespace."""
+    return bool(effective_capabilities() >> CAP_NET_ADMIN & 1)

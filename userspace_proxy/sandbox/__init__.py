@@ -1,6 +1,6 @@
 """Network namespaces as nodes and pods, with small backends; needs no root.
 
-For ``userspace-proxy demo`` and ``sandbox``, for our tests and for yours::
+For ``userspace-proxy demo``, this project's tests and yours::
 
     with Sandbox() as sandbox:
         web = sandbox.add_pod("web-1")
@@ -22,9 +22,9 @@ For ``userspace-proxy demo`` and ``sandbox``, for our tests and for yours::
       routed 10.244.0.2    bridge    bridge            unnumbered 10.244.0.3
                            .130      .131
 
-Everybody has an IPv6 address as well (``addresses.py``). Clients beyond the node
-have routes to 10.96.0.0/12 and 203.0.113.0/24 through it. Whatever runs in a
-namespace is killed when it closes, and when this process dies in any way.
+Everything has an IPv6 address as well (``addresses.py``). Clients beyond the node
+have routes to 10.96.0.0/12 and 203.0.113.0/24 through it. Processes in a
+namespace are killed when it closes, and however this process dies.
 """
 
 from __future__ import annotations
@@ -35,4 +35,12 @@ from .namespace import Namespace
 from .network import Sandbox
 from .node import Host, Pod, SandboxNode
 
-__all__ = ["BackendProcess", "Host", "Namespace", "Pod", "Sandbox", "SandboxError", "SandboxNode"]
+__all__ = [
+    "BackendProcess",
+    "Host",
+    "Namespace",
+    "Pod",
+    "Sandbox",
+    "SandboxError",
+    "SandboxNode",
+]

@@ -1,7 +1,7 @@
 """Assigns the addresses of all nodes, pods and clients in a sandbox.
 
-All ranges are those that documentation and Kubernetes' own examples use, so an
-address in a log shows at once what it is:
+All ranges are those of documentation and of Kubernetes' examples, so an address in a log shows
+its purpose:
 
     pods            10.244.0.0/16    fd00:10:244::/56    a /24 and a /64 per node
     Services        10.96.0.0/12     fd00:10:96::/112
@@ -9,7 +9,7 @@ address in a log shows at once what it is:
     nodes           192.0.2.0/24     fd00:192:0:2::/64
     outside         198.51.100.0/24  fd00:198:51:100::/64
 
-Everything comes in tuples, IPv4 first; a kernel without IPv6 gives tuples of one.
+All values are tuples, IPv4 first; with one item on a kernel without IPv6.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LOAD_BALANCER_CIDR = "203.0.113.0/24,fd00:203:0:113::/64"
 NODE_CIDR = "192.0.2.0/24,fd00:192:0:2::/64"
 OUTSIDE_CIDR = "198.51.100.0/24,fd00:198:51:100::/64"
 
-# The segment's router has the last address but one of a /24, out of the way of nodes and clients.
+# The LAN's router has the last address of a /24 that isn't broadcast, far from nodes and clients.
 ROUTER = 254
-# A node's share of the pod range, as kube-controller-manager's --node-cidr-mask-size defaults.
+# A node's share of the pod range: kube-controller-manager's defaults of --node-cidr-mask-size.
 NODE_PREFIX = {4: 24, 6: 64}
 
 
@@ -45,7 +45,7 @@ class AddressPlan(NamedTuple):
     outside: tuple[Network, ...]
 
     def steered_outside(self) -> tuple[Network, ...]:
-        """Return the ranges that clients beyond the node reach through it."""
+        """Return the ranges that outside clients reach through a node."""
         return self.services + self.load_balancers
 
     def without_ipv6(self) -> AddressPlan:
@@ -54,24 +54,24 @@ class AddressPlan(NamedTuple):
 
 
 class PodRanges(NamedTuple):
-    """One node's share of the pod range, cut in two halves."""
+    """One node's share of the pod range, in two halves."""
 
     whole: tuple[Network, ...]
     routed: tuple[Network, ...]
-    """Of pods with a link of their own; its first address is their gateway."""
+    """For pods with a link of their own; the first address is their gateway."""
     bridged: tuple[Network, ...]
-    """Of pods on the bridge; its first address is the bridge's."""
+    """For pods on the bridge; the first address is the bridge's."""
 
 
 def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:
-    """Put the ranges that may be chosen together with those that are fixed.
+    """Return the address plan with these ranges for pods and Services.
 
     Args:
         pod_cidr: One IPv4 range, optionally a comma and one IPv6 range, as in ``--cluster-cidr``.
         service_cidr: The same, as in ``--service-cluster-ip-range``.
 
     Raises:
-        SandboxError: A range does not parse.
+        SandboxError: A range is invalid.
     """
     return AddressPlan(
         pods=parse_ranges(pod_cidr),
@@ -83,7 +83,7 @@ def plan_addresses(pod_cidr: str, service_cidr: str) -> AddressPlan:
 
 
 def parse_ranges(text: str) -> tuple[Network, ...]:
-    """Parse Kubernetes' way to write the ranges of a node with one or two families."""
+    """Parse an IPv4 range, optionally with a comma and an IPv6 range."""
     try:
         ranges = tuple(ip_network(part.strip()) for part in text.split(","))
     except ValueError as exc:
@@ -112,7 +112,7 @@ def pod_ranges(pods: Sequence[Network], index: int) -> PodRanges:
     """Return the share of node number ``index`` (from 0) of the pod ranges.
 
     Raises:
-        SandboxError: The ranges have no room for so many nodes.
+        SandboxError: A range is too small for so many nodes.
     """
     whole = tuple(_share(network, index) for network in pods)
     halves = (network.subnets(prefixlen_diff=1) for network in whole)
@@ -133,7 +133,7 @@ def _share(network: Network, index: int) -> Network:
 def by_family(
     ranges: Sequence[Network], addresses: Sequence[Address]
 ) -> Iterator[tuple[Network, Address]]:
-    """Yield each range with the address of its family; a range without one is left out."""
+    """Yield each range with each address of its family."""
     for network in ranges:
         for address in addresses:
             if address.version == network.version:

@@ -1,57 +1,47 @@
-"""A running backend (the program ``backends.py``), as its parent process sees it."""
+"""Starts and stops a backend (the program ``backends.py``) in a namespace."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol, Self
+from typing import IO, Self
 
 from ..errors import SandboxError
 from .holder import read_line
 
-# It starts in well under 0.1 s; this is for machines that are busy with other tests.
+# It starts in less than 0.1 s, and takes longer while other tests use the machine.
 READY_TIMEOUT_S = 20.0
-# One that said anything but "ready" is about to end.
+# A backend that prints anything but "ready" is about to exit.
 END_TIMEOUT_S = 2.0
 
 PROGRAM = Path(__file__).with_name("backends.py")
-
-
-class Starter(Protocol):
-    """Where a backend runs."""
-
-    name: str
-
-    def popen(
-        self,
-        argv: Sequence[str],
-        *,
-        stdin: int | None,
-        stdout: int | None,
-        stderr: int | None,
-        start_new_session: bool,
-    ) -> subprocess.Popen[str]:
-        """Start a command there."""
 
 
 class BackendProcess:
     """One backend process.
 
     Args:
-        where: The namespace that it runs in.
-        name: What it answers with.
-        ports: Ports by kind; ``udp_echo`` stands for the flag ``--udp-echo``.
+        popen: Starts a command in the namespace, as :meth:`.Namespace.popen`.
+        where: The namespace's name, for errors.
+        name: The text of its answers.
+        ports: Ports by kind; ``udp_echo`` means the flag ``--udp-echo``.
 
     Raises:
         SandboxError: It cannot listen there, or there is no such kind.
     """
 
-    def __init__(self, where: Starter, name: str, ports: Mapping[str, int | Sequence[int]]) -> None:
+    def __init__(
+        self,
+        popen: Callable[..., subprocess.Popen[str]],
+        where: str,
+        name: str,
+        ports: Mapping[str, int | Sequence[int]],
+    ) -> None:
         self.name = name
-        self._process = where.popen(
+        self._process = popen(
             backend_command(name, ports),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -60,8 +50,7 @@ class BackendProcess:
         )
         said = read_line(self._output().fileno(), READY_TIMEOUT_S)
         if said != "ready":
-            self._give_up(where.name, said)
-        # It has nothing more to say.
+            self._give_up(where, said)
         self._output().close()
 
     @property
@@ -70,16 +59,16 @@ class BackendProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Kill it: from now on the kernel refuses its ports. Idempotent."""
+        """Kill it, so that the kernel refuses its clients; idempotent."""
         self._process.kill()
         self._process.wait()
 
     def pause(self) -> None:
-        """Let it hang: the kernel still accepts connections for it, but nobody answers."""
+        """Suspend it: the kernel still accepts connections, which get no answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after ``pause``."""
+        """Continue after ``pause``."""
         self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -106,8 +95,8 @@ class BackendProcess:
 def backend_command(name: str, ports: Mapping[str, int | Sequence[int]]) -> tuple[str, ...]:
     """Return the command that serves these ports.
 
-    It runs the program by path and without site packages: half the start time, and
-    no need for the package to be importable there.
+    It runs the program by path and without site packages, which halves the start time and doesn't
+    need the package to be importable.
     """
     flags: list[str] = []
     for kind, numbers in ports.items():

@@ -1,19 +1,19 @@
 """Small servers for tests and demos: ``python -m userspace_proxy.sandbox.backends``.
 
-    --tcp PORT       HTTP/1.1: answers every request with the name; X-Client-Address says who asked
-    --echo PORT      sends back what it gets; after the client's FIN it sends its own
-    --sum PORT       after the client's FIN: the SHA-256 of all it got, and how many bytes
+    --tcp PORT       HTTP/1.1: answers every request with the name, and X-Client-Address
+    --echo PORT      returns what it receives, and the FIN
+    --sum PORT       after the client's FIN: the SHA-256 and the number of the received bytes
     --source PORT    for each line ``N``: N bytes, of which number i is i % 251
     --reset PORT     resets the connection after its first byte
-    --silent PORT    answers no SYN: clients hang until they give up
-    --udp PORT       answers ``name: `` and the datagram, cut to what fits
-    --udp-echo PORT  answers the datagram, whatever its size
+    --silent PORT    answers no SYN, so that dials time out
+    --udp PORT       answers ``name: `` and the datagram, cut to the maximum size
+    --udp-echo PORT  returns the datagram
 
 Each flag may be given more than once. Prints ``ready`` when all ports are open.
 
-Rule 1: one thread per connection and blocking sockets, so the kernel's own words (a
+Rule 1: one thread per connection and blocking sockets, so that the kernel's events (a
         FIN, a reset, a full buffer) reach the other side unchanged.
-Rule 2: only the standard library and nothing slow of it: a backend starts in 0.03 s.
+Rule 2: only fast modules of the standard library are imported: a backend starts in 0.03 s.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_DATAGRAM_BYTES = 65507
 RETRY_S = 0.05
 PERIOD = 251
-# A prime period: data that is lost, doubled or moved by a power of two shows.
+# A prime period reveals data that is lost, doubled or moved by a power of two.
 PATTERN = bytes(range(PERIOD)) * 1024
 
 # From linux/in.h; Python 3.11 has no name for it.
@@ -43,7 +43,7 @@ Server = Callable[[socket.socket, str], None]
 
 
 def serve_http(connection: socket.socket, name: str) -> None:
-    """Answer requests until one asks to close; bodies are read and forgotten."""
+    """Answer requests until one asks to close; bodies are ignored."""
     client = client_address(connection)
     stream = connection.makefile("rb")
     while request := stream.readline(MAX_HEAD_BYTES):
@@ -64,12 +64,12 @@ def serve_http(connection: socket.socket, name: str) -> None:
 
 
 def keeps_alive(version: bytes, connection: bytes) -> bool:
-    """Tell whether the connection stays open after this request."""
+    """Return whether the connection stays open after this request."""
     return connection == b"keep-alive" or (version == b"HTTP/1.1" and connection != b"close")
 
 
 def http_answer(name: str, client: str, *, kept: bool, body: bool = True) -> bytes:
-    """Return one whole answer; without ``body`` it is that to HEAD."""
+    """Return one complete answer; without ``body`` for a HEAD request."""
     text = f"{name}\n"
     head = (
         "HTTP/1.1 200 OK\r\n"
@@ -82,13 +82,13 @@ def http_answer(name: str, client: str, *, kept: bool, body: bool = True) -> byt
 
 
 def serve_echo(connection: socket.socket, _name: str) -> None:
-    """Send back what comes; the FIN goes out when the other one came in."""
+    """Return what arrives."""
     while data := connection.recv(CHUNK_BYTES):
         connection.sendall(data)
 
 
 def serve_sum(connection: socket.socket, _name: str) -> None:
-    """Answer only after the client's FIN."""
+    """Answer after the client's FIN."""
     import hashlib
 
     digest, count = hashlib.sha256(), 0
@@ -99,7 +99,7 @@ def serve_sum(connection: socket.socket, _name: str) -> None:
 
 
 def serve_source(connection: socket.socket, _name: str) -> None:
-    """Send as many bytes as each line asks for."""
+    """Send as many bytes as each line requests."""
     with connection.makefile("rb") as lines:
         for line in lines:
             for piece in pattern(int(line)):
@@ -114,7 +114,7 @@ def pattern(count: int) -> Iterator[bytes]:
 
 
 def serve_reset(connection: socket.socket, _name: str) -> None:
-    """Reset the connection when the client has sent something."""
+    """Reset the connection after its first byte."""
     connection.recv(1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
@@ -135,14 +135,14 @@ def accept_all(listener: socket.socket, server: Server, name: str) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
-            # Out of descriptors: clients wait in the kernel's queue until some are closed.
+            # Out of descriptors; clients wait in the kernel's queue.
             threading.Event().wait(RETRY_S)
             continue
         threading.Thread(target=serve_one, args=(connection, server, name), daemon=True).start()
 
 
 def serve_one(connection: socket.socket, server: Server, name: str) -> None:
-    """Serve one connection, then shut down our side and close it."""
+    """Serve one connection, then send a FIN and close it."""
     with connection, contextlib.suppress(OSError, ValueError):
         server(connection, name)
         connection.shutdown(socket.SHUT_WR)
@@ -155,10 +155,10 @@ def client_address(connection: socket.socket) -> str:
 
 
 def fill_backlog(listener: socket.socket) -> socket.socket:
-    """Let the listener drop every SYN, by one connection that nobody accepts.
+    """Fill the listener's queue, so that it drops every SYN.
 
     Returns:
-        That connection; it must stay open.
+        The connection in the queue, which must stay open.
     """
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
@@ -176,19 +176,19 @@ def answer_datagrams(sock: socket.socket, prefix: bytes) -> None:
 
 
 def reply_from(level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
-    """Turn the note of where a datagram arrived into one of where the answer leaves."""
+    """Return the control message that sends an answer from the address of a received datagram."""
     if level == socket.IPPROTO_IP:
         # in_pktinfo: interface, local address, destination; interface 0 lets routing choose.
         return level, kind, struct.pack("=I4s4s", 0, data[4:8], bytes(4))
-    # in6_pktinfo: address, interface; a link-local address means nothing without the latter.
+    # in6_pktinfo: address, interface; a link-local address needs the latter.
     return level, kind, data if data[:2] == b"\xfe\x80" else data[:16] + bytes(4)
 
 
 def open_sockets(kind: int, port: int, address: str, backlog: int) -> list[socket.socket]:
-    """Open a port on one address, or on all of both families where ``address`` is empty.
+    """Open a port on one address, or on all of both families if ``address`` is empty.
 
     Raises:
-        OSError: It cannot be opened; its ``filename`` names address and port.
+        OSError: It cannot be opened; ``filename`` contains address and port.
     """
     found = []
     for host in [address] if address else ["0.0.0.0", "::"]:
@@ -212,21 +212,21 @@ def open_sockets(kind: int, port: int, address: str, backlog: int) -> list[socke
 
 
 def open_tcp(flag: str, port: int, options: argparse.Namespace) -> None:
-    """Open one TCP port and serve it from now on."""
+    """Open one TCP port and serve it."""
     for listener in open_sockets(socket.SOCK_STREAM, port, options.address, 4096):
-        # Connections inherit it.
+        # Connections inherit this option.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         start(accept_all, listener, TCP[flag], options.name)
 
 
 def open_silent(port: int, options: argparse.Namespace) -> list[socket.socket]:
-    """Open one port that answers nobody; the sockets must stay open."""
+    """Open one port that answers no SYN; the sockets must stay open."""
     listeners = open_sockets(socket.SOCK_STREAM, port, options.address, 0)
     return [*listeners, *(fill_backlog(listener) for listener in listeners)]
 
 
 def open_udp(port: int, options: argparse.Namespace, prefix: bytes) -> None:
-    """Open one UDP port and serve it from now on."""
+    """Open one UDP port and serve it."""
     for sock in open_sockets(socket.SOCK_DGRAM, port, options.address, 0):
         if sock.family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
@@ -236,19 +236,19 @@ def open_udp(port: int, options: argparse.Namespace, prefix: bytes) -> None:
 
 
 def start(target: Callable[..., None], *args: object) -> None:
-    """Run a loop beside the others until the process ends."""
+    """Run a function in a thread until the process ends."""
     threading.Thread(target=target, args=args, daemon=True).start()
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; without any port it is a mistake, and the process ends."""
+    """Parse the command line; an error ends the process."""
     parser = argparse.ArgumentParser(
         prog="backends",
         description=(__doc__ or "").split("\nRule 1")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--name", default="backend", help="what to answer with (backend)")
+    parser.add_argument("--name", default="backend", help="the text of answers (backend)")
     parser.add_argument("--address", default="", help="one address instead of all")
     kinds = (*TCP, "silent", "udp", "udp_echo")
     for kind in kinds:

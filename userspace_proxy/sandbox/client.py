@@ -1,10 +1,10 @@
 """A dial tool for machines without curl and nc: ``python -m userspace_proxy.sandbox.client``.
 
-    http URL [--count N]               GET it, each time by a new connection
+    http URL [--count N]               GET it, each time with a new connection
     tcp HOST:PORT [TEXT]               send TEXT and a FIN, print the answer
-    udp HOST:PORT TEXT [--count N]     send TEXT, print the answer, by one socket
+    udp HOST:PORT TEXT [--count N]     send TEXT, print the answer, with one socket
 
-One line per answer. Exit status 1 and one line when it is refused or silent.
+One line per answer. Exit status 1 and one line if there is none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_DATAGRAM_BYTES = 65535
 
 
 def get(url: str, count: int, timeout_s: float) -> Iterator[str]:
-    """Yield what a web server answers to each of ``count`` requests."""
+    """Yield a web server's answers to ``count`` requests."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     for _ in range(count):
@@ -38,13 +38,13 @@ def get(url: str, count: int, timeout_s: float) -> Iterator[str]:
 
 
 def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterator[str]:
-    """Yield the one answer of a TCP server; without text, that it could be reached."""
+    """Yield the answer of a TCP server, or without text that the connection succeeded."""
     with socket.create_connection(address, timeout_s) as connection:
         if text is None:
             yield f"connected to {join(address)}"
             return
         connection.sendall(f"{text}\n".encode())
-        # After a reset it fails with a word about us; the next read says what happened.
+        # It fails after a reset, which the next read reports.
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as stream:
@@ -52,7 +52,7 @@ def talk(address: tuple[str, int], text: str | None, timeout_s: float) -> Iterat
 
 
 def ask(address: tuple[str, int], text: str, count: int, timeout_s: float) -> Iterator[str]:
-    """Yield what a UDP server answers to each of ``count`` datagrams."""
+    """Yield a UDP server's answers to ``count`` datagrams."""
     family, kind, protocol, _, to = socket.getaddrinfo(*address, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as sock:
         sock.settimeout(timeout_s)
@@ -63,10 +63,10 @@ def ask(address: tuple[str, int], text: str, count: int, timeout_s: float) -> It
 
 
 def split(text: str) -> tuple[str, int]:
-    """Split ``HOST:PORT``; an IPv6 address stands in brackets.
+    """Parse ``HOST:PORT``, with an IPv6 address in brackets.
 
     Raises:
-        argparse.ArgumentTypeError: There is no host, or the port is no port.
+        argparse.ArgumentTypeError: There is no host, or the port is invalid.
     """
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -75,7 +75,7 @@ def split(text: str) -> tuple[str, int]:
 
 
 def join(address: tuple[str, int]) -> str:
-    """Write an address as ``split`` reads it."""
+    """Return an address in the form that ``split`` parses."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -84,7 +84,7 @@ def url(text: str) -> str:
     """Check a URL.
 
     Raises:
-        argparse.ArgumentTypeError: It is not of a web server without TLS.
+        argparse.ArgumentTypeError: It isn't one of a web server without TLS.
     """
     try:
         parts = urlsplit(text)
@@ -97,7 +97,7 @@ def url(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """Check a count; raises ValueError unless it is 1 or more."""
+    """Parse a count; raises ValueError unless it is 1 or more."""
     number = int(text)
     if number < 1:
         raise ValueError(text)
@@ -105,7 +105,7 @@ def positive(text: str) -> int:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; a mistake ends the process with status 2."""
+    """Parse the command line; an error ends the process with status 2."""
     parser = argparse.ArgumentParser(
         prog="client", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -128,7 +128,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(options: argparse.Namespace) -> tuple[str, Callable[[], Iterator[str]]]:
-    """Return what is dialled, for messages, and what dials it."""
+    """Return the address for messages, and the function that dials it."""
     if options.command == "http":
         return options.url, lambda: get(options.url, options.count, options.timeout)
     where = f"{join(options.address)}/{options.command.upper()}"
@@ -138,7 +138,7 @@ def plan(options: argparse.Namespace) -> tuple[str, Callable[[], Iterator[str]]]
 
 
 def explain(exc: Exception, timeout_s: float) -> str:
-    """Return the cause in the kernel's own words where it has some."""
+    """Return the cause, in the kernel's words if possible."""
     if isinstance(exc, TimeoutError) and exc.errno is None:
         return f"no answer after {timeout_s:g} s"
     if isinstance(exc, OSError) and exc.strerror:

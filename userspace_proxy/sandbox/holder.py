@@ -1,12 +1,12 @@
-"""The process that keeps one network namespace alive, and ends with its creator.
+"""The process that keeps one network namespace alive, and ends with its owner.
 
     owner ──pipe──▶ holder (sh, waits for the pipe's end) ──▶ reaper ──▶ namespace gone
 
 Rule 1: the owner never writes to the pipe; its end is the only message. The kernel
-        closes it however the owner dies, so ``close`` and SIGKILL take the same way.
-Rule 2: no other process may hold the write end: it is closed on exec and after fork.
-Rule 3: the holder leads a session of its own, so a Ctrl-C meant for the owner leaves
-        the namespaces alone until the owner is done with them.
+        closes it however the owner dies, so ``close`` and SIGKILL have the same effect.
+Rule 2: no other process may have the write end: it is closed on exec and after fork.
+Rule 3: the holder leads a session of its own, so that Ctrl-C doesn't end namespaces that
+        the owner still needs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Self
 
 from .privileges import explain_refusal, read_sysctls, tool_path
 
-# Making a namespace takes milliseconds; only a machine that swaps comes near these.
+# Creating a namespace takes milliseconds; only a machine that swaps approaches these.
 START_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 10.0
 
@@ -30,8 +30,8 @@ REAPER = Path(__file__).with_name("reaper.py")
 
 # Arguments: NAME=VALUE, with NAME a path under /proc/sys.
 SET_SYSCTLS = 'for s do echo "${s#*=}" >"/proc/sys/${s%%=*}" || exit; done'
-# Arguments: the interpreter, the reaper, the owner's namespace, then sysctls. Nobody reads after
-# "ready": a closed pipe must not stop it.
+# Arguments: the interpreter, the reaper, the owner's namespace, then sysctls. After "ready" the
+# owner closes its end of stdout, which must not stop the holder.
 HOLD = f"""\
 python=$1 reaper=$2 spared=$3; shift 3
 {SET_SYSCTLS}
@@ -49,9 +49,9 @@ def hold_command(
     """Return the command that becomes the holder of a new network namespace.
 
     Args:
-        rootless: Whether the namespace belongs to a user namespace of ours.
-        user_pid: A process in that user namespace; None makes a new one.
-        sysctls: ``net/ipv4/ip_forward=1`` and the like, set before anything else.
+        rootless: Whether the namespace belongs to a user namespace of the sandbox.
+        user_pid: A process in that user namespace; None creates a new one.
+        sysctls: Such as ``net/ipv4/ip_forward=1``; set before anything else.
     """
     spared = str(Path("/proc/self/ns/net").readlink())
     script = ("sh", "-c", HOLD, "holder", sys.executable, str(REAPER), spared, *sysctls)
@@ -63,7 +63,7 @@ def hold_command(
 
 
 def enter_user(pid: int) -> tuple[str, ...]:
-    """Return the command that enters a process's user namespace as the user we are."""
+    """Return the command that enters a process's user namespace as the current user."""
     return ("nsenter", "--preserve-credentials", "--user", "--target", str(pid))
 
 
@@ -71,12 +71,12 @@ class Holder:
     """The holder of one network namespace.
 
     Args:
-        rootless: Whether the namespace belongs to a user namespace of ours.
-        user: A holder in that user namespace; None makes a new one.
-        sysctls: Set in the new namespace before anything else.
+        rootless: As for :func:`hold_command`.
+        user: A holder in that user namespace; None creates a new one.
+        sysctls: As for :func:`hold_command`.
 
     Raises:
-        SandboxError: The kernel refused; the message says why, the hint the way out.
+        SandboxError: The kernel refused; the hint contains the remedy.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Holder:
 
     @property
     def pid(self) -> int:
-        """The process to enter the namespace by."""
+        """A process in the namespace."""
         return self._process.pid
 
     def enter(self) -> tuple[str, ...]:
@@ -112,12 +112,12 @@ class Holder:
         return ("nsenter", "--net", "--target", str(self.pid), "--")
 
     def release(self) -> None:
-        """Let go: the namespace's processes are killed and it vanishes. Idempotent."""
+        """Begin to remove the namespace and kill its processes; idempotent."""
         self.drop_pipe()
         _live.discard(self)
 
     def wait(self) -> None:
-        """Wait until a released namespace has no processes any more. Idempotent."""
+        """Wait until a released namespace has no processes; idempotent."""
         try:
             self._process.wait(CLOSE_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -150,9 +150,9 @@ class Holder:
 
 
 def read_line(descriptor: int, timeout_s: float) -> str:
-    """Return the first line that comes out of a pipe, without its end.
+    """Return the first line from a pipe, without its end.
 
-    It is cut short when the pipe ends or is silent for ``timeout_s`` seconds.
+    The line is cut when the pipe ends or is silent for ``timeout_s`` seconds.
     """
     line = b""
     readable = select.poll()
@@ -169,7 +169,7 @@ _live: weakref.WeakSet[Holder] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    """Close the pipes in a forked child, or it would keep the namespaces when we die."""
+    """Close the pipes in a forked child, which would keep the namespaces alive."""
     for holder in tuple(_live):
         holder.drop_pipe()
 

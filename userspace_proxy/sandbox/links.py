@@ -1,11 +1,11 @@
 """The ``ip`` commands and sysctls that connect a new namespace.
 
-Every link is a veth pair. The *near* end is in the namespace that is already
-there (a node, or the LAN), the *far* end is ``eth0`` of the new one.
+Every link is a veth pair. The *near* end is in the existing namespace (a node, or the LAN), the
+*far* end is ``eth0`` of the new one.
 
-Rule 1: this file runs nothing; it gives lines for ``ip -batch`` and sysctls.
-Rule 2: all routes of a far end are in ``Wiring.routes``, so that they can be taken
-        away and put back.
+Rule 1: this module runs nothing; it returns lines for ``ip -batch`` and sysctls.
+Rule 2: all routes of a far end are in ``Wiring.routes``, so that they can be removed
+        and restored.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ UNNUMBERED_GATEWAYS = {4: "169.254.1.1", 6: "fe80::1"}
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
 
-class Route(NamedTuple):
+class FarRoute(NamedTuple):
     """One route of a far end."""
 
     to: str
     how: str
 
     def line(self) -> str:
-        """Return the line that sets it."""
+        """Return the line that adds the route."""
         return f"route replace {self.to} {self.how}"
 
     def blackhole(self) -> str:
-        """Return the line that swallows, without a word to anybody, what would take it."""
+        """Return the line that drops the route's packets silently."""
         return f"route replace blackhole {self.to}"
 
 
 class Wiring(NamedTuple):
-    """How one new namespace is linked; ``near`` comes first, it makes the link."""
+    """The link of one new namespace; ``near`` is applied first, as it creates the link."""
 
     near: tuple[str, ...]
     far: tuple[str, ...]
-    routes: tuple[Route, ...]
+    routes: tuple[FarRoute, ...]
     near_sysctls: tuple[str, ...] = ()
 
     def far_lines(self) -> tuple[str, ...]:
-        """Return all that the far end is told."""
+        """Return all lines for the far end."""
         return (*self.far, *(route.line() for route in self.routes))
 
 
 class FarEnd(NamedTuple):
-    """Whom a link is made for."""
+    """The new namespace of a link."""
 
     pid: int
     """A process in the new namespace."""
@@ -62,7 +62,7 @@ class FarEnd(NamedTuple):
 
 
 def routed_pod(near: str, pod: FarEnd, gateways: Sequence[Address]) -> Wiring:
-    """Link a pod with a veth of its own, whose near end has the gateway's address."""
+    """Link a pod by a veth whose near end has the gateway's address."""
     return Wiring(
         near=(
             *_veth(near, pod.pid),
@@ -79,8 +79,8 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
 
     Args:
         near: Name of the near end.
-        pod: Whom to link.
-        node: The node's own addresses, from which it speaks to the pod.
+        pod: The pod.
+        node: The node's own addresses, the sources of its packets to the pod.
     """
     to_pod = [
         f"route replace {address} dev {near} src {own}"
@@ -94,10 +94,10 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
         near=(*_veth(near, pod.pid), *(link_local if 6 in families else ()), *to_pod),
         far=_eth0(pod.addresses),
         routes=(
-            Route(UNNUMBERED_GATEWAYS[4], "dev eth0"),
-            *(Route(DEFAULT[v], f"via {UNNUMBERED_GATEWAYS[v]} dev eth0") for v in families),
+            FarRoute(UNNUMBERED_GATEWAYS[4], "dev eth0"),
+            *(FarRoute(DEFAULT[v], f"via {UNNUMBERED_GATEWAYS[v]} dev eth0") for v in families),
         ),
-        # The kernel lets a proxied ARP answer wait up to 0.8 s unless told otherwise.
+        # By default the kernel delays a proxied ARP answer by up to 0.8 s.
         near_sysctls=(
             f"net/ipv4/conf/{near}/proxy_arp=1",
             f"net/ipv4/neigh/{near}/proxy_delay=0",
@@ -106,19 +106,19 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
 
 
 def bridged_pod(near: str, pod: FarEnd, subnets: Sequence[Network]) -> Wiring:
-    """Link a pod to the node's bridge; pods there talk to each other past the node's routes."""
+    """Link a pod to the node's bridge, on which pods reach each other without the node's routes."""
     return Wiring(
         near=(*_veth(near, pod.pid, BRIDGE), f"link set {near} type bridge_slave hairpin on"),
         far=_eth0(pod.addresses),
         routes=(
-            *(Route(str(subnet), "dev eth0") for subnet in subnets),
+            *(FarRoute(str(subnet), "dev eth0") for subnet in subnets),
             *_default_by(nth(subnets, 1)),
         ),
     )
 
 
 def bridge(subnets: Sequence[Network]) -> tuple[str, ...]:
-    """Return the lines that make the node's bridge, the gateway of its subnets."""
+    """Return the lines that create the node's bridge, the gateway of its subnets."""
     gateways = nth(subnets, 1)
     return (
         *_new_bridge(BRIDGE, "02:00:00:00:00:01"),
@@ -127,10 +127,10 @@ def bridge(subnets: Sequence[Network]) -> tuple[str, ...]:
 
 
 def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
-    """Return the lines that make the segment between nodes and outside clients.
+    """Return the lines that create the segment between nodes and outside clients.
 
-    Its router sends what is for elsewhere to ``uplink``, where nobody is: who dials
-    nowhere learns from the router that nobody answered there (``lan_sysctls``).
+    Its router sends packets for all other addresses to ``uplink``, an empty link, so it
+    reports them as unreachable (``lan_sysctls``).
     """
     return (
         *_new_bridge(LAN_BRIDGE, "02:00:00:00:00:02"),
@@ -147,10 +147,10 @@ def lan(plan: AddressPlan, router: Sequence[Address]) -> tuple[str, ...]:
 
 
 def lan_sysctls(plan: AddressPlan) -> list[str]:
-    """Return the settings by which the router gives up on ``uplink`` after 10 ms.
+    """Return the settings with which the router gives up on ``uplink`` after 10 ms.
 
-    An unreachable route would do worse: the kernel sends five such errors, then one a
-    second, and a TCP that gets its error before it is done sending looks at it 1 s later.
+    An unreachable route would be worse: the kernel sends five such errors, then one per
+    second, and a TCP that gets its error while it is sending handles it 1 s later.
     """
     return [
         f"net/ipv{network.version}/neigh/{UPLINK}/{setting}"
@@ -173,14 +173,14 @@ def node(
         near: Name of the near end.
         far: The node.
         plan: The ranges.
-        pods: The node's own share of the pod ranges; addresses without a pod are unreachable.
+        pods: The node's share of the pod ranges; addresses without a pod are unreachable.
         router: The LAN's router, the default gateway.
     """
     on_link = (*plan.nodes, *plan.outside)
     return Wiring(
         near=_veth(near, far.pid, LAN_BRIDGE),
         far=(*_eth0(far.addresses), *(f"route add unreachable {n}" for n in pods)),
-        routes=(*(Route(str(n), "dev eth0") for n in on_link), *_default_by(router)),
+        routes=(*(FarRoute(str(n), "dev eth0") for n in on_link), *_default_by(router)),
     )
 
 
@@ -192,14 +192,14 @@ def outside(near: str, far: FarEnd, plan: AddressPlan, *, via: Sequence[Address]
         near=_veth(near, far.pid, LAN_BRIDGE),
         far=_eth0(far.addresses),
         routes=(
-            *(Route(str(n), "dev eth0") for n in on_link),
-            *(Route(str(n), f"via {node} dev eth0") for n, node in through),
+            *(FarRoute(str(n), "dev eth0") for n in on_link),
+            *(FarRoute(str(n), f"via {node} dev eth0") for n, node in through),
         ),
     )
 
 
 def to_node(pods: Sequence[Network], addresses: Sequence[Address]) -> list[str]:
-    """Return the lines by which one node reaches another's pods."""
+    """Return the lines with which one node reaches another's pods."""
     return [f"route replace {pod} via {node}" for pod, node in by_family(pods, addresses)]
 
 
@@ -211,22 +211,22 @@ def _veth(near: str, far_pid: int, master: str = "") -> tuple[str, ...]:
 
 
 def _eth0(addresses: Sequence[Address]) -> tuple[str, ...]:
-    # Addresses without a prefix: every route is then one of ours.
+    # Without a prefix, so that the kernel adds no routes.
     return ("link set eth0 up", *(f"address add {address} dev eth0" for address in addresses))
 
 
 def _new_bridge(name: str, mac: str) -> tuple[str, ...]:
-    # A bridge without an address of its own takes the lowest of its ports', so neighbours would
-    # lose it when a port comes or goes; snooping may hold back IPv6 neighbour discovery.
+    # Without a MAC a bridge takes the lowest of its ports', so neighbours would lose it when a
+    # port is added or removed; snooping may delay IPv6 neighbour discovery.
     return (
         f"link add {name} address {mac} type bridge mcast_snooping 0",
         f"link set {name} up",
     )
 
 
-def _on_link(gateways: Sequence[Address]) -> tuple[Route, ...]:
-    return tuple(Route(str(gateway), "dev eth0") for gateway in gateways)
+def _on_link(gateways: Sequence[Address]) -> tuple[FarRoute, ...]:
+    return tuple(FarRoute(str(gateway), "dev eth0") for gateway in gateways)
 
 
-def _default_by(gateways: Sequence[Address]) -> tuple[Route, ...]:
-    return tuple(Route(DEFAULT[g.version], f"via {g} dev eth0") for g in gateways)
+def _default_by(gateways: Sequence[Address]) -> tuple[FarRoute, ...]:
+    return tuple(FarRoute(DEFAULT[g.version], f"via {g} dev eth0") for g in gateways)

@@ -1,4 +1,4 @@
-"""One network namespace: programs run in it, and end when it closes."""
+"""One network namespace, with the programs that run in it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ Pipe = int | IO[str] | IO[bytes] | None
 
 
 class Namespace:
-    """One network namespace with a name, held open until ``close``.
+    """One network namespace with a name, kept until ``close``.
 
-    Its processes, whoever started them, are killed when it closes and when the
-    process that made it dies.
+    All its processes are killed when it closes, and when the process that created it dies.
 
     Args:
-        name: For messages; pods and outside clients answer with it.
+        name: For messages; backends answer with it.
         holder: Keeps it alive; closed with it.
     """
 
@@ -50,17 +49,17 @@ class Namespace:
 
     @property
     def prefix(self) -> tuple[str, ...]:
-        """What to put before a command to run it inside, in the same directory, as the same user.
+        """The words before a command that runs inside, in the same directory, as the same user.
 
-        It replaces itself by the command: the process keeps its pid and gets its signals.
+        They exec the command, so the process keeps its pid and receives signals.
         """
         return self._holder.enter()
 
     def prefix_with_files(self, files: Mapping[str, Path]) -> tuple[str, ...]:
-        """Return a prefix whose command sees other files in places that it knows.
+        """Return a prefix whose command sees other files at some paths.
 
         Args:
-            files: What to show, by the path where; ``{"/etc/resolv.conf": mine}``. Both exist.
+            files: Files by path, as ``{"/etc/resolv.conf": mine}``; both must exist.
         """
         pairs = [arg for target, file in files.items() for arg in (str(file), target)]
         return (*self.prefix, "unshare", "--mount", "sh", "-c", MOUNT_FILES, "sh", *pairs, "--")
@@ -69,22 +68,15 @@ class Namespace:
         self,
         argv: Sequence[str],
         *,
-        input: str | None = None,  # noqa: A002 - the name that subprocess.run gave it
+        input: str | None = None,  # noqa: A002 - as in subprocess.run
         check: bool = True,
         timeout: float = RUN_TIMEOUT_S,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside and return its output and status.
-
-        Args:
-            argv: The command.
-            input: Its standard input; None means none.
-            check: Whether a status other than 0 is an error.
-            timeout: Seconds after which it is killed.
-            env: Its whole environment; None means ours.
+        """Run a command inside and return its output and status; as ``subprocess.run``.
 
         Raises:
-            SandboxError: It failed, with the last line of what it wrote, or took too long.
+            SandboxError: It failed, with the last line of its output, or took too long.
         """
         try:
             done = subprocess.run(
@@ -122,10 +114,9 @@ class Namespace:
         pass_fds: Sequence[int] = (),
         start_new_session: bool = False,
     ) -> subprocess.Popen[str]:
-        """Start a command inside; its pid is the command's own.
+        """Start a command inside, as ``subprocess.Popen`` with text streams.
 
-        The arguments are those of ``subprocess.Popen``, streams are text. The caller
-        closes the pipes it asked for; the process is killed when the namespace closes.
+        The caller closes the pipes; the process is killed when the namespace closes.
         """
         process = subprocess.Popen(
             [*self.prefix, *argv],
@@ -147,23 +138,23 @@ class Namespace:
         """Start a backend inside; it listens when this returns.
 
         Args:
-            name: What it answers with; None means the namespace's name.
-            ports: Ports by kind, as ``backends.py`` has them: ``tcp=8080, udp_echo=[7, 8]``.
+            name: The text of its answers; None for the namespace's name.
+            ports: Ports by kind, as in ``backends.py``: ``tcp=8080, udp_echo=[7, 8]``.
 
         Raises:
             SandboxError: It cannot listen there, or there is no such kind.
         """
-        return BackendProcess(self, name or self.name, ports)
+        return BackendProcess(self.popen, self.name, name or self.name, ports)
 
     def configure(self, lines: Iterable[str] = (), sysctls: Sequence[str] = ()) -> None:
-        """Change links, addresses, routes, then sysctls, in one go.
+        """Change links, addresses, routes, then sysctls.
 
         Args:
             lines: Commands of ``ip`` without the word ``ip``.
-            sysctls: ``net/ipv4/ip_forward=1`` and the like.
+            sysctls: Such as ``net/ipv4/ip_forward=1``.
 
         Raises:
-            SandboxError: The kernel refused one of them, and the rest was not done.
+            SandboxError: The kernel refused one; the rest was not applied.
         """
         text = list(lines)
         done = subprocess.run(
@@ -179,7 +170,7 @@ class Namespace:
             raise explain_batch(self.name, text, done.stderr)
 
     def close(self) -> None:
-        """Kill what runs inside and let the namespace vanish. Idempotent."""
+        """Kill all processes inside and remove the namespace; idempotent."""
         close_all([self])
 
     def __enter__(self) -> Self:
@@ -189,7 +180,7 @@ class Namespace:
         self.close()
 
     def release(self) -> None:
-        """Start to close; ``wait`` comes next. Idempotent."""
+        """Begin to close; ``wait`` completes it. Idempotent."""
         self.closed = True
         for process in self._started:
             if process.poll() is None:
@@ -197,7 +188,7 @@ class Namespace:
         self._holder.release()
 
     def wait(self) -> None:
-        """Wait until nothing runs inside any more. Idempotent."""
+        """Wait until no process is inside; idempotent."""
         self._holder.wait()
         for process in self._started:
             process.wait()
@@ -205,7 +196,7 @@ class Namespace:
 
 
 def close_all(namespaces: Sequence[Namespace]) -> None:
-    """Close namespaces side by side, which is faster than one after the other."""
+    """Close namespaces concurrently, which is faster."""
     for namespace in namespaces:
         namespace.release()
     for namespace in namespaces:
@@ -213,7 +204,7 @@ def close_all(namespaces: Sequence[Namespace]) -> None:
 
 
 def explain_batch(name: str, lines: Sequence[str], said: str) -> SandboxError:
-    """Return the error for what ``ip -batch -`` wrote when a line failed."""
+    """Return the error for the output of a failed ``ip -batch -``."""
     complaints = [line for line in said.strip().splitlines() if line]
     at = complaints[-1].rpartition("Command failed -:")[2] if complaints else ""
     cause = complaints[0].removeprefix("Error: ") if complaints else "no reason given"

@@ -1,4 +1,4 @@
-"""The sandbox as a whole: the LAN, the nodes on it, and clients outside."""
+"""The sandbox: a LAN with nodes and outside clients."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from ..errors import SandboxError
+from ..kernel.privileges import effective_capabilities
 from . import links
 from .addresses import (
     POD_CIDR,
@@ -21,8 +22,8 @@ from .namespace import Namespace, close_all
 from .node import Host, Pod, SandboxNode
 from .privileges import needs_user_namespace, require_tools, tool_path
 
-# Namespaces inherit some IPv4 settings of the machine: set all that the tests of a proxy depend
-# on. An ICMP error that is held back by a rate limit would turn a refusal into a timeout.
+# Namespaces inherit some IPv4 settings of the machine, so all that matter to a proxy are set. An
+# ICMP error that is suppressed by a rate limit would turn a refusal into a timeout.
 IPV4_SYSCTLS = (
     "net/ipv4/conf/all/rp_filter=0",
     "net/ipv4/conf/default/rp_filter=0",
@@ -30,7 +31,7 @@ IPV4_SYSCTLS = (
     "net/ipv4/conf/default/send_redirects=0",
     "net/ipv4/icmp_ratelimit=0",
 )
-# Without duplicate address detection an address can be used at once.
+# Without duplicate address detection an address is usable at once.
 IPV6_SYSCTLS = ("net/ipv6/conf/default/accept_dad=0", "net/ipv6/icmp/ratelimit=0")
 FORWARD_IPV4 = {False: "net/ipv4/ip_forward=0", True: "net/ipv4/ip_forward=1"}
 FORWARD_IPV6 = {
@@ -40,19 +41,19 @@ FORWARD_IPV6 = {
 
 
 class Sandbox:
-    """A small cluster's network in namespaces; nothing of the machine's own is changed.
+    """The network of a small cluster in namespaces; the machine's own network isn't changed.
 
     ``open`` starts the LAN and the first node, as a ``with`` block does; ``close`` ends
-    everything, and so does the death of this process.
+    everything, as does the death of this process.
 
     Args:
-        rootless: Whether to work inside a user namespace; None: only without the right
-            to make network namespaces.
-        pod_cidr: Where pods get their addresses: one IPv4 range, and one IPv6 range after a comma.
-        service_cidr: What outside clients route through the node, the same form.
+        rootless: Whether to use a user namespace; None: only if this process may not create
+            network namespaces.
+        pod_cidr: As for :func:`.plan_addresses`.
+        service_cidr: Likewise; outside clients route it through the node.
 
     Raises:
-        SandboxError: A range does not parse.
+        SandboxError: A range is invalid.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Sandbox:
 
     @property
     def lan(self) -> Namespace:
-        """The segment between nodes and outside clients, and the router on it."""
+        """The segment between nodes and outside clients, with its router."""
         if self._lan is None:
             raise SandboxError("cannot use the sandbox: it is not open")
         return self._lan
@@ -95,12 +96,11 @@ class Sandbox:
         """Start the LAN and the first node.
 
         Raises:
-            SandboxError: A tool is missing or the kernel refuses; the hint says the way out.
+            SandboxError: A tool is missing or the kernel refuses; the hint contains the remedy.
         """
         require_tools(tool_path())
         if self.rootless is None:
-            status = Path("/proc/self/status").read_text(encoding="utf-8")
-            self.rootless = needs_user_namespace(status)
+            self.rootless = needs_user_namespace(effective_capabilities())
         try:
             self._lan = Namespace("lan", self._hold(forward=True))
             self._lan.configure(
@@ -113,10 +113,10 @@ class Sandbox:
         return self
 
     def add_node(self, name: str | None = None) -> SandboxNode:
-        """Start another node; the nodes' pods reach each other.
+        """Start another node, whose pods reach those of the other nodes.
 
         Args:
-            name: Its name; None means ``node-2`` and so on.
+            name: None for ``node-2`` and so on.
         """
         index = len(self.nodes)
         addresses = nth(self._plan.nodes, index + 1)
@@ -132,7 +132,7 @@ class Sandbox:
         wiring = links.node(
             f"node{index}", node.far_end(), self._plan, pods=ranges.whole, router=self._router()
         )
-        # The router must find the way back to pods, or its refusals would not arrive there.
+        # The router needs routes to pods, to which it sends ICMP errors.
         self.lan.configure((*wiring.near, *links.to_node(ranges.whole, addresses)))
         node.configure(wiring.far_lines())
         for other in self.nodes[:-1]:
@@ -141,18 +141,18 @@ class Sandbox:
         return node
 
     def add_pod(self, name: str, mode: links.Mode = "routed") -> Pod:
-        """Start a pod on the first node; see ``SandboxNode.add_pod``."""
+        """Start a pod on the first node; see ``Node.add_pod``."""
         return self.node.add_pod(name, mode)
 
     def add_outside(self, name: str, via: SandboxNode | None = None) -> Host:
-        """Start a client beyond the nodes, on a subnet of its own.
+        """Start a client beyond the nodes, on another subnet.
 
         It reaches nodes directly, Services and load balancers' addresses through a
-        node, and pods not at all.
+        node, and no pods.
 
         Args:
-            name: Its name.
-            via: The node that it goes through; None means the first.
+            name: For messages.
+            via: The node for Services; None for the first.
 
         Raises:
             SandboxError: The name is taken.
@@ -174,7 +174,7 @@ class Sandbox:
         return client
 
     def close(self) -> None:
-        """End everything in it. Idempotent; the sandbox can be opened again."""
+        """End everything; idempotent. The sandbox can be opened again."""
         pods = [pod for node in self.nodes for pod in node.pods.values()]
         lan = [self._lan] if self._lan else []
         close_all([*self.outside.values(), *pods, *self.nodes, *lan])

@@ -11,20 +11,14 @@ from .addresses import Address, PodRanges, nth
 from .holder import Holder
 from .namespace import Namespace
 
-# Pods of each half of the range start after the gateway.
+# The first pod of each half of the range follows the gateway.
 FIRST_POD = 2
 
 MakeHolder = Callable[[], Holder]
 
 
 class Host(Namespace):
-    """A namespace with addresses of its own.
-
-    Args:
-        name: See ``Namespace``.
-        holder: See ``Namespace``.
-        addresses: ``ip``, and ``ip6`` where kernel and ranges have IPv6.
-    """
+    """A namespace with addresses: ``ip``, and ``ip6`` if kernel and ranges have IPv6."""
 
     def __init__(self, name: str, holder: Holder, addresses: Sequence[Address]) -> None:
         super().__init__(name, holder)
@@ -33,19 +27,19 @@ class Host(Namespace):
         self.ip6 = next((a for a in addresses if isinstance(a, IPv6Address)), None)
 
     def far_end(self) -> links.FarEnd:
-        """Return what a link to this host must know."""
+        """Return the far end of a link to this host."""
         return links.FarEnd(self.pid, self.addresses)
 
 
 class Pod(Host):
-    """One pod: a namespace on a node, with ``eth0`` as its only way out.
+    """One pod: a namespace on a node, with ``eth0`` as its only link.
 
     Args:
-        name: See ``Namespace``.
-        holder: See ``Namespace``.
-        addresses: See ``Host``.
+        name: As for ``Namespace``, like ``holder``.
+        holder: Keeps it alive.
+        addresses: Of both families.
         host_interface: The near end of its link, in the node's namespace.
-        mode: How it is linked; see ``SandboxNode.add_pod``.
+        mode: The kind of link; see ``SandboxNode.add_pod``.
     """
 
     def __init__(
@@ -60,36 +54,35 @@ class Pod(Host):
         super().__init__(name, holder, addresses)
         self.host_interface = host_interface
         self.mode = mode
-        self._routes: tuple[links.Route, ...] = ()
+        self._routes: tuple[links.FarRoute, ...] = ()
 
     def connect(self, wiring: links.Wiring) -> None:
-        """Set up the far end of the pod's link; the near end is there already."""
+        """Configure the far end of the pod's link; the near end exists."""
         self._routes = wiring.routes
         self.configure(wiring.far_lines())
 
     def drop_traffic(self) -> None:
-        """Make the pod silent: who dials it gets no answer of any kind, not even a refusal.
+        """Make the pod silent: its clients get no answer, not even a refusal. Idempotent.
 
-        Its routes become blackholes, so nothing leaves it, while it goes on answering ARP
-        and neighbour discovery, which need no route. What is sent to it does arrive.
-        Idempotent; ``pass_traffic`` ends it.
+        Its routes become blackholes, so no packet leaves it, except for answers to ARP
+        and neighbour discovery, which need no route. Packets to it arrive.
         """
         self.configure(route.blackhole() for route in reversed(self._routes))
 
     def pass_traffic(self) -> None:
-        """Let the pod answer again. Idempotent."""
+        """Undo ``drop_traffic``; idempotent."""
         self.configure(route.line() for route in self._routes)
 
 
 class SandboxNode(Host):
-    """One node: where the proxy runs; it forwards between its pods and the LAN.
+    """One node, which forwards between its pods and the LAN; the proxy runs here.
 
     Args:
-        name: See ``Namespace``.
-        holder: See ``Namespace``.
-        addresses: See ``Host``.
-        ranges: Where its pods' addresses are taken from.
-        make_holder: Makes the holder of a new pod.
+        name: As for ``Namespace``, like ``holder``.
+        holder: Keeps it alive.
+        addresses: Of both families.
+        ranges: Its pods' addresses.
+        make_holder: Creates the holder of a new pod.
     """
 
     def __init__(
@@ -112,15 +105,15 @@ class SandboxNode(Host):
         """Start a pod.
 
         Args:
-            name: Its name, and what its backends answer with. That of a closed pod may be
-                taken again; the address is a new one.
-            mode: ``routed``: a veth of its own with the gateway's address at the node's end.
+            name: The text of its backends' answers, too. The name of a closed pod may be used
+                again, with another address.
+            mode: ``routed``: a veth with the gateway's address at the node's end.
                 ``bridge``: a port of ``cni0``, with hairpin. ``unnumbered``: a veth whose end
                 at the node has no IPv4 address and answers ARP for the gateway 169.254.1.1,
                 as with Calico.
 
         Raises:
-            SandboxError: The name is taken, or the node's pod range is used up.
+            SandboxError: The name is taken, or the node's pod range is exhausted.
         """
         if name in self.pods and not self.pods[name].closed:
             raise SandboxError(f"cannot add pod {name}: {self.name} has a pod of that name")

@@ -1,23 +1,23 @@
-"""Checks whether namespaces can be created here; if not, names the cause and the remedy."""
+"""Checks whether namespaces can be created here, and names the cause and the remedy if not."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import SandboxError
+from ..kernel.privileges import CAP_NET_ADMIN
 
-# Debian keeps ip in /usr/sbin, which an unprivileged user's PATH may lack.
+# On Debian ip is in /usr/sbin, which an unprivileged user's PATH may not contain.
 SBIN = "/usr/sbin:/sbin"
 TOOLS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 
-CAP_NET_ADMIN = 12
 CAP_SYS_ADMIN = 21
 
-# Each that can forbid a user namespace: the value that does, and one that allows it.
+# Sysctls that can forbid user namespaces: the value that does, and one that allows them.
+# Source: user_namespaces(7).
 SYSCTLS = {
     "user.max_user_namespaces": ("0", "15000"),
     "kernel.unprivileged_userns_clone": ("0", "1"),
@@ -26,12 +26,12 @@ SYSCTLS = {
 
 
 def tool_path() -> str:
-    """Return the PATH in which the sandbox's tools are looked for."""
+    """Return the PATH for the sandbox's tools."""
     return f"{os.environ.get('PATH', os.defpath)}:{SBIN}"
 
 
 def require_tools(path: str) -> None:
-    """Check that the tools are there.
+    """Check that the tools are installed.
 
     Raises:
         SandboxError: One is missing; the hint names its Debian package.
@@ -44,15 +44,9 @@ def require_tools(path: str) -> None:
             )
 
 
-def needs_user_namespace(status: str) -> bool:
-    """Tell whether a process may make network namespaces only inside a user namespace.
-
-    Args:
-        status: The text of ``/proc/self/status``.
-    """
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    effective = int(found[1], 16) if found else 0
-    return not all(effective >> cap & 1 for cap in (CAP_SYS_ADMIN, CAP_NET_ADMIN))
+def needs_user_namespace(capabilities: int) -> bool:
+    """Return whether a process with these capabilities needs a user namespace for others."""
+    return not all(capabilities >> cap & 1 for cap in (CAP_SYS_ADMIN, CAP_NET_ADMIN))
 
 
 def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
@@ -65,13 +59,25 @@ def read_sysctls(proc_sys: Path = Path("/proc/sys")) -> dict[str, str]:
     return values
 
 
-def explain_refusal(said: str, *, rootless: bool, sysctls: Mapping[str, str]) -> SandboxError:
-    """Return the error for a namespace that could not be made.
+def forbidding(sysctls: Mapping[str, str]) -> tuple[str, str, str] | None:
+    """Return a sysctl that forbids user namespaces, its value, and one that allows them.
 
     Args:
-        said: What the tool wrote, such as ``unshare: unshare failed: Operation not permitted``.
-        rootless: Whether a user namespace was asked for.
-        sysctls: What ``read_sysctls`` found.
+        sysctls: From :func:`read_sysctls`.
+    """
+    for name, (forbids, allows) in SYSCTLS.items():
+        if sysctls.get(name) == forbids:
+            return name, forbids, allows
+    return None
+
+
+def explain_refusal(said: str, *, rootless: bool, sysctls: Mapping[str, str]) -> SandboxError:
+    """Return the error for a namespace that could not be created.
+
+    Args:
+        said: The tool's output, such as ``unshare: unshare failed: Operation not permitted``.
+        rootless: Whether a user namespace was requested.
+        sysctls: From :func:`read_sysctls`.
     """
     cause = said.strip().splitlines()[-1] if said.strip() else "no reason given"
     if "/proc/sys/" in cause:
@@ -84,12 +90,12 @@ def explain_refusal(said: str, *, rootless: bool, sysctls: Mapping[str, str]) ->
             f"cannot create a network namespace: {cause}",
             hint="grant CAP_SYS_ADMIN and CAP_NET_ADMIN, or check user.max_net_namespaces",
         )
-    for name, (forbids, allows) in SYSCTLS.items():
-        if sysctls.get(name) == forbids:
-            return SandboxError(
-                f"cannot create a user namespace: {cause}; {name} is {forbids}",
-                hint=f"as root: sysctl -w {name}={allows}; or run this as root",
-            )
+    if found := forbidding(sysctls):
+        name, value, allowed = found
+        return SandboxError(
+            f"cannot create a user namespace: {cause}; {name} is {value}",
+            hint=f"as root: sysctl -w {name}={allowed}; or run this as root",
+        )
     return SandboxError(
         f"cannot create a user namespace: {cause}",
         hint="a container's seccomp filter or a chroot may forbid it: run privileged, or as root",

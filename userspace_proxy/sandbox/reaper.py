@@ -1,12 +1,12 @@
 """Kills every other process of its own network namespace, then ends.
 
-A namespace's holder becomes this program when the owner of the sandbox lets go
-of it or dies in any way (holder.py). Run by path, with no package around it.
+A namespace's holder execs this program when the sandbox's owner closes the namespace or dies
+(holder.py). It is run by path, without the package.
 
-Rule 1: it names the namespace that must be spared, the owner's, and does nothing there.
+Rule 1: its argument is the owner's namespace, in which it does nothing.
 Rule 2: a process is signalled only through a descriptor that was opened before its
-        namespace was looked at, so a reused pid is never hit.
-Rule 3: it looks again until no process is left, because a dying process may have forked.
+        namespace was read, so a reused pid is never hit.
+Rule 3: it repeats until no process is left, because a dying process may have forked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 
-# A killed process that is not gone by then hangs in the kernel, and nothing here can help it.
+# A killed process that is still there after this long hangs in the kernel.
 DEADLINE_S = 5.0
 
 
@@ -25,15 +25,15 @@ def members(namespace: str, proc: str = "/proc") -> list[int]:
     """Return the pids in a network namespace, without this process.
 
     Args:
-        namespace: What the link ``ns/net`` of its processes says, such as ``net:[4026531840]``.
-        proc: Where procfs is mounted.
+        namespace: The link ``ns/net`` of its processes, such as ``net:[4026531840]``.
+        proc: The mount point of procfs.
     """
     pids = (int(entry.name) for entry in os.scandir(proc) if entry.name.isdigit())
     return [p for p in pids if p != os.getpid() and namespace_of(p, proc) == namespace]
 
 
 def namespace_of(pid: int, proc: str = "/proc") -> str:
-    """Return a process's network namespace; empty when it is gone or not ours to see."""
+    """Return a process's network namespace; empty if it has ended or can't be read."""
     try:
         return os.readlink(f"{proc}/{pid}/ns/net")  # noqa: PTH115 - pathlib costs 5 ms
     except OSError:
@@ -41,11 +41,11 @@ def namespace_of(pid: int, proc: str = "/proc") -> str:
 
 
 def kill(pid: int, namespace: str) -> int | None:
-    """Kill a process if it is still of this namespace.
+    """Kill a process if it is still in this namespace.
 
     Returns:
-        A descriptor that becomes readable when the process is gone; the caller closes it.
-        None when there is nothing to wait for.
+        A descriptor that becomes readable when the process ends, which the caller closes;
+        None if there is nothing to wait for.
     """
     try:
         descriptor = os.pidfd_open(pid)
@@ -56,13 +56,13 @@ def kill(pid: int, namespace: str) -> int | None:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             return descriptor
     except OSError:
-        pass  # Gone, or not ours to kill.
+        pass  # It has ended, or may not be killed.
     os.close(descriptor)
     return None
 
 
 def reap(namespace: str) -> None:
-    """Kill all members of a namespace and wait until they are gone."""
+    """Kill all processes of a namespace and wait until they have ended."""
     end = time.monotonic() + DEADLINE_S
     while time.monotonic() < end:
         dying = [d for d in (kill(pid, namespace) for pid in members(namespace)) if d is not None]
@@ -76,7 +76,7 @@ def reap(namespace: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Reap the own namespace unless it is the one that is to be spared."""
+    """Reap this process's namespace unless it is the owner's."""
     own = namespace_of(os.getpid())
     if len(argv) != 1 or not own or own == argv[0]:
         return 1

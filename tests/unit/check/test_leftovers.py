@@ -1,7 +1,7 @@
 import pytest
 
 from userspace_proxy.check.kernel_view import KernelView
-from userspace_proxy.check.leftovers import judge_kube_proxy, judge_ours
+from userspace_proxy.check.leftovers import judge_kube_proxy, judge_own
 from userspace_proxy.steering.others import Chain
 
 
@@ -51,18 +51,16 @@ def test_rules_of_ours_are_left_behind_where_nobody_of_their_name_runs():
         nft=table("inet userspace-proxy") | table("inet userspace-proxy-canary"),
         legacy_nat=table("legacy ip nat", "UPROXY-PRE-canary", "KUBE-SERVICES"),
     )
-    assert [(f.what, f.where) for f in judge_ours(kernel, [""])] == [
+    assert [(f.what, f.where) for f in judge_own(kernel, [""])] == [
         (
             "rules of a userspace-proxy named canary that isn't running",
             "nftables table inet userspace-proxy-canary, table legacy ip nat",
         )
     ]
-    assert judge_ours(kernel, ["", "canary"]) == []
+    assert judge_own(kernel, ["", "canary"]) == []
 
 
 def test_the_fence_of_local_steering_is_a_leftover_too():
     kernel = KernelView(nft=table("inet userspace-proxy/local", "input"))
-    assert [f.where for f in judge_ours(kernel, [])] == [
-        "nftables table inet userspace-proxy/local"
-    ]
-    assert judge_ours(kernel, [""]) == []
+    assert [f.where for f in judge_own(kernel, [])] == ["nftables table inet userspace-proxy/local"]
+    assert judge_own(kernel, [""]) == []

@@ -3,13 +3,18 @@
 import subprocess
 import sys
 
-from userspace_proxy.kernel.privileges import has_net_admin
+from userspace_proxy.kernel.privileges import (
+    CAP_NET_ADMIN,
+    effective_capabilities,
+    has_net_admin,
+)
 
 ASK = "from userspace_proxy.kernel.privileges import has_net_admin; print(has_net_admin())"
 
 
 def test_root_of_the_namespace_has_it():
     assert has_net_admin()
+    assert effective_capabilities() >> CAP_NET_ADMIN & 1
 
 
 def test_a_process_without_capabilities_has_not():

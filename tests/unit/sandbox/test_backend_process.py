@@ -6,11 +6,8 @@ from userspace_proxy.errors import SandboxError
 from userspace_proxy.sandbox.backend_process import BackendProcess, backend_command
 
 
-class Here:
-    name = "pod-a"
-
-    def popen(self, argv, **options):
-        return subprocess.Popen(argv, text=True, **options)
+def popen(argv, **options):
+    return subprocess.Popen(argv, text=True, **options)
 
 
 def test_kinds_become_flags_and_several_ports_repeat_them():
@@ -23,6 +20,6 @@ def test_kinds_become_flags_and_several_ports_repeat_them():
 
 def test_an_unknown_kind_is_named():
     with pytest.raises(SandboxError) as caught:
-        BackendProcess(Here(), "web-1", {"tpc": 8080})
+        BackendProcess(popen, "pod-a", "web-1", {"tpc": 8080})
     assert str(caught.value).startswith("cannot serve in pod-a: ")
     assert "--tpc" in str(caught.value)

@@ -3,7 +3,7 @@ from textwrap import dedent
 
 from userspace_proxy.sandbox import links
 from userspace_proxy.sandbox.addresses import POD_CIDR, SERVICE_CIDR, plan_addresses
-from userspace_proxy.sandbox.links import FarEnd, Route
+from userspace_proxy.sandbox.links import FarEnd, FarRoute
 
 POD = FarEnd(42, (ip_address("10.244.0.2"), ip_address("fd00:10:244::2")))
 NODE = (ip_address("192.0.2.1"), ip_address("fd00:192:0:2::1"))
@@ -59,7 +59,7 @@ def test_an_unnumbered_pods_link_has_no_ipv4_address_at_the_nodes_end():
         "net/ipv4/conf/veth0/proxy_arp=1",
         "net/ipv4/neigh/veth0/proxy_delay=0",
     )
-    assert wiring.routes[0] == Route("169.254.1.1", "dev eth0")
+    assert wiring.routes[0] == FarRoute("169.254.1.1", "dev eth0")
 
 
 def test_an_unnumbered_pod_without_ipv6_gets_no_ipv6_lines():
@@ -78,8 +78,8 @@ def test_a_bridged_pod_has_its_neighbours_on_the_link():
         """,
     )
     assert wiring.routes == (
-        Route("10.244.0.128/25", "dev eth0"),
-        Route("0.0.0.0/0", "via 10.244.0.129 dev eth0"),
+        FarRoute("10.244.0.128/25", "dev eth0"),
+        FarRoute("0.0.0.0/0", "via 10.244.0.129 dev eth0"),
     )
 
 
@@ -157,4 +157,4 @@ def test_nodes_reach_each_others_pods_in_each_family():
 
 
 def test_a_route_can_be_turned_into_a_blackhole():
-    assert Route("::/0", "via fe80::1 dev eth0").blackhole() == "route replace blackhole ::/0"
+    assert FarRoute("::/0", "via fe80::1 dev eth0").blackhole() == "route replace blackhole ::/0"
