@@ -30,7 +30,14 @@ _FINAL = frozenset({"ACCEPT", "DROP", "REJECT", "REDIRECT", "DNAT", "SNAT", "MAS
 _GOES_ON = frozenset({"MARK", "CONNMARK", "LOG", "CT", "NOTRACK"})
 # Of the matches: their values, how many words they take, is judged elsewhere or always true.
 _IGNORED = {"-m": 1, "--comment": 1, "--ctproto": 1, "--reject-with": 1, "--to-ports": 1}
-_IGNORED |= {"--to-destination": 1, "--set-xmark": 1, "--save-mark": 0, "--restore-mark": 0}
+_IGNORED |= {
+    "--transparent": 0,
+    "--nowildcard": 0,
+    "--to-destination": 1,
+    "--set-xmark": 1,
+    "--save-mark": 0,
+    "--restore-mark": 0,
+}
 
 
 @dataclass(slots=True)
