@@ -154,7 +154,7 @@ class Ending(MemorySource):
         raise SourceError("cannot read Services: the disk is gone")
 
 
-def test_a_source_that_cannot_go_on_fails_with_its_own_words(run):
+def test_a_source_that_cannot_continue_fails_with_its_own_error(run):
     async def main():
         async with Proxy(source=Ending()) as proxy:
             with pytest.raises(SourceError, match="the disk is gone"):
@@ -164,7 +164,7 @@ def test_a_source_that_cannot_go_on_fails_with_its_own_words(run):
     run(main())
 
 
-def test_services_of_manifests_are_served_and_edits_followed(run, tmp_path):
+def test_services_of_manifests_are_served_and_follow_edits(run, tmp_path):
     async def main():
         path = tmp_path / "web.yaml"
         async with backend(b"one") as one, backend(b"two") as two:

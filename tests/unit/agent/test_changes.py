@@ -26,7 +26,7 @@ def test_only_what_differs_counts():
     assert count_changes(moved, moved) == ChangeCounts(0, 0)
 
 
-def test_one_slice_of_many_counts_alone():
+def test_one_changed_slice_of_many_counts_once():
     cluster = Cluster()
     before = cluster.serve("web", "10.96.0.1", POD)
     second = SliceKey("shop", "web-2")
@@ -43,7 +43,7 @@ def test_what_is_removed_counts():
     assert count_changes(before, cluster.remove("web")) == ChangeCounts(1, 1)
 
 
-def test_a_relist_that_says_the_same_counts_nothing():
+def test_a_relist_with_the_same_content_counts_nothing():
     cluster = Cluster()
     before = cluster.serve("web", "10.96.0.1", POD)
     cluster.store.replace_services([service("web", "10.96.0.1")])

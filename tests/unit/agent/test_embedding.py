@@ -79,7 +79,7 @@ def test_without_endpoints_clients_are_refused_until_there_is_one_at_the_same_ad
     run(main())
 
 
-def test_a_removed_service_is_refused_and_its_open_connections_go_on(run):
+def test_a_removed_service_is_refused_and_its_open_connections_continue(run):
     async def main():
         async def echo(reader, writer):
             writer.write(await reader.readexactly(4))
@@ -104,7 +104,7 @@ def test_a_removed_service_is_refused_and_its_open_connections_go_on(run):
     run(main())
 
 
-def test_a_service_that_is_added_again_has_its_new_endpoints_alone(run):
+def test_a_service_that_is_added_again_has_only_its_new_endpoints(run):
     async def main():
         async with backend(b"one") as one, backend(b"two") as two, Proxy() as proxy:
             await proxy.add_service("web", port=8080, endpoints=[one])
@@ -153,7 +153,7 @@ def test_a_service_that_is_replaced_keeps_its_address(run):
     run(main())
 
 
-def test_the_handle_of_a_replaced_service_changes_nothing(run):
+def test_the_handle_of_a_replaced_service_has_no_effect(run):
     async def main():
         async with backend(b"one") as one, Proxy() as proxy:
             before = await proxy.add_service("web", port=8080)
@@ -167,7 +167,7 @@ def test_the_handle_of_a_replaced_service_changes_nothing(run):
     run(main())
 
 
-def test_endpoints_that_can_not_be_served_raise_what_the_status_says(run):
+def test_endpoints_that_cannot_be_served_raise_the_problem_in_the_status(run):
     async def main():
         async with Proxy() as proxy:
             dns = await proxy.add_service("dns", port=5353, protocol="UDP")
@@ -182,7 +182,7 @@ def test_endpoints_that_can_not_be_served_raise_what_the_status_says(run):
     run(main())
 
 
-def test_a_service_that_can_not_be_replaced_is_served_as_before(run):
+def test_a_service_that_cannot_be_replaced_is_served_as_before(run):
     async def main():
         options = Options(proxy_ports=(29990, 29990))
         taken = ("127.99.1.6", 8080), ("127.99.1.6", 29990)
@@ -208,7 +208,7 @@ def test_a_removed_service_is_not_revived_by_its_handle(run):
     run(main())
 
 
-def test_endpoints_of_a_service_that_has_lost_its_address_raise_what_the_status_says(run):
+def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in_the_status(run):
     async def main():
         async with Proxy() as proxy:
             web = await proxy.add_service("web", port=8080, cluster_ip="127.99.1.7")
@@ -233,7 +233,7 @@ def test_endpoints_of_a_service_that_has_lost_its_address_raise_what_the_status_
         pytest.param({"port": 80, "cluster_ip": "x"}, "'x' is not an IP address", id="cluster-ip"),
     ],
 )
-def test_a_wrong_argument_is_named(run, arguments, words):
+def test_an_error_names_the_invalid_argument(run, arguments, words):
     async def main():
         async with Proxy() as proxy:
             with pytest.raises(ValueError, match=words):
@@ -243,7 +243,7 @@ def test_a_wrong_argument_is_named(run, arguments, words):
     run(main())
 
 
-def test_a_headless_address_without_a_free_port_is_an_error_and_nothing_stays(run):
+def test_a_headless_address_without_a_free_port_is_an_error_and_leaves_nothing(run):
     async def main():
         options = Options(proxy_ports=(29990, 29990))
         with (
@@ -291,19 +291,19 @@ WEB = ServiceKey("shop", "web")
         pytest.param("[2001:db8::1]:80", SocketAddress("2001:db8::1", 80), id="ipv6"),
     ],
 )
-def test_an_address_is_read(text, address):
+def test_an_address_is_parsed(text, address):
     assert parse_address(text) == address
 
 
 @pytest.mark.parametrize(
     "text", ["192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", ":80", "web:80", "1:²"]
 )
-def test_what_is_no_address_is_refused(text):
-    with pytest.raises(ValueError):  # noqa: PT011 - test_a_wrong_argument_is_named compares messages
+def test_invalid_addresses_are_errors(text):
+    with pytest.raises(ValueError):  # noqa: PT011 - test_an_error_names_the_invalid_argument compares messages
         parse_address(text)
 
 
-def test_the_loopback_address_is_the_same_again_and_not_one_that_is_taken():
+def test_the_loopback_address_is_stable_and_avoids_taken_ones():
     first = free_loopback(WEB, (), "a")
     assert free_loopback(WEB, (), "a") == first
     second = free_loopback(WEB, {first}, "a")

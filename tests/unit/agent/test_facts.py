@@ -38,7 +38,7 @@ def cluster(node=None, **endpoints):
     return store.snapshot()
 
 
-def test_without_anything_nothing_is_known_and_nothing_allowed():
+def test_without_options_or_objects_facts_are_empty_and_allow_nothing():
     assert facts_of() == NodeFacts()
 
 
@@ -63,7 +63,7 @@ def test_without_a_node_object_there_are_options_and_addresses():
     )
 
 
-def test_the_node_object_says_its_zone_and_its_addresses():
+def test_zone_and_addresses_are_those_of_the_node_object():
     facts = facts_of(cluster(NODE))
     assert (facts.zone, facts.primary_addresses) == ("eu-1a", ("192.0.2.10", "2001:db8::10"))
     assert facts.addresses == (), "those of the interfaces are others"
@@ -95,29 +95,29 @@ def test_the_bind_address_is_the_primary_one_of_its_family():
         pytest.param(None, (), "", id="everywhere"),
     ],
 )
-def test_why_no_address_answers_at_node_ports(node, networks, reason):
+def test_the_reason_why_no_address_serves_node_ports(node, networks, reason):
     facts = facts_of(cluster(node), ["127.0.0.1", "192.0.2.10"], node_port_networks=networks)
     assert why_no_node_ports(facts) == reason
 
 
-def test_a_node_object_that_goes_is_forgotten():
+def test_a_deleted_node_object_is_forgotten():
     facts = facts_of(cluster(None))
     assert (facts.zone, facts.primary_addresses) == ("", ())
 
 
-def test_the_api_servers_are_the_endpoints_of_its_service_in_all_slices():
+def test_api_servers_are_the_endpoints_of_their_service_in_all_slices():
     facts = facts_of(
         cluster(four=["192.0.2.3", "192.0.2.2"], more=["192.0.2.2"], six=["2001:db8::2"])
     )
     assert facts.api_server_addresses == ("192.0.2.2", "192.0.2.3", "2001:db8::2")
 
 
-def test_without_its_service_no_api_server_is_known():
+def test_without_their_service_no_api_server_is_known():
     assert facts_of(Store().snapshot()).api_server_addresses == ()
 
 
 @pytest.mark.parametrize("is_allowed", [False, True])
-def test_endpoints_on_loopback_are_as_the_options_say(is_allowed):
+def test_options_decide_whether_loopback_endpoints_are_allowed(is_allowed):
     facts = facts_of(allow_loopback_endpoints=is_allowed)
     assert facts.allow_loopback_endpoints == is_allowed
 
@@ -130,7 +130,7 @@ def test_endpoints_on_loopback_are_as_the_options_say(is_allowed):
         pytest.param((), True, ("10.244.0.0/16",), id="the-clusters-where-the-node-has-none"),
     ],
 )
-def test_the_pods_inside_are_the_clusters_or_this_nodes(pod_networks, only_own_pods, inside):
+def test_pods_inside_are_those_of_the_cluster_or_of_this_node(pod_networks, only_own_pods, inside):
     node = Node("node-7", pod_networks=pod_networks)
     facts = facts_of(
         cluster(node), only_own_pods=only_own_pods, cluster_networks=("10.244.0.0/16",)
@@ -138,7 +138,7 @@ def test_the_pods_inside_are_the_clusters_or_this_nodes(pod_networks, only_own_p
     assert facts.cluster_networks == inside
 
 
-def test_the_addresses_of_all_nodes_are_known_with_this_ones():
+def test_the_addresses_of_all_nodes_include_those_of_this_node():
     store = Store()
     store.set_node(NODE)
     store.set_node_addresses(frozenset({"192.0.2.11"}))

@@ -7,7 +7,7 @@ from userspace_proxy.steering.others import Firewall
 DROP = Firewall("ip filter INPUT", "its policy is drop", "nft insert rule … ct status dnat accept")
 
 
-async def test_a_firewall_is_a_line_when_it_comes_and_when_it_goes(caplog):
+async def test_a_firewall_is_logged_when_it_appears_and_when_it_disappears(caplog):
     caplog.set_level("INFO")
     there = [DROP]
     watch = FirewallWatch("nftables", (17000, 29999), read=lambda: list(there))
@@ -24,7 +24,7 @@ async def test_a_firewall_is_a_line_when_it_comes_and_when_it_goes(caplog):
     watch.close()
 
 
-async def test_what_cannot_be_read_leaves_what_is_known():
+async def test_an_unreadable_firewall_keeps_the_last_result():
     said = [[DROP]]
 
     def read():

@@ -43,7 +43,7 @@ def taken():
     return error
 
 
-def test_a_frontend_is_bound_as_it_is_whoever_has_its_address():
+def test_a_frontend_is_bound_even_if_this_node_lacks_its_address():
     _, key, wanted = one(make(Bind.FRONTEND), "10.96.0.1")
     assert key == Frontend("10.96.0.1", 80, Protocol.TCP)
     assert list(wanted.addresses) == [SocketAddress("10.96.0.1", 80)]
@@ -57,21 +57,21 @@ def test_a_frontend_is_bound_as_it_is_whoever_has_its_address():
         pytest.param("10.96.0.1", [("127.0.0.1", FIRST), ("127.0.0.1", FIRST + 1)], id="another"),
     ],
 )
-def test_on_loopback_it_has_its_own_address_if_that_is_one(ip, expected):
+def test_on_loopback_a_frontend_keeps_its_address_if_that_is_loopback(ip, expected):
     _, _, wanted = one(make(Bind.LOOPBACK), ip)
     addresses = iter(wanted.addresses)
     assert [next(addresses), next(addresses)] == expected
     assert not wanted.transparent
 
 
-def test_a_proxy_port_is_the_preferred_one_or_those_behind_it():
+def test_a_proxy_port_is_the_preferred_one_or_one_of_the_next():
     frontend = Frontend("10.96.0.1", 80, Protocol.TCP)
     _, _, wanted = one(make(Bind.PROXY_PORT), "10.96.0.1", {frontend: FIRST + 7})
     addresses = iter(wanted.addresses)
     assert [next(addresses).port for _ in range(3)] == [FIRST + 7, FIRST + 8, FIRST + 9]
 
 
-def test_ports_of_others_are_passed_over_a_few_at_a_time():
+def test_a_limited_number_of_ports_of_other_programs_is_skipped():
     addresses, found = make(Bind.PROXY_PORT), []
     for _ in range(2):
         for _ in range(2):
@@ -81,7 +81,7 @@ def test_ports_of_others_are_passed_over_a_few_at_a_time():
     assert found == list(range(FIRST, FIRST + 2 * listen_addresses._TRIES))
 
 
-def test_one_proxy_port_is_that_of_every_frontend():
+def test_all_frontends_share_one_proxy_port():
     addresses = make(Bind.PROXY_PORT)
     plan, key, _ = one(addresses, "10.96.0.1")
     assert addresses.by_frontend(plan, Answer({key: "listener"}, {})) == {
@@ -90,7 +90,7 @@ def test_one_proxy_port_is_that_of_every_frontend():
     assert addresses.by_frontend(plan, Answer({}, {key: None})) == {}
 
 
-def test_who_has_a_frontend_is_told():
+def test_the_error_names_the_holder_of_a_frontend():
     addresses = make(Bind.FRONTEND, holder="nginx (pid 812)")
     plan, key, _ = one(addresses, "10.96.0.1")
     error = addresses.explain(plan, key, taken())
@@ -107,7 +107,7 @@ def test_who_has_a_frontend_is_told():
         pytest.param(FIRST - 1, "", id="of-ours"),
     ],
 )
-def test_a_range_without_a_free_port_is_told(last, held):
+def test_a_range_without_a_free_port_is_an_error(last, held):
     addresses = make(Bind.PROXY_PORT, last, "nginx")
     plan, key, wanted = one(addresses, "10.96.0.1")
     why = taken() if list(wanted.addresses) else None
@@ -116,7 +116,7 @@ def test_a_range_without_a_free_port_is_told(last, held):
     )
 
 
-def test_another_error_is_told_as_it_is():
+def test_another_error_is_reported_unchanged():
     addresses = make(Bind.PROXY_PORT)
     plan, key, _ = one(addresses, "10.96.0.1")
     error = ListenError("cannot listen on 0.0.0.0:27000/TCP: Permission denied")

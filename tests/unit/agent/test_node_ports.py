@@ -80,7 +80,7 @@ def test_a_client_that_bypasses_the_rules_is_refused_at_once(holds, protocol, fa
 
 @pytest.mark.parametrize("ip", ["", "127.0.0.1"], ids=["everywhere", "on-one-address"])
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_that_has_it_already_is_named(holds, protocol, ip):
+def test_the_error_names_a_daemon_that_holds_the_port(holds, protocol, ip):
     with bound(protocol, V4, ip) as daemon:
         port = daemon.getsockname()[1]
         reason = f"node port {port}/{protocol} is held by {own_name()}"
@@ -90,7 +90,7 @@ def test_a_daemon_that_has_it_already_is_named(holds, protocol, ip):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_what_the_last_run_steered_is_steered_though_another_process_has_it(
+def test_a_port_that_the_last_run_steered_is_steered_even_if_another_process_holds_it(
     holds, protocol, caplog
 ):
     with bound(protocol, V4) as daemon:
@@ -108,13 +108,13 @@ def test_what_the_last_run_steered_is_steered_though_another_process_has_it(
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_of_one_family_leaves_the_other(holds, protocol):
+def test_a_daemon_of_one_family_leaves_the_other_free(holds, protocol):
     with bound(protocol, V4) as daemon:
         port = daemon.getsockname()[1]
         assert holds.take(NodePort(protocol, V6, port), now=0) == ""
 
 
-def test_a_daemon_of_both_families_has_both(holds):
+def test_a_daemon_of_both_families_holds_both(holds):
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as daemon:
         port = daemon.getsockname()[1]
         assert own_name() in holds.take(NodePort(TCP, V4, port), now=0)
@@ -126,7 +126,7 @@ def test_tcp_and_udp_may_share_a_number(holds):
         assert holds.take(NodePort(TCP, V4, daemon.getsockname()[1]), now=0) == ""
 
 
-def test_connections_that_use_the_number_hold_nothing(holds):
+def test_connections_that_use_the_number_do_not_hold_the_port(holds):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
         served, _ = server.accept()
@@ -136,7 +136,7 @@ def test_connections_that_use_the_number_hold_nothing(holds):
         assert holds.take(NodePort(TCP, V4, client.getsockname()[1]), now=0) == ""
 
 
-def test_a_number_that_connections_used_is_kept_once_they_are_gone(holds):
+def test_a_number_that_connections_used_is_held_after_they_end(holds):
     with bound(TCP, V4, "127.0.0.1") as server:
         client = socket.create_connection(server.getsockname())
         port = client.getsockname()[1]
@@ -150,13 +150,13 @@ def test_a_number_that_connections_used_is_kept_once_they_are_gone(holds):
 
 
 @pytest.mark.parametrize("protocol", list(Protocol))
-def test_a_daemon_that_is_tied_to_an_interface_has_it(holds, protocol):
+def test_a_daemon_bound_to_an_interface_holds_the_port(holds, protocol):
     with bound(protocol, V4) as daemon:
         daemon.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         assert own_name() in holds.take(NodePort(protocol, V4, daemon.getsockname()[1]), now=0)
 
 
-def test_a_udp_client_with_one_peer_holds_nothing(holds):
+def test_a_connected_udp_client_does_not_hold_the_port(holds):
     with bound(UDP, V4, "127.0.0.1") as peer, socket.socket(socket.AF_INET, KINDS[UDP]) as client:
         client.connect(peer.getsockname())
         assert holds.take(NodePort(UDP, V4, client.getsockname()[1]), now=0) == ""

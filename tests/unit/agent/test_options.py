@@ -3,7 +3,7 @@
 from userspace_proxy.agent.options import Options
 
 
-def test_nothing_is_opened_or_allowed_that_was_not_asked_for():
+def test_nothing_is_opened_or_allowed_by_default():
     options = Options()
     assert options.admin is None
     assert options.health is None
@@ -11,7 +11,7 @@ def test_nothing_is_opened_or_allowed_that_was_not_asked_for():
     assert not options.is_own_namespace
 
 
-def test_proxy_ports_lie_below_node_ports_and_ephemeral_ports():
+def test_proxy_ports_are_below_node_ports_and_ephemeral_ports():
     first, last = Options().proxy_ports
     assert 1024 < first < last < 30000
     assert last - first >= 10_000

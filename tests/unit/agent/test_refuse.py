@@ -16,7 +16,7 @@ def refuse_port():
     port.close()
 
 
-def test_the_highest_free_port_is_reserved_and_nobody_else_can_have_it(refuse_port):
+def test_the_highest_free_port_is_reserved_and_no_other_program_can_bind_it(refuse_port):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         last = taken.getsockname()[1]
         number = refuse_port.open(last - 200, last)
@@ -26,13 +26,13 @@ def test_the_highest_free_port_is_reserved_and_nobody_else_can_have_it(refuse_po
         socket.create_server(("127.0.0.1", number)).close()
 
 
-def test_who_dials_it_is_refused(refuse_port):
+def test_a_client_that_dials_it_is_refused(refuse_port):
     number = refuse_port.open(29000, 29999)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", number), timeout=5)
 
 
-def test_where_others_have_all_of_the_range_a_port_of_elsewhere_is_reserved(refuse_port):
+def test_if_other_programs_use_the_whole_range_a_port_elsewhere_is_reserved(refuse_port):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         number = refuse_port.open(port, port)
@@ -41,7 +41,7 @@ def test_where_others_have_all_of_the_range_a_port_of_elsewhere_is_reserved(refu
         socket.create_server(("127.0.0.1", number)).close()
 
 
-def test_a_node_without_a_free_port_is_an_error_with_the_way_out(refuse_port, monkeypatch):
+def test_a_node_without_a_free_port_is_an_error_with_a_remedy(refuse_port, monkeypatch):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(refuse, "_ELSEWHERE", range(port, port + 1))
@@ -55,7 +55,7 @@ def test_a_node_without_a_free_port_is_an_error_with_the_way_out(refuse_port, mo
     [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
     ids=["ipv4", "ipv6"],
 )
-def test_it_is_kept_for_both_protocols_and_families_until_it_is_closed(
+def test_it_is_reserved_for_both_protocols_and_families_until_it_is_closed(
     refuse_port, family, kind, ip
 ):
     number = refuse_port.open(29000, 29999)

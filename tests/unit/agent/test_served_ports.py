@@ -184,7 +184,7 @@ async def test_a_service_that_takes_over_a_frontend_takes_over_its_listener(make
     assert is_listening(8080, "127.98.0.5")
 
 
-async def test_a_listener_that_can_not_be_handed_over_is_retried(make):
+async def test_a_listener_that_cannot_be_handed_over_is_retried(make):
     cluster, served_ports = Cluster(), make(Bind.FRONTEND)
     served_ports.follow(cluster.serve("dns", "127.98.0.6", port=8080, protocol="UDP"))
     cluster.remove("dns")
@@ -198,7 +198,7 @@ async def test_a_listener_that_can_not_be_handed_over_is_retried(make):
     assert set(served_ports.targets().values()) == {8080}
 
 
-async def test_a_service_that_changes_its_address_listens_there_alone(make):
+async def test_a_service_that_changes_its_address_listens_only_there(make):
     cluster, served_ports = Cluster(), make(Bind.FRONTEND)
     served_ports.follow(cluster.serve("web", "127.98.0.3", POD, port=8080))
     served_ports.follow(cluster.serve("web", "127.98.0.4", POD, port=8080))
@@ -206,14 +206,14 @@ async def test_a_service_that_changes_its_address_listens_there_alone(make):
     assert not is_listening(8080, "127.98.0.3")
 
 
-async def test_an_address_of_the_cluster_is_served_on_loopback_at_a_port_of_the_range(make):
+async def test_a_cluster_ip_is_served_on_loopback_at_a_port_of_the_range(make):
     served_ports = make(Bind.LOOPBACK)
     (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
     assert 27000 <= port <= 27999
     assert is_listening(port)
 
 
-async def test_closing_refuses_everything(make):
+async def test_after_closing_all_clients_are_refused(make):
     served_ports = make(Bind.PROXY_PORT)
     (port,) = served_ports.follow(Cluster().serve("web", "10.96.0.1", POD)).values()
     served_ports.close()
@@ -363,7 +363,7 @@ async def test_a_change_that_was_not_steered_is_in_the_next_one_too(make):
     assert (change.changed.keys(), change.gone) == ({frontend("10.96.0.1")}, frozenset())
 
 
-async def test_a_round_touches_the_listeners_that_it_changes_alone(make):
+async def test_a_round_touches_only_the_listeners_that_it_changes(make):
     cluster, served_ports = Cluster(), make(Bind.PROXY_PORT)
     for n in range(20):
         cluster.serve(f"other-{n}", f"10.96.1.{n}", POD)

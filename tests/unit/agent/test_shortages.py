@@ -16,7 +16,7 @@ def lines(caplog):
     return lambda: [record.message for record in caplog.records]
 
 
-def test_a_shortage_of_all_is_one_line_a_minute(lines):
+def test_a_shortage_of_many_service_ports_is_one_line_a_minute(lines):
     shortages = Shortages()
     for now in (0.0, 1.0, 59.0, 60.0):
         for key in (CART, WEB):
@@ -37,7 +37,7 @@ def test_its_end_is_one_line_when_the_last_one_is_served(lines, caplog):
     assert caplog.records[0].services == 2
 
 
-def test_a_service_port_that_goes_is_no_news(lines, caplog):
+def test_a_removed_service_port_logs_no_recovery(lines, caplog):
     shortages = Shortages()
     shortages.note(CART, ERROR, now=0.0)
     caplog.clear()
@@ -45,7 +45,7 @@ def test_a_service_port_that_goes_is_no_news(lines, caplog):
     assert lines() == []
 
 
-def test_what_the_kernel_lacks_for_all_is_a_shortage():
+def test_a_lack_of_a_common_resource_is_a_shortage():
     error = ListenError("x")
     error.__cause__ = OSError(errno.EMFILE, "Too many open files")
     taken = ListenError("x")

@@ -45,7 +45,7 @@ def start():
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_that_asks_for_nothing_is_ignored_with_a_line(start, number):
+def test_a_signal_without_a_meaning_is_logged_and_ignored(start, number):
     process = start()
     process.send_signal(number)
     assert process.stdout.readline() == f"signal ignored {number.name}\n"
@@ -54,7 +54,7 @@ def test_a_signal_that_asks_for_nothing_is_ignored_with_a_line(start, number):
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_stops_and_the_second_ends_it_at_once(start, first, second):
+def test_the_first_signal_stops_and_the_second_ends_the_process_at_once(start, first, second):
     process = start(5.0, 6.0)
     process.send_signal(first)
     assert process.stdout.readline() == "stopping\n"

@@ -33,7 +33,7 @@ def lines(caplog):
     return lambda: [record.getMessage() for record in caplog.records]
 
 
-async def test_an_address_that_is_taken_is_a_problem_that_names_its_holder(server, lines):
+async def test_a_taken_address_is_a_problem_that_names_its_holder(server, lines):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         addresses = StatusAddresses([(("127.0.0.1", port), server)])
@@ -47,7 +47,7 @@ async def test_an_address_that_is_taken_is_a_problem_that_names_its_holder(serve
     assert lines() == ["cannot serve a status address"]
 
 
-async def test_it_is_tried_again_until_it_is_free(server, lines, monkeypatch):
+async def test_a_taken_address_is_retried_until_it_is_free(server, lines, monkeypatch):
     monkeypatch.setattr(status_addresses, "_RETRY_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addresses = StatusAddresses([(taken.getsockname(), server)])
@@ -58,7 +58,7 @@ async def test_it_is_tried_again_until_it_is_free(server, lines, monkeypatch):
     assert lines() == ["cannot serve a status address", "status address is served"]
 
 
-async def test_another_address_is_served_meanwhile(server):
+async def test_other_addresses_are_served_meanwhile(server):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addresses = StatusAddresses(
             [(taken.getsockname(), server), (("127.0.0.1", 0), server)],
@@ -67,7 +67,7 @@ async def test_another_address_is_served_meanwhile(server):
         assert len(addresses.problems) == 1
 
 
-async def test_another_cause_is_news(lines):
+async def test_a_new_cause_is_logged(lines):
     causes = iter(["no memory", "no memory", "no right"])
 
     async def serve(_bind):

@@ -46,7 +46,7 @@ async def test_an_endpoint_change_touches_no_rule(start):
     assert steering.calls == ["apply"]
 
 
-async def test_what_the_kernel_refuses_is_retried_and_the_old_state_stays(start, caplog):
+async def test_a_refused_change_is_retried_and_the_old_state_stays(start, caplog):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -116,7 +116,7 @@ def problems(served_ports):
     return {str(served.plan.key.name): served.problem for served in served_ports}
 
 
-async def test_an_address_that_moves_between_services_is_steered_on(start):
+async def test_an_address_that_moves_between_services_stays_steered(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     cluster.serve("cart", CART.ip, POD)
@@ -183,7 +183,7 @@ async def test_a_conflict_is_reported(start):
     assert reported[0].note == "port 80: 10.96.0.1:80/TCP is already held by shop/shop"
 
 
-async def test_drift_is_repaired_while_changes_keep_coming(start):
+async def test_drift_is_repaired_while_changes_keep_arriving(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -195,7 +195,7 @@ async def test_drift_is_repaired_while_changes_keep_coming(start):
             await settle(loop, cluster.serve("web", WEB.ip, *next(pods)))
 
 
-async def test_a_change_waits_only_since_it_came(start):
+async def test_a_change_waits_only_since_it_arrived(start):
     steering = WatchedSteering()
     loop, cluster = await start(steering), Cluster()
     await settle(loop, cluster.serve("web", WEB.ip, POD))
@@ -390,7 +390,7 @@ async def test_changes_wait_until_they_are_in_force(start):
     assert loop.counters.in_force == (2, 2)
 
 
-async def test_only_the_first_round_is_worth_a_line(start, caplog):
+async def test_only_the_first_round_is_logged(start, caplog):
     caplog.set_level("INFO")
     loop, cluster = await start(WatchedSteering()), Cluster()
     for count in range(1, 4):

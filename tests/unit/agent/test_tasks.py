@@ -9,7 +9,7 @@ from userspace_proxy.agent.tasks import Pace, Supervisor, first_of, pause
 from userspace_proxy.errors import SourceError
 
 
-async def test_an_error_on_purpose_is_what_failed_returns():
+async def test_failed_returns_an_error_raised_on_purpose():
     supervisor = Supervisor()
 
     async def fail():
@@ -82,7 +82,7 @@ async def test_the_first_outcome_counts_and_the_others_are_cancelled():
     assert cancelled == [True, True]
 
 
-async def test_stopping_ends_all_tasks_and_may_be_repeated():
+async def test_stopping_ends_all_tasks_and_is_idempotent():
     supervisor = Supervisor()
     ended = []
 
@@ -107,7 +107,7 @@ async def test_stopping_ends_all_tasks_and_may_be_repeated():
 
 
 @pytest.mark.parametrize("started", [True, False], ids=["with-a-task", "without"])
-async def test_nothing_failed_yet(started):
+async def test_before_a_failure_there_is_no_error(started):
     supervisor = Supervisor()
     if started:
         supervisor.start("idle", asyncio.Event().wait)

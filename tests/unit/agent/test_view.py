@@ -60,7 +60,7 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert view.plan.reason == view.problem == ""
 
 
-def test_helpers_that_were_started_again_are_shown():
+def test_restarted_helpers_are_counted():
     class Restarted(FakeSteering):
         helper_restarts = 2
 
@@ -77,7 +77,7 @@ def test_helpers_that_were_started_again_are_shown():
     assert view.steering.helper_restarts == 2
 
 
-async def test_counters_and_ejections_stand_with_their_endpoint(plane):
+async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, snapshot)
     (port,) = served_ports
@@ -103,7 +103,7 @@ async def test_counters_and_ejections_stand_with_their_endpoint(plane):
     assert not later.is_out_of_client_ports
 
 
-async def test_a_port_without_usable_endpoints_says_refused_and_why(plane):
+async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
     assert view.frontends[0].target == "refused"
@@ -118,7 +118,7 @@ async def test_a_port_without_usable_endpoints_says_refused_and_why(plane):
         pytest.param(Bind.LOOPBACK, "10.96.0.1", "127.0.0.1:26000", id="loopback-elsewhere"),
     ],
 )
-async def test_a_frontend_says_where_it_is_served(plane, bind, ip, target):
+async def test_a_frontend_shows_where_it_is_served(plane, bind, ip, target):
     served_ports = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
     (view,) = view_ports(served_ports, plane, bind, now=0)
     assert view.frontends[0].target == target
@@ -150,7 +150,7 @@ def views(plane, snapshot):
     return found
 
 
-async def test_the_addresses_of_a_service_come_first_and_node_ports_last(plane):
+async def test_a_services_own_addresses_are_first_and_node_ports_last(plane):
     (view,) = views(plane, balanced("node-a"))
     assert [(kind, address) for kind, address, _ in shown(view)] == [
         ("ClusterIP", "10.96.0.1:80"),
@@ -161,7 +161,7 @@ async def test_the_addresses_of_a_service_come_first_and_node_ports_last(plane):
     assert (view.plan.key.side, view.policy, view.balance, view.plan.admits) == ("", "", "", None)
 
 
-async def test_two_policies_are_two_sides_each_with_its_words(plane):
+async def test_two_policies_are_two_sides_each_with_its_description(plane):
     cluster, outside = views(plane, balanced("node-a", "node-b", is_external_local=True))
     assert (cluster.plan.key.side, cluster.policy) == ("", "")
     assert (outside.plan.key.side, outside.policy) == (
@@ -172,14 +172,14 @@ async def test_two_policies_are_two_sides_each_with_its_words(plane):
     assert not any(view.plan.is_dropping for view in (cluster, outside))
 
 
-async def test_who_comes_from_outside_is_dropped_where_only_other_nodes_have_endpoints(plane):
+async def test_clients_from_outside_are_dropped_if_only_other_nodes_have_endpoints(plane):
     _, outside = views(plane, balanced("node-b", is_external_local=True))
     assert outside.plan.is_dropping
     assert outside.plan.reason == "1 endpoint: 1 not on this node"
     assert "127.0.0.0/8" in outside.plan.admits
 
 
-async def test_everybody_is_dropped_by_an_internal_policy_without_an_endpoint_here(plane):
+async def test_all_clients_are_dropped_by_an_internal_policy_without_a_local_endpoint(plane):
     view, _ = views(plane, balanced("node-b", is_internal_local=True))
     assert (view.plan.is_dropping, view.plan.admits) == (True, ())
     assert view.policy == "only this node's endpoints"
@@ -202,7 +202,7 @@ async def test_source_ranges_and_the_balance_are_shown(plane):
     assert both[""].balance == "least-connections"
 
 
-async def test_a_node_port_that_another_program_has_is_not_reached_and_the_rest_is(plane):
+async def test_a_node_port_held_by_another_program_is_not_reached_and_others_are(plane):
     with socket.create_server(("", 0)) as daemon:
         (view,) = views(plane, balanced("node-a", node_port=daemon.getsockname()[1]))
     assert [f.is_reached for f in view.frontends] == [True, True, False]

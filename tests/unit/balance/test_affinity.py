@@ -31,14 +31,14 @@ def test_the_timeout_counts_from_the_last_use():
     assert table.lookup(ALICE, {POD_A}, now=119.0) is None
 
 
-def test_a_look_up_is_no_use():
+def test_a_lookup_does_not_count_as_a_use():
     table = AffinityTable(timeout_s=60)
     table.pin(ALICE, POD_A, now=0.0)
     assert table.lookup(ALICE, {POD_A}, now=59.0) == POD_A
     assert table.lookup(ALICE, {POD_A}, now=60.0) is None
 
 
-def test_a_client_is_pinned_anew_to_another_endpoint():
+def test_a_client_can_be_pinned_to_another_endpoint():
     table = AffinityTable(timeout_s=60)
     table.pin(ALICE, POD_A, now=0.0)
     table.pin(ALICE, POD_B, now=1.0)
@@ -53,14 +53,14 @@ def test_a_client_is_pinned_anew_to_another_endpoint():
         pytest.param({POD_B}, 1.0, id="endpoint-gone"),
     ],
 )
-def test_a_pin_that_does_not_hold_is_forgotten(usable, now):
+def test_a_pin_to_an_unusable_endpoint_is_forgotten(usable, now):
     table = AffinityTable(timeout_s=60)
     table.pin(ALICE, POD_A, now=0.0)
     table.lookup(ALICE, usable, now)
     assert len(table) == 0
 
 
-def test_a_new_client_takes_the_place_of_the_longest_unused():
+def test_a_new_client_replaces_the_longest_unused_one():
     table = AffinityTable(timeout_s=60, max_clients=2)
     table.pin(ALICE, POD_A, now=0.0)
     table.pin(BOB, POD_A, now=1.0)
@@ -77,7 +77,7 @@ def test_the_table_never_grows_beyond_its_bound():
         assert len(table) <= 10
 
 
-def test_another_timeout_holds_for_pins_that_stand_already():
+def test_a_new_timeout_applies_to_existing_pins():
     table = AffinityTable(timeout_s=10800)
     table.pin(ALICE, POD_A, now=0.0)
     table.timeout_s = 60

@@ -28,7 +28,7 @@ class TestTurns:
         balancer = Balancer(PODS)
         assert [balancer.pick(ALICE, 0.0) for _ in range(4)] == [*PODS, POD_A]
 
-    def test_the_first_turn_is_where_it_is_told_to_start(self):
+    def test_the_first_turn_is_the_start_position(self):
         assert Balancer(PODS, start=2).pick(ALICE, 0.0) == POD_C
 
     def test_the_turn_survives_an_update(self):
@@ -37,7 +37,7 @@ class TestTurns:
         balancer.update([*PODS, POD_C._replace(port=9090)], affinity_timeout_s=None)
         assert balancer.pick(ALICE, 0.0) == POD_B
 
-    def test_without_endpoints_nobody_is_picked(self):
+    def test_without_endpoints_none_is_picked(self):
         balancer = Balancer()
         assert balancer.pick(ALICE, 0.0) is None
         balancer.update(PODS, affinity_timeout_s=None)
@@ -80,7 +80,7 @@ class TestEjection:
         assert balancer.ejected(5.0) == {}
         assert [balancer.pick(ALICE, 5.0) for _ in range(2)] == [POD_B, POD_A]
 
-    def test_when_all_are_ejected_they_are_tried_all_the_same(self):
+    def test_when_all_are_ejected_they_are_tried_anyway(self):
         balancer = Balancer((POD_A, POD_B))
         assert connect(balancer, ALICE, 0.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
         assert connect(balancer, ALICE, 1.0, dead={POD_A, POD_B}) == [POD_A, POD_B]
@@ -103,21 +103,21 @@ class TestEjection:
         balancer.failed(POD_B, 0.0)
         assert connect(balancer, ALICE, 1.0, dead=PODS) == [POD_C, POD_A, POD_B]
 
-    def test_a_report_says_whether_it_begins_or_ends_an_ejection(self):
+    def test_a_report_returns_whether_it_begins_or_ends_an_ejection(self):
         balancer = Balancer(PODS)
         assert balancer.failed(POD_A, 0.0)
         assert not balancer.failed(POD_A, 0.1)
         assert balancer.answered(POD_A)
         assert not balancer.answered(POD_A)
 
-    def test_a_late_report_of_an_endpoint_that_left_is_not_heard(self):
+    def test_a_late_report_of_a_removed_endpoint_is_ignored(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         balancer.update((POD_B,), affinity_timeout_s=60)
         assert not balancer.failed(POD_A, 0.0)
         assert not balancer.answered(POD_A)
         assert (balancer.ejected(0.0), len(balancer._affinity)) == ({}, 0)
 
-    def test_an_update_keeps_the_ejections_of_what_stays_and_forgets_the_others(self):
+    def test_an_update_keeps_the_ejections_of_endpoints_that_stay(self):
         balancer = Balancer(PODS)
         balancer.failed(POD_A, 0.0)
         balancer.failed(POD_B, 0.0)
@@ -141,18 +141,18 @@ class TestAffinity:
             pytest.param(60.1, POD_B, id="after-it"),
         ],
     )
-    def test_each_connection_is_a_use(self, now, expected):
+    def test_each_connection_counts_as_a_use(self, now, expected):
         balancer = Balancer(PODS, affinity_timeout_s=30)
         connect(balancer, ALICE, 0.0)
         connect(balancer, ALICE, 29.0)
         connect(balancer, ALICE, 30.1)
         assert balancer.pick(ALICE, now) == expected
 
-    def test_connections_that_begin_together_go_to_one_endpoint(self):
+    def test_connections_that_begin_at_once_use_one_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=60)
         assert [balancer.pick(ALICE, 0.0) for _ in range(3)] == [POD_A] * 3
 
-    def test_a_dead_endpoint_never_keeps_a_client(self):
+    def test_a_client_is_never_pinned_to_a_dead_endpoint(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         assert connect(balancer, ALICE, 0.0) == [POD_A]
         assert connect(balancer, ALICE, 1.0, dead={POD_A}) == [POD_A, POD_B]
@@ -165,7 +165,7 @@ class TestAffinity:
         # It was tried and not ejected: as when source ports to it run out.
         assert balancer.pick(ALICE, 1.0, tried=[POD_A]) == POD_B
 
-    def test_an_endpoint_that_another_client_found_dead_keeps_nobody_either(self):
+    def test_a_client_leaves_an_endpoint_that_failed_for_another_client(self):
         balancer = Balancer((POD_A, POD_B), affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.failed(POD_A, 1.0)
@@ -178,20 +178,20 @@ class TestAffinity:
         assert balancer.pick(ALICE, 6.0) == POD_A
         assert balancer.pick(ALICE, 6.0) == POD_B
 
-    def test_an_endpoint_that_is_not_usable_any_more_keeps_nobody(self):
+    def test_a_client_leaves_an_endpoint_that_is_no_longer_usable(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.update((POD_B, POD_C), affinity_timeout_s=10800)
         assert connect(balancer, ALICE, 1.0) == [POD_C]
         assert connect(balancer, ALICE, 2.0) == [POD_C]
 
-    def test_an_update_keeps_the_pins_of_what_stays(self):
+    def test_an_update_keeps_the_pins_of_endpoints_that_stay(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.update((POD_C, POD_A), affinity_timeout_s=10800)
         assert connect(balancer, ALICE, 1.0) == [POD_A]
 
-    def test_another_timeout_holds_for_clients_that_are_pinned_already(self):
+    def test_a_new_timeout_applies_to_clients_that_are_already_pinned(self):
         balancer = Balancer(PODS, affinity_timeout_s=10800)
         connect(balancer, ALICE, 0.0)
         balancer.update(PODS, affinity_timeout_s=60)

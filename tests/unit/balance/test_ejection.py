@@ -22,7 +22,7 @@ def probe_fails(ejections, now):
     return ejections.failed(POD_A, now)
 
 
-def test_nobody_is_out_at_first():
+def test_at_first_no_endpoint_is_ejected():
     ejections = Ejections()
     assert not ejections
     assert ejections.out(now=0.0) == set()
@@ -49,7 +49,7 @@ def test_only_the_first_failure_begins_an_ejection():
     assert ejections.failed(POD_B, now=0.5)
 
 
-def test_failures_of_dials_that_were_under_way_make_it_no_longer(ejections):
+def test_failures_of_pending_dials_do_not_extend_an_ejection(ejections):
     for _ in range(100):
         ejections.failed(POD_A, now=1.0)
     assert ejections.left_s([POD_A], now=1.0) == {POD_A: 4.0}
@@ -71,12 +71,12 @@ def test_a_longer_ejection_lasts_to_its_end(ejections):
     assert ejections.out(now=15.0) == set()
 
 
-def test_one_probe_only_goes_out(ejections):
+def test_only_one_connection_probes_at_a_time(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.out(now=5.0) == {POD_A}
 
 
-def test_a_pick_before_the_time_is_no_probe(ejections):
+def test_a_pick_before_the_time_is_not_a_probe(ejections):
     ejections.picked(POD_A, now=4.0)
     assert ejections.out(now=5.0) == set()
 
@@ -88,18 +88,18 @@ def test_a_probe_that_is_answered_ends_the_ejection(ejections):
     assert ejections.out(now=5.0) == set()
 
 
-def test_after_an_answer_the_next_ejection_is_short_again(ejections):
+def test_after_a_successful_dial_the_next_ejection_is_short_again(ejections):
     probe_fails(ejections, now=5.0)
     ejections.answered(POD_A)
     ejections.failed(POD_A, now=20.0)
     assert ejections.left_s([POD_A], now=20.0) == {POD_A: 5.0}
 
 
-def test_an_answer_of_one_that_was_not_ejected_says_so(ejections):
+def test_a_successful_dial_of_an_endpoint_in_use_ends_no_ejection(ejections):
     assert not ejections.answered(POD_B)
 
 
-def test_a_probe_that_never_reports_makes_room_for_another(ejections):
+def test_a_probe_that_never_reports_is_replaced(ejections):
     ejections.picked(POD_A, now=5.0)
     assert ejections.out(now=5.0 + PROBE_S - 0.1) == {POD_A}
     assert ejections.out(now=5.0 + PROBE_S) == set()
@@ -107,18 +107,18 @@ def test_a_probe_that_never_reports_makes_room_for_another(ejections):
     assert ejections.out(now=9.0) == {POD_A}
 
 
-def test_a_pick_of_one_that_is_not_ejected_changes_nothing(ejections):
+def test_picking_an_endpoint_in_use_changes_nothing(ejections):
     ejections.picked(POD_B, now=6.0)
     assert ejections.out(now=6.0) == set()
 
 
-def test_whoever_leaves_the_plan_is_forgotten(ejections):
+def test_an_endpoint_that_leaves_the_plan_is_forgotten(ejections):
     ejections.failed(POD_B, now=0.0)
     ejections.keep({POD_B})
     assert ejections.out(now=1.0) == {POD_B}
 
 
-def test_the_time_left_is_told_of_the_ejected_ones_asked_for(ejections):
+def test_the_remaining_time_is_returned_for_the_requested_endpoints(ejections):
     ejections.failed(POD_B, now=2.0)
     assert ejections.left_s([POD_A, POD_B], now=6.0) == {POD_A: 0.0, POD_B: 1.0}
     assert ejections.left_s([POD_B], now=6.0) == {POD_B: 1.0}

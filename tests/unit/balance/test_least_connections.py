@@ -42,7 +42,7 @@ def test_the_fewest_connections_count_and_then_the_turn(strategy, skip, expected
         pytest.param(PODS, set(PODS), id="all-skipped"),
     ],
 )
-def test_nobody_is_picked_when_nobody_is_left(endpoints, skip):
+def test_when_all_are_skipped_none_is_picked(endpoints, skip):
     strategy = under(1)
     assert strategy.pick(endpoints, skip=skip) is None
     assert strategy.pick(PODS) == POD_B, "and no turn is taken"
@@ -53,7 +53,7 @@ def test_equal_ones_take_turns():
     assert [strategy.pick(PODS) for _ in range(7)] == [*PODS, *PODS, POD_A]
 
 
-def test_a_turn_beyond_the_end_of_fewer_endpoints_begins_anew():
+def test_a_turn_beyond_the_last_endpoint_starts_over():
     strategy = under(2)
     assert strategy.pick(PODS) == POD_C
     assert strategy.pick((POD_A, POD_B)) == POD_B
@@ -64,7 +64,7 @@ def test_a_turn_beyond_the_end_of_fewer_endpoints_begins_anew():
     start=st.integers(0, 20),
     data=st.data(),
 )
-def test_nobody_who_may_be_had_has_fewer(loads, start, data):
+def test_no_allowed_endpoint_has_fewer_connections(loads, start, data):
     by_pod = {POD_A._replace(port=port): load for port, load in enumerate(loads)}
     skip = data.draw(st.sets(st.sampled_from(list(by_pod))))
     picked = LeastConnections(by_pod.__getitem__, start).pick(list(by_pod), skip=skip)
@@ -74,7 +74,7 @@ def test_nobody_who_may_be_had_has_fewer(loads, start, data):
 
 
 @given(loads=st.lists(st.integers(0, 9), min_size=1, max_size=6), count=st.integers(0, 40))
-def test_connections_that_stay_even_out_what_was_uneven(loads, count):
+def test_long_connections_even_out_an_uneven_start(loads, count):
     load = Counter({POD_A._replace(port=port): load for port, load in enumerate(loads)})
     endpoints, before = list(load), max(loads)
     strategy = LeastConnections(load.__getitem__)

@@ -44,7 +44,7 @@ def test_the_less_loaded_of_the_two_is_picked(drawn, busy, expected):
     assert strategy.pick(PODS) == expected
 
 
-def test_two_are_drawn_and_never_one_twice():
+def test_two_different_endpoints_are_drawn():
     lots = Lots(1, 1)
     seen = []
     PowerOfTwoChoices(lambda pod: seen.append(pod) or 0, lots).pick(PODS)
@@ -61,12 +61,12 @@ def test_two_are_drawn_and_never_one_twice():
         pytest.param(PODS, {POD_A, POD_B}, POD_C, id="one-left"),
     ],
 )
-def test_where_there_is_no_choice_no_lot_is_drawn(endpoints, skip, expected):
+def test_without_a_choice_no_number_is_drawn(endpoints, skip, expected):
     assert PowerOfTwoChoices(idle, Lots()).pick(endpoints, skip=skip) == expected
 
 
 @given(seed=st.integers(), data=st.data(), count=st.integers(2, 6))
-def test_nobody_who_is_to_be_skipped_is_picked(seed, data, count):
+def test_skipped_endpoints_are_never_picked(seed, data, count):
     endpoints = [POD_A._replace(port=port) for port in range(count)]
     skip = data.draw(st.sets(st.sampled_from(endpoints), max_size=count - 1))
     strategy = PowerOfTwoChoices(idle, random.Random(seed))

@@ -29,7 +29,7 @@ def test_endpoints_are_picked_in_turn():
         pytest.param(7, POD_B, id="beyond-the-end"),
     ],
 )
-def test_the_first_turn_is_where_it_is_told_to_start(start, first):
+def test_the_first_turn_is_the_start_position(start, first):
     assert RoundRobin(start).pick(PODS) == first
 
 
@@ -40,17 +40,17 @@ def test_the_first_turn_is_where_it_is_told_to_start(start, first):
         pytest.param(PODS, set(PODS), id="all-skipped"),
     ],
 )
-def test_nobody_is_picked_when_nobody_is_left(endpoints, skip):
+def test_when_all_are_skipped_none_is_picked(endpoints, skip):
     assert RoundRobin().pick(endpoints, skip=skip) is None
 
 
-def test_a_pick_of_nobody_takes_no_turn():
+def test_a_pick_without_a_result_takes_no_turn():
     turns = RoundRobin(1)
     turns.pick(PODS, skip=PODS)
     assert turns.pick(PODS) == POD_B
 
 
-def test_whoever_is_skipped_loses_the_turn_to_the_next():
+def test_a_skipped_endpoint_loses_its_turn_to_the_next():
     turns = RoundRobin()
     assert picks(turns, PODS, 4, skip={POD_B}) == [POD_A, POD_C, POD_A, POD_C]
 
@@ -64,7 +64,7 @@ def test_the_turn_survives_an_update_of_the_endpoints():
     ]
 
 
-def test_a_turn_beyond_the_end_of_fewer_endpoints_begins_anew():
+def test_a_turn_beyond_the_last_endpoint_starts_over():
     turns = RoundRobin()
     picks(turns, PODS, 3)
     assert picks(turns, (POD_A, POD_B), 3) == [POD_B, POD_A, POD_B]
@@ -86,7 +86,7 @@ def test_in_any_window_no_endpoint_is_picked_two_times_more_than_another(
 
 
 @given(st.data())
-def test_those_not_skipped_are_served_fairly_too(data):
+def test_endpoints_that_are_not_skipped_get_equal_shares(data):
     endpoints = [POD_A._replace(port=port) for port in range(data.draw(st.integers(2, 6)))]
     skip = data.draw(st.sets(st.sampled_from(endpoints), max_size=len(endpoints) - 1))
     times = Counter(picks(RoundRobin(data.draw(st.integers(0, 9))), endpoints, 20, skip=skip))

@@ -35,26 +35,26 @@ def split(inner=(POD_A, POD_B), outer=(POD_C,), inside=PODS, affinity_timeout_s=
         pytest.param("fd12::1%eth0", POD_A, id="v6-with-an-interface"),
     ],
 )
-def test_the_clients_address_says_whose_endpoints_it_gets(client, expected):
+def test_the_clients_address_decides_which_balancer_is_used(client, expected):
     assert split().pick(client, 0.0) == expected
 
 
-def test_without_networks_everybody_is_outside():
+def test_without_networks_all_clients_are_outside():
     assert split(inside=()).pick(INSIDE, 0.0) == POD_C
 
 
-def test_each_side_takes_turns_of_its_own():
+def test_each_side_has_its_own_turns():
     both = split(outer=(POD_B, POD_C))
     got = [both.pick(client, 0.0) for client in (INSIDE, OUTSIDE) * 3]
     assert got == [POD_A, POD_B, POD_B, POD_C, POD_A, POD_B]
 
 
-def test_a_side_without_endpoints_has_none_while_the_other_is_served():
+def test_a_side_without_endpoints_does_not_affect_the_other():
     both = split(outer=())
     assert (both.pick(INSIDE, 0.0), both.pick(OUTSIDE, 0.0)) == (POD_A, None)
 
 
-def test_what_was_tried_is_not_picked_again():
+def test_endpoints_that_were_tried_are_not_picked_again():
     assert split().pick(INSIDE, 0.0, tried={POD_A}) == POD_B
     assert split().pick(OUTSIDE, 0.0, tried={POD_C}) is None
 

@@ -16,7 +16,7 @@ CHANGES = st.lists(st.tuples(SOME, st.lists(st.sampled_from(KEYS), max_size=30))
 
 
 @given(CHANGES)
-def test_it_is_what_a_dictionary_would_be(changes):
+def test_it_has_the_content_of_an_equal_dictionary(changes):
     have, expected = PersistentMap(), {}
     for put, drop in changes:
         before, kept = have, dict(expected)
@@ -62,7 +62,7 @@ def test_mappings_of_different_origin_share_their_empty_parts():
     assert shared.count(False) == 1
 
 
-def test_it_is_read_as_every_mapping_is():
+def test_it_is_a_mapping():
     have = PersistentMap().changed({KEYS[0]: 1})
     assert (have[KEYS[0]], have.get(KEYS[1]), have.get(KEYS[1], 7)) == (1, None, 7)
     assert (KEYS[0] in have, KEYS[1] in have) == (True, False)

@@ -33,7 +33,7 @@ def test_an_empty_store_has_an_empty_snapshot_of_revision_0():
     assert (dict(snapshot.services), snapshot.node, snapshot.revision) == ({}, None, 0)
 
 
-def test_a_snapshot_holds_every_service_with_its_slices_and_the_node(store):
+def test_a_snapshot_contains_each_service_with_its_slices_and_the_node(store):
     snapshot = store.snapshot()
     assert snapshot.services == {
         CART: ServiceState(CART_SERVICE, (CART_SLICE,)),
@@ -42,7 +42,7 @@ def test_a_snapshot_holds_every_service_with_its_slices_and_the_node(store):
     assert (snapshot.node, snapshot.revision) == (Node("node-1"), 1)
 
 
-def test_slices_come_in_the_order_of_their_names():
+def test_slices_are_in_the_order_of_their_names():
     store = Store()
     slices = [slice_of("192.0.2.1", key=f"cart-{letter}") for letter in "cab"]
     store.replace_slices(slices)
@@ -119,7 +119,7 @@ def test_equal_objects_cause_no_new_snapshot(store, change):
         ),
     ],
 )
-def test_a_change_is_seen_and_leaves_other_services_the_same_objects(store, change, expected):
+def test_a_change_leaves_other_services_the_same_objects(store, change, expected):
     before = store.snapshot()
     change(store)
     after = store.snapshot()
@@ -136,7 +136,7 @@ def test_a_snapshot_has_the_addresses_of_all_nodes(store):
     assert after.revision == before.revision + 1
 
 
-def test_what_a_list_repeats_stays_the_same_object_beside_what_changed(store):
+def test_an_unchanged_object_of_a_list_stays_the_same_object(store):
     store.put_slice(slice_of("192.0.2.3", key="cart-2"))
     before = store.snapshot().services[CART].slices
     store.replace_slices(copy.deepcopy([WEB_SLICE, CART_SLICE, slice_of(key="cart-2")]))
@@ -151,7 +151,7 @@ def test_a_slice_that_moves_to_another_service_leaves_the_old_one(store):
     assert [item.key.name for item in services[WEB].slices] == ["cart-1", "web-1"]
 
 
-def test_slices_that_came_before_their_service_wait_for_it():
+def test_slices_that_arrive_before_their_service_wait_for_it():
     store = Store()
     store.put_slice(CART_SLICE)
     assert store.snapshot().revision == 0
@@ -175,7 +175,7 @@ def test_many_changes_between_two_snapshots_are_one_revision(store):
     assert (after.revision, after.node) == (before.revision + 1, None)
 
 
-def test_a_snapshot_never_changes_after_it_was_handed_out(store):
+def test_a_snapshot_never_changes_after_it_was_returned(store):
     before = store.snapshot()
     kept = copy.deepcopy(before)
     store.replace_services([])

@@ -78,7 +78,7 @@ def notes(service, facts=NODE):
         pytest.param(service(ports=()), {}, id="no-ports"),
     ],
 )
-def test_a_service_asks_for_each_port_on_each_address(given, expected):
+def test_a_service_claims_each_port_on_each_address(given, expected):
     assert asked(given) == expected
     assert list(asked(given)) == sorted(expected)
 
@@ -103,7 +103,7 @@ def test_a_service_asks_for_each_port_on_each_address(given, expected):
         ),
     ],
 )
-def test_what_is_not_carried_is_ignored_with_the_reason(given, ignored):
+def test_an_unsupported_protocol_is_ignored_with_the_reason(given, ignored):
     (made,) = claims(given)
     assert made.ignored == (ignored,)
 
@@ -187,7 +187,7 @@ def test_each_side_has_the_scope_of_its_policy(policies, scopes):
     assert [claim.scope for claim in made.ports] == scopes
 
 
-def test_a_policy_without_frontends_of_its_kind_splits_nothing():
+def test_a_policy_without_frontends_of_its_kind_adds_no_side():
     policies = {"is_external_local": True, "load_balancer_source_ranges": RANGES}
     assert list(asked(service(**policies))) == ["shop/cart:http"]
 
@@ -201,14 +201,14 @@ def test_a_policy_without_frontends_of_its_kind_splits_nothing():
         pytest.param(("10.0.0.0/8",), [], id="none"),
     ],
 )
-def test_a_node_port_is_asked_for_on_the_addresses_that_answer(networks, expected):
+def test_a_node_port_is_claimed_on_the_addresses_that_serve_node_ports(networks, expected):
     facts = replace(NODE, node_port_networks=networks)
     assert asked(service(ports=(NODE_PORT,)), facts) == {"shop/cart:http": expected + INTERNAL}
     note = "node port 30080 is not served: this node has no IPv4 address for it"
     assert notes(service(ports=(NODE_PORT,)), facts) == ([] if expected else [note])
 
 
-def test_each_family_has_the_frontends_and_ranges_of_its_own():
+def test_each_family_has_its_own_frontends_and_ranges():
     (made,) = claims(
         service(
             cluster_ips=(CART_IP_V6, CART_IP),
@@ -233,7 +233,7 @@ def test_each_family_has_the_frontends_and_ranges_of_its_own():
         pytest.param(("192.0.2.0/24",), ("192.0.2.0/24", f"{LB_IP}/32"), id="with-this-node"),
     ],
 )
-def test_source_ranges_admit(ranges, expected):
+def test_clients_that_source_ranges_admit(ranges, expected):
     given = service(load_balancer_ips=(LB_IP,), load_balancer_source_ranges=ranges)
     assert [c.admits for c in claims(given)[0].ports] == [None, expected]
 
@@ -272,19 +272,19 @@ ELSEWHERE = "it is in none of the networks of --allow-external-ips"
         ),
     ],
 )
-def test_an_external_ip_that_may_not_be_is_noted_and_not_asked_for(ip, facts, why):
+def test_a_forbidden_external_ip_is_noted_and_not_claimed(ip, facts, why):
     given = service(external_ips=(ip,))
     assert asked(given, facts) == {"shop/cart:http": INTERNAL}
     assert notes(given, facts) == [f"external IP {ip} is not served: {why}"]
 
 
-def test_an_external_ip_in_an_allowed_network_is_asked_for_without_a_note():
+def test_an_allowed_external_ip_is_claimed_without_a_note():
     given = service(external_ips=(EXTERNAL_IP,))
     assert asked(given) == {"shop/cart:http": [*INTERNAL, "203.0.113.9:80/TCP"]}
     assert notes(given) == []
 
 
-def test_notes_stand_once_at_the_family_that_they_are_about():
+def test_a_note_appears_once_in_the_family_that_it_concerns():
     external_ips = ("198.18.0.1", "2001:db8:ffff::1")
     given = service(
         cluster_ips=(CART_IP, CART_IP_V6),
@@ -295,12 +295,12 @@ def test_notes_stand_once_at_the_family_that_they_are_about():
     assert notes(given) == [f"external IP {ip} is not served: {ELSEWHERE}" for ip in external_ips]
 
 
-def test_what_the_service_noted_itself_stands_first():
+def test_the_services_own_notes_are_first():
     given = service(notes=("balance 'maglev' is unknown",), external_ips=("198.18.0.1",))
     assert notes(given)[0] == "balance 'maglev' is unknown"
 
 
-def test_an_address_that_a_service_names_twice_is_asked_for_once_by_the_stricter_kind():
+def test_an_address_with_two_kinds_is_claimed_once_with_the_stricter_kind():
     given = service(load_balancer_ips=(EXTERNAL_IP, CART_IP), external_ips=(EXTERNAL_IP,))
     (claim,) = claims(given)[0].ports
     assert [(f.ip, f.kind) for f in claim.frontends] == [
@@ -309,7 +309,7 @@ def test_an_address_that_a_service_names_twice_is_asked_for_once_by_the_stricter
     ]
 
 
-def test_claims_that_differ_in_the_kind_of_a_frontend_alone_are_not_the_same():
+def test_claims_that_differ_only_in_the_kind_of_a_frontend_are_not_the_same():
     external, balanced = claims(
         service(external_ips=(EXTERNAL_IP,)), service(load_balancer_ips=(EXTERNAL_IP,))
     )

@@ -126,7 +126,7 @@ def test_a_plan_and_itself_or_its_equal_have_no_difference(same):
     assert not diff_plans(same, equal)
 
 
-def test_changes_come_in_the_order_of_their_keys():
+def test_changes_are_in_the_order_of_their_keys():
     both = plan(CART_PORT, WEB_PORT)
     idle = plan(replace(CART_PORT, usable=()), replace(WEB_PORT, usable=()))
     assert [p.key.name.name for p in diff_plans(Plan.empty(), both).open] == ["cart", "web"]
@@ -145,7 +145,7 @@ PLANS = st.lists(PORTS, max_size=4).map(lambda ports: plan(*sorted(ports, key=la
 
 
 @given(PLANS, PLANS)
-def test_applying_the_difference_in_its_order_gives_what_is_wanted(have, want):
+def test_applying_the_difference_in_its_order_gives_the_desired_plan(have, want):
     sockets = {(key, port.protocol): port for key, port in have.ports.items()}
     changes = diff_plans(have, want)
     for port in changes.open:

@@ -12,7 +12,7 @@ CHANGES = st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from("abc")), KEY
 
 
 @given(CHANGES)
-def test_it_knows_who_was_added_and_not_discarded(changes):
+def test_it_contains_the_services_that_were_added_and_not_discarded(changes):
     index, expected = ServiceIndex(), {}
     for comes, places, key in changes:
         (index.add if comes else index.discard)(places, key)
@@ -26,7 +26,7 @@ def test_it_knows_who_was_added_and_not_discarded(changes):
     } | expected
 
 
-def test_who_is_alone_in_many_places_is_one_object_there():
+def test_a_service_alone_at_many_addresses_is_one_object():
     index = ServiceIndex()
     index.add(["a", "b"], CART)
     assert index["a"] is index["b"]

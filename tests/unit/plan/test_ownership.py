@@ -81,7 +81,7 @@ def test_an_address_belongs_to_the_older_service_then_by_name(cart, web, holder)
         assert {str(key) for key in owners.lost} == {"shop/cart:http", "shop/web:http"} - {holder}
 
 
-def test_one_of_three_claimants_gets_the_address_in_whatever_order_they_come():
+def test_one_of_three_claimants_gets_the_address_in_any_order():
     ages = {"a": NEW, "b": OLD, "c": NEW}
     three = claims(*(service(ServiceKey("shop", n), created=age) for n, age in ages.items()))
     for order in permutations(three):
@@ -118,7 +118,7 @@ def test_tcp_and_udp_on_one_number_are_no_conflict():
     assert not owners.lost
 
 
-def test_each_family_is_settled_by_itself():
+def test_each_family_is_decided_independently():
     both = claims(service(CART), service(WEB, cluster_ips=(CART_IP, CART_IP_V6)))
     (key,) = settle(both).lost
     assert (key.name.name, key.family) == ("web", IPFamily.IPV4)
@@ -182,7 +182,7 @@ def test_external_ips_of_two_services_on_different_ports_are_no_conflict():
     assert not settle(claims(*both)).lost
 
 
-def test_a_cluster_ip_goes_before_an_older_load_balancer_ip():
+def test_a_cluster_ip_takes_precedence_over_an_older_load_balancer_ip():
     old = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=(CART_IP,), created=OLD)
     owners = settle(claims(old, service(created=NEW)))
     assert str(owners.holders[ADDRESS].key) == "shop/cart:http"
@@ -191,7 +191,7 @@ def test_a_cluster_ip_goes_before_an_older_load_balancer_ip():
     }
 
 
-def test_of_two_node_ports_the_older_services_is_served_and_both_cluster_ips():
+def test_of_two_equal_node_ports_the_older_services_is_served():
     both = [
         service(key, (NODE_PORT,), (ip,), created=age)
         for key, ip, age in ((CART, CART_IP, NEW), (WEB, WEB_IP, OLD))
@@ -204,13 +204,13 @@ def test_of_two_node_ports_the_older_services_is_served_and_both_cluster_ips():
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key).flatmap(in_two_orders))
-def test_who_holds_what_does_not_depend_on_the_order(orders):
+def test_owners_do_not_depend_on_the_order(orders):
     first, other = (settle([claims_of(s, FACTS) for s in order]) for order in orders)
     assert first == other
 
 
 @drawn(st.lists(SERVICES, max_size=5, unique_by=lambda s: s.key))
-def test_every_frontend_is_held_once_or_lost(services):
+def test_each_frontend_has_one_owner_and_is_lost_by_the_others(services):
     made = [claims_of(s, FACTS) for s in services]
     owners = settle(made)
     for claim in (claim for each in made for claim in each.ports):
@@ -249,7 +249,7 @@ def others_who_differ(before, now):
     return {key.name.service for key in keys}
 
 
-def test_a_change_tells_of_nobody_it_does_not_touch():
+def test_a_change_reports_only_the_services_that_it_affects():
     till = ServiceKey("shop", "till")
     owners = FrontendOwners()
     owners.change((), claims(service(CART), service(WEB), service(till, cluster_ips=(WEB_IP,))))

@@ -29,7 +29,7 @@ KEY = PortKey(HTTP, IPFamily.IPV4)
         ),
     ],
 )
-def test_a_key_prints_the_service_port_and_what_is_not_usual(key, text):
+def test_the_text_of_a_key_is_the_service_port_and_what_is_unusual(key, text):
     assert str(key) == text
 
 
@@ -50,7 +50,7 @@ def test_the_plan_of_a_node_without_services_is_empty():
     assert (dict(Plan.empty().ports), Plan.empty().ignored) == ({}, ())
 
 
-def test_plans_compare_by_what_is_wanted_not_by_their_revision():
+def test_plans_are_compared_without_their_revision():
     port = PortPlan(KEY, Protocol.TCP, (), (), (), "it has no endpoints")
     assert Plan({KEY: port}, revision=1) == Plan({KEY: port}, revision=2)
     assert Plan({KEY: port}) != Plan.empty()

@@ -38,7 +38,7 @@ OURS = "refused: it is an address that this proxy serves"
 
 
 class TestManyPorts:
-    def test_both_families_stand_in_one_plan_each_with_its_endpoints(self):
+    def test_a_plan_has_both_families_each_with_its_endpoints(self):
         plan = plan_of(
             service(cluster_ips=(CART_IP, CART_IP_V6)),
             slice_of(POD_A.ip),
@@ -59,7 +59,7 @@ class TestManyPorts:
         usable = {str(key): [a.port for a in port.usable] for key, port in plan.ports.items()}
         assert usable == {"shop/cart:dns": [5353], "shop/cart:http": [8080]}
 
-    def test_ports_are_sorted_by_key_whatever_the_order_of_the_services(self):
+    def test_ports_are_sorted_by_key(self):
         keys = [ServiceKey("shop", name) for name in ("web", "cart", "till")]
         ports = (ServicePort("b", 2, "TCP"), ServicePort("a", 1, "TCP"))
         services = [
@@ -70,7 +70,7 @@ class TestManyPorts:
         assert len(plan.ports) == 12
         assert list(plan.ports) == sorted(plan.ports)
 
-    def test_the_plan_bears_the_revision_of_its_snapshot(self):
+    def test_the_plan_has_the_revision_of_its_snapshot(self):
         store, planner = store_of(service()), Planner(NodeFacts())
         assert planner.plan(store.snapshot()).revision == 1
         store.put_slice(slice_of(POD_A.ip))
@@ -78,7 +78,7 @@ class TestManyPorts:
 
 
 class TestIgnored:
-    def test_a_service_that_is_not_ours_is_listed_with_the_reason(self):
+    def test_a_service_for_another_proxy_is_listed_with_the_reason(self):
         plan = plan_of(service(cluster_ips=(), is_headless=True), service(WEB, proxy_name="mesh"))
         assert not plan.ports
         assert plan.ignored == (
@@ -90,7 +90,7 @@ class TestIgnored:
             IgnoredService(WEB, "", "its label assigns it to the service proxy 'mesh'"),
         )
 
-    def test_a_port_that_is_not_carried_is_listed_beside_those_that_are(self):
+    def test_an_unsupported_port_is_listed_beside_the_served_ones(self):
         plan = plan_of(service(ports=(HTTP, ServicePort("sig", 3868, "SCTP"))))
         assert list(frontends(plan)) == ["shop/cart:http"]
         assert [(i.port, i.reason) for i in plan.ignored] == [
@@ -143,7 +143,7 @@ class TestEndpointsThatPointAtFrontends:
         udp = service(WEB, (ServicePort("dns", 80, "UDP"),), cluster_ips=(WEB_IP,))
         assert self.reasons(plan_of(service(), self.AT_WEB, udp)) == ["ready"]
 
-    def test_the_verdict_follows_the_coming_and_going_of_the_other_service(self):
+    def test_the_verdict_changes_as_the_other_service_appears_and_disappears(self):
         store, planner = store_of(service(), self.AT_WEB), Planner(NodeFacts())
         seen = [self.reasons(planner.plan(store.snapshot()))]
         store.put_service(service(WEB, cluster_ips=(WEB_IP,)))
@@ -179,7 +179,7 @@ class TestEndpointsAtNodePorts:
         store = store_of(service(), self.NODE_PORTS, service(WEB, udp, cluster_ips=(WEB_IP,)))
         assert set(self.reasons(Planner(NodeFacts()), store)) == {"ready"}
 
-    def test_the_verdict_follows_the_coming_and_going_of_the_node_port(self):
+    def test_the_verdict_changes_as_the_node_port_appears_and_disappears(self):
         store, planner = store_of(service(), self.NODE_PORTS), Planner(NodeFacts())
         seen = [self.reasons(planner, store).count("ready")]
         needed = [planner.needs_node_addresses]
@@ -193,7 +193,7 @@ class TestEndpointsAtNodePorts:
         assert seen == [3, 1, 3]
         assert needed == [False, True, False]
 
-    def test_nodes_need_not_be_known_where_no_endpoint_has_such_a_number(self):
+    def test_node_addresses_are_not_needed_without_such_an_endpoint(self):
         store = store_of(service(ports=AT_NODE), slice_of(POD_A.ip))
         planner = Planner(NodeFacts())
         assert self.reasons(planner, store) == ["ready"]
@@ -220,7 +220,7 @@ class TestWhatIsKept:
             pytest.param(service(ServiceKey("shop", "till")), 1, id="a-service-more"),
         ],
     )
-    def test_only_changed_services_are_planned_anew(self, store, thing, planned):
+    def test_only_changed_services_are_planned_again(self, store, thing, planned):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         assert planner.planned_services == 2
@@ -235,7 +235,7 @@ class TestWhatIsKept:
         after = planner.plan(store.snapshot()).ports
         assert [after[key] is before[key] for key in before] == [False, True]
 
-    def test_one_of_five_thousand_endpoints_plans_one_service_anew(self, store):
+    def test_a_change_of_one_of_five_thousand_endpoints_plans_one_service_again(self, store):
         planner = Planner(NodeFacts())
         ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
         for i in range(0, 5000, 100):
@@ -245,7 +245,7 @@ class TestWhatIsKept:
         assert len(next(iter(planner.plan(store.snapshot()).ports.values())).usable) == 5000
         assert planner.planned_services == 3
 
-    def test_a_service_more_plans_nobody_anew_whose_endpoints_it_does_not_touch(self, store):
+    def test_a_new_service_plans_no_service_again_whose_endpoints_it_does_not_affect(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.put_service(service(ServiceKey("shop", "till"), cluster_ips=(POD_B.ip,)))
@@ -263,13 +263,13 @@ class TestWhatIsKept:
             pytest.param(NodeFacts(zone="east"), 2, id="other-ones"),
         ],
     )
-    def test_other_facts_plan_every_service_anew(self, store, facts, planned):
+    def test_new_facts_plan_all_services_again(self, store, facts, planned):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         planner.plan(store.snapshot(), facts)
         assert planner.planned_services == 2 + planned
 
-    def test_facts_hold_until_others_come(self, store):
+    def test_facts_apply_until_new_ones_are_given(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot(), NodeFacts(proxy_name="mesh"))
         assert planner.plan(store.snapshot()).ports == {}
@@ -286,7 +286,7 @@ class TestWhatIsKept:
             [],
         ]
 
-    def test_a_frontend_of_another_kind_is_settled_anew(self):
+    def test_a_frontend_whose_kind_changes_is_decided_again(self):
         thief = service(WEB, cluster_ips=(WEB_IP,), load_balancer_ips=("203.0.113.9",))
         owner = service(ServiceKey("shop", "dns"), AT_8080, cluster_ips=("203.0.113.9",))
         store, facts = store_of(thief, owner), NodeFacts(external_ip_networks=("203.0.113.0/24",))
@@ -299,7 +299,7 @@ class TestWhatIsKept:
             "external IP 203.0.113.9 is an address of shop/dns"
         ]
 
-    def test_a_plan_never_changes_after_it_was_handed_out(self, store):
+    def test_a_plan_never_changes_after_it_was_returned(self, store):
         planner = Planner(NodeFacts())
         before = planner.plan(store.snapshot())
         kept = copy.deepcopy(before)
@@ -309,7 +309,7 @@ class TestWhatIsKept:
         planner.plan(store.snapshot())
         assert before == kept
 
-    def test_a_service_that_is_gone_is_gone_from_the_plan(self, store):
+    def test_a_deleted_service_is_not_in_the_plan(self, store):
         planner = Planner(NodeFacts())
         planner.plan(store.snapshot())
         store.delete_service(CART)

@@ -51,14 +51,14 @@ class TestOnePort:
         assert (idle.usable, idle.reason) == ((), "1 endpoint: 1 not ready")
         assert len(idle.frontends) == 1
 
-    def test_the_switch_for_loopback_endpoints_is_heard(self):
+    def test_the_option_for_loopback_endpoints_takes_effect(self):
         things = (service(), slice_of("127.0.0.1"))
         assert the_port(*things).usable == ()
         assert the_port(*things, allow_loopback_endpoints=True).usable == (
             SocketAddress("127.0.0.1", 8080),
         )
 
-    def test_it_bears_the_balance_and_the_notes_of_its_service(self):
+    def test_it_has_the_balance_and_the_notes_of_its_service(self):
         given = service(balance=Balance.LEAST_CONNECTIONS, external_ips=("203.0.113.9",))
         port = the_port(given, slice_of(POD_A.ip))
         assert port.balance is Balance.LEAST_CONNECTIONS
@@ -175,7 +175,7 @@ class TestPolicies:
         assert counts == [1, 0, 1]
         assert planner.plan(store.snapshot()).health_checks == {}
 
-    def test_a_policy_changes_live(self):
+    def test_a_changed_policy_takes_effect(self):
         store, planner = store_of(EXTERNAL, slice_of(OTHER_POD)), Planner(NodeFacts(**HERE))
         sides = [[str(key.side) for key in planner.plan(store.snapshot()).ports]]
         store.put_service(replace(EXTERNAL, is_external_local=False))

@@ -38,7 +38,7 @@ ADDRESSES = ("127.0.0.1", NODE_IP, OTHER_IP, "::1", NODE_IP_V6)
         pytest.param(("192.0.2.0/24", "all"), V6, ("::1", NODE_IP_V6), id="all-and-cidr"),
     ],
 )
-def test_node_ports_answer_on(networks, family, expected):
+def test_the_addresses_that_serve_node_ports(networks, family, expected):
     facts = NodeFacts(
         addresses=ADDRESSES,
         primary_addresses=(OTHER_IP, NODE_IP, NODE_IP_V6),
@@ -55,7 +55,7 @@ def test_node_ports_are_everywhere_without_networks_and_with_all(networks, every
     assert NodeFacts(node_port_networks=networks).has_node_ports_everywhere is everywhere
 
 
-def test_primary_is_nothing_where_the_node_object_names_no_address_of_ours():
+def test_primary_is_empty_if_the_node_has_none_of_the_node_objects_addresses():
     facts = NodeFacts(
         addresses=ADDRESSES, primary_addresses=("198.51.100.1",), node_port_networks=(PRIMARY,)
     )

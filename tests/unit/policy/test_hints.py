@@ -57,7 +57,7 @@ def test_hints_choose(hints, expected):
         pytest.param({}, {"zones": [""], "nodes": [""]}, id="nameless-hints-for-nobody"),
     ],
 )
-def test_a_node_that_does_not_know_where_it_is_uses_all(facts, hint):
+def test_a_node_without_a_zone_uses_all_endpoints(facts, hint):
     endpoints = [endpoint(A, **hint), endpoint(B, **OTHER_ZONE, **OTHER_NODE)]
     assert usable_ips(judge(slice_of(*endpoints), **facts)) == [A, B]
 
@@ -71,17 +71,17 @@ def test_a_node_that_does_not_know_where_it_is_uses_all(facts, hint):
         pytest.param(endpoint(C), [A, B, C], id="ready-without-a-hint"),
     ],
 )
-def test_only_ready_endpoints_have_a_say(third, expected):
+def test_only_the_hints_of_ready_endpoints_count(third, expected):
     item = slice_of(endpoint(A, **OUR_ZONE), endpoint(B, **OTHER_ZONE), third)
     assert usable_ips(judge(item, **HERE)) == expected
 
 
-def test_a_hint_of_one_that_is_not_ready_brings_nobody_here():
+def test_the_hint_of_an_endpoint_that_is_not_ready_has_no_effect():
     item = slice_of(endpoint(A, **OUR_ZONE, **NOT_READY), endpoint(B, **OTHER_ZONE))
     assert usable_ips(judge(item, **HERE)) == [B]
 
 
-def test_terminating_ones_serve_whatever_their_hints():
+def test_terminating_endpoints_serve_regardless_of_their_hints():
     item = slice_of(
         endpoint(A, **OTHER_ZONE, **TERMINATING), endpoint(B, **OUR_ZONE, **TERMINATING)
     )
@@ -99,7 +99,7 @@ def test_terminating_ones_serve_whatever_their_hints():
         ),
     ],
 )
-def test_a_verdict_says_for_whom_an_endpoint_is_meant(hints, words):
+def test_a_verdict_names_the_zone_or_node_that_an_endpoint_is_meant_for(hints, words):
     endpoints = [endpoint(ip, **hint) for ip, hint in zip((A, B), hints, strict=True)]
     judged = judge(slice_of(*endpoints), **HERE)
     assert reasons(judged) == words
@@ -116,7 +116,7 @@ def test_local_policies_ignore_hints():
     assert ([a.ip for a in from_outside.outside], usable_ips(from_outside)) == ([A], [B])
 
 
-def test_hints_that_do_not_decide_are_no_function():
+def test_hints_that_do_not_decide_return_none():
     assert why_not_meant([endpoint(A)], NodeFacts(**HERE)) is None
     assert why_not_meant([], NodeFacts(**HERE)) is None
 

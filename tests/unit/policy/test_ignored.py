@@ -23,7 +23,7 @@ MESH = NodeFacts(proxy_name="mesh")
         pytest.param(service(proxy_name=""), NodeFacts(proxy_name=""), id="empty-label-and-name"),
     ],
 )
-def test_a_service_of_ours_is_not_ignored(given, facts):
+def test_a_service_for_this_proxy_is_not_ignored(given, facts):
     assert why_ignored(given, facts) is None
 
 
@@ -89,7 +89,7 @@ def test_a_service_of_ours_is_not_ignored(given, facts):
         ),
     ],
 )
-def test_a_service_that_is_not_ours_is_ignored_with_the_reason(given, facts, reason):
+def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, reason):
     assert why_ignored(given, facts) == reason
 
 
@@ -102,7 +102,7 @@ def test_a_service_that_is_not_ours_is_ignored_with_the_reason(given, facts, rea
         pytest.param("tcp", "protocol tcp is not supported (TCP and UDP are)", id="lower-case"),
     ],
 )
-def test_a_port_is_ours_when_we_carry_its_protocol(protocol, reason):
+def test_a_port_is_served_if_its_protocol_is_supported(protocol, reason):
     assert why_port_ignored(ServicePort("http", 80, protocol)) == reason
 
 
@@ -113,7 +113,7 @@ def test_a_port_is_ours_when_we_carry_its_protocol(protocol, reason):
         pytest.param({"proxy_name": "mesh"}, id="label-of-another-proxy"),
     ],
 )
-def test_a_label_that_goes_gives_the_service_back(fields):
+def test_a_service_without_its_label_is_served_again(fields):
     labelled = service(**fields)
     assert why_ignored(labelled, EVERYBODYS)
     assert why_ignored(service(labelled.key), EVERYBODYS) is None

@@ -79,14 +79,14 @@ ROUTES = (
         pytest.param("nonsense", POD_A, False, id="no-address-at-all"),
     ],
 )
-def test_the_decision(client, endpoint, keeps):
+def test_the_address_is_kept_if_replies_return_through_this_node(client, endpoint, keeps):
     locality = Locality(find_networks(LINKS, ROUTES, ()))
     # Once computed, once remembered.
     assert [locality.keeps_client(client, endpoint) for _ in range(2)] == [keeps, keeps]
 
 
 @pytest.mark.parametrize("client", [HERE, OUTSIDE, ROUTED, VETH_A])
-def test_nobody_keeps_an_address_towards_who_may_answer_another_way(client):
+def test_no_address_is_kept_towards_an_endpoint_whose_replies_may_take_another_route(client):
     assert not may_keep(client, OUTSIDE)
     assert not may_keep(client, HERE)
     assert may_keep(client, ROUTED) == (client == VETH_A)
@@ -98,14 +98,14 @@ def test_an_endpoint_on_a_filtered_bridge_sees_every_client(client):
     assert not may_keep(HERE, FILTERED_BRIDGE)
 
 
-def test_on_a_filtered_bridge_only_a_pod_and_itself_keep_the_nodes_address():
+def test_on_a_filtered_bridge_only_a_pod_that_dials_itself_uses_the_nodes_address():
     locality = Locality({"10.244.1.128/25": FILTERED_BRIDGE, "10.244.2.0/24": ROUTED})
     assert locality.keeps_client(BRIDGED, BRIDGED_TOO)
     assert locality.keeps_client(BRIDGED, REMOTE)
     assert not locality.keeps_client(BRIDGED, BRIDGED)
 
 
-def test_containers_of_this_node_are_told_from_other_clients():
+def test_containers_of_this_node_are_distinguished_from_other_clients():
     locality = Locality({"10.244.1.2/32": VETH_A, "10.244.1.128/25": FILTERED_BRIDGE})
     for _ in range(2):
         assert [locality.attaches(ip) for ip in (POD_A, BRIDGED, LAPTOP)] == [True, True, False]
@@ -119,7 +119,7 @@ def test_containers_of_this_node_are_told_from_other_clients():
         pytest.param(("fd00::/8",), ROUTED, id="of-the-other-family"),
     ],
 )
-def test_the_clusters_range_tells_pods_from_other_machines_behind_a_gateway(cluster, place):
+def test_the_cluster_range_distinguishes_pods_from_machines_behind_a_gateway(cluster, place):
     routes = (NodeRoute("10.244.2.0/24", ETH0, has_gateway=True),)
     assert find_networks(LINKS, routes, cluster)["10.244.2.0/24"] == place
 
@@ -134,12 +134,12 @@ def test_the_clusters_range_tells_pods_from_other_machines_behind_a_gateway(clus
         pytest.param([NodeLink(9, "wg0", "wireguard")], id="tunnel"),
     ],
 )
-def test_a_link_that_others_may_be_behind_attaches_nobody(links):
+def test_a_link_that_may_lead_to_other_machines_attaches_no_address(links):
     place = find_networks(links, [NodeRoute("10.9.0.0/24", 9)], ())["10.9.0.0/24"]
     assert place in (OUTSIDE, ROUTED)
 
 
-def test_a_link_that_leads_to_a_gateway_attaches_nobody():
+def test_a_link_to_a_gateway_attaches_no_address():
     links = [NodeLink(9, "eth0", "veth")]
     routes = [NodeRoute("10.9.0.0/24", 9), NodeRoute("0.0.0.0/0", 9, has_gateway=True)]
     assert find_networks(links, routes, ()) == {"10.9.0.0/24": OUTSIDE}
@@ -167,7 +167,7 @@ def test_a_veth_with_a_network_attaches_no_single_address_either():
     assert set(find_networks(links, routes, ()).values()) == {OUTSIDE}
 
 
-def test_a_change_counts_at_once_though_the_pair_is_remembered():
+def test_a_change_takes_effect_at_once_despite_the_cache():
     locality = Locality({"10.9.0.2/32": 9})
     assert locality.keeps_client(LAPTOP, "10.9.0.2")
     locality.change(["10.9.0.2/32"], {})
@@ -178,7 +178,7 @@ def test_a_change_counts_at_once_though_the_pair_is_remembered():
     assert not locality.keeps_client(LAPTOP, "10.9.0.2")
 
 
-def test_what_changes_step_by_step_is_as_if_it_were_learnt_at_once():
+def test_changes_step_by_step_give_the_same_result_as_all_at_once():
     steps = (
         ([], {"10.9.0.0/24": 9, "10.9.0.2/32": HERE, "fd00::/64": 8}),
         (["10.9.0.2/32", "10.8.0.0/16"], {}),
@@ -197,7 +197,7 @@ def test_what_changes_step_by_step_is_as_if_it_were_learnt_at_once():
                 assert kept == anew.keeps_client(client, endpoint)
 
 
-def test_more_addresses_than_the_cache_holds_get_the_same_answers(monkeypatch):
+def test_more_addresses_than_the_cache_holds_get_the_same_results(monkeypatch):
     monkeypatch.setattr(module, "_CACHED", 2)
     locality = Locality({"10.9.0.0/24": 9})
     endpoints = [f"10.{n}.0.{m}" for n in (9, 8) for m in range(5)]
@@ -205,7 +205,7 @@ def test_more_addresses_than_the_cache_holds_get_the_same_answers(monkeypatch):
     assert answers == ([True] * 5 + [False] * 5) * 2
 
 
-def test_a_change_of_one_costs_nothing_for_the_ten_thousand_others(monkeypatch):
+def test_the_cost_of_a_change_does_not_depend_on_other_networks(monkeypatch):
     networks = {f"10.{n // 256}.{n % 256}.0/24": ROUTED for n in range(10_000)}
     locality = Locality(networks)
     read = []

@@ -63,7 +63,7 @@ LOOPBACK = "refused: a loopback address is the node itself"
         ),
     ],
 )
-def test_ready_ones_serve_else_those_serving_and_terminating(conditions, usable, words):
+def test_ready_endpoints_serve_or_else_serving_and_terminating_ones(conditions, usable, words):
     endpoints = [Endpoint(ip, **c) for ip, c in zip((A, B, C), conditions, strict=False)]
     judged = judge(slice_of(*endpoints))
     assert list(judged.addresses) == usable
@@ -183,7 +183,7 @@ IPS = st.ip_addresses().filter(lambda ip: ip.version == 4 or ip.ipv4_mapped is N
 
 
 @given(st.one_of(IPS, st.sampled_from(f"{EDGES} {EDGES_V6}".split()).map(ipaddress.ip_address)))
-def test_inward_is_what_the_standard_library_says_it_is(ip):
+def test_inward_addresses_agree_with_the_standard_library(ip):
     family = IPFamily(ip.version)
     is_inward = ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
     judged = judge(slice_of(str(ip), family=family), family=family)
@@ -204,7 +204,7 @@ def test_a_switch_allows_loopback_endpoints_for_embedding(ip, expected):
     assert reasons(judge(item, family=family, allow_loopback_endpoints=True)) == [expected]
 
 
-def test_an_address_that_the_proxy_serves_is_no_endpoint():
+def test_an_address_that_the_proxy_serves_is_not_an_endpoint():
     judged = judge(slice_of(A, B), frontends={POD_A})
     assert judged.addresses == (POD_B,)
     assert reasons(judged) == ["refused: it is an address that this proxy serves", "ready"]
@@ -214,7 +214,7 @@ def test_another_port_of_an_address_that_the_proxy_serves_may_be_an_endpoint():
     assert judge(slice_of(A), frontends={POD_A._replace(port=80)}).addresses == (POD_A,)
 
 
-def test_a_node_port_of_any_node_is_no_endpoint():
+def test_a_node_port_of_any_node_is_not_an_endpoint():
     node_ports = {POD_A.port}
     judged = judge(slice_of(A, B), node_ports=node_ports, all_node_addresses={A})
     assert judged.addresses == (POD_B,)
@@ -228,7 +228,7 @@ def test_a_refused_endpoint_does_not_count_as_ready():
     assert judged.addresses == (POD_A,)
 
 
-def test_of_slices_that_disagree_about_the_node_the_one_that_says_here_wins():
+def test_if_slices_disagree_about_the_node_this_node_wins():
     copies = [slice_of(Endpoint(A, node=node), key=node) for node in ("node-1", "node-2")]
     for order in permutations(copies):
         judged = judge(*order, scope=Scope.LOCAL, node_name="node-1")
@@ -244,7 +244,7 @@ def test_of_slices_that_disagree_about_the_node_the_one_that_says_here_wins():
         pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-not-said"),
     ],
 )
-def test_what_a_slice_does_not_say_of_an_endpoint_counts_as_good(conditions, expected):
+def test_missing_conditions_of_an_endpoint_count_as_good(conditions, expected):
     assert reasons(judge(slice_of(Endpoint(A, **conditions)))) == [expected]
 
 
@@ -323,14 +323,12 @@ class TestLocalScopes:
         assert [address.ip for address in judged.outside] == local
         assert judged.is_dropping is is_dropping
 
-    def test_the_clusters_scope_drops_nothing(self, endpoints, local, cluster, is_dropping):
+    def test_the_cluster_scope_never_drops(self, endpoints, local, cluster, is_dropping):
         judged = judge(slice_of(*endpoints), node_name=HERE)
         assert (usable_ips(judged), judged.outside) == (cluster, None)
         assert judged.is_dropping is False
 
-    def test_a_reason_is_given_just_when_a_set_is_empty(
-        self, endpoints, local, cluster, is_dropping
-    ):
+    def test_a_reason_is_given_only_if_a_set_is_empty(self, endpoints, local, cluster, is_dropping):
         for scope in (Scope.LOCAL, Scope.LOCAL_FROM_OUTSIDE):
             judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
             assert bool(judged.reason) is not bool(local)
@@ -343,7 +341,7 @@ class TestLocalScopes:
         pytest.param(Scope.LOCAL_FROM_OUTSIDE, id="from-outside"),
     ],
 )
-def test_a_verdict_says_that_an_endpoint_is_elsewhere(scope):
+def test_a_verdict_states_that_an_endpoint_is_on_another_node(scope):
     endpoints = [on(THERE, A), on(THERE, B, **TERMINATING), on(THERE, C, **NOT_READY)]
     judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
     assert reasons(judged) == ["not on this node", "not on this node", "not ready"]
