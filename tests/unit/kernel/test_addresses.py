@@ -54,21 +54,21 @@ def read(*bodies, kind=NEWADDR):
         pytest.param(address(peer="fd00::1", flags=0x280), ("fd00::1",), id="nodad-flags"),
     ],
 )
-def test_which_addresses_count(body, expected):
+def test_which_addresses_are_included(body, expected):
     assert read(body) == expected
 
 
-def test_addresses_are_sorted_and_come_once():
+def test_addresses_are_sorted_and_unique():
     found = read(address(peer="10.2.0.1"), address(peer="10.1.0.1"), address(peer="10.2.0.1"))
     assert found == ("10.1.0.1", "10.2.0.1")
 
 
-def test_the_kernels_refusal_is_an_error():
+def test_a_refusal_by_the_kernel_is_an_error():
     with Kernel(error(1)) as kernel, pytest.raises(PermissionError):
         read_addresses(kernel.requests)
 
 
-def test_other_messages_and_those_without_an_address_are_passed_by():
+def test_other_messages_and_those_without_an_address_are_skipped():
     assert read(struct.pack("=BBBBI", 2, 24, 0, 0, 1)) == ()
     assert read(address(peer="10.1.0.1"), kind=NEWLINK) == ()
 
@@ -80,7 +80,7 @@ async def test_this_machine_has_a_loopback_address():
     assert "127.0.0.1" in addresses.current
 
 
-async def test_a_kernel_that_lists_nothing_is_told(monkeypatch):
+async def test_a_kernel_that_lists_nothing_is_an_error(monkeypatch):
     monkeypatch.setattr("userspace_proxy.kernel.netlink.sockets.NETLINK_ROUTE", 99)
     with pytest.raises(SteeringError, match="cannot list this node's addresses"):
         NodeAddresses(asyncio.get_running_loop(), lambda: None)

@@ -16,7 +16,7 @@ LOAD_SOURCE = (bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + bpf.SOURCE_OFFSETS[4][0
         pytest.param(LOOPBACK + 1, None, id="what-it-drops-does-not"),
     ],
 )
-def test_the_kernel_asks_the_program_for_each_packet(address, expected):
+def test_the_kernel_runs_the_program_for_each_packet(address, expected):
     program = [
         LOAD_SOURCE,
         (bpf.JUMP_IF_EQUAL, 0, 1, address),

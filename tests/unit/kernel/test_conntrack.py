@@ -49,12 +49,12 @@ def test_where_an_association_leads(association, port, expected):
         pytest.param(IPS_SEEN_REPLY, False, id="good-without-us"),
     ],
 )
-def test_which_connections_have_passed_by(status, expected):
+def test_which_connections_have_bypassed_the_rules(status, expected):
     said = bytes(20) + struct.pack("=HH", 8, 3) + status.to_bytes(4, "big")
     assert is_unsteered(ConntrackEntry(CLIENT, DNS, DNS, said)) is expected
 
 
-def test_without_frontends_nothing_is_asked(monkeypatch):
+def test_without_frontends_nothing_is_listed(monkeypatch):
     monkeypatch.delattr("userspace_proxy.kernel.netlink.Requests.open")
     assert forget_changed(4, ()) == 0
 

@@ -76,26 +76,28 @@ def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackE
         ),
     ],
 )
-def test_an_entry_says_who_dialled_what_and_who_answers(message, version, protocol, addresses):
+def test_an_entry_has_the_client_the_dialled_address_and_the_source_of_replies(
+    message, version, protocol, addresses
+):
     (entry,) = read(message, version, protocol)
     assert [entry.client, entry.dialled, entry.answered_from] == [
         pack_address(*address) for address in addresses
     ]
 
 
-def test_of_a_datagram_the_entries_of_one_protocol_are_read():
+def test_entries_of_one_protocol_are_read_from_a_datagram():
     block = DNS + WEB + DNS + DONE
     assert [entry.message for entry in read(block)] == [DNS, DNS]
     assert [entry.message for entry in read(block, protocol=TCP)] == [WEB]
 
 
-def test_what_is_laid_out_otherwise_is_passed_by():
+def test_entries_with_another_layout_are_skipped():
     ping = DNS.replace(b"\x06\0\x02\0\x9c\x40", b"\x06\0\x04\0\x9c\x40")
     short = struct.pack("=IH", 40, 0x100) + DNS[6:40]
     assert read(ping + DNS_6 + DNS + short) == read(DNS)
 
 
-def test_a_status_tells_whether_an_entry_was_translated_and_answered():
+def test_the_status_shows_whether_an_entry_was_translated_and_answered():
     (dns,), (web,) = read(DNS), read(WEB, protocol=TCP)
     bits = IPS_DST_NAT | IPS_SEEN_REPLY
     assert (dns.status & bits, web.status & bits) == (IPS_DST_NAT, 0)
@@ -109,7 +111,7 @@ def test_an_entry_is_removed_by_its_origin_and_its_zone(zone):
     assert remove_request(entry) == header + ORIGIN + zone
 
 
-def test_requests_for_one_entry_are_equal_whatever_its_age():
+def test_requests_for_one_entry_are_equal_at_any_time():
     (entry,), (later,) = read(DNS), read(DNS[:-1] + b"\x05")
     assert entry != later
     assert remove_request(entry) == remove_request(later)
@@ -140,7 +142,7 @@ def test_requests_for_one_entry_are_equal_whatever_its_age():
         ),
     ],
 )
-def test_what_a_listing_asks_for(version, wanted, body):
+def test_the_request_for_a_listing(version, wanted, body):
     attributes = bytes.fromhex(body.replace(" ", ""))
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     header = struct.pack("=IHHIIBBH", 20 + len(attributes), 0x101, 0x301, 0, 0, family, 0, 0)

@@ -17,11 +17,11 @@ VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
         pytest.param(("203.0.113.1", "198.51.100.20"), "198.51.100.20", id="one-nobody-has"),
     ],
 )
-def test_the_nodes_own_address_is_taken_where_an_interface_has_it(preferred, expected):
+def test_the_nodes_own_address_is_chosen_if_an_interface_has_it(preferred, expected):
     assert choose_address(preferred, VIEW) == expected
 
 
-def test_without_a_known_address_one_of_an_interface_is_taken():
+def test_without_a_known_address_one_of_an_interface_is_chosen():
     assert choose_address((), VIEW) in VIEW.addresses
 
 
@@ -38,7 +38,7 @@ def test_a_node_without_addresses_has_none():
         pytest.param({}, [WEB_6], id="not-built-in"),
     ],
 )
-def test_ipv6_frontends_are_named_where_no_interface_has_ipv6(tmp_path, switched_off, expected):
+def test_ipv6_frontends_are_unsteered_if_no_interface_has_ipv6(tmp_path, switched_off, expected):
     for name, value in switched_off.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "disable_ipv6").write_text(f"{value}\n")

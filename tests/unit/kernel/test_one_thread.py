@@ -5,7 +5,7 @@ import pytest
 from userspace_proxy.kernel.one_thread import InOneThread, OneThread
 
 
-async def test_all_calls_are_made_in_one_thread_that_is_not_ours():
+async def test_all_calls_are_made_in_one_other_thread():
     thread = OneThread("steering")
     threads = {await thread.run(threading.get_ident) for _ in range(3)}
     thread.close()
@@ -13,14 +13,14 @@ async def test_all_calls_are_made_in_one_thread_that_is_not_ours():
     assert threading.get_ident() not in threads
 
 
-async def test_what_a_call_raises_is_raised():
+async def test_an_exception_of_a_call_is_raised():
     thread = OneThread("steering")
     with pytest.raises(ZeroDivisionError):
         await thread.run(lambda: 1 // 0)
     thread.close()
 
 
-async def test_it_begins_with_the_first_call_and_anew_after_its_end():
+async def test_it_starts_with_the_first_call_and_again_after_its_end():
     thread = OneThread("steering")
     assert not thread.has_begun
     for _ in range(2):
@@ -43,7 +43,7 @@ class Place:
         self.closed_in = threading.get_ident()
 
 
-async def test_a_thing_is_made_used_and_closed_in_one_thread():
+async def test_an_object_is_created_used_and_closed_in_one_thread():
     place = InOneThread("steering", Place)
     thing = await place.do(lambda thing: thing)
     assert thing.made_in == await place.do(lambda _: threading.get_ident())
@@ -51,7 +51,7 @@ async def test_a_thing_is_made_used_and_closed_in_one_thread():
     assert thing.closed_in == thing.made_in != threading.get_ident()
 
 
-async def test_a_thing_is_made_by_the_first_call_and_anew_after_its_end():
+async def test_an_object_is_created_by_the_first_call_and_again_after_its_end():
     made = []
 
     def make():

@@ -5,19 +5,19 @@ import os
 from userspace_proxy.kernel.own_namespace import is_own_namespace, own_namespace_environment
 
 
-def test_without_being_told_a_namespace_is_not_ours(monkeypatch):
+def test_without_the_variable_a_namespace_is_not_the_proxys_own(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.delenv(name, raising=False)
     assert not is_own_namespace()
 
 
-def test_the_namespace_that_was_named_is_ours(monkeypatch):
+def test_the_namespace_in_the_variable_is_the_proxys_own(monkeypatch):
     for name, value in own_namespace_environment(os.getpid()).items():
         monkeypatch.setenv(name, value)
     assert is_own_namespace()
 
 
-def test_the_name_of_another_namespace_says_nothing_of_this_one(monkeypatch):
+def test_the_inode_of_another_namespace_does_not_match(monkeypatch):
     for name in own_namespace_environment(os.getpid()):
         monkeypatch.setenv(name, "1")
     assert not is_own_namespace()

@@ -83,18 +83,18 @@ def test_one_ipv6_address_does_not_serve_ipv4_clients(daemon):
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == ""
 
 
-def test_an_ipv4_address_written_as_ipv6_serves_ipv4_clients_alone(daemon):
+def test_an_ipv4_address_written_as_ipv6_serves_only_ipv4_clients(daemon):
     process, port = daemon(V6, TCP, "::ffff:127.0.0.1", "0")
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV6) == ""
 
 
-def test_tcp_and_udp_are_two_things(daemon):
+def test_tcp_and_udp_are_searched_separately(daemon):
     _, port = daemon(V4, TCP, "127.0.0.1")
     assert who_holds(Protocol.UDP, port, IPFamily.IPV4) == ""
 
 
-def test_a_process_that_is_gone_has_nothing(daemon):
+def test_a_process_that_has_ended_has_no_name(daemon):
     process, port = daemon(V4, TCP, "127.0.0.1")
     process.kill()
     process.wait()
@@ -116,13 +116,13 @@ def test_a_connection_does_not_count():
         assert who_holds(Protocol.TCP, client.getsockname()[1], IPFamily.IPV4) == ""
 
 
-def test_our_own_process_is_named_too():
+def test_this_process_is_found_too():
     with socket.create_server(("127.0.0.1", 0)) as server:
         holder = who_holds(Protocol.TCP, server.getsockname()[1], IPFamily.IPV4)
     assert holder.endswith(f"(pid {os.getpid()})")
 
 
-def test_a_shared_socket_is_its_first_processs():
+def test_a_shared_socket_belongs_to_its_first_process():
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[server.fileno()]) as child,
@@ -134,7 +134,7 @@ def test_a_shared_socket_is_its_first_processs():
     assert owner.endswith(f"(pid {os.getpid()})")
 
 
-def test_our_own_process_is_found_however_many_descriptors_others_have(monkeypatch):
+def test_this_process_is_found_however_many_descriptors_others_have(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         count = len(list(Path("/proc/self/fd").iterdir()))
         monkeypatch.setattr(port_holders, "DESCRIPTORS_MAX", count)
@@ -142,12 +142,12 @@ def test_our_own_process_is_found_however_many_descriptors_others_have(monkeypat
         assert owners_of({inode, 0}) == {inode: own_name(), 0: port_holders.NOT_FOUND}
 
 
-def test_many_descriptors_of_one_process_hide_no_other(daemon, monkeypatch):
+def test_many_descriptors_of_one_process_do_not_hide_others(daemon, monkeypatch):
     process, port = daemon(V4, TCP, "127.0.0.1")
     monkeypatch.setattr(port_holders, "OF_PROCESS_MAX", 4)
     assert who_holds(Protocol.TCP, port, IPFamily.IPV4) == named(process)
 
 
-def test_nobody_is_found_for_no_socket():
+def test_without_sockets_no_process_is_found():
     assert owners_of(()) == {}
     assert owners_of({0}) == {}

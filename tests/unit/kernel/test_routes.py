@@ -44,7 +44,7 @@ def test_links_and_routes_are_listed(node):
     assert NodeRoute("::1/128", is_local=True) in routes.routes
 
 
-def test_routes_that_keep_changing_are_read_seldom_and_the_last_change_is_reported(node):
+def test_routes_that_keep_changing_are_read_rarely_and_the_last_change_is_reported(node):
     """Each report costs the data plane a plan, and each listing takes time."""
     commands = "; ".join(f"ip route add 10.{n}.0.0/16 dev veth0" for n in range(20, 220))
 
@@ -70,7 +70,7 @@ def test_routes_that_keep_changing_are_read_seldom_and_the_last_change_is_report
     assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(reported))
 
 
-def test_many_routes_are_read_beside_the_loop(node):
+def test_many_routes_are_read_without_blocking_the_loop(node):
     """Clients wait while the loop computes, so the listing costs a thread's CPU time, not its."""
     line = "route add 10.%d.%d.0/24 dev veth0\\n"
     node.run(f"seq 0 4999 | awk '{{printf \"{line}\", 100 + $1 / 256, $1 % 256}}' | ip -batch -")

@@ -13,7 +13,7 @@ def setting(tmp_path):
     return path
 
 
-def test_it_is_raised_and_put_back(setting, tmp_path):
+def test_the_timeout_is_raised_and_restored(setting, tmp_path):
     timeouts = TrackingTimeouts(3600.0, tmp_path)
     assert timeouts.hold() == ""
     assert setting.read_text() == "3600\n"
@@ -27,7 +27,7 @@ def test_a_fraction_of_a_second_is_rounded_up(setting, tmp_path):
 
 
 @pytest.mark.parametrize("found", ["3600\n", "86400\n"])
-def test_a_time_that_is_long_enough_stays_and_is_nothing_to_put_back(setting, tmp_path, found):
+def test_a_timeout_that_is_long_enough_is_neither_raised_nor_restored(setting, tmp_path, found):
     setting.write_text(found)
     timeouts = TrackingTimeouts(3600.0, tmp_path)
     assert timeouts.hold() == ""
@@ -35,7 +35,7 @@ def test_a_time_that_is_long_enough_stays_and_is_nothing_to_put_back(setting, tm
     assert setting.read_text() == found
 
 
-def test_what_somebody_else_has_changed_meanwhile_stays(setting, tmp_path):
+def test_a_value_that_another_program_has_set_meanwhile_stays(setting, tmp_path):
     timeouts = TrackingTimeouts(3600.0, tmp_path)
     timeouts.hold()
     setting.write_text("7200\n")
@@ -43,7 +43,7 @@ def test_what_somebody_else_has_changed_meanwhile_stays(setting, tmp_path):
     assert setting.read_text() == "7200\n"
 
 
-def test_it_is_put_back_once(setting, tmp_path):
+def test_the_timeout_is_restored_once(setting, tmp_path):
     timeouts = TrackingTimeouts(3600.0, tmp_path)
     timeouts.hold()
     timeouts.put_back()
@@ -52,13 +52,13 @@ def test_it_is_put_back_once(setting, tmp_path):
     assert setting.read_text() == "3600\n"
 
 
-def test_where_there_is_no_such_setting_the_reason_is_told(tmp_path):
+def test_a_missing_setting_is_reported_as_the_reason(tmp_path):
     timeouts = TrackingTimeouts(3600.0, tmp_path)
     assert timeouts.hold() == f"cannot raise {NAME} to 3600 s: No such file or directory"
     timeouts.put_back()
 
 
-def test_a_number_that_the_kernel_refuses_is_a_reason_too(setting, tmp_path):
+def test_a_number_that_the_kernel_refuses_is_reported_as_the_reason(setting, tmp_path):
     """As a file that takes no bytes does; so does one that can't be written."""
     setting.unlink()
     setting.mkdir()

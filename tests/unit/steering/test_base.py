@@ -4,7 +4,7 @@ from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering.base import REFUSE, render_targets
 
 
-def test_targets_are_rendered_one_sorted_line_a_frontend():
+def test_targets_are_rendered_as_one_sorted_line_per_frontend():
     targets = {
         Frontend("fd00:96::1", 80, Protocol.TCP): 36003,
         Frontend("10.96.0.10", 53, Protocol.UDP): 36002,
@@ -15,5 +15,5 @@ def test_targets_are_rendered_one_sorted_line_a_frontend():
     )
 
 
-def test_no_target_is_no_text():
+def test_without_targets_the_text_is_empty():
     assert render_targets({}) == ""

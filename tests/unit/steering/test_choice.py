@@ -10,11 +10,11 @@ FACTS = SteeringFacts(refuse_port=35999)
 
 
 @pytest.mark.parametrize("name", ["iptables", "nftables", "local", "none"])
-def test_a_name_makes_its_steering(name):
+def test_a_name_selects_its_steering(name):
     assert make_steering(name, FACTS).name == name
 
 
-def test_auto_takes_local_in_a_namespace_of_our_own():
+def test_auto_chooses_local_in_the_proxys_own_namespace():
     steering = make_steering("auto", FACTS, own_namespace=True)
     assert steering.name == "local"
 
@@ -50,7 +50,9 @@ NO_PIP = "python-iptables is missing"
         ),
     ],
 )
-def test_auto_on_a_node(has_legacy, iptables_lacks, nftables_lacks, local_lacks, expected):
+def test_what_auto_chooses_on_a_node(
+    has_legacy, iptables_lacks, nftables_lacks, local_lacks, expected
+):
     lacks = {"iptables": iptables_lacks, "nftables": nftables_lacks, "local": local_lacks}
     try:
         answer = choice.choose_by(lacks, has_legacy=has_legacy)
@@ -59,7 +61,7 @@ def test_auto_on_a_node(has_legacy, iptables_lacks, nftables_lacks, local_lacks,
     assert answer == expected
 
 
-def test_other_names_are_errors_with_the_way_out():
+def test_other_names_are_errors_with_a_remedy():
     with pytest.raises(SteeringError) as caught:
         make_steering("ipvs", FACTS)
     assert str(caught.value) == (

@@ -94,6 +94,6 @@ def test_a_host_port_at_a_node_port_is_found():
         pytest.param("inet userspace-proxy-canary", ("nat", "output", -110), False, id="ours"),
     ],
 )
-def test_only_nat_chains_of_others_at_or_before_our_priority_matter(table, chain, is_earlier):
+def test_only_other_programs_nat_chains_at_or_before_the_priority_matter(table, chain, is_earlier):
     tables = {table: {"chain": Chain(table, "chain", *chain)}}
     assert bool(list(earlier_chains(tables, -110))) == is_earlier

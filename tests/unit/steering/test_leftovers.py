@@ -23,7 +23,7 @@ async def test_on_a_clean_node_nothing_is_found(node):
 
 
 @pytest.mark.parametrize("steering", ["iptables", "nftables", "local"])
-async def test_what_other_steerings_left_is_removed(node, steering):
+async def test_leftovers_of_other_steerings_are_removed(node, steering):
     await leave(steering)
     assert await remove_leftovers(steering, "") == Leftovers((), ())
     chosen = "local" if steering == "nftables" else "nftables"
@@ -34,7 +34,7 @@ async def test_what_other_steerings_left_is_removed(node, steering):
     assert "10.96.7.1" not in left
 
 
-async def test_what_another_proxy_left_stays(node):
+async def test_leftovers_of_another_proxy_stay(node):
     await leave("nftables", "canary")
     assert await remove_leftovers("local", "") == Leftovers((), ())
     assert "userspace-proxy-canary" in node.run("nft list tables")

@@ -33,7 +33,7 @@ def test_labels(name, expected):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_labels_label_is_itself(name):
+def test_the_label_of_a_label_is_itself(name):
     assert proxy_label(proxy_label(name)) == proxy_label(name)
 
 
@@ -42,7 +42,7 @@ def test_names_with_the_same_beginning_have_different_labels():
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
-def test_the_kernel_takes_every_chain_and_gives_it_back(name):
+def test_chain_names_are_translated_for_the_kernel_and_back(name):
     names = ChainNames(name)
     for chain in (*CHAINS["nat"], *CHAINS["filter"], LONGEST, OF_THE_TREE):
         in_kernel = names.in_kernel(chain)
@@ -55,7 +55,7 @@ def test_the_kernel_takes_every_chain_and_gives_it_back(name):
 @pytest.mark.parametrize("name", ["", "canary", "PRE"])
 @pytest.mark.parametrize("other", ["", "canary", "PRE", "canary-2"])
 @pytest.mark.parametrize("chain", ["UPROXY-PRE", OF_THE_TREE])
-def test_chains_of_another_proxy_are_none_of_ours(name, other, chain):
+def test_chains_of_another_proxy_count_as_other_programs(name, other, chain):
     seen = ChainNames(name).known(ChainNames(other).in_kernel(chain))
     assert seen.startswith("UPROXY-") is (name == other)
 
@@ -81,13 +81,13 @@ def test_tables(name, table):
 
 
 @pytest.mark.parametrize("name", ["", *NAMES])
-def test_a_table_tells_whose_it_is(name):
+def test_a_tables_name_contains_the_proxys_label(name):
     assert STEERING_TABLES.label_in(STEERING_TABLES.of(name)) == proxy_label(name)
     assert REPLY_TABLES.label_in(REPLY_TABLES.of(name)) == proxy_label(name)
 
 
 @pytest.mark.parametrize("name", ["", "answers", *NAMES])
-def test_no_table_is_taken_for_one_of_the_other_kind(name):
+def test_tables_of_one_kind_are_not_taken_for_another_kind(name):
     assert STEERING_TABLES.label_in(REPLY_TABLES.of(name)) is None
     assert REPLY_TABLES.label_in(STEERING_TABLES.of(name)) is None
 
@@ -95,5 +95,5 @@ def test_no_table_is_taken_for_one_of_the_other_kind(name):
 @pytest.mark.parametrize(
     "table", ["filter", "kube-proxy", "userspace-proxy2", "userspace-proxy-", "userspace-proxy-a b"]
 )
-def test_tables_of_others_are_nobodys_of_ours(table):
+def test_tables_of_other_programs_belong_to_no_proxy(table):
     assert STEERING_TABLES.label_in(table) is None

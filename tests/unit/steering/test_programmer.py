@@ -76,7 +76,7 @@ def test_a_later_apply_writes_what_differs(programmer):
     assert programmer.kernel == {WEB: 36003, CART: 36004}
 
 
-def test_what_is_so_already_is_not_written(programmer):
+def test_an_unchanged_port_is_not_written(programmer):
     programmer.apply({WEB: 36001})
     programmer.change({WEB: 36001, CART: None})
     programmer.apply({WEB: 36001})
@@ -136,7 +136,7 @@ async def test_without_a_refuse_port_a_refused_frontend_is_an_error(programmer):
         await steering.apply({WEB: 36001, CART: REFUSE})
 
 
-async def test_what_the_programmer_found_is_known_after_each_call(programmer):
+async def test_the_programmers_findings_are_available_after_each_call(programmer):
     steering = ByPort(SteeringFacts(refuse_port=35999), lambda: programmer)
     programmer.unsteered = lambda: {WEB: "translated by another program"}
     programmer.unguarded = lambda: "no sockets here"

@@ -34,11 +34,11 @@ def test_a_datagram_has_several_messages_each_padded_to_four_bytes():
 
 
 @pytest.mark.parametrize("size", range(len(EVEN)))
-def test_a_message_that_was_cut_ends_the_reading(size):
+def test_parsing_ends_at_a_truncated_message(size):
     assert [one.kind for one in read_messages(ODD + EVEN[:size])] == [20]
 
 
-def test_a_message_shorter_than_its_header_ends_the_reading():
+def test_parsing_ends_at_a_message_shorter_than_its_header():
     assert list(read_messages(struct.pack("=IHHII", 8, 20, 0, 0, 0) + ODD)) == []
 
 
@@ -48,12 +48,12 @@ def test_attributes_follow_a_fixed_part_and_are_read_as_written():
 
 
 @pytest.mark.parametrize("size", [0, 3, 4, 7])
-def test_an_attribute_that_was_cut_ends_the_reading(size):
+def test_parsing_ends_at_a_truncated_attribute(size):
     body = attribute(1, b"1234") + attribute(2, b"5678")[:size]
     assert list(read_attributes(body)) == [(1, b"1234")]
 
 
-def test_an_attribute_without_a_length_ends_the_reading():
+def test_parsing_ends_at_an_attribute_without_a_length():
     assert list(read_attributes(bytes(8))) == []
 
 
@@ -73,7 +73,7 @@ def test_a_request_gets_its_number_and_more_flags_when_it_is_sent():
         pytest.param(b"", False, id="empty"),
     ],
 )
-def test_a_listings_last_datagram_has_its_end(block, expected):
+def test_the_last_datagram_of_a_listing_is_recognized(block, expected):
     assert is_last(block) is expected
 
 
@@ -84,6 +84,6 @@ def test_a_listings_last_datagram_has_its_end(block, expected):
         pytest.param(ODD + done(code=12), "Cannot allocate memory", id="broke-off"),
     ],
 )
-def test_a_listing_that_fails_is_the_kernels_error(block, cause):
+def test_a_listing_that_fails_raises_the_kernels_error(block, cause):
     with pytest.raises(OSError, match=cause):
         is_last(block)

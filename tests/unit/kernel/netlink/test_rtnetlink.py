@@ -49,14 +49,14 @@ def body(request: bytes) -> str:
     return request[16:].hex()
 
 
-def test_a_port_of_a_bridge_says_what_it_is_and_whose():
+def test_a_port_of_a_bridge_has_its_kind_and_its_master():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0")
     found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
     link = message("00000100 05000000 03100000 00000000" + found.hex())
     assert read_link(link) == ListedLink(5, "v0", "veth", UP | 0x1002, 3, "bridge")
 
 
-def test_a_bridge_says_what_its_options_are():
+def test_a_bridge_has_its_options():
     options = attribute(7, b"\1") + attribute(36, b"\1") + attribute(37, b"\0")
     info = attribute(1, b"bridge\0") + attribute(2, options)
     found = attribute(3, b"br0\0") + attribute(18, info)
@@ -64,7 +64,7 @@ def test_a_bridge_says_what_its_options_are():
     assert (link.calls_iptables, link.calls_ip6tables, link.filters_vlans) == (True, False, True)
 
 
-def test_an_isolated_port_says_so():
+def test_an_isolated_port_is_recognized():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0") + attribute(5, attribute(33, b"\1"))
     found = attribute(3, b"v0\0") + attribute(18, info)
     assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).is_isolated
@@ -133,7 +133,7 @@ def test_an_address_is_the_interfaces_own(text, expected):
         ),
     ],
 )
-def test_a_route_says_where_it_leads(text, kind, expected):
+def test_a_route_has_its_network_link_and_gateway(text, kind, expected):
     route = read_route(message(text))
     assert route.kind == kind
     assert route.open() == expected
@@ -164,7 +164,7 @@ def test_a_route_says_where_it_leads(text, kind, expected):
         ),
     ],
 )
-def test_a_rule_says_whose_packets_go_where(text, rule):
+def test_a_rule_has_its_conditions_and_its_table(text, rule):
     assert read_rule(message(text)) == rule
 
 
@@ -215,7 +215,7 @@ def test_a_listing_may_be_limited_to_a_table_and_a_kind():
     )
 
 
-def test_a_way_is_asked_for_one_address():
+def test_a_route_is_requested_for_one_address():
     assert body(find_route("10.1.0.2")) == "0220" + "00" * 10 + "080001000a010002"
 
 
@@ -224,5 +224,5 @@ def test_an_address_is_packed_and_printed_in_canonical_form(ip):
     assert ip_of(pack_ip(ip)) == ip
 
 
-def test_no_address_is_empty():
+def test_a_missing_address_is_empty():
     assert ip_of(b"") == ""

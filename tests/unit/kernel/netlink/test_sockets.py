@@ -23,20 +23,20 @@ def test_a_listing_is_all_messages_until_its_end():
         assert [one.body for one in kernel.requests.list_all(LIST)] == [b"1111", b"2222"]
 
 
-def test_a_listing_that_was_disturbed_is_begun_anew():
+def test_a_listing_that_was_interrupted_is_repeated():
     disturbed = [message(20, b"1111", flags=INTERRUPTED), done()]
     with Kernel(*disturbed, message(20, b"2222", number=2) + done(2)) as kernel:
         assert [one.body for one in kernel.requests.list_all(LIST)] == [b"2222"]
 
 
-def test_a_listing_that_is_always_disturbed_is_an_error():
+def test_a_listing_that_is_always_interrupted_is_an_error():
     disturbed = [done(n + 1, flags=INTERRUPTED) for n in range(sockets.LISTINGS)]
     with Kernel(*disturbed) as kernel, pytest.raises(OSError, match="changed during each") as told:
         kernel.requests.list_all(LIST)
     assert told.value.errno == errno.EBUSY
 
 
-def test_answers_to_a_request_that_was_given_up_are_passed_over():
+def test_answers_to_an_abandoned_request_are_skipped():
     with Kernel(error(errno.EPERM), message(20, b"late") + done(), done(2)) as kernel:
         with pytest.raises(PermissionError):
             kernel.requests.list_all(LIST)
@@ -49,14 +49,14 @@ def test_a_silent_kernel_is_an_error(monkeypatch):
         kernel.requests.list_all(LIST)
 
 
-def test_a_question_has_one_answer_or_a_refusal():
+def test_a_request_has_one_answer_or_a_refusal():
     with Kernel(message(24, b"way"), error(errno.ENETUNREACH, 2)) as kernel:
         assert kernel.requests.ask(request(26, 0, b"")).body == b"way"
         with pytest.raises(OSError, match="Network is unreachable"):
             kernel.requests.ask(request(26, 0, b""))
 
 
-def test_of_many_changes_only_the_last_is_acknowledged_and_refusals_are_told_by_place():
+def test_only_the_last_change_is_acknowledged_and_refusals_have_an_index():
     with Kernel(error(errno.EEXIST, 2), error(0, 3)) as kernel:
         refused = kernel.requests.change([request(24, 0, b"")] * 3)
         asked = kernel.asked()
@@ -70,13 +70,13 @@ def test_the_last_change_may_be_refused():
         assert kernel.requests.change([request(25, 0, b"")] * 2) == [(1, errno.ESRCH)]
 
 
-def test_places_count_on_over_the_batches():
+def test_indexes_continue_across_batches():
     size = sockets.BATCH
     with Kernel(error(0, size), error(errno.EEXIST, size + 1), error(0, size + 2)) as kernel:
         assert kernel.requests.change([request(24, 0, b"")] * (size + 2)) == [(size, errno.EEXIST)]
 
 
-def test_nothing_to_change_asks_nobody():
+def test_without_changes_no_request_is_sent():
     with Kernel() as kernel:
         assert kernel.requests.change([]) == []
 
@@ -89,7 +89,7 @@ def test_route_sockets_list_links():
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
-def test_without_a_descriptor_the_error_is_the_kernels_and_nothing_stays_open(left):
+def test_without_a_descriptor_the_kernels_error_is_raised_and_nothing_stays_open(left):
     free = os.dup(0)
     os.close(free)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -28,36 +28,36 @@ def test_ports_are_in_network_order():
     assert (36001).to_bytes(2, "big") in x.match(x.DPORT, 36001)
 
 
-def test_a_number_that_a_field_cannot_have_is_an_error():
+def test_a_number_too_large_for_a_field_is_an_error():
     with pytest.raises(OverflowError):
         x.match(x.DPORT, 65536)
 
 
-def test_the_parts_of_a_key_are_in_registers_one_behind_the_other():
+def test_the_parts_of_a_key_are_in_consecutive_registers():
     fields = (x.IP6_DADDR, x.L4PROTO, x.DPORT)
     assert registers(x.in_set(fields, "frontends"), 1)[:3] == [1, 2, 13]
     fields = (x.IP_DADDR, x.L4PROTO, x.DPORT)
     assert registers(x.look_up(fields, "frontends", 2), 1)[:3] == [2, 13, 14]
 
 
-def test_a_network_is_compared_as_far_as_its_prefix_goes():
+def test_a_network_is_compared_up_to_its_prefix_length():
     assert bytes([255, 240, 0, 0]) in x.match_network("10.96.0.0/12")
     packed = socket.inet_pton(socket.AF_INET6, "fd00:96::")
     assert packed in x.match_network("fd00:96::/108")
 
 
-def test_fields_of_a_packet_and_of_what_is_known_about_it_are_changed():
+def test_fields_of_a_packet_and_of_its_metadata_are_changed():
     assert names(x.assign(x.ETHER_DADDR, 0x020000000001)) == ["immediate", "payload"]
     assert names(x.assign(x.PACKET_TYPE, x.THIS_HOST)) == ["immediate", "meta"]
     assert names(x.set_bits(x.MARK, 0x40)) == ["meta", "bitwise", "meta"]
 
 
-def test_a_set_without_a_name_is_of_one_rule():
+def test_a_set_without_a_name_belongs_to_one_rule():
     inline = x.one_of(x.L4PROTO, x.INET_PROTO, 6, 17, is_inverted=True)
     assert names(x.look_up_inline(inline, "__set%d", 7)) == ["meta", "lookup"]
 
 
-def test_verdicts_name_the_chain_that_they_lead_to():
+def test_verdicts_contain_their_target_chain():
     assert b"guard\0" in x.verdict(x.GOTO, "guard")
     assert names(x.verdict(x.ACCEPT)) == ["immediate"]
 

@@ -22,7 +22,7 @@ def fill(table: TableWriter) -> None:
     table.add_chain("chain")
 
 
-def test_only_its_owner_changes_it_and_it_ends_with_its_owner(node):
+def test_only_its_owner_can_change_it_and_it_ends_with_its_owner(node):
     with closing(OwnedTable("ours", fill)) as table:
         assert [table.put_right(), table.put_right()] == [False, False]
         node.run("nft flush ruleset")
@@ -32,14 +32,14 @@ def test_only_its_owner_changes_it_and_it_ends_with_its_owner(node):
     assert list_tables() == []
 
 
-def test_a_table_that_was_left_is_written_anew(node):
+def test_a_leftover_table_is_replaced(node):
     node.run("nft add table inet ours; nft add chain inet ours old")
     with closing(OwnedTable("ours", fill)) as table:
         table.put_right()
         assert "old" not in node.run("nft list table inet ours")
 
 
-def test_without_owners_changes_of_others_are_repaired(node, monkeypatch):
+def test_without_owners_changes_by_others_are_repaired(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with closing(OwnedTable("ours", fill)) as table:
         assert not table.put_right()
@@ -49,7 +49,7 @@ def test_without_owners_changes_of_others_are_repaired(node, monkeypatch):
     assert list_tables() == ["ours"]
 
 
-def test_without_owners_there_is_no_table_that_needs_one(node, monkeypatch):
+def test_a_kernel_without_owners_refuses_a_table_that_needs_one(node, monkeypatch):
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     table = OwnedTable("ours", fill, needs_owner=True)
     with closing(table), pytest.raises(NftablesError):

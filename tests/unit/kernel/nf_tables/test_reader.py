@@ -26,19 +26,19 @@ def test_a_table_is_read():
     assert reader.read_table(message) == (1, "userspace-proxy", 0)
 
 
-def test_a_chain_that_the_kernel_calls_has_a_place_and_a_policy():
+def test_a_base_chain_has_a_hook_and_a_policy():
     found = chain(2, hook=1, priority=-10, policy=0)
     assert (found.kind, found.hook, found.priority) == ("filter", "input", -10)
     assert found.policy == "drop"
     assert chain(2, hook=0, policy=1).policy == "accept"
 
 
-def test_a_chain_that_others_lead_to_has_none():
+def test_a_chain_for_jumps_has_no_hook():
     found = chain(2)
     assert (found.kind, found.hook, found.policy) == ("", "", "accept")
 
 
-def test_chains_of_devices_are_at_the_ingress():
+def test_chains_of_devices_have_the_hook_ingress():
     assert chain(5, hook=0).hook == "ingress"
 
 

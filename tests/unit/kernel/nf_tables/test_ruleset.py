@@ -31,13 +31,13 @@ from userspace_proxy.kernel.nf_tables.ruleset import NftablesError, query_errors
         ),
     ],
 )
-def test_a_refusal_says_what_was_refused_and_what_to_do(code, what, sentence):
+def test_a_refusal_states_what_was_refused_and_a_remedy(code, what, sentence):
     error = NftablesError(code, what)
     assert str(error) == sentence
     assert error.code == code
 
 
-def test_a_kernel_without_nftables_is_told_with_the_module():
+def test_a_kernel_without_nftables_is_an_error_that_names_the_module():
     with pytest.raises(SteeringError) as raised, query_errors():
         raise OSError(errno.EINVAL, "Invalid argument")
     assert str(raised.value) == (

@@ -29,10 +29,10 @@ def test_a_transaction_ends_with_the_rulesets_number():
     assert read(NEW_TABLE + NEW_GENERATION)[1:] == [RulesetEvent(0, "", 2)]
 
 
-def test_messages_of_other_parts_of_the_kernel_are_none_of_ours():
+def test_messages_of_other_subsystems_are_ignored():
     conntrack = NEW_TABLE[:5] + b"\x01" + NEW_TABLE[6:]
     assert read(conntrack) == [None]
 
 
-def test_a_message_without_a_name_is_of_no_table():
+def test_a_message_without_a_name_belongs_to_no_table():
     assert read(b"\x14\0\0\0" + NEW_TABLE[4:20]) == [RulesetEvent(1, "")]

@@ -10,13 +10,13 @@ def messages(table):
     return [message for block in table.messages for message in read_messages(block)]
 
 
-def test_a_table_is_made_anew_whether_it_exists_or_not():
+def test_a_table_is_replaced_whether_it_exists_or_not():
     table = w.TableWriter("ours")
     table.create()
     assert [one.kind for one in messages(table)] == [w.NEW_TABLE, w.DELETE_TABLE, w.NEW_TABLE]
 
 
-def test_chains_have_their_place():
+def test_chains_have_their_hook_and_priority():
     table = w.TableWriter("ours", w.BRIDGE)
     table.add_base_chain("input", "filter", w.INPUT, -10)
     (chain,) = map(read_chain, messages(table))
@@ -24,7 +24,7 @@ def test_chains_have_their_place():
     assert (chain.kind, chain.hook, chain.priority) == ("filter", "input", -10)
 
 
-def test_more_elements_than_an_attribute_takes_are_several_messages():
+def test_elements_that_exceed_an_attribute_are_several_messages():
     table = w.TableWriter("ours")
     many = {number.to_bytes(16, "big"): b"\x8c\xa1" for number in range(5000)}
     table.add_elements("frontends", many)
@@ -33,7 +33,7 @@ def test_more_elements_than_an_attribute_takes_are_several_messages():
     assert dict(one for message in messages(table) for one in read_elements(message)) == many
 
 
-def test_no_elements_are_no_message():
+def test_without_elements_there_is_no_message():
     table = w.TableWriter("ours")
     table.delete_elements("frontends", {})
     assert table.messages == []
@@ -47,7 +47,7 @@ def test_a_set_without_a_name_comes_before_its_rule():
     assert dict(read_elements(made[1])) == {b"\6": b"", b"\x11": b""}
 
 
-def test_sets_of_several_writers_are_told_apart():
+def test_sets_of_several_writers_have_different_ids():
     writers = [w.TableWriter("ours"), w.TableWriter("ours")]
     for table in writers:
         table.add_map("same", x.INET_PROTO, x.INET_SERVICE)

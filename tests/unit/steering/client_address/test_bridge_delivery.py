@@ -17,7 +17,7 @@ def number(node):
     return int(re.match(r"(\d+):", node.run("ip -o link show br0"))[1])
 
 
-def test_a_bridge_has_an_entry_and_one_that_is_gone_has_none(node, number):
+def test_an_existing_bridge_gets_an_entry(node, number):
     with closing(BridgeEntries()) as entries:
         assert entries.put_right([number, 9999]) == {number}
         assert entries.put_right([number]) == {number}

@@ -15,7 +15,7 @@ async def replies(node):
     await replies.close()
 
 
-async def test_all_of_it_is_removed_again(node):
+async def test_all_parts_are_removed(node):
     before = node.run(SHOW)
     replies = ReplyRouting()
     assert await replies.start() == ""
@@ -44,14 +44,14 @@ async def test_the_routes_stay_until_the_last_proxy_is_cleaned_up(node, replies)
     await other.close()
 
 
-async def test_what_others_changed_is_repaired(node, replies):
+async def test_changes_by_others_are_repaired(node, replies):
     before = node.run(SHOW)
     node.run("ip rule del pref 119; nft flush ruleset")
     assert [await replies.repair(), await replies.repair()] == [1, 0]
     assert node.run(SHOW) == before
 
 
-async def test_bridges_deliver_from_the_first_one_on(node, replies):
+async def test_delivery_on_bridges_begins_with_the_first_bridge(node, replies):
     assert (replies.bridges, replies.without_bridges) == (frozenset(), "")
     node.run("ip link add br0 type bridge; ip link set br0 up")
     number = int(node.run("ip -o link show br0").partition(":")[0])

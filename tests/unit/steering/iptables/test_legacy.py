@@ -50,7 +50,7 @@ def lock():
     os.close(lock)
 
 
-def test_the_program_of_the_legacy_tables_is_taken(commands):
+def test_the_programs_of_the_legacy_tables_are_used(commands):
     commands("iptables-restore", "exit 0")
     assert find_program(4, "restore") == []
     multi = commands("xtables-legacy-multi", "exit 0")
@@ -59,7 +59,7 @@ def test_the_program_of_the_legacy_tables_is_taken(commands):
     assert find_program(4, "restore") == [found]
 
 
-def test_programs_that_are_missing_are_named(commands):
+def test_missing_programs_are_named(commands):
     commands("iptables-legacy-save", "exit 0")
     assert missing_programs() == ["iptables-legacy-restore"]
     with pytest.raises(SteeringError) as caught:
@@ -82,7 +82,7 @@ def test_edits_are_one_text_of_one_table(tables, tmp_path, lock):
     ]
 
 
-def test_what_the_program_says_is_the_error(tables, lock):
+def test_the_programs_message_is_the_error(tables, lock):
     refusing = tables("echo 'line 2 failed' >&2; exit 1")
     with pytest.raises(SteeringError) as caught:
         refusing.restore("nat", [], lock)
@@ -94,7 +94,7 @@ def test_edits_are_tried_without_making_them(tables):
     assert tables('test "$*" = "--noflush --test"').would_take("filter", [])
 
 
-def test_it_inherits_the_lock_and_has_a_private_one(tables, lock):
+def test_restore_inherits_the_lock_and_takes_a_private_one(tables, lock):
     # test is built into the shell, so nothing is needed from PATH.
     tables(
         f'test -e /proc/self/fd/{lock} && test "$XTABLES_LOCKFILE" != /run/xtables.lock'
@@ -117,13 +117,13 @@ def is_free(path) -> bool:
     return True
 
 
-def test_the_lock_is_held_inside_and_free_after(path):
+def test_the_lock_is_held_inside_and_released_afterwards(path):
     with xtables_lock():
         assert not is_free(path)
     assert is_free(path)
 
 
-def test_an_error_inside_frees_it(path):
+def test_an_error_inside_releases_the_lock(path):
     with pytest.raises(ZeroDivisionError), xtables_lock():
         raise ZeroDivisionError
     assert is_free(path)
@@ -142,7 +142,7 @@ def test_a_lock_that_stays_held_is_an_error_that_names_the_holder(path):
     )
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_with_the_way_out(path):
+def test_a_file_that_cannot_be_opened_is_an_error_with_a_remedy(path):
     path.mkdir()
     with pytest.raises(SteeringError) as caught, xtables_lock():
         pass

@@ -46,19 +46,19 @@ def test_few_rules_are_in_the_two_chains_to_which_the_built_in_ones_jump():
     """)
 
 
-def test_prerouting_leads_to_an_address_where_one_is_needed():
+def test_prerouting_translates_to_an_address_if_one_is_needed():
     assert as_text(NatChains(4, [WEB], NODE)) == dedent("""\
         -A UPROXY-PRE -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 192.0.2.1:36001
         -A UPROXY-OUT -d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 36001
     """)  # noqa: E501
 
 
-def test_without_rules_both_chains_are_there():
+def test_without_rules_both_chains_exist():
     assert NatChains(4).chains == {PRE: (), OUT: ()}
 
 
 @pytest.mark.parametrize(("to_ip", "sides"), [("", {"O"}), (NODE, {"O", "P"})])
-def test_many_rules_are_a_tree_for_each_side_that_differs(to_ip, sides):
+def test_many_rules_are_one_tree_for_each_differing_side(to_ip, sides):
     layout = NatChains(4, MANY, to_ip)
     assert {chain.removeprefix("UPROXY-")[0] for chain in layout.chains if len(chain) > 11} == sides
     assert set(all_rules(layout.chains)) >= set(MANY)
@@ -79,7 +79,7 @@ def test_a_change_leads_to_the_same_chains_as_a_new_layout(to_ip, before, after)
     assert layout.chains == NatChains(4, after, to_ip).chains
 
 
-def test_a_change_of_much_does_so_too():
+def test_a_large_change_leads_to_the_same_chains_too():
     layout = NatChains(4, MANY)
     moved = [rule._replace(to_port=1) for rule in MANY[: LAY_OUT_ABOVE // 2]]
     gone = MANY[: LAY_OUT_ABOVE // 2 + 10]
@@ -88,14 +88,14 @@ def test_a_change_of_much_does_so_too():
     assert layout.chains == NatChains(4, [*moved, *kept]).chains
 
 
-def test_chains_that_were_handed_out_stay_as_they_were():
+def test_chains_that_were_returned_never_change():
     layout = NatChains(4, [WEB])
     before = layout.chains
     layout.change((), [CART])
     assert before == NatChains(4, [WEB]).chains
 
 
-def test_a_rule_that_a_jump_does_not_lead_to_is_in_force_nowhere():
+def test_a_rule_that_no_jump_reaches_is_not_in_force():
     chains = {
         PRE: ("-d 10.96.8.0/24 -j UPROXY-O1abcd", str(CART)),
         OUT: (),
@@ -105,7 +105,7 @@ def test_a_rule_that_a_jump_does_not_lead_to_is_in_force_nowhere():
     assert all_rules(chains) == [CART, WEB]
 
 
-def test_lines_that_are_no_rules_are_passed_over():
+def test_other_lines_are_skipped():
     assert rules_among(["-j RETURN", str(WEB), f"{WEB} --random"]) == [WEB]
 
 
@@ -182,7 +182,7 @@ def test_no_packet_walks_past_more_than_a_few_dozen_rules(version, rules, longes
     ("version", "rules", "packet"),
     [pytest.param(4, SERVICES, POD, id="ipv4"), pytest.param(6, SERVICES_6, POD_6, id="ipv6")],
 )
-def test_a_packet_for_somebody_else_leaves_at_once(version, rules, packet):
+def test_a_packet_for_another_address_leaves_at_once(version, rules, packet):
     assert walked(by_chain(Tree(version, rules).lines()), packet) == (1, False)
 
 
@@ -215,7 +215,7 @@ def random_rule(version: int) -> NatRule:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_a_tree_that_was_changed_is_the_one_that_would_be_laid_out_anew(version):
+def test_a_changed_tree_equals_a_new_layout(version):
     tree, rules, places = Tree(version), {}, set()
     for _ in range(400):
         gone = DICE.sample(sorted(rules), min(len(rules), DICE.randrange(4)))
@@ -238,5 +238,5 @@ def test_a_new_target_touches_one_line():
     assert [line for _, line in change.added] == [renewed]
 
 
-def test_what_was_never_there_can_go():
+def test_removing_a_missing_rule_is_no_error():
     assert not any(Tree(4, SERVICES[:3]).change([POD.frontend], []))

@@ -32,7 +32,7 @@ def ends():
         yield one, other
 
 
-def test_it_runs_from_the_first_request_on(helper, monkeypatch):
+def test_it_runs_from_the_first_request(helper, monkeypatch):
     assert helper.pid is None
     assert helper.is_new
     monkeypatch.setenv("XTABLES_LIBDIR", "/nowhere")
@@ -40,7 +40,7 @@ def test_it_runs_from_the_first_request_on(helper, monkeypatch):
         helper.ask({"do": "an unknown request", "facts": FACTS})
 
 
-def test_one_that_ends_without_an_answer_is_an_error_with_its_last_words(helper):
+def test_a_helper_that_ends_without_an_answer_is_an_error_with_its_last_line(helper):
     with pytest.raises(SteeringError) as caught:
         helper.ask({"do": "start"})
     assert str(caught.value) == (
@@ -56,7 +56,7 @@ def test_closing_can_be_repeated(helper):
     assert helper.pid is None
 
 
-def test_one_that_ends_again_and_again_is_given_time(helper):
+def test_a_helper_that_ends_repeatedly_is_restarted_after_a_pause(helper):
     for _ in range(2):
         with pytest.raises(HelperEnded):
             helper.ask({"do": "start"})
@@ -79,7 +79,7 @@ def test_messages_arrive_one_by_one(ends):
 
 
 @pytest.mark.parametrize("sent", [b"", b"\0\0", b"\0\0\0\5[1"], ids=["none", "length", "half"])
-def test_a_message_that_ends_early_is_the_other_sides_end(ends, sent):
+def test_a_truncated_message_means_that_the_other_side_has_ended(ends, sent):
     agent, helper = ends
     agent.sendall(sent)
     agent.close()

@@ -93,7 +93,7 @@ def test_a_jump_as_text_and_back(jump, text):
         "-d 10.96.7.1/32 -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1 --random",
     ],
 )
-def test_what_this_proxy_would_never_write_is_no_rule_of_it(text):
+def test_lines_that_this_proxy_never_writes_are_not_its_rules(text):
     assert NatRule.parse(text) is None
     assert Jump.parse(text) is None
 
@@ -107,12 +107,12 @@ def test_the_refuse_port_is_read_from_its_rule(protocol, is_ipv6):
     assert read_refuse_port("-j RETURN", is_ipv6=is_ipv6) is None
 
 
-def test_a_nat_rule_knows_its_frontend():
+def test_a_nat_rule_has_its_frontend():
     rule = NatRule("tcp", "10.96.7.1", 80, 36001, "192.0.2.1")
     assert rule.frontend == NatFrontend("tcp", "10.96.7.1", 80)
 
 
-def test_the_jumps_of_nat_name_us_in_a_comment():
+def test_the_jumps_of_nat_have_a_comment_with_the_programs_name():
     assert [str(jump) for jump in NAT_JUMPS] == [
         "-A PREROUTING -m comment --comment userspace-proxy -j UPROXY-PRE",
         "-A OUTPUT -m comment --comment userspace-proxy -j UPROXY-OUT",
@@ -129,7 +129,7 @@ def test_a_range_of_one_port_is_written_as_iptables_does():
     assert str(jump) == "-A INPUT -p tcp -m tcp --dport 35999 -j UPROXY-TCP"
 
 
-def test_both_chains_of_the_guard_are_there_without_rules():
+def test_without_rules_both_chains_of_the_guard_exist():
     assert make_guard({}, refuse_port=0).chains == {"UPROXY-TCP": (), "UPROXY-UDP": ()}
 
 
@@ -156,7 +156,7 @@ def test_the_refuse_port_is_guarded_once_however_many_frontends_it_refuses():
     assert make_guard({"tcp": [35999], "udp": [35999]}, refuse_port=35999) == alone
 
 
-def test_the_guard_looks_at_the_whole_range_but_rejects_only_ports_in_use():
+def test_the_guard_checks_the_whole_range_and_rejects_only_ports_in_use():
     guard = make_guard({"tcp": [36005]}, refuse_port=0, proxy_ports=(36000, 36999))
     assert as_text(guard) == dedent("""\
         -A INPUT -p tcp -m tcp --dport 36000:36999 -j UPROXY-TCP
@@ -169,25 +169,25 @@ def test_the_guard_looks_at_the_whole_range_but_rejects_only_ports_in_use():
     """)  # noqa: E501
 
 
-def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
+def test_without_socket_lookup_the_guard_omits_it():
     ports = {"tcp": [36001], "udp": [36002]}
     guard = make_guard(ports, refuse_port=35999, checks_sockets=False)
     assert "socket" not in as_text(guard)
     assert as_text(guard).count("-m conntrack --ctstate DNAT -j ACCEPT") == 3
 
 
-def test_ports_that_come_and_go_leave_the_jumps_alone():
+def test_changes_of_ports_leave_the_jumps_unchanged():
     facts = {"refuse_port": 36000, "proxy_ports": (36000, 36999)}
     empty = make_guard({}, **facts)
     assert make_guard({"tcp": [36001, 36999], "udp": [36500]}, **facts).jumps == empty.jumps
 
 
-def test_ipv6_has_its_own_word_for_an_unreachable_port():
+def test_ipv6_has_its_own_name_for_port_unreachable():
     guard = make_guard({"udp": [36001]}, refuse_port=35999, is_ipv6=True)
     assert as_text(guard).count("icmp6-port-unreachable") == 3
 
 
-def test_a_guard_rule_holds_fifteen_ports_and_a_range_counts_as_two():
+def test_a_guard_rule_contains_fifteen_ports_and_a_range_counts_as_two():
     scattered = [36000 + 2 * i for i in range(14)] + [36101, 36102, 36200]
     lines = make_guard({"tcp": scattered}, refuse_port=0, checks_sockets=False).chains["UPROXY-TCP"]
     ports = [line.split()[5] for line in lines if "-j REJECT" in line]

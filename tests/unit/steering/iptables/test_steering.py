@@ -20,7 +20,7 @@ async def steering(node):
     await steering.close()
 
 
-async def test_a_family_has_a_helper_from_its_first_frontend_on(steering):
+async def test_a_family_has_a_helper_from_its_first_frontend(steering):
     await steering.apply({WEB: 36001})
     assert steering.helper_pids.keys() == {IPFamily.IPV4}
     await steering.change({WEB_6: 36002, DNS: REFUSE}, ())

@@ -110,7 +110,7 @@ def lines(kernel: Memory) -> dict[str, tuple[str, ...]]:
     return {chain: tuple(found) for chain, found in kernel.chains.items()}
 
 
-def test_what_differs_is_counted_and_put_right_in_one_commit():
+def test_differences_are_counted_and_corrected_in_one_commit():
     contents = {
         "PREROUTING": ("-j OTHERS", TO_PRE),
         "OUTPUT": (),
@@ -151,12 +151,12 @@ def test_what_differs_is_counted_and_put_right_in_one_commit():
         ),
     ],
 )
-def test_what_is_a_difference(contents, count):
+def test_the_differences_of_a_table(contents, count):
     difference = compare(contents, CHAINS, NAT_JUMPS)
     assert (difference.count, bool(difference)) == (count, count > 0)
 
 
-def test_only_the_order_differs():
+def test_a_different_order_is_a_difference():
     chains = {PRE: (WEB, CART), OUT: ()}
     contents = IN_FORCE | {PRE: (CART, WEB), OUT: ()}
     assert compare(contents, chains, NAT_JUMPS) == TableDifference(
@@ -170,7 +170,7 @@ def test_a_chain_to_which_others_jump_is_emptied_and_kept():
     assert not compare(contents | {"UPROXY-O1abcd": ()}, CHAINS, NAT_JUMPS)
 
 
-def test_a_change_of_what_was_put_is_made_without_reading_the_table(kernel, nat):
+def test_a_change_on_top_of_the_last_one_is_made_without_reading_the_table(kernel, nat):
     assert nat.put(CHAINS, NAT_JUMPS).count == 4
     kernel.save = None
     assert nat.put({PRE: (WEB,), OUT: ()}, NAT_JUMPS) == TableDifference()
@@ -178,13 +178,13 @@ def test_a_change_of_what_was_put_is_made_without_reading_the_table(kernel, nat)
     assert lines(kernel) == IN_FORCE | {OUT: ()}
 
 
-def test_much_is_written_by_restore(kernel, nat):
+def test_many_edits_are_made_by_restore(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     nat.put({PRE: (WEB, CART), OUT: (WEB, CART)}, NAT_JUMPS)
     assert kernel.writers == ["restore", "restore"]
 
 
-def test_what_is_in_force_takes_no_lock(kernel, nat, lock_file):
+def test_an_unchanged_table_takes_no_lock(kernel, nat, lock_file):
     nat.put(CHAINS, NAT_JUMPS)
     lock_file.unlink()
     lock_file.mkdir()
@@ -193,14 +193,14 @@ def test_what_is_in_force_takes_no_lock(kernel, nat, lock_file):
     assert nat.put(CHAINS, NAT_JUMPS) == TableDifference()
 
 
-def test_a_change_by_others_makes_a_full_comparison(kernel, nat):
+def test_a_change_by_others_causes_a_full_comparison(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.theirs(f"-F {OUT}")
     assert nat.put({PRE: (CART,), OUT: (WEB,)}, NAT_JUMPS).count == 3
     assert lines(kernel) == IN_FORCE | {PRE: (CART,)}
 
 
-def test_an_edit_that_does_not_fit_makes_a_full_comparison(kernel, nat):
+def test_a_refused_edit_causes_a_full_comparison(kernel, nat):
     nat.put({**CHAINS, "UPROXY-O1abcd": (WEB,)}, NAT_JUMPS)
     del kernel.chains["UPROXY-O1abcd"]
     assert nat.put(CHAINS, NAT_JUMPS) == TableDifference()
@@ -217,7 +217,7 @@ def test_a_rule_of_others_is_overtaken_once(kernel, nat):
     assert nat.put(CHAINS, NAT_JUMPS).count == 0
 
 
-def test_a_change_is_made_again_when_others_write_without_the_lock(kernel, nat):
+def test_a_change_is_retried_when_others_write_without_the_lock(kernel, nat):
     theirs = iter(["-A OUTPUT -j OTHERS"])
 
     def interfere():
@@ -230,7 +230,7 @@ def test_a_change_is_made_again_when_others_write_without_the_lock(kernel, nat):
     assert lines(kernel) == IN_FORCE | {"OUTPUT": (TO_OUT, "-j OTHERS")}
 
 
-def test_a_change_is_given_up_when_others_never_stop(kernel, nat):
+def test_a_change_fails_if_others_never_stop_writing(kernel, nat):
     tries = []
 
     def interfere():
@@ -243,7 +243,7 @@ def test_a_change_is_given_up_when_others_never_stop(kernel, nat):
     assert len(tries) == ATTEMPTS
 
 
-def test_what_was_refused_leaves_the_old_rules_and_is_no_longer_believed(kernel, nat):
+def test_a_refused_change_leaves_the_old_rules_and_causes_a_full_comparison(kernel, nat):
     nat.put(CHAINS, NAT_JUMPS)
     kernel.refusal = "out of memory"
     with pytest.raises(SteeringError, match="out of memory"):
@@ -282,7 +282,7 @@ SAVED = dedent("""\
 """)
 
 
-def test_a_table_is_chains_of_lines_by_the_names_of_this_proxy():
+def test_a_table_is_parsed_into_chains_with_this_programs_names():
     assert parse_table(SAVED, ChainNames("canary").known) == {
         "PREROUTING": ("-m comment --comment userspace-proxy -j UPROXY-PRE", ""),
         "OUTPUT": (),
@@ -327,12 +327,12 @@ def test_chains_have_the_names_of_the_kernel_in_edits(edit, named):
     ],
     ids=["jump", "goto", "comment", "counter"],
 )
-def test_what_a_line_asks_for_and_where_it_leads(line, asked, target):
+def test_the_conditions_and_the_target_of_a_line(line, asked, target):
     assert target_of(line) == target
     assert split_target(line)[0] == (line[: line.rindex(" -j")] if asked is None else asked)
 
 
-def test_chains_that_differ_are_written_anew_after_all_chains_are_there():
+def test_differing_chains_are_rewritten_after_all_chains_exist():
     have = {
         "SAME": ("-j A",),
         "OTHER": ("-j A",),

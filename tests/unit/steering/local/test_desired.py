@@ -49,7 +49,7 @@ def test_a_refused_frontend_with_connections_is_admitted_until_they_have_ended()
     assert desired.reconsider([WEB, CART]) == StateChange(removed_frontends={WEB})
 
 
-def test_what_is_so_already_is_no_change():
+def test_an_equal_state_is_no_change():
     desired = DesiredState()
     desired.change({WEB: 80})
     assert desired.change({WEB: 80, CART: None}) == StateChange()
@@ -77,7 +77,7 @@ def test_which_addresses_always_belong_to_the_node(ip, expected):
     assert is_loopback(ip) is expected
 
 
-def test_in_ranges_no_single_address_is_routed():
+def test_addresses_in_ranges_are_not_routed_individually():
     desired = DesiredState((*RANGES, "127.0.0.0/8"))
     assert desired.ranges == RANGES
     assert desired.change({WEB: 80, WEB_6: 80}) == StateChange(added_frontends={WEB, WEB_6})
@@ -121,7 +121,7 @@ PORTS = st.dictionaries(
 
 
 @given(changes=st.lists(PORTS, max_size=5))
-def test_changes_lead_to_the_state_of_their_outcome(changes):
+def test_changes_step_by_step_lead_to_the_same_state_as_all_at_once(changes):
     desired, outcome = DesiredState(), {}
     networks, admitted = set(), set()
     for touched in changes:

@@ -56,11 +56,11 @@ def test_the_table_has_a_set_of_each_kind_and_family_and_two_chains():
 
 
 @pytest.mark.parametrize(("ranges", "expected"), [((), 2), (("10.96.0.0/16", "fd00::/112"), 4)])
-def test_single_addresses_and_ranges_lead_to_the_guard(ranges, expected):
+def test_single_addresses_and_ranges_jump_to_the_guard(ranges, expected):
     assert len(rules(write_guard("ours", ranges), "input")) == expected
 
 
-def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
+def test_without_socket_lookup_the_guard_omits_it():
     with_sockets = rules(write_guard("ours", ()), "guard")
     without = rules(write_guard("ours", (), checks_sockets=False), "guard")
     assert [rule for rule in with_sockets if "socket" not in rule] == without

@@ -17,7 +17,7 @@ from userspace_proxy.steering.local.kernel import RoutingTables
         pytest.param(True, False, ["OpenGuard", "RuleGuard"], id="own-namespace"),
     ],
 )
-def test_the_guard_depends_on_what_is_there(node, own_namespace, uses_nftables, expected):
+def test_the_guard_depends_on_privileges_and_nftables(node, own_namespace, uses_nftables, expected):
     with closing(RoutingTables()) as tables:
         facts = SteeringFacts()
         guards = make_guards(

@@ -40,7 +40,7 @@ def test_removing_what_does_not_exist_is_no_error(tables):
     assert tables.change(removed=[TO_WEB, *RULES]) == {}
 
 
-def test_an_addition_that_is_refused_has_its_cause_and_others_are_in_force(node, tables):
+def test_a_refused_addition_has_its_cause_and_others_are_in_force(node, tables):
     node.run("ip route add unreachable 10.96.7.1 table local proto static metric 7")
     other = LocalRoute("10.96.7.2/32", metric=7)
     refused = tables.change(added=[TO_WEB, other])
@@ -52,7 +52,7 @@ def test_an_addition_that_is_refused_has_its_cause_and_others_are_in_force(node,
     assert tables.local_table().ours == {other}
 
 
-def test_without_ipv6_the_cause_says_so(node, tables):
+def test_without_ipv6_the_cause_is_that_it_is_switched_off(node, tables):
     node.run("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.lo.disable_ipv6=1")
     refused = tables.change(added=[TO_WEB, TO_WEB_6])
     assert refused.keys() == {TO_WEB_6}

@@ -47,7 +47,7 @@ def test_an_address_has_a_route_with_the_proxys_number(guard, tables):
     assert tables.items == {TO_WEB}
 
 
-def test_what_differs_is_counted_and_put_right(guard, tables):
+def test_differences_are_counted_and_corrected(guard, tables):
     desired = state()
     desired.change({WEB: 80})
     theirs = LocalRoute("10.96.7.9/32", metric=OWNER + 1)
@@ -77,7 +77,7 @@ def test_a_refused_route_is_no_drift_and_retried(guard, tables):
     assert tables.items == {TO_WEB, TO_CART}
 
 
-def test_a_removed_address_is_refused_no_more(guard, tables):
+def test_a_removed_address_is_no_longer_refused(guard, tables):
     desired = state()
     tables.refused.add(TO_WEB)
     change(guard, desired, {WEB: 80})

@@ -10,7 +10,7 @@ WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 
 
 @pytest.mark.parametrize("uses_nftables", [True, False], ids=["nftables", "rules"])
-async def test_a_proxy_that_left_something_is_found_by_its_name(node, uses_nftables):
+async def test_leftovers_of_a_proxy_are_found_by_its_name(node, uses_nftables):
     before = node.run("ip rule; ip route show table all")
     for name in ("", "canary"):
         steering = LocalSteering(SteeringFacts(proxy_name=name), uses_nftables=uses_nftables)

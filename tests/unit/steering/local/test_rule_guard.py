@@ -46,7 +46,7 @@ def change(guard, desired, touched):
     guard.change(desired.change(touched), desired)
 
 
-def test_each_proxy_has_a_table_of_its_own():
+def test_each_proxy_has_its_own_table():
     numbers = {table_number(owner_number(name)) for name in ("", "canary", "blue")}
     assert len(numbers) == 3
     assert all(map(is_proxys_table, numbers))
@@ -75,7 +75,7 @@ def test_a_frontend_is_no_longer_admitted_before_its_address_loses_its_guard(
     ]
 
 
-def test_what_differs_is_counted_and_put_right(guard, desired, tables):
+def test_differences_are_counted_and_corrected(guard, desired, tables):
     desired.change({WEB: 80})
     assert guard.put_right(desired) == 3
     tables.items.discard(frontend_rule(WEB, TABLE))
@@ -99,7 +99,7 @@ def test_a_new_source_address_replaces_the_route(guard, desired, tables):
     assert tables.routes(TABLE)[0][0].source == "10.5.0.7"
 
 
-def test_a_refused_route_is_the_problem_of_its_family_alone(guard, desired, tables):
+def test_a_refused_route_affects_only_its_family(guard, desired, tables):
     tables.refused.add(LocalRoute("::/0", table=TABLE))
     change(guard, desired, {WEB: 80, WEB_6: 80})
     assert desired.refused.keys() == {"fd00:96::1/128"}
@@ -110,7 +110,7 @@ def test_a_refused_route_is_the_problem_of_its_family_alone(guard, desired, tabl
     assert desired.refused == {}
 
 
-def test_a_refused_rule_is_the_problem_of_its_address_alone(guard, desired, tables):
+def test_a_refused_rule_affects_only_its_address(guard, desired, tables):
     tables.refused.add(address_rule(CART.ip, TABLE))
     change(guard, desired, {WEB: 80, CART: 80})
     assert desired.refused.keys() == {"10.96.7.2/32"}
@@ -118,7 +118,7 @@ def test_a_refused_rule_is_the_problem_of_its_address_alone(guard, desired, tabl
     assert desired.refused == {}
 
 
-def test_what_is_in_force_is_as_desired_only_if_all_its_parts_are(guard, desired, tables):
+def test_a_frontend_is_as_desired_only_if_all_its_rules_are_in_force(guard, desired, tables):
     change(guard, desired, {WEB: 80, CART: REFUSED})
     loopback = Frontend("127.0.0.1", 80, Protocol.TCP)
     frontends = (WEB, CART, loopback)
@@ -135,7 +135,7 @@ def test_a_port_that_no_rule_can_contain_has_no_rule(guard, desired, tables):
     assert [shown(rule) for rule in tables.rules()] == ["6: to 10.96.7.1 prohibit"]
 
 
-def test_cleaning_up_leaves_what_other_proxies_have(guard, desired, tables):
+def test_cleaning_up_leaves_the_rules_of_other_proxies(guard, desired, tables):
     theirs = address_rule(CART.ip, table_number(owner_number("canary")))
     tables.items.add(theirs)
     change(guard, desired, {WEB: 80})

@@ -43,7 +43,9 @@ async def test_frontends_are_routed_with_the_nodes_address_as_source(node, steer
     assert await steering.render() == "TCP 10.96.7.1:80 -> :80\nTCP 10.96.7.2:80 -> refuse"
 
 
-async def test_a_udp_frontend_leaves_at_once_and_an_idle_tcp_one_by_the_next_repair(node, steering):
+async def test_a_udp_frontend_is_removed_at_once_and_an_idle_tcp_one_by_the_next_repair(
+    node, steering
+):
     await steering.apply({WEB: 80, DNS: 53})
     await steering.change({}, [WEB, DNS])
     assert await steering.render() == ""
@@ -66,7 +68,7 @@ async def test_a_frontend_with_open_connections_lingers(node, steering):
             accepted.close()
 
 
-async def test_only_rules_make_transparent_listeners_necessary_without_a_table(make):
+async def test_without_a_table_only_routing_rules_need_transparent_listeners(make):
     found = {}
     for name, options in {
         "nftables": {},

@@ -16,11 +16,11 @@ DNS_6 = Frontend("fd00:96::a", 53, Protocol.UDP)
 MAPPED = Frontend("::ffff:a00:1", 53, Protocol.UDP)
 
 
-def test_a_frontend_is_address_protocol_and_port_each_padded_to_four_bytes():
+def test_a_frontends_key_is_its_address_protocol_and_port_padded_to_four_bytes():
     assert frontend_key(WEB).hex(" ", 4) == "0a600701 06000000 00500000"
 
 
-def test_a_guarded_port_is_protocol_and_port():
+def test_the_key_of_a_guarded_port_is_protocol_and_port():
     assert port_key(Protocol.UDP, 36001).hex(" ", 4) == "11000000 8ca10000"
 
 
@@ -40,11 +40,11 @@ def test_a_frontend_is_read_as_it_was_written(frontend):
         pytest.param(frontend_key(WEB)[:8] + bytes(4), id="no-port"),
     ],
 )
-def test_an_element_that_we_would_never_write_is_no_frontend(key):
+def test_an_element_that_this_proxy_never_writes_is_not_a_frontend(key):
     assert read_frontend(key, IPFamily.IPV4) is None
 
 
-def test_what_goes_goes_first_and_each_message_is_a_step():
+def test_removals_are_first_and_each_message_is_a_step():
     steps = write_steps("t", ["s", "u"], {("s", b"old!", b"")}, {("s", b"new!", b"")})
     assert [b"old!" in step[0] for step in steps] == [True, False]
 

@@ -70,18 +70,18 @@ def guards(*ports):
 TCP, UDP = Protocol.TCP, Protocol.UDP
 
 
-def test_without_a_refuse_port_nothing_is_refused_there():
+def test_without_a_refuse_port_the_guard_has_no_rule_for_it():
     assert len(listed(write_table(SHAPE)).rules("input")) == 6
     assert len(listed(write_table(SHAPE._replace(refuse_port=0))).rules("input")) == 4
 
 
-def test_a_kernel_that_cannot_look_up_sockets_has_a_guard_without():
+def test_without_socket_lookup_the_guard_omits_it():
     rules = listed(write_table(SHAPE._replace(checks_sockets=False))).rules("input")
     assert len(rules) == 3
     assert "socket" not in {one.name for rule in rules for one in rule}
 
 
-def test_while_an_interface_has_no_address_ipv4_goes_to_the_nodes():
+def test_while_an_interface_has_no_address_ipv4_is_translated_to_the_nodes_address():
     flush, *added = write_prerouting(SHAPE._replace(to_ip="10.1.0.1"))
     (message,) = read_messages(flush)
     assert message.kind == writer.DELETE_RULE
@@ -89,7 +89,7 @@ def test_while_an_interface_has_no_address_ipv4_goes_to_the_nodes():
     assert [rule[-1].name for rule in rules] == ["nat", "redir"]
 
 
-def test_all_elements_go_in_the_guard_first():
+def test_all_elements_are_added_with_the_guard_first():
     changes = differing_elements(set(), all_elements(PORTS, REFUSE_PORT))
     assert elements_changed(write_changes("userspace-proxy", changes)) == [
         ("add", "guarded", guards((TCP, 36001), (UDP, 36002))),
@@ -147,20 +147,20 @@ def test_a_difference_as_elements(touched, commands):
     assert +Counter(uses | uses_now) == count_uses(after, REFUSE_PORT)
 
 
-def test_elements_tell_where_frontends_are_steered_to():
+def test_the_ports_of_frontends_are_read_from_elements():
     elements = all_elements(PORTS, REFUSE_PORT)
     assert read_ports(elements) == PORTS
     assert read_ports(elements, ["frontends6"]) == {WEB_6: 36001}
 
 
-def test_rules_tell_what_the_run_that_wrote_them_knew():
+def test_refuse_port_and_address_are_read_from_rules():
     listing = listed(write_table(SHAPE._replace(to_ip="10.1.0.1")))
     assert (refuse_port_of(listing), to_ip_of(listing)) == (35999, "10.1.0.1")
     empty = listed([])
     assert (refuse_port_of(empty), to_ip_of(empty)) == (0, "")
 
 
-def test_a_map_steers_where_both_nat_chains_look_it_up():
+def test_a_map_is_in_force_if_both_nat_chains_look_it_up():
     listing = listed(write_table(SHAPE))
     assert is_looked_up(listing, "frontends4")
     output = tuple(

@@ -29,7 +29,7 @@ def test_this_node_lacks_nothing(node):
     assert missing() == ""
 
 
-async def test_frontends_are_elements_and_an_earlier_runs_are_recovered(node, steering):
+async def test_frontends_are_elements_and_those_of_an_earlier_run_are_recovered(node, steering):
     await steering.apply({WEB: 36001, DNS: REFUSE})
     assert "10.96.7.1 . tcp . 80 : 36001" in node.run(f"nft list map {MAP}")
     assert STEERING_TABLES.labels_here() == [""]
@@ -48,7 +48,7 @@ async def test_drift_is_counted_and_repaired(node, steering):
     assert (steering.unguarded, steering.unsteered) == ("", {})
 
 
-async def test_a_change_on_top_of_a_flush_writes_the_table_anew(node, steering):
+async def test_a_change_after_a_flush_writes_the_whole_table(node, steering):
     await steering.apply({WEB: 36001})
     node.run("nft flush ruleset")
     await steering.change({DNS: 36002}, ())

@@ -27,10 +27,10 @@ def why(*steps, policy="accept"):
         pytest.param([Step("jump loop"), Step("jump gone")], "", id="loop-and-gone"),
     ],
 )
-def test_a_rule_that_surely_drops_is_found(steps, expected):
+def test_a_rule_that_certainly_drops_is_found(steps, expected):
     assert why(*steps) == expected
 
 
-def test_the_policy_is_what_remains():
+def test_without_a_verdict_the_policy_decides():
     assert why(Step("accept", "tcp dport 22"), policy="drop") == "its policy is drop"
     assert why(Step("accept"), policy="drop") == ""

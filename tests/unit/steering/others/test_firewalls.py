@@ -8,7 +8,7 @@ INPUT = Chain("ip filter", "INPUT", "filter", "input", policy="drop")
 PORTS = (17000, 29999)
 
 
-def test_a_chain_that_drops_is_named_with_the_rule_that_helps():
+def test_a_chain_that_drops_is_reported_with_the_rule_that_admits():
     tables = {INPUT.table: {INPUT.name: INPUT}}
     assert find_firewalls(tables, {}, "nftables", PORTS) == [
         Firewall(
@@ -20,11 +20,11 @@ def test_a_chain_that_drops_is_named_with_the_rule_that_helps():
     ]
 
 
-def test_without_steering_nothing_is_in_the_way():
+def test_without_steering_no_firewall_is_reported():
     assert find_firewalls({INPUT.table: {INPUT.name: INPUT}}, {}, "none", PORTS) == []
 
 
-def test_our_own_legacy_chains_accept_clients_in_the_legacy_table_but_no_answers():
+def test_this_proxys_legacy_chains_accept_clients_and_not_replies():
     opens = Step("accept", "ct state established,related")
     legacy = Chain("legacy ip filter", "INPUT", "filter", "input", policy="drop")
     tables = {legacy.table: {legacy.name: legacy}}

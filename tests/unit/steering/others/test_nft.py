@@ -61,7 +61,7 @@ def test_the_generation_grows_with_each_change(node, reader):
     assert reader.generation() == before + 1
 
 
-def test_rules_are_read_of_chains_that_packets_to_this_node_pass(node):
+def test_only_chains_for_packets_to_this_node_are_read_with_rules(node):
     node.run(FIREWALL)
     tables = read_input_chains()
     steps = {str(c): c.steps for chains in tables.values() for c in chains.values() if c.steps}

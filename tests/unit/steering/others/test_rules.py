@@ -136,5 +136,5 @@ def test_a_rule_is_its_condition_and_its_verdict(rule, expected):
         pytest.param(x.expression("unheard-of", attribute(1, b"?")), id="newer-kernel"),
     ],
 )
-def test_what_decides_nothing_is_no_step(rule):
+def test_a_rule_without_a_verdict_is_no_step(rule):
     assert step(rule) is None
