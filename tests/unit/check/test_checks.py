@@ -57,7 +57,7 @@ def test_findings_come_in_reading_order_input_steering_node(node, manifests, ste
     assert Mark.ERROR not in {finding.mark for finding in found}
 
 
-def test_without_preserved_client_addresses_nothing_is_found_about_them(node, manifests):
+def test_without_preserved_client_addresses_there_are_no_findings_about_them(node, manifests):
     settings = Settings(manifests=manifests, steering="nftables", preserve_client_address="never")
     assert "client addresses" not in topics(check_settings(settings, ()))
 
@@ -81,7 +81,7 @@ def test_a_running_proxy_of_that_name_is_a_warning_and_another_one_is_not(node, 
         lock.release()
 
 
-def test_the_agents_own_check_leaves_out_firewalls_and_needs_a_steering(node):
+def test_the_agents_own_check_omits_firewalls_and_needs_a_steering(node):
     assert check_node(Settings(), "none") == []
     assert topics(check_node(Settings(), "nftables")) == ["kube-proxy", "kernel", "ports"]
 

@@ -3,7 +3,7 @@ import pytest
 from userspace_proxy.check.finding import Mark, error, ok, warning, worst
 
 
-def test_a_finding_is_a_line_with_place_and_way_out():
+def test_a_finding_is_a_line_with_place_and_remedy():
     assert str(error("firewall", "it drops", "chain ip filter INPUT", "nft insert …")) == (
         "error    firewall: it drops [chain ip filter INPUT] -> nft insert …"
     )
@@ -18,5 +18,5 @@ def test_a_finding_is_a_line_with_place_and_way_out():
         pytest.param([error("a", "b"), warning("a", "b")], Mark.ERROR, id="error"),
     ],
 )
-def test_the_worst_mark_counts(findings, mark):
+def test_the_worst_finding_counts(findings, mark):
     assert worst(findings) is mark

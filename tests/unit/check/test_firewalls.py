@@ -33,7 +33,7 @@ def marks(kernel, steering="nftables"):
         pytest.param([Step("", "")], "error", id="counts-only"),
     ],
 )
-def test_a_policy_of_drop_matters_where_nothing_lets_us_in_before(steps, mark):
+def test_a_policy_of_drop_matters_unless_a_rule_accepts_before(steps, mark):
     assert marks(KernelView(nft=firewall(*steps, policy="drop"))) == [mark]
 
 
@@ -46,13 +46,13 @@ def test_a_policy_of_drop_matters_where_nothing_lets_us_in_before(steps, mark):
         pytest.param(Step("accept", "…"), "error", id="something-else"),
     ],
 )
-def test_states_that_are_looked_up_are_taken_for_those_of_open_connections(step, mark):
+def test_states_in_a_set_are_assumed_to_be_those_of_open_connections(step, mark):
     translated = Step("accept", "ct status dnat")
     assert marks(KernelView(nft=firewall(step, translated, policy="drop"))) == [mark]
 
 
 @pytest.mark.parametrize("steering", ["nftables", "iptables", "local"])
-def test_endpoints_answers_that_are_dropped_are_an_error_with_the_rule_for_them(steering):
+def test_dropped_replies_of_endpoints_are_an_error_with_a_rule(steering):
     first = Step("accept", "socket transparent" if steering == "local" else "ct status dnat")
     kernel = KernelView(nft=firewall(first, policy="drop"))
     (found,) = judge_firewalls(kernel, steering, PORTS)
@@ -63,7 +63,7 @@ def test_endpoints_answers_that_are_dropped_are_an_error_with_the_rule_for_them(
     )
 
 
-def test_to_local_steering_nothing_is_translated():
+def test_with_local_steering_packets_are_not_translated():
     kernel = KernelView(nft=firewall(OPEN, Step("accept", "ct status dnat"), policy="drop"))
     (found,) = judge_firewalls(kernel, "local", PORTS)
     assert (found.mark, found.way_out) == (
@@ -75,7 +75,7 @@ def test_to_local_steering_nothing_is_translated():
     assert marks(KernelView(nft=lets_in)) == ["error"]
 
 
-def test_our_own_table_and_chains_that_cannot_drop_are_passed_over():
+def test_this_proxys_table_and_chains_that_cannot_drop_are_skipped():
     ours = firewall(Step("reject"), table="inet userspace-proxy")
     assert marks(KernelView(nft=ours)) == ["ok"]
     assert marks(KernelView(nft=firewall(Step("drop"), kind="nat"))) == ["ok"]
@@ -104,19 +104,19 @@ ANSWERS = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
         ),
     ],
 )
-def test_the_way_out_is_in_the_words_of_the_tables_tool(table, way_out):
+def test_the_remedy_is_in_the_syntax_of_the_tables_tool(table, way_out):
     chains = firewall(Step("drop"), table=table)
     is_legacy = table.startswith("legacy")
     kernel = KernelView(legacy_filter=chains) if is_legacy else KernelView(nft=chains)
     assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [way_out]
 
 
-def test_a_firewalld_that_lets_open_connections_in_is_to_be_updated():
+def test_a_firewalld_that_accepts_only_open_connections_is_to_be_updated():
     kernel = KernelView(nft=firewall(OPEN, Step("reject"), table="inet firewalld"))
     assert [f.way_out for f in judge_firewalls(kernel, "nftables", PORTS)] == [
         "update firewalld to 0.9 or later, which accepts translated packets"
     ]
 
 
-def test_without_steering_nobody_asks():
+def test_without_steering_firewalls_are_not_checked():
     assert judge_firewalls(KernelView(nft=firewall(policy="drop")), "none", PORTS) == []

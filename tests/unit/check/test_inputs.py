@@ -31,7 +31,7 @@ def test_settings_with_a_file_that_cant_be_used_are_not_called_valid():
     ]
 
 
-def test_manifests_tell_how_many_service_ports_there_are(tmp_path):
+def test_the_number_of_service_ports_is_read_from_manifests(tmp_path):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE.replace("{port: 80}", "{name: web, port: 80}"))
     findings, inputs = look(path)
@@ -40,7 +40,7 @@ def test_manifests_tell_how_many_service_ports_there_are(tmp_path):
 
 
 @pytest.mark.parametrize("text", [SERVICE.replace("80", "0"), "kind: ["])
-def test_what_cant_be_read_is_an_error_with_its_place(tmp_path, text):
+def test_unreadable_manifests_are_an_error_with_its_place(tmp_path, text):
     path = tmp_path / "web.yaml"
     path.write_text(text)
     findings, _ = look(path)
@@ -48,7 +48,7 @@ def test_what_cant_be_read_is_an_error_with_its_place(tmp_path, text):
     assert findings[0].what.startswith(f"{path}:")
 
 
-def test_a_path_that_isnt_there_is_an_error(tmp_path):
+def test_a_missing_path_is_an_error(tmp_path):
     ((found,), inputs) = look(tmp_path / "nothing")
     assert found.what.startswith(f"cannot read manifests from {tmp_path}/nothing: No such file")
     assert inputs.service_ports is None

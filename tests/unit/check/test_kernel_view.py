@@ -38,7 +38,7 @@ def test_interfaces_and_the_rules_of_both_kinds_of_tables_are_read(node):
     assert kernel.nft["ip filter"]["INPUT"].policy == "drop"
 
 
-def test_what_may_not_be_read_is_reported(node):
+def test_parts_that_cannot_be_read_are_reported(node):
     """Without a privilege the rest is read: names of interfaces."""
     drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"]
     ask = (

@@ -27,13 +27,13 @@ IPVS = KernelView(links=("lo", "kube-ipvs0"))
         pytest.param(IPVS, "local", "error", id="ipvs-under-local"),
     ],
 )
-def test_leftovers_that_win_are_errors_and_others_warnings(kernel, steering, mark):
+def test_leftovers_with_precedence_are_errors_and_others_warnings(kernel, steering, mark):
     (found,) = judge_kube_proxy(kernel, steering, is_beside=False)
     assert found.mark == mark
     assert "kube-proxy --cleanup" in found.way_out
 
 
-def test_chains_that_only_look_like_kube_proxys_are_nobodys():
+def test_chains_that_only_resemble_kube_proxys_are_ignored():
     kernel = KernelView(
         nft=table("ip nat", "KUBE-MARK-MASQ", "KUBE-POSTROUTING", "KUBE-KUBELET-CANARY")
         | table("inet mine", "KUBE-SERVICES")
@@ -42,11 +42,11 @@ def test_chains_that_only_look_like_kube_proxys_are_nobodys():
     assert found.what == "nothing left behind"
 
 
-def test_what_could_not_be_read_is_not_called_well():
+def test_parts_that_could_not_be_read_are_not_ok():
     assert judge_kube_proxy(KernelView(unread=("no right",)), "nftables", is_beside=False) == []
 
 
-def test_rules_of_ours_are_left_behind_where_nobody_of_their_name_runs():
+def test_rules_of_a_proxy_that_does_not_run_are_leftovers():
     kernel = KernelView(
         nft=table("inet userspace-proxy") | table("inet userspace-proxy-canary"),
         legacy_nat=table("legacy ip nat", "UPROXY-PRE-canary", "KUBE-SERVICES"),
@@ -60,7 +60,7 @@ def test_rules_of_ours_are_left_behind_where_nobody_of_their_name_runs():
     assert judge_own(kernel, ["", "canary"]) == []
 
 
-def test_the_fence_of_local_steering_is_a_leftover_too():
+def test_the_local_guard_is_a_leftover_too():
     kernel = KernelView(nft=table("inet userspace-proxy/local", "input"))
     assert [f.where for f in judge_own(kernel, [])] == ["nftables table inet userspace-proxy/local"]
     assert judge_own(kernel, [""]) == []

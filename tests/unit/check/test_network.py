@@ -14,7 +14,7 @@ def texts(findings):
     return [f"{f.mark}: {f.what}" for f in findings]
 
 
-def test_unnumbered_interfaces_matter_to_rules_alone():
+def test_unnumbered_interfaces_matter_only_to_rules():
     view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
     assert texts(judge_interfaces(view, "iptables")) == [
         "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: traffic that arrives there "
@@ -32,7 +32,7 @@ def test_a_range_is_tried_by_its_first_address(cidr, ip):
     assert sample_of(cidr) == ip
 
 
-def test_a_range_without_a_route_is_told_with_the_command_of_its_family():
+def test_a_range_without_a_route_is_a_finding_with_a_command():
     found = judge_routes(["10.96.0.0/12", "fd00::/112"], {"fd00::1": "Network is unreachable"})
     assert texts(found) == [
         "ok: programs on this node can dial 10.96.0.0/12",
@@ -42,7 +42,7 @@ def test_a_range_without_a_route_is_told_with_the_command_of_its_family():
     assert found[1].way_out == "ip -6 route add fd00::/112 dev lo, or a default route"
 
 
-def test_connection_tracking_that_is_nearly_full_is_told():
+def test_nearly_full_connection_tracking_is_a_finding():
     values = {"net.netfilter.nf_conntrack_count": "950", "net.netfilter.nf_conntrack_max": "1000"}
     (found,) = judge_sysctls(values)
     assert (found.mark, found.way_out) == (
@@ -53,12 +53,12 @@ def test_connection_tracking_that_is_nearly_full_is_told():
     assert judge_sysctls(values) == []
 
 
-def test_forwarding_is_told_where_it_is_off():
+def test_disabled_forwarding_is_a_finding():
     assert [f.mark for f in judge_sysctls({"net.ipv4.ip_forward": "0"})] == ["ok"]
     assert judge_sysctls({"net.ipv4.ip_forward": "1"}) == []
 
 
-def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):
+def test_sysctls_that_a_kernel_lacks_are_omitted(tmp_path):
     path = tmp_path / "net" / "ipv4" / "ip_forward"
     path.parent.mkdir(parents=True)
     path.write_text("1\n")
@@ -75,7 +75,7 @@ def test_sysctls_that_a_kernel_lacks_are_left_out(tmp_path):
         pytest.param("1", [], id="on"),
     ],
 )
-def test_how_long_source_ports_last_is_told(reuse, expected):
+def test_the_reuse_of_source_ports_is_judged(reuse, expected):
     found = judge_sysctls(
         {"net.ipv4.tcp_tw_reuse": reuse, "net.ipv4.ip_local_port_range": "32768\t60999"}
     )

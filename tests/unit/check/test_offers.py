@@ -46,7 +46,7 @@ def lines(offers, wanted, taken, *, own_namespace=False):
         ),
     ],
 )
-def test_what_auto_takes_comes_with_its_reason(offers, taken, own_namespace, why):
+def test_the_choice_of_auto_has_a_reason(offers, taken, own_namespace, why):
     last = lines(offers, "auto", taken, own_namespace=own_namespace)[-1]
     assert last == f"ok steering: auto chooses {taken}: {why}"
 
@@ -59,21 +59,21 @@ def test_what_auto_takes_comes_with_its_reason(offers, taken, own_namespace, why
         pytest.param(Offers(ALL, without_xt_socket=True), "iptables", "xt_socket", id="iptables"),
     ],
 )
-def test_a_kernel_that_cannot_tell_our_sockets_is_named(offers, taken, module):
+def test_a_kernel_without_socket_lookup_is_a_finding(offers, taken, module):
     assert lines(offers, taken, taken)[-1] == (
         f"warning steering: the kernel has no {module}: after a crash of the proxy, any process "
         f"on this node can take its ports and receive its clients' traffic"
     )
 
 
-def test_what_was_asked_for_and_cant_work_is_an_error():
+def test_a_requested_steering_that_cannot_work_is_an_error():
     offers = Offers(ALL, iptables_lack="python-iptables is missing")
     assert lines(offers, "iptables", "iptables")[-1] == (
         "error steering: iptables can't work here: python-iptables is missing"
     )
 
 
-def test_nothing_that_works_is_an_error_with_both_reasons():
+def test_no_working_steering_is_an_error_with_all_reasons():
     offers = Offers((), nftables_lack="no library", iptables_lack="NET_ADMIN is missing")
     assert lines(offers, "auto", "")[-1] == (
         "error steering: auto finds no working steering: nftables: no library; iptables: "

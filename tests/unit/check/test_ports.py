@@ -47,7 +47,7 @@ def test_proxy_ports_must_not_be_the_nodes_own(local, reserved, way_out):
     assert (found.mark == "warning") == bool(way_out)
 
 
-def test_node_ports_are_looked_at_too():
+def test_node_ports_are_checked_too():
     (found,) = judge_ranges({LOCAL: "32000 60999"}, (17000, 29999), uses_client_ports=True)
     assert found.what == (
         "the node's own connections may take node ports 32000-32767: "
@@ -55,7 +55,7 @@ def test_node_ports_are_looked_at_too():
     )
 
 
-def test_ports_of_connections_in_clients_names_are_looked_at_where_there_are_any():
+def test_ports_for_client_addresses_are_checked_if_they_are_used():
     values = {LOCAL: "32768 65535"}
     (found,) = judge_ranges(values, (17000, 29999), uses_client_ports=True)
     assert found.what == (
@@ -76,11 +76,11 @@ def test_ports_of_connections_in_clients_names_are_looked_at_where_there_are_any
         pytest.param(1_000_000, 13_000, ["error"], id="few-ports"),
     ],
 )
-def test_descriptors_and_ports_must_be_enough(limit, ports, marks):
+def test_too_few_descriptors_or_ports_are_a_finding(limit, ports, marks):
     assert [f.mark for f in judge_descriptors(limit, ports, 2, (17000, 29999))] == marks
 
 
-def test_who_has_a_port_of_ours_is_an_error_but_for_our_own_proxy():
+def test_a_program_on_a_port_of_the_proxy_is_an_error_unless_it_is_the_proxy():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = SocketAddress(*server.getsockname())
         holders = find_holders([("--metrics-bind-address", address), ("--healthz", None)])
@@ -90,7 +90,7 @@ def test_who_has_a_port_of_ours_is_an_error_but_for_our_own_proxy():
     assert judge_holders({"--x=1:2": "python (pid 812)"}, [812]) == []
 
 
-def test_a_range_of_which_others_have_every_port_is_an_error():
+def test_a_range_that_other_programs_use_completely_is_an_error():
     with socket.create_server(("", 0)) as server:
         port = server.getsockname()[1]
         holder = find_range_holder((port, port))
@@ -103,7 +103,7 @@ def test_a_range_of_which_others_have_every_port_is_an_error():
     assert judge_range_holder("python (pid 812)", (17000, 29999), [812]) == []
 
 
-def test_a_program_is_named_by_any_port_of_the_range(monkeypatch):
+def test_a_program_on_any_port_of_the_range_is_named(monkeypatch):
     with contextlib.ExitStack() as stack:
         servers = [
             stack.enter_context(socket.create_server(("", port))) for port in range(27520, 27523)

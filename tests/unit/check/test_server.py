@@ -1,7 +1,7 @@
 from userspace_proxy.check.server import judge_server
 
 
-def test_a_server_that_lets_us_read_is_ok():
+def test_a_server_that_permits_reading_is_ok():
     (found,) = judge_server("https://192.0.2.1", (), "v1.36.3")
     assert str(found) == (
         "ok       API server: Services, EndpointSlices and this Node can be read "

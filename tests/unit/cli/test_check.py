@@ -28,12 +28,12 @@ QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=1
         pytest.param(["--output=json"], "json", [], id="long"),
     ],
 )
-def test_the_form_is_taken_out_of_the_words(words, form, rest):
+def test_the_output_format_is_an_argument(words, form, rest):
     assert take_output(words) == (form, rest)
 
 
 @pytest.mark.parametrize("words", [["-o"], ["-o", "yaml"], ["-oyaml"], ["--output="]])
-def test_a_form_that_isnt_there_is_wrong_usage(words):
+def test_an_unknown_format_is_wrong_usage(words):
     with pytest.raises(ConfigError, match="use text or json"):
         take_output(words)
 

@@ -44,7 +44,7 @@ def rooms(monkeypatch):
         pytest.param(["run", "--v=2"], id="run"),
     ],
 )
-def test_run_is_what_happens_without_another_command(words, rooms, clean_logging):
+def test_run_is_the_default_command(words, rooms, clean_logging):
     calls = rooms()
     assert main(words) == 0
     assert [call[0] for call in calls] == ["run_agent"]
@@ -68,7 +68,7 @@ def test_cleanup_is_a_command_and_a_flag(words, rooms, clean_logging):
     assert [call[0] for call in calls] == ["cleanup"]
 
 
-def test_cleanup_says_what_is_ignored(rooms, clean_logging, capsys):
+def test_cleanup_reports_ignored_settings(rooms, clean_logging, capsys):
     rooms()
     main(["cleanup", "--proxy-mode=ipvs"])
     assert capsys.readouterr().err == (
@@ -126,7 +126,9 @@ def test_wrong_usage_is_one_line_and_status_2(words, message, capsys):
         pytest.param(KeyboardInterrupt(), 0, "", id="ctrl-c"),
     ],
 )  # fmt: skip
-def test_an_end_becomes_a_status(outcome, status, err, rooms, clean_logging, capfd):
+def test_the_way_a_command_ends_becomes_an_exit_status(
+    outcome, status, err, rooms, clean_logging, capfd
+):
     rooms(outcome)
     assert main([]) == status
     # As at the exit.
@@ -163,7 +165,7 @@ def test_help_is_printed(words, beginning, capsys):
     assert capsys.readouterr().out.startswith(beginning)
 
 
-def test_settings_are_written_and_nothing_is_run(rooms, tmp_path, capsys):
+def test_write_config_writes_settings_and_runs_nothing(rooms, tmp_path, capsys):
     calls = rooms()
     path = tmp_path / "settings.yaml"
     assert main([f"--write-config-to={path}", "--proxy-mode=ipvs"]) == 0
@@ -176,7 +178,7 @@ def python(code, **streams):
     return subprocess.run([sys.executable, "-c", code], text=True, timeout=30, **streams)
 
 
-def test_words_come_from_the_command_line_when_none_are_given():
+def test_arguments_are_by_default_those_of_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "userspace_proxy.cli", "--version"],
         capture_output=True,
@@ -186,7 +188,7 @@ def test_words_come_from_the_command_line_when_none_are_given():
     assert (done.returncode, done.stdout) == (0, f"userspace-proxy {__version__}\n")
 
 
-def test_help_needs_nothing_that_is_slow_to_import():
+def test_help_imports_nothing_slow():
     code = (
         "import sys; from userspace_proxy.cli import main; main(['--help'])\n"
         "slow = {'aiohttp', 'asyncio', 'kubernetes_asyncio', 'msgspec', 'uvloop', 'yaml'}\n"
@@ -196,7 +198,7 @@ def test_help_needs_nothing_that_is_slow_to_import():
     assert done.stdout.splitlines()[-1] == "imported:"
 
 
-def test_a_reader_who_has_seen_enough_is_no_error():
+def test_a_reader_that_closes_the_pipe_is_no_error():
     read_end, write_end = os.pipe()
     os.close(read_end)
     code = "import sys; from userspace_proxy.cli import main; sys.exit(main(['--help']))"
@@ -235,7 +237,7 @@ sys.exit(main(["run", "--version"]))
 
 
 @pytest.mark.parametrize("name", ["HUP", "USR1", "USR2"])
-def test_a_signal_that_asks_for_nothing_is_ignored_while_modules_are_imported(name):
+def test_a_signal_without_a_meaning_is_ignored_while_modules_are_imported(name):
     program = IMPORTING % (name, name)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

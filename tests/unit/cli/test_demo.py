@@ -180,7 +180,7 @@ def manifest(demo):
     path.write_text(text)
 
 
-def test_every_line_that_is_printed_has_its_test_here(demo):
+def test_each_printed_line_has_a_test_here(demo):
     assert set(demo.printed) == {
         "status page",
         "round robin",
@@ -194,7 +194,7 @@ def test_every_line_that_is_printed_has_its_test_here(demo):
     }
 
 
-def test_the_page_answers_on_loopback_and_shows_the_services(demo):
+def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
     url = demo.printed["status page"]
     assert url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
@@ -202,7 +202,7 @@ def test_the_page_answers_on_loopback_and_shows_the_services(demo):
     assert all(name in page for name in ("shop/web", "shop/cart", "shop/flaky", "shop/dns"))
 
 
-def test_round_robin_goes_over_all_pods(demo):
+def test_round_robin_reaches_all_pods(demo):
     answers = demo.lines("round robin")
     assert sorted(answers) == sorted(WEB_PODS * 2)
     assert answers[:3] == answers[3:]
@@ -231,7 +231,7 @@ def test_an_edit_of_the_manifest_is_followed(demo, manifest):
 
 
 @pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])
-def test_a_shell_is_there_and_reaches_the_services(demo, label):
+def test_the_shell_reaches_the_services(demo, label):
     ask = demo.printed["round robin"].partition(" ")[2].replace("--count 6", "")
     client = f"{shlex.quote(demo.python)} -m userspace_proxy.sandbox.client {ask}"
     said = demo.run(label, input=f"readlink /proc/self/ns/net; {client}\n").splitlines()
@@ -239,7 +239,7 @@ def test_a_shell_is_there_and_reaches_the_services(demo, label):
     assert said[1] in WEB_PODS
 
 
-def test_the_pod_and_the_node_are_different_places(demo):
+def test_the_pod_and_the_node_have_different_namespaces(demo):
     places = {
         demo.run(label, input="readlink /proc/self/ns/net\n")
         for label in ("shell in the pod", "shell on the node")
@@ -251,11 +251,11 @@ def test_the_log_can_be_followed(demo):
     assert re.match(r"\d{4}-\S+Z INFO ", demo.first_line("the proxy's log"))
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(demo):
+def test_ctrl_c_ends_the_demo_and_leaves_nothing(demo):
     assert demo.end_by(signal.SIGINT) == LEAVES_NOTHING
 
 
-def test_ctrl_c_while_it_is_being_set_up_ends_it_and_leaves_nothing():
+def test_ctrl_c_during_the_setup_ends_the_demo_and_leaves_nothing():
     with contextlib.ExitStack() as stack:
         demo = Demo(stack, as_ourselves=True)
         wait_for("the first namespace", lambda: len({namespace_of(p) for p in demo.pids()}) > 1)
@@ -298,7 +298,7 @@ def test_a_wrong_flag_is_one_line_and_status_2():
     assert error.startswith("error: unknown flag --prot")
 
 
-def test_where_namespaces_are_forbidden_one_line_says_how_to_allow_them():
+def test_if_namespaces_are_forbidden_one_line_states_the_remedy():
     forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv"
     prefix = ["unshare", "-Ur", "sh", "-c", f'{forbid} --bounding-set=-all -- "$@"', "sh"]
     status, said, error = run_demo("--port=0", prefix=prefix)

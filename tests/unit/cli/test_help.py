@@ -10,7 +10,7 @@ def test_every_flag_is_in_the_help(flag):
     assert f"--{flag}" in help_text("")
 
 
-def test_groups_stand_in_their_order():
+def test_groups_are_in_their_order():
     text = help_text("")
     places = [text.index(f"\n{topic}:\n") for topic in Topic]
     assert places == sorted(places)

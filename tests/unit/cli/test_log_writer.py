@@ -66,7 +66,7 @@ def read_until(descriptor, end):
     return text.splitlines()
 
 
-def test_lines_come_in_order(pipe, make):
+def test_lines_are_in_order(pipe, make):
     ours, theirs = pipe
     writer = make(theirs)
     for number in range(500):
@@ -75,7 +75,7 @@ def test_lines_come_in_order(pipe, make):
     assert writer.dropped == 0
 
 
-def test_a_reader_that_stalls_stops_nobody_and_is_told_what_it_missed(pipe, make):
+def test_a_stalled_reader_blocks_nothing_and_gets_a_count_of_missed_lines(pipe, make):
     ours, theirs = pipe
     writer = make(theirs, max_queued_bytes=10_000)
     for _ in range(100):
@@ -89,7 +89,7 @@ def test_a_reader_that_stalls_stops_nobody_and_is_told_what_it_missed(pipe, make
     assert writer.dropped == dropped
 
 
-def test_the_count_is_in_the_place_of_the_lines_that_are_missing(pipe, make):
+def test_the_count_replaces_the_missing_lines(pipe, make):
     ours, theirs = pipe
     writer = make(theirs, max_queued_bytes=10_000)
     for _ in range(100):
@@ -125,7 +125,7 @@ def test_an_exit_does_not_wait_for_a_stalled_reader(make_stderr, stack):
     assert (done.returncode, done.stdout, done.stderr) == (0, "queued\n", "")
 
 
-def test_to_flush_waits_for_the_reader_but_not_for_ever(pipe, make):
+def test_a_flush_waits_for_the_reader_up_to_a_deadline(pipe, make):
     ours, theirs = pipe
     writer = make(theirs)
     writer.put("one")

@@ -103,7 +103,7 @@ def test_json_has_the_same_fields(logged):
         pytest.param(0.1 + 0.2, "0.3", id="rounded"),
     ],
 )
-def test_a_field_of_text_is_quoted_where_it_must(value, shown, logged):
+def test_a_text_field_is_quoted_if_necessary(value, shown, logged):
     line = logged("text", "m", key=value)
     assert line == f"2026-11-20T09:18:03.123Z INFO m key={shown}\n"
 
@@ -133,7 +133,7 @@ def test_a_field_cannot_replace_one_of_jsons_own(logged):
     assert (shown["level"], shown["level_"]) == ("INFO", "fake")
 
 
-def test_a_value_that_json_does_not_know_is_text(logged):
+def test_a_value_without_a_json_type_is_text(logged):
     assert json.loads(logged("json", "m", error=ValueError("boom")))["error"] == "boom"
 
 
@@ -165,7 +165,7 @@ def test_what_was_set_up_before_is_replaced(clean_logging, make_stderr):
     assert second.text(new).count("once") == 1
 
 
-def test_a_line_behind_the_log_comes_after_what_was_logged(clean_logging, stderr):
+def test_a_line_written_after_the_log_follows_all_records(clean_logging, stderr):
     log = set_up_logging("text", 0, descriptor=stderr.descriptor)
     logging.getLogger("userspace_proxy").info("logged")
     assert write_behind_log("error: last")
@@ -174,7 +174,7 @@ def test_a_line_behind_the_log_comes_after_what_was_logged(clean_logging, stderr
     assert last == "error: last"
 
 
-def test_without_a_log_nothing_is_behind_it(clean_logging):
+def test_without_a_log_nothing_is_written(clean_logging):
     logging.getLogger().handlers[:] = []
     assert not write_behind_log("error: last")
 
@@ -197,7 +197,7 @@ def test_dropped_lines_are_counted_in_the_logs_own_form(form, clean_logging):
     os.close(theirs)
 
 
-def test_a_record_that_cannot_be_formatted_stops_nobody(clean_logging, stderr):
+def test_a_record_that_cannot_be_formatted_blocks_nothing(clean_logging, stderr):
     log = set_up_logging("text", 0, descriptor=stderr.descriptor)
     logging.getLogger("userspace_proxy").info("%d", "text")
     assert "cannot format a log record of userspace_proxy: TypeError" in stderr.text(log)

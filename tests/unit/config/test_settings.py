@@ -9,7 +9,7 @@ from userspace_proxy.config.values import PortRange
 from userspace_proxy.model import SocketAddress
 
 
-def test_defaults_are_those_of_the_design():
+def test_the_defaults():
     settings = Settings()
     assert settings.healthz_bind_address == SocketAddress("0.0.0.0", 10256)
     assert settings.metrics_bind_address == SocketAddress("127.0.0.1", 10249)

@@ -11,7 +11,7 @@ class Few:
     plain: str = ""
 
 
-def test_rows_stand_in_the_order_of_the_fields_and_fields_without_row_are_left_out():
+def test_rows_are_in_the_order_of_the_fields_and_fields_without_row_are_omitted():
     assert [(name, row.flag) for name, row in rows_of(Few).items()] == [
         ("first", "first"),
         ("second", "second"),

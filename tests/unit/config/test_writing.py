@@ -51,7 +51,7 @@ def test_defaults_read_back_without_a_warning():
     assert read_config(render_config(Settings()), place="settings.yaml").warnings == []
 
 
-def test_nested_fields_stand_under_their_name():
+def test_nested_fields_are_below_their_name():
     text = render_config(Settings(kubeconfig="/etc/kube.conf"))
     assert (
         "clientConnection:\n"

@@ -117,7 +117,7 @@ def test_the_endpoint_sees_the_client_at_a_port_that_its_kernel_does_not_use(
         pytest.param(True, {"10.1.0.0/24": 1}, False, id="not-for-this-service"),
     ],
 )
-def test_else_it_sees_this_node(server, dialer, kind, is_on, networks, may_preserve):
+def test_otherwise_the_endpoint_sees_this_node(server, dialer, kind, is_on, networks, may_preserve):
     listener, at = server(kind)
     dialer.is_on, dialer.locality = is_on, Locality(networks)
     dialling = Dialling()
@@ -127,7 +127,7 @@ def test_else_it_sees_this_node(server, dialer, kind, is_on, networks, may_prese
 
 
 @KINDS
-def test_a_client_whose_replies_return_here_is_seen(server, dialer, kind):
+def test_a_client_whose_replies_return_here_is_preserved(server, dialer, kind):
     listener, at = server(kind)
     dialling = Dialling()
     sock, _ = dialer.dial_for(dialling, kind, at, 0.0, may_preserve=True)

@@ -19,11 +19,11 @@ def test_ports_are_taken_in_turn(ports):
     assert [ports.next() for _ in range(3)] == first
 
 
-def test_none_is_one_that_a_clients_own_kernel_takes():
+def test_no_port_is_in_the_clients_own_range():
     assert FIRST_PORT <= ClientPorts().next() <= LAST_PORT
 
 
-def test_flows_of_a_port_are_known_until_they_are_given_back(ports):
+def test_flows_of_a_port_are_known_until_they_are_removed(ports):
     ports.take(ALICE, 61000, POD)
     ports.take(ALICE, 61000, OTHER)
     assert ports.endpoints(ALICE, 61000) == (POD, OTHER)
@@ -39,7 +39,7 @@ def test_flows_of_other_clients_and_ports_are_others(ports):
     assert ports.endpoints(BOB, 61000) == ports.endpoints(ALICE, 61001) == ()
 
 
-def test_a_flow_that_is_not_known_is_given_back_in_vain(ports):
+def test_removing_an_unknown_flow_does_nothing(ports):
     ports.take(ALICE, 61000, POD)
     ports.give(ALICE, 61000, OTHER)
     ports.give(BOB, 40000, POD)

@@ -26,7 +26,7 @@ def test_there_is_room_up_to_the_limit_and_not_beyond(loop):
     assert not descriptors.has_room(3)
 
 
-def test_who_waits_is_called_once_there_is_room_for_a_few(loop):
+def test_a_waiting_callback_is_called_when_there_is_room_for_a_few(loop):
     descriptors, called = Descriptors(loop, 100), []
     descriptors.take(100)
     wait(descriptors, loop, called)
@@ -41,7 +41,7 @@ def test_who_waits_is_called_once_there_is_room_for_a_few(loop):
     assert called == ["listener"]
 
 
-def test_who_waits_is_called_within_a_second_though_nothing_was_given_back(loop):
+def test_a_waiting_callback_is_called_within_a_second_even_if_nothing_was_released(loop):
     """Else a limit that listeners fill but for a few would pause accepting for ever."""
     descriptors, called = Descriptors(loop, 10), []
     descriptors.take(9)
@@ -60,7 +60,7 @@ def test_all_waiting_callbacks_are_called_by_one_timer(loop):
     assert called == ["web", "cart"]
 
 
-def test_who_waits_again_is_called_again(loop):
+def test_a_callback_that_waits_again_is_called_again(loop):
     descriptors = Descriptors(loop, 10)
     called = []
 

@@ -107,7 +107,7 @@ def picks(group, count, client=ALICE, now=0.0):
 
 
 @pytest.mark.parametrize("balance", [Balance.LEAST_CONNECTIONS, Balance.POWER_OF_TWO_CHOICES])
-def test_those_that_go_by_load_see_connections_and_dials(balance):
+def test_strategies_by_load_see_connections_and_dials(balance):
     group = EndpointGroup("shop/web", Serving([POD_A, POD_B], balance=balance))
     assert group.tracks_load
     group.counters_of(POD_A).active = 1
@@ -190,7 +190,7 @@ def test_a_split_that_begins_and_ends_keeps_turns_pins_and_ejections(group):
         assert group.ejected(0.0) == {POD_C: 5.0}
 
 
-def test_those_inside_may_become_others(group):
+def test_the_networks_inside_may_change(group):
     group.update(Serving([POD_A], outside=[POD_B], inside=CLUSTER))
     group.update(Serving([POD_A], outside=[POD_B], inside=(f"{ALICE}/32",)))
     assert [picks(group, 1, client)[0] for client in (ALICE, POD_CLIENT)] == [POD_A, POD_B]

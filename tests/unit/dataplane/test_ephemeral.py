@@ -39,7 +39,7 @@ def test_a_changed_range_is_read_after_ten_seconds(told):
 
 
 @pytest.mark.parametrize("text", [None, "", "many"])
-def test_if_the_range_can_not_be_read_every_port_may_be_in_it(told, text):
+def test_if_the_range_cannot_be_read_every_port_may_be_in_it(told, text):
     told.unlink()
     if text is not None:
         told.write_text(text)

@@ -175,7 +175,7 @@ def test_the_table_is_full_at_its_bound():
         max_size=60,
     )
 )
-def test_whatever_happens_the_order_is_that_of_the_last_use(steps):
+def test_the_order_is_always_that_of_the_last_use(steps):
     table, flows = FlowTable(100), [Flow(str(number)) for number in range(6)]
     inside, now = set(), 0.0
     for what, who in steps:

@@ -41,7 +41,7 @@ def test_clients_are_refused(held):
                 client.recv(100)
 
 
-def test_another_program_can_not_have_the_port(held):
+def test_another_program_cannot_bind_the_port(held):
     for ip in (held.ip, LOOPBACK.get(held.ip, held.ip)):
         with new_socket(ip) as thief, pytest.raises(OSError, match="in use"):
             thief.bind((ip, held.port))
@@ -68,7 +68,7 @@ def test_a_socket_beside_the_hold_gets_the_clients(held):
     assert all(got.values()), "the kernel spreads clients over both"
 
 
-def test_a_port_that_another_program_has_can_not_be_held():
+def test_a_port_that_another_program_has_cannot_be_held():
     with new_socket("127.0.0.1") as other:
         other.bind(("127.0.0.1", 0))
         assert hold_port(SocketAddress(*other.getsockname()), []) is None

@@ -142,7 +142,7 @@ async def test_a_callback_for_later_runs_after_the_other_events(reactor, pairs):
     assert order == ["event", "event", "go on", "go on"]
 
 
-async def test_who_asks_to_go_on_is_called_though_nothing_happens(reactor):
+async def test_a_handler_that_asks_to_continue_is_called_without_events(reactor):
     called = []
     reactor.run_soon(lambda: called.append(1))
     reactor.run_soon(lambda: called.append(2))
@@ -166,7 +166,7 @@ async def test_an_endless_callback_runs_once_per_loop_iteration(reactor, pairs):
     assert len(gone_on) <= 4 * 200
 
 
-async def test_a_handler_that_fails_is_reported_and_the_others_go_on(reactor, pairs):
+async def test_a_failing_handler_is_reported_and_the_others_continue(reactor, pairs):
     reported = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _loop, context: reported.append(str(context["exception"]))

@@ -76,7 +76,7 @@ def in_use(count, group, **others):
         pytest.param(held(17, ALICE, WEB), CART, (ALICE, WEB, 17, 16), id="of-few"),
     ],
 )
-def test_who_gives_way(connections, newcomers, expected):
+def test_which_connections_are_reset(connections, newcomers, expected):
     assert choose(connections, newcomers, NOW)[:4] == expected
 
 
@@ -107,7 +107,7 @@ def test_a_flood_of_many_services_leaves_a_few_connections_to_each():
 
 
 @pytest.mark.parametrize("idle", [100.0, 0.0], ids=["idle", "in-use"])
-def test_of_clients_within_their_shares_the_largest_gives_way(idle):
+def test_of_clients_within_their_shares_the_largest_loses_connections(idle):
     largest = [Connection(ALICE, WEB, idle) for _ in range(5)]
     others = [
         *crowd(120, WEB, each=4),
@@ -125,7 +125,7 @@ def test_a_newcomer_to_a_flooded_service_replaces_one_of_its_connections():
     assert choice.victims == mine[:2]
 
 
-def test_where_each_client_has_one_connection_the_longest_idle_gives_way():
+def test_if_each_client_has_one_connection_the_longest_idle_is_reset():
     idle = Connection(ALICE, CART, idle=50.0)
     connections = [*in_use(190, WEB), *in_use(190, DB, ip="10.2.{}.{}"), idle]
     assert choose(connections, CART, NOW).victims == [idle]
@@ -157,7 +157,7 @@ def test_new_connections_of_a_network_do_not_wear_others_down():
     assert choose(network + crowd(200, DB, each=4), CART, NOW) is None
 
 
-def test_in_a_network_the_address_with_the_most_gives_way():
+def test_in_a_network_the_address_with_the_most_loses_connections():
     """The pods of a node may share a /64."""
     greedy = held(40, "2001:db8::a:1", WEB)
     pods = crowd(140, WEB, each=2, ip="2001:db8::{}:{}") + crowd(180, DB, each=10)

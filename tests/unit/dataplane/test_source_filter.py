@@ -159,7 +159,7 @@ def knocks(stack, sock, client, to=None):
         ),
     ],
 )
-def test_only_those_of_the_networks_get_through(stack, protocol, admits, expected):
+def test_only_clients_of_the_networks_are_admitted(stack, protocol, admits, expected):
     sock = listening(stack, protocol, admits=admits)
     assert (knocks(stack, sock, ALICE), knocks(stack, sock, BOB)) == expected
 
@@ -176,7 +176,7 @@ def test_only_those_of_the_networks_get_through(stack, protocol, admits, expecte
         pytest.param([], False, id="nobody"),
     ],
 )
-def test_of_ipv6_too(stack, protocol, admits, expected):
+def test_ipv6_clients_are_filtered_too(stack, protocol, admits, expected):
     assert knocks(stack, listening(stack, protocol, "::1", admits), "::1") == expected
 
 

@@ -58,7 +58,7 @@ def sends_at_once(connection):
     ],
 )
 @pytest.mark.parametrize("said", ["before", "after"])
-async def test_nothing_that_is_sent_waits_for_an_ack(rig, words, is_at_once, said):
+async def test_sent_data_never_wait_for_an_ack(rig, words, is_at_once, said):
     pod = rig.endpoint()
     connection, client = await rig.begun(EndpointGroup("shop/web", Serving([pod.address])))
     if said == "before":

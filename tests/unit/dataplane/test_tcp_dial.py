@@ -18,7 +18,7 @@ PATIENT = Tuning(connect_timeout_s=60)
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
-async def test_a_question_and_its_answer_pass(rig, ip):
+async def test_a_request_and_its_response_pass(rig, ip):
     pod = rig.endpoint(ip)
     client, server = await rig.pair(rig.service(pod.address, at=ip), pod)
     await client.send(b"question")
@@ -336,7 +336,7 @@ async def test_a_client_with_affinity_stays_with_its_endpoint(rig):
             await pod.accept()
 
 
-async def test_without_affinity_clients_go_round(rig):
+async def test_without_affinity_clients_are_spread_in_turn(rig):
     pods = [rig.endpoint() for _ in range(3)]
     web = rig.service(*(pod.address for pod in pods))
     for pod in pods * 2:

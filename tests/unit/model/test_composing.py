@@ -98,7 +98,7 @@ def test_an_error_is_one_line_with_place_and_cause(text, problem):
     assert problem_of(text) == problem
 
 
-def test_a_small_text_cannot_stand_for_a_huge_object():
+def test_a_small_text_cannot_become_a_huge_object():
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     assert problem_of("\n".join(lines)).startswith(

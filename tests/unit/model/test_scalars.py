@@ -68,7 +68,7 @@ def test_everything_else_is_text(text):
         ),
     ],
 )  # fmt: skip
-def test_what_means_two_things_or_none_is_refused(text, problem, hint):
+def test_ambiguous_numbers_are_errors(text, problem, hint):
     with pytest.raises(InputError) as caught:
         read_plain(text)
     assert (caught.value.message, caught.value.hint) == (problem, hint)

@@ -30,7 +30,7 @@ def test_it_cannot_be_changed(value):
         setattr(value, field, "other")
 
 
-def test_services_compare_by_what_they_say():
+def test_services_are_compared_by_their_fields():
     service = Service(CART, (HTTP,), cluster_ips=("198.51.100.7",))
     assert dataclasses.replace(service) == service
     assert dataclasses.replace(service, created="2026-01-01T00:00:00Z") != service

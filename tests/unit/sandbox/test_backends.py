@@ -44,7 +44,7 @@ def test_a_body_is_not_taken_for_the_next_request():
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 2
 
 
-def test_an_answer_to_head_has_no_body():
+def test_a_response_to_head_has_no_body():
     assert answer(serve_http, b"HEAD / HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\n")
 
 
@@ -53,7 +53,7 @@ def test_requests_after_one_that_closes_are_not_answered():
     assert got.count(b"HTTP/1.1 200 OK\r\n") == 1
 
 
-def test_what_is_no_request_is_refused_as_such():
+def test_invalid_requests_are_rejected():
     assert answer(serve_http, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 

@@ -19,7 +19,7 @@ def test_an_address_is_read_as_it_is_written(text, expected):
 
 
 @pytest.mark.parametrize("text", ["web", "web:", ":80", "web:0", "web:70000", "web:http"])
-def test_what_is_no_address_is_named(text):
+def test_an_invalid_address_is_named(text):
     with pytest.raises(argparse.ArgumentTypeError, match=text):
         split(text)
 
@@ -56,5 +56,5 @@ def test_messages_name_address_and_protocol():
         ),
     ],
 )
-def test_the_cause_is_in_the_kernels_own_words(exc, expected):
+def test_the_cause_is_the_kernels_message(exc, expected):
     assert explain(exc, 5.0) == expected

@@ -26,17 +26,17 @@ def pipe():
         ),
     ],
 )
-def test_the_command_makes_only_the_namespaces_that_are_missing(rootless, user_pid, expected):
+def test_the_command_creates_only_missing_namespaces(rootless, user_pid, expected):
     command = hold_command(rootless=rootless, user_pid=user_pid, sysctls=["net/a=1"])
     assert " ".join(command).startswith(expected)
     assert command[-1] == "net/a=1"
 
 
-def test_a_user_namespace_is_entered_as_the_user_we_are():
+def test_a_user_namespace_is_entered_as_the_same_user():
     assert "--preserve-credentials" in enter_user(7)
 
 
-def test_only_the_first_line_is_taken(pipe):
+def test_only_the_first_line_is_read(pipe):
     out, into = pipe
     os.write(into, b"ready\nmore\n")
     assert read_line(out, 1.0) == "ready"

@@ -62,7 +62,7 @@ def test_an_unnumbered_pods_link_has_no_ipv4_address_at_the_nodes_end():
     assert wiring.routes[0] == FarRoute("169.254.1.1", "dev eth0")
 
 
-def test_an_unnumbered_pod_without_ipv6_gets_no_ipv6_lines():
+def test_an_unnumbered_pod_without_ipv6_gets_no_ipv6_commands():
     wiring = links.unnumbered_pod("veth0", FarEnd(42, POD.addresses[:1]), NODE)
     assert not [line for line in (*wiring.near, *wiring.far_lines()) if "::" in line]
 
@@ -94,7 +94,7 @@ def test_the_bridge_keeps_its_hardware_address():
     )
 
 
-def test_the_lans_router_soon_gives_up_on_what_is_beyond_it():
+def test_the_lans_router_rejects_addresses_beyond_it_soon():
     assert same(
         links.lan(IPV4_PLAN, ROUTER),
         """
@@ -131,7 +131,7 @@ def test_a_node_has_a_default_route_and_sees_outside_clients_on_its_link():
     )
 
 
-def test_an_outside_client_reaches_services_through_the_node_and_nothing_else():
+def test_an_outside_client_reaches_only_services_through_the_node():
     far = FarEnd(42, (ip_address("198.51.100.1"),))
     wiring = links.outside("out0", far, IPV4_PLAN, via=NODE)
     assert same(
@@ -156,5 +156,5 @@ def test_nodes_reach_each_others_pods_in_each_family():
     )
 
 
-def test_a_route_can_be_turned_into_a_blackhole():
+def test_a_route_can_become_a_blackhole():
     assert FarRoute("::/0", "via fe80::1 dev eth0").blackhole() == "route replace blackhole ::/0"

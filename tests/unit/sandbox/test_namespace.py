@@ -27,16 +27,16 @@ def here():
         yield namespace
 
 
-def test_output_and_status_come_back(here):
+def test_output_and_status_are_returned(here):
     done = here.run(["sh", "-c", "cat; exit 3"], input="hello", check=False)
     assert (done.stdout, done.returncode) == ("hello", 3)
 
 
-def test_a_command_without_input_reads_nothing_of_ours(here):
+def test_a_command_without_input_does_not_read_the_callers(here):
     assert here.run(["cat"]).stdout == ""
 
 
-def test_a_failed_command_is_named_with_its_last_words(here):
+def test_a_failed_command_is_named_with_its_last_line(here):
     with pytest.raises(SandboxError) as caught:
         here.run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
     assert str(caught.value).endswith("in pod-a: two; status 3")

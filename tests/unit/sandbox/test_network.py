@@ -5,7 +5,7 @@ from userspace_proxy.sandbox.network import Sandbox
 
 
 @pytest.mark.parametrize("use", [lambda s: s.node, lambda s: s.lan, lambda s: s.add_pod("a")])
-def test_a_sandbox_that_is_not_open_says_so(use):
+def test_a_sandbox_that_is_not_open_is_an_error(use):
     with pytest.raises(SandboxError, match="cannot use the sandbox: it is not open"):
         use(Sandbox())
 
@@ -15,5 +15,5 @@ def test_an_unusable_range_is_refused_before_anything_starts():
         Sandbox(pod_cidr="10.244.0.0,10.245.0.0")
 
 
-def test_closing_what_was_never_open_does_nothing():
+def test_closing_an_unopened_sandbox_does_nothing():
     Sandbox().close()

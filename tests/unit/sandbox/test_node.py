@@ -11,7 +11,7 @@ class Nothing:
     pid = 42
 
 
-def test_a_host_without_ipv6_says_so():
+def test_a_host_without_ipv6_is_reported():
     host = Host("laptop", Nothing(), [ip_address("198.51.100.1")])
     assert (str(host.ip), host.ip6) == ("198.51.100.1", None)
 

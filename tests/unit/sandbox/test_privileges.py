@@ -82,7 +82,7 @@ def test_only_the_sysctls_of_this_kernel_are_read(tmp_path):
         ),
     ],
 )
-def test_a_refused_user_namespace_says_what_refused_it_and_the_way_out(said, sysctls, expected):
+def test_a_refused_user_namespace_names_the_cause_and_the_remedy(said, sysctls, expected):
     assert str(explain_refusal(said, rootless=True, sysctls=sysctls)) == expected
 
 

@@ -20,7 +20,7 @@ def proc(tmp_path):
     return str(tmp_path)
 
 
-def test_members_are_all_others_of_the_namespace(proc):
+def test_members_are_all_other_processes_of_the_namespace(proc):
     assert sorted(members("net:[2]", proc)) == [7, 8]
 
 
@@ -29,5 +29,5 @@ def test_a_process_that_is_gone_is_in_no_namespace(proc):
     assert namespace_of(10, proc) == ""
 
 
-def test_nothing_is_reaped_without_the_namespace_to_spare():
+def test_nothing_is_reaped_without_an_argument():
     assert main([]) == 1

@@ -106,7 +106,7 @@ async def ask(client, address):
     return answer.rpartition(b"\r\n\r\n")[2].decode()
 
 
-async def test_requests_are_answered_without_a_free_descriptor(accepting, clients):
+async def test_requests_are_served_without_a_free_descriptor(accepting, clients):
     with no_descriptor():
         assert [await ask(client, accepting) for client in clients] == ["hello"] * CLIENTS
 
@@ -119,7 +119,7 @@ async def test_silent_connections_end_when_the_reserve_is_empty(accepting, clien
         assert await ask(last, accepting)
 
 
-async def test_a_probe_of_the_node_itself_is_answered_behind_a_flood(accepting, flood, clients):
+async def test_a_probe_from_the_node_itself_is_served_during_a_flood(accepting, flood, clients):
     probe = clients[0]
     with no_descriptor():
         for client in flood:
@@ -128,7 +128,7 @@ async def test_a_probe_of_the_node_itself_is_answered_behind_a_flood(accepting, 
             assert await ask(probe, accepting)
 
 
-async def test_a_flood_of_one_port_leaves_descriptors_to_probes_of_another(both, flood, clients):
+async def test_a_flood_of_one_port_leaves_descriptors_for_probes_of_another(both, flood, clients):
     flooded, probed = both
     with no_descriptor():
         for client in flood:

@@ -24,7 +24,7 @@ def status(view, **selection):
     return json.loads(render_status(view, now=NOW, selection=Selection(**selection)))
 
 
-def test_the_fields_of_the_view_are_there_by_name():
+def test_the_fields_of_the_view_are_included_by_name():
     answer = status(make_calm_view())
     assert answer["node"] == "node-a"
     assert answer["source"]["kind"] == "kubernetes"
@@ -107,7 +107,7 @@ def test_a_service_port_has_these_fields():
     }
 
 
-def test_what_the_node_lacks_is_there_by_name():
+def test_problems_of_the_node_are_included_by_name():
     view = make_view(
         unserved=(ListenError("cannot serve it", hint="stop the other"),),
         ignored=(make_ignored("shop/db", "80", "taken", is_conflict=True),),
@@ -127,7 +127,7 @@ def test_what_the_node_lacks_is_there_by_name():
     }
 
 
-def test_workers_are_there_by_name():
+def test_workers_are_included_by_name():
     answer = status(replace(make_troubled_view(), worker_problems=("worker 1 ended by signal 9",)))
     assert answer["workers"] == [
         {
@@ -156,7 +156,7 @@ def test_settings_are_left_to_configz():
     assert "config" not in status(make_calm_view())
 
 
-def test_problems_are_told_in_words_and_worst_first():
+def test_problems_are_sentences_the_worst_first():
     answer = status(make_troubled_view())
     assert answer["level"] == "trouble"
     assert answer["problems"][3] == {
@@ -169,20 +169,20 @@ def test_problems_are_told_in_words_and_worst_first():
     }
 
 
-def test_a_selection_narrows_the_ports_and_not_the_words():
+def test_a_selection_narrows_the_ports_and_not_the_summary():
     answer = status(make_troubled_view(), q="cart")
     assert [port["service"] for port in answer["ports"]] == ["cart"]
     assert answer["verdict"] == "4 problems on this node. 6 of 10 Service ports need attention."
 
 
-def test_infinity_is_null_because_json_has_no_word_for_it():
+def test_infinity_is_null():
     odd = make_endpoint("10.0.0.1:1", "ready", True, ejected_for_s=float("inf"))
     answer = status(make_view(make_port(endpoints=(odd,))))
     assert answer["ports"][0]["endpoints"][0]["ejected_for_s"] is None
     assert answer["ports"][0]["endpoints"][0]["address"] == "10.0.0.1:1"
 
 
-def test_configz_tells_value_and_origin():
+def test_configz_has_value_and_origin():
     assert json.loads(render_configz(make_view())) == {
         "settings": {
             "nodePortAddresses": {"value": ["primary"], "origin": "file"},
@@ -198,7 +198,7 @@ class Ports:
     last: int
 
 
-def test_configz_has_a_form_for_every_value():
+def test_configz_encodes_every_value():
     config = (
         ("a", pathlib.PurePosixPath("web.yaml"), "flag"),
         ("b", Ports(1, 2), "file"),
@@ -218,7 +218,7 @@ def test_configz_has_a_form_for_every_value():
     ]
 
 
-def test_sides_policies_and_health_checks_are_there_by_name():
+def test_sides_policies_and_health_checks_are_included_by_name():
     view = replace(make_calm_view(), ports=make_two_sides())
     answer = status(view)
     inside, outside = answer["ports"]

@@ -117,7 +117,7 @@ async def test_at_the_limit_the_oldest_silent_connection_ends_and_the_new_one_is
         assert await ask(oldest)
 
 
-async def test_where_every_connection_has_asked_the_oldest_ends():
+async def test_if_all_connections_have_sent_a_request_the_oldest_ends():
     async with Limited(ConnectionLimit(2)) as limited:
         oldest, other = await limited.connect(), await limited.connect()
         assert await ask(oldest)
@@ -140,7 +140,7 @@ async def test_connections_with_unfinished_bodies_leave_room_for_probes():
         assert [await ask(streams) for streams in probes] == [True] * 3
 
 
-async def test_one_that_waits_for_its_answer_outlives_those_that_were_answered():
+async def test_a_connection_that_waits_for_its_response_outlives_served_ones():
     async with Limited(ConnectionLimit(2)) as limited:
         waiting, answered = await limited.connect(), await limited.connect()
         send_request(waiting[1], "/held")
@@ -152,7 +152,7 @@ async def test_one_that_waits_for_its_answer_outlives_those_that_were_answered()
         assert await is_answered(waiting[0])
 
 
-async def test_where_all_are_new_or_wait_for_an_answer_the_oldest_ends():
+async def test_if_all_connections_are_new_or_wait_for_a_response_the_oldest_ends():
     async with Limited(ConnectionLimit(2)) as limited:
         waiting, young = await limited.connect(), await limited.connect()
         send_request(waiting[1], "/held")
@@ -162,7 +162,7 @@ async def test_where_all_are_new_or_wait_for_an_answer_the_oldest_ends():
         assert [await ask(streams) for streams in (young, new)] == [True, True]
 
 
-async def test_connections_from_elsewhere_leave_the_nodes_own_alone():
+async def test_connections_from_elsewhere_do_not_end_the_nodes_own():
     async with Limited(ConnectionLimit(2)) as limited:
         own = await limited.connect(NODE)
         others = [await limited.connect(ELSEWHERE) for _ in range(5)]
@@ -179,7 +179,7 @@ async def test_the_nodes_own_connections_have_a_limit_too():
         assert await ask(new)
 
 
-async def test_one_port_at_its_limit_leaves_the_connections_of_another_alone():
+async def test_a_port_at_its_limit_does_not_affect_another():
     shared = ConnectionLimit(3)
     async with Limited(ConnectionLimit(1), shared) as limited:
         await limited.listen(ConnectionLimit(1), shared)
@@ -226,7 +226,7 @@ async def test_a_client_that_sends_no_request_in_time_is_reset(sent):
         await has(limit, 0)
 
 
-async def test_a_request_gives_the_time_to_answer_it():
+async def test_a_request_restarts_the_deadline_for_its_response():
     async with Limited(ConnectionLimit(5), first_request_s=1.0) as limited:
         asked = await limited.connect()
         send_request(asked[1], "/held")
@@ -238,7 +238,7 @@ async def test_a_request_gives_the_time_to_answer_it():
         assert await is_answered(asked[0])
 
 
-async def test_an_answer_that_takes_too_long_is_given_up():
+async def test_a_response_that_takes_too_long_is_aborted():
     limit = ConnectionLimit(5)
     async with Limited(limit, request_s=0.02) as limited:
         streams = await limited.connect()
@@ -247,7 +247,7 @@ async def test_an_answer_that_takes_too_long_is_given_up():
         await has(limit, 0)
 
 
-async def test_a_connection_that_its_client_closes_is_counted_no_longer():
+async def test_a_connection_closed_by_its_client_is_no_longer_counted():
     limit = ConnectionLimit(5)
     async with Limited(limit) as limited:
         _, writer = await limited.connect()

@@ -144,7 +144,7 @@ def test_the_loop_iterations_of_a_worker_are_a_histogram(bound, iterations):
     assert value(view, f"{name}_sum", worker="0") == 1.5
 
 
-def test_without_workers_there_is_no_word_of_them():
+def test_without_workers_there_are_no_series_for_them():
     assert not any("worker" in family.name for family in families_of(make_view()))
 
 
@@ -206,7 +206,7 @@ def test_label_values_can_always_be_encoded():
     )
 
 
-def test_the_names_follow_one_form():
+def test_all_names_have_one_form():
     for family in families_of(make_calm_view()):
         assert family.name.startswith(("userspace_proxy_", "kubeproxy_sync_proxy_rules_"))
         assert family.documentation

@@ -43,21 +43,21 @@ def test_before_the_first_round_no_family_has_a_status():
     }
 
 
-def test_livez_says_nothing_of_the_node():
+def test_livez_does_not_depend_on_the_node():
     body = json.loads(answer_livez(make_view(node_is_eligible=False), NOW).body)
     assert body.keys() == {"lastUpdated", "currentTime", "healthy", "status"}
     assert body["healthy"] is True
     assert body["lastUpdated"] == go_time(NOW)
 
 
-def test_a_node_that_drops_new_connections_is_to_get_none_and_lives():
+def test_a_node_that_drops_new_connections_is_unhealthy_and_live():
     view = make_view(tracking=TrackingView(1000, 1000, is_full=True, is_dropping=True))
     assert (answer_healthz(view, NOW).status, answer_livez(view, NOW).status) == (503, 200)
     full = make_view(tracking=TrackingView(1000, 1000, is_full=True))
     assert answer_healthz(full, NOW).status == 200
 
 
-def test_a_node_that_is_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy():
+def test_a_node_about_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy():
     answer = answer_healthz(make_view(node_is_eligible=False), NOW)
     body = json.loads(answer.body)
     assert answer.status == 503
@@ -73,7 +73,7 @@ def test_a_node_that_is_to_be_deleted_is_not_eligible_while_its_proxy_is_healthy
         pytest.param({"sync": SyncView(waiting_since=NOW - 61)}, False, id="late-change"),
     ],
 )
-def test_health_check_ports_ask_for_the_rounds_alone(changes, expected):
+def test_health_check_ports_depend_only_on_the_rounds(changes, expected):
     assert is_working(make_view(**changes), NOW) is expected
 
 
@@ -114,12 +114,12 @@ def test_status(changes, healthz, livez):
         pytest.param({"waiting_since": NOW + 3600}, 0, id="clock-was-set-back"),
     ],
 )
-def test_how_late_a_change_is(sync, expected):
+def test_the_delay_of_a_change(sync, expected):
     assert late_s(replace(SyncView(), **sync), NOW) == expected
 
 
 @pytest.mark.parametrize("unix", [0.0, float("nan"), float("inf"), 1e30])
-def test_no_time_at_all_is_gos_zero_time(unix):
+def test_a_missing_time_is_gos_zero_time(unix):
     assert go_time(unix) == NEVER
 
 

@@ -52,7 +52,7 @@ async def ask():
         yield ask
 
 
-async def test_the_answer_has_kube_proxys_fields_and_headers(ports, ask):
+async def test_the_response_has_kube_proxys_fields_and_headers(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 3)], HERE)
     response, text = await ask(port)
@@ -88,13 +88,13 @@ async def test_the_status(ports, ask, health, local_endpoints, is_healthy, statu
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/a/b?c=d", "//"])
-async def test_any_path_is_answered(ports, ask, path):
+async def test_any_path_is_served(ports, ask, path):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, path))[0].status == 200
 
 
-async def test_any_method_is_answered_and_head_has_no_body(ports, ask):
+async def test_any_method_is_served_and_head_has_no_body(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     assert (await ask(port, method="POST"))[0].status == 200
@@ -102,7 +102,7 @@ async def test_any_method_is_answered_and_head_has_no_body(ports, ask):
     assert (response.status, text) == (200, "")
 
 
-async def test_a_count_that_changes_is_told_at_once(ports, ask):
+async def test_a_changed_count_is_served_at_once(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 2)], HERE)
     await ports.apply([HealthCheck(WEB, port, 0)], HERE)
@@ -128,7 +128,7 @@ async def test_a_port_that_moves_to_another_service_stays_open(ports, ask):
     assert b'"name": "cart"' in answer
 
 
-async def test_a_service_that_goes_is_refused(ports, ask):
+async def test_clients_of_a_removed_service_are_refused(ports, ask):
     one, two = free_ports(2)
     await ports.apply([HealthCheck(WEB, one, 1), HealthCheck(CART, two, 1)], HERE)
     await ports.apply([HealthCheck(CART, two, 1)], HERE)
@@ -146,7 +146,7 @@ async def test_a_changed_port_is_served_and_the_old_one_refused(ports, ask):
         await ask(one)
 
 
-async def test_who_connected_before_the_service_went_finds_nothing(ports):
+async def test_a_client_that_connected_before_the_service_was_removed_gets_404(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -170,7 +170,7 @@ async def test_a_taken_port_is_a_problem_of_its_service_until_it_is_free(ports, 
     assert (await ask(port))[0].status == 200
 
 
-async def test_who_has_a_taken_port_is_named():
+async def test_the_error_names_the_holder_of_a_taken_port():
     asked = []
 
     def who_holds(ip, port):
@@ -189,7 +189,7 @@ async def test_who_has_a_taken_port_is_named():
     await ports.close()
 
 
-async def test_news_of_a_problem_are_logged_once(ports, caplog):
+async def test_a_problem_is_logged_once(ports, caplog):
     caplog.set_level("INFO")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -202,7 +202,7 @@ async def test_news_of_a_problem_are_logged_once(ports, caplog):
     ]
 
 
-async def test_of_two_services_with_one_port_who_has_it_keeps_it(ports, ask):
+async def test_of_two_services_with_one_port_the_present_owner_keeps_it(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.apply([HealthCheck(WEB, port, 1), HealthCheck(CART, port, 1)], HERE)
@@ -215,7 +215,7 @@ async def test_of_two_services_with_one_port_who_has_it_keeps_it(ports, ask):
     assert json.loads((await ask(port))[1])["service"]["name"] == "cart"
 
 
-async def test_without_addresses_given_both_families_answer(ports, ask):
+async def test_without_given_addresses_both_families_are_served(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)])
     assert (await ask(port))[0].status == 200
@@ -232,7 +232,7 @@ async def test_listeners_follow_the_addresses(ports, ask):
         await ask(port, ip="127.0.0.2")
 
 
-async def test_an_address_that_the_node_does_not_have_hinders_no_other(ports, ask):
+async def test_an_address_that_the_node_lacks_does_not_affect_others(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ("192.0.2.1", "127.0.0.1"))
     assert list(ports.problems) == [WEB]
@@ -240,7 +240,7 @@ async def test_an_address_that_the_node_does_not_have_hinders_no_other(ports, as
     assert (await ask(port))[0].status == 200
 
 
-async def test_no_address_for_node_ports_is_said(ports):
+async def test_the_lack_of_an_address_for_node_ports_is_a_problem(ports):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], ())
     assert "--nodeport-addresses" in ports.problems[WEB]
@@ -255,7 +255,7 @@ async def test_hundreds_of_services_are_served_by_one_server(ports, ask):
     await ports.apply((), HERE)
 
 
-async def test_closing_can_be_repeated_and_nobody_listens_then(ports, ask):
+async def test_closing_is_idempotent_and_ends_all_listeners(ports, ask):
     (port,) = free_ports()
     await ports.apply([HealthCheck(WEB, port, 1)], HERE)
     await ports.close()

@@ -17,7 +17,7 @@ from userspace_proxy.status.hosts import is_loopback_address, is_loopback_host
         " localhost ",
     ],
 )
-def test_loopback_names_are_let_in(header):
+def test_loopback_names_are_allowed(header):
     assert is_loopback_host(header)
 
 
@@ -42,7 +42,7 @@ def test_loopback_names_are_let_in(header):
         "localhost/..",
     ],
 )
-def test_everything_else_is_kept_out(header):
+def test_other_names_are_rejected(header):
     assert not is_loopback_host(header)
 
 

@@ -30,7 +30,7 @@ async def test_a_socket_that_already_listens_is_handed_back():
         assert not sock.getblocking()
 
 
-async def test_a_port_in_use_is_told_with_the_way_out():
+async def test_a_port_in_use_is_an_error_with_a_remedy():
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         with pytest.raises(ListenError) as caught:
@@ -49,7 +49,7 @@ async def test_a_port_in_use_is_told_with_the_way_out():
         pytest.param("no such host", "--healthz-bind-address", id="no-name"),
     ],
 )
-async def test_an_address_that_is_not_of_this_node_is_told(host, words):
+async def test_an_address_that_this_node_lacks_is_an_error(host, words):
     with pytest.raises(ListenError, match="cannot serve health checks on") as caught:
         await open_here((host, 0))
     assert words in str(caught.value)

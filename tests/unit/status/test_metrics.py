@@ -22,7 +22,7 @@ def values(page):
     }
 
 
-def test_the_page_can_be_parsed_and_no_series_is_there_twice():
+def test_the_page_can_be_parsed_and_no_series_appears_twice():
     page = render(make_troubled_view())
     assert page.content_type.startswith("text/plain; version=0.0.4")
     lines = [
@@ -33,7 +33,7 @@ def test_the_page_can_be_parsed_and_no_series_is_there_twice():
     assert len(lines) == len(set(lines)) == len(values(page))
 
 
-def test_openmetrics_is_given_to_who_asks_for_it():
+def test_openmetrics_is_served_on_request():
     page = render(make_troubled_view(), accept="application/openmetrics-text; version=1.0.0")
     assert page.content_type.startswith("application/openmetrics-text; version=1.0.0")
     names = {family.name for family in parse_openmetrics(page.body.decode())}
@@ -59,7 +59,7 @@ def test_rounds_are_counted_in_kube_proxys_buckets():
     assert found[f"{name}_sum",] == pytest.approx(20.0026)
 
 
-def test_what_was_taken_for_a_scrape_does_not_change_while_it_is_rendered():
+def test_a_scrape_does_not_change_while_it_is_rendered():
     sync = SyncMetrics()
     taken = [sync.family()]
     sync.observe(1.0)
@@ -76,12 +76,12 @@ def test_probes_are_counted_by_code_from_the_start():
     assert found["kubeproxy_proxy_livez_total", "200"] == 0
 
 
-def test_the_process_is_measured_too():
+def test_metrics_of_the_process_are_included():
     names = {name for name, *_ in values(render(make_view()))}
     assert {"process_open_fds", "process_resident_memory_bytes", "python_info"} <= names
 
 
-def test_strange_names_come_back_as_they_went_in():
+def test_unusual_names_are_preserved():
     strange = 'we"b\\\n{}'
     page = render(make_view(make_port(strange)))
     assert (

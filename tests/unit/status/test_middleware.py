@@ -22,16 +22,16 @@ def record_of(error):
         pytest.param(KeyError("ours"), True, id="a-bug-of-ours"),
     ],
 )
-def test_only_our_own_bugs_are_logged(error, is_logged):
+def test_only_bugs_of_this_program_are_logged(error, is_logged):
     assert bool(http_logger().filter(record_of(error))) is is_logged
 
 
-def test_the_filter_is_there_once():
+def test_the_filter_is_installed_once():
     assert http_logger() is http_logger()
     assert len(http_logger().filters) == 1
 
 
-def test_only_the_pages_own_script_and_nothing_from_elsewhere_may_run():
+def test_only_the_pages_own_script_may_run():
     policy = HEADERS["Content-Security-Policy"]
     assert "default-src 'none'; script-src 'self'; " in policy
     assert "unsafe" not in policy

@@ -81,7 +81,7 @@ def test_the_title_begins_with_the_state():
         ),
     ],
 )
-def test_an_endpoint_says_its_state(endpoint, level, words):
+def test_an_endpoint_shows_its_state(endpoint, level, words):
     (block,) = build(make_view(make_port(endpoints=(endpoint,)))).blocks
     assert [(row.level, row.state) for row in block.endpoints] == [(level, words)]
 
@@ -93,7 +93,7 @@ def test_a_hundred_service_ports_a_page():
     assert build(view).pages == 3
 
 
-def test_past_the_end_is_the_last_page():
+def test_a_page_past_the_end_is_the_last_one():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
     page = build(view, page=999_999)
     assert page.page == 2
@@ -106,7 +106,7 @@ def test_a_cluster_of_ten_thousand_services_makes_a_small_page():
     assert len(render_page(view, now=NOW, selection=Selection())) < 3_000_000
 
 
-def test_endpoints_that_are_left_out_are_counted_and_the_ill_are_shown_first():
+def test_hidden_endpoints_are_counted_and_failing_ones_are_first():
     many = (*endpoints(30), *endpoints(1, "not ready"))
     block = build(make_view(make_port("web", endpoints=many), make_port("cart"))).blocks[1]
     assert len(block.endpoints) == ENDPOINTS_SHOWN
@@ -114,7 +114,7 @@ def test_endpoints_that_are_left_out_are_counted_and_the_ill_are_shown_first():
     assert block.more_endpoints == "11 more endpoints, all ready"
 
 
-def test_a_service_port_alone_shows_all_its_endpoints():
+def test_a_single_service_port_shows_all_its_endpoints():
     (block,) = build(make_view(make_port(endpoints=endpoints(300)))).blocks
     assert len(block.endpoints) == 300
     assert block.more_endpoints == ""
@@ -126,7 +126,7 @@ def test_many_frontends_are_cut_and_counted():
     assert (len(block.frontends), block.more_frontends) == (20, 30)
 
 
-def test_many_ill_services_are_cut_with_a_link_to_all():
+def test_many_failing_services_are_cut_with_a_link_to_all():
     view = make_view(*(make_port(f"w{n}", endpoints=(), reason="none") for n in range(40)))
     assert len(build(view).problems) == TROUBLE_SHOWN
     assert "Show all 40 Service ports that need attention" in render(view)
@@ -138,7 +138,7 @@ def test_many_ignored_services_are_cut_and_counted():
     assert "And 50 more" in render(view)
 
 
-def test_the_sums_are_of_everything_and_not_of_the_page():
+def test_the_sums_include_service_ports_of_other_pages():
     page = build(make_view(make_port("a"), make_port("b")), q="a")
     assert (page.traffic.active, page.traffic.connections) == (24, 72_814)
 
@@ -174,11 +174,11 @@ def test_the_sums_are_of_everything_and_not_of_the_page():
         ),
     ],
 )
-def test_where_nothing_is_the_page_helps_on(view, selection, sentence):
+def test_an_empty_page_shows_the_next_steps(view, selection, sentence):
     assert sentence in render(view, **selection)
 
 
-def test_names_and_reasons_are_text_and_never_markup():
+def test_names_and_reasons_are_never_markup():
     evil = "<script>alert(1)</script>"
     port = make_port(
         evil,
@@ -216,7 +216,7 @@ def test_impossible_numbers_do_not_stop_the_page(number):
     assert "unknown" in render(make_view(port, started=number))
 
 
-def test_workers_stand_with_their_process_and_restarts():
+def test_workers_are_shown_with_their_process_and_restarts():
     text = render(make_troubled_view())
     rows = [" ".join(row.split()) for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL)]
     first, second = (re.sub(r"<[^>]+>", " ", row).split() for row in rows if ">Worker " in row)
@@ -224,7 +224,7 @@ def test_workers_stand_with_their_process_and_restarts():
     assert second == ["Worker", "1", "not", "running", "0", "0", "3"]
 
 
-def test_where_the_proxy_carries_the_traffic_itself_there_is_no_table_of_workers():
+def test_without_worker_processes_there_is_no_table_of_workers():
     assert "Workers" not in render(make_view(make_port()))
 
 
@@ -235,7 +235,7 @@ def test_refreshing_can_be_paused():
 
 
 @pytest.mark.parametrize("q", ["", "shop"])
-def test_only_a_page_that_does_not_load_itself_again_has_a_field_to_type_into(q):
+def test_only_a_page_without_refresh_has_an_input_field(q):
     assert "<input" not in render(make_view(), q=q)
     assert '<input id="q"' in render(make_view(), q=q, refresh=False)
 
@@ -244,7 +244,7 @@ def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
-def test_a_port_that_drops_says_whom_and_whom_it_admits():
+def test_a_port_that_drops_shows_which_clients_and_which_are_admitted():
     text = text_of(render(make_view(*make_two_sides())))
     assert "Clients from outside are dropped here: 2 endpoints: 2 not on this node" in text
     assert "Traffic policy: from outside: only this node&#39;s endpoints" in text
@@ -259,13 +259,13 @@ def test_many_networks_are_cut_and_counted():
     assert block.admits.endswith("192.0.2.7/32 and 12 more networks")
 
 
-def test_health_check_node_ports_stand_with_what_they_tell():
+def test_health_check_node_ports_are_shown_with_their_response():
     text = text_of(render(make_calm_view()))
     assert "shop/checkout load balancers avoid this node 31044 0" in text
     assert "shop/shop-front load balancers may use this node 31080 2" in text
 
 
-def test_a_health_check_with_a_problem_comes_first():
+def test_a_health_check_with_a_problem_is_first():
     checks = (make_health_check("a/a", 31000, 1), make_health_check("b/b", 31001, 1, "in use"))
     page = build(make_view(health_checks=checks))
     assert [str(view.check.service) for view in page.health_checks] == ["b/b", "a/a"]
@@ -278,5 +278,5 @@ def test_many_health_checks_are_cut_and_counted():
     assert "And 50 more" in render(make_view(health_checks=checks))
 
 
-def test_without_health_checks_there_is_no_word_of_them():
+def test_without_health_checks_there_is_no_table_of_them():
     assert "Health check" not in render(make_view(make_port()))

@@ -35,7 +35,7 @@ HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", 
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
-def test_the_way_out_of_a_ports_problem_is_beside_it():
+def test_a_ports_problem_has_its_remedy_beside_it():
     view = make_view(make_port(problem=f"{HELD_BY} (stop nginx)", way_out="stop nginx"))
     (problem,) = summarise(view, NOW).problems
     assert (problem.what, problem.way_out) == (f"Not served: {HELD_BY}", "stop nginx")
@@ -264,18 +264,18 @@ def test_how_a_service_port_is_served(changes, level, sentence):
         ),
     ],
 )
-def test_what_is_wrong_with_the_node(changes, level, what):
+def test_problems_of_the_node(changes, level, what):
     summary = summarise(make_view(make_port(), **changes), NOW)
     assert [(p.level, p.what) for p in summary.problems] == [(level, what)]
     assert summary.level is level
 
 
-def test_all_is_well_says_how_much_is_served():
+def test_without_problems_the_number_of_services_is_shown():
     assert summarise(make_calm_view(), NOW).verdict == "No problems. 4 Service ports served."
     assert summarise(make_view(), NOW).verdict == "No problems. No Services yet."
 
 
-def test_trouble_comes_first_and_names_the_service_port():
+def test_trouble_is_first_and_names_the_service_port():
     summary = summarise(make_troubled_view(), NOW)
     assert [(p.level.value, p.port) for p in summary.problems] == [
         ("trouble", ""),
@@ -292,20 +292,20 @@ def test_trouble_comes_first_and_names_the_service_port():
     assert summary.verdict == "4 problems on this node. 6 of 10 Service ports need attention."
 
 
-def test_a_refused_service_alone_is_no_trouble_of_the_proxy():
+def test_a_refused_service_is_no_trouble_of_the_proxy():
     batch = make_port("batch", endpoints=(), reason="it has no endpoints")
     summary = summarise(make_view(make_port(), batch), NOW)
     assert summary.level is Level.ATTENTION
     assert summary.verdict == "1 of 2 Service ports needs attention."
 
 
-def test_a_proxy_that_starts_says_so_before_it_counts_problems():
+def test_while_the_proxy_starts_problems_are_not_counted():
     source = SourceView("kubernetes", "https://k", is_synced=False, problems=("refused",))
     summary = summarise(make_view(is_ready=False, source=source, sync=SyncView()), NOW)
     assert summary.verdict == "Starting. 1 problem on this node."
 
 
-def test_of_a_source_with_a_problem_only_what_is_true_of_all_problems_is_said():
+def test_the_sentence_about_a_source_is_true_of_all_its_problems():
     # A node port that two Services want: what the second one has besides is in force.
     line = "a.yaml:3: spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
     source = SourceView("manifests", ".", is_synced=True, problems=(line,))
@@ -320,17 +320,17 @@ def test_one_problem_is_counted_as_one():
     assert summarise(view, NOW).verdict == "1 problem on this node."
 
 
-def test_a_proxy_that_ends_says_so():
+def test_a_proxy_that_drains_shows_it():
     view = make_view(is_ready=False, is_draining=True)
     assert summarise(view, NOW).verdict == "Shutting down."
 
 
-def test_a_proxy_without_workers_does_not_say_that_it_ends():
+def test_a_proxy_without_workers_is_not_shown_as_draining():
     view = make_view(is_ready=False, worker_problems=("worker 0 was killed",))
     assert summarise(view, NOW).verdict == "2 problems on this node."
 
 
-def test_a_service_whose_address_another_holds_is_a_problem_and_one_that_is_not_ours_is_none():
+def test_a_service_whose_address_is_taken_is_a_problem_and_one_of_another_proxy_is_not():
     reason = "10.96.0.1:80/TCP is already held by shop/cart"
     view = make_view(
         ignored=(
@@ -343,17 +343,17 @@ def test_a_service_whose_address_another_holds_is_a_problem_and_one_that_is_not_
     assert problem.what == f"shop/web is not served: {reason}"
 
 
-def test_a_port_that_drops_is_not_said_to_refuse():
+def test_a_port_that_drops_is_not_shown_as_refusing():
     inside, outside = make_two_sides()
     assert (judge(inside).word, judge(outside).word) == ("served", "dropped")
 
 
-def test_ports_that_drop_who_comes_from_outside_are_counted_where_all_is_well():
+def test_ports_that_drop_clients_from_outside_are_counted_without_problems():
     verdict = summarise(make_view(make_port(), *make_two_sides()), NOW).verdict
     assert verdict == "No problems. 3 Service ports served, 1 of them not for outside clients."
 
 
-def test_a_problem_names_the_side_that_it_is_about():
+def test_a_problem_names_its_side():
     _, outside = make_two_sides()
     (problem,) = summarise(make_view(replace(outside, problem="in use")), NOW).problems
     assert (problem.port, problem.side) == ("shop/front:http", "external")

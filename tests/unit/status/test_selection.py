@@ -35,15 +35,15 @@ def test_everything_is_shown_by_namespace_and_name():
         pytest.param("nowhere", [], id="none"),
     ],
 )
-def test_the_filter_looks_at_names_and_addresses(q, expected):
+def test_the_filter_matches_names_and_addresses(q, expected):
     assert names(q=q) == expected
 
 
-def test_only_what_is_not_well():
+def test_only_service_ports_with_problems():
     assert names(show="trouble") == ["shop/cart:http"]
 
 
-def test_the_filter_holds_for_what_is_ignored():
+def test_the_filter_applies_to_ignored_services():
     assert select(VIEW, Selection()).ignored == (DB, MEDIA)
     assert select(VIEW, Selection(q="media:rtp")).ignored == (MEDIA,)
 
@@ -64,11 +64,11 @@ def test_the_filter_holds_for_what_is_ignored():
         pytest.param({"q": "a" * 5000}, Selection("a" * 200), id="huge-filter"),
     ],
 )
-def test_a_query_is_read_politely(query, expected):
+def test_invalid_queries_are_tolerated(query, expected):
     assert Selection.parse(query) == expected
 
 
-def test_links_keep_the_rest_of_the_selection():
+def test_links_keep_the_other_parts_of_the_selection():
     selection = Selection("a&b", "trouble", 3, refresh=False)
     assert selection.link() == "./?q=a%26b&show=trouble&page=3&refresh=off"
     assert selection.link(page=4) == "./?q=a%26b&show=trouble&page=4&refresh=off"

@@ -43,7 +43,7 @@ async def serving(view, **options):
 
 
 @pytest.mark.parametrize("path", ADMIN_PATHS)
-async def test_every_admin_path_answers_with_the_security_headers(path):
+async def test_every_admin_path_has_the_security_headers(path):
     async with serving(make_calm_view()) as client:
         response, text = await client.ask(path)
         assert response.status == 200
@@ -107,7 +107,7 @@ async def test_settings_are_json():
         pytest.param({"node_is_eligible": False}, 503, 200, id="node-leaves"),
     ],
 )
-async def test_both_servers_answer_probes(changes, healthz, livez):
+async def test_both_servers_serve_probes(changes, healthz, livez):
     async with serving(make_view(**changes)) as client:
         for port in (client.admin, client.health):
             response, text = await client.ask("/healthz", port=port)
@@ -125,7 +125,7 @@ async def test_the_health_port_serves_nothing_else(path):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_probes_are_answered_from_the_cheaper_view():
+async def test_probes_use_the_cheaper_view():
     def everything():
         raise AssertionError("a probe asked for every Service")
 
@@ -138,7 +138,7 @@ async def test_probes_are_answered_from_the_cheaper_view():
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-async def test_nothing_but_reading_is_allowed(method):
+async def test_only_reading_is_allowed(method):
     async with serving(make_view()) as client:
         response, _ = await client.ask("/", method=method)
         assert response.status == 405
@@ -152,7 +152,7 @@ async def test_head_has_the_headers_and_no_body():
 
 
 @pytest.mark.parametrize("path", [*ADMIN_PATHS, "/nowhere"])
-async def test_a_foreign_host_gets_nothing_on_loopback(path):
+async def test_a_foreign_host_is_rejected_on_loopback(path):
     async with serving(make_troubled_view()) as client:
         response, text = await client.ask(path, Host="evil.example")
         assert response.status == 403
@@ -161,7 +161,7 @@ async def test_a_foreign_host_gets_nothing_on_loopback(path):
 
 
 @pytest.mark.parametrize("host", ["localhost:10249", "127.0.0.1", "[::1]:8080"])
-async def test_a_loopback_host_is_let_in(host):
+async def test_a_loopback_host_is_allowed(host):
     async with serving(make_view()) as client:
         response, _ = await client.ask("/", Host=host)
         assert response.status == 200
@@ -188,13 +188,13 @@ async def test_only_the_pages_own_files_are_served(path):
 @pytest.mark.parametrize(
     "query", ["?page=-1", "?page=1e9", "?show=%00", "?q=%FF%FE", "?q=" + "x" * 5000, "?q=a&q=b"]
 )
-async def test_odd_queries_are_answered(query):
+async def test_unusual_queries_are_served(query):
     async with serving(make_view(make_port())) as client:
         assert (await client.ask(f"/{query}"))[0].status == 200
         assert (await client.ask(f"/api/v1/status{query}"))[0].status == 200
 
 
-async def test_odd_views_are_shown():
+async def test_unusual_views_are_shown():
     nan = float("nan")
     odd = make_view(
         make_port("\ud800\x00", active=nan, sent_bytes=float("inf")),
@@ -229,7 +229,7 @@ async def test_a_socket_of_another_namespace_is_served_and_closed():
     assert sock.fileno() == -1
 
 
-async def test_after_closing_nobody_listens_and_closing_again_is_fine():
+async def test_after_closing_no_socket_listens_and_closing_is_idempotent():
     server = StatusServer(make_view)
     address = await server.serve_admin(("127.0.0.1", 0))
     await server.close()
@@ -238,7 +238,7 @@ async def test_after_closing_nobody_listens_and_closing_again_is_fine():
         await asyncio.open_connection(*address)
 
 
-async def test_what_is_no_http_is_refused_without_a_word_in_the_log(caplog):
+async def test_other_protocols_are_rejected_without_a_log_line(caplog):
     async with serving(make_view()) as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.health)
         writer.write(b"\x16\x03\x01\x00\xa5 hello\r\n\r\n")

@@ -42,7 +42,7 @@ def test_seconds(seconds, expected):
     assert seconds_in_words(seconds) == expected
 
 
-def test_counts_have_their_thousands_apart():
+def test_counts_have_thousands_separators():
     assert count_in_words(12_345) == "12,345"
     assert count_in_words(float("nan")) == "unknown"
 

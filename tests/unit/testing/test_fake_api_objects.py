@@ -22,7 +22,7 @@ def names(items) -> list[str]:
     return [item["metadata"]["name"] for item in items]
 
 
-def test_each_change_has_a_version_of_its_own(objects):
+def test_each_change_has_its_own_version(objects):
     events = [
         objects.put(service("web")),
         objects.put(service("web")),
@@ -62,7 +62,7 @@ def test_a_selection_takes_one_kind_and_one_name(objects):
     assert names(e.object for e in objects.since(1000, ObjectFilter("nodes"))) == ["alice", "bob"]
 
 
-def test_what_is_forgotten_is_expired(objects):
+def test_forgotten_versions_are_expired(objects):
     objects.put(service("cart"))
     objects.put(service("web"))
     token = objects.list(SERVICES, 1).token
@@ -74,7 +74,7 @@ def test_what_is_forgotten_is_expired(objects):
     assert objects.since(1003, SERVICES) == []
 
 
-def test_what_it_does_not_know_is_an_error(objects):
+def test_unknown_paths_are_an_error(objects):
     with pytest.raises(KeyError, match="Pod"):
         objects.put({"kind": "Pod", "metadata": {"name": "web"}})
     with pytest.raises(KeyError):

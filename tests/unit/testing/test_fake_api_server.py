@@ -56,9 +56,7 @@ async def test_a_list_has_its_version_and_is_noted(api, client):
         pytest.param(False, {}, 2, id="no-limit"),
     ],
 )
-async def test_the_limit_counts_where_the_real_one_heeds_it(
-    api, client, has_watch_cache, query, count
-):
+async def test_the_limit_applies_as_in_a_real_server(api, client, has_watch_cache, query, count):
     api.has_watch_cache = has_watch_cache
     for name in ("cart", "web"):
         api.put({"kind": "Service", "metadata": {"name": name}})
@@ -95,19 +93,19 @@ async def test_a_watch_from_a_forgotten_version_is_gone(api, client):
         pytest.param({"continue": "x"}, 410, "The provided continue parameter", id="old-page"),
     ],
 )
-async def test_what_cannot_be_answered_is_a_status(api, client, query, code, message):
+async def test_unsupported_requests_get_a_status(api, client, query, code, message):
     status, body = await get(client, SERVICES, **query)
     assert (status, body["code"]) == (code, code)
     assert body["message"].startswith(message)
 
 
-async def test_refusals_come_as_often_as_asked(api, client):
+async def test_refusals_are_as_many_as_requested(api, client):
     api.refuse("services", 429, message="busy", retry_after_s=7, times=2)
     codes = [(await get(client, SERVICES))[0] for _ in range(3)]
     assert codes == [429, 429, 200]
 
 
-async def test_without_its_token_nothing_is_returned(api, client):
+async def test_requests_without_the_token_are_rejected(api, client):
     api.token = "secret"
     assert (await get(client, SERVICES))[0] == 401
     headers = {"Authorization": "Bearer secret"}
@@ -115,7 +113,7 @@ async def test_without_its_token_nothing_is_returned(api, client):
         assert response.status == 200
 
 
-async def test_silence_loses_what_happens(api, client):
+async def test_events_during_silence_are_lost(api, client):
     async with client.get(SERVICES, params={"watch": "1", "resourceVersion": "1000"}) as response:
         await api.until(lambda a: a.watch_count("services") == 1)
         api.be_silent()

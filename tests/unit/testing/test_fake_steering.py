@@ -51,7 +51,7 @@ class TestFakeSteering(AtomicSteeringContract, SelectiveSteeringContract):
         steering.kernel.clear()
 
 
-async def test_a_conflict_names_the_address_the_owner_and_the_way_out():
+async def test_a_conflict_names_the_address_the_owner_and_the_remedy():
     steering = FakeSteering(taken={WEB: "table ip kube-proxy"})
     await steering.apply({OUTSIDE: 36001, WEB: 36002})
     assert steering.unsteered == {

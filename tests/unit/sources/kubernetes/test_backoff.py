@@ -29,7 +29,7 @@ def test_jitter_at_most_doubles_a_wait():
     assert Backoff(Unlucky(1.0)).next_s() == 1.6
 
 
-def test_what_the_server_asks_for_is_the_least_within_reason():
+def test_the_wait_that_the_server_requests_is_the_minimum_up_to_a_cap():
     backoff = Backoff(Unlucky(0.0))
     assert backoff.next_s(at_least_s=7) == 7
     assert backoff.next_s(at_least_s=1) == 1.6

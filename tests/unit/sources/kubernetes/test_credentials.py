@@ -60,7 +60,7 @@ async def test_master_wins_over_the_server_of_the_kubeconfig(tmp_path):
     assert await shown_by(credentials) == "Bearer secret"
 
 
-async def test_master_alone_shows_nothing():
+async def test_master_alone_sends_no_credentials():
     credentials = Credentials(master=URL)
     await credentials.load(now=0)
     assert (credentials.location, await shown_by(credentials)) == (URL, None)

@@ -67,7 +67,7 @@ def test_nothing_owed_is_never_due():
     assert Correlator().next_due_s(NOW) is None
 
 
-def test_an_event_of_the_node_is_as_kubernetes_wants_it():
+def test_an_event_of_the_node_has_the_required_fields():
     correlator = Correlator()
     correlator.note(REPAIRED, NOW)
     series = only(correlator, NOW)

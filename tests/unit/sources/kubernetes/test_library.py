@@ -40,7 +40,7 @@ def test_the_used_parts_come_without_the_models_and_leave_no_trace():
     ) == ["True", "http://a", "0", "False"]
 
 
-def test_a_program_that_imports_the_whole_gets_the_whole_and_then_we_use_it():
+def test_if_a_program_imports_the_whole_library_that_copy_is_used():
     assert run(
         "from userspace_proxy.sources.kubernetes import library",
         "library.import_library()",

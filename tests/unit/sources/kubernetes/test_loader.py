@@ -116,7 +116,7 @@ async def test_a_plugin_is_asked_again_before_its_answer_ends(load, tmp_path, en
     assert configuration.api_key["BearerToken"] == f"Bearer {expected}"
 
 
-async def test_a_plugin_that_gives_nothing_is_an_error(load, tmp_path):
+async def test_a_plugin_without_a_credential_is_an_error(load, tmp_path):
     with pytest.raises(PluginError, match="neither a token nor a certificate and key"):
         await load(plugin_that_prints(tmp_path, {"clientCertificateData": "alone"}))
 

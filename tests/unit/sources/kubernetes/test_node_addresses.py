@@ -46,7 +46,7 @@ async def pauses():
     return Pauses()
 
 
-async def test_nothing_is_asked_of_other_nodes_unless_it_is_wanted(api, source_of):
+async def test_other_nodes_are_not_listed_unless_they_are_wanted(api, source_of):
     api.put(named("alice", "192.0.2.1"))
     api.put(named("bob", "192.0.2.2"))
     async with running(source_of(api, node_name="alice")) as published:

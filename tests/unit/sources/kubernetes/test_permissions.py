@@ -18,7 +18,7 @@ async def ask(api, *, master="", kubeconfig="", within_s=10.0):
     )
 
 
-async def test_a_server_that_lets_us_read_has_a_version_and_an_address_of_a_service(api):
+async def test_a_server_that_permits_reading_has_a_version_and_a_service_address(api):
     api.put(service())
     api.put(node())
     report = await ask(api)

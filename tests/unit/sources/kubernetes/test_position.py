@@ -55,7 +55,7 @@ def test_an_expired_watch_is_followed_by_a_list_that_is_not_older():
     assert position.restarts == 1
 
 
-def test_a_state_that_the_server_does_not_know_is_followed_by_the_newest():
+def test_a_state_that_the_server_does_not_have_is_followed_by_the_newest():
     position = listed()
     position.watch_expired()
     assert position.list_expired()

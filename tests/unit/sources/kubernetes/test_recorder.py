@@ -128,7 +128,7 @@ async def test_an_event_is_sent_again_after_a_server_error(api, recorder, code):
     assert len(api.requests) == 2
 
 
-async def test_an_event_that_is_refused_for_good_is_let_go(api, recorder, caplog):
+async def test_an_event_that_is_refused_permanently_is_dropped(api, recorder, caplog):
     api.refuse("events", 422, message="note: too long")
     recorder.record(REPAIRED)
     await api.until(lambda a: len(a.requests) == 1)

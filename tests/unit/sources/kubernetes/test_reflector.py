@@ -87,7 +87,7 @@ async def test_a_list_that_is_refused_is_a_problem_and_tried_again(api, code, me
         assert reflection.waits == [0.8, 1.6, 3.2]
 
 
-async def test_the_server_is_asked_again_no_sooner_than_it_wants(api):
+async def test_a_retry_waits_as_long_as_the_server_requests(api):
     api.refuse("services", 429, message="busy", retry_after_s=7)
     async with reflecting(api) as reflection:
         await reflection.watching(requests=3)

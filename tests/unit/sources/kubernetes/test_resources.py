@@ -33,7 +33,7 @@ def names(store: Store) -> list[str]:
     return sorted(key.name for key in store.snapshot().services)
 
 
-def test_objects_come_and_go_and_tell_their_version(store, services):
+def test_objects_are_added_and_deleted_and_have_a_version(store, services):
     assert services.put(raw(service(), "1001")) == "1001"
     assert names(store) == ["web"]
     assert services.delete(raw(service(), "1002")) == "1002"

@@ -91,7 +91,7 @@ def test_a_rejection_contains_the_servers_message_and_a_remedy(code, body, words
         pytest.param(500, WireStatus(reason="InternalError"), False, id="internal"),
     ],
 )
-def test_what_the_server_does_not_know_any_more_is_expired(code, status, expected):
+def test_a_state_that_the_server_no_longer_has_is_expired(code, status, expected):
     assert is_expired(code, status) is expected
 
 

@@ -216,7 +216,7 @@ def test_all_objects_with_a_problem_are_named_and_none_of_the_file_is_taken():
     )
 
 
-def test_slices_of_names_and_locks_give_nothing():
+def test_slices_of_names_and_locks_are_skipped():
     text = SLICE.replace("IPv4", "FQDN").replace("10.244.1.7", "shop.example")
     lock = ENDPOINTS.replace(
         "{name: cart}", "{name: cart, annotations: {control-plane.alpha.kubernetes.io/leader: x}}"

@@ -140,7 +140,7 @@ def test_manifests_can_be_read_once_without_watching(web):
     assert problems == (f"{web.parent}/cart.yaml:1: apiVersion: is missing",)
 
 
-def test_the_examples_are_taken_and_show_what_they_say():
+def test_the_examples_are_valid_and_show_their_features():
     snapshot, problems = load_manifests(EXAMPLES)
     assert problems == ()
     assert snapshot.services.keys() == {ServiceKey("shop", "api"), ServiceKey("shop", "web")}

@@ -83,7 +83,7 @@ def test_a_broken_file_keeps_its_last_good_objects_while_others_go_on(state):
     assert state.problems == ()
 
 
-def test_nothing_of_a_file_that_was_never_good_is_served(state):
+def test_a_file_that_was_never_valid_contributes_nothing(state):
     state.take(Look({"a.yaml": service() + service("cart", clusterIP="x")}))
     assert state.snapshot.services == {}
     assert state.problems == ("a.yaml:9: spec.clusterIP: 'x' is not an IP address",)
