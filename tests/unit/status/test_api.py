@@ -2,6 +2,8 @@ import json
 import pathlib
 from dataclasses import dataclass, replace
 
+import pytest
+
 from userspace_proxy.errors import ListenError
 from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.status.api import render_configz, render_status
@@ -35,48 +37,25 @@ def test_the_fields_of_the_view_are_included_by_name():
     assert web["state"]["word"] == "served"
 
 
-def test_a_service_port_has_these_fields():
-    port = replace(
-        make_port(
-            endpoints=(make_endpoint("10.244.1.7:8080", node="node-a", connections=3, failures=1),),
-            affinity_timeout_s=600,
-            notes=("a note",),
-        ),
-        problem="in use (stop it)",
-        way_out="stop it",
-        evicted=4,
-    )
-    (shown,) = status(make_view(port))["ports"]
-    assert shown == {
+@pytest.fixture(scope="module")
+def shown():
+    """A Service port of the status."""
+    endpoint = make_endpoint("10.244.1.7:8080", node="node-a", connections=3, failures=1)
+    port = make_port(endpoints=(endpoint,), affinity_timeout_s=600, notes=("a note",))
+    view = make_view(replace(port, problem="in use (stop it)", way_out="stop it", evicted=4))
+    (shown,) = status(view)["ports"]
+    return shown
+
+
+def test_a_service_port_has_these_fields(shown):
+    parts = ("frontends", "endpoints", "state")
+    assert {name: value for name, value in shown.items() if name not in parts} == {
         "namespace": "shop",
         "service": "web",
         "port": "http",
         "family": "IPv4",
         "protocol": "TCP",
         "side": "",
-        "frontends": [
-            {
-                "address": "10.96.7.118:80",
-                "kind": "ClusterIP",
-                "target": "proxy port 20118",
-                "is_reached": True,
-            }
-        ],
-        "endpoints": [
-            {
-                "address": "10.244.1.7:8080",
-                "state": "ready",
-                "is_usable": True,
-                "node": "node-a",
-                "ejected_for_s": None,
-                "active": 0,
-                "connections": 3,
-                "failures": 1,
-                "preserved": 0,
-                "received_bytes": 0,
-                "sent_bytes": 0,
-            }
-        ],
         "reason": "",
         "is_dropping": False,
         "policy": "",
@@ -98,13 +77,45 @@ def test_a_service_port_has_these_fields():
         "shortages": 0,
         "is_out_of_ports": False,
         "is_out_of_client_ports": False,
-        "state": {
-            "level": "trouble",
-            "word": "not served",
-            "sentence": "Not served: in use",
-            "way_out": "stop it",
-        },
     }
+
+
+def test_a_service_port_has_its_state(shown):
+    assert shown["state"] == {
+        "level": "trouble",
+        "word": "not served",
+        "sentence": "Not served: in use",
+        "way_out": "stop it",
+    }
+
+
+def test_a_frontend_has_these_fields(shown):
+    assert shown["frontends"] == [
+        {
+            "address": "10.96.7.118:80",
+            "kind": "ClusterIP",
+            "target": "proxy port 20118",
+            "is_reached": True,
+        }
+    ]
+
+
+def test_an_endpoint_has_these_fields(shown):
+    assert shown["endpoints"] == [
+        {
+            "address": "10.244.1.7:8080",
+            "state": "ready",
+            "is_usable": True,
+            "node": "node-a",
+            "ejected_for_s": None,
+            "active": 0,
+            "connections": 3,
+            "failures": 1,
+            "preserved": 0,
+            "received_bytes": 0,
+            "sent_bytes": 0,
+        }
+    ]
 
 
 def test_problems_of_the_node_are_included_by_name():
