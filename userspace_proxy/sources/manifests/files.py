@@ -6,8 +6,8 @@
 Rule 1: a file that changed or vanished is used once two looks agree, because editors truncate it,
 write it, or move the old file away first.
 Rule 2: a file that can't be read is a problem, and its last content stays in force.
-Rule 3: a look that fails because descriptors have run out changes nothing, because that shortage
-is a problem of the process: during one, looks succeed and fail in turn.
+Rule 3: a problem ends only with a look that has read everything: while descriptors are short, looks
+succeed and fail in turn.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class FileWatch:
         self._is_lost = False
         """The last look didn't find the path itself."""
         self._problems: Mapping[str, str] = {}
-        """Those of the last look that had descriptors."""
+        """Those of the last look."""
 
     def first_look(self) -> Look:
         """Read everything as it is now.
@@ -111,7 +111,7 @@ class FileWatch:
             return Look(problems=self._problems)
         if not self._is_lost:
             self._is_lost = True
-            return Look(problems=dict(self._unread), is_settling=True)
+            return Look(problems=self._problems, is_settling=True)
         self._problems = {str(self._path): f"{self._path}: cannot read: {exc.strerror}"}
         return Look(problems=self._problems)
 
@@ -130,6 +130,7 @@ class FileWatch:
         is_settling: bool = False,
     ) -> Look:
         texts = {}
+        is_complete = not is_settling
         gone = frozenset(names) - found.keys()
         for name in gone:
             self._read_as.pop(name, None)
@@ -140,7 +141,8 @@ class FileWatch:
                 self._unread.pop(name, None)
             except OSError as exc:
                 # The next look retries, because the file may become readable without a change.
-                if exc.errno in _SHORTAGES and name in self._read_as:
+                if exc.errno in _SHORTAGES and (name in self._read_as or name in self._unread):
+                    is_complete = False
                     continue
                 self._unread[name] = f"{name}: cannot read: {exc.strerror}"
             except UnicodeDecodeError as exc:
@@ -151,6 +153,8 @@ class FileWatch:
         if not found and not self._read_as and not problems:
             endings = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
             problems[str(self._path)] = f"{self._path}: contains no manifests ({endings})"
+        if not is_complete:
+            problems = {**self._problems, **problems}
         self._problems = problems
         return Look(texts, gone, problems, is_settling)
 

@@ -180,6 +180,33 @@ def test_a_file_that_changes_without_descriptors_is_read_afterwards(folder):
     assert watch.look() == Look({str(web): "web 2"})
 
 
+def test_a_problem_stays_while_descriptors_are_short(folder, monkeypatch):
+    web = folder / "web.yaml"
+    monkeypatch.setattr(files, "FILE_BYTES_MAX", 4)
+    watch = FileWatch(web)
+    look = watch.first_look()
+    assert list(look.problems) == [str(web)]
+    # The open fails before the size is known.
+    with no_descriptor_left():
+        assert [watch.look(), watch.look()] == [
+            Look(problems=look.problems, is_settling=True),
+            look,
+        ]
+
+
+def test_a_problem_stays_while_something_else_changes(folder, watch):
+    (folder / "cart.yaml").symlink_to("nowhere")
+    look = watch.look()
+    assert list(look.problems) == [str(folder / "cart.yaml")]
+    folder.rename(folder.with_name("moved"))
+    assert watch.look() == Look(problems=look.problems, is_settling=True)
+    folder.with_name("moved").rename(folder)
+    (folder / "cart.yaml").unlink()
+    (folder / "web.yaml").write_text("web 2")
+    assert watch.look() == Look(problems=look.problems, is_settling=True)
+    assert watch.look() == Look({str(folder / "web.yaml"): "web 2"})
+
+
 def test_a_file_that_is_not_text_is_a_problem_until_it_changes(folder, watch):
     web = folder / "web.yaml"
     web.write_bytes(b"a: 1\nb: \xff\n")
