@@ -24,6 +24,8 @@ class ForwardingHandler(logging.Handler):
         """Part of Handler."""
         try:
             line = self._line_of(record)
+        except MemoryError:
+            raise
         except Exception as exc:  # noqa: BLE001 - a bad record must not stop its caller
             # Not handleError, which writes to stderr itself and may block.
             bug = f"bug: cannot format a log record: {exc!r}"

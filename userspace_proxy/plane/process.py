@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from .channel import Channel
 from .messages import FromWorker, ToWorker
+from .out_of_memory import OUT_OF_MEMORY
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -32,9 +33,9 @@ sys.exit(run_worker(int(sys.argv[-1])))""",
 class WorkerProcess:
     """A child that runs :mod:`.worker_main`, and the channel to it. Part of Link.
 
-    ``ended`` is called once when the process has ended, with ``exit status 1`` or ``signal 9``. The
-    program gets this process's module path and the channel's descriptor as arguments. Raises
-    OSError if it can't be started.
+    ``ended`` is called once when the process has ended, with ``exit status 1``, ``signal 9`` or
+    ``exit status 12 (out of memory)``. The program gets this process's module path and the
+    channel's descriptor as arguments. Raises OSError if it can't be started.
     """
 
     def __init__(
@@ -110,10 +111,16 @@ class WorkerProcess:
         # Its last messages may not have been read.
         self._channel.read()
         self._forget()
-        self._ended(f"signal {-status}" if status < 0 else f"exit status {status}")
+        self._ended(_describe(status))
 
     def _forget(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         self._channel.close()
+
+
+def _describe(status: int) -> str:
+    if status < 0:
+        return f"signal {-status}"
+    return f"exit status {status}" + " (out of memory)" * (status == OUT_OF_MEMORY)

@@ -31,6 +31,7 @@ from .messages import (
     Start,
     ToWorker,
 )
+from .out_of_memory import exit_on_memory_error
 from .privileges import become_unprivileged
 from .worker import Worker
 
@@ -52,7 +53,9 @@ def run_worker(descriptor: int) -> int:
 
 
 async def _run(sock: socket.socket) -> int:
-    main = WorkerMain(asyncio.get_running_loop(), sock)
+    loop = asyncio.get_running_loop()
+    exit_on_memory_error(loop)
+    main = WorkerMain(loop, sock)
     try:
         return await main.ended
     finally:
@@ -104,6 +107,8 @@ class WorkerMain:
     def _on_message(self, message: ToWorker, descriptors: list[int]) -> None:
         try:
             self._apply(message, descriptors)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the plan is not in force here
             # A successor will serve what the control process expects; this process doesn't.
             _log.exception("worker failed to apply a command, exiting")

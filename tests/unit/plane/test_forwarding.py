@@ -103,3 +103,16 @@ def test_a_worker_takes_the_levels_of_the_control_process(clean_logging):
     logging.getLogger(ACCESS).warning("connection complete")
     logging.getLogger(ACCESS).error("told")
     assert [line.message for line in lines] == ["told"]
+
+
+def test_a_lack_of_memory_is_not_a_bug_of_the_record(forwarded):
+    class NeedsMemory:
+        def __str__(self):
+            raise MemoryError
+
+    logger, lines = forwarded
+    (handler,) = logger.handlers
+    record = logger.makeRecord(LOGGER, logging.WARNING, "f.py", 1, "%s", (NeedsMemory(),), None)
+    with pytest.raises(MemoryError):
+        handler.handle(record)
+    assert lines == []

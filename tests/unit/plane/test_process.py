@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
-from userspace_proxy.plane.messages import Drained, FromWorker, Report, Running, Start
+from userspace_proxy.dataplane import Serving, Tuning
+from userspace_proxy.plane.channel import MAX_FRAME_BYTES
+from userspace_proxy.plane.messages import (
+    Drained,
+    FromWorker,
+    OpenGroup,
+    Report,
+    Running,
+    Start,
+)
 from userspace_proxy.plane.process import WorkerProcess
 
 from ..dataplane.rig import open_sockets
@@ -19,6 +27,17 @@ channel = socket.socket(fileno=int(sys.argv[-1]))
 def send(body, *socks):
     frame = struct.pack(">IB", len(body), len(socks)) + body
     socket.send_fds(channel, [frame], [sock.fileno() for sock in socks])
+"""
+
+# Enough to receive a message of 8 MiB, but not to decode it.
+WORKER_WITH_LITTLE_MEMORY = """
+import resource, sys
+sys.path[:] = sys.argv[1:-1]
+from userspace_proxy.plane.worker_main import run_worker
+with open("/proc/self/statm") as statm:
+    most = int(statm.read().split()[0]) * resource.getpagesize() + 12 * 1024 * 1024
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+sys.exit(run_worker(int(sys.argv[-1])))
 """
 
 
@@ -81,6 +100,15 @@ async def test_a_killed_process_is_reported_once(start):
 
 async def test_the_exit_status_is_reported(start):
     assert await start(**python("os._exit(7)")).end() == ["exit status 7"]
+
+
+async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cause(start, caplog):
+    parent = start(program=(sys.executable, "-I", "-c", WORKER_WITH_LITTLE_MEMORY))
+    parent.process.send(Start(0, Tuning(), {}))
+    parent.process.send(OpenGroup(1, "x" * (MAX_FRAME_BYTES - 1000), Serving()))
+    assert await parent.end() == ["exit status 12 (out of memory)"]
+    assert caplog.records == []
+    assert [type(message) for message in parent.messages] == [Running]
 
 
 async def test_a_process_that_closes_the_channel_is_ended(start):

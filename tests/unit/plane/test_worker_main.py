@@ -42,6 +42,21 @@ async def test_the_loop_runs_while_thousands_of_commands_wait(control, monkeypat
     assert 0 < most <= 2 * (channel._READ_BYTES / len(command) + 1)
 
 
+async def test_a_lack_of_memory_is_left_to_the_loops_exception_handler(control, monkeypatch):
+    def fail(_message, _sock):
+        raise MemoryError
+
+    monkeypatch.setattr(control.main._worker, "apply", fail)
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: failures.append(context["exception"])
+    )
+    control.send(Drain(60.0))
+    await until(lambda: failures)
+    assert isinstance(failures[0], MemoryError)
+    assert not control.main.ended.done()
+
+
 async def test_log_lines_are_forwarded(control):
     dead = control.keep(RefusingEndpoint(socket.SOCK_STREAM))
     client = None

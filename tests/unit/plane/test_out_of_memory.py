@@ -1,0 +1,63 @@
+import subprocess
+import sys
+
+import pytest
+
+from userspace_proxy.plane.out_of_memory import OUT_OF_MEMORY
+
+LOOPS = [pytest.param("asyncio", id="asyncio"), pytest.param("uvloop", id="uvloop")]
+
+SCRIPT = """\
+import asyncio, os, sys, {loop}
+from userspace_proxy.dataplane.reactor import Reactor, IN
+from userspace_proxy.plane.out_of_memory import exit_on_memory_error
+
+def fail(*_):
+    raise {error}
+
+class FailsAtItsEnd:
+    __del__ = fail
+
+loop = {loop}.new_event_loop()
+exit_on_memory_error(loop)
+{failure}
+loop.call_soon(loop.stop)
+loop.run_forever()
+loop.run_until_complete(asyncio.sleep(0))
+"""
+
+SOCKET_EVENT = """\
+import socket
+one, other = socket.socketpair()
+other.send(b"x")
+Reactor(loop).register(one, IN, fail)
+loop.call_later(1, loop.stop)
+loop.run_forever()"""
+
+
+def run(loop, failure, error="MemoryError"):
+    script = SCRIPT.format(loop=loop, error=error, failure=failure)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param("loop.call_soon(fail)", id="callback"),
+        pytest.param("loop.call_later(0, fail); loop.call_later(1, loop.stop)", id="timer"),
+        pytest.param(SOCKET_EVENT, id="socket"),
+        pytest.param("loop.call_soon(FailsAtItsEnd)", id="destructor"),
+    ],
+)
+def test_a_memory_error_ends_the_process_at_once_and_logs_nothing(loop, failure):
+    done = run(loop, failure)
+    assert (done.returncode, done.stderr) == (OUT_OF_MEMORY, "")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("failure", ["loop.call_soon(fail)", "loop.call_soon(FailsAtItsEnd)"])
+def test_another_exception_is_logged_and_the_process_continues(loop, failure):
+    done = run(loop, failure, "ValueError('a bug')")
+    assert done.returncode == 0
+    assert "ValueError: a bug" in done.stderr
