@@ -5,37 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+from ..child import end_child, start_child
 from .channel import Channel
 from .messages import FromWorker, ToWorker
 from .out_of_memory import OUT_OF_MEMORY
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
-# Isolated, and with this process's path: ``-m`` would search the current folder first, and a worker
-# starts with this process's privileges.
-PROGRAM = (
-    sys.executable,
-    "-I",
-    "-c",
-    """import sys
-sys.path[:] = sys.argv[1:-1]
-from userspace_proxy.plane.worker_main import run_worker
-sys.exit(run_worker(int(sys.argv[-1])))""",
-)
+_ENTRY = "userspace_proxy.plane.worker_main:run_worker"
 
 
 class WorkerProcess:
     """A child that runs :mod:`.worker_main`, and the channel to it. Part of Link.
 
     ``ended`` is called once when the process has ended, with ``exit status 1``, ``signal 9`` or
-    ``exit status 12 (out of memory)``. The program gets this process's module path and the
-    channel's descriptor as arguments. Raises OSError if it can't be started.
+    ``exit status 12 (out of memory)``. ``entry`` gets the channel's descriptor. Raises OSError if
+    it can't be started.
     """
 
     def __init__(
@@ -44,28 +32,20 @@ class WorkerProcess:
         *,
         receive: Callable[[FromWorker], None],
         ended: Callable[[str], None],
-        program: Sequence[str] = PROGRAM,
+        entry: str = _ENTRY,
     ) -> None:
         self._loop = loop
         self._receive = receive
         self._ended = ended
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._process, connection = start_child(entry)
         try:
-            with theirs:
-                # Not stdout: what a worker prints belongs in the log.
-                self._process = subprocess.Popen(
-                    [*program, *sys.path, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=2,
-                    pass_fds=(theirs.fileno(),),
-                )
             self._pidfd = os.pidfd_open(self._process.pid)
         except BaseException:
-            ours.close()
+            connection.close()
             raise
         self.pid = self._process.pid
         self._channel = Channel[FromWorker, ToWorker](
-            loop, ours, reads=FromWorker, receive=self._on_message, lost=self._on_lost
+            loop, connection, reads=FromWorker, receive=self._on_message, lost=self._on_lost
         )
         loop.add_reader(self._pidfd, self._on_end)
 
@@ -85,12 +65,8 @@ class WorkerProcess:
         """Part of Link."""
         if self._pidfd >= 0:
             self.hang_up()
-            end = select.poll()
-            end.register(self._pidfd, select.POLLIN)
-            end.poll(max(0.0, within_s) * 1000)
+            end_child(self._process, within_s)
             self._forget()
-            self._process.kill()
-            self._process.wait()
 
     def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
         # Workers send none.

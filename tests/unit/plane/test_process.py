@@ -20,24 +20,26 @@ from userspace_proxy.plane.process import WorkerProcess
 from ..dataplane.rig import open_sockets
 from ..dataplane.waiting import turns, until
 
-# A child that sends something else than workers do.
+# The module of a child that sends something else than workers do.
 CHILD = """
-import os, socket, struct, sys
-channel = socket.socket(fileno=int(sys.argv[-1]))
-def send(body, *socks):
+import os, socket, struct
+def send(channel, body, *socks):
     frame = struct.pack(">IB", len(body), len(socks)) + body
     socket.send_fds(channel, [frame], [sock.fileno() for sock in socks])
+def main(descriptor):
+    channel = socket.socket(fileno=descriptor)
+    %s
 """
 
 # Enough to receive a message of 8 MiB, but not to decode it.
 WORKER_WITH_LITTLE_MEMORY = """
-import resource, sys
-sys.path[:] = sys.argv[1:-1]
+import resource
 from userspace_proxy.plane.worker_main import run_worker
-with open("/proc/self/statm") as statm:
-    most = int(statm.read().split()[0]) * resource.getpagesize() + 12 * 1024 * 1024
-resource.setrlimit(resource.RLIMIT_AS, (most, most))
-sys.exit(run_worker(int(sys.argv[-1])))
+def main(descriptor):
+    with open("/proc/self/statm") as statm:
+        most = int(statm.read().split()[0]) * resource.getpagesize() + 12 * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return run_worker(descriptor)
 """
 
 
@@ -59,16 +61,17 @@ class Parent:
         return self.ends
 
 
-def python(script):
-    return {"program": (sys.executable, "-IS", "-c", CHILD + script)}
-
-
 @pytest.fixture
-def start():
+def start(tmp_path, monkeypatch):
     before, parents = open_sockets(), []
 
-    def start(**kwargs):
-        parents.append(Parent(**kwargs))
+    def start(module=None):
+        entry = {}
+        if module is not None:
+            (tmp_path / "child_of_a_test.py").write_text(module, encoding="ascii")
+            monkeypatch.syspath_prepend(tmp_path)
+            entry = {"entry": "child_of_a_test:main"}
+        parents.append(Parent(**entry))
         return parents[-1]
 
     yield start
@@ -99,11 +102,11 @@ async def test_a_killed_process_is_reported_once(start):
 
 
 async def test_the_exit_status_is_reported(start):
-    assert await start(**python("os._exit(7)")).end() == ["exit status 7"]
+    assert await start(CHILD % "os._exit(7)").end() == ["exit status 7"]
 
 
 async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cause(start, caplog):
-    parent = start(program=(sys.executable, "-I", "-c", WORKER_WITH_LITTLE_MEMORY))
+    parent = start(WORKER_WITH_LITTLE_MEMORY)
     parent.process.send(Start(0, Tuning(), {}))
     parent.process.send(OpenGroup(1, "x" * (MAX_FRAME_BYTES - 1000), Serving()))
     assert await parent.end() == ["exit status 12 (out of memory)"]
@@ -112,7 +115,7 @@ async def test_a_worker_that_runs_out_of_memory_ends_at_once_and_this_is_its_cau
 
 
 async def test_a_process_that_closes_the_channel_is_ended(start):
-    parent = start(**python("channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)"))
+    parent = start(CHILD % "channel.close(); pipe = os.pipe(); os.read(pipe[0], 1)")
     assert await parent.end() == ["signal 9"]
 
 
@@ -125,7 +128,7 @@ async def test_a_close_ends_it_and_waits_and_calls_nothing(start):
 
 
 async def test_last_messages_arrive_even_together_with_the_end(start):
-    parent = start(**python("""send(b'["Drained",3]'); os._exit(0)"""))
+    parent = start(CHILD % """send(channel, b'["Drained",3]'); os._exit(0)""")
     select.select([parent.process._pidfd], [], [], 10)
     # As the loop does if it looks here first.
     parent.process._on_end()
@@ -134,14 +137,14 @@ async def test_last_messages_arrive_even_together_with_the_end(start):
 
 async def test_sockets_that_a_worker_sends_are_not_kept(start):
     before = open_sockets()
-    parent = start(**python("""send(b'["Drained",3]', channel); os._exit(0)"""))
+    parent = start(CHILD % """send(channel, b'["Drained",3]', channel); os._exit(0)""")
     await parent.end()
     assert parent.messages == [Drained(3)]
     assert open_sockets() == before
 
 
 async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, caplog):
-    parent = start(**python("""send(b'["Drained","3"]'); os.read(channel.fileno(), 1)"""))
+    parent = start(CHILD % """send(channel, b'["Drained","3"]'); os.read(channel.fileno(), 1)""")
     assert await parent.end() == ["signal 9"]
     (record,) = caplog.records
     assert (record.getMessage(), record.pid, record.cause) == (
@@ -152,9 +155,9 @@ async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, capl
     assert parent.messages == []
 
 
-@pytest.mark.parametrize("program", [("/nowhere/python",)])
-async def test_what_can_not_be_started_is_an_error_and_leaves_nothing_open(program):
+async def test_what_can_not_be_started_is_an_error_and_leaves_nothing_open(monkeypatch):
     before = open_sockets()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(FileNotFoundError):
-        Parent(program=program)
+        Parent()
     assert open_sockets() == before
