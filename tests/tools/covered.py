@@ -1,6 +1,6 @@
 """Checks what the unit tests cover: 95 % of the package, and each pure module by its own test.
 
-    tests/unit/plan/test_diff.py ──covers 100 % of──▶ userspace_proxy/plan/diff.py
+    tests/unit/plan/test_plan.py ──covers 100 % of──▶ userspace_proxy/plan/plan.py
 
 Run it as ``python -m tests.tools.covered`` on the data that ``make coverage`` collects, in which
 each line is recorded with the test module that ran it (tests/unit/conftest.py). It prints one line

@@ -1,6 +1,6 @@
 """Checks that tests/unit mirrors the package: a test module for every module, and back.
 
-    userspace_proxy/plan/diff.py ◀──▶ tests/unit/plan/test_diff.py
+    userspace_proxy/plan/plan.py ◀──▶ tests/unit/plan/test_plan.py
 
 Run it as ``python -m tests.tools.mirror``. It prints one line per problem and exits with status 1
 if there is one.

@@ -9,7 +9,7 @@ from coverage import Coverage, CoverageData
 
 from .covered import AT_IMPORT, Module, problems, ranges, read_modules
 
-PURE = Path("userspace_proxy/plan/diff.py")
+PURE = Path("userspace_proxy/plan/plan.py")
 SHELL = Path("userspace_proxy/agent/run.py")
 LINES = frozenset(range(1, 101))
 
@@ -30,7 +30,7 @@ def test_tests_must_cover_95_percent_of_the_package(percent: int, expected: list
 def test_a_pure_module_must_be_covered_by_its_own_test_alone() -> None:
     modules = [module(PURE, covered=100, by_own_test=98), module(SHELL, covered=100)]
     assert list(problems(modules)) == [
-        f"{PURE}: tests/unit/plan/test_diff.py doesn't cover lines 99-100"
+        f"{PURE}: tests/unit/plan/test_plan.py doesn't cover lines 99-100"
     ]
 
 
@@ -48,7 +48,7 @@ def test_what_runs_at_import_counts_as_covered_by_the_own_test(tmp_path: Path) -
     data = CoverageData(str(tmp_path / ".coverage"))
     for context, lines in (
         (AT_IMPORT, {1}),
-        ("tests/unit/plan/test_diff.py", {2, 3}),
+        ("tests/unit/plan/test_plan.py", {2, 3}),
         ("tests/unit/agent/test_run.py", {2, 4}),
     ):
         data.set_context(context)

@@ -9,7 +9,7 @@ import pytest
 
 from .mirror import missing
 
-MODULE, TEST = "userspace_proxy/plan/diff.py", "tests/unit/plan/test_diff.py"
+MODULE, TEST = "userspace_proxy/plan/plan.py", "tests/unit/plan/test_plan.py"
 NODE_TEST = "tests/node/test_plan.py"
 
 

@@ -1,7 +1,15 @@
 """The desired state of the node, and the difference between two such states."""
 
-from .diff import PlanChanges, diff_plans
-from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan, Side
+from .plan import (
+    HealthCheck,
+    IgnoredService,
+    Plan,
+    PlanChanges,
+    PortKey,
+    PortPlan,
+    Side,
+    diff_plans,
+)
 from .planner import Planner
 
 __all__ = [

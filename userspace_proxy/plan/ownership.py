@@ -13,12 +13,11 @@ of a change depends only on its size, never on the number of claims.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 from ..model import Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
 from .claims import PortClaim, ServiceClaims
-from .index import ServiceIndex
 from .plan import PortKey
 
 # Lower numbers win. Users may write any external IP into a Service.
@@ -30,9 +29,40 @@ _PRECEDENCE = {
 }
 _NOTHING: Mapping[Frontend, str] = {}
 
+Address = TypeVar("Address", bound=Hashable)
 _Claimants = tuple[PortClaim, ...]
 _Touched = dict[tuple[Protocol, SocketAddress], _Claimants]
 """The claimants of each address that a change has touched, before the change."""
+
+
+class ServiceIndex(Generic[Address]):
+    """Services by address, IP or port number: nearly always one, sometimes all of them."""
+
+    def __init__(self) -> None:
+        self._services: dict[Address, tuple[ServiceKey] | set[ServiceKey]] = {}
+
+    def __getitem__(self, address: Address) -> Collection[ServiceKey]:
+        return self._services.get(address, ())
+
+    def add(self, addresses: Iterable[Address], service: ServiceKey) -> None:
+        """Enter a Service at these addresses; idempotent."""
+        # One object for all of them: a set for each would be 200 bytes.
+        alone = (service,)
+        for address in addresses:
+            have = self._services.setdefault(address, alone)
+            if isinstance(have, set):
+                have.add(service)
+            elif have != alone:
+                self._services[address] = {*have, service}
+
+    def discard(self, addresses: Iterable[Address], service: ServiceKey) -> None:
+        """Remove a Service from these addresses; idempotent."""
+        for address in addresses:
+            have = self._services.get(address, ())
+            if isinstance(have, set):
+                have.discard(service)
+            if not have or have == (service,):
+                self._services.pop(address, None)
 
 
 class OwnershipChange(NamedTuple):

@@ -1,4 +1,9 @@
-"""The desired state of the node as one immutable value."""
+"""The desired state of the node as one immutable value, and the changes from one to another.
+
+open     listeners of new Service ports, before any rule points to them
+update   endpoints, affinity, frontends; then all frontends are steered in one transaction
+close    listeners of removed ones, after no rule points to them
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..cluster import PersistentMap
+from ..cluster import PersistentMap, differing_keys
 from ..model import (
     Balance,
     Frontend,
+    FrontendKind,
     IPFamily,
     Protocol,
     ServiceKey,
@@ -122,3 +128,44 @@ class Plan:
     def empty() -> Plan:
         """Return the plan of a node without Services."""
         return Plan(PersistentMap())
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChanges:
+    """The differences between two plans; each tuple is sorted by key."""
+
+    open: tuple[PortPlan, ...]
+    update: tuple[PortPlan, ...]
+    """Same key and protocol, but other frontends, endpoints or affinity."""
+    close: tuple[PortKey, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.open or self.update or self.close)
+
+
+def diff_plans(have: Plan, want: Plan) -> PlanChanges:
+    """Compare the plan in force with the desired one.
+
+    A Service that is deleted and created again between two plans keeps its proxy port and its
+    connections, as it has the same key. A port whose protocol changes is in both ``close`` and
+    ``open``, because it needs another socket.
+    """
+    opened: list[PortPlan] = []
+    updated: list[PortPlan] = []
+    closed: list[PortKey] = []
+    for key in sorted(differing_keys(have.ports, want.ports)):
+        old, new = have.ports.get(key), want.ports.get(key)
+        if old is not None and new is not None and old.protocol is new.protocol:
+            if old != new or _kinds(old) != _kinds(new):
+                updated.append(new)
+            continue
+        if old is not None:
+            closed.append(key)
+        if new is not None:
+            opened.append(new)
+    return PlanChanges(open=tuple(opened), update=tuple(updated), close=tuple(closed))
+
+
+def _kinds(port: PortPlan) -> list[FrontendKind]:
+    """Return the kinds, which the comparison of frontends ignores and the page shows."""
+    return [frontend.kind for frontend in port.frontends]

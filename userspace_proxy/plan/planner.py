@@ -21,8 +21,7 @@ from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
 from ..model import ServiceKey, SocketAddress
 from ..policy import NodeFacts
 from .claims import claims_of
-from .index import ServiceIndex
-from .ownership import FrontendOwners, OwnershipChange
+from .ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
 from .ports import health_check_of, plan_port
 

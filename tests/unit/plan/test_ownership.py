@@ -1,4 +1,4 @@
-"""Who gets an address that several ask for, whatever comes and goes."""
+"""Which Service owns an address that several claim."""
 
 from itertools import permutations
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, ServicePort
 from userspace_proxy.plan import PortKey
 from userspace_proxy.plan.claims import PortClaim, claims_of
-from userspace_proxy.plan.ownership import FrontendOwners
+from userspace_proxy.plan.ownership import FrontendOwners, ServiceIndex
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB, WEB_IP, service
 from .drawn import FACTS, KEYS, SERVICES, in_two_orders
@@ -30,7 +30,7 @@ from .test_claims import (
 
 
 class Settled(NamedTuple):
-    """Who has what, and who doesn't, as a settlement tells it of each claim."""
+    """The owner of each frontend, and what each claim has lost, with the reason."""
 
     holders: dict[Frontend, PortClaim]
     lost: dict[PortKey, dict[Frontend, str]]
@@ -257,3 +257,27 @@ def test_a_change_reports_only_the_services_that_it_affects():
     assert (set(moved.addresses), set(moved.services)) == (set(), {WEB})
     moved = owners.change([WEB], ())
     assert (set(moved.addresses), set(moved.services)) == ({ADDRESS.address}, set())
+
+
+CHANGES = st.lists(st.tuples(st.booleans(), st.sets(st.sampled_from("abc")), KEYS))
+
+
+@drawn(CHANGES)
+def test_it_contains_the_services_that_were_added_and_not_discarded(changes):
+    index, expected = ServiceIndex(), {}
+    for comes, places, key in changes:
+        (index.add if comes else index.discard)(places, key)
+        for place in places:
+            there = expected.setdefault(place, set())
+            (there.add if comes else there.discard)(key)
+    assert {place: set(index[place]) for place in "abc"} == {
+        place: expected.get(place, set()) for place in "abc"
+    }
+
+
+def test_a_service_alone_at_many_addresses_is_one_object():
+    index = ServiceIndex()
+    index.add(["a", "b"], CART)
+    assert index["a"] is index["b"]
+    index.add(["b"], WEB)
+    assert (set(index["a"]), set(index["b"])) == ({CART}, {CART, WEB})

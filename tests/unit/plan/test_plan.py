@@ -1,11 +1,22 @@
-"""Plans and their keys as values."""
+"""Plans and their keys as values, and the changes from one plan to another."""
+
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from userspace_proxy.model import IPFamily, Protocol, ServicePortName
-from userspace_proxy.plan import Plan, PortKey, PortPlan, Side
+from userspace_proxy.model import (
+    Balance,
+    Frontend,
+    FrontendKind,
+    IPFamily,
+    Protocol,
+    ServicePortName,
+)
+from userspace_proxy.plan import Plan, PlanChanges, PortKey, PortPlan, Side, diff_plans
 
-from ..model.samples import POD_A
+from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
 
 HTTP = ServicePortName("shop", "cart", "http")
 KEY = PortKey(HTTP, IPFamily.IPV4)
@@ -83,3 +94,143 @@ def test_a_port_refuses_when_no_node_could_serve_the_admitted_clients(usable, ad
 def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, reason, admits, is_dropping):
     port = PortPlan(KEY, Protocol.TCP, (), (), usable, reason, admits=admits)
     assert port.is_dropping is is_dropping
+
+
+def port_plan(service=CART, ip=CART_IP, usable=(POD_A,), protocol=Protocol.TCP):
+    key = PortKey(ServicePortName(*service, "http"), IPFamily.IPV4)
+    return PortPlan(key, protocol, (Frontend(ip, 80, protocol),), (), usable, "")
+
+
+def plan(*ports):
+    return Plan({port.key: port for port in ports})
+
+
+CART_PORT = port_plan()
+WEB_PORT = port_plan(WEB, WEB_IP)
+LOAD_BALANCED = Frontend(CART_IP, 80, Protocol.TCP, FrontendKind.LOAD_BALANCER)
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "expected"),
+    [
+        pytest.param(
+            plan(CART_PORT),
+            plan(CART_PORT, WEB_PORT),
+            PlanChanges(open=(WEB_PORT,), update=(), close=()),
+            id="new-port",
+        ),
+        pytest.param(
+            plan(CART_PORT, WEB_PORT),
+            plan(WEB_PORT),
+            PlanChanges(open=(), update=(), close=(CART_PORT.key,)),
+            id="port-gone",
+        ),
+        pytest.param(
+            plan(CART_PORT, WEB_PORT),
+            plan(port_plan(usable=(POD_A, POD_B)), WEB_PORT),
+            PlanChanges(open=(), update=(port_plan(usable=(POD_A, POD_B)),), close=()),
+            id="other-endpoints",
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(port_plan(ip=WEB_IP)),
+            PlanChanges(open=(), update=(port_plan(ip=WEB_IP),), close=()),
+            id="other-address-keeps-the-port",
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(replace(CART_PORT, affinity_timeout_s=60)),
+            PlanChanges(open=(), update=(replace(CART_PORT, affinity_timeout_s=60),), close=()),
+            id="affinity",
+        ),
+        *(
+            pytest.param(
+                plan(CART_PORT),
+                plan(replace(CART_PORT, **fields)),
+                PlanChanges(open=(), update=(replace(CART_PORT, **fields),), close=()),
+                id=name,
+            )
+            for name, fields in {
+                "balance": {"balance": Balance.LEAST_CONNECTIONS},
+                "source-ranges": {"admits": ("192.0.2.0/24",)},
+                "endpoints-of-the-outside": {"outside": (POD_A,)},
+                "who-is-inside": {"inside": ("192.0.2.0/24",)},
+                "frontend-of-another-kind": {"frontends": (LOAD_BALANCED,)},
+            }.items()
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(replace(CART_PORT, key=CART_PORT.key._replace(side=Side.EXTERNAL))),
+            PlanChanges(
+                open=(replace(CART_PORT, key=CART_PORT.key._replace(side=Side.EXTERNAL)),),
+                update=(),
+                close=(CART_PORT.key,),
+            ),
+            id="another-side-is-another-port",
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(port_plan(protocol=Protocol.UDP)),
+            PlanChanges(
+                open=(port_plan(protocol=Protocol.UDP),), update=(), close=(CART_PORT.key,)
+            ),
+            id="another-protocol-is-another-socket",
+        ),
+        pytest.param(
+            plan(CART_PORT),
+            plan(port_plan(WEB)),
+            PlanChanges(open=(port_plan(WEB),), update=(), close=(CART_PORT.key,)),
+            id="address-passes-to-another-service",
+        ),
+    ],
+)
+def test_changes(have, want, expected):
+    changes = diff_plans(have, want)
+    assert changes == expected
+    assert changes
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        pytest.param(Plan.empty(), id="empty"),
+        pytest.param(plan(CART_PORT, WEB_PORT), id="two-ports"),
+    ],
+)
+def test_a_plan_and_itself_or_its_equal_have_no_difference(same):
+    equal = Plan({key: replace(port) for key, port in same.ports.items()}, revision=9)
+    assert diff_plans(same, same) == diff_plans(same, equal) == PlanChanges((), (), ())
+    assert not diff_plans(same, equal)
+
+
+def test_changes_are_in_the_order_of_their_keys():
+    both = plan(CART_PORT, WEB_PORT)
+    idle = plan(replace(CART_PORT, usable=()), replace(WEB_PORT, usable=()))
+    assert [p.key.name.name for p in diff_plans(Plan.empty(), both).open] == ["cart", "web"]
+    assert [p.key.name.name for p in diff_plans(both, idle).update] == ["cart", "web"]
+    assert [key.name.name for key in diff_plans(both, Plan.empty()).close] == ["cart", "web"]
+
+
+PORTS = st.builds(
+    port_plan,
+    st.sampled_from([CART, WEB, CART._replace(name="till")]),
+    ip=st.sampled_from([CART_IP, WEB_IP]),
+    usable=st.sampled_from([(), (POD_A,), (POD_A, POD_B)]),
+    protocol=st.sampled_from(Protocol),
+)
+PLANS = st.lists(PORTS, max_size=4).map(lambda ports: plan(*sorted(ports, key=lambda p: p.key)))
+
+
+@given(PLANS, PLANS)
+def test_applying_the_difference_in_its_order_gives_the_desired_plan(have, want):
+    sockets = {(key, port.protocol): port for key, port in have.ports.items()}
+    changes = diff_plans(have, want)
+    for port in changes.open:
+        assert (port.key, port.protocol) not in sockets
+        sockets[port.key, port.protocol] = port
+    for port in changes.update:
+        assert sockets[port.key, port.protocol] != port
+        sockets[port.key, port.protocol] = port
+    for key in changes.close:
+        del sockets[key, have.ports[key].protocol]
+    assert sockets == {(key, port.protocol): port for key, port in want.ports.items()}
