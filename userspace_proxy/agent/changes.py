@@ -23,12 +23,7 @@ NO_CHANGES = ChangeCounts()
 
 
 def count_changes(have: Snapshot | None, want: Snapshot) -> ChangeCounts:
-    """Count the objects in which two snapshots differ: several changes of one object are one.
-
-    Args:
-        have: The earlier snapshot; None: there is none.
-        want: The later one.
-    """
+    """Count the objects in which two snapshots differ: several changes of one object are one."""
     earlier = have.services if have is not None else {}
     services = endpoints = 0
     for key in differing_keys(earlier, want.services):

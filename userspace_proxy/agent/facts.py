@@ -18,9 +18,7 @@ def make_facts(options: Options, snapshot: Snapshot, addresses: Sequence[str]) -
     """Return the current facts.
 
     Args:
-        options: The proxy's.
         snapshot: May contain this node's object and the API server's Service.
-        addresses: Those of this node's interfaces.
     """
     node = snapshot.node or _NO_NODE
     api_server = snapshot.services.get(_API_SERVER)

@@ -31,8 +31,6 @@ class ListenAddresses:
     """The addresses of one proxy's listeners.
 
     Args:
-        bind: The steering's.
-        pool: Proxy port numbers.
         transparent: The steering needs transparent sockets.
         holder: Returns a program that uses one of these ports; empty if there is none.
     """
@@ -97,7 +95,6 @@ class ListenAddresses:
         """Return why a listener couldn't be opened, with the program that uses its port.
 
         Args:
-            plan: The Service port's.
             key: As in :meth:`wanted`.
             why: The error at the last address; None: there was no address to try.
         """

@@ -78,11 +78,7 @@ class ServedPorts:
     """The Service ports that one proxy serves.
 
     Args:
-        plane: Has the sockets.
-        bind: The steering's.
-        pool: Proxy port numbers.
         transparent: The steering needs transparent sockets.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -118,7 +114,6 @@ class ServedPorts:
         """Begin to serve a Service port.
 
         Args:
-            plan: What to serve.
             preferred: Proxy ports that rules of an earlier run point to, as
                 :meth:`.Steering.start` returns them.
         """

@@ -33,7 +33,6 @@ class Shortages:
         The last one logs a line.
 
         Args:
-            key: Any Service port.
             is_served: It is open; False: it is gone, or has another problem.
         """
         if key not in self._keys:

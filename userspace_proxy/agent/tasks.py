@@ -40,7 +40,6 @@ class Supervisor:
         """Run something until it ends or :meth:`stop` is called.
 
         Args:
-            name: For the log.
             run: Called again after a bug.
             restarts: False: it isn't called again.
         """

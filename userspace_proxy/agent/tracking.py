@@ -47,8 +47,6 @@ class TrackingWatch:
     Args:
         report: Called with what the cluster's users should be able to read.
         untracked: Exempts the status ports while the kernel drops packets; None: they aren't.
-        read: Returns the current table.
-        clock: Monotonic seconds.
     """
 
     def __init__(

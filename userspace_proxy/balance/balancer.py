@@ -40,9 +40,7 @@ class Balancer:
     """The choice for one Service port and family.
 
     Args:
-        endpoints: Usable endpoints in plan order; may be empty.
         affinity_timeout_s: The timeout of ``sessionAffinity: ClientIP``; None without affinity.
-        start: Position of the first turn.
         strategy: None for round robin.
     """
 
@@ -89,9 +87,7 @@ class Balancer:
         The caller then calls :meth:`answered` or :meth:`failed`.
 
         Args:
-            client: The client's IP address.
             now: Monotonic seconds.
-            tried: Endpoints that this connection has already tried.
         """
         if self._affinity is None and not tried and not self._ejections.ejected:
             return self.strategy.pick(self.endpoints)

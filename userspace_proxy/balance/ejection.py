@@ -55,7 +55,6 @@ class Ejections:
         """Eject an endpoint after a failed dial, for longer after each failed probe.
 
         Args:
-            endpoint: The one that was dialled.
             now: Monotonic seconds.
             is_silent: It didn't answer, as opposed to a refusal.
 

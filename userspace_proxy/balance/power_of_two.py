@@ -24,7 +24,6 @@ class PowerOfTwoChoices:
 
     Args:
         load: Returns how many connections an endpoint has, pending dials included.
-        rng: The source of randomness.
     """
 
     def __init__(self, load: Callable[[SocketAddress], int], rng: RandomNumbers) -> None:

@@ -31,7 +31,6 @@ def check_settings(
     """Check everything that ``run`` would need with these settings.
 
     Args:
-        settings: From flags and files.
         warnings: Those of reading them.
         problem: Why the file can't be used; None if it can, or if there is none.
     """
@@ -92,7 +91,6 @@ def check_node(
     and imports none of the larger libraries.
 
     Args:
-        settings: From flags and files.
         steering: The steering that is, or would be, in use.
         kernel: From :func:`read_kernel`; None: it is read here.
     """

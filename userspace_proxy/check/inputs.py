@@ -36,7 +36,6 @@ def judge_settings(
     Args:
         warnings: In the reader's words.
         config_file: Its path; empty where there is none.
-        problem: Why the file can't be used.
     """
     found = [warning("config", line, config_file) for line in warnings]
     if problem is not None:

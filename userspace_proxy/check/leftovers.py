@@ -35,8 +35,6 @@ def judge_kube_proxy(kernel: KernelView, steering: str, *, is_beside: bool) -> l
     """Report kube-proxy's rules, and whether they take precedence.
 
     Args:
-        kernel: The rules.
-        steering: This proxy's steering.
         is_beside: This proxy serves only Services with a label, and kube-proxy the others.
     """
     if steering in ("none", ""):

@@ -72,9 +72,7 @@ def judge_offers(offers: Offers, wanted: str, taken: str, *, own_namespace: bool
     """Report privileges and features, and whether the chosen steering works with them.
 
     Args:
-        offers: From :func:`read_offers`.
         wanted: The value of ``--steering``.
-        taken: From :func:`chosen`.
         own_namespace: The network namespace was created for this proxy.
     """
     if wanted == "none":

@@ -92,8 +92,6 @@ def judge_descriptors(
     Args:
         limit: The hard RLIMIT_NOFILE, which ``run`` uses.
         service_ports: Their number, of both families; None if unknown.
-        workers: The number of worker processes.
-        proxy_ports: First and last.
     """
     if service_ports is None:
         return [ok("limits", f"{limit:,} open files")]

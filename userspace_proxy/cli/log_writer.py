@@ -37,7 +37,6 @@ class LogWriter:
     """Writes lines to one descriptor, which the caller closes.
 
     Args:
-        descriptor: The output.
         describe_dropped: Returns the line that reports a number of dropped lines.
         max_queued_bytes: The size of the queue.
     """

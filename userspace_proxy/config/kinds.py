@@ -165,7 +165,6 @@ def duration(*, least_s: float = 0.0, zero_means: float | None = 0.0) -> Kind:
     """Return a kind of durations in seconds, written as in Go.
 
     Args:
-        least_s: The shortest one.
         zero_means: The value of ``0``, if it isn't a duration: None is "the default".
     """
 
@@ -219,7 +218,6 @@ def texts(
     """Return a kind of lists, comma-separated in a flag.
 
     Args:
-        name: As in help.
         parse_item: Reads one item.
         check: Raises ConfigError if the items are invalid together.
         accepts_text: Whether a file may also contain the comma-separated text.

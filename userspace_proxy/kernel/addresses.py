@@ -35,7 +35,6 @@ class NodeAddresses:
     """The current addresses of this node.
 
     Args:
-        loop: Watches the kernel's events.
         changed: Called in the loop after :attr:`current` has changed.
 
     Raises:

@@ -69,10 +69,6 @@ def forget_changed(version: int, changes: Iterable[Change]) -> int:
     frontends that are no longer steered, if they lead to the old port (another proxy on this node
     may steer the frontend now); and entries of SYNs that arrived while there was no rule.
 
-    Args:
-        version: 4 or 6.
-        changes: All changes of the rules that are in force now.
-
     Returns:
         How many were found.
 

@@ -128,7 +128,6 @@ def choose_address(preferred: tuple[str, ...], view: InterfaceView) -> str:
 
     Args:
         preferred: The node's own, best first; addresses that no interface has are ignored.
-        view: The current interfaces.
     """
     candidates = [*preferred, *view.addresses]
     return next((ip for ip in candidates if ip in view.addresses), "")

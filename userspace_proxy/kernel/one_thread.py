@@ -20,11 +20,7 @@ Thing = TypeVar("Thing", bound=Closable)
 
 
 class OneThread:
-    """A thread that starts with the first call.
-
-    Args:
-        name: The thread's name.
-    """
+    """A thread that starts with the first call."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -52,7 +48,6 @@ class InOneThread(Generic[Thing]):
     """An object that the first call creates, and that is used and closed in one thread.
 
     Args:
-        name: The thread's name.
         make: Creates it, in the network namespace of the first caller.
     """
 

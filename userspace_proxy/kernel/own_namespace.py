@@ -12,11 +12,7 @@ _VARIABLE = "USERSPACE_PROXY_OWN_NETNS"
 
 
 def own_namespace_environment(pid: int) -> dict[str, str]:
-    """Return the environment variable for a proxy whose own namespace is that of a process.
-
-    Args:
-        pid: Any process in the namespace.
-    """
+    """Return the environment variable for a proxy whose own namespace is that of a process."""
     return {_VARIABLE: _inode(f"/proc/{pid}/ns/net")}
 
 

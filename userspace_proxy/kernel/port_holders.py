@@ -55,8 +55,6 @@ def who_holds(protocol: Protocol, port: int, family: IPFamily) -> str:
     Examines the descriptors of all processes, which takes up to 0.25 s on a busy node.
 
     Args:
-        protocol: TCP or UDP.
-        port: On any address.
         family: Of the clients; an IPv6 socket may serve those of IPv4, too.
 
     Returns:

@@ -50,7 +50,6 @@ class NodeRoutes:
     """The current links and routes of this node.
 
     Args:
-        loop: Watches the kernel's events.
         changed: Called in the loop after they have changed.
         cluster: ``--cluster-cidr``.
 

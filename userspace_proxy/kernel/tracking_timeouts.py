@@ -29,7 +29,6 @@ class TrackingTimeouts:
 
     Args:
         half_closed_s: How long the proxy keeps such a connection; rounded up.
-        proc_sys: The directory of sysctls.
     """
 
     def __init__(self, half_closed_s: float, proc_sys: Path = _PROC_SYS) -> None:

@@ -48,7 +48,6 @@ def parse_range(text: str, *, strict: bool = True) -> str:
     """Return a network in canonical form.
 
     Args:
-        text: As ``10.0.0.0/8``.
         strict: Whether bits set after the prefix are an error, as for API servers since 1.36.
 
     Raises:

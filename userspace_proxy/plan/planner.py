@@ -59,7 +59,6 @@ class Planner:
         """Return the plan for a snapshot.
 
         Args:
-            snapshot: The source's state.
             facts: New ones; None for those of the last call.
         """
         if facts is not None and facts != self.facts:

@@ -16,10 +16,7 @@ def plan_port(
     """Return the plan of a port as if it owned all frontends that it claims.
 
     Args:
-        state: The Service with its slices.
-        claim: One claim of the Service.
         owners: Contains the frontends and node ports that endpoints must not be.
-        facts: Of this node.
     """
     usable = usable_endpoints(
         state.slices,

@@ -49,12 +49,7 @@ class BridgeObstacle(NamedTuple):
 
 
 def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFamily, NodeLink]:
-    """Return the bridges that attach pods to this node, for each IP version that has a network.
-
-    Args:
-        links: All links of this node.
-        networks: From :func:`.locality.find_networks`.
-    """
+    """Return the bridges that attach pods to this node, for each IP version that has a network."""
     bridges = {link.number: link for link in links if link.kind == "bridge"}
     return {
         (location, 6 if ":" in text else 4): bridges[location]
@@ -66,13 +61,7 @@ def pod_bridges(links: Iterable[NodeLink], networks: Networks) -> dict[BridgeFam
 def find_obstacles(
     bridges: Mapping[BridgeFamily, NodeLink], links: Iterable[NodeLink], settings: BridgeFilter
 ) -> dict[BridgeFamily, BridgeObstacle]:
-    """Return why replies on these bridges can't be delivered to this node; none where they can.
-
-    Args:
-        bridges: From :func:`pod_bridges`.
-        links: All links of this node.
-        settings: Those of br_netfilter.
-    """
+    """Return why replies on these bridges can't be delivered to this node; none where they can."""
     isolating = {link.master for link in links if link.is_isolated}
     found = {}
     for (number, version), bridge in bridges.items():
@@ -99,12 +88,7 @@ def _obstacle(bridge: NodeLink, version: int, settings: BridgeFilter) -> tuple[s
 
 
 def mark_filtered(networks: Networks, delivering: Iterable[BridgeFamily]) -> Networks:
-    """Return the networks with those on ``delivering`` bridges marked as ``FILTERED_BRIDGE``.
-
-    Args:
-        networks: From :func:`.locality.find_networks`.
-        delivering: The bridges whose replies are delivered to this node.
-    """
+    """Return the networks with those on ``delivering`` bridges marked as ``FILTERED_BRIDGE``."""
     marked = set(delivering)
     if not marked:
         return networks

@@ -22,10 +22,6 @@ def why_not_meant(
 ) -> Callable[[Endpoint], str] | None:
     """Return a function that explains why a ready endpoint isn't meant for this node.
 
-    Args:
-        ready: All ready endpoints.
-        facts: Contains this node's name and zone.
-
     Returns:
         None where hints don't decide. The function returns empty for an endpoint that is meant.
     """

@@ -186,7 +186,6 @@ def find_networks(
     """Return the locations of networks, by this node's links and routes.
 
     Args:
-        links: All of this node.
         routes: Those of the tables ``main`` and ``local``.
         cluster: ``--cluster-cidr``, the networks of pods; for a family without one, every route
             to another machine except the default route is taken for one to pods.
@@ -225,7 +224,6 @@ def _attaching_links(
     """Return the links that lead only to containers of this node.
 
     Args:
-        links: All links by number.
         with_gateway: Links to a gateway.
         wide: Links to a network of several addresses. A container behind a link of its own has
             one route per address; a ``veth`` with a network leads to a LAN, if this node is a

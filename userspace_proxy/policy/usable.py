@@ -80,14 +80,9 @@ def usable_endpoints(
     """Judge the endpoints of one Service port.
 
     Args:
-        slices: The slices of the Service, of any family.
-        port: Name of the Service port.
-        protocol: Protocol of the Service port.
         family: Slices of other families are ignored.
-        facts: Of this node.
         frontends: Addresses that this proxy serves; they are never endpoints.
         node_ports: All node ports of the protocol: at a node's address they lead to a proxy again.
-        scope: The traffic policy.
 
     Source:
         KEP-1669: the ready endpoints; if there are none, those that are serving and

@@ -78,8 +78,6 @@ def unnumbered_pod(near: str, pod: FarEnd, node: Sequence[Address]) -> Wiring:
     """Link a pod as Calico does: the near end has no IPv4 address and answers all ARP.
 
     Args:
-        near: Name of the near end.
-        pod: The pod.
         node: The node's own addresses, the sources of its packets to the pod.
     """
     to_pod = [
@@ -170,9 +168,6 @@ def node(
     """Link a node to the LAN.
 
     Args:
-        near: Name of the near end.
-        far: The node.
-        plan: The ranges.
         pods: The node's share of the pod ranges; addresses without a pod are unreachable.
         router: The LAN's router, the default gateway.
     """

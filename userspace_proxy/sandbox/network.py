@@ -151,7 +151,6 @@ class Sandbox:
         node, and no pods.
 
         Args:
-            name: For messages.
             via: The node for Services; None for the first.
 
         Raises:

@@ -35,9 +35,6 @@ class Pod(Host):
     """One pod: a namespace on a node, with ``eth0`` as its only link.
 
     Args:
-        name: As for ``Namespace``, like ``holder``.
-        holder: Keeps it alive.
-        addresses: Of both families.
         host_interface: The near end of its link, in the node's namespace.
         mode: The kind of link; see ``SandboxNode.add_pod``.
     """
@@ -78,9 +75,6 @@ class SandboxNode(Host):
     """One node, which forwards between its pods and the LAN; the proxy runs here.
 
     Args:
-        name: As for ``Namespace``, like ``holder``.
-        holder: Keeps it alive.
-        addresses: Of both families.
         ranges: Its pods' addresses.
         make_holder: Creates the holder of a new pod.
     """

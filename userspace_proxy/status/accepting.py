@@ -33,11 +33,7 @@ _AT_ONCE = 32
 
 
 class Reserve:
-    """A few descriptors for the connections of one or more servers.
-
-    Args:
-        size: How many.
-    """
+    """A few descriptors for the connections of one or more servers."""
 
     def __init__(self, size: int = RESERVED) -> None:
         self._size = size
@@ -76,7 +72,6 @@ class Accepting:
     Args:
         server: Creates the protocol of each connection.
         sock: A listening, non-blocking socket; :meth:`close` closes it.
-        reserve: Lends descriptors.
     """
 
     def __init__(self, server: LimitedServer, sock: socket.socket, reserve: Reserve) -> None:

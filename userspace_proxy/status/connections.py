@@ -75,7 +75,6 @@ class StatusConnection(asyncio.Protocol):
     """One connection to a status server, in front of aiohttp's protocol.
 
     Args:
-        handler: aiohttp's protocol for this connection.
         limits: The limits that count it; the first is its server's own.
         first_request_s: Seconds until the head of the first request is complete.
         request_s: Seconds from a request to the next, or to the end of the connection.

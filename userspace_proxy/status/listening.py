@@ -20,7 +20,6 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
     """Return a listening socket, which the caller closes, even if ``bind`` is the socket.
 
     Args:
-        bind: The address.
         what: What is served there, for the error: ``health checks``.
         flag: The flag that chooses the address, for the error.
 
@@ -61,8 +60,6 @@ def listen(family: int, address: tuple[object, ...], *, is_v6_only: bool = False
     """Return a non-blocking listening socket, which the caller closes.
 
     Args:
-        family: AF_INET or AF_INET6.
-        address: What to bind.
         is_v6_only: ``::`` leaves IPv4 clients to another socket.
 
     Raises:

@@ -102,11 +102,6 @@ def render_page(view: StatusView, *, now: float, selection: Selection) -> bytes:
 
     A page of 100 Service ports takes some 10 ms, and judging 10,000 some 50: call this
     in a thread.
-
-    Args:
-        view: The state at this moment.
-        now: Unix time.
-        selection: Which Service ports to show.
     """
     page = build_page(view, now=now, selection=selection)
     text = _environment().get_template("status.html").render(page=page, selection=page.selection)

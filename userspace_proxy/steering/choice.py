@@ -18,8 +18,6 @@ def make_steering(name: str, facts: SteeringFacts, *, own_namespace: bool = Fals
     """Return the steering for a value of ``--steering``; nothing is started.
 
     Args:
-        name: ``auto``, ``iptables``, ``nftables``, ``local`` or ``none``.
-        facts: Facts about this node.
         own_namespace: Whether the network namespace was created for this proxy.
 
     Raises:
@@ -64,7 +62,6 @@ def choose_by(lacks: Mapping[str, str], *, has_legacy: bool) -> str:
 
     Args:
         lacks: What each steering lacks, in words; empty where it lacks nothing.
-        has_legacy: Whether legacy tables are in use.
 
     Raises:
         SteeringError: Each lacks something.

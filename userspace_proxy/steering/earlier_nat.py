@@ -55,9 +55,6 @@ class Outcome(NamedTuple):
 class EarlierNat:
     """Finds such chains in this thread's network namespace.
 
-    Args:
-        priority: Of this proxy's chains.
-
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
@@ -130,8 +127,6 @@ def follow(
     Args:
         chain: With its rules.
         chains: Those of its table that it may jump to, by name, with their rules.
-        frontend: The frontend that clients dial.
-        depth: How many jumps led here.
     """
     translated: bool | None = False
     here: bool | None = True
@@ -172,7 +167,6 @@ def meets(condition: str, frontend: Frontend) -> bool | None:
 
     Args:
         condition: As in :attr:`.Step.condition`.
-        frontend: The frontend that clients dial.
 
     Returns:
         None if it depends on a condition that isn't understood.

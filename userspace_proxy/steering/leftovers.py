@@ -43,7 +43,6 @@ async def remove_leftovers(chosen: str, proxy_name: str) -> Leftovers:
 
     Args:
         chosen: The steering that stays, as :attr:`Steering.name`.
-        proxy_name: The proxy's ``--service-proxy-name``; empty without one.
 
     Raises:
         SteeringError: Something exists and can't be removed.

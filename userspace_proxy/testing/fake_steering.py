@@ -14,10 +14,8 @@ class FakeSteering(Steering):
     """A kernel that is a dictionary.
 
     Args:
-        facts: As for every steering.
         taken: Frontends that another program already steers, with its name: they are in
             ``unsteered``. Read by each ``apply``, ``change`` and ``repair``.
-        bind: Where listeners are opened.
         kernel: The state in force; pass it to a second fake to simulate a restart.
     """
 

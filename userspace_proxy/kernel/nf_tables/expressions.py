@@ -146,10 +146,8 @@ def match(field: Field, value: int | bytes, *, mask: int | bytes = b"", op: int 
     """Continue if a field, or its bits in a mask, compares with a value.
 
     Args:
-        field: The field.
         value: A number, or bytes as in a packet.
         mask: The bits to compare; by default all.
-        op: :data:`EQUAL` and so on.
     """
     masked = _bits(_packed(field, mask), bytes(field.width)) if mask else b""
     return load(field) + masked + _compare(_packed(field, value), op)
@@ -185,8 +183,6 @@ def look_up(fields: Sequence[Field], name: str, register: int = 1) -> bytes:
     """Continue if a map contains the fields as a key, with its value in a register.
 
     Args:
-        fields: The parts of the key.
-        name: The map's.
         register: 1 to 4; for the value. The key uses the following ones, too.
     """
     attributes = text(LOOKUP_SET, name) + number(2, register) + number(3, register)

@@ -111,8 +111,6 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
     """Return the request for a listing.
 
     Args:
-        kind: :data:`GET_TABLE` and so on.
-        family: :data:`INET` and so on, or :data:`ANY_FAMILY`.
         table: Limits the listing to a table, except for tables and chains.
         name: Limits rules to a chain; the set of elements.
     """

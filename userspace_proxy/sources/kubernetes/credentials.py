@@ -126,7 +126,6 @@ class Credentials:
         """Read tokens and files again, if that is due.
 
         Args:
-            now: Seconds, monotonic.
             is_refused: The server has just returned 401, so it is due.
 
         Raises:

@@ -89,7 +89,6 @@ def new_event(series: Series, node_name: str, uid: str) -> dict[str, Any]:
 
     Args:
         series: Its ``name`` is set.
-        node_name: The reporting node.
         uid: The object's; empty: unknown. A Node's is its name, as for kubelet's Events.
     """
     service = series.happening.service

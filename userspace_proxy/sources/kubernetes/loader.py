@@ -60,8 +60,6 @@ def make_loader(library: Library, kubeconfig: str, *, plugin_s: float) -> Any:
     ``close()`` closes the memory files.
 
     Args:
-        library: kubernetes-asyncio.
-        kubeconfig: The file.
         plugin_s: Seconds for one run of an exec plugin.
     """
     kube_config = library.kube_config

@@ -30,7 +30,6 @@ class NodeAddressLister:
     """Lists the addresses of all Nodes for as long as they are wanted.
 
     Args:
-        client: An open one.
         take: Called with the addresses of each list.
     """
 

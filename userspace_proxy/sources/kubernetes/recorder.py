@@ -31,7 +31,6 @@ class Recorder:
     """The Events of one node.
 
     Args:
-        client: Open, once :meth:`run` is called.
         node_name: The reporting node; empty: nothing is sent.
         every_s: Seconds between two requests for one series.
     """

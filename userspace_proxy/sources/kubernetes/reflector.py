@@ -66,8 +66,6 @@ class Reflector:
     """Lists and watches one resource into a cache.
 
     Args:
-        cache: Gets the objects.
-        client: An open one.
         changed: Called after the cache or ``problem`` may have changed.
         recovered: Called when a list or watch succeeds after a problem: the server is there, so
             other reflectors needn't wait.

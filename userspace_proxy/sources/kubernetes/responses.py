@@ -58,9 +58,7 @@ def rejected(url: str, request: str, response: Response, *, credentials: str) ->
     """Describe a response that isn't 200.
 
     Args:
-        url: The server's.
         request: What was requested, as ``list services``.
-        response: An error.
         credentials: What was sent, as ``the token in /etc/token``.
     """
     status = read_status(response.body)

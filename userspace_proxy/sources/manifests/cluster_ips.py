@@ -23,9 +23,6 @@ _HINT = "write a range as 10.96.0.0/16"
 class ClusterIPRange:
     """The addresses of one range.
 
-    Args:
-        cidr: The range, as ``10.96.0.0/16``.
-
     Raises:
         ConfigError: It isn't a range of addresses.
     """

@@ -35,8 +35,6 @@ class ManifestSource(Source):
         node_name: The name of this node's Node object; empty: there is none.
         service_cidrs: The ranges from which cluster IPs are allocated: one, or two of different
             families. The first one's family is that of Services that ask for none.
-        poll_s: Seconds between two looks at the files.
-        settle_s: Seconds between two looks while something changes.
 
     Raises:
         ConfigError: ``service_cidrs`` aren't such ranges.

@@ -55,7 +55,6 @@ class NatChains:
     """The chains of one set of rules.
 
     Args:
-        version: 4 or 6.
         rules: REDIRECT rules, one for each frontend.
         to_ip: Where PREROUTING sends packets instead; empty for the interface's address.
     """

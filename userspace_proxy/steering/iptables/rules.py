@@ -209,8 +209,6 @@ def make_guard(
     Args:
         ports: Proxy ports in use of each protocol, ``tcp`` and ``udp``.
         refuse_port: The target of refused frontends; 0 for none.
-        proxy_ports: First and last port of the range of proxy ports.
-        is_ipv6: Whether the rules are for ip6tables.
         checks_sockets: Whether the kernel can look up sockets (xt_socket).
     """
     jumps: list[BuiltInJump] = []

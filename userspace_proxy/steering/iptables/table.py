@@ -178,9 +178,7 @@ def compare(
     """Return how a table differs from its desired state.
 
     Args:
-        contents: All its chains.
         chains: The desired chains of this proxy.
-        jumps: The jumps to them, in their order.
         overtaken: Chain and line of rules that may precede the jumps.
     """
     ours = {chain: lines for chain, lines in contents.items() if _is_ours(chain)}
@@ -219,7 +217,6 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
     """Return the chains of one table.
 
     Args:
-        text: As ``iptables-save`` prints it.
         known: Returns the name in this program of a chain of this proxy.
     """
     chains: dict[str, list[str]] = {}

@@ -28,11 +28,8 @@ def make_guards(
     """Return the guard to use, then those that an earlier run may have left.
 
     Args:
-        tables: The routing tables.
-        facts: The proxy's name is used.
         own_namespace: Whether the network namespace was created for this proxy. Without nftables
             no guard is used there, as it contains no other daemons.
-        uses_nftables: Whether to use nftables where the kernel has it.
     """
     if missing():
         return [NoGuard()]

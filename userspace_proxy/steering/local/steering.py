@@ -32,10 +32,7 @@ class LocalSteering(ProgrammedSteering["LocalProgrammer"]):
     """Routes frontends to this node, where their listeners are bound.
 
     Args:
-        facts: The node's addresses, the proxy's name and, with ``own_namespace``, the Service
-            ranges are used.
         own_namespace: Whether the network namespace was created for this proxy.
-        uses_nftables: Whether to use nftables where the kernel has it.
     """
 
     name = "local"

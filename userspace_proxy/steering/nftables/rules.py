@@ -139,7 +139,6 @@ def differing_frontends(
         before: The old ports of those frontends; None or missing: not steered.
         touched: Their new ports; None: no longer steered.
         uses: How many frontends used each port before, by its key in the guard.
-        refuse_port: As for :func:`all_elements`.
 
     Returns:
         The changes, and the new uses of the affected ports.

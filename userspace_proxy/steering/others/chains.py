@@ -64,7 +64,6 @@ def ends_in_drop(
     """Return why a chain drops a packet; empty unless it certainly does.
 
     Args:
-        chain: The first chain.
         lookup: Returns a chain of the same table; None if it doesn't exist.
         meets: Whether the packet certainly meets a rule's conditions, if it has any.
     """

@@ -49,8 +49,6 @@ def find_firewalls(
     Args:
         nft: Chains of nftables; with rules those that packets to this node pass.
         legacy_filter: The legacy table ``filter``, from :func:`~.legacy.read_legacy`.
-        steering: The name of the proxy's steering.
-        proxy_ports: First and last.
     """
     if steering in ("none", ""):
         return []

@@ -42,8 +42,6 @@ def parse_legacy(text: str, title: str, priority: int) -> dict[str, Chain]:
     """Return the chains of one table.
 
     Args:
-        text: As ``iptables-save`` prints it.
-        title: The chains' table.
         priority: Of its built-in chains.
     """
     policies = {
