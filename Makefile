@@ -83,9 +83,9 @@ build-image: $(VENV)/installed-dev ## build the image of the Dockerfile (root)
 build-nodes: build-control-plane ## build containerd, kubelet, upstream's tests and the pods' images (root)
 	@$(BUILD) tests.cluster.nodes build --with-upstream
 
-cluster: $(VENV)/installed-dev ## start a whole cluster in namespaces: NODES=3 PROXY=nftables, kubeadm, … (root)
+cluster: $(VENV)/installed-dev ## start a whole cluster in namespaces: NODES=3 PROXY=nftables, kubeadm, … FAMILIES=ipv4, dual, ipv6 (root)
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
-	@$(BIN)/python -m tests.cluster.nodes up $(if $(NODES),--nodes=$(NODES)) $(if $(PROXY),--proxy=$(PROXY)) $(if $(CNI),--cni=$(CNI))
+	@$(BIN)/python -m tests.cluster.nodes up $(if $(NODES),--nodes=$(NODES)) $(if $(PROXY),--proxy=$(PROXY)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 
 cluster-down: $(VENV)/installed-dev ## stop that cluster and remove everything it created
 	@$(BIN)/python -m tests.cluster.nodes down

@@ -20,6 +20,7 @@ from ..build import BuildError, cache_root, ensure_binaries
 from ..waiting import wait_for
 from . import kubeadm
 from .cluster import Cluster, remove_leftovers
+from .families import FAMILIES
 from .images import ensure_images, ensure_own_image
 from .programs import ensure_programs
 from .proxies import PROXIES, REPOSITORY
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--zones", type=int, default=3)
     parser.add_argument("--proxy", choices=[*PROXIES, KUBEADM, "none"], default="nftables")
     parser.add_argument("--cni", choices=["bridge", "ptp"], default="bridge")
+    parser.add_argument("--families", choices=FAMILIES, default="ipv4")
     parser.add_argument("--with-upstream", action="store_true", help="build upstream's tests too")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -134,6 +136,7 @@ def serve(options: argparse.Namespace) -> int:
         nodes=options.nodes,
         zones=options.zones,
         cni=options.cni,
+        families=FAMILIES[options.families],
     )
     folder = state()
     with cluster:

@@ -25,16 +25,16 @@ from ..child import Child
 from ..control_plane import ControlPlane
 from ..waiting import wait_for
 from . import dns
+from .families import FAMILIES, Families, listed
 from .node import ClusterNode, Site, check_alive, remove_cgroups
 from .programs import Programs
 from .proxies import KUBE_PROXY_USER, Proxy, Start
-from .world import WORLD_IP, Holder, make_world
+from .world import Holder, make_world
 
 READY_DEADLINE_S = 180.0
 """Three nodes take ten seconds on two idle cores."""
 STOP_DEADLINE_S = 60.0
 MAX_NODES = 200
-SERVICE_CIDR = "10.96.0.0/16"
 
 
 def _kubelet_user(site: Site) -> str:
@@ -60,6 +60,7 @@ class Cluster:
         nodes: How many, up to `MAX_NODES`.
         zones: Over how many zones they are dealt.
         cni: The plugin that connects pods: ``bridge`` or ``ptp``.
+        families: Of nodes, pods and Services, the primary one first.
     """
 
     def __init__(
@@ -72,14 +73,17 @@ class Cluster:
         nodes: int = 3,
         zones: int = 3,
         cni: str = "bridge",
+        families: Families = FAMILIES["ipv4"],
     ) -> None:
         assert 0 < nodes <= MAX_NODES, f"cannot make {nodes} nodes: 1 to {MAX_NODES} are possible"
         self.programs = programs
         self.proxy = proxy
+        self.families = families
         self._binaries = binaries
         self._images = images
         self._sites = [
-            Site(number, f"zone-{(number - 1) % zones + 1}") for number in range(1, nodes + 1)
+            Site(number, f"zone-{(number - 1) % zones + 1}", families)
+            for number in range(1, nodes + 1)
         ]
         self._cni = cni
         self._folder: Path | None = None
@@ -126,7 +130,7 @@ class Cluster:
         """
         self._folder = Path(tempfile.mkdtemp(prefix="userspace-proxy-cluster-"))
         try:
-            self._world = make_world(self._folder)
+            self._world = make_world(self._folder, self.families)
             self._make_nodes()
             self._start_control_plane()
             imports = self._begin_imports()
@@ -191,8 +195,8 @@ class Cluster:
         self._control_plane = ControlPlane(
             self._binaries,
             prefix=self.world.enter_network(),
-            bind_address=str(WORLD_IP),
-            service_cidr=SERVICE_CIDR,
+            bind_address=str(self.families[0].world),
+            service_cidr=listed(family.services for family in self.families),
             apiserver_flags=[
                 "--authorization-mode=Node",
                 "--allow-privileged",
@@ -210,13 +214,13 @@ class Cluster:
             "items": [site.document() for site in self._sites],
         }
         self._control_plane.kubectl("apply", "-f", "-", input=json.dumps(nodes))
-        self._control_plane.kubectl("apply", "-f", "-", input=dns.manifests())
+        self._control_plane.kubectl("apply", "-f", "-", input=dns.manifests(self.families))
 
     def _start_controllers(self) -> None:
         control_plane = self.control_plane
         admin = f"--kubeconfig={control_plane.kubeconfig}"
         corefile = self.folder / "Corefile"
-        corefile.write_text(dns.corefile(control_plane.kubeconfig))
+        corefile.write_text(dns.corefile(control_plane.kubeconfig, self.families))
         self._start(
             "kube-controller-manager",
             admin,
@@ -274,9 +278,9 @@ class Cluster:
     def _wait_until_healthy(self, node: ClusterNode) -> None:
         def healthy() -> bool:
             self._check()
-            url = "http://127.0.0.1:10256/healthz"
+            url = f"http://{self.families[0].loopback}:10256/healthz"
             try:
-                node.holder.run("curl", "-sf", "-o", "/dev/null", "--noproxy", "*", url)
+                node.holder.run("curl", "-gsf", "-o", "/dev/null", "--noproxy", "*", url)
             except AssertionError:
                 return False
             return True

@@ -1,6 +1,6 @@
 """Cluster DNS: CoreDNS beside the API server, reached by pods through the Service kube-dns.
 
-The Service has no selector and its EndpointSlice is written by hand, so every name that a pod
+The Service has no selector and its EndpointSlices are written by hand, so every name that a pod
 looks up takes the UDP path of the proxy under test.
 """
 
@@ -10,19 +10,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .node import CLUSTER_DNS, CLUSTER_DOMAIN
-from .world import WORLD_IP
+from .families import Families, Family
+from .node import CLUSTER_DOMAIN
 
 NAMESPACE = "kube-system"
 PORT = 53
 _PORTS = (("dns", "UDP"), ("dns-tcp", "TCP"))
 
 
-def corefile(kubeconfig: Path) -> str:
+def corefile(kubeconfig: Path, families: Families) -> str:
     """Return CoreDNS' configuration."""
+    addresses = " ".join(str(family.world) for family in families)
     return f"""\
 .:{PORT} {{
-    bind {WORLD_IP}
+    bind {addresses}
     errors
     kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
         kubeconfig {kubeconfig}
@@ -35,31 +36,37 @@ def corefile(kubeconfig: Path) -> str:
 """
 
 
-def manifests() -> str:
-    """Return the Service and its slice."""
+def manifests(families: Families) -> str:
+    """Return the Service and its slice of each family."""
+    ips = [str(family.dns) for family in families]
     labels = {"k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS"}
     service = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": NAMESPACE, "labels": labels},
         "spec": {
-            "clusterIP": CLUSTER_DNS,
+            "ipFamilyPolicy": "PreferDualStack",
+            "clusterIP": ips[0],
+            "clusterIPs": ips,
             "ports": [
                 {"name": name, "protocol": protocol, "port": PORT} for name, protocol in _PORTS
             ],
         },
     }
-    endpoint_slice = {
+    items = [service, *map(_slice, families)]
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+
+
+def _slice(family: Family) -> dict[str, Any]:
+    return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": "kube-dns-1",
+            "name": f"kube-dns-{family.name.lower()}",
             "namespace": NAMESPACE,
             "labels": {"kubernetes.io/service-name": "kube-dns"},
         },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [str(WORLD_IP)], "conditions": {"ready": True}}],
+        "addressType": family.name,
+        "endpoints": [{"addresses": [str(family.world)], "conditions": {"ready": True}}],
         "ports": [{"name": name, "protocol": protocol, "port": PORT} for name, protocol in _PORTS],
     }
-    items: list[dict[str, Any]] = [service, endpoint_slice]
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})

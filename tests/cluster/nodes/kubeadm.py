@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from .cluster import Cluster
+from .families import IPV4, listed
 
 HERE = Path(__file__).parent
 DAEMON_SET = HERE.parent / "kubeadm-kube-proxy.yaml"
@@ -30,10 +31,13 @@ def deploy(cluster: Cluster, mode: str = "") -> None:
         mode: kube-proxy's; empty as kubeadm has it, which is iptables.
     """
     config = CONFIG_MAP.read_text()
+    pods = listed(family.pods for family in cluster.families)
     for old, new in (
         (_SERVER, cluster.control_plane.server),
         _NO_LIMIT,
         (_MODE, f'mode: "{mode}"'),
+        (f"bindAddress: {IPV4.wildcard}", f'bindAddress: "{cluster.families[0].wildcard}"'),
+        (f"clusterCIDR: {IPV4.pods}", f"clusterCIDR: {pods}"),
     ):
         assert config.count(old) == 1, f"cannot find {old!r} once in {CONFIG_MAP}"
         config = config.replace(old, new)

@@ -9,16 +9,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from ..child import Child
+from .families import Families, IPAddress, IPNetwork, listed
 from .images import PAUSE
 from .programs import Programs
-from .world import LAN, Holder, add_route, make_node
+from .world import Holder, add_route, make_node
 
-PODS = IPv4Network("10.244.0.0/16")
-CLUSTER_DNS = "10.96.0.10"
 CLUSTER_DOMAIN = "cluster.local"
 ZONE = "topology.kubernetes.io/zone"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
@@ -42,6 +40,8 @@ class Site:
     number: int
     """From 1."""
     zone: str
+    families: Families
+    """The cluster's."""
 
     @property
     def name(self) -> str:
@@ -49,23 +49,24 @@ class Site:
         return f"node-{self.number}"
 
     @property
-    def ip(self) -> IPv4Address:
-        """Its only address, by which everybody reaches it."""
-        return LAN[10 + self.number]
+    def ips(self) -> list[IPAddress]:
+        """Its address of each family."""
+        return [family.node(self.number) for family in self.families]
 
     @property
-    def pods(self) -> IPv4Network:
-        """Where its pods' addresses come from."""
-        return list(PODS.subnets(new_prefix=24))[self.number]
+    def pods(self) -> list[IPNetwork]:
+        """Where its pods' addresses of each family come from."""
+        return [family.node_pods(self.number) for family in self.families]
 
     def document(self) -> dict[str, object]:
         """Return the Node object; kubelet would make the same without the range of pods."""
         labels = {ZONE: self.zone, "kubernetes.io/hostname": self.name}
+        pods = list(map(str, self.pods))
         return {
             "apiVersion": "v1",
             "kind": "Node",
             "metadata": {"name": self.name, "labels": labels},
-            "spec": {"podCIDR": str(self.pods), "podCIDRs": [str(self.pods)]},
+            "spec": {"podCIDR": pods[0], "podCIDRs": pods},
         }
 
 
@@ -89,8 +90,9 @@ class ClusterNode:
         self._cni = cni
         self._proxy: Child | None = None
         self._children: list[Child] = []
-        self.holder = make_node(world, site.name, folder, site.ip)
-        add_route(world, site.pods, site.ip)
+        self.holder = make_node(world, site.name, folder, site.number, site.families)
+        for pods, ip in zip(site.pods, site.ips, strict=True):
+            add_route(world, pods, ip)
         self._write_configurations()
 
     def start_containerd(self) -> None:
@@ -119,7 +121,7 @@ class ClusterNode:
             self._programs["kubelet"],
             f"--config={self.folder / 'kubelet.json'}",
             f"--kubeconfig={kubeconfig}",
-            f"--node-ip={self.site.ip}",
+            f"--node-ip={listed(self.site.ips)}",
             f"--node-labels={ZONE}={self.site.zone}",
             "--v=1",
         )
@@ -175,10 +177,14 @@ class ClusterNode:
                 folder=self._programs.folder, cni=self.folder / "cni", pause=PAUSE, runc=runc
             )
         )
-        (self.folder / "resolv.conf").write_text(f"nameserver {CLUSTER_DNS}\n")
+        (self.folder / "resolv.conf").write_text(f"nameserver {self._dns}\n")
         (self.folder / "kubelet.json").write_text(json.dumps(self._kubelet()))
         (self.folder / "cni").mkdir()
         (self.folder / "cni/10-pods.conflist").write_text(json.dumps(self._network()))
+
+    @property
+    def _dns(self) -> str:
+        return str(self.site.families[0].dns)
 
     def _kubelet(self) -> dict[str, object]:
         return {
@@ -187,7 +193,7 @@ class ClusterNode:
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"},
             "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
-            "clusterDNS": [CLUSTER_DNS],
+            "clusterDNS": [self._dns],
             "clusterDomain": CLUSTER_DOMAIN,
             "resolvConf": str(self.folder / "resolv.conf"),
             # Works with cgroups of either version, without a tree of its own.
@@ -208,8 +214,8 @@ class ClusterNode:
     def _network(self) -> dict[str, object]:
         addresses = {
             "type": "host-local",
-            "ranges": [[{"subnet": str(self.site.pods)}]],
-            "routes": [{"dst": "0.0.0.0/0"}],
+            "ranges": [[{"subnet": str(pods)}] for pods in self.site.pods],
+            "routes": [{"dst": str(family.everything)} for family in self.site.families],
         }
         connect: dict[str, object] = {"type": self._cni, "ipMasq": False, "ipam": addresses}
         if self._cni == "bridge":

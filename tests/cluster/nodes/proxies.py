@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .node import PODS, ClusterNode
+from .families import host_port, listed
+from .node import ClusterNode
 from .programs import Programs
 
 REPOSITORY = Path(__file__).parents[3]
-# The network for documentation that upstream's tests take an external IP from.
-EXTERNAL_IPS = "203.0.113.0/24"
 KUBE_PROXY_USER = "system:kube-proxy"
 
 
@@ -26,12 +25,13 @@ class Start:
 
     def common(self) -> list[str]:
         """Return the flags that ours and kube-proxy share."""
+        families = self.node.site.families
         return [
             f"--kubeconfig={self.kubeconfig}",
             f"--hostname-override={self.node.site.name}",
-            f"--cluster-cidr={PODS}",
-            "--healthz-bind-address=0.0.0.0:10256",
-            "--metrics-bind-address=127.0.0.1:10249",
+            f"--cluster-cidr={listed(family.pods for family in families)}",
+            f"--healthz-bind-address={host_port(families[0].wildcard, 10256)}",
+            f"--metrics-bind-address={families[0].loopback}:10249",
         ]
 
 
@@ -50,10 +50,11 @@ class Proxy:
 def _ours(steering: str) -> Proxy:
     def command(start: Start) -> list[str | Path]:
         # kube-proxy serves every external IP; ours none but those of networks that it was told of.
+        external_ips = listed(family.external_ips for family in start.node.site.families)
         flags = [
             *start.common(),
             f"--steering={steering}",
-            f"--allow-external-ips={EXTERNAL_IPS}",
+            f"--allow-external-ips={external_ips}",
             # Upstream: a pod of another node that dials a node port is not inside.
             "--detect-local-mode=NodeCIDR",
         ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,20 +43,33 @@ SERVICE = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "web"},
-    "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    "spec": {
+        "ipFamilyPolicy": "PreferDualStack",
+        "selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": 8080}],
+    },
 }
 
 
-def test_a_pod_reaches_a_service_on_another_node_by_its_name(real_cluster: Cluster) -> None:
+def test_a_pod_reaches_a_service_on_another_node_by_its_name_over_each_family(
+    real_cluster: Cluster,
+) -> None:
     items = {"apiVersion": "v1", "kind": "List", "items": [WEB, CLIENT, SERVICE]}
     real_cluster.control_plane.kubectl("apply", "-f", "-", input=json.dumps(items))
     real_cluster.kubectl("wait", "--for=condition=Ready", "pod/web", "pod/client")
-    ask = ("exec", "client", "--", "curl", "-s", "http://web/hostname")
-    wait_for(
-        "the Service to be served by name",
-        lambda: real_cluster.control_plane.kubectl(*ask, check=False) == "web",
-        hint=lambda: real_cluster.control_plane.kubectl(*ask, check=False),
-    )
+    for family in real_cluster.families:
+        option = f"--{family.name.lower()}"
+        command = ("exec", "client", "--", "curl", "-s", option, "http://web/hostname")
+        ask = functools.partial(real_cluster.control_plane.kubectl, *command, check=False)
+        wait_for(
+            f"the Service to be served by name over {family.name}",
+            functools.partial(_is_web, ask),
+            hint=ask,
+        )
+
+
+def _is_web(ask: Callable[[], str]) -> bool:
+    return ask() == "web"
 
 
 def test_nothing_is_left_of_a_cluster(cluster_binaries: Binaries, node_programs: Programs) -> None:

@@ -3,6 +3,8 @@
     world    bridge "lan" 172.30.0.1 ──veth──▶ node-1  172.30.0.11   pods 10.244.1.0/24
              route to each node's pods ──veth─▶ node-2  172.30.0.12   pods 10.244.2.0/24
 
+The same with IPv6 addresses, in a cluster that has them (`families`).
+
 Rule 1: the world has a process namespace; when its first process goes, the kernel kills all the
 others, and with them the mounts, the network namespaces and what is in them are gone.
 Rule 2: that first process goes when this one does, however that happens.
@@ -16,14 +18,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from ..child import Child
 from ..waiting import wait_for
+from .families import Families, Family, IPAddress, IPNetwork
 
-LAN = IPv4Network("172.30.0.0/16")
-WORLD_IP = IPv4Address("172.30.0.1")
 BRIDGE = "lan"
 
 START_DEADLINE_S = 30.0
@@ -107,7 +107,7 @@ class Holder:
         return pid if words[0] == sys.executable.encode() and HOLD.encode() in words else None
 
 
-def make_world(folder: Path) -> Holder:
+def make_world(folder: Path, families: Families) -> Holder:
     """Make the namespaces around all nodes, with the bridge that joins them."""
     flags = ("--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     world = Holder("world", folder, flags)
@@ -115,17 +115,17 @@ def make_world(folder: Path) -> Holder:
         _configure(
             world,
             f"link add {BRIDGE} type bridge",
-            f"addr add {WORLD_IP}/16 dev {BRIDGE}",
+            *(_address(family, family.world, BRIDGE) for family in families),
             f"link set {BRIDGE} up",
         )
-        _set_sysctls(world, {"net/ipv4/ip_forward": 1})
+        _forward(world, families)
     except BaseException:
         world.close()
         raise
     return world
 
 
-def make_node(world: Holder, name: str, folder: Path, ip: IPv4Address) -> Holder:
+def make_node(world: Holder, name: str, folder: Path, number: int, families: Families) -> Holder:
     """Make the namespaces of a node and lead its cable to the bridge.
 
     The node has its own /run, /var/lib and /var/log, which are in the folder.
@@ -148,16 +148,16 @@ def make_node(world: Holder, name: str, folder: Path, ip: IPv4Address) -> Holder
     _configure(world, f"link set {name} master {BRIDGE} up")
     _configure(
         node,
-        f"addr add {ip}/16 dev eth0",
+        *(_address(family, family.node(number), "eth0") for family in families),
         "link set eth0 up",
         # Without it a connection from the node to a Service would fail before the rules.
-        f"route add default via {WORLD_IP}",
+        *(f"route add {family.everything} via {family.world}" for family in families),
     )
-    _set_sysctls(node, {"net/ipv4/ip_forward": 1})
+    _forward(node, families)
     return node
 
 
-def add_route(holder: Holder, pods: IPv4Network, node: IPv4Address) -> None:
+def add_route(holder: Holder, pods: IPNetwork, node: IPAddress) -> None:
     """Lead to a node's pods."""
     _configure(holder, f"route add {pods} via {node}")
 
@@ -176,6 +176,12 @@ def _configure(holder: Holder, *lines: str) -> None:
     holder.run("ip", "-batch", "-", input="".join(f"{line}\n" for line in lines))
 
 
-def _set_sysctls(holder: Holder, values: dict[str, int]) -> None:
-    for name, value in values.items():
-        holder.run("sh", "-c", f"echo {value} >/proc/sys/{name}")
+def _address(family: Family, ip: IPAddress, link: str) -> str:
+    # Until duplicate detection ends, an IPv6 address can't be used: a second or two.
+    options = " nodad" if ip.version == 6 else ""
+    return f"addr add {ip}/{family.lan.prefixlen} dev {link}{options}"
+
+
+def _forward(holder: Holder, families: Families) -> None:
+    for family in families:
+        holder.run("sh", "-c", f"echo 1 >/proc/sys/{family.forwarding}")

@@ -1,0 +1,98 @@
+"""The IP families of a cluster: every address range follows from this one value.
+
+    FAMILIES   ipv4 (IPV4)   ipv6 (IPV6)   dual (IPV4, IPV6)
+
+A cluster's families are a tuple, the primary one first. All ranges exist in the cluster's
+namespaces only, which have no uplink; those of IPv6 are unique local addresses (RFC 4193).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One IP family, and the ranges of a cluster that has it."""
+
+    name: str
+    """As in ``ipFamilies`` and ``addressType``."""
+    lan: IPNetwork
+    """The network that the nodes share."""
+    pods: IPNetwork
+    node_prefix: int
+    """The length of a node's share of the pods' range."""
+    services: IPNetwork
+    external_ips: IPNetwork
+    """The range for documentation from which upstream's tests take an external IP."""
+    everything: IPNetwork
+    loopback: str
+    """For a URL."""
+    forwarding: str
+    """The sysctl that turns a namespace into a router."""
+
+    @property
+    def world(self) -> IPAddress:
+        """The address of the API server and of CoreDNS, which is also the nodes' gateway."""
+        return self.lan[1]
+
+    @property
+    def dns(self) -> IPAddress:
+        """The cluster IP of the Service kube-dns."""
+        return self.services[10]
+
+    @property
+    def wildcard(self) -> IPAddress:
+        """What a server binds to listen on all addresses."""
+        return self.everything[0]
+
+    def node(self, number: int) -> IPAddress:
+        """Return a node's address."""
+        return self.lan[10 + number]
+
+    def node_pods(self, number: int) -> IPNetwork:
+        """Return the range of a node's pods."""
+        size = 1 << (self.pods.max_prefixlen - self.node_prefix)
+        return ip_network((self.pods[number * size], self.node_prefix))
+
+
+IPV4 = Family(
+    name="IPv4",
+    lan=IPv4Network("172.30.0.0/16"),
+    pods=IPv4Network("10.244.0.0/16"),
+    node_prefix=24,
+    services=IPv4Network("10.96.0.0/16"),
+    external_ips=IPv4Network("203.0.113.0/24"),
+    everything=IPv4Network("0.0.0.0/0"),
+    loopback="127.0.0.1",
+    forwarding="net/ipv4/ip_forward",
+)
+IPV6 = Family(
+    name="IPv6",
+    lan=IPv6Network("fd00:172:30::/64"),
+    pods=IPv6Network("fd00:10:244::/56"),
+    node_prefix=64,
+    services=IPv6Network("fd00:10:96::/112"),
+    external_ips=IPv6Network("2001:db8::/32"),
+    everything=IPv6Network("::/0"),
+    loopback="[::1]",
+    forwarding="net/ipv6/conf/all/forwarding",
+)
+Families = tuple[Family, ...]
+FAMILIES: dict[str, Families] = {"ipv4": (IPV4,), "dual": (IPV4, IPV6), "ipv6": (IPV6,)}
+"""By the name that the command line has for them."""
+
+
+def listed(values: Iterable[IPAddress | IPNetwork]) -> str:
+    """Return addresses or ranges as a flag of Kubernetes takes them."""
+    return ",".join(map(str, values))
+
+
+def host_port(host: IPAddress, port: int) -> str:
+    """Return an address and a port as a flag takes them."""
+    return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"
