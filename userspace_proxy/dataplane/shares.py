@@ -71,14 +71,14 @@ class Choice(NamedTuple, Generic[H]):
     """At least one, the longest-idle first."""
 
 
-def client_share(locality: int) -> int:
+def client_share(places: int) -> int:
     """Return how many of so many places a client may keep at the limit."""
-    return max(_FEW, int(locality * _CLIENT_SHARE))
+    return max(_FEW, int(places * _CLIENT_SHARE))
 
 
-def service_share(locality: int) -> int:
+def service_share(places: int) -> int:
     """Return how many of so many places a Service port may keep at the limit."""
-    return max(_FEW, int(locality * _SERVICE_SHARE))
+    return max(_FEW, int(places * _SERVICE_SHARE))
 
 
 def network_of(client_ip: str) -> bytes | None:
@@ -155,9 +155,9 @@ def _is_settled(connection: Held, now: float, *, is_only: bool) -> bool:
     return now - since >= _SETTLED_S
 
 
-def _batch(locality: int) -> int:
+def _batch(places: int) -> int:
     """Return how many to reset at a time: looking at all costs 0.5 µs each, so 30 µs per reset."""
-    return max(8, math.ceil(locality / 64))
+    return max(8, math.ceil(places / 64))
 
 
 def _longest_idle(connections: Collection[H], count: int, now: float) -> list[H]:

@@ -101,11 +101,11 @@ def read_node(wire: WireNode) -> Node:
     addresses = (wire.status and wire.status.addresses) or ()
     return Node(
         name=name_of(wire.metadata),
-        addresses=sound_addresses(
+        addresses=valid_addresses(
             a.address for a in addresses if a.type in ("InternalIP", "ExternalIP")
         ),
         zone=(wire.metadata.labels or {}).get(LABEL_ZONE) or "",
-        pod_networks=sound_networks((wire.spec and wire.spec.pod_cidrs) or ()),
+        pod_networks=valid_networks((wire.spec and wire.spec.pod_cidrs) or ()),
         # Source: kube-proxy's NodeEligible; the taint counts whatever its value and effect.
         is_being_deleted=wire.metadata.deletion_timestamp is not None
         or any(taint.key == TAINT_TO_BE_DELETED for taint in taints),
@@ -147,7 +147,7 @@ def _shared(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(intern, names))
 
 
-def sound_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
+def valid_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
     """Return the valid addresses, in canonical form."""
     addresses = []
     for text in texts:
@@ -158,7 +158,7 @@ def sound_addresses(texts: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def sound_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
+def valid_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
     """Return the valid networks, in canonical form."""
     networks = []
     for text in texts:
@@ -171,5 +171,5 @@ def sound_networks(texts: Iterable[str | None]) -> tuple[str, ...]:
 
 def _address_of(addresses: list[str] | None, family: IPFamily) -> str | None:
     """Return the first address; None if it is invalid or of another family."""
-    sound = sound_addresses((addresses or [])[:1])
+    sound = valid_addresses((addresses or [])[:1])
     return sound[0] if sound and IPFamily.of(sound[0]) is family else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .addresses import parse_ip
 from .names import ServiceKey
-from .reading import LABEL_HEADLESS, name_of, namespace_of, sound_addresses
+from .reading import LABEL_HEADLESS, name_of, namespace_of, valid_addresses
 from .services import Balance, Service, ServicePort, ServiceType
 from .source_ranges import read_source_ranges
 from .wire import FieldError, WireIngress, WireService, WireServicePort, WireServiceSpec
@@ -45,8 +45,8 @@ def read_service(wire: WireService) -> Service:
         cluster_ips=() if is_headless else _cluster_ips(addresses),
         is_headless=is_headless,
         affinity_timeout_s=_affinity(spec),
-        external_ips=sound_addresses(spec.external_ips or ()),
-        load_balancer_ips=sound_addresses(item.ip for item in ingress if _is_vip(item)),
+        external_ips=valid_addresses(spec.external_ips or ()),
+        load_balancer_ips=valid_addresses(item.ip for item in ingress if _is_vip(item)),
         load_balancer_source_ranges=ranges,
         health_check_node_port=_health_check_node_port(spec),
         is_internal_local=spec.internal_traffic_policy == "Local",

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from ..kernel.interfaces import is_local
 from ..model import Frontend, Protocol
-from .names import is_our_table
+from .names import is_userspace_proxy_table
 from .others.chains import Chain, Tables
 from .others.nft import NftReader
 
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
 
 
 class EarlierNat:
-    """Finds such chains in this thread's network namespace.
+    """Finds those chains in this thread's network namespace.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
@@ -115,7 +115,7 @@ def earlier_chains(tables: Tables, priority: int) -> Iterator[Chain]:
     for table, chains in tables.items():
         for chain in chains.values():
             is_nat = chain.kind == "nat" and chain.hook in _HOOKS
-            if is_nat and chain.priority <= priority and not is_our_table(table):
+            if is_nat and chain.priority <= priority and not is_userspace_proxy_table(table):
                 yield chain
 
 
@@ -171,22 +171,22 @@ def meets(condition: str, frontend: Frontend) -> bool | None:
     Returns:
         None if it depends on a condition that isn't understood.
     """
-    asked = _asked(condition)
+    parsed = _parse(condition)
     ip = _address(frontend.ip)
     protocol = "tcp" if frontend.protocol is Protocol.TCP else "udp"
     is_met = (
-        all(ip in network for network in asked.networks)
-        and all(name in (protocol, "th") for name, _, _ in asked.ports)
-        and all(first <= frontend.port <= last for _, first, last in asked.ports)
-        and all(name == protocol for name in asked.protocols)
-        and all(name == f"ipv{ip.version}" for name in asked.families)
-        and all("new" in states.split(",") for states in asked.states)
-        and (not asked.is_for_this_node or is_local(frontend.ip))
+        all(ip in network for network in parsed.networks)
+        and all(name in (protocol, "th") for name, _, _ in parsed.ports)
+        and all(first <= frontend.port <= last for _, first, last in parsed.ports)
+        and all(name == protocol for name in parsed.protocols)
+        and all(name == f"ipv{ip.version}" for name in parsed.families)
+        and all("new" in states.split(",") for states in parsed.states)
+        and (not parsed.is_for_this_node or is_local(frontend.ip))
     )
-    return False if not is_met else True if asked.is_understood else None
+    return False if not is_met else True if parsed.is_understood else None
 
 
-class _Asked(NamedTuple):
+class _Condition(NamedTuple):
     """A parsed condition."""
 
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
@@ -201,11 +201,11 @@ class _Asked(NamedTuple):
 
 # Each rule is checked for thousands of frontends.
 @functools.lru_cache(maxsize=1000)
-def _asked(condition: str) -> _Asked:
+def _parse(condition: str) -> _Condition:
     rest = condition
     for pattern in (_ADDRESS, _PORT, _PROTOCOL, _FAMILY, _STATES, _LOCAL):
         rest = pattern.sub("", rest)
-    return _Asked(
+    return _Condition(
         tuple(ipaddress.ip_network(n, strict=False) for n in _ADDRESS.findall(condition)),
         tuple((name, int(a), int(b or a)) for name, a, b in _PORT.findall(condition)),
         tuple(_PROTOCOL.findall(condition)),

@@ -96,11 +96,11 @@ CONNTRACK_HOLD_TABLES = TableNames(f"{_TABLE}/held")
 UNTRACKED_TABLES = TableNames(f"{_TABLE}/untracked")
 
 
-def is_our_table(table: str) -> bool:
+def is_userspace_proxy_table(table: str) -> bool:
     """Return whether a table (``inet NAME``) is one of any userspace-proxy's."""
     family, _, name = table.partition(" ")
-    has_our_name = name == _TABLE or name.startswith((f"{_TABLE}-", f"{_TABLE}/"))
-    return family in ("inet", "bridge") and has_our_name
+    has_name = name == _TABLE or name.startswith((f"{_TABLE}-", f"{_TABLE}/"))
+    return family in ("inet", "bridge") and has_name
 
 
 def label_of(chain: str) -> str | None:

@@ -4,8 +4,8 @@
 
     first apply ─▶ _load            change ─▶ only what differs ─▶ _write ── refused ─▶ _restore
 
-Rule 1: each frontend has a port: its proxy port, or the one that stands for a refusal, which is
-the refuse port, or 0 for a steering that has none.
+Rule 1: each frontend has a port: its proxy port, or for a refused one the refuse port, or 0 for a
+steering that has none.
 """
 
 from __future__ import annotations

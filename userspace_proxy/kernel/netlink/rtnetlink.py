@@ -171,7 +171,7 @@ class RoutingRule(NamedTuple):
     """The destination port."""
     mark: int = 0
     """The bits that a packet's mark must have."""
-    came_by: str = ""
+    in_interface: str = ""
     """The incoming interface."""
     target: int = 0
     """The priority of the rule to go to."""
@@ -277,7 +277,7 @@ def write_rule(kind: int, flags: int, rule: RoutingRule) -> bytes:
         (_DST_PORTS, _PORTS.pack(rule.port, rule.port) if rule.port else b""),
         (_MARK, U32.pack(rule.mark) if rule.mark else b""),
         (_MARK_MASK, U32.pack(rule.mark) if rule.mark else b""),
-        (_IN_NAME, f"{rule.came_by}\0".encode() if rule.came_by else b""),
+        (_IN_NAME, f"{rule.in_interface}\0".encode() if rule.in_interface else b""),
         (_TARGET, U32.pack(rule.target) if rule.target else b""),
     )
     return request(kind, flags, body + _packed(values))

@@ -52,10 +52,10 @@ _ROUTES = {
 # The last one first, because a goto needs its target.
 RULES = (
     RoutingRule(_V4, DO_NOTHING, GO_ON, protocol=PROTOCOL),
-    RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, came_by="lo", target=GO_ON),
+    RoutingRule(_V4, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
     RoutingRule(_V4, LOOK_UP, MARKED, TABLE, PROTOCOL, mark=MARK),
     RoutingRule(_V6, DO_NOTHING, GO_ON, protocol=PROTOCOL),
-    RoutingRule(_V6, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, came_by="lo", target=GO_ON),
+    RoutingRule(_V6, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
     RoutingRule(_V6, LOOK_UP, MARKED, TABLE, PROTOCOL, mark=MARK),
 )
 # A table without routes doesn't exist, and a kernel may have no IPv6.

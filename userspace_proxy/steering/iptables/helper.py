@@ -138,7 +138,7 @@ class LegacyProgrammer(NatProgrammer):
     @cached_property
     def checks_sockets(self) -> bool:
         """Whether the guard can distinguish this proxy's sockets from others'."""
-        return self._tables.would_take(FILTER, SOCKET_CHECK)
+        return self._tables.would_accept(FILTER, SOCKET_CHECK)
 
     def start(self) -> Ports:
         """Part of Programmer."""

@@ -120,7 +120,7 @@ class LegacyTables:
         except SteeringError as exc:
             raise SteeringError(f"cannot change the iptables table {table}: {exc.message}") from exc
 
-    def would_take(self, table: str, edits: Iterable[str]) -> bool:
+    def would_accept(self, table: str, edits: Iterable[str]) -> bool:
         """Return whether program and kernel would accept edits; changes nothing."""
         try:
             self._run_restore(table, edits, None)
@@ -251,8 +251,8 @@ def _ask_kernel(version: int, option: int, given: bytes) -> bytes:
     """Read a socket option that takes a value, which ``socket.getsockopt`` doesn't support."""
     buffer = ctypes.create_string_buffer(given, len(given))
     size = ctypes.byref(ctypes.c_uint32(len(buffer)))
-    with socket.socket(_FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
-        if _libc.getsockopt(asking.fileno(), _LEVELS[version], option, buffer, size) != 0:
+    with socket.socket(_FAMILIES[version], socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+        if _libc.getsockopt(sock.fileno(), _LEVELS[version], option, buffer, size) != 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
     return buffer.raw

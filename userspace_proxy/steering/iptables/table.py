@@ -10,8 +10,8 @@ Rule 2: edits are lines as ``iptables-restore --noflush`` accepts them; rules ar
 text, never by their number, which another program's rule may have meanwhile.
 Rule 3: a change is one commit under the xtables lock: all of it or nothing.
 Rule 4: the jumps precede the rules of other programs. Another program's rule is overtaken once; if
-it returns to its place, it stays: two programs that both insist on the first place would rewrite
-the table for ever.
+it returns to its position, it stays: two programs that both require the first one would rewrite the
+table for ever.
 """
 
 from __future__ import annotations
@@ -195,16 +195,18 @@ def compare(
             count += max(1, len(lines))
             differing += lines
     edits = list(edits_between(ours, {**chains, **kept}))
-    faulty = missing_jumps(contents, jumps)
-    rivals = {jump: _rivals(jump, contents) - overtaken for jump in jumps if jump not in faulty}
-    late = [jump for jump in rivals if rivals[jump]]
-    edits += _put_first({jump.chain for jump in (*faulty, *late)}, jumps, contents)
+    absent = missing_jumps(contents, jumps)
+    ahead = {
+        jump: _rules_before(jump, contents) - overtaken for jump in jumps if jump not in absent
+    }
+    late = [jump for jump in ahead if ahead[jump]]
+    edits += _put_first({jump.chain for jump in (*absent, *late)}, jumps, contents)
     return TableDifference(
-        count=count + len(faulty) + len(late),
+        count=count + len(absent) + len(late),
         lines=tuple(differing),
-        has_other_jumps=bool(faulty or late),
+        has_other_jumps=bool(absent or late),
         edits=tuple(edits),
-        overtaken=frozenset().union(*rivals.values()),
+        overtaken=frozenset().union(*ahead.values()),
     )
 
 
@@ -306,7 +308,7 @@ def _exists_once(jump: BuiltInJump, contents: Chains) -> bool:
     return lines == [jump.line]
 
 
-def _rivals(jump: BuiltInJump, contents: Chains) -> frozenset[tuple[str, str]]:
+def _rules_before(jump: BuiltInJump, contents: Chains) -> frozenset[tuple[str, str]]:
     """Return the rules of other programs before a jump, without those of other proxies."""
     lines = contents[jump.chain]
     before = lines[: lines.index(jump.line)]

@@ -6,8 +6,8 @@
                                                      └─ …
 
 No NAT and no connection tracking: the listener sees the client's address and the address that it
-dialled. **The trap**: a daemon that listens on 0.0.0.0 would answer at these addresses, too. So the
-guard rejects everything that isn't a frontend. Source: kubernetes/kubernetes#72236.
+dialled. A daemon that listens on 0.0.0.0 would answer at these addresses, too, so the guard rejects
+everything that isn't a frontend. Source: kubernetes/kubernetes#72236.
 
 Rule 1: only addresses with frontends are routed here; in a network namespace created for this
 proxy the whole Service ranges, so that addresses without a Service are refused, too.

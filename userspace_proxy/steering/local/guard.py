@@ -17,7 +17,7 @@ from .desired import DesiredState, StateChange
 class LocalGuard(abc.ABC):
     """What one proxy has in the kernel of this thread's network namespace."""
 
-    knows_connections = True
+    tracks_connections = True
     """Whether it can refuse new connections to a frontend without ending open ones."""
 
     needs_transparent = False

@@ -71,7 +71,7 @@ def removal_order(rules: Iterable[RoutingRule]) -> list[RoutingRule]:
 class RuleGuard(LocalGuard):
     """Rules of one proxy, by its number, and their table."""
 
-    knows_connections = False
+    tracks_connections = False
     needs_transparent = True
     unguarded = "there is no nftables here"
 

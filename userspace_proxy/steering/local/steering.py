@@ -178,7 +178,7 @@ class LocalProgrammer(Programmer):
 
     def _find_connected(self, refused: Iterable[Frontend]) -> None:
         """Find the refused frontends that must be admitted for their open connections."""
-        if self._guard.knows_connections:
+        if self._guard.tracks_connections:
             return
         asked = {frontend for frontend in refused if frontend.protocol is Protocol.TCP}
         if asked:
@@ -231,8 +231,8 @@ class LocalProgrammer(Programmer):
                 *self._facts.node_addresses,
                 *addresses,
             ]
-            ours = (ip for ip in candidates if ip in addresses and IPFamily.of(ip) is family)
-            if source := next(ours, ""):
+            usable = (ip for ip in candidates if ip in addresses and IPFamily.of(ip) is family)
+            if source := next(usable, ""):
                 self._desired.sources[family] = source
             else:
                 self._desired.sources.pop(family, None)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..names import is_our_table
+from ..names import is_userspace_proxy_table
 
 # Chains may jump to each other; the kernel itself allows 16.
 _DEPTH_MAX = 16
@@ -52,7 +52,7 @@ Tables = dict[str, dict[str, Chain]]
 def base_chains(tables: Tables, *, kind: str, hook: str) -> Iterator[Chain]:
     """Yield the chains of other programs that the kernel calls at a hook."""
     for table, chains in tables.items():
-        if not is_our_table(table):
+        if not is_userspace_proxy_table(table):
             for chain in chains.values():
                 if chain.kind == kind and chain.hook == hook:
                     yield chain

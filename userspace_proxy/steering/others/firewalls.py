@@ -92,25 +92,25 @@ def _judge(
     for chain in base_chains(tables, kind="filter", hook="input"):
         lookup = tables[chain.table].get
         first = ends_in_drop(chain, lookup, begins) if begins else ""
-        answer = ends_in_drop(chain, lookup, _replies)
-        if first or answer:
-            why = first or f"{answer}, for endpoints' answers to the proxy"
-            way_out = _way_out(chain, steering, drops_first=bool(first), drops_answer=bool(answer))
+        reply = ends_in_drop(chain, lookup, _replies)
+        if first or reply:
+            why = first or f"{reply}, for endpoints' answers to the proxy"
+            way_out = _way_out(chain, steering, drops_first=bool(first), drops_replies=bool(reply))
             yield Firewall(str(chain), why, way_out)
 
 
-def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_answer: bool) -> str:
-    if chain.table == FIREWALLD and steering != "local" and not drops_answer:
+def _way_out(chain: Chain, steering: str, *, drops_first: bool, drops_replies: bool) -> str:
+    if chain.table == FIREWALLD and steering != "local" and not drops_replies:
         return "update firewalld to 0.9 or later, which accepts translated packets"
     if chain.table.startswith("legacy "):
         tool = "ip6tables-legacy" if " ip6 " in chain.table else "iptables-legacy"
         prefix, suffix = f"{tool} -I INPUT", "-j ACCEPT"
         translated, transparent = "-m conntrack --ctstate DNAT", "-m socket --transparent"
-        answers = "-m conntrack --ctstate ESTABLISHED,RELATED"
+        replies = "-m conntrack --ctstate ESTABLISHED,RELATED"
     else:
         prefix, suffix = f"nft insert rule {chain.table} {chain.name}", "accept"
         translated, transparent = _TRANSLATED, f"{_TRANSPARENT} 1"
-        answers = "ct state established,related"
+        replies = "ct state established,related"
     wanted = [transparent if steering == "local" else translated] if drops_first else []
-    wanted += [answers] if drops_answer else []
+    wanted += [replies] if drops_replies else []
     return "; ".join(f"{prefix} {condition} {suffix}" for condition in wanted)

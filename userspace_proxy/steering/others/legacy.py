@@ -63,20 +63,20 @@ def parse_legacy(text: str, title: str, priority: int) -> dict[str, Chain]:
 
 
 def _step(line: str, chains: Container[str]) -> Step:
-    asked, effect = split_target(_COMMENT.sub("", line))
+    conditions, effect = split_target(_COMMENT.sub("", line))
     option, target = effect.split()[:2] if effect else ("", "")
     verdict = f"{_LEADS[option]} {target}" if target in chains else ""
-    return Step(target.lower() if target in _VERDICTS else verdict, _condition(asked.strip()))
+    return Step(target.lower() if target in _VERDICTS else verdict, _condition(conditions.strip()))
 
 
-def _condition(asked: str) -> str:
+def _condition(conditions: str) -> str:
     """Return a rule's conditions in the syntax of nft; ``…`` for all but two known matches."""
-    states = _STATES.fullmatch(asked)
+    states = _STATES.fullmatch(conditions)
     if states is not None:
         return words_of_states(states[1].lower().split(","))
-    if _TRANSPARENT.fullmatch(asked):
+    if _TRANSPARENT.fullmatch(conditions):
         return "socket transparent"
-    return "…" if asked else ""
+    return "…" if conditions else ""
 
 
 def words_of_states(states: Sequence[str]) -> str:

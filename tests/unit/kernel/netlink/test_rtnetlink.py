@@ -153,7 +153,7 @@ def test_a_route_has_its_network_link_and_gateway(text, kind, expected):
             # ip rule add pref 118 fwmark 0x1000/0x1000 iif lo goto 120 proto 118
             "0200000000000002 00000000 08000f0000000000 08000e00ffffffff 0500150076000000"
             "070003006c6f0000 0800060076000000 08000a0000100000 0800100000100000 0800040078000000",
-            RoutingRule(V4, GO_TO, 118, 0, 118, mark=0x1000, came_by="lo", target=120),
+            RoutingRule(V4, GO_TO, 118, 0, 118, mark=0x1000, in_interface="lo", target=120),
             id="goto",
         ),
         pytest.param(
@@ -173,7 +173,7 @@ def test_a_rule_has_its_conditions_and_its_table(text, rule):
     [
         RoutingRule(V4, LOOK_UP, 5, 7000, 117, "10.96.7.1", 17, 53),
         RoutingRule(V6, PROHIBIT, 6, 7000, 117, "fd00:96::1"),
-        RoutingRule(V4, GO_TO, 118, protocol=118, mark=0x1000, came_by="lo", target=120),
+        RoutingRule(V4, GO_TO, 118, protocol=118, mark=0x1000, in_interface="lo", target=120),
         RoutingRule(V4, DO_NOTHING, 120, protocol=118),
     ],
     ids=["gate", "wall", "goto", "nop"],

@@ -87,11 +87,11 @@ def test_the_programs_message_is_the_error(tables, lock):
     with pytest.raises(SteeringError) as caught:
         refusing.restore("nat", [], lock)
     assert str(caught.value) == "cannot change the iptables table nat: line 2 failed"
-    assert not refusing.would_take("nat", [])
+    assert not refusing.would_accept("nat", [])
 
 
 def test_edits_are_tried_without_making_them(tables):
-    assert tables('test "$*" = "--noflush --test"').would_take("filter", [])
+    assert tables('test "$*" = "--noflush --test"').would_accept("filter", [])
 
 
 def test_restore_inherits_the_lock_and_takes_a_private_one(tables, lock):
