@@ -90,9 +90,9 @@ cluster: $(VENV)/installed-dev ## start a whole cluster in namespaces: NODES=3 P
 cluster-down: $(VENV)/installed-dev ## stop that cluster and remove everything it created
 	@$(BIN)/python -m tests.cluster.nodes down
 
-e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.md: PROXY=nftables GROUP=services CNI=bridge (two hours, root)
+e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.md: PROXY=nftables GROUP=services CNI=bridge FAMILIES=ipv6 (three hours, root)
 	@PYTHON=$(BIN)/python tests/tools/prepare.sh
-	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP)) $(if $(CNI),--cni=$(CNI))
+	@$(BIN)/python -m tests.cluster.upstream $(if $(PROXY),--proxy=$(PROXY)) $(if $(GROUP),--group=$(GROUP)) $(if $(CNI),--cni=$(CNI)) $(if $(FAMILIES),--families=$(FAMILIES))
 
 takeover: build-nodes ## migrate from kube-proxy and back while clients connect; print the failures (minutes, root)
 	@$(BIN)/pytest tests/cluster/nodes/test_takeover.py -s

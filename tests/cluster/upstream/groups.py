@@ -1,7 +1,7 @@
 """Which of upstream's seven thousand tests are run, in what cluster.
 
-Left out of every group: what needs ssh to nodes, a cloud's load balancer, another family, SCTP, or
-a feature that is off by default; and what takes an hour for itself.
+Left out of every group: what needs ssh to nodes, a cloud's load balancer, SCTP, or a feature that
+is off by default; and what takes an hour for itself.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class Group:
     nodes: int
     processes: int
     """How many tests run at once."""
+    families: Sequence[str] = ("ipv4",)
+    """Keys of `FAMILIES`: the clusters in which it runs."""
+    skip: Sequence[str] = SKIP
+    """Parts of the names of tests that are left out."""
 
     @property
     def focus(self) -> str:
@@ -35,7 +39,15 @@ class Group:
 
 
 GROUPS = {
-    "services": Group("Services", ["Services "], nodes=3, processes=4),
+    "services": Group("Services", ["Services "], nodes=3, processes=4, families=("ipv4", "ipv6")),
+    "dual-stack": Group(
+        "Dual stack",
+        ["[Feature:IPv6DualStack] "],
+        nodes=3,
+        processes=4,
+        families=("dual",),
+        skip=("Feature:SCTPConnectivity",),
+    ),
     "networking": Group(
         "Networking",
         [

@@ -12,6 +12,13 @@ from .junit import FAILED, PASSED, SKIPPED, Result
 from .reasons import reason_for
 from .run import Run
 
+HEADINGS = {"ipv4": "{}", "dual": "{}", "ipv6": "{} over IPv6"}
+ADDRESSES = {
+    "ipv4": "IPv4 addresses",
+    "dual": "addresses of both families, IPv4 first",
+    "ipv6": "IPv6 addresses only",
+}
+"""By a key of `FAMILIES`: what nodes, pods and Services have."""
 COLUMNS = ("kube-proxy", "nftables", "iptables", "local")
 """Keys of `PROXIES`, in the order of the columns; each has one for each of `CNIS`."""
 Column = tuple[str, str]
@@ -26,14 +33,16 @@ Kubernetes' end-to-end tests (`e2e.test` {kubernetes}), unchanged, against real 
 only Service proxy is the one at the head of the column. Etcd, kube-apiserver,
 kube-controller-manager, kube-scheduler, kubelet and containerd are the real ones, and each node
 runs in namespaces of one machine (`make cluster`). `make e2e` runs the tests and writes this page;
-`make e2e PROXY=nftables GROUP=services CNI=bridge` runs one column of one table. Pods are connected
-by CNI's reference plugins: `ptp` gives each pod a link of its own, `bridge` connects a node's pods
-with a Linux bridge, as flannel and k3s do. A version that ends with `+` had uncommitted changes.
+`make e2e PROXY=nftables GROUP=services FAMILIES=ipv6 CNI=bridge` runs one column of one table. Pods
+are connected by CNI's reference plugins: `ptp` gives each pod a link of its own, `bridge` connects
+a node's pods with a Linux bridge, as flannel and k3s do. A version that ends with `+` had
+uncommitted changes.
 
 The tests are those of `[sig-network]` in the groups that the headings name, except tests that
 upstream marks
 {skip}:
-they need SSH access to nodes, a cloud, or a feature that is off by default.
+they need SSH access to nodes, a cloud, or a feature that is off by default. The table *Dual stack*
+has those that upstream marks `Feature:IPv6DualStack`, except the one that needs SCTP.
 ✓ passed, ✗ failed, – didn't run, for the reason given.
 """
 
@@ -44,13 +53,15 @@ def render(runs: Collection[Run]) -> str:
     skip = ", ".join(f"`{word.rstrip(':')}`" for word in SKIP)
     parts = [_HEAD.format(kubernetes=", ".join(versions), skip=skip)]
     for name, group in GROUPS.items():
-        of_group = {(run.proxy, run.cni): run for run in runs if run.group == name}
-        if name != "ci" and of_group:
-            parts.append(_render_group(group, of_group))
+        for families in group.families if name != "ci" else ():
+            of_table = [run for run in runs if (run.group, run.families) == (name, families)]
+            if of_table:
+                columns = {(run.proxy, run.cni): run for run in of_table}
+                parts.append(_render_table(group, families, columns))
     return "\n".join(parts)
 
 
-def _render_group(group: Group, runs: Mapping[Column, Run]) -> str:
+def _render_table(group: Group, families: str, runs: Mapping[Column, Run]) -> str:
     columns = [column for column in product(COLUMNS, CNIS) if column in runs]
     results = {column: {r.name: r for r in runs[column].results} for column in columns}
     names = sorted({name for found in results.values() for name in found})
@@ -63,8 +74,9 @@ def _render_group(group: Group, runs: Mapping[Column, Run]) -> str:
     for name in names:
         cells = [_cell(results[column].get(name)) for column in columns]
         rows.append([_plain(name), *cells])
-    lines = [f"## {group.title}", ""]
+    lines = [f"## {HEADINGS[families].format(group.title)}", ""]
     lines.append(f"{group.nodes} nodes in three zones, {group.processes} tests at a time.")
+    lines.append(f"Nodes, pods and Services have {ADDRESSES[families]}.")
     lines += ["", *(f"| {' | '.join(row)} |" for row in rows), ""]
     remarks = list(_remarks(names, columns, results))
     return "\n".join([*lines, *remarks, *([""] if remarks else [])])

@@ -12,10 +12,11 @@ from typing import Self
 
 from ..build import Write, cache_root, ensure_binaries
 from ..nodes.cluster import Cluster
+from ..nodes.families import FAMILIES
 from ..nodes.images import ensure_images
 from ..nodes.programs import Programs, ensure_programs, kubernetes_version
 from ..nodes.proxies import PROXIES, REPOSITORY
-from .groups import SKIP, Group
+from .groups import GROUPS, Group
 from .junit import FAILED, PASSED, Result, read_results
 
 # No group of ours takes half of it, even with a proxy that does nothing.
@@ -30,6 +31,8 @@ class Run:
     """A key of `PROXIES`."""
     group: str
     """A key of `GROUPS`."""
+    families: str
+    """A key of `FAMILIES`."""
     version: str
     """What of the proxy was tried: a commit, or a release."""
     kubernetes: str
@@ -50,14 +53,18 @@ class Run:
 
     def write(self) -> None:
         """Keep it in the cache in place of an older one."""
-        path = _kept(self.proxy, self.group, self.cni)
+        path = _kept(run_name(self.proxy, self.group, self.families, self.cni))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(self), indent=1))
 
     @classmethod
-    def read(cls, proxy: str, group: str, cni: str) -> Self | None:
-        """Return the one that was kept, if there is one."""
-        path = _kept(proxy, group, cni)
+    def read(cls, name: str) -> Self | None:
+        """Return the one that was kept, if there is one.
+
+        Args:
+            name: As from `run_name`.
+        """
+        path = _kept(name)
         if not path.is_file():
             return None
         values = json.loads(path.read_text())
@@ -66,14 +73,14 @@ class Run:
 
 
 def run_group(
-    proxy: str, name: str, group: Group, cni: str, folder: Path, write: Write = sys.stdout.write
+    proxy: str, name: str, families: str, cni: str, folder: Path, write: Write = sys.stdout.write
 ) -> Run:
     """Make a cluster, run the tests, take it down.
 
     Args:
         proxy: A key of `PROXIES`.
-        name: The group's key.
-        group: Which tests.
+        name: A key of `GROUPS`.
+        families: A key of `FAMILIES`.
         cni: The plugin that connects pods.
         folder: Gets ginkgo's output, its report, and the logs of the proxies.
         write: Takes the progress.
@@ -81,13 +88,21 @@ def run_group(
     Raises:
         AssertionError: The cluster didn't start, or ginkgo wrote no report.
     """
+    group = GROUPS[name]
     programs = ensure_programs(write, with_upstream=True)
     images = ensure_images(programs, write)
     cluster = Cluster(
-        ensure_binaries(write), programs, images, PROXIES[proxy], nodes=group.nodes, cni=cni
+        ensure_binaries(write),
+        programs,
+        images,
+        PROXIES[proxy],
+        nodes=group.nodes,
+        cni=cni,
+        families=FAMILIES[families],
     )
     with cluster:
-        write(f"{PROXIES[proxy].title}: {group.title} on {group.nodes} nodes, pods by {cni}\n")
+        where = f"{group.nodes} nodes, {families}, pods by {cni}"
+        write(f"{PROXIES[proxy].title}: {group.title} on {where}\n")
         began = time.monotonic()
         results = run_tests(cluster, programs, group, folder)
         seconds = time.monotonic() - began
@@ -95,7 +110,7 @@ def run_group(
             log = (node.folder / "proxy.log").read_bytes()
             (folder / f"{node.site.name}.proxy.log").write_bytes(log)
     version = kubernetes_version() if proxy.startswith("kube-proxy") else commit()
-    return Run(proxy, name, version, kubernetes_version(), cni, seconds, tuple(results))
+    return Run(proxy, name, families, version, kubernetes_version(), cni, seconds, tuple(results))
 
 
 def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) -> list[Result]:
@@ -110,7 +125,7 @@ def run_tests(cluster: Cluster, programs: Programs, group: Group, folder: Path) 
     ginkgo: list[str | Path] = [
         *(programs["ginkgo"], "--no-color", f"--procs={group.processes}"),
         *(f"--timeout={TIMEOUT_S}s", "--output-interceptor-mode=none"),
-        *(f"--focus={group.focus}", f"--skip={'|'.join(SKIP)}"),
+        *(f"--focus={group.focus}", f"--skip={'|'.join(group.skip)}"),
         *(f"--output-dir={folder}", f"--junit-report={report.name}"),
         *(programs["e2e.test"], "--", f"--kubeconfig={kubeconfig}", "--provider=skeleton"),
         f"--num-nodes={group.nodes}",
@@ -139,5 +154,10 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _kept(proxy: str, group: str, cni: str) -> Path:
-    return cache_root() / "conformance" / f"{group}-{proxy}-{cni}.json"
+def run_name(proxy: str, group: str, families: str, cni: str) -> str:
+    """Return what names a run's files in the cache."""
+    return f"{group}-{families}-{proxy}-{cni}"
+
+
+def _kept(name: str) -> Path:
+    return cache_root() / "conformance" / f"{name}.json"

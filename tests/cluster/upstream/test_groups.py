@@ -15,6 +15,7 @@ from .groups import GROUPS
         ("[sig-network] Services should serve multiport endpoints from pods", "services"),
         ("[sig-network] Networking Granular Checks: Services should update", "networking"),
         ("[sig-network] HostPort validates that there is no conflict", "networking"),
+        ("[sig-network] [Feature:IPv6DualStack] should create a pod", "dual-stack"),
     ],
 )
 def test_a_test_is_in_its_group(name: str, group: str) -> None:

@@ -7,12 +7,19 @@ from .report import render
 from .run import Run
 
 
-def run(proxy: str, cni: str = "ptp", **outcomes: str) -> Run:
+def run(
+    proxy: str,
+    cni: str = "ptp",
+    *,
+    families: str = "ipv4",
+    group: str = "services",
+    **outcomes: str,
+) -> Run:
     results = tuple(
         Result(f"[sig-network] Services {name} [Conformance]", outcome, 1, "it said | no")
         for name, outcome in outcomes.items()
     )
-    return Run(proxy, "services", "v1", "v1.36.3", cni, 61.4, results)
+    return Run(proxy, group, families, "v1", "v1.36.3", cni, 61.4, results)
 
 
 def rows(page: str) -> list[str]:
@@ -54,3 +61,16 @@ def test_each_way_to_connect_pods_has_a_column() -> None:
         "| Services serve | **✗** | ✓ |",
         "- *Services serve*: nftables with ptp: it said / no",
     ]
+
+
+def test_each_set_of_families_has_a_table() -> None:
+    page = render(
+        [
+            run("nftables", serve=PASSED),
+            run("nftables", families="ipv6", serve=PASSED),
+            run("nftables", families="dual", group="dual-stack", serve=PASSED),
+        ]
+    )
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == ["## Services", "## Services over IPv6", "## Dual stack"]
+    assert page.count("| **passed** | 1 of 1 |") == 3
