@@ -4,12 +4,14 @@
 
 Runs in a pod, whose command line holds this text: it imports nothing of ours.
 A connection is a new one each time, asks by HTTP and wants the whole answer. The next one starts
-when it is due, whether or not those before it are over.
+when it is due, whether or not those before it are over. After SIGTERM no more start, and the
+process ends with the last of those that are open.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 
@@ -40,15 +42,19 @@ async def probe(host: str, port: int) -> None:
 
 
 async def main(host: str, port: int, rate: float) -> None:
-    """Connect at this rate for ever."""
-    probes = set()
+    """Connect at this rate until SIGTERM."""
+    probes: set[asyncio.Task[None]] = set()
+    stopped = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     due = time.monotonic()
-    while True:
+    while not stopped.is_set():
         task = asyncio.create_task(probe(host, port))
         probes.add(task)
         task.add_done_callback(probes.discard)
         due += 1 / rate
         await asyncio.sleep(max(0.0, due - time.monotonic()))  # noqa: TID251 - the rate
+    if probes:
+        await asyncio.wait(probes)
 
 
 if __name__ == "__main__":

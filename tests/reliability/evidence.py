@@ -1,0 +1,102 @@
+"""Where an operator sees a fault: a metric, a problem on the page, a line in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.node.agents import Agent
+
+
+class Observed(Protocol):
+    """What evidence is taken from."""
+
+    agent: Agent
+
+    def log_lines(self) -> list[str]:
+        """Return the lines of the log since the fault began."""
+
+
+class Evidence(Protocol):
+    """One place where a fault shows."""
+
+    def read(self, observed: Observed) -> object:
+        """Return the value before the fault, to be given to :meth:`find`."""
+
+    def find(self, observed: Observed, before: object) -> str:
+        """Return what the table shows, or an empty string while the fault doesn't show here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric whose sum over all series with these labels changes.
+
+    Args:
+        name: Without the prefix ``userspace_proxy_``.
+        labels: A part of the labels.
+    """
+
+    name: str
+    labels: tuple[tuple[str, str], ...] = ()
+
+    def read(self, observed: Observed) -> float:
+        """Part of Evidence."""
+        return read_metric(observed.agent, self.name, dict(self.labels))
+
+    def find(self, observed: Observed, before: object) -> str:
+        """Part of Evidence."""
+        assert isinstance(before, float)
+        now = self.read(observed)
+        return f"metric `{self.name}` {before:g} → {now:g}" if now != before else ""
+
+    def __str__(self) -> str:
+        return f"a change of the metric {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem on the page and in ``/api/v1/status``, which contains this text."""
+
+    text: str
+
+    def read(self, observed: Observed) -> None:
+        """Part of Evidence."""
+
+    def find(self, observed: Observed, before: object) -> str:
+        """Part of Evidence."""
+        problems = [problem["what"] for problem in observed.agent.status()["problems"]]
+        found = [what for what in problems if self.text in what]
+        return f"problem “{found[0]}”" if found else ""
+
+    def __str__(self) -> str:
+        return f"a problem with the text {self.text!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line of the log since the fault, which contains this text."""
+
+    text: str
+
+    def read(self, observed: Observed) -> None:
+        """Part of Evidence."""
+
+    def find(self, observed: Observed, before: object) -> str:
+        """Part of Evidence."""
+        return f"log “{self.text}”" if any(self.text in one for one in observed.log_lines()) else ""
+
+    def __str__(self) -> str:
+        return f"a log line with the text {self.text!r}"
+
+
+def read_metric(agent: Agent, name: str, labels: dict[str, str]) -> float:
+    """Return the sum of a metric over all series with these labels; 0 without any."""
+    wanted = f"userspace_proxy_{name}"
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(agent.read("/metrics")[1])
+        for sample in family.samples
+        if sample.name in (wanted, f"{wanted}_total") and labels.items() <= sample.labels.items()
+    )

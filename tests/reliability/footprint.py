@@ -1,0 +1,95 @@
+"""What the proxy holds on its node, to be compared before and after a fault."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.node.processes import child_pids
+
+from .rig import Rig
+
+DESCRIPTORS = 40
+"""What may be open more than before: each worker keeps pipes, and probes of the status pages."""
+THREADS = 4
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Descriptors, threads, processes, memory and rules at one moment."""
+
+    pids: frozenset[int]
+    descriptors: int
+    threads: int
+    connections: int
+    """Open ones and flows, as the workers count them."""
+    memory_bytes: int
+    """The proportional set size of all processes."""
+    rules: tuple[str, ...]
+    """Lines of rules, routes and listening sockets of the node."""
+
+    def leaks(self, before: Footprint, memory_mib: float, *, same_processes: bool) -> Iterator[str]:
+        """Yield what there is more than before.
+
+        Args:
+            before: As it was before the fault.
+            memory_mib: How much memory may grow.
+            same_processes: Whether no process may have been replaced.
+        """
+        if same_processes and self.pids != before.pids:
+            yield f"processes {sorted(before.pids)} became {sorted(self.pids)}"
+        if len(self.pids) != len(before.pids):
+            yield f"{len(before.pids)} processes became {len(self.pids)}"
+        if self.descriptors > before.descriptors + DESCRIPTORS:
+            yield f"descriptors {before.descriptors} → {self.descriptors}"
+        if self.threads > before.threads + THREADS:
+            yield f"threads {before.threads} → {self.threads}"
+        if self.connections > before.connections:
+            yield f"open connections {before.connections} → {self.connections}"
+        if self.grown_mib(before) > memory_mib:
+            yield f"memory +{self.grown_mib(before):.0f} MiB"
+        if self.rules != before.rules:
+            lines = sorted(set(self.rules) ^ set(before.rules))
+            yield f"rules, routes or ports differ: {lines[:3]}"
+
+    def grown_mib(self, before: Footprint) -> float:
+        """Return by how much memory grew."""
+        return (self.memory_bytes - before.memory_bytes) / MIB
+
+
+def take_footprint(rig: Rig) -> Footprint:
+    """Return what the proxy holds now."""
+    pids = frozenset(processes(rig.agent.pid))
+    workers = rig.agent.status()["workers"]
+    return Footprint(
+        pids=pids,
+        descriptors=sum(_count(pid, "fd") for pid in pids),
+        threads=sum(_count(pid, "task") for pid in pids),
+        connections=sum(w["connections"] + w["flows"] for w in workers),
+        memory_bytes=sum(map(_memory_bytes, pids)),
+        rules=tuple(rig.testbed.kernel().splitlines()),
+    )
+
+
+def processes(pid: int) -> Iterator[int]:
+    """Yield a process and all its descendants."""
+    yield pid
+    for child in child_pids(pid):
+        yield from processes(child)
+
+
+def _count(pid: int, kind: str) -> int:
+    with contextlib.suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/{kind}").iterdir()))
+    return 0
+
+
+def _memory_bytes(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0

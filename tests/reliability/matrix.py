@@ -1,0 +1,11 @@
+"""All rows, by group, in the order of docs/reliability.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from . import endpoints
+from .row import Group, Row
+
+GROUPS: Sequence[Group] = (endpoints.GROUP,)
+ROWS: Sequence[Row] = tuple(row for group in GROUPS for row in group.rows)

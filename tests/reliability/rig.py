@@ -1,0 +1,131 @@
+"""A node with the real proxy, a Service that a row breaks, and another Service beside it.
+
+pod ──────25/s──▶ web  10.96.0.10 ──▶ one, two        the faulty Service
+pod-2 ────50/s──▶ cart 10.96.0.20 ──▶ three           the other Service
+laptop                                                a client outside
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.node.agents import Agent
+from tests.node.manifests import Service, with_endpoints
+from tests.node.testbed import Testbed
+from userspace_proxy.sandbox import Pod
+from userspace_proxy.sandbox.backend_process import BackendProcess
+
+from .load import Load
+
+WEB = Service("web", "10.96.0.10")
+CART = Service("cart", "10.96.0.20")
+WEB_RATE, CART_RATE = 25, 50
+"""New connections a second."""
+
+
+class Rig:
+    """What a row breaks; subclasses change its constants, or what they prepare.
+
+    Args:
+        folder: An empty one.
+    """
+
+    steering = "nftables"
+    flags: tuple[str, ...] = ("--workers=2",)
+    agent_type: type[Agent] = Agent
+    web: Service = WEB
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log_start = 0
+        self.resources = contextlib.ExitStack()
+        """What ends with the rig."""
+        self.testbed = Testbed(
+            folder, self.steering, *self.flags, clients=self.clients, agent=self.agent_type
+        )
+        self.resources.callback(self.testbed.close)
+        self.agent = self.testbed.agent
+        self.servers: dict[str, BackendProcess] = {}
+        try:
+            self.other_client = self.testbed.sandbox.add_pod("pod-2")
+            for name in ("one", "two", "three"):
+                self.testbed.sandbox.add_pod(name)
+                self.start_server(name)
+            self.prepare()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Clients of the test bed; see its ``CLIENTS``."""
+        return ("pod", "laptop")
+
+    def prepare(self) -> None:
+        """Do what a subclass needs before the proxy starts."""
+
+    def start(self) -> None:
+        """Start the proxy; it serves when this returns."""
+        self.testbed.serve(*self.services())
+
+    def services(self) -> tuple[Service, ...]:
+        """Return the Services with their endpoints."""
+        return (
+            with_endpoints(self.web, [self.testbed.ip("one"), self.testbed.ip("two")]),
+            with_endpoints(CART, [self.testbed.ip("three")]),
+        )
+
+    def pod(self, name: str) -> Pod:
+        """Return a pod by its name."""
+        return self.testbed.pod(name)
+
+    def start_server(self, name: str, **ports: int) -> None:
+        """Start the server of a pod, at the Services' target port unless others are given."""
+        self.servers[name] = self.pod(name).serve(None, **(ports or {"tcp": WEB.target}))
+
+    def load_web(self) -> Load:
+        """Start the steady load on the faulty Service."""
+        return Load(self.testbed["pod"].host, self._folder / "web.log", self.web.address, WEB_RATE)
+
+    def load_cart(self) -> Load:
+        """Start the steady load on the other Service."""
+        return Load(self.other_client, self._folder / "cart.log", CART.address, CART_RATE)
+
+    def is_well(self) -> bool:
+        """Return whether the proxy reports that everything is as before the fault."""
+        with contextlib.suppress(OSError):
+            status = self.agent.status()
+            ejected = [e for port in status["ports"] for e in port["endpoints"] if is_ejected(e)]
+            return not status["problems"] and not ejected
+        return False
+
+    def begin_log(self) -> None:
+        """Count log lines from here."""
+        self._log_start = len(self.agent.log().splitlines())
+
+    def log_lines(self) -> list[str]:
+        """Return the lines of the log since :meth:`begin_log`."""
+        return self.agent.log().splitlines()[self._log_start :]
+
+    def close(self) -> None:
+        """End everything."""
+        self.resources.close()
+
+
+def is_ejected(endpoint: dict[str, Any]) -> bool:
+    """Return whether an endpoint, as ``/api/v1/status`` shows it, is left out."""
+    return endpoint["ejected_for_s"] is not None
+
+
+@contextlib.contextmanager
+def opened(make: type[Rig], folder: Path) -> Iterator[Rig]:
+    """Yield a rig and close it."""
+    rig = make(folder)
+    try:
+        yield rig
+    finally:
+        rig.close()

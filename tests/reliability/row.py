@@ -1,0 +1,91 @@
+"""One row of the matrix: what it breaks, what clients may see, and how the proxy reports it.
+
+    @group.row("endpoint-refuses", "one of two endpoints refuses connections", Limits(), [...])
+    def endpoint_refuses(rig):
+        rig.servers["one"].stop()     ◀── break
+        yield                         ◀── the framework measures for ``Limits.fault_s``
+        rig.start_server("one")       ◀── repair
+
+Rule 1: limits are what the proxy promises. A row whose promise can't be kept by nature has limits
+that it keeps, and states the rest in ``not_promised``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from .evidence import Evidence
+from .rig import Rig
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a fault may cost."""
+
+    failed: float = 0.0
+    """The share of the faulty Service's new connections that may fail."""
+    slowest_s: float = 6.0
+    """The slowest successful connection of the faulty Service."""
+    other_failed: int = 0
+    """How many connections of the other Service may fail."""
+    other_p99_ms: float = 50.0
+    """The other Service's p99 may be twice its quiet value, or this if that is less: on a busy
+    machine a few milliseconds more or less are noise."""
+    back_s: float = 10.0
+    """From the repair until no connection fails or waits and ``Rig.is_well``."""
+    log_lines: int = 10
+    """From the fault to the recovery."""
+    memory_mib: float = 12.0
+    """Growth of all processes, after the fault."""
+    fault_s: float = 2.5
+    """How long the fault lasts at least, in seconds."""
+    same_processes: bool = True
+    """False where the row kills processes, which are then replaced."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the matrix."""
+
+    name: str
+    group: str
+    breaks: str
+    """What is broken, in words; the first cell of the table."""
+    limits: Limits
+    evidence: Sequence[Evidence]
+    """Where an operator sees it while it lasts; at least a metric and a cause."""
+    fault: Callable[..., AbstractContextManager[None]]
+    rig: type[Rig]
+    not_promised: str = ""
+    """What doesn't hold by nature, and why; empty if everything does."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows about one subject, in the order of the table."""
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+
+    def row(
+        self,
+        name: str,
+        breaks: str,
+        limits: Limits,
+        evidence: Sequence[Evidence],
+        *,
+        rig: type[Rig] = Rig,
+        not_promised: str = "",
+    ) -> Callable[[Callable[..., Iterator[None]]], Callable[..., Iterator[None]]]:
+        """Add the decorated generator as a row; see :class:`Row` for the arguments."""
+
+        def add(fault: Callable[..., Iterator[None]]) -> Callable[..., Iterator[None]]:
+            manager = contextlib.contextmanager(fault)
+            row = Row(name, self.name, breaks, limits, evidence, manager, rig, not_promised)
+            self.rows.append(row)
+            return fault
+
+        return add
