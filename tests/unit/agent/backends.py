@@ -1,4 +1,4 @@
-"""Servers and clients around a proxy, and a node whose addresses change when a test says so."""
+"""Servers and clients around a proxy, and a node whose addresses a test can change."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import socket
 
 @contextlib.asynccontextmanager
 async def backend(name):
-    """A server that says its name and closes; yields its address."""
+    """A server that sends its name and closes; yields its address."""
 
     async def answer(_reader, writer):
         writer.write(name)
@@ -33,7 +33,7 @@ async def answers(address, count):
 
 
 def free_address():
-    """An address where nobody listens."""
+    """An address without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return "{}:{}".format(*sock.getsockname())
@@ -54,7 +54,7 @@ async def http_status(port):
 
 
 class Interfaces:
-    """The node's addresses, which change when the test says so."""
+    """The node's addresses, which the test changes."""
 
     def __init__(self):
         self.current = ("127.0.0.1",)

@@ -1,4 +1,4 @@
-"""What the plan is told of this node: options, the Node object, interfaces, the API server."""
+"""The node facts: from options, the Node object, interfaces, the API server."""
 
 import pytest
 

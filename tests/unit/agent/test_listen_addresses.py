@@ -104,7 +104,7 @@ def test_the_error_names_the_holder_of_a_frontend():
     ("last", "held"),
     [
         pytest.param(FIRST, ", nginx has some", id="of-others"),
-        pytest.param(FIRST - 1, "", id="of-ours"),
+        pytest.param(FIRST - 1, "", id="of-the-proxy"),
     ],
 )
 def test_a_range_without_a_free_port_is_an_error(last, held):

@@ -1,4 +1,4 @@
-"""The refuse port is kept from everybody, and answers nobody."""
+"""The refuse port is reserved, and refuses every client."""
 
 import socket
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 DEADLINE_S = 20
-# The seconds at which each SIGTERM or SIGINT comes are its arguments.
+# Its arguments are the seconds at which SIGTERM or SIGINT arrives.
 PROGRAM = """
 import asyncio, logging, os, sys, uvloop
 from userspace_proxy.agent.signals import stop_on_signal

@@ -1,4 +1,4 @@
-"""What the page is told about a Service port."""
+"""What the page shows about a Service port."""
 
 import asyncio
 import socket
@@ -114,7 +114,9 @@ async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
     ("bind", "ip", "target"),
     [
         pytest.param(Bind.FRONTEND, "127.97.0.1", "listens there", id="own-address"),
-        pytest.param(Bind.LOOPBACK, "127.97.0.2", "listens there", id="loopback-as-asked"),
+        pytest.param(
+            Bind.LOOPBACK, "127.97.0.2", "listens there", id="loopback-at-its-own-address"
+        ),
         pytest.param(Bind.LOOPBACK, "10.96.0.1", "127.0.0.1:26000", id="loopback-elsewhere"),
     ],
 )

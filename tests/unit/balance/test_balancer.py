@@ -56,7 +56,7 @@ class TestTurns:
             client = data.draw(st.sampled_from([ALICE, BOB]))
             tried = connect(balancer, client, float(now), dead)
             assert len(tried) == len(set(tried))
-            # Fail-over ends only with an answer, or when nobody is left.
+            # Fail-over ends only with an answer, or when no endpoint is left.
             assert tried[-1] not in dead or set(tried) == set(PODS) == dead
 
 

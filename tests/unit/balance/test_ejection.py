@@ -1,4 +1,4 @@
-"""Ejections: how long, how they end, and who probes."""
+"""Ejections: how long they last, how they end, and which connection probes."""
 
 import pytest
 

@@ -15,7 +15,7 @@ PODS = (POD_A, POD_B, POD_C)
 
 
 class Lots:
-    """Draws what the test says, and keeps what it was asked for."""
+    """Returns the numbers of the test, and records the bounds."""
 
     def __init__(self, *drawn):
         self.drawn = list(drawn)

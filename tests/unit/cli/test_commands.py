@@ -13,7 +13,7 @@ from userspace_proxy.errors import ConfigError, SteeringError
 
 @pytest.fixture
 def rooms(monkeypatch):
-    """Stand in for the rooms that do the work; returns what they were called with."""
+    """Replace the functions behind the commands; returns their arguments."""
     calls = []
 
     def stand_in(module, function, outcome):

@@ -73,7 +73,7 @@ class Demo:
         return self
 
     def run(self, label, more="", **options):
-        """Run a command that was printed, as the one who started the demo; return its output."""
+        """Run a printed command as the user who started the demo; return its output."""
         done = subprocess.run(
             [*self._enter, "sh", "-c", f"{self.printed[label]} {more}"],
             capture_output=True,
@@ -156,7 +156,7 @@ def is_gone(descriptor):
     return bool(select.select([descriptor], [], [], DEADLINE_S)[0])
 
 
-# Only root can become somebody else; whoever else runs these tests has no rights anyway.
+# Only root can change its user; any other user has no privileges anyway.
 USERS = {"ourselves": True, "nobody": False} if os.geteuid() == 0 else {"ourselves": True}
 
 

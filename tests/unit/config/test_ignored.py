@@ -77,7 +77,7 @@ FIELDS_OF_1_36 = _words("""
 """)
 ALL_FIELDS = sorted({*FIELDS_OF_1_25, *FIELDS_OF_1_36})
 
-# A value that each of our own kinds takes; a number suits most.
+# A value that each kind accepts; a number suits most.
 VALUES = {
     "bind-address": "10.0.0.1",
     "cluster-cidr": "10.244.0.0/16",

@@ -66,7 +66,7 @@ def test_servers_listen_in_the_family_of_the_bind_address(words, healthz, metric
             ("--proxy-mode=ipvs has no effect: this proxy runs in userspace mode",),
             id="another-mode",
         ),
-        pytest.param(["--proxy-mode=userspace"], (), id="our-mode"),
+        pytest.param(["--proxy-mode=userspace"], (), id="this-programs-mode"),
         pytest.param(["--detect-local-mode=NodeCIDR"], (), id="pods-of-this-node"),
         pytest.param(
             ["--detect-local-mode=BridgeInterface"],

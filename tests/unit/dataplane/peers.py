@@ -1,7 +1,7 @@
 """Clients and endpoints: plain non-blocking sockets on loopback, without a thread.
 
 Peer         one side of a TCP connection, the client's or the endpoint's
-TcpEndpoint  listens, and accepts when the test says so
+TcpEndpoint  listens, and accepts when the test calls it
 UdpPeer      one UDP socket, the client's or the endpoint's
 """
 
@@ -226,7 +226,7 @@ class UdpPeer:
     Args:
         ip: Where it is bound.
         port: 0 for any.
-        to: Connect it there, so that it hears of refusals and of nobody else.
+        to: Connect it there, so that it receives refusals, and datagrams only from there.
     """
 
     def __init__(

@@ -186,7 +186,7 @@ class Rig:
         return self.keep(await dial(service.address, source=source, receive_bytes=receive_bytes))
 
     async def resets_a_client(self, service: Service) -> bool:
-        """Tell whether a new connection is answered and ends with a RST."""
+        """Return whether a new connection is answered and ends with a RST."""
         try:
             client = await self.client(service)
         except ConnectionResetError:

@@ -25,7 +25,7 @@ ALICE, BOB, CAROL = "alice", "bob", "carol"
 
 
 def table_of(*names, max_flows=10, idle_s=None):
-    """Return a table in which one flow came each second from 0 on, and the flows."""
+    """Return a table to which one flow was added each second from 0 on, and the flows."""
     table = FlowTable(max_flows, idle_s)
     flows = [Flow(name) for name in names]
     for now, flow in enumerate(flows):
@@ -106,7 +106,7 @@ def test_the_largest_clients_flow_goes_however_recently_it_was_used():
         first = table.first_to_go()
         assert (first.client_ip, first.name) == (BOB, f"flood {number}")
         table.remove(first)
-    # Both have twenty, and the one that has been above its share for longer goes.
+    # Both have twenty, and the one that has been above its share for longer loses a flow.
     assert table.first_to_go().client_ip == CAROL
 
 

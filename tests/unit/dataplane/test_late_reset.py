@@ -128,7 +128,7 @@ async def read_slowly(peer, timers):
 async def reset_behind(rig, peer, data):
     """Send data to a reader that doesn't read, and reset; return how much was acknowledged.
 
-    The reset comes once the proxy's kernel has acknowledged everything, or takes no more.
+    The reset is sent once the proxy's kernel has acknowledged everything, or accepts no more.
     """
     rest, left = memoryview(data), -1
 
@@ -147,7 +147,7 @@ async def reset_behind(rig, peer, data):
 
 
 def is_stuck(rig):
-    """Tell whether the proxy waits for room towards the reader."""
+    """Return whether the proxy waits for room towards the reader."""
     return any(c.up.is_stuck or c.down.is_stuck for c in rig.connections.open)
 
 

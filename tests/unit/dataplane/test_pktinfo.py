@@ -28,7 +28,7 @@ OTHER = (socket.SOL_SOCKET, 29, b"a timestamp")
         pytest.param(
             [ARRIVED_LINK_LOCAL], (IPV6_PKTINFO, LINK_LOCAL + INTERFACE), id="with-its-interface"
         ),
-        pytest.param([OTHER], None, id="not-said"),
+        pytest.param([OTHER], None, id="missing"),
     ],
 )
 def test_the_local_address_is_read(ancillary, local):

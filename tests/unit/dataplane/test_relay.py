@@ -120,7 +120,7 @@ async def test_a_fin_behind_a_full_turn_is_never_lost(rig, first):
 
 
 def packets_received(peer):
-    """Return how many packets came; tcpi_segs_in."""
+    """Return how many packets arrived; tcpi_segs_in."""
     info = peer.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     return int.from_bytes(info[140:144], "little")
 
@@ -253,7 +253,7 @@ async def test_a_bulk_transfer_leaves_the_others_their_turn(rig, small_turns, fi
     assert client.send_some(b"question") == 8
     rig.engine.reactor._dispatch()
     assert server.sock.recv(9) == b"question"
-    # One turn for its event, one as it went on.
+    # One turn for its event, one because it continued.
     assert sorted(rig.bytes_moved()) == [0, 0, 8, 2 * TURN_BYTES]
     sends.finish()
     assert len(await hears.read_all()) == bulk

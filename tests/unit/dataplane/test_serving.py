@@ -10,14 +10,14 @@ PARTNERS = ("203.0.113.0/24",)
 @pytest.mark.parametrize(
     ("serving", "is_refusing"),
     [
-        pytest.param(Serving(), True, id="nobody-serves"),
+        pytest.param(Serving(), True, id="no-endpoint"),
         pytest.param(Serving([POD_A]), False, id="an-endpoint-serves"),
-        pytest.param(Serving(outside=()), True, id="nobody-serves-those-outside-either"),
+        pytest.param(Serving(outside=()), True, id="no-endpoint-for-clients-outside-either"),
         pytest.param(Serving(outside=[POD_A]), False, id="those-outside-are-served"),
         pytest.param(Serving([POD_A], outside=()), False, id="those-inside-are-served"),
-        pytest.param(Serving(admits=PARTNERS), True, id="nobody-serves-those-who-come-in"),
-        pytest.param(Serving(admits=()), False, id="everybody-is-dropped"),
-        pytest.param(Serving([POD_A], admits=()), False, id="everybody-is-dropped-all-the-same"),
+        pytest.param(Serving(admits=PARTNERS), True, id="no-endpoint-for-admitted-clients"),
+        pytest.param(Serving(admits=()), False, id="all-are-dropped"),
+        pytest.param(Serving([POD_A], admits=()), False, id="all-are-dropped-despite-an-endpoint"),
     ],
 )
 def test_clients_are_refused_without_endpoints_unless_they_are_dropped(serving, is_refusing):

@@ -65,7 +65,7 @@ def in_use(count, group, **others):
             crowd(300, WEB) + held(100, ALICE, DB),
             CART,
             ("", WEB, 300, 200),
-            id="a-flooded-service-goes-before-another-services-pool",
+            id="a-flooded-service-is-reset-before-another-services-pool",
         ),
         pytest.param(
             held(200, ALICE, WEB) + held(201, BOB, DB),

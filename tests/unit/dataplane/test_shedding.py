@@ -13,7 +13,7 @@ class AtTheLimit:
 
     Args:
         build: The fixture.
-        timers: Time passes when it says so.
+        timers: Advances the time.
     """
 
     def __init__(self, build, timers):

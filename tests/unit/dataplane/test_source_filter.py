@@ -60,9 +60,9 @@ def passes(program, source):
         pytest.param(["203.0.112.0/23"], "203.0.114.0", False, id="v4-behind-a-network"),
         pytest.param(["128.0.0.0/1"], "255.255.255.255", True, id="v4-half-of-all"),
         pytest.param(["128.0.0.0/1"], "127.255.255.255", False, id="v4-the-other-half"),
-        pytest.param(["0.0.0.0/0"], "198.51.100.1", True, id="v4-everybody"),
+        pytest.param(["0.0.0.0/0"], "198.51.100.1", True, id="v4-all"),
         pytest.param(["::/0"], "198.51.100.1", False, id="v4-of-the-other-family"),
-        pytest.param([], "198.51.100.1", False, id="v4-nobody"),
+        pytest.param([], "198.51.100.1", False, id="v4-none"),
         pytest.param(["2001:db8::7/128"], "2001:db8::7", True, id="v6-one-address"),
         pytest.param(["2001:db8::7/128"], "2001:db8:1::7", False, id="v6-differs-in-word-1"),
         pytest.param(["2001:db8::7/128"], "2001:db8::1:0:7", False, id="v6-differs-in-word-2"),
@@ -71,7 +71,7 @@ def passes(program, source):
         pytest.param(["2001:db8::/33"], "2001:db8:8000::1", False, id="v6-behind-it"),
         pytest.param(["2001:db8::/64"], "2001:db8::ffff:0:0:1", True, id="v6-two-words"),
         pytest.param(["fc00::/7"], "fdff::1", True, id="v6-less-than-a-word"),
-        pytest.param(["::/0"], "2001:db8::1", True, id="v6-everybody"),
+        pytest.param(["::/0"], "2001:db8::1", True, id="v6-all"),
         pytest.param(["0.0.0.0/0"], "2001:db8::1", False, id="v6-of-the-other-family"),
     ],
 )
@@ -126,7 +126,7 @@ def stack():
 
 
 def knocks(stack, sock, client, to=None):
-    """Tell whether a client gets through: on loopback that is settled when it has knocked."""
+    """Return whether a client is admitted: on loopback that is known once it has sent its SYN."""
     at = SocketAddress(to, address_of(sock).port) if to else address_of(sock)
     if sock.type == socket.SOCK_DGRAM:
         stack.enter_context(contextlib.closing(UdpPeer(client, to=at))).send(b"knock")
@@ -149,8 +149,8 @@ def knocks(stack, sock, client, to=None):
     [
         pytest.param(["127.0.0.0/24"], (True, False), id="a-network"),
         pytest.param([f"{ALICE}/32", f"{BOB}/32"], (True, True), id="two-addresses"),
-        pytest.param(["0.0.0.0/0"], (True, True), id="everybody"),
-        pytest.param([], (False, False), id="nobody"),
+        pytest.param(["0.0.0.0/0"], (True, True), id="all"),
+        pytest.param([], (False, False), id="none"),
         pytest.param(["::/0"], (False, False), id="the-other-family"),
         pytest.param(
             [*(f"203.0.{n // 128}.{n % 128 * 2}/32" for n in range(200)), f"{BOB}/32"],
@@ -170,10 +170,10 @@ def test_only_clients_of_the_networks_are_admitted(stack, protocol, admits, expe
     [
         pytest.param(["::1/128"], True, id="its-address"),
         pytest.param(["::/120"], True, id="its-network"),
-        pytest.param(["::/0"], True, id="everybody"),
+        pytest.param(["::/0"], True, id="all"),
         pytest.param(["::2/128"], False, id="another-address"),
         pytest.param(["0.0.0.0/0"], False, id="the-other-family"),
-        pytest.param([], False, id="nobody"),
+        pytest.param([], False, id="none"),
     ],
 )
 def test_ipv6_clients_are_filtered_too(stack, protocol, admits, expected):

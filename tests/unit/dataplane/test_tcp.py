@@ -44,7 +44,7 @@ async def test_an_endpoint_that_sends_first_gets_the_connection_at_once(rig):
 
 
 def sends_at_once(connection):
-    """Tell whether Nagle's algorithm is off towards the endpoint."""
+    """Return whether Nagle's algorithm is off towards the endpoint."""
     return connection._endpoint_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

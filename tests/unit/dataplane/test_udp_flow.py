@@ -21,7 +21,7 @@ async def test_a_flow_moves_on_from_an_endpoint_that_refuses_with_its_first_data
 
 
 async def test_two_questions_at_once_both_move_on(rig):
-    """glibc asks for A and AAAA at once, and waits 5 s for the one that is lost."""
+    """glibc requests A and AAAA at once, and waits 5 s for the one that is lost."""
     pod = rig.udp_peer()
     client = rig.udp_client(rig.udp_service(rig.refusing_udp(), pod.address))
     client.send(b"A")

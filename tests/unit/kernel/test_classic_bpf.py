@@ -12,7 +12,7 @@ LOAD_SOURCE = (bpf.LOAD_WORD, 0, 0, bpf.NETWORK_HEADER + bpf.SOURCE_OFFSETS[4][0
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        pytest.param(LOOPBACK, b"hello", id="what-it-passes-comes"),
+        pytest.param(LOOPBACK, b"hello", id="passed"),
         pytest.param(LOOPBACK + 1, None, id="what-it-drops-does-not"),
     ],
 )

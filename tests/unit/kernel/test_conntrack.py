@@ -44,9 +44,9 @@ def test_where_an_association_leads(association, port, expected):
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        pytest.param(0, True, id="a-syn-that-nobody-answered"),
+        pytest.param(0, True, id="an-unanswered-syn"),
         pytest.param(IPS_DST_NAT, False, id="translated"),
-        pytest.param(IPS_SEEN_REPLY, False, id="good-without-us"),
+        pytest.param(IPS_SEEN_REPLY, False, id="answered-without-the-proxy"),
     ],
 )
 def test_which_connections_have_bypassed_the_rules(status, expected):

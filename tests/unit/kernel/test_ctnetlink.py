@@ -65,7 +65,7 @@ def read(block: bytes, version: int = 4, protocol: int = UDP) -> list[ConntrackE
             4,
             TCP,
             [("10.1.0.2", 40001), ("10.96.7.1", 80), ("10.96.7.1", 80)],
-            id="tcp-past-us",
+            id="tcp-past-the-proxy",
         ),
         pytest.param(
             DNS_6,

@@ -14,7 +14,9 @@ VIEW = InterfaceView(addresses=("192.0.2.10", "198.51.100.20"))
     ("preferred", "expected"),
     [
         pytest.param(("198.51.100.20", "192.0.2.10"), "198.51.100.20", id="the-nodes-first"),
-        pytest.param(("203.0.113.1", "198.51.100.20"), "198.51.100.20", id="one-nobody-has"),
+        pytest.param(
+            ("203.0.113.1", "198.51.100.20"), "198.51.100.20", id="one-that-no-interface-has"
+        ),
     ],
 )
 def test_the_nodes_own_address_is_chosen_if_an_interface_has_it(preferred, expected):

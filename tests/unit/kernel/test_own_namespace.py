@@ -1,4 +1,4 @@
-"""A namespace is ours only where its maker said so of this very one."""
+"""A namespace is the proxy's own only if the environment contains its inode."""
 
 import os
 

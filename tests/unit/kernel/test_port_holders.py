@@ -1,4 +1,4 @@
-"""Who has a port: asked of real sockets and processes."""
+"""Which process holds a port, with real sockets and processes."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Who may come by a load-balancer IP."""
+"""Which clients a load-balancer IP admits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from userspace_proxy.model.source_ranges import (
 @pytest.mark.parametrize(
     ("texts", "networks"),
     [
-        pytest.param([], (), id="everybody"),
+        pytest.param([], (), id="all"),
         pytest.param(["10.0.0.0/8", "2001:DB8::/32"], ("10.0.0.0/8", "2001:db8::/32"), id="both"),
         pytest.param([" 10.0.0.0/8\t"], ("10.0.0.0/8",), id="white-space"),
         pytest.param(["10.1.2.3/8", "10.0.0.0/8"], ("10.0.0.0/8",), id="bits-and-twice"),

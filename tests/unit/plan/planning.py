@@ -19,7 +19,7 @@ def store_of(*things):
 
 
 def say(store, thing):
-    """Tell a store of a Service or a slice."""
+    """Put a Service or a slice into a store."""
     if hasattr(thing, "endpoints"):
         store.put_slice(thing)
     else:

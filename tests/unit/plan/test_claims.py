@@ -1,4 +1,4 @@
-"""What Services ask for, and who gets it."""
+"""What Services claim, by their ports and policies."""
 
 from dataclasses import replace
 
@@ -229,7 +229,7 @@ def test_each_family_has_its_own_frontends_and_ranges():
     ("ranges", "expected"),
     [
         pytest.param(RANGES, RANGES, id="as-written"),
-        pytest.param(("2001:db8::/32",), None, id="of-the-other-family-alone-everybody"),
+        pytest.param(("2001:db8::/32",), None, id="only-of-the-other-family-all"),
         pytest.param(("192.0.2.0/24",), ("192.0.2.0/24", f"{LB_IP}/32"), id="with-this-node"),
     ],
 )

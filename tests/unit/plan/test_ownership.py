@@ -134,7 +134,7 @@ def test_tcp_and_udp_may_share_a_node_port():
 @pytest.mark.parametrize(
     "owner",
     [
-        pytest.param(service(WEB, cluster_ips=(EXTERNAL_IP,)), id="of-ours"),
+        pytest.param(service(WEB, cluster_ips=(EXTERNAL_IP,)), id="of-this-proxy"),
         pytest.param(service(WEB, (DNS,), cluster_ips=(EXTERNAL_IP,)), id="on-another-port"),
         pytest.param(
             service(WEB, cluster_ips=(EXTERNAL_IP,), proxy_name="mesh"), id="of-another-proxy"

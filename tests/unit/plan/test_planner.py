@@ -124,7 +124,7 @@ class TestIgnored:
 
 
 class TestEndpointsThatPointAtFrontends:
-    """A Service whose endpoint is a frontend of ours would lead us back to ourselves."""
+    """An endpoint that is a frontend of this proxy would lead back to the proxy."""
 
     AT_WEB = slice_of(WEB_IP, ports=(SlicePort("http", 80, "TCP"),))
 
@@ -258,7 +258,7 @@ class TestWhatIsKept:
     @pytest.mark.parametrize(
         ("facts", "planned"),
         [
-            pytest.param(None, 0, id="none-said"),
+            pytest.param(None, 0, id="missing"),
             pytest.param(NodeFacts(), 0, id="equal-ones"),
             pytest.param(NodeFacts(zone="east"), 2, id="other-ones"),
         ],

@@ -90,8 +90,8 @@ class TestPolicies:
         [
             pytest.param([LOCAL_POD, OTHER_POD], (POD_A,), None, False, id="one-here"),
             pytest.param([OTHER_POD], (), (), False, id="only-others-drop"),
-            pytest.param([IDLE_POD], (), None, True, id="nobody-ready-refuse"),
-            pytest.param([], (), None, True, id="nobody-refuse"),
+            pytest.param([IDLE_POD], (), None, True, id="none-ready-refuse"),
+            pytest.param([], (), None, True, id="none-refuse"),
         ],
     )
     def test_internal_local(self, endpoints, usable, admits, is_refusing):
@@ -106,7 +106,7 @@ class TestPolicies:
                 [LOCAL_POD, OTHER_POD], (POD_A, POD_B), (POD_A,), None, id="two-sets-of-endpoints"
             ),
             pytest.param([OTHER_POD], (POD_B,), (), INSIDE, id="only-others-drop-outside"),
-            pytest.param([IDLE_POD], (), (), None, id="nobody-refuse-everybody"),
+            pytest.param([IDLE_POD], (), (), None, id="none-refuse-all"),
         ],
     )
     def test_external_local(self, endpoints, usable, outside, admits):
@@ -124,8 +124,8 @@ class TestPolicies:
             pytest.param([LOCAL_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="as-they-are"),
             pytest.param([OTHER_POD], ("10.1.2.0/24",), ("10.1.2.0/24",), id="inside-only"),
             pytest.param([OTHER_POD], ("10.0.0.0/8",), ("10.1.0.0/16",), id="cut-to-inside"),
-            pytest.param([OTHER_POD], ("198.51.100.0/24",), (), id="outside-only-nobody"),
-            pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-who-is-in-them"),
+            pytest.param([OTHER_POD], ("198.51.100.0/24",), (), id="only-outside-none"),
+            pytest.param([], ("203.0.113.0/24",), ("203.0.113.0/24",), id="refuse-clients-in-them"),
         ],
     )
     def test_source_ranges_with_external_local(self, endpoints, ranges, admits):
@@ -152,7 +152,7 @@ class TestPolicies:
             pytest.param(
                 replace(EXTERNAL, health_check_node_port=30081, proxy_name="mesh"),
                 None,
-                id="not-ours",
+                id="of-another-proxy",
             ),
         ],
     )

@@ -43,7 +43,7 @@ class SharedRig(Rig):
 
 
 async def serves(client, pod):
-    """Tell whether a TCP client and this endpoint talk to each other."""
+    """Return whether a TCP client and this endpoint exchange bytes."""
     server = await pod.accept()
     await client.send(b"question")
     question = await server.read()
@@ -54,7 +54,7 @@ async def serves(client, pod):
 async def asked(client, pod):
     """Have a UDP client send until this endpoint receives it; return the answer.
 
-    For the moment of a change the datagram of a client that asks may be lost.
+    For the moment of a change the datagram of a client may be lost.
     """
 
     def has_come():

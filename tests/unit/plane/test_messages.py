@@ -78,7 +78,7 @@ def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
         pytest.param(b'["Drained", 99999999999999999999]', id="too-large-a-number"),
         pytest.param(b'["Ejected", 1, ["10.0.0.1"], true]', id="half-an-address"),
         pytest.param(b'["Counted", 1, [[1, [0], [], []]], []]', id="too-few-figures"),
-        pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="a-time-that-never-comes"),
+        pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="an-impossible-time"),
     ],
 )
 def test_what_is_no_message_of_a_worker_is_an_error_that_the_reader_expects(data):

@@ -343,7 +343,7 @@ asyncio.run(main())
 
 
 async def test_when_the_control_process_is_killed_its_workers_end_and_the_ports_are_free():
-    control = subprocess.Popen(  # noqa: ASYNC220 - the test waits for what it says
+    control = subprocess.Popen(  # noqa: ASYNC220 - the test waits for its output
         [sys.executable, "-c", CONTROL], stdout=subprocess.PIPE, text=True
     )
     with control:

@@ -14,7 +14,7 @@ def judge(
     scope=Scope.CLUSTER,
     **facts,
 ):
-    """Judge the endpoints of one Service port, unless told otherwise of TCP ``http``."""
+    """Judge the endpoints of one Service port, by default of TCP ``http``."""
     return usable_endpoints(
         slices,
         port=port,

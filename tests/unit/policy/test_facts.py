@@ -1,4 +1,4 @@
-"""Which addresses of the node answer, and who is inside."""
+"""Which addresses of the node serve node ports, and which clients are inside."""
 
 import pytest
 

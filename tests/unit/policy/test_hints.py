@@ -27,19 +27,19 @@ OTHER_ZONE = {"zones": ["west"]}
     ("hints", "expected"),
     [
         pytest.param([{}, {}], [A, B], id="no-hints-all"),
-        pytest.param([OUR_ZONE, OTHER_ZONE], [A], id="those-for-our-zone"),
+        pytest.param([OUR_ZONE, OTHER_ZONE], [A], id="those-for-this-zone"),
         pytest.param([OUR_ZONE, {"zones": ["west", "east"]}], [A, B], id="one-for-two-zones"),
-        pytest.param([OTHER_ZONE, OTHER_ZONE], [A, B], id="none-for-our-zone-all"),
+        pytest.param([OTHER_ZONE, OTHER_ZONE], [A, B], id="none-for-this-zone-all"),
         pytest.param([OUR_ZONE, {}], [A, B], id="one-without-a-hint-switches-off"),
         pytest.param([{}, OUR_ZONE], [A, B], id="whichever-it-is"),
-        pytest.param([OUR_NODE, OTHER_NODE], [A], id="those-for-our-node"),
-        pytest.param([OTHER_NODE, OTHER_NODE], [A, B], id="none-for-our-node-all"),
+        pytest.param([OUR_NODE, OTHER_NODE], [A], id="those-for-this-node"),
+        pytest.param([OTHER_NODE, OTHER_NODE], [A, B], id="none-for-this-node-all"),
         pytest.param([OUR_NODE, {}], [A, B], id="one-without-a-node-hint-switches-off"),
         pytest.param(
             [OUR_NODE | OTHER_ZONE, OTHER_NODE | OUR_ZONE], [A], id="nodes-go-before-zones"
         ),
         pytest.param(
-            [OTHER_NODE | OUR_ZONE, OTHER_NODE | OTHER_ZONE], [A], id="no-node-of-ours-then-zones"
+            [OTHER_NODE | OUR_ZONE, OTHER_NODE | OTHER_ZONE], [A], id="not-this-node-then-zones"
         ),
         pytest.param([OUR_NODE | OUR_ZONE, OTHER_ZONE], [A], id="a-node-hint-missing-then-zones"),
     ],
@@ -54,7 +54,7 @@ def test_hints_choose(hints, expected):
     [
         pytest.param({"node_name": "node-1"}, OUR_ZONE, id="zone"),
         pytest.param({"zone": "east"}, OUR_NODE, id="node"),
-        pytest.param({}, {"zones": [""], "nodes": [""]}, id="nameless-hints-for-nobody"),
+        pytest.param({}, {"zones": [""], "nodes": [""]}, id="hints-without-a-name"),
     ],
 )
 def test_a_node_without_a_zone_uses_all_endpoints(facts, hint):

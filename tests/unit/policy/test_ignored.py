@@ -1,4 +1,4 @@
-"""Which Services are ours, and the words when they aren't."""
+"""Which Services this proxy serves, and the reasons for others."""
 
 import pytest
 
@@ -19,7 +19,7 @@ MESH = NodeFacts(proxy_name="mesh")
         pytest.param(service(type=ServiceType.LOAD_BALANCER), EVERYBODYS, id="load-balancer"),
         pytest.param(service(cluster_ips=(CART_IP_V6,)), EVERYBODYS, id="ipv6"),
         pytest.param(service(ports=()), EVERYBODYS, id="no-ports"),
-        pytest.param(service(proxy_name="mesh"), MESH, id="given-to-us-by-label"),
+        pytest.param(service(proxy_name="mesh"), MESH, id="assigned-by-label"),
         pytest.param(service(proxy_name=""), NodeFacts(proxy_name=""), id="empty-label-and-name"),
     ],
 )
@@ -67,13 +67,13 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
             service(),
             MESH,
             "it has no label service.kubernetes.io/service-proxy-name=mesh",
-            id="we-serve-by-label-and-it-has-none",
+            id="proxy-with-a-label-service-without",
         ),
         pytest.param(
             service(proxy_name="other"),
             MESH,
             "its label assigns it to the service proxy 'other'",
-            id="we-serve-by-label-and-it-has-another",
+            id="proxy-with-a-label-service-with-another",
         ),
         pytest.param(
             service(proxy_name="mesh", cluster_ips=()),
@@ -85,7 +85,7 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
             service(proxy_name="mesh", is_headless=True),
             EVERYBODYS,
             "its label assigns it to the service proxy 'mesh'",
-            id="whose-it-is-comes-first",
+            id="the-label-is-the-first-reason",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whose connections to whom may bear the client's own address: the decision table."""
+"""Which connections may use the client's own address: the decision table."""
 
 import pytest
 

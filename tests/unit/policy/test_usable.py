@@ -238,10 +238,10 @@ def test_if_slices_disagree_about_the_node_this_node_wins():
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
-        pytest.param({}, "ready", id="none-said"),
+        pytest.param({}, "ready", id="no-condition"),
         pytest.param({"serving": True}, "ready", id="serving-alone"),
-        pytest.param({"terminating": True}, "ready", id="ready-not-said-and-terminating"),
-        pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-not-said"),
+        pytest.param({"terminating": True}, "ready", id="ready-missing-and-terminating"),
+        pytest.param({"ready": False}, "not ready", id="not-ready-and-serving-missing"),
     ],
 )
 def test_missing_conditions_of_an_endpoint_count_as_good(conditions, expected):
@@ -269,7 +269,7 @@ def test_a_slice_without_ports_has_no_endpoints():
 
 def test_five_thousand_endpoints_are_all_usable_each_once():
     ips = [f"10.1.{n // 250}.{n % 250 + 1}" for n in range(5000)]
-    # Slices hold a hundred; the last of each stands in the next one, too.
+    # Slices hold a hundred; the last of each is in the next one, too.
     slices = [slice_of(*ips[i : i + 101], key=f"cart-{i}") for i in range(0, 5000, 100)]
     judged = judge(*reversed(slices))
     assert usable_ips(judged) == ips
@@ -288,9 +288,9 @@ HERE, THERE = "node-1", "node-2"
     [
         pytest.param([on(HERE, A), on(THERE, B)], [A], [A, B], False, id="one-here"),
         pytest.param([on(THERE, A), on(THERE, B)], [], [A, B], True, id="others-have-them"),
-        pytest.param([], [], [], False, id="nobody-has-any"),
+        pytest.param([], [], [], False, id="no-endpoint"),
         pytest.param(
-            [on(HERE, A, **NOT_READY), on(THERE, B, **GONE)], [], [], False, id="nobody-is-ready"
+            [on(HERE, A, **NOT_READY), on(THERE, B, **GONE)], [], [], False, id="none-is-ready"
         ),
         pytest.param([on(HERE, A, **NOT_READY), on(THERE, B)], [], [B], True, id="here-not-ready"),
         pytest.param(
@@ -337,7 +337,7 @@ class TestLocalScopes:
 @pytest.mark.parametrize(
     "scope",
     [
-        pytest.param(Scope.LOCAL, id="for-everybody"),
+        pytest.param(Scope.LOCAL, id="for-all"),
         pytest.param(Scope.LOCAL_FROM_OUTSIDE, id="from-outside"),
     ],
 )

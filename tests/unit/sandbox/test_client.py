@@ -49,7 +49,7 @@ def test_messages_name_address_and_protocol():
 @pytest.mark.parametrize(
     ("exc", "expected"),
     [
-        pytest.param(TimeoutError("timed out"), "no answer after 5 s", id="our-deadline"),
+        pytest.param(TimeoutError("timed out"), "no answer after 5 s", id="the-clients-deadline"),
         pytest.param(TimeoutError(110, "Connection timed out"), "Connection timed out", id="SYNs"),
         pytest.param(
             ConnectionRefusedError(111, "Connection refused"), "Connection refused", id="RST"

@@ -60,7 +60,7 @@ class Limited:
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """Seconds that the test advances."""
 
     def __init__(self):
         self.now = 1000.0
@@ -232,7 +232,7 @@ async def test_a_request_restarts_the_deadline_for_its_response():
         send_request(asked[1], "/held")
         await limited.asked.wait()
         silent = await limited.connect()
-        # It came later, so the first one's time for a first request is over, too.
+        # It arrived later, so the first one's time for a first request is over, too.
         assert await is_reset(silent)
         limited.release.set()
         assert await is_answered(asked[0])

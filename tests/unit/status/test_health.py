@@ -91,7 +91,7 @@ def test_last_updated_is_the_last_round_while_unhealthy():
         pytest.param({"sync": SyncView(waiting_since=NOW - 600)}, 503, 200, id="late-change"),
         pytest.param({"sync": SyncView(waiting_since=NOW - 60)}, 503, 200, id="late-by-now"),
         pytest.param({"sync": SyncView(waiting_since=NOW - 59.9)}, 200, 200, id="change-in-time"),
-        pytest.param({"sync": SyncView()}, 200, 200, id="nothing-ever-came-in"),
+        pytest.param({"sync": SyncView()}, 200, 200, id="no-change-yet"),
         pytest.param({"sync": SyncView(turned_s_ago=59.9)}, 200, 200, id="a-long-turn"),
         pytest.param({"sync": SyncView(turned_s_ago=60)}, 200, 503, id="the-loop-is-stuck"),
     ],

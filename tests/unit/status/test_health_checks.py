@@ -1,4 +1,4 @@
-"""Health check node ports, asked by real HTTP."""
+"""Health check node ports, requested by real HTTP."""
 
 import asyncio
 import contextlib

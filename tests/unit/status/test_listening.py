@@ -45,7 +45,7 @@ async def test_a_port_in_use_is_an_error_with_a_remedy():
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        pytest.param("192.0.2.1", "Cannot assign requested address", id="not-ours"),
+        pytest.param("192.0.2.1", "Cannot assign requested address", id="of-another-node"),
         pytest.param("no such host", "--healthz-bind-address", id="no-name"),
     ],
 )

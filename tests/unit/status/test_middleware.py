@@ -19,7 +19,7 @@ def record_of(error):
     ("error", "is_logged"),
     [
         pytest.param(BadHttpMessage("not HTTP at all"), False, id="a-scanner"),
-        pytest.param(KeyError("ours"), True, id="a-bug-of-ours"),
+        pytest.param(KeyError("ours"), True, id="a-bug-of-this-program"),
     ],
 )
 def test_only_bugs_of_this_program_are_logged(error, is_logged):

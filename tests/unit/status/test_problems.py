@@ -83,7 +83,7 @@ def test_a_ports_problem_has_its_remedy_beside_it():
             },
             Level.ATTENTION,
             "Clients are dropped: 1 endpoint: 1 not on this node",
-            id="everybody-dropped",
+            id="all-dropped",
         ),
         pytest.param(
             {
@@ -306,7 +306,7 @@ def test_while_the_proxy_starts_problems_are_not_counted():
 
 
 def test_the_sentence_about_a_source_is_true_of_all_its_problems():
-    # A node port that two Services want: what the second one has besides is in force.
+    # A node port that two Services claim: the second one's other frontends are in force.
     line = "a.yaml:3: spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
     source = SourceView("manifests", ".", is_synced=True, problems=(line,))
     (problem,) = summarise(make_view(source=source), NOW).problems

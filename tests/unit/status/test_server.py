@@ -16,7 +16,7 @@ ADMIN_PATHS = ("/", "/metrics", "/proxyMode", "/healthz", "/livez", "/configz", 
 
 
 class Client:
-    """Asks the two servers of one StatusServer."""
+    """Sends requests to the two servers of one StatusServer."""
 
     def __init__(self, session, admin, health):
         self._session = session

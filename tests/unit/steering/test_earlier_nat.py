@@ -64,9 +64,9 @@ ALL = Step("translate")
         pytest.param([Step("jump x", NAMED)], {"x": [ALL]}, True, id="in-another-chain"),
         pytest.param([Step("jump x", "…")], {"x": [TO_WEB]}, None, id="in-a-chain-for-some"),
         pytest.param([Step("jump x", "…")], {"x": [ALL]}, False, id="all-in-a-chain-for-some"),
-        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("return")]}, True, id="comes-back"),
+        pytest.param([Step("jump x"), TO_WEB], {"x": [Step("return")]}, True, id="returns"),
         pytest.param([Step("jump x"), TO_WEB], {"x": [Step("accept")]}, False, id="ends-there"),
-        pytest.param([Step("goto x"), TO_WEB], {"x": []}, False, id="never-comes-back"),
+        pytest.param([Step("goto x"), TO_WEB], {"x": []}, False, id="never-returns"),
         pytest.param([Step("jump x"), TO_WEB], {"x": [Step("jump x")]}, True, id="circle"),
     ],
 )
@@ -91,7 +91,9 @@ def test_a_host_port_at_a_node_port_is_found():
         pytest.param("inet firewalld", ("nat", "prerouting", -90), False, id="firewalld"),
         pytest.param("ip evil", ("nat", "postrouting", -150), False, id="masquerades"),
         pytest.param("ip evil", ("filter", "prerouting", -300), False, id="filters"),
-        pytest.param("inet userspace-proxy-canary", ("nat", "output", -110), False, id="ours"),
+        pytest.param(
+            "inet userspace-proxy-canary", ("nat", "output", -110), False, id="a-userspace-proxys"
+        ),
     ],
 )
 def test_only_other_programs_nat_chains_at_or_before_the_priority_matter(table, chain, is_earlier):

@@ -1,4 +1,4 @@
-"""How proxies of different names are told apart in the kernel."""
+"""Names that separate proxies in the kernel."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The kernel's side of a netlink socket: datagrams that are laid ready before anybody asks."""
+"""The kernel's side of a netlink socket: datagrams that are queued before a request."""
 
 from __future__ import annotations
 

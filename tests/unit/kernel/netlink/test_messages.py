@@ -1,4 +1,4 @@
-"""Messages and attributes as bytes; those of the kernel are in the tests of who reads them."""
+"""Messages and attributes as bytes; those of the kernel are in the tests of their readers."""
 
 from __future__ import annotations
 

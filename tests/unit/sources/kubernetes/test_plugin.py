@@ -32,7 +32,7 @@ def run(tmp_path):
 
 
 async def ended(pid):
-    """Wait for the end of a process that may not be our child."""
+    """Wait for the end of a process that may not be a child of this one."""
     with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         gone = asyncio.Event()

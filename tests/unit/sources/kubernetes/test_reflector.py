@@ -1,4 +1,4 @@
-"""Listing and watching one kind, seen from both ends: what was asked, what was kept."""
+"""Listing and watching one kind: the requests, and the content of the cache."""
 
 from __future__ import annotations
 

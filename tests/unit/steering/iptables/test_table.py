@@ -29,7 +29,7 @@ IN_FORCE = {"PREROUTING": (TO_PRE,), "OUTPUT": (TO_OUT,), **CHAINS}
 
 
 class Memory:
-    """Stands in for programs and python-iptables; a change by others is ``theirs``."""
+    """Replaces the programs and python-iptables; a change by others is ``theirs``."""
 
     def __init__(self) -> None:
         self.chains: dict[str, list[str]] = {"PREROUTING": [], "OUTPUT": []}

@@ -45,7 +45,7 @@ def listed(messages):
 
 
 def elements_changed(steps):
-    """Return whether something comes, of which set, and its elements, one by one."""
+    """Yield whether elements are added, of which set, and the elements, one by one."""
     found = [one for step in steps for block in step for one in read_messages(block)]
     return [
         (

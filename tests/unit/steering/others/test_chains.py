@@ -23,7 +23,7 @@ def why(*steps, policy="accept"):
         pytest.param([Step("accept", "ct status dnat"), Step("drop")], "", id="let-in-before"),
         pytest.param([Step("jump zone")], "chain zone: rule drop", id="below"),
         pytest.param([Step("jump back"), Step("reject")], "rule reject", id="returns"),
-        pytest.param([Step("goto back"), Step("reject")], "", id="goto-never-comes-back"),
+        pytest.param([Step("goto back"), Step("reject")], "", id="goto-never-returns"),
         pytest.param([Step("jump loop"), Step("jump gone")], "", id="loop-and-gone"),
     ],
 )
