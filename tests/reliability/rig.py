@@ -1,8 +1,9 @@
 """A node with the real proxy, a Service that a row breaks, and another Service beside it.
 
-pod ──────25/s──▶ web  10.96.0.10 ──▶ one, two        the faulty Service
-pod-2 ────50/s──▶ cart 10.96.0.20 ──▶ three           the other Service
-laptop                                                a client outside
+pod ────25/s──▶ web  10.96.0.10 ──▶ one, two    the faulty Service
+pod-2 ──50/s──▶ cart 10.96.0.20 ──▶ three       the other Service
+pod-2 ──50/s──────────────────────▶ three       without the proxy: the machine's own delays
+laptop                                          a client outside
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class Rig:
     def load_cart(self) -> Load:
         """Start the steady load on the other Service."""
         return Load(self.other_client, self._folder / "cart.log", CART.address, CART_RATE)
+
+    def load_direct(self) -> Load:
+        """Start the same load on the other Service's endpoint, past the proxy."""
+        address = self.testbed.ip("three"), CART.target
+        return Load(self.other_client, self._folder / "direct.log", address, CART_RATE)
 
     def is_well(self) -> bool:
         """Return whether the proxy reports that everything is as before the fault."""
