@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...log_limit import LogLimit
 from ...model.wire import FieldError, Metadata, WireEvent, WireHead, WirePage, WireStatus, decode
 from ..base import Pause
 from .backoff import BASE_S, CAP_S, Backoff
@@ -67,7 +68,7 @@ class Reflector:
 
     Args:
         changed: Called after the cache or ``problem`` may have changed.
-        recovered: Called when a list or watch succeeds after a problem: the server is there, so
+        recovered: Called when a list or watch succeeds after an outage: the server is there, so
             other reflectors needn't wait.
     """
 
@@ -98,7 +99,11 @@ class Reflector:
         self._backoff = Backoff(rng, base_s=timing.backoff_base_s, cap_s=timing.backoff_cap_s)
         self._has_bookmarks = False
         self._has_events = False
+        self._has_answered = False
+        self._is_invalid = False
+        """The last watch began and then failed, which is no outage: the next one may, too."""
         self._watched_s = 0.0
+        self._end_log_limit = LogLimit()
         self.is_listed = False
         """Everything was read at least once."""
         self.is_watching = False
@@ -116,9 +121,10 @@ class Reflector:
         """List and watch until cancelled."""
         while True:
             self._watched_s = 0.0
-            self._has_events = False
+            self._has_events = self._has_answered = False
             failure = await self._list_and_watch()
             was_healthy = self._watched_s >= self._timing.healthy_s
+            self._is_invalid = failure is not None and self._has_answered
             if failure is not None:
                 self.problem = failure.text
                 self._changed()
@@ -129,8 +135,8 @@ class Reflector:
             await self._wait(0.0 if failure is None else failure.retry_after_s)
 
     def wake(self) -> None:
-        """Retry at once, unless the server requested a wait."""
-        if self._waiting is not None:
+        """Retry at once, unless the server requested a wait or sends what can't be read."""
+        if self._waiting is not None and not self._is_invalid:
             self._backoff.reset()
             self._waiting.reschedule(0.0)
             self._waiting = None
@@ -164,8 +170,9 @@ class Reflector:
         """Note that a list or a watch succeeded."""
         had_problem, self.problem = bool(self.problem), ""
         self.is_forbidden = False
+        self._has_answered = True
         self._changed()
-        if had_problem:
+        if had_problem and not self._is_invalid:
             self._recovered()
 
     # -- list
@@ -274,10 +281,10 @@ class Reflector:
         self._position.watch_expired()
 
     def _log_end(self, reason: str) -> None:
-        _log.info(
-            "watch ended",
-            extra={"resource": self._resource.name, "server": self._client.url, "reason": reason},
-        )
+        if self._end_log_limit.take(self._clock()):
+            server = self._client.url
+            extra = {"resource": self._resource.name, "server": server, "reason": reason}
+            _log.info("watch ended", extra=extra)
 
     # -- failures
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...cluster import Snapshot, Store
+from ...log_limit import EVERY_S
 from ..base import Happening, Pause, Publish, Source, SourceStatus, pause
 from .client import ApiClient
 from .credentials import SERVICE_ACCOUNT, Credentials
@@ -85,6 +86,11 @@ class KubernetesSource(Source):
         self._published: Snapshot | None = None
         self._is_scheduled = False
         self._problems: tuple[str, ...] = ()
+        self._clock = clock
+        self._logged_at: dict[str, float] = {}
+        """When a problem was logged, for those of the last minute."""
+        self._in_log: frozenset[str] = frozenset()
+        """Problems whose end isn't logged yet."""
 
     def check(self) -> None:
         """Part of Source."""
@@ -158,11 +164,17 @@ class KubernetesSource(Source):
 
     def _report(self) -> None:
         problems = tuple(self._find_problems())
-        for line in problems:
-            if line not in self._problems:
-                _log.warning("API server problem", extra={"problem": line})
-        if self._problems and not problems:
+        now = self._clock()
+        # A watch that breaks again and again has a problem that comes and goes.
+        recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
+        news = [line for line in problems if line not in self._in_log and line not in recent]
+        for line in news:
+            _log.warning("API server problem", extra={"problem": line})
+        if self._in_log and not problems:
             _log.info("API server problems resolved", extra={"server": self.location})
+            self._in_log = frozenset()
+        self._logged_at = {**recent, **dict.fromkeys(news, now)}
+        self._in_log = self._in_log.intersection([*problems, *recent]).union(news)
         self._problems = problems
 
     def _find_problems(self) -> list[str]:

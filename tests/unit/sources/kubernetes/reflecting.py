@@ -39,7 +39,7 @@ class Reflection:
     """All that was wrong, in order, and an empty one for each time it was well again."""
     reflector: Reflector = field(init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _is_held: bool = False
+    _released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def changed(self) -> None:
         problem = self.reflector.problem.replace(self.api.url, "URL")
@@ -51,13 +51,16 @@ class Reflection:
         if seconds:
             self.waits.append(seconds)
             self._changed.set()
-            if self._is_held:
-                await asyncio.Event().wait()
+            await self._released.wait()
         await pause(0)
 
     def hold(self) -> None:
         """Let no wait end by itself from now on."""
-        self._is_held = True
+        self._released.clear()
+
+    def release(self) -> None:
+        """Let waits end, those that are held as well."""
+        self._released.set()
 
     @property
     def names(self) -> list[str]:
@@ -87,6 +90,7 @@ async def reflecting(
     client = ApiClient(Credentials(master=api.url))
     await client.open()
     reflection = Reflection(api)
+    reflection.release()
     reflection.reflector = Reflector(
         ResourceCache(SERVICES, reflection.store),
         client,

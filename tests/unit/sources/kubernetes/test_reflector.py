@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from userspace_proxy.sources.kubernetes.reflector import Timing
@@ -171,6 +173,35 @@ async def test_recovery_is_reported_once_when_a_list_succeeds_after_a_problem(ap
         api.end_watches()
         await reflection.until(lambda: reflection.problems[-1:] == [""])
         assert recovered == [True]
+
+
+async def test_a_watch_that_cannot_be_read_wakes_no_other_reflector_and_is_not_woken(api):
+    recovered = []
+    async with reflecting(api, recovered=lambda: recovered.append(True)) as reflection:
+        await reflection.watching()
+        for number in range(1, 4):
+            reflection.hold()
+            api.send("services", b"garbage\n")
+            await reflection.until(lambda number=number: len(reflection.waits) == number)
+            reflection.reflector.wake()
+            assert len(api.requests) == 2 * number
+            reflection.release()
+            await reflection.watching(requests=2 * number + 2)
+        assert reflection.waits == [0.8, 1.6, 3.2]
+    assert recovered == []
+
+
+async def test_watches_that_end_again_and_again_are_one_line_a_minute(api, caplog):
+    caplog.set_level(logging.INFO, "userspace_proxy.sources")
+    async with reflecting(api) as reflection:
+        await reflection.watching()
+        # Each time a watch, a list, and the next watch.
+        for now_s, requests in ((0, 5), (30, 8), (61, 11)):
+            reflection.now_s = now_s
+            api.forget()
+            api.end_watches()
+            await reflection.watching(requests=requests)
+    assert [record.message for record in caplog.records] == ["watch ended"] * 2
 
 
 async def test_a_watch_that_ends_early_but_brought_something_is_not_punished_more(api):

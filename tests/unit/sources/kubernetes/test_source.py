@@ -108,6 +108,29 @@ async def test_one_cause_is_one_problem_and_one_line_in_the_log(api, source_of, 
     ]
 
 
+async def test_a_problem_that_comes_and_goes_is_one_line_a_minute_until_it_stays(
+    api, source_of, caplog
+):
+    caplog.set_level(logging.WARNING, "userspace_proxy.sources")
+    now = 0.0
+    source = source_of(api, clock=lambda: now)
+
+    async def breaks():
+        requests = len(api.requests)
+        api.send("services", b"garbage\n")
+        await api.until(lambda a: len(a.requests) == requests + 2 and a.watch_count("services"))
+
+    async with running(source) as published:
+        await published.first()
+        for _ in range(3):
+            await api.until(lambda a: a.watch_count("services") == 1)
+            await breaks()
+        assert [record.message for record in caplog.records] == ["API server problem"]
+        now = 61.0
+        await breaks()
+    assert [record.message for record in caplog.records] == ["API server problem"] * 2
+
+
 async def test_without_permission_to_read_the_node_services_are_served(api, source_of):
     api.put(service())
     api.refuse("nodes", code=403, reason="Forbidden", message="nodes is forbidden", times=1000)
