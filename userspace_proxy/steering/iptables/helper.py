@@ -202,20 +202,32 @@ class LegacyProgrammer(NatProgrammer):
             return 0
         self._nat.forget()
         self._filter.forget()
-        return self._put({})
+        drifted = self._put_rules({})
+        if self._follow_address():
+            self._put_rules({})
+        return drifted
 
     def _lay_out(self) -> None:
         self._layout = NatChains(self._version, _rules(self._applied or {}), self._to_ip)
 
-    def _put(self, leaving: Touched) -> int:
+    def _put(self, leaving: Touched) -> None:
+        self._follow_address()
+        self._put_rules(leaving)
+
+    def _follow_address(self) -> bool:
+        """Lay out the rules that depend on interfaces, if they must change; return whether."""
+        to_ip = self._address.choose(self._to_ip)
+        # Only IPv4 needs an address: see PreroutingAddress.
+        if self._version == 6 or to_ip == self._to_ip:
+            return False
+        self._to_ip = to_ip
+        self._lay_out()
+        self._stale |= self._applied or {}
+        return True
+
+    def _put_rules(self, leaving: Touched) -> int:
         """Write what differs, guarding old ports until the end; return how many rules did."""
         applied = self._applied or {}
-        # Only IPv4 needs an address: see PreroutingAddress.
-        to_ip = "" if self._version == 6 else self._address.choose(self._to_ip)
-        if to_ip != self._to_ip:
-            self._to_ip = to_ip
-            self._lay_out()
-            self._stale |= applied
         ports, old_ports = _by_protocol(applied), _by_protocol(leaving)
         still_in_use = {protocol: ports[protocol] | old_ports[protocol] for protocol in PROTOCOLS}
         guard = self._make_guard(ports)

@@ -138,8 +138,8 @@ class NftablesProgrammer(NatProgrammer):
         count = 0
         if self._table.is_touched() or self._rules is None:
             count = self._put_right()
-        elif self._address.has_changed():
-            count = self._follow_address()
+        if self._address.has_changed():
+            self._follow_address()
         self._forget_stale()
         ports = self._applied or {}
         self._translated_earlier = self._earlier.look(ports.keys()) | without_ipv6(ports)
@@ -176,15 +176,14 @@ class NftablesProgrammer(NatProgrammer):
         if self._address.has_changed():
             self._follow_address()
 
-    def _follow_address(self) -> int:
-        """Rewrite the rules that depend on interfaces, if they must change; return how many."""
+    def _follow_address(self) -> None:
+        """Rewrite the rules that depend on interfaces, if they must change."""
         to_ip = self._address.choose(self._to_ip)
         if to_ip == self._to_ip:
-            return 0
+            return
         self._to_ip, self._rules = to_ip, None
         self._table.write([write_prerouting(self._shape())])
         self._rules = self._table.read_definitions()
-        return 1
 
     def _put_right(self) -> int:
         """Compare the table in full and write what differs; return how much did."""
@@ -193,7 +192,7 @@ class NftablesProgrammer(NatProgrammer):
         if listing is None:
             return len(wanted) + self._write_all()
         changes = differing_elements(elements_of(listing, SETS), wanted)
-        if listing.definitions != self._rules or self._address.choose(self._to_ip) != self._to_ip:
+        if listing.definitions != self._rules:
             faults = _count_differing(listing.definitions, self._rules or ())
             self._write_all()
             return changes.element_count() + max(faults, 1)
