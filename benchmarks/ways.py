@@ -266,6 +266,7 @@ class Ours(Way):
             f"--manifests={self.folder / 'bench.yaml'}",
             f"--steering={self.steering}",
             "--hostname-override=node-1",
+            "--state-dir=",
             "--drain-timeout=0s",
             f"--workers={self.workers}",
             f"--preserve-client-address={self.preserve}",

@@ -45,6 +45,7 @@ class Agent:
         """Start it; returns the moment before, on CLOCK_MONOTONIC."""
         command = [
             *(sys.executable, "-m", "userspace_proxy", "run", "--hostname-override=node-1"),
+            "--state-dir=",
             *(
                 "--workers=1",
                 "--drain-timeout=0s",

@@ -79,6 +79,7 @@ class Cluster:
                     f"--kubeconfig={kubeconfig}",
                     "--steering=iptables",
                     "--hostname-override=node-1",
+                    "--state-dir=",
                 ],
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -65,6 +65,8 @@ class Agent:
             self.source,
             f"--steering={self.steering}",
             "--hostname-override=node-1",
+            # Without a state of other tests, unless a flag names a folder.
+            "--state-dir=",
             *self.flags,
         ]
 

@@ -56,7 +56,7 @@ def refused(testbed):
 
 
 def run_flags(*flags):
-    return [sys.executable, "-m", "userspace_proxy", "run", *flags]
+    return [sys.executable, "-m", "userspace_proxy", "run", "--state-dir=", *flags]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from ..version import __version__
 from .client_address import ClientAddresses
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
+from .last_state import LastState
 from .node import open_steering, prepare_node, start_client_addresses
 from .options import Options
 from .served_ports import ServedPorts
@@ -85,6 +86,7 @@ class Agent:
         self._plane: Plane | None = None
         self._served_ports: ServedPorts | None = None
         self._sync: SyncLoop | None = None
+        self._last_state: LastState | None = None
         self._client_addresses: ClientAddresses | None = None
         self._tracking: TrackingWatch | None = None
         self._firewalls: FirewallWatch | None = None
@@ -161,7 +163,9 @@ class Agent:
             self._watch_node(steering, sync)
         self._supervisor.start("sync", sync.run)
         self._supervisor.start("status addresses", self._status_addresses.run)
-        self._supervisor.start("source", lambda: self._source.run(sync.publish))
+        last_state = self._last_state = LastState(sync, self._source, options)
+        self._supervisor.start("last state", last_state.run)
+        self._supervisor.start("source", lambda: self._source.run(last_state.publish))
         _log.info(
             "started",
             extra={
@@ -385,6 +389,7 @@ class Agent:
             source=self._source,
             steering=self._steering,
             sync=self._sync,
+            last_state=self._last_state,
             plane=self._plane.state() if self._plane else PlaneState(0, 0, is_accepting=False),
             is_draining=self._stopping.is_set(),
             unserved=self._status_addresses.problems,

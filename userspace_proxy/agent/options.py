@@ -48,6 +48,10 @@ class Options:
     """The address of ``/healthz`` and ``/livez``; None: they aren't served."""
     admin: ListenAt | None = None
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
+    state_dir: str = ""
+    """The folder in which the last state is kept; empty: it isn't kept."""
+    state_max_age_s: float = 86400.0
+    """The last state isn't served if it is older than that, in seconds."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
     dropped_log_lines: Callable[[], int] = int

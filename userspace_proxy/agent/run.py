@@ -27,6 +27,7 @@ from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
 from .agent import Agent
+from .last_state import default_state_dir
 from .options import Options
 from .signals import stop_on_signal
 from .tasks import Supervisor, first_of
@@ -151,6 +152,8 @@ def make_options(settings: Settings) -> Options:
         min_sync_period_s=settings.iptables_min_sync_period_s,
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
+        state_dir=default_state_dir() if settings.state_dir == "auto" else settings.state_dir,
+        state_max_age_s=settings.state_max_age_s,
         config=settings.as_rows(),
     )
 

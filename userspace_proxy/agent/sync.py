@@ -142,6 +142,11 @@ class SyncLoop:
         return self._in_force is not None
 
     @property
+    def in_force(self) -> Snapshot | None:
+        """The snapshot that is in force; None before the first one."""
+        return self._in_force
+
+    @property
     def turned_s_ago(self) -> float:
         """Seconds since the loop last began an iteration: a second or less, unless it is stuck.
 
@@ -159,6 +164,13 @@ class SyncLoop:
         """Wait until the newest snapshot is in force."""
         async with self._done:
             await self._done.wait_for(lambda: self._in_force is self._latest is not None)
+
+    async def in_force_after(self, earlier: Snapshot | None) -> Snapshot:
+        """Wait until another snapshot than an earlier one is in force, and return it."""
+        async with self._done:
+            while self._in_force is None or self._in_force is earlier:
+                await self._done.wait()
+            return self._in_force
 
     async def run(self) -> None:
         """Do rounds for ever, and repair what other programs change."""

@@ -16,6 +16,7 @@ from ..status.view import (
     FirewallView,
     FrontendView,
     HealthCheckView,
+    LastStateView,
     ServicePortView,
     SourceView,
     StatusView,
@@ -29,6 +30,7 @@ from ..steering import Bind, Steering
 from ..steering.others import Firewall
 from ..version import __version__
 from .client_address import ClientAddresses
+from .last_state import LastState
 from .options import Options
 from .served_ports import ServedPort, ServedPorts
 from .sync import SyncLoop
@@ -71,6 +73,7 @@ def view_proxy(
     source: Source,
     steering: Steering | None,
     sync: SyncLoop | None,
+    last_state: LastState | None = None,
     plane: PlaneState,
     is_draining: bool,
     client_addresses: ClientAddresses | None = None,
@@ -83,12 +86,9 @@ def view_proxy(
     Args:
         ports: From :func:`view_ports`; may be left empty if the caller needs only the rest.
         health_checks: From :func:`view_health_checks`; likewise.
-        options: The proxy's options.
         started: Unix time of its start.
-        source: Where its Services come from.
         steering: None before the start and after the end, like ``sync``.
         sync: Contains the plan in force and counts the rounds.
-        plane: The data plane's state.
         is_draining: Whether the proxy is shutting down.
         client_addresses: None where client addresses aren't preserved.
         tracking: None where the node's connection tracking isn't watched.
@@ -101,6 +101,7 @@ def view_proxy(
         started=started,
         revision=sync.plan.revision if sync else 0,
         source=_view_source(source),
+        last_state=last_state.view() if last_state else LastStateView(),
         steering=_view_steering(steering, sync),
         # While the proxy drains, the loop is stopped on purpose.
         sync=_view_sync(sync, is_stopped=is_draining),

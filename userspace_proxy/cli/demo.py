@@ -171,6 +171,7 @@ def _proxy(
                 f"--manifests={manifests}",
                 "--steering=local",
                 "--hostname-override=node-1",
+                "--state-dir=",
                 f"--bind-address={sandbox.node.ip}",
                 f"--metrics-bind-address=fd://{page.fileno()}",
                 "--v=3",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
-from .kinds import Kind, integer, texts, wrong_type
+from .kinds import TEXT, Kind, integer, texts, wrong_type
 from .values import parse_address, parse_cidr, parse_listen_address
 
 # Allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
@@ -33,6 +33,15 @@ def listen_address(default_port: int) -> Kind:
         lambda text: parse_listen_address("" if text == "disabled" else text, default_port),
         lambda address: "disabled" if address is None else str(address),
         expected="text such as 0.0.0.0:10256",
+    )
+
+
+def folder() -> Kind:
+    """Return a kind of folders; ``disabled``, or an empty text in a flag, is none."""
+    return Kind(
+        "PATH",
+        lambda text: "" if text == "disabled" else TEXT.parse(text),
+        lambda path: path or "disabled",
     )
 
 

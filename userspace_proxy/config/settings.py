@@ -21,6 +21,7 @@ from .forms import (
     SERVER,
     SERVICE_CIDRS,
     WORKERS,
+    folder,
     listen_address,
 )
 from .kinds import BOOL, GATES, PATH, TEXT, choice, duration, integer, port_range
@@ -72,6 +73,19 @@ class Settings:
         "", kind=TEXT, topic=Topic.SOURCE, flag="service-proxy-name", own_field="serviceProxyName",
         help="serve only Services with this label service.kubernetes.io/service-proxy-name",
         shown_default="none", why="as kube-proxy: Services without the label",
+    )
+    state_dir: str = setting(
+        "auto", kind=folder(), topic=Topic.SOURCE, flag="state-dir", own_field="stateDir",
+        help="folder in which the last state is kept: after a restart it is served until the API "
+        "server or the manifests have been read; auto: /var/lib/userspace-proxy for root, "
+        "userspace-proxy in $XDG_STATE_HOME for other users; disabled: it isn't kept",
+        why="Services are served after a restart while the API server is down",
+    )
+    state_max_age_s: float = setting(
+        86400.0, kind=duration(least_s=1.0), topic=Topic.SOURCE, flag="state-max-age",
+        own_field="stateMaxAge",
+        help="the last state isn't served if it was last current longer ago than that",
+        why="an API server is rarely down for a day, and addresses of pods are assigned again",
     )
     config_sync_period_s: float = setting(
         900.0, kind=duration(least_s=1.0, zero_means=900.0), topic=Topic.SOURCE,

@@ -14,6 +14,7 @@ from .view import (
     EndpointView,
     FrontendView,
     HealthCheckView,
+    LastStateView,
     ServicePortView,
     StatusView,
 )
@@ -39,6 +40,7 @@ def render_status(view: StatusView, *, now: float, selection: Selection | None =
     chosen = select(view, selection or Selection())
     answer = _fields(view)
     del answer["config"]
+    answer["last_state"] = _last_state(view.last_state, now)
     answer["client_address"] = _client_address(view.client_address)
     answer["unserved"] = [{"problem": e.message, "way_out": e.hint} for e in view.unserved]
     answer["ports"] = [_port(port) for port in chosen.ports]
@@ -117,6 +119,10 @@ def _health_check(view: HealthCheckView) -> dict[str, Any]:
         "service": str(view.check.service),
         "problem": view.problem,
     }
+
+
+def _last_state(view: LastStateView, now: float) -> dict[str, Any]:
+    return {**_fields(view), "age_s": view.age_s(now) if view.served_at else None}
 
 
 def _client_address(view: ClientAddressView) -> dict[str, Any]:

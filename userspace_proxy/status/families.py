@@ -24,6 +24,7 @@ from .problems import judge
 from .view import (
     EndpointView,
     HealthCheckView,
+    LastStateView,
     ServicePortView,
     StatusView,
     SyncView,
@@ -276,7 +277,16 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
         ),
     }
     yield from _plain_families(_PREFIX, gauges, counters)
+    yield from _last_state_families(view.last_state)
     yield from _kube_proxy_families(sync)
+
+
+def _last_state_families(state: LastStateView) -> Iterator[Metric]:
+    text = "When the last state that is served was current; 0 once the source has answered"
+    gauges = {"last_state_served_timestamp_seconds": (text, state.served_at)}
+    text = "Times the last state could not be written to disk"
+    counters = {"last_state_failures": (text, float(state.failures))}
+    yield from _plain_families(_PREFIX, gauges, counters)
 
 
 def _kube_proxy_families(sync: SyncView) -> Iterator[Metric]:

@@ -25,6 +25,8 @@ from .view import ServicePortView, StatusView
 _DESCRIPTORS_SHORT = 0.9
 # From here on new connections may soon be dropped, as in `check`.
 _TRACKING_SHORT = 0.9
+# A disk that is full for a moment needs nothing from an operator.
+_NOT_KEPT_S = 60.0
 
 
 class Level(enum.StrEnum):
@@ -91,6 +93,7 @@ def summarise(view: StatusView, now: float) -> Summary:
     node = [
         *_starting(view),
         *_source(view),
+        *_last_state(view, now),
         *_workers(view),
         *_steering(view),
         *_client_address(view),
@@ -222,6 +225,23 @@ def _source(view: StatusView) -> Iterator[Problem]:
     kept = "Objects that can't be read keep their last state; everything else is in force"
     for line in view.source.problems:
         yield Problem(Level.TROUBLE, f"Source: {line}", kept if view.source.is_synced else "")
+
+
+def _last_state(view: StatusView, now: float) -> Iterator[Problem]:
+    state = view.last_state
+    if state.served_at:
+        yield Problem(
+            Level.ATTENTION,
+            f"Serving the last state, which is {seconds_in_words(state.age_s(now))} old: Services "
+            f"have not been read yet from {view.source.location}",
+            "Changes since then are not in force; they will be once the source can be read",
+        )
+    if state.problem and now - state.failing_since >= _NOT_KEPT_S:
+        yield Problem(
+            Level.ATTENTION,
+            f"The last state is not kept on disk: {state.problem}",
+            "After a restart, nothing is served before the source can be read",
+        )
 
 
 def _workers(view: StatusView) -> Iterator[Problem]:

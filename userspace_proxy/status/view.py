@@ -130,6 +130,27 @@ class SourceView:
 
 
 @dataclass(frozen=True, slots=True)
+class LastStateView:
+    """The last state, which is kept on disk and served until the source has answered."""
+
+    path: str = ""
+    """The file; empty where it isn't kept."""
+    served_at: float = 0.0
+    """Unix time at which the last state that is served was last known to be current; 0 while
+    what is served comes from the source."""
+    problem: str = ""
+    """Why it isn't kept; empty if it is."""
+    failing_since: float = 0.0
+    """Unix time from which it hasn't been kept; 0 if it is."""
+    failures: int = 0
+    """How often it could not be written."""
+
+    def age_s(self, now: float) -> float:
+        """Return the age of the last state that is served, in seconds; 0 if none is."""
+        return max(0.0, now - self.served_at) if self.served_at else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class SteeringView:
     """How traffic reaches the proxy, and the steering's state."""
 
@@ -241,6 +262,7 @@ class StatusView:
     source: SourceView
     steering: SteeringView
     sync: SyncView
+    last_state: LastStateView = LastStateView()
     client_address: ClientAddressView = ClientAddressView()
     tracking: TrackingView = TrackingView()
     firewalls: tuple[FirewallView, ...] = ()

@@ -57,9 +57,10 @@ class FakeApiServer:
         token: The only valid bearer token; empty: none is needed.
         has_watch_cache: Send lists from a resourceVersion in one page, whatever the limit, as
             kube-apiserver does; False: send every list in pages.
+        port: Where it listens; 0: at any free port.
     """
 
-    def __init__(self, *, token: str = "", has_watch_cache: bool = True) -> None:
+    def __init__(self, *, token: str = "", has_watch_cache: bool = True, port: int = 0) -> None:
         self.token = token
         self.has_watch_cache = has_watch_cache
         self.requests: list[str] = []
@@ -67,7 +68,7 @@ class FakeApiServer:
         self.sent: list[tuple[str, str, Object]] = []
         """Objects that clients wrote: ``POST``, the path, the object."""
         self.url = ""
-        self._port = 0
+        self._port = port
         self._runner: web.AppRunner | None = None
         self._objects = FakeObjects()
         self._watches: list[_Watch] = []

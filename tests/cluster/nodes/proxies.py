@@ -57,6 +57,8 @@ def _ours(steering: str) -> Proxy:
             f"--allow-external-ips={external_ips}",
             # Upstream: a pod of another node that dials a node port is not inside.
             "--detect-local-mode=NodeCIDR",
+            # The nodes share this machine's folders.
+            "--state-dir=",
         ]
         return [sys.executable, "-m", "userspace_proxy", "run", *flags]
 

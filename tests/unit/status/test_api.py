@@ -8,7 +8,7 @@ from userspace_proxy.errors import ListenError
 from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import ClientAddressView
+from userspace_proxy.status.view import ClientAddressView, LastStateView
 
 from .views import (
     NOW,
@@ -135,6 +135,22 @@ def test_problems_of_the_node_are_included_by_name():
         "problem": "",
         "repairs": 0,
         "bridges": [{"name": "cni0", "family": "IPv4", "cause": "so", "hint": "do"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("served_at", "age_s"),
+    [pytest.param(NOW - 180, 180.0, id="served"), pytest.param(0, None, id="not-served")],
+)
+def test_the_last_state_has_its_age_while_it_is_served(served_at, age_s):
+    view = make_view(last_state=LastStateView("/var/lib/state", served_at))
+    assert status(view)["last_state"] == {
+        "path": "/var/lib/state",
+        "served_at": served_at,
+        "age_s": age_s,
+        "problem": "",
+        "failing_since": 0,
+        "failures": 0,
     }
 
 

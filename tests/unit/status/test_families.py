@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.status.families import families_of, state_label
+from userspace_proxy.status.view import LastStateView
 
 from .views import (
+    NOW,
     make_calm_view,
     make_endpoint,
     make_health_check,
@@ -121,6 +123,13 @@ def test_an_endpoint_has(name, expected):
 )
 def test_a_node_has(name, expected):
     assert value(make_troubled_view(), name) == expected
+
+
+def test_the_last_state_has_its_time_and_its_failures():
+    view = make_view(last_state=LastStateView("/x", served_at=NOW - 180, failures=2))
+    served_at = "userspace_proxy_last_state_served_timestamp_seconds"
+    assert value(view, served_at) == NOW - 180
+    assert value(view, "userspace_proxy_last_state_failures_total") == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.status.problems import Level, judge, summarise
 from userspace_proxy.status.view import (
     ClientAddressView,
+    LastStateView,
     SourceView,
     SteeringView,
     SyncView,
@@ -257,6 +258,19 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="bridge",
         ),
         pytest.param(
+            {"last_state": LastStateView("/var/lib/state", served_at=NOW - 180)},
+            Level.ATTENTION,
+            "Serving the last state, which is 3 min old: Services have not been read yet from "
+            "https://10.0.0.1:6443",
+            id="last-state",
+        ),
+        pytest.param(
+            {"last_state": LastStateView("/x", problem="disk full", failing_since=NOW - 60)},
+            Level.ATTENTION,
+            "The last state is not kept on disk: disk full",
+            id="last-state-not-kept",
+        ),
+        pytest.param(
             {"node_is_eligible": False},
             Level.ATTENTION,
             "This node is to be deleted: /healthz answers 503, so that load balancers avoid it",
@@ -268,6 +282,11 @@ def test_problems_of_the_node(changes, level, what):
     summary = summarise(make_view(make_port(), **changes), NOW)
     assert [(p.level, p.what) for p in summary.problems] == [(level, what)]
     assert summary.level is level
+
+
+def test_a_state_that_could_not_be_written_for_a_moment_is_no_problem():
+    state = LastStateView("/x", problem="disk full", failing_since=NOW - 59)
+    assert not summarise(make_view(last_state=state), NOW).problems
 
 
 def test_without_problems_the_number_of_services_is_shown():

@@ -1,0 +1,224 @@
+"""The format of the state on disk: what goes in comes out, and nothing else is accepted."""
+
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from userspace_proxy.cluster import Snapshot, Store, encoding
+from userspace_proxy.cluster.encoding import StateOwner, decode_state, encode_state
+from userspace_proxy.errors import InputError
+from userspace_proxy.model import (
+    Balance,
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Node,
+    Service,
+    ServiceKey,
+    ServicePort,
+    ServiceType,
+    SliceKey,
+    SlicePort,
+)
+
+OWNER = StateOwner("kubernetes", "https://192.0.2.10:6443", "node-1", "")
+WEB = ServiceKey("shop", "web")
+
+
+def snapshot(services=1):
+    store = Store()
+    for i in range(services):
+        key = ServiceKey("shop", f"web-{i}")
+        store.put_service(
+            Service(key, (ServicePort("http", 80, "TCP", 30080),), cluster_ips=("10.96.0.1",))
+        )
+        store.put_slice(slice_of(key, f"web-{i}-v4"))
+    store.set_node(Node("node-1", ("192.0.2.1",), "zone-a", ("10.244.1.0/24",)))
+    store.set_node_addresses(frozenset({"192.0.2.2", "192.0.2.1"}))
+    return store.snapshot()
+
+
+def slice_of(key, name):
+    return EndpointSlice(
+        SliceKey("shop", name),
+        key,
+        IPFamily.IPV4,
+        (SlicePort("http", 8080, "TCP"),),
+        (
+            Endpoint("10.244.1.5", node="node-1", hinted_zones=("zone-a",)),
+            Endpoint("10.244.2.5", ready=False, terminating=True),
+        ),
+    )
+
+
+def every_field():
+    store = Store()
+    store.put_service(
+        Service(
+            WEB,
+            (ServicePort("", 53, "UDP"),),
+            type=ServiceType.LOAD_BALANCER,
+            cluster_ips=("10.96.0.1", "fd00::1"),
+            affinity_timeout_s=10800,
+            external_ips=("198.51.100.1",),
+            load_balancer_ips=("203.0.113.1",),
+            load_balancer_source_ranges=("192.0.2.0/24",),
+            health_check_node_port=32000,
+            is_internal_local=True,
+            is_external_local=True,
+            balance=Balance.LEAST_CONNECTIONS,
+            keeps_clients=False,
+            notes=("café is ignored",),
+            proxy_name="canary",
+            has_headless_label=True,
+            created="2026-01-01T00:00:00Z",
+        )
+    )
+    store.put_slice(replace(slice_of(WEB, "web-v6"), family=IPFamily.IPV6))
+    return store.snapshot()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(Store().snapshot(), id="empty"),
+        pytest.param(snapshot(), id="one-service"),
+        pytest.param(snapshot(250), id="several-batches"),
+        pytest.param(every_field(), id="every-field"),
+    ],
+)
+def test_what_is_encoded_can_be_decoded(given):
+    found = decode_state(encode_state(given, OWNER), OWNER)
+    assert found == given
+    assert found.revision == 0
+    assert list(found.services) == list(given.services)
+
+
+def test_equal_snapshots_are_equal_bytes():
+    assert encode_state(snapshot(200), OWNER) == encode_state(snapshot(200), OWNER)
+
+
+def test_the_format():
+    """If this text changes, increase FORMAT: an earlier version must not read it."""
+    assert zlib.decompress(encode_state(snapshot(), OWNER), wbits=31).decode() == (
+        '{"format":1}\n'
+        '{"of":{"source":"kubernetes","location":"https://192.0.2.10:6443","node":"node-1",'
+        '"proxy_name":""},"node":{"name":"node-1","addresses":["192.0.2.1"],"zone":"zone-a",'
+        '"pod_networks":["10.244.1.0/24"],"is_being_deleted":false},'
+        '"node_addresses":["192.0.2.1","192.0.2.2"]}\n'
+        '{"service":{"key":["shop","web-0"],"ports":[{"name":"http","port":80,"protocol":"TCP",'
+        '"node_port":30080}],"type":"ClusterIP","cluster_ips":["10.96.0.1"],"is_headless":false,'
+        '"affinity_timeout_s":null,"external_ips":[],"load_balancer_ips":[],'
+        '"load_balancer_source_ranges":[],"health_check_node_port":0,"is_internal_local":false,'
+        '"is_external_local":false,"balance":"round-robin","keeps_clients":true,"notes":[],'
+        '"proxy_name":null,"has_headless_label":false,"created":""},'
+        '"slices":[{"key":["shop","web-0-v4"],"service":["shop","web-0"],"family":4,'
+        '"ports":[{"name":"http","port":8080,"protocol":"TCP"}],'
+        '"endpoints":[{"ip":"10.244.1.5","ready":true,"serving":true,"terminating":false,'
+        '"node":"node-1","hinted_zones":["zone-a"],"hinted_nodes":[]},'
+        '{"ip":"10.244.2.5","ready":false,"serving":true,"terminating":true,"node":"",'
+        '"hinted_zones":[],"hinted_nodes":[]}]}]}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "other", "cause"),
+    [
+        pytest.param("source", "manifests", "its source is 'manifests', and this proxy's is "
+            "'kubernetes'", id="source"),
+        pytest.param("location", "https://192.0.2.99:6443", "its location is "
+            "'https://192.0.2.99:6443', and this proxy's is 'https://192.0.2.10:6443'",
+            id="location"),
+        pytest.param("node", "node-2", "its node is 'node-2', and this proxy's is 'node-1'",
+            id="node"),
+        pytest.param("proxy_name", "canary", "its proxy_name is 'canary', and this proxy's is ''",
+            id="proxy-name"),
+    ],
+)  # fmt: skip
+def test_the_state_of_another_proxy_is_not_accepted(field, other, cause):
+    data = encode_state(snapshot(), replace(OWNER, **{field: other}))
+    with pytest.raises(InputError) as caught:
+        decode_state(data, OWNER)
+    assert str(caught.value) == cause
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        pytest.param(b"", "it is corrupt: Input data was truncated", id="empty"),
+        pytest.param(b"[]\n", "it is corrupt: Expected `object`, got `array`", id="not-a-head"),
+        pytest.param(b'{"format":2}\n', "its format is 2, and this version reads 1", id="newer"),
+        pytest.param(b'{"format":1}\n{}\n', "it is corrupt: Object missing required field `of`",
+            id="without-an-owner"),
+        pytest.param(b'{"format":1}\n{"of":{"source":"\xff"}}', "it is corrupt: ",
+            id="not-utf-8"),
+    ],
+)  # fmt: skip
+def test_another_text_is_not_accepted(text, cause):
+    with pytest.raises(InputError) as caught:
+        decode_state(compressed(text), OWNER)
+    assert str(caught.value).startswith(cause)
+
+
+def compressed(text):
+    compressor = zlib.compressobj(wbits=31)
+    return compressor.compress(text) + compressor.flush()
+
+
+def test_a_service_with_a_wrong_type_is_not_accepted():
+    text = zlib.decompress(encode_state(snapshot(), OWNER), wbits=31)
+    with pytest.raises(InputError, match="it is corrupt: Expected `int`, got `str`"):
+        decode_state(compressed(text.replace(b":8080", b':"http"')), OWNER)
+
+
+@given(st.binary())
+def test_arbitrary_bytes_are_not_accepted(data):
+    with pytest.raises(InputError):
+        decode_state(data, OWNER)
+
+
+@given(st.binary())
+def test_arbitrary_text_is_not_accepted(text):
+    for prefix in (b"", b'{"format":1}\n'):
+        with pytest.raises(InputError):
+            decode_state(compressed(prefix + text), OWNER)
+
+
+@given(st.data())
+def test_a_part_of_a_state_is_not_accepted(data):
+    whole = encode_state(snapshot(), OWNER)
+    part = whole[: data.draw(st.integers(0, len(whole) - 1))]
+    with pytest.raises(InputError, match="it is corrupt: it is incomplete"):
+        decode_state(part, OWNER)
+
+
+@given(st.data())
+def test_a_state_with_a_changed_byte_is_not_accepted(data):
+    whole = bytearray(encode_state(snapshot(), OWNER))
+    # The first ten bytes are gzip's header, of which most have no meaning.
+    at = data.draw(st.integers(10, len(whole) - 1))
+    whole[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(InputError):
+        decode_state(bytes(whole), OWNER)
+
+
+def test_bytes_after_the_end_are_not_accepted():
+    with pytest.raises(InputError, match="something follows its end"):
+        decode_state(encode_state(snapshot(), OWNER) + b"more", OWNER)
+
+
+def test_the_size_is_limited(monkeypatch):
+    data = encode_state(snapshot(), OWNER)
+    monkeypatch.setattr(encoding, "TEXT_BYTES_MAX", 500)
+    with pytest.raises(InputError, match="the state is larger than 0 MiB"):
+        encode_state(snapshot(), OWNER)
+    with pytest.raises(InputError, match="it is larger than 0 MiB"):
+        decode_state(data, OWNER)
+
+
+def test_a_snapshot_without_a_node_has_none():
+    empty = Snapshot({})
+    assert decode_state(encode_state(empty, OWNER), OWNER).node is None
