@@ -14,7 +14,7 @@ FORM := style types layers mirror form
 BUILD := nice -n 19 $(BIN)/python -m
 
 .PHONY: help demo test check style types layers mirror form unit coverage node api page upstream build
-.PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover bench bench-scale docs lock clean
+.PHONY: build-control-plane build-image build-nodes cluster cluster-down e2e takeover faults bench bench-scale docs lock clean
 
 help:                  ## show this list
 	@grep -E '^[a-z0-9-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1 — /'
@@ -60,7 +60,7 @@ coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 9
 	$(BIN)/python -m tests.tools.covered
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
-	$(PYTEST) node tests/node tests/faults -n 6
+	$(PYTEST) node tests/node tests/faults tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
 
 api: build-control-plane $(if $(filter 0,$(shell id -u)),build-image) ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
@@ -96,6 +96,9 @@ e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.
 
 takeover: build-nodes ## migrate from kube-proxy and back while clients connect; print the failures (minutes, root)
 	@$(BIN)/pytest tests/cluster/nodes/test_takeover.py -s
+
+faults: $(VENV)/installed-dev ## break endpoints, clients, processes, …; write docs/reliability.md: ROWS='endpoint-*' (minutes, root)
+	@$(BIN)/python -m tests.reliability $(if $(ROWS),--rows='$(ROWS)')
 
 bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; write docs/benchmarks.md (minutes, root)
 	$(BIN)/python -m benchmarks

@@ -18,8 +18,19 @@ from .tools import ToolMissing, Tools, find_program
 
 def describe_machine(tools: Tools) -> dict[str, str]:
     """Return the facts by their name in the report, in its order."""
+    return {
+        **describe_host(),
+        "Go proxy, load generator, backends": f"Go {tools.go_version}",
+        "HAProxy": _version_of("haproxy", "-v"),
+        "wrk": _version_of("wrk", "--version"),
+        "descriptors for each process": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,}",
+        "load average before (1 and 5 minutes)": load_average(),
+    }
+
+
+def describe_host() -> dict[str, str]:
+    """Return the facts about the hardware, the kernel and this proxy."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    load = " ".join(f"{one:.2f}" for one in os.getloadavg()[:2])
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "processor": f"{os.cpu_count()} cores, {_processor()}",
@@ -27,12 +38,12 @@ def describe_machine(tools: Tools) -> dict[str, str]:
         "kernel": f"Linux {_leading_numbers(platform.release())}",
         "userspace-proxy": f"{__version__}, Python {platform.python_version()}, "
         f"uvloop {version('uvloop')}",
-        "Go proxy, load generator, backends": f"Go {tools.go_version}",
-        "HAProxy": _version_of("haproxy", "-v"),
-        "wrk": _version_of("wrk", "--version"),
-        "descriptors for each process": f"{resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,}",
-        "load average before (1 and 5 minutes)": load,
     }
+
+
+def load_average() -> str:
+    """Return the load averages of 1 and 5 minutes."""
+    return " ".join(f"{one:.2f}" for one in os.getloadavg()[:2])
 
 
 def _processor() -> str:

@@ -51,10 +51,15 @@ class Measured:
     before: Footprint
     after: Footprint
     survived: bool
+    figures: Sequence[str]
+    complaints: Sequence[str]
+    """See :class:`Rig`."""
+    is_second_try: bool = False
+    """The row failed before, and was run once more."""
 
     def problems(self) -> list[str]:
         """Return how the row's limits were exceeded; empty if it holds."""
-        return [*self._costs(), *self._reports(), *self._recovery()]
+        return [*self.complaints, *self._costs(), *self._reports(), *self._recovery()]
 
     @property
     def other_limit_ms(self) -> float:
@@ -130,6 +135,8 @@ def measure(row: Row, folder: Path) -> Measured:
             before,
             after,
             rig.agent.process is not None and rig.agent.process.poll() is None,
+            rig.figures,
+            rig.complaints,
         )
 
 
@@ -172,7 +179,10 @@ def _find(evidence: Evidence, rig: Rig, value: object) -> str:
 def _recover(row: Row, rig: Rig, repair: float) -> float:
     """Wait until the proxy is well again; return the seconds since the repair."""
     deadline_s = PATIENCE * max(row.limits.back_s, SETTLE_S)
-    wait_for("recovery", rig.is_well, deadline_s=deadline_s, hint=rig.agent.log)
+    try:
+        wait_for("recovery", rig.is_well, deadline_s=deadline_s)
+    except DeadlineExceededError:
+        rig.complaints.append("the proxy still reports a problem")
     back_s = now() - repair
     pass_time(AFTERWARDS_S)
     return back_s

@@ -42,6 +42,10 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._log_start = 0
+        self.figures: list[str] = []
+        """What clients saw, in words, beyond the steady load; rows append to it."""
+        self.complaints: list[str] = []
+        """What a row measured itself, and what its promise excludes."""
         self.resources = contextlib.ExitStack()
         """What ends with the rig."""
         self.testbed = Testbed(

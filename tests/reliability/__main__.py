@@ -1,0 +1,64 @@
+"""Runs the matrix: ``python -m tests.reliability [--rows=PATTERN]``; see ``make faults``.
+
+It writes docs/reliability.md, unless only some rows are run.
+"""
+# ruff: noqa: T201 - a program for a terminal.
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.machine import describe_host, load_average
+from tests import loopback
+
+from .matrix import ROWS
+from .measuring import Measured, measure
+from .report import line_of, page_of, verdict_of
+from .row import Row
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+TRIES = 2
+"""As ``make test`` does: a deadline may pass on a busy machine that a row alone keeps."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run rows; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
+    parser.add_argument("--rows", default="*", metavar="PATTERN", help="names, as a shell pattern")
+    pattern = parser.parse_args(argv).rows
+    rows = [row for row in ROWS if fnmatch.fnmatch(row.name, pattern)]
+    if not rows:
+        print(f"error: no row matches {pattern!r}", file=sys.stderr)
+        return 2
+    loopback.enter()
+    machine = {**describe_host(), "load average before (1 and 5 minutes)": load_average()}
+    began = time.monotonic()
+    results = [_run(row) for row in rows]
+    machine["duration"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
+    if len(rows) == len(ROWS):
+        PAGE.write_text(page_of(results, machine), encoding="utf-8")
+        print(f"written: {PAGE}")
+    return int(any(measured.problems() for measured in results))
+
+
+def _run(row: Row) -> Measured:
+    for tried in range(1, TRIES + 1):
+        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            measured = replace(measure(row, Path(folder)), is_second_try=tried > 1)
+        again = bool(measured.problems()) and tried < TRIES
+        print(f"{row.name}: {verdict_of(measured)}{', once more' if again else ''}")
+        if not again:
+            break
+    print(f"    {' | '.join(line_of(measured)[1:-1])}", flush=True)
+    return measured
+
+
+if __name__ == "__main__":
+    sys.exit(main())

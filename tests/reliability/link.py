@@ -1,0 +1,67 @@
+"""Puts the relay between a node and a pod, and sets what happens to the packets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from userspace_proxy.sandbox import Pod, SandboxNode
+from userspace_proxy.sandbox.holder import read_line
+
+from .relay import Conditions
+
+PROGRAM = Path(__file__).with_name("relay.py")
+ANSWER_S = 20.0
+
+
+class Link:
+    """A link between a node and one of its pods through the relay; the veth is no longer used.
+
+    Args:
+        node: Where the relay runs.
+        pod: IPv4 packets from and to it pass the relay.
+    """
+
+    def __init__(self, node: SandboxNode, pod: Pod) -> None:
+        near, far = f"near-{pod.name}", f"far-{pod.name}"
+        self._process = node.popen(
+            [sys.executable, "-IS", str(PROGRAM), near, far],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._expect("ready")
+        node.configure(
+            [
+                f"link set {far} netns {pod.pid}",
+                f"link set {near} up",
+                f"route replace {pod.ip} dev {near}",
+            ]
+        )
+        pod.configure([f"link set {far} up", f"route replace 0.0.0.0/0 dev {far} src {pod.ip}"])
+
+    @property
+    def pid(self) -> int:
+        """The relay."""
+        return self._process.pid
+
+    def set(self, conditions: Conditions | None = None) -> None:
+        """Replace the conditions of both directions; without any, packets pass at once."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps(asdict(conditions or Conditions()))}\n")
+        self._process.stdin.flush()
+        self._expect("done")
+
+    def close(self) -> None:
+        """End the relay, and with it its devices."""
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+        self._process.wait()
+
+    def _expect(self, word: str) -> None:
+        assert self._process.stdout is not None
+        said = read_line(self._process.stdout.fileno(), ANSWER_S)
+        assert said == word, f"the relay said {said!r}"

@@ -1,0 +1,152 @@
+"""A slow, lossy or cut link: forwards IP packets between two TUN devices, with a delay queue.
+
+    node ── near ──▶ Line ──▶ far ── pod
+         ◀────────── Line ◀──
+
+Started in the node's namespace as ``relay.py NEAR FAR``; it creates both devices and prints
+``ready``. Each line of standard input, a JSON object with the fields of :class:`Conditions`,
+replaces the conditions of both directions. It ends when standard input does.
+
+It imports nothing of this project, so that it starts quickly and in any namespace.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import json
+import os
+import random
+import select
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# From linux/if_tun.h.
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
+_MAX_PACKET_BYTES = 65535
+_SEED = 14
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What happens to the packets of one direction."""
+
+    delay_s: float = 0.0
+    loss: float = 0.0
+    """The share of packets that is lost."""
+    reordered: float = 0.0
+    """The share of packets that is delayed by ``reordered_by_s`` more, so that later ones pass."""
+    reordered_by_s: float = 0.01
+    bits_per_s: float = 0.0
+    """The rate of the link; 0 for any."""
+    queue_bytes: int = 100_000
+    """What waits for the link at most, if it has a rate; later packets are dropped."""
+    is_cut: bool = False
+    """All packets are lost."""
+
+
+class Line:
+    """The packets under way in one direction; the caller passes the time."""
+
+    def __init__(self) -> None:
+        self.conditions = Conditions()
+        self._random = random.Random(_SEED)
+        self._under_way: list[tuple[float, int, bytes]] = []
+        self._count = 0
+        self._free_at = 0.0
+
+    def push(self, packet: bytes, now: float) -> None:
+        """Send a packet into the line, which may lose it."""
+        conditions = self.conditions
+        if conditions.is_cut or self._random.random() < conditions.loss:
+            return
+        due = now
+        if rate := conditions.bits_per_s:
+            starts = max(now, self._free_at)
+            if (starts - now) * rate / 8 > conditions.queue_bytes:
+                return
+            due = self._free_at = starts + len(packet) * 8 / rate
+        due += conditions.delay_s
+        if self._random.random() < conditions.reordered:
+            due += conditions.reordered_by_s
+        self._count += 1
+        heapq.heappush(self._under_way, (due, self._count, packet))
+
+    def pop(self, now: float) -> Iterator[bytes]:
+        """Yield the packets that arrive by now, in the order of their arrival."""
+        while self._under_way and self._under_way[0][0] <= now:
+            yield heapq.heappop(self._under_way)[2]
+
+    @property
+    def next_s(self) -> float | None:
+        """When the next packet arrives; None if none is under way."""
+        return self._under_way[0][0] if self._under_way else None
+
+
+def open_tun(name: str) -> int:
+    """Create a TUN device in this namespace; it lasts as long as the descriptor."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    request = struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI)
+    fcntl.ioctl(descriptor, _TUNSETIFF, request)
+    return descriptor
+
+
+def receive(descriptor: int, line: Line) -> None:
+    """Send all packets that wait at a device into a line."""
+    while True:
+        try:
+            packet = os.read(descriptor, _MAX_PACKET_BYTES)
+        except (BlockingIOError, OSError):
+            # Nothing waits, or the device is down.
+            return
+        line.push(packet, time.monotonic())
+
+
+def deliver(descriptor: int, line: Line) -> None:
+    """Write the packets of a line that arrive now to a device."""
+    for packet in line.pop(time.monotonic()):
+        try:
+            os.write(descriptor, packet)
+        except OSError:
+            # The device is down, or its queue is full: a link loses packets.
+            continue
+
+
+def relay(near: int, far: int, control: int) -> None:
+    """Forward packets until the control descriptor ends."""
+    # To the far end, and back.
+    lines = {near: (Line(), far), far: (Line(), near)}
+    commands = b""
+    while True:
+        times = [line.next_s for line, _ in lines.values() if line.next_s is not None]
+        wait_s = max(0.0, min(times) - time.monotonic()) if times else None
+        readable, _, _ = select.select([near, far, control], [], [], wait_s)
+        for descriptor, (line, _) in lines.items():
+            if descriptor in readable:
+                receive(descriptor, line)
+        for line, target in lines.values():
+            deliver(target, line)
+        if control in readable:
+            chunk = os.read(control, 65536)
+            if not chunk:
+                return
+            *complete, commands = (commands + chunk).split(b"\n")
+            for command in complete:
+                conditions = Conditions(**json.loads(command))
+                for line, _ in lines.values():
+                    line.conditions = conditions
+                os.write(sys.stdout.fileno(), b"done\n")
+
+
+def main() -> None:
+    """Create the devices and forward packets between them."""
+    near, far = map(open_tun, sys.argv[1:])
+    os.write(sys.stdout.fileno(), b"ready\n")
+    relay(near, far, sys.stdin.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Writes docs/reliability.md: the text of ``page.md`` with the tables of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
+
+from benchmarks.report import table
+from userspace_proxy.status.units import plural
+
+from .load import Outcome
+from .measuring import Measured
+from .rig import CART_RATE, WEB_RATE
+from .row import Limits
+
+PAGE = Path(__file__).with_name("page.md")
+HEAD = (
+    "what breaks",
+    "what clients see",
+    "another Service's p99, before → during",
+    "shown as",
+    "back after",
+    "verdict",
+)
+_REASONS = {
+    "ConnectionResetError": "reset",
+    "ConnectionRefusedError": "refused",
+    "TimeoutError": "timed out",
+    "ConnectionError": "cut short",
+}
+
+
+def page_of(results: Sequence[Measured], machine: Mapping[str, str]) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        results: All rows, in the order of the page.
+        machine: Facts by name.
+    """
+    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+        summary=summary_of(results),
+        machine=table(("what", "here"), machine.items(), numbers=False),
+        web_rate=WEB_RATE,
+        cart_rate=CART_RATE,
+        floor=f"{Limits().other_p99_ms:g}",
+        promises=table(("promise", "tested by", "worst figure"), promises(results), numbers=False),
+        groups="\n\n".join(_groups(results)),
+        not_promised="\n".join(_not_promised(results)) or "Nothing of the above.",
+    )
+
+
+def summary_of(results: Sequence[Measured]) -> str:
+    """Return how many rows there are, and how many of them hold."""
+    failed = sum(bool(measured.problems()) for measured in results)
+    partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
+    parts = [f"{len(results) - failed - partly} hold"]
+    if partly:
+        parts.append(f"{partly} hold with a limit that is stated")
+    if failed:
+        parts.append(f"{failed} failed in this run")
+    return f"Of {len(results)} rows, {', '.join(parts)}."
+
+
+def line_of(measured: Measured) -> tuple[str, ...]:
+    """Return the cells of one row, as HEAD names them."""
+    row = measured.row
+    return tuple(
+        cell.replace("|", "\\|")
+        for cell in (
+            row.breaks,
+            "; ".join([describe(measured.web), *measured.figures]),
+            f"{measured.quiet.p99_ms:.0f} → {measured.cart.p99_ms:.0f} ms",
+            "; ".join(text for text in measured.shown if text)
+            + f"; {plural(len(measured.log_lines), 'log line')}",
+            f"{measured.back_s:.1f} s",
+            verdict_of(measured),
+        )
+    )
+
+
+def verdict_of(measured: Measured) -> str:
+    """Return whether a row holds, and if not, why."""
+    if problems := measured.problems():
+        return f"**fails**: {'; '.join(problems)}"
+    holds = "holds, with a limit" if measured.row.not_promised else "holds"
+    return f"{holds} (second try)" if measured.is_second_try else holds
+
+
+def describe(outcome: Outcome) -> str:
+    """Return in words what clients of the faulty Service saw."""
+    failed = outcome.failed
+    if not failed:
+        return f"0 of {outcome.made} failed, slowest {_seconds(outcome.slowest_s)}"
+    reasons = ", ".join(f"{n} {_REASONS.get(reason, reason)}" for reason, n in failed.items())
+    slowest = f", slowest {_seconds(outcome.slowest_s)}" if outcome.slowest_s else ""
+    return f"{failed.total()} of {outcome.made} failed ({reasons}){slowest}"
+
+
+def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:
+    """Yield each promise, the rows that test it, and its worst figure."""
+    count = f"all {len(results)} rows"
+    kept = [measured for measured in results if measured.row.limits.same_processes]
+    yield (
+        "the proxy survives",
+        f"{len(kept)} rows; the others kill it",
+        f"{sum(not measured.survived for measured in kept)} ended",
+    )
+    others = [measured for measured in results if not measured.row.limits.other_failed]
+    slowest = max(others, key=lambda m: m.cart.p99_ms)
+    yield (
+        "no connection to another Service fails, and its p99 stays within twice its quiet value",
+        f"{len(others)} rows",
+        f"{sum(m.cart.failed.total() for m in others)} of {sum(m.cart.made for m in others):,} "
+        f"failed; highest p99 {slowest.cart.p99_ms:.0f} ms, without the proxy "
+        f"{slowest.direct.p99_ms:.0f} ms ({slowest.row.name})",
+    )
+    wordiest = max(results, key=lambda m: len(m.log_lines))
+    yield (
+        "few log lines, however many clients there are",
+        count,
+        f"{len(wordiest.log_lines)} lines ({wordiest.row.name})",
+    )
+    yield (
+        "a metric, a problem on the page or a log line shows the cause",
+        count,
+        f"{sum(all(m.shown) for m in results)} of {len(results)} rows showed all that was expected",
+    )
+    latest = max(results, key=lambda m: m.back_s)
+    yield (
+        "all is as before in a stated time after the repair",
+        count,
+        f"{latest.back_s:.1f} s ({latest.row.name})",
+    )
+    largest = max(results, key=lambda m: m.after.grown_mib(m.before))
+    yield (
+        "nothing leaks",
+        count,
+        f"memory +{largest.after.grown_mib(largest.before):.0f} MiB ({largest.row.name})",
+    )
+
+
+def _groups(results: Sequence[Measured]) -> Iterator[str]:
+    for name in dict.fromkeys(measured.row.group for measured in results):
+        rows = [line_of(measured) for measured in results if measured.row.group == name]
+        yield f"## {name}\n\n{table(HEAD, rows, numbers=False)}"
+
+
+def _not_promised(results: Iterable[Measured]) -> Iterator[str]:
+    for measured in results:
+        if measured.row.not_promised:
+            yield f"- {measured.row.breaks}: {measured.row.not_promised}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
