@@ -63,7 +63,7 @@ def test_who_unsubscribes_hears_nothing(node):
     assert not events.read()
     events.subscribe(rtnetlink.GROUP_LINK)
     node.run("ip link set lo up")
-    assert rtnetlink.read_link(events.read().messages[0]).name == "lo"
+    assert rtnetlink.read_link(events.read().messages[0]).link.name == "lo"
     events.close()
 
 

@@ -115,10 +115,9 @@ def read_interfaces() -> InterfaceView:
         links = requests.list_all(rtnetlink.list_links())
     addresses = [rtnetlink.read_address(message) for message in listed]
     numbered = {address.link for address in addresses}
+    listed_links = map(rtnetlink.read_link, links)
     return InterfaceView(
-        unnumbered=tuple(
-            sorted(link.name for link in map(rtnetlink.read_link, links) if _lacks(link, numbered))
-        ),
+        unnumbered=tuple(sorted(one.link.name for one in listed_links if _lacks(one, numbered))),
         addresses=tuple(a.ip for a in addresses if a.scope == rtnetlink.SCOPE_UNIVERSE),
     )
 
@@ -144,12 +143,13 @@ def is_local(ip: str) -> bool:
     return True
 
 
-def _lacks(link: ListedLink, numbered: set[int]) -> bool:
+def _lacks(listed: ListedLink, numbered: set[int]) -> bool:
     """Return whether an interface needs an address and has none."""
-    if not link.flags & rtnetlink.UP or link.flags & rtnetlink.LOOPBACK or link.number in numbered:
+    is_up = listed.flags & rtnetlink.UP and not listed.flags & rtnetlink.LOOPBACK
+    if not is_up or listed.link.number in numbered:
         return False
     # Packets to a port of a bridge or bond belong to its master; those to a port of a VRF don't.
-    return link.port_kind in ("", "vrf")
+    return listed.port_kind in ("", "vrf")
 
 
 def _routed_source() -> str:

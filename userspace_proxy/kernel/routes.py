@@ -186,21 +186,8 @@ def route_refusal(ip: str) -> str:
 
 def read_links(requests: Requests) -> tuple[NodeLink, ...]:
     """List the links of a network namespace, by number."""
-    links = map(rtnetlink.read_link, requests.list_all(rtnetlink.list_links()))
-    return tuple(sorted(map(_node_link, links)))
-
-
-def _node_link(link: rtnetlink.ListedLink) -> NodeLink:
-    return NodeLink(
-        link.number,
-        link.name,
-        link.kind,
-        link.master,
-        link.calls_iptables,
-        link.calls_ip6tables,
-        link.filters_vlans,
-        link.is_isolated,
-    )
+    listed = requests.list_all(rtnetlink.list_links())
+    return tuple(sorted(rtnetlink.read_link(message).link for message in listed))
 
 
 def read_bridge_filter(settings: Path = Path("/proc/sys/net/bridge")) -> BridgeFilter:

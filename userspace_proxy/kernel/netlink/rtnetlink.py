@@ -15,6 +15,7 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ...policy.locality import NodeLink
 from .messages import DUMP, U32, Message, attribute, read_attributes, request
 
 GROUP_LINK, GROUP_ADDRESS_4, GROUP_ADDRESS_6 = 1, 5, 9
@@ -62,24 +63,11 @@ _DEFAULT_METRIC_6 = 1024
 class ListedLink(NamedTuple):
     """An interface."""
 
-    number: int
-    name: str
-    kind: str
-    """``bridge``, ``veth``, ``dummy`` …; empty for hardware."""
+    link: NodeLink
     flags: int
     """:data:`UP` and others."""
-    master: int
-    """The number of the bridge, bond or VRF that it is a port of; 0 for none."""
     port_kind: str
     """The kind of its master."""
-    calls_iptables: bool = False
-    """Option of a bridge: IPv4 packets pass iptables and nftables."""
-    calls_ip6tables: bool = False
-    """Option of a bridge: the same for IPv6."""
-    filters_vlans: bool = False
-    """Option of a bridge."""
-    is_isolated: bool = False
-    """Option of a bridge's port: it exchanges no packets with other isolated ports."""
 
 
 class ListedAddress(NamedTuple):
@@ -215,18 +203,17 @@ def read_link(message: Message) -> ListedLink:
     bridge = info.get(_INFO_DATA, b"") if kind == "bridge" else b""
     port = info.get(_INFO_PORT_DATA, b"") if port_kind == "bridge" else b""
     options = dict(read_attributes(bridge))
-    return ListedLink(
+    link = NodeLink(
         number,
         _text(found.get(_NAME, b"")),
         kind,
-        flags,
         _number(found.get(_MASTER)),
-        port_kind,
         any(options.get(_BRIDGE_CALLS_IPTABLES, b"")),
         any(options.get(_BRIDGE_CALLS_IP6TABLES, b"")),
         any(options.get(_BRIDGE_FILTERS_VLANS, b"")),
         any(dict(read_attributes(port)).get(_BRIDGE_PORT_ISOLATED, b"")),
     )
+    return ListedLink(link, flags, port_kind)
 
 
 def read_address(message: Message) -> ListedAddress:

@@ -119,7 +119,7 @@ class BridgeEntries:
         """Remove the entries of all bridges; idempotent."""
         with explained("list interfaces"):
             messages = self._requests.list_all(rtnetlink.list_links())
-        links = map(rtnetlink.read_link, messages)
+        links = [rtnetlink.read_link(message).link for message in messages]
         bridges = [link.number for link in links if link.kind == "bridge"]
         for code in self._change(rtnetlink.DEL_NEIGHBOUR, 0, bridges).values():
             if code not in _GONE:

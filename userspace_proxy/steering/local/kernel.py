@@ -190,7 +190,8 @@ def _note(message: Message, changes: RouteChanges) -> None:
             changes.addresses.add(rtnetlink.read_address(message).ip)
         case rtnetlink.NEW_LINK | rtnetlink.DEL_LINK:
             # The kernel removes IPv4 routes with their interface, without an event.
-            changes.is_touched |= rtnetlink.read_link(message).number == rtnetlink.LOOPBACK_NUMBER
+            link = rtnetlink.read_link(message).link
+            changes.is_touched |= link.number == rtnetlink.LOOPBACK_NUMBER
         case _:
             changes.is_touched = True
 

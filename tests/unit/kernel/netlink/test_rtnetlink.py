@@ -36,6 +36,7 @@ from userspace_proxy.kernel.netlink.rtnetlink import (
     write_local_route,
     write_rule,
 )
+from userspace_proxy.policy.locality import NodeLink
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 RTA_CACHEINFO = "24000c00" + "00" * 32
@@ -53,21 +54,21 @@ def test_a_port_of_a_bridge_has_its_kind_and_its_master():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0")
     found = attribute(3, b"v0\0") + attribute(10, b"\3\0\0\0") + attribute(18, info)
     link = message("00000100 05000000 03100000 00000000" + found.hex())
-    assert read_link(link) == ListedLink(5, "v0", "veth", UP | 0x1002, 3, "bridge")
+    assert read_link(link) == ListedLink(NodeLink(5, "v0", "veth", 3), UP | 0x1002, "bridge")
 
 
 def test_a_bridge_has_its_options():
     options = attribute(7, b"\1") + attribute(36, b"\1") + attribute(37, b"\0")
     info = attribute(1, b"bridge\0") + attribute(2, options)
     found = attribute(3, b"br0\0") + attribute(18, info)
-    link = read_link(message("00000100 05000000 03100000 00000000" + found.hex()))
+    link = read_link(message("00000100 05000000 03100000 00000000" + found.hex())).link
     assert (link.calls_iptables, link.calls_ip6tables, link.filters_vlans) == (True, False, True)
 
 
 def test_an_isolated_port_is_recognized():
     info = attribute(1, b"veth\0") + attribute(4, b"bridge\0") + attribute(5, attribute(33, b"\1"))
     found = attribute(3, b"v0\0") + attribute(18, info)
-    assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).is_isolated
+    assert read_link(message("00000100 05000000 03100000 00000000" + found.hex())).link.is_isolated
 
 
 def test_an_entry_of_a_bridge_is_that_of_iproute2():
@@ -78,7 +79,7 @@ def test_an_entry_of_a_bridge_is_that_of_iproute2():
 
 def test_hardware_has_no_kind():
     link = message("00000100 02000000 02100000 00000000" + attribute(3, b"eth0\0").hex())
-    assert read_link(link) == ListedLink(2, "eth0", "", 0x1002, 0, "")
+    assert read_link(link) == ListedLink(NodeLink(2, "eth0", ""), 0x1002, "")
 
 
 @pytest.mark.parametrize(

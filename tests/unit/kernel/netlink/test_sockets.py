@@ -85,7 +85,7 @@ def test_route_sockets_list_links():
     with RouteSockets([rtnetlink.GROUP_LINK]) as route:
         listed = route.requests.list_all(rtnetlink.list_links())
         assert not route.events.read()
-    assert "lo" in [rtnetlink.read_link(message).name for message in listed]
+    assert "lo" in [rtnetlink.read_link(message).link.name for message in listed]
 
 
 @pytest.mark.parametrize("left", [0, 1], ids=["none", "one"])
