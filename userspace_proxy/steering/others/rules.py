@@ -33,6 +33,8 @@ _NOT_UNDERSTOOD = {
     "ct state": "…state",
     "fib daddr type": "…daddr",
 }
+# In bytes; rules that compare a prefix load fewer.
+_WIDTHS = {"ip daddr": 4, "ip6 daddr": 16}
 _VERDICTS = {x.ACCEPT: "accept", x.DROP: "drop", x.RETURN: "return"}
 _LEADS = {x.JUMP: "jump", x.GOTO: "goto"}
 # The expressions that translate addresses, in a chain of the kind nat.
@@ -171,7 +173,8 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject == "ct status" and int.from_bytes(mask, "little") == x.STATUS_DNAT:
         is_set = any(value) == (op == x.EQUAL)
         return "ct status dnat" if is_set else "ct status ! dnat"
-    if op != x.EQUAL:
+    # A raw payload may be longer than the field that it begins with.
+    if op != x.EQUAL or not 0 < len(value) <= _WIDTHS.get(subject, len(value)):
         return _unknown([subject])
     if subject == "socket transparent":
         return subject if any(value) else UNKNOWN
@@ -184,9 +187,8 @@ def _comparison(subject: str, mask: bytes, op: int, value: bytes) -> str:
     if subject == "th dport" and not mask:
         return f"th dport {int.from_bytes(value, 'big')}"
     if subject in ("ip daddr", "ip6 daddr"):
-        width = 4 if subject == "ip daddr" else 16
         bits = sum(byte.bit_count() for byte in mask) if mask else len(value) * 8
-        return f"{subject} {ip_of(value.ljust(width, bytes(1)))}/{bits}"
+        return f"{subject} {ip_of(value.ljust(_WIDTHS[subject], bytes(1)))}/{bits}"
     return UNKNOWN
 
 

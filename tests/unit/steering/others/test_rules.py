@@ -20,6 +20,7 @@ COMMENT = x.expression("match", text(1, "comment"))
 COUNTER = x.expression("counter")
 REJECT_OF_XTABLES = x.expression("target", text(1, "REJECT"))
 VERDICT_MAP = x.expression("lookup", text(1, "verdicts") + number(2, 1) + number(3, 0))
+BEYOND_DADDR = x._payload(1, 16, 8)
 OPEN = "ct state established,related"
 
 
@@ -48,6 +49,12 @@ def step(*parts):
             Step("translate", "meta nfproto ipv4 …daddr"),
             id="any-other-address",
         ),
+        pytest.param(
+            x.match(BEYOND_DADDR, bytes([10, 0, 0, 1, 1, 2, 3, 4])) + x.verdict(x.DROP),
+            Step("drop", "…daddr"),
+            id="more-than-an-address",
+        ),
+        pytest.param(x.match(x.L4PROTO, b"") + ACCEPT, Step("accept", "…"), id="without-a-value"),
         pytest.param(
             x.TCP + x.in_set((x.DPORT,), "web") + x.redirect(),
             Step("translate", "meta l4proto tcp …dport"),
