@@ -26,6 +26,7 @@ from .netlink.messages import (
     HEADER,
     NESTED,
     attribute,
+    checked,
     read_attributes,
     request,
     walk,
@@ -62,6 +63,7 @@ class ConntrackEntry(NamedTuple):
     """The kernel's whole message."""
 
     @property
+    @checked
     def status(self) -> int:
         """The bits ``IPS_…``."""
         for kind, value in read_attributes(self.message, _BODY):

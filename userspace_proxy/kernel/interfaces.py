@@ -112,12 +112,11 @@ def read_interfaces() -> InterfaceView:
     """List the interfaces of this namespace; blocks for about 10 µs per interface."""
     with explained("list interfaces"), Requests.open(NETLINK_ROUTE) as requests:
         listed = requests.list_all(rtnetlink.list_addresses(socket.AF_INET))
-        links = requests.list_all(rtnetlink.list_links())
-    addresses = [rtnetlink.read_address(message) for message in listed]
+        addresses = list(map(rtnetlink.read_address, listed))
+        links = list(map(rtnetlink.read_link, requests.list_all(rtnetlink.list_links())))
     numbered = {address.link for address in addresses}
-    listed_links = map(rtnetlink.read_link, links)
     return InterfaceView(
-        unnumbered=tuple(sorted(one.link.name for one in listed_links if _lacks(one, numbered))),
+        unnumbered=tuple(sorted(one.link.name for one in links if _lacks(one, numbered))),
         addresses=tuple(a.ip for a in addresses if a.scope == rtnetlink.SCOPE_UNIVERSE),
     )
 

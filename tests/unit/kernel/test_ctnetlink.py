@@ -147,3 +147,11 @@ def test_the_request_for_a_listing(version, wanted, body):
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     header = struct.pack("=IHHIIBBH", 20 + len(attributes), 0x101, 0x301, 0, 0, family, 0, 0)
     assert list_request(version, wanted) == header + attributes
+
+
+def test_a_status_that_was_cut_is_an_error():
+    (entry,) = read_entries(DNS, 4, UDP)
+    # The attribute's length says that one byte is left of four.
+    cut = entry._replace(message=entry.message.replace(b"\x08\0\x03\0", b"\x05\0\x03\0"))
+    with pytest.raises(OSError, match="malformed message"):
+        assert cut.status

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ...policy.locality import NodeLink
-from .messages import DUMP, U32, Message, attribute, read_attributes, request
+from .messages import DUMP, U32, Message, attribute, checked, read_attributes, request
 
 GROUP_LINK, GROUP_ADDRESS_4, GROUP_ADDRESS_6 = 1, 5, 9
 GROUP_ROUTE_4, GROUP_RULE_4, GROUP_ROUTE_6, GROUP_RULE_6 = 7, 8, 11, 19
@@ -92,15 +92,19 @@ class ListedRoute(NamedTuple):
     short_table: int
     packed: bytes
 
+    @checked
     def open(self) -> RouteDetails:
         """Parse its attributes."""
         found = dict(read_attributes(self.packed))
         width = 4 if self.family == socket.AF_INET else 16
+        network = found.get(_DST, bytes(width))
+        if len(network) != width or self.prefix_length > width * 8:
+            raise ValueError(f"no network of family {self.family}")
         metric = _number(found.get(_METRIC))
         if self.family == socket.AF_INET6 and metric == _DEFAULT_METRIC_6:
             metric = 0
         return RouteDetails(
-            f"{ip_of(found.get(_DST, bytes(width)))}/{self.prefix_length}",
+            f"{ip_of(network)}/{self.prefix_length}",
             _number(found.get(_TABLE)) or self.short_table,
             _number(found.get(_OUT)),
             metric,
@@ -193,6 +197,7 @@ def find_route(ip: str) -> bytes:
     return request(GET_ROUTE, 0, body + attribute(_DST, packed))
 
 
+@checked
 def read_link(message: Message) -> ListedLink:
     """Return the link of a message."""
     _, _, _, number, flags, _ = _LINK.unpack_from(message.body)
@@ -216,6 +221,7 @@ def read_link(message: Message) -> ListedLink:
     return ListedLink(link, flags, port_kind)
 
 
+@checked
 def read_address(message: Message) -> ListedAddress:
     """Return the address of a message."""
     _, _, flags, scope, link = _ADDRESS.unpack_from(message.body)
@@ -226,12 +232,14 @@ def read_address(message: Message) -> ListedAddress:
     return ListedAddress(ip, link, scope, flags)
 
 
+@checked
 def read_route(message: Message) -> ListedRoute:
     """Return the route of a message."""
     family, length, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(message.body)
     return ListedRoute(family, length, protocol, kind, table, message.body[_ROUTE.size :])
 
 
+@checked
 def read_rule(message: Message) -> RoutingRule:
     """Return the rule of a message, without attributes that a :class:`RoutingRule` lacks."""
     family, _, _, _, table, _, _, action, _ = _ROUTE.unpack_from(message.body)

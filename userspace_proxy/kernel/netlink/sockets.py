@@ -32,6 +32,7 @@ from .messages import (
     number_of,
     numbered,
     raise_refusal,
+    read_message,
     read_messages,
 )
 
@@ -137,7 +138,7 @@ class Requests:
         """Return the single answer to a request."""
         number = self._next_number()
         self._socket.send(numbered(request, number))
-        answer = next(read_messages(self._receive(number)))
+        answer = read_message(self._receive(number))
         if answer.kind == ERROR:
             raise_refusal(error_of(answer.body))
         return answer
@@ -174,7 +175,7 @@ class Requests:
         block = b"".join(messages)
         self._make_room(len(block))
         self._socket.send(block)
-        answer = next(read_messages(self._receive(number)))
+        answer = read_message(self._receive(number))
         code = error_of(answer.body)
         return Refused(kind_of_refused(answer.body), code) if code else None
 

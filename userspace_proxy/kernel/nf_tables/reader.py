@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..netlink.messages import DUMP, Message, read_attributes, request
+from ..netlink.messages import DUMP, Message, checked, read_attributes, request
 from .attributes import number_in, read_all, text, text_in
 from .expressions import DATA_VALUE, EXPRESSION_DATA, EXPRESSION_NAME, LIST_ELEMENT
 from .writer import (
@@ -118,12 +118,14 @@ def list_of(kind: int, family: int, table: str = "", name: str = "") -> bytes:
     return request(kind, DUMP, bytes([family, 0, 0, 0]) + limits)
 
 
+@checked
 def read_table(message: Message) -> ListedTable:
     """Return the table of a message."""
     found = read_all(message.body, _HEADER_BYTES)
     return ListedTable(message.body[0], text_in(found, TABLE), number_in(found, 2))
 
 
+@checked
 def read_chain(message: Message) -> ListedChain:
     """Return the chain of a message."""
     found = read_all(message.body, _HEADER_BYTES)

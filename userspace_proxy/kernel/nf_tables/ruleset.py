@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Self
+from typing import Self, TypeVar
 
 from ...errors import SteeringError
 from ..netlink import Requests, explained
@@ -32,6 +32,8 @@ from .writer import (
     NEW_TABLE,
     Elements,
 )
+
+_Listed = TypeVar("_Listed")
 
 _BEGIN, _END = 0x10, 0x11
 # nfgenmsg: no family, version 0, and the subsystem in network order.
@@ -108,19 +110,19 @@ class Ruleset:
 
     def tables(self, family: int = reader.ANY_FAMILY) -> list[ListedTable]:
         """Return all tables, or those of a family."""
-        return list(map(reader.read_table, self._list(reader.GET_TABLE, family)))
+        return self._list(reader.read_table, reader.GET_TABLE, family)
 
     def chains(self, family: int = reader.ANY_FAMILY) -> list[ListedChain]:
         """Return all chains, or those of a family's tables."""
-        return list(map(reader.read_chain, self._list(reader.GET_CHAIN, family)))
+        return self._list(reader.read_chain, reader.GET_CHAIN, family)
 
     def rules(self, family: int, table: str, chain: str = "") -> list[ListedRule]:
         """Return the rules of a table, or of one of its chains, in their order."""
-        return list(map(reader.read_rule, self._list(reader.GET_RULE, family, table, chain)))
+        return self._list(reader.read_rule, reader.GET_RULE, family, table, chain)
 
     def sets(self, family: int, table: str) -> list[ListedSet]:
         """Return the sets and maps of a table without their elements."""
-        return list(map(reader.read_set, self._list(reader.GET_SET, family, table)))
+        return self._list(reader.read_set, reader.GET_SET, family, table)
 
     def elements(self, family: int, table: str, name: str) -> Elements:
         """Return the elements of a set or map."""
@@ -162,12 +164,21 @@ class Ruleset:
             raise NftablesError(refused.code, _WORDS.get(refused.kind, ""))
 
     def _elements(self, family: int, table: str, name: str) -> dict[bytes, bytes]:
-        listed = self._list(reader.GET_ELEMENTS, family, table, name)
-        return dict(element for one in listed for element in reader.read_elements(one))
+        listed = self._list(reader.read_elements, reader.GET_ELEMENTS, family, table, name)
+        return dict(element for elements in listed for element in elements)
 
-    def _list(self, kind: int, family: int, table: str = "", name: str = "") -> list[Message]:
+    def _list(
+        self,
+        read: Callable[[Message], _Listed],
+        kind: int,
+        family: int,
+        table: str = "",
+        name: str = "",
+    ) -> list[_Listed]:
         with query_errors():
-            return self._requests.list_all(reader.list_of(kind, family, table, name))
+            return list(
+                map(read, self._requests.list_all(reader.list_of(kind, family, table, name)))
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -182,8 +193,8 @@ def list_tables(family: int = INET) -> list[str]:
         try:
             with Requests.open(NETLINK_NETFILTER) as requests:
                 listed = requests.list_all(reader.list_of(reader.GET_TABLE, family))
+                return [reader.read_table(message).name for message in listed]
         except OSError as exc:
             if exc.errno in _NOT_THERE:
                 return []
             raise
-    return [reader.read_table(message).name for message in listed]

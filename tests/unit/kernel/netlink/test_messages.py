@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 
 import pytest
@@ -12,10 +13,12 @@ from userspace_proxy.kernel.netlink.messages import (
     NESTED,
     Message,
     attribute,
+    checked,
     is_last,
     number_of,
     numbered,
     read_attributes,
+    read_message,
     read_messages,
     request,
 )
@@ -87,3 +90,25 @@ def test_the_last_datagram_of_a_listing_is_recognized(block, expected):
 def test_a_listing_that_fails_raises_the_kernels_error(block, cause):
     with pytest.raises(OSError, match=cause):
         is_last(block)
+
+
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_a_datagram_without_a_whole_message_is_an_error(size):
+    with pytest.raises(OSError, match="malformed message"):
+        read_message(EVEN[:size])
+
+
+def test_a_datagram_without_a_header_has_no_number():
+    with pytest.raises(OSError, match="malformed message") as raised:
+        number_of(EVEN[:7])
+    assert raised.value.errno == errno.EBADMSG
+
+
+def test_a_reader_that_finds_too_little_reports_the_kernel():
+    @checked
+    def first_byte(body):
+        return body[0]
+
+    assert first_byte(b"\7") == 7
+    with pytest.raises(OSError, match="malformed message"):
+        first_byte(b"")

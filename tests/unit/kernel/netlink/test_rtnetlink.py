@@ -227,3 +227,36 @@ def test_an_address_is_packed_and_printed_in_canonical_form(ip):
 
 def test_a_missing_address_is_empty():
     assert ip_of(b"") == ""
+
+
+@pytest.mark.parametrize("read", [read_link, read_address, read_route, read_rule])
+def test_a_message_shorter_than_its_fixed_part_is_an_error(read):
+    with pytest.raises(OSError, match="malformed message"):
+        read(message("00"))
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        pytest.param(read_link, bytes(16) + attribute(10, b"\1"), id="number"),
+        pytest.param(read_address, bytes(8) + attribute(2, b"12345"), id="address"),
+        pytest.param(read_rule, bytes(12) + attribute(21, b""), id="protocol"),
+        pytest.param(read_rule, bytes(12) + attribute(24, b"12"), id="ports"),
+    ],
+)
+def test_a_value_of_a_wrong_length_is_an_error(read, body):
+    with pytest.raises(OSError, match="malformed message"):
+        read(Message(0, 0, 0, body))
+
+
+@pytest.mark.parametrize(
+    ("length", "value"),
+    [
+        pytest.param(33, bytes(4), id="prefix-too-long"),
+        pytest.param(24, bytes(16), id="other-family"),
+    ],
+)
+def test_a_route_to_what_is_no_network_is_an_error(length, value):
+    route = read_route(Message(0, 0, 0, bytes([V4, length, *bytes(10)]) + attribute(1, value)))
+    with pytest.raises(OSError, match="malformed message"):
+        route.open()

@@ -1,5 +1,7 @@
 """Listings as kernel 6.18 sends them."""
 
+import pytest
+
 from userspace_proxy.kernel.netlink.messages import Message, read_messages
 from userspace_proxy.kernel.nf_tables import reader
 from userspace_proxy.kernel.nf_tables.attributes import nested, number, text
@@ -52,3 +54,9 @@ def test_elements_without_a_plain_key_or_value_have_an_empty_one():
     body = bytes([1, 0, 0, 0]) + nested(3, element + catch_all)
     listed = list(reader.read_elements(Message(0xA0C, 0, 1, body)))
     assert listed == [(b"key\0", b""), (b"", b"")]
+
+
+@pytest.mark.parametrize("read", [reader.read_table, reader.read_chain])
+def test_a_message_without_a_family_is_an_error(read):
+    with pytest.raises(OSError, match="malformed message"):
+        read(Message(0xA00, 0, 1, b""))
