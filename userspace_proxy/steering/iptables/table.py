@@ -220,6 +220,9 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
 
     Args:
         known: Returns the name in this program of a chain of this proxy.
+
+    Raises:
+        SteeringError: A rule's chain isn't declared: the text isn't a whole table.
     """
     chains: dict[str, list[str]] = {}
     known = cache(known)
@@ -230,7 +233,10 @@ def parse_table(text: str, known: Callable[[str], str]) -> dict[str, Lines]:
         elif line.startswith("-A "):
             _, _, rest = line.partition(" ")
             chain, _, rule = rest.partition(" ")
-            chains[known(chain)].append(_rename(rule, known))
+            lines = chains.get(known(chain))
+            if lines is None:
+                raise SteeringError(f"cannot read an iptables table: {chain!r} is not declared")
+            lines.append(_rename(rule, known))
     return {chain: tuple(lines) for chain, lines in chains.items()}
 
 

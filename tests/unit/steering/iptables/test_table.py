@@ -297,6 +297,11 @@ def test_a_comment_is_never_the_end_of_a_line():
     assert parse_table(f":INPUT ACCEPT [0:0]\n-A INPUT {rule}\n", str) == {"INPUT": (rule,)}
 
 
+def test_a_rule_of_a_chain_that_isnt_declared_is_an_error():
+    with pytest.raises(SteeringError, match="'OTHERS' is not declared"):
+        parse_table(":INPUT ACCEPT [0:0]\n-A OTHERS -j ACCEPT\n", str)
+
+
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
