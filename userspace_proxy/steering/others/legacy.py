@@ -64,8 +64,9 @@ def parse_legacy(text: str, title: str, priority: int) -> dict[str, Chain]:
 
 def _step(line: str, chains: Container[str]) -> Step:
     conditions, effect = split_target(_COMMENT.sub("", line))
-    option, target = effect.split()[:2] if effect else ("", "")
-    verdict = f"{_LEADS[option]} {target}" if target in chains else ""
+    # The option may lack its target, and a chain its name, only in text that was damaged.
+    option, target = (*effect.split(), "", "")[:2]
+    verdict = f"{_LEADS[option]} {target}" if target and target in chains else ""
     return Step(target.lower() if target in _VERDICTS else verdict, _condition(conditions.strip()))
 
 

@@ -34,6 +34,7 @@ def test_chains_of_a_table_with_their_policies():
         pytest.param("-g OTHERS", Step("goto OTHERS"), id="goto"),
         pytest.param("-j LOG --log-prefix OTHERS", Step(""), id="log"),
         pytest.param("", Step(""), id="counter"),
+        pytest.param("-j", Step(""), id="without-a-target"),
         pytest.param('-m comment --comment "a -j b" -j DROP', Step("drop"), id="comment"),
         pytest.param(
             "-m comment --comment ours -m conntrack --ctstate DNAT -j ACCEPT",
@@ -66,3 +67,8 @@ def test_chains_of_a_table_with_their_policies():
 def test_a_rule_is_its_condition_and_its_verdict(line, step):
     text = f"*filter\n:INPUT ACCEPT [0:0]\n:OTHERS - [0:0]\n-A INPUT {line}".rstrip()
     assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (step,)
+
+
+def test_a_chain_without_a_name_is_no_target():
+    text = ": ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n-A INPUT\n"
+    assert parse_legacy(text, TITLE, 0)["INPUT"].steps == (Step(""),)
