@@ -28,9 +28,9 @@ test: ## everything: install dependencies, check the style, build, run all tests
 	@tests/tools/prepare.sh
 	@$(MAKE) --no-print-directory $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
-	  build-control-plane build-image build-nodes $(FORM) coverage upstream node page api
+	  build-control-plane build-image build-nodes $(FORM) coverage corpus upstream node page api
 
-check: $(FORM) unit ## all checks that need neither root nor a cluster
+check: $(FORM) unit corpus ## all checks that need neither root nor a cluster
 
 style: $(VENV)/installed-dev ## check format and lint
 	$(BIN)/ruff format --check .
@@ -58,6 +58,10 @@ coverage: $(VENV)/installed-dev ## the unit tests, and a check that they cover 9
 	RUN="$(BIN)/coverage run -m pytest" $(PYTEST) unit tests/unit tests/tools -n 4
 	$(BIN)/coverage combine --quiet
 	$(BIN)/python -m tests.tools.covered
+
+.PHONY: corpus fuzz
+corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
+	$(PYTEST) corpus tests/fuzz -n 2
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node tests/node tests/faults tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
@@ -106,16 +110,20 @@ bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; w
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)
 	$(BIN)/python -m benchmarks.scale
 
+fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64)
+	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
+
 docs: $(VENV)/installed-dev ## regenerate the tables of settings in docs/
 	$(BIN)/python -m tests.tools.settings_pages
 
-lock: $(VENV)/installed-dev ## regenerate the three requirements files
+lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build --extra=iptables pyproject.toml -o requirements-image.lock
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --group=fuzz -o requirements-fuzz.lock
 
 clean: ## remove the virtual environment and the tools' caches
-	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) .coverage .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements.lock
@@ -124,3 +132,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 $(VENV)/installed-dev: requirements-dev.lock pyproject.toml
 	@tests/tools/venv.sh $(PYTHON) $(VENV) requirements-dev.lock
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-fuzz: requirements-fuzz.lock $(VENV)/installed-dev
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements-fuzz.lock
+	@touch $@

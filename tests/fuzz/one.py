@@ -1,0 +1,23 @@
+"""Fuzzes one target with atheris: ``python -m tests.fuzz.one TARGET [option of libFuzzer]…``."""
+
+from __future__ import annotations
+
+import sys
+
+from tests import loopback
+
+
+def main() -> None:
+    """Fuzz until a limit is reached or a target raises; ends the process."""
+    loopback.enter()
+    # Imported after the namespace is entered, which takes a process with one thread.
+    import atheris
+
+    with atheris.instrument_imports(include=["userspace_proxy"]):
+        from .targets import TARGETS
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

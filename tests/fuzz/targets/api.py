@@ -1,0 +1,137 @@
+"""Objects of the API server, and the lines of its watches; then the plan for what was read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from userspace_proxy.cluster import Store
+from userspace_proxy.plan.planner import Planner
+from userspace_proxy.policy import NodeFacts
+from userspace_proxy.sources.kubernetes.credentials import Credentials
+from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
+from userspace_proxy.sources.kubernetes.resources import (
+    SERVICES,
+    SLICES,
+    ResourceCache,
+    this_node,
+)
+from userspace_proxy.sources.manifests.objects import read_manifest
+
+from . import drawn
+
+FACTS = NodeFacts(
+    node_name="node-1",
+    zone="east",
+    addresses=("127.0.0.1", "192.0.2.10", "2001:db8::10"),
+    primary_addresses=("192.0.2.10",),
+    external_ip_networks=("0.0.0.0/0", "::/0"),
+    cluster_networks=("198.51.100.0/24",),
+)
+RESOURCES = (SERVICES, SLICES, this_node("node-1"))
+
+
+class Cluster:
+    """The objects that were read so far, and their plan."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.caches = [ResourceCache(resource, self.store) for resource in RESOURCES]
+        self.planner = Planner(FACTS)
+
+    def check(self) -> None:
+        """Plan; then the plan from scratch is the same, and each problem is one line."""
+        snapshot = self.store.snapshot()
+        plan = self.planner.plan(snapshot)
+        again = Planner(FACTS).plan(snapshot)
+        assert dict(plan.ports) == dict(again.ports)
+        assert plan.ignored == again.ignored
+        for cache in self.caches:
+            for problem in cache.problems.values():
+                assert "\n" not in problem, problem
+
+
+def check_objects(data: bytes) -> None:
+    """Objects, one per line; the first byte of a line selects its kind."""
+    cluster = Cluster()
+    for line in data.split(b"\n"):
+        if line:
+            cluster.caches[line[0] % len(RESOURCES)].put(line[1:])
+    cluster.check()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn.OBJECTS)
+def drawn_objects(objects: list[tuple[int, dict[str, Any]]]) -> None:
+    """Objects of the right form with odd values; manifests accept nothing that the API refuses."""
+    cluster = Cluster()
+    for number, item in objects:
+        written = json.dumps(item)
+        cluster.caches[number].put(written.encode())
+        for found in read_manifest(written, place="file.json").objects:
+            assert not cluster.caches[number].problems, found
+    cluster.check()
+
+
+def check_drawn_objects(data: bytes) -> None:
+    """As :func:`drawn_objects`, drawn from these bytes."""
+    drawn_objects.hypothesis.fuzz_one_input(data)
+
+
+def check_watch(data: bytes) -> None:
+    """A watch that sends this, in two parts, and ends."""
+    cut = len(data) // 2
+    client = _Watched([data[:cut], data[cut:]])
+    cluster = Cluster()
+    reflector = Reflector(
+        cluster.caches[0],
+        client,  # type: ignore[arg-type]
+        changed=lambda: None,
+        timing=Timing(),
+        rng=random.Random(1),
+        clock=lambda: 0.0,
+        pause=client.pause,
+    )
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(reflector.run())
+        except _Done:
+            assert "\n" not in reflector.problem
+            cluster.check()
+
+
+class _Done(Exception):
+    """The reflector waits after its watch."""
+
+
+class _Watched:
+    """An API server with an empty list, whose watch sends some chunks."""
+
+    url = "https://192.0.2.1:6443"
+    credentials = Credentials(master=url)
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self._chunks = [chunk for chunk in chunks if chunk]
+
+    async def get(self, _path: str, _query: object) -> SimpleNamespace:
+        body = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
+        return SimpleNamespace(code=200, body=body, retry_after_s=0.0)
+
+    @asynccontextmanager
+    async def stream(self, _path: str, _query: object) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(code=200, read=self._read)
+
+    async def _read(self, *, silence_s: float) -> bytes:
+        assert silence_s > 0
+        return self._chunks.pop(0) if self._chunks else b""
+
+    async def pause(self, seconds: float) -> None:
+        if seconds:
+            raise _Done

@@ -1,0 +1,111 @@
+"""Files that people write: YAML and JSON, manifests, configuration, kubeconfigs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from userspace_proxy.config.kubeproxy import read_config
+from userspace_proxy.config.settings import Settings
+from userspace_proxy.config.writing import render_config
+from userspace_proxy.errors import ConfigError, InputError, SourceError
+from userspace_proxy.model.document import parse_documents
+from userspace_proxy.sources.kubernetes import kubeconfig
+from userspace_proxy.sources.manifests.objects import read_manifest
+
+PLACE = "file.yaml"
+
+
+def check_yaml(data: bytes) -> None:
+    """Each line number is one of the text's, and JSON means what it means to others."""
+    if (text := _text(data)) is None:
+        return
+    try:
+        documents = parse_documents(text, place=PLACE)
+    except InputError as exc:
+        _check_line(str(exc), text)
+        return
+    for document in documents:
+        for path in ("", "kind", "metadata.name", "spec.ports[0].port", "items[1].spec", "a..b[["):
+            assert 1 <= document.line_of(path) <= _lines(text)
+    with contextlib.suppress(ValueError, RecursionError):
+        meant = json.loads(text, parse_constant=_refuse, object_pairs_hook=_without_merge)
+        if meant is not None:
+            assert [document.value for document in documents] == [meant]
+
+
+def check_manifest(data: bytes) -> None:
+    """A file has objects or problems, and each problem is one line with its place."""
+    if (text := _text(data)) is None:
+        return
+    read = read_manifest(text, place=PLACE)
+    assert not (read.objects and read.problems)
+    for line in (*read.problems, *read.ignored):
+        _check_line(line, text)
+    assert read_manifest(text, place=PLACE) == read
+
+
+def check_config(data: bytes) -> None:
+    """What is read can be written, and then it is read again as the same settings."""
+    if (text := _text(data)) is None:
+        return
+    try:
+        file = read_config(text, place=PLACE)
+    except ConfigError as exc:
+        if not str(exc).startswith(f"{PLACE}: is empty"):
+            _check_line(str(exc), text)
+        return
+    for warning in file.warnings:
+        assert "\n" not in warning
+    settings = Settings(**file.values)
+    again = read_config(render_config(settings), place=PLACE)
+    assert Settings(**again.values) == settings
+
+
+def check_kubeconfig(data: bytes) -> None:
+    """A kubeconfig names a server, or there is one line about it."""
+    with tempfile.NamedTemporaryFile(prefix="kubeconfig-") as file:
+        Path(file.name).write_bytes(data)
+        try:
+            kubeconfig.check_kubeconfig(file.name)
+            return
+        except SourceError as exc:
+            problem = str(exc)
+    assert "\n" not in problem
+    assert file.name in problem
+
+
+def _text(data: bytes) -> str | None:
+    """Return the text of a file; None if its reader refuses it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _check_line(problem: str, text: str) -> None:
+    place, line, rest = problem.split(":", 2)
+    assert place == PLACE
+    assert 1 <= int(line) <= _lines(text)
+    assert rest.strip()
+    assert "\n" not in problem
+
+
+def _lines(text: str) -> int:
+    # For YAML the end of the text is a line of its own, and a lone CR ends a line, too.
+    return len(text.splitlines()) + 1
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _without_merge(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a mapping; refuse what YAML reads differently: merges and repeated keys."""
+    made = dict(pairs)
+    if "<<" in made or len(made) < len(pairs):
+        raise ValueError("YAML differs from JSON here")
+    return made

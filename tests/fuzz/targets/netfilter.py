@@ -1,0 +1,65 @@
+"""What the kernel's packet filters list: conntrack, nf_tables, the legacy tables as text."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from userspace_proxy.errors import SteeringError
+from userspace_proxy.kernel import ctnetlink
+from userspace_proxy.kernel.netlink.messages import Message, read_messages
+from userspace_proxy.kernel.nf_tables import reader
+from userspace_proxy.kernel.nf_tables.writer import (
+    NEW_CHAIN,
+    NEW_ELEMENT,
+    NEW_RULE,
+    NEW_SET,
+    NEW_TABLE,
+)
+from userspace_proxy.steering.iptables.table import edits_between, parse_table
+from userspace_proxy.steering.others.legacy import parse_legacy
+from userspace_proxy.steering.others.rules import read_step
+
+
+def check_conntrack(data: bytes) -> None:
+    """Each entry has addresses of its family, and the request that removes it is well formed."""
+    for version, size in ((4, 6), (6, 18)):
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+            for entry in ctnetlink.read_entries(data, version, protocol):
+                assert {len(part) for part in entry[:3]} == {size}
+                with contextlib.suppress(OSError):
+                    assert 0 <= entry.status < 1 << 32
+                assert len(list(read_messages(ctnetlink.remove_request(entry)))) == 1
+
+
+def check_nf_tables(data: bytes) -> None:
+    """A malformed message is an OSError; a rule has conditions and a verdict, or none."""
+    for message in read_messages(data):
+        with contextlib.suppress(OSError):
+            _check(message)
+
+
+def _check(message: Message) -> None:
+    match message.kind:
+        case _ if message.kind == NEW_TABLE:
+            reader.read_table(message)
+        case _ if message.kind == NEW_CHAIN:
+            reader.read_chain(message)
+        case _ if message.kind == NEW_SET:
+            reader.read_set(message)
+        case _ if message.kind == NEW_ELEMENT:
+            list(reader.read_elements(message))
+        case _ if message.kind == NEW_RULE:
+            step = read_step(reader.read_rule(message).expressions())
+            assert step is None or step.verdict
+
+
+def check_legacy_save(data: bytes) -> None:
+    """Chains that are written as edits are read again as the same chains."""
+    text = data.decode(errors="surrogateescape")
+    try:
+        chains = parse_table(text, str)
+        parse_legacy(text, "legacy ip filter", 0)
+    except SteeringError:
+        return
+    assert parse_table("\n".join(edits_between({}, chains)), str) == chains
