@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from ..errors import UserspaceProxyError
 from ..kernel.addresses import NodeAddresses
 from ..kernel.port_holders import who_holds
-from ..model import IPFamily, Protocol
+from ..model import IPFamily, Protocol, SocketAddress
 from ..plan import Plan, Planner
 from ..plane import Plane, PlaneState, PortPool
 from ..policy import NodeFacts
@@ -174,7 +174,7 @@ class Agent:
                 "source": self._source.kind,
                 "location": self._source.location,
                 "recovered": len(recovered),
-                "page": "{}:{}".format(*self.admin_address) if self.admin_address else "none",
+                "page": str(SocketAddress(*self.admin_address)) if self.admin_address else "none",
             },
         )
 

@@ -225,7 +225,7 @@ class Settings:
         SocketAddress("0.0.0.0", 10256), kind=listen_address(10256), topic=Topic.SERVERS,
         flag="healthz-bind-address", kube_field="healthzBindAddress",
         help="where /healthz and /livez answer; also fd://N, or disabled",
-        why="kube-proxy's; load balancers probe it",
+        why="kube-proxy's, for both families; load balancers probe it",
     )
     metrics_bind_address: ListenAddress | None = setting(
         SocketAddress("127.0.0.1", 10249), kind=listen_address(10249), topic=Topic.SERVERS,

@@ -29,14 +29,12 @@ from ..model import ServiceKey, SocketAddress
 from ..plan import HealthCheck
 from .accepting import Accepting, Reserve
 from .connections import ConnectionLimit, LimitedServer
-from .listening import listen
+from .listening import NO_IPV6, listen
 from .middleware import Middleware, make_runner
 
 _log = logging.getLogger("userspace_proxy.status")
 
 _WILDCARDS = ("0.0.0.0", "::")
-# The kernel's errors for :: where IPv6 is switched off, or not compiled in.
-_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 # A few load balancers each probe some hundred Services, by short connections.
 MAX_CONNECTIONS = 512
 # Per Service, so that a flood of connections to one leaves room for the others. If floods of many
@@ -146,7 +144,7 @@ class HealthCheckPorts:
         try:
             sock = listen(socket.AF_INET6 if ":" in at.ip else socket.AF_INET, at, is_v6_only=True)
         except OSError as exc:
-            if at.ip == "::" and exc.errno in _NO_IPV6:
+            if at.ip == "::" and exc.errno in NO_IPV6:
                 return ""
             cause = exc.strerror or str(exc)
             if exc.errno == errno.EADDRINUSE and (holder := await self._holder_of(at)):

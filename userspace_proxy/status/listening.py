@@ -14,10 +14,14 @@ ListenAt = tuple[str, int] | socket.socket
 
 # Connections that wait to be accepted while the event loop is busy.
 BACKLOG = 128
+# The kernel's errors for :: where IPv6 is switched off, or not compiled in.
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
     """Return a listening socket, which the caller closes, even if ``bind`` is the socket.
+
+    On 0.0.0.0, as on ``::``, it listens on every address of both families, as in Go.
 
     Args:
         what: What is served there, for the error: ``health checks``.
@@ -31,6 +35,8 @@ async def open_socket(bind: ListenAt, *, what: str, flag: str) -> socket.socket:
         return bind
     host, port = bind
     try:
+        if host == "0.0.0.0" and (sock := _listen_on_all(port)):
+            return sock
         return listen(*await _resolve(host, port))
     except OSError as exc:
         # A resolver's error has its text in strerror, too, but no error number of the kernel.
@@ -45,6 +51,16 @@ def address_of(sock: socket.socket) -> tuple[str, int]:
     """Return the address that a socket is bound to, without an IPv6 scope."""
     name = sock.getsockname()
     return str(name[0]), int(name[1])
+
+
+def _listen_on_all(port: int) -> socket.socket | None:
+    """Return a socket for both families, or None on a node without IPv6."""
+    try:
+        return listen(socket.AF_INET6, ("::", port))
+    except OSError as exc:
+        if exc.errno in NO_IPV6:
+            return None
+        raise
 
 
 async def _resolve(host: str, port: int) -> tuple[int, tuple[object, ...]]:

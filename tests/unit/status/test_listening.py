@@ -19,6 +19,14 @@ async def test_port_zero_is_any_free_port():
         assert port > 0
 
 
+@pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
+async def test_a_wildcard_address_means_every_address_of_both_families(bind):
+    with await open_here((bind, 0)) as sock:
+        port = address_of(sock)[1]
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=1).close()
+
+
 async def test_a_name_is_looked_up():
     with await open_here(("localhost", 0)) as sock:
         assert address_of(sock)[0] in {"127.0.0.1", "::1"}
