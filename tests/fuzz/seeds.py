@@ -6,6 +6,7 @@ namespace with interfaces, routes and rules of many kinds. Crashes in the corpus
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import msgspec
 import yaml
 
 from tests import loopback
+from userspace_proxy.cluster.encoding import encode_state
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
 from userspace_proxy.kernel import ctnetlink
@@ -39,7 +41,9 @@ from userspace_proxy.plane.messages import (
     Status,
 )
 
+from .targets.api import Cluster
 from .targets.channel import write_step
+from .targets.state import OWNER
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "corpus"
@@ -224,6 +228,12 @@ def _api_seeds(objects: list[Any]) -> Iterator[tuple[str, str, bytes]]:
     # Hypothesis draws from these bytes, so any will do.
     yield "drawn-objects", "zeros", bytes(2000)
     yield "drawn-objects", "numbers", bytes(range(256)) * 8
+    cluster = Cluster()
+    for line in lines:
+        cluster.caches[int(line[0])].put(line[1:].encode())
+    state = encode_state(cluster.store.snapshot(), OWNER)
+    yield "last-state", "compressed", b"\0" + state
+    yield "last-state", "text", b"\1" + gzip.decompress(state)
     services = [item for item in listed if item["kind"] == "Service"]
     events = [("ADDED", services[0]), ("MODIFIED", services[-1]), ("DELETED", services[0])]
     events.append(("BOOKMARK", {"metadata": {"resourceVersion": "1001"}}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import api, channel, files, http, netfilter, rtnetlink
+from . import api, channel, files, http, netfilter, rtnetlink, state
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "yaml": files.check_yaml,
@@ -19,5 +19,6 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "nf_tables": netfilter.check_nf_tables,
     "legacy-save": netfilter.check_legacy_save,
     "channel": channel.check_channel,
+    "last-state": state.check_last_state,
     "http": http.check_http,
 }
