@@ -43,7 +43,7 @@ class SteeringContract:
         """Return what is in force as the kernel's own tools show it."""
         return ""
 
-    async def test_what_is_applied_is_rendered_one_sorted_line_a_frontend(self, steering):
+    async def test_applied_frontends_are_rendered_as_one_sorted_line_each(self, steering):
         await steering.apply({WEB: 36001, CART: REFUSE, DNS: 36002, WEB_6: 36003, OUTSIDE: 36004})
         assert await steering.render() == (
             "TCP 10.96.7.1:80 -> :36001\n"
@@ -63,7 +63,7 @@ class SteeringContract:
         assert self.in_force() == before
         assert await steering.repair() == 0
 
-    async def test_an_apply_says_the_whole_state(self, steering):
+    async def test_an_apply_replaces_the_whole_state(self, steering):
         await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
         await steering.apply({WEB: 36005})
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36005"
@@ -91,7 +91,7 @@ class SteeringContract:
         assert recovered == (expected if successor.bind is Bind.PROXY_PORT else {})
         await successor.close()
 
-    async def test_after_a_restart_nothing_is_doubled(self, steering, steerings):
+    async def test_after_a_restart_nothing_is_duplicated(self, steering, steerings):
         wanted = {WEB: 36001, DNS: 36002, CART: REFUSE}
         await steering.apply(wanted)
         before = self.in_force()
@@ -102,7 +102,7 @@ class SteeringContract:
         assert self.in_force() == before
         await successor.close()
 
-    async def test_cleaning_up_leaves_everything_as_found(self, steerings):
+    async def test_cleaning_up_leaves_everything_as_it_was(self, steerings):
         before = self.in_force()
         steering = steerings()
         await steering.start()
@@ -112,7 +112,7 @@ class SteeringContract:
         assert self.in_force() == before
         await steering.close()
 
-    async def test_cleaning_up_needs_no_start_and_can_be_repeated(self, steering, steerings):
+    async def test_cleaning_up_needs_no_start_and_is_idempotent(self, steering, steerings):
         await steering.apply({WEB: 36001, DNS: 36002, WEB_6: 36003})
         await steering.close()
         cleaner = steerings()
@@ -128,9 +128,7 @@ class SteeringContract:
         await steering.apply({CART: 36001})
         assert await steering.render() == "TCP 10.96.7.2:80 -> :36001"
 
-    async def test_a_change_is_an_apply_of_what_it_makes_of_the_last_state(
-        self, steering, steerings
-    ):
+    async def test_a_change_equals_an_apply_of_the_resulting_state(self, steering, steerings):
         await steering.apply({WEB: 36001, DNS: 36002, CART: REFUSE, WEB_6: 36003})
         await steering.change({DNS: 36005, CART: 36006, OUTSIDE: REFUSE}, [WEB, WEB_6])
         changed, in_force = await steering.render(), self.in_force()
@@ -143,7 +141,7 @@ class SteeringContract:
         assert (await steering.render(), self.in_force()) == (changed, in_force)
         assert await steering.repair() == 0
 
-    async def test_a_change_brings_the_first_frontend_of_a_family_and_takes_the_last(
+    async def test_a_change_adds_the_first_frontend_of_a_family_and_removes_the_last(
         self, steering
     ):
         await steering.apply({WEB: 36001})
@@ -182,7 +180,7 @@ class SteeringContract:
         assert await steering.repair() == 0
         assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_closing_can_be_repeated(self, steering):
+    async def test_closing_is_idempotent(self, steering):
         await steering.close()
         await steering.close()
 
@@ -194,11 +192,11 @@ class KernelSteeringContract(SteeringContract):
     def break_it(self, steering: Steering) -> None:
         """Remove what is in force."""
 
-    async def test_what_the_kernel_takes_as_a_whole_leaves_nothing_unsteered(self, steering):
+    async def test_without_a_refusal_no_frontend_is_unsteered(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE, WEB_6: 36003})
         assert steering.unsteered == {}
 
-    async def test_a_change_on_top_of_drift_puts_it_right(self, steering):
+    async def test_a_change_on_top_of_drift_repairs_it(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE})
         self.break_it(steering)
         await steering.change({WEB: 36002}, ())
@@ -207,7 +205,7 @@ class KernelSteeringContract(SteeringContract):
             "TCP 10.96.7.1:80 -> :36002\nUDP 10.96.0.10:53 -> refuse"
         )
 
-    async def test_drift_is_counted_and_put_right(self, steering):
+    async def test_drift_is_counted_and_repaired(self, steering):
         await steering.apply({WEB: 36001, DNS: REFUSE})
         before = await steering.render()
         self.break_it(steering)
@@ -263,7 +261,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
     def refusal(self, frontend: Frontend) -> AbstractContextManager[object]:
         """Make it impossible for a while to steer this frontend, and no other."""
 
-    async def test_what_one_frontend_lacks_is_that_frontends_problem_alone(self, steering):
+    async def test_a_refused_frontend_is_the_only_one_with_a_problem(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001, DNS: REFUSE})
             served = "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> refuse"
@@ -274,19 +272,19 @@ class SelectiveSteeringContract(KernelSteeringContract):
             assert await steering.render() == served
             assert steering.unsteered.keys() == {self.outside}
 
-    async def test_what_comes_by_a_change_has_its_cause_too(self, steering):
+    async def test_a_frontend_refused_in_a_change_has_its_cause_too(self, steering):
         with self.refusal(self.outside):
             await steering.apply({WEB: 36001})
             await steering.change({self.outside: 36002}, ())
             assert steering.unsteered[self.outside].startswith("cannot ")
             assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
 
-    async def test_what_the_kernel_refuses_is_no_drift(self, steering):
+    async def test_a_refused_frontend_is_no_drift(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
             assert {await steering.repair() for _ in range(REPAIRS)} == {0}
 
-    async def test_what_is_no_longer_refused_is_steered_by_a_repair(self, steering):
+    async def test_a_frontend_that_is_no_longer_refused_is_steered_by_a_repair(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
         for _ in range(REPAIRS):
@@ -294,7 +292,7 @@ class SelectiveSteeringContract(KernelSteeringContract):
         assert steering.unsteered == {}
         assert f"TCP {self.outside.address} -> :36002" in await steering.render()
 
-    async def test_a_frontend_that_is_gone_is_unsteered_no_more(self, steering):
+    async def test_a_removed_frontend_is_no_longer_unsteered(self, steering):
         with self.refusal(self.outside):
             await steering.apply({self.outside: 36002, WEB: 36001})
             await steering.change({}, [self.outside])

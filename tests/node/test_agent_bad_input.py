@@ -116,7 +116,7 @@ def test_a_useless_kubeconfig_is_one_line(refused, tmp_path, text, said):
     assert "secret" not in lines[0]
 
 
-def test_without_python_iptables_one_line_says_how_to_get_it(refused, tmp_path):
+def test_without_python_iptables_one_line_has_the_remedy(refused, tmp_path):
     (tmp_path / "iptc.py").write_text(WITHOUT_IPTC)
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     assert refused(env={"PYTHONPATH": path}) == (
@@ -128,7 +128,7 @@ def test_without_python_iptables_one_line_says_how_to_get_it(refused, tmp_path):
     )
 
 
-def test_without_rights_one_line_names_them(refused):
+def test_without_capabilities_one_line_names_them(refused):
     assert refused(before=NO_RIGHTS) == (
         1,
         [
@@ -139,7 +139,7 @@ def test_without_rights_one_line_names_them(refused):
 
 
 @as_another_user
-def test_as_an_unprivileged_user_one_line_names_the_rights(testbed, refused):
+def test_as_an_unprivileged_user_one_line_names_the_capabilities(testbed, refused):
     with (
         readable_runtime() as (prefix, python, env),
         tempfile.TemporaryDirectory() as manifests,

@@ -75,7 +75,7 @@ def test_pods_on_isolated_ports_see_the_nodes_address(bridge):
     assert "isolated" in bridge.testbed.agent.status()["client_address"]["bridges"][0]["cause"]
 
 
-def test_a_bridge_may_change_its_mac_and_connections_go_on(bridge):
+def test_a_bridge_may_change_its_mac_and_connections_continue(bridge):
     bridge.start()
     wait_for("the client's address", lambda: bridge.seen() == "client")
     dialled = bridge.testbed["bridge-pod"].dial((CLUSTER_IPS[4].format(10), PORT))
@@ -88,7 +88,7 @@ def test_a_bridge_may_change_its_mac_and_connections_go_on(bridge):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_refusals_and_fragments_come_back_too(bridge, version):
+def test_refusals_and_fragments_are_delivered_too(bridge, version):
     """By ICMP, by RST, and a datagram of 9,000 bytes in pieces."""
     other = Endpoint(bridge.testbed.sandbox.add_pod("refusing", "bridge"))
     for protocol in PROTOCOLS:
@@ -116,7 +116,7 @@ def test_refusals_and_fragments_come_back_too(bridge, version):
     other.close()
 
 
-def test_an_entry_that_was_deleted_comes_back_and_one_of_a_new_bridge_is_added(bridge):
+def test_a_deleted_entry_is_restored_and_a_new_bridge_gets_one(bridge):
     bridge.start()
     wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})
     bridge.testbed.shell(f"bridge fdb del {MAC} dev cni0 self")
@@ -127,7 +127,7 @@ def test_an_entry_that_was_deleted_comes_back_and_one_of_a_new_bridge_is_added(b
     wait_for("both entries", lambda: entries(bridge.testbed) == {"cni0", "cni1"})
 
 
-def test_a_pod_that_sends_from_our_mac_takes_no_answers_of_others(tmp_path):
+def test_a_pod_that_sends_from_the_constant_mac_gets_no_replies_to_others(tmp_path):
     """A bridge learns the senders of frames: before our start, and while our entry is missing."""
     claim = f"""
 import socket
@@ -155,7 +155,7 @@ sock.send(bytes.fromhex("ffffffffffff{MAC.replace(":", "")}88b5") + bytes(46))
         assert bridge.seen() == "client"
 
 
-def test_nothing_is_left_after_a_stop_or_a_cleanup(bridge):
+def test_nothing_remains_after_a_stop_or_a_cleanup(bridge):
     tables = "nft list tables bridge"
     bridge.start()
     wait_for("the entry", lambda: entries(bridge.testbed) == {"cni0"})

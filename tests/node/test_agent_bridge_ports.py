@@ -28,7 +28,7 @@ pytestmark = pytest.mark.netns
 bridge = pytest.fixture(open_bridge)
 
 
-def test_a_client_without_tcp_timestamps_uses_up_its_ports_and_is_served_all_the_same(bridge):
+def test_a_client_without_tcp_timestamps_uses_up_its_ports_and_is_served_anyway(bridge):
     """Ports in TIME_WAIT can't be used again then; the client ends each connection first."""
     serving = f"""
 import socket
@@ -150,7 +150,7 @@ sys.stdin.read()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_past_the_last_port_the_nodes_address_is_used_where_the_endpoint_has_answered(
+def test_without_a_free_port_the_nodes_address_is_used_if_the_endpoint_has_answered(
     bridge, protocol
 ):
     """A client that a network policy keeps out may use up its ports, and must stay out."""

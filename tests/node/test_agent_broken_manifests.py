@@ -57,7 +57,7 @@ def test_a_manifest_that_breaks_later_keeps_its_last_good_state(testbed, text):
     wait_for("its end", lambda: not any(str(path) in p for p in problems(testbed)))
 
 
-def test_a_mended_manifest_is_served_and_its_problem_is_gone(testbed):
+def test_a_corrected_manifest_is_served_and_its_problem_ends(testbed):
     path = testbed.agent.manifests.folder / "cart.yaml"
     path.write_text(BROKEN.replace("70000", "80"))
     wait_for("a good manifest", lambda: not problems(testbed))

@@ -26,7 +26,7 @@ NODE_PORT = 30000
 
 
 @pytest.mark.parametrize("steering", ["nftables", "local"])
-def test_a_killed_agents_part_is_taken_over_and_a_stop_or_a_cleanup_leaves_nothing(
+def test_the_kernel_state_of_a_killed_agent_is_reused_and_a_stop_or_a_cleanup_removes_it(
     steering, tmp_path
 ):
     with Testbed(tmp_path, steering, "--workers=1", clients=("pod",)) as testbed:
@@ -69,7 +69,7 @@ def test_a_killed_agents_part_is_taken_over_and_a_stop_or_a_cleanup_leaves_nothi
         endpoint.close()
 
 
-def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_served(tmp_path):
+def test_where_the_kernel_refuses_the_reason_is_shown_and_clients_are_served(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
         testbed.shell("ip link add cilium_host type veth peer name cilium_net")
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
@@ -85,7 +85,7 @@ def test_where_the_kernel_does_not_let_us_the_reason_is_told_and_clients_are_ser
         endpoint.close()
 
 
-def test_cilium_that_comes_later_ends_it_and_nothing_of_it_stays(tmp_path):
+def test_with_cilium_installed_later_preserving_ends_and_nothing_remains(tmp_path):
     with Testbed(tmp_path, "nftables", "--workers=1", clients=("pod",)) as testbed:
         endpoint = Endpoint(testbed.sandbox.add_pod("routed"))
         before = testbed.kernel()
@@ -143,9 +143,7 @@ def test_on_a_node_without_ipv6_endpoints_see_the_addresses_of_ipv4(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_pod_with_a_leg_in_its_clients_network_is_served_where_its_service_says_so(
-    protocol, tmp_path
-):
+def test_a_pod_with_a_link_in_its_clients_network_is_served_with_the_annotation(protocol, tmp_path):
     """As Multus gives it; what it answers doesn't come back by the node."""
     flags = ("--workers=1", "--v=3")
     with Testbed(tmp_path, "nftables", *flags, clients=("pod", "laptop")) as testbed:

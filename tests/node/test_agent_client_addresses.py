@@ -140,7 +140,7 @@ def shown(world, name):
 @pytest.mark.parametrize(
     ("client", "source"), [("pod", "client"), ("node-1", "node")], ids=["client", "node"]
 )
-def test_the_page_the_metrics_and_the_access_line_say_which_address_was_used(world, client, source):
+def test_page_metrics_and_access_log_show_which_address_was_used(world, client, source):
     before = shown(world, "bridged")
     world.saw(client, "bridged", "TCP", 4)
     world.saw(client, "bridged", "UDP", 4)
@@ -180,7 +180,7 @@ def test_the_page_the_metrics_and_the_access_line_say_which_address_was_used(wor
     }
 
 
-def test_who_is_kept_from_an_endpoint_is_kept_from_it_through_the_service_too(world):
+def test_a_client_denied_an_endpoint_is_denied_it_through_the_service_too(world):
     """A network policy's work: the endpoint's own kernel drops what comes from one client."""
     testbed, endpoint = world.testbed, world.endpoints["routed"]
     address, denied = world.address("pod", "routed", 4), testbed["pod"]
@@ -247,7 +247,7 @@ ip route flush table 11800
 """
 
 
-def test_what_others_flush_is_repaired_and_an_open_connection_goes_on(world):
+def test_a_flush_by_others_is_repaired_and_an_open_connection_continues(world):
     endpoint, testbed = world.endpoints["remote"], world.testbed
     dialled = testbed["pod"].dial(world.address("pod", "remote", 4))
     accepted, _ = endpoint.servers["TCP", 4].accept()
@@ -260,7 +260,7 @@ def test_what_others_flush_is_repaired_and_an_open_connection_goes_on(world):
     assert testbed.agent.status()["client_address"]["repairs"] >= 3
 
 
-def test_a_flush_of_all_tables_takes_nothing_that_catches_answers(world):
+def test_a_flush_of_all_tables_does_not_remove_reply_routing(world):
     endpoint, testbed = world.endpoints["remote"], world.testbed
     before, repairs = part(testbed), testbed.agent.status()["client_address"]["repairs"]
     dialled = testbed["pod"].dial(world.address("pod", "remote", 4))

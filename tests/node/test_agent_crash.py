@@ -96,7 +96,7 @@ def refusals(testbed: Testbed) -> dict[tuple[str, str, int], str]:
     return said
 
 
-def test_a_process_that_takes_our_ports_after_a_crash_gets_nothing(testbed):
+def test_a_process_that_binds_proxy_ports_after_a_crash_gets_nothing(testbed):
     ports = our_ports(testbed)
     flow = testbed["pod"].udp(DNS.address)
     flow.send(b"hello")
@@ -114,7 +114,7 @@ def test_a_process_that_takes_our_ports_after_a_crash_gets_nothing(testbed):
 
 # With local steering a listener of ours and one on all addresses can't have the same port.
 @pytest.mark.parametrize("testbed", ["iptables", "nftables"], indirect=True)
-def test_a_process_that_stays_on_our_ports_keeps_no_client_from_its_service(testbed):
+def test_a_process_that_stays_on_proxy_ports_does_not_stop_the_service(testbed):
     ports = our_ports(testbed)
     testbed.agent.kill()
     with thief(testbed, ports):

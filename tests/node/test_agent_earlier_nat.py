@@ -57,7 +57,7 @@ TO_NINE = "tcp dport 80 redirect to :9"
         pytest.param(["iifname eth9 " + TO_NINE], "", id="transparent-proxy"),
     ],
 )
-def test_only_what_rules_say_is_reported(tmp_path, rules, said):
+def test_only_translating_rules_are_reported(tmp_path, rules, said):
     with Testbed(tmp_path, "nftables", clients=()) as testbed:
         table = [
             "add table ip evil",

@@ -108,7 +108,7 @@ def echoes(connection):
     return connection.recv(100)
 
 
-def test_traffic_follows_edited_endpoints_and_never_goes_back(edited):
+def test_traffic_follows_edited_endpoints_and_never_returns_to_old_ones(edited):
     assert edited.seen == sorted(edited.seen)
     assert set(edited.seen) == {"one", "two"}
 
@@ -130,11 +130,11 @@ def test_udp_clients_that_keep_their_port_are_refused_when_no_endpoint_is_left(e
     assert said == dict.fromkeys(CLIENTS, "refused")
 
 
-def test_udp_clients_of_before_the_first_endpoint_are_served_when_it_is_there(edited):
+def test_udp_clients_that_sent_before_the_first_endpoint_are_served_once_it_exists(edited):
     assert edited.ask_all(FILLED_UDP) == {b"two: hello"}
 
 
-def test_udp_clients_of_before_the_service_are_served_when_it_is_there(edited):
+def test_udp_clients_that_sent_before_the_service_existed_are_served_once_it_does(edited):
     assert edited.ask_all(CREATED_UDP) == {b"two: hello"}
 
 
@@ -144,11 +144,11 @@ def test_clients_are_refused_when_no_endpoint_is_left(testbed, edited):
 
 
 @pytest.mark.parametrize("service", [FILLED, CREATED], ids=lambda service: service.name)
-def test_clients_are_served_once_there_is_somebody(testbed, edited, service):
+def test_clients_are_served_once_there_is_an_endpoint(testbed, edited, service):
     assert {client.get(service.address) for client in testbed.clients.values()} == {"two"}
 
 
-def test_a_deleted_service_is_nowhere(testbed, edited):
+def test_a_deleted_service_is_removed_everywhere(testbed, edited):
     # With rules its address goes where routing sends it: beyond the node, where nobody is.
     gone = "refused" if testbed.agent.steering == "local" else "[Errno 113] No route to host"
     said = {name: client.tcp_refusal(DELETED.address) for name, client in testbed.clients.items()}

@@ -39,9 +39,7 @@ LEGACY_DROP = """
         pytest.param("local", LEGACY_DROP, "legacy ip filter INPUT", id="local-legacy"),
     ],
 )
-def test_a_policy_of_drop_is_named_and_the_rule_that_is_named_helps(
-    tmp_path, steering, firewall, chain
-):
+def test_a_policy_of_drop_is_reported_with_a_rule_that_helps(tmp_path, steering, firewall, chain):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         testbed.shell(firewall)
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))

@@ -80,7 +80,7 @@ def test_the_named_commands_let_services_be_served(testbed, tool, rules):
         assert client.get(WEB.address) == "one", name
 
 
-def test_what_lets_clients_in_alone_is_not_enough(testbed):
+def test_a_rule_that_admits_only_clients_is_not_enough(testbed):
     rule = STEERED[testbed.agent.steering]
     testbed.shell(f"iptables-nft -P INPUT DROP; nft insert rule ip filter INPUT {rule}")
     assert ways_out(testbed) == [

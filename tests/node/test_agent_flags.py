@@ -64,14 +64,14 @@ def shown(testbed, service):
     return next(p for p in testbed.agent.status()["ports"] if p["service"] == service)
 
 
-def test_node_ports_answer_at_the_addresses_that_are_meant_alone(testbed):
+def test_node_ports_are_served_only_at_allowed_addresses(testbed):
     with running(testbed, "--nodeport-addresses=192.0.2.0/24"):
         assert who(testbed, "laptop", NODE_IP, NODE_PORT) == "one"
         assert who(testbed, "pod", "10.244.0.1", NODE_PORT) == "ConnectionRefusedError"
         assert who(testbed, "node-1", "127.0.0.1", NODE_PORT) == "ConnectionRefusedError"
 
 
-def test_node_ports_answer_at_the_nodes_primary_address_alone(testbed):
+def test_node_ports_are_served_only_at_the_nodes_primary_address(testbed):
     node = (
         "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n"
         f"status: {{addresses: [{{type: InternalIP, address: {NODE_IP}}}]}}\n"
@@ -105,7 +105,7 @@ def test_external_ips_are_off_until_they_are_allowed(testbed):
         assert shown(testbed, "web")["notes"] == []
 
 
-def test_when_the_proxy_ports_run_out_the_later_service_waits_and_says_so(testbed):
+def test_without_a_free_proxy_port_the_later_service_waits_with_a_problem(testbed):
     """One port of the two is the refuse port."""
     with running(testbed, "--proxy-port-range=18000-18001", services=(CART,)):
         one = testbed.ip("one")
@@ -154,7 +154,7 @@ def test_a_canary_serves_its_services_beside_another_agent(testbed, tmp_path):
     assert "UPROXY" not in testbed.rules()
 
 
-def test_what_endangers_the_steering_is_logged_once_at_the_start(testbed):
+def test_problems_for_the_steering_are_logged_once_at_the_start(testbed):
     ports = "/proc/sys/net/ipv4/ip_local_port_range"
     before = testbed.shell(f"cat {ports}").strip()
     testbed.shell(f"echo 20000 60999 > {ports}")

@@ -34,7 +34,7 @@ def on_the_node(testbed: Testbed, script: str) -> str:
 
 @pytest.mark.parametrize("before", [True, False], ids=["set-first", "agent-first"])
 @pytest.mark.parametrize("steering", UNDO)
-def test_all_goes_on_beside_a_set_that_libraries_cannot_parse(steering, before, tmp_path):
+def test_everything_works_beside_a_set_that_libraries_cannot_parse(steering, before, tmp_path):
     with Testbed(tmp_path, steering, clients=("pod",)) as testbed:
         pod = testbed["pod"]
         ips = testbed.add_pods("one", tcp=8080, echo=7)
@@ -63,7 +63,7 @@ def test_all_goes_on_beside_a_set_that_libraries_cannot_parse(steering, before, 
         assert on_the_node(testbed, "print(list_tables())") == "['other']\n"
 
 
-def test_the_set_is_such_that_nft_itself_dies(tmp_path):
+def test_the_set_crashes_nft_itself(tmp_path):
     with Testbed(tmp_path, "nftables", clients=()) as testbed:
         testbed.node.run([sys.executable, foreign_sets.__file__])
         listed = testbed.node.run(["nft", "list", "ruleset"], check=False)

@@ -47,7 +47,7 @@ def proxy_ports(testbed):
     return [(node, testbed.agent.proxy_port(name)) for name in ("web", "dns")]
 
 
-def test_nobody_dials_a_proxy_port_directly(testbed, proxy_ports):
+def test_no_client_can_dial_a_proxy_port_directly(testbed, proxy_ports):
     web, dns = proxy_ports
     said = {
         name: (client.tcp_refusal(web), client.udp_refusal(dns))
@@ -56,13 +56,13 @@ def test_nobody_dials_a_proxy_port_directly(testbed, proxy_ports):
     assert said == dict.fromkeys(testbed.clients, ("refused", "refused"))
 
 
-def test_services_are_served_all_the_same(testbed):
+def test_services_are_served_anyway(testbed):
     for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
         assert client.asks(DNS.address) == "one: hello", name
 
 
-def test_refusals_arrive_all_the_same(testbed):
+def test_refusals_arrive_anyway(testbed):
     said = {
         name: (client.tcp_refusal(NOBODY.address), client.udp_refusal(NOBODY_UDP.address))
         for name, client in testbed.clients.items()
@@ -70,7 +70,7 @@ def test_refusals_arrive_all_the_same(testbed):
     assert said == dict.fromkeys(testbed.clients, ("refused", "refused"))
 
 
-def test_a_dialled_proxy_port_leaves_its_clients_alone(testbed, proxy_ports):
+def test_dialling_a_proxy_port_does_not_affect_its_clients(testbed, proxy_ports):
     """A refusal of one client must not end what others have."""
     sock = testbed["pod"].udp(DNS.address)
     assert ask(sock) == b"one: hello"

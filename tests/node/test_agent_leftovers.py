@@ -66,7 +66,7 @@ def test_a_killed_agents_steering_is_replaced_by_another(first, second, tmp_path
 
 
 @pytest.mark.parametrize(("first", "second"), ALL_PAIRS)
-def test_after_a_kill_nobody_gets_another_services_pod(first, second, tmp_path):
+def test_after_a_kill_no_client_reaches_another_services_pod(first, second, tmp_path):
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()

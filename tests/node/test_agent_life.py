@@ -155,7 +155,7 @@ def seconds_until_served(node):
     return time.monotonic() - began
 
 
-def test_a_running_agent_leaves_the_rules_of_others_as_found(story):
+def test_a_running_agent_leaves_the_rules_of_others_unchanged(story):
     others = re.sub(
         r"table (inet|bridge) userspace-proxy(/local|/held|/replies)? \{[^\n]*\n.*?\n\}\n",
         "",
@@ -179,7 +179,7 @@ def test_cleanup_is_refused_while_an_agent_runs(story):
     assert f"cannot clean up: userspace-proxy (pid {story.first_pid})" in story.early_cleanup.stderr
 
 
-def test_whoever_is_refused_leaves_the_running_agent_alone(story):
+def test_a_refused_command_does_not_affect_the_running_agent(story):
     assert story.kernel_disturbed == story.kernel_running
 
 
@@ -199,7 +199,7 @@ def test_udp_clients_that_keep_their_port_outlive_a_crash_and_a_restart(story):
     assert story.udp_restarted == dict.fromkeys(CLIENTS, b"one: hello")
 
 
-def test_cleanup_after_a_crash_leaves_rules_routes_and_sockets_as_found(story):
+def test_cleanup_after_a_crash_restores_rules_routes_and_sockets(story):
     assert story.kernel_crashed != story.kernel_before
     assert story.cleanup.returncode == 0
     assert story.kernel_cleaned == story.kernel_before
@@ -210,7 +210,7 @@ def test_cleanup_reports_only_what_was_there(story):
     assert story.cleanup_again.stderr == ""
 
 
-def test_a_clean_stop_leaves_rules_routes_and_sockets_as_found(story):
+def test_a_clean_stop_restores_rules_routes_and_sockets(story):
     assert story.status == 0
     assert story.kernel_running != story.kernel_before
     assert story.kernel_stopped == story.kernel_before
@@ -236,7 +236,7 @@ def test_a_connection_may_finish_during_the_drain_and_the_agent_ends_with_it(nod
     assert node.agent.wait() == 0
 
 
-def test_a_client_of_the_pause_is_served_from_the_same_port_after_it(node, story):
+def test_a_client_that_dialled_during_the_pause_is_served_from_the_same_port_after_it(node, story):
     """Its SYN went past us while there was no rule, and its entry would lead others there."""
     clients = [node[name] for name in ("pod", "bridge-pod", "laptop")]
     for client in clients:
@@ -265,7 +265,7 @@ def test_the_kernel_translates_half_closed_connections_as_long_as_they_last(stee
         assert timeout_s() == 60
 
 
-def test_where_the_kernels_settings_are_read_only_the_reason_is_told_and_nothing_else(tmp_path):
+def test_with_read_only_kernel_settings_only_the_reason_is_logged(tmp_path):
     """As in a pod without privileges."""
     with Testbed(tmp_path, "nftables", "--workers=1") as testbed:
         agent = testbed.agent

@@ -52,7 +52,7 @@ def kernel_without_daemons(testbed) -> list[str]:
     return [line for line in testbed.kernel().splitlines() if f":{DAEMON} " not in line]
 
 
-def test_services_are_served_to_everybody(testbed):
+def test_services_are_served_to_all_clients(testbed):
     for name, client in testbed.clients.items():
         assert client.get(WEB.address) == "one", name
         assert client.asks(DNS.address) == "one: hello", name

@@ -47,12 +47,12 @@ async def node():
     net.close()
 
 
-async def test_the_addresses_are_those_of_the_makers_namespace(node):
+async def test_the_addresses_are_those_of_the_creators_namespace(node):
     assert node.addresses.current == LOOPBACK
     assert node.changes == 0
 
 
-async def test_an_address_that_comes_and_goes_is_noticed(node):
+async def test_an_address_that_is_added_and_removed_is_noticed(node):
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))
     node.net.run("ip address del 10.1.0.1/24 dev lo")
@@ -71,7 +71,7 @@ async def test_an_ipv6_address_is_noticed_when_it_answers(node):
     await node.until(LOOPBACK)
 
 
-async def test_what_changes_no_address_is_not_told(node):
+async def test_events_that_change_no_address_are_not_reported(node):
     # The second interface has the same address; a link-local one comes by itself.
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     await node.until(("10.1.0.1", *LOOPBACK))
@@ -93,7 +93,7 @@ async def test_lost_events_lose_no_address(node):
     await node.until(tuple(expected))
 
 
-async def test_after_closing_nothing_is_told(node):
+async def test_after_closing_nothing_is_reported(node):
     node.addresses.close()
     node.net.run("ip address add 10.1.0.1/24 dev lo")
     assert node.addresses.current == LOOPBACK

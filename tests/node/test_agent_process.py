@@ -52,7 +52,7 @@ def is_full(descriptor: int) -> bool:
     return not room.poll(0)
 
 
-def test_a_log_that_is_not_read_stops_nothing(testbed, stderr):
+def test_a_log_that_is_not_read_blocks_nothing(testbed, stderr):
     _, theirs = stderr
     testbed.agent.flags = ("--workers=1", "--v=4", "--drain-timeout=0s")
     testbed.agent.start_until_ready(theirs)
@@ -71,7 +71,7 @@ def test_a_log_that_is_not_read_stops_nothing(testbed, stderr):
     assert "userspace-proxy" not in testbed.rules()
 
 
-def test_rounds_write_nothing_at_the_lowest_verbosity(testbed):
+def test_rounds_log_nothing_at_the_lowest_verbosity(testbed):
     testbed.agent.flags = ("--workers=1", "--v=0")
     testbed.agent.start_until_ready()
     before = testbed.agent.log()
@@ -84,7 +84,7 @@ def test_rounds_write_nothing_at_the_lowest_verbosity(testbed):
     assert testbed.agent.log().count("plan in force") == 1
 
 
-def test_signals_that_ask_for_nothing_change_nothing(testbed):
+def test_signals_without_a_meaning_change_nothing(testbed):
     testbed.agent.start_until_ready()
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         testbed.agent.send(number)
@@ -129,7 +129,7 @@ def test_a_sigterm_that_timeout_sends_twice_is_one(testbed):
     assert "userspace-proxy" not in testbed.rules()
 
 
-def test_ports_that_another_program_has_keep_it_from_serving_no_longer_than_they_are_held(testbed):
+def test_ports_held_by_another_program_are_served_once_they_are_free(testbed):
     with contextlib.ExitStack() as stack:
         taken = {
             port: stack.enter_context(testbed.agent.listener(port)) for port in (HEALTH, ADMIN)
@@ -155,7 +155,7 @@ def test_ports_that_another_program_has_keep_it_from_serving_no_longer_than_they
     assert testbed.agent.stop() == 0
 
 
-def test_a_range_that_others_have_is_a_problem_of_its_services_alone(testbed):
+def test_a_range_held_by_others_is_a_problem_only_of_its_services(testbed):
     testbed.agent.flags = ("--workers=1", f"--proxy-port-range={RANGE[0]}-{RANGE[-1]}")
     with contextlib.ExitStack() as stack:
         for port in RANGE:
@@ -171,7 +171,7 @@ def test_a_range_that_others_have_is_a_problem_of_its_services_alone(testbed):
 
 
 @as_another_user
-def test_a_strangers_socket_keeps_it_from_neither_start_nor_cleanup(testbed):
+def test_another_users_socket_prevents_neither_start_nor_cleanup(testbed):
     with testbed.agent.unix_socket() as stranger, testbed.agent.unix_socket() as odd:
         stranger.bind("\0userspace-proxy")
         odd.bind(b"\0x\xff\xfe")

@@ -76,7 +76,7 @@ def rules(testbed):
     ],
     indirect=["testbed"],
 )
-def test_damaged_rules_are_repaired_and_everybody_is_served_again(testbed, damage):
+def test_damaged_rules_are_repaired_and_all_clients_are_served_again(testbed, damage):
     before = rules(testbed)
     sock = testbed["pod"].udp(DNS.address)
     assert ask(sock) == b"one: hello"
@@ -88,7 +88,7 @@ def test_damaged_rules_are_repaired_and_everybody_is_served_again(testbed, damag
 
 
 @pytest.mark.parametrize("testbed", ["iptables"], indirect=True)
-def test_a_rule_that_is_put_above_ours_is_overtaken_and_stays(testbed):
+def test_a_rule_inserted_before_the_jumps_is_overtaken_and_stays(testbed):
     def first_of_prerouting():
         listed = testbed.shell("iptables-legacy -t nat -S PREROUTING").splitlines()
         return next(line for line in listed if line.startswith("-A"))
@@ -106,7 +106,7 @@ def test_a_repair_leaves_the_rules_of_others(testbed):
     wait_for("the repair", lambda: rules(testbed) == before, deadline_s=REPAIR_S)
 
 
-def test_a_udp_client_of_the_flush_is_served_after_it(testbed):
+def test_a_udp_client_that_sends_during_a_flush_is_served_after_it(testbed):
     """What it sends meanwhile makes an association that leads past us."""
     testbed.shell(FLUSH[testbed.steering])
     sock = testbed["pod"].udp(DNS.address)
@@ -156,7 +156,7 @@ PROMISE_S, GAP_S = 2.0, 1.0
     ],
     indirect=["testbed"],
 )
-def test_flows_live_on_and_new_ones_come_in_after_a_restart_of_a_firewall(testbed, restart):
+def test_flows_continue_and_new_ones_are_admitted_after_a_restart_of_a_firewall(testbed, restart):
     clients = testbed.clients.values()
     with contextlib.ExitStack() as stack:
         flows = [stack.enter_context(Flow(client.dial(ECHO.address))) for client in clients]

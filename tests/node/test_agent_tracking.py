@@ -62,7 +62,7 @@ def fill_for_good(testbed: Testbed) -> None:
     testbed.node.run(command, env=testbed.agent.environment)
 
 
-def test_a_full_table_is_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
+def test_a_full_table_is_shown_on_the_page_in_the_metrics_and_in_the_log(tmp_path):
     with Testbed(tmp_path, "nftables") as testbed:
         testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
         assert not testbed.agent.status()["tracking"]["is_full"]

@@ -221,7 +221,7 @@ def test_a_datagram_passes_unchanged_both_ways_whatever_its_size(testbed, size):
         assert ask(client.udp(UDP_ECHO.address), sent) == sent, name
 
 
-def test_many_datagrams_of_one_client_come_back_in_order(pod):
+def test_many_datagrams_of_one_client_are_returned_in_order(pod):
     sock = pod.udp(UDP_ECHO.address)
     sent = [f"number {i}".encode() for i in range(50)]
     for datagram in sent:

@@ -51,7 +51,7 @@ def test_a_start_without_ipv6_serves_all_else_and_so_do_changes(testbed):
     wait_for("the new Service", lambda: is_served(testbed, CART.address), hint=testbed.agent.log)
 
 
-def test_what_is_not_served_without_ipv6_has_a_cause(testbed):
+def test_frontends_not_served_without_ipv6_have_a_cause(testbed):
     dual = with_endpoints(DUAL, [testbed.ip("one")])
     testbed.serve(dual)
 

@@ -91,7 +91,7 @@ def echoes(connection):
     return connection.recv(100) == b"hello"
 
 
-def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_take(testbed):
+def test_workers_are_unprivileged_except_for_the_capability_for_client_addresses(testbed):
     """In a user namespace with one user they stay that one."""
     agent = process(testbed.agent.pid)
     mapped = Path(f"/proc/{testbed.agent.pid}/uid_map").read_text().split()
@@ -113,7 +113,7 @@ def test_workers_are_nobody_and_hold_the_one_capability_that_client_addresses_ta
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_two_workers_are_fair_in_sum(testbed, protocol):
+def test_two_workers_together_are_fair(testbed, protocol):
     pod = testbed["pod"]
     answers = Counter(
         pod.get(WEB.address) if protocol == "tcp" else pod.asks(DNS.address)
@@ -144,7 +144,7 @@ def test_with_client_ip_affinity_a_client_stays_with_one_endpoint(testbed):
         assert len({client.asks(PINNED_DNS.address) for _ in range(10)}) == 1, name
 
 
-def test_the_page_counts_what_was_done_just_now(testbed):
+def test_the_page_includes_the_latest_counts(testbed):
     pod = testbed["pod"]
     tcp, udp = counted(testbed, ECHO), counted(testbed, DNS)
     for number in range(1, 11):

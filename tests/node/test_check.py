@@ -23,7 +23,7 @@ CLEAN_UP = "run kube-proxy --cleanup once, from the image"
 node = pytest.fixture(checked_node)
 
 
-def test_on_a_node_where_all_is_well_everything_is_ok(node):
+def test_on_a_sound_node_everything_is_ok(node):
     before = node.kernel()
     done = node.check()
     assert (done.returncode, done.stderr) == (0, "")
@@ -45,7 +45,7 @@ def test_a_file_that_cant_be_read_is_an_error_with_its_line(node):
     assert "auto chooses nftables" in done.stdout
 
 
-def test_a_flag_that_cant_be_is_wrong_usage(node):
+def test_an_invalid_flag_is_wrong_usage(node):
     done = node.check("--steering=magic")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: --steering")
@@ -58,7 +58,7 @@ def test_broken_manifests_are_errors_with_their_line(node):
     assert "70000 is not in 1–65535" in found
 
 
-def test_services_in_each_others_way_are_errors_and_headless_ones_are_not(node):
+def test_services_that_conflict_are_errors_and_headless_ones_are_not(node):
     node.manifests.write_text(f"{WEB}---\n{OTHER}---\n{HEADLESS}")
     assert node.about("manifests") == [
         f"ok: 3 Services read [{node.manifests}]",
@@ -69,20 +69,20 @@ def test_services_in_each_others_way_are_errors_and_headless_ones_are_not(node):
     ]
 
 
-def test_an_api_server_that_nobody_answers_for_is_an_error(node):
+def test_an_unreachable_api_server_is_an_error(node):
     assert node.about("API server", "--master=http://127.0.0.1:9", manifests=False) == [
         "error: cannot reach the API server at http://127.0.0.1:9: Connection refused"
     ]
 
 
-def test_auto_joins_what_the_node_uses(node):
+def test_auto_chooses_what_the_node_uses(node):
     node.run("iptables-legacy -t nat -L >/dev/null")
     assert node.about("steering") == [
         "ok: auto chooses iptables: this node uses legacy tables already (nat)"
     ]
 
 
-def test_auto_takes_nftables_on_a_clean_node(node):
+def test_auto_chooses_nftables_on_a_clean_node(node):
     assert node.about("steering") == [
         "ok: auto chooses nftables: no legacy tables are in use here, and the kernel has nftables"
     ]
@@ -122,7 +122,9 @@ def test_without_privileges_the_missing_ones_are_named(node):
     ],
 )
 @pytest.mark.parametrize(("tool", "family"), [("iptables", "ip"), ("ip6tables", "ip6")])
-def test_legacy_rules_of_kube_proxy_lose_and_are_told(node, tool, family, steering, found):
+def test_legacy_rules_of_kube_proxy_have_no_effect_and_are_reported(
+    node, tool, family, steering, found
+):
     node.run(
         f"{tool}-legacy -t nat -N KUBE-SERVICES; {tool}-legacy -t nat -N KUBE-SEP-ABC; "
         f"{tool}-legacy -t nat -A PREROUTING -j KUBE-SERVICES"
@@ -140,7 +142,7 @@ def test_chains_of_kubelet_are_not_leftovers(node):
     assert node.about("kube-proxy") == ["ok: nothing left behind"]
 
 
-def test_rules_of_kube_proxy_in_nftables_may_win_over_legacy_ones(node):
+def test_rules_of_kube_proxy_in_nftables_may_precede_legacy_ones(node):
     node.run("iptables-nft -t nat -N KUBE-SERVICES; iptables-nft -t nat -A OUTPUT -j KUBE-SERVICES")
     assert node.about("kube-proxy", "--steering=iptables") == [
         "error: chain KUBE-SERVICES may be evaluated before this proxy's rules [table ip nat]"
@@ -160,7 +162,7 @@ def test_the_table_of_kube_proxys_nftables_mode_is_an_error(node):
     assert node.way_out("kube-proxy").endswith("or nft delete table ip kube-proxy")
 
 
-def test_the_interface_of_ipvs_mode_is_told(node):
+def test_the_interface_of_ipvs_mode_is_reported(node):
     # The kernel may have no dummy interfaces; only the name tells.
     node.run("ip link add kube-ipvs0 type bridge")
     assert node.about("kube-proxy") == [
@@ -169,7 +171,7 @@ def test_the_interface_of_ipvs_mode_is_told(node):
     ]
 
 
-def test_beside_kube_proxy_its_rules_are_as_they_should_be(node):
+def test_beside_kube_proxy_its_rules_are_no_finding(node):
     node.run("iptables-legacy -t nat -N KUBE-SERVICES")
     assert node.about("kube-proxy", "--service-proxy-name=canary") == [
         "ok: its rules serve the Services that this proxy doesn't [table legacy ip nat]"
@@ -185,7 +187,7 @@ async def leave_behind(name: str) -> None:
 
 
 @pytest.mark.parametrize("steering", ["iptables", "nftables"])
-def test_rules_of_ours_that_a_crash_left_are_told_once_nobody_runs(node, steering):
+def test_rules_left_by_a_crash_are_reported_while_no_proxy_runs(node, steering):
     place = {
         "iptables": "table legacy ip nat, table legacy ip filter",
         "nftables": "nftables table inet userspace-proxy",

@@ -47,7 +47,7 @@ def test_a_kernel_without_nft_socket_steers_and_is_named(node):
     assert "modprobe nft_socket" in said
 
 
-def test_a_policy_of_drop_in_nftables_is_an_error_and_the_way_out_mends_it(node):
+def test_a_policy_of_drop_in_nftables_is_an_error_and_the_remedy_works(node):
     node.run("iptables-nft -P INPUT DROP; iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
     assert node.about("firewall") == [
         "error: packets to Services may be dropped on their way in: its policy is drop "
@@ -69,7 +69,7 @@ def test_a_rule_that_drops_in_a_chain_below_is_found(node):
     ]
 
 
-def test_a_firewalld_that_lets_translated_packets_in_is_ok(node):
+def test_a_firewalld_that_accepts_translated_packets_is_ok(node):
     node.run("; ".join([*FIREWALLD, LETS_IN, REJECT]))
     assert node.about("firewall") == ["ok: firewalld is running and accepts translated packets"]
 
@@ -81,7 +81,7 @@ def test_a_firewalld_that_lets_translated_packets_in_is_ok(node):
         pytest.param("ct state vmap '{ established : accept, invalid : drop }'", id="map"),
     ],
 )
-def test_a_set_or_map_of_states_lets_endpoints_answers_in(node, opens):
+def test_a_set_or_map_of_states_admits_endpoints_replies(node, opens):
     node.run("; ".join([*FIREWALLD[:2], LETS_IN, REJECT]))
     assert len(node.about("firewall")) == 1
     node.run(f"nft insert rule inet firewalld filter_INPUT {opens}")
@@ -94,7 +94,7 @@ def test_a_firewalld_that_does_not_is_an_error(node):
     assert found.endswith("rule reject [chain inet firewalld filter_INPUT]")
 
 
-def test_a_legacy_policy_of_drop_that_admits_answers_matters_to_nftables_steering_alone(node):
+def test_a_legacy_policy_of_drop_that_admits_replies_matters_only_to_nftables_steering(node):
     node.run(
         "iptables-legacy -P INPUT DROP; "
         "iptables-legacy -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
@@ -112,7 +112,7 @@ def test_a_legacy_policy_of_drop_that_admits_answers_matters_to_nftables_steerin
     ]
 
 
-def test_an_unnumbered_interface_is_told_with_the_address_that_stands_in(node):
+def test_an_unnumbered_interface_is_reported_with_the_address_used_instead(node):
     node.run("ip link add veth0 type veth peer name veth1; ip link set veth0 up")
     assert node.about("interfaces") == [
         "error: veth0 without an IPv4 address, and this node has no other: traffic that arrives "
@@ -126,7 +126,7 @@ def test_an_unnumbered_interface_is_told_with_the_address_that_stands_in(node):
     ]
 
 
-def test_without_a_route_host_clients_cant_dial_and_the_way_out_mends_it(node):
+def test_without_a_route_host_clients_cant_dial_and_the_remedy_works(node):
     node.run("ip route del default")
     assert node.about("routes") == [
         "warning: programs on this node can't dial 10.96.0.0/12: Network is unreachable, before "
@@ -163,12 +163,12 @@ def test_without_a_route_host_clients_cant_dial_and_the_way_out_mends_it(node):
         ),
     ],
 )
-def test_ports_that_others_may_take_are_told(node, sysctl, flags, found):
+def test_ports_that_others_may_use_are_reported(node, sysctl, flags, found):
     set_sysctl(node, sysctl)
     assert node.about("ports", *flags) == found
 
 
-def test_reserved_ports_are_nobody_elses(node):
+def test_reserved_ports_are_not_reported(node):
     set_sysctl(node, "net.ipv4.ip_local_port_range=20000 60999")
     set_sysctl(node, "net.ipv4.ip_local_reserved_ports=20000-32767")
     assert node.about("ports") == [
@@ -176,12 +176,12 @@ def test_reserved_ports_are_nobody_elses(node):
     ]
 
 
-def test_a_strict_reverse_path_keeps_no_answer_and_is_no_finding(node):
+def test_a_strict_reverse_path_filter_drops_no_reply_and_is_no_finding(node):
     set_sysctl(node, "net.ipv4.conf.all.rp_filter=1")
     assert not [f for f in node.findings() if "rp_filter" in f["what"] or f["mark"] != "ok"]
 
 
-def test_whether_endpoints_see_their_clients_addresses_is_told_and_why_not(node):
+def test_check_reports_whether_endpoints_see_client_addresses_and_why_not(node):
     topic = "client addresses"
     assert node.about(topic) == [
         "ok: endpoints on this node see client addresses; a pod that reaches itself through a "
@@ -200,7 +200,7 @@ def set_sysctl(node: CheckedNode, setting: str) -> None:
     node.run(f"printf '%s' '{value}' > /proc/sys/{name.replace('.', '/')}")
 
 
-def test_who_has_the_health_port_is_named(node):
+def test_the_holder_of_the_health_port_is_named(node):
     with node.tcp() as taker:
         taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taker.bind(("0.0.0.0", 10256))

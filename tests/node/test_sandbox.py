@@ -128,7 +128,7 @@ def test_a_backend_sees_the_pods_own_address(sandbox, pod):
 
 
 @pytest.mark.parametrize("who", ["node", "pod", "laptop"])
-def test_every_dial_to_nowhere_is_told_so(sandbox, pod, who):
+def test_each_dial_to_an_unused_address_gets_an_error(sandbox, pod, who):
     client = {"node": sandbox.node, "pod": pod, "laptop": sandbox.outside["laptop"]}[who]
     attempts = 20  # More than the kernel's rate limit would let through.
     dial_all = """
@@ -167,11 +167,11 @@ def test_a_port_without_listener_is_refused(sandbox, pod):
     assert dial(sandbox.node, "udp", f"{pod.ip}:99", "hi").endswith("/UDP: Connection refused")
 
 
-def test_an_echo_answers_and_then_ends(sandbox, pod):
+def test_an_echo_replies_and_then_ends(sandbox, pod):
     assert dial(sandbox.node, "tcp", f"{pod.ip}:81", "question") == "question"
 
 
-def test_a_sum_comes_after_the_clients_fin(sandbox, pod):
+def test_a_sum_is_sent_after_the_clients_fin(sandbox, pod):
     digest = sha256(b"abc\n").hexdigest()
     assert dial(sandbox.node, "tcp", f"{pod.ip}:82", "abc") == f"{digest} 4"
 
@@ -200,7 +200,7 @@ def test_a_silent_port_answers_no_syn(sandbox, pod, family):
 
 
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 65507])
-def test_a_datagram_comes_back_unchanged_whatever_its_size(sandbox, pod, size):
+def test_a_datagram_of_any_size_is_returned_unchanged(sandbox, pod, size):
     ask = """
         import socket, sys
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -214,7 +214,7 @@ def test_a_datagram_comes_back_unchanged_whatever_its_size(sandbox, pod, size):
 
 
 @pytest.mark.parametrize("address", ["10.96.0.53", "fd00:10:96::53"])
-def test_a_udp_answer_comes_from_the_address_that_was_dialled(sandbox, pod, address):
+def test_a_udp_reply_has_the_dialled_address_as_source(sandbox, pod, address):
     pod.configure([f"address add {address} dev lo"])
     own = pod.ip6 if ":" in address else pod.ip
     sandbox.node.configure([f"route replace {address} via {own}"])
@@ -223,7 +223,7 @@ def test_a_udp_answer_comes_from_the_address_that_was_dialled(sandbox, pod, addr
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_a_pod_that_drops_traffic_is_silent_until_it_passes_it_again(sandbox, name):
+def test_a_pod_that_drops_traffic_is_silent_until_it_stops(sandbox, name):
     pod = sandbox.pods[name]
     addresses = [f"{pod.ip}:80", f"[{pod.ip6}]:80", f"{pod.ip}:99", f"[{pod.ip6}]:99"]
     pod.drop_traffic()
@@ -274,7 +274,7 @@ def test_a_second_node_and_its_pods_are_reached(fresh):
             assert dial(client, "http", url) == "there"
 
 
-def test_a_name_is_free_again_when_its_pod_is_closed(fresh):
+def test_a_name_can_be_used_again_when_its_pod_is_closed(fresh):
     old = fresh.add_pod("web")
     with pytest.raises(SandboxError, match="node-1 has a pod of that name"):
         fresh.add_pod("web")
@@ -289,7 +289,7 @@ def test_a_closed_sandbox_can_be_opened_again():
             assert str(sandbox.add_pod("web").ip) == "10.244.0.2"
 
 
-def test_a_command_inside_may_be_given_our_descriptors(pod):
+def test_a_command_inside_can_inherit_descriptors(pod):
     out, into = os.pipe()
     write = f"import os; os.write({into}, b'hello')"
     with pod.popen([sys.executable, "-IS", "-c", write], pass_fds=[into]):
@@ -298,7 +298,7 @@ def test_a_command_inside_may_be_given_our_descriptors(pod):
     os.close(out)
 
 
-def test_closing_ends_all_that_ran_inside():
+def test_closing_ends_all_processes_inside():
     sandbox = Sandbox().open()
     pod = sandbox.add_pod("web")
     backend = pod.serve(tcp=80)
@@ -310,7 +310,7 @@ def test_closing_ends_all_that_ran_inside():
     sandbox.close()
 
 
-def test_the_reaper_spares_the_namespace_that_it_is_told_to(pod):
+def test_the_reaper_spares_the_given_namespace(pod):
     link = pod.run(["readlink", "/proc/self/ns/net"]).stdout.strip()
     done = pod.run([sys.executable, "-IS", str(REAPER), link], check=False)
     assert done.returncode == 1
@@ -360,7 +360,7 @@ def start_owner(prefix):
 
 
 @pytest.mark.parametrize("user", [pytest.param((), id="us"), pytest.param(SOME_USER, id="nobody")])
-def test_a_killed_owner_takes_everything_with_it_while_its_forked_child_lives(user):
+def test_a_killed_owner_ends_everything_while_its_forked_child_lives(user):
     owner, said = start_owner(user)
     watched = [os.pidfd_open(pid) for pid in said["pids"]]
     with owner:
@@ -372,7 +372,7 @@ def test_a_killed_owner_takes_everything_with_it_while_its_forked_child_lives(us
     )
 
 
-def test_forbidden_user_namespaces_are_named_with_the_way_out():
+def test_forbidden_user_namespaces_are_an_error_with_a_remedy():
     attempt = """
         from userspace_proxy.sandbox import Sandbox, SandboxError
         try:

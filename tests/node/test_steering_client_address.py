@@ -33,7 +33,7 @@ TRANSPARENT = {4: (socket.IPPROTO_IP, 19), 6: (socket.IPPROTO_IPV6, 75)}
         pytest.param("src_valid_mark=1", id="marks-count-on-the-way-back"),
     ],
 )
-def test_an_endpoint_sees_the_client_and_its_answer_comes_to_the_socket(
+def test_an_endpoint_sees_the_client_and_its_reply_reaches_the_socket(
     cluster, kind, version, setting
 ):
     cluster.node.run(f"sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.all.{setting}")
@@ -49,7 +49,7 @@ def test_an_endpoint_sees_the_client_and_its_answer_comes_to_the_socket(
 @pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_a_reverse_path_rule_that_uses_the_mark_lets_answers_pass(cluster, kind, version):
+def test_a_reverse_path_rule_that_uses_the_mark_admits_replies(cluster, kind, version):
     """As firewalld writes it, where it runs behind our rule."""
     check = "fib saddr . mark . iif oif missing drop"
     cluster.node.run("nft add table inet firewalld")
@@ -67,9 +67,7 @@ def test_a_reverse_path_rule_that_uses_the_mark_lets_answers_pass(cluster, kind,
 @pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_a_transparent_listener_of_all_addresses_gets_nothing_that_is_passing(
-    cluster, kind, version
-):
+def test_a_transparent_listener_on_all_addresses_gets_no_forwarded_packets(cluster, kind, version):
     """Another program's, as whoever redirects with TPROXY has it."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     client = cluster.add_bare_pod()
@@ -89,7 +87,7 @@ def test_a_transparent_listener_of_all_addresses_gets_nothing_that_is_passing(
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_a_refusal_by_icmp_comes_to_the_socket(cluster, version):
+def test_a_refusal_by_icmp_reaches_the_socket(cluster, version):
     dialling, _ = dial(cluster, UDP, version, port=9)
     with socket.socket(fileno=dialling.detach()) as dialling:
         dialling.settimeout(nodes.DEADLINE_S)
@@ -100,7 +98,7 @@ def test_a_refusal_by_icmp_comes_to_the_socket(cluster, version):
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_an_answer_in_fragments_is_put_together_though_nobody_tracks_connections(cluster, version):
+def test_a_fragmented_reply_is_reassembled_without_connection_tracking(cluster, version):
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     with bound(cluster.pod, UDP, family) as server:
         dialling, _ = dial(cluster, UDP, version)
@@ -114,7 +112,7 @@ def test_an_answer_in_fragments_is_put_together_though_nobody_tracks_connections
 
 @pytest.mark.parametrize("kind", [TCP, UDP], ids=["tcp", "udp"])
 @pytest.mark.usefixtures("catching")
-def test_no_port_is_taken_that_the_clients_own_kernel_takes(cluster, kind):
+def test_no_port_of_the_clients_own_range_is_used(cluster, kind):
     with cluster.node:
         at = SocketAddress(nodes.POD_IP, PORT)
         busy = taken(kind, range(FIRST_PORT, LAST_PORT + 1))
@@ -139,7 +137,7 @@ def test_a_free_port_among_many_that_are_in_use_is_found(cluster):
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.usefixtures("catching")
-def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_alike(cluster, version):
+def test_one_port_serves_flows_to_all_endpoints_and_no_two_flows_are_equal(cluster, version):
     """The kernel would let two be alike, and give one of them all answers."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     # As two worker processes have it, each of which knows of its own flows only.
@@ -190,7 +188,7 @@ def taken(kind, ports):
     return sockets
 
 
-def test_a_process_without_the_capability_is_told_so(cluster):
+def test_a_process_without_the_capability_gets_an_error(cluster):
     script = (
         "from userspace_proxy.dataplane.client_address import *\n"
         "from userspace_proxy.model import SocketAddress\n"

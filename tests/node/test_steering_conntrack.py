@@ -113,7 +113,7 @@ def test_the_kernel_lists_what_was_dialled(node):
     "targets",
     [pytest.param([DNS], id="filtered-listing"), pytest.param([DNS, *MANY], id="full-listing")],
 )
-def test_only_the_frontends_own_associations_go(node, targets):
+def test_only_the_frontends_own_associations_are_removed(node, targets):
     send(node, [DNS, Dialled(DNS.ip, 54), Dialled("10.96.0.11", 53)], CLIENTS)
     before = listed(node, 4)
     assert forget(UDP, targets, now=36002) == CLIENTS // 3
@@ -123,7 +123,7 @@ def test_only_the_frontends_own_associations_go(node, targets):
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_associations_that_lead_right_stay(node, version):
+def test_correct_associations_stay(node, version):
     steered = Dialled(IPS[version][1], 5353)
     send(node, [steered], 10, version)
     assert forget(UDP, [steered], now=36002, version=version) == 0
@@ -131,13 +131,13 @@ def test_associations_that_lead_right_stay(node, version):
     assert listed(node, version) == set()
 
 
-def test_of_a_frontend_that_is_gone_only_associations_to_its_old_port_go(node):
+def test_of_a_removed_frontend_only_associations_to_its_old_port_are_removed(node):
     send(node, [Dialled(DNS.ip, 5353)], 10)
     assert forget(UDP, [Dialled(DNS.ip, 5353)], before=36003) == 0
     assert forget(UDP, [Dialled(DNS.ip, 5353)], before=36002) == 10
 
 
-def test_what_has_ended_meanwhile_is_passed_over(node):
+def test_entries_that_ended_meanwhile_are_skipped(node):
     wanted = EntryFilter(socket.IPPROTO_UDP, *DNS)
     send(node, [DNS], CLIENTS)
     with Requests.open(NETLINK_NETFILTER) as requests:
@@ -147,7 +147,7 @@ def test_what_has_ended_meanwhile_is_passed_over(node):
         assert list(list_entries(requests, 4, wanted)) == []
 
 
-def test_unanswered_syns_of_the_frontends_go_and_other_connections_stay(node):
+def test_unanswered_syns_of_the_frontends_are_removed_and_other_connections_stay(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     with nodes.tcp_server(node, 80), node.tcp() as opened:
         opened.connect(WEB)
@@ -157,7 +157,7 @@ def test_unanswered_syns_of_the_frontends_go_and_other_connections_stay(node):
             assert dialled == {(WEB.ip, "80"), (OTHER.ip, "80")}
 
 
-def test_the_kernel_leaves_out_what_has_a_status(node):
+def test_the_kernel_omits_entries_with_a_status(node):
     node.run(f"ip address add {WEB.ip} dev lo")
     wanted = EntryFilter(socket.IPPROTO_TCP, without=IPS_SEEN_REPLY)
     with (

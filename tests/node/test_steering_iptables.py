@@ -88,7 +88,7 @@ async def test_the_rules_of_a_node(node, steering):
     """)  # noqa: E501
 
 
-async def test_we_touch_only_what_bears_our_name(node, steering):
+async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
     foreign = """
         iptables-legacy -t nat -N OTHERS
         iptables-legacy -t nat -A OTHERS -p tcp --dport 1:99 -j RETURN
@@ -104,7 +104,7 @@ async def test_we_touch_only_what_bears_our_name(node, steering):
     assert nodes.tables(node) == before
 
 
-async def test_our_jumps_stand_before_those_of_others(node, steering):
+async def test_the_jumps_precede_those_of_others(node, steering):
     node.run("iptables-legacy -P INPUT DROP; iptables-legacy -A INPUT -j DROP")
     await steering.apply({WEB: 36001})
     rules = node.run("iptables-legacy -S INPUT")
@@ -177,7 +177,7 @@ async def test_rules_that_others_add_are_no_drift(node, steering):
 @pytest.mark.parametrize(
     ("chain", "drifted"), [("-t nat -I PREROUTING", 1), ("-t nat -I OUTPUT", 1), ("-I INPUT", 2)]
 )
-async def test_a_rule_that_others_put_before_ours_is_overtaken_once(node, steering, chain, drifted):
+async def test_a_rule_that_others_insert_first_is_overtaken_once(node, steering, chain, drifted):
     await steering.apply({WEB: 36001})
     node.run(f"iptables-legacy {chain} -d 10.96.0.0/16 -j RETURN")
     assert await steering.repair() == drifted
@@ -190,7 +190,7 @@ async def test_a_rule_that_others_put_before_ours_is_overtaken_once(node, steeri
     assert nodes.tables(node) == before
 
 
-async def test_a_change_meets_a_rule_that_somebody_replaced(node, steering):
+async def test_a_change_meets_a_rule_that_another_program_replaced(node, steering):
     await steering.apply({WEB: 36001, DNS: 36002})
     node.run(
         "iptables-legacy -t nat -R UPROXY-PRE 1 -d 10.96.7.1 -p tcp --dport 80"
@@ -221,7 +221,7 @@ async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
         pytest.param("-A {chain} -j RETURN", id="rule-added"),
     ],
 )
-async def test_a_tree_that_somebody_broke_is_put_right(node, steering, command):
+async def test_a_tree_that_another_program_broke_is_repaired(node, steering, command):
     await steering.apply(TREE)
     before = nodes.tables(node)
     rule = node.run("iptables-legacy -t nat -S | grep -e '-A UPROXY-O.* -j UPROXY-O' | tail -1")
@@ -244,7 +244,7 @@ async def test_both_families_have_a_tree(node, steering):
     assert "UPROXY-O" not in nodes.tables(node).replace("UPROXY-OUT", "")
 
 
-async def test_a_tree_grows_by_its_changed_chains_alone(node, steering):
+async def test_only_changed_chains_of_a_tree_are_written(node, steering):
     await steering.apply(TREE)
     before = set(node.run("iptables-legacy -t nat -S").splitlines())
     await steering.change({Frontend("10.96.6.2", 53, Protocol.UDP): 36500}, ())
@@ -297,7 +297,7 @@ END""")
     assert "UPROXY" not in nodes.tables(node)
 
 
-async def test_what_was_written_is_what_iptables_save_prints(node, steering):
+async def test_written_rules_are_as_iptables_save_prints_them(node, steering):
     await steering.apply(MANY | TREE_6 | {CART: REFUSE, DNS: 36002})
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
     node_ports = {Frontend(nodes.NODE_IP, port, Protocol.TCP): port for port in range(0, 65535, 60)}
@@ -309,14 +309,14 @@ async def test_what_was_written_is_what_iptables_save_prints(node, steering):
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
 
 
-async def test_a_guard_of_one_port_alone_is_what_iptables_save_prints(node):
+async def test_a_guard_of_one_port_is_as_iptables_save_prints_it(node):
     steering = make_steering("iptables", SteeringFacts(refuse_port=35888))
     await steering.apply({CART: REFUSE})
     assert not any([await steering.repair() for _ in range(FULL_COMPARISON_EVERY)])
     await steering.close()
 
 
-async def test_ten_thousand_services_are_a_walk_of_a_few_dozen_rules(cluster, steering):
+async def test_with_ten_thousand_services_a_packet_passes_a_few_dozen_rules(cluster, steering):
     many = {
         Frontend(f"10.96.{i >> 8}.{i & 255}", 80, Protocol.TCP): 36001 for i in range(0, 60_000, 6)
     }
@@ -341,7 +341,7 @@ def walked(node: nodes.Net) -> int:
     return met
 
 
-async def test_many_frontends_come_and_go(node, steering):
+async def test_many_frontends_are_added_and_removed(node, steering):
     many = {
         Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 36000 + i for i in range(900)
     }

@@ -69,7 +69,7 @@ async def test_a_restore_that_fails_leaves_the_old_rules_in_force(node, restore,
     assert len((await steering.render()).splitlines()) == len(TREE)
 
 
-async def test_a_helper_that_was_killed_is_started_anew(node, steering):
+async def test_a_killed_helper_is_restarted(node, steering):
     await steering.apply({WEB: 36001, WEB_6: 36003})
     before = nodes.tables(node)
     for pid in steering.helper_pids.values():
@@ -81,7 +81,9 @@ async def test_a_helper_that_was_killed_is_started_anew(node, steering):
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36004"
 
 
-async def test_a_successor_whose_kernel_refused_is_told_everything_again(node, steering, lock_file):
+async def test_a_successor_whose_kernel_refused_gets_the_whole_state_again(
+    node, steering, lock_file
+):
     await steering.apply({WEB: 36001})
     pid = steering.helper_pids[IPFamily.IPV4]
     os.kill(pid, signal.SIGKILL)
@@ -97,7 +99,7 @@ async def test_a_successor_whose_kernel_refused_is_told_everything_again(node, s
 
 
 @pytest.mark.parametrize("its_child", ["commits", "dies-too"])
-async def test_a_helper_that_is_killed_in_the_middle_of_an_apply_has_a_successor_that_ends_it(
+async def test_a_helper_killed_during_an_apply_has_a_successor_that_completes_it(
     node, restore, steering, tmp_path, its_child
 ):
     await steering.apply({WEB: 36001})
@@ -114,7 +116,7 @@ async def test_a_helper_that_is_killed_in_the_middle_of_an_apply_has_a_successor
     assert await steering.repair() == 0
 
 
-async def test_helpers_that_die_again_and_again_are_started_later_and_later(
+async def test_helpers_that_die_repeatedly_are_started_after_longer_pauses(
     node, steering, monkeypatch
 ):
     await steering.apply({WEB: 36001})
@@ -146,7 +148,7 @@ async def test_the_helpers_end_with_close(steering):
         os.kill(pid, 0)
 
 
-async def test_ipv6_has_a_helper_only_where_it_is_wanted(steering):
+async def test_ipv6_has_a_helper_only_if_it_is_needed(steering):
     await steering.apply({WEB: 36001})
     assert set(steering.helper_pids) == {IPFamily.IPV4}
     await steering.apply({WEB_6: 36001})
@@ -189,7 +191,7 @@ async def test_a_held_lock_is_an_error_that_names_the_holder(
     assert await steering.render() == "UDP 10.96.0.10:53 -> :36002"
 
 
-async def test_while_another_process_holds_the_lock_what_is_in_force_stays(
+async def test_while_another_process_holds_the_lock_the_state_in_force_stays(
     node, steering, lock_file
 ):
     await steering.apply({WEB: 36001})

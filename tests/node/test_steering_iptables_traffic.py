@@ -54,7 +54,7 @@ async def test_an_open_connection_outlives_its_frontend_under_a_policy_of_drop(
     server.close()
 
 
-async def test_of_a_connection_only_the_syn_is_asked_how_it_came(cluster, steering, web):
+async def test_only_the_syn_of_a_connection_is_checked(cluster, steering, web):
     await steering.apply(TARGETS)
     with dial_again(cluster.pod, WEB) as client:
         server, _ = web.accept()
@@ -67,7 +67,7 @@ async def test_of_a_connection_only_the_syn_is_asked_how_it_came(cluster, steeri
     assert (steered, others) == (1, [0] * 5)
 
 
-async def test_answers_of_endpoints_enter_no_chain_of_the_guard(cluster, steering):
+async def test_replies_of_endpoints_enter_no_chain_of_the_guard(cluster, steering):
     await steering.apply(TARGETS)
     with nodes.tcp_server(cluster.pod, 8080):
         # Late packets of an earlier test's connections may have been counted.

@@ -77,7 +77,7 @@ class TestOnANodeWithAnElementLess(TestOnANode):
         "nft flush set inet userspace-proxy/local addresses4"
     )
 
-    async def test_drift_is_counted_and_put_right(self, steering):
+    async def test_drift_is_counted_and_repaired(self, steering):
         await steering.apply({WEB: 80})
         before = await steering.render()
         self.break_it(steering)
@@ -86,7 +86,7 @@ class TestOnANodeWithAnElementLess(TestOnANode):
         assert await steering.render() == before
         assert await steering.repair() == 0
 
-    async def test_a_change_on_top_of_drift_puts_it_right(self, steering):
+    async def test_a_change_on_top_of_drift_repairs_it(self, steering):
         await steering.apply({WEB: 80})
         self.break_it(steering)
         await steering.change({CART: 80}, ())
@@ -110,7 +110,7 @@ class TestOnANodeByRules(TestOnANode):
         yield
         self.node.run(f"ip -6 route del {route}")
 
-    async def test_a_port_that_no_rule_can_name_spoils_nothing_else(self, steering):
+    async def test_a_port_that_no_rule_can_contain_does_not_affect_others(self, steering):
         await steering.apply({WEB: 80, Frontend(CART.ip, 65535, CART.protocol): 65535})
         assert await steering.render() == "TCP 10.96.7.1:80 -> :80"
         await steering.change({CART: 80}, ())
@@ -129,7 +129,7 @@ class TestOfAProxyWithAName(TestOnANode):
     facts = CANARY
 
 
-async def test_on_a_node_only_what_has_frontends_is_routed(node):
+async def test_on_a_node_only_addresses_with_frontends_are_routed(node):
     steering = LocalSteering(SteeringFacts(RANGES.service_cidrs))
     own = Frontend(nodes.NODE_IP, 30080, WEB.protocol)
     loopback = Frontend("127.0.0.9", 80, WEB.protocol)
@@ -218,7 +218,7 @@ async def test_a_range_is_routed_with_the_nodes_address_as_source(node):
     await steering.close()
 
 
-async def test_routes_come_back_after_the_source_address_has_gone_and_come(node):
+async def test_routes_are_restored_after_the_source_address_was_removed_and_added(node):
     """The kernel takes IPv4 routes away with their source, and says nothing of it."""
     steering = LocalSteering(SteeringFacts())
     await steering.apply({WEB: 80})
@@ -228,7 +228,7 @@ async def test_routes_come_back_after_the_source_address_has_gone_and_come(node)
     await steering.close()
 
 
-async def test_what_others_do_to_routes_is_no_drift(node):
+async def test_changes_of_other_routes_are_no_drift(node):
     steering = LocalSteering(NODE)
     await steering.apply({WEB: 80})
     node.run("for i in $(seq 50); do ip route add 203.0.113.$i via 10.1.0.2; done")
@@ -284,13 +284,13 @@ def test_loopback_addresses_need_no_privileged_user(node):
     assert (done.stderr, done.stdout) == ("", "TCP 127.0.0.9:8080 -> :8080\n")
 
 
-def test_loopback_addresses_and_the_nodes_own_need_no_right(node):
+def test_loopback_addresses_and_the_nodes_own_need_no_privilege(node):
     done = as_nobody("127.0.0.9", nodes.NODE_IP)
     assert done.stderr == ""
     assert done.stdout == "TCP 10.1.0.1:8080 -> :8080\nTCP 127.0.0.9:8080 -> :8080\n"
 
 
-def test_other_addresses_need_a_right_that_is_named_and_spoil_nothing_else(node):
+def test_other_addresses_need_a_named_privilege_and_do_not_affect_the_rest(node):
     done = as_nobody(WEB.ip, "127.0.0.9")
     assert done.stdout == "TCP 127.0.0.9:8080 -> :8080\n"
     assert done.stderr == (

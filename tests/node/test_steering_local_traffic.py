@@ -129,7 +129,7 @@ class TestTraffic:
                 seen.append(ip)
         assert tuple(seen) == own[client.name]
 
-    async def test_datagrams_come_and_are_answered(self, steering, listeners, client):
+    async def test_datagrams_arrive_and_are_answered(self, steering, listeners, client):
         await steering.apply(FRONTENDS)
         for frontend, server in zip((DNS, DNS_6), listeners(DNS, DNS_6), strict=True):
             with client.udp(server.family) as sock:
@@ -146,7 +146,7 @@ class TestTraffic:
         for frontend in FRONTENDS:
             assert not answers(client, frontend.ip, 2222)
 
-    async def test_datagrams_for_a_daemon_do_not_come(self, steering, node, client):
+    async def test_datagrams_for_a_daemon_do_not_arrive(self, steering, node, client):
         await steering.apply(FRONTENDS)
         with node.udp() as daemon:
             daemon.bind(("", 2222))
@@ -186,7 +186,7 @@ class TestTraffic:
         await steering.apply({Frontend(WEB.ip, 2222, WEB.protocol): REFUSE})
         assert not answers(client, WEB.ip, 2222)
 
-    async def test_a_daemon_that_comes_later_does_not_either(self, steering, client, node):
+    async def test_a_daemon_that_starts_later_does_not_either(self, steering, client, node):
         await steering.apply({Frontend(WEB.ip, 2224, WEB.protocol): REFUSE})
         with nodes.tcp_server(node, 2224):
             await steering.repair()
@@ -213,7 +213,7 @@ class TestTraffic:
         await steering.apply({CART: 80})
         accepted.close()
 
-    async def test_what_others_have_stays_as_it_is(self, make, node):
+    async def test_routes_and_rules_of_others_stay(self, make, node):
         node.run(FOREIGN)
         before = in_force(node)
         steering = make(NODE)
@@ -225,7 +225,7 @@ class TestTraffic:
         assert in_force(node) == before
         await steering.close()
 
-    async def test_two_proxies_mind_their_own(self, make, node):
+    async def test_two_proxies_do_not_affect_each_other(self, make, node):
         stable, canary = make(NODE), make(CANARY)
         await stable.apply({WEB: 80})
         alone = in_force(node)
@@ -238,7 +238,7 @@ class TestTraffic:
         await stable.close()
         await canary.close()
 
-    async def test_whatever_an_earlier_run_used_is_gone(self, make, node):
+    async def test_the_guard_of_an_earlier_run_is_removed(self, make, node):
         before = in_force(node)
         # A kernel that holds our table can't lose nftables.
         for earlier in [make] if make is GUARDS["rules"] else GUARDS.values():
@@ -270,7 +270,7 @@ class TestTraffic:
 
 
 @pytest.mark.parametrize("make", [GUARDS["nftables"]], ids=["nftables"])
-async def test_datagrams_come_in_fragments(cluster, steering, listeners):
+async def test_fragmented_datagrams_arrive(cluster, steering, listeners):
     await steering.apply(FRONTENDS)
     for frontend, server in zip((DNS, DNS_6), listeners(DNS, DNS_6), strict=True):
         with cluster.pod.udp(server.family) as sock:
@@ -279,7 +279,7 @@ async def test_datagrams_come_in_fragments(cluster, steering, listeners):
             assert len(server.recv(6000)) == 5000
 
 
-async def test_an_address_of_the_nodes_own_is_neither_routed_nor_fenced(node, daemons):
+async def test_the_nodes_own_address_is_neither_routed_nor_guarded(node, daemons):
     steering = LocalSteering(NODE)
     await steering.apply({WEB: 80})
     assert not answers(node, WEB.ip, 2222)

@@ -29,13 +29,13 @@ def requests_for(kind, flags=0):
     ]
 
 
-def test_all_of_many_refusals_are_told(node):
+def test_all_of_many_refusals_are_reported(node):
     with Requests.open(NETLINK_ROUTE) as requests:
         refused = requests.change(requests_for(rtnetlink.DEL_ROUTE))
     assert refused == [(number, errno.ESRCH) for number in range(MANY)]
 
 
-def test_many_routes_come_are_listed_and_go(node):
+def test_many_routes_are_added_listed_and_removed(node):
     with Requests.open(NETLINK_ROUTE) as requests:
         assert requests.change(requests_for(rtnetlink.NEW_ROUTE, CREATE | EXCL)) == []
         listed = requests.list_all(rtnetlink.list_routes(socket.AF_INET, table=TABLE))
@@ -44,7 +44,7 @@ def test_many_routes_come_are_listed_and_go(node):
     assert (len(networks), "10.103.7.249/32" in networks) == (MANY, True)
 
 
-def test_whoever_reads_late_hears_that_events_were_lost(node):
+def test_a_late_reader_learns_that_events_were_lost(node):
     events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_ROUTE_4])
     with Requests.open(NETLINK_ROUTE) as requests:
         requests.change(requests_for(rtnetlink.NEW_ROUTE, CREATE | EXCL))
@@ -56,7 +56,7 @@ def test_whoever_reads_late_hears_that_events_were_lost(node):
     events.close()
 
 
-def test_who_unsubscribes_hears_nothing(node):
+def test_after_unsubscribing_no_event_arrives(node):
     events = Events(NETLINK_ROUTE, [rtnetlink.GROUP_LINK])
     events.unsubscribe(rtnetlink.GROUP_LINK)
     node.run("ip link set lo down")
@@ -67,7 +67,7 @@ def test_who_unsubscribes_hears_nothing(node):
     events.close()
 
 
-def test_a_refused_question_is_the_kernels_error(node):
+def test_a_refused_request_raises_the_kernels_error(node):
     node.run("ip route flush table main")
     with Requests.open(NETLINK_ROUTE) as requests:
         with pytest.raises(OSError, match="Network is unreachable"):

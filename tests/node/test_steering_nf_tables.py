@@ -101,7 +101,7 @@ RULES = dedent("""\
 """)  # noqa: E501 - as nft prints it
 
 
-def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
+def test_nft_prints_each_rule_as_intended(node, ruleset):
     table = table_with_map()
     table.add_set("guarded", x.joined(x.INET_PROTO, x.INET_SERVICE))
     table.add_set("addresses", x.IPV6_ADDR)
@@ -135,7 +135,7 @@ def test_each_rule_is_printed_by_nft_as_it_is_meant(node, ruleset):
     assert node.run("nft -s list table inet ours").expandtabs(4) == RULES
 
 
-def test_a_table_of_bridges_changes_what_passes_through(node, ruleset):
+def test_a_table_of_bridges_changes_forwarded_frames(node, ruleset):
     table = TableWriter("ours", BRIDGE)
     table.create()
     table.add_base_chain("prerouting", "filter", w.PREROUTING, 10)
@@ -155,7 +155,7 @@ def test_a_table_of_bridges_changes_what_passes_through(node, ruleset):
     """)  # noqa: E501
 
 
-def test_a_transaction_is_done_as_a_whole_or_not_at_all(node, ruleset):
+def test_a_transaction_is_made_completely_or_not_at_all(node, ruleset):
     ruleset.commit(table_with_map().messages)
     table = TableWriter("ours")
     table.add_chain("new")
@@ -177,7 +177,7 @@ def test_changes_that_are_tried_out_change_nothing(node, ruleset):
     assert ruleset.tables() == []
 
 
-def test_ten_thousands_of_elements_come_and_go_in_one_transaction(node, ruleset):
+def test_ten_thousands_of_elements_are_added_and_removed_in_one_transaction(node, ruleset):
     ruleset.commit(table_with_map().messages)
     many = {number.to_bytes(4, "big") + WEB[4:]: PORT for number in range(30_000)}
     table = TableWriter("ours")
@@ -190,7 +190,7 @@ def test_ten_thousands_of_elements_come_and_go_in_one_transaction(node, ruleset)
     assert ruleset.elements(w.INET, "ours", "frontends") == {}
 
 
-def test_a_table_is_read_back_and_is_another_after_any_change(node):
+def test_a_table_is_read_back_and_differs_after_any_change(node):
     with closing(NftTable("ours")) as table:
         assert table.read() is None
         change = table_with_map()
@@ -217,7 +217,7 @@ def test_a_table_is_read_back_and_is_another_after_any_change(node):
             before = table.read_definitions()
 
 
-def test_an_owned_table_is_changed_by_its_owner_alone_and_goes_with_it(node):
+def test_an_owned_table_is_changed_only_by_its_owner_and_ends_with_it(node):
     table = NftTable("ours")
     for _ in range(2):
         # It can be made anew, too.
@@ -233,7 +233,7 @@ def test_an_owned_table_is_changed_by_its_owner_alone_and_goes_with_it(node):
     assert list_tables() == []
 
 
-def test_a_set_that_other_libraries_cannot_parse_is_none_of_our_business(node, ruleset):
+def test_a_set_that_other_libraries_cannot_parse_does_no_harm(node, ruleset):
     add_foreign_set()
     assert subprocess.run(["nft", "list", "ruleset"], capture_output=True).returncode < 0
     ruleset.commit(table_with_map().messages)
@@ -243,7 +243,7 @@ def test_a_set_that_other_libraries_cannot_parse_is_none_of_our_business(node, r
     assert list_tables() == ["other"]
 
 
-def test_events_of_our_own_changes_and_of_other_tables_do_not_count(node, watch):
+def test_events_of_own_changes_and_of_other_tables_do_not_count(node, watch):
     with watch.own_change():
         node.run("nft add table inet userspace-proxy")
     node.run("nft add table inet other; nft add table ip userspace-proxy")
@@ -257,7 +257,7 @@ def test_events_of_our_own_changes_and_of_other_tables_do_not_count(node, watch)
     assert not watch.is_touched()
 
 
-def test_when_others_change_something_in_the_course_of_our_change_it_counts_as_touched(node, watch):
+def test_a_change_by_others_during_an_own_change_counts_as_touched(node, watch):
     with watch.own_change():
         node.run("nft add table inet userspace-proxy; nft add table inet other")
     assert watch.is_touched()

@@ -135,7 +135,7 @@ async def test_the_table_of_a_node(node, steering):
     """)  # noqa: E501
 
 
-async def test_we_touch_only_what_bears_our_name(node, steering):
+async def test_only_rules_with_the_proxys_name_are_changed(node, steering):
     node.run(FOREIGN)
     before = nodes.ruleset(node), nodes.tables(node)
     await steering.apply({WEB: 36001})
@@ -181,7 +181,7 @@ async def test_drift_is_counted_in_elements_and_lines(node, steering, command, d
     assert await steering.repair() == 0
 
 
-async def test_what_others_do_to_their_tables_is_no_drift(node, steering):
+async def test_changes_of_other_tables_are_no_drift(node, steering):
     await steering.apply({WEB: 36001})
     node.run(FOREIGN)
     before = nodes.ruleset(node)
@@ -189,7 +189,7 @@ async def test_what_others_do_to_their_tables_is_no_drift(node, steering):
     assert nodes.ruleset(node) == before
 
 
-async def test_a_change_meets_an_element_that_somebody_has_taken_or_replaced(node, steering):
+async def test_a_change_meets_an_element_that_another_program_removed_or_replaced(node, steering):
     await steering.apply({WEB: 36001, DNS: 36002})
     node.run(
         "nft 'delete element inet userspace-proxy frontends4 { 10.96.7.1 . tcp . 80 };"
@@ -220,7 +220,7 @@ async def test_a_refuse_port_of_an_earlier_run_is_no_proxy_port(node, steering):
     await successor.close()
 
 
-async def test_many_frontends_come_and_go(node, steering):
+async def test_many_frontends_are_added_and_removed(node, steering):
     """More than one message takes, and more than a socket without rights takes at once."""
     many = {Frontend(f"10.96.{i // 250}.{i % 250}", 80, Protocol.TCP): 1 + i for i in range(15_000)}
     await steering.apply(many)
@@ -243,7 +243,7 @@ async def test_a_table_that_another_program_owns_is_a_conflict(node):
     await steering.close()
 
 
-async def test_without_a_right_one_line_says_what_is_missing(node):
+async def test_without_a_privilege_one_line_states_what_is_missing(node):
     program = dedent("""
         import asyncio
         from userspace_proxy.steering import SteeringFacts, make_steering

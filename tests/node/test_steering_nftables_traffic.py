@@ -18,7 +18,7 @@ def kind():
 
 
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_policy_of_drop_behind_us_keeps_no_dialler_of_a_proxy_port_waiting(
+async def test_a_later_policy_of_drop_does_not_delay_the_refusal_at_a_proxy_port(
     cluster, steering, web, where
 ):
     client = net_of(cluster, where)
@@ -31,7 +31,7 @@ async def test_a_policy_of_drop_behind_us_keeps_no_dialler_of_a_proxy_port_waiti
 
 
 @pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
-async def test_what_kube_proxy_has_left_behind_does_not_win(cluster, steering, web, where):
+async def test_leftovers_of_kube_proxy_have_no_effect(cluster, steering, web, where):
     client = net_of(cluster, where)
     cluster.node.run("""
         for chain in PREROUTING OUTPUT; do
@@ -86,7 +86,7 @@ async def test_an_open_connection_outlives_a_restart_a_flush_and_its_frontend(
     await successor.close()
 
 
-async def test_dnat_stays_through_a_restart_and_goes_with_the_address(cluster, steering, web):
+async def test_dnat_stays_after_a_restart_and_ends_with_the_address(cluster, steering, web):
     cluster.add_bare_pod()
     await steering.apply(TARGETS)
     before = nodes.ruleset(cluster.node)

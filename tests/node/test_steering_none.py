@@ -14,5 +14,5 @@ class TestNoSteering(SteeringContract):
         return lambda: make_steering("none", SteeringFacts())
 
 
-def test_its_listeners_stand_on_loopback():
+def test_its_listeners_are_on_loopback():
     assert make_steering("none", SteeringFacts()).bind is Bind.LOOPBACK

@@ -17,7 +17,7 @@ from userspace_proxy.steering import REPLY_TABLES
 pytestmark = pytest.mark.netns
 
 
-def test_without_ipv6_answers_of_ipv4_are_caught_and_those_of_ipv6_once_it_is_there(cluster):
+def test_without_ipv6_replies_of_ipv4_are_delivered_and_those_of_ipv6_once_it_is_enabled(cluster):
     setting = "sysctl -qw net.ipv6.conf.all.disable_ipv6"
     cluster.node.run(f"{setting}=1")
     with Catching(cluster) as catching:
@@ -38,7 +38,7 @@ def test_without_ipv6_answers_of_ipv4_are_caught_and_those_of_ipv6_once_it_is_th
         assert catching.without_ipv6 != ""
 
 
-def test_what_is_there_is_as_told_and_all_of_it_goes_again(cluster):
+def test_all_parts_are_as_documented_and_are_removed(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as catching:
         running = cluster.node.run(SHOW)
@@ -52,7 +52,7 @@ def test_what_is_there_is_as_told_and_all_of_it_goes_again(cluster):
         catching.do("clean_up")
 
 
-def test_the_table_goes_with_its_process_and_the_routes_are_taken_over(cluster):
+def test_the_table_ends_with_its_process_and_the_routes_are_reused(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster):
         running = cluster.node.run(SHOW)
@@ -66,7 +66,7 @@ def test_the_table_goes_with_its_process_and_the_routes_are_taken_over(cluster):
         assert cluster.node.run(SHOW) == before
 
 
-def test_a_table_that_an_older_version_left_is_made_anew(cluster):
+def test_a_table_left_by_an_older_version_is_replaced(cluster):
     cluster.node.run("nft add table inet userspace-proxy/replies '{ chain prerouting { }; }'")
     with Catching(cluster):
         table = cluster.node.run("nft list table inet userspace-proxy/replies")
@@ -74,7 +74,7 @@ def test_a_table_that_an_older_version_left_is_made_anew(cluster):
     assert "socket transparent 1" in table
 
 
-def test_two_proxies_share_the_routes_and_the_last_one_takes_them_away(cluster):
+def test_two_proxies_share_the_routes_and_the_last_one_removes_them(cluster):
     before = cluster.node.run(SHOW)
     with Catching(cluster) as one, Catching(cluster, "canary") as other:
         with cluster.node:
@@ -95,7 +95,7 @@ def test_two_proxies_share_the_routes_and_the_last_one_takes_them_away(cluster):
         pytest.param("ip route add 10.9.0.0/24 dev pod0; nft add table ip others", 0, id="others"),
     ],
 )
-def test_what_others_undo_is_put_right(cluster, catching, harm, parts):
+def test_changes_by_others_are_repaired(cluster, catching, harm, parts):
     before = cluster.node.run("nft list ruleset; " + SHOW)
     cluster.node.run(harm)
     assert [catching.do("repair") for _ in range(2)] == [parts, 0]
@@ -110,14 +110,14 @@ def test_what_others_undo_is_put_right(cluster, catching, harm, parts):
         pytest.param("nft flush chain inet userspace-proxy/replies prerouting || true", id="chain"),
     ],
 )
-def test_nobody_else_can_undo_the_table(cluster, catching, harm):
+def test_no_other_program_can_change_the_table(cluster, catching, harm):
     before = cluster.node.run("nft list ruleset")
     cluster.node.run(harm)
     assert cluster.node.run("nft list ruleset") == before
     assert catching.do("repair") == 0
 
 
-def test_on_a_kernel_without_owners_the_table_is_put_right(cluster, monkeypatch):
+def test_on_a_kernel_without_owners_the_table_is_repaired(cluster, monkeypatch):
     """An owner's table is refused as such a kernel refuses it: as one with a flag that it lacks."""
     monkeypatch.setattr(writer, "TABLE_OWNED", 1 << 31)
     with Catching(cluster) as catching:
@@ -151,7 +151,7 @@ def test_the_table_reads_as_it_was_written(cluster):
     """)  # noqa: E501
 
 
-def test_without_the_right_the_reason_is_told(cluster):
+def test_without_the_privilege_the_reason_is_returned(cluster):
     """As a user without any, in a process of its own."""
     script = (
         "import asyncio; from userspace_proxy.steering import ReplyRouting\n"

@@ -143,7 +143,7 @@ async def test_the_rules_of_both(node, stable, make):
 
 
 @pytest.mark.parametrize("facts", [CANARY, LONG], ids=["short-name", "long-name"])
-async def test_whoever_goes_first_leaves_the_others_rules_as_they_were(node, make, facts):
+async def test_the_first_to_end_leaves_the_others_rules_unchanged(node, make, facts):
     empty = rules(node)
     one, two = await make(STABLE), await make(facts)
     await one.apply({WEB: 36001, WEB_6: 36001})
@@ -170,7 +170,7 @@ async def test_whoever_goes_first_leaves_the_others_rules_as_they_were(node, mak
     ],
     indirect=["kind"],
 )
-async def test_each_repairs_its_own_drift_alone(node, stable, make, command):
+async def test_each_repairs_only_its_own_drift(node, stable, make, command):
     canary = await make(CANARY)
     await canary.apply({WEB: 36001})
     before = sorted(rules(node).splitlines())
@@ -203,7 +203,7 @@ async def test_after_a_crash_each_recovers_its_own_ports(stable, make):
     assert await (await make(CANARY)).start() == {WEB: 36001, CART: 0}
 
 
-async def test_all_who_have_rules_here_are_found_by_their_labels(node, kind, stable, make):
+async def test_all_proxies_with_rules_here_are_found_by_their_labels(node, kind, stable, make):
     canary, long = await make(CANARY), await make(LONG)
     await canary.apply({WEB: 36001})
     await long.apply({WEB_6: 36002})
@@ -239,7 +239,7 @@ async def test_the_command_removes_the_rules_of_every_name(node, make, cleanup):
     assert rules(node) == empty
 
 
-async def test_the_command_with_a_name_removes_its_rules_alone(node, stable, make, cleanup):
+async def test_the_command_with_a_name_removes_only_its_rules(node, stable, make, cleanup):
     before = rules(node)
     await (await make(LONG)).apply({WEB: 36001})
     assert (await cleanup("--service-proxy-name", LONG.proxy_name))[0] == 0
@@ -271,7 +271,7 @@ def cluster(lock_file):
     cluster.close()
 
 
-async def test_a_udp_client_that_went_to_the_other_proxy_stays_with_it(cluster, kind):
+async def test_a_udp_client_of_the_other_proxy_stays_with_it(cluster, kind):
     stable, canary = (make_steering(kind, facts) for facts in (STABLE, CANARY))
     old, new = nodes.UdpServer(cluster, 36102), nodes.UdpServer(cluster, 36002)
     client = cluster.udp()

@@ -38,7 +38,7 @@ everywhere = pytest.mark.parametrize("where", ["pod", "node", "bare-pod"])
 
 
 @everywhere
-async def test_clients_reach_what_listens_on_the_proxy_port(cluster, steering, web, dns, where):
+async def test_clients_reach_the_listener_on_the_proxy_port(cluster, steering, web, dns, where):
     client = net_of(cluster, where)
     await steering.apply(TARGETS)
     assert nodes.can_dial(client, WEB.ip, 80)
@@ -58,7 +58,7 @@ async def test_without_usable_endpoints_clients_are_refused_at_once(cluster, ste
 
 
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_nobody_dials_a_proxy_port_directly(cluster, steering, web, dns, where):
+async def test_no_client_can_dial_a_proxy_port_directly(cluster, steering, web, dns, where):
     client = net_of(cluster, where)
     assert nodes.can_dial(client, nodes.NODE_IP, 36001)
     await steering.apply(TARGETS)
@@ -106,7 +106,7 @@ async def test_ipv6_clients_are_served_and_refused(cluster, steering):
     dns.close()
 
 
-async def test_an_unnumbered_interface_that_comes_later_is_served_after_a_repair(
+async def test_an_unnumbered_interface_added_later_is_served_after_a_repair(
     cluster, kind, steering, web
 ):
     await steering.apply(TARGETS)
@@ -128,7 +128,7 @@ async def test_dnat_follows_the_nodes_address(cluster, steering, web):
     assert nodes.can_dial(pod, WEB.ip, 80)
 
 
-async def test_a_udp_client_of_before_the_service_is_served_once_it_is_there(
+async def test_a_udp_client_that_sent_before_the_service_existed_is_served_once_it_does(
     cluster, steering, dns
 ):
     await steering.apply({})
@@ -144,7 +144,7 @@ async def test_a_udp_client_of_before_the_service_is_served_once_it_is_there(
 
 
 @pytest.mark.parametrize("where", ["pod", "node"])
-async def test_a_tcp_client_of_before_the_service_is_served_from_the_same_port(
+async def test_a_tcp_client_that_dialled_before_the_service_existed_is_served_from_the_same_port(
     cluster, steering, web, where
 ):
     """Its SYN has gone past us, and its entry would lead the next one there too."""
@@ -156,7 +156,9 @@ async def test_a_tcp_client_of_before_the_service_is_served_from_the_same_port(
     dial_again(client, WEB).close()
 
 
-async def test_a_tcp_client_of_a_flush_is_served_from_the_same_port(cluster, kind, steering, web):
+async def test_a_tcp_client_that_dialled_during_a_flush_is_served_from_the_same_port(
+    cluster, kind, steering, web
+):
     await steering.apply(TARGETS)
     cluster.node.run(f"echo 1 > /proc/sys/net/ipv4/ip_forward; {FLUSH[kind]}")
     dial_in_vain(cluster.pod, WEB)
@@ -164,7 +166,7 @@ async def test_a_tcp_client_of_a_flush_is_served_from_the_same_port(cluster, kin
     dial_again(cluster.pod, WEB).close()
 
 
-async def test_an_ipv6_tcp_client_of_before_the_service_is_served_from_the_same_port(
+async def test_an_ipv6_tcp_client_that_dialled_before_the_service_existed_is_served(
     cluster, steering
 ):
     await steering.apply({DNS_6: 36002})
@@ -202,7 +204,7 @@ async def test_an_ipv6_udp_client_follows_its_frontend_to_another_port(cluster, 
     new.close()
 
 
-async def test_a_udp_client_that_keeps_its_port_lives_through_our_restart(
+async def test_a_udp_client_that_keeps_its_port_survives_a_restart_of_the_proxy(
     cluster, kind, steering, dns
 ):
     await steering.apply(TARGETS)
@@ -220,7 +222,9 @@ async def test_a_udp_client_that_keeps_its_port_lives_through_our_restart(
         await successor.close()
 
 
-async def test_a_udp_client_comes_back_after_our_rules_were_flushed(cluster, kind, steering, dns):
+async def test_a_udp_client_is_served_again_after_a_flush_of_the_rules(
+    cluster, kind, steering, dns
+):
     await steering.apply(TARGETS)
     cluster.node.run(f"echo 1 > /proc/sys/net/ipv4/ip_forward; {FLUSH[kind]}")
     with connected(cluster.pod, DNS) as asker:

@@ -58,7 +58,7 @@ def block_of(page, name):
     return page.locator("article").filter(has=page.get_by_role("heading", name=name))
 
 
-async def test_a_calm_node_says_so_and_shows_what_it_serves(screen):
+async def test_a_node_without_problems_shows_what_it_serves(screen):
     page = await screen.open(make_calm_view())
     assert await page.get_by_role("heading", level=1).inner_text() == "node-a"
     assert await page.get_by_text("No problems. 4 Service ports served.").is_visible()
@@ -71,7 +71,7 @@ async def test_a_calm_node_says_so_and_shows_what_it_serves(screen):
     )
 
 
-async def test_a_troubled_node_says_first_what_is_wrong(screen):
+async def test_a_node_with_problems_shows_them_first(screen):
     page = await screen.open(make_troubled_view())
     assert await page.title() == "Trouble: node-a, userspace-proxy"
     problems = await page.get_by_role("region", name="What is wrong").inner_text()
@@ -97,7 +97,7 @@ async def test_a_service_in_trouble_shows(screen, name, words):
     assert await block_of(page, name).get_by_text(words).first.is_visible()
 
 
-async def test_who_is_dropped_and_why_stands_with_the_addresses_that_drop(screen):
+async def test_addresses_that_drop_show_which_clients_and_why(screen):
     page = await screen.open(make_view(*make_two_sides()))
     blocks = page.locator("article")
     assert await blocks.count() == 2
@@ -108,7 +108,7 @@ async def test_who_is_dropped_and_why_stands_with_the_addresses_that_drop(screen
     assert await outside.get_by_text("10.244.0.0/16, 127.0.0.0/8; others are dropped").is_visible()
 
 
-async def test_health_check_node_ports_stand_with_what_they_tell(screen):
+async def test_health_check_node_ports_are_shown_with_their_response(screen):
     page = await screen.open(make_calm_view())
     table = page.get_by_role("region", name="Health check node ports")
     rows = await table.get_by_role("row").all_inner_texts()
@@ -118,7 +118,7 @@ async def test_health_check_node_ports_stand_with_what_they_tell(screen):
     ]
 
 
-async def test_what_is_ignored_stands_with_its_reason(screen):
+async def test_ignored_services_are_shown_with_their_reason(screen):
     page = await screen.open(make_calm_view())
     rows = await page.get_by_role("region", name="Ignored").get_by_role("row").all_inner_texts()
     assert rows[3].split("\t") == [
@@ -128,7 +128,7 @@ async def test_what_is_ignored_stands_with_its_reason(screen):
     ]
 
 
-async def test_workers_stand_with_their_process_and_restarts(screen):
+async def test_workers_are_shown_with_their_process_and_restarts(screen):
     page = await screen.open(make_troubled_view())
     rows = await page.get_by_role("region", name="Workers").get_by_role("row").all_inner_texts()
     assert [row.split() for row in rows[1:]] == [
@@ -181,7 +181,7 @@ async def test_refreshing_can_be_paused_and_resumed(screen):
     await page.wait_for_url("**/?q=web")
 
 
-async def test_what_is_being_typed_and_its_focus_outlive_the_reload_of_other_pages(screen):
+async def test_typed_text_and_focus_survive_the_reload_of_other_pages(screen):
     page = await screen.open(make_view(make_port("cart")), "/?show=trouble")
     assert await page.get_by_role("textbox").count() == 0
     await page.get_by_role("link", name="Filter by name or address").click()
@@ -203,14 +203,14 @@ async def test_what_is_being_typed_and_its_focus_outlive_the_reload_of_other_pag
     assert await page.locator("input:focus").input_value() == "payments"
 
 
-async def test_the_page_loads_itself_again(screen):
+async def test_the_page_reloads_itself(screen):
     page = await screen.open(make_view(make_port("cart")), "/?q=shop")
     screen.show(make_view(make_port("web")))
     await page.get_by_role("heading", name="shop/web:http").wait_for(timeout=30_000)
     assert page.url.endswith("/?q=shop")
 
 
-async def test_a_link_keeps_the_keyboard_focus_when_the_page_loads_itself_again(screen):
+async def test_a_link_keeps_the_keyboard_focus_when_the_page_reloads(screen):
     page = await screen.open(make_view(make_port("cart"), make_port("web")), "/")
     await page.keyboard.press("Tab")
     await page.get_by_role("link", name="Need attention").focus()
@@ -222,7 +222,7 @@ async def test_a_link_keeps_the_keyboard_focus_when_the_page_loads_itself_again(
     assert await page.locator("a:focus").inner_text() == "Need attention"
 
 
-async def test_an_empty_node_says_how_to_go_on(screen):
+async def test_an_empty_node_shows_the_next_steps(screen):
     source = SourceView("manifests", "web.yaml", is_synced=True)
     page = await screen.open(make_view(source=source))
     assert await page.get_by_text("Add a Service manifest to web.yaml").is_visible()
@@ -280,7 +280,7 @@ async def test_dark_is_dark_and_light_is_light(screen):
         pytest.param("script, iframe, object, style", 0, id="no-script"),
     ],
 )
-async def test_the_markup_is_sound(screen, selector, expected):
+async def test_the_markup_is_valid(screen, selector, expected):
     page = await screen.open(make_troubled_view())
     assert await page.locator(selector).count() == expected
 

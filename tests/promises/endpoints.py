@@ -53,7 +53,7 @@ class TestEndpoints:
                 )
         assert time.monotonic() - began < REFUSAL_S
 
-    def test_clients_are_refused_when_all_endpoints_are_gone_and_served_by_new_ones(
+    def test_clients_are_refused_without_endpoints_and_served_by_new_ones(
         self, world: World
     ) -> None:
         """Source: e2e "should be rejected for evicted pods (no endpoints exist)"."""

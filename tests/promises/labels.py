@@ -33,7 +33,7 @@ class TestLabels:
             pytest.param({HEADLESS: ""}, "service.kubernetes.io/headless", id="headless"),
         ],
     )
-    def test_a_label_takes_a_service_away_and_gives_it_back(
+    def test_a_label_assigns_a_service_to_another_proxy_and_back(
         self, world: World, label: dict[str, str], reason: str
     ) -> None:
         """Source: e2e "should implement service.kubernetes.io/service-proxy-name", "headless"."""

@@ -45,7 +45,7 @@ SECOND = Spec("claim-b", ["10.96.5.8"], more={"externalIPs": [CLAIMED]})
 class TestOutside:
     """Source: e2e service.go, loadbalancer.go; KEP-1860; CVE-2020-8554."""
 
-    def test_an_external_ip_that_is_allowed_is_served_to_everybody(self, world: World) -> None:
+    def test_an_allowed_external_ip_is_served_to_all_clients(self, world: World) -> None:
         """Source: e2e "should be possible to connect to a service via ExternalIP …"."""
         at = (EXTERNAL_IP, 80)
         world.put(EXTERNAL.at(*world.pods("one")))
@@ -64,7 +64,7 @@ class TestOutside:
         assert "10.96.20.1" in said
         assert "192.0.2.1" in said
 
-    def test_source_ranges_decide_who_reaches_a_load_balancer_and_change_live(
+    def test_source_ranges_decide_which_clients_reach_a_load_balancer_and_change_live(
         self, world: World
     ) -> None:
         """Source: e2e "should only allow access from service loadbalancer source ranges"."""
@@ -80,7 +80,7 @@ class TestOutside:
             (): ["one"] * 4,
         }
 
-    def test_source_ranges_are_of_the_load_balancer_alone(self, world: World) -> None:
+    def test_source_ranges_affect_only_the_load_balancer(self, world: World) -> None:
         more = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.77/32"]}
         world.put(RANGED.but(more=more).at(*world.pods("one")))
         assert world.who("laptop", (LB_IP, 80)) == "silence"
@@ -107,7 +107,7 @@ class TestOutside:
         }
         assert said == dict.fromkeys(said, "one")
 
-    def test_a_node_port_that_a_daemon_has_stays_its_own_until_it_ends(self, world: World) -> None:
+    def test_a_node_port_held_by_a_daemon_stays_with_it_until_it_ends(self, world: World) -> None:
         """Source: e2e "should … node port collisions"; our rule: the later one waits."""
         at = (world.ip("node-1"), DAEMON_PORT)
         daemon = world.testbed.node.serve("daemon", tcp=DAEMON_PORT)

@@ -50,7 +50,7 @@ async def play(rig, has_dead_endpoint, steps):
     has_dead_endpoint=st.booleans(),
     steps=STEPS,
 )
-def test_whatever_happens_to_several_connections_no_byte_is_lost_in_silence(
+def test_events_in_any_order_lose_no_byte_silently(
     factory, max_pipes, buffer_bytes, has_dead_endpoint, steps
 ):
     async def check():

@@ -50,7 +50,7 @@ def test_a_helper_that_ends_without_an_answer_is_an_error_with_its_last_line(hel
     assert helper.is_new
 
 
-def test_closing_can_be_repeated(helper):
+def test_closing_is_idempotent(helper):
     helper.close()
     helper.close()
     assert helper.pid is None
