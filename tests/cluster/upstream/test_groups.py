@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ..nodes.families import FAMILIES
 from .groups import GROUPS
 
 
@@ -32,3 +33,14 @@ def test_a_test_is_in_its_group(name: str, group: str) -> None:
 )
 def test_one_whose_name_only_begins_alike_is_in_none(name: str) -> None:
     assert not [group for group in GROUPS.values() if re.search(group.focus, name)]
+
+
+def test_the_tests_for_dual_stack_run_on_dual_stack_clusters_and_without_sctp() -> None:
+    group = GROUPS["dual-stack"]
+    name = "[sig-network] [Feature:IPv6DualStack] should function: sctp [Feature:SCTPConnectivity]"
+    assert group.families == ("dual",)
+    assert any(word in name for word in group.skip)
+
+
+def test_every_group_runs_with_families_that_a_cluster_can_have() -> None:
+    assert all(group.families and FAMILIES.keys() >= {*group.families} for group in GROUPS.values())
