@@ -185,6 +185,24 @@ def test_a_killed_worker_costs_its_own_connections_and_no_new_one(testbed):
     assert testbed.agent.is_healthy()
 
 
+def test_a_worker_that_hangs_is_replaced_and_costs_its_own_connections_only(testbed):
+    pod = testbed["pod"]
+    before = workers(testbed)
+    kept, lost = connect_by(testbed, 1), connect_by(testbed, 0)
+    os.kill(before[0]["pid"], signal.SIGSTOP)
+    answers = [pod.get(WEB.address) for _ in range(REQUESTS)]
+    assert set(answers) == set(PODS)
+    assert echoes(kept)
+    assert ended(lost)
+    after = wait_for("both workers", lambda: both_run(testbed))
+    assert [w["hung"] - b["hung"] for w, b in zip(after, before, strict=True)] == [1, 0]
+    assert after[0]["pid"] != before[0]["pid"]
+    assert after[1]["pid"] == before[1]["pid"]
+    assert testbed.agent.log().count("worker 0 hung and is started again") == 1
+    metrics = testbed.agent.read("/metrics")[1]
+    assert 'userspace_proxy_worker_restarts_total{cause="hung",worker="0"} 1.0' in metrics
+
+
 def both_run(testbed):
     """Return the workers if none is missing."""
     status = testbed.agent.status()

@@ -133,7 +133,7 @@ async def test_workers_are_shown_with_their_process_and_restarts(screen):
     rows = await page.get_by_role("region", name="Workers").get_by_role("row").all_inner_texts()
     assert [row.split() for row in rows[1:]] == [
         ["Worker", "0", "pid", "4711", "1,204", "310", "2"],
-        ["Worker", "1", "not", "running", "0", "0", "3"],
+        ["Worker", "1", "not", "running", "0", "0", "3", "(1", "hung)"],
     ]
 
 

@@ -175,6 +175,7 @@ def _view_worker(worker: WorkerState) -> WorkerView:
         status.flows,
         tuple(zip((*ITERATION_BOUNDS_S, None), status.iterations, strict=False)),
         status.iterations_s,
+        worker.hung,
     )
 
 

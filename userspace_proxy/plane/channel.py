@@ -22,9 +22,12 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
 
 # A Service port takes about 300 bytes: this is more than there are ports.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -73,7 +76,7 @@ class Channel(Generic[In, Out]):
         self._lost = lost
         self._max_waiting_bytes = max_waiting_bytes
         self._read_for = read_for
-        self._waiting: deque[tuple[bytes | memoryview, Sequence[socket.socket]]] = deque()
+        self._waiting: deque[tuple[bytes | memoryview, Sequence[HasFileno]]] = deque()
         self.waiting_bytes = 0
         """What the other side hasn't read yet."""
         self._arrived = bytearray()
@@ -81,8 +84,11 @@ class Channel(Generic[In, Out]):
         self._is_closed = False
         loop.add_reader(sock.fileno(), self._on_readable)
 
-    def send(self, message: Out, *socks: socket.socket) -> None:
-        """Send a message and sockets, now or when there is room; the sockets stay open here."""
+    def send(self, message: Out, *socks: HasFileno) -> None:
+        """Send a message and sockets, or other descriptors, now or when there is room.
+
+        They stay open here.
+        """
         if self._is_closed:
             return
         body = self._encode(message)

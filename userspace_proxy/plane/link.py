@@ -25,6 +25,12 @@ class Link(Protocol):
     def hang_up(self) -> None:
         """Have it end by itself, which resets its connections."""
 
+    def look(self) -> float:
+        """Return the seconds for which its loop could have iterated and didn't.
+
+        Call it every ``watchdog.LOOK_S``; 0 for the caller's loop.
+        """
+
     def kill(self) -> None:
         """End it at once. Idempotent."""
 
@@ -62,6 +68,10 @@ class LocalLink:
 
     def hang_up(self) -> None:
         """Part of Link; :meth:`close` resets connections."""
+
+    def look(self) -> float:
+        """Part of Link."""
+        return 0.0
 
     def kill(self) -> None:
         """Part of Link."""

@@ -1,6 +1,6 @@
 """The messages between the control half and its workers.
 
-    control ──▶ worker   Start, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
+    control ──▶ worker   Start, Beat, Preserve, OpenGroup, ChangeGroup, CloseGroup, OpenListener,
                          MoveListener, CloseListener, Ejected, Returned, Report, Drain
     worker  ──▶ control  Running, Counted, ListenerClosed, Ejected, Returned, Logged, Drained
 
@@ -28,7 +28,7 @@ class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=
 
 
 class Start(_Message):
-    """The first message to a worker process."""
+    """The first message to a worker process, except Beat."""
 
     worker: int
     """Its index, from 0; also the position where its round robin begins."""
@@ -37,6 +37,10 @@ class Start(_Message):
     """By logger."""
     keeps_net_raw: bool = False
     """Keep CAP_NET_RAW, to dial at client addresses."""
+
+
+class Beat(_Message):
+    """Beat from now on, so that the watchdog sees that the loop iterates; comes with an eventfd."""
 
 
 class Preserve(_Message):
@@ -198,6 +202,7 @@ class Drained(_Message):
 
 ToWorker = (
     Start
+    | Beat
     | Preserve
     | OpenGroup
     | ChangeGroup

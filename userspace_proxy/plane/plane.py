@@ -40,7 +40,8 @@ from .messages import (
     Returned,
     ToWorker,
 )
-from .workers import REPORT_S, PlaneState, WorkerSlot, WorkerState
+from .watchdog import LOOK_S
+from .workers import PlaneState, WorkerSlot, WorkerState
 
 # A reader of counters doesn't wait for a busy worker for longer than this.
 _REFRESH_S = 1.0
@@ -104,7 +105,7 @@ class Plane:
         if self._local is None:
             for worker in self._workers:
                 worker.start()
-            self._timer = self._loop.call_later(REPORT_S, self._watch)
+            self._timer = self._loop.call_later(LOOK_S, self._watch)
 
     def open_group(self, label: str) -> Group:
         """Return a group for a Service port; workers learn of it by :meth:`serve`."""
@@ -180,7 +181,7 @@ class Plane:
             is_accepting=all(status.is_accepting for status in running),
             is_running=bool(running),
             workers=tuple(
-                WorkerState(w.index, w.link.pid if w.link else 0, w.restarts, w.status)
+                WorkerState(w.index, w.link.pid if w.link else 0, w.restarts, w.hung, w.status)
                 for w in self._workers
             ),
             problems=tuple(worker.problem for worker in self._workers if worker.problem),
@@ -247,4 +248,4 @@ class Plane:
     def _watch(self) -> None:
         for worker in self._workers:
             worker.watch()
-        self._timer = self._loop.call_later(REPORT_S, self._watch)
+        self._timer = self._loop.call_later(LOOK_S, self._watch)

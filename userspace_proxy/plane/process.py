@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -10,8 +11,9 @@ from collections.abc import Callable
 
 from ..child import end_child, start_child
 from .channel import Channel
-from .messages import FromWorker, ToWorker
+from .messages import Beat, FromWorker, ToWorker
 from .out_of_memory import OUT_OF_MEMORY
+from .watchdog import Watchdog
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -37,21 +39,27 @@ class WorkerProcess:
         self._loop = loop
         self._receive = receive
         self._ended = ended
-        self._process, connection = start_child(entry)
-        try:
+        with contextlib.ExitStack() as until_started:
+            self._watchdog = Watchdog()
+            until_started.callback(self._watchdog.close)
+            self._process, connection = start_child(entry)
+            until_started.callback(connection.close)
             self._pidfd = os.pidfd_open(self._process.pid)
-        except BaseException:
-            connection.close()
-            raise
+            until_started.pop_all()
         self.pid = self._process.pid
         self._channel = Channel[FromWorker, ToWorker](
             loop, connection, reads=FromWorker, receive=self._on_message, lost=self._on_lost
         )
+        self._channel.send(Beat(), self._watchdog)
         loop.add_reader(self._pidfd, self._on_end)
 
     def send(self, message: ToWorker, *socks: socket.socket) -> None:
         """Part of Link."""
         self._channel.send(message, *socks)
+
+    def look(self) -> float:
+        """Part of Link."""
+        return self._watchdog.look(self.pid)
 
     def kill(self) -> None:
         """Part of Link; ``ended`` is called later."""
@@ -94,6 +102,7 @@ class WorkerProcess:
         os.close(self._pidfd)
         self._pidfd = -1
         self._channel.close()
+        self._watchdog.close()
 
 
 def _describe(status: int) -> str:

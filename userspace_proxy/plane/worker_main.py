@@ -21,6 +21,7 @@ from ..dataplane import DataPlane
 from .channel import Channel
 from .forwarding import ForwardingHandler, take_levels
 from .messages import (
+    Beat,
     Drain,
     Drained,
     FromWorker,
@@ -33,6 +34,7 @@ from .messages import (
 )
 from .out_of_memory import exit_on_memory_error
 from .privileges import become_unprivileged
+from .watchdog import Heart
 from .worker import Worker
 
 # Log lines beyond this are dropped: the log is slower than what it reports.
@@ -80,6 +82,7 @@ class WorkerMain:
         self._loop = loop
         self._confine = confine
         self._worker: Worker | None = None
+        self._heart: Heart | None = None
         self._index = 0
         self._opened = 0
         """Groups opened since the last report."""
@@ -97,6 +100,9 @@ class WorkerMain:
     def close(self) -> None:
         """Close everything; connections are reset. Idempotent."""
         self._channel.close()
+        if self._heart is not None:
+            self._heart.close()
+            self._heart = None
         if self._worker is not None:
             self._worker.close()
 
@@ -115,6 +121,11 @@ class WorkerMain:
             self._end(1)
 
     def _apply(self, message: ToWorker, descriptors: list[int]) -> None:
+        if isinstance(message, Beat):
+            if self._heart is not None:
+                self._heart.close()
+            self._heart = Heart(self._loop, descriptors[0])
+            return
         sock = _socket.socket(fileno=descriptors[0]) if descriptors else None
         if isinstance(message, Start):
             self._worker = self._start(message)

@@ -2,7 +2,7 @@
 
 Rule 1: a worker process that dies is replaced, and its successor is sent everything; so all
 messages to workers are derived from what the plane keeps.
-Rule 2: a process that doesn't answer for STUCK_S counts as dead.
+Rule 2: a process that hangs is killed (``watchdog``), and so replaced.
 Rule 3: a worker in the caller's loop isn't watched: it needs no timer.
 """
 
@@ -20,13 +20,12 @@ from ..dataplane import Tuning
 from .forwarding import current_levels
 from .link import Link
 from .messages import Counted, Drain, Drained, FromWorker, Report, Running, Start, Status, ToWorker
+from .watchdog import HUNG_IN_START_S, HUNG_S
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 # Counters that are lost with a dying worker are no older than this.
 REPORT_S = 5.0
-# Longer than any pause of a busy machine.
-STUCK_S = 30.0
 # Two processes in a row that die sooner than this die of their start; the next one waits as long.
 _SHORT_LIFE_S = 5.0
 # Unless more are requested. The other half of the cores is for clients and endpoints on the node:
@@ -47,6 +46,9 @@ class WorkerState:
     pid: int
     """0 while it isn't running."""
     restarts: int
+    """How often its process was replaced."""
+    hung: int
+    """In how many of these cases because it hung."""
     status: Status
     """As of its last report."""
 
@@ -99,11 +101,13 @@ class WorkerSlot:
         self.is_running = False
         """It carries traffic: a process has sent a message since it was started."""
         self.restarts = 0
+        self.hung = 0
+        """In how many of these cases the process hung."""
         self.status = Status()
         """As of the last report."""
         self.problem = ""
-        self.asked: dict[int, tuple[float, asyncio.Future[None]]] = {}
-        """Reports that it owes: number → when it was asked, and what waits for the answer."""
+        self.asked: dict[int, asyncio.Future[None]] = {}
+        """Reports that it owes: number → what waits for the answer."""
         self.drained: asyncio.Future[int] | None = None
         """How many connections a drain had to reset."""
         self._owner = owner
@@ -111,6 +115,8 @@ class WorkerSlot:
         self._clock = clock
         self._keeps_net_raw = keeps_net_raw
         self._reports = 0
+        self._next_report = 0.0
+        self._is_hung = False
         self._began = 0.0
         self._has_died_early = False
         """The last process lived for a short time only."""
@@ -129,6 +135,7 @@ class WorkerSlot:
             self._note_failure(f"cannot start worker {self.index}: {exc.strerror}")
             self._timer = self._loop.call_later(_SHORT_LIFE_S, self.start)
             return
+        self._is_hung = False
         self.send(Start(self.index, self.tuning, current_levels(), self._keeps_net_raw))
         self._owner.worker_began(self.index)
 
@@ -142,21 +149,23 @@ class WorkerSlot:
     def ask(self) -> asyncio.Future[None]:
         """Ask for a report; the result is set when it has arrived, or never will."""
         self._reports += 1
+        self._next_report = self._clock() + REPORT_S
         waiting: asyncio.Future[None] = self._loop.create_future()
-        self.asked[self._reports] = self._clock(), waiting
+        self.asked[self._reports] = waiting
         if not self.send(Report(self._reports)):
             self._drop_pending_reports()
         return waiting
 
     def watch(self) -> None:
-        """Ask for a report; kill a process that has owed one for too long."""
-        now = self._clock()
-        since = [at for at, _ in self.asked.values()]
-        since.append(now if self.is_running else self._began)
-        if self.link is not None and now - min(since) >= STUCK_S:
-            _log.error("a worker is stuck", extra={"worker": self.index})
+        """Kill a process that hangs; ask for a report if one is due. Call it every LOOK_S."""
+        if self.link is None:
+            return
+        is_hung = self.link.look() >= (HUNG_S if self.is_running else HUNG_IN_START_S)
+        if is_hung and not self._is_hung:
+            self._is_hung = True
+            self._note_failure(f"worker {self.index} hung and is started again")
             self.link.kill()
-        elif self.is_running and not self.asked:
+        elif self.is_running and not self.asked and self._clock() >= self._next_report:
             self.ask()
 
     def drain(self, seconds: float) -> asyncio.Future[int]:
@@ -196,7 +205,7 @@ class WorkerSlot:
             self._owner.receive(self.index, message)
             if isinstance(message, Counted):
                 self.status = message.status
-                _, waiting = self.asked.pop(message.number, (0.0, None))
+                waiting = self.asked.pop(message.number, None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(None)
 
@@ -210,7 +219,9 @@ class WorkerSlot:
             self._note_drained(0)
             return
         self.restarts += 1
-        self._note_failure(f"worker {self.index} ended by {how} and is started again")
+        self.hung += self._is_hung
+        if not self._is_hung:
+            self._note_failure(f"worker {self.index} ended by {how} and is started again")
         had_died_early = self._has_died_early
         self._has_died_early = self._clock() - self._began < _SHORT_LIFE_S
         if had_died_early and self._has_died_early:
@@ -227,7 +238,7 @@ class WorkerSlot:
             self.drained.set_result(reset)
 
     def _drop_pending_reports(self) -> None:
-        for _, waiting in self.asked.values():
+        for waiting in self.asked.values():
             if not waiting.done():
                 waiting.set_result(None)
         self.asked.clear()

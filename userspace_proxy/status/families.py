@@ -130,7 +130,6 @@ _ENDPOINT: tuple[_Series[EndpointView], ...] = (
 
 _WORKER: tuple[_Series[WorkerView], ...] = (
     _Series(_Gauge, "up", "1 while this worker process runs", lambda w: w.pid != 0),
-    _Series(_Counter, "restarts", "Restarts of this worker process", lambda w: w.restarts),
     _Series(
         _Gauge,
         "connections_active",
@@ -164,6 +163,7 @@ def families_of(view: StatusView) -> Iterator[Metric]:
     workers: dict[tuple[str, ...], WorkerView] = {(str(w.index),): w for w in view.workers}
     yield from _families("worker_", _WORKER, WORKER_LABELS, workers)
     if workers:
+        yield _worker_restarts(workers)
         yield _loop_iterations(workers)
     ports: dict[tuple[str, ...], ServicePortView] = {}
     for port in view.ports:
@@ -208,6 +208,18 @@ def _families(
         for labels, row in rows.items():
             family.add_metric(labels, series.value(row))
         yield family
+
+
+def _worker_restarts(workers: Mapping[tuple[str, ...], WorkerView]) -> Metric:
+    family = CounterMetricFamily(
+        f"{_PREFIX}worker_restarts",
+        "Restarts of this worker process, because it ended or because it hung and was killed",
+        labels=(*WORKER_LABELS, "cause"),
+    )
+    for labels, worker in workers.items():
+        family.add_metric((*labels, "ended"), worker.restarts - worker.hung)
+        family.add_metric((*labels, "hung"), worker.hung)
+    return family
 
 
 def _loop_iterations(workers: Mapping[tuple[str, ...], WorkerView]) -> Metric:

@@ -248,6 +248,8 @@ class WorkerView:
     iterations that took at most that long and longer than the bound before."""
     iterations_s: float = 0.0
     """The sum of all."""
+    hung: int = 0
+    """How many of the restarts replaced a process that hung."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,13 @@ from .planes import PLANES, SharedRig, make_plane
 from .pool import Pool
 
 # Tests that start processes run on the agent's loop alone: each start costs a tenth of a second.
-ON_ONE_LOOP = {"test_link.py", "test_workers.py", "test_plane.py", "test_listeners.py"}
+ON_ONE_LOOP = {
+    "test_link.py",
+    "test_workers.py",
+    "test_watchdog.py",
+    "test_plane.py",
+    "test_listeners.py",
+}
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable]:

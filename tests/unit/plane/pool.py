@@ -1,6 +1,7 @@
 """A rig whose plane has real workers, and whose timers are the test's."""
 
 import asyncio
+from pathlib import Path
 
 from userspace_proxy.model import Protocol, SocketAddress
 from userspace_proxy.plane import Plane
@@ -13,14 +14,28 @@ from ..dataplane.waiting import until
 TCP, UDP = Protocol.TCP, Protocol.UDP
 
 
-class Pool(Rig):
-    """A rig whose plane has real workers; its timers wait for the test, which lets time pass."""
+def is_gone(pid):
+    """Return whether a process has ended, even if its parent hasn't waited for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
-    def __init__(self, count, tuning=None):
-        self.timers = TimerLoop(asyncio.get_running_loop())
-        super().__init__(
-            plane=Plane(self.timers, count, tuning, clock=self.timers.clock),
-        )
+
+class Pool(Rig):
+    """A rig whose plane has real workers; its timers wait for the test, which lets time pass.
+
+    With ``is_watching`` time passes by itself, and the watchdogs look.
+    """
+
+    def __init__(self, count, tuning=None, *, is_watching=False):
+        loop = asyncio.get_running_loop()
+        self.timers = TimerLoop(loop)
+        if is_watching:
+            plane = Plane(loop, count, tuning)
+        else:
+            plane = Plane(self.timers, count, tuning, clock=self.timers.clock)
+        super().__init__(plane=plane)
 
     async def open(self):
         """Start the workers and wait until they run."""

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -23,17 +22,9 @@ from userspace_proxy.plane import workers as slots
 
 from ..dataplane.peers import UdpPeer, dial
 from ..dataplane.waiting import until
-from .pool import TCP, UDP, Pool
+from .pool import TCP, UDP, Pool, is_gone
 
 CLIENTS = [f"127.0.1.{number}" for number in range(1, 13)]
-
-
-def is_gone(pid):
-    """Return whether a process has ended, even if its parent hasn't waited for it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 # -- whose turn it is ------------------------------------------------------------
@@ -213,15 +204,15 @@ async def test_the_second_of_two_short_lives_is_followed_by_a_pause(pool):
             await pool.all_run()
     assert pool.pids[0] == 0
     assert pool.plane.state().is_running
-    pool.timers.advance(slots._SHORT_LIFE_S - 0.1)
+    pool.timers.jump(slots._SHORT_LIFE_S - 0.1)
     assert pool.pids[0] == 0
-    pool.timers.advance(0.1)
+    pool.timers.jump(0.1)
     await pool.is_restarted(0, times=2)
 
 
 async def test_after_a_long_life_there_is_no_pause(pool):
     for times in (1, 2, 3):
-        pool.timers.advance(slots._SHORT_LIFE_S)
+        pool.timers.jump(slots._SHORT_LIFE_S)
         os.kill(pool.pids[0], signal.SIGKILL)
         await pool.is_restarted(0, times)
 
@@ -233,41 +224,13 @@ async def test_a_worker_that_keeps_dying_of_its_start_does_not_affect_the_others
     for times in range(1, 5):
         os.kill(pool.pids[0], signal.SIGKILL)
         await until(lambda times=times: pool.restarts[0] == times)
-        pool.timers.advance(slots._SHORT_LIFE_S - 1)
-        pool.timers.advance(1)
+        pool.timers.jump(slots._SHORT_LIFE_S)
         await until(lambda: pool.pids[0])
     await pair[0].send(b"still here")
     assert await pair[1].read() == b"still here"
 
 
-# -- a worker is stuck -------------------------------------------------------------
-
-
-async def test_a_stuck_worker_is_replaced(pool, caplog):
-    stuck = pool.pids[0]
-    os.kill(stuck, signal.SIGSTOP)
-    pool.timers.advance(slots.REPORT_S)
-    await until(lambda: pool.workers[1].asked == {})
-    pool.timers.advance(slots.STUCK_S - 1)
-    assert pool.restarts == [0, 0]
-    assert "stuck" not in caplog.text
-    pool.timers.advance(slots.REPORT_S)
-    await pool.is_restarted(0, times=1)
-    assert is_gone(stuck)
-    assert "a worker is stuck" in caplog.text
-    assert pool.restarts == [1, 0]
-
-
-async def test_a_worker_that_is_stuck_in_its_start_is_replaced(pool):
-    pool.timers.advance(slots._SHORT_LIFE_S)
-    os.kill(pool.pids[0], signal.SIGKILL)
-    await until(lambda: pool.restarts[0] == 1)
-    stuck = pool.pids[0]
-    os.kill(stuck, signal.SIGSTOP)
-    pool.timers.advance(slots.STUCK_S + slots.REPORT_S)
-    await until(lambda: pool.restarts[0] == 2)
-    assert is_gone(stuck)
-    await pool.all_run()
+# -- reports of a worker that hangs or dies --------------------------------------
 
 
 async def test_a_refresh_does_not_wait_for_a_stuck_worker(pool):

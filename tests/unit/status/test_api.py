@@ -165,6 +165,7 @@ def test_workers_are_included_by_name():
             "flows": 310,
             "iterations": [[0.001, 900], [0.02, 90], [None, 3]],
             "iterations_s": 1.5,
+            "hung": 0,
         },
         {
             "index": 1,
@@ -174,6 +175,7 @@ def test_workers_are_included_by_name():
             "flows": 0,
             "iterations": [],
             "iterations_s": 0.0,
+            "hung": 1,
         },
     ]
     assert answer["worker_problems"] == ["worker 1 ended by signal 9"]

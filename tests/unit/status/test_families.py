@@ -133,16 +133,18 @@ def test_the_last_state_has_its_time_and_its_failures():
 
 
 @pytest.mark.parametrize(
-    ("worker", "up", "restarts", "connections", "flows"),
-    [pytest.param("0", 1, 2, 1_204, 310, id="up"), pytest.param("1", 0, 3, 0, 0, id="down")],
+    ("worker", "up", "ended", "hung", "connections", "flows"),
+    [pytest.param("0", 1, 2, 0, 1_204, 310, id="up"), pytest.param("1", 0, 2, 1, 0, 0, id="down")],
 )
-def test_a_worker_has(worker, up, restarts, connections, flows):
+def test_a_worker_has(worker, up, ended, hung, connections, flows):
     view = make_troubled_view()
     name = "userspace_proxy_worker"
     assert value(view, f"{name}_connections_active", worker=worker) == connections
     assert value(view, f"{name}_flows_active", worker=worker) == flows
     assert value(view, "userspace_proxy_worker_up", worker=worker) == up
-    assert value(view, "userspace_proxy_worker_restarts_total", worker=worker) == restarts
+    name = "userspace_proxy_worker_restarts_total"
+    assert value(view, name, worker=worker, cause="ended") == ended
+    assert value(view, name, worker=worker, cause="hung") == hung
 
 
 @pytest.mark.parametrize(("bound", "iterations"), [("0.001", 900), ("0.02", 990), ("+Inf", 993)])

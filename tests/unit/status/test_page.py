@@ -221,7 +221,7 @@ def test_workers_are_shown_with_their_process_and_restarts():
     rows = [" ".join(row.split()) for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL)]
     first, second = (re.sub(r"<[^>]+>", " ", row).split() for row in rows if ">Worker " in row)
     assert first == ["Worker", "0", "pid", "4711", "1,204", "310", "2"]
-    assert second == ["Worker", "1", "not", "running", "0", "0", "3"]
+    assert second == ["Worker", "1", "not", "running", "0", "0", "3", "(1", "hung)"]
 
 
 def test_without_worker_processes_there_is_no_table_of_workers():

@@ -313,6 +313,6 @@ def make_troubled_view() -> StatusView:
         descriptors=18_700,
         workers=(
             WorkerView(0, 4711, 2, 1_204, 310, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
-            WorkerView(1, 0, 3, 0, 0),
+            WorkerView(1, 0, 3, 0, 0, hung=1),
         ),
     )

@@ -1,0 +1,151 @@
+import os
+import signal
+import time
+
+import pytest
+
+from userspace_proxy.plane import workers as slots
+from userspace_proxy.plane.watchdog import BEAT_S, HUNG_IN_START_S, HUNG_S, LOOK_S, Heart, Watchdog
+
+from ..dataplane.timers import TimerLoop
+from ..dataplane.waiting import until
+from .pool import is_gone
+
+PID = 4711
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A process as /proc shows it, and its watchdog."""
+
+    def __init__(self, proc):
+        self._stat = proc / str(PID) / "stat"
+        self._stat.parent.mkdir()
+        self._cpu_s = 0.0
+        self.watchdog = Watchdog(proc)
+
+    def beats(self):
+        os.eventfd_write(self.watchdog.fileno(), 1)
+
+    def looks(self, state, count=1, cpu_s=0.0):
+        """Look so many times, each after that much CPU time; return what is charged in the end."""
+        for _ in range(count):
+            self._cpu_s += cpu_s
+            half = round(self._cpu_s / 2 * TICKS_PER_S)
+            fields = ["0"] * 10 + [str(half), str(half)]
+            self._stat.write_text(f"{PID} (a) S b) {state} {' '.join(fields)} 0 0\n")
+            charged_s = self.watchdog.look(PID)
+        return charged_s
+
+
+@pytest.fixture
+def process(tmp_path):
+    process = Process(tmp_path)
+    yield process
+    process.watchdog.close()
+    process.watchdog.close()
+
+
+@pytest.mark.parametrize("state", ["S", "T", "t", "I", "Z"])
+def test_a_process_that_sleeps_or_is_stopped_is_charged_for_each_look(process, state):
+    assert process.looks(state, 4) == 4 * LOOK_S == HUNG_S
+
+
+@pytest.mark.parametrize("state", ["R", "D"])
+def test_a_process_that_waits_for_a_cpu_or_a_disk_is_charged_nothing(process, state):
+    assert process.looks(state, 100) == 0.0
+
+
+@pytest.mark.parametrize("state", ["R", "D"])
+def test_a_process_that_runs_is_charged_its_cpu_time(process, state):
+    assert process.looks(state, 10, cpu_s=0.1) == pytest.approx(1.0)
+
+
+def test_a_beat_ends_what_was_charged(process):
+    process.looks("S", 4)
+    process.beats()
+    assert process.looks("S") == 0.0
+    assert process.looks("S") == LOOK_S
+
+
+def test_cpu_time_before_a_beat_is_not_charged_after_it(process):
+    process.beats()
+    process.looks("R", cpu_s=60.0)
+    assert process.looks("R", cpu_s=0.02) == pytest.approx(0.02)
+
+
+def test_beats_that_no_look_has_seen_yet_count_once(process):
+    for _ in range(100):
+        process.beats()
+    assert process.looks("S", 2) == LOOK_S
+
+
+def test_a_process_whose_state_is_hidden_is_charged_slowly(process):
+    assert [process.watchdog.look(PID) for _ in range(2)] == [LOOK_S / 8, LOOK_S / 4]
+
+
+def test_a_heart_beats_at_once_and_as_long_as_its_loop_iterates():
+    loop = TimerLoop()
+    watchdog = Watchdog()
+    heart = Heart(loop, os.dup(watchdog.fileno()))
+    assert os.eventfd_read(watchdog.fileno()) == 1
+    loop.advance(10.5 * BEAT_S)
+    assert os.eventfd_read(watchdog.fileno()) == 10
+    heart.close()
+    assert loop.waiting == 0
+    watchdog.close()
+
+
+# -- worker processes -------------------------------------------------------------
+
+
+async def test_a_worker_that_hangs_is_killed_within_two_seconds_and_replaced(make, caplog):
+    pool = await make(is_watching=True)
+    web, pod = pool.service(), pool.endpoint()
+    pool.update(web, pod.address)
+    hung, began = pool.pids[0], time.monotonic()
+    os.kill(hung, signal.SIGSTOP)
+    clients = [await pool.client(web) for _ in range(20)]
+    await until(lambda: is_gone(hung))
+    assert time.monotonic() - began < 2.0
+    await pool.is_restarted(0, times=1)
+    for _ in clients:
+        await (await pod.accept()).send(b"hello")
+    assert [await client.read() for client in clients] == [b"hello"] * 20
+    assert [(w.restarts, w.hung) for w in pool.plane.state().workers] == [(1, 1), (0, 0)]
+    assert [record.cause for record in caplog.records] == ["worker 0 hung and is started again"]
+
+
+async def test_a_worker_that_hangs_is_a_problem_until_its_successor_runs(make):
+    pool = await make(is_watching=True)
+    os.kill(pool.pids[0], signal.SIGSTOP)
+    await until(lambda: pool.plane.state().problems)
+    assert pool.plane.state().problems == ("worker 0 hung and is started again",)
+    await pool.is_restarted(0, times=1)
+    assert pool.plane.state().problems == ()
+
+
+async def test_workers_that_were_stopped_together_with_the_control_process_stay(pool):
+    pids = pool.pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    # However long: the control process looks once when it continues.
+    pool.timers.jump(3600)
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    await pool.plane.refresh()
+    assert pool.pids == pids
+
+
+async def test_a_worker_that_hangs_in_its_start_is_replaced_later(pool):
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: pool.restarts[0] == 1)
+    hung = pool.pids[0]
+    os.kill(hung, signal.SIGSTOP)
+    for _ in range(round(HUNG_IN_START_S / LOOK_S) - 1):
+        pool.workers[0].watch()
+    assert not is_gone(hung)
+    await until(lambda: pool.workers[0].watch() or pool.restarts[0] == 2)
+    assert is_gone(hung)
+    pool.timers.jump(slots._SHORT_LIFE_S)
+    await pool.all_run()

@@ -1,0 +1,93 @@
+"""Finds worker processes that hang: their event loop doesn't iterate.
+
+    worker ── a beat every BEAT_S ──▶ eventfd ◀── a look every LOOK_S ── control process
+
+Rule 1: a worker that doesn't beat is charged LOOK_S for each look that finds it asleep or stopped,
+but only its CPU time if it runs, or waits for a CPU or a disk: on a busy machine, or with a CPU
+limit, it is late and doesn't hang.
+Rule 2: looks count, not the time between them: while the control process is late, or stopped
+itself, a worker isn't charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+# With the reports, an idle worker wakes less than twice a second.
+BEAT_S = 0.6
+# With HUNG_S, a worker that hangs is killed after 0.4 to 1.25 s. HAProxy's watchdog takes 2 s.
+LOOK_S = 0.25
+# Charged to a worker that hangs.
+HUNG_S = 1.0
+# Likewise before it runs: it imports modules, maybe from a cold disk.
+HUNG_IN_START_S = 10.0
+
+# Runs or waits for a CPU; waits for a disk (proc_pid_stat(5)). Killing the latter has no effect.
+_WAITS_OR_RUNS = "RD"
+# Where the state is hidden (hidepid of proc(5)), waiting is not distinguished from hanging.
+_SHARE_WHEN_HIDDEN = 1 / 8
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Watchdog:
+    """Watches one worker process. It closes its eventfd, of which the worker has a copy."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._beats = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._cpu_s = 0.0
+        """As of the last look."""
+        self._charged_s = 0.0
+        """Since the last beat."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that the worker gets."""
+        return self._beats
+
+    def look(self, pid: int) -> float:
+        """Return the seconds that are charged to this process; call it every LOOK_S."""
+        charge_s = self._charge(pid)
+        try:
+            os.eventfd_read(self._beats)
+        except BlockingIOError:
+            self._charged_s += charge_s
+        else:
+            self._charged_s = 0.0
+        return self._charged_s
+
+    def close(self) -> None:
+        """Close the eventfd. Idempotent."""
+        if self._beats >= 0:
+            os.close(self._beats)
+            self._beats = -1
+
+    def _charge(self, pid: int) -> float:
+        """Return what a process is charged for this look if it hasn't beaten."""
+        try:
+            # The name before these fields may contain spaces and brackets.
+            fields = (self._proc / f"{pid}/stat").read_text("latin-1").rpartition(")")[2].split()
+        except OSError:
+            return LOOK_S * _SHARE_WHEN_HIDDEN
+        cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        used_s, self._cpu_s = cpu_s - self._cpu_s, cpu_s
+        return used_s if fields[0] in _WAITS_OR_RUNS else LOOK_S
+
+
+class Heart:
+    """Beats in a worker, as long as its event loop iterates. It closes the eventfd."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, beats: int) -> None:
+        self._loop = loop
+        self._beats = beats
+        self._beat()
+
+    def close(self) -> None:
+        """Stop beating."""
+        self._timer.cancel()
+        os.close(self._beats)
+
+    def _beat(self) -> None:
+        os.eventfd_write(self._beats, 1)
+        self._timer = self._loop.call_later(BEAT_S, self._beat)
