@@ -51,6 +51,8 @@ class EndpointGroup(CounterTable):
         whether it was silent."""
         self.on_returned: Callable[[SocketAddress], None] | None = None
         """Called when a dial has ended an ejection."""
+        self._returned_at: dict[SocketAddress, float] = {}
+        """When the last ejection of an endpoint ended."""
         self._shortage_log_limit = LogLimit()
         self._change_balancer(self.serving)
 
@@ -68,6 +70,8 @@ class EndpointGroup(CounterTable):
             for callback in self.on_removed:
                 callback(left)
         if removed:
+            for endpoint in removed:
+                self._returned_at.pop(endpoint, None)
             self.fold(current)
 
     def load_of(self, endpoint: SocketAddress) -> int:
@@ -174,12 +178,23 @@ class EndpointGroup(CounterTable):
         self.counters.out_of_client_ports += 1
         self.out_of_client_ports_at = now
 
-    def answered(self, endpoint: SocketAddress) -> None:
+    def answered(self, endpoint: SocketAddress, now: float) -> None:
         """Note that a dial succeeded; it ends an ejection."""
-        if self.balancer.answered(endpoint):
+        if self.returned(endpoint, now):
             _log.info("endpoint is back", extra={"service": self.label, "endpoint": str(endpoint)})
             if self.on_returned is not None:
                 self.on_returned(endpoint)
+
+    def returned(self, endpoint: SocketAddress, now: float) -> bool:
+        """End an ejection, here or in another worker; returns whether there was one."""
+        if not self.balancer.answered(endpoint):
+            return False
+        self._returned_at[endpoint] = now
+        return True
+
+    def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
+        """Return whether an ejection has ended since: the silence of an older dial is over."""
+        return self._returned_at.get(endpoint, moment) > moment
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""

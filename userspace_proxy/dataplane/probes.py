@@ -16,6 +16,7 @@ and of several Service ports that share the endpoint.
 from __future__ import annotations
 
 import _socket
+import errno
 import logging
 
 from ..model import SocketAddress
@@ -64,7 +65,10 @@ class Probes:
             return
         probe = _Probe(self, endpoint, sock)
         probe.add(group, client)
-        sock.connect_ex(endpoint)
+        if sock.connect_ex(endpoint) not in (0, errno.EINPROGRESS):
+            # This node has no route to it, or may not use one: no event would report that.
+            sock.close()
+            return
         try:
             self._engine.reactor.register(sock, epoll.OUT, probe.on_events)
         except OSError:
@@ -96,7 +100,7 @@ class Probes:
                 "endpoint answers this node, but not this client",
                 extra={"service": group.label, "client": client, "endpoint": str(probe.endpoint)},
             )
-            group.answered(probe.endpoint)
+            group.answered(probe.endpoint, now)
 
 
 class _Probe:

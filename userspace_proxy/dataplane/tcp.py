@@ -98,7 +98,7 @@ class TcpConnection(TcpDial):
             self.refuse()
             return
         self.owner.client_deadlines.stop(self)
-        self.group.answered(endpoint)
+        self.group.answered(endpoint, self.reactor.now)
         counters = self._counters = self.group.counters_of(endpoint)
         counters.connections += 1
         counters.active += 1

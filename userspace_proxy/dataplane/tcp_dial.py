@@ -250,11 +250,20 @@ class TcpDial:
             self._tried.add(self.endpoint)
             now, probes, client = self.reactor.now, self.owner.probes, self.address[0]
             is_denied = self.is_preserved and probes.is_denied(client, self.endpoint, now)
+            is_over = (
+                number == errno.ETIMEDOUT
+                and self._dialled_at is not None
+                and self.group.has_returned_since(self.endpoint, self._dialled_at)
+            )
             own = client if self.is_preserved else ""
             self.group.dial_failed(
-                self.endpoint, number, now, client=own, is_client_specific=is_denied
+                self.endpoint,
+                number,
+                now,
+                client=own,
+                is_client_specific=is_denied or is_over,
             )
-            if self.is_preserved and not is_denied and number not in SHORTAGES:
+            if self.is_preserved and not is_denied and not is_over and number not in SHORTAGES:
                 probes.request(self.group, client, self.endpoint)
 
     def refuse(self) -> None:

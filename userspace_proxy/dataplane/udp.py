@@ -258,7 +258,7 @@ class UdpListener:
             flow.kept = None
             if flow.endpoint is not None:
                 # Endpoints of one-way protocols never answer; it is enough that they don't refuse.
-                self.group.answered(flow.endpoint)
+                self.group.answered(flow.endpoint, now)
         elif kept is not None and len(kept) < _KEEP_DATAGRAMS:
             fits = len(payload) + sum(map(len, kept)) <= _KEEP_BYTES
             if fits:

@@ -154,7 +154,7 @@ class UdpFlow:
         self.has_answer = True
         self.kept = None
         if self.endpoint is not None:
-            self.group.answered(self.endpoint)
+            self.group.answered(self.endpoint, self.listener.engine.reactor.now)
             if self.is_preserved:
                 client_dialer = self.listener.engine.client_dialer
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)

@@ -169,7 +169,7 @@ class Worker:
     def _end_ejection(self, message: Returned) -> None:
         group = self._groups.get(message.group)
         if group is not None:
-            group.balancer.answered(message.endpoint)
+            group.returned(message.endpoint, self._dataplane.engine.clock())
 
     def _drain(self, message: Drain) -> None:
         self._dataplane.drain(message.seconds, lambda reset: self._send(Drained(reset)))

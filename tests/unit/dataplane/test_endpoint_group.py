@@ -36,14 +36,23 @@ def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):
     caplog.set_level(logging.INFO)
     for now in (0.0, 1.0):
         group.dial_failed(POD_A, errno.ECONNREFUSED, now)
-    group.answered(POD_A)
-    group.answered(POD_A)
+    group.answered(POD_A, 2.0)
+    group.answered(POD_A, 2.0)
     assert [record.getMessage() for record in caplog.records] == [
         "endpoint ejected",
         "endpoint is back",
     ]
     assert caplog.records[0].cause == "Connection refused"
     assert caplog.records[0].endpoint == "10.0.0.1:80"
+
+
+def test_the_silence_of_a_dial_before_an_endpoints_return_is_over(group):
+    group.dial_failed(POD_A, errno.ETIMEDOUT, 0.0)
+    assert not group.has_returned_since(POD_A, 0.0)
+    group.answered(POD_A, 6.0)
+    assert group.has_returned_since(POD_A, 5.9)
+    assert not group.has_returned_since(POD_A, 6.1)
+    assert not group.has_returned_since(POD_B, 0.0)
 
 
 def test_a_shortage_is_logged_once_a_minute(group, caplog):

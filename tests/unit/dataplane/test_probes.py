@@ -63,3 +63,13 @@ async def test_an_answer_of_one_endpoint_proves_nothing_about_another(rig):
     await until(lambda: knows(rig, ALICE, endpoint), "the answer")
     assert not knows(rig, ALICE, other)
     assert not knows(rig, BOB, endpoint)
+
+
+async def test_an_endpoint_to_which_this_node_has_no_way_stays_ejected(rig):
+    # The kernel refuses to dial a broadcast address at once, as it does without a route.
+    endpoint = SocketAddress("127.255.255.255", 80)
+    (web,) = groups(rig, endpoint, "shop/web")
+    fail(rig, web, ALICE, endpoint)
+    await until(lambda: not rig.connections.probes._under_way, "the probe's end")
+    assert is_out(rig, web, endpoint)
+    assert not knows(rig, ALICE, endpoint)

@@ -190,6 +190,21 @@ async def test_an_endpoint_that_is_back_serves_after_a_second_although_all_were_
     assert group.balancer.ejected(timers.now) == {}
 
 
+async def test_a_dial_from_before_an_endpoints_return_does_not_eject_it_again(build, timers):
+    rig = build(None, timers.clock, timers)
+    silent = rig.silent()
+    group = EndpointGroup("shop/web", Serving([silent, rig.refusing()]))
+    connection, _ = await rig.begun(group)
+    rig.engine.reactor.tick()
+    connection.dial()
+    timers.advance(0.5)
+    group.dial_failed(silent, errno.ETIMEDOUT, timers.now)
+    group.answered(silent, timers.now)
+    timers.advance(0.6)
+    assert group.counters_of(silent).failures == 2
+    assert silent not in group.balancer.ejected(timers.now)
+
+
 async def test_endpoints_that_refuse_are_dialled_for_each_client(rig):
     """A refusal costs no time, so an endpoint that is back is found by the first client."""
     web = rig.service(rig.refusing())
