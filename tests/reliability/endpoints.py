@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .evidence import LogLine, Metric, Problem
+from .load import pass_time
 from .rig import Rig
 from .row import Group, Limits
 
@@ -12,8 +13,11 @@ GROUP = Group("Endpoints")
 
 OF_WEB = (("service", "web"),)
 FAILURES = Metric("endpoint_failures", OF_WEB)
+REFUSED = Metric("connections_refused", OF_WEB)
 ONE_OF_TWO = Problem("1 of 2 endpoints did not answer")
+NONE_OF_TWO = Problem("none of its 2 endpoints answers")
 EJECTED = LogLine("endpoint ejected")
+FLAPS, FLAP_S = 5, 0.4
 
 
 @GROUP.row(
@@ -31,7 +35,7 @@ def endpoint_refuses(rig: Rig) -> Iterator[None]:
 @GROUP.row(
     "endpoint-silent",
     "one of two endpoints drops all packets",
-    Limits(),
+    Limits(slowest_s=3.0),
     [FAILURES, ONE_OF_TWO, EJECTED],
 )
 def endpoint_silent(rig: Rig) -> Iterator[None]:
@@ -41,19 +45,135 @@ def endpoint_silent(rig: Rig) -> Iterator[None]:
 
 
 @GROUP.row(
+    "endpoint-unreachable",
+    "the node has no route to one of two endpoints",
+    Limits(),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+)
+def endpoint_unreachable(rig: Rig) -> Iterator[None]:
+    yield from _with_route(rig, "unreachable")
+
+
+@GROUP.row(
+    "endpoint-prohibited",
+    "a rule of the node prohibits packets to one of two endpoints",
+    Limits(),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+)
+def endpoint_prohibited(rig: Rig) -> Iterator[None]:
+    yield from _with_route(rig, "prohibit")
+
+
+def _with_route(rig: Rig, kind: str) -> Iterator[None]:
+    ip = rig.pod("one").ip
+    rig.testbed.node.configure([f"route add {kind} {ip} metric 0 table 77", "rule add table 77"])
+    yield
+    rig.testbed.node.configure(["rule del table 77", "route flush table 77"])
+
+
+@GROUP.row(
+    "endpoint-hangs",
+    "one of two endpoints is stopped (SIGSTOP): its kernel accepts, and nothing answers",
+    Limits(failed=0.6, slowest_s=6.0),
+    [Metric("connections_active", OF_WEB)],
+    not_promised="a connection that an endpoint's kernel has accepted stays with that endpoint, "
+    "so its clients wait until they give up; readiness probes take it out of the Service",
+)
+def endpoint_hangs(rig: Rig) -> Iterator[None]:
+    rig.servers["one"].pause()
+    yield
+    rig.servers["one"].resume()
+
+
+@GROUP.row(
+    "endpoint-resets",
+    "one of two endpoints accepts connections and resets them at the first byte",
+    Limits(failed=0.6),
+    [Metric("endpoint_connections", OF_WEB)],
+    not_promised="a client's request may have had an effect, so it isn't repeated at another "
+    "endpoint; the reset is passed on at once",
+)
+def endpoint_resets(rig: Rig) -> Iterator[None]:
+    rig.servers["one"].stop()
+    rig.start_server("one", reset=8080)
+    yield
+    rig.servers["one"].stop()
+    rig.start_server("one")
+
+
+@GROUP.row(
+    "endpoint-flaps",
+    f"one of two endpoints crashes and returns {FLAPS} times in {2 * FLAPS * FLAP_S:g} s",
+    Limits(failed=0.05, fault_s=0.0),
+    [FAILURES, EJECTED],
+    not_promised="connections that the crash ends; a crash of the server during a request is one",
+)
+def endpoint_flaps(rig: Rig) -> Iterator[None]:
+    for _ in range(FLAPS):
+        rig.servers["one"].stop()
+        pass_time(FLAP_S)
+        rig.start_server("one")
+        pass_time(FLAP_S)
+    yield
+
+
+@GROUP.row(
     "endpoints-all-refuse",
     "all endpoints refuse connections",
     Limits(failed=1.0),
-    [
-        FAILURES,
-        Metric("connections_refused", OF_WEB),
-        Problem("none of its 2 endpoints answers"),
-        EJECTED,
-    ],
+    [FAILURES, REFUSED, NONE_OF_TWO, EJECTED],
 )
 def endpoints_all_refuse(rig: Rig) -> Iterator[None]:
-    for name in ("one", "two"):
+    for name in rig.web_pods:
         rig.servers[name].stop()
     yield
-    for name in ("one", "two"):
+    for name in rig.web_pods:
         rig.start_server(name)
+
+
+@GROUP.row(
+    "endpoints-all-silent",
+    "all endpoints drop all packets",
+    Limits(failed=1.0),
+    [FAILURES, REFUSED, NONE_OF_TWO, EJECTED],
+)
+def endpoints_all_silent(rig: Rig) -> Iterator[None]:
+    for name in rig.web_pods:
+        rig.pod(name).drop_traffic()
+    yield
+    for name in rig.web_pods:
+        rig.pod(name).pass_traffic()
+
+
+@GROUP.row(
+    "endpoints-none",
+    "the EndpointSlice becomes empty",
+    Limits(failed=1.0, back_s=3.0),
+    [REFUSED_BY_KERNEL := Metric("usable_endpoints", OF_WEB), Problem("Clients are refused")],
+)
+def endpoints_none(rig: Rig) -> Iterator[None]:
+    web, cart = rig.services()
+    rig.testbed.edit(type(web)(web.name, web.ip), cart)
+    yield
+    rig.testbed.edit(web, cart)
+
+
+@GROUP.row(
+    "endpoints-replaced",
+    "both endpoints are replaced, one after the other, as by a rolling update",
+    Limits(fault_s=0.0),
+    [Metric("endpoint_connections", OF_WEB)],
+)
+def endpoints_replaced(rig: Rig) -> Iterator[None]:
+    web, cart = rig.services()
+    for number, old in enumerate(("one", "two")):
+        name = f"new-{number}"
+        rig.testbed.sandbox.add_pod(name)
+        rig.start_server(name)
+        rig.web_pods = (name, *rig.web_pods[:1]) if number else (name, "two")
+        web, cart = rig.services()
+        rig.testbed.edit(web, cart)
+        rig.agent.wait_until_settled(web, cart)
+        pass_time(FLAP_S)
+        rig.servers[old].stop()
+    yield

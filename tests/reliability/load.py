@@ -9,6 +9,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,3 +101,8 @@ class Load:
         self._process.send_signal(signal.SIGTERM)
         self._process.wait(END_S)
         return self.outcome()
+
+
+def pass_time(seconds: float) -> None:
+    """Let a load run for some time: the one pause here that waits for nothing else."""
+    time.sleep(seconds)  # noqa: TID251 - the length of a measurement

@@ -6,7 +6,6 @@ quiet load ─▶ footprint ─▶ load ─▶ break ─▶ evidence ─▶ repa
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.cluster.waiting import DeadlineExceededError, wait_for
 
 from .evidence import Evidence
 from .footprint import Footprint, take_footprint
-from .load import Load, Outcome
+from .load import Load, Outcome, pass_time
 from .rig import Rig, opened
 from .row import Row
 
@@ -138,11 +137,6 @@ def measure(row: Row, folder: Path) -> Measured:
             rig.figures,
             rig.complaints,
         )
-
-
-def pass_time(seconds: float) -> None:
-    """Let a load run for some time: the one pause here that waits for nothing else."""
-    time.sleep(seconds)  # noqa: TID251 - the length of a measurement
 
 
 def _quiet(rig: Rig) -> Outcome:

@@ -38,6 +38,7 @@ class Rig:
     flags: tuple[str, ...] = ("--workers=2",)
     agent_type: type[Agent] = Agent
     web: Service = WEB
+    web_pods: tuple[str, ...] = ("one", "two")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,7 +57,7 @@ class Rig:
         self.servers: dict[str, BackendProcess] = {}
         try:
             self.other_client = self.testbed.sandbox.add_pod("pod-2")
-            for name in ("one", "two", "three"):
+            for name in dict.fromkeys((*self.web_pods, "three")):
                 self.testbed.sandbox.add_pod(name)
                 self.start_server(name)
             self.prepare()
@@ -80,7 +81,7 @@ class Rig:
     def services(self) -> tuple[Service, ...]:
         """Return the Services with their endpoints."""
         return (
-            with_endpoints(self.web, [self.testbed.ip("one"), self.testbed.ip("two")]),
+            with_endpoints(self.web, [str(self.pod(name).ip) for name in self.web_pods]),
             with_endpoints(CART, [self.testbed.ip("three")]),
         )
 
