@@ -27,7 +27,7 @@ def start_child(
         entry: ``package.module:function``. It gets the descriptor of the child's end, then the
             arguments, and returns the exit status.
         arguments: Further arguments.
-        stderr: Where the child's standard error goes; by default where this process's goes.
+        stderr: The child's standard error; by default this process's.
         has_own_session: Whether signals from the terminal (Ctrl-C) don't reach the child.
 
     Returns:
@@ -60,7 +60,7 @@ def start_child(
 
 
 def end_child(process: subprocess.Popen[bytes], within_s: float) -> int:
-    """Wait for a child that was told to end, or kill it at the deadline; return its exit status."""
+    """Wait for a child that is to end, or kill it at the deadline; return its exit status."""
     try:
         return process.wait(max(0.0, within_s))
     except subprocess.TimeoutExpired:

@@ -18,7 +18,7 @@ from .node_ports import NodePort, hold_port
 # The kernel's default range of ephemeral ports, where daemons and Services have no fixed ports.
 _ELSEWHERE = range(32768, 61000)
 
-# TCP over IPv4 comes first: if it isn't available, nothing else is tried.
+# TCP over IPv4 first: if it isn't available, nothing else is tried.
 _KINDS = [(protocol, family) for family in IPFamily for protocol in Protocol]
 
 

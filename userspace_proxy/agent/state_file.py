@@ -6,7 +6,7 @@
 Its modification time is when the state was last known to be current.
 
 Rule 1: methods block, so they are called in threads; one of them runs at a time.
-Rule 2: who may write the folder may replace the file, so a file of another user isn't read.
+Rule 2: a user who can write the folder can replace the file, so files of other users aren't read.
 """
 
 from __future__ import annotations

@@ -57,8 +57,6 @@ class SyncLoop:
     """Makes the node match the newest snapshot.
 
     Args:
-        planner: Makes plans.
-        served_ports: Follow the plan.
         steering: Started by the caller.
         recovered: Proxy ports that rules of an earlier run still point to.
         min_period_s: Seconds between the beginnings of two rounds, so that frequent changes

@@ -59,7 +59,7 @@ _LOCAL_CLIENT = (
 # than that, so two looks check again.
 _NEW_S = 2 * LOOK_S
 # While data wait there is no keep-alive. Resends or window probes that are still unanswered three
-# looks later, after 13.5 s, prove as much: the first resend behind an outage comes after 12.6 s. A
+# looks later, after 13.5 s, prove as much: the first resend after an outage is sent at 12.6 s. A
 # reader that is only stalled answers. A little less than three looks: timers may be early.
 _GONE_S = 13.0
 

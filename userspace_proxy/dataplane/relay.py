@@ -112,7 +112,7 @@ class Direction:
         self.reads_to_empty = False
         """A short read doesn't mean an empty socket: an end or urgent data was announced."""
         self.has_fin = False
-        """After what can be read comes the FIN, and nothing else."""
+        """Only the FIN follows what can be read."""
         self.is_broken = False
         """The end was a RST, or another error: after a FIN no read reports it."""
         self.is_ended = False

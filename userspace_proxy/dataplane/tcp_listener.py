@@ -68,7 +68,7 @@ class TcpListener:
                 if number:
                     # If another client waits, the socket is reported again.
                     return
-                # What was just reset is closed at the end of the dispatch; then comes the next.
+                # What was just reset is closed at the end of the dispatch, which makes room.
                 if not connections.shedding.make_room(self.group, reactor.now):
                     self._pause()
                 return

@@ -36,7 +36,7 @@ class NodeFacts:
     Source: kube-proxy, detectNodeIPs().
     """
     all_node_addresses: frozenset[str] = frozenset()
-    """This node's, and those of all Nodes as far as the source knows them."""
+    """This node's, and those of all Nodes as far as the source has read them."""
     node_port_networks: tuple[str, ...] = ()
     """``--nodeport-addresses``: networks, ``primary``, ``localhost`` and ``all``; empty: all."""
     external_ip_networks: tuple[str, ...] = ()

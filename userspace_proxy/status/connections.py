@@ -93,7 +93,7 @@ class StatusConnection(asyncio.Protocol):
         self.is_answered = False
         """The last request was answered, or as much of it as was sent."""
         self.is_own = False
-        """It comes from the node itself."""
+        """Its client is on the node itself."""
         self.on_end: Callable[[], object] | None = None
         """Called once, when the connection has ended."""
         self._handler = handler

@@ -77,7 +77,7 @@ class Credentials:
 
     @property
     def location(self) -> str:
-        """The server's URL; before :meth:`load`, where it comes from."""
+        """The server's URL; before :meth:`load`, its origin."""
         if self.configuration is not None:
             return str(self.configuration.host)
         return self._master or self._kubeconfig or "the API server of this pod"

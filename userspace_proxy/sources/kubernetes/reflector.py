@@ -55,7 +55,7 @@ class Timing:
     """Two bookmarks missed, after the first one: from then on a server sends one a minute."""
     silence_over_s: float = 30.0
     """How much longer than requested a watch without bookmarks may last: the first bookmark of a
-    resource without changes came after two minutes (kube-apiserver 1.36), and none is guaranteed.
+    resource without changes took two minutes (kube-apiserver 1.36), and none is guaranteed.
     The kernel's probes detect within a minute that the whole machine is gone."""
     healthy_s: float = 5.0
     """A watch that lasted that long is followed by the next one at once."""

@@ -47,8 +47,8 @@ def read_status(body: bytes) -> WireStatus:
 def is_expired(code: int, status: WireStatus) -> bool:
     """Return whether the server doesn't have the requested state.
 
-    Source: 410 Gone; and 504 with "Too large resource version" if the server is behind what we
-    saw, permanently if etcd was restored from a backup.
+    Source: 410 Gone; and 504 with "Too large resource version" if the server's state is
+    older than the last one seen, permanently if etcd was restored from a backup.
     """
     too_large = "Too large resource version" in (status.message or "")
     return code == 410 or status.reason in ("Expired", "Gone") or too_large

@@ -165,7 +165,7 @@ class KubernetesSource(Source):
     def _report(self) -> None:
         problems = tuple(self._find_problems())
         now = self._clock()
-        # A watch that breaks again and again has a problem that comes and goes.
+        # A watch that breaks again and again has a problem that appears and ends.
         recent = {line: at for line, at in self._logged_at.items() if now - at < EVERY_S}
         news = [line for line in problems if line not in self._in_log and line not in recent]
         for line in news:
