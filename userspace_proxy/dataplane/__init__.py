@@ -13,6 +13,7 @@ from .dataplane import AnyListener, DataPlane
 from .descriptors import raise_descriptor_limit
 from .endpoint_group import EndpointGroup
 from .iterations import ITERATION_BOUNDS_S
+from .memory import MemoryState
 from .port_hold import get_nothing
 from .serving import Serving
 from .sockets import is_wildcard
@@ -26,6 +27,7 @@ __all__ = [
     "EndpointCounters",
     "EndpointGroup",
     "GroupCounters",
+    "MemoryState",
     "Serving",
     "Tuning",
     "get_nothing",

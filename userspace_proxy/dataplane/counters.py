@@ -56,6 +56,7 @@ class GroupCounters(Counters):
         "dropped_datagrams",
         "evicted_connections",
         "evicted_flows",
+        "evicted_for_memory",
         "out_of_client_ports",
         "out_of_ports",
         "refused",
@@ -76,7 +77,9 @@ class GroupCounters(Counters):
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
         self.evicted_connections = 0
-        """Connections that were reset at the descriptor limit, to make room."""
+        """Connections that were reset at the limit of descriptors or memory, to make room."""
+        self.evicted_for_memory = 0
+        """Of these, those that were reset because memory was short."""
 
 
 class CounterTable:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import _socket
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
+from ..kernel.memory_limits import MemoryLimit
 from ..model import Protocol, SocketAddress
 from .endpoint_group import EndpointGroup
 from .engine import Engine
@@ -79,6 +80,10 @@ class DataPlane:
         client_dialer = self.engine.client_dialer
         client_dialer.is_on = is_on
         client_dialer.locality.change(removed, added)
+
+    def watch_memory(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
+        """Shed load before a limit that the function finds is reached: see ``memory``."""
+        self.engine.memory.watch(find)
 
     def settle(self) -> Iterator[None]:
         """Bring the counters up to date, a slice at a time: thousands of connections take long."""

@@ -9,6 +9,8 @@ reports that descriptors of other code were closed.
 Rule 2: a few are reserved for UDP flows, so that connections can't prevent answers from DNS.
 Rule 3: when none has been released for a moment, connections are reset (``shares``), and while that
 continues no client waits again.
+Rule 4: while memory is short (``memory``), connections are held at a number below that limit; the
+rest is the same.
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ class Descriptors:
         self.limit = limit
         self.in_use = 0
         self._flows = 0
+        self._held: int | None = None
+        """What connections may use while memory is short."""
         self._for_connections = 0
         """How many connections may use: all but those reserved for flows and not used by them."""
         self._count_flows(0)
@@ -128,9 +132,21 @@ class Descriptors:
         self._count_flows(-1)
         self.give(1)
 
+    def hold(self, more: int | None) -> None:
+        """Let connections use so many more, whatever the limit; None: as many as the limit allows.
+
+        Calls the waiting callbacks then.
+        """
+        self._held = None if more is None else self.in_use + more
+        self._count_flows(0)
+        if more is None:
+            self._full_since = None
+            self._resume()
+
     def wait(self, resume: Callable[[], None], now: float) -> None:
         """Call back once, when there may be room again; if there is none, wait again."""
-        if self._log_limit.take(now):
+        # A lack of memory is logged where it is noticed.
+        if self._held is None and self._log_limit.take(now):
             _log.warning(
                 "descriptor limit reached, accepting is paused",
                 extra={"in_use": self.in_use, "limit": self.limit},
@@ -149,7 +165,8 @@ class Descriptors:
     def _count_flows(self, more: int) -> None:
         # Computed here: each connection asks for room twice.
         self._flows += more
-        self._for_connections = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
+        most = self.limit - max(0, self.limit // _FLOWS_PART - self._flows)
+        self._for_connections = most if self._held is None else min(most, self._held)
 
     def _resume(self) -> None:
         self._stop_timer()

@@ -1,4 +1,4 @@
-"""What all traffic of one event loop shares: events, descriptors, pipes.
+"""What all traffic of one event loop shares: events, descriptors, memory, pipes.
 
 Rule 1: it knows no listener, connection or flow; those are above, and know it.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from .client_address import ClientAddressDialer
 from .descriptors import Descriptors
+from .memory import Memory
 from .pipes import PipePool
 from .reactor import Reactor
 from .tuning import Tuning
@@ -31,11 +32,13 @@ class Engine:
         self.clock = clock
         self.reactor = Reactor(loop, clock=clock)
         self.descriptors = Descriptors(loop, self.tuning.descriptor_limit)
+        self.memory = Memory(loop, clock, self.descriptors)
         self.pipes = PipePool(self.descriptors, self.tuning.max_pipes)
         self.client_dialer = ClientAddressDialer()
 
     def close(self) -> None:
         """Deliver nothing more; sockets stay open and are their owners'. Idempotent."""
+        self.memory.close()
         self.descriptors.close()
         self.pipes.close()
         self.reactor.close()

@@ -9,7 +9,8 @@ Rule 2: at the limit a connection is reset rather than that a new one waits; but
 new, nor a client's only one if it is in use.
 Rule 3: a Service port above its share replaces only its own connections.
 Rule 4: of a holder's connections, the longest-idle is reset first.
-Rule 5: a client is an IP address. An IPv6 client may have a /64, and a node's pods may share one (a
+Rule 5: where memory is short, those that hold the most go first, of the client that holds the most.
+Rule 6: a client is an IP address. An IPv6 client may have a /64, and a node's pods may share one (a
 node's pod range is a /64 by default), so a /64 doesn't have the share of a client.
 
 Counting happens here, at the limit, so that an ordinary connection costs nothing.
@@ -21,7 +22,7 @@ import _socket
 import heapq
 import math
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 # Using up the limit takes at least eight clients, and two Service ports.
@@ -29,6 +30,10 @@ _CLIENT_SHARE = 1 / 8
 _SERVICE_SHARE = 1 / 2
 # As many as a browser, a resolver or a connection pool has.
 _FEW = 16
+# What an idle connection costs at most (docs/benchmarks.md): less isn't worth a reset.
+CONNECTION_BYTES = 16 * 1024
+# Connections that hold the same but for this are equal, and the longest-idle goes.
+_EQUAL_BYTES = 64 * 1024
 # Twice the time until a look finds that nothing has moved (ageing.LOOK_S): a burst resets nothing.
 _SETTLED_S = 10.0
 
@@ -112,6 +117,49 @@ def choose(connections: Collection[H], newcomers: Hashable, now: float) -> Choic
         own = [c for c in connections if c.client_ip == client]
         return _choose_of_client(own, share, min(batch, most - share), now)
     return _choose_within_shares(connections, clients, share, now)
+
+
+def choose_to_free(
+    connections: Collection[H],
+    buffered_bytes: Callable[[H], int],
+    *,
+    excess: int,
+    spared: int,
+    now: float,
+) -> list[H]:
+    """Return the connections to reset to free memory; call again if that was not enough.
+
+    Args:
+        connections: All that are open.
+        buffered_bytes: What one of them holds in buffers.
+        excess: How many bytes to free.
+        spared: So many bytes may connections hold anyway.
+        now: Monotonic seconds.
+    """
+    holding = {c: held for c in connections if (held := buffered_bytes(c)) >= CONNECTION_BYTES}
+    left = sum(holding.values()) + len(connections) * CONNECTION_BYTES
+    excess = min(excess, left - spared)
+    clients: Counter[str] = Counter()
+    for connection, held in holding.items():
+        clients[connection.client_ip] += held
+    victims: list[H] = []
+    for connection in sorted(
+        holding,
+        key=lambda c: (
+            -clients[c.client_ip],
+            -(holding[c] // _EQUAL_BYTES),
+            c.idle_since(now),
+        ),
+    ):
+        if excess <= 0:
+            return victims
+        victims.append(connection)
+        excess -= holding[connection] + CONNECTION_BYTES
+    if excess > 0:
+        choice = choose([c for c in connections if c not in holding], None, now)
+        if choice is not None:
+            victims += choice.victims[: math.ceil(excess / CONNECTION_BYTES)]
+    return victims
 
 
 def _choose_of_client(own: Collection[H], share: int, count: int, now: float) -> Choice[H]:

@@ -1,10 +1,12 @@
-"""Resets connections at the descriptor limit, to admit new connections of other clients.
+"""Resets connections: at the descriptor limit to admit those of other clients, and to free memory.
 
     no room for half a second ──▶ the largest holder (``shares``) ──▶ its longest-idle ──▶ RST
+    memory is short ──▶ those with the most in buffers, then as above ──▶ RST
 
 Rule 1: the freed descriptors are for other clients: for a moment new connections of a client above
 its share are reset, too, where it has the most. Otherwise a loop of connections through this proxy
 would never end: each reset would make room for the loop's next connection.
+Rule 2: while memory is short, there are no more connections than when it became short.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from collections.abc import Collection, Hashable
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
 from .endpoint_group import EndpointGroup
-from .shares import Choice, choose
-from .tcp import TcpConnection
+from .memory import Memory
+from .shares import CONNECTION_BYTES, Choice, choose, choose_to_free
+from .tcp import DESCRIPTORS, TcpConnection
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -28,9 +31,13 @@ _PRESSING_S = 1.0
 class Shedding:
     """Makes room among the open connections of one data plane."""
 
-    def __init__(self, connections: Collection[TcpConnection], descriptors: Descriptors) -> None:
+    def __init__(
+        self, connections: Collection[TcpConnection], descriptors: Descriptors, memory: Memory
+    ) -> None:
         self._connections = connections
         self._descriptors = descriptors
+        self._memory = memory
+        memory.shed = self.free_memory
         self._pressing: tuple[str, Hashable] = "", None
         """The client above its share whose connections were reset last, and the Service port (None
         for all)."""
@@ -55,6 +62,27 @@ class Shedding:
             connection.evict()
         return True
 
+    def free_memory(self, excess: int, spared: int, now: float) -> int:
+        """Reset connections that hold so many bytes, and admit none in their place.
+
+        Connections may hold ``spared`` bytes anyway. Returns how many were reset.
+        """
+        counts_sockets = self._memory.counts_sockets
+        # No client that waits takes the place of one that is reset.
+        self._descriptors.hold(0)
+        victims = choose_to_free(
+            self._connections,
+            lambda connection: connection.buffered_bytes(counts_sockets=counts_sockets),
+            excess=excess,
+            spared=spared,
+            now=now,
+        )
+        for connection in victims:
+            connection.evict()
+        more = max(0, spared // CONNECTION_BYTES - len(self._connections))
+        self._descriptors.hold(more * DESCRIPTORS)
+        return len(victims)
+
     def may_dial(self, connection: TcpConnection, now: float) -> bool:
         """Return whether an accepted connection may be dialled, rather than be reset at once."""
         if now >= self._pressing_until:
@@ -65,8 +93,10 @@ class Shedding:
     def _log(self, choice: Choice[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):
             return
+        limit = "memory limit nearly" if self._memory.is_short else "descriptor limit"
         _log.warning(
-            "descriptor limit reached, resetting idle connections of the largest holder",
+            "%s reached, resetting idle connections of the largest holder",
+            limit,
             extra={
                 "client": choice.client,
                 "service": choice.victims[0].group.label if choice.group is not None else "",

@@ -32,7 +32,7 @@ IPV6_RECVHOPLIMIT = 51
 # asm-generic/socket.h, since Linux 4.12; linux/sock_diag.h.
 SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
-_DROPS = 8
+_RECEIVED, _TO_SEND, _DROPS = 0, 5, 8
 
 _RESET = struct.pack("ii", 1, 0)
 _UDP_BUFFER_BYTES = 4 * 1024 * 1024
@@ -203,6 +203,15 @@ def datagrams_lost(sock: _socket.socket) -> int:
     """
     raw = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
     return int(_MEMINFO.unpack(raw)[_DROPS])
+
+
+def buffered_bytes(sock: _socket.socket) -> int:
+    """Return how much memory the kernel uses for what a socket has received, and has to send.
+
+    Source: sock_diag(7), SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED.
+    """
+    figures = _MEMINFO.unpack(sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size))
+    return int(figures[_RECEIVED] + figures[_TO_SEND])
 
 
 def reset(sock: _socket.socket) -> None:

@@ -23,7 +23,7 @@ from .counters import EndpointCounters
 from .endpoint_group import EndpointGroup
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import reset
+from .sockets import buffered_bytes, reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _access = logging.getLogger("userspace_proxy.access")
@@ -149,11 +149,13 @@ class TcpConnection(TcpDial):
             return
         if direction is up:
             down.wakes_other = True
-            return
-        up.wakes_other = True
-        if not self._wants_client_out:
-            self._wants_client_out = True
-            self.reactor.modify(self.client, READ_EVENTS | epoll.OUT)
+        else:
+            up.wakes_other = True
+            if not self._wants_client_out:
+                self._wants_client_out = True
+                self.reactor.modify(self.client, READ_EVENTS | epoll.OUT)
+        # This may reset the connection.
+        self.owner.engine.memory.note(direction.waiting_bytes)
 
     def room_in(self, sock: _socket.socket) -> None:
         """Flush the direction that waited for room in a socket."""
@@ -210,9 +212,18 @@ class TcpConnection(TcpDial):
         info = self.client.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO_BYTES)
         return info[_RETRANSMITS] + info[_PROBES]
 
+    def buffered_bytes(self, *, counts_sockets: bool) -> int:
+        """Return how many bytes wait in memory and pipes, and in both sockets if these count."""
+        waiting = sum(d.waiting_bytes for d in (self.up, self.down) if d is not None)
+        if not counts_sockets:
+            return waiting
+        sockets = (self.client, self._endpoint_socket)
+        return waiting + sum(buffered_bytes(sock) for sock in sockets if sock is not None)
+
     def evict(self) -> None:
-        """Reset both sides to make room for other connections."""
+        """Reset both sides to make room for other connections, or to free memory."""
         self.group.counters.evicted_connections += 1
+        self.group.counters.evicted_for_memory += self.owner.engine.memory.is_short
         self.finish("evicted", as_reset=True)
 
     # -- the end -------------------------------------------------------------

@@ -22,7 +22,7 @@ class TcpConnections:
         self.open: set[TcpConnection] = set()
         tuning, loop, clock = engine.tuning, engine.loop, engine.clock
         self.probes = Probes(engine)
-        self.shedding = Shedding(self.open, engine.descriptors)
+        self.shedding = Shedding(self.open, engine.descriptors, engine.memory)
         self.dial_deadlines = Timeouts[TcpDial](
             loop, clock, tuning.connect_timeout_s, TcpDial.dial_timed_out
         )

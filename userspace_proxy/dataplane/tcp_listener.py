@@ -1,8 +1,8 @@
 """The listening socket of TCP: takes connections from its queue and has them dialled.
 
 Rule 1: the queue is drained, but by no more than a batch at a time.
-Rule 2: at the descriptor limit nothing is taken, and the kernel keeps the clients waiting, until
-connections have ended, or those of the largest holder were reset (``shares``).
+Rule 2: at the limit of descriptors or memory nothing is taken, and the kernel keeps the clients
+waiting, until connections have ended, or those of the largest holder were reset (``shares``).
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ class TcpListener:
             return
         connections, reactor = self._connections, self._engine.reactor
         descriptors = self._engine.descriptors
+        if reactor.now >= self._engine.memory.due:
+            self._engine.memory.look()
         accept = self.sock._accept  # type: ignore[attr-defined]  # noqa: SLF001 - see sockets
         for number in range(BATCH):
             if not descriptors.has_room(DESCRIPTORS):

@@ -7,6 +7,7 @@ import asyncio
 from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import FlowTable
+from .shares import CONNECTION_BYTES
 from .udp_flow import UdpFlow
 
 _SWEEP_S = 1.0
@@ -33,7 +34,11 @@ class UdpFlows:
         """Make room for one more flow, if necessary by ending one; returns whether there is."""
         if self._timer is None:
             self._timer = self._engine.loop.call_later(_SWEEP_S, self._sweep)
-        if not self.table.is_full and self._engine.descriptors.has_room_for_flow():
+        is_full = self.table.is_full or (
+            self._engine.memory.is_short
+            and len(self.table) >= self._engine.memory.spared_bytes // CONNECTION_BYTES
+        )
+        if not is_full and self._engine.descriptors.has_room_for_flow():
             return True
         return _evict(self.table.first_to_go())
 

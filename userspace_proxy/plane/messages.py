@@ -147,6 +147,10 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Loop iterations since the start by duration: see :data:`ITERATION_BOUNDS_S`."""
     iterations_s: float = 0.0
     """Sum of their durations."""
+    memory_bytes: Count = 0
+    """Used of the nearest limit; 0 without one."""
+    memory_limit_bytes: Count = 0
+    is_short_of_memory: bool = False
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -161,7 +165,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """What was counted for one group since the last report."""
 
     group: int
-    figures: tuple[Count, Count, Count, Count, Count, Count, Count]
+    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count]
     """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []

@@ -1,4 +1,4 @@
-"""Ends a worker process that runs out of memory, at once.
+"""Ends a worker process that runs out of memory, at once, and before the control process.
 
 A callback that failed half-way has left a connection, or an event, unhandled: the process would
 spin on it and log a traceback each time. Its successor serves a tenth of a second later.
@@ -12,19 +12,42 @@ its exception handler, and Python those that nothing can catch to its unraisable
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import sys
+from pathlib import Path
 from typing import Any
+
+from ..kernel.memory_limits import CgroupMemory, find_memory_limits
 
 OUT_OF_MEMORY = errno.ENOMEM
 """The exit status."""
+
+# Thousandths of the limit: the kernel kills a worker also if the control process uses so much more.
+_SCORE = 300
+_MOST_SCORE = 1000
 
 
 def exit_on_memory_error(loop: asyncio.AbstractEventLoop) -> None:
     """End this process when a callback of the loop raises MemoryError; log other exceptions."""
     loop.set_exception_handler(_on_exception)
     sys.unraisablehook = _on_unraisable
+
+
+def be_killed_first(proc: Path = Path("/proc/self")) -> None:
+    """Have the kernel kill this process rather than its parent at a cgroup's memory limit.
+
+    Not without such a limit: when the whole node is out of memory, another program is the cause.
+    Call it with the parent's privileges: root's files in /proc are no other user's. Source:
+    proc_pid_oom_score_adj(5); raising the score takes no capability.
+    """
+    if not any(isinstance(limit, CgroupMemory) for limit in find_memory_limits(proc)):
+        return
+    file = proc / "oom_score_adj"
+    # Where it can't be written, the kernel chooses by size alone.
+    with contextlib.suppress(OSError, ValueError):
+        file.write_text(str(min(int(file.read_text()) + _SCORE, _MOST_SCORE)))
 
 
 def _on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
-from ..dataplane import Serving, Tuning
+from ..dataplane import MemoryState, Serving, Tuning
 from ..dataplane.pipes import MAX_PIPES
 from ..policy.locality import Networks
 from .forwarding import write_record
@@ -38,6 +38,7 @@ from .messages import (
     Logged,
     Preserve,
     Returned,
+    Status,
     ToWorker,
 )
 from .watchdog import LOOK_S
@@ -175,6 +176,11 @@ class Plane:
             status = self._local.status()
             return PlaneState(status.descriptors, status.descriptor_limit, status.is_accepting)
         running = [worker.status for worker in self._workers if worker.is_running]
+        nearest = max(
+            running,
+            key=lambda status: status.memory_bytes / max(1, status.memory_limit_bytes),
+            default=Status(),
+        )
         return PlaneState(
             descriptors=sum(status.descriptors for status in running),
             descriptor_limit=sum(status.descriptor_limit for status in running),
@@ -185,6 +191,11 @@ class Plane:
                 for w in self._workers
             ),
             problems=tuple(worker.problem for worker in self._workers if worker.problem),
+            memory=MemoryState(
+                nearest.memory_bytes,
+                nearest.memory_limit_bytes,
+                is_short=any(status.is_short_of_memory for status in running),
+            ),
         )
 
     async def drain(self, seconds: float) -> int:

@@ -96,6 +96,7 @@ class Worker:
     def status(self) -> Status:
         """Return the state of its data plane now."""
         engine = self._dataplane.engine
+        memory = engine.memory.state
         return Status(
             len(self._dataplane.connections),
             len(self._dataplane.flows),
@@ -104,6 +105,9 @@ class Worker:
             engine.descriptors.is_accepting,
             engine.reactor.iterations.counts(),
             engine.reactor.iterations.seconds,
+            memory.used_bytes,
+            memory.limit_bytes,
+            memory.is_short,
         )
 
     def close(self) -> None:

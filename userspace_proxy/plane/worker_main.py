@@ -18,6 +18,7 @@ from collections.abc import Callable
 import uvloop
 
 from ..dataplane import DataPlane
+from ..kernel.memory_limits import find_memory_limits
 from .channel import Channel
 from .forwarding import ForwardingHandler, take_levels
 from .messages import (
@@ -32,7 +33,7 @@ from .messages import (
     Start,
     ToWorker,
 )
-from .out_of_memory import exit_on_memory_error
+from .out_of_memory import be_killed_first, exit_on_memory_error
 from .privileges import become_unprivileged
 from .watchdog import Heart
 from .worker import Worker
@@ -57,6 +58,7 @@ def run_worker(descriptor: int) -> int:
 async def _run(sock: socket.socket) -> int:
     loop = asyncio.get_running_loop()
     exit_on_memory_error(loop)
+    be_killed_first()
     main = WorkerMain(loop, sock)
     try:
         return await main.ended
@@ -152,6 +154,7 @@ class WorkerMain:
         # What was imported lives as long as the process: the collector needn't traverse it.
         gc.collect()
         gc.freeze()
+        dataplane.watch_memory(find_memory_limits)
         self._send(Running(os.getpid(), os.geteuid()))
         return Worker(message.worker, dataplane, self._send, has_process=True)
 

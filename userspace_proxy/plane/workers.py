@@ -13,10 +13,10 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..dataplane import Tuning
+from ..dataplane import MemoryState, Tuning
 from .forwarding import current_levels
 from .link import Link
 from .messages import Counted, Drain, Drained, FromWorker, Report, Running, Start, Status, ToWorker
@@ -61,13 +61,15 @@ class PlaneState:
     """In use for traffic."""
     descriptor_limit: int
     is_accepting: bool
-    """False while accepting is paused at the descriptor limit."""
+    """False while accepting is paused at the limit of descriptors or memory."""
     is_running: bool = True
     """False while no worker runs."""
     workers: tuple[WorkerState, ...] = ()
     """Worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
     """What is wrong now, one line each."""
+    memory: MemoryState = field(default_factory=MemoryState)
+    """Of the worker that is nearest to its limit; short if any worker is."""
 
 
 class _SlotOwner(Protocol):

@@ -82,6 +82,7 @@ def _port(port: ServicePortView) -> dict[str, Any]:
         "refused": port.refused,
         "dropped_datagrams": port.dropped_datagrams,
         "evicted": port.evicted,
+        "evicted_for_memory": port.evicted_for_memory,
         "shortages": port.shortages,
         "is_out_of_ports": port.is_out_of_ports,
         "is_out_of_client_ports": port.is_out_of_client_ports,

@@ -91,9 +91,15 @@ _PORT: tuple[_Series[ServicePortView], ...] = (
     _Series(
         _Counter,
         "connections_evicted",
-        "Connections reset at the descriptor limit (UDP: flows ended in a full table) to make "
-        "room for others",
+        "Connections reset at the limit of descriptors or memory (UDP: flows ended in a full "
+        "table)",
         lambda port: port.evicted,
+    ),
+    _Series(
+        _Counter,
+        "connections_evicted_for_memory",
+        "Of these, connections reset because memory was short",
+        lambda port: port.evicted_for_memory,
     ),
     _Series(
         _Counter,
@@ -249,11 +255,17 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
             view.client_address.is_on,
         ),
         "accepting": (
-            "0 while accepting is paused because no descriptors are left",
+            "0 while accepting is paused because no descriptors or too little memory is left",
             view.is_accepting,
         ),
         "descriptors": ("Descriptors in use by the data plane", view.descriptors),
         "descriptors_limit": ("Limit of the descriptors of this process", view.descriptor_limit),
+        "memory_bytes": (
+            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
+            view.memory.used_bytes,
+        ),
+        "memory_limit_bytes": ("The nearest limit of memory, or 0", view.memory.limit_bytes),
+        "memory_short": ("1 while load is shed because memory is short", view.memory.is_short),
         "service_ports": ("Service ports that are served, by family and side", len(view.ports)),
         "ignored": ("Services and ports that get no listener", len(view.ignored)),
         "conntrack_entries": ("Entries of the kernel's conntrack table", tracking.entries),

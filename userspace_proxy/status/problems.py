@@ -351,7 +351,9 @@ def _node(view: StatusView) -> Iterator[Problem]:
     used, limit = view.descriptors, view.descriptor_limit
     figures = f"{count_in_words(used)} of {count_in_words(limit)} descriptors in use"
     more = "Raise the limit of open files (RLIMIT_NOFILE, systemd: LimitNOFILE=)"
-    if limit and not view.is_accepting:
+    if view.memory.is_short:
+        yield _memory(view)
+    elif limit and not view.is_accepting:
         yield Problem(Level.TROUBLE, f"New connections wait: {figures}", more)
     elif limit and used >= limit * _DESCRIPTORS_SHORT:
         yield Problem(Level.ATTENTION, f"Descriptors run short: {figures}", more)
@@ -364,3 +366,14 @@ def _node(view: StatusView) -> Iterator[Problem]:
 
 def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _memory(view: StatusView) -> Problem:
+    percent = 100 * view.memory.used_bytes // max(1, view.memory.limit_bytes)
+    accepting = "accepting only in the place of others" if view.is_accepting else "not accepting"
+    return Problem(
+        Level.TROUBLE,
+        f"Memory: {percent} % of the limit of {view.memory.limit_bytes >> 20:,} MiB, {accepting}; "
+        "the connections that hold the most are reset",
+        "Raise the limit (resources.limits.memory of the pod, systemd: MemoryMax=)",
+    )

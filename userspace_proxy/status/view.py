@@ -86,7 +86,9 @@ class ServicePortView:
     """Datagrams lost at sockets of this proxy, mostly because a buffer was full; where
     the plan's ``admits`` isn't None, also those that it doesn't admit."""
     evicted: int = 0
-    """Connections and flows that ended early to make room for others."""
+    """Connections and flows that ended early to make room for others, or to free memory."""
+    evicted_for_memory: int = 0
+    """Of the connections, those that were reset because memory was short."""
     shortages: int = 0
     """Dials that failed because this node had no source port, descriptor or memory left."""
     is_out_of_ports: bool = False
@@ -253,6 +255,17 @@ class WorkerView:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryView:
+    """What is used of the nearest limit of memory; all 0 without a limit."""
+
+    used_bytes: int = 0
+    """As far as it counts for the limit; file cache doesn't."""
+    limit_bytes: int = 0
+    is_short: bool = False
+    """So near to the limit that load is shed."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatusView:
     """Everything at one moment."""
 
@@ -278,7 +291,8 @@ class StatusView:
     """Descriptors in use by the data plane."""
     descriptor_limit: int = 0
     is_accepting: bool = True
-    """False while accepting is paused at the descriptor limit."""
+    """False while accepting is paused at the limit of descriptors or memory."""
+    memory: MemoryView = MemoryView()
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin (``default``, ``file``, ``flag``)."""
     is_ready: bool = True

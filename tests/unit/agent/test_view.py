@@ -89,6 +89,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     port.group.counters.refused = 3
     port.group.counters.evicted_connections = 2
     port.group.counters.evicted_flows = 5
+    port.group.counters.evicted_for_memory = 1
     port.group.counters.shortages = 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=11.0)
@@ -97,6 +98,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     traffic = view.traffic
     assert (traffic.connections, traffic.received_bytes, view.refused) == (7, 70, 3)
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
+    assert view.evicted_for_memory == 1
     assert view.is_out_of_client_ports
     (later,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=71.0)
     assert not later.is_out_of_ports

@@ -119,3 +119,26 @@ def test_the_soft_limit_is_raised_to_the_hard_one():
 )
 def test_a_limit_that_memory_could_not_hold_is_bounded(limit, expected):
     assert bounded(limit) == expected
+
+
+def test_connections_are_held_at_a_number_below_the_limit(loop, caplog):
+    descriptors, called = Descriptors(loop, 100), []
+    descriptors.take(40)
+    descriptors.hold(4)
+    assert descriptors.has_room(4)
+    assert not descriptors.has_room(5)
+    wait(descriptors, loop, called)
+    loop.advance(1)
+    assert not caplog.records
+    wait(descriptors, loop, called := [])
+    assert descriptors.is_stalled(loop.now)
+    descriptors.hold(None)
+    assert called == ["listener"]
+    assert not descriptors.is_stalled(loop.now)
+    assert descriptors.has_room(54)
+
+
+def test_the_limit_holds_beyond_what_memory_would_allow(loop):
+    descriptors = Descriptors(loop, 100)
+    descriptors.hold(1000)
+    assert not descriptors.has_room(95)

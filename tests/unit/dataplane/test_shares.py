@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from userspace_proxy.dataplane.shares import choose, network_of
+from userspace_proxy.dataplane.shares import CONNECTION_BYTES, choose, choose_to_free, network_of
 
 WEB, CART, DB = "web", "cart", "db"
 ALICE, BOB = "10.0.0.1", "10.0.0.2"
@@ -178,3 +178,54 @@ def test_the_network_of_an_ipv6_address_has_64_bits(one, other, is_same):
 
 def test_an_ipv4_address_has_no_network():
     assert network_of(ALICE) is None
+
+
+def to_free(connections, buffers, excess, spared=0):
+    """Return the connections that are reset to free so many bytes."""
+    return choose_to_free(
+        connections, lambda c: buffers.get(c, 0), excess=excess, spared=spared, now=NOW
+    )
+
+
+MIB = 1024 * 1024
+
+
+def test_those_that_hold_the_most_go_first_of_the_client_that_holds_the_most():
+    greedy, web = held(3, ALICE, WEB), held(2, BOB, WEB)
+    buffers = dict(zip([*greedy, *web], [MIB, 3 * MIB, 2 * MIB, 4 * MIB, MIB], strict=True))
+    alice, bob = [greedy[1], greedy[2], greedy[0]], [web[0], web[1]]
+    assert to_free([*web, *greedy], buffers, 1) == alice[:1]
+    assert to_free([*web, *greedy], buffers, 5 * MIB) == alice[:2]
+    assert to_free([*web, *greedy], buffers, 7 * MIB) == [*alice, *bob[:1]]
+
+
+def test_of_those_that_hold_the_same_the_longest_idle_goes():
+    connections = held(4, ALICE, WEB)
+    buffers = {c: MIB + number for number, c in enumerate(connections)}
+    assert to_free(connections, buffers, 2 * MIB) == connections[:2]
+
+
+def test_when_none_holds_a_buffer_the_longest_idle_of_the_largest_client_go():
+    connections = [*crowd(40, CART), *held(400, ALICE, WEB)]
+    assert to_free(connections, {}, 3 * CONNECTION_BYTES) == connections[40:43]
+
+
+def test_buffers_go_before_idle_connections():
+    connections = [*crowd(40, CART), *held(400, ALICE, WEB)]
+    buffers = {connections[0]: MIB}
+    assert to_free(connections, buffers, MIB + 3 * CONNECTION_BYTES) == [
+        connections[0],
+        *connections[40:42],
+    ]
+
+
+def test_what_connections_may_hold_anyway_is_left_to_them():
+    connections = held(4, ALICE, WEB)
+    buffers = dict.fromkeys(connections, MIB)
+    assert to_free(connections, buffers, 10 * MIB, spared=3 * MIB) == connections[:2]
+    assert to_free(connections, {}, 10 * MIB, spared=3 * MIB) == []
+
+
+def test_none_is_reset_where_none_is_open():
+    assert to_free([], {}, MIB) == []
+    assert to_free(in_use(10, WEB), {}, MIB) == []

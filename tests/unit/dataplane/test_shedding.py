@@ -4,6 +4,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 
+from .limits import Limit
 from .rig import access_lines
 from .waiting import until
 
@@ -141,3 +142,64 @@ async def test_connections_leave_some_descriptors_to_flows(at_the_limit):
         peer.send_to(b"answer", flow)
         assert await client.receive() == b"answer"
     assert dns.group.counters.evicted_flows == 0
+
+
+async def stalled(rig, service, pod, **source):
+    """Return a client that doesn't read, and for which bytes wait."""
+    client = await rig.client(service, **source)
+    await client.send(b"more")
+    endpoint = await pod.accept()
+    before = sum(1 for c in rig.connections.open if c.down and c.down.waiting_bytes)
+
+    def is_stalled():
+        waiting = [c for c in rig.connections.open if c.down and c.down.waiting_bytes]
+        return not endpoint.fill() and len(waiting) > before
+
+    await until(is_stalled)
+    return client
+
+
+async def test_while_memory_is_short_stalled_readers_are_reset_and_no_others(build, timers):
+    rig = build(None, timers.clock, timers)
+    pod = rig.endpoint()
+    web, cart = (rig.service(pod.address) for _ in range(2))
+    idle, endpoint = await rig.pair(cart, pod)
+    readers = [await stalled(rig, web, pod, source="127.0.0.2") for _ in range(3)]
+    limit = Limit(100)
+    rig.dataplane.watch_memory(lambda: [limit])
+    limit.used_mib = 199
+    timers.advance(0.25)
+    assert rig.engine.memory.is_short
+    # A 64th of the limit is spared, which the last of them may hold.
+    counters = web.group.counters
+    assert len(readers) - 1 <= counters.evicted_for_memory == counters.evicted_connections
+    assert len(rig.connections) == 4 - counters.evicted_connections
+    left = sum(c.buffered_bytes(counts_sockets=True) for c in rig.connections.open)
+    assert left <= rig.engine.memory.spared_bytes
+    await idle.send(b"still here")
+    assert await endpoint.read() == b"still here"
+
+
+async def test_while_memory_is_short_clients_are_accepted_in_the_place_of_others(build, timers):
+    rig = build(None, timers.clock, timers)
+    pod = rig.endpoint()
+    web, cart = (rig.service(pod.address) for _ in range(2))
+    limit = Limit(100)
+    limit.limit = 16 * 64 * 16 * 1024
+    limit.used_mib = 0
+    rig.dataplane.watch_memory(lambda: [limit])
+    for _ in range(20):
+        await rig.pair(web, pod)
+    timers.advance(10.0)
+    limit.used_mib = 16
+    timers.advance(0.25)
+    # As many connections as a 64th of the limit is enough for are left.
+    assert len(rig.connections) == 16
+    other = await rig.client(cart, source="127.0.0.2")
+    await other.send(b"me too")
+    for _ in range(2):
+        await until(lambda: not rig.engine.descriptors.is_accepting)
+        timers.advance(0.3)
+    assert await (await pod.accept()).read() == b"me too"
+    assert len(rig.connections) <= 16
+    assert web.group.counters.evicted_for_memory == 5

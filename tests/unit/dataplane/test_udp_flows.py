@@ -3,6 +3,7 @@ import pytest
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.dataplane.ephemeral import EPHEMERAL
 
+from .limits import MIB, Limit
 from .waiting import until
 
 
@@ -29,3 +30,19 @@ async def test_flows_end_when_they_have_been_idle_and_then_no_timer_is_set(build
     assert (len(rig.flows), timers.waiting) == (1, 1)
     timers.advance(2.0)
     assert (len(rig.flows), timers.waiting) == (0, 0)
+
+
+async def test_while_memory_is_short_a_new_flow_takes_the_place_of_another(build, timers):
+    rig = build(None, timers.clock, timers)
+    peer = rig.udp_peer()
+    dns = rig.udp_service(peer.address)
+    limit = Limit(0)
+    # A 64th is enough for two.
+    limit.limit = 2 * MIB
+    rig.dataplane.watch_memory(lambda: [limit])
+    limit.used_mib = 2
+    timers.advance(0.25)
+    for _ in range(4):
+        rig.udp_client(dns).send(b"question")
+        assert (await peer.receive_from())[0] == b"question"
+    assert (len(rig.flows), dns.group.counters.evicted_flows) == (2, 2)

@@ -49,12 +49,12 @@ def test_where_nothing_was_counted_there_is_nothing_to_tell(differences):
 
 def test_a_report_contains_the_differences_since_the_last_one(group, differences):
     group.counters_of(A).connections = 3
-    assert report(differences) == GroupReport(7, (0,) * 7, [EndpointReport(A, (0, 3, 0, 0, 0, 0))])
+    assert report(differences) == GroupReport(7, (0,) * 8, [EndpointReport(A, (0, 3, 0, 0, 0, 0))])
     assert report(differences) is None
     group.counters_of(A).connections = 5
     group.counters.refused = 1
     assert report(differences) == GroupReport(
-        7, (0, 0, 0, 0, 0, 1, 0), [EndpointReport(A, (0, 2, 0, 0, 0, 0))]
+        7, (0, 0, 0, 0, 0, 0, 1, 0), [EndpointReport(A, (0, 2, 0, 0, 0, 0))]
     )
 
 

@@ -26,7 +26,7 @@ def told(*endpoints, refused=0, evicted=0, out_of_ports=(0, 0), ejected=()):
     """Return a report as it arrives."""
     return GroupReport(
         7,
-        (0, evicted, 0, *out_of_ports, refused, 0),
+        (0, evicted, 0, 0, *out_of_ports, refused, 0),
         [EndpointReport(address, figures) for address, *figures in endpoints],
         ejected,
     )

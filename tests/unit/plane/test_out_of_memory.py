@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from userspace_proxy.plane.out_of_memory import OUT_OF_MEMORY
+from userspace_proxy.plane.out_of_memory import OUT_OF_MEMORY, be_killed_first
 
 LOOPS = [pytest.param("asyncio", id="asyncio"), pytest.param("uvloop", id="uvloop")]
 
@@ -61,3 +61,39 @@ def test_another_exception_is_logged_and_the_process_continues(loop, failure):
     done = run(loop, failure, "ValueError('a bug')")
     assert done.returncode == 0
     assert "ValueError: a bug" in done.stderr
+
+
+@pytest.fixture
+def proc(tmp_path):
+    """Files of a process in a cgroup with a memory limit."""
+    (tmp_path / "mountinfo").write_text(f"30 24 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw")
+    (tmp_path / "cgroup").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "oom_score_adj").write_text("0\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("inherited", "score"),
+    [
+        pytest.param("0", "300", id="a-service"),
+        pytest.param("-997", "-697", id="critical-for-the-node"),
+        pytest.param("900", "1000", id="best-effort"),
+    ],
+)
+def test_at_a_limit_a_worker_is_killed_before_its_parent(proc, inherited, score):
+    (proc / "oom_score_adj").write_text(f"{inherited}\n")
+    be_killed_first(proc)
+    assert (proc / "oom_score_adj").read_text() == score
+
+
+def test_without_a_limit_a_worker_is_killed_like_its_parent(proc):
+    (proc / "memory.max").write_text("max\n")
+    be_killed_first(proc)
+    assert (proc / "oom_score_adj").read_text() == "0\n"
+
+
+def test_without_the_score_the_kernel_chooses(proc):
+    (proc / "oom_score_adj").unlink()
+    be_killed_first(proc)
+    assert not (proc / "oom_score_adj").exists()

@@ -9,6 +9,7 @@ from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ShortageError
 from userspace_proxy.model import Balance, Protocol, SocketAddress
 from userspace_proxy.plane import Plane
+from userspace_proxy.plane.messages import Status
 
 from ..dataplane.peers import Peer, UdpPeer, dial
 from ..dataplane.waiting import turns, until
@@ -235,3 +236,14 @@ async def test_pipes_are_shared_out():
     tuning = Plane(loop, 4, Tuning(max_pipes=10))._workers[0].tuning
     assert (tuning.max_pipes, tuning.processes) == (3, 4)
     assert Plane(loop, 64)._workers[0].tuning.max_pipes == 1
+
+
+async def test_its_memory_is_that_of_the_worker_nearest_to_its_limit():
+    plane = Plane(asyncio.get_running_loop(), 3)
+    figures = [(50, 200, False), (95, 100, True), (0, 0, False)]
+    for worker, (used, limit, is_short) in zip(plane._workers, figures, strict=True):
+        worker.is_running = True
+        worker.status = Status(
+            memory_bytes=used, memory_limit_bytes=limit, is_short_of_memory=is_short
+        )
+    assert plane.state().memory == (95, 100, True)

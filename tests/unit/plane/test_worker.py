@@ -21,6 +21,7 @@ from userspace_proxy.plane.messages import (
     Returned,
 )
 
+from ..dataplane.limits import MIB, Limit
 from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
 from ..dataplane.waiting import until
 from .control import GROUP, LISTENER, TCP, UDP
@@ -174,6 +175,14 @@ async def test_a_report_contains_descriptors(control, pod):
     after = await control.status()
     assert (after.connections, after.descriptors - before.descriptors) == (1, 3)
     assert after.descriptor_limit == before.descriptor_limit > 0
+
+
+async def test_a_report_contains_the_memory_that_is_left(control):
+    limit = Limit(190)
+    control.main._worker._dataplane.watch_memory(lambda: [limit])
+    status = await control.status()
+    assert (status.memory_bytes, status.memory_limit_bytes) == (190 * MIB, 200 * MIB)
+    assert status.is_short_of_memory
 
 
 async def test_the_turns_that_orders_take_are_counted(control):

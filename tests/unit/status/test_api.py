@@ -42,7 +42,11 @@ def shown():
     """A Service port of the status."""
     endpoint = make_endpoint("10.244.1.7:8080", node="node-a", connections=3, failures=1)
     port = make_port(endpoints=(endpoint,), affinity_timeout_s=600, notes=("a note",))
-    view = make_view(replace(port, problem="in use (stop it)", way_out="stop it", evicted=4))
+    view = make_view(
+        replace(
+            port, problem="in use (stop it)", way_out="stop it", evicted=4, evicted_for_memory=1
+        )
+    )
     (shown,) = status(view)["ports"]
     return shown
 
@@ -74,6 +78,7 @@ def test_a_service_port_has_these_fields(shown):
         "refused": 0,
         "dropped_datagrams": 0,
         "evicted": 4,
+        "evicted_for_memory": 1,
         "shortages": 0,
         "is_out_of_ports": False,
         "is_out_of_client_ports": False,

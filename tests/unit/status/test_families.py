@@ -76,8 +76,9 @@ def test_a_service_port_has_a_problem_where_its_clients_are_not_served(changes, 
 
 
 def test_what_ended_early_and_what_found_no_port_is_counted():
-    view = make_view(make_port(evicted=8, shortages=2))
+    view = make_view(make_port(evicted=8, evicted_for_memory=3, shortages=2))
     assert value(view, "userspace_proxy_connections_evicted_total", **WEB) == 8
+    assert value(view, "userspace_proxy_connections_evicted_for_memory_total", **WEB) == 3
     assert value(view, "userspace_proxy_local_shortages_total", **WEB) == 2
 
 
@@ -111,6 +112,9 @@ def test_an_endpoint_has(name, expected):
         ("userspace_proxy_steering_helper_restarts_total", 2),
         ("userspace_proxy_descriptors", 18_700),
         ("userspace_proxy_descriptors_limit", 20_000),
+        ("userspace_proxy_memory_bytes", 120_000_000),
+        ("userspace_proxy_memory_limit_bytes", 200_000_000),
+        ("userspace_proxy_memory_short", 0),
         ("userspace_proxy_service_ports", 10),
         ("userspace_proxy_ignored", 3),
         ("userspace_proxy_sync_rounds_total", 812),

@@ -8,6 +8,7 @@ from userspace_proxy.status.problems import Level, judge, summarise
 from userspace_proxy.status.view import (
     ClientAddressView,
     LastStateView,
+    MemoryView,
     SourceView,
     SteeringView,
     SyncView,
@@ -235,6 +236,16 @@ def test_how_a_service_port_is_served(changes, level, sentence):
             id="accepting-is-paused",
         ),
         pytest.param(
+            {
+                "memory": MemoryView(183 << 20, 200 << 20, is_short=True),
+                "is_accepting": False,
+            },
+            Level.TROUBLE,
+            "Memory: 91 % of the limit of 200 MiB, not accepting; the connections that hold the "
+            "most are reset",
+            id="memory",
+        ),
+        pytest.param(
             {"worker_problems": ("worker 1 ended by signal 9 and is started again",)},
             Level.TROUBLE,
             "Worker 1 ended by signal 9 and is started again",
@@ -376,3 +387,10 @@ def test_a_problem_names_its_side():
     _, outside = make_two_sides()
     (problem,) = summarise(make_view(replace(outside, problem="in use")), NOW).problems
     assert (problem.port, problem.side) == ("shop/front:http", "external")
+
+
+def test_while_memory_is_short_clients_may_take_the_place_of_others():
+    view = replace(make_calm_view(), memory=MemoryView(180 << 20, 200 << 20, is_short=True))
+    (problem,) = summarise(view, NOW).problems
+    assert "90 % of the limit of 200 MiB, accepting only in the place of others" in problem.what
+    assert "MemoryMax=" in problem.way_out

@@ -1,0 +1,169 @@
+import logging
+import math
+
+import pytest
+
+from userspace_proxy.dataplane.descriptors import Descriptors
+from userspace_proxy.dataplane.memory import Memory, MemoryState
+
+from .limits import MIB, Limit
+from .timers import TimerLoop
+
+
+class Watched:
+    """Memory that is watched, and what it had shed.
+
+    Args:
+        used_mib: At first.
+        frees_mib: What resetting connections frees at a time.
+    """
+
+    def __init__(self, used_mib, frees_mib=0):
+        self.loop = TimerLoop()
+        self.limit = Limit(used_mib)
+        self.found = [self.limit]
+        self.frees_mib = frees_mib
+        self.shed = []
+        self.descriptors = Descriptors(self.loop, 1000)
+        self.memory = Memory(self.loop, self.loop.clock, self.descriptors)
+        self.memory.shed = self._shed
+        self.memory.watch(lambda: self.found)
+
+    def _shed(self, excess, spared, _now):
+        self.shed.append((excess // MIB, spared // 1024))
+        self.limit.used_mib -= self.frees_mib
+        self.descriptors.hold(0)
+        return 3 if self.frees_mib else 0
+
+    def use(self, used_mib):
+        """Change what is used, and let it be noticed."""
+        self.limit.used_mib = used_mib
+        self.loop.advance(0.25)
+
+
+def test_nothing_is_read_and_no_timer_set_unless_it_watches():
+    loop = TimerLoop()
+    memory = Memory(loop, loop.clock, Descriptors(loop, 1000))
+    memory.look()
+    memory.note(1 << 40)
+    assert (memory.state, memory.due, loop.waiting) == (MemoryState(), math.inf, 0)
+
+
+def test_below_the_mark_nothing_is_shed():
+    watched = Watched(179)
+    watched.loop.advance(10.0)
+    assert watched.memory.state == (179 * MIB, 200 * MIB, False)
+    assert watched.shed == []
+
+
+def test_at_nine_tenths_connections_are_reset_until_less_than_85_percent_is_used():
+    watched = Watched(180, frees_mib=4)
+    assert watched.memory.is_short
+    assert not watched.descriptors.has_room(1)
+    watched.loop.advance(0.5)
+    # To 170 MiB; what holds 200 MiB / 64 is spared.
+    assert watched.shed == [(10, 3200), (6, 3200), (2, 3200)]
+    watched.loop.advance(0.25)
+    assert watched.memory.state == (168 * MIB, 200 * MIB, False)
+    assert watched.descriptors.has_room(1)
+
+
+def test_usage_that_grows_is_shed_at_once_and_otherwise_the_kernel_has_time_to_free_it():
+    watched = Watched(180, frees_mib=1)
+    for used_mib in (180, 180, 181, 181):
+        watched.limit.used_mib = used_mib
+        watched.memory.note(64 * 1024)
+    assert [excess for excess, _ in watched.shed] == [10, 11]
+
+
+def test_where_connections_hold_little_it_ends_below_nine_tenths():
+    watched = Watched(185)
+    watched.use(182)
+    assert watched.memory.is_short
+    watched.use(179)
+    assert not watched.memory.is_short
+    watched.use(179)
+    assert not watched.memory.is_short
+
+
+def test_stalled_readers_have_usage_read_when_they_fill_a_quarter_of_the_room():
+    watched = Watched(100)
+    # 80 MiB below the mark.
+    for _ in range(19):
+        watched.memory.note(MIB)
+    assert watched.limit.estimates == 0
+    watched.limit.used_mib = 181
+    watched.memory.note(MIB)
+    assert watched.memory.is_short
+
+
+def test_accepting_reads_usage_a_hundred_times_a_second():
+    watched = Watched(100)
+    for _ in range(10):
+        watched.loop.now += 0.003
+        watched.memory.look()
+    assert watched.limit.estimates == 2
+
+
+def test_file_cache_is_not_taken_for_a_shortage():
+    watched = Watched(100)
+    watched.limit.cache_mib = 95
+    watched.loop.now += 0.1
+    watched.memory.look()
+    assert watched.memory.state == (100 * MIB, 200 * MIB, False)
+
+
+def test_a_limit_that_is_set_later_is_found_and_one_that_is_gone_forgotten():
+    watched = Watched(190)
+    watched.found = []
+    watched.loop.advance(10.0)
+    assert watched.memory.state == MemoryState()
+    assert watched.descriptors.has_room(1)
+    readings = watched.limit.readings
+    watched.loop.advance(9.0)
+    watched.memory.look()
+    assert watched.limit.readings == readings
+    watched.found = [watched.limit]
+    watched.loop.advance(10.0)
+    assert watched.memory.is_short
+
+
+def test_of_two_limits_the_nearest_counts():
+    watched = Watched(100)
+    watched.found = [watched.limit, Limit(150), Limit(120)]
+    watched.loop.advance(10.0)
+    assert watched.memory.state.used_bytes == 150 * MIB
+
+
+def test_a_shortage_is_logged_when_it_begins_and_ends_but_once_a_minute(caplog):
+    caplog.set_level(logging.INFO)
+    watched = Watched(100, frees_mib=10)
+    for _ in range(3):
+        watched.use(185)
+        watched.use(100)
+    begin, end = caplog.records
+    assert begin.getMessage() == (
+        "memory limit nearly reached, accepting is paused and connections are reset"
+    )
+    assert (begin.levelno, begin.used_mib, begin.limit_mib) == (logging.WARNING, 185, 200)
+    assert end.getMessage() == "memory is available again"
+    assert (end.used_mib, end.connections_reset) == (100, 3)
+    watched.loop.advance(60.0)
+    watched.use(185)
+    watched.use(100)
+    # Also those of shortages that were not logged.
+    assert caplog.records[-1].connections_reset == 9
+
+
+def test_a_close_ends_the_watch():
+    watched = Watched(100)
+    for _ in range(2):
+        watched.memory.close()
+    watched.memory.note(1 << 40)
+    watched.memory.look()
+    assert (watched.loop.waiting, watched.limit.estimates) == (0, 0)
+
+
+@pytest.mark.parametrize("used_mib", [0, 200, 250])
+def test_any_usage_is_a_state(used_mib):
+    assert Watched(used_mib).memory.state.used_bytes == used_mib * MIB

@@ -1,0 +1,152 @@
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from userspace_proxy.kernel.memory_limits import AddressSpace, find_memory_limits
+
+MIB = 1024 * 1024
+NONE_IN_V1 = 9223372036854771712
+
+
+class Machine:
+    """Folders as the kernel shows them.
+
+    Args:
+        folder: An empty one.
+    """
+
+    def __init__(self, folder):
+        self.proc, self.sys = folder / "proc", folder / "sys"
+        self.proc.mkdir()
+        self.mounts = ["24 1 0:20 / /proc rw,nosuid shared:5 - proc proc rw"]
+
+    def mount_v2(self, path, root="/"):
+        """Mount cgroup v2; the process is in the cgroup of that path."""
+        self._mount(root, "cgroup2 cgroup2 rw,nsdelegate", f"0::{path}")
+
+    def mount_v1(self, path, root="/"):
+        """Mount the memory controller of cgroup v1."""
+        self._mount(root, "cgroup cgroup rw,memory", f"1:cpu,cpuacct:/elsewhere\n4:memory:{path}")
+
+    def _mount(self, root, kind, path):
+        self.mounts.append(f"30 24 0:26 {root} {self.sys} ro,relatime shared:9 - {kind}")
+        (self.proc / "mountinfo").write_text("\n".join(self.mounts))
+        (self.proc / "cgroup").write_text(f"{path}\n")
+
+    def cgroup(self, path, **files):
+        """Write the files of one cgroup, whose names begin with ``memory.``."""
+        folder = self.sys / path
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / f"memory.{name}").write_text(f"{text}\n")
+
+    def limits(self):
+        return [(limit.limit, limit.used()) for limit in find_memory_limits(self.proc)]
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def test_used_memory_is_what_the_kernel_cannot_drop(machine):
+    machine.mount_v2("/pod")
+    stat = f"anon {90 * MIB}\ninactive_file {6 * MIB}\nactive_file {4 * MIB}\nsock 4096"
+    machine.cgroup("pod", max=200 * MIB, current=110 * MIB, stat=stat)
+    (limit,) = find_memory_limits(machine.proc)
+    assert (limit.limit, limit.used(), limit.counts_sockets) == (200 * MIB, 100 * MIB, True)
+
+
+def test_an_estimate_uses_the_file_cache_of_the_last_exact_reading(machine):
+    machine.mount_v2("/")
+    machine.cgroup("", max=200 * MIB, current=110 * MIB, stat=f"inactive_file {10 * MIB}")
+    (limit,) = find_memory_limits(machine.proc)
+    assert limit.estimate() == 110 * MIB
+    limit.used()
+    machine.cgroup("", current=120 * MIB, stat=f"inactive_file {15 * MIB}")
+    assert limit.estimate() == 110 * MIB
+    assert limit.used() == 105 * MIB
+
+
+def test_version_1_counts_the_groups_below_and_no_sockets(machine):
+    machine.mount_v1("/pod")
+    stat = f"inactive_file 1\ntotal_inactive_file {10 * MIB}\ntotal_active_file {5 * MIB}"
+    machine.cgroup("pod", limit_in_bytes=200 * MIB, usage_in_bytes=115 * MIB, stat=stat)
+    machine.cgroup("", limit_in_bytes=NONE_IN_V1, usage_in_bytes=900 * MIB, stat="")
+    (limit,) = find_memory_limits(machine.proc)
+    assert (limit.limit, limit.used(), limit.counts_sockets) == (200 * MIB, 100 * MIB, False)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [
+        pytest.param({"max": 300}, {"max": 200}, (200, 20), id="the-lower-one"),
+        pytest.param({"max": 200}, {"max": 300}, (200, 50), id="that-of-a-cgroup-above"),
+        pytest.param({"max": 200}, {"max": 200}, (200, 50), id="the-outer-one-of-two-equal-ones"),
+        pytest.param({"max": "max"}, {"max": 300, "high": 250}, (250, 20), id="throttled-first"),
+    ],
+)
+def test_the_lowest_limit_of_this_cgroup_and_those_above_counts(machine, outer, inner, expected):
+    machine.mount_v2("/slice/service")
+    machine.cgroup("slice", current=50, **outer)
+    machine.cgroup("slice/service", current=20, **inner)
+    assert machine.limits() == [expected]
+
+
+def test_a_container_sees_its_own_cgroup_at_the_mount_point(machine):
+    machine.mount_v1("/kubepods/pod1/abc", root="/kubepods/pod1/abc")
+    machine.cgroup("", limit_in_bytes=200, usage_in_bytes=20)
+    assert machine.limits() == [(200, 20)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/../../host", id="above-its-namespace"),
+        pytest.param("/kubepods/pod1", id="of-the-host"),
+    ],
+)
+def test_a_path_of_another_namespace_is_ignored(machine, path):
+    machine.mount_v2(path)
+    machine.cgroup("", max=200, current=20)
+    assert machine.limits() == [(200, 20)]
+
+
+def test_without_a_limit_there_is_none(machine):
+    machine.mount_v2("/pod")
+    machine.cgroup("pod", max="max", high="max", current=20)
+    assert machine.limits() == []
+
+
+def test_without_proc_there_is_none(tmp_path):
+    assert find_memory_limits(tmp_path) == []
+
+
+def test_files_that_have_gone_read_as_nothing(machine):
+    machine.mount_v2("/")
+    machine.cgroup("", max=200, current=20)
+    (limit,) = find_memory_limits(machine.proc)
+    (machine.sys / "memory.current").unlink()
+    assert limit.used() == limit.estimate() == 0
+
+
+def test_a_limit_of_the_address_space_is_one(tmp_path):
+    code = (
+        "import resource; from pathlib import Path;"
+        "from userspace_proxy.kernel.memory_limits import find_memory_limits;"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({900 * MIB}, {900 * MIB}));"
+        f"(limit,) = find_memory_limits(Path({str(tmp_path)!r}));"
+        "before = limit.used(); held = bytearray(64 << 20);"
+        "print(limit.limit, limit.counts_sockets, limit.used() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    limit, counts_sockets, grown = done.stdout.split()
+    assert (int(limit), counts_sockets) == (900 * MIB, "False")
+    assert 64 * MIB <= int(grown) < 66 * MIB
+
+
+def test_the_address_space_is_estimated_exactly():
+    limit = AddressSpace(900 * MIB)
+    assert limit.estimate() == limit.used() > resource.getpagesize()

@@ -1,0 +1,218 @@
+"""Watches how near this process is to a limit of memory, and has load shed before it is reached.
+
+    90 % of a limit ──▶ no more connections than now, and those that hold most are reset
+    below 85 %      ──▶ as before
+
+At a limit of its cgroup the kernel kills a process, and all its connections with it.
+
+Rule 1: it watches only when asked to, and reads usage only where there is a limit.
+Rule 2: usage is read four times a second, up to a hundred times while connections are accepted, and
+whenever readers that stall have filled a quarter of the room: 1,000 of them fill 100 MiB in 0.1 s.
+Rule 3: what connections hold is shed only while it is more than a 64th of the limit (``spared``):
+where the rest of the process needs nearly all memory, resetting the last ones would not help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..kernel.memory_limits import MemoryLimit
+from ..log_limit import LogLimit
+from .descriptors import Descriptors
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+# What the kernel and Python allocate within some milliseconds has to fit in the rest. The mark at
+# which all is well again is lower, so that the state doesn't change with each connection.
+HIGH = 0.90
+LOW = 0.85
+_SPARED_PART = 64
+# An exact reading takes 70 µs, an estimate 8 µs (measured).
+_EVERY_S = 0.25
+_AT_MOST_EVERY_S = 0.01
+# A limit may be set later, such as by a resize of the pod.
+_FIND_EVERY_S = 10.0
+_ROOM_PART = 4
+_LEAST_BYTES = 64 * 1024
+# The kernel frees what sockets held after a moment.
+_SETTLE_S = 0.05
+# So much of the time is left for traffic: looking at 100,000 connections takes a few tenths of a
+# second.
+_SHED_PAUSES = 4
+
+# Source: mallopt(3).
+_M_MMAP_THRESHOLD = -3
+_MAPPED_BYTES = 32 * 1024
+
+Shed = Callable[[int, int, float], int]
+"""Holds the number of connections, and resets some that hold so many bytes, but not the last that
+hold the second number; now is the time. Returns how many were reset."""
+
+
+class MemoryState(NamedTuple):
+    """What is used of the limit that is nearest; all 0 without a limit."""
+
+    used_bytes: int = 0
+    limit_bytes: int = 0
+    is_short: bool = False
+    """Accepting is paused, except in the place of other connections."""
+
+
+class Memory:
+    """The memory of the process of one data plane."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float], descriptors: Descriptors
+    ) -> None:
+        self.due = math.inf
+        """When :meth:`look` may read again; infinity where nothing is watched."""
+        self.state = MemoryState()
+        self.counts_sockets = False
+        """What sockets buffer in the kernel is counted."""
+        self.shed: Shed = lambda _excess, _spared, _now: 0
+        self._loop = loop
+        self._clock = clock
+        self._descriptors = descriptors
+        self._limits: Sequence[MemoryLimit] = ()
+        self._find: Callable[[], Sequence[MemoryLimit]] = tuple
+        self._find_at = 0.0
+        self._shed_at = 0.0
+        """When connections may be reset again, unless usage grows."""
+        self._shed_used = 0
+        """What was used when connections were reset last."""
+        self._noted = 0
+        """Bytes that began to wait since usage was read."""
+        self._look_after = math.inf
+        """How many of them until it is read again."""
+        self._ended = 0
+        """Connections reset since the last line was logged."""
+        self._log_limit = LogLimit()
+        self._has_logged = False
+        """The beginning of the present shortage was logged."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether load is being shed."""
+        return self.state.is_short
+
+    @property
+    def spared_bytes(self) -> int:
+        """How much connections may always hold."""
+        return self.state.limit_bytes // _SPARED_PART
+
+    def watch(self, find: Callable[[], Sequence[MemoryLimit]]) -> None:
+        """Watch the limits that a function finds, from now on."""
+        self.close()
+        self._find, self._find_at = find, 0.0
+        self._watch()
+
+    def look(self) -> None:
+        """Read usage again if the last time is long enough ago; connections may be reset."""
+        now = self._clock()
+        if now >= self.due:
+            self._estimate(now)
+
+    def note(self, count: int) -> None:
+        """Note that so many bytes wait for a reader from now on; connections may be reset."""
+        self._noted += count
+        if self._noted >= self._look_after:
+            self._estimate(self._clock())
+
+    def close(self) -> None:
+        """Watch no more. Idempotent."""
+        self.due = self._look_after = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _watch(self) -> None:
+        now = self._clock()
+        if now >= self._find_at:
+            self._find_at = now + _FIND_EVERY_S
+            self._limits = self._find()
+            if self._limits:
+                _return_freed_memory()
+        self._judge(now, [limit.used() for limit in self._limits])
+        self._timer = self._loop.call_later(
+            _EVERY_S if self._limits else _FIND_EVERY_S, self._watch
+        )
+
+    def _estimate(self, now: float) -> None:
+        used = [limit.estimate() for limit in self._limits]
+        if any(u >= x.limit * HIGH for u, x in zip(used, self._limits, strict=True)):
+            # Perhaps it is file cache.
+            used = [limit.used() for limit in self._limits]
+        self._judge(now, used)
+
+    def _judge(self, now: float, used: Sequence[int]) -> None:
+        if not self._limits:
+            self.due = self._look_after = math.inf
+            self._end(MemoryState())
+            return
+        self.due = now + _AT_MOST_EVERY_S
+        usages = zip(used, self._limits, strict=True)
+        nearest, limit = max(usages, key=lambda usage: usage[0] / max(1, usage[1].limit))
+        self.counts_sockets = limit.counts_sockets
+        self._noted = 0
+        self._look_after = max(_LEAST_BYTES, (limit.limit * HIGH - nearest) // _ROOM_PART)
+        mark = LOW if self.is_short else HIGH
+        state = MemoryState(nearest, limit.limit, is_short=nearest >= limit.limit * mark)
+        if not state.is_short:
+            self._end(state)
+            return
+        if not self.is_short:
+            self._begin(state, now)
+        self.state = state
+        is_growing = nearest >= limit.limit * HIGH and nearest > self._shed_used
+        if now < self._shed_at and not is_growing:
+            return
+        self._shed_used = nearest
+        ended = self.shed(nearest - int(limit.limit * LOW), self.spared_bytes, now)
+        self._ended += ended
+        after = self._clock()
+        self._shed_at = after + max(_SETTLE_S, _SHED_PAUSES * (after - now))
+        if not ended and nearest < limit.limit * HIGH:
+            # The rest isn't the connections'.
+            self._end(state._replace(is_short=False))
+
+    def _begin(self, state: MemoryState, now: float) -> None:
+        self._has_logged = self._log_limit.take(now)
+        if self._has_logged:
+            _log.warning(
+                "memory limit nearly reached, accepting is paused and connections are reset",
+                extra={"used_mib": state.used_bytes >> 20, "limit_mib": state.limit_bytes >> 20},
+            )
+
+    def _end(self, state: MemoryState) -> None:
+        was_short, self.state = self.is_short, state
+        if not was_short:
+            return
+        self._descriptors.hold(None)
+        if self._has_logged:
+            ended, self._ended = self._ended, 0
+            _log.info(
+                "memory is available again",
+                extra={
+                    "used_mib": state.used_bytes >> 20,
+                    "limit_mib": state.limit_bytes >> 20,
+                    "connections_reset": ended,
+                },
+            )
+
+
+def _return_freed_memory() -> None:
+    """Have the buffers of stalled readers returned to the kernel when they are freed. Idempotent.
+
+    By default glibc raises the threshold of what it maps separately to the size of what was freed,
+    and the next such buffers stay with the process (measured: 50 of 100 MiB).
+    """
+    # Another C library has no such function.
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

@@ -1,0 +1,176 @@
+"""Finds the limits of memory that this process has, and reads how much of them is used.
+
+    cgroup v2   memory.max, memory.high    memory.current         less the file cache
+    cgroup v1   memory.limit_in_bytes      memory.usage_in_bytes  less the file cache
+    RLIMIT_AS                              the address space of this process
+
+Rule 1: of this cgroup and those above it, the one with the lowest limit counts.
+Rule 2: file cache isn't counted as used: the kernel drops it before it kills a process.
+Rule 3: a limit that can't be read doesn't exist.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, Protocol
+
+# Cgroup v1 has no word for "no limit": it is LONG_MAX, rounded down to pages.
+_UNLIMITED = 2**60
+_READ_BYTES = 16 * 1024
+
+
+class MemoryLimit(Protocol):
+    """One limit."""
+
+    @property
+    def limit(self) -> int:
+        """Bytes."""
+
+    @property
+    def counts_sockets(self) -> bool:
+        """Whether what sockets buffer in the kernel is counted."""
+
+    def used(self) -> int:
+        """Return how many bytes are used now; 0 if that can't be read."""
+
+    def estimate(self) -> int:
+        """Return the same, at less cost: with the file cache of the last exact reading."""
+
+
+class _Names(NamedTuple):
+    """The files of a version of cgroups."""
+
+    limits: tuple[str, ...]
+    used: str
+    cache: tuple[bytes, ...]
+    """In ``memory.stat``, with those of the cgroups below."""
+
+
+_V2 = _Names(("memory.max", "memory.high"), "memory.current", (b"inactive_file", b"active_file"))
+_V1 = _Names(
+    ("memory.limit_in_bytes",),
+    "memory.usage_in_bytes",
+    (b"total_inactive_file", b"total_active_file"),
+)
+
+
+class CgroupMemory:
+    """The limit of one cgroup. Part of MemoryLimit."""
+
+    def __init__(self, folder: Path, names: _Names, limit: int) -> None:
+        self.limit = limit
+        self.counts_sockets = names is _V2
+        self._used_path = str(folder / names.used)
+        self._stat_path = str(folder / "memory.stat")
+        self._names = names
+        self._cache = 0
+
+    def used(self) -> int:
+        """Part of MemoryLimit."""
+        self._cache = 0
+        for line in _read(self._stat_path).splitlines():
+            name, _, value = line.partition(b" ")
+            if name in self._names.cache:
+                self._cache += int(value)
+        return self.estimate()
+
+    def estimate(self) -> int:
+        """Part of MemoryLimit."""
+        return max(0, int(_read(self._used_path) or 0) - self._cache)
+
+
+class AddressSpace:
+    """RLIMIT_AS. Part of MemoryLimit."""
+
+    counts_sockets = False
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def used(self) -> int:
+        """Part of MemoryLimit."""
+        pages = _read("/proc/self/statm").partition(b" ")[0]
+        return int(pages or 0) * resource.getpagesize()
+
+    def estimate(self) -> int:
+        """Part of MemoryLimit."""
+        return self.used()
+
+
+def find_memory_limits(proc: Path = Path("/proc/self")) -> list[MemoryLimit]:
+    """Return the limits of this process: none, the cgroup's, that of the address space, or both."""
+    found: list[MemoryLimit] = []
+    # The outermost of equal limits: what others use counts there, too.
+    cgroups = [c for folder, names in _cgroups(proc) if (c := _limited(folder, names)) is not None]
+    if cgroups:
+        found.append(min(reversed(cgroups), key=lambda cgroup: cgroup.limit))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        found.append(AddressSpace(soft))
+    return found
+
+
+def _limited(folder: Path, names: _Names) -> CgroupMemory | None:
+    texts = [_read(str(folder / name)).strip() for name in names.limits]
+    limits = [int(text) for text in texts if text.isdigit()]
+    limit = min(limits, default=_UNLIMITED)
+    return CgroupMemory(folder, names, limit) if limit < _UNLIMITED else None
+
+
+def _cgroups(proc: Path) -> Iterator[tuple[Path, _Names]]:
+    """Return the cgroup of this process that accounts for memory, and those above it."""
+    for mount_root, mount_point, names in _mounts(proc):
+        path = _path_of(proc, names)
+        if path is None:
+            continue
+        # In a container the mount often shows the container's cgroup only, and the path may be that
+        # of the host, or of another cgroup namespace.
+        inside = PurePosixPath(path.removeprefix(mount_root.rstrip("/")).lstrip("/"))
+        if ".." in inside.parts or not (mount_point / inside).is_dir():
+            inside = PurePosixPath()
+        yield from ((mount_point / folder, names) for folder in (inside, *inside.parents))
+
+
+def _mounts(proc: Path) -> Iterator[tuple[str, Path, _Names]]:
+    """Return the mounts of cgroups that account for memory. Source: proc_pid_mountinfo(5)."""
+    for line in _read(str(proc / "mountinfo"), to_end=True).decode(errors="replace").splitlines():
+        fields, _, kind = line.partition(" - ")
+        if kind.startswith("cgroup2 "):
+            names = _V2
+        elif kind.startswith("cgroup ") and "memory" in kind.split()[-1].split(","):
+            names = _V1
+        else:
+            continue
+        _mount, _parent, _device, root, point, *_ = fields.split()
+        yield root, Path(point), names
+
+
+def _path_of(proc: Path, names: _Names) -> str | None:
+    """Return the path of this process's cgroup. Source: cgroups(7), /proc/pid/cgroup."""
+    for line in _read(str(proc / "cgroup")).decode(errors="replace").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if (number == "0") if names is _V2 else ("memory" in controllers.split(",")):
+            return path
+    return None
+
+
+def _read(path: str, *, to_end: bool = False) -> bytes:
+    """Return the beginning of a file, or all of it; empty if it can't be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    content = b""
+    try:
+        while part := os.read(descriptor, _READ_BYTES):
+            content += part
+            if not to_end:
+                break
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+    return content
