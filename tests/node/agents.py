@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -172,13 +173,21 @@ class Agent:
         return self.log_path.read_text()
 
     def kill(self) -> None:
-        """Kill it with SIGKILL, and wait for the end of its workers; idempotent."""
+        """Kill it and its workers with SIGKILL, and wait for their end; idempotent."""
         if self.process is not None:
             children = child_pids(self.process.pid)
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+            self.kill_control()
+            for child in filter(is_alive, children):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
             wait_for("the end of its workers", lambda: not any(map(is_alive, children)))
+
+    def kill_control(self) -> None:
+        """Kill its control process with SIGKILL; workers continue."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""

@@ -223,11 +223,13 @@ def test_connections_that_are_open_at_the_end_of_the_drain_are_reset(story):
 def test_a_connection_may_finish_during_the_drain_and_the_agent_ends_with_it(node, story):
     node.agent.flags = ("--drain-timeout=1h",)
     node.agent.start_until_ready()
+    stops = node.agent.log().count("stopping")
     connection = node["pod"].dial(ECHO.address)
     connection.sendall(b"before")
     assert connection.recv(100) == b"before"
     node.agent.send(signal.SIGINT)
-    wait_for("the drain", lambda: not serves(node))
+    wait_for("the drain", lambda: node.agent.log().count("stopping") == stops + 1)
+    assert serves(node), "new clients, too"
     connection.sendall(b"after")
     assert connection.recv(100) == b"after"
     connection.shutdown(socket.SHUT_WR)

@@ -1,7 +1,8 @@
 """The node's agent: serves the Services of one source until it is stopped.
 
 start   steering ▶ node ▶ plane ▶ status servers ▶ sync loop ▶ source
-stop    nothing is steered ▶ listeners close ▶ connections drain ▶ kernel state is removed
+stop    connections drain, and new ones are served ▶ nothing is steered ▶ listeners close
+        ▶ kernel state is removed
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import UserspaceProxyError
 from ..kernel.addresses import NodeAddresses
+from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.port_holders import who_holds
 from ..model import IPFamily, Protocol, SocketAddress
 from ..plan import Plan, Planner
@@ -31,8 +33,16 @@ from ..version import __version__
 from .client_address import ClientAddresses
 from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
+from .hand_over import adopt, relieve, worker_label
 from .last_state import LastState
-from .node import open_steering, prepare_node, start_client_addresses
+from .node import (
+    open_steering,
+    prepare_node,
+    remove_client_addresses,
+    remove_steering,
+    start_client_addresses,
+    steer_nothing,
+)
 from .options import Options
 from .served_ports import ServedPorts
 from .status_addresses import StatusAddresses
@@ -43,15 +53,11 @@ from .view import view_health_checks, view_ports, view_proxy
 
 if TYPE_CHECKING:
     from ..cluster import Snapshot
+    from ..plane.adoption import Predecessors
     from ..status.health_checks import HealthCheckPorts
     from ..status.server import StatusServer
 
 _log = logging.getLogger("userspace_proxy.agent")
-
-# Each attempt waits some seconds for a lock that another program holds; a pod gets 30 s in all.
-_CLEAN_UP_TRIES = 3
-# The addresses of node ports without steering: those that no other node can reach.
-_LOOPBACK = ("127.0.0.1",)
 
 
 class Agent:
@@ -84,6 +90,7 @@ class Agent:
         """Its facts are those of the plan in force."""
         self._steering: Steering | None = None
         self._plane: Plane | None = None
+        self._predecessors: Predecessors | None = None
         self._served_ports: ServedPorts | None = None
         self._sync: SyncLoop | None = None
         self._last_state: LastState | None = None
@@ -92,8 +99,8 @@ class Agent:
         self._firewalls: FirewallWatch | None = None
         self._health_checks: HealthCheckPorts | None = None
         self._status_addresses = StatusAddresses()
-        self._addresses: Callable[[], Sequence[str]] = lambda: _LOOPBACK
-        """Returns the addresses of this node at which node ports may be served."""
+        self._addresses: Callable[[], Sequence[str]] = lambda: ("127.0.0.1",)
+        """Returns this node's addresses for node ports; loopback is all that ``none`` reaches."""
         self._no_node_ports = ""
         """Why no address answers at node ports, as far as it was logged."""
         self._started = 0.0
@@ -114,7 +121,7 @@ class Agent:
         """Start to read Services and to serve them; :meth:`stop` undoes it.
 
         Returns before the first Services are read: see :meth:`settled`. A status address that
-        isn't available is a problem of :meth:`status`, and is tried again every 5 s.
+        isn't available is a problem of :meth:`status`.
 
         Raises:
             SourceError: There is nothing to read Services from.
@@ -137,12 +144,19 @@ class Agent:
         steering = self._steering = self._open_steering(pool)
         self._stack.push_async_callback(steering.close)
         recovered = await steering.start()
+        label, owners = None, OwnerSockets()
         if steering.name != "none":
+            if (label := worker_label(options)) is not None:
+                self._predecessors = await adopt(label, self._stack)
+            owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
             if isinstance(self._wanted_steering, str):
-                await prepare_node(steering, options, self._stack)
-            self._client_addresses = await start_client_addresses(options, self._stack)
+                await prepare_node(steering, options, self._stack, owners)
+            self._client_addresses = await start_client_addresses(options, self._stack, owners)
 
-        plane = self._plane = self._open_plane()
+        plane = self._plane = self._open_plane(label)
+        # A table is written in a thread.
+        loop = asyncio.get_running_loop()
+        owners.follow(lambda name, sock: loop.call_soon_threadsafe(plane.keep, name, sock))
         served_ports = self._served_ports = ServedPorts(
             plane, steering.bind, pool, transparent=steering.needs_transparent
         )
@@ -161,6 +175,8 @@ class Agent:
         )
         if steering.name != "none":
             self._watch_node(steering, sync)
+        if (last := self._predecessors) is not None:
+            self._supervisor.start("hand-over", lambda: relieve(last, sync, plane, options))
         self._supervisor.start("sync", sync.run)
         self._supervisor.start("status addresses", self._status_addresses.run)
         last_state = self._last_state = LastState(sync, self._source, options)
@@ -184,13 +200,15 @@ class Agent:
             return wanted
         return open_steering(wanted, self._options, pool, self._stack)
 
-    def _open_plane(self) -> Plane:
+    def _open_plane(self, label: str | None) -> Plane:
         plane = Plane(
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
             # Even if addresses can't be preserved yet: the kernel may allow it later.
             keeps_net_raw=self._client_addresses is not None,
+            label=label,
+            predecessors=self._predecessors,
         )
         plane.start()
         self._stack.callback(plane.close)
@@ -281,60 +299,42 @@ class Agent:
         """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.
 
         Args:
-            drain_s: Seconds that open connections may go on; then they are reset.
+            drain_s: Seconds that open connections may go on; then they are reset. New ones are
+                served meanwhile, too.
         """
         self._stopping.set()
+        if self._plane is not None:
+            await self._plane.idle(drain_s)
         await self._supervisor.stop()
+        if self._predecessors is not None:
+            self._predecessors.end()
         # Clients must not be steered to a closed port. But open connections still need the
         # routes that carry their packets, and connection tracking, so the rest goes last.
-        await self._steer_nothing()
+        if self._steering is not None:
+            await steer_nothing(self._steering)
         if self._served_ports is not None:
             self._served_ports.close()
         if self._plane is not None:
-            reset = await self._plane.drain(drain_s)
+            reset = await self._plane.drain(0)
             if reset:
                 _log.warning(
                     "connections were reset at the end of the drain", extra={"count": reset}
                 )
-        await self._remove_steering()
+        steering, self._steering = self._steering, None
+        if steering is not None and not await remove_steering(steering):
+            self.left_behind = True
         await self._stop_client_addresses()
         await self._stack.aclose()
 
-    async def _steer_nothing(self) -> None:
-        if self._steering is not None:
-            try:
-                await self._steering.apply({})
-            except UserspaceProxyError as exc:
-                _log.error(
-                    "cannot stop steering, clients are still sent to this proxy",
-                    extra={"cause": str(exc)},
-                )
-
-    async def _remove_steering(self) -> None:
-        steering, self._steering = self._steering, None
-        if steering is None:
-            return
-        for _ in range(_CLEAN_UP_TRIES):
-            try:
-                await steering.clean_up()
-            except UserspaceProxyError as exc:
-                _log.warning("cannot clean up steering", extra={"cause": str(exc)})
-            else:
-                return
-        self.left_behind = True
-        _log.error("steering rules were left behind, run userspace-proxy cleanup")
-
     async def _stop_client_addresses(self) -> None:
         client_addresses, self._client_addresses = self._client_addresses, None
-        if client_addresses is not None:
-            try:
-                await client_addresses.clean_up()
-            except UserspaceProxyError as exc:
-                self.left_behind = True
-                _log.error(
-                    "cannot remove client address routing, run userspace-proxy cleanup",
-                    extra={"cause": str(exc)},
-                )
+        if client_addresses is not None and not await remove_client_addresses(client_addresses):
+            self.left_behind = True
+
+    def abandon(self) -> None:
+        """End the workers; this process exits at once, and leaves all else as it is."""
+        if self._plane is not None:
+            self._plane.hang_up()
 
     async def failed(self) -> UserspaceProxyError:
         """Wait until the source or the steering can't go on, and return why."""

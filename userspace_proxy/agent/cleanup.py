@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from ..config import Settings
 from ..errors import SteeringError
+from ..plane.rendezvous import worker_labels
 from ..steering import (
     GUARD_TABLES,
     REPLY_TABLES,
@@ -28,6 +29,7 @@ from ..steering import (
 )
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
+from .hand_over import end_workers
 from .lock import NodeLock, running_proxies
 
 _log = logging.getLogger("userspace_proxy.agent")
@@ -57,7 +59,10 @@ async def _cleanup(proxy_name: str) -> int:
         # Routes have a number that can't be translated to a name, so any running proxy may have
         # some.
         labels = {"", *tables, *chains, *replies, *GUARD_TABLES.labels_here(), *running_proxies()}
+        labels |= worker_labels()
     with _locked(labels):
+        for label in sorted(labels):
+            await end_workers(label)
         for label in sorted(filter(is_present, labels)):
             await _clean_up_steering("local", label)
         if not proxy_name:

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Iterable
 
 from ..errors import SteeringError
+from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.routes import NodeRoutes
 from ..plane import Plane
 from ..policy.bridges import BridgeObstacle
@@ -44,14 +45,17 @@ class ClientAddresses:
     Args:
         proxy_name: Its ``--service-proxy-name``; empty without one.
         cluster: ``--cluster-cidr``.
+        owners: Of the tables in the kernel.
     """
 
-    def __init__(self, proxy_name: str, cluster: Iterable[str]) -> None:
+    def __init__(
+        self, proxy_name: str, cluster: Iterable[str], owners: OwnerSockets | None = None
+    ) -> None:
         self.repairs = 0
         self.problem = ""
         """Why a repair failed; empty if the last one succeeded."""
         self._cluster = tuple(cluster)
-        self._replies = ReplyRouting(proxy_name)
+        self._replies = ReplyRouting(proxy_name, owners)
         self._routes: NodeRoutes | None = None
         self._bridges = ClientBridges()
         self._has_news = asyncio.Event()

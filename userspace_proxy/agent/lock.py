@@ -3,43 +3,29 @@
     userspace-proxy, userspace-proxy/NAME      the socket on which a proxy listens
     userspace-proxy#…, userspace-proxy/NAME#…  likewise, if another user has bound that name
 
-The lock is an abstract Unix socket: it belongs to a network namespace, as rules and routes do, in
-all containers, and the kernel releases it with the process. Any user can bind any such name, so a
-socket counts only if root, or this process's user, listens on it (SO_PEERCRED).
+The lock is an abstract Unix socket (``kernel.abstract_sockets``), and over it a process asks the
+holder to hand over the node (``agent.hand_over``).
 
 Rule 1: a proxy listens first and looks for others afterwards, so of two one sees the other.
-Rule 2: other users choose names, too: names are bytes, and nothing in them is trusted.
 
-Source: unix(7); net/unix/af_unix.c, init_peercred() at listen() and unix_seq_show(). ADR 0016.
+Source: ADR 0016, ADR 0026.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import re
 import secrets
-import select
 import socket
-import struct
-import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from ..errors import LockHeld
+from ..kernel import abstract_sockets
 from ..steering import proxy_label
 
 _NAME = "\0userspace-proxy"
-_SOCKETS = Path("/proc/thread-self/net/unix")
-# How that file shows a name: with @ for the first byte, at the end of the line.
-_SHOWN = re.compile(
-    rb" @(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)$", re.MULTILINE
-)
-_CREDENTIALS = struct.Struct("3i")
-# A proxy's queue may be full until its event loop accepts, and it binds before it listens.
-_ANSWER_S = 0.5
-_PAUSE_S = 0.01
+# How the kernel shows such a name.
+_SHOWN = r"@(userspace-proxy(?:/(?P<label>[A-Za-z0-9._~-]+))?(?:#[0-9a-f]+)?)"
 _ANSWERS_A_TURN = 64
 
 
@@ -70,25 +56,35 @@ class NodeLock:
             mine = self._bind(sock)
             sock.listen()
             others = [name for name, label in _shown_names() if label == self._label]
-            self._refuse(_ask(name for name in others if name != mine).values())
+            others = [name for name in others if name != mine]
+            self._refuse(abstract_sockets.find_listeners(others).values())
         except BaseException:
             sock.close()
             raise
         self._socket = sock
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when another process asks for the holder.
+        """Return the descriptor that becomes readable when another process connects.
 
-        Call :meth:`answer` then: the kernel's queue is short.
+        Call :meth:`accept` then: the kernel's queue is short.
         """
         return -1 if self._socket is None else self._socket.fileno()
 
-    def answer(self) -> None:
-        """Close connections of processes that ask; the kernel has answered them already."""
+    def accept(self) -> list[socket.socket]:
+        """Return connections of trusted processes, which the caller closes.
+
+        The kernel has answered those that only ask which process holds the lock.
+        """
+        trusted: list[socket.socket] = []
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 for _ in range(_ANSWERS_A_TURN):
-                    self._socket.accept()[0].close()
+                    sock = self._socket.accept()[0]
+                    if abstract_sockets.is_trusted(sock):
+                        trusted.append(sock)
+                    else:
+                        sock.close()
+        return trusted
 
     def release(self) -> None:
         """Release the lock; idempotent."""
@@ -104,7 +100,7 @@ class NodeLock:
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 raise
-            self._refuse(_ask([name]).values())
+            self._refuse(abstract_sockets.find_listeners([name]).values())
             # No other user can predict this name and bind it, too.
             name = f"{name}#{secrets.token_hex(8)}"
             sock.bind(name)
@@ -130,46 +126,24 @@ class NodeLock:
 def running_proxies() -> dict[str, int]:
     """Return the proxies whose lock is in this network namespace: label → pid, 0 if unknown."""
     names = dict(_shown_names())
-    return {names[name]: pid for name, pid in _ask(names).items()}
+    return {names[name]: pid for name, pid in abstract_sockets.find_listeners(names).items()}
+
+
+def connect_to_holder(proxy_name: str | None) -> tuple[socket.socket, int] | None:
+    """Return a connection to the process that holds the lock, and its pid; None: there is none.
+
+    The pid is 0 if its PID namespace isn't visible from here.
+    """
+    label = proxy_label(proxy_name or "")
+    for name in [name for name, shown in _shown_names() if shown == label]:
+        with contextlib.suppress(OSError):
+            sock = abstract_sockets.connect(name)
+            return sock, abstract_sockets.peer(sock)[0]
+    return None
 
 
 def _shown_names() -> list[tuple[str, str]]:
     """Return the names of all sockets that may be locks, with the labels in them."""
-    found = _SHOWN.finditer(_SOCKETS.read_bytes())
-    # Accepted sockets have the name of the one that listens.
+    found = abstract_sockets.shown_names(_SHOWN)
     names = {match[1].decode(): (match["label"] or b"").decode() for match in found}
     return [(f"\0{name}", label) for name, label in names.items()]
-
-
-def _ask(names: Iterable[str]) -> dict[str, int]:
-    """Return the pid of the trusted process that listens on each of these names.
-
-    It is 0 if its PID namespace isn't visible from here. Names without such a process are left
-    out.
-    """
-    waiting, found = set(names), {}
-    until = time.monotonic() + _ANSWER_S
-    while True:
-        for name in list(waiting):
-            listener = _listener(name)
-            if listener is not None:
-                waiting.remove(name)
-                pid, uid = listener
-                if uid in (0, os.geteuid()):
-                    found[name] = pid
-        if not waiting or time.monotonic() >= until:
-            return found
-        select.select([], [], [], _PAUSE_S)
-
-
-def _listener(name: str) -> tuple[int, int] | None:
-    """Return pid and uid of a name's listener; None if there is none, or its queue is full."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)
-        try:
-            sock.connect(name)
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        except OSError:
-            return None
-    pid, uid, _gid = _CREDENTIALS.unpack(credentials)
-    return pid, uid

@@ -10,6 +10,8 @@ import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from ..errors import UserspaceProxyError
+from ..kernel.nf_tables.owned import OwnerSockets
 from ..plane import PortPool
 from ..steering import (
     Bind,
@@ -21,11 +23,15 @@ from ..steering import (
     remove_leftovers,
 )
 from .client_address import ClientAddresses
+from .hand_over import HandOverRequests
 from .lock import NodeLock
 from .options import Options
 from .refuse import RefusePort
 
 _log = logging.getLogger("userspace_proxy.agent")
+
+# Each attempt waits some seconds for a lock that another program holds; a pod gets 30 s in all.
+_CLEAN_UP_TRIES = 3
 
 
 def open_steering(name: str, options: Options, pool: PortPool, stack: AsyncExitStack) -> Steering:
@@ -43,7 +49,7 @@ def open_steering(name: str, options: Options, pool: PortPool, stack: AsyncExitS
         node_addresses=options.node_addresses,
     )
     if name != "none":
-        _take_lock(options.proxy_name, stack)
+        _take_lock(options, stack)
         refuse_port = RefusePort()
         stack.callback(refuse_port.close)
         pool.take(refuse_port.open(pool.first, pool.last))
@@ -51,23 +57,27 @@ def open_steering(name: str, options: Options, pool: PortPool, stack: AsyncExitS
     return make_steering(name, facts, own_namespace=options.is_own_namespace)
 
 
-async def prepare_node(steering: Steering, options: Options, stack: AsyncExitStack) -> None:
+async def prepare_node(
+    steering: Steering, options: Options, stack: AsyncExitStack, owners: OwnerSockets
+) -> None:
     """Remove what other steerings left, and keep open connections tracked.
 
     Call it before the first listener opens: stale rules lead to proxy ports.
     """
     await _remove_leftovers(steering.name, options)
     if steering.bind is Bind.PROXY_PORT:
-        await _hold_conntrack(options, stack)
+        await _hold_conntrack(options, stack, owners)
         _extend_timeouts(options, stack)
 
 
-async def start_client_addresses(options: Options, stack: AsyncExitStack) -> ClientAddresses | None:
+async def start_client_addresses(
+    options: Options, stack: AsyncExitStack, owners: OwnerSockets
+) -> ClientAddresses | None:
     """Start to preserve client addresses; None if the options don't ask for that.
 
     The caller removes the kernel state with ``clean_up``, after the drain.
     """
-    client_addresses = ClientAddresses(options.proxy_name or "", options.cluster_networks)
+    client_addresses = ClientAddresses(options.proxy_name or "", options.cluster_networks, owners)
     stack.push_async_callback(client_addresses.close)
     if not options.preserves_client_address:
         await client_addresses.leave_nothing()
@@ -76,13 +86,48 @@ async def start_client_addresses(options: Options, stack: AsyncExitStack) -> Cli
     return client_addresses
 
 
-def _take_lock(proxy_name: str | None, stack: AsyncExitStack) -> None:
-    lock = NodeLock(proxy_name)
+async def steer_nothing(steering: Steering) -> None:
+    """Steer clients to this proxy no more; a failure is logged."""
+    try:
+        await steering.apply({})
+    except UserspaceProxyError as exc:
+        _log.error(
+            "cannot stop steering, clients are still sent to this proxy", extra={"cause": str(exc)}
+        )
+
+
+async def remove_steering(steering: Steering) -> bool:
+    """Remove what a steering has in the kernel; return whether that succeeded."""
+    for _ in range(_CLEAN_UP_TRIES):
+        try:
+            await steering.clean_up()
+        except UserspaceProxyError as exc:
+            _log.warning("cannot clean up steering", extra={"cause": str(exc)})
+        else:
+            return True
+    _log.error("steering rules were left behind, run userspace-proxy cleanup")
+    return False
+
+
+async def remove_client_addresses(client_addresses: ClientAddresses) -> bool:
+    """Remove what preserves client addresses; return whether that succeeded."""
+    try:
+        await client_addresses.clean_up()
+    except UserspaceProxyError as exc:
+        _log.error(
+            "cannot remove client address routing, run userspace-proxy cleanup",
+            extra={"cause": str(exc)},
+        )
+        return False
+    return True
+
+
+def _take_lock(options: Options, stack: AsyncExitStack) -> None:
+    lock = NodeLock(options.proxy_name)
     lock.take()
     stack.callback(lock.release)
-    loop = asyncio.get_running_loop()
-    loop.add_reader(lock.fileno(), lock.answer)
-    stack.callback(loop.remove_reader, lock.fileno())
+    requests = HandOverRequests(asyncio.get_running_loop(), lock, options.hand_over)
+    stack.callback(requests.close)
 
 
 async def _remove_leftovers(steering: str, options: Options) -> None:
@@ -93,9 +138,9 @@ async def _remove_leftovers(steering: str, options: Options) -> None:
         _log.info("removed leftovers of another steering", extra={"steering": name})
 
 
-async def _hold_conntrack(options: Options, stack: AsyncExitStack) -> None:
+async def _hold_conntrack(options: Options, stack: AsyncExitStack, owners: OwnerSockets) -> None:
     """Keep connection tracking enabled when another program flushes the node's rules."""
-    hold = ConntrackHold(options.proxy_name or "")
+    hold = ConntrackHold(options.proxy_name or "", owners)
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(

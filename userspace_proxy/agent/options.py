@@ -54,5 +54,10 @@ class Options:
     """The last state isn't served if it is older than that, in seconds."""
     config: tuple[tuple[str, object, str], ...] = ()
     """Settings for ``/configz``: name, value, origin."""
+    hand_over: Callable[[], object] | None = None
+    """Called when another process is to succeed this one on the node; doesn't return, and the
+    workers continue to serve. None: they end with this process."""
+    predecessor_drain_s: float = 0.0
+    """How long connections of the last process's workers may go on."""
     dropped_log_lines: Callable[[], int] = int
     """Returns how many lines the log has dropped; ``int()`` is 0."""

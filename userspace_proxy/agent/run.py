@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
 from .agent import Agent
+from .hand_over import CRASH_DRAIN_S, ask_to_hand_over, leave, wait_for_workers
 from .last_state import default_state_dir
 from .options import Options
 from .signals import stop_on_signal
@@ -58,13 +60,23 @@ def run_agent(
         _log.warning(warning)
     raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        options = replace(make_options(settings), dropped_log_lines=dropped_log_lines)
+        options = replace(
+            make_options(settings),
+            dropped_log_lines=dropped_log_lines,
+            hand_over=wait_for_workers,
+            predecessor_drain_s=_make_way(settings),
+        )
         return runner.run(_run(settings, options, check))
 
 
 async def _run(settings: Settings, options: Options, check: Callable[[Settings, str], None]) -> int:
-    stop = stop_on_signal(asyncio.get_running_loop())
     agent = Agent(settings.steering, make_source(settings), options)
+
+    def end(status: int) -> None:
+        agent.abandon()
+        os._exit(status)
+
+    stop = stop_on_signal(asyncio.get_running_loop(), leave=leave, end=end)
     await agent.start()
     settle_memory()
     steering = agent.status().steering.name
@@ -81,6 +93,16 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
         await agent.stop(drain_s=settings.drain_s if stop.is_set() else 0.0)
         _log.info("stopped")
     return 1 if agent.left_behind else 0
+
+
+def _make_way(settings: Settings) -> float:
+    """Have the running proxy hand over if that is asked for; return how long its workers drain."""
+    if settings.take_over and settings.steering != "none":
+        pid = ask_to_hand_over(settings.service_proxy_name or None)
+        if pid >= 0:
+            _log.info("the running proxy has handed over the node", extra={"pid": pid})
+            return settings.drain_s
+    return CRASH_DRAIN_S
 
 
 def settle_memory() -> None:

@@ -1,9 +1,10 @@
 """Defines the effect of each signal on the agent.
 
-    SIGTERM, SIGINT             stop: remove rules, drain, exit 0
+    SIGTERM, SIGINT             stop: drain, remove rules, exit 0
     either again                exit at once with 128 + its number; kernel state stays
     either again within 0.3 s   only a log line
-    SIGHUP, SIGUSR1, SIGUSR2    only a log line
+    SIGUSR1                     exit 0 at once; workers serve until the next start
+    SIGHUP, SIGUSR2             only a log line
 
 SIGHUP reloads nothing: the agent follows manifests, kubeconfig, tokens and certificates while it
 runs, and reads flags and the configuration file only when it starts.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ _log = logging.getLogger("userspace_proxy.agent")
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
 # By default they end the process; `cli.commands` ignores them until they are handled here.
-_IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_IGNORED = (signal.SIGHUP, signal.SIGUSR2)
 # timeout(1) and some supervisors signal the child and then its process group, 1 ms apart: that is
 # one request. A person needs longer to press Ctrl-C again.
 _SAME_REQUEST_S = 0.3
@@ -31,13 +31,15 @@ _SAME_REQUEST_S = 0.3
 def stop_on_signal(
     loop: asyncio.AbstractEventLoop,
     *,
-    end: Callable[[int], object] = os._exit,
+    leave: Callable[[], object],
+    end: Callable[[int], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> asyncio.Event:
     """Handle the signals of this process from now on.
 
     Args:
         loop: The main thread's.
+        leave: Called upon SIGUSR1.
         end: Called with the exit status upon a second signal.
         clock: Monotonic seconds; called once for each SIGTERM or SIGINT.
 
@@ -67,6 +69,7 @@ def stop_on_signal(
 
     for number in _STOP:
         loop.add_signal_handler(number, stop_or_end, number)
+    loop.add_signal_handler(signal.SIGUSR1, leave)
     for number in _IGNORED:
         loop.add_signal_handler(number, _ignore, number)
     return stop

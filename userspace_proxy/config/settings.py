@@ -195,6 +195,12 @@ class Settings:
         help="local ports that are used as proxy ports: begin-end, begin+offset or one",
         why="below node ports and ephemeral ports, room for 10,000 Service ports",
     )
+    take_over: bool = setting(
+        False, kind=BOOL, topic=Topic.STEERING, flag="take-over", own_field="takeOver",
+        help="take over the node from a running userspace-proxy, without a refused connection",
+        shown_default="a second one is refused",
+        why="two proxies on one node are a mistake more often than an upgrade",
+    )
     iptables_sync_period_s: float = setting(
         30.0, kind=duration(least_s=1.0, zero_means=30.0), topic=Topic.STEERING,
         flag="iptables-sync-period", kube_field="iptables.syncPeriod",

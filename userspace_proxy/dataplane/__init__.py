@@ -18,6 +18,7 @@ from .port_hold import get_nothing
 from .serving import Serving
 from .sockets import is_wildcard
 from .tuning import Tuning
+from .udp import UdpListener
 
 __all__ = [
     "ITERATION_BOUNDS_S",
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryState",
     "Serving",
     "Tuning",
+    "UdpListener",
     "get_nothing",
     "is_wildcard",
     "raise_descriptor_limit",

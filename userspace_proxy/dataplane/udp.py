@@ -85,6 +85,10 @@ class UdpListener:
         self._leave_group("listener closed")
         self.engine.reactor.unregister(self.sock)
 
+    def stop_receiving(self) -> None:
+        """Receive nothing more from clients; replies of endpoints still reach them."""
+        self.engine.reactor.unregister(self.sock)
+
     def hand_over(self, group: EndpointGroup) -> None:
         """End the flows and serve another group's clients, also those whose datagrams wait."""
         self._leave_group("listener handed over")

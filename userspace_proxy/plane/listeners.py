@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING
 
 from ..dataplane import Serving
 from ..dataplane.sockets import cannot_listen
@@ -21,6 +22,9 @@ from .group import Group
 from .listener import Answer, Listener, Wanted
 from .listening_sockets import ListeningSockets
 from .messages import CloseListener, MoveListener
+
+if TYPE_CHECKING:
+    from .adoption import Predecessors
 
 # Kept for everything but listeners: log files, API connections, status requests.
 RESERVE = 512
@@ -32,11 +36,15 @@ Send = Callable[..., bool]
 class Listeners:
     """The listeners of one plane.
 
-    ``limit`` is how many descriptors this process, and each of ``count`` workers, may use.
+    ``limit`` is how many descriptors this process, and each of ``count`` workers, may use. Sockets
+    of ``predecessors`` are used before others are opened.
     """
 
-    def __init__(self, count: int, limit: int, send: Send) -> None:
+    def __init__(
+        self, count: int, limit: int, send: Send, predecessors: Predecessors | None = None
+    ) -> None:
         self._limit = limit
+        self._predecessors = predecessors
         self._send = send
         self._numbers = 0
         self._open: dict[int, Listener] = {}
@@ -178,6 +186,9 @@ class Listeners:
                 transparent=wanted.transparent,
                 workers=self._choose_workers(wanted.protocol, at),
                 admits=group.serving.admits,
+                inherited=self._predecessors.take(wanted.protocol, at)
+                if self._predecessors
+                else (),
             )
         else:
             sockets = old.sockets

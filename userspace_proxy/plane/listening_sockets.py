@@ -15,7 +15,14 @@ import socket
 from collections.abc import Iterable, Sequence
 
 from ..dataplane.port_hold import hold_port, share
-from ..dataplane.sockets import family_of, listen_again, open_listening, stop_listening
+from ..dataplane.sockets import (
+    cannot_listen,
+    family_of,
+    listen_again,
+    open_listening,
+    set_transparent,
+    stop_listening,
+)
 from ..dataplane.source_filter import admit, cannot_admit
 from ..errors import ListenError
 from ..model import Protocol, SocketAddress
@@ -25,7 +32,9 @@ from . import reuseport
 class ListeningSockets:
     """The sockets of one listener for these workers, in this order.
 
-    Options are those of ``open_listening``. Raises ListenError if the port can't be bound.
+    Options are those of ``open_listening``. Sockets of the last control process at this address are
+    used first; those that no worker is left for are closed, with the clients in their queues.
+    Raises ListenError if the port can't be bound.
     """
 
     def __init__(
@@ -37,10 +46,12 @@ class ListeningSockets:
         workers: Iterable[int],
         transparent: bool = False,
         admits: Sequence[str] | None = None,
+        inherited: Iterable[socket.socket] = (),
     ) -> None:
         self._protocol = protocol
         self._freebind = freebind
         self._transparent = transparent
+        self._inherited = list(inherited)
         self._workers = tuple(workers)
         self._by_client = False
         self._admits = admits
@@ -126,11 +137,14 @@ class ListeningSockets:
         is_shared = len(self._workers) > 1
         at = self.at
         try:
-            if self._hold is None and is_shared:
+            if self._hold is None and is_shared and not self._inherited:
                 # No client dials it, so it needn't be transparent.
                 with _wrapped(open_listening(self._protocol, at, freebind=self._freebind)) as alone:
                     at = SocketAddress(at.ip, alone.getsockname()[1])
             for worker in self._workers:
+                if self._inherited:
+                    self.by_worker[worker] = self._inherit(is_shared=is_shared)
+                    continue
                 sock = open_listening(
                     self._protocol,
                     at,
@@ -143,9 +157,26 @@ class ListeningSockets:
         except BaseException:
             self.close()
             raise
+        finally:
+            while self._inherited:
+                self._inherited.pop().close()
         # With the port that the kernel chose.
         self.at = SocketAddress(at.ip, next(iter(self.by_worker.values())).getsockname()[1])
         self._choose()
+
+    def _inherit(self, *, is_shared: bool) -> socket.socket:
+        """Return the next socket of the last control process, with the options of this one."""
+        sock = self._inherited.pop(0)
+        try:
+            if is_shared:
+                share(sock, is_shared=True)
+            if self._transparent:
+                set_transparent(sock)
+            admit(sock, self._admits)
+        except OSError as exc:
+            sock.close()
+            raise cannot_listen(self.at, self._protocol, exc) from exc
+        return sock
 
     def _end_hold(self) -> None:
         if self._hold is None:

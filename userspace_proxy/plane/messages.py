@@ -28,7 +28,11 @@ class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=
 
 
 class Start(_Message):
-    """The first message to a worker process, except Beat."""
+    """The first message to a worker process, except Beat.
+
+    With it comes the socket on which the worker waits for the next control process when this one
+    has ended; without one, the worker ends then.
+    """
 
     worker: int
     """Its index, from 0; also the position where its round robin begins."""
@@ -120,10 +124,24 @@ class Report(_Message):
     number: int
 
 
+class Keep(_Message):
+    """Keep a socket that comes with this message, for the next control process."""
+
+    name: str
+
+
+class HandOver(_Message):
+    """Send copies of all sockets, and continue to serve."""
+
+
 class Drain(_Message):
-    """Wait until connections have ended, reset the rest, and confirm it."""
+    """Accept nothing more, wait until connections have ended, reset the rest, and confirm it."""
 
     seconds: float
+
+
+class End(_Message):
+    """Reset all connections and exit; a control process that ends without it has a successor."""
 
 
 class Running(_Message):
@@ -186,6 +204,16 @@ class ListenerClosed(_Message):
     listener: int
 
 
+class HandedOver(_Message):
+    """Copies of some of a worker's sockets: those that it keeps come last, in this order."""
+
+    worker: int
+    """Its index."""
+    kept: list[str]
+    is_last: bool
+    """No such message follows."""
+
+
 class Logged(_Message):
     """A line for the control process to log."""
 
@@ -217,6 +245,9 @@ ToWorker = (
     | Ejected
     | Returned
     | Report
+    | Keep
+    | HandOver
     | Drain
+    | End
 )
-FromWorker = Running | Counted | ListenerClosed | Ejected | Returned | Logged | Drained
+FromWorker = Running | Counted | ListenerClosed | Ejected | Returned | HandedOver | Logged | Drained

@@ -9,7 +9,7 @@ A worker is a process (the node agent), or lives in the caller's loop (embedding
 Rule 1: sockets are opened, and listen or refuse, here and at once; workers then learn which
 endpoints to dial. So a listener accepts when :meth:`Plane.serve` returns, and a worker that is slow
 or dead costs its clients a wait, not a refusal.
-Rule 2: nothing awaits here but :meth:`Plane.refresh` and :meth:`Plane.drain`.
+Rule 2: nothing awaits here but :meth:`Plane.refresh`, :meth:`Plane.idle` and :meth:`Plane.drain`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..dataplane import MemoryState, Serving, Tuning
 from ..dataplane.pipes import MAX_PIPES
@@ -34,6 +35,7 @@ from .messages import (
     Counted,
     Ejected,
     FromWorker,
+    Keep,
     ListenerClosed,
     Logged,
     Preserve,
@@ -44,8 +46,13 @@ from .messages import (
 from .watchdog import LOOK_S
 from .workers import PlaneState, WorkerSlot, WorkerState
 
+if TYPE_CHECKING:
+    from .adoption import Predecessors
+
 # A reader of counters doesn't wait for a busy worker for longer than this.
 _REFRESH_S = 1.0
+# Between two looks whether connections are open.
+_LOOK_S = 0.1
 # For a worker to report that it has drained, beyond the time that it was given.
 _DRAINED_S = 2.0
 # For workers whose channel is closed to reset their connections: some milliseconds, or a start.
@@ -59,7 +66,9 @@ class Plane:
 
     Without a number of worker processes the caller's loop carries the traffic. The tuning is for
     each worker, but pipes and ephemeral ports are shared out. With ``keeps_net_raw`` worker
-    processes keep the capability that dialling at client addresses takes.
+    processes keep the capability that dialling at client addresses takes. With a label they
+    continue to serve when this process has died, and the next proxy of this label finds them.
+    ``predecessors`` are those of the last one; the caller has them drain.
     """
 
     def __init__(
@@ -70,6 +79,8 @@ class Plane:
         *,
         clock: Callable[[], float] = time.monotonic,
         keeps_net_raw: bool = False,
+        label: str | None = None,
+        predecessors: Predecessors | None = None,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -85,7 +96,7 @@ class Plane:
             pipes = -(-min(tuning.max_pipes, MAX_PIPES) // count)
             tuning = replace(tuning, max_pipes=pipes, processes=count)
         self._workers = [
-            WorkerSlot(index, self, loop, clock, tuning, keeps_net_raw=keeps_net_raw)
+            WorkerSlot(index, self, loop, clock, tuning, keeps_net_raw=keeps_net_raw, label=label)
             for index in range(count)
         ]
         self._local: LocalLink | None = None
@@ -96,7 +107,9 @@ class Plane:
             self._local = worker.link = LocalLink(loop, tuning, clock=clock, receive=worker.receive)
             worker.is_running = True
             limit = max(2 * _FEW_LISTENERS, self._local.status().descriptor_limit)
-        self._listeners = Listeners(count, limit, self._send)
+        self._listeners = Listeners(count, limit, self._send, predecessors)
+        self._kept: dict[str, socket.socket] = {}
+        """See :meth:`keep`."""
 
     def start(self) -> None:
         """Start the worker processes; the caller's own loop needs no start.
@@ -158,6 +171,14 @@ class Plane:
         added = {text: place for text, place in new.items() if old.get(text) != place}
         self._send_all(Preserve(networks is not None, removed, added))
 
+    def keep(self, name: str, sock: socket.socket) -> None:
+        """Have worker processes keep a socket for the next control process; it stays the caller's.
+
+        That process finds it in ``Predecessors.kept``.
+        """
+        self._kept[name] = sock
+        self._send_all(Keep(name), sock)
+
     def settle(self) -> None:
         """Bring counters up to date, as far as that takes no waiting."""
         if self._local is not None:
@@ -174,7 +195,12 @@ class Plane:
         """Return the state of the workers, as of their last reports."""
         if self._local is not None:
             status = self._local.status()
-            return PlaneState(status.descriptors, status.descriptor_limit, status.is_accepting)
+            return PlaneState(
+                status.descriptors,
+                status.descriptor_limit,
+                status.is_accepting,
+                connections=status.connections,
+            )
         running = [worker.status for worker in self._workers if worker.is_running]
         nearest = max(
             running,
@@ -186,6 +212,7 @@ class Plane:
             descriptor_limit=sum(status.descriptor_limit for status in running),
             is_accepting=all(status.is_accepting for status in running),
             is_running=bool(running),
+            connections=sum(status.connections for status in running),
             workers=tuple(
                 WorkerState(w.index, w.link.pid if w.link else 0, w.restarts, w.hung, w.status)
                 for w in self._workers
@@ -198,6 +225,20 @@ class Plane:
             ),
         )
 
+    @property
+    def has_all_workers(self) -> bool:
+        """Whether all workers carry traffic."""
+        return all(worker.is_running for worker in self._workers)
+
+    async def idle(self, within_s: float) -> None:
+        """Wait until no TCP connection is open, but not for longer; clients are still served."""
+        until = self._clock() + within_s
+        while (left := until - self._clock()) > 0:
+            await self.refresh()
+            if not self.state().connections:
+                return
+            await asyncio.wait([self._loop.create_future()], timeout=min(left, _LOOK_S))
+
     async def drain(self, seconds: float) -> int:
         """Wait until the open connections have ended, then reset the rest; returns how many.
 
@@ -207,12 +248,16 @@ class Plane:
         done, _ = await asyncio.wait(draining, timeout=seconds + _DRAINED_S)
         return sum(reset.result() for reset in done)
 
+    def hang_up(self) -> None:
+        """Have the worker processes end by themselves, at once."""
+        for worker in self._workers:
+            worker.hang_up()
+
     def close(self) -> None:
         """Close every socket at once; open connections are reset. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
-        for worker in self._workers:
-            worker.hang_up()
+        self.hang_up()
         deadline = time.monotonic() + _CLOSE_S
         for worker in self._workers:
             worker.close(deadline - time.monotonic())
@@ -236,6 +281,8 @@ class Plane:
 
     def worker_began(self, worker: int) -> None:
         """Send a process that has just been started everything."""
+        for name, sock in self._kept.items():
+            self._send(worker, Keep(name), sock)
         if self._networks is not None:
             self._send(worker, Preserve(True, [], dict(self._networks)))
         for group in self._groups.values():
@@ -251,10 +298,10 @@ class Plane:
     def _send(self, worker: int, message: ToWorker, *socks: socket.socket) -> bool:
         return self._workers[worker].send(message, *socks)
 
-    def _send_all(self, message: ToWorker, *, but: int = -1) -> None:
+    def _send_all(self, message: ToWorker, *socks: socket.socket, but: int = -1) -> None:
         for worker in self._workers:
             if worker.index != but:
-                worker.send(message)
+                worker.send(message, *socks)
 
     def _watch(self) -> None:
         for worker in self._workers:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ..child import end_child, start_child
 from .channel import Channel
-from .messages import Beat, FromWorker, ToWorker
+from .messages import Beat, End, FromWorker, ToWorker
 from .out_of_memory import OUT_OF_MEMORY
 from .watchdog import Watchdog
 
@@ -67,6 +67,7 @@ class WorkerProcess:
 
     def hang_up(self) -> None:
         """Part of Link; a process that is killed ends its connections without a reset."""
+        self._channel.send(End())
         self._channel.close()
 
     def close(self, within_s: float) -> None:

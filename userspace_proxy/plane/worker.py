@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..dataplane import AnyListener, DataPlane, EndpointGroup
+from ..dataplane import AnyListener, DataPlane, EndpointGroup, UdpListener
 from .differences import Differences
 from .messages import (
     ChangeGroup,
@@ -40,6 +40,9 @@ from .messages import (
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
+# While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
+# its successor has the sockets, too.
+_REPLIES_S = 2.0
 
 
 class Worker:
@@ -92,6 +95,10 @@ class Worker:
             )
         else:
             self._handlers[type(message)](message)
+
+    def listening(self) -> list[_socket.socket]:
+        """Return the sockets that it serves; they stay the worker's."""
+        return [listener.sock for listener in self._listeners.values()]
 
     def status(self) -> Status:
         """Return the state of its data plane now."""
@@ -176,7 +183,24 @@ class Worker:
             group.returned(message.endpoint, self._dataplane.engine.clock())
 
     def _drain(self, message: Drain) -> None:
-        self._dataplane.drain(message.seconds, lambda reset: self._send(Drained(reset)))
+        dataplane, replies_s = self._dataplane, min(message.seconds, _REPLIES_S)
+        if not len(dataplane.flows) or replies_s <= 0:
+            self._end_drain(message.seconds)
+            return
+        for number, listener in list(self._listeners.items()):
+            if isinstance(listener, UdpListener):
+                listener.stop_receiving()
+            else:
+                self._close_socket(self._listeners.pop(number))
+        rest_s = message.seconds - replies_s
+        dataplane.engine.loop.call_later(replies_s, self._end_drain, rest_s)
+
+    def _end_drain(self, seconds: float) -> None:
+        """Close the listeners that are left, and wait for TCP connections only."""
+        for listener in self._listeners.values():
+            self._close_socket(listener)
+        self._listeners.clear()
+        self._dataplane.drain(seconds, lambda reset: self._send(Drained(reset)))
 
     # -- reports -------------------------------------------------------------
 

@@ -1,6 +1,9 @@
 """Runs a worker process: its channel, privileges, log and end.
 
-Rule 1: when the control process ends, the worker ends at once, so that its ports are free.
+    control process ──channel──▶ worker ◀──rendezvous── next control process
+
+Rule 1: when the control process dies, the worker continues to serve, and waits for the next one,
+which adopts its sockets and has it drain (``plane.adoption``); without a rendezvous it ends.
 Rule 2: it ignores signals to the service: the control process handles them, and ends its workers.
 """
 
@@ -18,6 +21,7 @@ from collections.abc import Callable
 import uvloop
 
 from ..dataplane import DataPlane
+from ..kernel import abstract_sockets
 from ..kernel.memory_limits import find_memory_limits
 from .channel import Channel
 from .forwarding import ForwardingHandler, take_levels
@@ -25,7 +29,11 @@ from .messages import (
     Beat,
     Drain,
     Drained,
+    End,
     FromWorker,
+    HandedOver,
+    HandOver,
+    Keep,
     Logged,
     OpenGroup,
     Report,
@@ -42,6 +50,12 @@ from .worker import Worker
 _MAX_LOG_WAITING_BYTES = 1024 * 1024
 # So many opened between two reports mean a start, and most of their memory stays.
 _MANY_GROUPS = 256
+
+# How long a worker serves without a control process. A kubelet waits for up to 5 minutes before it
+# starts a container again that keeps failing.
+ORPHAN_S = 600.0
+# Sockets in one message to the next control process; the channel takes 253.
+_SOCKETS_A_MESSAGE = 200
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -86,21 +100,31 @@ class WorkerMain:
         self._worker: Worker | None = None
         self._heart: Heart | None = None
         self._index = 0
+        self._is_draining = False
         self._opened = 0
         """Groups opened since the last report."""
         self._dropped_lines = 0
         """Log lines dropped since the last one that was sent."""
-        self._channel = Channel[ToWorker, FromWorker](
-            loop,
+        self._rendezvous: socket.socket | None = None
+        """Where the next control process connects; None if it needn't."""
+        self._orphan_timer: asyncio.TimerHandle | None = None
+        self._kept: dict[str, _socket.socket] = {}
+        """Sockets that are kept for the next control process, by name."""
+        self._channel = self._open_channel(sock)
+
+    def _open_channel(self, sock: socket.socket) -> Channel[ToWorker, FromWorker]:
+        return Channel[ToWorker, FromWorker](
+            self._loop,
             sock,
             reads=ToWorker,
             receive=self._on_message,
-            lost=lambda _malformed: self._end(1),
+            lost=self._on_lost,
             read_for=self._count_iteration,
         )
 
     def close(self) -> None:
         """Close everything; connections are reset. Idempotent."""
+        self._release_sockets()
         self._channel.close()
         if self._heart is not None:
             self._heart.close()
@@ -122,6 +146,53 @@ class WorkerMain:
             _log.exception("worker failed to apply a command, exiting")
             self._end(1)
 
+    def _on_lost(self, malformed: str) -> None:
+        """Wait for the next control process; the last connections of a drain need none."""
+        if malformed or self._worker is None:
+            self._end(1)
+        elif self._rendezvous is not None:
+            self._loop.add_reader(self._rendezvous.fileno(), self._on_successor)
+            if self._orphan_timer is None:
+                self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
+        elif not self._is_draining:
+            self._end(1)
+
+    def _on_successor(self) -> None:
+        assert self._rendezvous is not None
+        try:
+            sock = self._rendezvous.accept()[0]
+        except OSError:
+            return
+        if not abstract_sockets.is_trusted(sock):
+            sock.close()
+            return
+        # One that dies before it has adopted the sockets has a successor, too.
+        self._loop.remove_reader(self._rendezvous.fileno())
+        self._channel = self._open_channel(sock)
+
+    def _stop_waiting(self) -> None:
+        if self._orphan_timer is not None:
+            self._orphan_timer.cancel()
+            self._orphan_timer = None
+        if self._rendezvous is not None:
+            self._loop.remove_reader(self._rendezvous.fileno())
+
+    def _hand_over(self) -> None:
+        """Send copies of all sockets."""
+        assert self._worker is not None
+        names = list(self._kept)
+        socks = self._worker.listening()
+        first = 0
+        while True:
+            part = socks[first : first + _SOCKETS_A_MESSAGE]
+            first += len(part)
+            is_last = first >= len(socks)
+            kept = names if is_last else []
+            message = HandedOver(self._index, kept, is_last)
+            self._channel.send(message, *part, *(self._kept[name] for name in kept))
+            if is_last:
+                return
+
     def _apply(self, message: ToWorker, descriptors: list[int]) -> None:
         if isinstance(message, Beat):
             if self._heart is not None:
@@ -130,8 +201,27 @@ class WorkerMain:
             return
         sock = _socket.socket(fileno=descriptors[0]) if descriptors else None
         if isinstance(message, Start):
+            if sock is not None:
+                self._rendezvous = socket.socket(fileno=sock.detach())
             self._worker = self._start(message)
-        elif self._worker is not None:
+        elif isinstance(message, End):
+            self._end(0)
+        elif isinstance(message, Keep) and sock is not None:
+            self._keep(message.name, sock)
+        elif isinstance(message, HandOver):
+            self._hand_over()
+        else:
+            if isinstance(message, Drain):
+                self._release_sockets()
+            self._carry_out(message, sock)
+
+    def _keep(self, name: str, sock: _socket.socket) -> None:
+        if name in self._kept:
+            self._kept.pop(name).close()
+        self._kept[name] = sock
+
+    def _carry_out(self, message: ToWorker, sock: _socket.socket | None) -> None:
+        if self._worker is not None:
             if sock is not None:
                 sock.setblocking(False)
             self._worker.apply(message, sock)
@@ -157,6 +247,16 @@ class WorkerMain:
         dataplane.watch_memory(find_memory_limits)
         self._send(Running(os.getpid(), os.geteuid()))
         return Worker(message.worker, dataplane, self._send, has_process=True)
+
+    def _release_sockets(self) -> None:
+        """Close what is for the next control process: it needs none any more."""
+        self._is_draining = True
+        self._stop_waiting()
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+            self._rendezvous = None
+        while self._kept:
+            self._kept.popitem()[1].close()
 
     def _send(self, message: FromWorker) -> None:
         self._channel.send(message)

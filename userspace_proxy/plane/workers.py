@@ -64,6 +64,8 @@ class PlaneState:
     """False while accepting is paused at the limit of descriptors or memory."""
     is_running: bool = True
     """False while no worker runs."""
+    connections: int = 0
+    """Open TCP connections."""
     workers: tuple[WorkerState, ...] = ()
     """Worker processes; empty if the caller's loop carries the traffic."""
     problems: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ class WorkerSlot:
         tuning: Tuning,
         *,
         keeps_net_raw: bool,
+        label: str | None = None,
     ) -> None:
         self.index = index
         self.tuning = tuning
@@ -116,6 +119,9 @@ class WorkerSlot:
         self._loop = loop
         self._clock = clock
         self._keeps_net_raw = keeps_net_raw
+        self._label = label
+        self._rendezvous: socket.socket | None = None
+        """Where the process, once orphaned, waits for the next control process."""
         self._reports = 0
         self._next_report = 0.0
         self._is_hung = False
@@ -138,8 +144,23 @@ class WorkerSlot:
             self._timer = self._loop.call_later(_SHORT_LIFE_S, self.start)
             return
         self._is_hung = False
-        self.send(Start(self.index, self.tuning, current_levels(), self._keeps_net_raw))
+        start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
+        self.send(start, *self._open_rendezvous())
         self._owner.worker_began(self.index)
+
+    def _open_rendezvous(self) -> tuple[socket.socket, ...]:
+        from .rendezvous import open_rendezvous
+
+        self._close_rendezvous()
+        if self._label is None:
+            return ()
+        self._rendezvous = open_rendezvous(self._label)
+        return (self._rendezvous,)
+
+    def _close_rendezvous(self) -> None:
+        if self._rendezvous is not None:
+            self._rendezvous.close()
+            self._rendezvous = None
 
     def send(self, message: ToWorker, *socks: socket.socket) -> bool:
         """Send a message; returns False while no worker runs."""
@@ -192,6 +213,7 @@ class WorkerSlot:
         if self.link is not None:
             self.link.close(within_s)
             self.link = None
+        self._close_rendezvous()
         self.is_running = False
         self._drop_pending_reports()
 

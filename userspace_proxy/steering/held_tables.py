@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from ..errors import SteeringError
 from ..kernel.nf_tables import TableWriter
 from ..kernel.nf_tables import expressions as x
-from ..kernel.nf_tables.owned import OwnedTable
+from ..kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ..kernel.nf_tables.writer import OUTPUT, PREROUTING
 from ..kernel.one_thread import InOneThread
 from .names import CONNTRACK_HOLD_TABLES, UNTRACKED_TABLES
@@ -27,8 +27,12 @@ _RAW_PRIORITY = -300
 class HeldTable:
     """An owned table in the network namespace of this process's new threads."""
 
-    def __init__(self, name: str, fill: Callable[[TableWriter], None]) -> None:
-        self._table = InOneThread(name, lambda: OwnedTable(name, fill, needs_owner=True))
+    def __init__(
+        self, name: str, fill: Callable[[TableWriter], None], owners: OwnerSockets | None = None
+    ) -> None:
+        self._table = InOneThread(
+            name, lambda: OwnedTable(name, fill, needs_owner=True, owners=owners)
+        )
 
     async def hold(self) -> str:
         """Create the table; idempotent. Return why it can't be created, empty if it exists."""
@@ -55,8 +59,8 @@ class ConntrackHold(HeldTable):
     Source: nf_conntrack_proto.c, nf_ct_netns_get().
     """
 
-    def __init__(self, proxy_name: str = "") -> None:
-        super().__init__(CONNTRACK_HOLD_TABLES.of(proxy_name), _fill_hold)
+    def __init__(self, proxy_name: str = "", owners: OwnerSockets | None = None) -> None:
+        super().__init__(CONNTRACK_HOLD_TABLES.of(proxy_name), _fill_hold, owners)
 
 
 def _fill_hold(table: TableWriter) -> None:

@@ -16,7 +16,8 @@ from userspace_proxy.agent.signals import stop_on_signal
 async def main():
     logging.basicConfig(stream=sys.stdout, format="%(message)s %(signal)s", level=logging.INFO)
     clock = map(float, sys.argv[1:]).__next__
-    stop = stop_on_signal(asyncio.get_running_loop(), clock=clock)
+    leave = lambda: (print("left", flush=True), os._exit(0))
+    stop = stop_on_signal(asyncio.get_running_loop(), leave=leave, end=os._exit, clock=clock)
     print("ready", flush=True)
     await stop.wait()
     print("stopping", flush=True)
@@ -44,12 +45,19 @@ def start():
         yield start
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
 def test_a_signal_without_a_meaning_is_logged_and_ignored(start, number):
     process = start()
     process.send_signal(number)
     assert process.stdout.readline() == f"signal ignored {number.name}\n"
     assert process.poll() is None
+
+
+def test_sigusr1_leaves_the_node_to_the_next_process(start):
+    process = start()
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout.readline() == "left\n"
+    assert process.wait(DEADLINE_S) == 0
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])

@@ -23,8 +23,10 @@ def share():
     before = open_sockets()
     with contextlib.ExitStack() as stack:
 
-        def share(protocol=TCP, at=ANY, workers=(0, 1), admits=None):
-            sockets = ListeningSockets(protocol, at, freebind=False, workers=workers, admits=admits)
+        def share(protocol=TCP, at=ANY, workers=(0, 1), admits=None, inherited=()):
+            sockets = ListeningSockets(
+                protocol, at, freebind=False, workers=workers, admits=admits, inherited=inherited
+            )
             stack.callback(sockets.close)
             return sockets
 
@@ -49,6 +51,60 @@ def test_each_worker_has_a_socket_on_the_same_port(share, protocol):
     assert list(sockets.by_worker) == [0, 1, 2]
     assert {address_of(sock) for sock in sockets.by_worker.values()} == {sockets.at}
     assert sockets.at.port != 0
+
+
+def accept_all(sock):
+    """Return how many clients wait in a socket's queue, and close their connections."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.accept()[0].close()
+            count += 1
+    return count
+
+
+def copies_of(sockets):
+    """Return what the next control process gets."""
+    return [socket.socket(fileno=os.dup(sock.fileno())) for sock in sockets.by_worker.values()]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_the_sockets_of_the_last_process_keep_their_queues(share, count):
+    before = share(workers=range(count))
+    waiting = [await dial(before.at, source=client) for client in CLIENTS]
+    with contextlib.ExitStack() as stack:
+        for peer in waiting:
+            stack.callback(peer.close)
+        after = share(at=before.at, workers=range(count), inherited=copies_of(before))
+        # What the last process had is closed with it, not shut down.
+        for sock in before.by_worker.values():
+            sock.close()
+        before.by_worker.clear()
+        queued = {worker: accept_all(sock) for worker, sock in after.by_worker.items()}
+    assert all(queued.values())
+    assert sum(queued.values()) == len(CLIENTS)
+
+
+@BOTH
+def test_more_workers_than_the_last_process_had_get_sockets_of_their_own(share, protocol):
+    before = share(protocol, workers=(0,))
+    after = share(protocol, at=before.at, workers=(0, 1), inherited=copies_of(before))
+    assert {address_of(sock) for sock in after.by_worker.values()} == {before.at}
+    assert len(after.by_worker) == 2
+
+
+@BOTH
+def test_sockets_for_which_there_is_no_worker_are_closed(share, protocol):
+    before = share(protocol, workers=(0, 1))
+    after = share(protocol, at=before.at, workers=(0,), inherited=copies_of(before))
+    assert list(after.by_worker) == [0]
+
+
+def test_sources_are_those_of_this_process(share):
+    before = share(workers=(0,), admits=["192.0.2.0/24"])
+    after = share(at=before.at, workers=(0,), inherited=copies_of(before))
+    with socket.create_connection(after.at, 1.0):
+        assert accept_all(after.by_worker[0]) == 1
 
 
 @pytest.mark.parametrize("workers", [(0,), (0, 1)], ids=["one-worker", "two-workers"])

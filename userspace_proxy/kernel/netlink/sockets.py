@@ -111,6 +111,11 @@ class Requests:
         return cls(sock)
 
     @property
+    def sock(self) -> socket.socket:
+        """The socket."""
+        return self._socket
+
+    @property
     def port(self) -> int:
         """The sender of events that changes by this socket cause."""
         return int(self._socket.getsockname()[0])

@@ -1,18 +1,58 @@
-"""A table that only this process can change, and that the kernel removes when the process ends.
+"""Tables that only this process can change, and that the kernel removes when the process ends.
 
-It belongs to the socket that created it. ``nft flush ruleset`` skips it, and not even ``kill -9``
-leaves it behind. Kernels before 5.12 don't support owners.
+A table belongs to the socket that created it. ``nft flush ruleset`` skips it, and not even
+``kill -9`` leaves it behind, unless another process keeps a copy of the socket: with the copy the
+next process owns the table. Kernels before 5.12 don't support owners.
 
 Source: nf_tables_api.c, NFT_TABLE_F_OWNER.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import socket
+from collections.abc import Callable, MutableMapping
 
+from ...errors import SteeringError
 from .ruleset import NftablesError
 from .table import Definition, NftTable
 from .writer import INET, TableWriter
+
+Keep = Callable[[str, socket.socket], object]
+
+
+class OwnerSockets:
+    """The sockets that own this proxy's tables, by name; may be used in several threads.
+
+    Args:
+        inherited: Those of the last process; a table takes its own out, and closes it.
+    """
+
+    def __init__(self, inherited: MutableMapping[str, socket.socket] | None = None) -> None:
+        self._inherited = {} if inherited is None else inherited
+        self._current: dict[str, socket.socket] = {}
+        self._keep: Keep = lambda _name, _sock: None
+
+    def follow(self, keep: Keep) -> None:
+        """Call ``keep`` with each name and socket, also with later ones, in any thread."""
+        self._keep = keep
+        for name, sock in list(self._current.items()):
+            keep(name, sock)
+
+    def take(self, name: str) -> socket.socket | None:
+        """Return the last process's socket, without answers that it hasn't read."""
+        sock = self._inherited.pop(name, None)
+        if sock is not None:
+            sock.setblocking(False)
+            with contextlib.suppress(OSError):
+                while sock.recv(1 << 16):
+                    pass
+        return sock
+
+    def note(self, name: str, sock: socket.socket) -> None:
+        """Note that a socket owns a table."""
+        self._current[name] = sock
+        self._keep(name, sock)
 
 
 class OwnedTable:
@@ -24,6 +64,7 @@ class OwnedTable:
         family: Its family.
         needs_owner: Whether kernels without owners get no table. Otherwise theirs stays until it
             is removed, and :meth:`put_right` repairs it.
+        owners: Has the socket of the last process, and gets this one's.
 
     Raises:
         SteeringError: A privilege or a kernel part is missing.
@@ -36,8 +77,13 @@ class OwnedTable:
         family: int = INET,
         *,
         needs_owner: bool = False,
+        owners: OwnerSockets | None = None,
     ) -> None:
-        self._table = NftTable(name, family)
+        self._owners = owners or OwnerSockets()
+        self._key = f"{family}/{name}"
+        inherited = self._owners.take(self._key)
+        self._is_owned = inherited is not None
+        self._table = NftTable(name, family, inherited)
         self._fill = fill
         self._needs_owner = needs_owner
         self._written: tuple[Definition, ...] | None = None
@@ -62,11 +108,21 @@ class OwnedTable:
         return not is_first
 
     def close(self) -> None:
-        """Close the sockets, which removes the table unless the kernel lacks owners; idempotent."""
+        """Remove the table, unless the kernel lacks owners, and close the sockets; idempotent."""
+        if self._is_owned:
+            # Other processes may keep copies of the socket.
+            self._is_owned = False
+            table = self._table.writer()
+            table.delete()
+            with contextlib.suppress(SteeringError):
+                self._table.write([table.messages])
         self._table.close()
 
     def _write(self, *, is_owned: bool) -> None:
         table = self._table.writer()
-        table.create(is_owned=is_owned)
+        table.create(is_owned=is_owned, was_owned=self._is_owned)
         self._fill(table)
         self._table.write([table.messages])
+        self._is_owned = is_owned
+        if is_owned:
+            self._owners.note(self._key, self._table.sock)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Self, TypeVar
@@ -87,20 +88,26 @@ def query_errors() -> AbstractContextManager[None]:
 class Ruleset:
     """The ruleset of the calling thread's network namespace; for use in one thread.
 
-    Owned tables (:meth:`.writer.TableWriter.create`) exist until it is closed.
+    Owned tables (:meth:`.writer.TableWriter.create`) exist until all copies of its socket are
+    closed. It closes ``sock``, a copy of another process's, or opens one.
 
     Raises:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sock: socket.socket | None = None) -> None:
         with query_errors():
-            self._requests = Requests.open(NETLINK_NETFILTER)
+            self._requests = Requests(sock) if sock else Requests.open(NETLINK_NETFILTER)
         try:
             self.generation()
         except BaseException:
             self._requests.close()
             raise
+
+    @property
+    def sock(self) -> socket.socket:
+        """Its socket, which owns tables."""
+        return self._requests.sock
 
     def generation(self) -> int:
         """Return the ruleset's number, which grows with each transaction by any program."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -71,13 +72,18 @@ class NftTable:
         SteeringError: A privilege or a kernel part is missing.
     """
 
-    def __init__(self, name: str, family: int = INET) -> None:
+    def __init__(self, name: str, family: int = INET, sock: socket.socket | None = None) -> None:
         self.name = name
         self.family = family
         with contextlib.ExitStack() as opened:
-            self._ruleset = opened.enter_context(Ruleset())
+            self._ruleset = opened.enter_context(Ruleset(sock))
             self._watch = TableWatch(self._ruleset, name, family)
             opened.pop_all()
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket that writes it, and that owns it if it has an owner."""
+        return self._ruleset.sock
 
     def is_touched(self) -> bool:
         """Return whether another program has changed it since :meth:`read`."""

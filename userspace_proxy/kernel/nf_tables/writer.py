@@ -52,15 +52,25 @@ class TableWriter:
         self._family = bytes([family, 0, 0, 0])
         self._table = text(TABLE, name)
 
-    def create(self, *, is_owned: bool = False) -> None:
+    def create(self, *, is_owned: bool = False, was_owned: bool = False) -> None:
         """Create the table, empty, whether it exists or not.
 
         Args:
+            was_owned: Whether the socket that commits this owns it already.
             is_owned: Whether only the socket that commits this may change it; the kernel removes
                 it with that socket (Linux ≥ 5.12).
         """
-        self.remove()
-        self._add(NEW_TABLE, number(2, TABLE_OWNED) if is_owned else b"")
+        owner = number(2, TABLE_OWNED) if is_owned else b""
+        if was_owned:
+            self._add(NEW_TABLE, owner)
+            self._add(DELETE_TABLE)
+        else:
+            self.remove()
+        self._add(NEW_TABLE, owner)
+
+    def delete(self) -> None:
+        """Remove the table, which exists."""
+        self._add(DELETE_TABLE)
 
     def remove(self) -> None:
         """Remove the table, whether it exists or not."""

@@ -30,7 +30,7 @@ from ...kernel.netlink.messages import CREATE, REPLACE
 from ...kernel.netlink.sockets import NETLINK_ROUTE
 from ...kernel.nf_tables import BRIDGE, NftablesError, TableWriter
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.owned import OwnedTable
+from ...kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ...kernel.nf_tables.writer import PREROUTING
 from .routes import MARK
 
@@ -50,10 +50,10 @@ class BridgeDelivery:
         SteeringError: The kernel has no nftables, or permission is denied.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owners: OwnerSockets | None = None) -> None:
         self._entries = BridgeEntries()
         try:
-            self._table = OwnedTable(name, write_bridge_table, BRIDGE)
+            self._table = OwnedTable(name, write_bridge_table, BRIDGE, owners=owners)
         except SteeringError:
             self._entries.close()
             raise

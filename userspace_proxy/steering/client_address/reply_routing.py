@@ -31,7 +31,7 @@ from collections.abc import Iterable
 from ...errors import SteeringError
 from ...kernel.nf_tables import BRIDGE, INET, TableWriter, list_tables
 from ...kernel.nf_tables import expressions as x
-from ...kernel.nf_tables.owned import OwnedTable
+from ...kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from ...kernel.nf_tables.table import NftTable
 from ...kernel.nf_tables.writer import PREROUTING
 from ...kernel.one_thread import InOneThread
@@ -53,11 +53,12 @@ class ReplyRouting:
 
     Args:
         proxy_name: The proxy's ``--service-proxy-name``; empty without one.
+        owners: Of the tables.
     """
 
-    def __init__(self, proxy_name: str = "") -> None:
-        name = REPLY_TABLES.of(proxy_name)
-        self._kernel = InOneThread("reply-routing", lambda: _Kernel(name))
+    def __init__(self, proxy_name: str = "", owners: OwnerSockets | None = None) -> None:
+        name, sockets = REPLY_TABLES.of(proxy_name), owners or OwnerSockets()
+        self._kernel = InOneThread("reply-routing", lambda: _Kernel(name, sockets))
         self.without_ipv6 = ""
         """Why IPv6 isn't included, as of the last call; empty where it is."""
         self.bridges: frozenset[int] = frozenset()
@@ -108,8 +109,9 @@ class ReplyRouting:
 class _Kernel:
     """The parts in the kernel, created when they are needed; in one thread."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owners: OwnerSockets) -> None:
         self._name = name
+        self._owners = owners
         self._parts: tuple[ReplyRoutes, OwnedTable] | None = None
         self._delivery: BridgeDelivery | None = None
         self.without_ipv6 = ""
@@ -120,7 +122,7 @@ class _Kernel:
         """Write what differs; return how many parts others had changed."""
         if self._parts is None:
             with contextlib.ExitStack() as opened:
-                table = OwnedTable(self._name, write_table)
+                table = OwnedTable(self._name, write_table, owners=self._owners)
                 opened.callback(table.close)
                 self._parts = ReplyRoutes(), table
                 opened.pop_all()
@@ -134,7 +136,6 @@ class _Kernel:
 
     def remove(self) -> None:
         """Remove the table, and what no other proxy uses."""
-        # The kernel removes an owned table with its owner's socket.
         self.close()
         for family in (INET, BRIDGE):
             if self._name in list_tables(family):
@@ -158,7 +159,7 @@ class _Kernel:
         count, self.bridges = 0, frozenset()
         try:
             if self._delivery is None:
-                self._delivery = BridgeDelivery(self._name)
+                self._delivery = BridgeDelivery(self._name, self._owners)
             count = self._delivery.put_right()
             self.bridges = self._delivery.add_to(bridges)
         except SteeringError as exc:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.netns import Net
 from userspace_proxy.kernel.nf_tables import NftablesError, TableWriter, list_tables, writer
-from userspace_proxy.kernel.nf_tables.owned import OwnedTable
+from userspace_proxy.kernel.nf_tables.owned import OwnedTable, OwnerSockets
 from userspace_proxy.kernel.nf_tables.table import NftTable
 
 
@@ -30,6 +30,28 @@ def test_only_its_owner_can_change_it_and_it_ends_with_its_owner(node):
         with closing(NftTable("ours")) as other, pytest.raises(NftablesError):
             other.remove()
     assert list_tables() == []
+
+
+def test_the_next_process_owns_it_with_a_copy_of_the_socket(node):
+    kept = {}
+    owners = OwnerSockets()
+    first = OwnedTable("ours", fill, owners=owners)
+    first.put_right()
+    owners.follow(lambda name, sock: kept.update({name: sock.dup()}))
+    # As if the first process had died.
+    first._table.close()
+    assert list_tables() == ["ours"]
+    later = OwnerSockets(kept)
+    with closing(OwnedTable("ours", fill, owners=later)) as second:
+        assert kept == {}
+        later.follow(lambda name, sock: kept.update({name: sock.dup()}))
+        assert not second.put_right()
+        assert "chain chain" in node.run("nft list table inet ours")
+        assert list(kept) == ["1/ours"]
+    # Workers keep copies, but it ends with its owner's consent.
+    assert list_tables() == []
+    for sock in kept.values():
+        sock.close()
 
 
 def test_a_leftover_table_is_replaced(node):

@@ -1,0 +1,103 @@
+"""One control process follows another while clients dial: none is refused, reset or forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.load import Load, Report
+from tests.node.manifests import Service, with_endpoints
+from tests.node.processes import child_pids, is_alive
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+STEERINGS = ("nftables", "iptables", "local")
+# Low, as tests run in parallel: what is lost is lost at any rate.
+RATE = 30.0
+
+
+@pytest.fixture(params=STEERINGS)
+def testbed(request, tmp_path):
+    """A node whose agent serves."""
+    with Testbed(tmp_path, request.param, clients=["pod", "laptop"]) as testbed:
+        ips = testbed.add_pods("one", "two", tcp=8080, udp=53)
+        testbed.serve(with_endpoints(WEB, ips), with_endpoints(DNS, ips))
+        yield testbed
+
+
+@contextlib.contextmanager
+def load(testbed: Testbed) -> Iterator[list[Report]]:
+    """Dial from a pod and from outside; the reports are in the list at the end."""
+    reports: list[Report] = []
+    loads = [
+        Load(testbed[name].host, address, protocol, rate=RATE)
+        for name in ("pod", "laptop")
+        for address, protocol in ((WEB.address, "TCP"), (DNS.address, "UDP"))
+    ]
+    try:
+        yield reports
+    finally:
+        reports += [one.stop() for one in loads]
+
+
+def assert_nothing_lost(reports: list[Report], testbed: Testbed) -> None:
+    for report in reports:
+        assert not report.lost, f"{reports}\n{testbed.agent.log()}"
+        assert report.outcomes["answered"]
+
+
+def wait_until_relieved(testbed: Testbed, count: int = 1) -> None:
+    line = "workers of the last process accept no more connections"
+    wait_for(line, lambda: testbed.agent.log().count(line) == count, hint=testbed.agent.log)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_new_process_takes_over_without_a_lost_request(testbed, workers):
+    testbed.agent.stop()
+    testbed.agent.flags = (f"--workers={workers}", "--take-over", "--drain-timeout=30s")
+    testbed.agent.start_until_ready()
+    with load(testbed) as reports:
+        open_before = testbed["pod"].dial(WEB.address)
+        old = testbed.agent.process
+        testbed.agent.process = None
+        testbed.agent.start_until_ready()
+        wait_until_relieved(testbed)
+        # A connection of the old process continues.
+        open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200" in open_before.recv(99)
+    open_before.close()
+    assert_nothing_lost(reports, testbed)
+    assert old.wait(30) == 0
+    assert testbed.agent.stop() == 0
+    assert "userspace-proxy" not in testbed.rules()
+
+
+def test_workers_serve_while_the_control_process_is_dead(testbed):
+    with load(testbed) as reports:
+        workers = child_pids(testbed.agent.pid)
+        open_before = testbed["pod"].dial(WEB.address)
+        testbed.agent.kill_control()
+        assert testbed["pod"].get(WEB.address) in ("one", "two")
+        testbed.agent.start_until_ready()
+        wait_until_relieved(testbed)
+        open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"200" in open_before.recv(99)
+    open_before.close()
+    assert_nothing_lost(reports, testbed)
+    wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
+
+
+def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
+    with load(testbed) as reports:
+        testbed.agent.send(signal.SIGUSR1)
+        assert testbed.agent.wait() == 0
+        testbed.agent.start_until_ready()
+        wait_until_relieved(testbed)
+    assert_nothing_lost(reports, testbed)

@@ -1,0 +1,131 @@
+"""Processes that hand over and take over a node, as far as that needs no workers of their own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from userspace_proxy.agent import hand_over
+from userspace_proxy.agent.hand_over import (
+    HandOverRequests,
+    adopt,
+    ask_to_hand_over,
+    end_workers,
+    worker_label,
+)
+from userspace_proxy.agent.lock import NodeLock
+from userspace_proxy.agent.options import Options
+from userspace_proxy.errors import LockHeld
+from userspace_proxy.plane.rendezvous import open_rendezvous
+
+from ..dataplane.waiting import until
+
+# Holds the lock, and has a child that lives until its standard input ends.
+HOLDER = """
+import asyncio, logging, subprocess, sys
+from userspace_proxy.agent.hand_over import HandOverRequests, wait_for_workers
+from userspace_proxy.agent.lock import NodeLock
+
+async def main():
+    subprocess.Popen(["cat"], stdin=0, stdout=subprocess.DEVNULL)
+    lock = NodeLock()
+    lock.take()
+    HandOverRequests(asyncio.get_running_loop(), lock, wait_for_workers)
+    print("held", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def holder():
+    """A process that holds the lock and hands over on request."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_request_releases_the_lock_and_the_process_waits_for_its_children(holder):
+    assert ask_to_hand_over(None) == holder.pid
+    lock = NodeLock()
+    lock.take()
+    lock.release()
+    # It has become another program, which ignores a first signal.
+    holder.send_signal(signal.SIGTERM)
+    assert holder.poll() is None
+    holder.stdin.close()
+    assert holder.wait(20) == 0
+
+
+def test_without_a_holder_there_is_no_one_to_ask():
+    assert ask_to_hand_over(None) == -1
+
+
+@pytest.fixture
+async def lock():
+    lock = NodeLock("a")
+    lock.take()
+    yield lock
+    lock.release()
+
+
+async def test_a_process_that_cannot_hand_over_keeps_the_lock(lock):
+    requests = HandOverRequests(asyncio.get_running_loop(), lock, None)
+    pid = await asyncio.to_thread(ask_to_hand_over, "a")
+    assert pid == os.getpid()
+    requests.close()
+    with pytest.raises(LockHeld):
+        NodeLock("a").take()
+
+
+async def test_one_that_does_not_answer_is_named(lock, monkeypatch):
+    monkeypatch.setattr(hand_over, "_ANSWER_S", 0.05)
+    with pytest.raises(LockHeld, match=f"pid {os.getpid()}"):
+        await asyncio.to_thread(ask_to_hand_over, "a")
+
+
+async def test_processes_that_say_nothing_are_few(lock):
+    asked = []
+    requests = HandOverRequests(asyncio.get_running_loop(), lock, lambda: asked.append(1))
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for _ in range(20):
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.setblocking(False)
+            sock.connect("\0userspace-proxy/a")
+            socks.append(sock)
+        assert await asyncio.get_running_loop().sock_recv(socks[0], 1) == b""
+        assert len(requests._asking) == hand_over._MAX_ASKING
+        socks[-1].send(b"what?")
+        await until(lambda: len(requests._asking) < hand_over._MAX_ASKING)
+        requests.close()
+    assert asked == []
+
+
+def test_workers_are_labelled_if_the_process_can_hand_over():
+    assert worker_label(Options()) is None
+    assert worker_label(Options(hand_over=lambda: None)) == ""
+    assert worker_label(Options(hand_over=lambda: None, proxy_name="a")) == "a"
+
+
+async def test_without_workers_nothing_is_adopted_or_ended():
+    async with contextlib.AsyncExitStack() as stack:
+        assert await adopt("none", stack) is None
+    await end_workers("none")
+
+
+async def test_workers_of_a_killed_process_are_ended(monkeypatch, caplog):
+    monkeypatch.setattr(hand_over, "END_S", 0.05)
+    with open_rendezvous("a"):
+        # A process that never reads.
+        await end_workers("a")
+    assert "a worker does not end" in caplog.text

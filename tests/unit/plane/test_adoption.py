@@ -1,0 +1,162 @@
+import asyncio
+import socket
+
+import pytest
+
+from userspace_proxy.dataplane import Tuning
+from userspace_proxy.model import Protocol, SocketAddress
+from userspace_proxy.plane import worker_main
+from userspace_proxy.plane.adoption import Predecessors
+from userspace_proxy.plane.channel import Channel
+from userspace_proxy.plane.messages import HandedOver, Keep, Running, Start, ToWorker
+from userspace_proxy.plane.rendezvous import connect_to_workers, open_rendezvous
+
+from ..dataplane.peers import TcpEndpoint, UdpPeer, address_of, dial
+from ..dataplane.waiting import until
+
+LABEL = "test"
+TCP, UDP = Protocol.TCP, Protocol.UDP
+
+
+@pytest.fixture
+async def orphan(idle):
+    """A worker that can outlive its control process, with a socket that it keeps."""
+    with open_rendezvous(LABEL) as rendezvous, socket.socket() as kept:
+        idle.send(Start(3, Tuning(), {}), rendezvous)
+        idle.send(Keep("a table"), kept)
+        await idle.hear(Running)
+    return idle
+
+
+async def adopt(control):
+    """Have the control process die, and adopt its worker."""
+    control.channel.close()
+    predecessors = control.keep(Predecessors(asyncio.get_running_loop(), connect_to_workers(LABEL)))
+    assert len(predecessors) == 1
+    return predecessors, await predecessors.adopt()
+
+
+async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
+    pod = orphan.keep(TcpEndpoint())
+    at = orphan.serve(pod.address)
+    await orphan.report()
+    client, server = await orphan.pair(at, pod)
+    predecessors, count = await adopt(orphan)
+    assert count == 1
+    (sock,) = map(orphan.keep, predecessors.take(TCP, at))
+    assert address_of(sock) == at
+    assert predecessors.take(TCP, at) == []
+    assert list(predecessors.kept) == ["a table"]
+    # It still accepts clients; open connections continue.
+    await orphan.pair(at, pod)
+    client.sock.send(b"still here")
+    assert await server.read_exactly(10) == b"still here"
+
+
+async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
+    pod = orphan.keep(TcpEndpoint())
+    at = orphan.serve(pod.address)
+    client, server = await orphan.pair(at, pod)
+    predecessors, _ = await adopt(orphan)
+    (sock,) = map(orphan.keep, predecessors.take(TCP, at))
+    orphan.sock.close()
+    predecessors.drain(60.0)
+    waiting = orphan.keep(await dial(at))
+    # Its listener is closed, but the queue belongs to all copies of the socket.
+    await until(lambda: not orphan.main._worker.listening(), "a drain")
+    sock.setblocking(False)
+    accepted = []
+
+    def is_queued():
+        try:
+            accepted.append(orphan.keep(sock.accept()[0]))
+        except BlockingIOError:
+            return False
+        return True
+
+    await until(is_queued, "the client in the queue")
+    assert accepted[0].getpeername() == waiting.sock.getsockname()
+    assert not orphan.main.ended.done()
+    for peer in (client, server):
+        peer.close()
+    assert await orphan.main.ended == 0
+
+
+async def test_udp_replies_still_arrive_while_an_orphan_drains(orphan):
+    server = orphan.keep(UdpPeer())
+    at = orphan.serve(server.address, protocol=UDP)
+    client = orphan.keep(UdpPeer())
+    client.sock.sendto(b"before", at)
+    _, flow = await server.receive_from()
+    predecessors, count = await adopt(orphan)
+    assert count == 1
+    predecessors.drain(60.0)
+    await until(lambda: orphan.main._is_draining, "a drain")
+    server.sock.sendto(b"after", flow)
+    assert await client.receive_from() == (b"after", at)
+
+
+async def test_an_orphan_outlives_a_successor_that_dies(orphan):
+    pod = orphan.keep(TcpEndpoint())
+    orphan.serve(pod.address)
+    await orphan.report()
+    first, _ = await adopt(orphan)
+    first.close()
+    second, count = await adopt(orphan)
+    assert count == 1
+    second.end()
+    assert await orphan.main.ended == 0
+
+
+async def test_an_orphan_waits_for_a_time_only(orphan, monkeypatch):
+    monkeypatch.setattr(worker_main, "ORPHAN_S", 0.01)
+    orphan.channel.close()
+    assert await orphan.main.ended == 1
+
+
+async def test_strangers_get_nothing(orphan, monkeypatch):
+    orphan.channel.close()
+    monkeypatch.setattr(worker_main.abstract_sockets, "is_trusted", lambda _sock: False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        (name,) = (
+            f"\0{match[0].strip().decode()[1:]}"
+            for match in worker_main.abstract_sockets.shown_names("@userspace-proxy-worker/.*")
+        )
+        sock.setblocking(False)
+        sock.connect(name)
+        assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+
+
+async def test_only_sockets_that_serve_are_taken(idle):
+    """What a worker sends is examined: it handles untrusted bytes."""
+    ours, theirs = socket.socketpair()
+    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [ours]))
+    idle.channel.close()
+    with (
+        socket.socket() as bound,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.create_server(("127.0.0.1", 0)) as good,
+    ):
+        bound.bind(("127.0.0.1", 0))
+        at = SocketAddress(*good.getsockname())
+        said = []
+        worker = idle.keep(
+            Channel(
+                asyncio.get_running_loop(),
+                theirs,
+                reads=ToWorker,
+                receive=lambda message, _: said.append(message),
+                lost=lambda _malformed: None,
+            )
+        )
+        worker.send(HandedOver(0, [], is_last=False), bound, unix, good)
+        worker.send(HandedOver(0, [], is_last=True), good)
+        assert await predecessors.adopt() == 1
+        assert [address_of(idle.keep(s)) for s in predecessors.take(TCP, at)] == [at]
+
+
+async def test_a_worker_that_is_silent_is_left_alone(idle):
+    ours, theirs = socket.socketpair()
+    idle.keep(theirs)
+    predecessors = idle.keep(Predecessors(asyncio.get_running_loop(), [ours]))
+    assert await predecessors.adopt(0.01) == 0

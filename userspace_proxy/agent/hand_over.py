@@ -1,0 +1,223 @@
+"""Hands over a node from one control process to the next, while the workers serve.
+
+    next process    asks over the lock's socket ▶ takes the lock ▶ adopts the workers' sockets
+                    ▶ serves ▶ has the old workers drain
+    this process    asked: becomes a program that only waits for its workers, and exits 0
+                    SIGUSR1: exits 0 at once
+                    killed: the same, so that a crash needs no code of its own
+
+Rule 1: nothing is removed, so rules, routes and sockets are what the next process finds.
+Rule 2: a process that is asked isn't replaced by an exit: in a container its exit would end the
+workers, too. Executing another program releases what it held: all its descriptors close on exec.
+
+Source: docs/adr/0026.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import NoReturn
+
+from ..errors import LockHeld
+from ..plane import Plane
+from ..plane.adoption import Predecessors
+from ..plane.rendezvous import connect_to_workers
+from ..steering import proxy_label
+from .lock import NodeLock, connect_to_holder
+from .options import Options
+from .sync import SyncLoop
+from .tasks import pause
+
+_log = logging.getLogger("userspace_proxy.agent")
+
+_REQUEST = b"hand over\n"
+# The holder's event loop may be in a large change.
+_ANSWER_S = 10.0
+# Between the end of that connection and of the lock.
+_RELEASE_S = 1.0
+_PAUSE_S = 0.005
+# Processes that connect and request nothing are gone within milliseconds.
+_MAX_ASKING = 16
+# How long connections of a killed process's workers may last: as long as an idle one.
+CRASH_DRAIN_S = 24 * 3600.0
+_LOOK_S = 0.05
+# For workers to reset their connections and exit.
+END_S = 5.0
+
+# A second SIGTERM or SIGINT ends it, and leaves the workers to the next process.
+_WAIT_FOR_WORKERS = """\
+import os, signal, sys
+os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+asked = []
+def on_signal(number, frame):
+    asked.append(number)
+    if len(asked) > 1:
+        os._exit(128 + number)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, on_signal)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        sys.exit(0)
+"""
+
+
+def leave() -> NoReturn:
+    """Exit, and leave the node to the next process."""
+    _log.info("leaving the node to the next process, workers continue to serve")
+    logging.shutdown()
+    os._exit(0)
+
+
+def wait_for_workers() -> NoReturn:
+    """Become a program that exits when the workers have ended."""
+    _log.info("handed over the node, waiting for connections to end")
+    logging.shutdown()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Until the program handles it.
+        signal.signal(number, signal.SIG_IGN)
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _WAIT_FOR_WORKERS])
+
+
+def ask_to_hand_over(proxy_name: str | None) -> int:
+    """Have the running proxy of this name hand over the node.
+
+    Returns:
+        Its pid, 0 if it isn't visible; -1 if no proxy runs.
+
+    Raises:
+        LockHeld: It doesn't hand over.
+    """
+    found = connect_to_holder(proxy_name)
+    if found is None:
+        return -1
+    sock, pid = found
+    with sock:
+        sock.settimeout(_ANSWER_S)
+        try:
+            sock.sendall(_REQUEST)
+            # It releases all its descriptors at about the same moment.
+            while sock.recv(1):
+                pass
+        except ConnectionError:
+            pass
+        except TimeoutError as exc:
+            raise LockHeld(
+                f"cannot take over: userspace-proxy (pid {pid}) does not answer",
+                hint="see its log; kill it to take over its workers",
+            ) from exc
+    until = time.monotonic() + _RELEASE_S
+    while (still := connect_to_holder(proxy_name)) is not None:
+        still[0].close()
+        if time.monotonic() >= until:
+            # It refused, and says why in its log.
+            break
+        select.select([], [], [], _PAUSE_S)
+    return pid
+
+
+class HandOverRequests:
+    """Answers processes that connect to the lock's socket.
+
+    Args:
+        lock: It is held.
+        hand_over: Called when a trusted process requests the node; None: requests are refused.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lock: NodeLock,
+        hand_over: Callable[[], object] | None,
+    ) -> None:
+        self._loop = loop
+        self._lock = lock
+        self._hand_over = hand_over
+        self._asking: list[socket.socket] = []
+        loop.add_reader(lock.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Answer no more. Idempotent."""
+        self._loop.remove_reader(self._lock.fileno())
+        while self._asking:
+            self._hang_up(self._asking[0])
+
+    def _accept(self) -> None:
+        for sock in self._lock.accept():
+            sock.setblocking(False)
+            self._asking.append(sock)
+            self._loop.add_reader(sock.fileno(), self._read, sock)
+            if len(self._asking) > _MAX_ASKING:
+                self._hang_up(self._asking[0])
+
+    def _read(self, sock: socket.socket) -> None:
+        try:
+            request = sock.recv(len(_REQUEST))
+        except OSError:
+            request = b""
+        if request == _REQUEST and self._hand_over is not None:
+            self._hand_over()
+        self._hang_up(sock)
+
+    def _hang_up(self, sock: socket.socket) -> None:
+        self._asking.remove(sock)
+        self._loop.remove_reader(sock.fileno())
+        sock.close()
+
+
+def worker_label(options: Options) -> str | None:
+    """Return the label by which the next process finds workers; None if they end with this one."""
+    return None if options.hand_over is None else proxy_label(options.proxy_name or "")
+
+
+async def adopt(label: str, stack: AsyncExitStack) -> Predecessors | None:
+    """Adopt the sockets of the last control process's workers; None if there are none."""
+    socks = connect_to_workers(label)
+    if not socks:
+        return None
+    predecessors = Predecessors(asyncio.get_running_loop(), socks)
+    # If this process fails to start, they continue to wait for one that does.
+    stack.callback(predecessors.close)
+    count = await predecessors.adopt()
+    extra = {"workers": len(predecessors), "sockets": count}
+    _log.info("adopted the sockets of workers that still serve", extra=extra)
+    return predecessors
+
+
+async def end_workers(label: str) -> None:
+    """End the workers that a killed control process left."""
+    until = time.monotonic() + END_S
+    while socks := connect_to_workers(label):
+        if time.monotonic() > until:
+            _log.error("a worker does not end", extra={"count": len(socks)})
+        else:
+            Predecessors(asyncio.get_running_loop(), socks).end()
+            await pause(_LOOK_S)
+            continue
+        for sock in socks:
+            sock.close()
+        return
+
+
+async def relieve(
+    predecessors: Predecessors, sync: SyncLoop, plane: Plane, options: Options
+) -> None:
+    """Have predecessors drain once all Services are served by this process's workers."""
+    await sync.settled()
+    while not plane.has_all_workers:
+        await pause(_LOOK_S)
+    # They have applied everything that was sent before when they answer.
+    await plane.refresh()
+    drain_s = options.predecessor_drain_s
+    predecessors.drain(drain_s)
+    _log.info("workers of the last process accept no more connections", extra={"drain_s": drain_s})

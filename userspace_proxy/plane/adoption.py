@@ -1,0 +1,176 @@
+"""Adopts the sockets of workers that outlived their control process.
+
+    worker of the last control process ──HandedOver──▶ Predecessors ──take──▶ ListeningSockets
+                                       ◀──Drain once this one's workers serve──
+
+Rule 1: predecessors serve until they are told to drain: in between, both accept from the same
+queues, so no client is refused, reset or left in a queue.
+Rule 2: a worker handles untrusted bytes, so what it sends is examined: only sockets that listen
+(TCP) or are bound (UDP) are taken, and each once.
+Rule 3: without an answer in time, a predecessor is left alone: it drains, or ends, by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import struct
+from collections.abc import Iterable
+
+from ..model import Protocol, SocketAddress
+from .channel import Channel
+from .messages import Drain, End, FromWorker, HandedOver, HandOver, ToWorker
+
+_log = logging.getLogger("userspace_proxy.dataplane")
+
+# Ten thousand sockets take 0.1 s; a worker may be busy.
+ANSWER_S = 2.0
+# Not in Python's socket module; asm-generic/socket.h.
+_SO_COOKIE = 57
+_COOKIE = struct.Struct("=Q")
+_PROTOCOLS = {socket.SOCK_STREAM: Protocol.TCP, socket.SOCK_DGRAM: Protocol.UDP}
+
+_Key = tuple[Protocol, SocketAddress]
+
+
+class Predecessors:
+    """The workers of the last control process, and copies of their sockets.
+
+    Args:
+        loop: Their channels are read in it.
+        socks: Connections to them, which this object closes.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, socks: Iterable[socket.socket]) -> None:
+        self.kept: dict[str, socket.socket] = {}
+        """Sockets that they kept, by name; the caller may remove and close them."""
+        self._loop = loop
+        self._workers = [_Predecessor(loop, sock) for sock in socks]
+        self._sockets: dict[_Key, list[socket.socket]] = {}
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    async def adopt(self, within_s: float = ANSWER_S) -> int:
+        """Get copies of their sockets; return how many there are."""
+        if not self._workers:
+            return 0
+        await asyncio.wait([worker.handed_over for worker in self._workers], timeout=within_s)
+        cookies: set[int] = set()
+        for worker in sorted(self._workers, key=lambda worker: worker.index):
+            for sock in worker.sockets:
+                key, cookie = _key(sock), _cookie(sock)
+                if key is None or cookie in cookies:
+                    sock.close()
+                    continue
+                cookies.add(cookie)
+                self._sockets.setdefault(key, []).append(sock)
+            worker.sockets.clear()
+            for name, sock in worker.kept.items():
+                if name in self.kept:
+                    sock.close()
+                else:
+                    self.kept[name] = sock
+            worker.kept.clear()
+        return sum(map(len, self._sockets.values()))
+
+    def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket]:
+        """Return the sockets at an address in the order of workers; the caller closes them."""
+        return self._sockets.pop((protocol, at), [])
+
+    def drain(self, seconds: float) -> None:
+        """Have them accept nothing more, and reset after so many seconds what is open then."""
+        for worker in self._workers:
+            worker.channel.send(Drain(seconds))
+        self.close()
+
+    def end(self) -> None:
+        """Have them reset their connections and exit."""
+        for worker in self._workers:
+            worker.channel.send(End())
+        self.close()
+
+    def close(self) -> None:
+        """Close what wasn't taken. Idempotent."""
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+        for socks in self._sockets.values():
+            for sock in socks:
+                sock.close()
+        self._sockets.clear()
+        while self.kept:
+            self.kept.popitem()[1].close()
+
+
+class _Predecessor:
+    """One worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self.index = 0
+        self.sockets: list[socket.socket] = []
+        self.kept: dict[str, socket.socket] = {}
+        self.handed_over: asyncio.Future[None] = loop.create_future()
+        """Has a result once all have arrived, or none will."""
+        self.channel = Channel[FromWorker, ToWorker](
+            loop, sock, reads=FromWorker, receive=self._receive, lost=self._on_lost
+        )
+        self.channel.send(HandOver())
+
+    def close(self) -> None:
+        self.channel.close()
+        for sock in (*self.sockets, *self.kept.values()):
+            sock.close()
+        if not self.handed_over.done():
+            self.handed_over.cancel()
+
+    def _receive(self, message: FromWorker, descriptors: list[int]) -> None:
+        socks = []
+        for descriptor in descriptors:
+            try:
+                socks.append(socket.socket(fileno=descriptor))
+            except OSError:
+                os.close(descriptor)
+        if not isinstance(message, HandedOver) or len(socks) < len(message.kept):
+            for sock in socks:
+                sock.close()
+            return
+        self.index = message.worker
+        first_kept = len(socks) - len(message.kept)
+        self.sockets += socks[:first_kept]
+        self.kept.update(zip(message.kept, socks[first_kept:], strict=True))
+        if message.is_last and not self.handed_over.done():
+            self.handed_over.set_result(None)
+
+    def _on_lost(self, malformed: str) -> None:
+        if malformed:
+            _log.error(
+                "a worker of the last run sent a malformed message", extra={"cause": malformed}
+            )
+        if not self.handed_over.done():
+            self.handed_over.set_result(None)
+
+
+def _key(sock: socket.socket) -> _Key | None:
+    """Return what a socket serves; None if it serves nothing."""
+    with contextlib.suppress(OSError, KeyError):
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return None
+        protocol = _PROTOCOLS[sock.type]
+        name = sock.getsockname()
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if name[1] and (listens or protocol is Protocol.UDP):
+            return protocol, SocketAddress(name[0], name[1])
+    return None
+
+
+def _cookie(sock: socket.socket) -> int:
+    """Return the kernel's number of a socket, which all copies share.
+
+    Source: SO_COOKIE, since Linux 4.12.
+    """
+    raw = sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, _COOKIE.size)
+    return int(_COOKIE.unpack(raw)[0])
