@@ -209,6 +209,8 @@ def _mounts(pod: Manifest, container: Manifest, volumes: Volumes, folder: Path) 
         elif volume["hostPath"].get("type") == "FileOrCreate":
             # Not the machine's own: the tests' namespaces have nothing to do with its rules.
             place.touch()
+        elif volume["hostPath"].get("type") == "DirectoryOrCreate":
+            place.mkdir()
         else:
             place = Path(volume["hostPath"]["path"])
             if not place.exists():
