@@ -64,8 +64,9 @@ def check_settings(
             client_address.find_obstacle(),
             client_address.find_bridge_obstacles(options.cluster_networks),
         )
-    found += _interfaces(steering)
-    found += _routes(settings, steering, inputs)
+    ranges = _service_ranges(settings, inputs)
+    found += _interfaces(steering, ranges)
+    found += _routes(steering, ranges)
     found += ports.judge_holders(
         ports.find_holders(
             (
@@ -131,19 +132,22 @@ def judge_running(proxies: dict[str, int], label: str) -> list[Finding]:
     return [warning("leftovers", what, way_out="stop it before you start one here")]
 
 
-def _interfaces(steering: str) -> list[Finding]:
+def _service_ranges(settings: Settings, inputs: Inputs) -> tuple[str, ...]:
+    if settings.manifests or not inputs.service_ips:
+        return settings.service_cluster_ip_range
+    return inputs.service_ips
+
+
+def _interfaces(steering: str, ranges: Sequence[str]) -> list[Finding]:
     if steering in ("none", ""):
         return []
-    return network.judge_interfaces(network.look_at_interfaces(), steering)
+    return network.judge_interfaces(network.look_at_interfaces(), steering, ranges)
 
 
-def _routes(settings: Settings, steering: str, inputs: Inputs) -> list[Finding]:
+def _routes(steering: str, ranges: Sequence[str]) -> list[Finding]:
     # Local steering adds the routes itself; without steering clients don't dial these addresses.
     if steering in ("none", "local", ""):
         return []
-    ranges: tuple[str, ...] = inputs.service_ips
-    if settings.manifests or not ranges:
-        ranges = settings.service_cluster_ip_range
     return network.judge_routes(ranges, network.find_unrouted(map(network.sample_of, ranges)))
 
 

@@ -45,9 +45,17 @@ def look_at_interfaces() -> InterfaceView | None:
         return None
 
 
-def judge_interfaces(view: InterfaceView | None, steering: str) -> list[Finding]:
-    """Report the effect of interfaces without an address."""
+def judge_interfaces(
+    view: InterfaceView | None, steering: str, ranges: Iterable[str]
+) -> list[Finding]:
+    """Report the effect of interfaces without an IPv4 address on IPv4 Services.
+
+    Args:
+        ranges: Service ranges or addresses; an IPv6-only cluster has none of IPv4.
+    """
     if view is None or steering not in ("iptables", "nftables") or not view.unnumbered:
+        return []
+    if all(":" in cidr for cidr in ranges):
         return []
     names = ", ".join(view.unnumbered[:3])
     more = f" and {len(view.unnumbered) - 3} more" if len(view.unnumbered) > 3 else ""
@@ -117,8 +125,8 @@ def _forwarding(values: Mapping[str, str]) -> Iterator[Finding]:
     if values.get("net.ipv4.ip_forward") == "0":
         yield ok(
             "kernel",
-            "net.ipv4.ip_forward is 0: Services work without it, direct connections between pods "
-            "don't",
+            "net.ipv4.ip_forward is 0: Services work without it, direct IPv4 connections between "
+            "pods don't",
         )
 
 

@@ -16,12 +16,20 @@ def texts(findings):
 
 def test_unnumbered_interfaces_matter_only_to_rules():
     view = InterfaceView(("cali1", "cali2", "cali3", "cali4"), ("192.0.2.1",))
-    assert texts(judge_interfaces(view, "iptables")) == [
+    assert texts(judge_interfaces(view, "iptables", ["10.96.0.0/12", "fd00::/112"])) == [
         "ok: cali1, cali2, cali3 and 1 more without an IPv4 address: traffic that arrives there "
         "is sent to an address of this node (192.0.2.1) instead of the interface's"
     ]
-    assert judge_interfaces(view, "local") == []
-    assert judge_interfaces(None, "iptables") == []
+    assert judge_interfaces(view, "local", ["10.96.0.0/12"]) == []
+    assert judge_interfaces(None, "iptables", ["10.96.0.0/12"]) == []
+
+
+def test_an_ipv6_cluster_needs_no_ipv4_address():
+    view = InterfaceView(("cni0", "eth0"))
+    assert judge_interfaces(view, "nftables", ["fd00:10:96::1"]) == []
+    assert [f.mark for f in judge_interfaces(view, "nftables", ["fd00:10:96::1", "10.96.0.1"])] == [
+        "error"
+    ]
 
 
 @pytest.mark.parametrize(
