@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from tests.cluster.waiting import wait_for
 from tests.node.agents import ADMIN, HEALTH
 from tests.node.clients import http_get
+from tests.node.conntrack import fill_for_good
 from tests.node.manifests import Service, with_endpoints
 from tests.node.testbed import Testbed
 
@@ -23,43 +22,6 @@ def fill(testbed: Testbed) -> None:
     with testbed["node-1"].new_udp() as made:
         for number in range(limit + 100):
             made.sendto(b"", (f"127.1.{number >> 14 & 255}.1", 10_000 + (number & 0x3FFF)))
-
-
-# As `conntrack -I` does, but all at once: associations that were answered (ASSURED), which the
-# kernel doesn't give up for new ones.
-_FILL_FOR_GOOD = """
-import itertools, socket, struct, sys
-from userspace_proxy.kernel.netlink.messages import CREATE, NESTED, attribute, request
-from userspace_proxy.kernel.ctnetlink import CT_NEW
-
-def tuple_of(kind, source, target, ports):
-    ip = attribute(1 | NESTED, attribute(1, source) + attribute(2, target))
-    numbers = attribute(1, bytes([17])) + attribute(2, ports[:2]) + attribute(3, ports[2:])
-    return attribute(kind | NESTED, ip + attribute(2 | NESTED, numbers))
-
-SERVER = bytes([127, 2, 0, 1])
-SEEN_REPLY, ASSURED, CONFIRMED, LIFE_S = 1 << 1, 1 << 2, 1 << 3, 900
-STATUS = attribute(3, struct.pack(">I", SEEN_REPLY | ASSURED | CONFIRMED))
-MORE = STATUS + attribute(7, struct.pack(">I", LIFE_S))
-
-def add(number):
-    client = bytes([127, 1, number >> 14, 1])
-    port, dns = struct.pack(">H", 10_000 + (number & 0x3FFF)), struct.pack(">H", 53)
-    tuples = tuple_of(1, client, SERVER, port + dns) + tuple_of(2, SERVER, client, dns + port)
-    return request(CT_NEW, CREATE, struct.pack("=BBH", 2, 0, 0) + tuples + MORE)
-
-with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as kernel:
-    numbers = iter(range(int(sys.argv[1])))
-    while some := list(itertools.islice(numbers, 500)):
-        kernel.send(b"".join(map(add, some)))
-"""
-
-
-def fill_for_good(testbed: Testbed) -> None:
-    """Have the node track as much as there is room for, and keep it."""
-    limit = testbed.shell("cat /proc/sys/net/netfilter/nf_conntrack_max").strip()
-    command = [sys.executable, "-c", _FILL_FOR_GOOD, limit]
-    testbed.node.run(command, env=testbed.agent.environment)
 
 
 def test_a_full_table_is_shown_on_the_page_in_the_metrics_and_in_the_log(tmp_path):

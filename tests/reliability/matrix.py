@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import endpoints
+from . import endpoints, kernel_state
 from .row import Group, Row
 
-GROUPS: Sequence[Group] = (endpoints.GROUP,)
+GROUPS: Sequence[Group] = (endpoints.GROUP, kernel_state.GROUP)
 ROWS: Sequence[Row] = tuple(row for group in GROUPS for row in group.rows)
