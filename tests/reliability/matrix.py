@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import endpoints, kernel_state
+from . import endpoints, kernel_state, machine
 from .row import Group, Row
 
-GROUPS: Sequence[Group] = (endpoints.GROUP, kernel_state.GROUP)
+GROUPS: Sequence[Group] = (endpoints.GROUP, kernel_state.GROUP, machine.GROUP)
 ROWS: Sequence[Row] = tuple(row for group in GROUPS for row in group.rows)

@@ -71,8 +71,7 @@ def line_of(measured: Measured) -> tuple[str, ...]:
             row.breaks,
             "; ".join([describe(measured.web), *measured.figures]),
             f"{measured.quiet.p99_ms:.0f} → {measured.cart.p99_ms:.0f} ms",
-            "; ".join(text for text in measured.shown if text)
-            + f"; {plural(len(measured.log_lines), 'log line')}",
+            "; ".join([*filter(None, measured.shown), plural(len(measured.log_lines), "log line")]),
             f"{measured.back_s:.1f} s",
             verdict_of(measured),
         )

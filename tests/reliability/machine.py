@@ -1,0 +1,299 @@
+"""Rows about the machine: what it lacks for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.manifests import Service, with_endpoints
+
+from .control_groups import ControlGroup
+from .evidence import LogLine, Metric, Problem
+from .footprint import processes
+from .rig import WEB, Rig
+from .row import Group, Limits
+
+GROUP = Group("Machine")
+
+NEW = Service("new", "10.96.0.99")
+DISK_MIB = 1
+
+
+def is_served(rig: Rig, service: Service) -> bool:
+    """Return whether a client outside can connect to a Service."""
+    with rig.testbed["laptop"].tcp() as sock:
+        sock.settimeout(0.5)
+        return sock.connect_ex(service.address) == 0
+
+
+def add_service(rig: Rig) -> None:
+    """Add a Service and wait until it is served."""
+    rig.testbed.edit(*rig.services(), with_endpoints(NEW, [rig.testbed.ip("one")]))
+    wait_for("the new Service", lambda: is_served(rig, NEW), hint=rig.agent.log)
+
+
+def remove_service(rig: Rig) -> None:
+    """Remove that Service, and wait until it isn't served."""
+    rig.testbed.edit(*rig.services())
+    wait_for("the end of the Service", lambda: not is_served(rig, NEW), hint=rig.agent.log)
+
+
+# -- disks
+
+
+class OwnDiskAgent(Agent):
+    """An agent with mounts of its own, and a small disk for its log and its state."""
+
+    @property
+    def command(self) -> list[str]:
+        """Part of Agent."""
+        size = f"size={DISK_MIB}m"
+        script = f'mount -t tmpfs -o {size} disk "$0"; exec "$@" 2>"$0/agent.log"'
+        command = [*super().command, f"--state-dir={self._disk}"]
+        return ["unshare", "--mount", "sh", "-ec", script, str(self._disk), *command]
+
+    @property
+    def _disk(self) -> Path:
+        folder = self.log_path.parent / "disk"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def disk(self) -> Path:
+        """The disk, as seen from here."""
+        return Path(f"/proc/{self.pid}/root{self._disk}")
+
+    def log(self) -> str:
+        """Part of Agent."""
+        with contextlib.suppress(OSError):
+            return (self.disk / "agent.log").read_text()
+        return ""
+
+    def remount(self, option: str) -> None:
+        """Mount its root read-only (``ro``) or writable (``rw``)."""
+        command = ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", "mount", "-o"]
+        subprocess.run([*command, f"remount,bind,{option}", "/"], check=True)
+
+
+class OwnDiskRig(Rig):
+    """A node whose proxy has a disk of its own."""
+
+    agent_type = OwnDiskAgent
+    agent: OwnDiskAgent
+
+
+class VerboseRig(OwnDiskRig):
+    """The same, and it logs every connection."""
+
+    flags = ("--workers=2", "--v=4")
+
+
+@GROUP.row(
+    "disk-full",
+    "the disk of the log and of the last state is full, and a Service is added",
+    Limits(log_lines=10_000),
+    [Metric("log_lines_dropped")],
+    rig=VerboseRig,
+    not_promised="log lines that can't be written are lost, and counted",
+)
+def disk_full(rig: OwnDiskRig) -> Iterator[None]:
+    ballast = rig.agent.disk / "ballast"
+    fill(ballast)
+    add_service(rig)
+    yield
+    ballast.unlink()
+    remove_service(rig)
+
+
+def fill(path: Path) -> None:
+    """Write a file that takes all of its disk."""
+    with path.open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+
+
+@GROUP.row(
+    "read-only-root",
+    "the root becomes read-only, a worker dies, and a Service is added",
+    Limits(same_processes=False, other_p99_ms=500),
+    [Metric("worker_restarts")],
+    rig=OwnDiskRig,
+    not_promised="connections of the dead worker are reset; new ones wait some tenths of a second",
+)
+def read_only_root(rig: OwnDiskRig) -> Iterator[None]:
+    rig.agent.remount("ro")
+    os.kill(rig.agent.status()["workers"][0]["pid"], signal.SIGKILL)
+    add_service(rig)
+    yield
+    rig.agent.remount("rw")
+    remove_service(rig)
+
+
+class PipedAgent(Agent):
+    """An agent whose log goes to a pipe of 4 KiB, which a test may leave unread."""
+
+    def start(self, stderr: int | None = None) -> None:
+        """Part of Agent."""
+        assert stderr is None
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        self.stderr = os.fdopen(ours, "rb", buffering=0)
+        super().start(theirs)
+        os.close(theirs)
+
+    def log(self) -> str:
+        """Part of Agent: what has been written since the last call is read now."""
+        with self.log_path.open("ab") as file:
+            while text := self.stderr.read():
+                file.write(text)
+        return super().log()
+
+
+class UnreadLogRig(Rig):
+    """A node whose proxy logs every connection to a pipe."""
+
+    agent_type = PipedAgent
+    agent: PipedAgent
+    flags = ("--workers=2", "--v=4")
+
+    def start(self) -> None:
+        """Part of Rig."""
+        super().start()
+        self.resources.callback(self.agent.stderr.close)
+
+
+@GROUP.row(
+    "log-not-read",
+    "stderr is a pipe that isn't read, every connection is logged, and a Service is added",
+    Limits(log_lines=10_000, fault_s=6.0),
+    [],
+    rig=UnreadLogRig,
+    not_promised="beyond 1 MiB of waiting lines, further ones are dropped, and counted",
+)
+def log_not_read(rig: Rig) -> Iterator[None]:
+    add_service(rig)
+    yield
+    remove_service(rig)
+
+
+# -- processors, processes, descriptors
+
+
+@GROUP.row(
+    "cpu-tenth",
+    "the proxy gets a tenth of one processor",
+    Limits(other_p99_ms=700, fault_s=5.0),
+    [],
+    not_promised="connections wait for the processor: p99 grows to some tenths of a second",
+)
+def cpu_tenth(rig: Rig) -> Iterator[None]:
+    with contextlib.closing(ControlGroup("cpu")) as group:
+        group.limit_cpu(0.1)
+        group.add(processes(rig.agent.pid))
+        yield
+
+
+@GROUP.row(
+    "fork-fails",
+    "no process can be started (a limit of processes), and a worker dies",
+    Limits(same_processes=False, failed=0.6, other_failed=100, other_p99_ms=9000),
+    [
+        Metric("worker_up"),
+        Problem("orker"),
+        LogLine("a worker is missing"),
+    ],
+    not_promised="new connections in the dead worker's queue wait until a process can be started",
+)
+def fork_fails(rig: Rig) -> Iterator[None]:
+    with contextlib.closing(ControlGroup("pids")) as group:
+        group.add(processes(rig.agent.pid))
+        group.limit_processes(1)
+        os.kill(rig.agent.status()["workers"][0]["pid"], signal.SIGKILL)
+        yield
+
+
+@GROUP.row(
+    "suspended",
+    "all processes stand still for 20 s, as while a machine is suspended",
+    Limits(failed=1.0, slowest_s=25, other_failed=2000, other_p99_ms=25_000, fault_s=20.0),
+    [],
+    not_promised="nothing is served meanwhile; clients that wait 20 s are served then",
+)
+def suspended(rig: Rig) -> Iterator[None]:
+    pids = list(processes(rig.agent.pid))
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    yield
+    for pid in reversed(pids):
+        os.kill(pid, signal.SIGCONT)
+
+
+MORE = [Service(f"more-{number}", f"10.96.1.{number}") for number in range(1, 61)]
+SPARE = 10
+
+
+@GROUP.row(
+    "no-descriptors-control",
+    "the control process has 10 descriptors left, and 60 Services are added",
+    Limits(),
+    [
+        Metric("service_port_problem"),
+        Problem("Too many open files"),
+        LogLine("cannot open listeners"),
+    ],
+    not_promised="Services that are added wait until there are descriptors",
+)
+def no_descriptors_control(rig: Rig) -> Iterator[None]:
+    before = resource.prlimit(rig.agent.pid, resource.RLIMIT_NOFILE)
+    highest = max(int(one.name) for one in Path(f"/proc/{rig.agent.pid}/fd").iterdir())
+    limit = highest + 1 + SPARE
+    resource.prlimit(rig.agent.pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    rig.testbed.edit(*rig.services(), *MORE)
+    yield
+    resource.prlimit(rig.agent.pid, resource.RLIMIT_NOFILE, before)
+    rig.testbed.edit(*rig.services())
+    rig.agent.wait_until_settled(*rig.services())
+
+
+class FewDescriptorsAgent(Agent):
+    """An agent with few descriptors in each process."""
+
+    @property
+    def command(self) -> list[str]:
+        """Part of Agent."""
+        return ["prlimit", "--nofile=300:300", "--", *super().command]
+
+
+class FewDescriptorsRig(Rig):
+    """A node whose proxy has one worker with 300 descriptors."""
+
+    agent_type = FewDescriptorsAgent
+    flags = ("--workers=1",)
+
+
+@GROUP.row(
+    "no-descriptors-worker",
+    "one client's idle connections take all 300 descriptors of the worker",
+    Limits(failed=0.1, other_p99_ms=1500, back_s=12.0),
+    [
+        Metric("connections_evicted"),
+        LogLine("descriptor"),
+    ],
+    rig=FewDescriptorsRig,
+    not_promised="the longest idle connections of the largest client are reset for others",
+)
+def no_descriptors_worker(rig: Rig) -> Iterator[None]:
+    laptop = rig.testbed["laptop"]
+    for _ in range(200):
+        laptop.dial(WEB.address)
+    yield
+    laptop.hang_up()
