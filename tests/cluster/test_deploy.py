@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.node.load import Load
 from userspace_proxy.plane.privileges import WORKER_ID
 from userspace_proxy.sandbox import Sandbox
 
@@ -205,24 +206,8 @@ class Node:
         self, pod: Any, account: str, config_maps: dict[str, dict[str, str]], folder: Path
     ) -> Iterator[subprocess.Popen[str]]:
         """Run the container of a pod as an account, from healthy until SIGTERM."""
-        token = self.control_plane.kubectl("-n", "kube-system", "create", "token", account).strip()
-        ca = self.control_plane.ca_file.read_text()
-        volumes = Volumes(config_maps, token, ca, "node-1", *self.server)
-        log = folder / "agent.log"
-        container = folder / "container"
-        container.mkdir()
         before = self.rules()
-        with log.open("w") as stderr:
-            agent = start_container(
-                pod, self.image, volumes, where=self.sandbox.node, folder=container, log=stderr
-            )
-        url = "http://127.0.0.1:10256/healthz"
-
-        def is_healthy() -> bool:
-            assert agent.poll() is None, log.read_text()
-            return self.sandbox.node.run([*ASK, "http", url], check=False).returncode == 0
-
-        wait_for("the agent", is_healthy, deadline_s=40, hint=log.read_text)
+        agent, log = self.start(pod, account, config_maps, folder)
         try:
             yield agent
         finally:
@@ -238,6 +223,29 @@ class Node:
             "permission|not permitted|read-only|forbidden", "\n".join(said), re.IGNORECASE
         )
 
+    def start(
+        self, pod: Any, account: str, config_maps: dict[str, dict[str, str]], folder: Path
+    ) -> tuple[subprocess.Popen[str], Path]:
+        """Start the container of a pod; return its process once it is healthy, and its log."""
+        token = self.control_plane.kubectl("-n", "kube-system", "create", "token", account).strip()
+        ca = self.control_plane.ca_file.read_text()
+        volumes = Volumes(config_maps, token, ca, "node-1", *self.server)
+        log = folder / "agent.log"
+        container = folder / "container"
+        container.mkdir(parents=True)
+        with log.open("w") as stderr:
+            agent = start_container(
+                pod, self.image, volumes, where=self.sandbox.node, folder=container, log=stderr
+            )
+        url = "http://127.0.0.1:10256/healthz"
+
+        def is_healthy() -> bool:
+            assert agent.poll() is None, log.read_text()
+            return self.sandbox.node.run([*ASK, "http", url], check=False).returncode == 0
+
+        wait_for("the agent", is_healthy, deadline_s=40, hint=log.read_text)
+        return agent, log
+
     def rules(self) -> str:
         """The node's rules, of both kinds, without counters."""
         run = self.sandbox.node.run
@@ -250,6 +258,9 @@ class Node:
         by_tcp = self.client.run([*ASK, "http", "http://10.96.1.1/"], check=False).stdout
         by_udp = self.client.run([*ASK, "udp", "10.96.1.1:53", "hello"], check=False).stdout
         return by_tcp.strip() == "pod-a" and by_udp.startswith("pod-a")
+
+
+PORTS = ((80, "TCP"), (53, "UDP"))
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +300,34 @@ def test_the_daemon_sets_container_serves_with_what_it_is_granted(
         users = {status_of(pid, "Uid").split()[0] for pid in children_of(agent.pid)}
         assert str(WORKER_ID) in users
         assert int(status_of(agent.pid, "CapBnd"), 16) == 0x3 << 12 | 0x7 << 5
+
+
+@pytest.mark.netns
+def test_a_rolling_update_costs_no_request(
+    node: Node, cluster_binaries: Binaries, tmp_path: Path
+) -> None:
+    objects = objects_of(rendered(cluster_binaries, "base"))
+    assert objects["DaemonSet", "userspace-proxy"]["spec"]["updateStrategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    data = objects["ConfigMap", "userspace-proxy"]["data"]
+    data["api-server-host"] = node.server[0]
+    pod, before = pod_of(objects, "userspace-proxy"), node.rules()
+    config = "userspace-proxy", {"userspace-proxy": data}
+    old, log = node.start(pod, *config, tmp_path / "old")
+    wait_for("the Service", node.answers)
+    loads = [Load(node.client, ("10.96.1.1", port), p, rate=30) for port, p in PORTS]
+    new, new_log = node.start(pod, *config, tmp_path / "new")
+    # It is the container's first process, so its end would be its workers'.
+    assert old.wait(30) == 0, log.read_text()
+    wait_for("the Service", node.answers)
+    reports = [load.stop() for load in loads]
+    assert [report.lost for report in reports] == [{}, {}], new_log.read_text()
+    assert "handed over the node" in log.read_text()
+    new.send_signal(signal.SIGTERM)
+    assert new.wait(30) == 0, new_log.read_text()
+    assert node.rules() == before
 
 
 @pytest.mark.netns

@@ -64,13 +64,16 @@ def run_agent(
             make_options(settings),
             dropped_log_lines=dropped_log_lines,
             hand_over=wait_for_workers,
-            predecessor_drain_s=_make_way(settings),
         )
         return runner.run(_run(settings, options, check))
 
 
 async def _run(settings: Settings, options: Options, check: Callable[[Settings, str], None]) -> int:
-    agent = Agent(settings.steering, make_source(settings), options)
+    source = make_source(settings)
+    # What can fail without the node should do so before the running proxy has handed it over.
+    source.check()
+    options = replace(options, predecessor_drain_s=_make_way(settings))
+    agent = Agent(settings.steering, source, options)
 
     def end(status: int) -> None:
         agent.abandon()
