@@ -47,6 +47,8 @@ LISTINGS = 10
 # A refusal takes about 1 KiB of the kernel's memory; this many fit into a socket's buffer
 # (net.core.rmem_default is 208 KiB), and the requests themselves into one message.
 BATCH = 100
+# The errors of a listing if there is no such family, no rules, or no route in a table.
+_UNSUPPORTED = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 # The kernel never sends more in one datagram.
 _READ_BYTES = 1 << 16
 
@@ -128,6 +130,15 @@ class Requests:
                 # The last one only ends the listing.
                 return found[:-1]
         raise OSError(errno.EBUSY, f"something changed during each of {LISTINGS} listings")
+
+    def list_supported(self, request: bytes) -> list[Message]:
+        """As :meth:`list_all`; empty if this kernel lacks what is listed, such as IPv6."""
+        try:
+            return self.list_all(request)
+        except OSError as exc:
+            if exc.errno in _UNSUPPORTED:
+                return []
+            raise
 
     def blocks(self, request: bytes) -> Iterator[bytes]:
         """Yield a listing's datagrams unparsed; to be read to its end."""

@@ -58,8 +58,6 @@ RULES = (
     RoutingRule(_V6, GO_TO, SKIP, protocol=PROTOCOL, mark=MARK, in_interface="lo", target=GO_ON),
     RoutingRule(_V6, LOOK_UP, MARKED, TABLE, PROTOCOL, mark=MARK),
 )
-# A table without routes doesn't exist, and a kernel may have no IPv6.
-_NONE = (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 _GONE = (errno.ENOENT, errno.ESRCH)
 
 
@@ -123,12 +121,7 @@ class ReplyRoutes:
 
     def _list(self, request: bytes) -> list[Message]:
         with explained("list routing rules"):
-            try:
-                return self._requests.list_all(request)
-            except OSError as exc:
-                if exc.errno in _NONE:
-                    return []
-                raise
+            return self._requests.list_supported(request)
 
     def _do(self, verb: str, requests: list[bytes], *done: int) -> None:
         with explained(f"{verb} routing rules"):

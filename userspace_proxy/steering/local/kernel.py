@@ -32,8 +32,6 @@ _GROUPS = (
     rtnetlink.GROUP_ROUTE_6,
     rtnetlink.GROUP_RULE_6,
 )
-# This kernel has no IPv6 or no rules, or that table has no route.
-_NONE = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.ENOENT)
 _HINTS = {
     errno.EPERM: "run as root or grant NET_ADMIN, or run with --steering=none",
     errno.ENETDOWN: "ip link set lo up",
@@ -148,12 +146,7 @@ class RoutingTables:
 
     def _list(self, request: bytes) -> list[Message]:
         with explained("list routes", _LISTING_HINTS):
-            try:
-                return self._requests.list_all(request)
-            except OSError as exc:
-                if exc.errno in _NONE:
-                    return []
-                raise
+            return self._requests.list_supported(request)
 
 
 def _write(item: Item, *, is_new: bool) -> bytes:

@@ -219,21 +219,15 @@ class NftablesProgrammer(NatProgrammer):
         except NftablesError:
             if not self._checks_sockets:
                 raise
-            self._write_all_without_sockets(commands)
+            # For a kernel without nft_socket.
+            shape = self._shape()._replace(checks_sockets=False)
+            self._table.write([write_table(shape), *commands])
+            self._checks_sockets = False
         self._rules = self._table.read_definitions()
         self._uses = count_uses(ports, self._refuse_port)
         # Other rules may have led anywhere.
         self._stale |= {frontend: self._stale.get(frontend) for frontend in ports}
         return len(self._rules or ())
-
-    def _write_all_without_sockets(self, commands: list[list[bytes]]) -> None:
-        """Write the table for a kernel without nft_socket."""
-        self._checks_sockets = False
-        try:
-            self._table.write([write_table(self._shape()), *commands])
-        except NftablesError:
-            self._checks_sockets = True
-            raise
 
 
 def _count_differing(some: Iterable[Definition], others: Iterable[Definition]) -> int:

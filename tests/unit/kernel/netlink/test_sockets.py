@@ -36,6 +36,17 @@ def test_a_listing_that_is_always_interrupted_is_an_error():
     assert told.value.errno == errno.EBUSY
 
 
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP])
+def test_a_listing_that_the_kernel_does_not_support_is_empty(code):
+    with Kernel(error(code)) as kernel:
+        assert kernel.requests.list_supported(LIST) == []
+
+
+def test_a_listing_that_the_kernel_refuses_is_an_error():
+    with Kernel(error(errno.EPERM)) as kernel, pytest.raises(PermissionError):
+        kernel.requests.list_supported(LIST)
+
+
 def test_answers_to_an_abandoned_request_are_skipped():
     with Kernel(error(errno.EPERM), message(20, b"late") + done(), done(2)) as kernel:
         with pytest.raises(PermissionError):

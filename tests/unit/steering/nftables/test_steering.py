@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from userspace_proxy.errors import SteeringConflict
+from userspace_proxy.kernel.nf_tables.expressions import expression
 from userspace_proxy.kernel.nf_tables.owned import OwnedTable
 from userspace_proxy.model import Frontend, Protocol
 from userspace_proxy.steering import REFUSE, STEERING_TABLES, SteeringFacts
-from userspace_proxy.steering.nftables import NftablesSteering, missing
+from userspace_proxy.steering.nftables import NftablesSteering, missing, rules
 
 WEB = Frontend("10.96.7.1", 80, Protocol.TCP)
 DNS = Frontend("10.96.0.10", 53, Protocol.UDP)
@@ -53,6 +54,14 @@ async def test_a_change_after_a_flush_writes_the_whole_table(node, steering):
     node.run("nft flush ruleset")
     await steering.change({DNS: 36002}, ())
     assert await steering.render() == "TCP 10.96.7.1:80 -> :36001\nUDP 10.96.0.10:53 -> :36002"
+
+
+async def test_a_kernel_without_socket_lookup_gets_a_guard_without_it(node, steering, monkeypatch):
+    monkeypatch.setattr(rules, "TO_OTHER_SOCKET", expression("no_such_expression"))
+    await steering.apply({WEB: 36001})
+    assert await steering.render() == "TCP 10.96.7.1:80 -> :36001"
+    assert steering.unguarded == "this kernel has no nft_socket"
+    assert "socket" not in node.run("nft list table inet userspace-proxy")
 
 
 async def test_an_interface_without_an_address_needs_dnat(node, steering):
