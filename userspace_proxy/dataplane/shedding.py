@@ -42,6 +42,8 @@ class Shedding:
         """The client above its share whose connections were reset last, and the Service port (None
         for all)."""
         self._pressing_until = -math.inf
+        self._is_for_memory = False
+        """Memory was short when connections were reset last."""
         self._log_limit = LogLimit()
 
     def make_room(self, group: EndpointGroup, now: float) -> bool:
@@ -58,8 +60,9 @@ class Shedding:
         self._log(choice, now)
         if choice.held > choice.share:
             self._pressing, self._pressing_until = choice[:2], now + _PRESSING_S
+        self._is_for_memory = self._memory.is_short
         for connection in choice.victims:
-            connection.evict()
+            connection.evict(for_memory=self._is_for_memory)
         return True
 
     def free_memory(self, excess: int, spared: int, now: float) -> int:
@@ -77,18 +80,23 @@ class Shedding:
             spared=spared,
             now=now,
         )
+        if victims:
+            self._descriptors.shed(now)
         for connection in victims:
-            connection.evict()
+            connection.evict(for_memory=True)
         more = max(0, spared // CONNECTION_BYTES - len(self._connections))
         self._descriptors.hold(more * DESCRIPTORS)
         return len(victims)
 
-    def may_dial(self, connection: TcpConnection, now: float) -> bool:
-        """Return whether an accepted connection may be dialled, rather than be reset at once."""
+    def admit(self, connection: TcpConnection, now: float) -> bool:
+        """Return whether an accepted connection may be dialled; if not, it is reset at once."""
         if now >= self._pressing_until:
             return True
         client, group = self._pressing
-        return connection.client_ip != client or group not in (None, connection.group)
+        if connection.client_ip != client or group not in (None, connection.group):
+            return True
+        connection.evict(for_memory=self._is_for_memory)
+        return False
 
     def _log(self, choice: Choice[TcpConnection], now: float) -> None:
         if not self._log_limit.take(now):

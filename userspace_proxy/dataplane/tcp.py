@@ -220,10 +220,10 @@ class TcpConnection(TcpDial):
         sockets = (self.client, self._endpoint_socket)
         return waiting + sum(buffered_bytes(sock) for sock in sockets if sock is not None)
 
-    def evict(self) -> None:
+    def evict(self, *, for_memory: bool) -> None:
         """Reset both sides to make room for other connections, or to free memory."""
         self.group.counters.evicted_connections += 1
-        self.group.counters.evicted_for_memory += self.owner.engine.memory.is_short
+        self.group.counters.evicted_for_memory += for_memory
         self.finish("evicted", as_reset=True)
 
     # -- the end -------------------------------------------------------------

@@ -92,7 +92,5 @@ class TcpListener:
             is_self = address[0] == self._at.ip
             connection.may_preserve = self.group.serving.keeps_clients and not is_self
             connections.began(connection)
-            if connections.shedding.may_dial(connection, reactor.now):
+            if connections.shedding.admit(connection, reactor.now):
                 connection.dial()
-            else:
-                connection.evict()

@@ -1,0 +1,130 @@
+"""Readers that stall use up the memory of a process; the process and its other clients live on."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.clients import http_get
+
+READERS = 500
+# A reader that stalls costs 0.2 to 0.25 MiB, so there is room for about 150.
+ROOM_MIB = 40
+REQUESTS = 20
+BACK_S = 5.0
+ROOT = Path(__file__).parents[3]
+BEGIN, END = "memory limit nearly reached", "memory is available again"
+DEADLINE_S = 30.0
+
+
+class Proxy(NamedTuple):
+    """The process under test."""
+
+    process: subprocess.Popen[str]
+    web: tuple[str, int]
+    """Sends as much as it is asked for."""
+    cart: tuple[str, int]
+    limit: int
+    log_path: Path
+
+    def log(self) -> str:
+        """Return its log."""
+        return self.log_path.read_text()
+
+    def size(self) -> int:
+        """Return how much address space it uses."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize"))
+
+
+def unused_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in socks]
+
+
+@pytest.fixture
+def backends():
+    """The ports of two backends: bytes as asked for, and HTTP."""
+    source, http = unused_ports(2)
+    command = [sys.executable, "-m", "userspace_proxy.sandbox.backends", "--name=cart"]
+    with subprocess.Popen(
+        [*command, f"--source={source}", f"--tcp={http}"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield str(source), str(http)
+        process.kill()
+
+
+@pytest.fixture
+def proxy(tmp_path, backends):
+    """A data plane with little memory, which must not end."""
+    log_path = tmp_path / "log"
+    command = [sys.executable, "-m", "tests.faults.dataplane.short_of_memory", str(ROOM_MIB)]
+    with (
+        log_path.open("w") as log,
+        subprocess.Popen(
+            [*command, "127.0.0.1", *backends],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            web, cart, limit = map(int, process.stdout.readline().split())
+            yield Proxy(process, ("127.0.0.1", web), ("127.0.0.1", cart), limit, log_path)
+            process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == 0, log_path.read_text()
+        finally:
+            process.kill()
+
+
+def stall(address: tuple[str, int]) -> socket.socket | None:
+    """Return a connection that asks for a lot and reads nothing; None if it is reset."""
+    sock = socket.socket()
+    try:
+        sock.settimeout(DEADLINE_S)
+        sock.connect(address)
+        sock.sendall(b"100000000\n")
+    except ConnectionError:
+        sock.close()
+        return None
+    return sock
+
+
+def get(address: tuple[str, int]) -> str:
+    sock = socket.socket()
+    sock.settimeout(DEADLINE_S)
+    return http_get(sock, address, "/")[1].strip()
+
+
+def test_stalled_readers_are_reset_before_memory_runs_out(proxy):
+    before = proxy.size()
+    readers = [sock for _ in range(READERS) if (sock := stall(proxy.web)) is not None]
+    wait_for("a shortage", lambda: BEGIN in proxy.log(), hint=proxy.log)
+    assert [get(proxy.cart) for _ in range(REQUESTS)] == ["cart"] * REQUESTS
+    assert proxy.size() < proxy.limit
+    for sock in readers:
+        sock.close()
+    began = time.monotonic()
+    quarter = (proxy.limit - before) // 4
+    wait_for("its memory back", lambda: proxy.size() < before + quarter, hint=proxy.log)
+    assert get(proxy.cart) == "cart"
+    wait_for("the end", lambda: END in proxy.log(), hint=proxy.log)
+    assert time.monotonic() - began < BACK_S
+    log = proxy.log()
+    assert (log.count(BEGIN + ", accepting"), log.count(END)) == (1, 1)
+    assert "Traceback" not in log
+    assert "MemoryError" not in log
