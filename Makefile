@@ -64,7 +64,7 @@ corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 	$(PYTEST) corpus tests/fuzz -n 2
 
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
-	$(PYTEST) node tests/node tests/faults tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
+	$(PYTEST) node tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
 
 api: build-control-plane $(if $(filter 0,$(shell id -u)),build-image) ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
@@ -109,6 +109,10 @@ bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; w
 
 bench-scale: $(VENV)/installed-dev ## benchmark ten thousand Services with a real API server; write docs/benchmarks-scale.md (minutes, root)
 	$(BIN)/python -m benchmarks.scale
+
+.PHONY: soak
+soak: build-nodes ## mixed load beside kube-proxy while everything changes, for SOAK_S=3600 seconds; RATE=250 new connections a second (root)
+	$(BIN)/python -m tests.soak $(if $(SOAK_S),--seconds=$(SOAK_S)) $(if $(RATE),--rate=$(RATE))
 
 fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64)
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)

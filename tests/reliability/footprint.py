@@ -62,15 +62,27 @@ class Footprint:
 
 def take_footprint(rig: Rig) -> Footprint:
     """Return what the proxy holds now."""
-    pids = frozenset(processes(rig.agent.pid))
     workers = rig.agent.status()["workers"]
+    connections = sum(w["connections"] + w["flows"] for w in workers)
+    return footprint_of(rig.agent.pid, connections, rig.testbed.kernel())
+
+
+def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:
+    """Return what a process and its descendants hold.
+
+    Args:
+        pid: The process.
+        connections: That it has open.
+        kernel: Lines of rules, routes and listening sockets of its node.
+    """
+    pids = frozenset(processes(pid))
     return Footprint(
         pids=pids,
         descriptors=sum(_count(pid, "fd") for pid in pids),
         threads=sum(_count(pid, "task") for pid in pids),
-        connections=sum(w["connections"] + w["flows"] for w in workers),
-        memory_bytes=sum(map(_memory_bytes, pids)),
-        rules=tuple(rig.testbed.kernel().splitlines()),
+        connections=connections,
+        memory_bytes=sum(map(memory_bytes, pids)),
+        rules=tuple(kernel.splitlines()),
     )
 
 
@@ -87,7 +99,8 @@ def _count(pid: int, kind: str) -> int:
     return 0
 
 
-def _memory_bytes(pid: int) -> int:
+def memory_bytes(pid: int) -> int:
+    """Return the proportional set size of a process; 0 once it has ended."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

@@ -1,0 +1,188 @@
+"""A client with mixed load, in a namespace: prints how each request went, until SIGTERM.
+
+    start (Unix time)   seconds   kind   ok | what went wrong   start of its connection
+
+It imports only the standard library. A request starts when it is due, whether or not those before
+it are over. A second argument is the number of new connections a second; the first is JSON, the
+address of each Service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+# A machine that starts an API server may be busy for seconds.
+TIMEOUT_S = 15.0
+RESEND_S = 1.0
+LARGE_BYTES = 1 << 20
+ABORT_AFTER_BYTES = 64 << 10
+KEPT_FOR_S = 3.0
+KEPT_EVERY_S = 0.1
+# The pattern of the backends' --source.
+PERIOD = 251
+PATTERN = bytes(range(PERIOD)) * (LARGE_BYTES // PERIOD + 2)
+
+T = TypeVar("T")
+Address = tuple[str, int]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@asynccontextmanager
+async def connected(at: Address) -> AsyncIterator[Streams]:
+    """Yield a connection, and close it."""
+    reader, writer = await asyncio.open_connection(*at)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def short(at: Address) -> None:
+    """One HTTP request on a connection of its own."""
+    async with connected(at) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n")
+        if b" 200 " not in (await reader.read())[:20]:
+            raise ConnectionError
+
+
+async def large(at: Address) -> None:
+    """A megabyte, each byte of which is checked."""
+    async with connected(at) as (reader, writer):
+        writer.write(b"%d\n" % LARGE_BYTES)
+        if await reader.readexactly(LARGE_BYTES) != PATTERN[:LARGE_BYTES]:
+            raise ValueError
+
+
+async def aborted(at: Address) -> None:
+    """A reset in the middle of an answer."""
+    async with connected(at) as (reader, writer):
+        writer.write(b"%d\n" % LARGE_BYTES)
+        await reader.readexactly(ABORT_AFTER_BYTES)
+        writer.transport.abort()
+
+
+async def datagram(at: Address) -> None:
+    """A question, asked again each second, as resolvers do."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        await loop.sock_connect(sock, at)
+        while True:
+            try:
+                await loop.sock_sendall(sock, b"question")
+                async with asyncio.timeout(RESEND_S):
+                    answer = await loop.sock_recv(sock, 100)
+                break
+            except (TimeoutError, ConnectionRefusedError):
+                # One answer of the kernel, or none: the next question may be answered.
+                await asyncio.sleep(RESEND_S / 10)  # noqa: TID251 - the rate
+        if not answer.endswith(b"question"):
+            raise ValueError
+
+
+async def kept(at: Address) -> None:
+    """Requests on one connection; each is printed, and the connection lasts some seconds."""
+    until, start = time.monotonic() + KEPT_FOR_S, time.time()
+    streams: list[asyncio.StreamWriter] = []
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET / HTTP/1.1\r\nHost: soak\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].split()[0]
+        await reader.readexactly(int(length))
+
+    async def first() -> Streams:
+        opened = await asyncio.open_connection(*at)
+        streams.append(opened[1])
+        await ask(*opened)
+        return opened
+
+    opened = await timed("keep-alive", first())
+    while opened is not None and time.monotonic() < until:
+        await asyncio.sleep(KEPT_EVERY_S)  # noqa: TID251 - the rate
+        if await timed("keep-alive", answered(ask(*opened)), start) is None:
+            break
+    for writer in streams:
+        writer.close()
+
+
+async def answered(request: Awaitable[None]) -> bool:
+    """Return true when a request is over."""
+    await request
+    return True
+
+
+async def timed(kind: str, request: Awaitable[T], opened: float = 0.0) -> T | None:
+    """Print how a request went; return its result, or None if it failed.
+
+    Args:
+        kind: For the output.
+        request: Not started yet.
+        opened: When its connection was opened; 0: it opens one.
+    """
+    start, began, result = time.time(), time.monotonic(), None
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            result, outcome = await request, "ok"
+    except (OSError, ValueError, EOFError, IndexError) as error:
+        outcome = type(error).__name__
+    seconds = time.monotonic() - began
+    line = f"{start:.3f} {seconds:.3f} {kind} {outcome} {opened or start:.3f}"
+    print(line, flush=True)  # noqa: T201
+    return result
+
+
+class Load:
+    """Starts requests at their rates until SIGTERM, then waits for the open ones."""
+
+    def __init__(self) -> None:
+        self._open: set[asyncio.Task[object]] = set()
+        self._stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
+
+    async def run(self, requests: list[tuple[float, Callable[[], Awaitable[object]]]]) -> None:
+        """Start each request so many times a second."""
+        async with asyncio.TaskGroup() as group:
+            for rate, request in requests:
+                group.create_task(self._repeat(rate, request))
+        if self._open:
+            await asyncio.wait(self._open)
+
+    async def _repeat(self, rate: float, request: Callable[[], Awaitable[object]]) -> None:
+        due = time.monotonic()
+        while not self._stopped.is_set():
+            task = asyncio.ensure_future(request())
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+            # What is overdue by more than a second isn't made up for.
+            due = max(due + 1 / rate, time.monotonic() - 1)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))  # noqa: TID251 - the rate
+
+
+async def main(addresses: dict[str, Address], rate: float) -> None:
+    """Put all kinds of load on the Services."""
+    web, sticky, dns, source = (
+        tuple(addresses[name]) for name in ("web", "sticky", "dns", "source")
+    )
+    await Load().run(
+        [
+            (rate, lambda: timed("short", short(web))),
+            (rate / 10, lambda: timed("affinity", short(sticky))),
+            (rate / 10, lambda: timed("UDP", datagram(dns))),
+            (rate / 50, lambda: timed("large", large(source))),
+            (rate / 50, lambda: timed("aborted", aborted(source))),
+            # Each lasts three seconds, so there are some at any time.
+            (rate / 50, lambda: kept(web)),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1]), float(sys.argv[2])))

@@ -1,0 +1,52 @@
+"""What a proxy and its node hold, compared between the beginning and the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.reliability.footprint import MIB, Footprint
+
+MEMORY_MIB = 16.0
+"""What memory may grow: the workers and the control process have been replaced meanwhile."""
+CONNTRACK_IDLE = 20
+"""Tracked connections of a node without load: its proxy's own, and probes."""
+
+__all__ = ["MIB", "Holdings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What there is at one moment."""
+
+    footprint: Footprint
+    conntrack: int
+    """Tracked connections of the node."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left of a load."""
+        return not self.footprint.connections and self.conntrack <= CONNTRACK_IDLE
+
+    def leaks(self, before: Holdings) -> Iterator[str]:
+        """Yield what there is more than before."""
+        yield from self.footprint.leaks(before.footprint, MEMORY_MIB, same_processes=False)
+        if self.conntrack > max(before.conntrack, CONNTRACK_IDLE):
+            yield f"tracked connections {before.conntrack} → {self.conntrack}"
+
+    def compared(self, after: Holdings) -> Iterator[tuple[str, str, str]]:
+        """Yield name, value and later value of each figure."""
+        for name, one in self._figures().items():
+            yield name, one, after._figures()[name]
+
+    def _figures(self) -> dict[str, str]:
+        held = self.footprint
+        return {
+            "processes": str(len(held.pids)),
+            "threads": str(held.threads),
+            "descriptors": str(held.descriptors),
+            "open connections": str(held.connections),
+            "tracked connections": str(self.conntrack),
+            "rules, routes, ports": str(len(held.rules)),
+            "memory": f"{held.memory_bytes / MIB:.1f} MiB",
+        }

@@ -1,0 +1,78 @@
+"""The table at the end of a soak, and which promises were broken."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .holdings import MIB, Holdings
+from .requests import Figures, only_here
+
+SLOPE_MAX = 0.01
+"""Growth of memory over the last half."""
+SAMPLES_MIN = 10
+"""With fewer, one page more or less is a slope."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideReport:
+    """What became of one side."""
+
+    title: str
+    figures: Mapping[str, Figures]
+    """By the name of the change."""
+    before: Holdings
+    after: Holdings
+    memory: Sequence[int]
+    """Bytes, after each round of changes."""
+
+    @property
+    def slope(self) -> float | None:
+        """Growth of memory over the last half, as a share; None for a short soak."""
+        half = self.memory[len(self.memory) // 2 :]
+        if len(half) < SAMPLES_MIN // 2:
+            return None
+        line = statistics.linear_regression(range(len(half)), half)
+        return line.slope * (len(half) - 1) / statistics.fmean(half)
+
+
+def problems(reports: Sequence[SideReport]) -> list[str]:
+    """Return the broken promises of the first side, one line each; the second is kube-proxy."""
+    ours, theirs = reports
+    return [
+        *only_here(ours.figures, theirs.figures),
+        *ours.after.leaks(ours.before),
+        *_growth(ours),
+    ]
+
+
+def _growth(report: SideReport) -> Iterator[str]:
+    slope = report.slope
+    if slope is not None and slope > SLOPE_MAX:
+        yield f"memory grew by {slope:.1%} over the last half, at most {SLOPE_MAX:.0%}"
+
+
+def render(reports: Sequence[SideReport]) -> str:
+    """Return both sides as text."""
+    lines = []
+    for report in reports:
+        lines += [report.title, f"  {'during':22}{'requests':>10}{'failed':>8}{'cut':>6}  slowest"]
+        for name, figures in report.figures.items():
+            failed = ", ".join(f"{count} {what}" for what, count in figures.failed.items())
+            lines.append(
+                f"  {name:22}{figures.made:10,}{figures.failed.total():8}{figures.cut:6}"
+                f"{figures.slowest_s:8.2f} s  {failed}".rstrip()
+            )
+        lines += [f"  {line}" for line in _holdings(report)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _holdings(report: SideReport) -> Iterator[str]:
+    for name, before, after in report.before.compared(report.after):
+        yield f"{name:22}{before:>10} → {after}"
+    slope = report.slope
+    shown = "not judged: too few rounds" if slope is None else f"{slope:+.2%}"
+    yield f"{'memory, last half':22}{shown:>10}"
+    yield f"{'memory, MiB':22}{' '.join(f'{size / MIB:.0f}' for size in report.memory)}"

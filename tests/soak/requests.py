@@ -1,0 +1,103 @@
+"""What became of the requests of a soak, by change and kind."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: when it began, how long it took, its kind, and how it went."""
+
+    start: float
+    seconds: float
+    kind: str
+    outcome: str
+    """``ok`` or what went wrong."""
+    opened: float
+    """When its connection was opened."""
+
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return self.start + self.seconds
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there was no answer."""
+        return self.outcome != "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change that was made to both sides, and when it began."""
+
+    name: str
+    start: float
+
+
+@dataclass(slots=True)
+class Figures:
+    """The requests during one kind of change."""
+
+    made: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    """By kind and what went wrong: ``short: ConnectionResetError``."""
+    cut: int = 0
+    """Failed, but open in a worker when it was killed."""
+    slowest_s: float = 0.0
+
+
+def read_requests(text: str) -> Iterator[Request]:
+    """Read what a client printed."""
+    for line in text.splitlines():
+        start, seconds, kind, outcome, opened = line.split()
+        yield Request(float(start), float(seconds), kind, outcome, float(opened))
+
+
+def figures_of(
+    requests: Iterable[Request], changes: Sequence[Change], kills: Sequence[float] = ()
+) -> Mapping[str, Figures]:
+    """Return the figures by the name of the change during which a request ended.
+
+    Args:
+        requests: Of one side.
+        changes: In their order.
+        kills: When workers of that side were killed.
+    """
+    found: defaultdict[str, Figures] = defaultdict(Figures)
+    starts = [change.start for change in changes]
+    for request in requests:
+        figures = found[changes[max(0, bisect.bisect(starts, request.end) - 1)].name]
+        figures.made += 1
+        if not request.has_failed:
+            figures.slowest_s = max(figures.slowest_s, request.seconds)
+        elif any(request.opened <= kill <= request.end for kill in kills):
+            figures.cut += 1
+        else:
+            figures.failed[f"{request.kind}: {request.outcome}"] += 1
+    return found
+
+
+ENDPOINT_DIES = "endpoint dies"
+ON_OPEN_CONNECTIONS = frozenset({"keep-alive", "large", "aborted"})
+
+
+def only_here(ours: Mapping[str, Figures], theirs: Mapping[str, Figures]) -> Iterator[str]:
+    """Yield a line for each kind that failed here during a change, and not there."""
+    for name, figures in ours.items():
+        there = {kind_of(what) for what in theirs.get(name, Figures()).failed}
+        if name == ENDPOINT_DIES:
+            # Connections end with their endpoint behind any proxy, if there are any at that moment.
+            there |= ON_OPEN_CONNECTIONS
+        for what, count in figures.failed.items():
+            if kind_of(what) not in there:
+                yield f"{name}: {count} requests failed that don't with kube-proxy ({what})"
+
+
+def kind_of(what: str) -> str:
+    """Return the kind in a key of :attr:`Figures.failed`."""
+    return what.partition(":")[0]

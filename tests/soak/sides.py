@@ -1,0 +1,218 @@
+"""The two proxies side by side: each with a node, a client, and what it holds."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent, agent_environment
+from tests.node.clients import Client, Sockets, http_get
+from tests.node.processes import child_pids
+from tests.node.testbed import without_noise, without_states
+from tests.promises.listings import with_sorted_elements
+from tests.reliability.footprint import footprint_of, memory_bytes, processes
+from userspace_proxy.sandbox import SandboxNode
+
+from .holdings import Holdings
+from .requests import Request, read_requests
+from .shop import ADDRESSES, WEB
+
+CLIENT = Path(__file__).with_name("client.py")
+READY_S = 60.0
+END_S = 60.0
+HEALTH = 10256
+CONNTRACK = "net/netfilter/nf_conntrack_"
+# Entries would otherwise stay for minutes after the load has ended.
+CONNTRACK_S = {
+    **dict.fromkeys(("tcp_timeout_time_wait", "tcp_timeout_close", "udp_timeout"), 3),
+    **dict.fromkeys(("udp_timeout_stream", "tcp_timeout_fin_wait", "tcp_timeout_close_wait"), 3),
+}
+
+
+class Side(abc.ABC):
+    """One proxy.
+
+    Args:
+        node: Where it runs.
+        folder: An empty one.
+    """
+
+    title: str
+
+    def __init__(self, node: SandboxNode, folder: Path) -> None:
+        self.node = node
+        self.folder = folder
+        folder.mkdir()
+        self.client = node.add_pod(f"client-{node.name}")
+        self.kills: list[float] = []
+        """When processes that relay connections were killed; Unix time."""
+        self._load: subprocess.Popen[str] | None = None
+        self._sockets = Sockets(node)
+        self._dialler = Client(self.client)
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start it, and wait until it is healthy."""
+
+    def wait_until_served(self) -> None:
+        """Wait until clients are answered: kube-proxy is healthy before its rules are in force."""
+
+        def is_served() -> bool:
+            with contextlib.suppress(OSError):
+                return bool(self._dialler.get((WEB.ip, WEB.port)))
+            return False
+
+        wait_for("an answer", is_served, deadline_s=READY_S)
+
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int:
+        """Its first process."""
+
+    @abc.abstractmethod
+    def connections(self) -> int:
+        """Return how many connections it has open."""
+
+    def is_healthy(self) -> bool:
+        """Return whether ``/healthz`` returns 200."""
+        with contextlib.suppress(OSError):
+            return http_get(self._sockets.tcp(), ("127.0.0.1", HEALTH), "/healthz")[0] == 200
+        return False
+
+    def start_load(self, rate: float) -> None:
+        """Start the client."""
+        with (self.folder / "requests").open("a") as stream:
+            self._load = self.client.popen(
+                [sys.executable, "-IS", str(CLIENT), json.dumps(ADDRESSES), str(rate)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+            )
+
+    def stop_load(self) -> list[Request]:
+        """Stop the client, wait for its open requests, and return all."""
+        assert self._load is not None
+        self._load.send_signal(signal.SIGTERM)
+        status = self._load.wait(END_S)
+        self._load = None
+        assert status == 0, f"the client of {self.title} failed"
+        path = self.folder / "requests"
+        requests = list(read_requests(path.read_text()))
+        path.unlink()
+        return requests
+
+    def kernel(self) -> str:
+        """Return rules, routes and listening sockets as text."""
+        rules = without_noise(self._shell("iptables-legacy-save; ip6tables-legacy-save"))
+        tables = with_sorted_elements(self._shell("nft -s list ruleset"))
+        show = "ip route show table all; ip -6 route show table all; ip rule; ss -lntuH"
+        lines = without_states(self._shell(show)).splitlines()
+        return "\n".join([rules, tables, *sorted(lines)])
+
+    def conntrack(self) -> int:
+        """Return the number of tracked connections."""
+        return int(self._shell("cat /proc/sys/net/netfilter/nf_conntrack_count"))
+
+    def memory_bytes(self) -> int:
+        """Return the proportional set size of all its processes."""
+        return sum(map(memory_bytes, processes(self.pid)))
+
+    def shorten_conntrack(self) -> None:
+        """Let ended connections leave the node's table within seconds."""
+        self.node.configure(
+            sysctls=[f"{CONNTRACK}{name}={seconds}" for name, seconds in CONNTRACK_S.items()]
+        )
+
+    def holdings(self) -> Holdings:
+        """Return what it holds now."""
+        # Counted first: asking for the connections is a connection.
+        tracked = self.conntrack()
+        return Holdings(footprint_of(self.pid, self.connections(), self.kernel()), tracked)
+
+    def _shell(self, script: str) -> str:
+        path = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        return self.node.run(["sh", "-ec", script], env=os.environ | path).stdout
+
+    def close(self) -> None:
+        """End what isn't in the sandbox."""
+        self._dialler.close()
+        self._sockets.close()
+
+
+class UserspaceProxy(Side):
+    """This proxy."""
+
+    title = "userspace-proxy"
+
+    def __init__(
+        self, node: SandboxNode, folder: Path, kubeconfig: Path, flags: Sequence[str]
+    ) -> None:
+        super().__init__(node, folder)
+        self.agent = Agent(node, self._sockets, folder, "nftables", *flags)
+        self.agent.source = f"--kubeconfig={kubeconfig}"
+
+    def start(self) -> None:
+        """Part of Side."""
+        self.agent.start_until_ready()
+
+    def kill_worker(self) -> None:
+        """Kill one worker, and wait for its successor."""
+        worker, *_ = child_pids(self.agent.pid)
+        self.kills.append(time.time())
+        os.kill(worker, signal.SIGKILL)
+        wait_for("a new worker", lambda: worker not in child_pids(self.agent.pid))
+        wait_for("a healthy agent", self.agent.is_healthy, deadline_s=READY_S)
+
+    @property
+    def pid(self) -> int:
+        """Part of Side."""
+        return self.agent.pid
+
+    def connections(self) -> int:
+        """Part of Side."""
+        workers = self.agent.status()["workers"]
+        return sum(worker["connections"] + worker["flows"] for worker in workers)
+
+
+class KubeProxy(Side):
+    """kube-proxy in its nftables mode."""
+
+    title = "kube-proxy"
+
+    def __init__(self, node: SandboxNode, folder: Path, command: Sequence[str]) -> None:
+        super().__init__(node, folder)
+        self._command = command
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Part of Side."""
+        with (self.folder / "kube-proxy.log").open("a") as stream:
+            self._process = self.node.popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env=agent_environment(self.node, self.folder),
+            )
+        wait_for("a healthy kube-proxy", self.is_healthy, deadline_s=READY_S, hint=self._log)
+
+    @property
+    def pid(self) -> int:
+        """Part of Side."""
+        assert self._process is not None
+        return self._process.pid
+
+    def connections(self) -> int:
+        """Part of Side: the kernel has them."""
+        return 0
+
+    def _log(self) -> str:
+        return (self.folder / "kube-proxy.log").read_text()[-2000:]

@@ -1,0 +1,139 @@
+"""The cluster of a soak: an API server, the pods, and both sides."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.cluster.api_world import Api
+from tests.cluster.build import ensure_binaries
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.credentials import NODE_PROXIER
+from tests.cluster.nodes.programs import ensure_programs
+from tests.node.clients import Client
+from userspace_proxy.sandbox import Sandbox, SandboxNode
+
+from .pauses import pass_time
+from .requests import ENDPOINT_DIES
+from .shop import Shop
+from .sides import KubeProxy, Side, UserspaceProxy
+
+KUBE_PROXY_USER = "kube-proxy"
+POD_CIDR = "10.244.0.0/16"
+# Longer than the client keeps a connection, as a pod's grace period should be.
+GRACE_S = 4.0
+# An endpoint that has died is in its slice until its probe has failed.
+DEAD_S = 2.0
+QUIET_S = 2.0
+
+
+class Site:
+    """Two proxies beside each other, and what changes around them.
+
+    Args:
+        folder: An empty one.
+        flags: Of this proxy.
+    """
+
+    def __init__(self, folder: Path, flags: Sequence[str]) -> None:
+        binaries, programs = ensure_binaries(), ensure_programs()
+        with contextlib.ExitStack() as stack:
+            sandbox = stack.enter_context(Sandbox())
+            ours, theirs, pods = sandbox.node, sandbox.add_node(), sandbox.add_node()
+            self._control_plane = stack.enter_context(
+                ControlPlane(
+                    binaries,
+                    prefix=pods.prefix,
+                    bind_address=str(pods.ip),
+                    users={KUBE_PROXY_USER: "system:masters"},
+                )
+            )
+            self._control_plane.grant_node_proxier()
+            client = Client(pods)
+            stack.callback(client.close)
+            api = Api(client, self._control_plane)
+            stack.callback(api.close)
+            for node in (ours, theirs):
+                api.put("/api/v1/nodes", {"metadata": {"name": node.name}})
+                status = {"addresses": [{"type": "InternalIP", "address": str(node.ip)}]}
+                item = {"metadata": {"name": node.name}, "status": status}
+                api.ask("PUT", f"/api/v1/nodes/{node.name}/status", item)
+            self.shop = Shop(api, pods)
+            kubeconfig = self._control_plane.kubeconfig_for
+            self.ours = UserspaceProxy(ours, folder / "ours", kubeconfig(NODE_PROXIER), flags)
+            command = _kube_proxy(programs["kube-proxy"], theirs, kubeconfig(KUBE_PROXY_USER))
+            self.theirs = KubeProxy(theirs, folder / "theirs", command)
+            self.sides: tuple[Side, ...] = (self.ours, self.theirs)
+            for side in self.sides:
+                stack.callback(side.close)
+                side.start()
+                side.wait_until_served()
+                side.shorten_conntrack()
+            self._stack = stack.pop_all()
+
+    @property
+    def changes(self) -> Mapping[str, Callable[[], object]]:
+        """All changes by name, in their order; each returns when it is over."""
+        return {
+            "quiet": lambda: pass_time(QUIET_S),
+            "rolling update": self._roll,
+            "Services change": self._churn,
+            ENDPOINT_DIES: self._kill_endpoint,
+            "worker killed": self._kill_worker,
+            "API server restarted": self._restart_api_server,
+        }
+
+    def _kill_worker(self) -> None:
+        self.ours.kill_worker()
+        pass_time(QUIET_S)
+
+    def _roll(self) -> None:
+        for _ in self.shop.web:
+            old = self.shop.begin_replacement()
+            pass_time(GRACE_S)
+            self.shop.put_web()
+            self.shop.stop_server(old)
+            self.shop.start_server(old)
+
+    def _churn(self) -> None:
+        for _ in self.shop.churn():
+            pass_time(QUIET_S / 2)
+
+    def _kill_endpoint(self) -> None:
+        name = self.shop.web[0]
+        self.shop.stop_server(name)
+        pass_time(DEAD_S)
+        self.shop.start_server(name)
+        pass_time(QUIET_S)
+
+    def _restart_api_server(self) -> None:
+        self._control_plane.stop_apiserver()
+        pass_time(QUIET_S)
+        self._control_plane.start_apiserver()
+        pass_time(QUIET_S)
+
+    def close(self) -> None:
+        """End everything."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def _kube_proxy(program: Path, node: SandboxNode, kubeconfig: Path) -> list[str]:
+    return [
+        str(program),
+        f"--kubeconfig={kubeconfig}",
+        f"--hostname-override={node.name}",
+        f"--cluster-cidr={POD_CIDR}",
+        "--proxy-mode=nftables",
+        # The machine's limits aren't changed.
+        "--conntrack-max-per-core=0",
+        "--healthz-bind-address=0.0.0.0:10256",
+        "--metrics-bind-address=127.0.0.1:10249",
+    ]
