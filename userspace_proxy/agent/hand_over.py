@@ -120,7 +120,7 @@ def ask_to_hand_over(proxy_name: str | None) -> int:
     while (still := connect_to_holder(proxy_name)) is not None:
         still[0].close()
         if time.monotonic() >= until:
-            # It refused, and says why in its log.
+            # It refused; its log contains the reason.
             break
         select.select([], [], [], _PAUSE_S)
     return pid

@@ -48,11 +48,8 @@ class LastState:
     """The last state of one proxy.
 
     Args:
-        sync: Serves what is published.
         source: Where the Services come from; not running yet.
         options: Contains the folder; without one, nothing is read or written.
-        clock: Unix time.
-        pause: Waits for some seconds.
     """
 
     def __init__(

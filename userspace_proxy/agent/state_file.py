@@ -75,7 +75,6 @@ class StateFile:
         """Replace the content.
 
         Args:
-            data: The new content.
             current_at: Unix time at which it was last known to be current.
 
         Raises:

@@ -55,10 +55,8 @@ def view_ports(
     """Return the Service ports that are served, by name.
 
     Args:
-        served_ports: Those that are served.
         plane: Its byte counters are updated, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
-        now: Monotonic seconds.
     """
     plane.settle()
     served = sorted(served_ports, key=lambda s: s.plan.key)
@@ -90,7 +88,6 @@ def view_proxy(
         started: Unix time of its start.
         steering: None before the start and after the end, like ``sync``.
         sync: Contains the plan in force and counts the rounds.
-        is_draining: Whether the proxy is shutting down.
         client_addresses: None where client addresses aren't preserved.
         tracking: None where the node's connection tracking isn't watched.
         firewalls: Chains of other programs that drop steered packets.

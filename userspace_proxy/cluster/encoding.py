@@ -93,7 +93,6 @@ def decode_state(data: bytes, owner: StateOwner) -> Snapshot:
     """Return the snapshot in bytes from :func:`encode_state`; its revision is 0.
 
     Args:
-        data: Any bytes.
         owner: Whose state is wanted.
 
     Raises:

@@ -29,7 +29,7 @@ from .descriptors import Descriptors
 _log = logging.getLogger("userspace_proxy.dataplane")
 
 # What the kernel and Python allocate within some milliseconds has to fit in the rest. The mark at
-# which all is well again is lower, so that the state doesn't change with each connection.
+# which the shortage ends is lower, so that the state doesn't change with each connection.
 HIGH = 0.90
 LOW = 0.85
 _SPARED_PART = 64

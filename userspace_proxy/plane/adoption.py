@@ -40,7 +40,6 @@ class Predecessors:
     """The workers of the last control process, and copies of their sockets.
 
     Args:
-        loop: Their channels are read in it.
         socks: Connections to them, which this object closes.
     """
 

@@ -32,8 +32,6 @@ def render_status(view: StatusView, *, now: float, selection: Selection | None =
     Settings are left to ``/configz``.
 
     Args:
-        view: The state at this moment.
-        now: Unix time.
         selection: Which Service ports, ignored Services and health checks; None for all. The page
             number is ignored, and ``problems`` covers all of them.
     """

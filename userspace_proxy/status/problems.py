@@ -84,12 +84,7 @@ class PortState:
 
 
 def summarise(view: StatusView, now: float) -> Summary:
-    """Return the state of everything, and all problems.
-
-    Args:
-        view: The state at this moment.
-        now: Unix time.
-    """
+    """Return the state of everything, and all problems."""
     node = [
         *_starting(view),
         *_source(view),
