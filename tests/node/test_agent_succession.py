@@ -94,6 +94,24 @@ def test_workers_serve_while_the_control_process_is_dead(testbed):
     wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
 
 
+def test_clients_stay_with_their_endpoint(testbed):
+    ips = [testbed.ip("one"), testbed.ip("two")]
+    sticky = with_endpoints(
+        Service("sticky", "10.96.0.12", more={"sessionAffinity": "ClientIP"}), ips
+    )
+    web, dns = with_endpoints(WEB, ips), with_endpoints(DNS, ips)
+    testbed.edit(web, dns, sticky)
+    testbed.agent.wait_until_settled(web, dns, sticky)
+    before = {name: client.get(sticky.address) for name, client in testbed.clients.items()}
+    assert set(before.values()) == {"one", "two"}, "in turn"
+    testbed.agent.kill_control()
+    testbed.agent.start_until_ready()
+    wait_until_relieved(testbed)
+    # In the other order, so that turns would give them the other endpoint.
+    for name in reversed(before):
+        assert testbed[name].get(sticky.address) == before[name]
+
+
 def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
     with load(testbed) as reports:
         testbed.agent.send(signal.SIGUSR1)

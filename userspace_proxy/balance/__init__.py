@@ -1,5 +1,6 @@
 """Chooses endpoints: in turn or by load, with ClientIP affinity and ejection of dead ones."""
 
+from .affinity import Pin
 from .balancer import Balancer, Strategy
 from .least_connections import LeastConnections
 from .power_of_two import PowerOfTwoChoices
@@ -9,6 +10,7 @@ from .split import SplitBalancer
 __all__ = [
     "Balancer",
     "LeastConnections",
+    "Pin",
     "PowerOfTwoChoices",
     "RoundRobin",
     "SplitBalancer",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from ..model import SocketAddress
+
+Pin = tuple[str, SocketAddress, float]
+"""A client, its endpoint, and the seconds since the pin was used."""
 
 # A pin is about 300 bytes: 20 MB for a Service port with the clients of a whole /16.
 MAX_CLIENTS = 65536
@@ -23,6 +26,19 @@ class AffinityTable:
         self.timeout_s = timeout_s
         self._max_clients = max_clients
         self._pins: OrderedDict[str, tuple[SocketAddress, float]] = OrderedDict()
+
+    def list(self, now: float) -> list[Pin]:
+        """Return all pins, the longest unused first; some may have timed out."""
+        return [(client, endpoint, now - used) for client, (endpoint, used) in self._pins.items()]
+
+    def restore(self, pins: Iterable[Pin], now: float) -> None:
+        """Add pins of a former process, except for clients that have one; longest unused first."""
+        present = self._pins
+        self._pins = OrderedDict()
+        for client, endpoint, age_s in pins:
+            self.pin(client, endpoint, now - age_s)
+        for client, (endpoint, used) in present.items():
+            self.pin(client, endpoint, used)
 
     def __len__(self) -> int:
         return len(self._pins)

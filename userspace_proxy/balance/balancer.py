@@ -13,11 +13,11 @@ one endpoint; if that one fails, the next pick pins the client to another.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 from ..model import SocketAddress
-from .affinity import AffinityTable
+from .affinity import AffinityTable, Pin
 from .ejection import Ejections
 from .round_robin import RoundRobin
 
@@ -112,6 +112,15 @@ class Balancer:
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return the ejected endpoints, each with the seconds until its probe is due."""
         return self._ejections.left_s(self.endpoints, now)
+
+    def pins(self, now: float) -> list[Pin]:
+        """Return the pins of clients; empty without affinity."""
+        return [] if self._affinity is None else self._affinity.list(now)
+
+    def restore(self, pins: Iterable[Pin], now: float) -> None:
+        """Add pins of a former process; without effect without affinity."""
+        if self._affinity is not None:
+            self._affinity.restore(pins, now)
 
     def _choose(
         self, client: str, now: float, tried: Collection[SocketAddress]

@@ -6,9 +6,10 @@ endpoints, and clients from outside only those of this node.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 
 from ..model import SocketAddress, contains
+from .affinity import Pin
 from .balancer import Balancer
 
 
@@ -49,6 +50,18 @@ class SplitBalancer:
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """As :meth:`Balancer.ejected`, for both."""
         return {**self.inner.ejected(now), **self.outer.ejected(now)}
+
+    def pins(self, now: float) -> list[Pin]:
+        """As :meth:`Balancer.pins`, of both."""
+        return self.inner.pins(now) + self.outer.pins(now)
+
+    def restore(self, pins: Iterable[Pin], now: float) -> None:
+        """As :meth:`Balancer.restore`, each client's to its own."""
+        parts: dict[Balancer, list[Pin]] = {self.inner: [], self.outer: []}
+        for pin in pins:
+            parts[self._of(pin[0])].append(pin)
+        for balancer, part in parts.items():
+            balancer.restore(part, now)
 
     def _of(self, client: str) -> Balancer:
         return self.inner if contains(self._inside, client) else self.outer

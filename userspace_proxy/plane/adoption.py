@@ -22,7 +22,7 @@ from collections.abc import Iterable
 
 from ..model import Protocol, SocketAddress
 from .channel import Channel
-from .messages import Drain, End, FromWorker, HandedOver, HandOver, ToWorker
+from .messages import Drain, End, FromWorker, HandedOver, HandOver, Pins, ToWorker
 
 _log = logging.getLogger("userspace_proxy.dataplane")
 
@@ -49,6 +49,7 @@ class Predecessors:
         self._loop = loop
         self._workers = [_Predecessor(loop, sock) for sock in socks]
         self._sockets: dict[_Key, list[socket.socket]] = {}
+        self._pins: dict[str, list[Pins]] = {}
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -68,6 +69,8 @@ class Predecessors:
                 cookies.add(cookie)
                 self._sockets.setdefault(key, []).append(sock)
             worker.sockets.clear()
+            for pins in worker.pins:
+                self._pins.setdefault(pins.label, []).append(pins)
             for name, sock in worker.kept.items():
                 if name in self.kept:
                     sock.close()
@@ -79,6 +82,10 @@ class Predecessors:
     def take(self, protocol: Protocol, at: SocketAddress) -> list[socket.socket]:
         """Return the sockets at an address in the order of workers; the caller closes them."""
         return self._sockets.pop((protocol, at), [])
+
+    def take_pins(self, label: str) -> list[Pins]:
+        """Return the pins of a Service port's clients."""
+        return self._pins.pop(label, [])
 
     def drain(self, seconds: float) -> None:
         """Have them accept nothing more, and reset after so many seconds what is open then."""
@@ -112,6 +119,7 @@ class _Predecessor:
         self.index = 0
         self.sockets: list[socket.socket] = []
         self.kept: dict[str, socket.socket] = {}
+        self.pins: list[Pins] = []
         self.handed_over: asyncio.Future[None] = loop.create_future()
         """Has a result once all have arrived, or none will."""
         self.channel = Channel[FromWorker, ToWorker](
@@ -133,6 +141,8 @@ class _Predecessor:
                 socks.append(socket.socket(fileno=descriptor))
             except OSError:
                 os.close(descriptor)
+        if isinstance(message, Pins):
+            self.pins.append(message)
         if not isinstance(message, HandedOver) or len(socks) < len(message.kept):
             for sock in socks:
                 sock.close()

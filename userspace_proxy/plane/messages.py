@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from ..balance import Pin
 from ..dataplane import Serving, Tuning
 from ..model import Protocol, SocketAddress
 from ..policy.locality import Networks
@@ -73,6 +74,13 @@ class ChangeGroup(_Message):
     """Each with its index in the new list, lowest first."""
     others: Serving | None = None
     """Everything but the endpoints; None if nothing else has changed."""
+
+
+class Pins(_Message):
+    """ClientIP affinity of a Service port: from a worker that hands over, and to its successor."""
+
+    label: str
+    pins: list[Pin]
 
 
 class CloseGroup(_Message):
@@ -245,9 +253,12 @@ ToWorker = (
     | Ejected
     | Returned
     | Report
+    | Pins
     | Keep
     | HandOver
     | Drain
     | End
 )
-FromWorker = Running | Counted | ListenerClosed | Ejected | Returned | HandedOver | Logged | Drained
+FromWorker = (
+    Running | Counted | ListenerClosed | Ejected | Returned | Pins | HandedOver | Logged | Drained
+)

@@ -108,6 +108,7 @@ class Plane:
             worker.is_running = True
             limit = max(2 * _FEW_LISTENERS, self._local.status().descriptor_limit)
         self._listeners = Listeners(count, limit, self._send, predecessors)
+        self._predecessors = predecessors
         self._kept: dict[str, socket.socket] = {}
         """See :meth:`keep`."""
 
@@ -142,6 +143,10 @@ class Plane:
             self._groups[group.number] = group
             group.change(serving)
             self._send_all(group.opening())
+            if self._predecessors is not None:
+                # Before the listeners, to all workers: a client may reach another one than before.
+                for pins in self._predecessors.take_pins(group.label):
+                    self._send_all(pins)
         elif (change := group.change(serving)) is not None:
             self._send_all(change)
         return self._listeners.follow(group, wanted)

@@ -31,6 +31,7 @@ from .messages import (
     MoveListener,
     OpenGroup,
     OpenListener,
+    Pins,
     Preserve,
     Report,
     Returned,
@@ -40,6 +41,8 @@ from .messages import (
 
 # Some tenths of a millisecond.
 _GROUPS_PER_ITERATION = 256
+# About 60 bytes each.
+_PINS_A_MESSAGE = 5000
 # While a worker drains, UDP flows get the replies to what they have sent, but no more datagrams:
 # its successor has the sockets, too.
 _REPLIES_S = 2.0
@@ -79,6 +82,7 @@ class Worker:
             CloseListener: self._close_listener,
             Ejected: self._eject,
             Returned: self._end_ejection,
+            Pins: self._restore_pins,
             Report: self._report,
             Drain: self._drain,
         }
@@ -99,6 +103,14 @@ class Worker:
     def listening(self) -> list[_socket.socket]:
         """Return the sockets that it serves; they stay the worker's."""
         return [listener.sock for listener in self._listeners.values()]
+
+    def pins(self) -> Iterator[Pins]:
+        """Yield the pins of clients, some thousand at a time."""
+        now = self._dataplane.engine.clock()
+        for group in self._groups.values():
+            pins = group.balancer.pins(now)
+            for first in range(0, len(pins), _PINS_A_MESSAGE):
+                yield Pins(group.label, pins[first : first + _PINS_A_MESSAGE])
 
     def status(self) -> Status:
         """Return the state of its data plane now."""
@@ -181,6 +193,12 @@ class Worker:
         group = self._groups.get(message.group)
         if group is not None:
             group.returned(message.endpoint, self._dataplane.engine.clock())
+
+    def _restore_pins(self, message: Pins) -> None:
+        now = self._dataplane.engine.clock()
+        for group in self._groups.values():
+            if group.label == message.label:
+                group.balancer.restore(message.pins, now)
 
     def _drain(self, message: Drain) -> None:
         dataplane, replies_s = self._dataplane, min(message.seconds, _REPLIES_S)

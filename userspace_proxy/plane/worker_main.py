@@ -180,6 +180,8 @@ class WorkerMain:
     def _hand_over(self) -> None:
         """Send copies of all sockets."""
         assert self._worker is not None
+        for pins in self._worker.pins():
+            self._channel.send(pins)
         names = list(self._kept)
         socks = self._worker.listening()
         first = 0

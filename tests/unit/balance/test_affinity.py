@@ -82,3 +82,26 @@ def test_a_new_timeout_applies_to_existing_pins():
     table.pin(ALICE, POD_A, now=0.0)
     table.timeout_s = 60
     assert table.lookup(ALICE, {POD_A}, now=61.0) is None
+
+
+def test_pins_of_a_former_process_count_from_their_last_use():
+    former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60)
+    former.pin(ALICE, POD_A, now=1000.0)
+    former.pin(BOB, POD_A, now=1010.0)
+    # It has been seen since.
+    table.pin(BOB, POD_B, now=5.0)
+    table.restore(former.list(now=1020.0), now=10.0)
+    usable = {POD_A, POD_B}
+    assert table.lookup(ALICE, usable, now=49.9) == POD_A
+    assert table.lookup(BOB, usable, now=64.9) == POD_B
+    assert table.lookup(ALICE, usable, now=50.0) is None
+
+
+def test_former_pins_make_way_first():
+    former, table = AffinityTable(timeout_s=60), AffinityTable(timeout_s=60, max_clients=2)
+    former.pin(ALICE, POD_A, now=0.0)
+    former.pin(BOB, POD_A, now=0.0)
+    table.pin(CAROL, POD_B, now=0.0)
+    table.restore(former.list(now=0.0), now=0.0)
+    kept = [client for client, _, _ in table.list(now=0.0)]
+    assert kept == [BOB, CAROL]

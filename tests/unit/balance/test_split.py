@@ -99,3 +99,22 @@ def test_inside_is_what_the_networks_contain(network, client):
     inside = ipaddress.ip_network(network, strict=False)
     picked = split(inside=[str(inside)]).pick(str(client), 0.0)
     assert picked == (POD_A if client in inside else POD_C)
+
+
+def test_pins_of_a_former_process_are_restored_by_the_clients_address():
+    former = split(affinity_timeout_s=60)
+    former.inner.pick(OUTSIDE, 0.0)
+    former.inner.pick(INSIDE, 0.0)
+    former.outer.pick(OUTSIDE, 0.0)
+    successor = split(affinity_timeout_s=60)
+    successor.restore(former.pins(5.0), 5.0)
+    assert successor.pick(INSIDE, 5.0) == POD_B
+    assert successor.pick(OUTSIDE, 5.0) == POD_C
+    assert len(successor.inner.pins(5.0)) == len(successor.outer.pins(5.0)) == 1
+
+
+def test_without_affinity_there_is_nothing_to_restore():
+    former, successor = split(affinity_timeout_s=60), split()
+    former.pick(INSIDE, 0.0)
+    successor.restore(former.pins(0.0), 0.0)
+    assert successor.pins(0.0) == []

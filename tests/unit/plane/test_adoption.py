@@ -5,7 +5,7 @@ import pytest
 
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.model import Protocol, SocketAddress
-from userspace_proxy.plane import worker_main
+from userspace_proxy.plane import worker, worker_main
 from userspace_proxy.plane.adoption import Predecessors
 from userspace_proxy.plane.channel import Channel
 from userspace_proxy.plane.messages import HandedOver, Keep, Running, Start, ToWorker
@@ -51,6 +51,24 @@ async def test_an_orphan_serves_and_hands_over_its_sockets(orphan):
     await orphan.pair(at, pod)
     client.sock.send(b"still here")
     assert await server.read_exactly(10) == b"still here"
+
+
+async def test_pins_of_clients_are_handed_over_in_parts(orphan, monkeypatch):
+    monkeypatch.setattr(worker, "_PINS_A_MESSAGE", 1)
+    pod = orphan.keep(TcpEndpoint())
+    at = orphan.serve(pod.address, affinity_timeout_s=60)
+    for client in ("127.0.0.2", "127.0.0.3"):
+        orphan.keep(await dial(at, source=client))
+        orphan.keep(await pod.accept())
+    predecessors, _ = await adopt(orphan)
+    parts = predecessors.take_pins("shop/web:http")
+    pins = [pin for part in parts for pin in part.pins]
+    assert [len(part.pins) for part in parts] == [1, 1]
+    assert [(client, endpoint) for client, endpoint, _ in pins] == [
+        ("127.0.0.2", pod.address),
+        ("127.0.0.3", pod.address),
+    ]
+    assert predecessors.take_pins("shop/web:http") == []
 
 
 async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
@@ -140,7 +158,7 @@ async def test_only_sockets_that_serve_are_taken(idle):
         bound.bind(("127.0.0.1", 0))
         at = SocketAddress(*good.getsockname())
         said = []
-        worker = idle.keep(
+        channel = idle.keep(
             Channel(
                 asyncio.get_running_loop(),
                 theirs,
@@ -149,8 +167,8 @@ async def test_only_sockets_that_serve_are_taken(idle):
                 lost=lambda _malformed: None,
             )
         )
-        worker.send(HandedOver(0, [], is_last=False), bound, unix, good)
-        worker.send(HandedOver(0, [], is_last=True), good)
+        channel.send(HandedOver(0, [], is_last=False), bound, unix, good)
+        channel.send(HandedOver(0, [], is_last=True), good)
         assert await predecessors.adopt() == 1
         assert [address_of(idle.keep(s)) for s in predecessors.take(TCP, at)] == [at]
 
