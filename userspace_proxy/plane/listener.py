@@ -68,6 +68,6 @@ class Listener:
         """How many confirmations of CloseListener each worker owes; a UDP port stays in use until
         none is left."""
 
-    def opening(self) -> OpenListener:
-        """Return the message that opens it in a worker."""
-        return OpenListener(self.number, self.group.number, self.protocol, self.address)
+    def opening(self, number: int) -> OpenListener:
+        """Return the message that opens it in a worker under this number."""
+        return OpenListener(number, self.group.number, self.protocol, self.address)

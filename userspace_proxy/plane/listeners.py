@@ -5,13 +5,14 @@ endpoints, and open it after the group has some.
 Rule 2: a UDP port that refuses is held by a socket that receives nothing (``port_hold``). The
 sockets that served it stay open until no worker has a copy, so that it can serve again meanwhile.
 Rule 3: a listener has a socket for each worker while descriptors are plentiful, else one.
-Rule 4: a worker in the caller's loop answers while a message is sent, so state changes before.
+Rule 4: while a worker is missing, another one serves its sockets (``stand_ins``).
+Rule 5: a worker in the caller's loop answers while a message is sent, so state changes before.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..dataplane import Serving
@@ -22,6 +23,7 @@ from .group import Group
 from .listener import Answer, Listener, Wanted
 from .listening_sockets import ListeningSockets
 from .messages import CloseListener, MoveListener
+from .stand_ins import StandIns
 
 if TYPE_CHECKING:
     from .adoption import Predecessors
@@ -56,6 +58,7 @@ class Listeners:
         closed, or that took over the port of one."""
         self._counts = [0] * count
         """Listeners of each worker."""
+        self._stand_ins = StandIns(self._counts, limit)
 
     def prepare(self, group: Group, serving: Serving, wanted: Mapping[Hashable, Wanted]) -> None:
         """Have listeners refuse or drop what they are about to, before workers learn of it.
@@ -131,10 +134,31 @@ class Listeners:
         """Open in a worker that has just started every listener that it is to serve."""
         for listener in self._open.values():
             if listener.is_serving:
-                self._open_in(worker, listener)
+                self._send_opening(worker, listener, worker, listener.number)
+
+    def stand_in(self, missing: int, running: Sequence[int]) -> None:
+        """Have one of the running workers serve the clients of a missing one. Idempotent."""
+        stand_in = self._stand_ins.begin(missing, running)
+        if stand_in is None:
+            return
+        for listener in self._open.values():
+            if listener.is_serving and missing in listener.workers:
+                number = self._stand_ins.number(missing, listener.number)
+                self._send_opening(missing, listener, stand_in, number)
+
+    def end_stand_in(self, worker: int) -> None:
+        """Note that a worker that was missing has opened its listeners. Idempotent."""
+        stand_in = self._stand_ins.end(worker)
+        if stand_in is None:
+            return
+        for listener in self._open.values():
+            if listener.is_serving and worker in listener.workers:
+                number = self._stand_ins.number(worker, listener.number)
+                self._send_closing(listener, stand_in, number)
 
     def closed_by(self, worker: int, number: int) -> None:
         """Note that a worker has closed its copy of a listener's socket."""
+        number = self._stand_ins.listener(number)
         listener = self._open.get(number) or self._leaving.get(number)
         if listener is not None and worker in listener.closing:
             listener.closing[worker] -= 1
@@ -144,6 +168,7 @@ class Listeners:
 
     def worker_ended(self, worker: int) -> None:
         """Note that a worker holds no socket any more."""
+        self._stand_ins.worker_ended(worker)
         for listener in (*self._open.values(), *self._leaving.values()):
             if listener.closing.pop(worker, 0):
                 self._release(listener)
@@ -210,8 +235,7 @@ class Listeners:
             self._release(listener)
             return
         try:
-            for worker in listener.workers:
-                self._open_in(worker, listener)
+            self._open_in_workers(listener)
         except ListenError:
             self._close(listener)
             raise
@@ -241,8 +265,8 @@ class Listeners:
         del self._by_group[listener.group][listener.key]
         self._by_group[group][listener.key] = listener
         listener.group = group
-        for worker in listener.workers:
-            self._send(worker, MoveListener(listener.number, group.number))
+        for _, holder, number in self._holders(listener):
+            self._send(holder, MoveListener(number, group.number))
 
     def _serve(self, listener: Listener) -> None:
         """Have a listener serve as its group says.
@@ -256,8 +280,7 @@ class Listeners:
             if not listener.is_serving:
                 sockets.serve()
                 listener.is_serving = True
-                for worker in listener.workers:
-                    self._open_in(worker, listener)
+                self._open_in_workers(listener)
         except ListenError:
             self._refuse(listener)
             raise
@@ -284,25 +307,38 @@ class Listeners:
         else:
             self._release(listener)
 
-    def _open_in(self, worker: int, listener: Listener) -> None:
-        """Send a worker a listener and its socket, if it has one.
+    def _open_in_workers(self, listener: Listener) -> None:
+        """Send each worker that serves a listener its socket.
 
         Raises ListenError if the worker is in the caller's loop, whose epoll takes no more.
         """
+        for worker, holder, number in self._holders(listener):
+            try:
+                self._send_opening(worker, listener, holder, number)
+            except OSError as exc:
+                raise cannot_listen(listener.address, listener.protocol, exc) from exc
+
+    def _send_opening(self, worker: int, listener: Listener, holder: int, number: int) -> None:
+        """Send a worker or its stand-in the worker's socket, if there is one."""
         sock = listener.sockets.by_worker.get(worker)
-        if sock is None:
-            return
-        try:
-            self._send(worker, listener.opening(), sock)
-        except OSError as exc:
-            raise cannot_listen(listener.address, listener.protocol, exc) from exc
+        if sock is not None:
+            self._send(holder, listener.opening(number), sock)
 
     def _close_in_workers(self, listener: Listener) -> None:
-        for worker in listener.workers:
-            listener.closing[worker] += 1
-            if not self._send(worker, CloseListener(listener.number)):
-                listener.closing[worker] -= 1
+        for _, holder, number in self._holders(listener):
+            self._send_closing(listener, holder, number)
+
+    def _send_closing(self, listener: Listener, holder: int, number: int) -> None:
+        listener.closing[holder] += 1
+        if not self._send(holder, CloseListener(number)):
+            listener.closing[holder] -= 1
         listener.closing = +listener.closing
+
+    def _holders(self, listener: Listener) -> Iterator[tuple[int, int, int]]:
+        """Yield each worker, and who holds its socket under which number: it and its stand-in."""
+        for worker in listener.workers:
+            for holder, number in self._stand_ins.holders(worker, listener.number):
+                yield worker, holder, number
 
     def _release(self, listener: Listener) -> None:
         """Close the sockets of a UDP port that refuses, once no worker holds a copy.

@@ -273,6 +273,8 @@ class Plane:
     def receive(self, worker: int, message: FromWorker) -> None:
         """Take a worker's message about groups and listeners, or for the log."""
         if isinstance(message, Counted):
+            # It has all that it was sent before it was asked.
+            self._listeners.end_stand_in(worker)
             for report in message.groups:
                 group = self._groups.get(report.group)
                 if group is not None:
@@ -294,11 +296,24 @@ class Plane:
             self._send(worker, group.opening())
         self._listeners.send_all(worker)
 
+    def worker_runs(self, worker: int) -> None:
+        """Note that a process runs; it hasn't opened its listeners yet."""
+        self._workers[worker].ask()
+        self._find_stand_ins()
+
     def worker_ended(self, worker: int) -> None:
         """Note that a process has ended."""
         for group in self._groups.values():
             group.worker_ended(worker)
         self._listeners.worker_ended(worker)
+        self._find_stand_ins()
+
+    def _find_stand_ins(self) -> None:
+        """Have workers that run serve the clients of those that are missing."""
+        running = [worker.index for worker in self._workers if worker.is_running]
+        for worker in self._workers:
+            if worker.problem:
+                self._listeners.stand_in(worker.index, running)
 
     def _send(self, worker: int, message: ToWorker, *socks: socket.socket) -> bool:
         return self._workers[worker].send(message, *socks)

@@ -26,8 +26,11 @@ _log = logging.getLogger("userspace_proxy.dataplane")
 
 # Counters that are lost with a dying worker are no older than this.
 REPORT_S = 5.0
-# Two processes in a row that die sooner than this die of their start; the next one waits as long.
-_SHORT_LIFE_S = 5.0
+# A process that ends sooner, or before it runs, dies of its start. After the second one in a row
+# there is a pause, which doubles with each.
+_SOUND_S = 0.5
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
 # Unless more are requested. The other half of the cores is for clients and endpoints on the node:
 # on two cores a second worker doubles p99 and gains nothing (docs/benchmarks.md).
 _MAX_DEFAULT_WORKERS = 4
@@ -79,6 +82,7 @@ class _SlotOwner(Protocol):
 
     def receive(self, worker: int, message: FromWorker) -> None: ...
     def worker_began(self, worker: int) -> None: ...
+    def worker_runs(self, worker: int) -> None: ...
     def worker_ended(self, worker: int) -> None: ...
 
 
@@ -126,8 +130,8 @@ class WorkerSlot:
         self._next_report = 0.0
         self._is_hung = False
         self._began = 0.0
-        self._has_died_early = False
-        """The last process lived for a short time only."""
+        self._early_deaths = 0
+        """How many processes in a row have died of their start, or couldn't be started."""
         self._timer: asyncio.TimerHandle | None = None
         """Of the next start."""
 
@@ -141,7 +145,8 @@ class WorkerSlot:
             self.link = WorkerProcess(self._loop, receive=self.receive, ended=self._on_ended)
         except OSError as exc:
             self._note_failure(f"cannot start worker {self.index}: {exc.strerror}")
-            self._timer = self._loop.call_later(_SHORT_LIFE_S, self.start)
+            self._early_deaths = max(2, self._early_deaths + 1)
+            self._start_after_pause()
             return
         self._is_hung = False
         start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
@@ -223,6 +228,7 @@ class WorkerSlot:
             self.is_running, self.problem = True, ""
             extra = {"worker": self.index, "pid": message.pid, "user": message.user}
             _log.info("worker runs", extra=extra)
+            self._owner.worker_runs(self.index)
         elif isinstance(message, Drained):
             self._note_drained(message.reset)
         else:
@@ -234,24 +240,29 @@ class WorkerSlot:
                     waiting.set_result(None)
 
     def _on_ended(self, how: str) -> None:
+        is_sound = self.is_running and self._clock() - self._began >= _SOUND_S
         self.link = None
         self.is_running = False
         self.status = Status()
         self._drop_pending_reports()
-        self._owner.worker_ended(self.index)
         if self.drained is not None:
+            self._owner.worker_ended(self.index)
             self._note_drained(0)
             return
         self.restarts += 1
         self.hung += self._is_hung
         if not self._is_hung:
             self._note_failure(f"worker {self.index} ended by {how} and is started again")
-        had_died_early = self._has_died_early
-        self._has_died_early = self._clock() - self._began < _SHORT_LIFE_S
-        if had_died_early and self._has_died_early:
-            self._timer = self._loop.call_later(_SHORT_LIFE_S, self.start)
-        else:
+        # Before the next start, which takes a moment: other workers serve its clients meanwhile.
+        self._owner.worker_ended(self.index)
+        self._early_deaths = 0 if is_sound else self._early_deaths + 1
+        if self._early_deaths < 2:
             self.start()
+        else:
+            self._start_after_pause()
+
+    def _start_after_pause(self) -> None:
+        self._timer = self._loop.call_later(_pause_s(self._early_deaths), self.start)
 
     def _note_failure(self, problem: str) -> None:
         self.problem = problem
@@ -271,3 +282,9 @@ class WorkerSlot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _pause_s(early_deaths: int) -> float:
+    """Return the pause after so many deaths of the start in a row, at least two."""
+    # 64 times the first pause is longer than the longest.
+    return min(_FIRST_PAUSE_S * 2.0 ** min(early_deaths - 2, 6), _LONGEST_PAUSE_S)

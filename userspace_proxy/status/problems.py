@@ -244,7 +244,7 @@ def _workers(view: StatusView) -> Iterator[Problem]:
         yield Problem(
             Level.TROUBLE,
             _capitalised(line),
-            "New connections wait for its restart; its open connections were reset",
+            "Its open connections were reset; new ones are served by other workers, or wait",
         )
 
 

@@ -25,6 +25,7 @@ ON_ONE_LOOP = {
     "test_link.py",
     "test_workers.py",
     "test_watchdog.py",
+    "test_stand_ins.py",
     "test_plane.py",
     "test_listeners.py",
 }

@@ -12,5 +12,5 @@ def test_a_worker_gets_the_address_that_was_chosen():
     sockets = ListeningSockets(Protocol.TCP, at, freebind=False, workers=(0, 2))
     listener = Listener("web", 3, group, Protocol.TCP, sockets)
     assert (listener.workers, listener.address) == ((0, 2), sockets.at)
-    assert listener.opening() == OpenListener(3, 7, Protocol.TCP, sockets.at)
+    assert listener.opening(-5) == OpenListener(-5, 7, Protocol.TCP, sockets.at)
     sockets.close()

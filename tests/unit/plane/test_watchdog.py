@@ -147,5 +147,5 @@ async def test_a_worker_that_hangs_in_its_start_is_replaced_later(pool):
     assert not is_gone(hung)
     await until(lambda: pool.workers[0].watch() or pool.restarts[0] == 2)
     assert is_gone(hung)
-    pool.timers.jump(slots._SHORT_LIFE_S)
+    pool.timers.jump(slots._FIRST_PAUSE_S)
     await pool.all_run()

@@ -196,35 +196,54 @@ async def test_udp_is_refused_though_a_worker_dies_between_refusal_and_closing(p
         await client.receive()
 
 
-async def test_the_second_of_two_short_lives_is_followed_by_a_pause(pool):
-    for times in (1, 2):
-        os.kill(pool.pids[0], signal.SIGKILL)
-        await until(lambda times=times: pool.restarts[0] == times)
-        if times == 1:
-            await pool.all_run()
-    assert pool.pids[0] == 0
-    assert pool.plane.state().is_running
-    pool.timers.jump(slots._SHORT_LIFE_S - 0.1)
-    assert pool.pids[0] == 0
-    pool.timers.jump(0.1)
-    await pool.is_restarted(0, times=2)
+async def test_from_the_second_death_of_a_start_on_there_are_pauses_that_double(pool):
+    await dies_of_its_start(pool, 1)
+    for times, pause_s in enumerate((0.1, 0.2, 0.4), start=2):
+        await pool.is_restarted(0, times - 1)
+        await dies_of_its_start(pool, times)
+        assert pool.pids[0] == 0
+        pool.timers.jump(pause_s - 0.01)
+        assert pool.pids[0] == 0
+        pool.timers.jump(0.01)
+    await pool.is_restarted(0, times)
 
 
-async def test_after_a_long_life_there_is_no_pause(pool):
+async def dies_of_its_start(pool, times):
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: pool.restarts[0] == times)
+
+
+@pytest.mark.parametrize(("deaths", "pause_s"), [(7, 3.2), (8, 5.0), (9, 5.0), (10_000, 5.0)])
+def test_pauses_have_a_limit(deaths, pause_s):
+    assert slots._pause_s(deaths) == pytest.approx(pause_s)
+
+
+async def test_a_worker_that_ran_for_half_a_second_is_started_again_at_once(pool):
     for times in (1, 2, 3):
-        pool.timers.jump(slots._SHORT_LIFE_S)
+        pool.timers.jump(slots._SOUND_S)
         os.kill(pool.pids[0], signal.SIGKILL)
         await pool.is_restarted(0, times)
+
+
+async def test_a_worker_that_can_not_be_started_is_tried_again_after_a_pause(pool, monkeypatch):
+    executable = sys.executable
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    os.kill(pool.pids[0], signal.SIGKILL)
+    await until(lambda: pool.restarts[0] == 1)
+    assert pool.plane.state().problems == ("cannot start worker 0: No such file or directory",)
+    monkeypatch.setattr(sys, "executable", executable)
+    pool.timers.jump(0.1)
+    await pool.is_restarted(0, times=1)
+    assert pool.plane.state().problems == ()
 
 
 async def test_a_worker_that_keeps_dying_of_its_start_does_not_affect_the_others(pool):
     pod = pool.endpoint()
     web = pool.serve([pod], at="127.0.0.1")
     pair = await pool.connect_by(1, web, pod)
-    for times in range(1, 5):
-        os.kill(pool.pids[0], signal.SIGKILL)
-        await until(lambda times=times: pool.restarts[0] == times)
-        pool.timers.jump(slots._SHORT_LIFE_S)
+    for times in range(1, 4):
+        await dies_of_its_start(pool, times)
+        pool.timers.jump(slots._FIRST_PAUSE_S * 2**times)
         await until(lambda: pool.pids[0])
     await pair[0].send(b"still here")
     assert await pair[1].read() == b"still here"
@@ -251,8 +270,8 @@ async def test_a_refresh_does_not_wait_for_a_worker_that_dies(pool):
     os.kill(pid, signal.SIGKILL)
     await refreshing
     await pool.is_restarted(0, times=1)
-    # Its reports are not owed by its successor, which would count as stuck.
-    assert pool.workers[0].asked == {}
+    # Its reports are not owed by its successor, which would never be asked again.
+    await until(lambda: pool.workers[0].asked == {})
 
 
 async def test_a_drain_ends_with_the_last_worker_even_if_it_dies(pool):
