@@ -49,7 +49,7 @@ def test_the_key_changes_with_go_sum(tmp_path: Path) -> None:
     assert build.version_key((copied,)) != build.version_key((ETCD,))
 
 
-def test_assets_that_are_given_are_used_and_nothing_is_built(
+def test_given_assets_are_used_and_nothing_is_built(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for target in build.TARGETS:
@@ -77,7 +77,7 @@ def test_a_go_that_is_new_enough_is_taken_from_the_path(
     assert build.find_go() == cache / "go"
 
 
-def test_without_a_go_the_error_names_what_was_found_and_the_way_out(
+def test_without_go_the_error_names_what_was_found_and_the_remedy(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_go(cache, "1.19.8")

@@ -41,7 +41,7 @@ def composed() -> Any:
     return yaml.safe_load(done.stdout)
 
 
-def test_docker_compose_takes_the_file(composed: Any) -> None:
+def test_docker_compose_accepts_the_file(composed: Any) -> None:
     assert {"etcd", "kubernetes", "proxy", "backend-1", "backend-2", "backend-3"} < {
         *composed["services"]
     }
@@ -164,7 +164,7 @@ class World:
 
 @pytest.mark.cluster
 @pytest.mark.netns
-def test_its_services_become_a_working_service_and_the_page(
+def test_its_containers_serve_a_service_and_the_page(
     composed: Any, image: Image, cluster_binaries: Binaries, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as stack:

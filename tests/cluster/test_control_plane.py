@@ -49,7 +49,7 @@ def test_a_service_gets_a_cluster_ip_of_the_range(control_plane: ControlPlane) -
     assert address in ipaddress.ip_network("10.96.0.0/16")
 
 
-def test_a_list_arrives_as_a_watch_that_says_where_it_ends(control_plane: ControlPlane) -> None:
+def test_a_list_arrives_as_a_watch_with_a_bookmark_at_its_end(control_plane: ControlPlane) -> None:
     assert "k8s.io/initial-events-end" in control_plane.kubectl("get", "--raw", WATCH_LIST)
 
 

@@ -75,7 +75,7 @@ def objects_of(text: str) -> dict[tuple[str, str], Any]:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/on-nodes.md"])
-def test_the_documented_install_replaces_all_that_is_only_an_example(page: str) -> None:
+def test_the_documented_install_replaces_all_examples(page: str) -> None:
     command = re.search(
         r"^\$ (sed (?:.|\n)*?) \| kubectl apply -f -$", (ROOT / page).read_text(), re.MULTILINE
     )
@@ -94,7 +94,7 @@ def test_install_yaml_is_what_the_base_renders(cluster_binaries: Binaries) -> No
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_api_server_takes_every_object_of_an_overlay(
+def test_the_api_server_accepts_every_object_of_an_overlay(
     control_plane: ControlPlane, cluster_binaries: Binaries, overlay: str
 ) -> None:
     text = rendered(cluster_binaries, overlay)
@@ -131,7 +131,7 @@ def test_the_tests_own_agent_has_the_same_role() -> None:
     assert of_base == of_tests
 
 
-def test_the_account_may_do_what_the_golden_list_names_and_nothing_else(
+def test_the_account_may_do_only_what_the_golden_list_names(
     control_plane: ControlPlane, cluster_binaries: Binaries
 ) -> None:
     rbac = {
@@ -332,7 +332,7 @@ def test_a_rolling_update_costs_no_request(
 
 @pytest.mark.netns
 @pytest.mark.parametrize("version", ["1.25", "1.36"])
-def test_kubeadms_daemon_set_and_config_map_work_with_our_image(
+def test_kubeadms_daemon_set_and_config_map_work_with_the_image(
     node: Node, cluster_binaries: Binaries, tmp_path: Path, version: str
 ) -> None:
     pod = pod_of(objects_of(rendered(cluster_binaries, "kubeadm")), "kube-proxy")

@@ -46,7 +46,7 @@ def test_stages_arguments_and_environment_reach_the_steps_after_them() -> None:
 @pytest.mark.parametrize(
     "line", ["ADD x /x", "COPY --chown=1 x /x", "ENTRYPOINT sh", "HEALTHCHECK CMD x"]
 )
-def test_what_is_not_known_stops_the_build(line: str) -> None:
+def test_an_unknown_instruction_stops_the_build(line: str) -> None:
     with pytest.raises(BuildError, match="not known here"):
         read_dockerfile(f"FROM debian\n{line}\n")
 
@@ -67,7 +67,7 @@ def test_the_last_line_that_names_a_file_decides(path: str, ignored: bool) -> No
     assert is_ignored(path, lines) is ignored
 
 
-def test_only_files_that_are_let_in_are_copied(tmp_path: Path) -> None:
+def test_only_allowed_files_are_copied(tmp_path: Path) -> None:
     for name in ("package/a.py", "package/b.pyc", "c.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

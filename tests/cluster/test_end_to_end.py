@@ -189,7 +189,7 @@ def test_without_endpoints_clients_are_refused_and_served_when_there_are_some(
     served_by(cluster.client, "10.96.1.3", {"pod-a"})
 
 
-def test_a_deleted_service_is_served_no_more_and_one_made_anew_is(cluster: Cluster) -> None:
+def test_a_deleted_service_is_no_longer_served_and_a_new_one_is(cluster: Cluster) -> None:
     cluster.apply("phoenix", "10.96.1.4", cluster.pods[0])
     served_by(cluster.client, "10.96.1.4", {"pod-a"})
     cluster.control_plane.kubectl("delete", "service", "phoenix")
@@ -224,7 +224,7 @@ def test_losing_the_api_server_changes_nothing(cluster: Cluster) -> None:
     served_by(cluster.client, "10.96.1.5", {"pod-b"})
 
 
-def test_a_killed_agent_takes_up_its_rules_and_ports_again(cluster: Cluster) -> None:
+def test_a_restarted_agent_reuses_the_rules_and_ports_of_a_killed_one(cluster: Cluster) -> None:
     cluster.apply("crash", "10.96.1.6", cluster.pods[0])
     served_by(cluster.client, "10.96.1.6", {"pod-a"})
     rules = cluster.rules()

@@ -59,7 +59,7 @@ async def eventually(control_plane: ControlPlane, reason: str, count: int) -> di
     return event
 
 
-async def test_a_repair_stands_at_the_node_and_is_counted(
+async def test_a_repair_is_an_event_of_the_node_and_is_counted(
     control_plane: ControlPlane, source: KubernetesSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source._recorder._every_s = 0.1
@@ -89,7 +89,7 @@ async def test_a_service_in_conflict_is_described_with_the_event(
     control_plane.kubectl("delete", "service", "web")
 
 
-async def test_without_the_right_to_write_events_services_are_read_all_the_same(
+async def test_without_permission_to_write_events_services_are_read_anyway(
     control_plane: ControlPlane, source: KubernetesSource, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = [{"op": "remove", "path": "/rules/2"}]
@@ -109,7 +109,7 @@ async def test_without_the_right_to_write_events_services_are_read_all_the_same(
     assert events(control_plane, "SteeringDrifted") == []
 
 
-async def test_check_asks_for_what_a_source_reads(control_plane: ControlPlane) -> None:
+async def test_check_requests_what_a_source_reads(control_plane: ControlPlane) -> None:
     control_plane.grant_node_proxier()
     kubeconfig = str(control_plane.kubeconfig_for(NODE_PROXIER))
     said = await ask_server(kubeconfig=kubeconfig, master="", node_name=NODE, within_s=10.0)

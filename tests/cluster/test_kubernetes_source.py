@@ -89,7 +89,7 @@ async def test_addresses_are_those_that_the_server_allocates(cluster: RealCluste
 
 
 @pytest.mark.parametrize("is_newest", [False, True], ids=["from-memory", "in-pages"])
-async def test_of_many_services_none_is_lost(cluster: RealCluster, is_newest: bool) -> None:
+async def test_no_service_of_many_is_lost(cluster: RealCluster, is_newest: bool) -> None:
     items = [service(f"web-{n:04}", f"10.96.{100 + n // 250}.{n % 250 + 1}") for n in range(1200)]
     await cluster.put({"apiVersion": "v1", "kind": "List", "items": items})
     source = cluster.source()
@@ -114,7 +114,7 @@ async def test_watches_that_end_are_resumed_without_a_list(cluster: RealCluster)
         assert source.status().restarts == 0
 
 
-async def test_a_server_that_has_forgotten_is_listed_anew_without_a_gap(
+async def test_a_server_that_has_forgotten_a_state_is_listed_again_without_a_gap(
     cluster: RealCluster,
 ) -> None:
     await cluster.put(service())
@@ -147,7 +147,7 @@ async def test_while_the_server_is_away_the_problem_names_it(cluster: RealCluste
         await eventually("the end of it", lambda: source.status().problems == ())
 
 
-async def test_without_the_right_role_the_refusal_names_user_and_way_out(
+async def test_without_the_right_role_the_problem_names_user_and_remedy(
     cluster: RealCluster, control_plane: ControlPlane
 ) -> None:
     source = cluster.source(kubeconfig=str(control_plane.kubeconfig_for(NODE_PROXIER)))
@@ -183,7 +183,7 @@ async def test_an_unknown_token_is_a_problem_that_names_the_file(
         await published.first()
 
 
-async def test_files_for_token_and_certificate_do_as_kubeadm_writes_them(
+async def test_token_and_certificate_files_work_as_kubeadm_writes_them(
     cluster: RealCluster, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     token = tmp_path / "token"

@@ -20,11 +20,11 @@ def side(title="userspace-proxy", after=HELD, memory=STEADY, figures=FIGURES):
 THEIRS = side("kube-proxy")
 
 
-def test_a_soak_that_ends_as_it_began_breaks_no_promise():
+def test_a_soak_that_ends_as_it_began_passes():
     assert problems([side(), THEIRS]) == []
 
 
-def test_what_stays_is_named():
+def test_leaks_are_named():
     more = replace(HELD.footprint, descriptors=160, rules=("rule", "stale"))
     left = side(after=Holdings(more, 500))
     assert problems([left, THEIRS]) == [
@@ -49,7 +49,7 @@ def test_a_short_soak_has_no_slope():
     assert side(memory=[1, 2, 3]).slope is None
 
 
-def test_the_table_has_each_change_and_what_was_held():
+def test_the_table_has_each_change_and_what_remained():
     figures = {"worker killed": Figures(made=1200, cut=2, slowest_s=0.25)}
     figures["worker killed"].failed["short: TimeoutError"] = 3
     text = render([side(figures=figures, memory=[50 * MIB] * 2)])

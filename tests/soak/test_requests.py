@@ -27,13 +27,13 @@ def test_a_connection_that_was_open_in_a_killed_worker_was_cut():
     assert figures.failed == {f"short: {REFUSED}": 1}
 
 
-def test_a_kind_that_fails_on_both_sides_during_a_change_is_no_failure_of_ours():
+def test_a_kind_that_fails_on_both_sides_during_a_change_is_no_failure_of_the_proxy():
     ours = figures_of([failed(111.0)], CHANGES)
     theirs = figures_of([failed(112.0, "TimeoutError")], CHANGES)
     assert list(only_here(ours, theirs)) == []
 
 
-def test_a_kind_that_fails_only_here_is_named_with_the_change():
+def test_a_kind_that_fails_only_through_the_proxy_is_named_with_the_change():
     ours = figures_of([failed(111.0)], CHANGES)
     theirs = figures_of([failed(101.0)], CHANGES)
     assert list(only_here(ours, theirs)) == [

@@ -10,7 +10,7 @@ from .settings_pages import BEGIN, DOCS, END, PAGES, configuration, kube_proxy, 
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_says_what_the_code_does(name: str) -> None:
+def test_the_page_agrees_with_the_code(name: str) -> None:
     page = (DOCS / name).read_text(encoding="utf-8")
     assert replace_tables(page, PAGES[name]()) == page, "renew it: make docs"
 
@@ -51,6 +51,6 @@ def test_the_text_around_the_tables_stays() -> None:
     assert replace_tables(page, "new") == f"before\n{BEGIN}\nnew\n\n{END}after\n"
 
 
-def test_a_page_without_markers_is_refused() -> None:
+def test_a_page_without_markers_is_an_error() -> None:
     with pytest.raises(ValueError, match="no markers"):
         replace_tables("text", "new")

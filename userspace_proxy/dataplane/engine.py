@@ -1,6 +1,6 @@
 """What all traffic of one event loop shares: events, descriptors, memory, pipes.
 
-Rule 1: it knows no listener, connection or flow; those are above, and know it.
+Rule 1: it refers to no listener, connection or flow: they are above it.
 """
 
 from __future__ import annotations

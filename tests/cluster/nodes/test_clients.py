@@ -21,7 +21,7 @@ LOG = """\
 """
 
 
-def test_the_toll_counts_what_failed_what_was_late_and_how_long_nothing_was_answered() -> None:
+def test_the_toll_counts_failures_delays_and_the_longest_outage() -> None:
     toll = toll_of([list(read_attempts(LOG))], 100.0, 103.5)
     assert (toll.made, toll.failed) == (6, Counter(ConnectionRefusedError=1, TimeoutError=1))
     assert (toll.lost, toll.late) == (2, 1)
@@ -40,7 +40,7 @@ def test_the_end_without_an_answer_counts() -> None:
     assert toll_of([attempts], 100.0, 109.0).outage_s == pytest.approx(8.99)
 
 
-def test_the_prober_says_how_each_connection_went() -> None:
+def test_the_prober_reports_the_result_of_each_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         command = [sys.executable, str(PROBER), "127.0.0.1", port, "20"]

@@ -72,7 +72,7 @@ def _is_web(ask: Callable[[], str]) -> bool:
     return ask() == "web"
 
 
-def test_nothing_is_left_of_a_cluster(cluster_binaries: Binaries, node_programs: Programs) -> None:
+def test_nothing_remains_of_a_cluster(cluster_binaries: Binaries, node_programs: Programs) -> None:
     mounts = Path("/proc/self/mounts").read_text()
     links = subprocess.check_output(["ip", "link"])
     images = ensure_images(node_programs)

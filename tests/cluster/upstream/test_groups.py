@@ -31,7 +31,7 @@ def test_a_test_is_in_its_group(name: str, group: str) -> None:
         "[sig-node] Pods with Services should start",
     ],
 )
-def test_one_whose_name_only_begins_alike_is_in_none(name: str) -> None:
+def test_a_test_whose_name_only_begins_alike_is_in_no_group(name: str) -> None:
     assert not [group for group in GROUPS.values() if re.search(group.focus, name)]
 
 

@@ -45,7 +45,7 @@ def test_each_test_is_a_row_and_kube_proxy_the_first_column() -> None:
     ]
 
 
-def test_what_was_not_run_has_no_column_and_the_choice_for_ci_no_table() -> None:
+def test_groups_that_were_not_run_have_no_column_and_the_selection_for_ci_no_table() -> None:
     page = render([run("nftables", serve=PASSED)])
     assert rows(page)[0] == "|  | userspace-proxy, steering nftables |"
     assert page.count("## ") == 1
