@@ -120,6 +120,10 @@ class Agent:
         """Return a Unix socket of the node's namespace."""
         return self._sockets.unix()
 
+    def loopback_socket(self) -> socket.socket:
+        """Return a TCP socket of the node's namespace."""
+        return self._sockets.tcp()
+
     def listener(self, port: int) -> socket.socket:
         """Return another program's listener on a port of the node; the caller closes it."""
         sock = self._sockets.tcp()

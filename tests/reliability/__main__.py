@@ -1,4 +1,4 @@
-"""Runs the matrix: ``python -m tests.reliability [--rows=PATTERN]``; see ``make faults``.
+"""Runs the matrix: ``python -m tests.reliability [--rows=PATTERN] [--jobs=N]``, ``make faults``.
 
 It writes docs/reliability.md, unless only some rows are run.
 """
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,15 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run rows; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
     parser.add_argument("--rows", default="*", metavar="PATTERN", help="names, as a shell pattern")
-    pattern = parser.parse_args(argv).rows
-    rows = [row for row in ROWS if fnmatch.fnmatch(row.name, pattern)]
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="rows at the same time")
+    options = parser.parse_args(argv)
+    rows = [row for row in ROWS if fnmatch.fnmatch(row.name, options.rows)]
     if not rows:
-        print(f"error: no row matches {pattern!r}", file=sys.stderr)
+        print(f"error: no row matches {options.rows!r}", file=sys.stderr)
         return 2
     loopback.enter()
     machine = {**describe_host(), "load average before (1 and 5 minutes)": load_average()}
     began = time.monotonic()
-    results = [_run(row) for row in rows]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(_run, rows))
+    machine["rows at the same time"] = str(options.jobs)
     machine["duration"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
     if len(rows) == len(ROWS):
         PAGE.write_text(page_of(results, machine), encoding="utf-8")
@@ -56,7 +60,7 @@ def _run(row: Row) -> Measured:
         print(f"{row.name}: {verdict_of(measured)}{', once more' if again else ''}")
         if not again:
             break
-    print(f"    {' | '.join(line_of(measured)[1:-1])}", flush=True)
+    print(f"{row.name}: {' | '.join(line_of(measured)[1:-1])}", flush=True)
     return measured
 
 

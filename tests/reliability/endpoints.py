@@ -149,13 +149,25 @@ def endpoints_all_silent(rig: Rig) -> Iterator[None]:
     "endpoints-none",
     "the EndpointSlice becomes empty",
     Limits(failed=1.0, back_s=3.0),
-    [REFUSED_BY_KERNEL := Metric("usable_endpoints", OF_WEB), Problem("Clients are refused")],
+    [Metric("usable_endpoints", OF_WEB), Problem("Clients are refused")],
 )
 def endpoints_none(rig: Rig) -> Iterator[None]:
     web, cart = rig.services()
-    rig.testbed.edit(type(web)(web.name, web.ip), cart)
+    rig.testbed.edit(rig.web, cart)
     yield
     rig.testbed.edit(web, cart)
+
+
+class RollingRig(Rig):
+    """Two more pods for the faulty Service."""
+
+    new = ("new-1", "new-2")
+
+    def prepare(self) -> None:
+        """Part of Rig."""
+        for name in self.new:
+            self.testbed.sandbox.add_pod(name)
+            self.start_server(name)
 
 
 @GROUP.row(
@@ -163,17 +175,13 @@ def endpoints_none(rig: Rig) -> Iterator[None]:
     "both endpoints are replaced, one after the other, as by a rolling update",
     Limits(fault_s=0.0),
     [Metric("endpoint_connections", OF_WEB)],
+    rig=RollingRig,
 )
-def endpoints_replaced(rig: Rig) -> Iterator[None]:
-    web, cart = rig.services()
-    for number, old in enumerate(("one", "two")):
-        name = f"new-{number}"
-        rig.testbed.sandbox.add_pod(name)
-        rig.start_server(name)
-        rig.web_pods = (name, *rig.web_pods[:1]) if number else (name, "two")
-        web, cart = rig.services()
-        rig.testbed.edit(web, cart)
-        rig.agent.wait_until_settled(web, cart)
+def endpoints_replaced(rig: RollingRig) -> Iterator[None]:
+    for pods, old in (((rig.new[0], "two"), "one"), (rig.new, "two")):
+        rig.web_pods = pods
+        rig.testbed.edit(*rig.services())
+        rig.agent.wait_until_settled(*rig.services())
         pass_time(FLAP_S)
         rig.servers[old].stop()
     yield

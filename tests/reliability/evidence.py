@@ -7,7 +7,10 @@ from typing import Protocol
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.node.agents import Agent
+from tests.node.agents import HEALTH, Agent
+from tests.node.clients import http_get
+
+LIVENESS_S = 1.0
 
 
 class Observed(Protocol):
@@ -34,7 +37,7 @@ class Metric:
     """A metric whose sum over all series with these labels changes.
 
     Args:
-        name: Without the prefix ``userspace_proxy_``.
+        name: Without the prefix ``userspace_proxy_``; or one of the process, ``process_…``.
         labels: A part of the labels.
     """
 
@@ -91,9 +94,30 @@ class LogLine:
         return f"a log line with the text {self.text!r}"
 
 
+@dataclass(frozen=True, slots=True)
+class NoLiveness:
+    """``/livez`` gives no answer: a kubelet would restart the container."""
+
+    def read(self, observed: Observed) -> None:
+        """Part of Evidence."""
+
+    def find(self, observed: Observed, before: object) -> str:
+        """Part of Evidence."""
+        with observed.agent.loopback_socket() as sock:
+            sock.settimeout(LIVENESS_S)
+            try:
+                http_get(sock, ("127.0.0.1", HEALTH), "/livez")
+            except OSError as exc:
+                return f"`/livez` gives no answer ({type(exc).__name__})"
+        return ""
+
+    def __str__(self) -> str:
+        return "/livez without an answer"
+
+
 def read_metric(agent: Agent, name: str, labels: dict[str, str]) -> float:
     """Return the sum of a metric over all series with these labels; 0 without any."""
-    wanted = f"userspace_proxy_{name}"
+    wanted = name if name.startswith("process_") else f"userspace_proxy_{name}"
     return sum(
         sample.value
         for family in text_string_to_metric_families(agent.read("/metrics")[1])

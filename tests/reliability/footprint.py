@@ -64,7 +64,9 @@ def take_footprint(rig: Rig) -> Footprint:
     """Return what the proxy holds now."""
     workers = rig.agent.status()["workers"]
     connections = sum(w["connections"] + w["flows"] for w in workers)
-    return footprint_of(rig.agent.pid, connections, rig.testbed.kernel())
+    lines = rig.testbed.kernel().splitlines(keepends=True)
+    kernel = "".join(line for line in lines if not rig.gone & set(line.split()))
+    return footprint_of(rig.agent.pid, connections, kernel)
 
 
 def footprint_of(pid: int, connections: int, kernel: str) -> Footprint:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.nodes.clients import LATE_S, PROBER, Attempt, read_attempts
+from tests.cluster.nodes.clients import LATE_S, PROBER, Attempt, read_attempts, toll_of
 from userspace_proxy.sandbox import Namespace
 
 END_S = 30.0
@@ -45,6 +45,14 @@ class Outcome:
     def failed(self) -> Counter[str]:
         """Those that failed, by what went wrong."""
         return Counter(attempt.outcome for attempt in self.attempts if attempt.outcome != "ok")
+
+    @property
+    def outage_s(self) -> float:
+        """The longest time without a successful connection, where one failed; otherwise 0."""
+        if not self.failed:
+            return 0.0
+        start, end = self.attempts[0].start, max(attempt.end for attempt in self.attempts)
+        return toll_of([self.attempts], start, end).outage_s
 
     @property
     def slowest_s(self) -> float:

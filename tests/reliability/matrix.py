@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import endpoints, kernel_state, machine
+from . import clients, endpoints, kernel_state, machine, paths, processes
 from .row import Group, Row
 
-GROUPS: Sequence[Group] = (endpoints.GROUP, kernel_state.GROUP, machine.GROUP)
+GROUPS: Sequence[Group] = (
+    endpoints.GROUP,
+    paths.GROUP,
+    clients.GROUP,
+    processes.GROUP,
+    kernel_state.GROUP,
+    machine.GROUP,
+)
 ROWS: Sequence[Row] = tuple(row for group in GROUPS for row in group.rows)

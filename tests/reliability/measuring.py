@@ -24,8 +24,6 @@ EVIDENCE_S = 8.0
 """How long a fault may take to show; it is repaired after that."""
 AFTERWARDS_S = 1.0
 """The load continues for so long after the proxy is well again."""
-SETTLE_S = 15.0
-"""For descriptors and memory to be given back."""
 PATIENCE = 3
 """How many times as long as promised the framework waits, so that it reports a figure."""
 
@@ -172,7 +170,7 @@ def _find(evidence: Evidence, rig: Rig, value: object) -> str:
 
 def _recover(row: Row, rig: Rig, repair: float) -> float:
     """Wait until the proxy is well again; return the seconds since the repair."""
-    deadline_s = PATIENCE * max(row.limits.back_s, SETTLE_S)
+    deadline_s = PATIENCE * max(row.limits.back_s, row.limits.settle_s)
     try:
         wait_for("recovery", rig.is_well, deadline_s=deadline_s)
     except DeadlineExceededError:
@@ -192,5 +190,5 @@ def _settle(row: Row, rig: Rig, before: Footprint) -> Footprint:
         return not list(leaks)
 
     with contextlib.suppress(DeadlineExceededError):
-        wait_for("a footprint as before", is_settled, deadline_s=SETTLE_S)
+        wait_for("a footprint as before", is_settled, deadline_s=limits.settle_s)
     return taken[-1]

@@ -64,14 +64,15 @@ def summary_of(results: Sequence[Measured]) -> str:
 
 def line_of(measured: Measured) -> tuple[str, ...]:
     """Return the cells of one row, as HEAD names them."""
-    row = measured.row
+    row, lines = measured.row, plural(len(measured.log_lines), "log line")
+    shown = "; ".join([*filter(None, measured.shown), lines])
     return tuple(
         cell.replace("|", "\\|")
         for cell in (
             row.breaks,
             "; ".join([describe(measured.web), *measured.figures]),
             f"{measured.quiet.p99_ms:.0f} → {measured.cart.p99_ms:.0f} ms",
-            "; ".join([*filter(None, measured.shown), plural(len(measured.log_lines), "log line")]),
+            shown,
             f"{measured.back_s:.1f} s",
             verdict_of(measured),
         )
@@ -93,7 +94,8 @@ def describe(outcome: Outcome) -> str:
         return f"0 of {outcome.made} failed, slowest {_seconds(outcome.slowest_s)}"
     reasons = ", ".join(f"{n} {_REASONS.get(reason, reason)}" for reason, n in failed.items())
     slowest = f", slowest {_seconds(outcome.slowest_s)}" if outcome.slowest_s else ""
-    return f"{failed.total()} of {outcome.made} failed ({reasons}){slowest}"
+    outage = f", none served for {_seconds(outcome.outage_s)}" if slowest else ""
+    return f"{failed.total()} of {outcome.made} failed ({reasons}){slowest}{outage}"
 
 
 def promises(results: Sequence[Measured]) -> Iterator[tuple[str, str, str]]:

@@ -47,6 +47,8 @@ class Rig:
         """What clients saw, in words, beyond the steady load; rows append to it."""
         self.complaints: list[str] = []
         """What a row measured itself, and what its promise excludes."""
+        self.gone: set[str] = set()
+        """Words of the lines of rules and routes that a row removes for good."""
         self.resources = contextlib.ExitStack()
         """What ends with the rig."""
         self.testbed = Testbed(

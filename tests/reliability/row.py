@@ -38,6 +38,8 @@ class Limits:
     """From the repair until no connection fails or waits and ``Rig.is_well``."""
     log_lines: int = 10
     """From the fault to the recovery."""
+    settle_s: float = 15.0
+    """For descriptors, connections and memory to be given back."""
     memory_mib: float = 12.0
     """Growth of all processes, after the fault."""
     fault_s: float = 2.5

@@ -1,0 +1,204 @@
+"""Rows about the way to endpoints: slow, lossy or cut links, nodes that are gone, used-up ports."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tests.node.manifests import Service
+from userspace_proxy.sandbox import SandboxNode
+
+from .crowds import holding
+from .endpoints import EJECTED, FAILURES, OF_WEB, ONE_OF_TWO
+from .evidence import LogLine, Metric, Problem
+from .link import Link
+from .relay import Conditions
+from .rig import Rig
+from .row import Group, Limits
+
+GROUP = Group("Ways to endpoints")
+
+NO_LATENCY = (
+    "that an operator sees a slow endpoint: there is no metric of latency, only more open "
+    "connections; the other endpoint doesn't get more of the clients, either, unless the Service "
+    "balances by connections"
+)
+HELD, PORTS = 50, 200
+
+
+class RelayedRig(Rig):
+    """Packets from and to the first endpoint pass the relay."""
+
+    def prepare(self) -> None:
+        """Part of Rig."""
+        self.link = Link(self.testbed.node, self.pod("one"))
+        self.resources.callback(self.link.close)
+
+
+@GROUP.row(
+    "endpoint-slow",
+    "packets to and from one of two endpoints take 100 ms each",
+    Limits(slowest_s=2.0),
+    [Metric("connections_active", OF_WEB)],
+    rig=RelayedRig,
+    not_promised=NO_LATENCY,
+)
+def endpoint_slow(rig: RelayedRig) -> Iterator[None]:
+    rig.link.set(Conditions(delay_s=0.1))
+    yield
+    rig.link.set()
+
+
+@GROUP.row(
+    "endpoint-lossy",
+    "the link to one of two endpoints loses 2 % of the packets and reorders 5 %",
+    Limits(slowest_s=4.0, fault_s=4.0),
+    [Metric("endpoint_connections", OF_WEB)],
+    rig=RelayedRig,
+    not_promised="that a lost packet costs nothing: it is sent again after 0.2 s, a SYN after 1 s, "
+    "and then the other endpoint is dialled",
+)
+def endpoint_lossy(rig: RelayedRig) -> Iterator[None]:
+    rig.link.set(Conditions(delay_s=0.01, loss=0.02, reordered=0.05))
+    yield
+    rig.link.set()
+
+
+@GROUP.row(
+    "endpoint-cut-off",
+    "the link to one of two endpoints is cut",
+    Limits(slowest_s=3.0),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    rig=RelayedRig,
+)
+def endpoint_cut_off(rig: RelayedRig) -> Iterator[None]:
+    rig.link.set(Conditions(is_cut=True))
+    yield
+    rig.link.set()
+
+
+@GROUP.row(
+    "link-of-1-mbit",
+    f"the link to one of two endpoints carries 1 Mbit/s, and {HELD} clients upload across it",
+    Limits(failed=0.05, slowest_s=6.0, fault_s=4.0),
+    [Metric("connections_active", OF_WEB)],
+    rig=RelayedRig,
+    not_promised="that clients of that endpoint are fast: they share its link",
+)
+def link_of_1_mbit(rig: RelayedRig) -> Iterator[None]:
+    rig.link.set(Conditions(bits_per_s=1e6))
+    text = "POST / HTTP/1.0\r\nContent-Length: 100000\r\n\r\n" + "x" * 60_000
+    with holding(rig.testbed["laptop"].host, HELD, rig.web.address, text) as crowd:
+        rig.figures.append(f"{crowd['made'] - crowd['failed']} uploads open")
+        yield
+        rig.link.set()
+
+
+class TwoNodesRig(Rig):
+    """The first endpoint is a pod of another node."""
+
+    def prepare(self) -> None:
+        """Part of Rig."""
+        self.far: SandboxNode = self.testbed.sandbox.add_node()
+        pod = self.far.add_pod("far")
+        pod.serve(None, tcp=8080)
+        self.web_pods = ("far", "two")
+
+
+@GROUP.row(
+    "node-gone",
+    "the node of one of two endpoints leaves the network",
+    Limits(slowest_s=3.0),
+    [FAILURES, ONE_OF_TWO, EJECTED],
+    rig=TwoNodesRig,
+)
+def node_gone(rig: TwoNodesRig) -> Iterator[None]:
+    # The router's end of its link; its own end would lose its routes.
+    rig.testbed.sandbox.lan.configure(["link set node1 down"])
+    yield
+    rig.testbed.sandbox.lan.configure(["link set node1 up"])
+
+
+class FewPortsRig(Rig):
+    """One endpoint, which sees the node's address, and few ports for that."""
+
+    flags = ("--workers=2", "--preserve-client-address=never")
+    web_pods = ("one",)
+
+    def is_well(self) -> bool:
+        """Part of Rig; the page shows this problem for a minute."""
+        with contextlib.suppress(OSError):
+            problems = self.agent.status()["problems"]
+            return all("no source port" in problem["what"] for problem in problems)
+        return False
+
+
+@GROUP.row(
+    "source-ports-used-up",
+    f"all {PORTS} source ports of the node towards the only endpoint are in use",
+    Limits(failed=1.0, back_s=3.0),
+    [
+        Metric("local_shortages", OF_WEB),
+        Problem("no source port was left"),
+        LogLine("cannot dial: out of local ports"),
+    ],
+    rig=FewPortsRig,
+    not_promised="more than one connection from a source port to an endpoint at a time: the kernel "
+    "doesn't allow it; the page names the sysctls, and shows the problem for a minute",
+)
+def source_ports_used_up(rig: FewPortsRig) -> Iterator[None]:
+    sysctl = "net.ipv4.ip_local_port_range"
+    before = rig.testbed.shell(f"sysctl -n {sysctl}").strip()
+    rig.testbed.shell(f"sysctl -qw {sysctl}='40000 {40000 + PORTS - 1}'")
+    with holding(rig.testbed["laptop"].host, PORTS + 20, rig.web.address):
+        yield
+    rig.testbed.shell(f"sysctl -qw {sysctl}='{before}'")
+
+
+DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
+
+
+class UdpRig(Rig):
+    """A UDP Service with two endpoints beside the others."""
+
+    def services(self) -> tuple[Service, ...]:
+        """Part of Rig."""
+        ips = tuple(str(self.pod(name).ip) for name in self.web_pods)
+        return (*super().services(), replace(DNS, endpoints=ips))
+
+    def prepare(self) -> None:
+        """Part of Rig."""
+        self.dns = {name: self.pod(name).serve(None, udp=53) for name in self.web_pods}
+
+    def count_answers(self, count: int) -> int:
+        """Return how many of so many queries, from a port each, are answered."""
+        return sum(self._is_answered() for _ in range(count))
+
+    def _is_answered(self) -> bool:
+        with self.testbed["pod"].new_udp() as sock:
+            sock.settimeout(1.0)
+            sock.connect(DNS.address)
+            with contextlib.suppress(OSError):
+                sock.send(b"query")
+                return bool(sock.recv(100))
+        return False
+
+
+@GROUP.row(
+    "udp-endpoint-refuses",
+    "one of two endpoints of a UDP Service refuses datagrams",
+    Limits(settle_s=45.0),
+    [Metric("endpoint_failures", (("service", "dns"),))],
+    rig=UdpRig,
+    not_promised="that the page shows it: a refusal of datagrams that have the client's address "
+    "may be a network policy's, so the endpoint isn't ejected; each new flow moves on at once",
+)
+def udp_endpoint_refuses(rig: UdpRig) -> Iterator[None]:
+    rig.dns["one"].stop()
+    answered = rig.count_answers(50)
+    rig.figures.append(f"{answered} of 50 UDP queries answered")
+    if answered < 50:
+        rig.complaints.append(f"{50 - answered} UDP queries not answered")
+    yield
+    rig.dns["one"] = rig.pod("one").serve(None, udp=53)

@@ -1,0 +1,170 @@
+"""Rows about the proxy's own processes: killed, stopped, restarted."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+from .evidence import LogLine, Metric, NoLiveness
+from .load import pass_time
+from .rig import Rig
+from .row import Group, Limits
+
+GROUP = Group("Processes")
+
+RESTARTS = Metric("worker_restarts")
+KILLED = LogLine("ended by signal 9 and is started again")
+STARTED = LogLine("plan in force")
+KILLS = 4
+DRAINED_S = 30.0
+REPLACED = Limits(same_processes=False, log_lines=20)
+
+
+def worker_pids(rig: Rig) -> list[int]:
+    """Return the processes of the workers."""
+    return [worker["pid"] for worker in rig.agent.status()["workers"]]
+
+
+@GROUP.row(
+    "worker-killed",
+    "one of two workers is killed (SIGKILL)",
+    Limits(failed=0.05, other_failed=3, back_s=3.0, same_processes=False),
+    [RESTARTS, KILLED],
+    not_promised="connections that the killed worker carried at that moment",
+)
+def worker_killed(rig: Rig) -> Iterator[None]:
+    os.kill(worker_pids(rig)[0], signal.SIGKILL)
+    yield
+
+
+@GROUP.row(
+    "workers-all-killed",
+    "both workers are killed at once",
+    Limits(failed=0.1, other_failed=10, back_s=3.0, same_processes=False),
+    [RESTARTS, KILLED],
+    not_promised="connections that they carried at that moment",
+)
+def workers_all_killed(rig: Rig) -> Iterator[None]:
+    for pid in worker_pids(rig):
+        os.kill(pid, signal.SIGKILL)
+    yield
+
+
+@GROUP.row(
+    "worker-killed-again",
+    f"one of two workers is killed {KILLS} times, once a second",
+    Limits(failed=0.1, other_failed=10, fault_s=0.0, log_lines=20, same_processes=False),
+    [RESTARTS, KILLED],
+    not_promised="connections that the killed worker carried at those moments",
+)
+def worker_killed_again(rig: Rig) -> Iterator[None]:
+    for _ in range(KILLS):
+        if pid := worker_pids(rig)[0]:
+            os.kill(pid, signal.SIGKILL)
+        pass_time(1.0)
+    yield
+
+
+@GROUP.row(
+    "worker-hangs",
+    "one of two workers stops (SIGSTOP)",
+    Limits(failed=0.5, other_failed=60, fault_s=4.0, same_processes=False, other_p99_ms=5000.0),
+    [RESTARTS],
+    not_promised="connections that it carried, and what waited in its queue",
+)
+def worker_hangs(rig: Rig) -> Iterator[None]:
+    os.kill(worker_pids(rig)[0], signal.SIGSTOP)
+    yield
+
+
+@GROUP.row(
+    "control-process-hangs",
+    "the control process stops (SIGSTOP) for 3 s",
+    Limits(fault_s=3.0, back_s=3.0),
+    [NoLiveness()],
+)
+def control_process_hangs(rig: Rig) -> Iterator[None]:
+    os.kill(rig.agent.pid, signal.SIGSTOP)
+    yield
+    os.kill(rig.agent.pid, signal.SIGCONT)
+
+
+@GROUP.row(
+    "control-process-killed",
+    "the control process is killed, and is started again after some seconds",
+    REPLACED,
+    [NoLiveness()],
+)
+def control_process_killed(rig: Rig) -> Iterator[None]:
+    rig.agent.kill_control()
+    yield
+    rig.agent.start_until_ready()
+
+
+@GROUP.row(
+    "restart-take-over",
+    "an upgrade: a new proxy takes over from the running one (`--take-over`)",
+    REPLACED,
+    [STARTED],
+)
+def restart_take_over(rig: Rig) -> Iterator[None]:
+    old, rig.agent.process = rig.agent.process, None
+    assert old is not None
+    rig.agent.flags = (*rig.agent.flags, "--take-over")
+    rig.agent.start_until_ready()
+    yield
+    old.wait(DRAINED_S)
+
+
+@GROUP.row(
+    "restart-signal",
+    "a restart by the service manager: SIGUSR1, then a new start",
+    REPLACED,
+    [STARTED],
+)
+def restart_signal(rig: Rig) -> Iterator[None]:
+    rig.agent.send(signal.SIGUSR1)
+    rig.agent.wait()
+    rig.agent.start_until_ready()
+    yield
+
+
+@GROUP.row(
+    "restart-plain",
+    "a plain stop (SIGTERM) and start",
+    Limits(failed=1.0, other_failed=1000, fault_s=0.0, same_processes=False),
+    [STARTED],
+    not_promised="service between stop and start: rules are removed, so clients find no Service",
+)
+def restart_plain(rig: Rig) -> Iterator[None]:
+    rig.agent.stop()
+    rig.agent.start_until_ready()
+    yield
+
+
+@GROUP.row(
+    "all-killed",
+    "all processes are killed at once, and the proxy is started again",
+    Limits(failed=1.0, other_failed=1000, fault_s=0.0, same_processes=False),
+    [STARTED],
+    not_promised="service while nothing runs; rules stay, so clients are refused at once",
+)
+def all_killed(rig: Rig) -> Iterator[None]:
+    rig.agent.kill()
+    rig.agent.start_until_ready()
+    yield
+
+
+@GROUP.row(
+    "second-instance",
+    "a second proxy is started on the same node",
+    Limits(fault_s=0.0),
+    [],
+)
+def second_instance(rig: Rig) -> Iterator[None]:
+    second = rig.agent.run()
+    rig.figures.append(f"the second one: {second.stderr.strip().splitlines()[-1]}")
+    if second.returncode == 0:
+        rig.complaints.append("the second one was not refused")
+    yield
