@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..errors import UserspaceProxyError
@@ -28,7 +27,7 @@ from ..sources import Source
 from ..status.health import is_working
 from ..status.listening import ListenAt
 from ..status.view import HealthCheckView, ServicePortView, StatusView
-from ..steering import Steering, Untracked
+from ..steering import Steering
 from ..version import __version__
 from .client_address import ClientAddresses
 from .facts import make_facts, why_no_node_ports
@@ -48,7 +47,7 @@ from .served_ports import ServedPorts
 from .status_addresses import StatusAddresses
 from .sync import SyncLoop
 from .tasks import Supervisor, first_of
-from .tracking import TrackingWatch
+from .tracking import TrackingWatch, exempt_ports
 from .view import view_health_checks, view_ports, view_proxy
 
 if TYPE_CHECKING:
@@ -103,18 +102,14 @@ class Agent:
         """Returns this node's addresses for node ports; loopback is all that ``none`` reaches."""
         self._no_node_ports = ""
         """Why no address answers at node ports, as far as it was logged."""
+        self._status_server: StatusServer | None = None
         self._started = 0.0
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
 
     async def start(self) -> None:
@@ -132,6 +127,7 @@ class Agent:
         try:
             await self._start()
         except BaseException:
+            await self._supervisor.stop()
             await self._stop_client_addresses()
             await self._stack.aclose()
             raise
@@ -160,26 +156,29 @@ class Agent:
         served_ports = self._served_ports = ServedPorts(
             plane, steering.bind, pool, transparent=steering.needs_transparent
         )
-        status = await self._open_status()
         sync = self._sync = SyncLoop(
             self._planner,
             served_ports,
             steering,
             recovered=recovered,
             min_period_s=options.min_sync_period_s,
-            observe=status.sync.observe if status is not None else lambda _seconds: None,
+            observe=self._observe,
             facts=self._facts,
             check_health=self._check_health,
             report=self._source.record,
             want_nodes=self._source.want_nodes,
         )
         if steering.name != "none":
-            self._watch_node(steering, sync)
+            self._follow_addresses(sync)
         if (last := self._predecessors) is not None:
             self._supervisor.start("hand-over", lambda: relieve(last, sync, plane, options))
         self._supervisor.start("sync", sync.run)
-        self._supervisor.start("status addresses", self._status_addresses.run)
         last_state = self._last_state = LastState(sync, self._source, options)
+        # First, because what follows imports half of the program.
+        await last_state.serve()
+        await self._open_status()
+        if steering.name != "none":
+            self._watch_node(steering)
         self._supervisor.start("last state", last_state.run)
         self._supervisor.start("source", lambda: self._source.run(last_state.publish))
         _log.info(
@@ -216,29 +215,25 @@ class Agent:
             self._client_addresses.follow(plane)
         return plane
 
-    def _watch_node(self, steering: Steering, sync: SyncLoop) -> None:
-        """Follow what other programs change on a node whose kernel steers packets."""
+    def _follow_addresses(self, sync: SyncLoop) -> None:
         addresses = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
         self._stack.callback(addresses.close)
         self._addresses = lambda: addresses.current
+
+    def _watch_node(self, steering: Steering) -> None:
+        """Follow what other programs change on a node whose kernel steers packets."""
         if self._client_addresses is not None:
             self._supervisor.start("client addresses", self._client_addresses.repair)
-        self._tracking = TrackingWatch(self._source.record, self._untracked())
+        untracked = None
+        if isinstance(self._wanted_steering, str):
+            status = (self.health_address, self.admin_address)
+            untracked = exempt_ports(status, self._options.proxy_name, self._stack)
+        self._tracking = TrackingWatch(self._source.record, untracked)
         self._supervisor.start("tracking", self._tracking.run)
         if isinstance(self._wanted_steering, str):
             self._firewalls = FirewallWatch(steering.name, self._options.proxy_ports)
             self._stack.callback(self._firewalls.close)
             self._supervisor.start("firewalls", self._firewalls.run)
-
-    def _untracked(self) -> Untracked | None:
-        """Return what exempts the status ports from a connection tracking table that is full."""
-        addresses = (self.health_address, self.admin_address)
-        ports = [address[1] for address in addresses if address is not None]
-        if not ports or not isinstance(self._wanted_steering, str):
-            return None
-        untracked = Untracked(ports, self._options.proxy_name or "")
-        self._stack.push_async_callback(untracked.let_go)
-        return untracked
 
     def _facts(self, snapshot: Snapshot) -> NodeFacts:
         options = self._options
@@ -272,10 +267,10 @@ class Agent:
             else [ip for family in IPFamily for ip in facts.node_port_addresses(family)],
         )
 
-    async def _open_status(self) -> StatusServer | None:
+    async def _open_status(self) -> None:
         options = self._options
         if options.admin is None and options.health is None:
-            return None
+            return
         # aiohttp takes half a second to import.
         from ..status.server import StatusServer
 
@@ -293,7 +288,12 @@ class Agent:
             (bind, serve) for bind, serve in wanted if bind is not None
         )
         await self._status_addresses.open()
-        return server
+        self._supervisor.start("status addresses", self._status_addresses.run)
+        self._status_server = server
+
+    def _observe(self, duration_s: float) -> None:
+        if self._status_server is not None:
+            self._status_server.sync.observe(duration_s)
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.

@@ -1,9 +1,9 @@
 """Keeps the last state on disk, and serves it after a start until the source has answered.
 
-    start    file ──▶ snapshot ──▶ sync loop            unless the source was faster
+    start    file ──▶ snapshot ──▶ sync loop            before the source is opened
     later    source ─▶ sync loop ─▶ in force ─▶ file    the source replaces the last state
 
-Rule 1: what the source publishes takes precedence over the last state, always.
+Rule 1: what the source publishes replaces the last state, always.
 Rule 2: only what is in force is written: a state that this node refused isn't served by the next
 run.
 Rule 3: a file that can't be used, or not be written, is one line in the log, never the end of a
@@ -13,6 +13,7 @@ run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -42,6 +43,8 @@ _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
 # The disk may be slow or hang; a stop doesn't wait longer.
 _STOP_S = 2.0
+# For the first round. With thousands of Services the source is opened in the middle of it.
+_HEAD_START_S = 0.5
 
 
 class LastState:
@@ -69,8 +72,6 @@ class LastState:
         self._file = _file(options.state_dir, proxy_name)
         self._clock = clock
         self._pause = pause
-        self._has_answered = False
-        """The source has published something."""
         self._served_at = 0.0
         """When the last state that is served was current; 0: none is."""
         self._kept: Snapshot | None = None
@@ -93,17 +94,23 @@ class LastState:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Publish what the source returns; from now on the last state isn't served."""
-        self._has_answered = True
         if self._served_at:
             self._served_at = 0.0
             _log.info("the source has answered, the last state is no longer served")
         self._sync.publish(snapshot)
 
+    async def serve(self) -> None:
+        """Publish the last state, and give it a head start over what the caller does next."""
+        if self._file is None or not await self._publish(self._file):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEAD_START_S):
+                await self._sync.settled()
+
     async def run(self) -> None:
-        """Publish the last state, then keep on disk what is in force, until cancelled."""
+        """Keep on disk what is in force, until cancelled."""
         if self._file is None:
             return
-        await self._serve(self._file)
         try:
             while True:
                 await self._save(self._file, await self._next_in_force())
@@ -112,18 +119,16 @@ class LastState:
         finally:
             await self._save_at_stop(self._file)
 
-    async def _serve(self, file: StateFile) -> None:
-        """Publish the state in the file, unless the source has answered."""
+    async def _publish(self, file: StateFile) -> bool:
+        """Publish the state in the file, if it can be used; return whether it was."""
         try:
             found = await asyncio.to_thread(self._read, file)
         except UserspaceProxyError as exc:
             _log.warning("last state ignored", extra={"cause": str(exc)})
-            return
+            return False
         if found is None:
-            return
+            return False
         (self._data, current_at), snapshot = found
-        if self._has_answered:
-            return
         self._kept, self._served_at = snapshot, current_at
         _log.info(
             "serving the last state until the source answers",
@@ -134,6 +139,7 @@ class LastState:
             },
         )
         self._sync.publish(snapshot)
+        return True
 
     def _read(self, file: StateFile) -> tuple[StateBytes, Snapshot] | None:
         found = file.read()

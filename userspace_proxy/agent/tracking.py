@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,21 @@ class TrackingTable(NamedTuple):
     """0: nothing is tracked."""
     drops: int = 0
     """Packets dropped since boot because no entry could be created, mostly due to a full table."""
+
+
+def exempt_ports(
+    addresses: Iterable[tuple[str, int] | None], proxy_name: str | None, stack: AsyncExitStack
+) -> Untracked | None:
+    """Return what exempts the ports of these addresses from a table that is full.
+
+    None if there is no address.
+    """
+    ports = [address[1] for address in addresses if address is not None]
+    if not ports:
+        return None
+    untracked = Untracked(ports, proxy_name or "")
+    stack.push_async_callback(untracked.let_go)
+    return untracked
 
 
 class TrackingWatch:

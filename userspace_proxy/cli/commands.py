@@ -11,8 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, UserspaceProxyError
+
+if TYPE_CHECKING:
+    from ..config import Settings
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -89,9 +93,15 @@ def _run(words: Sequence[str], *, command: str = "") -> int:
         return cleanup(settings)
 
     from ..agent.run import run_agent
+
+    return run_agent(settings, loaded.warnings, _log_findings, lambda: log.dropped)
+
+
+def _log_findings(settings: Settings, steering: str) -> None:
+    # Imported once the proxy runs.
     from ..check import log_findings
 
-    return run_agent(settings, loaded.warnings, log_findings, lambda: log.dropped)
+    log_findings(settings, steering)
 
 
 def _cleanup(words: Sequence[str]) -> int:

@@ -4,12 +4,19 @@
     files ───────────▶ manifests ──┼──▶ snapshots, through one contract (``base``)
     calls ───────────▶ memory ─────┘
 
-Importing this package imports neither kubernetes_asyncio nor aiohttp; ``kubernetes`` does.
+Importing this package imports neither kubernetes_asyncio nor aiohttp nor PyYAML. What concerns
+manifests is imported when it is first used.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from .base import Happening, Publish, Source, SourceStatus
-from .manifests import ManifestSource, load_manifests
 from .memory import MemorySource
+
+if TYPE_CHECKING:
+    from .manifests import ManifestSource, load_manifests
 
 __all__ = [
     "Happening",
@@ -20,3 +27,11 @@ __all__ = [
     "SourceStatus",
     "load_manifests",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in {"ManifestSource", "load_manifests"}:
+        from . import manifests
+
+        return getattr(manifests, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,10 +52,11 @@ class Node:
         self.options = Options(state_dir=str(folder), state_max_age_s=3600.0, node_name="node-1")
         self._start = start
 
-    async def begin(self, **options):
+    async def begin(self, fails_with=None, **options):
         """Start an agent's part for the last state; it runs until :meth:`end`."""
         self.source = Unanswered()
         self.steering = WatchedSteering()
+        self.steering.fails_with = fails_with
         self.sync = await self._start(self.steering)
         self.state = LastState(
             self.sync,
@@ -64,6 +65,7 @@ class Node:
             clock=lambda: self.now,
             pause=self.pause,
         )
+        await self.state.serve()
         self.task = asyncio.create_task(self.state.run())
 
     async def pause(self, seconds):
@@ -127,14 +129,19 @@ async def test_a_service_that_was_deleted_meanwhile_is_served_until_the_source_h
     await until(lambda: not node.steering.kernel)
 
 
-async def test_a_source_that_answers_first_takes_precedence(node):
+async def test_the_last_state_has_a_head_start_of_limited_length(node, monkeypatch):
+    monkeypatch.setattr(module, "_HEAD_START_S", 0.01)
+    await node.serve_and_end()
+    await node.begin(fails_with=SteeringError("cannot commit: Device or resource busy"))
+    assert node.sync.in_force is None
+    node.steering.fails_with = None
+    await until(lambda: WEB in node.steering.kernel)
+
+
+async def test_the_last_state_is_in_force_when_the_source_is_opened(node):
     await node.serve_and_end()
     await node.begin()
-    node.publish(Cluster().serve("cart", CART.ip, POD))
-    await until(lambda: node.pauses[1:])
-    assert node.sync.in_force.services.keys() == {ServiceKey("shop", "cart")}
-    assert node.sync.counters.rounds == 1
-    assert node.state.view().served_at == 0
+    assert WEB in node.steering.kernel
 
 
 async def test_listeners_stay_open_if_the_source_answers_the_same(node):

@@ -2,6 +2,8 @@
 
 import gc
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -99,3 +101,14 @@ def test_settling_memory_collects_what_is_dead_and_freezes_what_lives():
     finally:
         gc.unfreeze()
     assert [thing for thing in gc.get_objects() if isinstance(thing, Tracked)] == [alive]
+
+
+def test_what_the_last_state_does_not_need_is_imported_after_it_is_served():
+    script = (
+        "import sys\n"
+        "import userspace_proxy.agent.run, userspace_proxy.sources.kubernetes\n"
+        "slow = {'aiohttp', 'jinja2', 'kubernetes_asyncio', 'prometheus_client', 'yaml'}\n"
+        "print('imported:', *slow & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "imported:\n", done.stderr

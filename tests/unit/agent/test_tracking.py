@@ -1,8 +1,10 @@
 """A full conntrack table is reported once a minute, and so is its end."""
 
+import contextlib
+
 import pytest
 
-from userspace_proxy.agent.tracking import TrackingTable, TrackingWatch, read_table
+from userspace_proxy.agent.tracking import TrackingTable, TrackingWatch, exempt_ports, read_table
 
 EMPTY = TrackingTable(10, 1000)
 FULL = TrackingTable(995, 1000, 7)
@@ -82,3 +84,9 @@ def test_the_table_is_read_from_the_kernels_files(tmp_path):
     assert read_table(tmp_path) == TrackingTable(30, 262144, 0)
     (stat / "nf_conntrack").write_text(STAT)
     assert read_table(tmp_path) == TrackingTable(30, 262144, 16)
+
+
+async def test_the_status_ports_are_exempt_while_something_listens_there():
+    async with contextlib.AsyncExitStack() as stack:
+        assert exempt_ports((None, None), None, stack) is None
+        assert exempt_ports((None, ("127.0.0.1", 10249)), "canary", stack) is not None

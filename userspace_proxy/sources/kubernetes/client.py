@@ -1,7 +1,7 @@
 """Requests to an API server, with the credentials that kubernetes-asyncio loads.
 
 Rule 1: a request without a response, or whose response breaks off, raises TransportError. Callers
-see nothing of aiohttp.
+see nothing of aiohttp, which is imported when a client is opened.
 Rule 2: everything has a deadline: connecting, the start of a response, and silence in a list.
 A watch may be silent; its reader decides for how long.
 """
@@ -15,22 +15,16 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
-
-from aiohttp import (
-    AddrInfoType,
-    ClientError,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    TCPConnector,
-)
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...errors import SourceError
 from .credentials import Credentials, Fingerprint
 from .network_errors import describe
 from .responses import Response, TransportError
+
+if TYPE_CHECKING:
+    from aiohttp import AddrInfoType, ClientResponse, ClientSession
 
 CONNECT_S = 15.0
 """Seconds for TCP and TLS; client-go gives each dial 30 s."""
@@ -108,6 +102,8 @@ class ApiClient:
                 f"cannot use {self.credentials.description}: {describe(exc)}",
                 hint="check the certificate files that it names",
             ) from exc
+        from aiohttp import ClientSession, TCPConnector
+
         self._session = ClientSession(
             connector=TCPConnector(socket_factory=_open_socket),
             trust_env=True,
@@ -160,6 +156,8 @@ class ApiClient:
         content_type: str = "application/json",
         silence_s: float | None,
     ) -> ClientResponse:
+        from aiohttp import ClientTimeout
+
         assert self._session is not None
         async with self._refreshing:
             await self.credentials.refresh(self._clock(), is_refused=self._is_refused)
@@ -238,6 +236,8 @@ def _seconds(text: str | None) -> float:
 @contextmanager
 def _transport_errors() -> Iterator[None]:
     """Raise what aiohttp raises as TransportError."""
+    from aiohttp import ClientError
+
     try:
         yield
     except (ClientError, OSError) as exc:

@@ -7,10 +7,12 @@ cluster without a server with a warning, an AssertionError or a TypeError.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, SourceError
-from ...model.document import Document, parse_documents
+
+if TYPE_CHECKING:
+    from ...model.document import Document
 
 _HINT = "give --kubeconfig a file that kubectl works with"
 
@@ -27,6 +29,9 @@ def check_kubeconfig(path: str) -> None:
         raise SourceError(f"cannot read kubeconfig {path}: {exc.strerror}", hint=_HINT) from exc
     except UnicodeDecodeError as exc:
         raise SourceError(f"cannot read kubeconfig {path}: not UTF-8", hint=_HINT) from exc
+    # A pod's own agent needs no YAML.
+    from ...model.document import parse_documents
+
     try:
         documents = parse_documents(text, place=path)
     except InputError as exc:

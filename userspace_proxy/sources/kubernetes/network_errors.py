@@ -6,14 +6,14 @@ import os
 import socket
 import ssl
 
-from aiohttp import ClientPayloadError, ServerDisconnectedError
-
 
 def describe(exc: BaseException) -> str:
     """Return one line that describes why a request failed.
 
     aiohttp wraps the system's errors, some of them twice; the innermost is the most precise.
     """
+    from aiohttp import ClientPayloadError, ServerDisconnectedError
+
     causes = _causes(exc)
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
