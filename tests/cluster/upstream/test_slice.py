@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.build import Binaries
 
 from ..nodes.cluster import Cluster
+from ..nodes.families import FAMILIES
 from ..nodes.images import ensure_images
 from ..nodes.programs import Programs
 from ..nodes.proxies import PROXIES
@@ -24,19 +25,30 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("steering", "cni"),
+    ("steering", "cni", "families"),
     [
-        pytest.param("nftables", "bridge", id="nftables-bridge"),
-        pytest.param("iptables", "ptp", id="iptables-ptp"),
+        pytest.param("nftables", "bridge", "dual", id="nftables-bridge-dual"),
+        pytest.param("iptables", "ptp", "ipv6", id="iptables-ptp-ipv6"),
     ],
 )
 def test_the_chosen_tests_pass(
-    steering: str, cni: str, cluster_binaries: Binaries, node_programs: Programs, tmp_path: Path
+    steering: str,
+    cni: str,
+    families: str,
+    cluster_binaries: Binaries,
+    node_programs: Programs,
+    tmp_path: Path,
 ) -> None:
     group = GROUPS["ci"]
     images = ensure_images(node_programs)
     with Cluster(
-        cluster_binaries, node_programs, images, PROXIES[steering], nodes=group.nodes, cni=cni
+        cluster_binaries,
+        node_programs,
+        images,
+        PROXIES[steering],
+        nodes=group.nodes,
+        cni=cni,
+        families=FAMILIES[families],
     ) as cluster:
         results = run_tests(cluster, node_programs, group, tmp_path)
     assert [result for result in results if result.outcome != PASSED] == []
