@@ -101,7 +101,7 @@ e2e: $(VENV)/installed-dev ## run Kubernetes' own tests, write docs/conformance.
 takeover: build-nodes ## migrate from kube-proxy and back while clients connect; print the failures (minutes, root)
 	@$(BIN)/pytest tests/cluster/nodes/test_takeover.py -s
 
-faults: $(VENV)/installed-dev ## break endpoints, clients, processes, …; write docs/reliability.md: ROWS='endpoint-*' JOBS=2 (minutes, root)
+faults: build-control-plane ## break endpoints, clients, processes, …; write docs/reliability.md: ROWS='endpoint-*' JOBS=2 (minutes, root)
 	@$(BIN)/python -m tests.reliability $(if $(ROWS),--rows='$(ROWS)') $(if $(JOBS),--jobs=$(JOBS))
 
 bench: $(VENV)/installed-dev ## compare this proxy with others, in namespaces; write docs/benchmarks.md (minutes, root)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import ssl
-from typing import Any
+from typing import Any, Protocol
 
-from tests.node.clients import Client
 from tests.node.testbed import Testbed
 from tests.promises.specs import NAMESPACE, NODE, Object, Spec, node_object
 from tests.promises.world import World
@@ -29,6 +29,13 @@ _NODES = "/api/v1/nodes"
 _FINALIZER = "userspace-proxy.io/tests"
 
 
+class Dialler(Protocol):
+    """Makes sockets that reach the API server, as a ``Client`` does."""
+
+    def tcp(self) -> socket.socket:
+        """Return a new TCP socket."""
+
+
 class Api:
     """The API server, asked as its admin.
 
@@ -37,7 +44,7 @@ class Api:
         control_plane: It.
     """
 
-    def __init__(self, client: Client, control_plane: ControlPlane) -> None:
+    def __init__(self, client: Dialler, control_plane: ControlPlane) -> None:
         self._client = client
         host, port = control_plane.server.removeprefix("https://").rsplit(":", 1)
         self._address = (host, int(port))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import clients, endpoints, kernel_state, machine, paths, processes
+from . import api_server, clients, endpoints, kernel_state, machine, paths, processes
 from .row import Group, Row
 
 GROUPS: Sequence[Group] = (
@@ -12,6 +12,7 @@ GROUPS: Sequence[Group] = (
     paths.GROUP,
     clients.GROUP,
     processes.GROUP,
+    api_server.GROUP,
     kernel_state.GROUP,
     machine.GROUP,
 )

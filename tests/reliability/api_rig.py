@@ -1,0 +1,136 @@
+"""A node whose proxy reads a real API server, through a proxy that can answer in its place.
+
+    row ──TLS──▶ kube-apiserver ◀──TLS── ApiProxy ◀──HTTP, in the node's namespace── agent
+                 one for all rows
+
+Rule 1: a row leaves the API server running, with the Services of the rig and its permissions.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.api_world import Api
+from tests.cluster.build import ensure_binaries, missing_targets
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.credentials import NODE_PROXIER, token_of
+from tests.cluster.waiting import wait_for
+from tests.node.clients import Sockets
+from tests.node.manifests import Service, with_endpoints
+
+from .api_proxy import ApiProxy
+from .rig import Rig
+
+NEW = Service("new", "10.96.0.99")
+PATHS = {
+    "Service": "/api/v1/namespaces/shop/services",
+    "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
+}
+# Its endpoints are the API server's, which this one doesn't write.
+_KUBERNETES = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+    "addressType": "IPv4",
+    "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+    "endpoints": [{"addresses": ["192.0.2.1"]}],
+}
+
+
+class _Here:
+    """Makes sockets in this process's namespace, where the API server is."""
+
+    def tcp(self) -> socket.socket:
+        """Return a new TCP socket."""
+        return socket.socket()
+
+
+@functools.cache
+def shared_control_plane() -> ControlPlane:
+    """Return the control plane of all rows, which runs until this process ends."""
+    if missing := missing_targets():
+        pytest.skip(f"no {', '.join(target.binary for target in missing)} (run: make build)")
+    control_plane = ControlPlane(ensure_binaries())
+    control_plane.start()
+    atexit.register(control_plane.stop)
+    control_plane.grant_node_proxier()
+    api = Api(_Here(), control_plane)
+    api.put("/api/v1/namespaces", {"metadata": {"name": "shop"}})
+    api.put("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", _KUBERNETES)
+    api.close()
+    return control_plane
+
+
+class ApiRig(Rig):
+    """The agent reads Services from an API server."""
+
+    def prepare(self) -> None:
+        """Part of Rig."""
+        self.control_plane = shared_control_plane()
+        self.api = Api(_Here(), self.control_plane)
+        self.resources.callback(self.api.close)
+        sockets = Sockets(self.testbed.node)
+        self.resources.callback(sockets.close)
+        self.proxy = ApiProxy(sockets, self.control_plane)
+        self.resources.callback(self.proxy.close)
+        self.kubeconfig = self._folder / "kubeconfig"
+        self.write_kubeconfig(token_of(NODE_PROXIER))
+        self.agent.source = f"--kubeconfig={self.kubeconfig}"
+
+    def start(self) -> None:
+        """Part of Rig."""
+        self.remove(NEW)
+        self.put(*self.services())
+        self.agent.start_until_ready()
+        for service in self.services():
+            self.wait_until_served(service)
+
+    def write_kubeconfig(self, token: str) -> None:
+        """Write the agent's kubeconfig with a token."""
+        draft = Path(f"{self.kubeconfig}.draft")
+        self.control_plane.write_kubeconfig(draft, token, self.proxy.url)
+        draft.replace(self.kubeconfig)
+
+    def put(self, *services: Service) -> None:
+        """Write Services and their slices."""
+        for service in services:
+            for item in service.objects():
+                self.put_object(item)
+
+    def put_object(self, item: dict[str, Any]) -> None:
+        """Write an object."""
+        self.api.put(PATHS[item["kind"]], item)
+
+    def remove(self, *services: Service) -> None:
+        """Delete Services and their slices, if they exist."""
+        for service in services:
+            for item in service.objects():
+                self.api.ask("DELETE", f"{PATHS[item['kind']]}/{item['metadata']['name']}")
+
+    def add_service(self) -> None:
+        """Add a Service and wait until it is served."""
+        new = with_endpoints(NEW, [self.testbed.ip("one")])
+        self.put(new)
+        self.wait_until_served(new)
+
+    def remove_service(self) -> None:
+        """Remove that Service, and wait until it isn't served."""
+        self.remove(NEW)
+        wait_for("its end", lambda: not self.is_served(NEW), hint=self.agent.log)
+
+    def wait_until_served(self, service: Service) -> None:
+        """Wait until a client outside can connect to a Service."""
+        what = f"{service.name} to be served"
+        wait_for(what, lambda: self.is_served(service), deadline_s=60, hint=self.agent.log)
+
+    def is_served(self, service: Service) -> bool:
+        """Return whether a client outside can connect to a Service."""
+        with self.testbed["laptop"].tcp() as sock:
+            sock.settimeout(0.5)
+            return sock.connect_ex(service.address) == 0
