@@ -24,7 +24,7 @@ WARM_S = 5.0
 SETTLE_S = 60.0
 # A look is a connection, which is tracked for three seconds.
 SETTLE_EVERY_S = 5.0
-FLAGS = ("--workers=2", "--drain-timeout=10s")
+FLAGS = ("--workers=2", "--take-over", "--drain-timeout=20s")
 
 
 def soak(site: Site, seconds: float, rate: float, names: Sequence[str]) -> list[SideReport]:

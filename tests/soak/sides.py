@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent, agent_environment
 from tests.node.clients import Client, Sockets, http_get
-from tests.node.processes import child_pids
+from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import without_noise, without_states
 from tests.promises.listings import with_sorted_elements
 from tests.reliability.footprint import footprint_of, memory_bytes, processes
@@ -72,6 +72,14 @@ class Side(abc.ABC):
             return False
 
         wait_for("an answer", is_served, deadline_s=READY_S)
+
+    @abc.abstractmethod
+    def restart(self) -> None:
+        """Restart it as an upgrade does."""
+
+    @abc.abstractmethod
+    def crash(self) -> None:
+        """Kill its first process, and start it again."""
 
     @property
     @abc.abstractmethod
@@ -163,6 +171,22 @@ class UserspaceProxy(Side):
         """Part of Side."""
         self.agent.start_until_ready()
 
+    def restart(self) -> None:
+        """Part of Side: the next process takes over, the old one drains and ends."""
+        old = self.agent.process
+        assert old is not None
+        self.agent.process = None
+        self.agent.start_until_ready()
+        status = old.wait(READY_S)
+        assert status == 0, f"a relieved process ended with {status}\n{self.agent.log()}"
+
+    def crash(self) -> None:
+        """Part of Side: workers serve until the next process takes over, then they drain."""
+        workers = child_pids(self.pid)
+        self.agent.kill_control()
+        self.agent.start_until_ready()
+        wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
+
     def kill_worker(self) -> None:
         """Kill one worker, and wait for its successor."""
         worker, *_ = child_pids(self.agent.pid)
@@ -204,6 +228,16 @@ class KubeProxy(Side):
             )
         wait_for("a healthy kube-proxy", self.is_healthy, deadline_s=READY_S, hint=self._log)
 
+    def restart(self) -> None:
+        """Part of Side: rules stay."""
+        self._end(signal.SIGTERM)
+        self.start()
+
+    def crash(self) -> None:
+        """Part of Side."""
+        self._end(signal.SIGKILL)
+        self.start()
+
     @property
     def pid(self) -> int:
         """Part of Side."""
@@ -213,6 +247,11 @@ class KubeProxy(Side):
     def connections(self) -> int:
         """Part of Side: the kernel has them."""
         return 0
+
+    def _end(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(READY_S)
 
     def _log(self) -> str:
         return (self.folder / "kube-proxy.log").read_text()[-2000:]

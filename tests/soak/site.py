@@ -82,11 +82,18 @@ class Site:
             "Services change": self._churn,
             ENDPOINT_DIES: self._kill_endpoint,
             "worker killed": self._kill_worker,
+            "proxy restarted": lambda: self._both(Side.restart),
+            "proxy killed": lambda: self._both(Side.crash),
             "API server restarted": self._restart_api_server,
         }
 
     def _kill_worker(self) -> None:
         self.ours.kill_worker()
+        pass_time(QUIET_S)
+
+    def _both(self, change: Callable[[Side], None]) -> None:
+        for side in self.sides:
+            change(side)
         pass_time(QUIET_S)
 
     def _roll(self) -> None:
