@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.machine import describe_host, load_average
 from tests import loopback
+from userspace_proxy.errors import UserspaceProxyError
 
 from .matrix import ROWS
 from .measuring import Measured, measure
@@ -43,24 +46,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = {**describe_host(), "load average before (1 and 5 minutes)": load_average()}
     began = time.monotonic()
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(_run, rows))
+        runs = list(pool.map(_run, rows))
+    results = [measured for measured in runs if measured]
+    unmeasured = [row.name for row, measured in zip(rows, runs, strict=True) if not measured]
     machine["rows at the same time"] = str(options.jobs)
     machine["duration"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
     if len(rows) == len(ROWS):
-        PAGE.write_text(page_of(results, machine), encoding="utf-8")
+        PAGE.write_text(page_of(results, machine, unmeasured), encoding="utf-8")
         print(f"written: {PAGE}")
-    return int(any(measured.problems() for measured in results))
+    return int(bool(unmeasured) or any(measured.problems() for measured in results))
 
 
-def _run(row: Row) -> Measured:
+def _run(row: Row) -> Measured | None:
+    """Return what a row did, or None if it couldn't be measured."""
+    measured = None
     for tried in range(1, TRIES + 1):
-        with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-            measured = replace(measure(row, Path(folder)), is_second_try=tried > 1)
+        try:
+            with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+                measured = replace(measure(row, Path(folder)), is_second_try=tried > 1)
+        except (AssertionError, OSError, UserspaceProxyError, subprocess.SubprocessError):
+            print(f"{row.name}: not measured\n{traceback.format_exc()}", flush=True)
+            continue
         again = bool(measured.problems()) and tried < TRIES
         print(f"{row.name}: {verdict_of(measured)}{', once more' if again else ''}")
         if not again:
             break
-    print(f"{row.name}: {' | '.join(line_of(measured)[1:-1])}", flush=True)
+    if measured:
+        print(f"{row.name}: {' | '.join(line_of(measured)[1:-1])}", flush=True)
     return measured
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.nodes.clients import LATE_S, PROBER, Attempt, read_attempts, toll_of
+from tests.cluster.waiting import wait_for
 from userspace_proxy.sandbox import Namespace
 
 END_S = 30.0
@@ -98,6 +99,7 @@ class Load:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
             )
+        wait_for("the first connection", lambda: self.outcome().attempts, deadline_s=END_S)
 
     def outcome(self) -> Outcome:
         """Return the attempts that are over."""

@@ -31,15 +31,18 @@ _REASONS = {
 }
 
 
-def page_of(results: Sequence[Measured], machine: Mapping[str, str]) -> str:
+def page_of(
+    results: Sequence[Measured], machine: Mapping[str, str], unmeasured: Sequence[str] = ()
+) -> str:
     """Return the page as Markdown.
 
     Args:
         results: All rows, in the order of the page.
         machine: Facts by name.
+        unmeasured: Names of rows that could not be measured.
     """
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        summary=summary_of(results),
+        summary=summary_of(results, unmeasured),
         machine=table(("what", "here"), machine.items(), numbers=False),
         web_rate=WEB_RATE,
         cart_rate=CART_RATE,
@@ -50,7 +53,7 @@ def page_of(results: Sequence[Measured], machine: Mapping[str, str]) -> str:
     )
 
 
-def summary_of(results: Sequence[Measured]) -> str:
+def summary_of(results: Sequence[Measured], unmeasured: Sequence[str]) -> str:
     """Return how many rows there are, and how many of them hold."""
     failed = sum(bool(measured.problems()) for measured in results)
     partly = sum(bool(m.row.not_promised) and not m.problems() for m in results)
@@ -59,7 +62,9 @@ def summary_of(results: Sequence[Measured]) -> str:
         parts.append(f"{partly} hold with a limit that is stated")
     if failed:
         parts.append(f"{failed} failed in this run")
-    return f"Of {len(results)} rows, {', '.join(parts)}."
+    if unmeasured:
+        parts.append(f"{len(unmeasured)} could not be measured ({', '.join(unmeasured)})")
+    return f"Of {len(results) + len(unmeasured)} rows, {', '.join(parts)}."
 
 
 def line_of(measured: Measured) -> tuple[str, ...]:
