@@ -68,7 +68,7 @@ class LastState:
         self._sync = sync
         self._source = source
         self._max_age_s = options.state_max_age_s
-        self._owner = StateOwner(source.kind, source.location, options.node_name, proxy_name)
+        self._owner = StateOwner(source.kind, source.identity, options.node_name, proxy_name)
         self._file = _file(options.state_dir, proxy_name)
         self._clock = clock
         self._pause = pause
@@ -201,8 +201,7 @@ class LastState:
 
     def _is_current(self) -> bool:
         """Return whether the state in the file is that of the source at this moment."""
-        status = self._source.status()
-        return self._kept is not None and status.is_synced and not status.problems
+        return self._kept is not None and self._source.status().is_current
 
     def _note_failure(self, cause: str) -> None:
         self._failures += 1

@@ -46,7 +46,7 @@ class StateOwner:
     source: str
     """``kubernetes`` or ``manifests``."""
     location: str
-    """The API server or the folder."""
+    """The API server with its certificate authority, or the folder."""
     node: str
     """This node's name."""
     proxy_name: str

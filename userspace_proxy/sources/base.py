@@ -45,6 +45,8 @@ class SourceStatus:
 
     is_synced: bool
     """Everything was read at least once."""
+    is_current: bool = False
+    """What was published last is what the cluster or the files contain, as far as is known."""
     problems: tuple[str, ...] = ()
     """One line each, with the place and a remedy."""
     restarts: int = 0
@@ -58,6 +60,11 @@ class Source(abc.ABC):
     """``kubernetes``, ``manifests`` or ``memory``."""
     location: str
     """The server's URL or the path, for logs and the page."""
+
+    @property
+    def identity(self) -> str:
+        """Names the cluster or folder without asking it; valid after :meth:`check`."""
+        return self.location
 
     def check(self) -> None:  # noqa: B027 - most sources can always begin
         """Check whether reading can begin, before anything else is set up; blocks shortly.

@@ -78,7 +78,7 @@ class Node:
         await asyncio.gather(self.task, return_exceptions=True)
 
     def publish(self, snapshot):
-        self.source.current = SourceStatus(is_synced=True)
+        self.source.current = SourceStatus(is_synced=True, is_current=True)
         self.state.publish(snapshot)
 
     async def serve_and_end(self):
@@ -211,7 +211,7 @@ async def test_an_unchanged_state_is_confirmed_only_while_the_source_answers(nod
     assert node.mtime() == NOW
     node.publish(node.cluster.store.snapshot())
     await until(lambda: node.mtime() == NOW + 60)
-    node.source.current = SourceStatus(is_synced=True, problems=("connection refused",))
+    node.source.current = SourceStatus(is_synced=True)
     node.now += 60
     count = len(node.pauses)
     await until(lambda: node.pauses[count + 2 :])

@@ -13,7 +13,9 @@ reading is tried again.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,8 @@ class Credentials:
         self._kubeconfig = kubeconfig
         self._master = master.rstrip("/")
         self._service_account = service_account
+        self._cluster: Mapping[str, Any] = {}
+        """The kubeconfig's cluster."""
         self._library: Library
         self._loader: Any = None
         self._loaded: Fingerprint = ()
@@ -81,6 +85,28 @@ class Credentials:
         if self.configuration is not None:
             return str(self.configuration.host)
         return self._master or self._kubeconfig or "the API server of this pod"
+
+    @property
+    def cluster(self) -> str:
+        """The server with its certificate authority; valid after :meth:`check`."""
+        server = self._master or self._cluster.get("server") or self.location
+        authority = self._authority()
+        if not authority:
+            return str(server)
+        return f"{server}, authority {hashlib.sha256(authority).hexdigest()[:16]}"
+
+    def _authority(self) -> bytes:
+        if data := self._cluster.get("certificate-authority-data"):
+            return str(data).encode()
+        path = self._cluster.get("certificate-authority")
+        if not self._kubeconfig and not self._master:
+            path = self._service_account / "ca.crt"
+        if not path:
+            return b""
+        try:
+            return (Path(self._kubeconfig).expanduser().parent / str(path)).read_bytes()
+        except OSError:
+            return b""
 
     @property
     def description(self) -> str:
@@ -98,7 +124,7 @@ class Credentials:
             SourceError: It doesn't.
         """
         if self._kubeconfig:
-            check_kubeconfig(self._kubeconfig)
+            self._cluster = check_kubeconfig(self._kubeconfig)
 
     async def load(self, now: float) -> None:
         """Read everything for the first time.

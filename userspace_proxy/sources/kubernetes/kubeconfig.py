@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _HINT = "give --kubeconfig a file that kubectl works with"
 
 
-def check_kubeconfig(path: str) -> None:
-    """Check that a kubeconfig names a server.
+def check_kubeconfig(path: str) -> dict[str, Any]:
+    """Check that a kubeconfig names a server, and return its cluster.
 
     Raises:
         SourceError: It doesn't; the message contains the line in the file.
@@ -41,10 +41,10 @@ def check_kubeconfig(path: str) -> None:
             f"cannot use kubeconfig {path}: it has {len(documents)} documents instead of one",
             hint=_HINT,
         )
-    _check_server(documents[0])
+    return _check_server(documents[0])
 
 
-def _check_server(document: Document) -> None:
+def _check_server(document: Document) -> dict[str, Any]:
     config = document.value
     if not isinstance(config, dict):
         raise _wrong(document, "", "it is not a mapping")
@@ -64,6 +64,7 @@ def _check_server(document: Document) -> None:
         raise _wrong(document, f"{path}.cluster.server", "is missing")
     if not isinstance(server, str) or not server.startswith(("https://", "http://")):
         raise _wrong(document, f"{path}.cluster.server", f"{server!r} is not an http(s) URL")
+    return _part(cluster, "cluster")
 
 
 def _named(document: Document, list_: str, name: Any, named_by: str) -> tuple[Any, str]:

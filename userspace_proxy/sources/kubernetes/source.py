@@ -92,6 +92,11 @@ class KubernetesSource(Source):
         self._in_log: frozenset[str] = frozenset()
         """Problems whose end isn't logged yet."""
 
+    @property
+    def identity(self) -> str:
+        """Part of Source."""
+        return self._credentials.cluster
+
     def check(self) -> None:
         """Part of Source."""
         self._credentials.check()
@@ -127,6 +132,9 @@ class KubernetesSource(Source):
         """Part of Source."""
         return SourceStatus(
             is_synced=self._published is not None,
+            # Without permission to read the Node, Services are current.
+            is_current=self._published is not None
+            and not any(r.problem and not r.is_forbidden for r in self._reflectors),
             problems=self._problems,
             restarts=sum(reflector.restarts for reflector in self._reflectors),
         )

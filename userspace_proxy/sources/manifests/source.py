@@ -62,6 +62,11 @@ class ManifestSource(Source):
         self._problems: tuple[str, ...] = ()
         self._ignored: frozenset[str] = frozenset()
 
+    @property
+    def identity(self) -> str:
+        """Part of Source."""
+        return str(Path(self.location).absolute())
+
     def check(self) -> None:
         """Part of Source."""
         self._files.check()
@@ -86,7 +91,11 @@ class ManifestSource(Source):
 
     def status(self) -> SourceStatus:
         """Part of Source."""
-        return SourceStatus(is_synced=self._is_synced, problems=self._problems)
+        return SourceStatus(
+            is_synced=self._is_synced,
+            is_current=self._is_synced and not self._state.unread,
+            problems=self._problems,
+        )
 
     def _first_look(self) -> float:
         self._state.take(self._files.first_look())

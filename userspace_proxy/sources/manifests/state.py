@@ -42,7 +42,8 @@ class ManifestState:
         """By file, from its last valid text."""
         self._broken: dict[str, tuple[str, ...]] = {}
         self._ignored: dict[str, tuple[str, ...]] = {}
-        self._unread: tuple[str, ...] = ()
+        self.unread: tuple[str, ...] = ()
+        """Files or folders that could not be read, one line each."""
         self._conflicts: tuple[str, ...] = ()
         self.snapshot: Snapshot = self._store.snapshot()
         """The current content of the files."""
@@ -51,7 +52,7 @@ class ManifestState:
     def problems(self) -> tuple[str, ...]:
         """All current problems, one line each."""
         broken = (line for name in sorted(self._broken) for line in self._broken[name])
-        return (*self._unread, *broken, *self._conflicts)
+        return (*self.unread, *broken, *self._conflicts)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ class ManifestState:
 
     def take(self, look: Look) -> None:
         """Update ``snapshot`` and ``problems`` with what a look at the files found."""
-        self._unread = tuple(line for _, line in sorted(look.problems.items()))
+        self.unread = tuple(line for _, line in sorted(look.problems.items()))
         if not look.texts and not look.gone:
             return
         for name in look.gone:

@@ -187,3 +187,32 @@ async def test_a_pods_token_that_vanishes_is_an_error(account):
     credentials.configuration.refresh_api_key_hook = lambda _: (account / "nothing").read_text()
     with pytest.raises(TransportError, match=r"cannot read the token in .*: No such file"):
         await credentials.header()
+
+
+def checked(**where) -> str:
+    credentials = Credentials(**where)
+    credentials.check()
+    return credentials.cluster
+
+
+def test_a_cluster_is_its_server_and_authority(tmp_path):
+    (tmp_path / "ca.crt").write_text("a certificate")
+    in_file = checked(
+        kubeconfig=kubeconfig(tmp_path, "{}", cluster=", certificate-authority: ca.crt")
+    )
+    assert in_file == f"{URL}, authority 81acd762140fa692"
+    (tmp_path / "ca.crt").write_text("another certificate")
+    assert checked(kubeconfig=str(tmp_path / "kubeconfig")) not in (in_file, URL)
+    data = kubeconfig(tmp_path, "{}", cluster=", certificate-authority-data: YQ==")
+    assert checked(kubeconfig=data).startswith(f"{URL}, authority ")
+    (tmp_path / "ca.crt").unlink()
+    gone = kubeconfig(tmp_path, "{}", cluster=", certificate-authority: ca.crt")
+    assert checked(kubeconfig=gone) == URL
+    assert checked(master="http://10.0.0.2:8080/") == "http://10.0.0.2:8080"
+
+
+def test_a_pods_cluster_is_its_authority(account):
+    first = checked(service_account=account)
+    assert first.startswith("the API server of this pod, authority ")
+    (account / "ca.crt").write_text("another certificate")
+    assert checked(service_account=account) != first

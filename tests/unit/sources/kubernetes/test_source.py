@@ -141,6 +141,7 @@ async def test_without_permission_to_read_the_node_services_are_served(api, sour
         assert ips(snapshot) == ("10.96.7.1",)
         assert snapshot.node is None
         assert "nodes is forbidden" in source.status().problems[0]
+        assert source.status().is_current
 
 
 async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(api, source_of):
@@ -152,6 +153,7 @@ async def test_an_object_that_cannot_be_read_is_a_problem_and_the_others_go_on(a
         assert source.status().problems == (
             "Service default/bad: spec.ports[0].port: expected int, got str",
         )
+        assert source.status().is_current
         api.put(service("bad"))
         await published.until(lambda s: len(s.services) == 2)
         assert source.status().problems == ()
@@ -188,3 +190,17 @@ async def test_the_end_of_a_run_closes_all_watches(api, source_of):
     async with running(source_of(api, node_name="alice")):
         await api.until(watches_all)
     await api.until(lambda a: not any(a.watch_count(resource) for resource in ALL))
+
+
+async def test_what_was_published_is_current_while_the_server_answers(api, source_of):
+    api.put(service())
+    source = source_of(api)
+    async with running(source) as published:
+        await published.first()
+        assert source.status().is_current
+        await api.until(lambda a: a.watch_count("services") == 1)
+        api.refuse("services", code=500, reason="InternalError", message="broken", times=1000)
+        api.end_watches()
+        await api.until(lambda a: sum("services?watch" in r for r in a.requests) >= 3)
+        status = source.status()
+        assert (status.is_synced, status.is_current) == (True, False)

@@ -98,6 +98,7 @@ async def test_a_broken_edit_keeps_the_last_valid_state_and_is_logged_once(web, 
         problem = f"{web}:6: spec.ports[0].port: 70000 is not in 1–65535"
         assert cluster_ip(published.last) == "10.96.7.1"
         assert source.status().problems == (problem,)
+        assert source.status().is_current
         web.write_text(SERVICE.replace("7.1", "7.2"))
         await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
         assert source.status().problems == ()
@@ -148,3 +149,20 @@ def test_the_examples_are_valid_and_show_their_features():
     assert [port.node_port for port in api.ports] == [30080]
     assert api.is_external_local
     assert api.balance is Balance.LEAST_CONNECTIONS
+
+
+async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):
+    source = source_of(web.parent)
+    async with running(source) as published:
+        await published.first()
+        assert source.status().is_current
+        web.unlink()
+        async with asyncio.timeout(30):
+            while source.status().is_current:
+                await asyncio.wait_for(asyncio.to_thread(str), 5)
+        assert source.status().is_synced
+
+
+def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ManifestSource("manifests").identity == str(tmp_path / "manifests")
