@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Iterable, Iterator
 
@@ -27,6 +26,7 @@ from ..steering import (
     proxy_label,
     remove_local_routes,
 )
+from ..steering.choice import has_python_iptables
 from ..steering.iptables.legacy import tables_in_use
 from ..steering.local import is_present
 from .hand_over import end_workers
@@ -47,7 +47,7 @@ def cleanup(settings: Settings) -> int:
 
 
 async def _cleanup(proxy_name: str) -> int:
-    can_see_rules = importlib.util.find_spec("iptc") is not None
+    can_see_rules = has_python_iptables()
     tables, chains = (
         set(STEERING_TABLES.labels_here()),
         set(await _labels_of_chains() if can_see_rules else ()),

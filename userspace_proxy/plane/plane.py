@@ -237,11 +237,14 @@ class Plane:
 
     async def idle(self, within_s: float) -> None:
         """Wait until no TCP connection is open, but not for longer; clients are still served."""
-        until = self._clock() + within_s
+        until, was_idle = self._clock() + within_s, False
         while (left := until - self._clock()) > 0:
             await self.refresh()
-            if not self.state().connections:
+            is_idle = not self.state().connections
+            if is_idle and was_idle:
                 return
+            # A worker may be about to accept one.
+            was_idle = is_idle
             await asyncio.wait([self._loop.create_future()], timeout=min(left, _LOOK_S))
 
     async def drain(self, seconds: float) -> int:

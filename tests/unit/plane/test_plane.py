@@ -201,6 +201,33 @@ async def test_a_drain_waits_for_connections_that_finish(own_rig):
     assert await draining == 0
 
 
+async def test_it_is_idle_when_the_last_connection_has_ended_and_serves_until_then(own_rig):
+    rig, pod = own_rig, own_rig.endpoint()
+    web = rig.service(pod.address)
+    pairs = [(await rig.client(web), await pod.accept())]
+    idle = asyncio.create_task(rig.plane.idle(60))
+    await rig.plane.refresh()
+    pairs.append((await rig.client(web), await pod.accept()))
+    for peers in pairs:
+        assert not idle.done()
+        for peer in peers:
+            peer.close()
+    await idle
+    assert rig.plane.state().connections == 0
+    web.close()
+
+
+async def test_it_waits_until_it_is_idle_for_a_time_only(own_rig):
+    rig, pod = own_rig, own_rig.endpoint()
+    web = rig.service(pod.address)
+    client, _ = await rig.client(web), await pod.accept()
+    await rig.plane.idle(0.01)
+    await rig.plane.refresh()
+    assert rig.plane.state().connections == 1
+    client.close()
+    web.close()
+
+
 async def test_a_drain_of_nothing_ends_at_once(own_rig):
     assert await own_rig.plane.drain(60) == 0
 
