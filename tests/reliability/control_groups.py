@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.cluster.waiting import wait_for
 
 _ROOT = Path("/sys/fs/cgroup")
+_NUMBERS = itertools.count()
 
 
 class ControlGroup:
@@ -24,7 +26,7 @@ class ControlGroup:
         tree = _ROOT / controller
         self.is_v1 = tree.is_dir()
         self._parent = tree if self.is_v1 else _ROOT
-        self._folder = self._parent / f"userspace-proxy-{os.getpid()}"
+        self._folder = self._parent / f"userspace-proxy-{os.getpid()}-{next(_NUMBERS)}"
         try:
             if not self.is_v1:
                 (_ROOT / "cgroup.subtree_control").write_text(f"+{controller}")
