@@ -38,6 +38,8 @@ _EVERY_S = 0.25
 _AT_MOST_EVERY_S = 0.01
 # A limit may be set later, such as by a resize of the pod.
 _FIND_EVERY_S = 10.0
+# As long as a reader of metrics waits between two readings, or most of that.
+_RECENT_S = 10.0
 _ROOM_PART = 4
 _LEAST_BYTES = 64 * 1024
 # The kernel frees what sockets held after a moment.
@@ -62,6 +64,8 @@ class MemoryState(NamedTuple):
     limit_bytes: int = 0
     is_short: bool = False
     """Accepting is paused, except in the place of other connections."""
+    was_short: bool = False
+    """It is short, or was a moment ago: shedding may take less time than a reader's look."""
 
 
 class Memory:
@@ -82,6 +86,8 @@ class Memory:
         self._limits: Sequence[MemoryLimit] = ()
         self._find: Callable[[], Sequence[MemoryLimit]] = tuple
         self._find_at = 0.0
+        self._short_at = -math.inf
+        """When it was last short."""
         self._shed_at = 0.0
         """When connections may be reset again, unless usage grows."""
         self._shed_used = 0
@@ -163,7 +169,11 @@ class Memory:
         self._noted = 0
         self._look_after = max(_LEAST_BYTES, (limit.limit * HIGH - nearest) // _ROOM_PART)
         mark = LOW if self.is_short else HIGH
-        state = MemoryState(nearest, limit.limit, is_short=nearest >= limit.limit * mark)
+        is_short = nearest >= limit.limit * mark
+        if is_short:
+            self._short_at = now
+        was_short = now - self._short_at < _RECENT_S
+        state = MemoryState(nearest, limit.limit, is_short, was_short)
         if not state.is_short:
             self._end(state)
             return

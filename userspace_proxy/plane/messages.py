@@ -177,6 +177,8 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Used of the nearest limit; 0 without one."""
     memory_limit_bytes: Count = 0
     is_short_of_memory: bool = False
+    was_short_of_memory: bool = False
+    """In the last seconds, or now."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -227,6 +227,7 @@ class Plane:
                 nearest.memory_bytes,
                 nearest.memory_limit_bytes,
                 is_short=any(status.is_short_of_memory for status in running),
+                was_short=any(status.was_short_of_memory for status in running),
             ),
         )
 

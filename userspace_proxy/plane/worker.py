@@ -127,6 +127,7 @@ class Worker:
             memory.used_bytes,
             memory.limit_bytes,
             memory.is_short,
+            memory.was_short,
         )
 
     def close(self) -> None:

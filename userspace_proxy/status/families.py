@@ -254,18 +254,7 @@ def _node_families(view: StatusView) -> Iterator[Metric]:
             "1 while endpoints see client addresses where possible",
             view.client_address.is_on,
         ),
-        "accepting": (
-            "0 while accepting is paused because no descriptors or too little memory is left",
-            view.is_accepting,
-        ),
-        "descriptors": ("Descriptors in use by the data plane", view.descriptors),
-        "descriptors_limit": ("Limit of the descriptors of this process", view.descriptor_limit),
-        "memory_bytes": (
-            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
-            view.memory.used_bytes,
-        ),
-        "memory_limit_bytes": ("The nearest limit of memory, or 0", view.memory.limit_bytes),
-        "memory_short": ("1 while load is shed because memory is short", view.memory.is_short),
+        **_resource_gauges(view),
         "service_ports": ("Service ports that are served, by family and side", len(view.ports)),
         "ignored": ("Services and ports that get no listener", len(view.ignored)),
         "conntrack_entries": ("Entries of the kernel's conntrack table", tracking.entries),
@@ -311,6 +300,26 @@ def _last_state_families(state: LastStateView) -> Iterator[Metric]:
     text = "Times the last state could not be written to disk"
     counters = {"last_state_failures": (text, float(state.failures))}
     yield from _plain_families(_PREFIX, gauges, counters)
+
+
+def _resource_gauges(view: StatusView) -> dict[str, tuple[str, float]]:
+    return {
+        "accepting": (
+            "0 while accepting is paused because no descriptors or too little memory is left",
+            view.is_accepting,
+        ),
+        "descriptors": ("Descriptors in use by the data plane", view.descriptors),
+        "descriptors_limit": ("Limit of the descriptors of this process", view.descriptor_limit),
+        "memory_bytes": (
+            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
+            view.memory.used_bytes,
+        ),
+        "memory_limit_bytes": ("The nearest limit of memory, or 0", view.memory.limit_bytes),
+        "memory_short": (
+            "1 while load is shed because memory is short, and for 10 s after",
+            view.memory.was_short,
+        ),
+    }
 
 
 def _kube_proxy_families(sync: SyncView) -> Iterator[Metric]:

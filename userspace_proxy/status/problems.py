@@ -346,7 +346,7 @@ def _node(view: StatusView) -> Iterator[Problem]:
     used, limit = view.descriptors, view.descriptor_limit
     figures = f"{count_in_words(used)} of {count_in_words(limit)} descriptors in use"
     more = "Raise the limit of open files (RLIMIT_NOFILE, systemd: LimitNOFILE=)"
-    if view.memory.is_short:
+    if view.memory.was_short:
         yield _memory(view)
     elif limit and not view.is_accepting:
         yield Problem(Level.TROUBLE, f"New connections wait: {figures}", more)
@@ -364,11 +364,12 @@ def _capitalised(text: str) -> str:
 
 
 def _memory(view: StatusView) -> Problem:
-    percent = 100 * view.memory.used_bytes // max(1, view.memory.limit_bytes)
-    accepting = "accepting only in the place of others" if view.is_accepting else "not accepting"
+    memory = view.memory
+    percent = 100 * memory.used_bytes // max(1, memory.limit_bytes)
+    now = "no more connections are accepted" if memory.is_short else "it was more a moment ago"
     return Problem(
         Level.TROUBLE,
-        f"Memory: {percent} % of the limit of {view.memory.limit_bytes >> 20:,} MiB, {accepting}; "
+        f"Memory: {percent} % of the limit of {memory.limit_bytes >> 20:,} MiB is used, {now}; "
         "the connections that hold the most are reset",
         "Raise the limit (resources.limits.memory of the pod, systemd: MemoryMax=)",
     )

@@ -263,6 +263,8 @@ class MemoryView:
     limit_bytes: int = 0
     is_short: bool = False
     """So near to the limit that load is shed."""
+    was_short: bool = False
+    """That is so, or was in the last seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def test_nothing_is_read_and_no_timer_set_unless_it_watches():
 def test_below_the_mark_nothing_is_shed():
     watched = Watched(179)
     watched.loop.advance(10.0)
-    assert watched.memory.state == (179 * MIB, 200 * MIB, False)
+    assert watched.memory.state == (179 * MIB, 200 * MIB, False, False)
     assert watched.shed == []
 
 
@@ -64,8 +64,17 @@ def test_at_nine_tenths_connections_are_reset_until_less_than_85_percent_is_used
     # To 170 MiB; what holds 200 MiB / 64 is spared.
     assert watched.shed == [(10, 3200), (6, 3200), (2, 3200)]
     watched.loop.advance(0.25)
-    assert watched.memory.state == (168 * MIB, 200 * MIB, False)
+    assert watched.memory.state == (168 * MIB, 200 * MIB, False, True)
     assert watched.descriptors.has_room(1)
+
+
+def test_a_shortage_is_remembered_for_ten_seconds():
+    watched = Watched(180)
+    watched.use(100)
+    watched.loop.advance(9.0)
+    assert watched.memory.state[2:] == (False, True)
+    watched.loop.advance(1.0)
+    assert watched.memory.state[2:] == (False, False)
 
 
 def test_usage_that_grows_is_shed_at_once_and_otherwise_the_kernel_has_time_to_free_it():
@@ -110,7 +119,7 @@ def test_file_cache_is_not_taken_for_a_shortage():
     watched.limit.cache_mib = 95
     watched.loop.now += 0.1
     watched.memory.look()
-    assert watched.memory.state == (100 * MIB, 200 * MIB, False)
+    assert watched.memory.state == (100 * MIB, 200 * MIB, False, False)
 
 
 def test_a_limit_that_is_set_later_is_found_and_one_that_is_gone_forgotten():

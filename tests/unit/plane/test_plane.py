@@ -267,10 +267,14 @@ async def test_pipes_are_shared_out():
 
 async def test_its_memory_is_that_of_the_worker_nearest_to_its_limit():
     plane = Plane(asyncio.get_running_loop(), 3)
-    figures = [(50, 200, False), (95, 100, True), (0, 0, False)]
-    for worker, (used, limit, is_short) in zip(plane._workers, figures, strict=True):
+    figures = [(50, 200, False, True), (95, 100, True, False), (0, 0, False, False)]
+    for worker, figure in zip(plane._workers, figures, strict=True):
+        used, limit, is_short, was_short = figure
         worker.is_running = True
         worker.status = Status(
-            memory_bytes=used, memory_limit_bytes=limit, is_short_of_memory=is_short
+            memory_bytes=used,
+            memory_limit_bytes=limit,
+            is_short_of_memory=is_short,
+            was_short_of_memory=was_short,
         )
-    assert plane.state().memory == (95, 100, True)
+    assert plane.state().memory == (95, 100, True, True)

@@ -183,6 +183,7 @@ async def test_a_report_contains_the_memory_that_is_left(control):
     status = await control.status()
     assert (status.memory_bytes, status.memory_limit_bytes) == (190 * MIB, 200 * MIB)
     assert status.is_short_of_memory
+    assert status.was_short_of_memory
 
 
 async def test_the_turns_that_orders_take_are_counted(control):

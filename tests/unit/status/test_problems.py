@@ -237,12 +237,12 @@ def test_how_a_service_port_is_served(changes, level, sentence):
         ),
         pytest.param(
             {
-                "memory": MemoryView(183 << 20, 200 << 20, is_short=True),
+                "memory": MemoryView(183 << 20, 200 << 20, is_short=True, was_short=True),
                 "is_accepting": False,
             },
             Level.TROUBLE,
-            "Memory: 91 % of the limit of 200 MiB, not accepting; the connections that hold the "
-            "most are reset",
+            "Memory: 91 % of the limit of 200 MiB is used, no more connections are accepted; the "
+            "connections that hold the most are reset",
             id="memory",
         ),
         pytest.param(
@@ -389,8 +389,8 @@ def test_a_problem_names_its_side():
     assert (problem.port, problem.side) == ("shop/front:http", "external")
 
 
-def test_while_memory_is_short_clients_may_take_the_place_of_others():
-    view = replace(make_calm_view(), memory=MemoryView(180 << 20, 200 << 20, is_short=True))
+def test_a_shortage_of_memory_is_shown_for_a_moment_after_its_end():
+    view = replace(make_calm_view(), memory=MemoryView(160 << 20, 200 << 20, was_short=True))
     (problem,) = summarise(view, NOW).problems
-    assert "90 % of the limit of 200 MiB, accepting only in the place of others" in problem.what
+    assert "80 % of the limit of 200 MiB is used, it was more a moment ago" in problem.what
     assert "MemoryMax=" in problem.way_out

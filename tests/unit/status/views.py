@@ -312,7 +312,7 @@ def make_troubled_view() -> StatusView:
             problem="cannot steer 10.96.7.1:80/TCP: Operation not permitted",
         ),
         descriptors=18_700,
-        memory=MemoryView(120_000_000, 200_000_000),
+        memory=MemoryView(120_000_000, 200_000_000, was_short=False),
         workers=(
             WorkerView(0, 4711, 2, 1_204, 310, ((0.001, 900), (0.02, 90), (None, 3)), 1.5),
             WorkerView(1, 0, 3, 0, 0, hung=1),
