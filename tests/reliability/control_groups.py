@@ -25,7 +25,8 @@ class ControlGroup:
     def __init__(self, controller: str) -> None:
         tree = _ROOT / controller
         self.is_v1 = tree.is_dir()
-        self._parent = tree if self.is_v1 else _ROOT
+        # Below that of this process, whose own limits go on.
+        self._parent = _ROOT if not self.is_v1 else tree / _own_path(controller)
         self._folder = self._parent / f"userspace-proxy-{os.getpid()}-{next(_NUMBERS)}"
         try:
             if not self.is_v1:
@@ -48,6 +49,27 @@ class ControlGroup:
             self._write(self._folder, "cpu.cfs_quota_us", str(quota_us))
         else:
             self._write(self._folder, "cpu.max", f"{quota_us} {period_us}")
+
+    def command(self, command: Iterable[str]) -> list[str]:
+        """Return a command that runs another one in the group from its start."""
+        script = 'echo $$ >"$0"; exec "$@"'
+        return ["sh", "-ec", script, str(self._folder / "cgroup.procs"), *command]
+
+    def limit_memory(self, count: int) -> None:
+        """Limit the memory of the group to so many bytes."""
+        name = "memory.limit_in_bytes" if self.is_v1 else "memory.max"
+        self._write(self._folder, name, str(count))
+
+    def used_memory(self) -> int:
+        """Return how many bytes the group is charged."""
+        name = "memory.usage_in_bytes" if self.is_v1 else "memory.current"
+        return int((self._folder / name).read_text())
+
+    def killed_processes(self) -> int:
+        """Return how many processes the kernel has killed for lack of memory."""
+        name = "memory.oom_control" if self.is_v1 else "memory.events"
+        lines = (self._folder / name).read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
     def limit_processes(self, count: int) -> None:
         """Limit the number of processes and threads in the group."""
@@ -77,3 +99,12 @@ class ControlGroup:
 
     def _write(self, folder: Path, name: str, text: str) -> None:
         (folder / name).write_text(text)
+
+
+def _own_path(controller: str) -> str:
+    """Return the path of this process's group, without the first slash."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return path.lstrip("/")
+    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from . import api_server, clients, endpoints, kernel_state, machine, paths, processes
+from . import api_server, clients, endpoints, kernel_state, machine, memory, paths, processes
 from .row import Group, Row
 
 GROUPS: Sequence[Group] = (
@@ -15,5 +15,6 @@ GROUPS: Sequence[Group] = (
     api_server.GROUP,
     kernel_state.GROUP,
     machine.GROUP,
+    memory.GROUP,
 )
 ROWS: Sequence[Row] = tuple(row for group in GROUPS for row in group.rows)
