@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from userspace_proxy.child import end_child, start_child
+from userspace_proxy.child import end_child, pause_before_start, start_child
 
 
 def sleeper() -> subprocess.Popen[bytes]:
@@ -58,3 +58,11 @@ def test_a_child_that_cannot_be_started_leaves_no_connection(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(OSError, match="No such file"):
         start_child("greeter:greet")
+
+
+@pytest.mark.parametrize(
+    ("failures", "pause_s"),
+    [(0, 0.0), (1, 0.0), (2, 0.1), (3, 0.2), (7, 3.2), (8, 5.0), (10_000, 5.0)],
+)
+def test_pauses_double_from_the_second_failure_on_up_to_a_limit(failures, pause_s):
+    assert pause_before_start(failures, 0.1, 5.0) == pytest.approx(pause_s)

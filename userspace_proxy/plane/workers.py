@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
 from .forwarding import current_levels
 from .link import Link
@@ -146,7 +147,7 @@ class WorkerSlot:
         except OSError as exc:
             self._note_failure(f"cannot start worker {self.index}: {exc.strerror}")
             self._early_deaths = max(2, self._early_deaths + 1)
-            self._start_after_pause()
+            self._start_again()
             return
         self._is_hung = False
         start = Start(self.index, self.tuning, current_levels(), self._keeps_net_raw)
@@ -256,13 +257,14 @@ class WorkerSlot:
         # Before the next start, which takes a moment: other workers serve its clients meanwhile.
         self._owner.worker_ended(self.index)
         self._early_deaths = 0 if is_sound else self._early_deaths + 1
-        if self._early_deaths < 2:
-            self.start()
-        else:
-            self._start_after_pause()
+        self._start_again()
 
-    def _start_after_pause(self) -> None:
-        self._timer = self._loop.call_later(_pause_s(self._early_deaths), self.start)
+    def _start_again(self) -> None:
+        pause_s = pause_before_start(self._early_deaths, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        if pause_s:
+            self._timer = self._loop.call_later(pause_s, self.start)
+        else:
+            self.start()
 
     def _note_failure(self, problem: str) -> None:
         self.problem = problem
@@ -282,9 +284,3 @@ class WorkerSlot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _pause_s(early_deaths: int) -> float:
-    """Return the pause after so many deaths of the start in a row, at least two."""
-    # 64 times the first pause is longer than the longest.
-    return min(_FIRST_PAUSE_S * 2.0 ** min(early_deaths - 2, 6), _LONGEST_PAUSE_S)

@@ -213,11 +213,6 @@ async def dies_of_its_start(pool, times):
     await until(lambda: pool.restarts[0] == times)
 
 
-@pytest.mark.parametrize(("deaths", "pause_s"), [(7, 3.2), (8, 5.0), (9, 5.0), (10_000, 5.0)])
-def test_pauses_have_a_limit(deaths, pause_s):
-    assert slots._pause_s(deaths) == pytest.approx(pause_s)
-
-
 async def test_a_worker_that_ran_for_half_a_second_is_started_again_at_once(pool):
     for times in (1, 2, 3):
         pool.timers.jump(slots._SOUND_S)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from typing import IO, Any
 
-from ...child import end_child, start_child
+from ...child import end_child, pause_before_start, start_child
 from ...errors import SteeringConflict, SteeringError
 from ...model import Frontend, Protocol
 from ..programmer import Touched
@@ -110,14 +110,13 @@ class HelperProcess:
     def _count_failure(self) -> None:
         self._lost = True
         self._failures += 1
-        if self._failures > 1:
-            pause_s = min(FIRST_PAUSE_S * 2.0 ** (self._failures - 2), LONGEST_PAUSE_S)
-            self._not_before = time.monotonic() + pause_s
+        pause_s = pause_before_start(self._failures, FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        self._not_before = time.monotonic() + pause_s
 
     def _check_pause(self) -> None:
         """Raise a SteeringError if no helper may be started yet."""
         rest_s = self._not_before - time.monotonic()
-        if self._failures > 1 and rest_s > 0:
+        if rest_s > 0:
             raise SteeringError(
                 f"cannot steer by iptables: {self._failures} helper processes for "
                 f"IPv{self.version} in a row ended without an answer, the last one "
