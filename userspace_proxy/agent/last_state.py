@@ -106,6 +106,8 @@ class LastState:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HEAD_START_S):
                 await self._sync.settled()
+        if self._kept is not None:
+            self._source.resume(self._kept)
 
     async def run(self) -> None:
         """Keep on disk what is in force, until cancelled."""

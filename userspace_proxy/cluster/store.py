@@ -28,6 +28,16 @@ class Store:
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
         self._last = Snapshot(self._states)
 
+    def resume(self, snapshot: Snapshot) -> None:
+        """Begin with the Services of an earlier run; call it while the store is empty."""
+        for state in snapshot.services.values():
+            self.put_service(state.service)
+            for item in state.slices:
+                self.put_slice(item)
+        self._states = self._states.changed(snapshot.services)
+        self._last = Snapshot(self._states)
+        self._touched.clear()
+
     def replace_services(self, services: Iterable[Service]) -> None:
         """Replace all Services."""
         new = {service.key: service for service in services}

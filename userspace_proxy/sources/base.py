@@ -73,6 +73,13 @@ class Source(abc.ABC):
             SourceError: As :meth:`run` would.
         """
 
+    def resume(self, snapshot: Snapshot) -> None:  # noqa: B027 - most sources needn't
+        """Begin with the Services of an earlier run; call it before :meth:`run`.
+
+        Nothing is published. What turns out to be equal stays the same objects, so it isn't
+        planned again.
+        """
+
     def want_nodes(self, is_wanted: bool) -> None:  # noqa: B027 - files contain them anyway
         """Include the addresses of all Nodes in snapshots, or no longer; cheap, idempotent."""
 

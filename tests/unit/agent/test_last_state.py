@@ -36,6 +36,9 @@ class Unanswered(Source):
     async def run(self, publish):
         await asyncio.Event().wait()
 
+    def resume(self, snapshot):
+        self.resumed = snapshot
+
     def status(self):
         return self.current
 
@@ -85,8 +88,9 @@ class Node:
         """Leave a state on disk with one Service."""
         await self.begin()
         self.publish(self.cluster.serve("web", WEB.ip, POD))
-        await until(self.path.exists)
+        await until(lambda: self.pauses)
         await self.end()
+        self.pauses.clear()
 
     def mtime(self):
         return self.path.stat().st_mtime
@@ -144,6 +148,12 @@ async def test_the_last_state_is_in_force_when_the_source_is_opened(node):
     assert WEB in node.steering.kernel
 
 
+async def test_the_source_begins_with_the_last_state(node):
+    await node.serve_and_end()
+    await node.begin()
+    assert node.source.resumed is node.sync.in_force
+
+
 async def test_listeners_stay_open_if_the_source_answers_the_same(node):
     await node.serve_and_end()
     await node.begin()
@@ -170,8 +180,8 @@ async def test_changes_are_written_together_after_a_pause_and_the_last_at_the_st
     await node.serve_and_end()
     await node.begin()
     node.publish(node.cluster.serve("cart", CART.ip, POD))
-    await until(lambda: node.pauses[1:])
-    assert node.pauses[-1] == 5.0
+    await until(lambda: node.pauses)
+    assert node.pauses == [5.0]
     inode = node.path.stat().st_ino
     node.publish(node.cluster.remove("cart"))
     await asyncio.wait_for(node.sync.settled(), 5)

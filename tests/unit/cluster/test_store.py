@@ -244,3 +244,15 @@ def test_after_any_changes_the_snapshot_equals_one_made_from_scratch(operations)
         for key, state in result.services.items():
             assert (state == last.services.get(key)) == (state is last.services.get(key))
         last = result
+
+
+def test_what_an_earlier_run_read_stays_the_same_objects(store):
+    earlier = store.snapshot()
+    resumed = Store()
+    resumed.resume(earlier)
+    resumed.replace_services([copy.copy(WEB_SERVICE)])
+    resumed.replace_slices([copy.copy(WEB_SLICE)])
+    snapshot = resumed.snapshot()
+    assert snapshot.services == {WEB: earlier.services[WEB]}
+    assert snapshot.services[WEB] is earlier.services[WEB]
+    assert snapshot.node is None

@@ -109,6 +109,10 @@ class ResourceCache:
         self.problems: dict[Key, str] = {}
         """Objects that can't be read, one line each."""
 
+    def resume(self, keys: Iterable[Key]) -> None:
+        """Note which objects of an earlier run are in the store."""
+        self._known.update(keys)
+
     def begin_list(self) -> None:
         """Begin a list, or begin it again."""
         self._listed.clear()

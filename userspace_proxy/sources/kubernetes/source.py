@@ -101,6 +101,13 @@ class KubernetesSource(Source):
         """Part of Source."""
         self._credentials.check()
 
+    def resume(self, snapshot: Snapshot) -> None:
+        """Part of Source."""
+        self._store.resume(snapshot)
+        services, slices, *_ = self._caches
+        services.resume(snapshot.services)
+        slices.resume(item.key for state in snapshot.services.values() for item in state.slices)
+
     async def run(self, publish: Publish) -> None:
         """Part of Source.
 

@@ -71,6 +71,10 @@ class ManifestSource(Source):
         """Part of Source."""
         self._files.check()
 
+    def resume(self, snapshot: Snapshot) -> None:
+        """Part of Source."""
+        self._state.resume(snapshot)
+
     async def run(self, publish: Publish) -> None:
         """Part of Source.
 

@@ -48,6 +48,10 @@ class ManifestState:
         self.snapshot: Snapshot = self._store.snapshot()
         """The current content of the files."""
 
+    def resume(self, snapshot: Snapshot) -> None:
+        """Begin with the Services of an earlier run, as what the files contained last."""
+        self._store.resume(snapshot)
+
     @property
     def problems(self) -> tuple[str, ...]:
         """All current problems, one line each."""

@@ -204,3 +204,19 @@ async def test_what_was_published_is_current_while_the_server_answers(api, sourc
         await api.until(lambda a: sum("services?watch" in r for r in a.requests) >= 3)
         status = source.status()
         assert (status.is_synced, status.is_current) == (True, False)
+
+
+async def test_what_an_earlier_run_read_stays_the_same_objects(api, source_of):
+    api.put(service())
+    api.put(endpoint_slice("10.244.1.7"))
+    api.put(service("cart", "10.96.7.2"))
+    async with running(source_of(api)) as published:
+        earlier = await published.first()
+    api.delete("Service", "cart")
+    source = source_of(api)
+    source.resume(earlier)
+    async with running(source) as published:
+        snapshot = await published.first()
+    (key,) = snapshot.services
+    assert snapshot.services[key] is earlier.services[key]
+    assert endpoints(snapshot) == ["10.244.1.7"]

@@ -166,3 +166,14 @@ async def test_a_folder_that_cannot_be_read_any_more_is_not_current(web):
 def test_a_folder_is_identified_by_its_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert ManifestSource("manifests").identity == str(tmp_path / "manifests")
+
+
+async def test_what_an_earlier_run_read_stays_the_same_objects(web):
+    earlier, _ = load_manifests(web.parent)
+    web.with_name("cart.yaml").write_text(SERVICE.replace("web", "cart").replace("7.1", "7.3"))
+    source = source_of(web.parent)
+    source.resume(earlier)
+    async with running(source) as published:
+        snapshot = await published.first()
+    assert len(snapshot.services) == 2
+    assert snapshot.services[WEB] is earlier.services[WEB]
