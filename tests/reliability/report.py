@@ -28,6 +28,7 @@ _REASONS = {
     "ConnectionRefusedError": "refused",
     "TimeoutError": "timed out",
     "ConnectionError": "cut short",
+    "OSError": "unreachable",
 }
 
 
