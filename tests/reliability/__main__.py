@@ -7,14 +7,17 @@ It writes docs/reliability.md, unless only some rows are run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from benchmarks.machine import describe_host, load_average
 from tests import loopback
 from userspace_proxy.errors import UserspaceProxyError
 
-from .matrix import ROWS
+from .matrix import GROUPS, ROWS
 from .measuring import Measured, measure
 from .report import line_of, page_of, verdict_of
 from .row import Row
@@ -30,6 +33,18 @@ from .row import Row
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 TRIES = 2
 """As ``make test`` does: a deadline may pass on a busy machine that a row alone keeps."""
+
+_ERRORS = (
+    AssertionError,
+    OSError,
+    RuntimeError,
+    UserspaceProxyError,
+    subprocess.SubprocessError,
+)
+_TURNS: Mapping[str, AbstractContextManager[object]] = {
+    group.name: threading.Lock() if group.is_serial else contextlib.nullcontext()
+    for group in GROUPS
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,9 +77,9 @@ def _run(row: Row) -> Measured | None:
     measured = None
     for tried in range(1, TRIES + 1):
         try:
-            with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+            with _TURNS[row.group], tempfile.TemporaryDirectory(prefix="faults-") as folder:
                 measured = replace(measure(row, Path(folder)), is_second_try=tried > 1)
-        except (AssertionError, OSError, UserspaceProxyError, subprocess.SubprocessError):
+        except _ERRORS:
             print(f"{row.name}: not measured\n{traceback.format_exc()}", flush=True)
             continue
         again = bool(measured.problems()) and tried < TRIES

@@ -16,7 +16,7 @@ from .api_rig import ApiRig
 from .evidence import Evidence, LogLine, Metric, Problem
 from .row import Group, Limits
 
-GROUP = Group("API server")
+GROUP = Group("API server", is_serial=True)
 
 
 class LocalApiRig(ApiRig):

@@ -71,6 +71,8 @@ class Group:
 
     name: str
     rows: list[Row] = field(default_factory=list)
+    is_serial: bool = False
+    """Its rows share something, so only one of them runs at a time."""
 
     def row(
         self,
