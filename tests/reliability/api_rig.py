@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import atexit
 import functools
+import http.client
+import json
 import socket
 import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -35,6 +39,7 @@ PATHS = {
     "Service": "/api/v1/namespaces/shop/services",
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
 }
+WRITERS = 16
 # Its endpoints are the API server's, which this one doesn't write.
 _KUBERNETES = {
     "apiVersion": "discovery.k8s.io/v1",
@@ -118,6 +123,24 @@ class ApiRig(Rig):
             for item in service.objects():
                 self.api.ask("DELETE", f"{PATHS[item['kind']]}/{item['metadata']['name']}")
 
+    def create_many(self, services: Sequence[Service]) -> None:
+        """Create many Services and their slices, as fast as the server can."""
+        items = [item for service in services for item in service.objects()]
+        for item in items:
+            item["metadata"].setdefault("labels", {})["many"] = ""
+        self._post_all(items)
+
+    def remove_many(self) -> None:
+        """Delete what :meth:`create_many` created, and wait until the agent has followed."""
+        for path in PATHS.values():
+            self.api.ask("DELETE", f"{path}?labelSelector=many")
+        wanted = {"kubernetes", *(service.name for service in self.services())}
+        wait_for("the end of many", lambda: self.served_names() == wanted, deadline_s=60)
+
+    def served_names(self) -> set[str]:
+        """Return the names of the Services that the agent serves."""
+        return {port["service"] for port in self.agent.status()["ports"]}
+
     def add_service(self) -> None:
         """Add a Service and wait until it is served."""
         new = with_endpoints(NEW, [self.testbed.ip("one")])
@@ -139,3 +162,29 @@ class ApiRig(Rig):
         with self.testbed["laptop"].tcp() as sock:
             sock.settimeout(0.5)
             return sock.connect_ex(service.address) == 0
+
+    def _post_all(self, items: Iterable[dict[str, Any]]) -> None:
+        queue: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        for item in items:
+            queue.put(item)
+        problems: list[Exception] = []
+
+        def work() -> None:
+            api = Api(_Here(), self.control_plane)
+            try:
+                while not problems:
+                    item = queue.get_nowait()
+                    api.ask("POST", PATHS[item["kind"]], item)
+            except Empty:
+                pass
+            except (OSError, AssertionError, http.client.HTTPException) as exc:
+                problems.append(exc)
+            finally:
+                api.close()
+
+        threads = [threading.Thread(target=work) for _ in range(WRITERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not problems, json.dumps([str(problem) for problem in problems[:3]])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.cluster.credentials import NODE_PROXIER, token_of
 from tests.cluster.waiting import wait_for
+from tests.node.manifests import Service
 
 from .api_proxy import Answer, Fault, Request, respond, status
 from .api_rig import ApiRig
@@ -340,3 +341,34 @@ def api_out_of_order(rig: ApiRig) -> Iterator[None]:
     rig.proxy.mend()
     settles(rig)
     rig.wait_until_served(web)
+
+
+SERVICES, ENDPOINTS = 100, 100
+
+
+@GROUP.row(
+    "api-10000-endpoints",
+    f"{SERVICES} Services with {ENDPOINTS} endpoints each are created while the watch is silent, "
+    "then arrive at once",
+    Limits(other_p99_ms=500, back_s=60.0, memory_mib=40, log_lines=30, fault_s=5.0),
+    [Metric("service_ports")],
+    rig=ApiRig,
+)
+def api_10000_endpoints(rig: ApiRig) -> Iterator[None]:
+    services = [
+        Service(
+            f"many-{number}",
+            f"10.96.100.{number}",
+            endpoints=[f"10.245.{number}.{host}" for host in range(ENDPOINTS)],
+        )
+        for number in range(SERVICES)
+    ]
+    rig.proxy.mute()
+    try:
+        rig.create_many(services)
+        rig.proxy.mend()
+        wanted = {service.name for service in services}
+        wait_for("all Services", lambda: wanted <= rig.served_names(), deadline_s=60)
+        yield
+    finally:
+        rig.remove_many()
