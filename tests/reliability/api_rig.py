@@ -4,7 +4,7 @@
                  one for all rows
 
 Rule 1: a row leaves the API server running, with the Services of the rig and its permissions.
-Rule 2: one row at a time uses it; with ``--jobs`` others wait.
+Rule 2: one row at a time uses it, so their group is serial.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from .api_proxy import ApiProxy
 from .rig import Rig
 
 NEW = Service("new", "10.96.0.99")
-_in_use = threading.Lock()
 PATHS = {
     "Service": "/api/v1/namespaces/shop/services",
     "EndpointSlice": "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
@@ -80,8 +79,6 @@ class ApiRig(Rig):
 
     def prepare(self) -> None:
         """Part of Rig."""
-        _in_use.acquire()
-        self.resources.callback(_in_use.release)
         self.control_plane = shared_control_plane()
         self.api = Api(_Here(), self.control_plane)
         self.resources.callback(self.api.close)
