@@ -82,8 +82,8 @@ class Site:
             "Services change": self._churn,
             ENDPOINT_DIES: self._kill_endpoint,
             "worker killed": self._kill_worker,
-            "proxy restarted": lambda: self._both(Side.restart),
-            "proxy killed": lambda: self._both(Side.crash),
+            "proxy restarted": self._restart_proxies,
+            "proxy killed": self._kill_proxies,
             "API server restarted": self._restart_api_server,
         }
 
@@ -91,9 +91,14 @@ class Site:
         self.ours.kill_worker()
         pass_time(QUIET_S)
 
-    def _both(self, change: Callable[[Side], None]) -> None:
+    def _restart_proxies(self) -> None:
         for side in self.sides:
-            change(side)
+            side.restart()
+        pass_time(QUIET_S)
+
+    def _kill_proxies(self) -> None:
+        for side in self.sides:
+            side.crash()
         pass_time(QUIET_S)
 
     def _roll(self) -> None:
