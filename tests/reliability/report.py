@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -23,6 +24,8 @@ HEAD = (
     "back after",
     "verdict",
 )
+# Each row has a folder of its own, whose name differs each time.
+_FOLDER = re.compile(r"/\S*/faults-\w{8}(?=/)")
 _REASONS = {
     "ConnectionResetError": "reset",
     "ConnectionRefusedError": "refused",
@@ -73,7 +76,7 @@ def line_of(measured: Measured) -> tuple[str, ...]:
     row, lines = measured.row, plural(len(measured.log_lines), "log line")
     shown = "; ".join([*filter(None, measured.shown), lines])
     return tuple(
-        cell.replace("|", "\\|")
+        _FOLDER.sub("…", cell).replace("|", "\\|")
         for cell in (
             row.breaks,
             "; ".join([describe(measured.web), *measured.figures]),
