@@ -6,6 +6,7 @@ import gc
 import random
 import socket
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,8 @@ async def abort_before_the_accept(crowd):
 
 async def abort_during_the_dial(crowd):
     # It was silent for the batch before: this one would be reset without a dial.
-    crowd.silent.group.answered(crowd.silent.group.serving.endpoints[0])
+    group = crowd.silent.group
+    group.answered(group.serving.endpoints[0], time.monotonic())
     clients = crowd.come(crowd.silent)
     await until(lambda: queued(crowd.silent) < BATCH, "the first of them are dialled for")
     await crowd.leave(clients)

@@ -190,3 +190,9 @@ def test_a_tab_is_named_as_what_is_wrong():
         "web.yaml:2: not YAML: while scanning for the next token, found char"
     )
     assert problem_text.endswith("(indent with spaces, not tabs)")
+
+
+def test_a_syntax_error_names_the_line_where_its_context_began():
+    expected = "web.yaml:2: not YAML: while parsing a flow sequence begun in line 1, "
+    with pytest.raises(InputError, match=expected):
+        parse_documents("a: [1,\nb: 2\n", place="web.yaml")
