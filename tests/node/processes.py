@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,17 @@ def descriptors_of(pids: Iterable[int]) -> Iterator[list[int]]:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def run_without_capabilities(script: str) -> str:
+    """Run a Python script in this thread's namespaces with no capability; return its output."""
+    return subprocess.run(
+        ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        check=True,
+    ).stdout
 
 
 def has_user(number: int) -> bool:

@@ -14,10 +14,10 @@ from userspace_proxy.steering import ReplyRouting
 TCP = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 UDP = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 PORT = 8080
-# Nobody has it: only the proxy says that it is a client's.
+# No interface has it: only the proxy uses it, as a client's.
 CLIENTS = {4: "10.9.9.9", 6: "fd00:9::9"}
 PODS = {4: nodes.POD_IP, 6: nodes.POD_IP6}
-# The kernel adds link-local addresses once nobody else has answered for them.
+# The kernel adds a link-local address when no other host has claimed it.
 SHOW = (
     "nft list tables; ip rule; ip -6 rule; ip -4 route show table all; "
     "ip -6 route show table all | grep -v 'proto kernel'"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import steering_nodes as nodes
 from steering_replies import CLIENTS, PODS, PORT, TCP, UDP, Catching, bound, dial, peer_of
 
+from tests.node.processes import run_without_capabilities
 from userspace_proxy.dataplane.client_address import ClientAddressDialer, NoClientAddress
 from userspace_proxy.dataplane.client_ports import ClientPorts
 from userspace_proxy.model import SocketAddress
@@ -200,11 +198,5 @@ def test_a_process_without_the_capability_gets_an_error(cluster):
     )
     assert issubclass(NoClientAddress, Exception)
     with cluster.node:
-        said = subprocess.run(
-            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            check=True,
-        )
-    assert said.stdout == "told\n"
+        said = run_without_capabilities(script)
+    assert said == "told\n"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from textwrap import dedent
 
 import pytest
 from steering_replies import CLIENTS, SHOW, UDP, Catching, bound, dial, peer_of
 
+from tests.node.processes import run_without_capabilities
 from userspace_proxy.kernel.nf_tables import writer
 from userspace_proxy.steering import REPLY_TABLES
 
@@ -160,11 +158,5 @@ def test_without_the_privilege_the_reason_is_returned(cluster):
         "asyncio.run(main())"
     )
     with cluster.node:
-        said = subprocess.run(
-            ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", script],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            check=True,
-        )
-    assert "Operation not permitted" in said.stdout
+        said = run_without_capabilities(script)
+    assert "Operation not permitted" in said

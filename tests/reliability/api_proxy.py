@@ -96,7 +96,7 @@ class ApiProxy:
         if breaks:
             self.break_off()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """End the fault, and what connections it has."""
         self.be(lambda _request: None)
         self._is_silent = False

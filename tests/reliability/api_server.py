@@ -153,7 +153,7 @@ def answers(fault: Fault) -> Callable[[ApiRig], Iterator[None]]:
     def run(rig: ApiRig) -> Iterator[None]:
         rig.proxy.be(fault)
         yield
-        rig.proxy.mend()
+        rig.proxy.repair()
         settles(rig)
 
     return run
@@ -229,7 +229,7 @@ def api_429(rig: ApiRig) -> Iterator[None]:
     rig.proxy.be(all_requests(respond(429, busy, Retry_After=str(RETRY_AFTER_S))))
     yield
     seen = rig.proxy.since(began)
-    rig.proxy.mend()
+    rig.proxy.repair()
     for resource in {request.resource for request in seen}:
         at_s = [request.at_s for request in seen if request.resource == resource]
         waits = [after - before for before, after in pairwise(at_s)]
@@ -249,7 +249,7 @@ def api_429(rig: ApiRig) -> Iterator[None]:
 def api_silent(rig: ApiRig) -> Iterator[None]:
     rig.proxy.mute()
     yield
-    rig.proxy.mend()
+    rig.proxy.repair()
     settles(rig)
 
 
@@ -269,7 +269,7 @@ def api_token_rotated(rig: ApiRig) -> Iterator[None]:
     rig.proxy.be(all_requests(respond(401, status(401, "Unauthorized", "Unauthorized"))))
     wait_for("a request with the old token", lambda: rig.proxy.since(began))
     # From now on the server itself refuses the token in the file.
-    rig.proxy.mend()
+    rig.proxy.repair()
     yield
     rig.write_kubeconfig(token_of(NODE_PROXIER))
     settles(rig)
@@ -338,7 +338,7 @@ def api_out_of_order(rig: ApiRig) -> Iterator[None]:
     rig.remove(web)
     rig.put(web)
     yield
-    rig.proxy.mend()
+    rig.proxy.repair()
     settles(rig)
     rig.wait_until_served(web)
 
@@ -366,7 +366,7 @@ def api_10000_endpoints(rig: ApiRig) -> Iterator[None]:
     rig.proxy.mute()
     try:
         rig.create_many(services)
-        rig.proxy.mend()
+        rig.proxy.repair()
         wanted = {service.name for service in services}
         wait_for("all Services", lambda: wanted <= rig.served_names(), deadline_s=60)
         yield

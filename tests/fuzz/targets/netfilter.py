@@ -22,7 +22,7 @@ from userspace_proxy.steering.others.rules import read_step
 
 
 def check_conntrack(data: bytes) -> None:
-    """Each entry has addresses of its family, and the request that removes it is well formed."""
+    """Addresses match the entry's family, and the request to delete the entry can be parsed."""
     for version, size in ((4, 6), (6, 18)):
         for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
             for entry in ctnetlink.read_entries(data, version, protocol):
