@@ -140,11 +140,11 @@ class Agent:
         steering = self._steering = self._open_steering(pool)
         self._stack.push_async_callback(steering.close)
         recovered = await steering.start()
-        label, owners = None, OwnerSockets()
+        label = worker_label(options) if steering.name != "none" else None
+        if label is not None:
+            self._predecessors = await adopt(label, self._stack)
+        owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
         if steering.name != "none":
-            if (label := worker_label(options)) is not None:
-                self._predecessors = await adopt(label, self._stack)
-            owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, self._stack, owners)
             self._client_addresses = await start_client_addresses(options, self._stack, owners)

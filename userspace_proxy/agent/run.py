@@ -70,9 +70,7 @@ def run_agent(
 
 async def _run(settings: Settings, options: Options, check: Callable[[Settings, str], None]) -> int:
     source = make_source(settings)
-    # What can fail without the node should do so before the running proxy has handed it over.
-    source.check()
-    options = replace(options, predecessor_drain_s=_make_way(settings))
+    options = replace(options, predecessor_drain_s=_make_way(settings, source))
     agent = Agent(settings.steering, source, options)
 
     def end(status: int) -> None:
@@ -103,9 +101,11 @@ async def _run(settings: Settings, options: Options, check: Callable[[Settings, 
     return 1 if agent.left_behind else 0
 
 
-def _make_way(settings: Settings) -> float:
+def _make_way(settings: Settings, source: Source) -> float:
     """Have the running proxy hand over if that is asked for; return how long its workers drain."""
     if settings.take_over and settings.steering != "none":
+        # What can fail without the node should do so before the running proxy has handed it over.
+        source.check()
         pid = ask_to_hand_over(settings.service_proxy_name or None)
         if pid >= 0:
             _log.info("the running proxy has handed over the node", extra={"pid": pid})
