@@ -206,7 +206,7 @@ class Proxy(Agent):
                 # A copy: the traceback of an error that is raised keeps what its frames refer to.
                 raise ListenError(error.message, hint=error.hint)
         if not served_ports:
-            reasons = [i.reason for i in self._running().plan.ignored if i.service == key]
+            reasons = [str(i.cause) for i in self._running().plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))
 
 

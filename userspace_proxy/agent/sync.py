@@ -268,12 +268,11 @@ class SyncLoop:
             return
         for item in set(plan.ignored) - set(self.plan.ignored):
             if item.is_conflict:
-                _log.warning(
-                    "Service is not served",
-                    extra={"service": str(item.service), "port": item.port, "cause": item.reason},
-                )
+                cause = str(item.cause)
+                fields = {"service": str(item.service), "port": item.port, "cause": cause}
+                _log.warning("Service is not served", extra=fields)
                 port = f"port {item.port}: " if item.port else ""
-                note = f"{port}{item.reason}"
+                note = f"{port}{cause}"
                 self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
 
     async def _steer(self) -> bool:

@@ -67,13 +67,13 @@ def judge_plan(plan: Plan) -> list[Finding]:
     found = [
         error(
             "manifests",
-            f"Service {item.service} would not be served: {item.reason}",
+            f"Service {item.service} would not be served: {item.cause}",
             way_out="give one of them another address",
         )
         for item in plan.ignored
         if item.is_conflict
     ]
-    skipped = [f"{item.service} ({item.reason})" for item in plan.ignored if not item.is_conflict]
+    skipped = [f"{item.service} ({item.cause})" for item in plan.ignored if not item.is_conflict]
     if skipped:
         more = f" and {len(skipped) - _NAMED_MAX} more" if len(skipped) > _NAMED_MAX else ""
         names = ", ".join(skipped[:_NAMED_MAX])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..model import EndpointSlice, Node, Service, ServiceKey
+from ..model import EndpointSlice, Node, Service, ServiceKey, SliceKey
+from .persistent import PersistentMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +30,7 @@ class Snapshot:
     """This node's object, if there is one."""
     node_addresses: frozenset[str] = frozenset()
     """Of all Nodes that the source has read."""
+    orphans: Mapping[ServiceKey, tuple[SliceKey, ...]] = field(default_factory=PersistentMap)
+    """Slices that name a Service that doesn't exist, by that name."""
     revision: int = field(default=0, compare=False)
     """Increases with every change; for logs and the page."""

@@ -26,6 +26,7 @@ class Store:
         self._node_addresses: frozenset[str] = frozenset()
         self._touched: set[ServiceKey] = set()
         self._states: PersistentMap[ServiceKey, ServiceState] = PersistentMap()
+        self._orphans: PersistentMap[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
         self._last = Snapshot(self._states)
 
     def resume(self, snapshot: Snapshot) -> None:
@@ -98,17 +99,30 @@ class Store:
     def snapshot(self) -> Snapshot:
         """Return the current state; the same object until something changes."""
         changed = {key for key in self._touched if self._differs(key)}
-        others = self._node, self._node_addresses
-        if changed or others != (self._last.node, self._last.node_addresses):
+        self._note_orphans()
+        others = self._node, self._node_addresses, self._orphans
+        last = self._last
+        if changed or others != (last.node, last.node_addresses, last.orphans):
             put = {
                 key: ServiceState(self._services[key], self._slices_for(key))
                 for key in changed
                 if key in self._services
             }
             self._states = self._states.changed(put, changed)
-            self._last = Snapshot(self._states, *others, self._last.revision + 1)
+            self._last = Snapshot(self._states, *others, last.revision + 1)
         self._touched.clear()
         return self._last
+
+    def _note_orphans(self) -> None:
+        named = {
+            key: tuple(sorted(self._slices_of[key]))
+            for key in self._touched
+            if key in self._slices_of and key not in self._services
+        }
+        put = {key: slices for key, slices in named.items() if self._orphans.get(key) != slices}
+        drop = {key for key in self._touched if key in self._orphans and key not in named}
+        if put or drop:
+            self._orphans = self._orphans.changed(put, drop)
 
     def _slices_for(self, key: ServiceKey) -> tuple[EndpointSlice, ...]:
         slices = self._slices_of.get(key, {})

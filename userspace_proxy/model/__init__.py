@@ -8,6 +8,7 @@ only :func:`parse_ip` creates them.
 """
 
 from .addresses import Frontend, FrontendKind, IPFamily, Protocol, SocketAddress, pack_ip, parse_ip
+from .causes import Cause, CauseCode
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .names import ServiceKey, ServicePortName, SliceKey
 from .networks import contains, intersect, of_family, own_network
@@ -16,6 +17,8 @@ from .services import Balance, Service, ServicePort, ServiceType
 
 __all__ = [
     "Balance",
+    "Cause",
+    "CauseCode",
     "Endpoint",
     "EndpointSlice",
     "Frontend",

@@ -44,6 +44,7 @@ def read_service(wire: WireService) -> Service:
         type=_service_type(spec.type),
         cluster_ips=() if is_headless else _cluster_ips(addresses),
         is_headless=is_headless,
+        selector=tuple(sorted((k, v or "") for k, v in (spec.selector or {}).items())),
         affinity_timeout_s=_affinity(spec),
         external_ips=valid_addresses(spec.external_ips or ()),
         load_balancer_ips=valid_addresses(item.ip for item in ingress if _is_vip(item)),

@@ -48,6 +48,8 @@ class Service:
     cluster_ips: tuple[str, ...] = ()
     """Empty for a headless Service, ExternalName, and a manifest before allocation."""
     is_headless: bool = False
+    selector: tuple[tuple[str, str], ...] = ()
+    """Labels of its pods, sorted; empty: nothing creates EndpointSlices for it."""
     affinity_timeout_s: int | None = None
     """Seconds of ``sessionAffinity: ClientIP``; None: no affinity."""
     external_ips: tuple[str, ...] = ()

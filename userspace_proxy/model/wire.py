@@ -59,6 +59,7 @@ class WireServiceSpec(_Wire, frozen=True):
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
     cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
     ports: list[WireServicePort] | None = None
+    selector: dict[str, str | None] | None = None
     session_affinity: str | None = None
     session_affinity_config: _SessionAffinityConfig | None = None
     external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")

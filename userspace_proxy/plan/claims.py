@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..model import (
+    Cause,
     Frontend,
     FrontendKind,
     IPFamily,
@@ -19,6 +20,7 @@ from ..model import (
     own_network,
 )
 from ..policy import NodeFacts, Scope, why_ignored, why_port_ignored
+from ..policy.causes import external_ip_off, not_followed
 from .plan import IgnoredService, PortKey, Side
 
 
@@ -36,7 +38,7 @@ class PortClaim:
     """The Service's creation timestamp."""
     admits: tuple[str, ...] | None = None
     """The Service's source ranges of this family; None admits all clients."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Cause, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +63,17 @@ class ServiceClaims:
 
 def claims_of(service: Service, facts: NodeFacts) -> ServiceClaims:
     """Return what a Service claims on this node."""
-    reason = why_ignored(service, facts)
-    if reason is not None:
-        ignored_whole = (IgnoredService(service.key, "", reason),)
+    cause = why_ignored(service, facts)
+    if cause is not None:
+        ignored_whole = (IgnoredService(service.key, "", cause),)
         return ServiceClaims(service.key, (), ignored_whole, _own_ips(service))
     ports: list[PortClaim] = []
     ignored: list[IgnoredService] = []
     families = sorted({IPFamily.of(ip) for ip in service.cluster_ips})
     for port in service.ports:
-        reason = why_port_ignored(port)
-        if reason is not None:
-            ignored.append(IgnoredService(service.key, port.name or str(port.port), reason))
+        cause = why_port_ignored(port)
+        if cause is not None:
+            ignored.append(IgnoredService(service.key, port.name or str(port.port), cause))
             continue
         for family in families:
             ports.extend(_claims(service, port, family, facts))
@@ -96,7 +98,7 @@ def _claims(
         if frontend.family is family and frontend not in seen:
             seen.add(frontend)
             sides.setdefault(_side(service, kind), {})[frontend] = None
-    notes = (*service.notes, *_notes(service, port, family, facts))
+    notes = (*map(not_followed, service.notes), *_notes(service, port, family, facts))
     for side, frontends in sides.items():
         yield PortClaim(
             key=PortKey(name, family, side),
@@ -179,14 +181,18 @@ def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
 
 def _notes(
     service: Service, port: ServicePort, family: IPFamily, facts: NodeFacts
-) -> Iterator[str]:
+) -> Iterator[Cause]:
     for ip in service.external_ips:
         why = _why_no_external_ip(ip, facts) if IPFamily.of(ip) is family else ""
         if why:
-            yield f"external IP {ip} is not served: {why}"
+            yield external_ip_off(ip, why)
     ips = of_family(service.load_balancer_ips, family)
     ranges = service.load_balancer_source_ranges
     if ips and ranges and not of_family(ranges, family):
-        yield f"{family} clients of the load balancer aren't limited: no source range is {family}"
+        yield not_followed(
+            f"{family} clients of the load balancer aren't limited: no source range is {family}"
+        )
     if port.node_port and not facts.node_port_addresses(family):
-        yield f"node port {port.node_port} is not served: this node has no {family} address for it"
+        yield not_followed(
+            f"node port {port.node_port} is not served: this node has no {family} address for it"
+        )

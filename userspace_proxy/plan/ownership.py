@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from ..model import Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
+from ..model import Cause, Frontend, FrontendKind, Protocol, ServiceKey, SocketAddress
+from ..policy.causes import address_taken
 from .claims import PortClaim, ServiceClaims
 from .plan import PortKey
 
@@ -27,7 +28,7 @@ _PRECEDENCE = {
     FrontendKind.LOAD_BALANCER: 1,
     FrontendKind.EXTERNAL_IP: 2,
 }
-_NOTHING: Mapping[Frontend, str] = {}
+_NOTHING: Mapping[Frontend, Cause] = {}
 
 Address = TypeVar("Address", bound=Hashable)
 _Claimants = tuple[PortClaim, ...]
@@ -88,7 +89,7 @@ class FrontendOwners:
         self._own_ips: ServiceIndex[str] = ServiceIndex()
         """Services by cluster and load-balancer IP; two may claim the same one."""
         self._external_ip_claims: ServiceIndex[str] = ServiceIndex()
-        self._lost: dict[PortKey, dict[Frontend, str]] = {}
+        self._lost: dict[PortKey, dict[Frontend, Cause]] = {}
         self.node_ports: dict[Protocol, Counter[int]] = {p: Counter() for p in Protocol}
         """The number of frontends of each node port."""
 
@@ -144,7 +145,7 @@ class FrontendOwners:
         """Return all addresses with an owner, as a view that reflects later changes."""
         return self._claimants[protocol].keys()
 
-    def lost_by(self, key: PortKey) -> Mapping[Frontend, str]:
+    def lost_by(self, key: PortKey) -> Mapping[Frontend, Cause]:
         """Return the frontends that a port claims and doesn't own, with the reasons."""
         return self._lost.get(key, _NOTHING)
 
@@ -177,7 +178,8 @@ class FrontendOwners:
                 if frontend.kind is FrontendKind.EXTERNAL_IP:
                     self._external_ip_claims.add([frontend.ip], claims.service)
                     if why := self._why_not_external(frontend.ip, claims.service):
-                        self._lost.setdefault(claim.key, {})[frontend] = why
+                        taken = address_taken(why, frontend.ip)
+                        self._lost.setdefault(claim.key, {})[frontend] = taken
                         continue
                 have = claimants.get(address, ())
                 touched.setdefault((claim.protocol, address), have)
@@ -193,8 +195,9 @@ class FrontendOwners:
         for claim in in_order:
             frontend = claimed[claim.key]
             if claim is not in_order[0]:
-                why = f"{frontend} is already held by {in_order[0].key.name}"
-                self._lost.setdefault(claim.key, {})[frontend] = why
+                self._lost.setdefault(claim.key, {})[frontend] = address_taken(
+                    f"{frontend} is already held by {in_order[0].key.name}", str(frontend)
+                )
             elif lost := self._lost.get(claim.key):
                 lost.pop(frontend, None)
                 if not lost:

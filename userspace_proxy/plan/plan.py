@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ..cluster import PersistentMap, differing_keys
 from ..model import (
     Balance,
+    Cause,
     Frontend,
     FrontendKind,
     IPFamily,
@@ -62,11 +63,11 @@ class PortPlan:
     """Every endpoint with its verdict, by address."""
     usable: tuple[SocketAddress, ...]
     """The usable endpoints, in the order of the balancer's turns."""
-    reason: str
-    """Why clients are refused or dropped; empty when an endpoint is usable."""
+    cause: Cause | None = None
+    """Why clients are refused or dropped; None when an endpoint is usable."""
     affinity_timeout_s: int | None = None
-    notes: tuple[str, ...] = ()
-    """What this Service port asks for and doesn't get, one sentence each."""
+    notes: tuple[Cause, ...] = ()
+    """What this Service port asks for and doesn't get."""
     outside: tuple[SocketAddress, ...] | None = None
     """What clients that aren't ``inside`` may use; None: what all may."""
     inside: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class PortPlan:
     @property
     def is_dropping(self) -> bool:
         """Whether some clients are dropped, because only other nodes have endpoints for them."""
-        return bool(self.reason) and not self.is_refusing
+        return self.cause is not None and not self.is_refusing
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class IgnoredService:
     service: ServiceKey
     port: str
     """The port's name or number; empty when the whole Service is ignored."""
-    reason: str
+    cause: Cause
     is_conflict: bool = False
     """It should be served, but another Service has its address."""
 

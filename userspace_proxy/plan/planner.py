@@ -18,12 +18,13 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ..cluster import PersistentMap, ServiceState, Snapshot, differing_keys
-from ..model import ServiceKey, SocketAddress
+from ..model import ServiceKey, SliceKey, SocketAddress
 from ..policy import NodeFacts
+from ..policy.orphans import Orphans
 from .claims import claims_of
 from .ownership import FrontendOwners, OwnershipChange, ServiceIndex
 from .plan import HealthCheck, IgnoredService, Plan, PortKey, PortPlan
-from .ports import health_check_of, plan_port
+from .ports import NO_ORPHANS, health_check_of, plan_port
 
 _Value = TypeVar("_Value")
 
@@ -46,6 +47,11 @@ class Planner:
         self._owners = FrontendOwners()
         self._planned: dict[ServiceKey, tuple[PortPlan, ...]] = {}
         """As if each Service owned all frontends that it claims."""
+        self._orphans = NO_ORPHANS
+        self._orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]] = PersistentMap()
+        """What ``_orphans`` was made of."""
+        self._without_slices: set[ServiceKey] = set()
+        """Services whose cause depends on the orphans."""
         self._by_endpoint: ServiceIndex[SocketAddress] = ServiceIndex()
         self._by_endpoint_port: ServiceIndex[int] = ServiceIndex()
         self._at_node_ports: set[ServiceKey] = set()
@@ -72,13 +78,18 @@ class Planner:
         change = self._change_owners(changed, gone)
         affected = {key for address in change.addresses for key in self._by_endpoint[address]}
         affected.update(key for port in change.node_ports for key in self._by_endpoint_port[port])
+        affected |= self._change_orphans(snapshot.orphans)
         again = changed | (affected - gone)
         before = {key: self._planned.pop(key, ()) for key in again | gone}
         for key in again:
             claims, state = self._owners.claims[key].ports, new[key]
-            ports = [plan_port(state, claim, self._owners, self.facts) for claim in claims]
+            ports = [
+                plan_port(state, claim, self._owners, self.facts, self._orphans) for claim in claims
+            ]
+            self._note_without_slices(state, is_planned=bool(ports))
             self._planned[key] = tuple(ports)
         self.planned_services += len(again)
+        self._without_slices -= gone
         for key, old in before.items():
             self._index_endpoints(key, old, self._planned.get(key, ()))
         self._update_ports(again.union(gone, change.services), before)
@@ -91,6 +102,25 @@ class Planner:
     def needs_node_addresses(self) -> bool:
         """Whether an endpoint would be a node port if its address were a node's."""
         return bool(self._at_node_ports)
+
+    def _change_orphans(
+        self, orphaned: Mapping[ServiceKey, tuple[SliceKey, ...]]
+    ) -> set[ServiceKey]:
+        """Take the slices without a Service; returns which Services they may concern."""
+        if orphaned is self._orphaned:
+            return set()
+        before, self._orphans, self._orphaned = self._orphans, Orphans(orphaned), orphaned
+        return {
+            key
+            for key in self._without_slices
+            if before.concerns(key) or self._orphans.concerns(key)
+        }
+
+    def _note_without_slices(self, state: ServiceState, *, is_planned: bool) -> None:
+        if is_planned and not state.slices:
+            self._without_slices.add(state.service.key)
+        else:
+            self._without_slices.discard(state.service.key)
 
     def _change_owners(
         self, changed: Iterable[ServiceKey], gone: Collection[ServiceKey]
@@ -153,7 +183,7 @@ class Planner:
         if not _update(self._ignored, changed, lambda key: tuple(self._ignored_of(key)) or None):
             return self._last.ignored
         everything = itertools.chain.from_iterable(self._ignored.values())
-        return tuple(sorted(everything, key=lambda i: (i.service, i.port, i.reason)))
+        return tuple(sorted(everything, key=lambda i: (i.service, i.port, str(i.cause))))
 
     def _ignored_of(self, key: ServiceKey) -> Iterator[IgnoredService]:
         claims = self._owners.claims.get(key)
@@ -161,9 +191,9 @@ class Planner:
             return
         yield from claims.ignored
         for claim in claims.ports:
-            for frontend, why in self._owners.lost_by(claim.key).items():
+            for frontend, cause in self._owners.lost_by(claim.key).items():
                 port = claim.key.name.port or str(frontend.port)
-                yield IgnoredService(key, port, why, is_conflict=True)
+                yield IgnoredService(key, port, cause, is_conflict=True)
 
 
 def _update(

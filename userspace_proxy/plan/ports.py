@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from ..cluster import ServiceState
-from ..model import ServiceType, intersect, own_network
-from ..policy import NodeFacts, Scope, count_local_ready, usable_endpoints
+from ..model import Cause, ServiceType, intersect, own_network
+from ..policy import NodeFacts, Scope, Usable, count_local_ready, usable_endpoints, why_none_usable
+from ..policy.orphans import Orphans
 from .claims import PortClaim
 from .ownership import FrontendOwners
 from .plan import HealthCheck, PortPlan
 
+NO_ORPHANS = Orphans({})
+
 
 def plan_port(
-    state: ServiceState, claim: PortClaim, owners: FrontendOwners, facts: NodeFacts
+    state: ServiceState,
+    claim: PortClaim,
+    owners: FrontendOwners,
+    facts: NodeFacts,
+    orphans: Orphans = NO_ORPHANS,
 ) -> PortPlan:
     """Return the plan of a port as if it owned all frontends that it claims.
 
     Args:
         owners: Contains the frontends and node ports that endpoints must not be.
+        orphans: Slices that may have been meant for a Service that has none.
     """
     usable = usable_endpoints(
         state.slices,
@@ -35,7 +43,7 @@ def plan_port(
         frontends=claim.frontends,
         endpoints=usable.verdicts,
         usable=usable.addresses,
-        reason=usable.reason,
+        cause=_cause(state, claim, usable, orphans),
         affinity_timeout_s=state.service.affinity_timeout_s,
         notes=claim.notes,
         outside=usable.outside,
@@ -44,6 +52,19 @@ def plan_port(
         balance=state.service.balance,
         keeps_clients=state.service.keeps_clients,
         scope=claim.scope,
+    )
+
+
+def _cause(state: ServiceState, claim: PortClaim, usable: Usable, orphans: Orphans) -> Cause | None:
+    shown = usable.addresses if usable.outside is None else usable.outside
+    if shown:
+        return None
+    if not state.slices:
+        meant = orphans.meant_for(state.service.key)
+        if meant is not None:
+            return meant
+    return why_none_usable(
+        state.service, claim.port, claim.key.family, claim.scope, state.slices, usable.verdicts
     )
 
 

@@ -2,6 +2,7 @@
 
 from .facts import PRIMARY, NodeFacts
 from .ignored import why_ignored, why_port_ignored
+from .no_endpoints import why_none_usable
 from .usable import EndpointVerdict, Scope, Usable, count_local_ready, usable_endpoints
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "count_local_ready",
     "usable_endpoints",
     "why_ignored",
+    "why_none_usable",
     "why_port_ignored",
 ]

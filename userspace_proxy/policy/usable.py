@@ -9,11 +9,18 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..model import Endpoint, EndpointSlice, IPFamily, Protocol, SocketAddress, pack_ip
+from ..model import (
+    CauseCode,
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Protocol,
+    SocketAddress,
+    pack_ip,
+)
 from .facts import NodeFacts
 from .hints import why_not_meant
 
@@ -47,6 +54,8 @@ class EndpointVerdict:
     reason: str
     """``ready``, ``not ready``, ``terminating``, or why it is refused or left out."""
     node: str = ""
+    code: CauseCode | None = None
+    """Why it isn't used, as a code; None where it is ready or terminating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,6 @@ class Usable:
     """Of all endpoints, by address and port."""
     addresses: tuple[SocketAddress, ...]
     """The usable ones, in order."""
-    reason: str
-    """Why no endpoint is usable, by clients from outside where their policy differs; or empty."""
     outside: tuple[SocketAddress, ...] | None = None
     """What clients from outside may use; None: what all may."""
     is_dropping: bool = False
@@ -92,7 +99,7 @@ def usable_endpoints(
     merged = _merge(slices, port, protocol, family, facts)
     if not merged:
         is_split = scope is Scope.LOCAL_FROM_OUTSIDE
-        return Usable((), (), "it has no endpoints", outside=() if is_split else None)
+        return Usable((), (), outside=() if is_split else None)
     judged = sorted([(pack_ip(a.ip), a, e) for a, e in merged.items()], key=_by_number)
     refused = {
         a: why
@@ -110,8 +117,7 @@ def usable_endpoints(
         outside = None if scope is Scope.LOCAL else local
     shown = chosen if outside is None else outside
     verdicts = _verdicts(judged, shown, refused, why_not)
-    reason = "" if shown else _why_none(verdicts)
-    return Usable(verdicts, chosen, reason, outside, is_dropping=not shown and bool(in_cluster))
+    return Usable(verdicts, chosen, outside, is_dropping=not shown and bool(in_cluster))
 
 
 def _choose(
@@ -133,9 +139,7 @@ def _verdicts(
     is_usable = frozenset(() if are_all else usable).__contains__
     return tuple(
         [
-            EndpointVerdict(
-                a, are_all or is_usable(a), refused.get(a) or _words(e, why_not), e.node
-            )
+            _verdict(a, e, why_not, refused.get(a), is_usable=are_all or is_usable(a))
             for _, a, e in judged
         ]
     )
@@ -234,18 +238,25 @@ def _block_v6(packed: bytes) -> str:
     return _LOOPBACK if packed[15] else "unspecified address"
 
 
-def _words(endpoint: Endpoint, why_not: _WhyNot | None) -> str:
-    if endpoint.ready:
-        return (why_not and why_not(endpoint)) or "ready"
-    if not endpoint.terminating:
-        return "not ready"
-    if not endpoint.serving:
-        return "terminating, not serving"
-    return (why_not and why_not(endpoint)) or "terminating"
-
-
-def _why_none(verdicts: Collection[EndpointVerdict]) -> str:
-    counts = Counter(verdict.reason for verdict in verdicts)
-    total = len(verdicts)
-    parts = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
-    return f"{total} {'endpoint' if total == 1 else 'endpoints'}: {parts}"
+def _verdict(
+    address: SocketAddress,
+    endpoint: Endpoint,
+    why_not: _WhyNot | None,
+    refusal: str | None,
+    *,
+    is_usable: bool,
+) -> EndpointVerdict:
+    code: CauseCode | None = None
+    reason = "ready"
+    if refusal:
+        reason, code = refusal, CauseCode.ENDPOINT_NOT_ALLOWED
+    elif endpoint.ready or (endpoint.terminating and endpoint.serving):
+        why = why_not(endpoint) if why_not else ""
+        reason = why or ("ready" if endpoint.ready else "terminating")
+        if why:
+            code = CauseCode.NOT_LOCAL if why == _ELSEWHERE else CauseCode.NOT_FOR_THIS_NODE
+    elif endpoint.terminating:
+        reason, code = "terminating, not serving", CauseCode.NOT_READY
+    else:
+        reason, code = "not ready", CauseCode.NOT_READY
+    return EndpointVerdict(address, is_usable, reason, endpoint.node, code)

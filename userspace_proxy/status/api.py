@@ -7,7 +7,8 @@ import math
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from .problems import judge, summarise
+from .port_state import PortState, judge
+from .problems import summarise
 from .selection import Selection, select
 from .view import (
     ClientAddressView,
@@ -67,7 +68,7 @@ def _port(port: ServicePortView) -> dict[str, Any]:
         "side": plan.key.side,
         "frontends": [_frontend(frontend) for frontend in port.frontends],
         "endpoints": [_endpoint(endpoint) for endpoint in port.endpoints],
-        "reason": plan.reason,
+        "cause": plan.cause,
         "is_dropping": plan.is_dropping,
         "policy": port.policy,
         "admits": plan.admits,
@@ -84,8 +85,12 @@ def _port(port: ServicePortView) -> dict[str, Any]:
         "shortages": port.shortages,
         "is_out_of_ports": port.is_out_of_ports,
         "is_out_of_client_ports": port.is_out_of_client_ports,
-        "state": judge(port),
+        "state": _state(judge(port)),
     }
+
+
+def _state(state: PortState) -> dict[str, Any]:
+    return {**_fields(state), "way_out": state.way_out, "code": state.code}
 
 
 def _frontend(view: FrontendView) -> dict[str, Any]:
@@ -104,6 +109,7 @@ def _endpoint(view: EndpointView) -> dict[str, Any]:
         "is_usable": view.verdict.is_usable,
         "node": view.verdict.node,
         "ejected_for_s": view.ejected_for_s,
+        "cause": view.cause,
         **view.traffic._asdict(),
     }
 

@@ -20,7 +20,8 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from .problems import judge
+from ..model import CauseCode
+from .port_state import judge
 from .view import (
     EndpointView,
     HealthCheckView,
@@ -195,11 +196,13 @@ def state_label(endpoint: EndpointView) -> str:
     verdict = endpoint.verdict
     if verdict.is_usable and endpoint.ejected_for_s is not None:
         return "ejected"
-    if verdict.reason.startswith("terminating"):
-        return "terminating"
     if endpoint.is_left_out:
         return "not_used"
-    return {"ready": "ready", "not ready": "not_ready"}.get(verdict.reason, "refused")
+    if verdict.code is CauseCode.ENDPOINT_NOT_ALLOWED:
+        return "refused"
+    if verdict.reason.startswith("terminating"):
+        return "terminating"
+    return "ready" if verdict.code is None else "not_ready"
 
 
 def _families(

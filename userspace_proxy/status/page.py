@@ -17,7 +17,8 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..plan import IgnoredService
-from .problems import Level, PortState, Problem, judge, summarise
+from .port_state import Level, PortState, judge
+from .problems import Problem, summarise
 from .selection import Chosen, Selection, select
 from .units import bytes_in_words, count_in_words, plural, seconds_in_words
 from .view import (

@@ -12,14 +12,14 @@ an endpoint: that is its purpose, and load balancers probe the node first.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..plan import PortPlan
+from ..model import CauseCode
 from .health import late_s
+from .port_state import Level, judge
 from .units import count_in_words, plural, seconds_in_words
-from .view import ServicePortView, StatusView
+from .view import StatusView
 
 # From here on a busy node should get a higher limit before accepting has to pause.
 _DESCRIPTORS_SHORT = 0.9
@@ -27,14 +27,6 @@ _DESCRIPTORS_SHORT = 0.9
 _TRACKING_SHORT = 0.9
 # A disk that is full for a moment needs nothing from an operator.
 _NOT_KEPT_S = 60.0
-
-
-class Level(enum.StrEnum):
-    """The severity of a state."""
-
-    OK = "ok"
-    ATTENTION = "attention"
-    TROUBLE = "trouble"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +42,8 @@ class Problem:
     """The name of the Service port; empty for the node."""
     family: str = ""
     side: str = ""
+    code: CauseCode | None = None
+    """None where the sentence is the only name that the problem has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +54,6 @@ class Summary:
     verdict: str
     problems: tuple[Problem, ...]
     """Trouble first; within a level the node's first, then Service ports by name."""
-
-
-# States of Service ports whose clients are served.
-_SERVED = ("partly answering", "out of client ports")
-
-
-@dataclass(frozen=True, slots=True)
-class PortState:
-    """How one Service port is served."""
-
-    level: Level
-    word: str
-    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
-    ``not answering``, ``partly answering``, ``out of ports``, ``out of client ports``."""
-    sentence: str
-    way_out: str = ""
-
-    @property
-    def is_problem(self) -> bool:
-        """Whether some clients that should be served aren't."""
-        return self.level is not Level.OK and self.word not in _SERVED
 
 
 def summarise(view: StatusView, now: float) -> Summary:
@@ -102,7 +75,13 @@ def summarise(view: StatusView, now: float) -> Summary:
     ]
     ports = [
         Problem(
-            state.level, state.sentence, state.way_out, str(key.name), str(key.family), key.side
+            state.level,
+            state.sentence,
+            state.way_out,
+            str(key.name),
+            str(key.family),
+            key.side,
+            state.code,
         )
         for key, state in ((port.plan.key, judge(port)) for port in view.ports)
         if state.level is not Level.OK
@@ -114,59 +93,6 @@ def summarise(view: StatusView, now: float) -> Summary:
         verdict=_verdict(view, on_node=len(node), on_ports=len(ports)),
         problems=tuple(problems),
     )
-
-
-def judge(port: ServicePortView) -> PortState:
-    """Return how one Service port is served, and why not."""
-    if port.problem:
-        reached = sum(frontend.is_reached for frontend in port.frontends)
-        word = "partly served" if 0 < reached < len(port.frontends) else "not served"
-        sentence = f"{word.capitalize()}: {port.problem.removesuffix(f' ({port.way_out})')}"
-        return PortState(Level.TROUBLE, word, sentence, port.way_out)
-    if port.plan.is_dropping:
-        return _dropped(port.plan)
-    usable = [endpoint for endpoint in port.endpoints if endpoint.verdict.is_usable]
-    if port.plan.reason or not usable:
-        reason = port.plan.reason or "no endpoint is usable"
-        return PortState(Level.ATTENTION, "refused", f"Clients are refused: {reason}")
-    ejected = sum(endpoint.ejected_for_s is not None for endpoint in usable)
-    if ejected == len(usable):
-        which = (
-            "its only endpoint doesn't answer"
-            if ejected == 1
-            else f"none of its {ejected} endpoints answers"
-        )
-        return PortState(Level.TROUBLE, "not answering", f"Clients wait or fail: {which}")
-    if port.is_out_of_ports:
-        return PortState(
-            Level.TROUBLE,
-            "out of ports",
-            "Clients are reset: no source port was left for connections to an endpoint; set the "
-            "sysctl net.ipv4.tcp_tw_reuse=1, or widen net.ipv4.ip_local_port_range",
-        )
-    if ejected:
-        return PortState(
-            Level.ATTENTION,
-            "partly answering",
-            f"{ejected} of {plural(len(usable), 'endpoint')} did not answer; "
-            + ("the other serves" if len(usable) - ejected == 1 else "the others serve"),
-        )
-    if port.is_out_of_client_ports:
-        return PortState(
-            Level.ATTENTION,
-            "out of client ports",
-            "All ports 61000-65535 of a client's address towards an endpoint are in use: the "
-            "endpoint sees this node's address, or the client is refused if the endpoint has not "
-            "answered it; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in the "
-            "endpoint, or have the client keep fewer connections open",
-        )
-    return PortState(Level.OK, "served", f"Served by {plural(len(usable), 'endpoint')}")
-
-
-def _dropped(plan: PortPlan) -> PortState:
-    if plan.admits == ():
-        return PortState(Level.ATTENTION, "dropped", f"Clients are dropped: {plan.reason}")
-    return PortState(Level.OK, "dropped", f"Clients from outside are dropped here: {plan.reason}")
 
 
 def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
@@ -219,7 +145,8 @@ def _starting(view: StatusView) -> Iterator[Problem]:
 def _source(view: StatusView) -> Iterator[Problem]:
     kept = "Objects that can't be read keep their last state; everything else is in force"
     for line in view.source.problems:
-        yield Problem(Level.TROUBLE, f"Source: {line}", kept if view.source.is_synced else "")
+        way_out = kept if view.source.is_synced else ""
+        yield Problem(Level.TROUBLE, f"Source: {line}", way_out, code=CauseCode.SOURCE_AWAY)
 
 
 def _last_state(view: StatusView, now: float) -> Iterator[Problem]:
@@ -230,6 +157,7 @@ def _last_state(view: StatusView, now: float) -> Iterator[Problem]:
             f"Serving the last state, which is {seconds_in_words(state.age_s(now))} old: Services "
             f"have not been read yet from {view.source.location}",
             "Changes since then are not in force; they will be once the source can be read",
+            code=CauseCode.SOURCE_AWAY,
         )
     if state.problem and now - state.failing_since >= _NOT_KEPT_S:
         yield Problem(
@@ -305,6 +233,7 @@ def _firewalls(view: StatusView) -> Iterator[Problem]:
             Level.TROUBLE,
             f"Chain {firewall.chain} may drop packets to Services on their way in: {firewall.why}",
             firewall.way_out,
+            code=CauseCode.FIREWALL_DROPS,
         )
 
 
@@ -327,8 +256,8 @@ def _unserved(view: StatusView) -> Iterator[Problem]:
 def _conflicts(view: StatusView) -> Iterator[Problem]:
     for item in view.ignored:
         if item.is_conflict:
-            what = f"{item.service} is not served: {item.reason}"
-            yield Problem(Level.TROUBLE, what, "Give one of them another address")
+            what = f"{item.service} is not served: {item.cause}"
+            yield Problem(Level.TROUBLE, what, item.cause.hint, code=item.cause.code)
 
 
 def _health_checks(view: StatusView) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from urllib.parse import urlencode
 
 from ..plan import IgnoredService
-from .problems import Level, judge
+from .port_state import Level, judge
 from .view import HealthCheckView, ServicePortView, StatusView
 
 # Longer filters are cut: all names and addresses are shorter.
@@ -84,7 +84,7 @@ def select(view: StatusView, selection: Selection) -> Chosen:
     ]
     return Chosen(
         tuple(sorted(ports, key=lambda port: port.plan.key)),
-        tuple(sorted(ignored, key=lambda item: (item.service, item.port, item.reason))),
+        tuple(sorted(ignored, key=lambda item: (item.service, item.port, str(item.cause)))),
         tuple(sorted(health, key=lambda view: (not view.problem, view.check.service))),
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import ListenError
-from ..model import Balance, Frontend
+from ..model import Balance, Cause, CauseCode, Frontend
 from ..plan import HealthCheck, IgnoredService, PortPlan
 from ..policy import EndpointVerdict, Scope
 from ..policy.bridges import BridgeObstacle
@@ -47,12 +47,13 @@ class EndpointView:
     traffic: Traffic
     ejected_for_s: float | None = None
     """Seconds until it is tried again; None if it isn't ejected."""
+    cause: Cause | None = None
+    """Why dials fail, or why its connections end without an answer; None once it has answered."""
 
     @property
     def is_left_out(self) -> bool:
         """Whether only traffic policy or hints keep this node's clients from it."""
-        known = ("ready", "not ready", "terminating", "refused")
-        return not self.verdict.is_usable and not self.verdict.reason.startswith(known)
+        return self.verdict.code in (CauseCode.NOT_LOCAL, CauseCode.NOT_FOR_THIS_NODE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,7 +216,7 @@ def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in_the_s
             with pytest.raises(ListenError) as caught:
                 await web.set_endpoints(["127.0.0.1:1"])
             (ignored,) = proxy.status().ignored
-            assert str(caught.value) == f"cannot serve default/web: {ignored.reason}"
+            assert str(caught.value) == f"cannot serve default/web: {ignored.cause}"
 
     run(main())
 

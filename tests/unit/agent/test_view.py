@@ -11,7 +11,7 @@ from userspace_proxy.agent.served_ports import ServedPorts
 from userspace_proxy.agent.view import view_health_checks, view_ports, view_proxy
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
-from userspace_proxy.model import Balance, IPFamily, ServicePort, ServiceType
+from userspace_proxy.model import Balance, CauseCode, IPFamily, ServicePort, ServiceType
 from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
@@ -57,7 +57,7 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     assert view.plan.protocol == "TCP"
     assert shown(view) == [("ClusterIP", "10.96.0.1:80", f"proxy port {port}")]
     assert verdicts(view) == [(f"{POD_A}:8080", "ready", True), (f"{POD_B}:8080", "ready", True)]
-    assert view.plan.reason == view.problem == ""
+    assert (view.plan.cause, view.problem) == (None, "")
 
 
 def test_restarted_helpers_are_counted():
@@ -109,7 +109,7 @@ async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
     (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
     assert view.frontends[0].target == "refused"
-    assert view.plan.reason == "it has no endpoints"
+    assert view.plan.cause.code is CauseCode.SLICE_EMPTY
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_two_policies_are_two_sides_each_with_its_description(plane):
 async def test_clients_from_outside_are_dropped_if_only_other_nodes_have_endpoints(plane):
     _, outside = views(plane, balanced("node-b", is_external_local=True))
     assert outside.plan.is_dropping
-    assert outside.plan.reason == "1 endpoint: 1 not on this node"
+    assert outside.plan.cause.code is CauseCode.NOT_LOCAL
     assert "127.0.0.0/8" in outside.plan.admits
 
 

@@ -15,6 +15,7 @@ from ..model.samples import CART, WEB, WEB_IP, service, slice_of
 CART_SERVICE = service()
 WEB_SERVICE = service(WEB, cluster_ips=(WEB_IP,))
 CART_SLICE = slice_of("192.0.2.1")
+ORPHAN = slice_of("192.0.2.9", key="bank-1", of=WEB._replace(name="x"))
 WEB_SLICE = slice_of("192.0.2.2", key="web-1", of=WEB)
 MISSING = SliceKey("shop", "missing")
 
@@ -79,8 +80,7 @@ def test_slices_are_in_the_order_of_their_names():
             lambda s: (s.set_node(None), s.set_node(Node("node-1"))), id="node-there-and-back"
         ),
         pytest.param(
-            lambda s: s.put_slice(slice_of("192.0.2.9", key="bank-1", of=WEB._replace(name="x"))),
-            id="slice-of-an-unknown-service",
+            lambda s: (s.put_slice(ORPHAN), s.delete_slice(ORPHAN.key)), id="orphan-there-and-gone"
         ),
     ],
 )
@@ -154,9 +154,23 @@ def test_a_slice_that_moves_to_another_service_leaves_the_old_one(store):
 def test_slices_that_arrive_before_their_service_wait_for_it():
     store = Store()
     store.put_slice(CART_SLICE)
-    assert store.snapshot().revision == 0
+    assert store.snapshot().services == {}
     store.put_service(CART_SERVICE)
     assert store.snapshot().services == {CART: ServiceState(CART_SERVICE, (CART_SLICE,))}
+
+
+def test_slices_without_a_service_are_known_by_the_name_that_they_give(store):
+    first = store.snapshot()
+    store.put_slice(ORPHAN)
+    orphaned = store.snapshot()
+    assert orphaned.orphans == {ORPHAN.service: (ORPHAN.key,)}
+    assert (orphaned.services, orphaned.revision) == (first.services, first.revision + 1)
+    store.put_service(service(ORPHAN.service))
+    assert store.snapshot().orphans == {}
+    store.delete_service(ORPHAN.service)
+    assert store.snapshot().orphans == {ORPHAN.service: (ORPHAN.key,)}
+    store.delete_slice(ORPHAN.key)
+    assert store.snapshot().orphans == {}
 
 
 def test_slices_that_outlive_their_service_serve_the_next_of_that_name(store):

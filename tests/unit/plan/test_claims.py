@@ -13,12 +13,14 @@ from userspace_proxy.model import (
 from userspace_proxy.plan import IgnoredService
 from userspace_proxy.plan.claims import claims_of
 from userspace_proxy.policy import PRIMARY, NodeFacts, Scope
+from userspace_proxy.policy.causes import not_ours
 
 from ..model.samples import CART, CART_IP, CART_IP_V6, HTTP, WEB_IP, service
 
 DNS = ServicePort("dns", 53, "UDP")
 DNS_TCP = ServicePort("dns-tcp", 53, "TCP")
 SCTP = ServicePort("diameter", 3868, "SCTP")
+NO_SCTP = not_ours("protocol SCTP is not supported (TCP and UDP are)")
 OLD, NEW = "2025-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
 ADDRESS = Frontend(CART_IP, 80, Protocol.TCP)
 
@@ -45,7 +47,7 @@ def asked(service, facts=NODE):
 
 
 def notes(service, facts=NODE):
-    return [note for claim in claims_of(service, facts).ports for note in claim.notes]
+    return [str(note) for claim in claims_of(service, facts).ports for note in claim.notes]
 
 
 @pytest.mark.parametrize(
@@ -88,17 +90,17 @@ def test_a_service_claims_each_port_on_each_address(given, expected):
     [
         pytest.param(
             service(cluster_ips=()),
-            IgnoredService(CART, "", "it has no cluster IP yet"),
+            IgnoredService(CART, "", not_ours("it has no cluster IP yet")),
             id="whole-service",
         ),
         pytest.param(
             service(ports=(HTTP, SCTP)),
-            IgnoredService(CART, "diameter", "protocol SCTP is not supported (TCP and UDP are)"),
+            IgnoredService(CART, "diameter", NO_SCTP),
             id="one-port",
         ),
         pytest.param(
             service(ports=(ServicePort("", 3868, "SCTP"),)),
-            IgnoredService(CART, "3868", "protocol SCTP is not supported (TCP and UDP are)"),
+            IgnoredService(CART, "3868", NO_SCTP),
             id="port-without-a-name-by-its-number",
         ),
     ],

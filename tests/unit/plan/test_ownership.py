@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from userspace_proxy.model import Frontend, IPFamily, Protocol, ServiceKey, ServicePort
+from userspace_proxy.model import Cause, Frontend, IPFamily, Protocol, ServiceKey, ServicePort
 from userspace_proxy.plan import PortKey
 from userspace_proxy.plan.claims import PortClaim, claims_of
 from userspace_proxy.plan.ownership import FrontendOwners, ServiceIndex
@@ -33,7 +33,7 @@ class Settled(NamedTuple):
     """The owner of each frontend, and what each claim has lost, with the reason."""
 
     holders: dict[Frontend, PortClaim]
-    lost: dict[PortKey, dict[Frontend, str]]
+    lost: dict[PortKey, dict[Frontend, Cause]]
 
 
 def settle(made):
@@ -61,7 +61,7 @@ def settled(owners):
 
 def lost(owners):
     """Return what each port lost, in words."""
-    return {str(key): [*items.values()] for key, items in owners.lost.items()}
+    return {str(key): [*map(str, items.values())] for key, items in owners.lost.items()}
 
 
 @pytest.mark.parametrize(

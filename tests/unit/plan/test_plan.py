@@ -15,6 +15,7 @@ from userspace_proxy.model import (
     ServicePortName,
 )
 from userspace_proxy.plan import Plan, PlanChanges, PortKey, PortPlan, Side, diff_plans
+from userspace_proxy.policy.causes import none_ready
 
 from ..model.samples import CART, CART_IP, POD_A, POD_B, WEB, WEB_IP
 
@@ -78,27 +79,27 @@ def test_plans_are_compared_without_their_revision():
     ],
 )
 def test_a_port_refuses_when_no_node_could_serve_the_admitted_clients(usable, admits, is_refusing):
-    port = PortPlan(KEY, Protocol.TCP, (), (), usable, "", admits=admits)
+    port = PortPlan(KEY, Protocol.TCP, (), (), usable, admits=admits)
     assert port.is_refusing is is_refusing
 
 
 @pytest.mark.parametrize(
-    ("usable", "reason", "admits", "is_dropping"),
+    ("usable", "cause", "admits", "is_dropping"),
     [
-        pytest.param((POD_A,), "", None, False, id="served"),
-        pytest.param((), "it has no endpoints", None, False, id="refused"),
-        pytest.param((POD_A,), "1 not on this node", ("10.0.0.0/8",), True, id="outside"),
-        pytest.param((), "1 not on this node", (), True, id="all-clients"),
+        pytest.param((POD_A,), None, None, False, id="served"),
+        pytest.param((), none_ready(1), None, False, id="refused"),
+        pytest.param((POD_A,), none_ready(1), ("10.0.0.0/8",), True, id="outside"),
+        pytest.param((), none_ready(1), (), True, id="all-clients"),
     ],
 )
-def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, reason, admits, is_dropping):
-    port = PortPlan(KEY, Protocol.TCP, (), (), usable, reason, admits=admits)
+def test_a_port_drops_when_only_other_nodes_have_endpoints(usable, cause, admits, is_dropping):
+    port = PortPlan(KEY, Protocol.TCP, (), (), usable, cause, admits=admits)
     assert port.is_dropping is is_dropping
 
 
 def port_plan(service=CART, ip=CART_IP, usable=(POD_A,), protocol=Protocol.TCP):
     key = PortKey(ServicePortName(*service, "http"), IPFamily.IPV4)
-    return PortPlan(key, protocol, (Frontend(ip, 80, protocol),), (), usable, "")
+    return PortPlan(key, protocol, (Frontend(ip, 80, protocol),), (), usable)
 
 
 def plan(*ports):

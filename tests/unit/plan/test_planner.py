@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from userspace_proxy.cluster import Snapshot, Store
 from userspace_proxy.model import (
+    CauseCode,
     IPFamily,
     ServiceKey,
     ServicePort,
@@ -16,6 +17,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plan import IgnoredService, Planner
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.policy.causes import address_taken, not_ours
 
 from ..model.samples import (
     CART,
@@ -77,6 +79,38 @@ class TestManyPorts:
         assert planner.plan(store.snapshot()).revision == 2
 
 
+class TestOrphans:
+    WEB_ORPHAN = slice_of(POD_A.ip, of=ServiceKey("shopp", "web"))
+
+    def cause(self, planner, store):
+        (port,) = planner.plan(store.snapshot()).ports.values()
+        return port.cause and port.cause.code
+
+    def test_a_service_without_slices_learns_of_one_that_was_meant_for_it(self):
+        store, planner = store_of(service(WEB)), Planner(NodeFacts())
+        seen = [self.cause(planner, store)]
+        store.put_slice(self.WEB_ORPHAN)
+        seen.append(self.cause(planner, store))
+        store.delete_slice(self.WEB_ORPHAN.key)
+        seen.append(self.cause(planner, store))
+        assert seen == [CauseCode.NO_SLICE, CauseCode.SLICE_ELSEWHERE, CauseCode.NO_SLICE]
+
+    def test_a_service_with_slices_of_its_own_is_not_planned_again(self):
+        store, planner = store_of(service(WEB), slice_of(POD_A.ip, of=WEB)), Planner(NodeFacts())
+        assert self.cause(planner, store) is None
+        store.put_slice(self.WEB_ORPHAN)
+        planned = planner.planned_services
+        assert self.cause(planner, store) is None
+        assert planner.planned_services == planned
+
+    def test_a_service_that_was_deleted_is_forgotten(self):
+        store, planner = store_of(service(WEB)), Planner(NodeFacts())
+        assert self.cause(planner, store) is CauseCode.NO_SLICE
+        store.delete_service(WEB)
+        store.put_slice(self.WEB_ORPHAN)
+        assert not planner.plan(store.snapshot()).ports
+
+
 class TestIgnored:
     def test_a_service_for_another_proxy_is_listed_with_the_reason(self):
         plan = plan_of(service(cluster_ips=(), is_headless=True), service(WEB, proxy_name="mesh"))
@@ -85,15 +119,15 @@ class TestIgnored:
             IgnoredService(
                 CART,
                 "",
-                "it is headless (clusterIP: None): clients reach its endpoints directly",
+                not_ours("it is headless (clusterIP: None): clients reach its endpoints directly"),
             ),
-            IgnoredService(WEB, "", "its label assigns it to the service proxy 'mesh'"),
+            IgnoredService(WEB, "", not_ours("its label assigns it to the service proxy 'mesh'")),
         )
 
     def test_an_unsupported_port_is_listed_beside_the_served_ones(self):
         plan = plan_of(service(ports=(HTTP, ServicePort("sig", 3868, "SCTP"))))
         assert list(frontends(plan)) == ["shop/cart:http"]
-        assert [(i.port, i.reason) for i in plan.ignored] == [
+        assert [(i.port, str(i.cause)) for i in plan.ignored] == [
             ("sig", "protocol SCTP is not supported (TCP and UDP are)")
         ]
 
@@ -101,13 +135,15 @@ class TestIgnored:
         plan = plan_of(service(WEB), service(CART))
         assert frontends(plan) == {"shop/cart:http": ["198.51.100.7:80/TCP"]}
         reason = "198.51.100.7:80/TCP is already held by shop/cart:http"
-        assert plan.ignored == (IgnoredService(WEB, "http", reason, is_conflict=True),)
+        taken = address_taken(reason, "198.51.100.7:80/TCP")
+        assert plan.ignored == (IgnoredService(WEB, "http", taken, is_conflict=True),)
 
     def test_a_port_without_a_name_that_lost_its_address_is_listed_by_its_number(self):
         nameless = (ServicePort("", 80, "TCP"),)
         plan = plan_of(service(CART, nameless), service(WEB, nameless))
         reason = "198.51.100.7:80/TCP is already held by shop/cart"
-        assert plan.ignored == (IgnoredService(WEB, "80", reason, is_conflict=True),)
+        taken = address_taken(reason, "198.51.100.7:80/TCP")
+        assert plan.ignored == (IgnoredService(WEB, "80", taken, is_conflict=True),)
 
     def test_a_service_that_lost_one_of_two_addresses_keeps_the_other(self):
         plan = plan_of(service(CART), service(WEB, cluster_ips=(CART_IP, WEB_IP)))
@@ -295,7 +331,7 @@ class TestWhatIsKept:
         store.put_service(
             replace(thief, load_balancer_ips=(), external_ips=thief.load_balancer_ips)
         )
-        assert [i.reason for i in planner.plan(store.snapshot()).ignored] == [
+        assert [str(i.cause) for i in planner.plan(store.snapshot()).ignored] == [
             "external IP 203.0.113.9 is an address of shop/dns"
         ]
 

@@ -6,6 +6,7 @@ import pytest
 
 from userspace_proxy.model import (
     Balance,
+    CauseCode,
     Endpoint,
     Frontend,
     Protocol,
@@ -14,6 +15,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plan import HealthCheck, Planner, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, NodeFacts
+from userspace_proxy.policy.causes import none_ready
 
 from ..model.samples import (
     CART,
@@ -40,15 +42,14 @@ class TestOnePort:
                 EndpointVerdict(POD_B, is_usable=True, reason="ready"),
             ),
             usable=(POD_A, POD_B),
-            reason="",
             affinity_timeout_s=60,
         )
         assert str(port.key) == "shop/cart:http"
 
     def test_without_usable_endpoints_it_stays_in_the_plan_with_the_reason(self):
-        assert the_port(service()).reason == "it has no endpoints"
+        assert the_port(service()).cause.code is CauseCode.NO_SLICE
         idle = the_port(service(), slice_of(Endpoint(POD_A.ip, **NOT_READY)))
-        assert (idle.usable, idle.reason) == ((), "1 endpoint: 1 not ready")
+        assert (idle.usable, idle.cause) == ((), none_ready(1))
         assert len(idle.frontends) == 1
 
     def test_the_option_for_loopback_endpoints_takes_effect(self):
@@ -62,9 +63,9 @@ class TestOnePort:
         given = service(balance=Balance.LEAST_CONNECTIONS, external_ips=("203.0.113.9",))
         port = the_port(given, slice_of(POD_A.ip))
         assert port.balance is Balance.LEAST_CONNECTIONS
-        assert port.notes == (
+        assert [str(note) for note in port.notes] == [
             "external IP 203.0.113.9 is not served: external IPs are off: see --allow-external-ips",
-        )
+        ]
 
 
 HERE = {"node_name": "node-1", "addresses": ("192.0.2.10",), "cluster_networks": ("10.1.0.0/16",)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userspace_proxy.model import ServicePort, ServiceType
+from userspace_proxy.model import CauseCode, ServicePort, ServiceType
 from userspace_proxy.policy import NodeFacts, why_ignored, why_port_ignored
 
 from ..model.samples import CART_IP_V6, service
@@ -90,7 +90,8 @@ def test_a_service_for_this_proxy_is_not_ignored(given, facts):
     ],
 )
 def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, reason):
-    assert why_ignored(given, facts) == reason
+    cause = why_ignored(given, facts)
+    assert (cause.code, str(cause)) == (CauseCode.NOT_OURS, reason)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,8 @@ def test_a_service_for_another_proxy_is_ignored_with_the_reason(given, facts, re
     ],
 )
 def test_a_port_is_served_if_its_protocol_is_supported(protocol, reason):
-    assert why_port_ignored(ServicePort("http", 80, protocol)) == reason
+    cause = why_port_ignored(ServicePort("http", 80, protocol))
+    assert (cause and str(cause)) == reason
 
 
 @pytest.mark.parametrize(

@@ -70,31 +70,6 @@ def test_ready_endpoints_serve_or_else_serving_and_terminating_ones(conditions, 
     assert reasons(judged) == words
 
 
-@pytest.mark.parametrize(
-    ("slices", "reason"),
-    [
-        pytest.param([], "it has no endpoints", id="no-slices"),
-        pytest.param([slice_of()], "it has no endpoints", id="empty-slice"),
-        pytest.param([slice_of(A)], "", id="a-usable-one"),
-        pytest.param(
-            [slice_of(Endpoint(A, **NOT_READY))], "1 endpoint: 1 not ready", id="one-not-ready"
-        ),
-        pytest.param(
-            [slice_of(Endpoint(A, **NOT_READY), Endpoint(B, **NOT_READY), Endpoint(C, **GONE))],
-            "3 endpoints: 2 not ready, 1 terminating, not serving",
-            id="counted-by-reason",
-        ),
-        pytest.param(
-            [slice_of("127.0.0.1", Endpoint(A, **NOT_READY))],
-            f"2 endpoints: 1 not ready, 1 {LOOPBACK}",
-            id="with-what-is-refused",
-        ),
-    ],
-)
-def test_the_reason_for_no_usable_endpoint_counts_what_there_is(slices, reason):
-    assert judge(*slices).reason == reason
-
-
 def test_endpoints_come_in_the_order_of_their_numbers():
     ips = ["192.0.2.10", "192.0.2.9", "192.0.2.101"]
     ports = (SlicePort("http", 9000, "TCP"), SlicePort("http", 8000, "TCP"))
@@ -112,7 +87,7 @@ def test_only_slices_of_the_family_count():
     v4, v6 = slice_of(A), slice_of("2001:db8::1", family=IPFamily.IPV6, key="cart-2")
     assert judge(v4, v6).addresses == (POD_A,)
     assert judge(v4, v6, family=IPFamily.IPV6).addresses == (SocketAddress("2001:db8::1", 8080),)
-    assert judge(v4, family=IPFamily.IPV6).reason == "it has no endpoints"
+    assert judge(v4, family=IPFamily.IPV6).verdicts == ()
 
 
 def test_only_the_port_of_that_name_and_protocol_counts():
@@ -120,7 +95,7 @@ def test_only_the_port_of_that_name_and_protocol_counts():
     item = slice_of(A, ports=ports)
     assert judge(item).addresses == (POD_A,)
     assert judge(item, port="dns", protocol=Protocol.UDP).addresses == (SocketAddress(A, 5353),)
-    assert judge(item, port="dns").reason == "it has no endpoints"
+    assert judge(item, port="dns").verdicts == ()
 
 
 def test_an_endpoint_in_two_slices_counts_once():
@@ -173,7 +148,6 @@ def test_an_endpoint_that_points_inward_is_refused(ip, reason):
     judged = judge(slice_of(ip, family=IPFamily.of(ip)), family=IPFamily.of(ip))
     assert judged.addresses == ()
     assert reasons(judged) == [reason]
-    assert judged.reason == f"1 endpoint: 1 {reason}"
 
 
 EDGES = "126.255.255.255 128.0.0.0 169.253.255.255 169.255.0.0 223.255.255.255 240.0.0.1 0.0.0.1"
@@ -264,7 +238,7 @@ def test_names_of_ports_must_match(name, target, expected):
 
 
 def test_a_slice_without_ports_has_no_endpoints():
-    assert judge(slice_of(A, ports=())).reason == "it has no endpoints"
+    assert judge(slice_of(A, ports=())).verdicts == ()
 
 
 def test_five_thousand_endpoints_are_all_usable_each_once():
@@ -328,11 +302,6 @@ class TestLocalScopes:
         assert (usable_ips(judged), judged.outside) == (cluster, None)
         assert judged.is_dropping is False
 
-    def test_a_reason_is_given_only_if_a_set_is_empty(self, endpoints, local, cluster, is_dropping):
-        for scope in (Scope.LOCAL, Scope.LOCAL_FROM_OUTSIDE):
-            judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
-            assert bool(judged.reason) is not bool(local)
-
 
 @pytest.mark.parametrize(
     "scope",
@@ -345,7 +314,6 @@ def test_a_verdict_states_that_an_endpoint_is_on_another_node(scope):
     endpoints = [on(THERE, A), on(THERE, B, **TERMINATING), on(THERE, C, **NOT_READY)]
     judged = judge(slice_of(*endpoints), scope=scope, node_name=HERE)
     assert reasons(judged) == ["not on this node", "not on this node", "not ready"]
-    assert judged.reason == "3 endpoints: 2 not on this node, 1 not ready"
     assert not any(verdict.is_usable for verdict in judged.verdicts)
 
 

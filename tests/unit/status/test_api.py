@@ -37,6 +37,18 @@ def test_the_fields_of_the_view_are_included_by_name():
     assert web["state"]["word"] == "served"
 
 
+TAKEN_HINT = "Give one of them another address"
+NOTE = {
+    "code": "not-followed",
+    "sentence": "a note",
+    "object": "",
+    "hint": "",
+    "count": 0,
+    "first_at": 0.0,
+    "last_at": 0.0,
+}
+
+
 @pytest.fixture(scope="module")
 def shown():
     """A Service port of the status."""
@@ -60,13 +72,13 @@ def test_a_service_port_has_these_fields(shown):
         "family": "IPv4",
         "protocol": "TCP",
         "side": "",
-        "reason": "",
+        "cause": None,
         "is_dropping": False,
         "policy": "",
         "admits": None,
         "balance": "",
         "affinity_timeout_s": 600,
-        "notes": ["a note"],
+        "notes": [NOTE],
         "problem": "in use (stop it)",
         "way_out": "stop it",
         "active": 12,
@@ -90,7 +102,12 @@ def test_a_service_port_has_its_state(shown):
         "level": "trouble",
         "word": "not served",
         "sentence": "Not served: in use",
+        "code": "not-listening",
         "way_out": "stop it",
+        "causes": [
+            {**NOTE, "code": "not-listening", "sentence": "in use", "hint": "stop it"},
+            NOTE,
+        ],
     }
 
 
@@ -113,6 +130,7 @@ def test_an_endpoint_has_these_fields(shown):
             "is_usable": True,
             "node": "node-a",
             "ejected_for_s": None,
+            "cause": None,
             "active": 0,
             "connections": 3,
             "failures": 1,
@@ -132,7 +150,12 @@ def test_problems_of_the_node_are_included_by_name():
     answer = status(view)
     assert answer["unserved"] == [{"problem": "cannot serve it", "way_out": "stop the other"}]
     assert answer["ignored"] == [
-        {"service": "shop/db", "port": "80", "reason": "taken", "is_conflict": True}
+        {
+            "service": "shop/db",
+            "port": "80",
+            "cause": {**NOTE, "code": "address-taken", "sentence": "taken", "hint": TAKEN_HINT},
+            "is_conflict": True,
+        }
     ]
     assert answer["client_address"] == {
         "is_on": True,
@@ -200,6 +223,7 @@ def test_problems_are_sentences_the_worst_first():
         "port": "shop/admin:http",
         "family": "IPv4",
         "side": "",
+        "code": "not-listening",
     }
 
 

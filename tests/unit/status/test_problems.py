@@ -4,7 +4,8 @@ import pytest
 
 from userspace_proxy.errors import ListenError
 from userspace_proxy.policy.bridges import BridgeObstacle
-from userspace_proxy.status.problems import Level, judge, summarise
+from userspace_proxy.status.port_state import Level, judge
+from userspace_proxy.status.problems import summarise
 from userspace_proxy.status.view import (
     ClientAddressView,
     LastStateView,
@@ -19,7 +20,6 @@ from .views import (
     NOW,
     make_calm_view,
     make_endpoint,
-    make_frontend,
     make_health_check,
     make_ignored,
     make_port,
@@ -31,9 +31,6 @@ from .views import (
 READY = make_endpoint("10.244.1.7:8080", "ready", True)
 EJECTED = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
 NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
-ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
-CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
-HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
 HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
 
 
@@ -41,102 +38,6 @@ def test_a_ports_problem_has_its_remedy_beside_it():
     view = make_view(make_port(problem=f"{HELD_BY} (stop nginx)", way_out="stop nginx"))
     (problem,) = summarise(view, NOW).problems
     assert (problem.what, problem.way_out) == (f"Not served: {HELD_BY}", "stop nginx")
-
-
-@pytest.mark.parametrize(
-    ("changes", "level", "sentence"),
-    [
-        pytest.param({"endpoints": (READY,)}, Level.OK, "Served by 1 endpoint", id="served"),
-        pytest.param(
-            {"endpoints": (NOT_READY,) * 3, "reason": "3 endpoints: 3 not ready"},
-            Level.ATTENTION,
-            "Clients are refused: 3 endpoints: 3 not ready",
-            id="refused",
-        ),
-        pytest.param(
-            {"endpoints": (NOT_READY,)},
-            Level.ATTENTION,
-            "Clients are refused: no endpoint is usable",
-            id="refused-without-a-reason",
-        ),
-        pytest.param(
-            {"endpoints": (READY,), "problem": "cannot listen: Address already in use"},
-            Level.TROUBLE,
-            "Not served: cannot listen: Address already in use",
-            id="port-in-use",
-        ),
-        pytest.param(
-            {"endpoints": (READY,), "frontends": (CLUSTER_IP, HELD), "problem": HELD_BY},
-            Level.TROUBLE,
-            f"Partly served: {HELD_BY}",
-            id="node-port-held",
-        ),
-        pytest.param(
-            {"endpoints": (READY,), "frontends": (HELD,), "problem": HELD_BY},
-            Level.TROUBLE,
-            f"Not served: {HELD_BY}",
-            id="every-frontend-held",
-        ),
-        pytest.param(
-            {
-                "endpoints": (ELSEWHERE,),
-                "reason": "1 endpoint: 1 not on this node",
-                "admits": (),
-            },
-            Level.ATTENTION,
-            "Clients are dropped: 1 endpoint: 1 not on this node",
-            id="all-dropped",
-        ),
-        pytest.param(
-            {
-                "endpoints": (ELSEWHERE,),
-                "reason": "1 endpoint: 1 not on this node",
-                "admits": ("127.0.0.0/8",),
-                "usable": (ELSEWHERE.verdict.address,),
-            },
-            Level.OK,
-            "Clients from outside are dropped here: 1 endpoint: 1 not on this node",
-            id="outside-dropped",
-        ),
-        pytest.param(
-            {"endpoints": (READY,), "is_out_of_ports": True},
-            Level.TROUBLE,
-            "Clients are reset: no source port was left for connections to an endpoint; set the "
-            "sysctl net.ipv4.tcp_tw_reuse=1, or widen net.ipv4.ip_local_port_range",
-            id="out-of-ports",
-        ),
-        pytest.param(
-            {"endpoints": (READY,), "is_out_of_client_ports": True},
-            Level.ATTENTION,
-            "All ports 61000-65535 of a client's address towards an endpoint are in use: the "
-            "endpoint sees this node's address, or the client is refused if the endpoint has not "
-            "answered it; set the sysctl net.ipv4.tcp_timestamps=1 on this node and in the "
-            "endpoint, or have the client keep fewer connections open",
-            id="out-of-client-ports",
-        ),
-        pytest.param(
-            {"endpoints": (READY, EJECTED)},
-            Level.ATTENTION,
-            "1 of 2 endpoints did not answer; the other serves",
-            id="one-ejected",
-        ),
-        pytest.param(
-            {"endpoints": (EJECTED, EJECTED, NOT_READY)},
-            Level.TROUBLE,
-            "Clients wait or fail: none of its 2 endpoints answers",
-            id="all-ejected",
-        ),
-        pytest.param(
-            {"endpoints": (EJECTED,)},
-            Level.TROUBLE,
-            "Clients wait or fail: its only endpoint doesn't answer",
-            id="the-only-one-ejected",
-        ),
-    ],
-)
-def test_how_a_service_port_is_served(changes, level, sentence):
-    state = judge(make_port(**changes))
-    assert (state.level, state.sentence) == (level, sentence)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from dataclasses import fields, replace
 
 from userspace_proxy.model import (
     Balance,
+    Cause,
+    CauseCode,
     Frontend,
     FrontendKind,
     IPFamily,
@@ -16,6 +18,7 @@ from userspace_proxy.model import (
 )
 from userspace_proxy.plan import HealthCheck, IgnoredService, PortKey, PortPlan, Side
 from userspace_proxy.policy import EndpointVerdict, Scope
+from userspace_proxy.policy.causes import address_taken, not_followed, not_ours
 from userspace_proxy.status.view import (
     EndpointView,
     FrontendView,
@@ -48,11 +51,21 @@ def make_endpoint(
     node: str = "",
     *,
     ejected_for_s: float | None = None,
+    cause: Cause | None = None,
     **traffic: float,
 ) -> EndpointView:
     """Return an endpoint in some state."""
-    verdict = EndpointVerdict(make_address(address), is_usable, state, node)
-    return EndpointView(verdict, Traffic(**traffic), ejected_for_s)
+    verdict = EndpointVerdict(make_address(address), is_usable, state, node, _code_of(state))
+    return EndpointView(verdict, Traffic(**traffic), ejected_for_s, cause)
+
+
+def _code_of(state: str) -> CauseCode | None:
+    if state.startswith("refused"):
+        return CauseCode.ENDPOINT_NOT_ALLOWED
+    if state.startswith("meant for"):
+        return CauseCode.NOT_FOR_THIS_NODE
+    codes = {"not ready": CauseCode.NOT_READY, "not on this node": CauseCode.NOT_LOCAL}
+    return codes.get(state)
 
 
 def make_frontend(address: str, kind: str, target: str, *, is_reached: bool = True) -> FrontendView:
@@ -67,7 +80,8 @@ def make_ignored(
 ) -> IgnoredService:
     """Return a Service, given as ``namespace/name``, that gets no listener."""
     namespace, _, name = service.partition("/")
-    return IgnoredService(ServiceKey(namespace, name), port, reason, is_conflict)
+    cause = address_taken(reason, "") if is_conflict else not_ours(reason)
+    return IgnoredService(ServiceKey(namespace, name), port, cause, is_conflict)
 
 
 def make_health_check(
@@ -92,7 +106,8 @@ def make_port(
     """Return a Service port that is served by two ready endpoints.
 
     Args:
-        changes: Fields of the plan, of the traffic, or of the view.
+        changes: Fields of the plan, of the traffic, or of the view; ``reason`` and ``notes`` are
+            may be sentences.
     """
     number = sum(map(ord, name)) % 200
     if frontends is None:
@@ -119,6 +134,10 @@ def make_port(
             ),
         )
     verdicts = tuple(endpoint.verdict for endpoint in endpoints)
+    if reason := changes.pop("reason", ""):
+        changes["cause"] = Cause(CauseCode.NOT_READY, str(reason))
+    notes = changes.get("notes", ())
+    changes["notes"] = tuple(n if isinstance(n, Cause) else not_followed(n) for n in notes)
     planned = {key: changes.pop(key) for key in _PLAN_FIELDS & changes.keys()}
     counted = {key: changes.pop(key) for key in {*Traffic._fields} & changes.keys()}
     plan = PortPlan(
@@ -128,7 +147,6 @@ def make_port(
         **{
             "protocol": Protocol.TCP,
             "usable": tuple(verdict.address for verdict in verdicts if verdict.is_usable),
-            "reason": "",
             **planned,
         },
     )

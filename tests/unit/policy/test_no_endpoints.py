@@ -1,0 +1,198 @@
+"""Why a Service port has no usable endpoint: a code and a sentence for each mistake."""
+
+import pytest
+
+from userspace_proxy.model import (
+    CauseCode,
+    Endpoint,
+    IPFamily,
+    Protocol,
+    ServicePort,
+    SlicePort,
+)
+from userspace_proxy.policy import NodeFacts, Scope, usable_endpoints, why_none_usable
+
+from ..model.samples import GONE, HTTP, NOT_READY, POD_A, POD_B, POD_C, service, slice_of
+
+A, B, C = POD_A.ip, POD_B.ip, POD_C.ip
+WEB = (("app", "web"), ("tier", "front"))
+HERE, THERE = "node-1", "node-2"
+
+
+def why(*slices, of=None, port=HTTP, family=IPFamily.IPV4, scope=Scope.CLUSTER):
+    """Return why none of the slices' endpoints is usable on node-1."""
+    of = of or service()
+    usable = usable_endpoints(
+        slices,
+        port=port.name,
+        protocol=Protocol(port.protocol),
+        family=family,
+        facts=NodeFacts(node_name=HERE),
+        scope=scope,
+    )
+    assert not (usable.addresses if usable.outside is None else usable.outside)
+    return why_none_usable(of, port, family, scope, slices, usable.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("of", "sentence"),
+    [
+        pytest.param(
+            service(selector=WEB), "no EndpointSlice belongs to shop/cart", id="with-a-selector"
+        ),
+        pytest.param(
+            service(),
+            "no EndpointSlice belongs to shop/cart, and it has no selector",
+            id="without-a-selector",
+        ),
+    ],
+)
+def test_no_slice_belongs_to_it(of, sentence):
+    cause = why(of=of)
+    assert (cause.code, str(cause), cause.object) == (CauseCode.NO_SLICE, sentence, "shop/cart")
+
+
+def test_a_selector_is_named_in_the_hint_as_kubectl_takes_it():
+    assert "app=web,tier=front" in why(of=service(selector=WEB)).hint
+
+
+def test_it_has_slices_of_the_other_family_only():
+    cause = why(slice_of(A), family=IPFamily.IPV6)
+    assert cause.code is CauseCode.NO_SLICE
+    assert str(cause) == "no EndpointSlice of IPv6 belongs to shop/cart, only of IPv4"
+
+
+@pytest.mark.parametrize(
+    ("of", "slices", "sentence"),
+    [
+        pytest.param(
+            service(selector=WEB),
+            [slice_of()],
+            "its EndpointSlice is empty: selector app=web,tier=front matches no pod that has an "
+            "address",
+            id="with-a-selector",
+        ),
+        pytest.param(service(), [slice_of()], "its EndpointSlice is empty", id="without"),
+        pytest.param(
+            service(),
+            [slice_of(), slice_of(key="cart-2")],
+            "its 2 EndpointSlices are empty",
+            id="several",
+        ),
+    ],
+)
+def test_its_slices_are_empty(of, slices, sentence):
+    cause = why(*slices, of=of)
+    assert (cause.code, str(cause)) == (CauseCode.SLICE_EMPTY, sentence)
+
+
+@pytest.mark.parametrize(
+    ("port", "targets", "sentence"),
+    [
+        pytest.param(
+            HTTP,
+            [("web", "TCP")],
+            'its endpoints have no port named "http"; they have "web"',
+            id="another-name",
+        ),
+        pytest.param(
+            HTTP,
+            [("web", "TCP"), ("", "TCP")],
+            'its endpoints have no port named "http"; they have "web", an unnamed one',
+            id="several-names",
+        ),
+        pytest.param(
+            ServicePort("", 80, "TCP"),
+            [("web", "TCP")],
+            'its endpoints have no unnamed port; they have "web"',
+            id="unnamed",
+        ),
+        pytest.param(
+            ServicePort("dns", 53, "UDP"),
+            [("dns", "TCP")],
+            'its endpoints have a port named "dns" only for TCP, not UDP',
+            id="another-protocol",
+        ),
+        pytest.param(
+            HTTP, [], 'its endpoints have no port named "http", nor any other', id="no-port"
+        ),
+    ],
+)
+def test_its_endpoints_lack_the_port(port, targets, sentence):
+    ports = tuple(SlicePort(name, 8080, protocol) for name, protocol in targets)
+    cause = why(slice_of(A, ports=ports), port=port)
+    assert (cause.code, str(cause)) == (CauseCode.PORT_NAME_MISSING, sentence)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "scope", "code", "sentence"),
+    [
+        pytest.param(
+            [Endpoint(A, **NOT_READY)],
+            Scope.CLUSTER,
+            CauseCode.NOT_READY,
+            "its only endpoint is not ready",
+            id="one-not-ready",
+        ),
+        pytest.param(
+            [Endpoint(A, **NOT_READY), Endpoint(B, **NOT_READY), Endpoint(C, **GONE)],
+            Scope.CLUSTER,
+            CauseCode.NOT_READY,
+            "none of its 3 endpoints is ready",
+            id="none-ready",
+        ),
+        pytest.param(
+            [Endpoint(A, node=THERE)],
+            Scope.LOCAL,
+            CauseCode.NOT_LOCAL,
+            "its only endpoint is on node node-2, and the traffic policy is Local",
+            id="on-another-node",
+        ),
+        pytest.param(
+            [Endpoint(A)],
+            Scope.LOCAL,
+            CauseCode.NOT_LOCAL,
+            "its only endpoint is on another node, and the traffic policy is Local",
+            id="on-an-unnamed-node",
+        ),
+        pytest.param(
+            [Endpoint(A, node=THERE), Endpoint(B, node="node-3")],
+            Scope.LOCAL_FROM_OUTSIDE,
+            CauseCode.NOT_LOCAL,
+            "its 2 endpoints are on other nodes, and the traffic policy is Local",
+            id="on-other-nodes",
+        ),
+        pytest.param(
+            [Endpoint(A, node=THERE), Endpoint(B, node=HERE, **NOT_READY)],
+            Scope.LOCAL,
+            CauseCode.NOT_LOCAL,
+            "none of its 2 endpoints is usable: 1 not on this node, 1 not ready",
+            id="elsewhere-or-not-ready",
+        ),
+        pytest.param(
+            [Endpoint("127.0.0.1"), Endpoint(A, **NOT_READY)],
+            Scope.CLUSTER,
+            CauseCode.ENDPOINT_NOT_ALLOWED,
+            "none of its 2 endpoints is usable: 1 not ready, 1 refused: a loopback address is the "
+            "node itself",
+            id="refused-or-not-ready",
+        ),
+        pytest.param(
+            [Endpoint("127.0.0.1")],
+            Scope.CLUSTER,
+            CauseCode.ENDPOINT_NOT_ALLOWED,
+            "its only endpoint is not usable: refused: a loopback address is the node itself",
+            id="refused",
+        ),
+    ],
+)
+def test_its_endpoints_are_not_usable(endpoints, scope, code, sentence):
+    cause = why(slice_of(*endpoints), scope=scope)
+    assert (cause.code, str(cause)) == (code, sentence)
+
+
+def test_the_hint_names_the_policy_that_excludes_other_nodes():
+    elsewhere = slice_of(Endpoint(A, node=THERE))
+    assert why(elsewhere, scope=Scope.LOCAL).hint.startswith("internalTrafficPolicy")
+    outside = why(elsewhere, scope=Scope.LOCAL_FROM_OUTSIDE)
+    assert outside.hint.startswith("externalTrafficPolicy")

@@ -1,0 +1,169 @@
+"""How one Service port is served, in words."""
+
+import pytest
+
+from userspace_proxy.model import SocketAddress
+from userspace_proxy.policy.causes import dial_failed, external_ip_off, resets
+from userspace_proxy.status.port_state import Level, judge
+
+from .views import make_endpoint, make_frontend, make_port
+
+READY = make_endpoint("10.244.1.7:8080", "ready", True)
+REFUSES = dial_failed(SocketAddress("10.244.1.8", 8080), 111, "Connection refused", count=9)
+SILENT = dial_failed(SocketAddress("10.244.1.9", 8080), 110, "Connection timed out", count=2)
+RESETS = resets(SocketAddress("10.244.1.9", 8080), count=8)
+EJECTED = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0, cause=REFUSES)
+ALSO_EJECTED = make_endpoint("10.244.1.9:8080", "ready", True, ejected_for_s=3.0, cause=SILENT)
+RESETTING = make_endpoint("10.244.1.9:8080", "ready", True, cause=RESETS)
+EJECTED_ELSEWHERE = make_endpoint("10.244.1.8:8080", "ready", True, ejected_for_s=12.0)
+NOT_READY = make_endpoint("10.244.1.9:8080", "not ready", False)
+ELSEWHERE = make_endpoint("10.244.2.9:8080", "not on this node", False)
+CLUSTER_IP = make_frontend("10.96.7.1:80", "ClusterIP", "proxy port 20001")
+HELD = make_frontend("192.0.2.10:30080", "NodePort", "held by another program", is_reached=False)
+HELD_BY = "node port 30080/TCP is held by nginx (pid 812)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "sentence"),
+    [
+        pytest.param({"endpoints": (READY,)}, Level.OK, "Served by 1 endpoint", id="served"),
+        pytest.param(
+            {"endpoints": (NOT_READY,) * 3, "reason": "3 endpoints: 3 not ready"},
+            Level.ATTENTION,
+            "Clients are refused: 3 endpoints: 3 not ready",
+            id="refused",
+        ),
+        pytest.param(
+            {"endpoints": (NOT_READY,)},
+            Level.ATTENTION,
+            "Clients are refused: no endpoint is usable",
+            id="refused-without-a-reason",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "problem": "cannot listen: Address already in use"},
+            Level.TROUBLE,
+            "Not served: cannot listen: Address already in use",
+            id="port-in-use",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "frontends": (CLUSTER_IP, HELD), "problem": HELD_BY},
+            Level.TROUBLE,
+            f"Partly served: {HELD_BY}",
+            id="node-port-held",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "frontends": (HELD,), "problem": HELD_BY},
+            Level.TROUBLE,
+            f"Not served: {HELD_BY}",
+            id="every-frontend-held",
+        ),
+        pytest.param(
+            {
+                "endpoints": (ELSEWHERE,),
+                "reason": "1 endpoint: 1 not on this node",
+                "admits": (),
+            },
+            Level.ATTENTION,
+            "Clients are dropped: 1 endpoint: 1 not on this node",
+            id="all-dropped",
+        ),
+        pytest.param(
+            {
+                "endpoints": (ELSEWHERE,),
+                "reason": "1 endpoint: 1 not on this node",
+                "admits": ("127.0.0.0/8",),
+                "usable": (ELSEWHERE.verdict.address,),
+            },
+            Level.OK,
+            "Clients from outside are dropped here: 1 endpoint: 1 not on this node",
+            id="outside-dropped",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "is_out_of_ports": True},
+            Level.TROUBLE,
+            "Clients are reset: no source port was left for connections to an endpoint",
+            id="out-of-ports",
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "is_out_of_client_ports": True},
+            Level.ATTENTION,
+            "All ports 61000-65535 of a client's address towards an endpoint are in use: the "
+            "endpoint sees this node's address, or the client is refused if the endpoint has not "
+            "answered it",
+            id="out-of-client-ports",
+        ),
+        pytest.param(
+            {"endpoints": (READY, EJECTED)},
+            Level.ATTENTION,
+            f"{REFUSES}; the other one serves",
+            id="one-refuses",
+        ),
+        pytest.param(
+            {"endpoints": (READY, EJECTED_ELSEWHERE)},
+            Level.ATTENTION,
+            "1 endpoint doesn't answer; the other one serves",
+            id="one-ejected-and-the-cause-not-reported-yet",
+        ),
+        pytest.param(
+            {"endpoints": (READY, READY, EJECTED, ALSO_EJECTED)},
+            Level.ATTENTION,
+            "2 of 4 endpoints don't answer; the other 2 serve",
+            id="some-fail",
+        ),
+        pytest.param(
+            {"endpoints": (EJECTED, ALSO_EJECTED, NOT_READY)},
+            Level.TROUBLE,
+            f"Clients fail: none of its 2 endpoints answers; {REFUSES}",
+            id="all-fail",
+        ),
+        pytest.param(
+            {"endpoints": (EJECTED_ELSEWHERE, EJECTED_ELSEWHERE)},
+            Level.TROUBLE,
+            "Clients fail: none of its 2 endpoints answers",
+            id="all-ejected-and-no-cause-reported-yet",
+        ),
+        pytest.param(
+            {"endpoints": (EJECTED,)}, Level.TROUBLE, f"Clients fail: {REFUSES}", id="the-only-one"
+        ),
+        pytest.param(
+            {"endpoints": (EJECTED_ELSEWHERE,)},
+            Level.TROUBLE,
+            "Clients fail: its only endpoint doesn't answer",
+            id="the-only-one-ejected-and-the-cause-not-reported-yet",
+        ),
+        pytest.param(
+            {"endpoints": (RESETTING,)}, Level.TROUBLE, f"Clients fail: {RESETS}", id="resets"
+        ),
+        pytest.param(
+            {"endpoints": (READY,), "notes": ("annotation x: y is used",)},
+            Level.ATTENTION,
+            "Served by 1 endpoint; annotation x: y is used",
+            id="a-note",
+        ),
+    ],
+)
+def test_how_a_service_port_is_served(changes, level, sentence):
+    state = judge(make_port(**changes))
+    assert (state.level, state.sentence) == (level, sentence)
+
+
+def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port():
+    note = external_ip_off("203.0.113.7", "external IPs are off")
+    state = judge(make_port(endpoints=(READY,), notes=(note,)))
+    assert (state.level, state.word) == (Level.ATTENTION, "partly served")
+    assert state.sentence == f"Partly served: {note}"
+    assert (state.code, state.way_out, state.is_problem) == (note.code, note.hint, True)
+
+
+def test_all_causes_are_listed_once_and_the_deciding_one_first():
+    port = make_port(
+        endpoints=(READY, EJECTED), problem="in use (stop it)", way_out="stop it", notes=("a note",)
+    )
+    state = judge(port)
+    assert [str(cause) for cause in state.causes] == ["in use", str(REFUSES), "a note"]
+    assert state.way_out == "stop it"
+
+
+def test_a_port_that_is_served_has_no_cause():
+    state = judge(make_port(endpoints=(READY,)))
+    assert (state.causes, state.code, state.way_out, state.is_problem) == ((), None, "", False)

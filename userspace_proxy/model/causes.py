@@ -1,0 +1,71 @@
+"""Why clients of a Service aren't served, or an endpoint isn't used: one value for all observers.
+
+A cause is created where the fact is known, and worded once (``policy.causes``). The page, JSON,
+text, metrics, Events and the log show that value, never words of their own.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class CauseCode(enum.StrEnum):
+    """The names of causes in metrics, JSON and docs/troubleshooting.md; they never change."""
+
+    ENDPOINT_REFUSES = "endpoint-refuses"
+    ENDPOINT_SILENT = "endpoint-silent"
+    ENDPOINT_UNREACHABLE = "endpoint-unreachable"
+    ENDPOINT_RESETS = "endpoint-resets"
+    """It accepts connections and ends them without having sent a byte."""
+    ENDPOINT_FAILS = "endpoint-fails"
+    """A dial failed with another error."""
+    ENDPOINT_NOT_ALLOWED = "endpoint-not-allowed"
+    """Its address is this node's, or reserved (CVE-2021-25737)."""
+    NO_SLICE = "no-slice"
+    SLICE_EMPTY = "slice-empty"
+    SLICE_ELSEWHERE = "slice-elsewhere"
+    """A slice of another namespace names a Service of this name."""
+    SLICE_ORPHANED = "slice-orphaned"
+    """A slice names a Service that doesn't exist, and whose name is similar."""
+    PORT_NAME_MISSING = "port-name-missing"
+    NOT_READY = "not-ready"
+    NOT_LOCAL = "not-local"
+    NOT_FOR_THIS_NODE = "not-for-this-node"
+    """Topology hints send this node's clients to other endpoints."""
+    SOURCE_DENIED = "source-denied"
+    EXTERNAL_IP_OFF = "external-ip-off"
+    ADDRESS_TAKEN = "address-taken"
+    NOT_OURS = "not-ours"
+    """This proxy doesn't serve such Services or ports."""
+    NOT_FOLLOWED = "not-followed"
+    """A field or annotation has no effect."""
+    NOT_LISTENING = "not-listening"
+    """A proxy port or node port can't be opened, or a frontend can't be steered to it."""
+    OUT_OF_PORTS = "out-of-ports"
+    OUT_OF_CLIENT_PORTS = "out-of-client-ports"
+    FIREWALL_DROPS = "firewall-drops"
+    SOURCE_AWAY = "source-away"
+    """The API server or the manifests can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One cause; equal facts give equal causes."""
+
+    code: CauseCode
+    sentence: str
+    """Without a full stop, and without figures that change while the fact stays the same."""
+    object: str = ""
+    """What it is about: an address, ``shop/web``, ``EndpointSlice shop/web-x``; or empty."""
+    hint: str = ""
+    """What to do about it; empty if the sentence contains it."""
+    count: int = 0
+    """How often it was seen; 0 for a state, which isn't counted."""
+    first_at: float = 0.0
+    """Unix time at which it was first seen; 0 if unknown."""
+    last_at: float = 0.0
+    """Unix time at which it was last seen; 0 if unknown."""
+
+    def __str__(self) -> str:
+        return self.sentence

@@ -1,0 +1,229 @@
+"""Words each cause, once; the facts come from those that know them.
+
+Rule 1: a sentence states what is wrong, and about which object; it can be understood alone.
+Rule 2: figures that change while the fact stays the same (how often, how long ago) aren't part of
+the sentence, so equal facts give equal causes.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Iterable, Sequence
+
+from ..model import (
+    Cause,
+    CauseCode,
+    EndpointSlice,
+    IPFamily,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SocketAddress,
+)
+
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+_FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+_NAMES_SHOWN = 5
+
+
+def dial_failed(
+    endpoint: SocketAddress,
+    number: int,
+    error: str,
+    *,
+    count: int = 0,
+    first_at: float = 0.0,
+    last_at: float = 0.0,
+) -> Cause:
+    """Return the cause of dials of an endpoint that failed with an errno, and its words."""
+    hint = ""
+    if number == errno.ECONNREFUSED:
+        code = CauseCode.ENDPOINT_REFUSES
+        sentence = f"{endpoint} refuses connections: nothing listens on port {endpoint.port} there"
+        hint = (
+            "Compare targetPort with the port on which the container listens, and on which address"
+        )
+    elif number == errno.ETIMEDOUT:
+        code = CauseCode.ENDPOINT_SILENT
+        sentence = f"{endpoint} does not answer: packets are dropped, or the pod hangs"
+        hint = "Look for a NetworkPolicy or firewall that drops packets from this node to the pod"
+    elif number in _UNREACHABLE:
+        code = CauseCode.ENDPOINT_UNREACHABLE
+        sentence = f"no route to {endpoint.ip}: that address does not exist, or its node is down"
+        hint = "Compare the address with that of the pod, and look at the pod's node"
+    else:
+        code = CauseCode.ENDPOINT_FAILS
+        sentence = f"{endpoint} can't be dialled: {error}"
+        if number in _FORBIDDEN:
+            hint = "A firewall rule on this node rejects packets from the proxy to the pod"
+    return Cause(code, sentence, str(endpoint), hint, count, first_at, last_at)
+
+
+def resets(
+    endpoint: SocketAddress, *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return the cause of connections that an endpoint accepts and ends without a byte."""
+    return Cause(
+        CauseCode.ENDPOINT_RESETS,
+        f"{endpoint} accepts connections and ends them without answering",
+        str(endpoint),
+        "Read the log of the pod: it may expect TLS or another protocol, or fail for each client",
+        count,
+        first_at,
+        last_at,
+    )
+
+
+def no_slice(service: Service, family: IPFamily, slices: Sequence[EndpointSlice]) -> Cause:
+    """Return why a Service has no endpoint of a family: it has no slice of this family."""
+    key = service.key
+    if slices:
+        other = slices[0].family
+        sentence = f"no EndpointSlice of {family} belongs to {key}, only of {other}"
+        hint = f"Its pods have no {family} address, or its slices were written for {other} alone"
+    elif service.selector:
+        sentence = f"no EndpointSlice belongs to {key}"
+        hint = (
+            "The EndpointSlice controller creates one from the selector "
+            f"{selector_text(service)}; manifests must contain one, or Endpoints, as selectors "
+            "aren't evaluated there"
+        )
+    else:
+        sentence = f"no EndpointSlice belongs to {key}, and it has no selector"
+        hint = f"Create an EndpointSlice with the label kubernetes.io/service-name: {key.name}"
+    return Cause(CauseCode.NO_SLICE, sentence, str(key), hint)
+
+
+def slice_elsewhere(key: ServiceKey, item: SliceKey) -> Cause:
+    """Return that a slice of another namespace names a Service that exists only in this one."""
+    return Cause(
+        CauseCode.SLICE_ELSEWHERE,
+        f"EndpointSlice {item} names this Service, from another namespace",
+        f"EndpointSlice {item}",
+        f"A slice belongs to Services of its own namespace: move it to {key.namespace}",
+    )
+
+
+def slice_orphaned(key: ServiceKey, item: SliceKey, named: str) -> Cause:
+    """Return that a slice of this namespace names a Service that doesn't exist."""
+    return Cause(
+        CauseCode.SLICE_ORPHANED,
+        f'EndpointSlice {item} names "{named}", which does not exist (did you mean "{key.name}"?)',
+        f"EndpointSlice {item}",
+        f"Set its label kubernetes.io/service-name to {key.name}",
+    )
+
+
+def slice_empty(service: Service, count: int) -> Cause:
+    """Return that a Service has slices, and no endpoint in them."""
+    which = "its EndpointSlice is" if count == 1 else f"its {count} EndpointSlices are"
+    if service.selector:
+        selector = selector_text(service)
+        sentence = f"{which} empty: selector {selector} matches no pod that has an address"
+        hint = f"kubectl get pods -n {service.key.namespace} -l {selector}"
+    else:
+        sentence = f"{which} empty"
+        hint = "It has no selector: whoever created the slice must add endpoints"
+    return Cause(CauseCode.SLICE_EMPTY, sentence, str(service.key), hint)
+
+
+def port_missing(port: ServicePort, slices: Iterable[EndpointSlice]) -> Cause:
+    """Return that no endpoint has the Service port; the slices are those of its family."""
+    there = [(p.name, p.protocol) for item in slices if item.endpoints for p in item.ports]
+    others = sorted({protocol for name, protocol in there if name == port.name})
+    wanted = f'port named "{port.name}"' if port.name else "unnamed port"
+    if others:
+        sentence = (
+            f"its endpoints have a {wanted} only for {', '.join(others)}, not {port.protocol}"
+        )
+        hint = "Give the Service's port and the container's port the same protocol"
+    elif there:
+        names = sorted({f'"{name}"' if name else "an unnamed one" for name, _ in there})
+        shown = ", ".join(names[:_NAMES_SHOWN])
+        sentence = f"its endpoints have no {wanted}; they have {shown}"
+        hint = "The port's name in the EndpointSlice must be that in the Service"
+    else:
+        sentence = f"its endpoints have no {wanted}, nor any other"
+        hint = "targetPort is a name that no container port of the pods has"
+    return Cause(CauseCode.PORT_NAME_MISSING, sentence, port.name, hint)
+
+
+def none_ready(total: int) -> Cause:
+    """Return that no endpoint is ready, nor still serving."""
+    one, many = "its only endpoint is not ready", f"none of its {total} endpoints is ready"
+    hint = "Readiness probes decide: kubectl describe pod shows why one fails"
+    return Cause(CauseCode.NOT_READY, one if total == 1 else many, hint=hint)
+
+
+def none_local(nodes: Collection[str], total: int, policy: str) -> Cause:
+    """Return that all endpoints are on other nodes, and that the policy excludes these."""
+    if total == 1 and all(nodes):
+        where = f"its only endpoint is on node {next(iter(nodes))}"
+    elif total == 1:
+        where = "its only endpoint is on another node"
+    else:
+        where = f"its {total} endpoints are on other nodes"
+    sentence = f"{where}, and the traffic policy is Local"
+    return Cause(
+        CauseCode.NOT_LOCAL, sentence, hint=f"{policy}: Cluster uses endpoints of all nodes"
+    )
+
+
+def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) -> Cause:
+    """Return that no endpoint is usable, for several reasons; the code is that of the first."""
+    if total == 1:
+        return Cause(code, f"its only endpoint is not usable: {next(iter(counts))[1]}")
+    parts = ", ".join(f"{count} {reason}" for count, reason in counts)
+    return Cause(code, f"none of its {total} endpoints is usable: {parts}")
+
+
+def external_ip_off(ip: str, why: str) -> Cause:
+    """Return that an external IP isn't served."""
+    sentence = f"external IP {ip} is not served: {why}"
+    return Cause(CauseCode.EXTERNAL_IP_OFF, sentence, ip, "Allow its network: --allow-external-ips")
+
+
+def not_followed(sentence: str, object_: str = "") -> Cause:
+    """Return that a field or an annotation has no effect, or not the one intended."""
+    return Cause(CauseCode.NOT_FOLLOWED, sentence, object_)
+
+
+def not_ours(sentence: str) -> Cause:
+    """Return that this proxy doesn't serve a Service, or a port of it."""
+    return Cause(CauseCode.NOT_OURS, sentence)
+
+
+def address_taken(sentence: str, address: str) -> Cause:
+    """Return that another Service has the address."""
+    return Cause(CauseCode.ADDRESS_TAKEN, sentence, address, "Give one of them another address")
+
+
+def selector_text(service: Service) -> str:
+    """Return a Service's selector as kubectl takes it: ``app=web,tier=front``."""
+    return ",".join(f"{key}={value}" for key, value in service.selector)
+
+
+def not_listening(problem: str, hint: str) -> Cause:
+    """Return that a frontend, or the proxy port behind it, can't be served."""
+    return Cause(CauseCode.NOT_LISTENING, problem, hint=hint)
+
+
+def out_of_ports() -> Cause:
+    """Return that this node has no source port left towards an endpoint."""
+    return Cause(
+        CauseCode.OUT_OF_PORTS,
+        "no source port was left for connections to an endpoint",
+        hint="Set the sysctl net.ipv4.tcp_tw_reuse=1, or widen net.ipv4.ip_local_port_range",
+    )
+
+
+def out_of_client_ports() -> Cause:
+    """Return that a client's own address has no port left towards an endpoint."""
+    return Cause(
+        CauseCode.OUT_OF_CLIENT_PORTS,
+        "all ports 61000-65535 of a client's address towards an endpoint are in use: the endpoint "
+        "sees this node's address, or the client is refused if the endpoint has not answered it",
+        hint="Set the sysctl net.ipv4.tcp_timestamps=1 on this node and in the endpoint, or have "
+        "the client keep fewer connections open",
+    )

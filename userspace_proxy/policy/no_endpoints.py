@@ -1,0 +1,54 @@
+"""Explains why a Service port has no usable endpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from ..model import Cause, CauseCode, EndpointSlice, IPFamily, Service, ServicePort
+from .causes import no_slice, none_local, none_ready, none_usable, port_missing, slice_empty
+from .usable import EndpointVerdict, Scope
+
+_POLICIES = {
+    Scope.LOCAL: "internalTrafficPolicy",
+    Scope.LOCAL_FROM_OUTSIDE: "externalTrafficPolicy",
+}
+
+
+def why_none_usable(
+    service: Service,
+    port: ServicePort,
+    family: IPFamily,
+    scope: Scope,
+    slices: Sequence[EndpointSlice],
+    verdicts: Collection[EndpointVerdict],
+) -> Cause:
+    """Return why no endpoint is usable; by clients from outside where their policy differs.
+
+    Args:
+        slices: All of the Service, of both families.
+        verdicts: Of all endpoints of the port and the family, none of which is usable.
+    """
+    if verdicts:
+        return _none_usable(verdicts, scope)
+    of_family = [item for item in slices if item.family is family]
+    if not of_family:
+        return no_slice(service, family, slices)
+    if any(item.endpoints for item in of_family):
+        return port_missing(port, of_family)
+    return slice_empty(service, len(of_family))
+
+
+def _none_usable(verdicts: Collection[EndpointVerdict], scope: Scope) -> Cause:
+    codes = {verdict.code for verdict in verdicts}
+    total = len(verdicts)
+    if codes == {CauseCode.NOT_READY}:
+        return none_ready(total)
+    if codes == {CauseCode.NOT_LOCAL}:
+        return none_local([v.node for v in verdicts], total, _POLICIES[scope])
+    counts = sorted(Counter(verdict.reason for verdict in verdicts).items())
+    # Where other nodes have endpoints, the policy decides that clients get none.
+    for code in (CauseCode.NOT_LOCAL, CauseCode.ENDPOINT_NOT_ALLOWED, CauseCode.NOT_READY):
+        if code in codes:
+            return none_usable(code, [(n, reason) for reason, n in counts], total)
+    return none_usable(CauseCode.NOT_READY, [(n, reason) for reason, n in counts], total)

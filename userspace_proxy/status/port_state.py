@@ -1,0 +1,140 @@
+"""Judges how the clients of one Service port are served, and why not.
+
+    what listens ──▶ usable endpoints ──▶ which of them answer ──▶ what has no effect ──▶ PortState
+
+Rule 1: trouble means that this proxy, or something below it, doesn't work as it should.
+Rule 2: attention means that the cluster asks for something without effect: a Service without a
+ready endpoint is refused on purpose, and many clusters always have one.
+Rule 3: it is OK that ``externalTrafficPolicy: Local`` drops clients from outside on nodes without
+an endpoint: that is its purpose, and load balancers probe the node first.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..model import Cause, CauseCode
+from ..policy.causes import not_listening, out_of_client_ports, out_of_ports
+from .units import plural
+from .view import EndpointView, ServicePortView
+
+
+class Level(enum.StrEnum):
+    """The severity of a state."""
+
+    OK = "ok"
+    ATTENTION = "attention"
+    TROUBLE = "trouble"
+
+
+# States of Service ports whose clients are served, though less well than they could be.
+_SERVED = ("partly answering", "out of client ports", "served")
+
+
+@dataclass(frozen=True, slots=True)
+class PortState:
+    """How one Service port is served."""
+
+    level: Level
+    word: str
+    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``,
+    ``not answering``, ``partly answering``, ``out of ports``, ``out of client ports``."""
+    sentence: str
+    causes: tuple[Cause, ...] = ()
+    """All that is known to go wrong, or to have no effect; the first one decides the state."""
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether some clients that should be served aren't."""
+        return self.level is not Level.OK and self.word not in _SERVED
+
+    @property
+    def way_out(self) -> str:
+        """The remedy; empty if the sentence contains it."""
+        return self.causes[0].hint if self.causes else ""
+
+    @property
+    def code(self) -> CauseCode | None:
+        """The first cause's; None if all is well."""
+        return self.causes[0].code if self.causes else None
+
+
+def judge(port: ServicePortView) -> PortState:
+    """Return how one Service port is served, and why not."""
+    level, word, sentence, first = _judge(port)
+    others = (port.plan.cause, *(e.cause for e in port.endpoints), *port.plan.notes)
+    known = (*first, *(cause for cause in others if cause is not None))
+    return PortState(level, word, sentence, tuple(dict.fromkeys(known)))
+
+
+_Judgement = tuple[Level, str, str, tuple[Cause, ...]]
+
+
+def _judge(port: ServicePortView) -> _Judgement:
+    """Return level, word, sentence, and the causes that decide them."""
+    if port.problem:
+        return _not_listening(port)
+    plan = port.plan
+    if plan.is_dropping and plan.admits != ():
+        sentence = f"Clients from outside are dropped here: {plan.cause}"
+        return Level.OK, "dropped", sentence, ()
+    if plan.is_dropping:
+        return Level.ATTENTION, "dropped", f"Clients are dropped: {plan.cause}", ()
+    usable = [endpoint for endpoint in port.endpoints if endpoint.verdict.is_usable]
+    if plan.cause or not usable:
+        cause = plan.cause or "no endpoint is usable"
+        return Level.ATTENTION, "refused", f"Clients are refused: {cause}", ()
+    failing = [e for e in usable if e.ejected_for_s is not None or e.cause is not None]
+    if len(failing) == len(usable):
+        return Level.TROUBLE, "not answering", f"Clients fail: {_all_fail(failing)}", ()
+    if port.is_out_of_ports:
+        cause = out_of_ports()
+        return Level.TROUBLE, "out of ports", f"Clients are reset: {cause}", (cause,)
+    if failing:
+        return Level.ATTENTION, "partly answering", _some_fail(failing, len(usable)), ()
+    if port.is_out_of_client_ports:
+        cause = out_of_client_ports()
+        return Level.ATTENTION, "out of client ports", _capitalised(cause.sentence), (cause,)
+    return _served(port, len(usable))
+
+
+def _not_listening(port: ServicePortView) -> _Judgement:
+    reached = sum(frontend.is_reached for frontend in port.frontends)
+    word = "partly served" if 0 < reached < len(port.frontends) else "not served"
+    cause = not_listening(port.problem.removesuffix(f" ({port.way_out})"), port.way_out)
+    return Level.TROUBLE, word, f"{word.capitalize()}: {cause}", (cause,)
+
+
+def _served(port: ServicePortView, usable: int) -> _Judgement:
+    unserved = [n for n in port.plan.notes if n.code is CauseCode.EXTERNAL_IP_OFF]
+    sentence = f"Served by {plural(usable, 'endpoint')}"
+    if unserved:
+        return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
+    if port.plan.notes:
+        return Level.ATTENTION, "served", f"{sentence}; {port.plan.notes[0]}", ()
+    return Level.OK, "served", sentence, ()
+
+
+def _all_fail(failing: Sequence[EndpointView]) -> str:
+    if len(failing) == 1:
+        return str(failing[0].cause or "its only endpoint doesn't answer")
+    text = f"none of its {len(failing)} endpoints answers"
+    cause = next((endpoint.cause for endpoint in failing if endpoint.cause), None)
+    return f"{text}; {cause}" if cause else text
+
+
+def _some_fail(failing: Sequence[EndpointView], usable: int) -> str:
+    left = usable - len(failing)
+    serve = "the other one serves" if left == 1 else f"the other {left} serve"
+    if len(failing) > 1:
+        return f"{len(failing)} of {plural(usable, 'endpoint')} don't answer; {serve}"
+    cause = failing[0].cause
+    return (
+        f"{_capitalised(str(cause))}; {serve}" if cause else f"1 endpoint doesn't answer; {serve}"
+    )
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
