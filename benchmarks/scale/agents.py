@@ -97,7 +97,7 @@ class Agent:
         return lines[-1] if lines else "the log is empty"
 
     def metrics(self) -> dict[tuple[str, str], float]:
-        """Return its metrics by name and labels; takes it a second of CPU at 10,000 Services."""
+        """Return its metrics by name and labels."""
         url = "http://127.0.0.1:10249/metrics"
         client = [sys.executable, "-m", "userspace_proxy.sandbox.client"]
         done = self.stage.node.run(

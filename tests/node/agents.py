@@ -65,6 +65,7 @@ class Agent:
             *(sys.executable, "-m", "userspace_proxy", "run"),
             self.source,
             f"--steering={self.steering}",
+            "--metrics-detail=endpoint",
             "--hostname-override=node-1",
             # Without a state of other tests, unless a flag names a folder.
             "--state-dir=",

@@ -274,7 +274,8 @@ class Agent:
         # aiohttp takes half a second to import.
         from ..status.server import StatusServer
 
-        server = StatusServer(self.status, health=lambda: self._view(()), refresh=self._refresh)
+        health, detail = lambda: self._view(()), options.metrics_detail
+        server = StatusServer(self.status, detail, health=health, refresh=self._refresh)
         self._stack.push_async_callback(server.close)
 
         async def serve_admin(bind: ListenAt) -> None:

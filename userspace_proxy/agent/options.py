@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ..dataplane import Tuning
 from ..status.listening import ListenAt
@@ -48,6 +49,8 @@ class Options:
     """The address of ``/healthz`` and ``/livez``; None: they aren't served."""
     admin: ListenAt | None = None
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
+    metrics_detail: Literal["node", "service", "endpoint"] = "service"
+    """What ``/metrics`` has beside the sums of the node."""
     state_dir: str = ""
     """The folder in which the last state is kept; empty: it isn't kept."""
     state_max_age_s: float = 86400.0

@@ -181,6 +181,7 @@ def make_options(settings: Settings) -> Options:
         min_sync_period_s=settings.iptables_min_sync_period_s,
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
+        metrics_detail=settings.metrics_detail,
         state_dir=default_state_dir() if settings.state_dir == "auto" else settings.state_dir,
         state_max_age_s=settings.state_max_age_s,
         config=settings.as_rows(),

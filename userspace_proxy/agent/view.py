@@ -8,7 +8,7 @@ from ..dataplane import ITERATION_BOUNDS_S, EndpointCounters
 from ..errors import ListenError
 from ..model import Frontend, FrontendKind, ServiceKey
 from ..plan import Plan
-from ..plane import Plane, PlaneState, WorkerState
+from ..plane import Plane, PlaneState, Totals, WorkerState
 from ..sources import Source
 from ..status.view import (
     ClientAddressView,
@@ -23,6 +23,7 @@ from ..status.view import (
     StatusView,
     SteeringView,
     SyncView,
+    TotalsView,
     TrackingView,
     Traffic,
     WorkerView,
@@ -108,6 +109,7 @@ def view_proxy(
         firewalls=tuple(FirewallView(f.chain, f.why, f.way_out) for f in firewalls),
         unserved=tuple(unserved),
         ports=ports,
+        totals=_view_totals(plane.totals, ports),
         ignored=sync.plan.ignored if sync else (),
         health_checks=health_checks,
         descriptors=plane.descriptors,
@@ -121,6 +123,18 @@ def view_proxy(
         is_ready=bool(sync and sync.is_synced and plane.is_running) and not is_draining,
         is_draining=is_draining,
         node_is_eligible=not (sync and sync.node_is_being_deleted),
+    )
+
+
+def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView:
+    counters, traffic = totals.counters, _traffic(totals.endpoints)
+    return TotalsView(
+        traffic._replace(active=sum(port.traffic.active for port in ports)),
+        refused=counters.refused,
+        dropped_datagrams=counters.dropped_datagrams,
+        evicted=counters.evicted_connections + counters.evicted_flows,
+        evicted_for_memory=counters.evicted_for_memory,
+        shortages=counters.shortages,
     )
 
 

@@ -239,6 +239,13 @@ class Settings:
         help="where the status page and /metrics answer; also fd://N, or disabled",
         why="kube-proxy's; the page reveals much, so only this node can reach it",
     )
+    metrics_detail: Literal["node", "service", "endpoint"] = setting(
+        "service", kind=choice("node", "service", "endpoint"), topic=Topic.SERVERS,
+        flag="metrics-detail", own_field="metricsDetail",
+        help="how much /metrics has beside the sums of the node: nothing, the Service ports that "
+        "have had a client, or their endpoints, too",
+        why="as many series as Services that are used from this node",
+    )
     log_format: Literal["text", "json"] = setting(
         "text", kind=choice("text", "json"), topic=Topic.SERVERS, flag="log-format",
         aliases=("logging-format",), kube_field="logging.format", own_field="logFormat",

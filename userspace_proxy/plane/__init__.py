@@ -10,6 +10,7 @@ from .group import Group
 from .listener import Answer, Listener, Wanted
 from .plane import Plane
 from .ports import PortPool
+from .totals import Totals
 from .workers import PlaneState, WorkerState, default_workers
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Plane",
     "PlaneState",
     "PortPool",
+    "Totals",
     "Wanted",
     "WorkerState",
     "default_workers",

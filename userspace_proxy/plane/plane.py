@@ -43,6 +43,7 @@ from .messages import (
     Status,
     ToWorker,
 )
+from .totals import Totals
 from .watchdog import LOOK_S
 from .workers import PlaneState, WorkerSlot, WorkerState
 
@@ -84,6 +85,7 @@ class Plane:
     ) -> None:
         self._loop = loop
         self._clock = clock
+        self._totals = Totals()
         self._groups: dict[int, Group] = {}
         self._numbers = 0
         self._networks: Networks | None = None
@@ -205,6 +207,7 @@ class Plane:
                 status.descriptor_limit,
                 status.is_accepting,
                 connections=status.connections,
+                totals=self._totals,
             )
         running = [worker.status for worker in self._workers if worker.is_running]
         nearest = max(
@@ -229,6 +232,7 @@ class Plane:
                 is_short=any(status.is_short_of_memory for status in running),
                 was_short=any(status.was_short_of_memory for status in running),
             ),
+            totals=self._totals,
         )
 
     @property
@@ -280,6 +284,7 @@ class Plane:
             # It has all that it was sent before it was asked.
             self._listeners.end_stand_in(worker)
             for report in message.groups:
+                self._totals.add(report)
                 group = self._groups.get(report.group)
                 if group is not None:
                     group.add(worker, report, self._clock())

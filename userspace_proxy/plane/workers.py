@@ -21,6 +21,7 @@ from ..dataplane import MemoryState, Tuning
 from .forwarding import current_levels
 from .link import Link
 from .messages import Counted, Drain, Drained, FromWorker, Report, Running, Start, Status, ToWorker
+from .totals import Totals
 from .watchdog import HUNG_IN_START_S, HUNG_S
 
 _log = logging.getLogger("userspace_proxy.dataplane")
@@ -76,6 +77,8 @@ class PlaneState:
     """What is wrong now, one line each."""
     memory: MemoryState = field(default_factory=MemoryState)
     """Of the worker that is nearest to its limit; short if any worker is."""
+    totals: Totals = field(default_factory=Totals)
+    """Continues to count."""
 
 
 class _SlotOwner(Protocol):

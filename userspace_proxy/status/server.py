@@ -23,6 +23,7 @@ from aiohttp import web
 from .accepting import Accepting, Reserve
 from .api import render_configz, render_status
 from .connections import MAX_CONNECTIONS, ConnectionLimit, LimitedServer
+from .families import Detail
 from .health import HealthAnswer, answer_healthz, answer_livez
 from .hosts import is_loopback_address
 from .listening import ListenAt, address_of, open_socket
@@ -48,6 +49,7 @@ class StatusServer:
 
     Args:
         view: Returns the state at this moment; called in the event loop, once per request.
+        metrics_detail: What ``/metrics`` has beside the sums of the node.
         health: As ``view``, but called for probes, which are more frequent; it
             may leave out the Service ports. None: ``view``.
         refresh: Awaited before ``view``, to fetch counters from workers.
@@ -57,6 +59,7 @@ class StatusServer:
     def __init__(
         self,
         view: Callable[[], StatusView],
+        metrics_detail: Detail = "service",
         *,
         health: Callable[[], StatusView] | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
@@ -67,6 +70,7 @@ class StatusServer:
         self._view = view
         self._health = health or view
         self._refresh = refresh
+        self._metrics_detail = metrics_detail
         self._clock = clock
         self._probes = ProbeCounts()
         # One page is rendered at a time: each holds the interpreter for a part of a
@@ -151,10 +155,18 @@ class StatusServer:
         return web.Response(body=body, content_type="text/html", charset="utf-8")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        view, accept = await self._fresh(), request.headers.get("Accept", "")
+        view, headers = await self._fresh(), request.headers
         taken = [self.sync.family(), *self._probes.families()]
-        page = await self._render(lambda: render_metrics(view, taken, accept=accept))
-        return web.Response(body=page.body, headers={"Content-Type": page.content_type})
+        page = await self._render(
+            lambda: render_metrics(
+                view,
+                taken,
+                detail=self._metrics_detail,
+                accept=headers.get("Accept", ""),
+                accept_encoding=headers.get("Accept-Encoding", ""),
+            )
+        )
+        return web.Response(body=page.body, headers=page.headers)
 
     async def _status(self, request: web.Request) -> web.Response:
         view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)

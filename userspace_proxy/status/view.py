@@ -39,6 +39,9 @@ class Traffic(NamedTuple):
     """To clients."""
 
 
+_NO_TRAFFIC = Traffic()
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointView:
     """One endpoint of a Service port."""
@@ -106,6 +109,21 @@ class ServicePortView:
     def balance(self) -> str:
         """How endpoints are chosen; empty for round robin."""
         return "" if self.plan.balance is Balance.ROUND_ROBIN else str(self.plan.balance)
+
+
+@dataclass(frozen=True, slots=True)
+class TotalsView:
+    """What was counted for all Service ports since the start, former ones included.
+
+    The fields are those of :class:`ServicePortView`.
+    """
+
+    traffic: Traffic = _NO_TRAFFIC
+    refused: int = 0
+    dropped_datagrams: int = 0
+    evicted: int = 0
+    evicted_for_memory: int = 0
+    shortages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +305,7 @@ class StatusView:
     unserved: tuple[ListenError, ...] = ()
     """Why status addresses can't be served at this moment."""
     ports: tuple[ServicePortView, ...] = ()
+    totals: TotalsView = TotalsView()
     ignored: tuple[IgnoredService, ...] = ()
     health_checks: tuple[HealthCheckView, ...] = ()
     """By Service."""

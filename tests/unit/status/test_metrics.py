@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
@@ -9,9 +11,9 @@ from userspace_proxy.status.metrics import ProbeCounts, SyncMetrics, render_metr
 from .views import make_port, make_troubled_view, make_view
 
 
-def render(view, *, sync=None, probes=None, accept=""):
+def render(view, *, sync=None, probes=None, **request):
     taken = [(sync or SyncMetrics()).family(), *(probes or ProbeCounts()).families()]
-    return render_metrics(view, taken, accept=accept)
+    return render_metrics(view, taken, **request)
 
 
 def values(page):
@@ -24,7 +26,7 @@ def values(page):
 
 def test_the_page_can_be_parsed_and_no_series_appears_twice():
     page = render(make_troubled_view())
-    assert page.content_type.startswith("text/plain; version=0.0.4")
+    assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     lines = [
         line.rpartition(" ")[0]
         for line in page.body.decode().splitlines()
@@ -35,7 +37,7 @@ def test_the_page_can_be_parsed_and_no_series_appears_twice():
 
 def test_openmetrics_is_served_on_request():
     page = render(make_troubled_view(), accept="application/openmetrics-text; version=1.0.0")
-    assert page.content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert page.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
     names = {family.name for family in parse_openmetrics(page.body.decode())}
     assert {"userspace_proxy_connections", "kubeproxy_sync_proxy_rules_duration_seconds"} <= names
 
@@ -86,5 +88,17 @@ def test_unusual_names_are_preserved():
     page = render(make_view(make_port(strange)))
     assert (
         "userspace_proxy_connections_total",
-        *sorted(("shop", strange, "http", "TCP", "IPv4", "")),
+        *sorted(("shop", strange, "http", "TCP", "IPv4")),
     ) in values(page)
+
+
+def test_a_page_is_compressed_for_a_scraper_that_accepts_it():
+    plain = render(make_troubled_view())
+    packed = render(make_troubled_view(), accept_encoding="deflate, gzip;q=0.9")
+    assert (packed.headers["Content-Encoding"], "Content-Encoding" in plain.headers) == (
+        "gzip",
+        False,
+    )
+    unpacked = gzip.decompress(packed.body)
+    assert unpacked.splitlines()[:3] == plain.body.splitlines()[:3]
+    assert len(packed.body) < len(unpacked) / 3

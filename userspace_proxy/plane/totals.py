@@ -1,0 +1,22 @@
+"""What workers have counted for all Service ports together, former ones included."""
+
+from __future__ import annotations
+
+from ..dataplane import EndpointCounters, GroupCounters
+from .messages import GroupReport
+
+
+class Totals:
+    """Sums that never fall, whatever Service ports and endpoints go: metrics rely on that."""
+
+    def __init__(self) -> None:
+        self.counters = GroupCounters()
+        self.endpoints = EndpointCounters()
+        """Over all endpoints; ``active`` isn't meaningful, as it isn't corrected when a worker
+        ends."""
+
+    def add(self, report: GroupReport) -> None:
+        """Add what a worker has counted for one group."""
+        self.counters.add(report.figures)
+        for each in report.endpoints:
+            self.endpoints.add(each.figures)

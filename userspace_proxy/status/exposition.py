@@ -1,0 +1,110 @@
+"""Writes metric families as text, quickly: a node may have a hundred thousand series.
+
+    Family ── name, labels as text, value ──▶ Prometheus' text format, or OpenMetrics
+
+prometheus_client formats the labels of each sample anew, which takes 6 µs a series. Here they are
+text from the start, shared by all metrics of one Service port: a series takes 0.3 µs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+Kind = Literal["counter", "gauge", "histogram", "info"]
+
+_SUFFIXES: Mapping[Kind, str] = {"counter": "_total", "info": "_info"}
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+_HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+
+
+class Family(NamedTuple):
+    """One metric with its series."""
+
+    kind: Kind
+    name: str
+    """Without ``_total`` or ``_info``."""
+    help: str
+    samples: Iterable[tuple[str, float]]
+    """Of each sample, labels as text, after the suffix in a histogram's, and the value."""
+
+
+def counter(name: str, text: str, values: Iterable[tuple[str, float]]) -> Family:
+    """Return a counter, given labels as text and value of each series."""
+    return Family("counter", name, text, values)
+
+
+def gauge(name: str, text: str, values: Iterable[tuple[str, float]]) -> Family:
+    """Return a gauge, given labels as text and value of each series."""
+    return Family("gauge", name, text, values)
+
+
+def info(name: str, text: str, labels: Mapping[str, str]) -> Family:
+    """Return a metric whose labels are its content."""
+    shown = labels_text(tuple(labels), tuple(labels.values()))
+    return Family("info", name, text, [(shown, 1)])
+
+
+class Buckets(NamedTuple):
+    """One series of a histogram."""
+
+    labels: str
+    """As text."""
+    bounds: Sequence[float]
+    """Upper bounds, ascending, without infinity."""
+    counts: Sequence[int]
+    """Observations at each bound that exceed the one before, then those above all bounds."""
+    total: float
+    """The sum of all observations."""
+
+
+def histogram(name: str, text: str, series: Iterable[Buckets]) -> Family:
+    """Return a histogram."""
+    return Family("histogram", name, text, (s for each in series for s in _bucket_samples(each)))
+
+
+def _bucket_samples(series: Buckets) -> Iterator[tuple[str, float]]:
+    inside = f"{series.labels[1:-1]}," if series.labels else ""
+    bounds = (*map(str, series.bounds), "+Inf")
+    counts = list(accumulate(series.counts))
+    for bound, count in zip(bounds, counts, strict=True):
+        yield f'_bucket{{{inside}le="{bound}"}}', count
+    yield f"_count{series.labels}", counts[-1]
+    yield f"_sum{series.labels}", series.total
+
+
+def labels_text(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return labels in braces; those with an empty value are left out, which means the same."""
+    pairs = [f'{n}="{label_value(v)}"' for n, v in zip(names, values, strict=True) if v]
+    return f"{{{','.join(pairs)}}}" if pairs else ""
+
+
+def label_value(text: str) -> str:
+    """Return a label's value, escaped; lone surrogates become question marks."""
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
+    return text.translate(_ESCAPES)
+
+
+def write_families(families: Iterable[Family], *, open_metrics: bool) -> bytes:
+    """Return the text of families, without OpenMetrics' end."""
+    chunks: list[str] = []
+    for kind, name, text, samples in families:
+        full = name + _SUFFIXES.get(kind, "")
+        if open_metrics:
+            chunks.append(f"# HELP {name} {text.translate(_ESCAPES)}\n# TYPE {name} {kind}\n")
+        else:
+            shown = "gauge" if kind == "info" else kind
+            escaped = text.translate(_HELP_ESCAPES)
+            chunks.append(f"# HELP {full} {escaped}\n# TYPE {full} {shown}\n")
+        chunks += [f"{full}{labels} {_number(value)}\n" for labels, value in samples]
+    return "".join(chunks).encode()
+
+
+def _number(value: float) -> float | str:
+    """Return a number whose text is its value; ``True`` is 1."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'+' if value > 0 else '-'}Inf"
+    return +value

@@ -1,0 +1,197 @@
+"""Maps a status view to the metrics of the node as a whole, and kube-proxy's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
+from .view import LastStateView, StatusView, SyncView
+
+PREFIX = "userspace_proxy_"
+_KUBE_PROXY = "kubeproxy_sync_proxy_rules_"
+
+
+def node_families(view: StatusView) -> Iterator[Family]:
+    """Return the metrics whose number doesn't depend on the size of the cluster.
+
+    Only health check node ports have one series per Service.
+    """
+    build = {"version": view.version, "node": view.node}
+    yield info(f"{PREFIX}build", "Version and node of this proxy", build)
+    source, steering, sync, tracking = view.source, view.steering, view.sync, view.tracking
+    gauges = {
+        "ready": ("1 while the first plan is in force and nothing drains", view.is_ready),
+        "node_eligible": ("0 while the Node is to be deleted", view.node_is_eligible),
+        "preserves_client_address": (
+            "1 while endpoints see client addresses where possible",
+            view.client_address.is_on,
+        ),
+        **_resource_gauges(view),
+        "service_ports": ("Service ports that are served, by family and side", len(view.ports)),
+        "ignored": ("Services and ports that get no listener", len(view.ignored)),
+        "conntrack_entries": ("Entries of the kernel's conntrack table", tracking.entries),
+        "conntrack_entries_limit": (
+            "Limit of entries in the kernel's conntrack table",
+            tracking.limit,
+        ),
+        "conntrack_full": (
+            "1 while the kernel's conntrack table is full and new connections fail",
+            tracking.is_full,
+        ),
+        "source_synced": ("1 once everything has been read from the source", source.is_synced),
+        "source_problems": ("Problems of the source now", len(source.problems)),
+        "steering_problems": ("1 while steering fails", bool(steering.problem)),
+        "steering_drift": (
+            "1 while rules may differ from the plan and can't be repaired",
+            steering.has_drifted,
+        ),
+    }
+    counters = {
+        "source_restarts": ("Watches that restarted with a list", source.restarts),
+        "steering_repairs": ("Frontends and guard rules repaired after drift", steering.repairs),
+        "steering_helper_restarts": (
+            "Helper processes restarted after a crash",
+            steering.helper_restarts,
+        ),
+        "conntrack_drops": ("Packets that conntrack dropped since boot", tracking.drops),
+        "sync_rounds": ("Rounds of plan, diff and apply", sync.rounds),
+        "sync_failures": ("Rounds that failed", sync.failures),
+        "log_lines_dropped": (
+            "Log lines dropped because stderr was not read, or could not be written",
+            view.dropped_log_lines,
+        ),
+    }
+    yield from _plain_families(PREFIX, gauges, counters)
+    yield from _last_state_families(view.last_state)
+    yield from _kube_proxy_families(sync)
+    yield from _health_check_families(view)
+    yield from _worker_families(view)
+
+
+def _resource_gauges(view: StatusView) -> dict[str, tuple[str, float]]:
+    return {
+        "accepting": (
+            "0 while accepting is paused because no descriptors or too little memory is left",
+            view.is_accepting,
+        ),
+        "descriptors": ("Descriptors in use by the data plane", view.descriptors),
+        "descriptors_limit": ("Limit of the descriptors of this process", view.descriptor_limit),
+        "memory_bytes": (
+            "Memory in use, as far as it counts for the nearest limit; 0 without a limit",
+            view.memory.used_bytes,
+        ),
+        "memory_limit_bytes": ("The nearest limit of memory, or 0", view.memory.limit_bytes),
+        "memory_short": (
+            "1 while load is shed because memory is short, and for 10 s after",
+            view.memory.was_short,
+        ),
+    }
+
+
+def _last_state_families(state: LastStateView) -> Iterator[Family]:
+    text = "When the last state that is served was current; 0 once the source has answered"
+    gauges = {"last_state_served_timestamp_seconds": (text, state.served_at)}
+    text = "Times the last state could not be written to disk"
+    counters = {"last_state_failures": (text, float(state.failures))}
+    yield from _plain_families(PREFIX, gauges, counters)
+
+
+def _kube_proxy_families(sync: SyncView) -> Iterator[Family]:
+    """Return the metrics that kube-proxy has, too, so that its alerts and dashboards keep working.
+
+    It labels them by IP family since 1.34, because it has one loop per family. A round of this
+    proxy covers both, and a query that sums or takes the maximum sees no difference.
+
+    Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
+    """
+    gauges = {
+        "last_timestamp_seconds": ("When everything was last in force", sync.last_done),
+        "last_queued_timestamp_seconds": ("When the last change was received", sync.last_queued),
+        "service_changes_pending": (
+            "Changes of Services not in force yet",
+            sync.service_changes_pending,
+        ),
+        "endpoint_changes_pending": (
+            "Changes of endpoints not in force yet",
+            sync.endpoint_changes_pending,
+        ),
+    }
+    counters = {
+        "service_changes": ("Changes of Services that were received", sync.service_changes),
+        "endpoint_changes": ("Changes of endpoints that were received", sync.endpoint_changes),
+    }
+    yield from _plain_families(_KUBE_PROXY, gauges, counters)
+
+
+def _health_check_families(view: StatusView) -> Iterator[Family]:
+    checks = {
+        labels_text(("namespace", "service"), health.check.service): health
+        for health in view.health_checks
+    }
+    yield gauge(
+        f"{PREFIX}health_check_local_endpoints",
+        "Ready endpoints on this node, as the Service's health check node port returns them",
+        [(labels, health.check.local_endpoints) for labels, health in checks.items()],
+    )
+    yield gauge(
+        f"{PREFIX}health_check_problem",
+        "1 where a health check node port does not answer, or not everywhere",
+        [(labels, bool(health.problem)) for labels, health in checks.items()],
+    )
+
+
+def _worker_families(view: StatusView) -> Iterator[Family]:
+    """Return what each worker process reports; nothing where there are none."""
+    if not view.workers:
+        return
+    workers = {f'{{worker="{worker.index}"}}': worker for worker in view.workers}
+    yield gauge(
+        f"{PREFIX}worker_up",
+        "1 while this worker process runs",
+        [(labels, worker.pid != 0) for labels, worker in workers.items()],
+    )
+    yield gauge(
+        f"{PREFIX}worker_connections_active",
+        "Open TCP connections of this worker process",
+        [(labels, worker.connections) for labels, worker in workers.items()],
+    )
+    yield gauge(
+        f"{PREFIX}worker_flows_active",
+        "Live UDP flows of this worker process",
+        [(labels, worker.flows) for labels, worker in workers.items()],
+    )
+    restarts = {}
+    for labels, worker in workers.items():
+        restarts[f'{labels[:-1]},cause="ended"}}'] = worker.restarts - worker.hung
+        restarts[f'{labels[:-1]},cause="hung"}}'] = worker.hung
+    yield counter(
+        f"{PREFIX}worker_restarts",
+        "Restarts of this worker process, because it ended or because it hung and was killed",
+        restarts.items(),
+    )
+    yield histogram(
+        f"{PREFIX}worker_loop_iteration_duration_seconds",
+        "How long one iteration of a worker's event loop took; other events wait as long",
+        [
+            Buckets(
+                labels,
+                [bound for bound, _ in worker.iterations if bound is not None],
+                [count for _, count in worker.iterations],
+                worker.iterations_s,
+            )
+            for labels, worker in workers.items()
+            if worker.iterations
+        ],
+    )
+
+
+def _plain_families(
+    prefix: str,
+    gauges: Mapping[str, tuple[str, float]],
+    counters: Mapping[str, tuple[str, float]],
+) -> Iterator[Family]:
+    """Return families without labels, given their help and value by name."""
+    for name, (text, value) in gauges.items():
+        yield gauge(prefix + name, text, [("", value)])
+    for name, (text, value) in counters.items():
+        yield counter(prefix + name, text, [("", value)])
