@@ -227,7 +227,7 @@ userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves not
   UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4    (one socket, one pod)
   a dead endpoint     {folder}/ask http http://10.96.0.30/ --count 6    (no request fails)
 
-  change something    edit {folder}/shop.yaml: the proxy follows within a second
+  change something    edit {folder}/shop.yaml: the proxy follows at once
   shell in the pod    {folder}/pod sh
   shell on the node   {folder}/node sh
   the proxy's log     tail -f {folder}/proxy.log

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _HEAD = """\
-# The demo's Services. Edit and save: the proxy follows within a second.
+# The demo's Services. Edit and save: the proxy follows at once.
 # Every web-N answers with its name on port 8080, every dns-N on UDP port 5353;
 # nothing listens in the pod "gone".
 """

@@ -3,8 +3,9 @@
     look() ──stat all──▶ same as in the last look? ──▶ read ──▶ Look(texts, gone, problems)
                          └─ no: it is being written; look again soon
 
-Rule 1: a file that changed or vanished is used once two looks agree, because editors truncate it,
-write it, or move the old file away first.
+Rule 1: a file that changed is used once two looks agree and no program is writing it, because
+editors truncate a file, write it, or move the old one away first. A file that vanished is gone once
+nothing else changes either, because a folder may be deleted and filled again.
 Rule 2: a file that can't be read is a problem, and its last content stays in force.
 Rule 3: a problem ends only with a look that has read everything: while descriptors are short, looks
 succeed and fail in turn.
@@ -24,8 +25,8 @@ from ...errors import SourceError
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 64 << 20
 """Of one file: room for 250,000 Services of the usual 250 bytes."""
-UNSETTLED_LOOKS_MAX = 5
-"""After so many looks, a file that keeps changing is read as it is."""
+UNSETTLED_LOOKS_MAX = 200
+"""After so many looks, ten seconds, a file that keeps changing is read as it is."""
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE)
 
@@ -64,6 +65,8 @@ class FileWatch:
         """Files that couldn't be read, with the problem."""
         self._is_lost = False
         """The last look didn't find the path itself."""
+        self.links: frozenset[str] = frozenset()
+        """Files of the last look that are links."""
         self._problems: Mapping[str, str] = {}
         """Those of the last look."""
 
@@ -82,27 +85,34 @@ class FileWatch:
 
     def _list_all(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
         try:
-            return _list(self._path)
+            return self._list()
         except OSError as exc:
             raise SourceError(
                 f"cannot read manifests from {self._path}: {exc.strerror}",
                 hint="give a YAML or JSON file, or a folder of them",
             ) from exc
 
-    def look(self) -> Look:
-        """Read the files that have changed since the last look and aren't changing any more."""
+    def look(self, writing: Collection[str] = ()) -> Look:
+        """Read the files that have changed since the last look and aren't changing any more.
+
+        Args:
+            writing: Files that programs are writing, as far as is known.
+        """
         try:
-            found, problems = _list(self._path)
+            found, problems = self._list()
         except OSError as exc:
             return self._lost(exc)
         self._is_lost = False
         names = (found.keys() | self._read_as.keys()) - problems.keys()
         changed = {n: found.get(n) for n in names if found.get(n) != self._read_as.get(n)}
-        settled = {n for n, fingerprint in changed.items() if self._is_settled(n, fingerprint)}
-        self._changing = {
-            n: (fingerprint, self._changing.get(n, (None, 0))[1] + 1)
-            for n, fingerprint in changed.items()
+        same = {n for n, seen in changed.items() if n not in writing and self._is_same(n, seen)}
+        is_quiet = len(same) == len(changed)
+        settled = {
+            n
+            for n in changed
+            if (n in same and (is_quiet or n in found)) or self._looks(n) >= UNSETTLED_LOOKS_MAX
         }
+        self._changing = {n: (seen, self._looks(n) + 1) for n, seen in changed.items()}
         return self._read(found, settled, problems, is_settling=len(settled) < len(changed))
 
     def _lost(self, exc: OSError) -> Look:
@@ -115,11 +125,13 @@ class FileWatch:
         self._problems = {str(self._path): f"{self._path}: cannot read: {exc.strerror}"}
         return Look(problems=self._problems)
 
-    def _is_settled(self, name: str, fingerprint: Fingerprint | None) -> bool:
-        if name not in self._changing:
-            return False
-        seen, looks = self._changing[name]
-        return seen == fingerprint or looks >= UNSETTLED_LOOKS_MAX
+    def _is_same(self, name: str, seen: Fingerprint | None) -> bool:
+        """Return whether a changed file is as it was in the last look."""
+        return name in self._changing and self._changing[name][0] == seen
+
+    def _looks(self, name: str) -> int:
+        """Return for how many looks a file has been changing."""
+        return self._changing[name][1] if name in self._changing else 0
 
     def _read(
         self,
@@ -158,33 +170,41 @@ class FileWatch:
         self._problems = problems
         return Look(texts, gone, problems, is_settling)
 
+    def _list(self) -> tuple[dict[str, Fingerprint], dict[str, str]]:
+        """Return the files under the path, and problems with entries that can't be examined.
 
-def _list(path: Path) -> tuple[dict[str, Fingerprint], dict[str, str]]:
-    """Return the files under a path, and problems with entries that can't be examined.
-
-    Raises:
-        OSError: The path itself can't be listed.
-    """
-    status = path.stat()
-    if stat.S_ISREG(status.st_mode):
-        return {str(path): _fingerprint(status)}, {}
-    found: dict[str, Fingerprint] = {}
-    problems: dict[str, str] = {}
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or not entry.name.endswith(SUFFIXES):
-                continue
-            try:
-                status = entry.stat()
-            except OSError as exc:
-                # A file that has just vanished is no problem; a link without a target is.
+        Raises:
+            OSError: The path itself can't be listed.
+        """
+        status = self._path.stat()
+        if stat.S_ISREG(status.st_mode):
+            return {str(self._path): _fingerprint(status)}, {}
+        found: dict[str, Fingerprint] = {}
+        problems: dict[str, str] = {}
+        links = set()
+        with os.scandir(self._path) as entries:
+            for entry in entries:
+                if not is_manifest(entry.name):
+                    continue
                 if entry.is_symlink():
-                    problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
-                continue
-            # Opening a pipe would wait for a writer.
-            if stat.S_ISREG(status.st_mode):
-                found[entry.path] = _fingerprint(status)
-    return found, problems
+                    links.add(entry.path)
+                try:
+                    status = entry.stat()
+                except OSError as exc:
+                    # A file that has just vanished is no problem; a link without a target is.
+                    if entry.path in links:
+                        problems[entry.path] = f"{entry.path}: cannot read: {exc.strerror}"
+                    continue
+                # Opening a pipe would wait for a writer.
+                if stat.S_ISREG(status.st_mode):
+                    found[entry.path] = _fingerprint(status)
+        self.links = frozenset(links)
+        return found, problems
+
+
+def is_manifest(name: str) -> bool:
+    """Return whether a file in a folder is read, by its name."""
+    return not name.startswith(".") and name.endswith(SUFFIXES)
 
 
 def _read_file(name: str) -> tuple[str, Fingerprint]:

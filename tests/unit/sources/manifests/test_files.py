@@ -69,6 +69,36 @@ def test_a_file_that_keeps_changing_is_read_anyway(folder, watch):
     assert names(looks[-1]) == ["web.yaml"]
 
 
+def test_a_file_that_is_being_written_is_not_read(folder, watch):
+    web = str(folder / "web.yaml")
+    (folder / "web.yaml").write_text("web")
+    for _ in range(3):
+        assert watch.look([web]) == Look(is_settling=True)
+    assert watch.look() == Look({web: "web"})
+
+
+def test_a_folder_that_is_filled_again_loses_no_file_meanwhile(folder, watch):
+    (folder / "cart.yaml").write_text("cart")
+    watch.look()
+    watch.look()
+    (folder / "web.yaml").unlink()
+    (folder / "cart.yaml").unlink()
+    assert watch.look() == Look(is_settling=True)
+    (folder / "web.yaml").write_text("web 2")
+    assert watch.look() == Look(is_settling=True)
+    (folder / "cart.yaml").write_text("cart 2")
+    look = watch.look()
+    assert (names(look), look.gone, look.is_settling) == (["web.yaml"], frozenset(), True)
+    look = watch.look()
+    assert (names(look), look.gone, look.is_settling) == (["cart.yaml"], frozenset(), False)
+
+
+def test_links_among_the_files_are_known(folder, watch):
+    (folder / "cart.yaml").symlink_to("web.yaml")
+    watch.look()
+    assert watch.links == {str(folder / "cart.yaml")}
+
+
 def test_a_new_file_is_found_and_a_deleted_one_is_gone(folder, watch):
     (folder / "cart.yaml").write_text("cart")
     (folder / "web.yaml").unlink()

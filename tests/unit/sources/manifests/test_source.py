@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ from userspace_proxy.errors import SourceError
 from userspace_proxy.model import Balance, ServiceKey
 from userspace_proxy.sources import ManifestSource, load_manifests
 from userspace_proxy.sources.base import pause
+from userspace_proxy.sources.manifests.source import POLL_S, QUIET_POLL_S, SETTLE_S
 
-from ..running import Published, running
+from ..running import DEADLINE_S, Published, running
 
 EXAMPLES = Path(__file__).parents[4] / "examples" / "manifests"
 WEB = ServiceKey("default", "web")
@@ -36,7 +40,7 @@ def web(tmp_path):
 
 
 def source_of(path, **options) -> ManifestSource:
-    return ManifestSource(path, poll_s=0.002, settle_s=0.001, **options)
+    return ManifestSource(path, poll_s=0.002, quiet_poll_s=0.002, settle_s=0.001, **options)
 
 
 def cluster_ip(snapshot: Snapshot) -> str:
@@ -69,21 +73,105 @@ async def test_nothing_is_published_while_nothing_changes(web):
         assert len(published.snapshots) == 1
 
 
-async def test_while_something_changes_the_next_look_is_sooner(web):
+async def waits_of(source: ManifestSource, *edits: Callable[[], object]) -> list[float]:
+    """Return how long a source waits: each edit is made while it waits for changes."""
     waits: list[float] = []
+    left = list(edits)
     enough = asyncio.Event()
 
     async def edited(seconds: float) -> None:
         waits.append(seconds)
-        if len(waits) == 1:
-            web.write_text(SERVICE + "# edited\n")
-        if len(waits) == 3:
-            enough.set()
+        if seconds != SETTLE_S:
+            if not left:
+                enough.set()
+                await asyncio.Event().wait()
+            left.pop(0)()
         await pause(0)
 
-    async with running(ManifestSource(web, pause=edited)):
-        await enough.wait()
-    assert waits[:3] == [0.5, 0.1, 0.5]
+    source._pause = edited
+    async with running(source):
+        await asyncio.wait_for(enough.wait(), DEADLINE_S)
+    return waits
+
+
+async def test_while_something_changes_the_next_look_is_sooner(web):
+    waits = await waits_of(ManifestSource(web), lambda: web.write_text(SERVICE + "# edited\n"))
+    assert waits == [QUIET_POLL_S, SETTLE_S, QUIET_POLL_S]
+
+
+async def test_where_changes_cause_no_event_the_files_are_looked_at_often(web, tmp_path):
+    # A folder isn't told what happens to its files under names in other folders.
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "web.yaml").hardlink_to(web)
+    waits = await waits_of(
+        ManifestSource(tmp_path / "shop"),
+        lambda: web.write_text(SERVICE + "# edited elsewhere\n"),
+        lambda: (tmp_path / "shop" / "web.yaml").write_text(SERVICE),
+    )
+    assert waits == [QUIET_POLL_S, SETTLE_S, POLL_S, SETTLE_S, QUIET_POLL_S]
+
+
+async def test_an_edit_takes_effect_without_waiting_for_the_next_poll(web):
+    source = ManifestSource(web.parent, poll_s=3600, quiet_poll_s=3600, settle_s=0.001)
+    async with running(source) as published:
+        await published.first()
+        web.write_text(SERVICE.replace("7.1", "7.2"))
+        await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
+
+
+async def test_a_file_that_is_being_written_is_read_when_it_is_complete(web):
+    source = ManifestSource(web, poll_s=0.002, quiet_poll_s=0.002, settle_s=0.001)
+    async with running(source) as published:
+        await published.first()
+        with web.open("w") as file:
+            file.write(SERVICE.replace("web", "half"))
+            file.flush()
+            other = web.with_name("cart.yaml")
+            for _ in range(50):
+                await asyncio.to_thread(other.touch)
+            file.write("---\n" + SERVICE.replace("7.1", "7.2"))
+        await published.until(lambda s: cluster_ip(s) == "10.96.7.2")
+    assert [len(s.services) for s in published.snapshots] == [1, 2]
+
+
+POLLED = """
+import asyncio, logging, pathlib, sys
+from userspace_proxy.sources import ManifestSource
+
+async def main(path):
+    changed = asyncio.Event()
+    def publish(snapshot):
+        print(*map(str, snapshot.services))
+        path.write_text(path.read_text().replace("web", "cart"))
+        if len(snapshot.services) and "default/cart" in map(str, snapshot.services):
+            changed.set()
+    task = asyncio.create_task(ManifestSource(path, poll_s=0.01, settle_s=0.001).run(publish))
+    await asyncio.wait_for(changed.wait(), 30)
+
+logging.basicConfig(format="%(message)s %(problem)s")
+asyncio.run(main(pathlib.Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "problem"),
+    [
+        ("max_inotify_watches", "inotify: {}: No space left on device"),
+        ("max_inotify_instances", "inotify: Too many open files"),
+    ],
+)
+def test_without_a_watch_left_manifests_are_polled_which_is_logged_once(web, limit, problem):
+    # In a user namespace of its own the limit is its own, too.
+    script = f'echo 0 > /proc/sys/user/{limit}; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-ec", script, "sh", sys.executable, "-c", POLLED, str(web)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == ["default/web", "default/cart"]
+    assert done.stderr.splitlines() == [
+        "cannot watch manifests, polling them " + problem.format(web.parent)
+    ]
 
 
 async def test_a_broken_edit_keeps_the_last_valid_state_and_is_logged_once(web, caplog):

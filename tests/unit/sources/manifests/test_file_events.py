@@ -1,0 +1,206 @@
+"""What wakes the source: real files, links and folders."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+
+import pytest
+
+from userspace_proxy.sources.manifests.file_events import FileEvents
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "web.yaml").write_text("web 1")
+    return folder
+
+
+@pytest.fixture
+def follow():
+    """Follow a path and links in it; nothing that happened before counts."""
+    opened = []
+
+    def opener(path, *links):
+        events = FileEvents(path)
+        opened.append(events)
+        assert events.follow(map(str, links))
+        assert events.problem == ""
+        return events
+
+    yield opener
+    for events in opened:
+        events.close()
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(lambda f: (f / "web.yaml").write_text("web 2"), id="written"),
+        pytest.param(lambda f: (f / "cart.yml").touch(), id="created"),
+        pytest.param(lambda f: (f / "web.yaml").unlink(), id="deleted"),
+        pytest.param(lambda f: (f / "web.yaml").rename(f / "web.yaml~"), id="moved-away"),
+        pytest.param(lambda f: (f / "web.yaml").chmod(0o600), id="permissions"),
+        pytest.param(lambda f: (f / "web.json").symlink_to("web.yaml"), id="linked"),
+        pytest.param(lambda f: f.rename(f.with_name("moved")), id="folder-moved"),
+        pytest.param(shutil.rmtree, id="folder-deleted"),
+    ],
+)
+def test_what_happens_to_manifests_is_heard_once(folder, follow, happens):
+    events = follow(folder)
+    happens(folder)
+    assert events.take()
+    assert events.has_heard
+    assert not events.take()
+
+
+def test_what_happens_to_other_files_is_not(folder, follow):
+    events = follow(folder)
+    (folder / ".web.yaml.swp").write_text("swap")
+    (folder / "notes.txt").write_text("notes")
+    folder.with_name("other.yaml").write_text("beside the folder")
+    assert not events.take()
+    assert not events.has_heard
+
+
+def test_a_file_renamed_over_a_single_manifest_is_heard(folder, follow):
+    events = follow(folder / "web.yaml")
+    (folder / "cart.yaml").write_text("cart")
+    assert not events.take()
+    (folder / "cart.yaml").rename(folder / "web.yaml")
+    assert events.take()
+
+
+def test_the_swap_of_a_config_map_is_heard(folder, follow):
+    for version in ("1", "2"):
+        (folder / f"..{version}").mkdir()
+        (folder / f"..{version}" / "cart.yaml").touch()
+    (folder / "..data").symlink_to("..1")
+    (folder / "cart.yaml").symlink_to("..data/cart.yaml")
+    events = follow(folder, folder / "cart.yaml")
+    (folder / "..tmp").symlink_to("..2")
+    assert not events.take()
+    (folder / "..tmp").rename(folder / "..data")
+    assert events.take()
+    assert events.follow([str(folder / "cart.yaml")])
+    (folder / "..2" / "cart.yaml").write_text("cart")
+    assert events.take()
+    (folder / "..1" / "cart.yaml").write_text("cart")
+    assert not events.take()
+
+
+def test_the_target_of_a_link_is_heard_and_so_is_a_link_on_the_way(folder, tmp_path, follow):
+    for release in ("r1", "r2"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "cart.yaml").touch()
+    (tmp_path / "current").symlink_to("r1")
+    (folder / "cart.yaml").symlink_to("../current/cart.yaml")
+    events = follow(folder, folder / "cart.yaml")
+    (tmp_path / "r1" / "cart.yaml").write_text("cart")
+    assert events.take()
+    assert events.writing == set()
+    (tmp_path / "new").symlink_to(tmp_path / "r2")
+    (tmp_path / "new").rename(tmp_path / "current")
+    assert events.take()
+
+
+def test_a_path_that_is_a_link_is_heard(folder, tmp_path, follow):
+    (tmp_path / "current").symlink_to("shop")
+    events = follow(tmp_path / "current")
+    (folder / "web.yaml").write_text("web 2")
+    assert events.take()
+    (tmp_path / "current").unlink()
+    assert events.take()
+
+
+def test_links_in_a_circle_are_followed_to_an_end(folder, follow):
+    (folder / "a.yaml").symlink_to("b.yaml")
+    (folder / "b.yaml").symlink_to("a.yaml")
+    events = follow(folder, folder / "a.yaml", folder / "b.yaml")
+    (folder / "a.yaml").unlink()
+    assert events.take()
+
+
+def test_a_folder_that_is_created_again_is_followed(folder, follow):
+    events = follow(folder)
+    shutil.rmtree(folder)
+    assert events.take()
+    assert not events.follow([])
+    folder.mkdir()
+    assert events.take()
+    assert events.follow([])
+    (folder / "web.yaml").touch()
+    assert events.take()
+
+
+def test_what_is_followed_already_is_nothing_new(folder, follow):
+    events = follow(folder)
+    assert not events.follow([])
+
+
+def test_a_file_is_being_written_until_its_writer_closes_it(folder, follow):
+    events = follow(folder)
+    web = folder / "web.yaml"
+    with web.open("w") as file:
+        assert events.take()
+        assert events.writing == {str(web)}
+        file.write("web 2")
+    assert events.take()
+    assert events.writing == set()
+
+
+def test_a_file_of_a_folder_that_is_gone_is_written_by_nobody_known(folder, follow):
+    events = follow(folder)
+    with (folder / "web.yaml").open("w"):
+        events.take()
+        folder.rename(folder.with_name("moved"))
+        events.follow([])
+        assert events.writing == set()
+
+
+def test_lost_events_are_one_event(folder, follow):
+    events = follow(folder)
+    (folder / "web.yaml").open("w").close()
+    with (folder / "web.yaml").open("w") as file:
+        # Equal events in a row are one.
+        for _ in range(10_000):
+            file.write("web 2")
+            file.flush()
+            (folder / "cart.yaml").touch()
+        assert events.take()
+        assert events.writing == set()
+        assert not events.take()
+
+
+async def test_waiting_ends_with_an_event_or_with_the_timer(folder, follow):
+    events = follow(folder)
+    timer = asyncio.Event()
+
+    async def ends() -> None:
+        await timer.wait()
+
+    waiting = asyncio.ensure_future(events.wait(ends()))
+    (folder / "web.yaml").write_text("web 2")
+    await asyncio.wait_for(waiting, 30)
+    timer.set()
+    await asyncio.wait_for(events.wait(ends()), 30)
+
+
+async def test_events_before_the_wait_end_it(folder, follow):
+    events = follow(folder)
+    (folder / "web.yaml").write_text("web 2")
+    await asyncio.wait_for(events.wait(asyncio.Event().wait()), 30)
+
+
+async def test_other_events_do_not_end_it(folder, follow):
+    events = follow(folder)
+    timer = asyncio.Event()
+    waiting = asyncio.ensure_future(events.wait(timer.wait()))
+    (folder / "notes.txt").write_text("notes")
+    for _ in range(10):
+        await asyncio.to_thread(str)
+    assert not waiting.done()
+    timer.set()
+    await asyncio.wait_for(waiting, 30)

@@ -1,0 +1,123 @@
+"""Reports changes in folders: inotify, through libc, because Python has no interface to it.
+
+    watch(folder) ──▶ number;   read() ──▶ FileEvent(number, what, name) …
+
+Rule 1: an event states that something happened, never what is there now: look at the folder.
+Rule 2: a watch follows its folder when that is renamed; another folder at the path has none.
+
+Source: inotify(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import os
+import struct
+from typing import NamedTuple
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_HEADER = struct.Struct("iIII")
+_READ_BYTES = 64 << 10
+_READS_MAX = 64
+"""At most 4 MiB at once: more than the queue contains by default (16,384 events)."""
+
+
+class What(enum.IntFlag):
+    """What happened to a file in a watched folder, or to the folder; values of the kernel."""
+
+    MODIFY = 0x2
+    ATTRIB = 0x4
+    CLOSE_WRITE = 0x8
+    MOVED_FROM = 0x40
+    MOVED_TO = 0x80
+    CREATE = 0x100
+    DELETE = 0x200
+    DELETE_SELF = 0x400
+    MOVE_SELF = 0x800
+    UNMOUNT = 0x2000
+    Q_OVERFLOW = 0x4000
+    IGNORED = 0x8000
+    """The watch has ended, because its folder was deleted or unmounted."""
+
+
+NAMES = What.CREATE | What.DELETE | What.MOVED_FROM | What.MOVED_TO | What.ATTRIB
+"""Which files there are, and whether they can be read."""
+CONTENTS = What.MODIFY | What.CLOSE_WRITE
+"""The content of files. A program that maps a file into its memory causes neither."""
+_SELF = What.DELETE_SELF | What.MOVE_SELF
+_ONLY_FOLDERS = 0x01000000
+
+
+class FileEvent(NamedTuple):
+    """One event."""
+
+    watch: int
+    """-1 if events were lost (``Q_OVERFLOW``)."""
+    what: What
+    name: str
+    """Of the file in the folder; empty if it is about the folder itself."""
+
+
+class Inotify:
+    """A set of watched folders; close it.
+
+    Raises:
+        OSError: EMFILE if the user has too many (``fs.inotify.max_user_instances``).
+    """
+
+    def __init__(self) -> None:
+        self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def fileno(self) -> int:
+        """Return the descriptor, which is readable when there are events."""
+        return self._fd
+
+    def watch(self, folder: str, what: What) -> int:
+        """Watch a folder, and report its own end or renaming, too.
+
+        Returns:
+            The number of the watch; the same one if the folder is already watched.
+
+        Raises:
+            OSError: ENOSPC if the user has too many watches (``fs.inotify.max_user_watches``).
+        """
+        mask = what | _SELF | _ONLY_FOLDERS
+        return _checked(_libc.inotify_add_watch(self._fd, os.fsencode(folder), ctypes.c_uint(mask)))
+
+    def unwatch(self, watch: int) -> None:
+        """End a watch, if it hasn't ended already."""
+        _libc.inotify_rm_watch(self._fd, watch)
+
+    def read(self) -> list[FileEvent]:
+        """Return the events since the last call; never waits."""
+        events: list[FileEvent] = []
+        for _ in range(_READS_MAX):
+            try:
+                data = os.read(self._fd, _READ_BYTES)
+            except BlockingIOError:
+                break
+            events += _parse(data)
+        return events
+
+    def close(self) -> None:
+        """Close the descriptor; all watches end."""
+        os.close(self._fd)
+
+
+def _parse(data: bytes) -> list[FileEvent]:
+    events = []
+    at = 0
+    while at < len(data):
+        watch, mask, _cookie, length = _HEADER.unpack_from(data, at)
+        at += _HEADER.size + length
+        name = data[at - length : at].rstrip(b"\0")
+        events.append(FileEvent(watch, What(mask), os.fsdecode(name)))
+    return events
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result

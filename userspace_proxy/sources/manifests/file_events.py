@@ -1,0 +1,188 @@
+"""Wakes the source when something happens to what its manifests depend on.
+
+    /etc/shop               web.yaml ─link─▶ ..data/web.yaml, where ..data ─link─▶ ..7
+    watched: shop in /etc   all in shop      ..data in shop                        web.yaml in ..7
+
+Rule 1: an event only causes a look, which decides what has changed: lost events cost nothing.
+Rule 2: links are watched where they are, and the path in its parent, because editors, kubelet and
+git replace a name and not a content.
+Rule 3: without inotify, or with too few watches, ``problem`` is set, and the source looks often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...kernel.inotify import CONTENTS, NAMES, FileEvent, Inotify, What
+from .files import is_manifest
+
+_LINKS_MAX = 40
+"""On one path, as in the kernel."""
+
+
+@dataclass(slots=True)
+class _Folder:
+    """What is of interest in one folder."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    """The path of the manifest, as :class:`FileWatch` knows it, that depends on a name."""
+    whole: str | None = None
+    """The path of the folder if all manifests in it are of interest; None if not."""
+    what: What = NAMES
+
+    def manifest(self, name: str) -> str | None:
+        """Return the path of the manifest that an event is about; None if it is about none."""
+        if name in self.names:
+            return self.names[name]
+        return None if self.whole is None or not is_manifest(name) else str(Path(self.whole, name))
+
+
+class FileEvents:
+    """Watches what the manifests under one path depend on; one thread at a time. Close it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        self._inotify: Inotify | None = None
+        self._folders: dict[int, _Folder] = {}
+        """By the number of the watch."""
+        self.problem = ""
+        """Why not everything can be watched; empty if it is."""
+        self.writing: set[str] = set()
+        """Paths of manifests that a program has changed and not closed yet."""
+        self.has_heard = False
+        """An event about a manifest has been taken; the caller resets it."""
+
+    def follow(self, links: Iterable[str]) -> bool:
+        """Watch what the path and the links in it depend on now.
+
+        Returns:
+            Whether a folder is watched now that wasn't: something may have happened there.
+        """
+        self.problem = ""
+        try:
+            self._inotify = self._inotify or Inotify()
+        except OSError as exc:
+            self.problem = f"inotify: {exc.strerror}"
+            return False
+        before = self._folders.keys()
+        self._folders = dict(self._watch(self._inotify, self._wanted(links)))
+        if ended := before - self._folders.keys():
+            # Who writes there isn't reported any more.
+            self.writing.clear()
+            for watch in ended:
+                self._inotify.unwatch(watch)
+        return not self._folders.keys() <= before
+
+    def _wanted(self, links: Iterable[str]) -> Mapping[str, _Folder]:
+        folders: defaultdict[str, _Folder] = defaultdict(_Folder)
+        for path in (self._path, *links):
+            absolute = str(Path(path).absolute())
+            for folder, name in _links_to(absolute):
+                folders[folder].names[name] = path
+            real = Path(os.path.realpath(absolute))
+            folders[str(real.parent)].names[real.name] = path
+            if path == self._path and real.is_dir():
+                folders[str(real)].whole = path
+                folders[str(real)].what |= CONTENTS
+            else:
+                folders[str(real.parent)].what |= CONTENTS
+        return folders
+
+    def _watch(
+        self, inotify: Inotify, folders: Mapping[str, _Folder]
+    ) -> Iterator[tuple[int, _Folder]]:
+        for path, folder in folders.items():
+            try:
+                yield inotify.watch(path, folder.what), folder
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # The look reports that.
+            except OSError as exc:
+                # A parent that may only be entered matters only when the path itself is replaced.
+                if not isinstance(exc, PermissionError) or CONTENTS in folder.what:
+                    self.problem = f"inotify: {path}: {exc.strerror}"
+
+    def take(self) -> bool:
+        """Read the events since the last call; return whether one is about a manifest."""
+        is_about_us = False
+        for event in self._inotify.read() if self._inotify else ():
+            if self._note(event):
+                is_about_us = self.has_heard = True
+        return is_about_us
+
+    def _note(self, event: FileEvent) -> bool:
+        if What.Q_OVERFLOW in event.what:
+            self.writing.clear()
+            return True
+        folder = self._folders.get(event.watch)
+        if folder is None:
+            return False
+        if not event.name:
+            return True
+        manifest = folder.manifest(event.name)
+        if manifest is None:
+            return False
+        if What.MODIFY in event.what:
+            self.writing.add(manifest)
+        else:
+            self.writing.discard(manifest)
+        return True
+
+    async def wait(self, timer: Awaitable[None]) -> None:
+        """Return when a timer ends, or before that when an event is about a manifest."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_ended(timer)), group.create_task(self._heard())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+
+    async def _heard(self) -> None:
+        if self._inotify is None:
+            await asyncio.Event().wait()  # Never: the timer ends.
+            return
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._inotify.fileno(), ready.set)
+        try:
+            while not self.take():
+                ready.clear()
+                await ready.wait()
+        finally:
+            loop.remove_reader(self._inotify.fileno())
+
+    def close(self) -> None:
+        """End all watches."""
+        if self._inotify is not None:
+            self._inotify.close()
+
+
+async def _ended(timer: Awaitable[None]) -> None:
+    await timer
+
+
+def _links_to(path: str) -> Iterator[tuple[str, str]]:
+    """Yield folder and name of each link on the way to a path."""
+    here, rest, links = "/", _parts(path), 0
+    while rest and links < _LINKS_MAX:
+        name = rest.pop()
+        if name == "..":
+            here = str(Path(here).parent)
+            continue
+        try:
+            target = str(Path(here, name).readlink())
+        except OSError:  # Not a link, or nothing.
+            here = str(Path(here, name))
+            continue
+        yield here, name
+        links += 1
+        rest += _parts(target)
+        here = "/" if target.startswith("/") else here
+
+
+def _parts(path: str) -> list[str]:
+    """Return the names in a path, the last one first."""
+    return [name for name in reversed(path.split("/")) if name not in ("", ".")]
