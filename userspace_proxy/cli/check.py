@@ -17,57 +17,25 @@ from typing import TYPE_CHECKING
 from ..config.flags import Flags, read_flags
 from ..config.load import Loaded, load_flags
 from ..errors import ConfigError
+from .command import DONE, FAILED, Given
 
 if TYPE_CHECKING:
     from ..check import Finding
 
-_FORMS = ("text", "json")
-_OUTPUT = ("-o", "--output")
 
-
-def check(words: Sequence[str]) -> int:
+def check(given: Given) -> int:
     """Print the findings; return the exit status, 1 if one is an error.
 
     Raises:
         ConfigError: A flag is wrong.
     """
-    form, rest = take_output(words)
-    flags = read_flags(rest, command="check")
-    if flags.wants_help:
-        from .help import help_text
-
-        print(help_text("check"))
-        return 0
-    findings = _look(flags)
+    findings = _look(read_flags(given.settings, command=given.command))
 
     from ..check import Mark, worst
 
-    print(render_json(findings) if form == "json" else render_text(findings))
-    return 1 if worst(findings) is Mark.ERROR else 0
-
-
-def take_output(words: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the form given by ``-o``, and the other words.
-
-    Raises:
-        ConfigError: There is no such form.
-    """
-    form = "text"
-    rest: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        name, equals, value = word.partition("=")
-        if word.startswith(_OUTPUT[0]) and word != _OUTPUT[0] and not equals:
-            # As for kubectl: -ojson.
-            name, equals, value = _OUTPUT[0], "=", word.removeprefix(_OUTPUT[0])
-        if name not in _OUTPUT:
-            rest.append(word)
-            continue
-        form = value if equals else (left.pop(0) if left else "")
-        if form not in _FORMS:
-            raise ConfigError(f"{name}: {form!r} is not an output format", hint="use text or json")
-    return form, rest
+    is_json = given.values.get("output") == "json"
+    print(render_json(findings) if is_json else render_text(findings))
+    return FAILED if worst(findings) is Mark.ERROR else DONE
 
 
 def render_text(findings: Sequence[Finding]) -> str:

@@ -10,17 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from ..errors import ConfigError, UserspaceProxyError
-
-if TYPE_CHECKING:
-    from ..config import Settings
-
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
-
-Command = Callable[[Sequence[str]], int]
+from .command import DONE, FAILED, WRONG_USAGE, Command
+from .table import COMMANDS, SUMMARY
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None takes them from ``sys.argv``.
 
     Returns:
-        0 done (also after Ctrl-C), 1 failed, 2 wrong usage.
+        0 done (also after Ctrl-C), 1 failed, 2 wrong usage, 3 something needs attention.
     """
     _open_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -54,118 +48,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: Sequence[str]) -> int:
-    if not words or words[0].startswith("-"):
-        return _run(words)
-    command = _COMMANDS.get(words[0])
-    if command is None:
-        raise _unknown(words[0])
-    return command(words[1:])
+    called = "" if not words or words[0].startswith("-") else words[0]
+    command = _find(called or "run")
+    if command.is_daemon:
+        _ignore_signals()
+    given = command.read_words(words[1:] if called else words, called=called)
+    if given.is_on("help"):
+        from .help import command_help, program_help
 
-
-def _run(words: Sequence[str], *, command: str = "") -> int:
-    _ignore_signals()
-    from ..config.flags import read_flags
-
-    flags = read_flags(words, command=command)
-    if flags.wants_help:
-        return _help(command)
-    if flags.wants_version:
-        return _version()
-
-    from ..config.load import load_flags
-
-    loaded = load_flags(flags)
-    settings = loaded.settings
-    if settings.write_config_to:
-        from ..config.writing import write_config
-
-        _warn(loaded.warnings)
-        write_config(settings, settings.write_config_to)
+        text = command_help(command) if called else program_help(SUMMARY, tuple(COMMANDS.values()))
+        print(text)
         return DONE
-
-    from .logs import set_up_logging
-
-    log = set_up_logging(settings.log_format, settings.verbosity)
-    if settings.cleanup or command == "cleanup":
-        from ..agent.cleanup import cleanup
-
-        _warn(loaded.warnings)
-        return cleanup(settings)
-
-    from ..agent.run import run_agent
-
-    return run_agent(settings, loaded.warnings, _log_findings, lambda: log.dropped)
+    return command.run(given)
 
 
-def _log_findings(settings: Settings, steering: str) -> None:
-    # Imported once the proxy runs.
-    from ..check import log_findings
+def _find(name: str) -> Command:
+    command = COMMANDS.get(name)
+    if command is None:
+        from ..config.words import did_you_mean
 
-    log_findings(settings, steering)
-
-
-def _cleanup(words: Sequence[str]) -> int:
-    return _run(words, command="cleanup")
-
-
-def _check(words: Sequence[str]) -> int:
-    from .check import check
-
-    return check(words)
-
-
-def _demo(words: Sequence[str]) -> int:
-    from argparse import Namespace
-
-    from ..config.flags import parsed
-    from ..config.kinds import integer
-    from ..config.words import split_words
-
-    given, others = split_words(words, {"port": True, "help": False, "h": False}, command="demo")
-    if others:
-        raise ConfigError(f"unexpected argument {others[0]!r}", hint="demo takes only --port=N")
-    values = dict(given)
-    if "help" in values or "h" in values:
-        return _help("demo")
-    port = values.get("port")
-    kind = integer(0, 65535)
-    options = Namespace(port=None if port is None else parsed("port", port, kind.parse))
-
-    from .demo import demo
-
-    return demo(options)
-
-
-def _help_command(words: Sequence[str]) -> int:
-    if words and words[0] not in _COMMANDS:
-        raise _unknown(words[0])
-    return _help(words[0] if words else "")
-
-
-def _unknown(word: str) -> ConfigError:
-    from ..config.words import did_you_mean
-
-    hint = did_you_mean(word, _COMMANDS) or f"commands: {', '.join(_COMMANDS)}"
-    return ConfigError(f"unknown command {word!r}", hint=hint)
-
-
-def _help(command: str) -> int:
-    from .help import help_text
-
-    print(help_text(command))
-    return DONE
-
-
-def _version() -> int:
-    from .. import __version__
-
-    print(f"userspace-proxy {__version__}")
-    return DONE
-
-
-def _warn(warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
+        raise ConfigError(f"unknown command {name!r}", hint=hint)
+    return command
 
 
 def _complain(exc: UserspaceProxyError) -> None:
@@ -201,12 +105,3 @@ def _open_standard_streams() -> None:
 
 def _one_line(exc: UserspaceProxyError) -> str:
     return " ".join(str(exc).split("\n"))
-
-
-_COMMANDS: dict[str, Command] = {
-    "run": lambda words: _run(words, command="run"),
-    "demo": _demo,
-    "check": _check,
-    "cleanup": _cleanup,
-    "help": _help_command,
-}

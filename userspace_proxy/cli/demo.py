@@ -8,7 +8,6 @@ Everything but the page's socket lives in namespaces that end with this process.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shlex
@@ -23,9 +22,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..config.flags import parsed
+from ..config.kinds import integer
 from ..errors import ListenError, UserspaceProxyError
 from ..kernel.own_namespace import own_namespace_environment
 from ..sandbox import Pod, Sandbox, SandboxError
+from .command import DONE, Given
 from .demo_manifests import manifests_for
 
 PAGE_PORT = 10249
@@ -34,18 +36,21 @@ _POLL_S = 0.02
 _STOP_S = 10.0
 
 
-def demo(options: argparse.Namespace) -> int:
+def demo(given: Given) -> int:
     """Run the demo until Ctrl-C; return the exit status.
 
     Args:
-        options: ``port``: the page's port on 127.0.0.1; None for 10249, or any free one.
+        given: ``port``: the page's port on 127.0.0.1; without it 10249, or any free one.
 
     Raises:
+        ConfigError: The port isn't a number.
         SandboxError: Namespaces can't be created here; the message contains the remedy.
         ListenError: The page's port is in use.
     """
     began = time.monotonic()
-    with _page_socket(options.port) as page, contextlib.ExitStack() as stack:
+    text = given.values.get("port")
+    port = None if text is None else parsed("port", text, integer(0, 65535).parse)
+    with _page_socket(port) as page, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="userspace-proxy-")))
         stop = _StopOnSignal()
         try:
@@ -55,7 +60,7 @@ def demo(options: argparse.Namespace) -> int:
             if not stop.is_set:
                 raise
         print("\nending the demo …", flush=True)
-    return 0
+    return DONE
 
 
 def _show(

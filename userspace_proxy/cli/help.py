@@ -1,89 +1,116 @@
-"""What ``--help`` prints: commands, flags from the table of settings, examples, exit codes."""
+"""What ``--help`` prints, made from the tables of commands and of settings."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Sequence
 
 from ..config.kinds import BOOL
 from ..config.settings import TABLE, Settings
 from ..config.table import Setting, Topic
 from ..config.words import dashed
+from .command import PROGRAM, WRONG_USAGE, Command, CommandFlag
 
 _WIDTH = 96
 _INDENT = 34
 
-_USAGE = """\
-userspace-proxy: a Service proxy for Kubernetes that carries every connection through userspace
+
+def program_help(summary: str, commands: Sequence[Command]) -> str:
+    """Return the program's help: what it is, and its commands."""
+    rows = "\n".join(_row(f"  {command.name}", command.summary, 14) for command in commands)
+    return f"""\
+{PROGRAM}: {summary}
 
 Usage:
-  userspace-proxy [run] [flags]     serve the Services of this node (also without a command)
-  userspace-proxy demo [--port=N]   a sandbox with backends, sample Services and the status page;
-                                    needs no cluster
-  userspace-proxy check [flags] [-o json]
-                                    report what run with these flags would find:
-                                    settings, Services, kernel, leftovers, firewalls;
-                                    changes nothing
-  userspace-proxy cleanup [flags]   remove all rules and routes of this program
-  userspace-proxy --version
+  {PROGRAM} [COMMAND] [flags]
+
+Commands:
+{rows}
 
 Examples:
-  userspace-proxy demo
-  userspace-proxy --manifests=services.yaml --steering=none
-  userspace-proxy --kubeconfig=/etc/kubernetes/kubelet.conf --steering=iptables --v=2
-  userspace-proxy --config=/var/lib/kube-proxy/config.conf --hostname-override=node-1
-"""
+  {PROGRAM} demo
+  {PROGRAM} --kubeconfig=/etc/kubernetes/proxy.conf
+  {PROGRAM} status
 
-_CODES = """\
-kube-proxy's other flags are accepted; the log names those without effect once.
-Flags win over the file, the file wins over defaults.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage
-"""
-
-_DEMO = """\
-userspace-proxy demo: a sandbox with backends, four sample Services and the proxy, whose
-status page is on 127.0.0.1. Needs no cluster, and no root where user namespaces are
-allowed. It prints what to try, and ends with Ctrl-C.
-
-Usage:
-  userspace-proxy demo [--port=N]
-
-Flags:
-  --port N    port of the status page (10249 if it is free, else any free one)
-
-Example:
-  userspace-proxy demo --port=8080
-
-Exit codes: 0 done, 1 failed, 2 wrong usage
-"""
+{PROGRAM} COMMAND --help shows the flags of a command, {PROGRAM} --version the version."""
 
 
-def help_text(command: str) -> str:
-    """Return the help of a command, or with an empty name the program's."""
-    if command == "demo":
-        return _DEMO.rstrip()
-    parts = [_USAGE]
+def command_help(command: Command) -> str:
+    """Return the help of one command."""
+    parts = [
+        _wrap(f"{PROGRAM} {command.name}: {command.summary}", 0),
+        _section("Usage", [f"  {PROGRAM} {command.usage}"]),
+    ]
+    if command.details:
+        parts.append("\n".join(_wrap(paragraph, 0) for paragraph in command.details))
+    if command.flags:
+        parts.append(_section("Flags", map(_own_flag, command.flags)))
+    if command.name == "run":
+        parts += [_section(str(topic), lines) for topic, lines in setting_lines()]
+    elif command.takes_settings:
+        parts.append(f"It takes the flags of run as well: {PROGRAM} run --help lists them.")
+    if command.examples:
+        title = "Example" if len(command.examples) == 1 else "Examples"
+        parts.append(_section(title, (f"  {PROGRAM} {words}" for words in command.examples)))
+    exits = (f"  {status}  {meaning}" for status, meaning in exits_of(command))
+    parts.append(_section("Exit codes", exits))
+    return "\n\n".join(parts)
+
+
+def exits_of(command: Command) -> list[tuple[int, str]]:
+    """Return the exit statuses of a command with their meanings, also that of wrong usage."""
+    return sorted([*command.exits, (WRONG_USAGE, "wrong usage")])
+
+
+def setting_lines() -> Iterator[tuple[Topic, list[str]]]:
+    """Yield the flags of ``run`` by topic."""
     for topic in Topic:
         rows = [(name, row) for name, row in TABLE.items() if row.topic is topic]
-        flags = "\n".join(_flag(name, row) for name, row in rows)
-        parts.append(f"{topic}:\n{flags}\n")
-    return "\n".join([*parts, _CODES]).rstrip()
+        yield topic, [_row(f"  {left_of(row)}", help_of(name, row)) for name, row in rows]
 
 
-def _default(name: str, row: Setting) -> str:
-    """Return a default as shown in the help; empty for a switch, which is off."""
-    if row.shown_default:
-        return row.shown_default
-    return row.kind.write_text(getattr(Settings(), name)) if row.kind is not BOOL else ""
-
-
-def _flag(name: str, row: Setting) -> str:
+def left_of(row: Setting) -> str:
+    """Return a setting's flag and what it takes: ``-v, --v N``."""
     value = "" if row.kind is BOOL else f" {row.kind.name}"
-    left = f"  {dashed('v') + ', ' if row.flag == 'v' else ''}--{row.flag}{value}"
-    default = _default(name, row)
-    text = f"{row.help} ({default})" if default else row.help
-    lines = textwrap.wrap(text, _WIDTH - _INDENT, break_long_words=False, break_on_hyphens=False)
-    if len(left) >= _INDENT - 1:
-        return "\n".join([left, *(" " * _INDENT + line for line in lines)])
-    rest = [" " * _INDENT + line for line in lines[1:]]
-    return "\n".join([left.ljust(_INDENT) + lines[0], *rest])
+    return f"{dashed('v') + ', ' if row.flag == 'v' else ''}--{row.flag}{value}"
+
+
+def help_of(name: str, row: Setting) -> str:
+    """Return a setting's help with its default; a switch, which is off, has none."""
+    default = row.shown_default
+    if not default and row.kind is not BOOL:
+        default = row.kind.write_text(getattr(Settings(), name))
+    return f"{row.help} ({default})" if default else row.help
+
+
+def left_of_own(flag: CommandFlag) -> str:
+    """Return a flag and what it takes: ``-o, --output text|json``."""
+    short = f"-{flag.short}, " if flag.short else ""
+    return f"{short}--{flag.name}{' ' + flag.value if flag.value else ''}"
+
+
+def _own_flag(flag: CommandFlag) -> str:
+    return _row(f"  {left_of_own(flag)}", flag.help)
+
+
+def _section(title: str, lines: Sequence[str] | Iterator[str]) -> str:
+    return "\n".join([f"{title}:", *lines])
+
+
+def _row(left: str, text: str, indent: int = _INDENT) -> str:
+    """Return a name and its text, which is beside it if there is room, and wrapped."""
+    wrapped = _wrap(text, indent)
+    if len(left) >= indent - 1:
+        return f"{left}\n{wrapped}"
+    return left + wrapped[len(left) :]
+
+
+def _wrap(text: str, indent: int) -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

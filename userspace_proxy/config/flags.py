@@ -1,4 +1,4 @@
-"""Reads the command line of ``run`` and ``cleanup``: own settings, and kube-proxy's other flags.
+"""Reads flags of ``run``: this proxy's settings, and kube-proxy's other flags.
 
 Rule 1: no flag of kube-proxy is unknown, so its command line works here. For flags without effect
 there are warnings with the reason.
@@ -24,12 +24,12 @@ _PORT_FLAGS = {
     "metrics-port": "metrics_bind_address",
 }
 _NAMES = {flag: name for name, row in TABLE.items() for flag in (row.flag, *row.aliases)}
-_FLAGS: Mapping[str, bool] = {
+KNOWN: Mapping[str, bool] = {
     **{flag: TABLE[name].kind is not BOOL for flag, name in _NAMES.items()},
     **dict.fromkeys(_PORT_FLAGS, True),
     **{flag: row.kind is not BOOL for flag, row in IGNORED.items()},
-    **dict.fromkeys(("help", "h", "version"), False),
 }
+"""Whether a flag needs a value, by name without dashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,6 @@ class Flags:
     """Flags as written by name, for messages: ``--udp-timeout=5s``."""
     warnings: tuple[str, ...]
     """Sentences about flags without effect, one for each reason."""
-    wants_help: bool
-    wants_version: bool
 
 
 def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
@@ -52,7 +50,7 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
     Raises:
         ConfigError: An unknown flag, an invalid value, or a word that isn't a flag.
     """
-    given, others = split_words(words, _FLAGS, command=command)
+    given, others = split_words(words, KNOWN, command=command)
     if others:
         raise ConfigError(
             f"unexpected argument {others[0]!r}", hint="write a value with its flag: --flag=value"
@@ -60,18 +58,16 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
     texts: dict[str, str] = {}
     ports: dict[str, str] = {}
     ignored: list[tuple[str, str]] = []
-    wanted: dict[str, bool] = {}
     for flag, text in given:
         if name := _NAMES.get(flag):
             is_cumulative = TABLE[name].kind.is_cumulative and name in texts
             texts[name] = f"{texts[name]},{text}" if is_cumulative else text
         elif name := _PORT_FLAGS.get(flag):
             ports[name] = text
-        elif row := IGNORED.get(flag):
+        else:
+            row = IGNORED[flag]
             if not row.is_harmless(parsed(flag, text, row.kind.parse)):
                 ignored.append((dashed(flag), row.reason))
-        else:
-            wanted[flag] = text == "raw" or parsed(flag, text, BOOL.parse)
     values = {n: parsed(TABLE[n].flag, text, TABLE[n].kind.parse) for n, text in texts.items()}
     shown = {name: f"{dashed(TABLE[name].flag)}={text}" for name, text in texts.items()}
     for flag, name in _PORT_FLAGS.items():
@@ -82,8 +78,6 @@ def read_flags(words: Sequence[str], *, command: str = "") -> Flags:
         values=values,
         texts=shown,
         warnings=tuple(warn_ignored(ignored)),
-        wants_help=wanted.get("help", False) or wanted.get("h", False),
-        wants_version=wanted.get("version", False),
     )
 
 

@@ -1,8 +1,8 @@
 """Splits a command line into flags and other words, by the rules of kube-proxy's pflag.
 
 ``--name=value`` and ``--name value`` · ``--name`` alone for a boolean, which never uses
-the next word · ``-v4``, ``-v 4``, ``-v=4`` · underscores are dashes · no abbreviations, no single
-dash before a long name · ``--`` ends the flags.
+the next word · ``-v4``, ``-v 4``, ``-v=4``, ``-ojson`` · underscores are dashes · no
+abbreviations, no single dash before a long name · ``--`` ends the flags.
 
 argparse does none of the first four in this way.
 
@@ -67,11 +67,12 @@ def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
 def _name_and_value(word: str, flags: Mapping[str, bool], command: str) -> tuple[str, str, str]:
     if word.startswith("--"):
         name, equals, value = word[2:].partition("=")
-    elif word[1] in flags and (len(word) == 2 or word[2] in "=0123456789"):
-        name, value = word[1], word[2:].removeprefix("=")
-        equals = word[2:3]
     else:
-        raise _unknown(word, word[1:].partition("=")[0], flags, command)
+        name = word[1:].partition("=")[0]
+        is_joined = flags.get(word[1], False) and name.replace("_", "-") not in flags
+        if word[1] not in flags or not (len(name) == 1 or is_joined):
+            raise _unknown(word, name, flags, command)
+        name, value, equals = word[1], word[2:].removeprefix("="), word[2:3]
     normal = name.replace("_", "-")
     if normal not in flags:
         raise _unknown(word, normal, flags, command)

@@ -31,6 +31,7 @@ from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
 from .selection import Selection
+from .text import LEVEL_HEADER, prefers_text, render_text, say_missing
 from .view import StatusView
 
 _T = TypeVar("_T")
@@ -150,9 +151,26 @@ class StatusServer:
         return web.Response(status=answer.status, body=answer.body, content_type="application/json")
 
     async def _page(self, request: web.Request) -> web.Response:
+        if prefers_text(request.headers.get("Accept", ""), request.headers.get("User-Agent", "")):
+            return await self._text(request)
         view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
         body = await self._render(lambda: render_page(view, now=now, selection=selection))
         return web.Response(body=body, content_type="text/html", charset="utf-8")
+
+    async def _text(self, request: web.Request) -> web.Response:
+        view, now, query = await self._fresh(), self._clock(), request.query
+        service = query.get("service", "")
+        part = _part(view, service)
+        is_wide = "wide" in query or bool(service)
+        text = await self._render(
+            lambda: render_text(part, now=now, is_wide=is_wide, has_node=not service)
+        )
+        return web.Response(
+            body=text.body,
+            content_type="text/plain",
+            charset="utf-8",
+            headers={LEVEL_HEADER: text.level},
+        )
 
     async def _metrics(self, request: web.Request) -> web.Response:
         view, headers = await self._fresh(), request.headers
@@ -170,6 +188,7 @@ class StatusServer:
 
     async def _status(self, request: web.Request) -> web.Response:
         view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
+        view = _part(view, request.query.get("service", ""))
         body = await self._render(lambda: render_status(view, now=now, selection=selection))
         return web.Response(body=body, content_type="application/json")
 
@@ -195,6 +214,18 @@ class StatusServer:
     async def _render(self, render: Callable[[], _T]) -> _T:
         async with self._rendering:
             return await asyncio.to_thread(render)
+
+
+def _part(view: StatusView, service: str) -> StatusView:
+    """Return the part of a view about one Service; all of it for an empty name.
+
+    Raises:
+        HTTPNotFound: There is no such Service.
+    """
+    part = view.only(service) if service else view
+    if service and not part.ports and not part.ignored:
+        raise web.HTTPNotFound(reason=say_missing(view, service))
+    return part
 
 
 def _is_closed() -> StatusView:

@@ -6,7 +6,7 @@ package only shows them. Counters grow until the process ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..errors import ListenError
@@ -328,3 +328,18 @@ class StatusView:
     """Lines that were not written because stderr was not read, or could not be written."""
     node_is_eligible: bool = True
     """False when the Node is being deleted."""
+
+    def only(self, service: str) -> StatusView:
+        """Return the view with one Service, ``namespace/name``, or one port of it."""
+        return replace(
+            self,
+            ports=tuple(
+                port
+                for port in self.ports
+                if service in (str(port.plan.key.name.service), str(port.plan.key.name))
+            ),
+            ignored=tuple(item for item in self.ignored if str(item.service) == service),
+            health_checks=tuple(
+                view for view in self.health_checks if str(view.check.service) == service
+            ),
+        )

@@ -1,8 +1,17 @@
-"""Keeps what the commands do to logging inside the test."""
+"""Keeps what the commands do to logging inside the test, and serves views to commands."""
 
+import asyncio
+import contextlib
+import io
 import logging
+import sys
+import threading
+from types import ModuleType
 
 import pytest
+
+from tests.unit.status.views import NOW
+from userspace_proxy.status.server import StatusServer
 
 _NAMES = ("", "userspace_proxy", "userspace_proxy.access")
 
@@ -17,3 +26,67 @@ def clean_logging():
     root.handlers[:] = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Replace the functions behind the commands; returns their arguments."""
+    calls = []
+
+    def stand_in(module, function, outcome):
+        def called(*args):
+            calls.append((function, *args))
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return outcome
+
+        replacement = ModuleType(module)
+        setattr(replacement, function, called)
+        monkeypatch.setitem(sys.modules, module, replacement)
+
+    def set_outcome(outcome=0):
+        stand_in("userspace_proxy.agent.run", "run_agent", outcome)
+        stand_in("userspace_proxy.agent.cleanup", "cleanup", outcome)
+        stand_in("userspace_proxy.cli.demo", "demo", outcome)
+        return calls
+
+    return set_outcome
+
+
+@pytest.fixture
+def serve_view():
+    """Serve views on loopback, each in a thread; the function returns ``--server=…``."""
+    with contextlib.ExitStack() as stack:
+        yield lambda view: f"--server=127.0.0.1:{stack.enter_context(_serving(view))}"
+
+
+class Terminal(io.StringIO):
+    """What a terminal was sent."""
+
+    def isatty(self):
+        return True
+
+
+@contextlib.contextmanager
+def _serving(view):
+    """Serve a view, or what a function returns for each request."""
+    started, ports = threading.Event(), []
+
+    async def serve():
+        end = asyncio.Event()
+        server = StatusServer(view if callable(view) else lambda: view, clock=lambda: NOW)
+        _, port = await server.serve_admin(("127.0.0.1", 0))
+        ports.extend((port, asyncio.get_running_loop(), end))
+        started.set()
+        await end.wait()
+        await server.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(10)
+    port, loop, end = ports
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join(10)

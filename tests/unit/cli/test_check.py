@@ -2,12 +2,9 @@
 
 import json
 
-import pytest
-
 from userspace_proxy.check.finding import ok, warning
 from userspace_proxy.cli import main
-from userspace_proxy.cli.check import render_text, take_output
-from userspace_proxy.errors import ConfigError
+from userspace_proxy.cli.check import render_text
 
 SERVICE = """\
 apiVersion: v1
@@ -16,26 +13,6 @@ metadata: {name: web, namespace: shop}
 spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 """
 QUIET = ("--steering=none", "--healthz-bind-address=", "--metrics-bind-address=127.0.0.1:0")
-
-
-@pytest.mark.parametrize(
-    ("words", "form", "rest"),
-    [
-        pytest.param(["--v=2"], "text", ["--v=2"], id="none"),
-        pytest.param(["-o", "json", "--v=2"], "json", ["--v=2"], id="short"),
-        pytest.param(["-ojson", "--v=2"], "json", ["--v=2"], id="joined"),
-        pytest.param(["-o=json"], "json", [], id="short-with-a-sign"),
-        pytest.param(["--output=json"], "json", [], id="long"),
-    ],
-)
-def test_the_output_format_is_an_argument(words, form, rest):
-    assert take_output(words) == (form, rest)
-
-
-@pytest.mark.parametrize("words", [["-o"], ["-o", "yaml"], ["-oyaml"], ["--output="]])
-def test_an_unknown_format_is_wrong_usage(words):
-    with pytest.raises(ConfigError, match="use text or json"):
-        take_output(words)
 
 
 def test_each_finding_is_a_line_and_the_last_counts_them():
@@ -68,8 +45,3 @@ def test_a_file_that_cant_be_read_is_the_only_finding_about_the_configuration(tm
     assert main(["check", "--config=/none.yaml", f"--manifests={path}", *QUIET]) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if " config: " in line]
     assert lines == ["error    config: cannot read --config=/none.yaml: No such file or directory"]
-
-
-def test_help_is_help(capsys):
-    assert main(["check", "--help"]) == 0
-    assert "userspace-proxy check [flags]" in capsys.readouterr().out

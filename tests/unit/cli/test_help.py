@@ -1,43 +1,61 @@
 import pytest
 
-from userspace_proxy.cli.help import help_text
+from userspace_proxy.cli.help import command_help, program_help
+from userspace_proxy.cli.table import COMMANDS, SUMMARY
 from userspace_proxy.config.settings import TABLE
 from userspace_proxy.config.table import Topic
 
+RUN = command_help(COMMANDS["run"])
+
 
 @pytest.mark.parametrize("flag", [row.flag for row in TABLE.values()])
-def test_every_flag_is_in_the_help(flag):
-    assert f"--{flag}" in help_text("")
+def test_every_setting_is_in_the_help_of_run(flag):
+    assert f"--{flag}" in RUN
 
 
 def test_groups_are_in_their_order():
-    text = help_text("")
-    places = [text.index(f"\n{topic}:\n") for topic in Topic]
+    places = [RUN.index(f"\n{topic}:\n") for topic in Topic]
     assert places == sorted(places)
 
 
-def test_a_flag_has_its_value_its_help_and_its_default():
-    lines = help_text("").splitlines()
+def test_a_setting_has_its_value_its_help_and_its_default():
+    lines = RUN.splitlines()
     at = lines.index("  --log-format text|json          format of the log on stderr (text)")
     assert lines[at + 1].startswith("  -v, --v N                       how much is logged:")
     assert lines[at + 2].endswith(" debugging (0)")
 
 
 def test_a_switch_has_neither_value_nor_default():
-    (line,) = [line for line in help_text("").splitlines() if line.startswith("  --cleanup ")]
+    (line,) = [line for line in RUN.splitlines() if line.startswith("  --cleanup ")]
     assert line.endswith("and exit")
 
 
 def test_a_long_flag_has_its_help_below():
-    lines = help_text("").splitlines()
+    lines = RUN.splitlines()
     below = lines[lines.index("  --preserve-client-address auto|never") + 1]
     assert below == " " * 34 + "whether endpoints see the client's own address (auto)"
 
 
-@pytest.mark.parametrize("command", ["", "run", "cleanup", "demo"])
-def test_help_has_examples_and_exit_codes_and_fits_a_screen(command):
-    text = help_text(command)
-    assert "Example" in text
-    assert text.endswith("Exit codes: 0 done, 1 failed, 2 wrong usage")
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_the_help_of_a_command_shows_that_command_and_fits_a_screen(command):
+    text = command_help(command)
+    assert text.startswith(f"userspace-proxy {command.name}: ")
+    assert f"\n  userspace-proxy {command.name}" in text
+    assert all(f"--{flag.name}" in text for flag in command.flags)
+    assert text.splitlines()[-1] == f"  {max(2, *dict(command.exits))}  " + (
+        dict(command.exits).get(3, "wrong usage")
+    )
     assert max(map(len, text.splitlines())) <= 100
     assert text.isascii()
+
+
+def test_only_the_help_of_run_lists_settings():
+    text = command_help(COMMANDS["check"])
+    assert "--kubeconfig PATH" not in text
+    assert "userspace-proxy run --help lists them" in text
+
+
+def test_the_programs_help_lists_commands():
+    text = program_help(SUMMARY, tuple(COMMANDS.values()))
+    assert [name for name in COMMANDS if f"\n  {name} " not in text] == []
+    assert max(map(len, text.splitlines())) <= 100

@@ -109,22 +109,6 @@ def test_a_switch_that_is_off_is_not_worth_a_word():
     assert read_flags(["--profiling=false", "--ipvs-udp-timeout=0s"]).warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("words", "wants_help", "wants_version"),
-    [
-        (["--help"], True, False),
-        (["-h"], True, False),
-        (["--version"], False, True),
-        (["--version=raw"], False, True),
-        (["--version=false"], False, False),
-        ([], False, False),
-    ],
-)
-def test_help_and_version_are_asked_for(words, wants_help, wants_version):
-    flags = read_flags(words)
-    assert (flags.wants_help, flags.wants_version) == (wants_help, wants_version)
-
-
 def test_a_warning_names_the_file():
     assert warn_ignored([("conntrack.min", "why")], place="config.conf") == [
         "config.conf: ignored conntrack.min: why"

@@ -3,7 +3,14 @@ import pytest
 from userspace_proxy.config.words import dashed, did_you_mean, split_words
 from userspace_proxy.errors import ConfigError
 
-FLAGS = {"kubeconfig": True, "proxy-mode": True, "cleanup": False, "v": True, "h": False}
+FLAGS = {
+    "kubeconfig": True,
+    "proxy-mode": True,
+    "cleanup": False,
+    "v": True,
+    "vmodule": True,
+    "h": False,
+}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,7 @@ FLAGS = {"kubeconfig": True, "proxy-mode": True, "cleanup": False, "v": True, "h
         pytest.param(["--cleanup=false"], [("cleanup", "false")], [], id="switch-off"),
         pytest.param(["--cleanup", "false"], [("cleanup", "true")], ["false"], id="switch-alone"),
         pytest.param(["-v4"], [("v", "4")], [], id="short-joined"),
+        pytest.param(["-vfour"], [("v", "four")], [], id="short-joined-text"),
         pytest.param(["-v=4"], [("v", "4")], [], id="short-equals"),
         pytest.param(["-v", "4"], [("v", "4")], [], id="short-next-word"),
         pytest.param(["--v=4"], [("v", "4")], [], id="short-name-long-form"),
@@ -38,10 +46,11 @@ def test_words_are_split_as_pflag_does(words, given, others):
     [
         (["--kubecofnig=k"], "unknown flag --kubecofnig (did you mean --kubeconfig?)"),
         (["--proxy_mod"], "unknown flag --proxy_mod (did you mean --proxy-mode?)"),
+        (["-vmodule=k"], "unknown flag -vmodule (did you mean --vmodule?)"),
         (["-kubeconfig=k"], "unknown flag -kubeconfig (did you mean --kubeconfig?)"),
         (["--kube"], "unknown flag --kube (userspace-proxy run --help lists them)"),
         (["-x"], "unknown flag -x (userspace-proxy run --help lists them)"),
-        (["-vx"], "unknown flag -vx (userspace-proxy run --help lists them)"),
+        (["-hx"], "unknown flag -hx (userspace-proxy run --help lists them)"),
         (["--=5"], "unknown flag -- (userspace-proxy run --help lists them)"),
         (["--kubeconfig"], "--kubeconfig needs a value"),
         (["-v"], "-v needs a value"),

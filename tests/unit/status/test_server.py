@@ -94,6 +94,29 @@ async def test_the_status_is_json_and_can_be_filtered():
         assert [port["service"] for port in json.loads(text)["ports"]] == ["cart"]
 
 
+async def test_a_terminal_gets_the_status_as_text():
+    async with serving(make_troubled_view()) as client:
+        response, text = await client.ask("/", **{"User-Agent": "curl/8.5.0"})
+        assert response.content_type == "text/plain"
+        assert response.headers["X-Userspace-Proxy-Level"] == "trouble"
+        assert text.startswith("node-a  nftables  10 Service ports, 6 need attention")
+        _, wide = await client.ask("/?wide=yes", Accept="text/plain")
+        assert "endpoint  10.244.1.193:8080" in wide
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/status"])
+async def test_one_service_can_be_asked_for(path):
+    async with serving(make_troubled_view()) as client:
+        _, text = await client.ask(f"{path}?service=shop/cart", Accept="text/plain")
+        assert "cart" in text
+        assert "payments:http" not in text
+        response, text = await client.ask(f"{path}?service=shop/crt", Accept="text/plain")
+        assert (response.status, text) == (
+            404,
+            "there is no Service shop/crt (did you mean shop/cart?)\n",
+        )
+
+
 async def test_settings_are_json():
     async with serving(make_view()) as client:
         _, text = await client.ask("/configz")

@@ -3,7 +3,7 @@ import pytest
 from userspace_proxy.model import Balance
 from userspace_proxy.policy import Scope
 
-from .views import make_endpoint, make_port
+from .views import make_calm_view, make_endpoint, make_port
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,19 @@ def test_a_policy_is_shown_in_words(scope, expected):
 )
 def test_an_endpoint_is_left_out_only_where_it_could_serve(state, is_usable, expected):
     assert make_endpoint("192.0.2.1:80", state, is_usable).is_left_out is expected
+
+
+@pytest.mark.parametrize(
+    ("service", "ports", "ignored"),
+    [
+        pytest.param("shop/web", ["shop/web:http", "shop/web:http"], [], id="service"),
+        pytest.param("shop/web:http", ["shop/web:http", "shop/web:http"], [], id="port"),
+        pytest.param("shop/we", [], [], id="not-a-part-of-a-name"),
+        pytest.param("shop/db", [], ["shop/db"], id="ignored"),
+    ],
+)
+def test_a_view_of_one_service_has_nothing_of_others(service, ports, ignored):
+    view = make_calm_view().only(service)
+    assert [str(port.plan.key.name) for port in view.ports] == ports
+    assert [str(item.service) for item in view.ignored] == ignored
+    assert view.health_checks == ()

@@ -1,0 +1,139 @@
+import http.server
+import threading
+
+import pytest
+
+from tests.unit.port_numbers import free_port
+from tests.unit.status.views import make_calm_view
+from userspace_proxy.cli.admin import (
+    AdminAddress,
+    NotAnswered,
+    address_of,
+    find_admin,
+    parse_server,
+)
+from userspace_proxy.cli.command import Given
+from userspace_proxy.config import Settings
+from userspace_proxy.config.load import load_settings
+from userspace_proxy.errors import ConfigError, UserspaceProxyError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("[::1]:80", "[::1]:80"),
+        (":8080", "127.0.0.1:8080"),
+        ("localhost", "localhost:10249"),
+        ("http://127.0.0.1:41000/", "127.0.0.1:41000"),
+    ],
+)
+def test_a_server_is_an_address_or_a_url(text, expected):
+    assert str(parse_server(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["https://10.0.0.1", "10.0.0.1:x", "10.0.0.1/api", "[::1", "::1"])
+def test_anything_else_is_not_an_address(text):
+    with pytest.raises(ConfigError, match="is not an address"):
+        parse_server(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "127.0.0.1:10249"),
+        (["--metrics-bind-address=0.0.0.0:9000"], "127.0.0.1:9000"),
+        (["--metrics-bind-address=[::]:9000"], "[::1]:9000"),
+        (["--metrics-bind-address=192.0.2.1"], "192.0.2.1:10249"),
+    ],
+)
+def test_a_proxy_is_asked_where_its_settings_have_its_page(words, expected):
+    assert str(address_of(load_settings(words).settings)) == expected
+    assert str(find_admin(Given({}, settings=tuple(words)))) == expected
+
+
+def test_the_file_of_the_proxy_names_the_address(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n"
+        "kind: KubeProxyConfiguration\n"
+        "metricsBindAddress: 127.0.0.1:9001\n"
+    )
+    assert str(find_admin(Given({"config": str(path)}))) == "127.0.0.1:9001"
+    assert str(find_admin(Given({"config": str(path), "server": ":1"}))) == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize("bound", ["disabled", "fd://3"])
+def test_a_page_without_an_address_cannot_be_asked(bound):
+    settings = load_settings([f"--metrics-bind-address={bound}"]).settings
+    with pytest.raises(ConfigError, match=r"disabled|fd://3"):
+        address_of(settings)
+
+
+def test_an_answer_has_its_text_and_level(serve_view):
+    admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
+    answer = admin.get("/", accept="text/plain", service="shop/web")
+    assert answer.body.startswith(b"node-a  nftables  2 Service ports")
+    assert answer.level == "ok"
+
+
+def test_a_missing_service_is_an_error_in_the_proxys_words(serve_view):
+    admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
+    with pytest.raises(UserspaceProxyError, match=r"no Service shop/wbe \(did you mean shop/web"):
+        admin.get("/", accept="text/plain", service="shop/wbe")
+
+
+def test_without_a_proxy_the_error_has_the_address_and_the_remedy():
+    port = free_port()
+    with pytest.raises(NotAnswered) as caught:
+        AdminAddress("127.0.0.1", port).get("/", accept="text/plain")
+    assert str(caught.value) == (
+        f"no userspace-proxy answers at 127.0.0.1:{port}: Connection refused (start one, or name "
+        "the address of its status page: --server=ADDRESS)"
+    )
+
+
+@pytest.fixture
+def other_server():
+    """Serve on loopback as a function of the test wants it."""
+    servers = []
+
+    def start(**headers):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response_only(200)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.end_headers()
+                self.wfile.write(b"hello")
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever).start()
+        servers.append(server)
+        return AdminAddress(*server.server_address)
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_another_program_at_the_address_is_not_mistaken_for_a_proxy(other_server):
+    with pytest.raises(NotAnswered, match="another program does"):
+        other_server(Server="nginx").get("/", accept="text/plain")
+
+
+def test_a_proxy_without_text_is_of_another_version(other_server):
+    admin = other_server(Server="userspace-proxy", Content_Type="text/html")
+    with pytest.raises(UserspaceProxyError, match="of another version"):
+        admin.get("/", accept="text/plain")
+
+
+def test_a_path_that_is_refused_is_reported_with_the_answer(serve_view):
+    admin = parse_server(serve_view(make_calm_view()).removeprefix("--server="))
+    with pytest.raises(UserspaceProxyError, match=r"cannot read /nope at .*: 404 Not Found"):
+        admin.get("/nope", accept="text/plain")
+
+
+def test_the_default_is_the_default_of_the_settings():
+    assert str(parse_server("127.0.0.1")) == str(address_of(Settings()))

@@ -1,0 +1,79 @@
+import pytest
+
+from userspace_proxy.cli.command import Command, CommandFlag, Given
+from userspace_proxy.errors import ConfigError
+
+SHOW = Command(
+    "show",
+    "show it",
+    lambda given: 0,
+    arguments="[THING]",
+    flags=(
+        CommandFlag("output", "format", "text|json", short="o"),
+        CommandFlag("watch", "again", short="w"),
+    ),
+)
+RUN = Command("run", "run it", lambda given: 0, takes_settings=True)
+PICK = Command("pick", "pick one", lambda given: 0, arguments="bash|zsh", choices=("bash", "zsh"))
+
+
+@pytest.mark.parametrize(
+    ("words", "values", "arguments"),
+    [
+        pytest.param([], {}, (), id="nothing"),
+        pytest.param(["-o", "json", "web"], {"output": "json"}, ("web",), id="short"),
+        pytest.param(["web", "-ojson"], {"output": "json"}, ("web",), id="joined"),
+        pytest.param(["--output=json"], {"output": "json"}, (), id="long"),
+        pytest.param(["-w"], {"watch": "true"}, (), id="switch"),
+        pytest.param(["a", "b", "-h"], {"help": "true"}, ("a", "b"), id="help-wins"),
+    ],
+)
+def test_own_flags_and_arguments_are_read(words, values, arguments):
+    given = SHOW.read_words(words)
+    assert (given.values, given.arguments, given.command) == (values, arguments, "show")
+
+
+def test_flags_of_run_are_kept_as_one_word_each_in_their_order():
+    words = ["--v", "2", "--cluster_cidr=a", "--cleanup", "--cluster-cidr", "b"]
+    given = RUN.read_words(words, called="")
+    assert given.settings == ("-v=2", "--cluster-cidr=a", "--cleanup=true", "--cluster-cidr=b")
+    assert given.command == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        (SHOW, ["-o", "yaml"], "-o: 'yaml' is not one of text, json"),
+        (SHOW, ["--output="], "--output: '' is not one of text, json"),
+        (SHOW, ["-o"], "-o needs a value"),
+        (SHOW, ["--otput=json"], "unknown flag --otput (did you mean --output?)"),
+        (SHOW, ["--v=2"], "unknown flag --v (userspace-proxy show --help lists them)"),
+        (
+            SHOW,
+            ["a", "b"],
+            "unexpected argument 'b' (usage: userspace-proxy show [THING] [flags])",
+        ),
+        (RUN, ["a"], "unexpected argument 'a' (write a value with its flag: --flag=value)"),
+        (PICK, [], "pick needs bash|zsh (usage: userspace-proxy pick bash|zsh)"),
+        (PICK, ["bsh"], "pick: unknown 'bsh' (did you mean bash?)"),
+        (PICK, ["x"], "pick: unknown 'x' (one of bash, zsh)"),
+    ],
+)
+def test_wrong_words_are_refused_with_a_remedy(command, words, message):
+    with pytest.raises(ConfigError) as caught:
+        command.read_words(words)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("false", False), ("1", True)])
+def test_a_switch_can_be_set_to_a_boolean(text, expected):
+    assert Given({"watch": text}).is_on("watch") is expected
+
+
+def test_a_switch_that_isnt_given_is_off():
+    assert Given({}).is_on("watch") is False
+
+
+def test_a_switch_with_another_value_is_refused():
+    with pytest.raises(ConfigError, match="--watch: 'often' is not true or false"):
+        Given({"watch": "often"}).is_on("watch")

@@ -1,0 +1,67 @@
+"""The commands run and cleanup; the functions behind them are replaced."""
+
+import pytest
+
+from userspace_proxy import __version__
+from userspace_proxy.cli import main
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["--v=2"], id="flags-only"),
+        pytest.param(["run", "--v=2"], id="run"),
+    ],
+)
+def test_run_is_the_default_command(words, stand_ins, clean_logging):
+    calls = stand_ins()
+    assert main(words) == 0
+    assert [call[0] for call in calls] == ["run_agent"]
+
+
+def test_run_gets_settings_and_warnings(stand_ins, clean_logging):
+    calls = stand_ins(outcome=1)
+    assert main(["--hostname-override=node-1", "--ipvs-scheduler=rr"]) == 1
+    ((_, settings, warnings, _, dropped_log_lines),) = calls
+    assert dropped_log_lines() == 0
+    assert settings.hostname_override == "node-1"
+    assert warnings == (
+        "ignored --ipvs-scheduler: there are no IPVS rules in userspace mode",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [["cleanup"], ["run", "--cleanup"], ["--cleanup", "--v=2"]])
+def test_cleanup_is_a_command_and_a_flag(words, stand_ins, clean_logging):
+    calls = stand_ins()
+    assert main(words) == 0
+    assert [call[0] for call in calls] == ["cleanup"]
+
+
+def test_cleanup_reports_ignored_settings(stand_ins, clean_logging, capsys):
+    stand_ins()
+    main(["cleanup", "--proxy-mode=ipvs"])
+    assert capsys.readouterr().err == (
+        "warning: --proxy-mode=ipvs has no effect: this proxy runs in userspace mode\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["--version"], ["run", "--version"], ["--version=raw"]])
+def test_version_is_printed(words, capsys):
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"userspace-proxy {__version__}\n"
+
+
+def test_version_can_be_switched_off(stand_ins, clean_logging):
+    calls = stand_ins()
+    assert main(["--version=false"]) == 0
+    assert [call[0] for call in calls] == ["run_agent"]
+
+
+def test_write_config_writes_settings_and_runs_nothing(stand_ins, tmp_path, capsys):
+    calls = stand_ins()
+    path = tmp_path / "settings.yaml"
+    assert main([f"--write-config-to={path}", "--proxy-mode=ipvs"]) == 0
+    assert "mode: ipvs\n" in path.read_text()
+    assert capsys.readouterr().err.startswith("warning: --proxy-mode=ipvs has no effect")
+    assert calls == []

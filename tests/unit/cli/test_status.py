@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from tests.unit.port_numbers import free_port
+from tests.unit.status.views import (
+    make_calm_view,
+    make_ignored,
+    make_port,
+    make_troubled_view,
+    make_view,
+)
+from userspace_proxy.cli import main
+
+
+@pytest.mark.parametrize(
+    ("view", "words", "status"),
+    [
+        pytest.param(make_calm_view(), [], 0, id="served"),
+        pytest.param(make_troubled_view(), [], 3, id="trouble"),
+        pytest.param(make_troubled_view(), ["shop/web"], 0, id="another-service"),
+        pytest.param(make_troubled_view(), ["shop/cart"], 3, id="this-service"),
+        pytest.param(make_calm_view(), ["shop/db"], 0, id="ignored"),
+        pytest.param(
+            make_view(ignored=(make_ignored("shop/b", "", "held", is_conflict=True),)),
+            ["shop/b"],
+            3,
+            id="address-taken",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "wide", "json"])
+def test_the_exit_status_says_whether_something_needs_attention(
+    view, words, status, form, serve_view, capsys
+):
+    assert main(["status", *words, "-o", form, serve_view(view)]) == status
+    assert capsys.readouterr().out
+
+
+def test_the_text_is_that_of_the_proxy(serve_view, capsys):
+    main(["status", serve_view(make_calm_view())])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "node-a  nftables  4 Service ports  plan 12 s old, 2 workers, 36 open"
+    assert len(lines) == 6
+
+
+def test_wide_has_endpoints(serve_view, capsys):
+    main(["status", "-o", "wide", serve_view(make_calm_view())])
+    assert "endpoint  10.244.1.118:8080" in capsys.readouterr().out
+
+
+def test_json_is_that_of_the_proxy(serve_view, capsys):
+    main(["status", "shop/web", "-o", "json", serve_view(make_calm_view())])
+    ports = json.loads(capsys.readouterr().out)["ports"]
+    assert [(port["service"], port["family"]) for port in ports] == [
+        ("web", "IPv4"),
+        ("web", "IPv6"),
+    ]
+
+
+def test_a_name_alone_is_in_the_namespace_default(serve_view, capsys):
+    view = make_view(make_port("web", namespace="default"), make_port("web"))
+    assert main(["status", "web", serve_view(view)]) == 0
+    assert "1 Service port" in capsys.readouterr().out
+
+
+def test_a_missing_service_is_one_line_and_status_1(serve_view, capsys):
+    assert main(["status", "shop/wbe", serve_view(make_calm_view())]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: there is no Service shop/wbe (did you mean shop/web?)\n")
+
+
+def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
+    assert main(["status", f"--server=:{free_port()}"]) == 1
+    assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
+
+
+def test_watching_shows_changes_until_ctrl_c(serve_view, capsys):
+    """The third request is Ctrl-C: it reaches the command as one does."""
+    import _thread
+
+    asked = []
+
+    def view():
+        asked.append(None)
+        if len(asked) == 3:
+            _thread.interrupt_main()
+        return make_calm_view() if len(asked) == 1 else make_troubled_view()
+
+    assert main(["status", "--watch", serve_view(view)]) == 0
+    out = capsys.readouterr().out
+    assert out.index("4 Service ports  plan") < out.index("10 Service ports, 6 need attention")
+
+
+def test_watching_goes_on_while_no_proxy_answers(capsys):
+    from userspace_proxy.cli.admin import AdminAddress
+    from userspace_proxy.cli.status import show_now
+
+    assert show_now(AdminAddress("127.0.0.1", free_port()), "", "text").startswith(
+        "no userspace-proxy answers"
+    )

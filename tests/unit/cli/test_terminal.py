@@ -1,0 +1,80 @@
+import io
+
+import pytest
+
+from userspace_proxy.cli.terminal import add_colours, fit, wants_colours, watch, write
+
+from .conftest import Terminal
+
+TEXT = "node-a  2 Service ports\n  ✕ shop/a  refused\n  ✓ shop/b  ✓ served\n      note  ! x\n"
+
+
+def test_marks_have_colours_and_the_first_line_is_bold():
+    assert add_colours(TEXT) == (
+        "\x1b[1mnode-a  2 Service ports\x1b[0m\n"
+        "  \x1b[31m✕\x1b[0m shop/a  refused\n"
+        "  \x1b[32m✓\x1b[0m shop/b  ✓ served\n"
+        "      note  ! x\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "expected"),
+    [
+        pytest.param(Terminal(), {}, True, id="terminal"),
+        pytest.param(Terminal(), {"NO_COLOR": ""}, True, id="empty-no-color"),
+        pytest.param(Terminal(), {"NO_COLOR": "1"}, False, id="no-color"),
+        pytest.param(Terminal(), {"TERM": "dumb"}, False, id="dumb"),
+        pytest.param(io.StringIO(), {}, False, id="file"),
+    ],
+)
+def test_only_a_terminal_gets_colours(stream, environment, expected):
+    assert wants_colours(stream, environment) is expected
+
+
+def test_a_file_gets_the_text_as_it_is():
+    stream = io.StringIO()
+    write(stream, TEXT)
+    assert stream.getvalue() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("a\nb\nc\n", "a\nb\nc", id="fits"),
+        pytest.param("a\nb\nc\nd\n", "a\nb\n  … 2 more lines", id="too-long"),
+        pytest.param("aaaaaaaaaaaaaaa\nb\nc\n", "aaaaaaaaaaaaaaa\n  … 2 more lines", id="wrapped"),
+    ],
+)
+def test_what_does_not_fit_on_a_screen_is_counted(text, expected):
+    assert fit(text, 10, 4) == expected
+
+
+class Wait:
+    """Raises KeyboardInterrupt at its last call, as Ctrl-C does."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def __call__(self, seconds):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_elsewhere_texts_follow_each_other():
+    stream, texts = io.StringIO(), iter(["one\n", "two\n"])
+    with pytest.raises(KeyboardInterrupt):
+        watch(lambda: next(texts), stream, wait=Wait(2))
+    assert stream.getvalue() == "one\ntwo\n"
+
+
+def test_a_terminal_shows_each_text_in_the_place_of_the_last_and_then_its_old_screen():
+    stream, texts = Terminal(), iter(["one\ntwo\n", "three\n"])
+    with pytest.raises(KeyboardInterrupt):
+        watch(lambda: next(texts), stream, wait=Wait(2))
+    sent = stream.getvalue()
+    assert sent.startswith(
+        "\x1b[?1049h\x1b[?25l\x1b[H\x1b[1mone\x1b[0m\x1b[K\ntwo\x1b[K\x1b[J\x1b[H"
+    )
+    assert sent.endswith("three\x1b[0m\x1b[K\x1b[J\x1b[?25h\x1b[?1049l")

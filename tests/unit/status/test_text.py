@@ -1,0 +1,189 @@
+import errno
+import os
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.text import prefers_text, render_text, say_missing
+from userspace_proxy.status.view import SteeringView
+
+from .views import (
+    NOW,
+    make_address,
+    make_calm_view,
+    make_endpoint,
+    make_ignored,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+    make_view,
+)
+
+
+def lines_of(view, **options):
+    return render_text(view, now=NOW, **options).body.decode().splitlines()
+
+
+def test_a_line_has_the_name_the_address_the_endpoints_and_the_traffic_in_columns():
+    assert lines_of(make_calm_view()) == [
+        "node-a  nftables  4 Service ports  plan 12 s old, 2 workers, 36 open",
+        "  ✓ kube-system/kube-dns:dns  10.96.0.10:53      2 of 2  12 open, 36,407 flows, 2.5 GB",
+        "  ✓ shop/shop-front:http      10.96.7.9:80 +2    2 of 2  "
+        "12 open, 36,407 connections, 2.5 GB",
+        "  ✓ shop/web:http             10.96.7.118:80     2 of 2  "
+        "12 open, 36,407 connections, 2.5 GB",
+        "  ✓ shop/web:http (IPv6)      [fd00:96::7:1]:80  1 of 1  0 open, 0 connections, 0 B",
+        "  · 3 Services or ports ignored by design: wide output lists them",
+    ]
+
+
+def test_problems_come_first_the_nodes_before_those_of_services():
+    lines = lines_of(make_troubled_view())
+    assert "10 Service ports, 6 need attention" in lines[0]
+    assert [line[:8] for line in lines[1:5]] == ["  ✕ node", "  ✕ node", "  ✕ node", "  ! node"]
+    services = [line.split()[:2] for line in lines[5:12]]
+    assert services == [
+        ["✕", "shop/admin:http"],
+        ["✕", "shop/search:http"],
+        ["!", "shop/batch:http"],
+        ["!", "shop/cart:http"],
+        ["!", "shop/payments:http"],
+        ["!", "shop/trick:http"],
+        ["✓", "kube-system/kube-dns:dns"],
+    ]
+
+
+def test_a_problem_has_its_sentence_and_wide_text_its_code_and_the_remedy():
+    view = make_view(make_port(problem="cannot listen", way_out="stop nginx"))
+    assert lines_of(view)[1].endswith("  Not served: cannot listen")
+    assert lines_of(view, is_wide=True)[2:4] == [
+        "      not-listening: cannot listen",
+        "        -> stop nginx",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "last_at", "expected"),
+    [
+        pytest.param(0, 0.0, "there", id="state"),
+        pytest.param(1, NOW - 2, "there (once, last 2 s ago)", id="once"),
+        pytest.param(1_200, NOW - 90, "there (1,200 times, last 1 min ago)", id="often"),
+        pytest.param(3, 0.0, "there (3 times)", id="unknown-time"),
+    ],
+)
+def test_a_failing_endpoint_has_its_cause_how_often_and_when(count, last_at, expected):
+    address = make_address("10.244.1.8:80")
+    cause = dial_failed(
+        address, errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED), count=count, last_at=last_at
+    )
+    dead = replace(make_endpoint(str(address), ejected_for_s=3.0), cause=cause)
+    (line,) = lines_of(make_view(make_port(endpoints=(dead,))))[1:]
+    assert line.endswith(
+        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 " + expected
+    )
+
+
+@pytest.mark.parametrize(
+    ("view", "level"),
+    [
+        pytest.param(make_calm_view(), Level.OK, id="calm"),
+        pytest.param(make_view(*make_two_sides()), Level.OK, id="dropped-by-design"),
+        pytest.param(make_troubled_view(), Level.TROUBLE, id="trouble"),
+        pytest.param(make_view(make_port(endpoints=())), Level.ATTENTION, id="attention"),
+        pytest.param(
+            make_view(steering=SteeringView("local", problem="no route")),
+            Level.TROUBLE,
+            id="node-only",
+        ),
+        pytest.param(
+            make_view(ignored=(make_ignored("a/b", "", "taken", is_conflict=True),)),
+            Level.TROUBLE,
+            id="address-taken",
+        ),
+    ],
+)
+def test_the_level_is_the_worst_of_all_lines(view, level):
+    assert render_text(view, now=NOW).level == level
+
+
+def test_the_node_can_be_left_out():
+    view = make_view(make_port(), steering=SteeringView("local", problem="no route"))
+    answer = render_text(view, now=NOW, has_node=False)
+    assert (answer.level, b"no route" in answer.body) == (Level.OK, False)
+
+
+def test_wide_text_has_addresses_endpoints_and_policies():
+    port = make_port(
+        "cart",
+        endpoints=(
+            make_endpoint("10.244.1.7:80", node="node-a", active=3, connections=20),
+            make_endpoint("10.244.1.8:80", node="node-b", ejected_for_s=12.4, failures=31),
+        ),
+        affinity_timeout_s=10_800,
+        admits=("192.0.2.0/24",),
+    )
+    assert lines_of(make_view(port), is_wide=True)[2:] == [
+        "      address   10.96.7.26:80/TCP, ClusterIP: proxy port 20026",
+        "      endpoint  10.244.1.7:80  ready, node-a, 3 open, 20 in all, 0 B",
+        "      endpoint  10.244.1.8:80  ejected for 12 s, node-b, 0 open, 0 in all, 31 failed, 0 B",
+        "      policy    admits 192.0.2.0/24; ClientIP affinity, 3 h",
+    ]
+
+
+def test_wide_text_lists_what_is_ignored():
+    ignored = lines_of(make_calm_view(), is_wide=True)[-3:]
+    assert [line.split()[:3] for line in ignored] == [
+        ["·", "default/legacy", "Ignored:"],
+        ["·", "shop/db", "Ignored:"],
+        ["·", "voice/media:rtp", "Ignored:"],
+    ]
+
+
+def test_a_service_whose_address_is_taken_is_listed_with_the_node_and_without_it():
+    view = make_view(ignored=(make_ignored("shop/b", "", "held by shop/a", is_conflict=True),))
+    (line,) = lines_of(view)[1:]
+    assert lines_of(view, has_node=False)[1:] == [line]
+    assert line.split() == ["✕", "shop/b", "Not", "served:", "held", "by", "shop/a"]
+
+
+def test_a_long_name_does_not_widen_the_column_of_the_others():
+    long = make_port("n" * 60)
+    lines = lines_of(make_view(make_port("web"), long))
+    assert lines[1].startswith(f"  ✓ shop/{'n' * 60}:http  10.96.7.")
+    assert lines[2].startswith("  ✓ shop/web:http  10.96.7.")
+
+
+def test_nothing_that_a_terminal_executes_is_written():
+    lines = lines_of(make_view(make_port(problem="\x1b[2J\ud800")))
+    assert lines[1].endswith("Not served: \ufffd[2J\ufffd")
+
+
+def test_before_the_first_plan_it_is_not_in_force():
+    view = make_view()
+    view = replace(view, sync=replace(view.sync, last_done=0.0), node="")
+    assert (
+        lines_of(view)[0] == "this node  nftables  0 Service ports  plan not in force yet, 0 open"
+    )
+
+
+def test_a_missing_service_is_named_with_its_nearest_name():
+    view = make_calm_view()
+    assert say_missing(view, "shop/wbe") == "there is no Service shop/wbe (did you mean shop/web?)"
+    assert say_missing(view, "x\ny") == "there is no Service x\ufffdy"
+
+
+@pytest.mark.parametrize(
+    ("accept", "agent", "expected"),
+    [
+        pytest.param("*/*", "curl/8.5.0", True, id="curl"),
+        pytest.param("*/*", "Wget/1.21", True, id="wget"),
+        pytest.param("text/plain", "Mozilla/5.0", True, id="asked-for"),
+        pytest.param("text/html", "curl/8.5.0", False, id="curl-asks-for-html"),
+        pytest.param("text/html,*/*;q=0.8", "Mozilla/5.0", False, id="browser"),
+        pytest.param("*/*", "Mozilla/5.0", False, id="other"),
+    ],
+)
+def test_terminals_get_text_and_browsers_the_page(accept, agent, expected):
+    assert prefers_text(accept, agent) is expected

@@ -1,0 +1,66 @@
+"""The commands ``run`` and ``cleanup``: read settings, set up the log, call the agent."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .command import DONE, PROGRAM, Given
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+
+def run(given: Given) -> int:
+    """Run the proxy, or do the one thing that a flag asks for; return the exit status.
+
+    Raises:
+        UserspaceProxyError: A flag is wrong, or the proxy can't start or go on.
+    """
+    # As for kube-proxy, --version=raw is a form of it.
+    if given.values.get("version") == "raw" or given.is_on("version"):
+        return _version()
+
+    from ..config.load import load_settings
+
+    loaded = load_settings(given.settings)
+    settings = loaded.settings
+    if settings.write_config_to:
+        from ..config.writing import write_config
+
+        _warn(loaded.warnings)
+        write_config(settings, settings.write_config_to)
+        return DONE
+
+    from .logs import set_up_logging
+
+    log = set_up_logging(settings.log_format, settings.verbosity)
+    if settings.cleanup or given.command == "cleanup":
+        from ..agent.cleanup import cleanup
+
+        _warn(loaded.warnings)
+        return cleanup(settings)
+
+    from ..agent.run import run_agent
+
+    return run_agent(settings, loaded.warnings, _log_findings, lambda: log.dropped)
+
+
+def _log_findings(settings: Settings, steering: str) -> None:
+    # Imported once the proxy runs.
+    from ..check import log_findings
+
+    log_findings(settings, steering)
+
+
+def _version() -> int:
+    from ..version import __version__
+
+    print(f"{PROGRAM} {__version__}")
+    return DONE
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

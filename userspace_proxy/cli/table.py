@@ -1,0 +1,153 @@
+"""The table of commands; help, completion and the man page are made from it.
+
+To add a command, add a row here and a module that does the work, which is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from .command import (
+    DONE,
+    FAILED,
+    NEEDS_ATTENTION,
+    Command,
+    CommandFlag,
+    Given,
+)
+
+SUMMARY = "a Service proxy for Kubernetes that carries every connection through userspace"
+
+_OUTPUT = CommandFlag("output", "format of the output", "text|json", short="o")
+_SERVER = CommandFlag(
+    "server",
+    "the proxy to ask, by the address of its status page; without it the address that --config "
+    "names, or 127.0.0.1:10249",
+    "ADDRESS",
+    short="s",
+)
+_CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
+_WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
+
+
+def _run(given: Given) -> int:
+    from .run import run
+
+    return run(given)
+
+
+def _status(given: Given) -> int:
+    from .status import status
+
+    return status(given)
+
+
+def _check(given: Given) -> int:
+    from .check import check
+
+    return check(given)
+
+
+def _demo(given: Given) -> int:
+    from .demo import demo
+
+    return demo(given)
+
+
+def _help(given: Given) -> int:
+    from .help import command_help, program_help
+
+    if given.arguments:
+        print(command_help(COMMANDS[given.arguments[0]]))
+    else:
+        print(program_help(SUMMARY, tuple(COMMANDS.values())))
+    return DONE
+
+
+_ROWS = (
+    Command(
+        "run",
+        "serve the Services of this node; also without a command",
+        _run,
+        details=(
+            (
+                "kube-proxy's other flags are accepted; the log names those without effect once. "
+                "Flags win over the file, the file wins over defaults."
+            ),
+        ),
+        flags=(CommandFlag("version", "print the version, and exit"),),
+        takes_settings=True,
+        examples=(
+            "--manifests=services.yaml --steering=none",
+            "--kubeconfig=/etc/kubernetes/kubelet.conf --steering=iptables --v=2",
+            "--config=/var/lib/kube-proxy/config.conf --hostname-override=node-1",
+        ),
+        is_daemon=True,
+    ),
+    Command(
+        "status",
+        "show one line per Service port, those with problems first, each with its cause",
+        _status,
+        arguments="[NAMESPACE/NAME]",
+        details=(
+            (
+                "It asks the running proxy. The answer is that of its status page as text, which "
+                "'curl localhost:10249' prints as well."
+            ),
+        ),
+        flags=(
+            CommandFlag(
+                "output",
+                "format of the output; wide adds addresses, endpoints and their counters",
+                "text|wide|json",
+                short="o",
+            ),
+            _WATCH,
+            _SERVER,
+            _CONFIG,
+        ),
+        examples=("status", "status shop/web -o wide", "status --watch"),
+        exits=(
+            (DONE, "all served"),
+            (FAILED, "no proxy answered, or there is no such Service"),
+            (NEEDS_ATTENTION, "something needs attention"),
+        ),
+    ),
+    Command(
+        "check",
+        "report problems that run with these flags would have; changes nothing",
+        _check,
+        details=("It looks at settings, Services, the kernel, leftovers and firewalls.",),
+        flags=(_OUTPUT,),
+        takes_settings=True,
+        examples=("check --kubeconfig=/etc/kubernetes/proxy.conf", "check --manifests=. -o json"),
+        exits=((DONE, "no errors"), (FAILED, "run would fail, or clients would not be served")),
+    ),
+    Command(
+        "demo",
+        "start a sandbox with backends, sample Services, the proxy and its status page",
+        _demo,
+        details=(
+            (
+                "It needs no cluster, and no root where user namespaces are allowed. It prints "
+                "what to try, and ends with Ctrl-C."
+            ),
+        ),
+        flags=(
+            CommandFlag("port", "port of the status page (10249 if it is free, else any)", "N"),
+        ),
+        examples=("demo", "demo --port=8080"),
+    ),
+    Command(
+        "cleanup",
+        "remove all rules and routes of this program",
+        _run,
+        takes_settings=True,
+        examples=("cleanup", "cleanup --service-proxy-name=canary"),
+        is_daemon=True,
+    ),
+)
+
+_NAMES = tuple(row.name for row in _ROWS)
+_HELP = Command("help", "show the help of a command", _help, arguments="[COMMAND]", choices=_NAMES)
+
+COMMANDS = {row.name: row for row in (*_ROWS, _HELP)}
+"""By name, in the order of the help."""

@@ -1,0 +1,93 @@
+"""Prints text to a terminal or a file: colours, and screens that are shown again and again.
+
+Rule 1: colours are added only on a terminal, and never with NO_COLOR (https://no-color.org).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+EVERY_S = 1.0
+"""How often a screen is shown again."""
+
+_RED, _YELLOW, _GREEN, _DIM, _BOLD = "31", "33", "32", "2", "1"
+_COLOURS = {"✕": _RED, "!": _YELLOW, "✓": _GREEN, "·": _DIM}
+_MARKED = re.compile(r"^(  )([✕!✓·])(?= )", re.MULTILINE)
+# The other screen of a terminal, as pagers use it, without a cursor.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+def wants_colours(stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether text for a stream gets colours."""
+    is_dumb = environment.get("TERM") == "dumb"
+    return stream.isatty() and not environment.get("NO_COLOR") and not is_dumb
+
+
+def add_colours(text: str) -> str:
+    """Return the text with coloured marks, and its first line in bold."""
+    first, newline, rest = text.partition("\n")
+    marked = _MARKED.sub(lambda m: f"{m[1]}\x1b[{_COLOURS[m[2]]}m{m[2]}\x1b[0m", rest)
+    return f"\x1b[{_BOLD}m{first}\x1b[0m{newline}{marked}"
+
+
+def fit(text: str, columns: int, lines: int) -> str:
+    """Return the lines of a text that fit on a screen, and how many more there are."""
+    shown: list[str] = []
+    left = lines - 1
+    rows = text.rstrip("\n").split("\n")
+    for row in rows:
+        left -= max(1, -(-len(row) // columns))
+        if left < 0 or (left == 0 and len(shown) + 1 < len(rows)):
+            shown.append(f"  … {len(rows) - len(shown):,} more lines")
+            break
+        shown.append(row)
+    return "\n".join(shown)
+
+
+def write(stream: TextIO, text: str) -> None:
+    """Write a text, with colours if the stream wants them."""
+    stream.write(add_colours(text) if wants_colours(stream) else text)
+
+
+def watch(
+    show: Callable[[], str],
+    stream: TextIO,
+    *,
+    wait: Callable[[float], object] = lambda seconds: select.select([], [], [], seconds),
+) -> None:
+    """Show a text every second until Ctrl-C, which raises KeyboardInterrupt.
+
+    A terminal shows as much as fits, and what it showed before when this ends. Elsewhere the texts
+    are written one after another.
+
+    Args:
+        show: Returns the text; it ends with a newline.
+        wait: Waits for a number of seconds.
+    """
+    is_terminal = stream.isatty()
+    if is_terminal:
+        stream.write(_ENTER)
+    try:
+        while True:
+            text = show()
+            stream.write(_screen(text, stream) if is_terminal else text)
+            stream.flush()
+            wait(EVERY_S)
+    finally:
+        if is_terminal:
+            stream.write(_LEAVE)
+            stream.flush()
+
+
+def _screen(text: str, stream: TextIO) -> str:
+    size = shutil.get_terminal_size()
+    shown = fit(text, size.columns, size.lines)
+    if wants_colours(stream):
+        shown = add_colours(shown)
+    return _HOME + shown.replace("\n", f"{_END_OF_LINE}\n") + _END_OF_LINE + _END_OF_SCREEN
