@@ -169,7 +169,7 @@ def _why_no_external_ip(ip: str, facts: NodeFacts) -> str:
     Source: CVE-2020-8554: a user who may create a Service could intercept other traffic.
     """
     if not facts.external_ip_networks:
-        return "external IPs are off: see --allow-external-ips"
+        return "external IPs are off"
     if not contains(facts.external_ip_networks, ip):
         return "it is in none of the networks of --allow-external-ips"
     if ip in facts.addresses or ip in facts.primary_addresses:

@@ -181,7 +181,8 @@ def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) 
 def external_ip_off(ip: str, why: str) -> Cause:
     """Return that an external IP isn't served."""
     sentence = f"external IP {ip} is not served: {why}"
-    return Cause(CauseCode.EXTERNAL_IP_OFF, sentence, ip, "Allow its network: --allow-external-ips")
+    hint = "--allow-external-ips lists the networks whose external IPs are served"
+    return Cause(CauseCode.EXTERNAL_IP_OFF, sentence, ip, hint)
 
 
 def not_followed(sentence: str, object_: str = "") -> Cause:

@@ -245,7 +245,7 @@ def test_a_family_without_a_cluster_ip_has_no_frontends():
     assert asked(given) == {"shop/cart:http": NODE_PORTS + INTERNAL}
 
 
-OFF = "external IPs are off: see --allow-external-ips"
+OFF = "external IPs are off"
 ELSEWHERE = "it is in none of the networks of --allow-external-ips"
 
 

@@ -64,7 +64,7 @@ class TestOnePort:
         port = the_port(given, slice_of(POD_A.ip))
         assert port.balance is Balance.LEAST_CONNECTIONS
         assert [str(note) for note in port.notes] == [
-            "external IP 203.0.113.9 is not served: external IPs are off: see --allow-external-ips",
+            "external IP 203.0.113.9 is not served: external IPs are off",
         ]
 
 
