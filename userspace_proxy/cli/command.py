@@ -20,21 +20,22 @@ HELP_FLAGS = ("help", "h")
 
 @dataclass(frozen=True, slots=True)
 class CommandFlag:
-    """A flag of one command that isn't a setting."""
+    """A flag of a command."""
 
     name: str
     """Without dashes."""
     help: str
     """One sentence, without a full stop."""
     value: str = ""
-    """What it takes: ``N``, ``PATH``; the values, as ``text|json``; empty for a switch."""
+    """What it takes: ``N``, ``PATH``, or the values: ``text|json``; empty for a switch."""
     short: str = ""
     """One letter that means the same; may be empty."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values; empty where they can't be listed."""
-        return tuple(self.value.split("|")) if "|" in self.value else ()
+        """The values that are words; empty where they can't be listed."""
+        words = self.value.split("|") if "|" in self.value else ()
+        return tuple(word for word in words if not word.isupper())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Command:
     details: tuple[str, ...] = ()
     """Paragraphs for its help."""
     flags: tuple[CommandFlag, ...] = ()
+    """Those that aren't settings."""
     takes_settings: bool = False
     """Whether it accepts the flags of ``run``."""
     examples: tuple[str, ...] = ()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..config.kinds import BOOL
 from ..config.settings import TABLE, Settings
 from ..config.table import Setting, Topic
-from ..config.words import dashed
 from .command import PROGRAM, WRONG_USAGE, Command, CommandFlag
 
 _WIDTH = 96
@@ -44,9 +43,9 @@ def command_help(command: Command) -> str:
     if command.details:
         parts.append("\n".join(_wrap(paragraph, 0) for paragraph in command.details))
     if command.flags:
-        parts.append(_section("Flags", map(_own_flag, command.flags)))
+        parts.append(_section("Flags", map(_flag, command.flags)))
     if command.name == "run":
-        parts += [_section(str(topic), lines) for topic, lines in setting_lines()]
+        parts += [_section(topic, map(_flag, flags)) for topic, flags in setting_flags()]
     elif command.takes_settings:
         parts.append(f"It takes the flags of run as well: {PROGRAM} run --help lists them.")
     if command.examples:
@@ -62,38 +61,38 @@ def exits_of(command: Command) -> list[tuple[int, str]]:
     return sorted([*command.exits, (WRONG_USAGE, "wrong usage")])
 
 
-def setting_lines() -> Iterator[tuple[Topic, list[str]]]:
-    """Yield the flags of ``run`` by topic."""
+def setting_flags() -> Iterator[tuple[Topic, list[CommandFlag]]]:
+    """Yield the flags of settings, which ``run`` takes, by topic."""
     for topic in Topic:
-        rows = [(name, row) for name, row in TABLE.items() if row.topic is topic]
-        yield topic, [_row(f"  {left_of(row)}", help_of(name, row)) for name, row in rows]
+        yield topic, [_as_flag(name, row) for name, row in TABLE.items() if row.topic is topic]
 
 
-def left_of(row: Setting) -> str:
-    """Return a setting's flag and what it takes: ``-v, --v N``."""
-    value = "" if row.kind is BOOL else f" {row.kind.name}"
-    return f"{dashed('v') + ', ' if row.flag == 'v' else ''}--{row.flag}{value}"
+def all_flags(command: Command) -> list[CommandFlag]:
+    """Return all flags that a command takes."""
+    help_flag = CommandFlag("help", "show the help of the command", short="h")
+    settings = [flag for _, flags in setting_flags() for flag in flags]
+    return [*command.flags, *(settings if command.takes_settings else ()), help_flag]
 
 
-def help_of(name: str, row: Setting) -> str:
-    """Return a setting's help with its default; a switch, which is off, has none."""
-    default = row.shown_default
-    if not default and row.kind is not BOOL:
-        default = row.kind.write_text(getattr(Settings(), name))
-    return f"{row.help} ({default})" if default else row.help
-
-
-def left_of_own(flag: CommandFlag) -> str:
+def left_of(flag: CommandFlag) -> str:
     """Return a flag and what it takes: ``-o, --output text|json``."""
     short = f"-{flag.short}, " if flag.short else ""
     return f"{short}--{flag.name}{' ' + flag.value if flag.value else ''}"
 
 
-def _own_flag(flag: CommandFlag) -> str:
-    return _row(f"  {left_of_own(flag)}", flag.help)
+def _as_flag(name: str, row: Setting) -> CommandFlag:
+    if row.kind is BOOL:
+        return CommandFlag(row.flag, row.help)
+    default = row.shown_default or row.kind.write_text(getattr(Settings(), name))
+    text = f"{row.help} ({default})" if default else row.help
+    return CommandFlag(row.flag, text, row.kind.name, short="v" if row.flag == "v" else "")
 
 
-def _section(title: str, lines: Sequence[str] | Iterator[str]) -> str:
+def _flag(flag: CommandFlag) -> str:
+    return _row(f"  {left_of(flag)}", flag.help)
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
     return "\n".join([f"{title}:", *lines])
 
 

@@ -25,6 +25,7 @@ _SERVER = CommandFlag(
     short="s",
 )
 _CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
+_SHELLS = ("bash", "zsh", "fish")
 _WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
 
 
@@ -50,6 +51,20 @@ def _demo(given: Given) -> int:
     from .demo import demo
 
     return demo(given)
+
+
+def _completion(given: Given) -> int:
+    from .completion import completion_script
+
+    print(completion_script(given.arguments[0], tuple(COMMANDS.values())), end="")
+    return DONE
+
+
+def _man(_given: Given) -> int:
+    from .man import man_page
+
+    print(man_page(SUMMARY, tuple(COMMANDS.values())), end="")
+    return DONE
 
 
 def _help(given: Given) -> int:
@@ -143,6 +158,29 @@ _ROWS = (
         takes_settings=True,
         examples=("cleanup", "cleanup --service-proxy-name=canary"),
         is_daemon=True,
+    ),
+    Command(
+        "completion",
+        "print a script that completes commands and flags in a shell",
+        _completion,
+        arguments="|".join(_SHELLS),
+        choices=_SHELLS,
+        details=(
+            "bash: source <(userspace-proxy completion bash)",
+            "zsh: source <(userspace-proxy completion zsh)",
+            "fish: userspace-proxy completion fish | source",
+        ),
+        examples=(
+            "completion bash > /etc/bash_completion.d/userspace-proxy",
+            'completion zsh > "${fpath[1]}/_userspace-proxy"',
+            "completion fish > ~/.config/fish/completions/userspace-proxy.fish",
+        ),
+    ),
+    Command(
+        "man",
+        "print the manual page",
+        _man,
+        examples=("man | man -l -", "man > /usr/local/share/man/man8/userspace-proxy.8"),
     ),
 )
 

@@ -1,0 +1,105 @@
+"""The scripts contain every command and flag; bash's is run by bash."""
+
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from userspace_proxy.cli import main
+from userspace_proxy.cli.command import PROGRAM, Command, CommandFlag
+from userspace_proxy.cli.completion import PLUGIN, completion_script
+from userspace_proxy.cli.table import COMMANDS
+from userspace_proxy.config.settings import TABLE
+
+ALL = tuple(COMMANDS.values())
+BASH = completion_script("bash", ALL)
+
+
+def complete(*words):
+    """Return what bash offers for the last word; ``--flag=value`` is three words to bash."""
+    split = [part for word in words for part in (word.replace("=", " = ").split(" "))]
+    script = (
+        f"{BASH}\nCOMP_WORDS=({shlex.join(split)})\nCOMP_CWORD={len(split) - 1}\n"
+        '_userspace_proxy 2>/dev/null\nprintf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        pytest.param(["st"], ["status"], id="command"),
+        pytest.param(["--log-f"], ["--log-format"], id="flag-of-run-without-a-command"),
+        pytest.param(["run", "--kubec"], ["--kubeconfig"], id="flag-of-run"),
+        pytest.param(["status", "--w"], ["--watch"], id="own-flag"),
+        pytest.param(["status", "--kubec"], [], id="not-a-flag-of-this-command"),
+        pytest.param(["status", "-o", ""], ["text", "wide", "json"], id="values"),
+        pytest.param(["status", "--output=j"], ["json"], id="value-after-a-sign"),
+        pytest.param(["status", "--output="], ["text", "wide", "json"], id="nothing-after-a-sign"),
+        pytest.param(["--steering", "n"], ["nftables", "none"], id="values-of-a-setting"),
+        pytest.param(["check", "--server", "x"], [], id="value-that-is-free"),
+        pytest.param(["completion", ""], ["bash", "zsh", "fish"], id="argument"),
+        pytest.param(["help", "cl"], ["cleanup"], id="a-command-as-an-argument"),
+    ],
+)
+def test_bash_offers_what_fits(words, offered):
+    assert complete(PROGRAM, *words) == offered
+
+
+def test_bash_offers_all_commands():
+    assert complete(PROGRAM, "") == list(COMMANDS)
+
+
+def test_bash_offers_files_with_blanks_in_their_names(tmp_path):
+    (tmp_path / "a b.yaml").touch()
+    offered = complete(PROGRAM, "--manifests", f"{tmp_path}/a")
+    assert offered == [f"{tmp_path}/a", "b.yaml"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_command_and_flag_is_in_each_script(shell):
+    script = completion_script(shell, ALL)
+    flags = [flag.name for command in ALL for flag in command.flags]
+    flags += [row.flag for row in TABLE.values()]
+    written = "-l {}" if shell == "fish" else "--{}"
+    assert [name for name in flags if written.format(name) not in script] == []
+    assert [name for name in COMMANDS if name not in script] == []
+
+
+TRICKY = Command(
+    "run",
+    "it's",
+    lambda given: 0,
+    flags=(CommandFlag("a", "it's [x]: \\", "PATH"), CommandFlag("b", "b", "N|auto", short="b")),
+)
+
+
+def test_zsh_gets_its_characters_escaped():
+    lines = [line.strip() for line in completion_script("zsh", [TRICKY]).splitlines()]
+    assert r"""'--a=[it'"'"'s \[x\]\: \\]:value:_files' \ """.strip() in lines
+    assert r"'(--b -b)--b=[b]:value:(auto)' \ ".strip() in lines
+    assert r"'(--b -b)-b[b]:value:(auto)' \ ".strip() in lines
+
+
+def test_fish_gets_its_characters_escaped():
+    script = completion_script("fish", [TRICKY])
+    assert r" -l a -r -F -d 'it\'s [x]: \\'" in script
+    assert " -l b -s b -x -a 'auto' -d 'b'" in script
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_command_prints_the_script(shell, capsys):
+    assert main(["completion", shell]) == 0
+    assert capsys.readouterr().out == completion_script(shell, ALL)
+
+
+def test_the_program_and_the_plugin_of_kubectl_are_installed():
+    root = Path(__file__).parents[3]
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == dict.fromkeys((PROGRAM, PLUGIN), "userspace_proxy.cli:main")

@@ -1,0 +1,186 @@
+"""Writes scripts that complete commands and flags in bash, zsh and fish.
+
+Everything is in the script, made from the tables of commands and of settings, so completing starts
+no process. ``run`` is also the command where none is written.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+
+from .command import PROGRAM, Command, CommandFlag
+from .help import all_flags, setting_flags
+
+PLUGIN = "kubectl-userspace_proxy"
+_PATH = "PATH"
+_DEFAULT = "run"
+
+
+def completion_script(shell: str, commands: Sequence[Command]) -> str:
+    """Return the script for ``bash``, ``zsh`` or ``fish``."""
+    return "\n".join([*_SHELLS[shell](commands), ""])
+
+
+def _names(flag: CommandFlag) -> list[str]:
+    # A name of one letter is its short form, too.
+    short = [f"-{flag.short}"] if flag.short else []
+    return [f"--{flag.name}", *short]
+
+
+_BASH = """\
+# bash completion for userspace-proxy: source it, or write it to /etc/bash_completion.d/
+_userspace_proxy() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    # bash splits --flag=value at the sign.
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $previous == = ]]; then
+        previous=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    local command=${COMP_WORDS[1]} words=
+    [[ $command == -* || $COMP_CWORD -eq 1 ]] && command=run
+    case "$command $previous" in"""
+
+
+def _bash(commands: Sequence[Command]) -> Iterator[str]:
+    yield _BASH
+    patterns: dict[str, list[str]] = {}
+    own = [(f"'{command.name}", flag) for command in commands for flag in command.flags]
+    settings = [("*'", flag) for _, flags in setting_flags() for flag in flags]
+    for start, flag in (*own, *settings):
+        if flag.value:
+            names = [f"{start} {name}'" for name in _names(flag)]
+            patterns.setdefault(_bash_value(flag), []).extend(names)
+    for value, names in patterns.items():
+        yield f"        {'|'.join(names)})"
+        yield f"            {value}"
+        yield "            return"
+        yield "            ;;"
+    yield "    esac"
+    yield '    case "$command" in'
+    for command in commands:
+        flags = " ".join(name for flag in all_flags(command) for name in _names(flag))
+        yield f"        {command.name}) words={shlex.quote(flags)} ;;"
+    yield "    esac"
+    yield "    if [[ $current != -* ]]; then"
+    yield "        words="
+    yield '        case "$command" in'
+    for command in commands:
+        if command.choices:
+            yield f"            {command.name}) words={shlex.quote(' '.join(command.choices))} ;;"
+    yield "        esac"
+    names_of_all = " ".join(command.name for command in commands)
+    yield f"        [[ $COMP_CWORD -eq 1 ]] && words={shlex.quote(names_of_all)}"
+    yield "    fi"
+    yield "    " + _offer('-W "$words"')
+    yield "}"
+    yield f"complete -F _userspace_proxy {PROGRAM} {PLUGIN}"
+
+
+def _bash_value(flag: CommandFlag) -> str:
+    if flag.value == _PATH:
+        # Otherwise a blank would follow a folder's name.
+        return f"compopt -o filenames; {_offer('-f')}"
+    return _offer(f"-W {shlex.quote(' '.join(flag.choices))}") if flag.choices else "COMPREPLY=()"
+
+
+def _offer(words: str) -> str:
+    """Return a command that offers words, of which each may contain blanks."""
+    return f'mapfile -t COMPREPLY < <(compgen {words} -- "$current")'
+
+
+def _zsh(commands: Sequence[Command]) -> Iterator[str]:
+    yield f"#compdef {PROGRAM} {PLUGIN}"
+    yield "# zsh completion for userspace-proxy: source it, or write it to a folder of $fpath"
+    yield f"compdef _{PROGRAM} {PROGRAM} {PLUGIN}"
+    yield f"_{PROGRAM}() {{"
+    yield "    local -a commands=("
+    for command in commands:
+        # The name ends at the first colon.
+        yield f"        {shlex.quote(f'{command.name}:{command.summary}')}"
+    yield "    )"
+    yield "    if (( CURRENT == 2 )) && [[ $words[2] != -* ]]; then"
+    yield "        _describe command commands"
+    yield "        return"
+    yield "    fi"
+    yield f"    local command={_DEFAULT}"
+    yield "    if [[ $words[2] != -* ]]; then"
+    yield "        command=$words[2]"
+    yield "        shift words"
+    yield "        (( CURRENT-- ))"
+    yield "    fi"
+    yield "    case $command in"
+    for command in commands:
+        yield f"        {command.name})"
+        yield "            _arguments \\"
+        specs = [spec for flag in all_flags(command) for spec in _zsh_flag(flag)]
+        if command.choices:
+            specs.append(shlex.quote(f"1:argument:({' '.join(command.choices)})"))
+        yield " \\\n".join(f"                {spec}" for spec in specs)
+        yield "            ;;"
+    yield "    esac"
+    yield "}"
+    # A file of $fpath is run as the function when something is first completed.
+    yield f'[[ $funcstack[1] == _{PROGRAM} ]] && _{PROGRAM} "$@"'
+
+
+def _zsh_flag(flag: CommandFlag) -> Iterator[str]:
+    text = "".join(f"\\{c}" if c in "[]\\:" else c for c in flag.help)
+    action = f"({' '.join(flag.choices)})" if flag.choices else ""
+    if flag.value == _PATH:
+        action = "_files"
+    value = f":value:{action}" if flag.value else ""
+    names = _names(flag)
+    for name in names:
+        # Each name excludes the others; a long one also takes its value after the sign.
+        excluded = f"({' '.join(names)})" if len(names) > 1 else ""
+        sign = "=" if value and name.startswith("--") else ""
+        yield shlex.quote(f"{excluded}{name}{sign}[{text}]{value}")
+
+
+def _fish(commands: Sequence[Command]) -> Iterator[str]:
+    yield "# fish completion for userspace-proxy: source it, or write it to"
+    yield "# ~/.config/fish/completions/userspace-proxy.fish"
+    others = " ".join(command.name for command in commands if command.name != _DEFAULT)
+    for program in (PROGRAM, PLUGIN):
+        yield f"complete -c {program} -f"
+        for command in commands:
+            summary = _fish_text(command.summary)
+            first = "-n __fish_use_subcommand"
+            yield f"complete -c {program} {first} -a {command.name} -d {summary}"
+        for command in commands:
+            if command.name == _DEFAULT:
+                when = f"'not __fish_seen_subcommand_from {others}'"
+            else:
+                when = f"'__fish_seen_subcommand_from {command.name}'"
+            start = f"complete -c {program} -n {when}"
+            if command.choices:
+                yield f"{start} -a {_fish_text(' '.join(command.choices))}"
+            for flag in all_flags(command):
+                yield f"{start} {_fish_flag(flag)} -d {_fish_text(flag.help)}"
+
+
+def _fish_flag(flag: CommandFlag) -> str:
+    words = [f"-l {flag.name}"]
+    if flag.short:
+        words.append(f"-s {flag.short}")
+    if flag.value == _PATH:
+        words.append("-r -F")
+    elif flag.value:
+        words.append("-x")
+    if flag.choices:
+        words.append(f"-a {_fish_text(' '.join(flag.choices))}")
+    return " ".join(words)
+
+
+def _fish_text(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+_SHELLS: dict[str, Callable[[Sequence[Command]], Iterator[str]]] = {
+    "bash": _bash,
+    "zsh": _zsh,
+    "fish": _fish,
+}
