@@ -87,6 +87,8 @@ class Target:
     """Packages that carry the version, which without stamping reads v0.0.0-master."""
     is_test: bool = False
     """It is the test binary of the package, as upstream's e2e.test is."""
+    tags: tuple[str, ...] = ()
+    """Go's build tags."""
 
     @property
     def version(self) -> str:
@@ -152,7 +154,8 @@ def version_key(targets: tuple[Target, ...] = TARGETS) -> str:
     goarch = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     digest = hashlib.sha256()
     for target in targets:
-        digest.update(f"{target.binary} {target.package} {target.ldflags()}\n".encode())
+        recipe = (target.binary, target.package, target.ldflags(), *target.tags)
+        digest.update(f"{' '.join(recipe)}\n".encode())
         for name in ("go.mod", "go.sum"):
             digest.update((target.go_module / name).read_bytes())
     versions = dict.fromkeys(
@@ -290,7 +293,14 @@ def _build(target: Target, folder: Path, go: Path, write: Write) -> None:
     unfinished = folder / f".{target.binary}.{os.getpid()}"
     verb = ["test", "-c"] if target.is_test else ["build"]
     by_hand = f"cd {target.go_module} && go {' '.join(verb)} {target.package}"
-    flags = ["-trimpath", "-ldflags", target.ldflags(), "-o", str(unfinished)]
+    flags = [
+        f"-tags={','.join(target.tags)}",
+        "-trimpath",
+        "-ldflags",
+        target.ldflags(),
+        "-o",
+        str(unfinished),
+    ]
     with step(f"building {target.binary} {target.version}", write):
         try:
             done = subprocess.run(

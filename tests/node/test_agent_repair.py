@@ -210,7 +210,7 @@ def test_drift_that_cant_be_repaired_is_a_problem_until_it_can(testbed, tmp_path
         assert problem["what"].startswith(
             "Rules of iptables steering may differ from the plan and can't be repaired: "
         )
-        assert "userspace_proxy_steering_drift 1.0" in testbed.agent.read("/metrics")[1]
+        assert "userspace_proxy_steering_drift 1\n" in testbed.agent.read("/metrics")[1]
     finally:
         lock.rmdir()
     wait_for("the repair", lambda: rules(testbed) == before, deadline_s=REPAIR_S)

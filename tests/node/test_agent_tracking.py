@@ -31,7 +31,7 @@ def test_a_full_table_is_shown_on_the_page_in_the_metrics_and_in_the_log(tmp_pat
         fill(testbed)
         wait_for("the report", lambda: testbed.agent.status()["tracking"]["is_full"])
         assert "connection tracking is full" in testbed.agent.log()
-        assert "\nuserspace_proxy_conntrack_full 1.0\n" in testbed.agent.read("/metrics")[1]
+        assert "\nuserspace_proxy_conntrack_full 1\n" in testbed.agent.read("/metrics")[1]
 
 
 UNTRACKED = """\
@@ -73,7 +73,7 @@ def test_status_ports_are_reached_from_outside_while_the_table_is_full(tmp_path,
         assert answer("/livez", HEALTH)[0] == 200
         assert answer("/healthz", HEALTH)[0] == 503, "new connections to Services fail here"
         assert answer("/", ADMIN)[0] == 200
-        assert "\nuserspace_proxy_conntrack_full 1.0\n" in answer("/metrics", ADMIN)[1]
+        assert "\nuserspace_proxy_conntrack_full 1\n" in answer("/metrics", ADMIN)[1]
         assert testbed.agent.read("/livez", port=HEALTH)[0] == 200
         table = testbed.shell("nft list table inet userspace-proxy/untracked")
         assert table.partition("\n")[2] == UNTRACKED.partition("\n")[2]

@@ -1,0 +1,57 @@
+"""Reads what the files of examples/monitoring ask Prometheus for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+_SELECTOR = re.compile(r"\b((?:userspace_proxy|kubeproxy|process)_\w+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r"(\w+)\s*[=!]~?")
+_GROUPING = re.compile(r"\b(?:by|without)\s*\(([^)]*)\)")
+# Prometheus adds these to each series.
+_OF_THE_TARGET = {"instance", "job"}
+
+
+class Query(NamedTuple):
+    """What one query needs."""
+
+    metrics: frozenset[str]
+    labels: frozenset[str]
+    """Of any of the metrics."""
+
+
+def queries_of(dashboard: Path) -> list[str]:
+    """Return the queries of a Grafana dashboard, with a value for each of its variables."""
+    content = json.loads(dashboard.read_text())
+    found = [target["expr"] for panel in content["panels"] for target in panel.get("targets", ())]
+    return [query.replace("$__rate_interval", "5m") for query in found]
+
+
+def variables_of(dashboard: Path) -> list[str]:
+    """Return the queries of a dashboard's variables."""
+    variables = json.loads(dashboard.read_text())["templating"]["list"]
+    return [variable["definition"] for variable in variables if variable["type"] == "query"]
+
+
+def alerts_of(rules: Path) -> list[str]:
+    """Return the queries of the alerts in a PrometheusRule."""
+    groups = yaml.safe_load(rules.read_text())["spec"]["groups"]
+    return [rule["expr"] for group in groups for rule in group["rules"]]
+
+
+def needs_of(query: str) -> Query:
+    """Return which metrics and labels a query needs."""
+    selectors = _SELECTOR.findall(query)
+    labels = {name for _, matchers in selectors for name in _MATCHER.findall(matchers)}
+    labels |= set(_grouped(query))
+    return Query(frozenset(name for name, _ in selectors), frozenset(labels - _OF_THE_TARGET))
+
+
+def _grouped(query: str) -> Iterator[str]:
+    for names in _GROUPING.findall(query):
+        yield from (name.strip() for name in names.split(","))
