@@ -39,6 +39,7 @@ from userspace_proxy.plane.messages import (
     Returned,
     Running,
     Status,
+    StreakReport,
 )
 
 from .targets.api import Cluster
@@ -199,8 +200,14 @@ MESSAGES: tuple[FromWorker, ...] = (
         [
             GroupReport(
                 7,
-                (1, 2, 3, 4, 5, 6, 7),
-                [EndpointReport(SocketAddress("10.244.1.2", 8080), (1, 2, 3, 4, 5, 6))],
+                (1, 2, 3, 4, 5, 6, 7, 8, 9),
+                [
+                    EndpointReport(
+                        SocketAddress("10.244.1.2", 8080),
+                        (1, 2, 3, 4, 5, 6, 7, 8, 9),
+                        StreakReport(1.5, 2, 2.5, 3.5, 111),
+                    )
+                ],
                 [(SocketAddress("fd00::2", 53), 1.5)],
             )
         ],

@@ -49,6 +49,7 @@ from .sync import SyncLoop
 from .tasks import Supervisor, first_of
 from .tracking import TrackingWatch, exempt_ports
 from .view import view_health_checks, view_ports, view_proxy
+from .wall_clock import WallClock
 
 if TYPE_CHECKING:
     from ..cluster import Snapshot
@@ -104,6 +105,7 @@ class Agent:
         """Why no address answers at node ports, as far as it was logged."""
         self._status_server: StatusServer | None = None
         self._started = 0.0
+        self._clock = WallClock()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -368,7 +370,7 @@ class Agent:
         plane, served_ports, steering = self._plane, self._served_ports, self._steering
         if plane is None or served_ports is None or steering is None:
             return self._view(())
-        ports = view_ports(served_ports, plane, steering.bind, time.monotonic())
+        ports = view_ports(served_ports, plane, steering.bind, self._clock)
         problems = self._health_checks.problems if self._health_checks is not None else {}
         plan = self._sync.plan if self._sync is not None else Plan.empty()
         return self._view(ports, view_health_checks(plan, problems))
@@ -378,13 +380,11 @@ class Agent:
             await self._plane.refresh()
 
     def _view(
-        self,
-        ports: tuple[ServicePortView, ...],
-        health_checks: tuple[HealthCheckView, ...] = (),
+        self, ports: tuple[ServicePortView, ...], checks: tuple[HealthCheckView, ...] = ()
     ) -> StatusView:
         return view_proxy(
             ports,
-            health_checks=health_checks,
+            health_checks=checks,
             options=self._options,
             started=self._started,
             source=self._source,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 
 from ..dataplane import ITERATION_BOUNDS_S, EndpointCounters
 from ..errors import ListenError
-from ..model import Frontend, FrontendKind, ServiceKey
+from ..model import Cause, Frontend, FrontendKind, ServiceKey
 from ..plan import Plan
 from ..plane import Plane, PlaneState, Totals, WorkerState
+from ..policy import EndpointVerdict, causes
 from ..sources import Source
 from ..status.view import (
     ClientAddressView,
@@ -37,6 +39,7 @@ from .options import Options
 from .served_ports import ServedPort, ServedPorts
 from .sync import SyncLoop
 from .tracking import TrackingWatch
+from .wall_clock import WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
@@ -51,17 +54,19 @@ _KINDS = (
 
 
 def view_ports(
-    served_ports: ServedPorts, plane: Plane, bind: Bind, now: float
+    served_ports: ServedPorts, plane: Plane, bind: Bind, clock: WallClock
 ) -> tuple[ServicePortView, ...]:
     """Return the Service ports that are served, by name.
 
     Args:
         plane: Its byte counters are updated, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
+        clock: The plane's is its monotonic one.
     """
     plane.settle()
+    clock.tick()
     served = sorted(served_ports, key=lambda s: s.plan.key)
-    return tuple(_view_port(port, bind, now) for port in served)
+    return tuple(_view_port(port, bind, clock) for port in served)
 
 
 def view_proxy(
@@ -130,6 +135,8 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
     counters, traffic = totals.counters, _traffic(totals.endpoints)
     return TotalsView(
         traffic._replace(active=sum(port.traffic.active for port in ports)),
+        failures_by_cause=totals.endpoints.failures_by_cause(),
+        saved=counters.saved,
         refused=counters.refused,
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
@@ -223,19 +230,21 @@ def view_health_checks(
     )
 
 
-def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
-    plan, group = served.plan, served.group
+def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
+    plan, group, now = served.plan, served.group, clock.now
     ejected = group.ejected(now)
-    counters = group.counters
+    counters, totals = group.counters, group.totals()
     frontends = sorted(plan.frontends, key=lambda frontend: _KINDS.index(frontend.kind))
     return ServicePortView(
         plan,
         frontends=tuple(_view_frontend(served, f, bind) for f in frontends),
         endpoints=tuple(
-            EndpointView(v, _traffic(group.counters_of(v.address)), ejected.get(v.address))
+            _view_endpoint(v, group.counters_of(v.address), ejected.get(v.address), clock)
             for v in plan.endpoints
         ),
-        traffic=_traffic(group.totals()),
+        traffic=_traffic(totals),
+        failures_by_cause=totals.failures_by_cause(),
+        saved=counters.saved,
         problem=served.problem,
         way_out=served.way_out,
         refused=counters.refused,
@@ -245,6 +254,37 @@ def _view_port(served: ServedPort, bind: Bind, now: float) -> ServicePortView:
         shortages=counters.shortages,
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
+    )
+
+
+def _view_endpoint(
+    verdict: EndpointVerdict,
+    counters: EndpointCounters,
+    ejected_for_s: float | None,
+    clock: WallClock,
+) -> EndpointView:
+    return EndpointView(
+        verdict,
+        _traffic(counters),
+        ejected_for_s,
+        cause=_cause(verdict, counters, clock),
+        answered_at=clock.unix(counters.dials.succeeded_at),
+        failures_by_cause=counters.failures_by_cause(),
+    )
+
+
+def _cause(verdict: EndpointVerdict, counters: EndpointCounters, clock: WallClock) -> Cause | None:
+    dials = counters.dials
+    if not dials.is_on:
+        return None
+    first_at, last_at = clock.unix(dials.first_at), clock.unix(dials.last_at)
+    return causes.dial_failed(
+        verdict.address,
+        dials.number,
+        os.strerror(dials.number),
+        count=dials.failures,
+        first_at=first_at,
+        last_at=last_at,
     )
 
 

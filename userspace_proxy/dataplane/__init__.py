@@ -17,6 +17,7 @@ from .memory import MemoryState
 from .port_hold import get_nothing
 from .serving import Serving
 from .sockets import is_wildcard
+from .streak import Streak, StreakPart
 from .tuning import Tuning
 from .udp import UdpListener
 
@@ -30,6 +31,8 @@ __all__ = [
     "GroupCounters",
     "MemoryState",
     "Serving",
+    "Streak",
+    "StreakPart",
     "Tuning",
     "UdpListener",
     "get_nothing",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, ClassVar
 
-from ..model import SocketAddress
+from ..model import CauseCode, SocketAddress
+from .streak import Streak
 
 
 class Counters:
     """Named numbers, which can be added, and sent in the order of their names."""
 
     __slots__: tuple[str, ...] = ()
+    names: ClassVar[tuple[str, ...]]
     _get: ClassVar[Callable[[Any], tuple[int, ...]]]
 
     def __init_subclass__(cls) -> None:
-        cls._get = attrgetter(*cls.__slots__)
+        cls._get = attrgetter(*cls.names)
 
     def figures(self) -> tuple[int, ...]:
         """Return the numbers, in the order of their names."""
@@ -25,34 +27,76 @@ class Counters:
 
     def add(self, figures: Iterable[int]) -> None:
         """Add numbers in the order of their names; raises ValueError if their count is wrong."""
-        for name, figure in zip(self.__slots__, figures, strict=True):
+        for name, figure in zip(self.names, figures, strict=True):
             setattr(self, name, getattr(self, name) + figure)
 
 
 class EndpointCounters(Counters):
-    """The counters of one endpoint of one Service port."""
+    """The counters of one endpoint of one Service port, and its failures in a row."""
 
-    __slots__ = ("active", "connections", "failures", "preserved", "received_bytes", "sent_bytes")
+    names = (
+        "active",
+        "connections",
+        "other_failures",
+        "preserved",
+        "received_bytes",
+        "refusals",
+        "sent_bytes",
+        "silences",
+        "unreachables",
+    )
+    __slots__ = (*names, "dials")
 
     def __init__(self) -> None:
+        self.dials = Streak()
+        """Failed dials; those that failed because of this node don't count."""
         self.active = 0
         """Open connections, or live flows."""
         self.connections = 0
         """Connections that this endpoint answered, or flows to it."""
-        self.failures = 0
-        """Dials that failed, whatever the cause."""
         self.preserved = 0
         """Of the connections, those from their client's own address."""
         self.received_bytes = 0
         """From clients to the endpoint."""
         self.sent_bytes = 0
         """From the endpoint to clients."""
+        self.refusals = 0
+        """Dials that failed because the endpoint refused."""
+        self.silences = 0
+        """Dials that failed because it didn't answer in time."""
+        self.unreachables = 0
+        """Dials that failed because there was no route to it."""
+        self.other_failures = 0
+        """Dials that failed for another cause."""
+
+    @property
+    def failures(self) -> int:
+        """Dials that failed, whatever the cause."""
+        return self.refusals + self.silences + self.unreachables + self.other_failures
+
+    def count_failure(self, code: CauseCode) -> None:
+        """Count a dial that failed for this cause."""
+        name = _FAILURES.get(code, "other_failures")
+        setattr(self, name, getattr(self, name) + 1)
+
+    def failures_by_cause(self) -> Mapping[CauseCode, int]:
+        """Return how many dials failed, by cause, without those that none failed for."""
+        counts = {code: getattr(self, name) for code, name in _FAILURES.items()}
+        return {code: count for code, count in counts.items() if count}
+
+
+_FAILURES = {
+    CauseCode.ENDPOINT_REFUSES: "refusals",
+    CauseCode.ENDPOINT_SILENT: "silences",
+    CauseCode.ENDPOINT_UNREACHABLE: "unreachables",
+    CauseCode.ENDPOINT_FAILS: "other_failures",
+}
 
 
 class GroupCounters(Counters):
     """What is counted per Service port, beside the sums over its endpoints."""
 
-    __slots__ = (
+    __slots__ = names = (
         "dropped_datagrams",
         "evicted_connections",
         "evicted_flows",
@@ -60,12 +104,15 @@ class GroupCounters(Counters):
         "out_of_client_ports",
         "out_of_ports",
         "refused",
+        "saved",
         "shortages",
     )
 
     def __init__(self) -> None:
         self.refused = 0
         """Connections that no endpoint answered, and datagrams without an endpoint."""
+        self.saved = 0
+        """Connections whose first dial failed and that another endpoint answered; also flows."""
         self.shortages = 0
         """Dials that failed because this process was out of descriptors, ports or memory."""
         self.out_of_ports = 0

@@ -18,7 +18,8 @@ from ..balance import (
 )
 from ..log_limit import LogLimit
 from ..model import Balance, SocketAddress
-from .counters import CounterTable
+from ..policy import causes
+from .counters import CounterTable, EndpointCounters
 from .serving import Serving
 from .sockets import SHORTAGES
 
@@ -137,14 +138,17 @@ class EndpointGroup(CounterTable):
         *,
         client: str = "",
         is_client_specific: bool = False,
+        may_be_client_specific: bool = False,
     ) -> None:
         """Count a failed dial, and eject the endpoint if it was the cause.
 
         The client is the one at whose address it was dialled, empty for this node's;
-        ``is_client_specific`` means that the endpoint may well answer other clients.
+        ``is_client_specific`` means that the endpoint answers other clients, and
+        ``may_be_client_specific`` that it may well do so.
         """
-        self.counters_of(endpoint).failures += 1
-        fields = {"service": self.label, "endpoint": str(endpoint), "cause": os.strerror(number)}
+        counters, error = self.counters_of(endpoint), os.strerror(number)
+        counters.count_failure(causes.dial_failed(endpoint, number, error).code)
+        fields = {"service": self.label, "endpoint": str(endpoint), "cause": error}
         if number in SHORTAGES:
             self.counters.shortages += 1
             if number == errno.EADDRNOTAVAIL and client:
@@ -155,8 +159,13 @@ class EndpointGroup(CounterTable):
             if self._shortage_log_limit.take(now):
                 _log.warning("cannot dial: out of local ports, descriptors or memory", extra=fields)
             return
+        if is_client_specific:
+            return
+        counters.dials.failed(now, number)
         is_silent = number == errno.ETIMEDOUT
-        if not is_client_specific and self.balancer.failed(endpoint, now, is_silent=is_silent):
+        if may_be_client_specific:
+            return
+        if self.balancer.failed(endpoint, now, is_silent=is_silent):
             _log.warning("endpoint ejected", extra=fields)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
@@ -178,19 +187,24 @@ class EndpointGroup(CounterTable):
         self.counters.out_of_client_ports += 1
         self.out_of_client_ports_at = now
 
-    def answered(self, endpoint: SocketAddress, now: float) -> None:
-        """Note that a dial succeeded; it ends an ejection."""
-        if self.returned(endpoint, now):
+    def answered(self, endpoint: SocketAddress, now: float) -> EndpointCounters:
+        """Note that a dial succeeded; it ends an ejection. Returns the endpoint's counters."""
+        counters = self.counters_of(endpoint)
+        counters.dials.succeeded_at = now
+        if self.balancer.answered(endpoint):
+            self._returned_at[endpoint] = now
             _log.info("endpoint is back", extra={"service": self.label, "endpoint": str(endpoint)})
             if self.on_returned is not None:
                 self.on_returned(endpoint)
+        return counters
 
-    def returned(self, endpoint: SocketAddress, now: float) -> bool:
-        """End an ejection, here or in another worker; returns whether there was one."""
-        if not self.balancer.answered(endpoint):
-            return False
-        self._returned_at[endpoint] = now
-        return True
+    def returned(self, endpoint: SocketAddress, now: float) -> None:
+        """End an ejection: the endpoint has answered another worker."""
+        counters = self._per_endpoint.get(endpoint)
+        if counters is not None:
+            counters.dials.succeeded_at = now
+        if self.balancer.answered(endpoint):
+            self._returned_at[endpoint] = now
 
     def has_returned_since(self, endpoint: SocketAddress, moment: float) -> bool:
         """Return whether an ejection has ended since: the silence of an older dial is over."""

@@ -98,14 +98,15 @@ class TcpConnection(TcpDial):
             self.refuse()
             return
         self.owner.client_deadlines.stop(self)
-        self.group.answered(endpoint, self.reactor.now)
-        counters = self._counters = self.group.counters_of(endpoint)
+        counters = self._counters = self.group.answered(endpoint, self.reactor.now)
         counters.connections += 1
         counters.active += 1
         counters.preserved += self.is_preserved
         if self.is_preserved:
             self.owner.engine.client_dialer.connection_joined(self.address[0], endpoint)
-        self._tried = None
+        if self._tried:
+            self.group.counters.saved += 1
+            self._tried = None
         self.up = up
         down = self.down = Direction(self, sock, self.client)
         self.reactor.replace_handler(sock, down.pump)

@@ -240,7 +240,7 @@ class UdpListener:
         now = self.engine.reactor.now
         client = flow.address[0] if flow.is_preserved else ""
         self.group.dial_failed(
-            endpoint, number, now, client=client, is_client_specific=flow.is_preserved
+            endpoint, number, now, client=client, may_be_client_specific=flow.is_preserved
         )
 
     def _forward(self, flow: UdpFlow, payload: memoryview) -> None:

@@ -155,6 +155,8 @@ class UdpFlow:
         self.kept = None
         if self.endpoint is not None:
             self.group.answered(self.endpoint, self.listener.engine.reactor.now)
+            if self.tried:
+                self.group.counters.saved += 1
             if self.is_preserved:
                 client_dialer = self.listener.engine.client_dialer
                 client_dialer.answered_flows.add(self.address[0], self.endpoint)

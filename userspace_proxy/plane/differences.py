@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from ..dataplane import EndpointCounters, EndpointGroup, GroupCounters
+from ..dataplane import EndpointCounters, EndpointGroup, GroupCounters, Streak, StreakPart
 from ..model import SocketAddress
-from .messages import EndpointReport, GroupReport
+from .messages import EndpointReport, GroupReport, StreakReport
 
 C = TypeVar("C", EndpointCounters, GroupCounters)
 
@@ -28,6 +28,56 @@ class _Seen(Generic[C]):
         return new
 
 
+class _SeenStreak:
+    """Failures in a row, and what was known of them at the last look."""
+
+    def __init__(self, streak: Streak) -> None:
+        self._streak = streak
+        self._seen = StreakPart()
+
+    def look(self) -> StreakPart | None:
+        """Return what is new since the last look, or None if nothing is."""
+        new = self._streak.since(self._seen)
+        if new is not None:
+            self._seen = self._streak.whole()
+        return new
+
+
+class _New:
+    """What is yet to be reported of one endpoint."""
+
+    def __init__(self) -> None:
+        self.counters = EndpointCounters()
+        self.has_dials = False
+
+    def report(self, endpoint: SocketAddress) -> EndpointReport:
+        """Return the report."""
+        # Any: the reader of the message checks the fixed lengths.
+        figures: Any = self.counters.figures()
+        dials = StreakReport(*self.counters.dials.whole()) if self.has_dials else None
+        return EndpointReport(endpoint, figures, dials)
+
+
+class _SeenEndpoint(_Seen[EndpointCounters]):
+    """The counters of an endpoint and its failures in a row, as of the last look."""
+
+    def __init__(self, counters: EndpointCounters) -> None:
+        super().__init__(counters)
+        self._dials = _SeenStreak(counters.dials)
+
+    def look_for(self, endpoint: SocketAddress, reported: dict[SocketAddress, _New]) -> None:
+        """Add what is new since the last look to what is yet to be reported."""
+        figures, dials = self.look(), self._dials.look()
+        if figures is None and dials is None:
+            return
+        new = reported.setdefault(endpoint, _New())
+        if figures is not None:
+            new.counters.add(figures)
+        if dials is not None:
+            new.has_dials = True
+            new.counters.dials.add(dials)
+
+
 class Differences:
     """What is yet to be reported of one group.
 
@@ -38,8 +88,8 @@ class Differences:
         self._group = group
         self._seen_group = _Seen(group.counters)
         self._new_group = GroupCounters()
-        self._seen: dict[SocketAddress, _Seen[EndpointCounters]] = {}
-        self._new: dict[SocketAddress, EndpointCounters] = {}
+        self._seen: dict[SocketAddress, _SeenEndpoint] = {}
+        self._new: dict[SocketAddress, _New] = {}
         self._had_ejected = False
 
     def take(self) -> None:
@@ -50,8 +100,8 @@ class Differences:
         for endpoint, counters in self._group.each_counters():
             seen = self._seen.get(endpoint)
             if seen is None or seen.counters is not counters:
-                seen = self._seen[endpoint] = _Seen(counters)
-            self._look_at(endpoint, seen)
+                seen = self._seen[endpoint] = _SeenEndpoint(counters)
+            seen.look_for(endpoint, self._new)
 
     def note_gone(self) -> None:
         """Note what was last counted for endpoints whose counters have left the group.
@@ -62,7 +112,7 @@ class Differences:
         there = {id(counters) for _, counters in self._group.each_counters()}
         for endpoint, seen in list(self._seen.items()):
             if id(seen.counters) not in there:
-                self._look_at(endpoint, seen)
+                seen.look_for(endpoint, self._new)
                 del self._seen[endpoint]
 
     def give(self, number: int, now: float) -> GroupReport | None:
@@ -73,13 +123,8 @@ class Differences:
         if not (self._new or any(figures) or ejected or self._had_ejected):
             return None
         self._had_ejected = bool(ejected)
-        new: Any = [(endpoint, counters.figures()) for endpoint, counters in self._new.items()]
-        report = GroupReport(number, figures, [EndpointReport(*each) for each in new], ejected)
+        endpoints = [new.report(endpoint) for endpoint, new in self._new.items()]
+        report = GroupReport(number, figures, endpoints, ejected)
         self._new_group = GroupCounters()
         self._new = {}
         return report
-
-    def _look_at(self, endpoint: SocketAddress, seen: _Seen[EndpointCounters]) -> None:
-        new = seen.look()
-        if new is not None:
-            self._new.setdefault(endpoint, EndpointCounters()).add(new)

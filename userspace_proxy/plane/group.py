@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
-from ..dataplane import CounterTable, Serving
+from ..dataplane import CounterTable, Serving, Streak, StreakPart
 from ..model import SocketAddress
-from .messages import ChangeGroup, GroupReport, OpenGroup
+from .messages import ChangeGroup, GroupReport, OpenGroup, StreakReport
 
 # Endpoints of one group; what a worker reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
@@ -70,6 +70,7 @@ class Group(CounterTable):
             counters = self.counters_of(endpoint)
             before_active = counters.active
             counters.add(each.figures)
+            _add_streak(counters.dials, each.dials, now)
             active_of[endpoint] = active_of.get(endpoint, 0) + counters.active - before_active
             if not active_of[endpoint]:
                 del active_of[endpoint]
@@ -90,6 +91,16 @@ class Group(CounterTable):
                 if endpoint in current:
                     left[endpoint] = max(left.get(endpoint, 0.0), until - now)
         return left
+
+
+def _add_streak(streak: Streak, report: StreakReport | None, now: float) -> None:
+    """Add what a worker reports of failures in a row; what it dates in the future is of now."""
+    if report is not None:
+        part = StreakPart(*astuple(report))
+        succeeded_at, first_at, last_at = (
+            min(moment, now) for moment in (part.succeeded_at, part.first_at, part.last_at)
+        )
+        streak.add(StreakPart(succeeded_at, part.failures, first_at, last_at, part.number))
 
 
 class EndpointChanges(NamedTuple):

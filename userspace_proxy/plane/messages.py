@@ -181,19 +181,35 @@ class Status(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """In the last seconds, or now."""
 
 
+Moment = Annotated[float, msgspec.Meta(ge=-1, le=1e11)]
+"""Monotonic seconds; negative for never."""
+
+
+class StreakReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is new of a :class:`Streak`; its fields are those of :class:`StreakPart`."""
+
+    succeeded_at: Moment
+    failures: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    first_at: Moment
+    last_at: Moment
+    number: Annotated[int, msgspec.Meta(ge=0, le=4095)]
+
+
 class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What was counted for one endpoint of a group since the last report."""
 
     endpoint: SocketAddress
-    figures: tuple[Count, Count, Count, Count, Count, Count]
+    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count]
     """In the order of :class:`EndpointCounters`."""
+    dials: StreakReport | None = None
+    """None if nothing is new."""
 
 
 class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What was counted for one group since the last report."""
 
     group: int
-    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count]
+    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count]
     """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []

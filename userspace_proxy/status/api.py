@@ -78,6 +78,8 @@ def _port(port: ServicePortView) -> dict[str, Any]:
         "problem": port.problem,
         "way_out": port.way_out,
         **port.traffic._asdict(),
+        "failures_by_cause": port.failures_by_cause,
+        "saved": port.saved,
         "refused": port.refused,
         "dropped_datagrams": port.dropped_datagrams,
         "evicted": port.evicted,
@@ -111,6 +113,8 @@ def _endpoint(view: EndpointView) -> dict[str, Any]:
         "ejected_for_s": view.ejected_for_s,
         "cause": view.cause,
         **view.traffic._asdict(),
+        "failures_by_cause": view.failures_by_cause,
+        "answered_at": view.answered_at,
     }
 
 

@@ -6,7 +6,8 @@ package only shows them. Counters grow until the process ends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..errors import ListenError
@@ -51,7 +52,12 @@ class EndpointView:
     ejected_for_s: float | None = None
     """Seconds until it is tried again; None if it isn't ejected."""
     cause: Cause | None = None
-    """Why dials fail, or why its connections end without an answer; None once it has answered."""
+    """Why dials fail, or why its connections end without an answer; None once it has answered. It
+    counts those since then; before, it answered ``traffic.connections``."""
+    answered_at: float = 0.0
+    """Unix time at which it last answered a dial; 0 if it never did."""
+    failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
+    """Dials that failed since the start, without causes of which there were none."""
 
     @property
     def is_left_out(self) -> bool:
@@ -84,6 +90,11 @@ class ServicePortView:
     """Why it isn't served although it should be (a port in use), or empty."""
     way_out: str = ""
     """What to do about the problem, which may end with this text in brackets."""
+    saved: int = 0
+    """Connections whose first dial failed and that another endpoint answered: their clients noticed
+    nothing. Also UDP flows."""
+    failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
+    """Dials that failed, former endpoints included, without causes of which there were none."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
     dropped_datagrams: int = 0
@@ -119,6 +130,8 @@ class TotalsView:
     """
 
     traffic: Traffic = _NO_TRAFFIC
+    failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
+    saved: int = 0
     refused: int = 0
     dropped_datagrams: int = 0
     evicted: int = 0

@@ -1,6 +1,7 @@
 """What the page shows about a Service port."""
 
 import asyncio
+import errno
 import socket
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 from userspace_proxy.agent.options import Options
 from userspace_proxy.agent.served_ports import ServedPorts
 from userspace_proxy.agent.view import view_health_checks, view_ports, view_proxy
+from userspace_proxy.agent.wall_clock import WallClock
 from userspace_proxy.cluster import Store
 from userspace_proxy.dataplane import GroupCounters
 from userspace_proxy.model import Balance, CauseCode, IPFamily, ServicePort, ServiceType
@@ -16,6 +18,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
 from userspace_proxy.policy import NodeFacts
+from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
@@ -24,6 +27,14 @@ from .samples import Cluster, endpoints, service
 
 POD_A, POD_B = "192.0.2.1", "192.0.2.2"
 NODE = NodeFacts(node_name="node-a", addresses=("198.51.100.10",))
+
+
+def at(now):
+    """Return the clock at a moment; Unix time is 1000 s ahead of it."""
+    return WallClock(lambda: now, lambda: 1000.0 + now)
+
+
+CLOCK = at(0.0)
 
 
 @pytest.fixture
@@ -52,7 +63,7 @@ async def test_a_served_port_names_its_frontends_endpoints_and_proxy_port(plane)
     snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
     served_ports = served(plane, Bind.PROXY_PORT, snapshot)
     (port,) = served_ports.targets().values()
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     assert (view.plan.key.name, view.plan.key.family) == (("shop", "web", ""), IPFamily.IPV4)
     assert view.plan.protocol == "TCP"
     assert shown(view) == [("ClusterIP", "10.96.0.1:80", f"proxy port {port}")]
@@ -92,7 +103,7 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     port.group.counters.evicted_for_memory = 1
     port.group.counters.shortages = 1
     port.group.out_of_ports_at = port.group.out_of_client_ports_at = 10.0
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=11.0)
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
     endpoints = [(e.traffic.connections, e.ejected_for_s) for e in view.endpoints]
     assert endpoints == [(7, None), (0, 4.0)]
     traffic = view.traffic
@@ -100,14 +111,37 @@ async def test_counters_and_ejections_are_shown_with_their_endpoint(plane):
     assert (view.evicted, view.shortages, view.is_out_of_ports) == (7, 1, True)
     assert view.evicted_for_memory == 1
     assert view.is_out_of_client_ports
-    (later,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=71.0)
+    (later,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(71.0))
     assert not later.is_out_of_ports
     assert not later.is_out_of_client_ports
 
 
+async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(plane):
+    snapshot = Cluster().serve("web", "10.96.0.1", POD_A, POD_B)
+    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
+    (port,) = served_ports
+    first, second = port.plan.usable
+    counters, others = port.group.counters_of(first), port.group.counters_of(second)
+    others.dials.failed(5.0, errno.ETIMEDOUT)
+    counters.dials.succeeded_at = others.dials.succeeded_at = 6.0
+    for now in (7.0, 9.0):
+        counters.count_failure(CauseCode.ENDPOINT_REFUSES)
+        counters.dials.failed(now, errno.ECONNREFUSED)
+    port.group.counters.saved = 2
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
+    refusing, serving = view.endpoints
+    assert refusing.cause == dial_failed(
+        first, errno.ECONNREFUSED, "", count=2, first_at=1007.0, last_at=1009.0
+    )
+    assert (refusing.answered_at, serving.answered_at) == (1006.0, 1006.0)
+    assert serving.cause is None
+    assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}
+    assert view.saved == 2
+
+
 async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
     served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1"))
-    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     assert view.frontends[0].target == "refused"
     assert view.plan.cause.code is CauseCode.SLICE_EMPTY
 
@@ -124,7 +158,7 @@ async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):
 )
 async def test_a_frontend_shows_where_it_is_served(plane, bind, ip, target):
     served_ports = served(plane, bind, Cluster().serve("web", ip, POD_A, port=8080))
-    (view,) = view_ports(served_ports, plane, bind, now=0)
+    (view,) = view_ports(served_ports, plane, bind, CLOCK)
     assert view.frontends[0].target == target
 
 
@@ -149,7 +183,7 @@ def balanced(*nodes, node_port=30080, **changes):
 
 def views(plane, snapshot):
     served_ports = served(plane, Bind.PROXY_PORT, snapshot, NODE)
-    found = view_ports(served_ports, plane, Bind.PROXY_PORT, now=0)
+    found = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
     served_ports.close()
     return found
 

@@ -4,7 +4,7 @@ import logging
 import pytest
 
 from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.model import Balance, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, SocketAddress
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ALICE, BOB = "203.0.113.1", "203.0.113.2"
@@ -21,6 +21,35 @@ def test_a_failed_dial_ejects_the_endpoint_and_is_counted(group):
     assert group.counters_of(POD_A).failures == 1
 
 
+def test_failures_in_a_row_are_those_since_the_last_answer(group):
+    group.dial_failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.answered(POD_A, 1.0)
+    dials = group.counters_of(POD_A).dials
+    assert not dials.is_on
+    for now in (2.0, 3.0):
+        group.dial_failed(POD_A, errno.ECONNREFUSED, now)
+    assert dials.whole() == (1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    assert group.counters_of(POD_A).failures_by_cause() == {
+        CauseCode.ENDPOINT_REFUSES: 2,
+        CauseCode.ENDPOINT_SILENT: 1,
+    }
+
+
+def test_an_answer_to_another_worker_ends_the_row(group):
+    group.dial_failed(POD_A, errno.ETIMEDOUT, 0.0)
+    group.returned(POD_A, 1.0)
+    assert not group.counters_of(POD_A).dials.is_on
+    assert group.balancer.ejected(1.0) == {}
+
+
+def test_what_may_concern_one_client_ejects_nothing_and_shows_nothing_if_it_does(group):
+    group.dial_failed(POD_A, errno.ECONNREFUSED, 0.0, may_be_client_specific=True)
+    group.dial_failed(POD_B, errno.ECONNREFUSED, 0.0, is_client_specific=True)
+    assert group.balancer.ejected(0.0) == {}
+    assert group.counters_of(POD_A).dials.is_on
+    assert not group.counters_of(POD_B).dials.is_on
+
+
 @pytest.mark.parametrize(
     "number",
     [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN],
@@ -30,6 +59,7 @@ def test_a_shortage_of_this_node_ejects_nothing(group, number):
     group.dial_failed(POD_A, number, 0.0)
     assert group.balancer.ejected(0.0) == {}
     assert (group.counters_of(POD_A).failures, group.counters.shortages) == (1, 1)
+    assert not group.counters_of(POD_A).dials.is_on
 
 
 def test_an_ejection_is_logged_when_it_begins_and_when_it_ends(group, caplog):

@@ -20,11 +20,13 @@ PATIENT = Tuning(connect_timeout_s=60)
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 async def test_a_request_and_its_response_pass(rig, ip):
     pod = rig.endpoint(ip)
-    client, server = await rig.pair(rig.service(pod.address, at=ip), pod)
+    web = rig.service(pod.address, at=ip)
+    client, server = await rig.pair(web, pod)
     await client.send(b"question")
     assert await server.read() == b"question"
     await server.send(b"answer")
     assert await client.read() == b"answer"
+    assert web.group.counters.saved == 0
 
 
 @pytest.mark.parametrize("dead", ["refusing", "unreachable", "silent"])
@@ -37,7 +39,7 @@ async def test_the_dial_moves_on_from_a_dead_endpoint(build, dead):
     client = await rig.client(web)
     await client.send(b"not lost")
     assert await (await live.accept()).read() == b"not lost"
-    assert web.group.counters_of(dead_one).failures == 1
+    assert web.group.counters_of(dead_one).failures == web.group.counters.saved == 1
     assert web.group.balancer.ejected(rig.engine.reactor.now).keys() == {dead_one}
 
 
@@ -66,7 +68,7 @@ async def test_a_client_of_dead_endpoints_gets_a_reset(build, dead):
     make = {"refusing": rig.refusing, "silent": rig.silent, "unreachable": lambda: UNREACHABLE}
     web = rig.service(make[dead](), make[dead]())
     assert await rig.resets_a_client(web)
-    assert web.group.counters.refused == 1
+    assert (web.group.counters.refused, web.group.counters.saved) == (1, 0)
     assert rig.connections.open == set()
 
 

@@ -20,6 +20,7 @@ from userspace_proxy.plane.worker_main import WorkerMain
 
 from ..dataplane.peers import dial
 from ..dataplane.waiting import until
+from .reports import counted
 
 GROUP, LISTENER = 3, 7
 TCP, UDP = Protocol.TCP, Protocol.UDP
@@ -89,10 +90,10 @@ class Control:
         """Return how it is doing, after a report."""
         return (await self.report()).status
 
-    async def endpoints(self):
-        """Return the endpoints in a report about one group."""
+    async def counted(self):
+        """Return the figures by endpoint and name, but 0, in a report about one group."""
         (group,) = (await self.report()).groups
-        return group.endpoints
+        return dict(map(counted, group.endpoints))
 
     async def pair(self, at, pod):
         """Return both ends of a new connection through the worker."""

@@ -1,16 +1,19 @@
 """The differences that a worker reports add up to what it has counted, whatever changes."""
 
+import errno
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from userspace_proxy.dataplane import EndpointGroup, Serving
-from userspace_proxy.dataplane.counters import GroupCounters
+from userspace_proxy.dataplane import EndpointCounters, EndpointGroup, GroupCounters, Serving
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
-from userspace_proxy.plane.messages import EndpointReport, GroupReport
+from userspace_proxy.plane.messages import EndpointReport, StreakReport
+
+from .reports import endpoint_report, group_report
 
 PODS = [SocketAddress(f"10.0.0.{number}", 80) for number in range(3)]
 A, B, C = PODS
@@ -18,7 +21,13 @@ pods = st.sampled_from(PODS)
 
 
 def values(counters):
-    return {name: getattr(counters, name) for name in type(counters).__slots__}
+    return {name: getattr(counters, name) for name in type(counters).names}
+
+
+def streaks(group, endpoints):
+    """Return the failures in a row of those endpoints whose last dial failed."""
+    dials = {endpoint: group.counters_of(endpoint).dials for endpoint in endpoints}
+    return {endpoint: streak.whole() for endpoint, streak in dials.items() if streak.is_on}
 
 
 @pytest.fixture
@@ -49,13 +58,11 @@ def test_where_nothing_was_counted_there_is_nothing_to_tell(differences):
 
 def test_a_report_contains_the_differences_since_the_last_one(group, differences):
     group.counters_of(A).connections = 3
-    assert report(differences) == GroupReport(7, (0,) * 8, [EndpointReport(A, (0, 3, 0, 0, 0, 0))])
+    assert report(differences) == group_report(endpoint_report(A, connections=3))
     assert report(differences) is None
     group.counters_of(A).connections = 5
     group.counters.refused = 1
-    assert report(differences) == GroupReport(
-        7, (0, 0, 0, 0, 0, 0, 1, 0), [EndpointReport(A, (0, 2, 0, 0, 0, 0))]
-    )
+    assert report(differences) == group_report(endpoint_report(A, connections=2), refused=1)
 
 
 def test_ejections_are_reported_while_they_last_and_once_more(group, differences):
@@ -75,10 +82,10 @@ def test_what_ends_because_its_endpoint_is_removed_is_reported(group, difference
             group.counters_of(endpoint).sent_bytes += 9
 
     group.counters_of(A).active = group.counters_of(A).connections = 1
-    assert report(differences).endpoints == [EndpointReport(A, (1, 1, 0, 0, 0, 0))]
+    assert report(differences).endpoints == [endpoint_report(A, active=1, connections=1)]
     group.on_removed.append(end_flows)
     update(group, differences, B, C)
-    assert report(differences).endpoints == [EndpointReport(A, (-1, 0, 0, 0, 0, 9))]
+    assert report(differences).endpoints == [endpoint_report(A, active=-1, sent_bytes=9)]
 
 
 def test_an_endpoint_that_is_added_again_is_counted_from_0(group, differences):
@@ -86,7 +93,7 @@ def test_an_endpoint_that_is_added_again_is_counted_from_0(group, differences):
     update(group, differences, B)
     update(group, differences, A, B)
     group.counters_of(A).connections = 1
-    assert report(differences).endpoints == [EndpointReport(A, (0, 6, 0, 0, 0, 0))]
+    assert report(differences).endpoints == [endpoint_report(A, connections=6)]
 
 
 def test_endpoints_that_are_added_and_removed_leave_nothing_behind(differences, group):
@@ -109,6 +116,9 @@ class Sums(RuleBasedStateMachine):
         self.shared = Group(7, "shop/web:http")
         self.shared.change(Serving(tuple(PODS)))
         self.flows = dict.fromkeys(PODS, 0)
+        self.stayed = set(PODS)
+        """Others may still be in use in one process, and be gone from the other."""
+        self.now = 0.0
 
     def end_flows(self, removed):
         for endpoint in removed:
@@ -138,14 +148,22 @@ class Sums(RuleBasedStateMachine):
 
     @rule(endpoint=pods)
     def a_dial_fails(self, endpoint):
-        self.group.counters_of(endpoint).failures += 1
+        if endpoint in self.group.balancer.endpoints:
+            self.now += 1.0
+            self.group.dial_failed(endpoint, errno.ECONNREFUSED, self.now)
 
-    @rule(name=st.sampled_from(GroupCounters.__slots__))
+    @rule(endpoint=pods)
+    def an_endpoint_answers(self, endpoint):
+        self.now += 1.0
+        self.group.answered(endpoint, self.now)
+
+    @rule(name=st.sampled_from(GroupCounters.names))
     def the_group_counts(self, name):
         setattr(self.group.counters, name, getattr(self.group.counters, name) + 1)
 
     @rule(endpoints=st.lists(pods, unique=True))
     def endpoints_change(self, endpoints):
+        self.stayed &= set(endpoints)
         self.shared.change(Serving(tuple(endpoints)))
         update(self.group, self.differences, *endpoints)
 
@@ -153,13 +171,18 @@ class Sums(RuleBasedStateMachine):
     def a_report_is_asked_for(self):
         answer = report(self.differences)
         if answer is not None:
-            self.shared.add(0, answer, 0.0)
+            self.shared.add(0, answer, self.now)
 
     @invariant()
     def the_sums_are_what_was_counted(self):
         self.a_report_is_asked_for()
         assert values(self.shared.totals()) == values(self.group.totals())
         assert values(self.shared.counters) == values(self.group.counters)
+
+    @invariant()
+    def failures_in_a_row_are_those_of_the_worker(self):
+        self.a_report_is_asked_for()
+        assert streaks(self.shared, self.stayed) == streaks(self.group, self.stayed)
 
     def teardown(self):
         self.shared.worker_ended(0)
@@ -169,7 +192,7 @@ class Sums(RuleBasedStateMachine):
 class SeldomReported(Sums):
     """The same, but looked at only when all is done."""
 
-    the_sums_are_what_was_counted = None
+    the_sums_are_what_was_counted = failures_in_a_row_are_those_of_the_worker = None
 
     def teardown(self):
         Sums.the_sums_are_what_was_counted(self)
@@ -184,6 +207,24 @@ TestSums.settings = TestSeldomReported.settings = settings(
 
 
 def test_every_counter_is_reported(group, differences):
-    figures = tuple(range(1, 7))
+    figures = tuple(range(1, len(EndpointCounters.names) + 1))
     group.counters_of(A).add(figures)
     assert report(differences).endpoints == [EndpointReport(A, figures)]
+
+
+def test_failures_in_a_row_are_reported_as_far_as_they_are_new(group, differences):
+    dials = group.counters_of(A).dials
+    dials.succeeded_at = 1.0
+    for now in (2.0, 3.0):
+        dials.failed(now, errno.ECONNREFUSED)
+    refused = StreakReport(1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    assert report(differences).endpoints == [endpoint_report(A, refused)]
+    assert report(differences) is None
+    dials.failed(4.0, errno.ETIMEDOUT)
+    silent = StreakReport(1.0, 1, 2.0, 4.0, errno.ETIMEDOUT)
+    assert report(differences).endpoints == [endpoint_report(A, silent)]
+    dials.succeeded_at = 5.0
+    assert report(differences).endpoints[0].dials.succeeded_at == 5.0
+    dials.failed(6.0, errno.ETIMEDOUT)
+    again = StreakReport(5.0, 1, 6.0, 6.0, errno.ETIMEDOUT)
+    assert report(differences).endpoints == [endpoint_report(A, again)]

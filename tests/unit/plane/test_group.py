@@ -1,12 +1,16 @@
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from userspace_proxy.dataplane import Serving
-from userspace_proxy.model import Balance, SocketAddress
+from userspace_proxy.model import Balance, CauseCode, SocketAddress
 from userspace_proxy.plane.group import EndpointChanges, Group, diff_endpoints
-from userspace_proxy.plane.messages import ChangeGroup, EndpointReport, GroupReport, OpenGroup
+from userspace_proxy.plane.messages import ChangeGroup, OpenGroup, StreakReport
+
+from .reports import endpoint_report, group_report
 
 POD_A, POD_B, POD_C = (SocketAddress(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ONE, TWO = 0, 1
@@ -15,21 +19,15 @@ ONE, TWO = 0, 1
 SERVING = Serving((POD_A, POD_B), 60.0)
 
 
+def report_of_a(**counted):
+    return group_report(endpoint_report(POD_A, **counted))
+
+
 @pytest.fixture
 def group():
     group = Group(7, "shop/web:http")
     group.change(SERVING)
     return group
-
-
-def told(*endpoints, refused=0, evicted=0, out_of_ports=(0, 0), ejected=()):
-    """Return a report as it arrives."""
-    return GroupReport(
-        7,
-        (0, evicted, 0, 0, *out_of_ports, refused, 0),
-        [EndpointReport(address, figures) for address, *figures in endpoints],
-        ejected,
-    )
 
 
 def test_a_worker_learns_all_that_there_is_to_know(group):
@@ -68,50 +66,82 @@ def test_of_another_change_workers_learn_all_but_the_endpoints(group, others):
 
 def test_counters_of_an_endpoint_that_serves_outside_alone_go_on(group):
     group.change(Serving((POD_A,), outside=(POD_B,)))
-    group.add(ONE, told((POD_B, 0, 1, 0, 0, 0, 0), ejected=[(POD_B, 5.0)]), 0.0)
+    group.add(ONE, group_report(endpoint_report(POD_B, connections=1), ejected=[(POD_B, 5.0)]), 0.0)
     assert group.counters_of(POD_B).connections == 1
     assert group.ejected(0.0) == {POD_B: 5.0}
 
 
 def test_reports_of_workers_are_added_up(group):
-    group.add(ONE, told((POD_A, 1, 2, 3, 0, 4, 5), refused=1), 0.0)
-    group.add(TWO, told((POD_A, 10, 20, 30, 0, 40, 50), (POD_B, 0, 1, 0, 0, 0, 0), refused=2), 0.0)
+    one = {"active": 1, "connections": 2, "silences": 3, "received_bytes": 4, "sent_bytes": 5}
+    two = {name: 10 * figure for name, figure in one.items()}
+    group.add(ONE, group_report(endpoint_report(POD_A, **one), refused=1), 0.0)
+    b = endpoint_report(POD_B, connections=1)
+    group.add(TWO, group_report(endpoint_report(POD_A, **two), b, refused=2), 0.0)
     pod_a = group.counters_of(POD_A)
     assert (pod_a.active, pod_a.connections, pod_a.failures) == (11, 22, 33)
+    assert group.totals().failures_by_cause() == {CauseCode.ENDPOINT_SILENT: 33}
     assert (pod_a.received_bytes, pod_a.sent_bytes) == (44, 55)
     assert group.totals().connections == 23
     assert group.counters.refused == 3
 
 
 def test_a_worker_that_ends_takes_its_open_connections_along_and_nothing_else(group):
-    group.add(ONE, told((POD_A, 3, 3, 0, 0, 70, 7)), 0.0)
-    group.add(ONE, told((POD_A, -1, 0, 0, 0, 0, 0)), 0.0)
-    group.add(TWO, told((POD_A, 5, 5, 0, 0, 0, 0)), 0.0)
+    group.add(ONE, report_of_a(active=3, connections=3, received_bytes=70), 0.0)
+    group.add(ONE, report_of_a(active=-1), 0.0)
+    group.add(TWO, report_of_a(active=5, connections=5), 0.0)
     group.worker_ended(ONE)
     group.worker_ended(ONE)
     pod_a = group.counters_of(POD_A)
     assert (pod_a.active, pod_a.connections, pod_a.received_bytes) == (5, 8, 70)
 
 
+def refused(failures, first_at, last_at, succeeded_at=-1.0):
+    """Return what a worker reports of failed dials of POD_A."""
+    dials = StreakReport(succeeded_at, failures, first_at, last_at, errno.ECONNREFUSED)
+    return group_report(endpoint_report(POD_A, dials))
+
+
+def test_failures_in_a_row_are_those_that_all_workers_see(group):
+    group.add(ONE, refused(2, 11.0, 13.0), 15.0)
+    group.add(TWO, refused(3, 12.0, 14.0), 15.0)
+    dials = group.counters_of(POD_A).dials
+    assert dials.whole() == (-1.0, 5, 11.0, 14.0, errno.ECONNREFUSED)
+    group.worker_ended(ONE)
+    assert dials.is_on
+    group.add(TWO, refused(0, 12.0, 14.0, succeeded_at=16.0), 20.0)
+    assert not dials.is_on
+    group.add(ONE, refused(1, 11.0, 15.0), 20.0)
+    assert not dials.is_on, "an answer in one worker ends the row of them all"
+    group.add(ONE, refused(1, 17.0, 17.0), 20.0)
+    assert dials.whole() == (16.0, 1, 17.0, 17.0, errno.ECONNREFUSED)
+
+
+def test_a_worker_can_not_report_what_lies_in_the_future(group):
+    group.add(ONE, refused(1, 1e9, 1e9), 15.0)
+    assert group.counters_of(POD_A).dials.whole()[2:4] == (15.0, 15.0)
+    group.add(ONE, refused(0, -1.0, -1.0, succeeded_at=1e9), 20.0)
+    assert group.counters_of(POD_A).dials.succeeded_at == 20.0
+
+
 def test_an_endpoint_is_ejected_while_any_worker_ejects_it(group):
-    group.add(ONE, told(ejected=[(POD_A, 5.0)]), 100.0)
-    group.add(TWO, told(ejected=[(POD_A, 9.0), (POD_B, 1.0)]), 100.0)
+    group.add(ONE, group_report(ejected=[(POD_A, 5.0)]), 100.0)
+    group.add(TWO, group_report(ejected=[(POD_A, 9.0), (POD_B, 1.0)]), 100.0)
     assert group.ejected(102.0) == {POD_A: 7.0, POD_B: 0.0}
-    group.add(TWO, told(), 102.0)
+    group.add(TWO, group_report(), 102.0)
     assert group.ejected(102.0) == {POD_A: 3.0}
     group.worker_ended(ONE)
     assert group.ejected(102.0) == {}
 
 
 def test_an_endpoint_that_has_left_is_not_ejected(group):
-    group.add(ONE, told(ejected=[(POD_C, 5.0)]), 0.0)
+    group.add(ONE, group_report(ejected=[(POD_C, 5.0)]), 0.0)
     assert group.ejected(0.0) == {}
 
 
 def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
-    group.add(0, told(out_of_ports=(0, 2)), 5.0)
-    group.add(1, told(out_of_ports=(1, 0)), 6.0)
-    group.add(1, told(evicted=3), 7.0)
+    group.add(0, group_report(out_of_ports=2), 5.0)
+    group.add(1, group_report(out_of_client_ports=1), 6.0)
+    group.add(1, group_report(evicted_connections=3), 7.0)
     assert (group.counters.out_of_ports, group.out_of_ports_at) == (2, 5.0)
     assert (group.counters.out_of_client_ports, group.out_of_client_ports_at) == (1, 6.0)
     assert group.counters.evicted_connections == 3

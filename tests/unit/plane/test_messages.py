@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from userspace_proxy.dataplane import EndpointCounters, GroupCounters, Serving, Tuning
+from userspace_proxy.dataplane import EndpointCounters, GroupCounters, Serving, StreakPart, Tuning
 from userspace_proxy.model import Balance, Protocol, SocketAddress
 from userspace_proxy.plane.messages import (
     ChangeGroup,
@@ -17,6 +17,7 @@ from userspace_proxy.plane.messages import (
     OpenListener,
     Start,
     Status,
+    StreakReport,
     ToWorker,
 )
 
@@ -49,7 +50,9 @@ def test_a_message_arrives_as_it_was(message):
 
 def test_every_counter_has_a_place_in_a_report():
     report = GroupReport(
-        3, GroupCounters().figures(), [EndpointReport(POD_A, EndpointCounters().figures())]
+        3,
+        GroupCounters().figures(),
+        [EndpointReport(POD_A, EndpointCounters().figures(), StreakReport(*StreakPart()))],
     )
     message = Counted(9, [report], Status())
     assert msgspec.json.decode(encode(message), type=FromWorker) == message
@@ -58,6 +61,18 @@ def test_every_counter_has_a_place_in_a_report():
 def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
     assert len(encode(ChangeGroup(4711, [POD_A], [(2500, POD_B)]))) < 100
     assert len(encode(Ejected(4711, POD_A, True))) < 50
+
+
+def in_a_report(dials):
+    """Return a message that is right but for these failures in a row."""
+    report = GroupReport(3, NO_FIGURES, [EndpointReport(POD_A, EndpointCounters().figures())])
+    data = encode(Counted(9, [report], Status()))
+    return data.replace(b",null]", b"," + dials + b"]", 1)
+
+
+def test_failures_in_a_row_are_understood():
+    decoded = msgspec.json.decode(in_a_report(b"[1, 1, 2, 3, 111]"), type=FromWorker)
+    assert decoded.groups[0].endpoints[0].dials == StreakReport(1, 1, 2, 3, 111)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +93,9 @@ def test_one_changed_endpoint_is_less_than_a_hundred_bytes():
         pytest.param(b'["Drained", 99999999999999999999]', id="too-large-a-number"),
         pytest.param(b'["Ejected", 1, ["10.0.0.1"], true]', id="half-an-address"),
         pytest.param(b'["Counted", 1, [[1, [0], [], []]], []]', id="too-few-figures"),
+        pytest.param(in_a_report(b"[1e300, 1, 2, 3, 111]"), id="an-impossible-moment"),
+        pytest.param(in_a_report(b"[1, 1, 2, 3, 99999]"), id="an-errno-that-does-not-exist"),
+        pytest.param(in_a_report(b"[1, -1, 2, 3, 111]"), id="less-than-no-failures"),
         pytest.param(b'["Logged", "a", 1, 1e300, "", {}, ""]', id="an-impossible-time"),
     ],
 )

@@ -12,7 +12,6 @@ from userspace_proxy.plane.messages import (
     CloseListener,
     Counted,
     Ejected,
-    EndpointReport,
     ListenerClosed,
     Logged,
     MoveListener,
@@ -25,6 +24,7 @@ from ..dataplane.limits import MIB, Limit
 from ..dataplane.peers import Peer, RefusingEndpoint, SilentEndpoint, TcpEndpoint, UdpPeer, dial
 from ..dataplane.waiting import until
 from .control import GROUP, LISTENER, TCP, UDP
+from .reports import counted
 
 POD = SocketAddress("10.0.0.1", 80)
 
@@ -155,13 +155,15 @@ async def test_a_report_contains_what_is_new(control, pod):
     await server.read_exactly(5)
     (group,) = (await control.report()).groups
     assert group.group == GROUP
-    assert group.endpoints == [EndpointReport(pod.address, (1, 1, 0, 0, 5, 0))]
+    assert [counted(each) for each in group.endpoints] == [
+        (pod.address, {"active": 1, "connections": 1, "received_bytes": 5})
+    ]
     client.close()
     server.close()
 
     async def is_over():
         groups = (await control.report()).groups
-        return groups and groups[0].endpoints == [EndpointReport(pod.address, (-1, 0, 0, 0, 0, 0))]
+        return groups and counted(groups[0].endpoints[0]) == (pod.address, {"active": -1})
 
     while not await is_over():
         pass
@@ -206,11 +208,13 @@ async def test_a_flow_whose_endpoint_was_removed_has_ended_in_the_report(control
     client = control.keep(UdpPeer(to=at))
     client.send(b"12345")
     await pod.receive()
-    assert await control.endpoints() == [EndpointReport(pod.address, (1, 1, 0, 0, 5, 0))]
+    assert await control.counted() == {
+        pod.address: {"active": 1, "connections": 1, "received_bytes": 5}
+    }
     client.send(b"123")
     await pod.receive()
     control.send(ChangeGroup(GROUP, [pod.address], [(0, other.address)]))
-    assert await control.endpoints() == [EndpointReport(pod.address, (-1, 0, 0, 0, 3, 0))]
+    assert await control.counted() == {pod.address: {"active": -1, "received_bytes": 3}}
 
 
 # -- what others learn -----------------------------------------------------------
@@ -236,7 +240,7 @@ async def test_what_another_worker_has_ejected_is_not_dialled(control, pod):
     await control.report()
     for _ in range(4):
         await control.pair(at, pod)
-    assert await control.endpoints() == [EndpointReport(pod.address, (4, 4, 0, 0, 0, 0))]
+    assert await control.counted() == {pod.address: {"active": 4, "connections": 4}}
     assert control.said(Ejected) == []
 
 

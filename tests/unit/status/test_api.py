@@ -1,3 +1,4 @@
+import errno
 import json
 import pathlib
 from dataclasses import dataclass, replace
@@ -5,7 +6,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from userspace_proxy.errors import ListenError
+from userspace_proxy.model import CauseCode
 from userspace_proxy.policy.bridges import BridgeObstacle
+from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
 from userspace_proxy.status.view import ClientAddressView, LastStateView
@@ -20,6 +23,8 @@ from .views import (
     make_two_sides,
     make_view,
 )
+
+REFUSED = {CauseCode.ENDPOINT_REFUSES: 1}
 
 
 def status(view, **selection):
@@ -47,16 +52,38 @@ NOTE = {
     "first_at": 0.0,
     "last_at": 0.0,
 }
+REFUSES = {
+    "code": "endpoint-refuses",
+    "sentence": "10.244.1.7:8080 refuses connections: nothing listens on port 8080 there",
+    "object": "10.244.1.7:8080",
+    "hint": "Compare targetPort with the port on which the container listens, and on which address",
+    "count": 1,
+    "first_at": 1600.0,
+    "last_at": 1600.0,
+}
 
 
 @pytest.fixture(scope="module")
 def shown():
     """A Service port of the status."""
     endpoint = make_endpoint("10.244.1.7:8080", node="node-a", connections=3, failures=1)
-    port = make_port(endpoints=(endpoint,), affinity_timeout_s=600, notes=("a note",))
+    at = endpoint.verdict.address
+    failing = replace(
+        endpoint,
+        cause=dial_failed(at, errno.ECONNREFUSED, "", count=1, first_at=1600.0, last_at=1600.0),
+        answered_at=1500.0,
+        failures_by_cause=REFUSED,
+    )
+    port = make_port(endpoints=(failing,), affinity_timeout_s=600, notes=("a note",))
     view = make_view(
         replace(
-            port, problem="in use (stop it)", way_out="stop it", evicted=4, evicted_for_memory=1
+            port,
+            problem="in use (stop it)",
+            way_out="stop it",
+            saved=3,
+            failures_by_cause=REFUSED,
+            evicted=4,
+            evicted_for_memory=1,
         )
     )
     (shown,) = status(view)["ports"]
@@ -87,6 +114,8 @@ def test_a_service_port_has_these_fields(shown):
         "preserved": 0,
         "received_bytes": 96_400_000,
         "sent_bytes": 2_400_000_000,
+        "failures_by_cause": {"endpoint-refuses": 1},
+        "saved": 3,
         "refused": 0,
         "dropped_datagrams": 0,
         "evicted": 4,
@@ -106,6 +135,7 @@ def test_a_service_port_has_its_state(shown):
         "way_out": "stop it",
         "causes": [
             {**NOTE, "code": "not-listening", "sentence": "in use", "hint": "stop it"},
+            REFUSES,
             NOTE,
         ],
     }
@@ -130,13 +160,15 @@ def test_an_endpoint_has_these_fields(shown):
             "is_usable": True,
             "node": "node-a",
             "ejected_for_s": None,
-            "cause": None,
+            "cause": REFUSES,
             "active": 0,
             "connections": 3,
             "failures": 1,
             "preserved": 0,
             "received_bytes": 0,
             "sent_bytes": 0,
+            "failures_by_cause": {"endpoint-refuses": 1},
+            "answered_at": 1500.0,
         }
     ]
 

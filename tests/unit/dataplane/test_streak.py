@@ -1,0 +1,56 @@
+import errno
+
+from userspace_proxy.dataplane.streak import Streak, StreakPart
+
+
+def streak_of(*failures, succeeded_at=-1.0):
+    streak = Streak()
+    streak.succeeded_at = succeeded_at
+    for now, number in failures:
+        streak.failed(now, number)
+    return streak
+
+
+def test_without_a_failure_there_is_no_streak():
+    assert not Streak().is_on
+    assert not streak_of(succeeded_at=0.0).is_on
+
+
+def test_failures_add_up_until_a_success():
+    streak = streak_of((2.0, errno.ETIMEDOUT), (3.0, errno.ECONNREFUSED), succeeded_at=1.0)
+    assert streak.is_on
+    assert streak.whole() == StreakPart(1.0, 2, 2.0, 3.0, errno.ECONNREFUSED)
+    streak.succeeded_at = 4.0
+    assert not streak.is_on
+    streak.failed(5.0, errno.ETIMEDOUT)
+    assert streak.whole() == StreakPart(4.0, 1, 5.0, 5.0, errno.ETIMEDOUT)
+
+
+def test_a_failure_at_time_0_counts():
+    assert streak_of((0.0, errno.ETIMEDOUT)).is_on
+
+
+def test_what_is_new_since_a_look_makes_the_whole_where_it_is_added():
+    streak, copy = streak_of((1.0, errno.ETIMEDOUT)), Streak()
+    seen = StreakPart()
+    for succeeded_at, failed_at in [(-1.0, 2.0), (-1.0, 3.0), (4.0, 5.0), (4.0, 6.0), (7.0, 0.0)]:
+        streak.succeeded_at = succeeded_at
+        streak.failed(failed_at, errno.ETIMEDOUT)
+        copy.add(streak.since(seen))
+        seen = streak.whole()
+        assert copy.is_on == streak.is_on
+        assert not copy.is_on or copy.whole() == seen
+    assert streak.since(seen) is None
+
+
+def test_the_latest_failure_of_several_processes_is_the_last():
+    streak = streak_of((5.0, errno.ECONNREFUSED))
+    streak.add(StreakPart(-1.0, 2, 3.0, 4.0, errno.ETIMEDOUT))
+    assert streak.whole() == StreakPart(-1.0, 3, 3.0, 5.0, errno.ECONNREFUSED)
+
+
+def test_failures_before_a_success_in_another_process_are_over():
+    streak = streak_of((2.0, errno.ETIMEDOUT))
+    streak.add(StreakPart(succeeded_at=4.0))
+    streak.add(StreakPart(-1.0, 1, 3.0, 3.0, errno.ETIMEDOUT))
+    assert not streak.is_on

@@ -1,0 +1,26 @@
+"""Reports of workers, with figures by name."""
+
+from userspace_proxy.dataplane import EndpointCounters, GroupCounters
+from userspace_proxy.plane.messages import EndpointReport, GroupReport
+
+
+def figures(kind, **counted):
+    """Return figures in the order of their names; those that aren't given are 0."""
+    assert counted.keys() <= set(kind.names)
+    return tuple(counted.get(name, 0) for name in kind.names)
+
+
+def endpoint_report(endpoint, dials=None, **counted):
+    """Return what a worker reports of one endpoint."""
+    return EndpointReport(endpoint, figures(EndpointCounters, **counted), dials)
+
+
+def group_report(*endpoints, ejected=(), **counted):
+    """Return what a worker reports of group 7."""
+    return GroupReport(7, figures(GroupCounters, **counted), list(endpoints), list(ejected))
+
+
+def counted(report):
+    """Return the endpoint of a report, and its figures by name but those that are 0."""
+    named = zip(EndpointCounters.names, report.figures, strict=True)
+    return report.endpoint, {name: figure for name, figure in named if figure}

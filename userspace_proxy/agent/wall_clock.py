@@ -1,0 +1,44 @@
+"""Converts monotonic seconds to Unix time.
+
+Rule 1: one moment has one Unix time, whenever it is converted, until the system's clock is set:
+equal facts give equal causes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+# An adjusted clock is slewed by less than 0.5 ms/s (adjtime(3)); what is shown is rounded anyway.
+_TOLERANCE_S = 0.5
+
+
+class WallClock:
+    """Both of a node's clocks.
+
+    Args:
+        monotonic: Returns seconds; all processes of a node have the same.
+        unix: Returns Unix time.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        unix: Callable[[], float] = time.time,
+    ) -> None:
+        self._monotonic = monotonic
+        self._unix = unix
+        self.now = monotonic()
+        """Monotonic seconds at the last :meth:`tick`."""
+        self._offset = unix() - self.now
+
+    def tick(self) -> None:
+        """Bring :attr:`now` up to date, and follow the system's clock if it was set."""
+        self.now = self._monotonic()
+        offset = self._unix() - self.now
+        if abs(offset - self._offset) > _TOLERANCE_S:
+            self._offset = offset
+
+    def unix(self, moment: float) -> float:
+        """Return the Unix time of a moment in monotonic seconds; 0 if it is negative: never."""
+        return round(moment + self._offset, 3) if moment >= 0 else 0.0

@@ -1,0 +1,82 @@
+"""Failures in a row: how many since the last success, of what kind, and when.
+
+    success ──▶ failure ──▶ failure ──▶ success: the streak is over
+                └ first_at           └ last_at, number    └ succeeded_at
+
+Rule 1: a success is one assignment to ``succeeded_at``: it is on the traffic path.
+Rule 2: several processes see parts of one streak. Their parts are added up, and a success in any
+of them ends it: the monotonic clock is the same in all processes of a node.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_NEVER = -1.0
+"""Before all monotonic times; JSON can express it."""
+
+
+class StreakPart(NamedTuple):
+    """What is new of a streak."""
+
+    succeeded_at: float = _NEVER
+    failures: int = 0
+    """0 if there was none, whatever the rest."""
+    first_at: float = _NEVER
+    last_at: float = _NEVER
+    number: int = 0
+
+
+class Streak:
+    """The latest failures in a row, of one kind of attempt at one endpoint."""
+
+    __slots__ = ("failures", "first_at", "last_at", "number", "succeeded_at")
+
+    def __init__(self) -> None:
+        self.succeeded_at = _NEVER
+        """Monotonic seconds of the last success; negative if there was none."""
+        self.failures = 0
+        self.first_at = _NEVER
+        """Monotonic seconds of the first failure."""
+        self.last_at = _NEVER
+        """Monotonic seconds of the last failure."""
+        self.number = 0
+        """Errno of the last failure."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the last attempt failed."""
+        return self.last_at > self.succeeded_at
+
+    def failed(self, now: float, number: int = 0) -> None:
+        """Note a failure at this time."""
+        self.add(StreakPart(_NEVER, 1, now, now, number))
+
+    def since(self, before: StreakPart) -> StreakPart | None:
+        """Return what is new since :meth:`whole` returned this, or None if nothing is."""
+        whole = self.whole()
+        if whole == before:
+            return None
+        is_same = self.first_at == before.first_at
+        return whole._replace(
+            failures=self.failures - before.failures if is_same else self.failures
+        )
+
+    def whole(self) -> StreakPart:
+        """Return all of it."""
+        return StreakPart(
+            self.succeeded_at, self.failures, self.first_at, self.last_at, self.number
+        )
+
+    def add(self, part: StreakPart) -> None:
+        """Add what is new, of this process or another one."""
+        self.succeeded_at = max(self.succeeded_at, part.succeeded_at)
+        if not part.failures or part.last_at <= self.succeeded_at:
+            return
+        if not self.is_on:
+            self.failures = 0
+            self.first_at, self.last_at = part.first_at, _NEVER
+        self.failures += part.failures
+        self.first_at = min(self.first_at, part.first_at)
+        if part.last_at >= self.last_at:
+            self.last_at, self.number = part.last_at, part.number
