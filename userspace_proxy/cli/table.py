@@ -140,16 +140,22 @@ _ROWS = (
         "demo",
         "start a sandbox with backends, sample Services, the proxy and its status page",
         _demo,
+        arguments="[COMMAND [POD]]",
+        choices=("break", "silence", "slow", "heal"),
         details=(
             (
                 "It needs no cluster, and no root where user namespaces are allowed. It prints "
                 "what to try, and ends with Ctrl-C."
             ),
+            (
+                "With a command, the running demo stops, silences or slows a pod, or heals one "
+                "pod or all. It takes the same commands at its own terminal."
+            ),
         ),
         flags=(
             CommandFlag("port", "port of the status page (10249 if it is free, else any)", "N"),
         ),
-        examples=("demo", "demo --port=8080"),
+        examples=("demo", "demo --port=8080", "demo break web-2", "demo heal"),
     ),
     Command(
         "cleanup",

@@ -71,6 +71,14 @@ class BackendProcess:
         """Continue after ``pause``."""
         self._process.send_signal(signal.SIGCONT)
 
+    def slow_down(self) -> None:
+        """Let each HTTP answer take ``backends.SLOW_S``; idempotent."""
+        self._process.send_signal(signal.SIGUSR1)
+
+    def speed_up(self) -> None:
+        """Undo ``slow_down``; idempotent."""
+        self._process.send_signal(signal.SIGUSR2)
+
     def __enter__(self) -> Self:
         return self
 

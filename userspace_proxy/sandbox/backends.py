@@ -10,6 +10,7 @@
     --udp-echo PORT  returns the datagram
 
 Each flag may be given more than once. Prints ``ready`` when all ports are open.
+SIGUSR1 makes HTTP answers slow, SIGUSR2 fast again.
 
 Rule 1: one thread per connection and blocking sockets, so that the kernel's events (a
         FIN, a reset, a full buffer) reach the other side unchanged.
@@ -32,6 +33,7 @@ CHUNK_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_DATAGRAM_BYTES = 65507
 RETRY_S = 0.05
+SLOW_S = 0.7
 PERIOD = 251
 # A prime period reveals data that is lost, doubled or moved by a power of two.
 PATTERN = bytes(range(PERIOD)) * 1024
@@ -40,6 +42,9 @@ PATTERN = bytes(range(PERIOD)) * 1024
 IP_PKTINFO = 8
 
 Server = Callable[[socket.socket, str], None]
+
+# Set while answers are slow.
+slow = threading.Event()
 
 
 def serve_http(connection: socket.socket, name: str) -> None:
@@ -57,6 +62,8 @@ def serve_http(connection: socket.socket, name: str) -> None:
             connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
             return
         stream.read(int(length))
+        if slow.is_set():
+            threading.Event().wait(SLOW_S)
         kept = keeps_alive(words[2], headers.get(b"connection", b""))
         connection.sendall(http_answer(name, client, kept=kept, body=words[0] != b"HEAD"))
         if not kept:
@@ -272,6 +279,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    signal.signal(signal.SIGUSR1, lambda *_: slow.set())
+    signal.signal(signal.SIGUSR2, lambda *_: slow.clear())
     kept: list[socket.socket] = []
     try:
         for flag in TCP:
@@ -288,7 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print("ready", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
+        while True:
+            signal.pause()
     return 0
 
 

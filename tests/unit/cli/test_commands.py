@@ -37,8 +37,8 @@ def test_demo_gets_its_port(words, port, stand_ins):
         (["--v=2", "run"], "unexpected argument 'run' (write a value with its flag: --flag=value)"),
         (["demo", "--prot=1"], "unknown flag --prot (did you mean --port?)"),
         (
-            ["demo", "8080"],
-            "unexpected argument '8080' (usage: userspace-proxy demo [flags])",
+            ["demo", "heal", "web-1", "8080"],
+            "unexpected argument '8080' (usage: userspace-proxy demo [COMMAND [POD]] [flags])",
         ),
         (["demo", "--port=x"], "--port: 'x' is not a whole number"),
         (["--config=/nonexistent"], "cannot read --config=/nonexistent: No such file or directory"),

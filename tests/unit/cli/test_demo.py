@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import select
@@ -74,12 +75,16 @@ class Demo:
 
     def run(self, label, more="", **options):
         """Run a printed command as the user who started the demo; return its output."""
+        return self.run_command(f"{self.printed[label]} {more}", **options)
+
+    def run_command(self, command, **options):
+        """Run a command as that user; return its output."""
         done = subprocess.run(
-            [*self._enter, "sh", "-c", f"{self.printed[label]} {more}"],
+            [*self._enter, "sh", "-c", command],
             capture_output=True,
             text=True,
             timeout=READY_S,
-            env=os.environ | self._env,
+            env=os.environ | self._env | {"TMPDIR": str(self.folder)},
             **options,
         )
         assert done.returncode == 0, done.stderr
@@ -187,6 +192,8 @@ def test_each_printed_line_has_a_test_here(demo):
         "ClientIP affinity",
         "UDP",
         "a dead endpoint",
+        "break a pod",
+        "Services to fix",
         "change something",
         "shell in the pod",
         "shell on the node",
@@ -203,9 +210,14 @@ def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
 
 
 def test_round_robin_reaches_all_pods(demo):
-    answers = demo.lines("round robin")
-    assert sorted(answers) == sorted(WEB_PODS * 2)
-    assert answers[:3] == answers[3:]
+    # Background traffic takes turns, too.
+    seen = set()
+
+    def reached():
+        seen.update(demo.lines("round robin"))
+        return seen == set(WEB_PODS)
+
+    wait_for("all pods", reached)
 
 
 def test_affinity_keeps_a_client_with_one_pod(demo):
@@ -228,6 +240,62 @@ def test_an_edit_of_the_manifest_is_followed(demo, manifest):
     edited = re.sub(r"^- .*# web-[13]\n", "", manifest.read_text(), flags=re.MULTILINE)
     manifest.write_text(edited)
     wait_for("the edit", lambda: demo.lines("round robin") == ["web-2"] * 6)
+
+
+def status_of(demo):
+    url = demo.printed["status page"].rstrip("/") + "/api/v1/status"
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+        return json.load(answer)
+
+
+def connections(demo):
+    """Return how many connections each Service of the shop had."""
+    return {
+        port["service"]: port["connections"]
+        for port in status_of(demo)["ports"]
+        if port["namespace"] == "shop"
+    }
+
+
+def test_background_traffic_keeps_the_numbers_moving(demo):
+    before = connections(demo)
+    assert before.keys() == {"web", "cart", "flaky", "api", "dns"}
+    wait_for("traffic", lambda: all(connections(demo)[name] > n for name, n in before.items()))
+
+
+def test_a_broken_pod_fails_no_request_and_heals(demo):
+    assert "web-2 refuses connections" in demo.run("break a pod")
+    wait_for("its ejection", lambda: "web-2" not in demo.lines("round robin"))
+    assert len(demo.lines("round robin")) == 6
+    heal = demo.printed["break a pod"].replace("break", "heal")
+    assert demo.run_command(heal) == "web-2 serves again\n"
+    wait_for("its return", lambda: "web-2" in demo.lines("round robin"))
+
+
+def test_a_slow_pod_gets_fewer_of_the_least_connections(demo):
+    slow = demo.printed["break a pod"].replace("break web-2", "slow web-1")
+    assert "web-1 is slow" in demo.run_command(slow)
+
+    def is_busy():
+        (api,) = (port for port in status_of(demo)["ports"] if port["service"] == "api")
+        return next(e["active"] for e in api["endpoints"] if e["address"].startswith("10.244.0.2"))
+
+    wait_for("a slow connection", is_busy)
+    assert demo.run_command(slow.replace("slow web-1", "heal")) == "all pods serve again\n"
+
+
+def test_a_silent_pod_fails_no_request(demo):
+    silence = demo.printed["break a pod"].replace("break", "silence")
+    assert "web-2 is silent" in demo.run_command(silence)
+    assert len(demo.lines("round robin")) == 6
+    assert demo.run_command(silence.replace("silence", "heal")) == "web-2 serves again\n"
+
+
+def test_each_broken_service_is_shown(demo):
+    path = Path(demo.printed["Services to fix"].partition(":")[0])
+    assert path.read_text().startswith("# Each of these Services has one mistake.")
+    problems = {problem["port"] for problem in status_of(demo)["problems"]}
+    assert {"broken/labels", "broken/not-ready", "broken/port-name:http"} <= problems
 
 
 @pytest.mark.parametrize("label", ["shell in the pod", "shell on the node"])

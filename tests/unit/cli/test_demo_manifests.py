@@ -2,13 +2,15 @@
 
 import asyncio
 
-from userspace_proxy.cli.demo_manifests import manifests_for
+from userspace_proxy.cli.demo_manifests import manifests_for, sample_traffic
 from userspace_proxy.cluster import Snapshot
+from userspace_proxy.model import Balance
+from userspace_proxy.sandbox.traffic import target
 from userspace_proxy.sources import ManifestSource
 
 PODS = {
     name: f"10.244.0.{number}"
-    for number, name in enumerate(("web-1", "web-2", "web-3", "dns-1", "dns-2", "gone"), 1)
+    for number, name in enumerate(("web-1", "web-2", "web-3", "dns-1", "dns-2", "broken"), 1)
 }
 
 
@@ -30,10 +32,22 @@ async def test_the_sample_services_are_read_without_a_problem(tmp_path):
     snapshot, status = await read(path)
     assert status.problems == ()
     services = {key.name: state for key, state in snapshot.services.items()}
-    assert services.keys() == {"web", "cart", "flaky", "dns"}
+    assert services.keys() == {"web", "cart", "flaky", "api", "dns"}
     assert services["cart"].service.affinity_timeout_s == 600
+    assert services["api"].service.balance is Balance.LEAST_CONNECTIONS
     assert services["dns"].service.ports[0].protocol == "UDP"
     assert [e.ip for s in services["flaky"].slices for e in s.endpoints] == [
-        PODS["gone"],
+        PODS["broken"],
         PODS["web-3"],
+    ]
+
+
+def test_traffic_requests_each_sample_service():
+    targets = [target(text) for text in sample_traffic()]
+    assert [(to.protocol, to.host, to.port) for to in targets] == [
+        ("http", "10.96.0.10", 80),
+        ("http", "10.96.0.20", 80),
+        ("http", "10.96.0.30", 80),
+        ("http", "10.96.0.40", 80),
+        ("udp", "10.96.0.53", 53),
     ]

@@ -1,10 +1,12 @@
 import hashlib
 import socket
 import struct
+import time
 from threading import Thread
 
 import pytest
 
+from userspace_proxy.sandbox import backends
 from userspace_proxy.sandbox.backends import (
     MAX_DATAGRAM_BYTES,
     keeps_alive,
@@ -142,3 +144,13 @@ def test_a_wrong_command_line_ends_with_status_2(argv, capsys):
 
 def test_the_largest_datagram_is_that_of_ipv4():
     assert MAX_DATAGRAM_BYTES == 2**16 - 1 - 20 - 8
+
+
+def test_a_slow_server_answers_later():
+    backends.slow.set()
+    try:
+        began = time.monotonic()
+        assert answer(serve_http, b"GET / HTTP/1.0\r\n\r\n").endswith(b"web-1\n")
+        assert time.monotonic() - began >= backends.SLOW_S
+    finally:
+        backends.slow.clear()
