@@ -5,8 +5,24 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
+
+from .answer import (
+    BridgeAnswer,
+    ClientAddressAnswer,
+    EndpointAnswer,
+    FrontendAnswer,
+    HealthCheckAnswer,
+    IgnoredAnswer,
+    LastStateAnswer,
+    PortAnswer,
+    StateAnswer,
+    StatusAnswer,
+    TotalsAnswer,
+    UnservedAnswer,
+)
 from .port_state import PortState, judge
 from .problems import summarise
 from .selection import Selection, select
@@ -18,160 +34,224 @@ from .view import (
     LastStateView,
     ServicePortView,
     StatusView,
+    TotalsView,
 )
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from ..plan import IgnoredService
+
+_encoder = msgspec.json.Encoder()
 
 
 def render_status(view: StatusView, *, now: float, selection: Selection | None = None) -> bytes:
     """Return a view as JSON, with the words of the page.
 
-    The words are ``level``, ``verdict`` and ``problems``, and each Service port's ``state``.
-    Settings are left to ``/configz``.
-
     Args:
         selection: Which Service ports, ignored Services and health checks; None for all. The page
             number is ignored, and ``problems`` covers all of them.
     """
+    answer = make_answer(view, now=now, selection=selection)
+    try:
+        return _encoder.encode(answer) + b"\n"
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can contain as an escape only.
+        return json.dumps(msgspec.to_builtins(answer)).encode() + b"\n"
+
+
+def make_answer(
+    view: StatusView, *, now: float, selection: Selection | None = None
+) -> StatusAnswer:
+    """Return the answer that :func:`render_status` writes."""
     chosen = select(view, selection or Selection())
-    answer = _fields(view)
-    del answer["config"]
-    answer["last_state"] = _last_state(view.last_state, now)
-    answer["client_address"] = _client_address(view.client_address)
-    answer["unserved"] = [{"problem": e.message, "way_out": e.hint} for e in view.unserved]
-    answer["ports"] = [_port(port) for port in chosen.ports]
-    answer["ignored"] = [_ignored(item) for item in chosen.ignored]
-    answer["health_checks"] = [_health_check(item) for item in chosen.health_checks]
-    return _encode({"now": now, **_fields(summarise(view, now)), **answer})
+    summary = summarise(view, now)
+    return StatusAnswer(
+        now=now,
+        level=summary.level,
+        verdict=summary.verdict,
+        problems=summary.problems,
+        version=view.version,
+        node=view.node,
+        started=view.started,
+        revision=view.revision,
+        source=view.source,
+        steering=view.steering,
+        sync=view.sync,
+        last_state=_last_state(view.last_state, now),
+        client_address=_client_address(view.client_address),
+        tracking=view.tracking,
+        firewalls=view.firewalls,
+        unserved=[UnservedAnswer(problem=e.message, way_out=e.hint) for e in view.unserved],
+        ports=[_port(port) for port in chosen.ports],
+        totals=_totals(view.totals),
+        ignored=[_ignored(item) for item in chosen.ignored],
+        health_checks=[_health_check(item) for item in chosen.health_checks],
+        descriptors=view.descriptors,
+        descriptor_limit=view.descriptor_limit,
+        is_accepting=view.is_accepting,
+        memory=view.memory,
+        is_ready=view.is_ready,
+        is_draining=view.is_draining,
+        workers=view.workers,
+        worker_problems=view.worker_problems,
+        dropped_log_lines=view.dropped_log_lines,
+        node_is_eligible=view.node_is_eligible,
+    )
 
 
 def render_configz(view: StatusView) -> bytes:
     """Return the settings in force as JSON, each with its value and origin."""
     settings = {
-        name: {"value": value, "origin": origin} for name, value, origin in sorted(view.config)
+        name: {"value": _plain(value), "origin": origin}
+        for name, value, origin in sorted(view.config)
     }
-    return _encode({"settings": settings}, indent=2)
+    return json.dumps({"settings": settings}, indent=2).encode() + b"\n"
 
 
-def _port(port: ServicePortView) -> dict[str, Any]:
-    plan = port.plan
+def _port(port: ServicePortView) -> PortAnswer:
+    plan, traffic = port.plan, port.traffic
     namespace, service, name = plan.key.name
-    return {
-        "namespace": namespace,
-        "service": service,
-        "port": name,
-        "family": str(plan.key.family),
-        "protocol": plan.protocol,
-        "side": plan.key.side,
-        "frontends": [_frontend(frontend) for frontend in port.frontends],
-        "endpoints": [_endpoint(endpoint) for endpoint in port.endpoints],
-        "cause": plan.cause,
-        "is_dropping": plan.is_dropping,
-        "policy": port.policy,
-        "admits": plan.admits,
-        "balance": port.balance,
-        "affinity_timeout_s": plan.affinity_timeout_s,
-        "notes": plan.notes,
-        "problem": port.problem,
-        "way_out": port.way_out,
-        **port.traffic._asdict(),
-        "failures_by_cause": port.failures_by_cause,
-        "saved": port.saved,
-        "refused": port.refused,
-        "dropped_datagrams": port.dropped_datagrams,
-        "evicted": port.evicted,
-        "evicted_for_memory": port.evicted_for_memory,
-        "shortages": port.shortages,
-        "is_out_of_ports": port.is_out_of_ports,
-        "is_out_of_client_ports": port.is_out_of_client_ports,
-        "state": _state(judge(port)),
-    }
+    return PortAnswer(
+        namespace=namespace,
+        service=service,
+        port=name,
+        family=str(plan.key.family),
+        protocol=plan.protocol,
+        side=plan.key.side,
+        frontends=[_frontend(frontend) for frontend in port.frontends],
+        endpoints=[_endpoint(endpoint) for endpoint in port.endpoints],
+        cause=plan.cause,
+        is_dropping=plan.is_dropping,
+        policy=port.policy,
+        admits=plan.admits,
+        balance=port.balance,
+        affinity_timeout_s=plan.affinity_timeout_s,
+        notes=plan.notes,
+        problem=port.problem,
+        way_out=port.way_out,
+        active=traffic.active,
+        connections=traffic.connections,
+        failures=traffic.failures,
+        preserved=traffic.preserved,
+        received_bytes=traffic.received_bytes,
+        sent_bytes=traffic.sent_bytes,
+        failures_by_cause=port.failures_by_cause,
+        saved=port.saved,
+        refused=port.refused,
+        dropped_datagrams=port.dropped_datagrams,
+        evicted=port.evicted,
+        evicted_for_memory=port.evicted_for_memory,
+        shortages=port.shortages,
+        is_out_of_ports=port.is_out_of_ports,
+        is_out_of_client_ports=port.is_out_of_client_ports,
+        state=_state(judge(port)),
+    )
 
 
-def _state(state: PortState) -> dict[str, Any]:
-    return {**_fields(state), "way_out": state.way_out, "code": state.code}
+def _state(state: PortState) -> StateAnswer:
+    return StateAnswer(
+        level=state.level,
+        word=state.word,
+        sentence=state.sentence,
+        causes=state.causes,
+        way_out=state.way_out,
+        code=state.code,
+    )
 
 
-def _frontend(view: FrontendView) -> dict[str, Any]:
-    return {
-        "address": str(view.frontend.address),
-        "kind": view.frontend.kind,
-        "target": view.target,
-        "is_reached": view.is_reached,
-    }
+def _frontend(view: FrontendView) -> FrontendAnswer:
+    return FrontendAnswer(
+        address=str(view.frontend.address),
+        kind=view.frontend.kind,
+        target=view.target,
+        is_reached=view.is_reached,
+    )
 
 
-def _endpoint(view: EndpointView) -> dict[str, Any]:
-    return {
-        "address": str(view.verdict.address),
-        "state": view.verdict.reason,
-        "is_usable": view.verdict.is_usable,
-        "node": view.verdict.node,
-        "ejected_for_s": view.ejected_for_s,
-        "cause": view.cause,
+def _endpoint(view: EndpointView) -> EndpointAnswer:
+    verdict, traffic = view.verdict, view.traffic
+    return EndpointAnswer(
+        address=str(verdict.address),
+        state=verdict.reason,
+        is_usable=verdict.is_usable,
+        node=verdict.node,
+        ejected_for_s=view.ejected_for_s,
+        cause=view.cause,
+        active=traffic.active,
+        connections=traffic.connections,
+        failures=traffic.failures,
+        preserved=traffic.preserved,
+        received_bytes=traffic.received_bytes,
+        sent_bytes=traffic.sent_bytes,
+        failures_by_cause=view.failures_by_cause,
+        answered_at=view.answered_at,
+    )
+
+
+def _totals(view: TotalsView) -> TotalsAnswer:
+    return TotalsAnswer(
         **view.traffic._asdict(),
-        "failures_by_cause": view.failures_by_cause,
-        "answered_at": view.answered_at,
-    }
+        failures_by_cause=view.failures_by_cause,
+        saved=view.saved,
+        refused=view.refused,
+        dropped_datagrams=view.dropped_datagrams,
+        evicted=view.evicted,
+        evicted_for_memory=view.evicted_for_memory,
+        shortages=view.shortages,
+    )
 
 
-def _ignored(item: IgnoredService) -> dict[str, Any]:
-    return {**_fields(item), "service": str(item.service)}
+def _ignored(item: IgnoredService) -> IgnoredAnswer:
+    return IgnoredAnswer(
+        service=str(item.service), port=item.port, cause=item.cause, is_conflict=item.is_conflict
+    )
 
 
-def _health_check(view: HealthCheckView) -> dict[str, Any]:
-    return {
-        **_fields(view.check),
-        "service": str(view.check.service),
-        "problem": view.problem,
-    }
+def _health_check(view: HealthCheckView) -> HealthCheckAnswer:
+    return HealthCheckAnswer(
+        service=str(view.check.service),
+        port=view.check.port,
+        local_endpoints=view.check.local_endpoints,
+        problem=view.problem,
+    )
 
 
-def _last_state(view: LastStateView, now: float) -> dict[str, Any]:
-    return {**_fields(view), "age_s": view.age_s(now) if view.served_at else None}
+def _last_state(view: LastStateView, now: float) -> LastStateAnswer:
+    return LastStateAnswer(
+        path=view.path,
+        served_at=view.served_at,
+        problem=view.problem,
+        failing_since=view.failing_since,
+        failures=view.failures,
+        age_s=view.age_s(now) if view.served_at else None,
+    )
 
 
-def _client_address(view: ClientAddressView) -> dict[str, Any]:
-    bridges = [
-        {"name": bridge, "family": f"IPv{version}", "cause": cause, "hint": hint}
-        for bridge, version, cause, hint in view.bridges
-    ]
-    return {**_fields(view), "bridges": bridges}
-
-
-def _encode(value: object, *, indent: int | None = None) -> bytes:
-    try:
-        text = json.dumps(value, default=_plain, allow_nan=False, indent=indent)
-    except ValueError:
-        # JSON can't express infinity; that is rare, so only then is every value inspected.
-        text = json.dumps(_finite(value), indent=indent)
-    return text.encode() + b"\n"
+def _client_address(view: ClientAddressView) -> ClientAddressAnswer:
+    return ClientAddressAnswer(
+        is_on=view.is_on,
+        why_not=view.why_not,
+        problem=view.problem,
+        repairs=view.repairs,
+        bridges=[
+            BridgeAnswer(name=bridge, family=f"IPv{version}", cause=cause, hint=hint)
+            for bridge, version, cause, hint in view.bridges
+        ],
+    )
 
 
 def _plain(value: object) -> object:
-    """Return a form of a value that JSON can express."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _fields(value)
-    if isinstance(value, set | frozenset):
-        return sorted(map(str, value))
-    return str(value)
-
-
-def _fields(value: DataclassInstance) -> dict[str, Any]:
-    return {f.name: getattr(value, f.name) for f in fields(value)}
-
-
-def _finite(value: object) -> object:
+    """Return a form of a setting's value that JSON can express; infinity is null."""
     match value:
         case float() if not math.isfinite(value):
             return None
         case dict():
-            return {str(key): _finite(item) for key, item in value.items()}
+            return {str(key): _plain(item) for key, item in value.items()}
         case list() | tuple():
-            return [_finite(item) for item in value]
+            return [_plain(item) for item in value]
+        case set() | frozenset():
+            return sorted(map(str, value))
         case None | bool() | int() | float() | str():
             return value
-    return _finite(_plain(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return str(value)

@@ -3,15 +3,17 @@ import json
 import pathlib
 from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 
 from userspace_proxy.errors import ListenError
 from userspace_proxy.model import CauseCode
 from userspace_proxy.policy.bridges import BridgeObstacle
 from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.answer import StatusAnswer
 from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import ClientAddressView, LastStateView
+from userspace_proxy.status.view import ClientAddressView, FirewallView, LastStateView
 
 from .views import (
     NOW,
@@ -321,3 +323,19 @@ def test_sides_policies_and_health_checks_are_included_by_name():
         "problem": "",
     }
     assert status(view, q="checkout")["health_checks"] == answer["health_checks"][:1]
+
+
+def test_the_answer_is_of_the_types_that_its_schema_is_made_from():
+    view = replace(
+        make_troubled_view(),
+        firewalls=(FirewallView("ip filter INPUT", "it drops", "accept them"),),
+        health_checks=make_calm_view().health_checks,
+    )
+    body = render_status(view, now=NOW)
+    read = msgspec.json.decode(body, type=StatusAnswer)
+    assert msgspec.json.encode(read) + b"\n" == body
+
+
+def test_half_of_a_surrogate_pair_is_escaped():
+    body = render_status(make_view(make_port("we\ud800b")), now=NOW)
+    assert json.loads(body)["ports"][0]["service"] == "we\ud800b"

@@ -1,0 +1,32 @@
+import msgspec
+
+from userspace_proxy.status.answer import StatusAnswer
+
+from .api_pages import PAGE, SCHEMA, make_page, make_schema, make_schema_text
+
+
+def test_the_page_agrees_with_the_code() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert make_page(page) == page, "renew it: make docs"
+
+
+def test_the_schema_agrees_with_the_code() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == make_schema_text(), "renew it: make docs"
+
+
+def test_each_field_of_the_answer_is_described() -> None:
+    status = make_schema()["$defs"]["StatusAnswer"]
+    assert tuple(status["properties"]) == StatusAnswer.__struct_fields__
+    assert all(field.get("description") for field in status["properties"].values())
+
+
+def test_each_reference_of_the_schema_leads_somewhere() -> None:
+    schema = make_schema()
+    text = msgspec.json.encode(schema).decode()
+    names = {part.partition('"')[0] for part in text.split('"#/$defs/')[1:]}
+    assert names == schema["$defs"].keys()
+
+
+def test_every_field_is_required_as_the_answer_contains_all() -> None:
+    for name, part in make_schema()["$defs"].items():
+        assert part.get("required", []) == list(part.get("properties", ())), name

@@ -1,0 +1,330 @@
+"""The types of the answer of ``/api/v1/status``; docs/api.md and its schema are made from them.
+
+Rule 1: within a version, fields are only added; readers ignore those that they don't know.
+Rule 2: parts whose form is that of the view are the view's own types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from ..model import Cause, CauseCode
+from .port_state import Level
+from .problems import Problem
+from .view import (
+    FirewallView,
+    MemoryView,
+    SourceView,
+    SteeringView,
+    SyncView,
+    TrackingView,
+    WorkerView,
+)
+
+
+class FrontendAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One address that clients dial."""
+
+    address: str
+    """With its port: ``10.96.7.1:80``, ``[fd00::1]:80``."""
+    kind: str
+    """``ClusterIP``, ``NodePort``, ``LoadBalancer``, ``ExternalIP``."""
+    target: str
+    """Where it leads, in words: ``proxy port 20001``, ``refused``, ``dropped``, …"""
+    is_reached: bool
+    """False where clients can't reach this proxy."""
+
+
+class EndpointAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One endpoint of a Service port."""
+
+    address: str
+    """With its port."""
+    state: str
+    """``ready``, ``not ready``, ``terminating``, or why it isn't used, in words."""
+    is_usable: bool
+    """Whether it may serve from this node now."""
+    node: str
+    """Where it runs; empty if unknown."""
+    ejected_for_s: float | None
+    """Seconds until it is tried again, because dials to it failed; null if it isn't left out."""
+    cause: Cause | None
+    """Why dials fail now; null once it has answered."""
+    active: int
+    """Open connections, or live flows."""
+    connections: int
+    """Connections (flows) since the start."""
+    failures: int
+    """Dials that failed."""
+    preserved: int
+    """Of the connections, those in which it saw the client's own address."""
+    received_bytes: int
+    """From clients."""
+    sent_bytes: int
+    """To clients."""
+    failures_by_cause: Mapping[CauseCode, int]
+    """Dials that failed since the start, without causes of which there were none."""
+    answered_at: float
+    """Unix time at which it last answered a dial; 0 if it never did."""
+
+
+class StateAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How the clients of a Service port are served."""
+
+    level: Level
+    """``trouble``: this proxy, or something below it, doesn't work as it should; ``attention``: the
+    cluster asks for something that has no effect."""
+    word: str
+    """``served``, ``partly served``, ``not served``, ``refused``, ``dropped``, ``not answering``,
+    ``partly answering``, ``out of ports``, ``out of client ports``."""
+    sentence: str
+    """The same with its reason."""
+    causes: Sequence[Cause]
+    """All that is known to go wrong, or to have no effect; the first one decides the state."""
+    way_out: str
+    """The first cause's hint, or empty."""
+    code: CauseCode | None
+    """The first cause's; null if all is well."""
+
+
+class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One family and side of one Service port."""
+
+    namespace: str
+    """The Service's."""
+    service: str
+    """Its name."""
+    port: str
+    """The port's name; empty if it has none."""
+    family: str
+    """``IPv4``, ``IPv6``."""
+    protocol: str
+    """``TCP``, ``UDP``."""
+    side: str
+    """Empty for all frontends, or those of the cluster's inside; ``external``, ``load balancer``
+    where these have a policy of their own."""
+    frontends: Sequence[FrontendAnswer]
+    """ClusterIPs first, node ports last."""
+    endpoints: Sequence[EndpointAnswer]
+    """By address."""
+    cause: Cause | None
+    """Why clients are refused or dropped; null when an endpoint is usable."""
+    is_dropping: bool
+    """Some clients get no answer, because only other nodes have endpoints for them."""
+    policy: str
+    """Which endpoints serve, in words; empty where all serve all clients."""
+    admits: Sequence[str] | None
+    """Networks whose clients are admitted; null: all are."""
+    balance: str
+    """How endpoints are chosen; empty for round robin."""
+    affinity_timeout_s: int | None
+    """Of ``sessionAffinity: ClientIP``; null without."""
+    notes: Sequence[Cause]
+    """What this Service port asks for and doesn't get."""
+    problem: str
+    """Why it isn't served although it should be, or empty."""
+    way_out: str
+    """What to do about the problem."""
+    active: int
+    """Open connections, or live flows."""
+    connections: int
+    """Connections (flows) since the start."""
+    failures: int
+    """Dials that failed, of former endpoints, too."""
+    preserved: int
+    """Of the connections, those in which the endpoint saw the client's own address."""
+    received_bytes: int
+    """From clients."""
+    sent_bytes: int
+    """To clients."""
+    failures_by_cause: Mapping[CauseCode, int]
+    """Dials that failed, of former endpoints, too, without causes of which there were none."""
+    saved: int
+    """Connections whose first dial failed and that another endpoint answered: their clients noticed
+    nothing. Also UDP flows."""
+    refused: int
+    """Connections that no endpoint answered, and datagrams without an endpoint."""
+    dropped_datagrams: int
+    """Datagrams lost at sockets of this proxy."""
+    evicted: int
+    """Connections and flows that ended early to make room for others, or to free memory."""
+    evicted_for_memory: int
+    """Of the connections, those that were reset because memory was short."""
+    shortages: int
+    """Dials that failed because this node had no source port, descriptor or memory left."""
+    is_out_of_ports: bool
+    """In the last minute it had no source port left towards an endpoint."""
+    is_out_of_client_ports: bool
+    """In the last minute a client's own address had none left towards an endpoint."""
+    state: StateAnswer
+    """How its clients are served."""
+
+
+class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What was counted for all Service ports, former ones included.
+
+    The fields are those of :class:`PortAnswer`.
+    """
+
+    active: int
+    connections: int
+    failures: int
+    preserved: int
+    received_bytes: int
+    sent_bytes: int
+    failures_by_cause: Mapping[CauseCode, int]
+    saved: int
+    refused: int
+    dropped_datagrams: int
+    evicted: int
+    evicted_for_memory: int
+    shortages: int
+
+
+class IgnoredAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A Service, or one port of it, that gets no listener."""
+
+    service: str
+    """``namespace/name``."""
+    port: str
+    """The port's name or number; empty when the whole Service is ignored."""
+    cause: Cause
+    """Why."""
+    is_conflict: bool
+    """It should be served, but another Service has its address."""
+
+
+class HealthCheckAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The health check node port of one Service."""
+
+    service: str
+    """``namespace/name``."""
+    port: int
+    """The ``healthCheckNodePort``."""
+    local_endpoints: int
+    """Ready endpoints on this node."""
+    problem: str
+    """Why it doesn't answer, or not at every address; empty if it does."""
+
+
+class LastStateAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The last state, which is kept on disk and served until the source has answered."""
+
+    path: str
+    """The file; empty where it isn't kept."""
+    served_at: float
+    """Unix time at which what is served was last known to be current; 0 while it comes from the
+    source."""
+    problem: str
+    """Why it isn't kept; empty if it is."""
+    failing_since: float
+    """Unix time from which it hasn't been kept; 0 if it is."""
+    failures: int
+    """How often it could not be written."""
+    age_s: float | None
+    """Its age in seconds; null if it isn't served."""
+
+
+class BridgeAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A bridge on which endpoints don't see the addresses of clients."""
+
+    name: str
+    """The interface."""
+    family: str
+    """``IPv4``, ``IPv6``."""
+    cause: str
+    """Why, in words."""
+    hint: str
+    """What to do about it."""
+
+
+class ClientAddressAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whether endpoints see client addresses, where replies return through this node."""
+
+    is_on: bool
+    """They do."""
+    why_not: str
+    """Why they see this node's; empty where it wasn't requested, or is on."""
+    problem: str
+    """What should be repaired, and can't be at this moment."""
+    repairs: int
+    """Since the start."""
+    bridges: Sequence[BridgeAnswer]
+    """Those on which this doesn't work while ``is_on``."""
+
+
+class UnservedAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A status address that can't be served."""
+
+    problem: str
+    """Why."""
+    way_out: str
+    """What to do about it."""
+
+
+class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Everything about one proxy at one moment. Counters grow until the process ends."""
+
+    now: float
+    """Unix time of the answer."""
+    level: Level
+    """The worst of all problems."""
+    verdict: str
+    """All of it in one sentence."""
+    problems: Sequence[Problem]
+    """Trouble first; within a level the node's first, then Service ports by name. Of all Service
+    ports, whichever were selected."""
+    version: str
+    """The proxy's."""
+    node: str
+    """This node's name."""
+    started: float
+    """Unix time."""
+    revision: int
+    """Of what is in force; it grows with each change."""
+    source: SourceView
+    """Where Services come from."""
+    steering: SteeringView
+    """How traffic reaches the proxy."""
+    sync: SyncView
+    """The rounds of plan, diff and apply."""
+    last_state: LastStateAnswer
+    """What is kept for the next start."""
+    client_address: ClientAddressAnswer
+    """Which address endpoints see."""
+    tracking: TrackingView
+    """The kernel's connection tracking."""
+    firewalls: Sequence[FirewallView]
+    """Chains of other programs that drop packets to Services."""
+    unserved: Sequence[UnservedAnswer]
+    """Status addresses that can't be served."""
+    ports: Sequence[PortAnswer]
+    """Those that were selected, by name, family and side."""
+    totals: TotalsAnswer
+    """Sums over all Service ports, former ones included."""
+    ignored: Sequence[IgnoredAnswer]
+    """Those that were selected."""
+    health_checks: Sequence[HealthCheckAnswer]
+    """Those that were selected, with a problem first."""
+    descriptors: int
+    """In use by the data plane."""
+    descriptor_limit: int
+    """Of the processes that carry traffic."""
+    is_accepting: bool
+    """False while accepting is paused at the limit of descriptors or memory."""
+    memory: MemoryView
+    """Of the nearest limit."""
+    is_ready: bool
+    """The first plan is in force, a worker runs, and nothing drains."""
+    is_draining: bool
+    """It is shutting down."""
+    workers: Sequence[WorkerView]
+    """The processes that carry traffic."""
+    worker_problems: Sequence[str]
+    """Which workers are missing, and why, one line each."""
+    dropped_log_lines: int
+    """Lines that were not written."""
+    node_is_eligible: bool
+    """False when the Node is being deleted."""
