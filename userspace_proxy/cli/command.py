@@ -140,7 +140,7 @@ class Command:
         if len(arguments) < least:
             raise ConfigError(f"{self.name} needs {self.arguments}", hint=usage)
         if self.choices and arguments and arguments[0] not in self.choices:
-            from ..config.words import did_you_mean
+            from ..model.similar import did_you_mean
 
             hint = did_you_mean(arguments[0], self.choices) or f"one of {', '.join(self.choices)}"
             raise ConfigError(f"{self.name}: unknown {arguments[0]!r}", hint=hint)

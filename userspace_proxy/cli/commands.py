@@ -65,7 +65,7 @@ def _dispatch(words: Sequence[str]) -> int:
 def _find(name: str) -> Command:
     command = COMMANDS.get(name)
     if command is None:
-        from ..config.words import did_you_mean
+        from ..model.similar import did_you_mean
 
         hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         raise ConfigError(f"unknown command {name!r}", hint=hint)

@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..config.words import did_you_mean
 from ..errors import UserspaceProxyError
+from ..model.similar import did_you_mean
 from ..sandbox import BackendProcess, Pod
 
 FOLDER_PREFIX = "userspace-proxy-demo-"

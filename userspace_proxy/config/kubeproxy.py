@@ -14,11 +14,11 @@ from typing import Any
 
 from ..errors import ConfigError, InputError
 from ..model.document import Document, parse_documents
+from ..model.similar import did_you_mean
 from .flags import warn_ignored
 from .ignored import FIELDS as IGNORED
 from .kinds import Kind, wrong_type
 from .settings import TABLE
-from .words import did_you_mean
 
 KUBE_PROXY = ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration")
 OWN = ("userspace-proxy.io/v1alpha1", "UserspaceProxyConfiguration")

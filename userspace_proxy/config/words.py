@@ -11,10 +11,10 @@ Source: github.com/spf13/pflag; k8s.io/component-base/cli/flag, WordSepNormalize
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import ConfigError
+from ..model.similar import did_you_mean
 
 
 def split_words(
@@ -56,12 +56,6 @@ def split_words(
 def dashed(name: str) -> str:
     """Return a flag with its dashes."""
     return f"-{name}" if len(name) == 1 else f"--{name}"
-
-
-def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return ``did you mean --kubeconfig?``; empty if nothing is similar."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _name_and_value(word: str, flags: Mapping[str, bool], command: str) -> tuple[str, str, str]:

@@ -18,6 +18,7 @@ import ipaddress
 from collections.abc import Callable
 
 from .addresses import IPFamily
+from .fields import FieldErrors
 from .notation import (
     check_address,
     check_common_address,
@@ -74,24 +75,34 @@ def check_service(wire: WireService) -> None:
     """Check a Service.
 
     Raises:
-        FieldError: The first field that the API server would reject.
+        FieldError: With all errors for which the API server would reject it.
     """
-    check_metadata(wire.metadata)
-    check_label(wire.metadata.name or "", "metadata.name")
+    errors = FieldErrors()
+    with errors:
+        check_metadata(wire.metadata)
+        check_label(wire.metadata.name or "", "metadata.name")
     spec = wire.spec
     if spec is None:
-        raise FieldError("spec", "is missing")
-    for field, (value, words) in _WORDS.items():
-        check_word(value(spec), f"spec.{field}", words)
-    _check_type(spec)
-    _check_cluster_ips(spec)
-    _check_families(spec)
+        errors.found.append(FieldError("spec", "is missing"))
+    else:
+        for field, (value, words) in _WORDS.items():
+            with errors:
+                check_word(value(spec), f"spec.{field}", words)
+        _check_spec(wire, spec, errors)
+    errors.raise_found()
+
+
+def _check_spec(wire: WireService, spec: WireServiceSpec, errors: FieldErrors) -> None:
+    for check in (_check_type, _check_cluster_ips, _check_families, _check_external_policy):
+        with errors:
+            check(spec)
     for i, text in enumerate(spec.external_ips or ()):
-        check_common_address(text, f"spec.externalIPs[{i}]")
-    _check_ports(spec)
-    _check_source_ranges(wire, spec)
-    _check_external_policy(spec)
-    _check_ingress(wire, spec)
+        with errors:
+            check_common_address(text, f"spec.externalIPs[{i}]")
+    _check_ports(spec, errors)
+    _check_source_ranges(wire, spec, errors)
+    with errors:
+        _check_ingress(wire, spec)
 
 
 def _check_type(spec: WireServiceSpec) -> None:
@@ -149,28 +160,35 @@ def _check_families(spec: WireServiceSpec) -> None:
         )
 
 
-def _check_ports(spec: WireServiceSpec) -> None:
+def _check_ports(spec: WireServiceSpec, errors: FieldErrors) -> None:
     ports = spec.ports or []
-    if not ports and not _is_headless(spec) and spec.type != ServiceType.EXTERNAL_NAME:
-        raise FieldError("spec.ports", "is missing: write at least one")
+    with errors:
+        if not ports and not _is_headless(spec) and spec.type != ServiceType.EXTERNAL_NAME:
+            raise FieldError("spec.ports", "is missing: write at least one")
     names: set[str] = set()
     seen: dict[tuple[int, str], int] = {}
     seen_node_ports: dict[tuple[int, str], int] = {}
     for i, port in enumerate(ports):
         here = f"spec.ports[{i}]"
-        if port.port is None:
-            raise FieldError(f"{here}.port", "is missing")
-        check_number(port.port, f"{here}.port")
-        check_protocol(port.protocol, f"{here}.protocol")
-        check_port_name(port.name, len(ports), names, f"{here}.name")
-        _check_once(port.port, port, i, "port", seen)
-        if port.node_port:
-            if (spec.type or ServiceType.CLUSTER_IP) == ServiceType.CLUSTER_IP:
-                raise FieldError(
-                    f"{here}.nodePort", "may only be used with type NodePort or LoadBalancer"
-                )
-            check_number(port.node_port, f"{here}.nodePort", NODE_PORTS)
-            _check_once(port.node_port, port, i, "nodePort", seen_node_ports)
+        with errors:
+            if port.port is None:
+                raise FieldError(f"{here}.port", "is missing")
+            check_number(port.port, f"{here}.port")
+            _check_once(port.port, port, i, "port", seen)
+        with errors:
+            check_protocol(port.protocol, f"{here}.protocol")
+        with errors:
+            check_port_name(port.name, len(ports), names, f"{here}.name")
+        with errors:
+            if port.node_port:
+                _check_node_port(spec, port, f"{here}.nodePort")
+                _check_once(port.node_port, port, i, "nodePort", seen_node_ports)
+
+
+def _check_node_port(spec: WireServiceSpec, port: WireServicePort, path: str) -> None:
+    if (spec.type or ServiceType.CLUSTER_IP) == ServiceType.CLUSTER_IP:
+        raise FieldError(path, "may only be used with type NodePort or LoadBalancer")
+    check_number(port.node_port or 0, path, NODE_PORTS)
 
 
 def _check_once(
@@ -189,23 +207,25 @@ def _check_once(
         )
 
 
-def _check_source_ranges(wire: WireService, spec: WireServiceSpec) -> None:
+def _check_source_ranges(wire: WireService, spec: WireServiceSpec, errors: FieldErrors) -> None:
     texts = spec.load_balancer_source_ranges or []
     paths = [f"spec.loadBalancerSourceRanges[{i}]" for i in range(len(texts))]
     if texts:
-        _need_load_balancer(spec, "spec.loadBalancerSourceRanges")
+        with errors:
+            _need_load_balancer(spec, "spec.loadBalancerSourceRanges")
     else:
         annotation = (wire.metadata.annotations or {}).get(ANNOTATION_SOURCE_RANGES)
         if annotation is not None:
             path = f"metadata.annotations.{ANNOTATION_SOURCE_RANGES}"
-            _need_load_balancer(spec, path)
+            with errors:
+                _need_load_balancer(spec, path)
             texts = annotation.split(",") if annotation.strip() else []
             paths = [path] * len(texts)
     for text, path in zip(texts, paths, strict=True):
         try:
             parse_range(text.strip())
         except ValueError as exc:
-            raise FieldError(path, str(exc)) from None
+            errors.found.append(FieldError(path, str(exc)))
 
 
 def _check_external_policy(spec: WireServiceSpec) -> None:

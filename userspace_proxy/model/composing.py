@@ -28,6 +28,15 @@ _TAGS_OF_TEXT = ("!", "tag:yaml.org,2002:str")
 _TAGS_OF_CONTAINERS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
+class TextError(InputError):
+    """A text is invalid: ``web.yaml:9: key 'port' is given twice, first in line 7``."""
+
+    def __init__(self, place: str, line: int, problem: str, hint: str = "") -> None:
+        super().__init__(f"{place}:{line}: {problem}", hint=hint)
+        self.line = line
+        self.problem = problem
+
+
 class Place(NamedTuple):
     """The line of a container, and the places of its children by key, or index as ``[0]``.
 
@@ -73,21 +82,31 @@ class _Open:
 
 
 class Reader:
-    """Reads the documents of one text; errors start with ``place``."""
+    """Reads the documents of one text; errors start with ``place``.
 
-    def __init__(self, place: str) -> None:
+    Args:
+        lines_before: Added to the lines in errors, not to those of values.
+        aliased_nodes_max: How many values aliases may refer to.
+    """
+
+    def __init__(
+        self, place: str, *, lines_before: int = 0, aliased_nodes_max: int = ALIASED_NODES_MAX
+    ) -> None:
         self._place = place
+        self._lines_before = lines_before
+        self._aliased_nodes_max = aliased_nodes_max
         self._open: list[_Open] = []
         self._anchors: dict[str, _Value | None] = {}
         """None while the value isn't complete."""
-        self._aliased_nodes = 0
+        self.aliased_nodes = 0
+        """The values to which aliases have referred so far."""
         self._root: _Value | None = None
 
     def documents(self, stream: Iterator[events.Event]) -> Iterator[tuple[Any, Place | int]]:
         """Yield the value and the place of each document that isn't empty.
 
         Raises:
-            InputError: See rule 1 and rule 2.
+            TextError: See rule 1 and rule 2.
         """
         for event in stream:
             line = event.start_mark.line + 1 if event.start_mark else 1
@@ -154,9 +173,9 @@ class Reader:
         target = self._anchors[name]
         if target is None:
             self._fail(line, f"alias *{name} is part of the value that it refers to")
-        self._aliased_nodes += target.nodes
-        if self._aliased_nodes > ALIASED_NODES_MAX:
-            self._fail(line, f"aliases expand to more than {ALIASED_NODES_MAX} values")
+        self.aliased_nodes += target.nodes
+        if self.aliased_nodes > self._aliased_nodes_max:
+            self._fail(line, f"aliases expand to more than {self._aliased_nodes_max} values")
         if len(self._open) + target.height > DEPTH_MAX:
             self._fail(line, f"alias *{name} nests more than {DEPTH_MAX} deep")
         if self._wants_key():
@@ -183,7 +202,7 @@ class Reader:
             here.is_merge = True
             return
         if key in here.children:
-            first = line_at(here.children[key])
+            first = line_at(here.children[key]) + self._lines_before
             self._fail(line, f"key {key!r} is given twice, first in line {first}")
         here.key = key
         here.children[key] = line
@@ -242,7 +261,7 @@ class Reader:
             elif container.key is not None:
                 path += f".{container.key}" if path else container.key
         field_ = f"{path}: " if path else ""
-        raise InputError(f"{self._place}:{line}: {field_}{problem}", hint=hint)
+        raise TextError(self._place, line + self._lines_before, f"{field_}{problem}", hint)
 
 
 def _yaml_word(value: Any) -> str:

@@ -1,6 +1,8 @@
 """Parses YAML and JSON text into plain values with line numbers.
 
-text ──libyaml──▶ events ──composing──▶ Document: value, and the line of every field
+    text ──▶ parts ──libyaml──▶ events ──composing──▶ Document: value, and the line of every field
+
+A part is parsed alone, so a reader of a text that has changed parses only the parts that have.
 """
 
 from __future__ import annotations
@@ -8,17 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from ..errors import InputError
-from .composing import Place, Reader, line_at
+from .composing import ALIASED_NODES_MAX, Place, Reader, TextError, line_at
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # An escape sequence in JSON; two of them may be one character outside the BMP, which YAML writes
 # in another way.
 _ESCAPES = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")
+
+_BLANKS = ("", " ", "\t", "\r", "\n")
+# Other line breaks of YAML, which count as lines, and directives, which belong to the document
+# after them.
+_UNSPLIT = ("\n%", "\x85", "\u2028", "\u2029")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class Document:
     place: str
     """The file, for errors."""
     _root: Place | int = field(repr=False, compare=False)
+    aliased_nodes: int = field(default=0, compare=False)
+    """The values to which aliases refer in this document and those before it in its text."""
 
     @property
     def line(self) -> int:
@@ -54,26 +62,75 @@ class Document:
         return line_at(here)
 
 
-def parse_documents(text: str, *, place: str) -> list[Document]:
+class Part(NamedTuple):
+    """A part of a text: one document, or several if the text can't be split."""
+
+    text: str
+    lines_before: int
+
+
+def split_documents(text: str) -> list[Part]:
+    """Split a text where documents begin: parsed one by one, the parts have the same documents.
+
+    Source: YAML 1.2.2, c-forbidden: ``---`` at the beginning of a line is never a part of a value.
+    """
+    text = _prepared(text)
+    if text.startswith("%") or any(map(text.__contains__, _UNSPLIT)) or _has_bare_cr(text):
+        return [Part(text, 0)]
+    parts: list[Part] = []
+    lines_before = 0
+    first, *others = text.split("\n---")
+    waiting = first
+    for other in others:
+        if other[:1] not in _BLANKS:
+            waiting += "\n---" + other
+            continue
+        parts.append(Part(waiting + "\n", lines_before))
+        lines_before += waiting.count("\n") + 1
+        waiting = "---" + other
+    return [*parts, Part(waiting, lines_before)]
+
+
+def parse_documents(
+    text: str,
+    *,
+    place: str,
+    lines_before: int = 0,
+    aliased_nodes_max: int = ALIASED_NODES_MAX,
+) -> list[Document]:
     """Read all documents of YAML or JSON text except empty ones.
 
+    Args:
+        lines_before: Of a part of a text. Only the lines in errors are those of the whole text.
+
     Raises:
-        InputError: ``{place}:{line}: …``, always one line.
+        TextError: ``{place}:{line}: …``, always one line.
     """
+    text = _prepared(text)
+    try:
+        text.encode()
+        reader = Reader(place, lines_before=lines_before, aliased_nodes_max=aliased_nodes_max)
+        made = reader.documents(yaml.parse(text, Loader=_Loader))
+        return [Document(value, place, root, reader.aliased_nodes) for value, root in made]
+    except UnicodeEncodeError as exc:
+        line = _line_after(text[: exc.start]) + lines_before
+        raise TextError(place, line, "the text isn't valid Unicode") from exc
+    except yaml.reader.ReaderError as exc:
+        line, problem = _unreadable(exc, text)
+        raise TextError(place, line + lines_before, problem) from exc
+    except yaml.MarkedYAMLError as exc:
+        raise _syntax_error(exc, text, place, lines_before) from exc
+
+
+def _has_bare_cr(text: str) -> bool:
+    return text.count("\r") != text.count("\r\n")
+
+
+def _prepared(text: str) -> str:
     text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] in ("{", "["):
         text = _ESCAPES.sub(_join_surrogates, text)
-    try:
-        text.encode()
-        made = Reader(place).documents(yaml.parse(text, Loader=_Loader))
-        return [Document(value, place, root) for value, root in made]
-    except UnicodeEncodeError as exc:
-        problem = "the text isn't valid Unicode"
-        raise InputError(f"{place}:{_line_after(text[: exc.start])}: {problem}") from exc
-    except yaml.reader.ReaderError as exc:
-        raise InputError(f"{place}:{_unreadable(exc, text)}") from exc
-    except yaml.MarkedYAMLError as exc:
-        raise _syntax_error(exc, text, place) from exc
+    return text
 
 
 def _first_steps(path: str) -> Iterator[str]:
@@ -93,28 +150,29 @@ def _join_surrogates(escape: re.Match[str]) -> str:
     return chr(0x10000 + ((int(high, 16) & 0x3FF) << 10) + (int(low, 16) & 0x3FF))
 
 
-def _unreadable(exc: yaml.reader.ReaderError, text: str) -> str:
-    """Describe a character that YAML doesn't allow, starting with its line."""
+def _unreadable(exc: yaml.reader.ReaderError, text: str) -> tuple[int, str]:
+    """Return the line of a character that YAML doesn't allow, and what it is."""
     before = text[: exc.position]
     if exc.encoding != "unicode":  # The C parser counts bytes, the Python one characters.
         before = text.encode()[: exc.position].decode(errors="ignore")
-    return f"{_line_after(before)}: not YAML: character U+{exc.character:04X}: {exc.reason}"
+    return _line_after(before), f"not YAML: character U+{exc.character:04X}: {exc.reason}"
 
 
-def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str) -> InputError:
+def _syntax_error(exc: yaml.MarkedYAMLError, text: str, place: str, lines_before: int) -> TextError:
     mark = exc.problem_mark or exc.context_mark
     lines = text.splitlines()
     # For the parser, the end of the text is a line of its own.
     line = min(mark.line + 1, len(lines)) if mark else 1
+    begun = min(exc.context_mark.line + 1, len(lines)) if exc.context_mark else line
     context = exc.context or ""
-    if exc.context_mark and exc.context_mark.line + 1 != line:
-        context += f" begun in line {exc.context_mark.line + 1}"
+    if begun != line:
+        context += f" begun in line {begun + lines_before}"
     words = ", ".join(" ".join(part.split()) for part in (context, exc.problem) if part)
     # The parser calls a tab a "character that cannot start any token".
     written = lines[line - 1]
     indent = written[: len(written) - len(written.lstrip())]
     hint = "indent with spaces, not tabs" if "\t" in indent else ""
-    return InputError(f"{place}:{line}: not YAML: {words}", hint=hint)
+    return TextError(place, line + lines_before, f"not YAML: {words}", hint)
 
 
 def _line_after(text: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
+from .fields import FieldErrors
 from .names import ServiceKey, SliceKey
 from .notation import check_address
 from .slice_admission import check_slice_ports
@@ -36,27 +37,30 @@ def mirror_endpoints(wire: WireEndpoints) -> list[EndpointSlice]:
     Their names contain colons, so they can't be the names of other slices.
 
     Raises:
-        FieldError: An address or a port is invalid.
+        FieldError: With all addresses and ports that are invalid.
     """
     service = ServiceKey(wire.metadata.namespace or "default", wire.metadata.name or "")
     slices = []
+    errors = FieldErrors()
     for i, subset in enumerate(wire.subsets or ()):
         path = f"subsets[{i}]"
-        check_slice_ports(subset.ports or (), f"{path}.ports")
+        with errors:
+            check_slice_ports(subset.ports or (), f"{path}.ports")
         ports = tuple(
             SlicePort(port.name or "", port.port or 0, port.protocol or "TCP")
             for port in subset.ports or ()
         )
-        endpoints = _endpoints(subset, path)
+        endpoints = _endpoints(subset, path, errors)
         for family in IPFamily:
             of_family = tuple(e for e in endpoints if IPFamily.of(e.ip) is family)
             if of_family:
                 key = SliceKey(service.namespace, f"{service.name}:{i}:{family}")
                 slices.append(EndpointSlice(key, service, family, ports, of_family))
+    errors.raise_found()
     return slices
 
 
-def _endpoints(subset: WireSubset, path: str) -> list[Endpoint]:
+def _endpoints(subset: WireSubset, path: str, errors: FieldErrors) -> list[Endpoint]:
     """Return the ready endpoints, then the others, in the order of the object."""
     endpoints = []
     for name, items, ready in (
@@ -64,6 +68,8 @@ def _endpoints(subset: WireSubset, path: str) -> list[Endpoint]:
         ("notReadyAddresses", subset.not_ready_addresses, False),
     ):
         for i, item in enumerate(items or ()):
-            ip = check_address(item.ip, f"{path}.{name}[{i}].ip")
-            endpoints.append(Endpoint(ip, ready=ready, serving=ready, node=item.node_name or ""))
+            with errors:
+                ip = check_address(item.ip, f"{path}.{name}[{i}].ip")
+                node = item.node_name or ""
+                endpoints.append(Endpoint(ip, ready=ready, serving=ready, node=node))
     return endpoints

@@ -3,7 +3,7 @@
 Rule 1: an error is a :class:`FieldError` with the path of the field as written.
 Rule 2: loopback, link-local and unspecified endpoints are accepted, although the API server rejects
 them: policy excludes each with its reason, for all sources, and may allow loopback for embedding.
-An error here would exclude the whole file.
+An error here would exclude the whole slice.
 
 Source: Kubernetes' pkg/apis/discovery/validation.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from .admission import check_metadata
+from .fields import FieldErrors
 from .notation import (
     check_address,
     check_family,
@@ -25,6 +26,7 @@ from .notation import (
 from .reading import LABEL_SERVICE_NAME
 from .wire import FieldError, WireEndpoint, WireEndpointSlice, WireHint, WireSlicePort
 
+_FAMILIES = ("IPv4", "IPv6", "FQDN")
 ENDPOINTS_MAX = 1000
 ADDRESSES_MAX = 100
 """Of one endpoint."""
@@ -37,50 +39,73 @@ def check_slice(wire: WireEndpointSlice) -> None:
     """Check an EndpointSlice.
 
     Raises:
-        FieldError: The first field that the API server would reject, or a missing label with the
-            Service, which can only be a mistake in a manifest.
+        FieldError: With all errors for which the API server would reject it, and a missing label
+            with the Service, which can only be a mistake in a manifest.
     """
-    check_metadata(wire.metadata)
-    if not (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME):
-        raise FieldError(
-            "metadata.labels",
-            f"{LABEL_SERVICE_NAME} is missing: it must name the Service that the slice serves",
-        )
-    if wire.address_type not in ("IPv4", "IPv6", "FQDN"):
+    errors = FieldErrors()
+    with errors:
+        check_metadata(wire.metadata)
+    with errors:
+        if not (wire.metadata.labels or {}).get(LABEL_SERVICE_NAME):
+            raise FieldError(
+                "metadata.labels",
+                f"{LABEL_SERVICE_NAME} is missing: it must name the Service that the slice serves",
+            )
+    family = wire.address_type if wire.address_type in _FAMILIES else ""
+    if not family:
         shown = "is missing" if not wire.address_type else f"{wire.address_type!r} is unknown"
-        raise FieldError("addressType", f"{shown}: write IPv4, IPv6 or FQDN")
-    check_slice_ports(wire.ports or (), "ports")
-    _check_count(wire.endpoints or (), "endpoints", ENDPOINTS_MAX)
+        errors.found.append(FieldError("addressType", f"{shown}: write IPv4, IPv6 or FQDN"))
+    with errors:
+        check_slice_ports(wire.ports or (), "ports")
+    with errors:
+        _check_count(wire.endpoints or (), "endpoints", ENDPOINTS_MAX)
     for i, endpoint in enumerate(wire.endpoints or ()):
-        _check_endpoint(endpoint, wire.address_type, f"endpoints[{i}]")
+        with errors:
+            _check_endpoint(endpoint, family, f"endpoints[{i}]")
+    errors.raise_found()
 
 
 def check_slice_ports(ports: Collection[WireSlicePort], path: str) -> None:
-    """Check the ports of a slice or of a subset of an Endpoints object."""
+    """Check the ports of a slice or of a subset of an Endpoints object.
+
+    Raises:
+        FieldError: With all errors.
+    """
     _check_count(ports, path, PORTS_MAX)
+    errors = FieldErrors()
     names: set[str] = set()
     for i, port in enumerate(ports):
         here = f"{path}[{i}]"
-        if port.port is not None:
-            check_number(port.port, f"{here}.port")
-        check_protocol(port.protocol, f"{here}.protocol")
-        check_port_name(port.name, len(ports), names, f"{here}.name")
+        with errors:
+            if port.port is not None:
+                check_number(port.port, f"{here}.port")
+        with errors:
+            check_protocol(port.protocol, f"{here}.protocol")
+        with errors:
+            check_port_name(port.name, len(ports), names, f"{here}.name")
+    errors.raise_found()
 
 
 def _check_endpoint(endpoint: WireEndpoint, family: str, path: str) -> None:
+    """Check an endpoint; an empty family is unknown."""
     if not endpoint.addresses:
         raise FieldError(f"{path}.addresses", "is missing")
     _check_count(endpoint.addresses, f"{path}.addresses", ADDRESSES_MAX)
-    if family != "FQDN":
+    errors = FieldErrors()
+    if family in ("IPv4", "IPv6"):
         for i, text in enumerate(endpoint.addresses):
             here = f"{path}.addresses[{i}]"
-            check_family(check_address(text, here), family, here)
-    if endpoint.node_name is not None:
-        check_subdomain(endpoint.node_name, f"{path}.nodeName")
-    if endpoint.hints:
-        hints = f"{path}.hints"
-        _check_hints(endpoint.hints.for_zones or (), f"{hints}.forZones", check_label_value)
-        _check_hints(endpoint.hints.for_nodes or (), f"{hints}.forNodes", check_subdomain)
+            with errors:
+                check_family(check_address(text, here), family, here)
+    with errors:
+        if endpoint.node_name is not None:
+            check_subdomain(endpoint.node_name, f"{path}.nodeName")
+    with errors:
+        if endpoint.hints:
+            hints = f"{path}.hints"
+            _check_hints(endpoint.hints.for_zones or (), f"{hints}.forZones", check_label_value)
+            _check_hints(endpoint.hints.for_nodes or (), f"{hints}.forNodes", check_subdomain)
+    errors.raise_found()
 
 
 def _check_hints(

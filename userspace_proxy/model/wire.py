@@ -11,7 +11,8 @@ Go types.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -19,11 +20,25 @@ from ..errors import InputError
 
 
 class _Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
-    pass
+    IGNORED: ClassVar[frozenset[str] | None] = frozenset()
+    """The API's other fields, for ``fields``; None if they aren't checked."""
 
 
 class Metadata(_Wire, frozen=True):
     """``metadata`` of any object, and of lists (``continue``)."""
+
+    IGNORED = frozenset(
+        {
+            "deletionGracePeriodSeconds",
+            "finalizers",
+            "generateName",
+            "generation",
+            "managedFields",
+            "ownerReferences",
+            "selfLink",
+            "uid",
+        }
+    )
 
     name: str | None = None
     namespace: str | None = None
@@ -37,6 +52,8 @@ class Metadata(_Wire, frozen=True):
 
 class WireServicePort(_Wire, frozen=True):
     """An item of ``spec.ports`` of a Service."""
+
+    IGNORED = frozenset({"appProtocol", "targetPort"})
 
     name: str | None = None
     port: int | None = None
@@ -54,6 +71,8 @@ class _SessionAffinityConfig(_Wire, frozen=True):
 
 class WireServiceSpec(_Wire, frozen=True):
     """``spec`` of a Service."""
+
+    IGNORED = frozenset({"loadBalancerClass", "loadBalancerIP", "publishNotReadyAddresses"})
 
     type: str | None = None
     cluster_ip: str | None = msgspec.field(default=None, name="clusterIP")
@@ -77,6 +96,8 @@ class WireServiceSpec(_Wire, frozen=True):
 class WireIngress(_Wire, frozen=True):
     """An item of ``status.loadBalancer.ingress`` of a Service."""
 
+    IGNORED = frozenset({"hostname", "ports"})
+
     ip: str | None = None
     ip_mode: str | None = None
 
@@ -86,6 +107,7 @@ class _LoadBalancer(_Wire, frozen=True):
 
 
 class _ServiceStatus(_Wire, frozen=True):
+    IGNORED = frozenset({"conditions"})
     load_balancer: _LoadBalancer | None = None
 
 
@@ -121,6 +143,8 @@ class WireHints(_Wire, frozen=True):
 class WireEndpoint(_Wire, frozen=True):
     """An item of ``endpoints`` of a slice."""
 
+    IGNORED = frozenset({"deprecatedTopology", "hostname", "targetRef", "zone"})
+
     addresses: list[str] | None = None
     conditions: WireConditions | None = None
     node_name: str | None = None
@@ -129,6 +153,8 @@ class WireEndpoint(_Wire, frozen=True):
 
 class WireSlicePort(_Wire, frozen=True):
     """An item of ``ports`` of a slice."""
+
+    IGNORED = frozenset({"appProtocol"})
 
     name: str | None = None
     port: int | None = None
@@ -150,14 +176,17 @@ class _NodeAddress(_Wire, frozen=True):
 
 
 class _NodeStatus(_Wire, frozen=True):
+    IGNORED = None
     addresses: list[_NodeAddress] | None = None
 
 
 class _Taint(_Wire, frozen=True):
+    IGNORED = frozenset({"effect", "timeAdded", "value"})
     key: str | None = None
 
 
 class _NodeSpec(_Wire, frozen=True):
+    IGNORED = frozenset({"configSource", "externalID", "podCIDR", "providerID", "unschedulable"})
     taints: list[_Taint] | None = None
     pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
 
@@ -172,6 +201,8 @@ class WireNode(_Wire, frozen=True):
 
 class WireEndpointAddress(_Wire, frozen=True):
     """An item of ``subsets[].addresses`` of an Endpoints object."""
+
+    IGNORED = frozenset({"hostname", "targetRef"})
 
     ip: str | None = None
     node_name: str | None = None
@@ -229,12 +260,14 @@ class FieldError(InputError):
     Args:
         path: The field, as ``spec.ports[0].port``; empty for the whole object.
         problem: The cause, as ``70000 is not in 1–65535``.
+        others: Further errors of the same object; they aren't part of the message.
     """
 
-    def __init__(self, path: str, problem: str) -> None:
+    def __init__(self, path: str, problem: str, others: Sequence[FieldError] = ()) -> None:
         super().__init__(f"{path}: {problem}" if path else problem)
         self.path = path
         self.problem = problem
+        self.others = others
 
 
 def decode(data: bytes | memoryview | msgspec.Raw, type_: type[WireObject]) -> WireObject:

@@ -12,9 +12,9 @@ from userspace_proxy.config.kubeproxy import read_config
 from userspace_proxy.config.settings import Settings
 from userspace_proxy.config.writing import render_config
 from userspace_proxy.errors import ConfigError, InputError, SourceError
-from userspace_proxy.model.document import parse_documents
+from userspace_proxy.model.document import parse_documents, split_documents
 from userspace_proxy.sources.kubernetes import kubeconfig
-from userspace_proxy.sources.manifests.objects import read_manifest
+from userspace_proxy.sources.manifests.objects import ManifestReader, read_manifest
 
 PLACE = "file.yaml"
 
@@ -28,6 +28,10 @@ def check_yaml(data: bytes) -> None:
     except InputError as exc:
         _check_line(str(exc), text)
         return
+    parts = split_documents(text)
+    assert [document.value for document in documents] == [
+        document.value for part in parts for document in parse_documents(part.text, place=PLACE)
+    ]
     for document in documents:
         for path in ("", "kind", "metadata.name", "spec.ports[0].port", "items[1].spec", "a..b[["):
             assert 1 <= document.line_of(path) <= _lines(text)
@@ -38,13 +42,14 @@ def check_yaml(data: bytes) -> None:
 
 
 def check_manifest(data: bytes) -> None:
-    """A file has objects or problems, and each problem is one line with its place."""
+    """Each problem is one line with its place, and reading again gives the same."""
     if (text := _text(data)) is None:
         return
-    read = read_manifest(text, place=PLACE)
-    assert not (read.objects and read.problems)
+    reader = ManifestReader(PLACE)
+    read = reader.read(text)
     for line in (*read.problems, *read.ignored):
         _check_line(line, text)
+    assert reader.read(text) == read
     assert read_manifest(text, place=PLACE) == read
 
 

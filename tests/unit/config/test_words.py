@@ -1,6 +1,6 @@
 import pytest
 
-from userspace_proxy.config.words import dashed, did_you_mean, split_words
+from userspace_proxy.config.words import dashed, split_words
 from userspace_proxy.errors import ConfigError
 
 FLAGS = {
@@ -60,10 +60,6 @@ def test_a_wrong_word_is_refused_with_a_remedy(words, message):
     with pytest.raises(ConfigError) as caught:
         split_words(words, FLAGS, command="run")
     assert str(caught.value) == message
-
-
-def test_nothing_near_gives_no_suggestion():
-    assert did_you_mean("xyzzy", FLAGS) == ""
 
 
 def test_flags_are_shown_with_their_dashes():

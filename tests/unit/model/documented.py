@@ -83,7 +83,7 @@ def fields_of(kind: str) -> dict[str, str]:
         kind: A section of the page.
 
     Raises:
-        ValueError: wire.py reads a field that the API doesn't have.
+        ValueError: wire.py knows a field that the API doesn't have, or doesn't know one.
     """
     if kind == METADATA:
         return dict(_walk("V1ObjectMeta", Metadata, "metadata."))
@@ -96,6 +96,11 @@ def _walk(api_type: str, struct: type[msgspec.Struct], path: str) -> Iterator[tu
     read = {field.encode_name: field.type for field in msgspec.structs.fields(struct)}
     if strange := read.keys() - api.keys() - set(_OF_LISTS):
         raise ValueError(f"{api_type} has no {', '.join(sorted(strange))}")
+    if struct.IGNORED is not None:
+        if others := (struct.IGNORED | read.keys()) ^ {*api, *(set(_OF_LISTS) & read.keys())}:
+            others -= set() if path else set(_OF_ALL)
+        if others:
+            raise ValueError(f"{struct.__name__}.IGNORED differs in {', '.join(sorted(others))}")
     for name, type_ in api.items():
         if not path and name in _OF_ALL:
             continue

@@ -358,6 +358,18 @@ def test_a_service_is_refused_with_the_field(wire, problem):
     assert str(caught.value) == problem
 
 
+def test_all_errors_of_a_service_are_reported_at_once():
+    ports = [{"port": 0, "protocol": "tcp"}, {"name": "a", "port": 80, "nodePort": 1}]
+    spec = {"type": "Clusterip", "clusterIP": "x", "externalIPs": ["y"]}
+    with pytest.raises(FieldError) as caught:
+        check_service(convert({"spec": {"ports": ports, **spec}}, WireService))
+    paths = " ".join(error.path for error in (caught.value, *caught.value.others))
+    assert paths == (
+        "metadata.name spec.type spec.clusterIP spec.externalIPs[0] spec.ports[0].port "
+        "spec.ports[0].protocol spec.ports[0].name spec.ports[1].nodePort"
+    )
+
+
 def test_the_name_of_a_service_is_one_label():
     with pytest.raises(FieldError, match=r"metadata.name: 'web.shop' is not a DNS label"):
         check_service(convert({"metadata": {"name": "web.shop"}, "spec": {}}, WireService))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from userspace_proxy.errors import InputError
 from userspace_proxy.model import document
-from userspace_proxy.model.document import Document, parse_documents
+from userspace_proxy.model.document import Document, parse_documents, split_documents
 
 WEB = dedent("""\
     # the shop
@@ -196,3 +196,79 @@ def test_a_syntax_error_names_the_line_where_its_context_began():
     expected = "web.yaml:2: not YAML: while parsing a flow sequence begun in line 1, "
     with pytest.raises(InputError, match=expected):
         parse_documents("a: [1,\nb: 2\n", place="web.yaml")
+
+
+def parts_of(text: str) -> list[tuple[str, int]]:
+    return [(part.text, part.lines_before) for part in split_documents(text)]
+
+
+def test_a_text_is_split_where_documents_begin():
+    text = "# none\n---\na: 1\n\n--- {b: 2}\n---c: d\n---\n"
+    assert parts_of(text) == [
+        ("# none\n", 0),
+        ("---\na: 1\n\n", 1),
+        ("--- {b: 2}\n---c: d\n", 4),
+        ("---\n", 6),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("%YAML 1.2\n---\na: 1\n---\nb: 1\n", id="directive"),
+        pytest.param("a: 1\n...\n%YAML 1.2\n---\nb: 1\n", id="later-directive"),
+        pytest.param("a: 1\r---\nb: 1\n---\nc: 1\n", id="carriage-return"),
+        pytest.param("a: 1\u2028b: 1\n---\nc: 1\n", id="line-separator"),
+        pytest.param("a: 1\x85---\nb: 1\n---\nc: 1\n", id="next-line"),
+    ],
+)
+def test_a_text_whose_lines_or_directives_have_another_meaning_is_one_part(text):
+    assert parts_of(text) == [(text, 0)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: 1\n---\nb: 2\n",
+        "---\r\na: 1\r\n---\r\nb: 2\r\n",
+        "a: |\n  ---\n  x\n--- |\n x\n---\n- a\n- b\n...\n---\nd: 1",
+        "- &a 1\n- *a\n---\n- &a 2\n- *a\n",
+        '\ufeff{"a": "\\ud83d\\ude00"}\n---\n{"b": "\\ud83d\\ude00"}\n',
+        "a: x\n --- y\n---\nb: 'x\n\n ---\n  y'\n",
+    ],
+)
+def test_the_parts_have_the_documents_of_the_whole_in_the_same_lines(text):
+    whole = parse_documents(text, place="x")
+    parts = [
+        (document.value, part.lines_before + document.line)
+        for part in split_documents(text)
+        for document in parse_documents(part.text, place="x")
+    ]
+    assert parts == [(document.value, document.line) for document in whole]
+
+
+def test_the_values_to_which_aliases_refer_are_counted_and_limited():
+    text = "a: &a [1, 2]\nb: [*a, *a]\n"
+    [document] = parse_documents(text, place="x")
+    assert document.aliased_nodes == 6
+    with pytest.raises(InputError, match=r"x:2: .*aliases expand to more than 5 values"):
+        parse_documents(text, place="x", aliased_nodes_max=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: {b: 1,\n\n", "x:12: not YAML: while parsing a flow node"),
+        (
+            "a:\n- b: [1,\nc: 2\n}\n",
+            "x:14: not YAML: while parsing a flow sequence begun in line 12",
+        ),
+        ("a: 1\nb: 2\na: 3\n", "x:13: key 'a' is given twice, first in line 11"),
+        ("a: 1\nb: \x01\n", "x:12: not YAML: character U+0001"),
+        ("a: 1\nb: \ud800\n", "x:12: the text isn't valid Unicode"),
+    ],
+)
+def test_errors_of_a_part_have_the_lines_of_the_whole(text, problem):
+    with pytest.raises(InputError) as caught:
+        parse_documents(text, place="x", lines_before=10)
+    assert str(caught.value).startswith(problem)

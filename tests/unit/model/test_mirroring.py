@@ -86,6 +86,18 @@ def test_what_cannot_be_is_refused_with_the_field(subset, problem):
     assert str(caught.value).startswith(problem)
 
 
+def test_all_errors_of_an_object_are_reported_at_once():
+    addresses = [{"ip": "x"}, {"ip": "10.244.1.7"}, {"ip": "y"}]
+    with pytest.raises(FieldError) as caught:
+        mirror_endpoints(endpoints({"addresses": addresses, "ports": [{"port": 0}]}))
+    paths = [error.path for error in (caught.value, *caught.value.others)]
+    assert paths == [
+        "subsets[0].ports[0].port",
+        "subsets[0].addresses[0].ip",
+        "subsets[0].addresses[2].ip",
+    ]
+
+
 @pytest.mark.parametrize(
     ("metadata", "expected"),
     [

@@ -147,3 +147,23 @@ def test_a_slice_is_refused_with_the_field(fields, problem):
     with pytest.raises(FieldError) as caught:
         check_slice(endpoint_slice(**fields))
     assert str(caught.value) == problem
+
+
+def test_all_errors_of_a_slice_are_reported_at_once():
+    endpoints = [{"addresses": ["x", "fd00::7"], "nodeName": "_"}, {}]
+    wire = convert(
+        {"addressType": "ipv4", "ports": [{"port": 0, "protocol": "tcp"}], "endpoints": endpoints},
+        WireEndpointSlice,
+    )
+    with pytest.raises(FieldError) as caught:
+        check_slice(wire)
+    paths = [error.path for error in (caught.value, *caught.value.others)]
+    assert paths == [
+        "metadata.name",
+        "metadata.labels",
+        "addressType",
+        "ports[0].port",
+        "ports[0].protocol",
+        "endpoints[0].nodeName",
+        "endpoints[1].addresses",
+    ]

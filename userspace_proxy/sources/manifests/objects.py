@@ -1,21 +1,24 @@
 """Converts the documents of a manifest file to objects, or describes their errors.
 
-    text ──▶ documents ──▶ items of lists ──▶ kind ──▶ validated ──▶ Found(key, value, place)
+    text ──▶ parts ──▶ documents ──▶ items of lists ──▶ kind ──▶ validated ──▶ Found(key, value)
+             └─ as in the text before? they aren't parsed again
 
-Rule 1: every problem is one line with file, line and field.
-Rule 2: a file with a problem contributes no objects, because its author intended all of them.
+Rule 1: every problem is one line with file, line and field, and all problems are found at once.
+Rule 2: an object with a problem is left out, and the others of the file are used, as if each were
+sent to an API server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from ...errors import InputError
 from ...model import EndpointSlice, Node, ServiceKey
 from ...model.admission import check_metadata, check_service
-from ...model.document import Document, parse_documents
+from ...model.composing import ALIASED_NODES_MAX, TextError
+from ...model.document import Document, parse_documents, split_documents
+from ...model.fields import convert_strictly
 from ...model.mirroring import is_mirrored, mirror_endpoints
 from ...model.reading import read_node, read_slice
 from ...model.slice_admission import check_slice
@@ -25,7 +28,6 @@ from ...model.wire import (
     WireEndpointSlice,
     WireNode,
     WireService,
-    convert,
 )
 from .written import WrittenService, read_written
 
@@ -41,16 +43,31 @@ class MirroredEndpoints:
 ManifestObject = WrittenService | EndpointSlice | MirroredEndpoints | Node
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+PROBLEMS_MAX = 100
+"""Lines about one file: the log and the page contain all of them."""
+
+Identity = tuple[str, str]
+"""Kind, and ``namespace/name``, or the name of a Node."""
+
+
+class Found(NamedTuple):
     """One object of a file."""
 
     kind: str
     key: str
-    """``namespace/name``, or the name of a Node."""
     value: ManifestObject
-    place: str
-    """File and line, as ``web.yaml:14``."""
+    file: str
+    line: int
+
+    @property
+    def identity(self) -> Identity:
+        """What no other object may have."""
+        return self.kind, self.key
+
+    @property
+    def place(self) -> str:
+        """File and line, as ``web.yaml:14``."""
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +75,119 @@ class FileObjects:
     """The content of one file."""
 
     objects: tuple[Found, ...] = ()
-    """Empty if there are problems."""
+    """Those without a problem."""
     problems: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``."""
+    refused: frozenset[Identity] = frozenset()
+    """Objects with a problem."""
+    has_unnamed: bool = False
+    """There is a problem that can't be attributed to an object, as a text that isn't YAML."""
+
+
+@dataclass(slots=True)
+class _Read:
+    """What a part of a file contains."""
+
+    objects: list[tuple[str, str, ManifestObject, int]] = field(default_factory=list)
+    """With the line, counted from the first one of the part."""
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    """With the line in the file."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """The line of each kind, counted from the first one of the part."""
+    refused: list[Identity | None] = field(default_factory=list)
+    """None: the object has no name that can be read."""
+    aliased_nodes: int = 0
+
+
+class ManifestReader:
+    """Reads the texts of one file; parts that are as in the text before aren't parsed again.
+
+    Args:
+        place: The file, with which problems start.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._parts: dict[str, _Read] = {}
+        """Parts without a problem, by their text."""
+
+    def read(self, text: str) -> FileObjects:
+        """Read YAML or JSON text."""
+        parts: dict[str, _Read] = {}
+        objects: list[Found] = []
+        problems: list[tuple[int, str]] = []
+        ignored: dict[str, int] = {}
+        refused: list[Identity | None] = []
+        aliased_nodes = 0
+        file = self._place
+        for part, before in split_documents(text):
+            read = self._parts.get(part)
+            if read is None or aliased_nodes + read.aliased_nodes > ALIASED_NODES_MAX:
+                read = _read_part(part, before, file, ALIASED_NODES_MAX - aliased_nodes)
+            if not read.problems:
+                parts[part] = read
+            aliased_nodes += read.aliased_nodes
+            for kind, key, value, line in read.objects:
+                objects.append(Found(kind, key, value, file, before + line))
+            problems += read.problems
+            for kind, line in read.ignored.items():
+                ignored.setdefault(kind, before + line)
+            refused += read.refused
+        self._parts = parts
+        return FileObjects(
+            tuple(objects),
+            _problem_lines(file, sorted(problems)),
+            tuple(f"{file}:{at}: kind {kind} is not supported" for kind, at in ignored.items()),
+            frozenset(identity for identity in refused if identity is not None),
+            None in refused,
+        )
+
+
+def _problem_lines(file: str, problems: Sequence[tuple[int, str]]) -> tuple[str, ...]:
+    lines = [f"{file}:{line}: {problem}" for line, problem in problems[:PROBLEMS_MAX]]
+    if len(problems) > PROBLEMS_MAX:
+        line = problems[PROBLEMS_MAX][0]
+        lines.append(f"{file}:{line}: {len(problems) - PROBLEMS_MAX} more problems from here on")
+    return tuple(lines)
 
 
 def read_manifest(text: str, *, place: str) -> FileObjects:
-    """Read the YAML or JSON text of one file; problems start with ``place``."""
+    """Read the YAML or JSON text of one file once."""
+    return ManifestReader(place).read(text)
+
+
+def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _Read:
+    result = _Read()
     try:
-        documents = parse_documents(text, place=place)
-    except InputError as exc:
-        return FileObjects(problems=(str(exc),))
-    objects: list[Found] = []
-    problems: list[str] = []
-    ignored: dict[str, str] = {}
+        documents = parse_documents(
+            text, place=place, lines_before=before, aliased_nodes_max=aliased_nodes_max
+        )
+    except TextError as exc:
+        result.problems.append(
+            (exc.line, f"{exc.problem} ({exc.hint})" if exc.hint else exc.problem)
+        )
+        result.refused.append(None)
+        return result
+    if documents:
+        result.aliased_nodes = documents[-1].aliased_nodes
     for item in (item for document in documents for item in _items(document)):
         try:
             kind, read = _reader_of(item)
             if read is None:
-                ignored.setdefault(kind, f"{item.at()}: kind {kind} is not supported")
+                result.ignored.setdefault(kind, item.line_of())
                 continue
-            objects.extend(Found(kind, key, value, item.at()) for key, value in read(item.value))
+            found = read(item.value)
         except FieldError as exc:
-            field = ".".join(part for part in (item.path, exc.path) if part)
-            problem = f"{field}: {exc.problem}" if field else exc.problem
-            problems.append(f"{item.at(exc.path)}: {problem}")
-    if problems:
-        return FileObjects(problems=tuple(problems), ignored=tuple(ignored.values()))
-    return FileObjects(tuple(objects), (), tuple(ignored.values()))
+            result.refused.append(item.identity())
+            for error in (exc, *exc.others):
+                path = ".".join(part for part in (item.path, error.path) if part)
+                problem = f"{path}: {error.problem}" if path else error.problem
+                result.problems.append((before + item.line_of(error.path), problem))
+            continue
+        line = item.line_of()
+        result.objects += ((kind, key, value, line) for key, value in found)
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +201,19 @@ class _WrittenObject:
     default_kind: str = ""
     default_version: str = ""
 
-    def at(self, path: str = "") -> str:
-        """Return file and line of a field."""
-        whole = ".".join(part for part in (self.path, path) if part)
-        return f"{self.document.place}:{self.document.line_of(whole)}"
+    def line_of(self, path: str = "") -> int:
+        """Return the line of a field, or of the object."""
+        return self.document.line_of(".".join(part for part in (self.path, path) if part))
+
+    def identity(self) -> Identity | None:
+        """Return what the object is, as far as it can be read; None if it can't."""
+        kind = self.text("kind") or self.default_kind
+        metadata = self.value.get("metadata") if isinstance(self.value, dict) else None
+        name = metadata.get("name") if isinstance(metadata, dict) else None
+        if not kind or not isinstance(metadata, dict) or not isinstance(name, str):
+            return None
+        namespace = metadata.get("namespace") or "default"
+        return kind, name if kind == "Node" else f"{namespace}/{name}"
 
     def text(self, name: str) -> str:
         """Return the text of ``kind`` or ``apiVersion``; empty if there is none."""
@@ -130,10 +240,10 @@ def _items(document: Document) -> Iterator[_WrittenObject]:
         )
 
 
-_Read = Callable[[Any], list[tuple[str, ManifestObject]]]
+_Reader = Callable[[Any], list[tuple[str, ManifestObject]]]
 
 
-def _reader_of(item: _WrittenObject) -> tuple[str, _Read | None]:
+def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     """Return the kind of an object, and how to read it; None for an unsupported kind.
 
     Raises:
@@ -162,22 +272,17 @@ def _group(version: str) -> str:
 
 
 def _read_service(value: Any) -> list[tuple[str, ManifestObject]]:
-    wire = convert(value, WireService)
-    check_service(wire)
-    written = read_written(wire)
+    written = read_written(convert_strictly(value, WireService, check_service))
     return [(str(written.service.key), written)]
 
 
 def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:
-    wire = convert(value, WireEndpointSlice)
-    check_slice(wire)
-    item = read_slice(wire)
+    item = read_slice(convert_strictly(value, WireEndpointSlice, check_slice))
     return [] if item is None else [(str(item.key), item)]
 
 
 def _read_endpoints(value: Any) -> list[tuple[str, ManifestObject]]:
-    wire = convert(value, WireEndpoints)
-    check_metadata(wire.metadata)
+    wire = convert_strictly(value, WireEndpoints, lambda wire: check_metadata(wire.metadata))
     slices = mirror_endpoints(wire)
     if not is_mirrored(wire):
         return []
@@ -186,13 +291,14 @@ def _read_endpoints(value: Any) -> list[tuple[str, ManifestObject]]:
 
 
 def _read_node(value: Any) -> list[tuple[str, ManifestObject]]:
-    wire = convert(value, WireNode)
-    check_metadata(wire.metadata, is_namespaced=False)
+    wire = convert_strictly(
+        value, WireNode, lambda wire: check_metadata(wire.metadata, is_namespaced=False)
+    )
     node = read_node(wire)
     return [(node.name, node)]
 
 
-_READERS: dict[tuple[str, str], _Read] = {
+_READERS: dict[tuple[str, str], _Reader] = {
     ("v1", "Service"): _read_service,
     ("discovery.k8s.io/v1", "EndpointSlice"): _read_slice,
     ("v1", "Endpoints"): _read_endpoints,

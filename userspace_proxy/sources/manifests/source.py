@@ -165,8 +165,7 @@ def load_manifests(
     """Read manifests once, without watching them.
 
     Returns:
-        What they contain, and all problems, one line each; a file with a problem contributes
-        nothing.
+        What they contain, without objects that have a problem, and all problems, one line each.
 
     Raises:
         SourceError: The path doesn't exist.

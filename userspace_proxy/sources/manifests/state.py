@@ -1,9 +1,9 @@
 """The combined content of all manifest files.
 
     texts ──▶ objects of each file ──▶ one object of each name ──▶ allocation ──▶ Snapshot
-              (last valid ones)
 
-Rule 1: a broken file keeps the objects of its last valid text; other files are read on.
+Rule 1: an object with a problem keeps its last valid form. While a file has a problem that isn't
+that of an object (it isn't YAML), none of its objects is removed.
 Rule 2: of two objects with one name the first counts, by file name and place in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
 Rule 4: addresses and node ports are allocated as the API server's allocators would, but they
@@ -19,7 +19,7 @@ from ...model import EndpointSlice, Node, Service
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
 from .node_ports import allocate_node_ports
-from .objects import FileObjects, Found, MirroredEndpoints, read_manifest
+from .objects import FileObjects, Found, Identity, ManifestReader, MirroredEndpoints
 from .written import WrittenService
 
 
@@ -38,8 +38,11 @@ class ManifestState:
         self._node_name = node_name
         self._ranges = open_ranges(service_cidrs)
         self._store = Store()
+        self._readers: dict[str, ManifestReader] = {}
         self._objects: dict[str, tuple[Found, ...]] = {}
-        """By file, from its last valid text."""
+        """By file."""
+        self._kept: dict[str, tuple[Found, ...]] = {}
+        """By file, from earlier texts."""
         self._broken: dict[str, tuple[str, ...]] = {}
         self._ignored: dict[str, tuple[str, ...]] = {}
         self.unread: tuple[str, ...] = ()
@@ -69,32 +72,43 @@ class ManifestState:
         if not look.texts and not look.gone:
             return
         for name in look.gone:
-            for by_file in (self._objects, self._broken, self._ignored):
+            for by_file in (
+                self._readers, self._objects, self._kept, self._broken, self._ignored,
+            ):  # fmt: skip
                 by_file.pop(name, None)
         for name, text in look.texts.items():
-            self._take_file(name, read_manifest(text, place=name))
+            reader = self._readers.setdefault(name, ManifestReader(name))
+            self._take_file(name, reader.read(text))
         self._combine()
 
     def _take_file(self, name: str, read: FileObjects) -> None:
-        if read.problems:
-            self._broken[name] = read.problems
-        else:
-            self._broken.pop(name, None)
-            self._objects[name] = read.objects
+        there = {found.identity for found in read.objects}
+        earlier = (*self._objects.get(name, ()), *self._kept.get(name, ()))
+        self._kept[name] = tuple(
+            found
+            for found in (earlier if read.problems else ())
+            if found.identity not in there and (read.has_unnamed or found.identity in read.refused)
+        )
+        self._objects[name] = read.objects
+        self._broken[name] = read.problems
         self._ignored[name] = read.ignored
 
     def _combine(self) -> None:
         """Build one state from all files."""
         conflicts: list[str] = []
-        first: dict[tuple[str, str], Found] = {}
+        first: dict[Identity, Found] = {}
         for name in sorted(self._objects):
             for found in self._objects[name]:
-                earlier = first.setdefault((found.kind, found.key), found)
+                earlier = first.setdefault(found.identity, found)
                 if earlier is not found:
                     conflicts.append(
                         f"{found.place}: {found.kind} {found.key} "
                         f"is already defined in {earlier.place}"
                     )
+        # What an edit has broken never takes the place of what is written elsewhere.
+        for name in sorted(self._kept):
+            for found in self._kept[name]:
+                first.setdefault(found.identity, found)
         self._store.replace_services(self._allocate(first.values(), conflicts))
         self._store.replace_slices(_slices(first.values()))
         nodes = [f.value for f in first.values() if isinstance(f.value, Node)]

@@ -8,7 +8,12 @@ from textwrap import dedent
 import pytest
 
 from userspace_proxy.model import IPFamily, Node, Service, ServiceKey, ServicePort, SliceKey
-from userspace_proxy.sources.manifests.objects import FileObjects, MirroredEndpoints, read_manifest
+from userspace_proxy.sources.manifests.objects import (
+    FileObjects,
+    ManifestReader,
+    MirroredEndpoints,
+    read_manifest,
+)
 
 SERVICE = """\
 apiVersion: v1
@@ -143,7 +148,7 @@ def test_other_kinds_are_ignored_and_named_once():
             id="type",
         ),
         pytest.param(
-            SERVICE.replace("name: web", "nmae: web"),
+            SERVICE.replace("name: web", "uid: web"),
             "web.yaml:3: metadata.name: is missing",
             id="missing-field-has-the-line-around-it",
         ),
@@ -207,13 +212,66 @@ def test_a_problem_names_file_line_and_field(text, problem):
     assert problem_of(text).startswith(problem)
 
 
-def test_all_objects_with_a_problem_are_named_and_none_of_the_file_is_taken():
-    content = read(SERVICE.replace("80", "0") + "---\n" + SLICE + "---\n" + "kind: Node\n")
-    assert content.objects == ()
+def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
+    service = SERVICE.replace("port: 80", "port: 0\n      protocl: UDP").replace("  cl", "  cL")
+    text = "---\n".join((service, SLICE, "kind: [\n", "kind: Node\nmetadata: {name: bob}\n", NODE))
+    content = read(text)
+    assert [found.identity for found in content.objects] == [
+        ("EndpointSlice", "default/web-1"),
+        ("Node", "alice"),
+    ]
     assert content.problems == (
+        "web.yaml:7: spec.cLusterIP: unknown field (did you mean clusterIP?)",
         "web.yaml:9: spec.ports[0].port: 0 is not in 1–65535",
-        "web.yaml:23: apiVersion: is missing",
+        "web.yaml:10: spec.ports[0].protocl: unknown field (did you mean protocol?)",
+        "web.yaml:24: not YAML: while parsing a flow node, did not find expected node content",
+        "web.yaml:26: apiVersion: is missing",
     )
+    assert content.refused == {("Service", "shop/web"), ("Node", "bob")}
+    assert content.has_unnamed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("kind: [", id="no-yaml"),
+        pytest.param("apiVersion: v1\nkind: Service\nmetadata: web", id="no-metadata"),
+        pytest.param("apiVersion: v1\nkind: Service\nmetadata: {name: 1}", id="no-text"),
+        pytest.param("- a", id="no-object"),
+        pytest.param("metadata: {name: web}", id="no-kind"),
+    ],
+)
+def test_a_problem_may_be_that_of_no_object_whose_name_is_known(text):
+    content = read(text)
+    assert (content.refused, content.has_unnamed) == (frozenset(), True)
+
+
+def test_of_very_many_problems_only_some_are_named():
+    content = read("---\n".join(["kind: Node\n"] * 103))
+    assert len(content.problems) == 101
+    assert content.problems[-1] == "web.yaml:201: 3 more problems from here on"
+
+
+def test_a_text_that_is_read_again_has_the_lines_that_it_has_now():
+    reader = ManifestReader("web.yaml")
+    pod = "{apiVersion: v1, kind: Pod}\n"
+    before = reader.read("---\n".join((SERVICE, SLICE, pod)))
+    after = reader.read("---\n".join(("# one\n# more\n" + SERVICE, SLICE, pod, NODE)))
+    assert [found.line for found in before.objects] == [1, 11]
+    assert [found.line for found in after.objects] == [3, 13, 27]
+    assert after.objects[1].value is before.objects[1].value
+    assert after.objects[0].value is not before.objects[0].value
+    assert before.ignored == ("web.yaml:23: kind v1 Pod is not supported",)
+    assert after.ignored == ("web.yaml:25: kind v1 Pod is not supported",)
+
+
+def test_aliases_of_all_documents_have_one_limit_however_often_a_text_is_read():
+    many = "a: &a [" + "1, " * 49_990 + "]\nb: *a\n"
+    reader = ManifestReader("web.yaml")
+    problem = "aliases expand to more than"
+    for _ in range(2):
+        [first, second, third] = reader.read("---\n".join([many, many + "c: 1\n", many])).problems
+        assert (problem in first, problem in second, problem in third) == (False, False, True)
 
 
 def test_slices_of_names_and_locks_are_skipped():

@@ -72,7 +72,7 @@ def test_an_invalid_range_is_refused():
         ManifestState(node_name="", service_cidrs=["10.96.0.0"])
 
 
-def test_a_broken_file_keeps_its_last_good_objects_while_others_go_on(state):
+def test_a_file_that_is_no_yaml_keeps_its_objects_while_others_go_on(state):
     state.take(Look({"a.yaml": service(), "b.yaml": endpoint_slice("10.244.1.7")}))
     state.take(Look({"a.yaml": "kind: [", "b.yaml": endpoint_slice("10.244.1.8")}))
     assert addresses(state) == ["10.244.1.8"]
@@ -83,10 +83,40 @@ def test_a_broken_file_keeps_its_last_good_objects_while_others_go_on(state):
     assert state.problems == ()
 
 
-def test_a_file_that_was_never_valid_contributes_nothing(state):
+def names(state: ManifestState) -> list[str]:
+    return sorted(key.name for key in state.snapshot.services)
+
+
+def test_an_object_that_was_never_valid_is_left_out_and_the_others_of_its_file_are_used(state):
     state.take(Look({"a.yaml": service() + service("cart", clusterIP="x")}))
-    assert state.snapshot.services == {}
+    assert names(state) == ["web"]
     assert state.problems == ("a.yaml:9: spec.clusterIP: 'x' is not an IP address",)
+
+
+def test_an_object_that_an_edit_breaks_keeps_its_last_valid_form(state):
+    state.take(Look({"a.yaml": service(clusterIP="10.96.7.1") + service("cart") + service("db")}))
+    state.take(Look({"a.yaml": service(clusterIP="10.96.7.x") + service("cart", type="NodePort")}))
+    assert names(state) == ["cart", "web"]
+    assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.1",)
+    assert state.snapshot.services[ServiceKey("shop", "cart")].service.ports[0].node_port
+    state.take(Look({"a.yaml": service("cart")}))
+    assert names(state) == ["cart"]
+
+
+def test_while_a_document_cannot_be_read_no_object_of_its_file_is_removed(state):
+    state.take(Look({"a.yaml": service() + service("cart")}))
+    for _ in range(2):
+        state.take(Look({"a.yaml": "kind: [\n---\n" + service("db")}))
+        assert names(state) == ["cart", "db", "web"]
+    state.take(Look({"a.yaml": service("db")}))
+    assert names(state) == ["db"]
+
+
+def test_what_a_broken_file_keeps_yields_to_what_is_written_elsewhere(state):
+    state.take(Look({"a.yaml": service(clusterIP="10.96.7.1")}))
+    state.take(Look({"a.yaml": "kind: [", "b.yaml": service(clusterIP="10.96.7.2")}))
+    assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.2",)
+    assert len(state.problems) == 1
 
 
 def test_a_deleted_file_takes_its_objects_and_its_problems_with_it(state):

@@ -1,0 +1,165 @@
+"""Fields that no struct has, and values of a wrong type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from userspace_proxy.model.fields import (
+    UNKNOWN_MAX,
+    FieldErrors,
+    convert_strictly,
+    join_errors,
+)
+from userspace_proxy.model.wire import FieldError, WireEndpointSlice, WireNode, WireService
+
+
+def accept(_wire: object) -> None:
+    """Find nothing."""
+
+
+def errors_of(value: Any, type_: Any = WireService, check: Any = accept) -> list[str]:
+    try:
+        convert_strictly(value, type_, check)
+    except FieldError as exc:
+        return [str(error) for error in (exc, *exc.others)]
+    return []
+
+
+def service(**spec: object) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "labels": {"any": "label"}, "uid": "1"},
+        "spec": {
+            "selector": {"any": "label"},
+            "ports": [{"port": 80, "targetPort": "web"}],
+            **spec,
+        },
+    }
+
+
+def test_an_object_with_known_fields_is_converted():
+    assert convert_strictly(service(), WireService, accept).metadata.name == "web"
+
+
+@pytest.mark.parametrize(
+    ("value", "errors"),
+    [
+        pytest.param(
+            service(selectr={}),
+            ["spec.selectr: unknown field (did you mean selector?)"],
+            id="misspelt",
+        ),
+        pytest.param(
+            service(ports=[{"port": 80}, {"port": 53, "protocl": "UDP", "targetport": 53}]),
+            [
+                "spec.ports[1].protocl: unknown field (did you mean protocol?)",
+                "spec.ports[1].targetport: unknown field (did you mean targetPort?)",
+            ],
+            id="in-a-list",
+        ),
+        pytest.param(
+            service(targetPort=80),
+            ["spec.targetPort: unknown field (did you mean spec.ports[].targetPort?)"],
+            id="elsewhere",
+        ),
+        pytest.param(service(xyzzy=80), ["spec.xyzzy: unknown field"], id="nothing-similar"),
+        pytest.param(
+            {**service(), "metdata": {}},
+            ["metdata: unknown field (did you mean metadata?)"],
+            id="of-the-object",
+        ),
+        pytest.param(
+            service(**{"a\nb": 1}), ["spec.'a\\nb': unknown field"], id="a-name-that-is-no-line"
+        ),
+        pytest.param(service(**{"a" * 70: 1}), [f"spec.'{'a' * 64}'…: unknown field"], id="long"),
+    ],
+)
+def test_unknown_fields_are_errors_with_the_probable_one(value, errors):
+    assert errors_of(value) == errors
+
+
+def test_the_kind_is_known_in_an_object_only():
+    assert errors_of(service(kind="x")) == ["spec.kind: unknown field"]
+
+
+def test_fields_of_a_nodes_status_are_not_checked_because_each_release_adds_some():
+    node = {"metadata": {"name": "alice"}, "status": {"newFeature": 1}, "spec": {"newField": 1}}
+    assert errors_of(node, WireNode) == ["spec.newField: unknown field"]
+
+
+def test_many_unknown_fields_are_too_many():
+    assert len(errors_of(service(**{f"x{n}": 1 for n in range(200)}))) == UNKNOWN_MAX
+
+
+@pytest.mark.parametrize(
+    ("value", "errors"),
+    [
+        pytest.param(
+            service(ports=[{"port": "80"}, {"port": 81, "nodePort": []}, 3], clusterIPs=["", 1]),
+            [
+                "spec.clusterIPs[1]: expected str, got int",
+                "spec.ports[0].port: expected int, got str",
+                "spec.ports[1].nodePort: expected int, got list",
+                "spec.ports[2]: expected mapping, got int",
+            ],
+            id="all-of-them",
+        ),
+        pytest.param(
+            service(sessionAffinityConfig={"clientIP": {"timeoutSeconds": "60"}}),
+            [
+                "spec.sessionAffinityConfig.clientIP.timeoutSeconds: expected int, got str",
+            ],
+            id="nested",
+        ),
+        pytest.param(service(ports={}), ["spec.ports: expected list, got mapping"], id="no-list"),
+        pytest.param(
+            {"metadata": {"labels": {"a": 1}}},
+            ["metadata.labels[...]: expected str, got int"],
+            id="label",
+        ),
+        pytest.param([], ["expected mapping, got list"], id="no-object"),
+        pytest.param(
+            service(selectr={}, type=1),
+            [
+                "spec.selectr: unknown field (did you mean selector?)",
+                "spec.type: expected str, got int",
+            ],
+            id="and-unknown-fields",
+        ),
+    ],
+)
+def test_all_wrong_types_are_found(value, errors):
+    assert errors_of(value) == errors
+
+
+def test_what_the_check_finds_is_reported_with_unknown_fields():
+    def check(wire: WireEndpointSlice) -> None:
+        raise FieldError("addressType", f"{wire.address_type} is wrong")
+
+    value = {"addresType": "IPv4"}
+    assert errors_of(value, WireEndpointSlice, check) == [
+        "addresType: unknown field (did you mean addressType?)",
+        "addressType: None is wrong",
+    ]
+
+
+def test_errors_of_several_checks_are_one_error():
+    errors = FieldErrors()
+    errors.raise_found()
+    with errors:
+        raise FieldError("a", "is missing")
+    with errors:
+        raise join_errors([FieldError("b", "is missing"), FieldError("c", "is missing")])
+    with pytest.raises(FieldError, match=r"^a: is missing$") as caught:
+        errors.raise_found()
+    assert [str(other) for other in caught.value.others] == ["b: is missing", "c: is missing"]
+
+
+def test_other_exceptions_are_not_collected():
+    errors = FieldErrors()
+    with pytest.raises(ZeroDivisionError), errors:
+        _ = 1 // 0
+    assert errors.found == []

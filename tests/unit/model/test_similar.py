@@ -1,0 +1,25 @@
+"""Names that were probably meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from userspace_proxy.model.similar import did_you_mean
+
+FIELDS = ("selector", "sessionAffinity", "ports")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("selectr", "did you mean selector?"),
+        ("sessionaffinity", "did you mean sessionAffinity?"),
+        ("xyzzy", ""),
+    ],
+)
+def test_the_nearest_name_is_suggested(word, meant):
+    assert did_you_mean(word, FIELDS) == meant
+
+
+def test_a_prefix_is_part_of_the_suggestion():
+    assert did_you_mean("selectr", FIELDS, prefix="--") == "did you mean --selector?"
