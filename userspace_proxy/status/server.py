@@ -37,6 +37,8 @@ from .view import StatusView
 _T = TypeVar("_T")
 
 _STATIC = {
+    "troubleshooting.html": "text/html",
+    "guide.css": "text/css",
     "style.css": "text/css",
     "focus.js": "text/javascript",
     "icon-ok.svg": "image/svg+xml",
