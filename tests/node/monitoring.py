@@ -29,7 +29,7 @@ def queries_of(dashboard: Path) -> list[str]:
     """Return the queries of a Grafana dashboard, with a value for each of its variables."""
     content = json.loads(dashboard.read_text())
     found = [target["expr"] for panel in content["panels"] for target in panel.get("targets", ())]
-    return [query.replace("$__rate_interval", "5m") for query in found]
+    return [query.replace("$__rate_interval", "5m").replace("$__range", "1h") for query in found]
 
 
 def variables_of(dashboard: Path) -> list[str]:

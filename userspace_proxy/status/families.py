@@ -69,6 +69,12 @@ _TRAFFIC: tuple[_Series[Traffic], ...] = (
 _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
     _Series(
         counter,
+        "connections_saved",
+        f"{_CONNECTIONS} whose first dial failed and that another endpoint answered",
+        lambda port: port.saved,
+    ),
+    _Series(
+        counter,
         "connections_refused",
         "Connections that no endpoint answered, and datagrams without an endpoint",
         lambda port: port.refused,
@@ -106,19 +112,19 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
 )
 """For the node with the prefix ``node_``, and for a Service port."""
 
-_ENDPOINT: tuple[_Series[EndpointView], ...] = (
-    _Series(
-        counter,
-        "failures",
-        "Dials of this endpoint that failed",
-        lambda e: e.traffic.failures,
-    ),
-    _Series(
-        gauge,
-        "ejected",
-        "1 while this endpoint is left out because dials to it failed",
-        lambda e: e.ejected_for_s is not None,
-    ),
+_EJECTED: _Series[EndpointView] = _Series(
+    gauge,
+    "ejected",
+    "1 while this endpoint is left out because dials to it failed",
+    lambda e: e.ejected_for_s is not None,
+)
+
+_FAILURES = "Dials that failed, by cause"
+_DIAL_CAUSES = (
+    CauseCode.ENDPOINT_REFUSES,
+    CauseCode.ENDPOINT_SILENT,
+    CauseCode.ENDPOINT_UNREACHABLE,
+    CauseCode.ENDPOINT_FAILS,
 )
 
 
@@ -127,6 +133,9 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
     yield from node_families(view)
     yield from _families("node_", _TRAFFIC, {"": view.totals.traffic})
     yield from _families("node_", _COUNTED, {"": view.totals})
+    known = view.totals.failures_by_cause
+    failures = {"": {cause: known.get(cause, 0) for cause in _DIAL_CAUSES}}
+    yield _by_cause("node_dial_failures", _FAILURES, failures)
     yield _problems(view.ports)
     if detail == "node":
         return
@@ -171,6 +180,8 @@ def _has_had_clients(port: ServicePortView) -> bool:
 def _port_families(ports: Mapping[str, ServicePortView]) -> Iterator[Family]:
     yield from _families("", _TRAFFIC, {labels: port.traffic for labels, port in ports.items()})
     yield from _families("", _COUNTED, ports)
+    failures = {labels: port.failures_by_cause for labels, port in ports.items()}
+    yield _by_cause("dial_failures", _FAILURES, failures)
     yield gauge(
         f"{PREFIX}usable_endpoints",
         "Endpoints that may serve from this node now; clients are refused or dropped at 0",
@@ -187,7 +198,9 @@ def _endpoint_families(ports: Mapping[str, ServicePortView]) -> Iterator[Family]
                 endpoints.setdefault(text, endpoint)
     traffic = {labels: endpoint.traffic for labels, endpoint in endpoints.items()}
     yield from _families("endpoint_", _TRAFFIC, traffic)
-    yield from _families("endpoint_", _ENDPOINT, endpoints)
+    yield from _families("endpoint_", (_EJECTED,), endpoints)
+    failures = {labels: endpoint.failures_by_cause for labels, endpoint in endpoints.items()}
+    yield _by_cause("endpoint_failures", _FAILURES, failures)
 
 
 def _families(
@@ -200,6 +213,16 @@ def _families(
         if series.is_rare and prefix != "node_":
             samples = ((labels, figure) for labels, figure in samples if figure)
         yield series.make(f"{PREFIX}{prefix}{series.name}", series.help, samples)
+
+
+def _by_cause(name: str, text: str, rows: Mapping[str, Mapping[CauseCode, int]]) -> Family:
+    """Return a counter with a series for each cause that a row has."""
+    samples = [
+        (f'{labels[:-1]},cause="{cause}"}}' if labels else f'{{cause="{cause}"}}', count)
+        for labels, counts in rows.items()
+        for cause, count in counts.items()
+    ]
+    return counter(PREFIX + name, text, samples)
 
 
 def _problems(ports: Iterable[ServicePortView]) -> Family:

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.model import CauseCode
 from userspace_proxy.status.families import families_of, state_label
 from userspace_proxy.status.view import TotalsView, Traffic
 
@@ -33,7 +34,8 @@ def value(view, name, *, detail="endpoint", **labels):
 
 
 def names(view, detail):
-    return {name for name, labels in samples(view, detail) if labels}
+    """Return the names of the series that a Service port has."""
+    return {name for name, labels in samples(view, detail) if "service" in dict(labels)}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,6 @@ def test_what_ended_early_and_what_found_no_port_is_counted():
     [
         ("connections_total", 18_204),
         ("connections_active", 7),
-        ("failures_total", 0),
         ("received_bytes_total", 48_300_000),
         ("sent_bytes_total", 1_220_000_000),
         ("ejected", 0),
@@ -138,6 +139,27 @@ def test_endpoints_are_counted_by_state():
     assert value(view, name, **labels, state="refused") is None
 
 
+def test_failed_dials_are_counted_by_cause():
+    failed = {CauseCode.ENDPOINT_SILENT: 3}
+    endpoint = replace(make_endpoint("10.244.1.7:8080", failures=3), failures_by_cause=failed)
+    port = replace(make_port(endpoints=(endpoint,)), failures_by_cause=failed)
+    view = make_view(port, totals=TotalsView(failures_by_cause=failed))
+    silent, refuses = {"cause": "endpoint-silent"}, {"cause": "endpoint-refuses"}
+    name = "userspace_proxy_node_dial_failures_total"
+    assert (value(view, name, **silent), value(view, name, **refuses)) == (3, 0)
+    name = "userspace_proxy_dial_failures_total"
+    assert value(view, name, **WEB, **silent) == 3
+    assert value(view, name, **WEB, **refuses) is None
+    name = "userspace_proxy_endpoint_failures_total"
+    assert value(view, name, **WEB, endpoint="10.244.1.7:8080", **silent) == 3
+
+
+def test_saved_connections_are_counted_for_the_node_and_for_service_ports():
+    view = make_view(replace(make_port(), saved=5), totals=TotalsView(saved=8))
+    assert value(view, "userspace_proxy_node_connections_saved_total", detail="node") == 8
+    assert value(view, "userspace_proxy_connections_saved_total", detail="service", **WEB) == 5
+
+
 IDLE = dict.fromkeys(("active", "connections", "received_bytes", "sent_bytes"), 0)
 
 
@@ -157,9 +179,8 @@ def test_the_sums_of_the_node_are_there_at_every_detail_from_the_start():
 
 def test_a_service_port_without_clients_has_no_series_but_its_endpoints_are_counted():
     view = make_view(make_idle_port("web"))
-    assert not names(view, "node") - {"userspace_proxy_build_info"}
-    assert not names(view, "service") - {"userspace_proxy_build_info"}
-    assert names(view, "endpoint") == {"userspace_proxy_build_info", "userspace_proxy_endpoints"}
+    assert names(view, "node") == names(view, "service") == set()
+    assert names(view, "endpoint") == {"userspace_proxy_endpoints"}
     assert value(view, "userspace_proxy_endpoints", state="ready", **WEB) == 3
 
 
