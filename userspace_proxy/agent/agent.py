@@ -1,6 +1,6 @@
 """The node's agent: serves the Services of one source until it is stopped.
 
-start   steering ▶ node ▶ plane ▶ status servers ▶ sync loop ▶ source
+start   lock ▶ plane ▶ steering ▶ node ▶ sync loop, last state ▶ status servers ▶ source
 stop    connections drain, and new ones are served ▶ nothing is steered ▶ listeners close
         ▶ kernel state is removed
 """
@@ -141,17 +141,19 @@ class Agent:
         pool = PortPool(*options.proxy_ports)
         steering = self._steering = self._open_steering(pool)
         self._stack.push_async_callback(steering.close)
-        recovered = await steering.start()
         label = worker_label(options) if steering.name != "none" else None
         if label is not None:
             self._predecessors = await adopt(label, self._stack)
+        # First, because processes start while this one reads rules.
+        plane = self._plane = self._open_plane(steering, label)
+        recovered = await steering.start()
         owners = OwnerSockets(self._predecessors.kept if self._predecessors else None)
         if steering.name != "none":
             if isinstance(self._wanted_steering, str):
                 await prepare_node(steering, options, self._stack, owners)
             self._client_addresses = await start_client_addresses(options, self._stack, owners)
-
-        plane = self._plane = self._open_plane(label)
+        if self._client_addresses is not None:
+            self._client_addresses.follow(plane)
         # A table is written in a thread.
         loop = asyncio.get_running_loop()
         owners.follow(lambda name, sock: loop.call_soon_threadsafe(plane.keep, name, sock))
@@ -201,20 +203,18 @@ class Agent:
             return wanted
         return open_steering(wanted, self._options, pool, self._stack)
 
-    def _open_plane(self, label: str | None) -> Plane:
+    def _open_plane(self, steering: Steering, label: str | None) -> Plane:
         plane = Plane(
             asyncio.get_running_loop(),
             self._options.workers,
             self._options.tuning,
             # Even if addresses can't be preserved yet: the kernel may allow it later.
-            keeps_net_raw=self._client_addresses is not None,
+            keeps_net_raw=steering.name != "none" and self._options.preserves_client_address,
             label=label,
             predecessors=self._predecessors,
         )
         plane.start()
         self._stack.callback(plane.close)
-        if self._client_addresses is not None:
-            self._client_addresses.follow(plane)
         return plane
 
     def _follow_addresses(self, sync: SyncLoop) -> None:

@@ -43,8 +43,9 @@ _BYTES_PER_S = 100_000
 _RETRY_S = 30.0
 # The disk may be slow or hang; a stop doesn't wait longer.
 _STOP_S = 2.0
-# For the first round. With thousands of Services the source is opened in the middle of it.
-_HEAD_START_S = 0.5
+# For the first round, which takes a second with 10,000 Services. A kernel that refuses it doesn't
+# keep the source waiting for longer.
+_HEAD_START_S = 3.0
 
 
 class LastState:

@@ -4,17 +4,20 @@
 
 Rule 1: no call waits: what the other side doesn't read is queued, up to a bound; beyond that bound
 the other side counts as dead, and ``lost`` is called.
-Rule 2: sockets arrive in the order of their messages: the kernel never merges what one call sent
+Rule 2: messages are sent in the next loop iteration, together. Each call wakes the other side, which
+takes longer than anything else about a message.
+Rule 3: sockets arrive in the order of their messages: the kernel never merges what one call sent
 with sockets and what another call sent (unix(7)).
-Rule 3: a queued message whose socket was closed is dropped: another message reports the closing,
+Rule 4: a queued message whose socket was closed is dropped: another message reports the closing,
 and a side that never saw the listener has nothing to close.
-Rule 4: a side that sends sockets without a message is lost, so that they don't accumulate.
+Rule 5: a side that sends sockets without a message is lost, so that they don't accumulate.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import math
 import os
 import socket
@@ -39,9 +42,14 @@ _HEADER = struct.Struct(">IB")
 # About fifty messages, each of which takes up to a tenth of a millisecond.
 _READ_BYTES = 16 * 1024
 _MAX_SOCKETS = 253
+# Sent by one call, unless one message is longer: less than the kernel's buffer.
+_BATCH_BYTES = 64 * 1024
 # Before the loop continues: a worker that receives 10,000 Service ports still serves those that it
 # has.
 _READ_S = 0.005
+
+_Waiting = tuple[bytes | memoryview, "Sequence[HasFileno]"]
+"""A frame, and what is sent with it."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -76,7 +84,7 @@ class Channel(Generic[In, Out]):
         self._lost = lost
         self._max_waiting_bytes = max_waiting_bytes
         self._read_for = read_for
-        self._waiting: deque[tuple[bytes | memoryview, Sequence[HasFileno]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self.waiting_bytes = 0
         """What the other side hasn't read yet."""
         self._arrived = bytearray()
@@ -85,9 +93,9 @@ class Channel(Generic[In, Out]):
         loop.add_reader(sock.fileno(), self._on_readable)
 
     def send(self, message: Out, *socks: HasFileno) -> None:
-        """Send a message and sockets, or other descriptors, now or when there is room.
+        """Send a message and sockets, or other descriptors, soon or when there is room.
 
-        They stay open here.
+        They stay open here; the message is dropped if they are closed before.
         """
         if self._is_closed:
             return
@@ -96,15 +104,20 @@ class Channel(Generic[In, Out]):
         self._waiting.append((frame, socks))
         self.waiting_bytes += len(frame)
         if len(self._waiting) == 1:
-            self._flush()
+            self._loop.add_writer(self._sock.fileno(), self._flush)
         if self.waiting_bytes > self._max_waiting_bytes:
             self._lose()
 
     def close(self) -> None:
-        """Close the socket, and descriptors that have arrived unread. Idempotent."""
+        """Send what there is room for, and close the socket. Idempotent.
+
+        Descriptors that have arrived unread are closed, too.
+        """
         if self._is_closed:
             return
         self._is_closed = True
+        with contextlib.suppress(OSError):
+            self._send_waiting()
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
@@ -118,29 +131,48 @@ class Channel(Generic[In, Out]):
             self._lost(malformed)
 
     def _flush(self) -> None:
+        try:
+            self._send_waiting()
+        except BlockingIOError:
+            # It is called again when there is room.
+            return
+        except OSError:
+            self._lose()
+        else:
+            self._loop.remove_writer(self._sock.fileno())
+
+    def _send_waiting(self) -> None:
+        while batch := self._take_batch():
+            frames = [frame for frame, _ in batch]
+            data = memoryview(frames[0] if len(frames) == 1 else b"".join(frames))
+            rights = array.array("i", [sock.fileno() for _, socks in batch for sock in socks])
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+            try:
+                sent = self._sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._waiting.extendleft(reversed(batch))
+                raise
+            self.waiting_bytes -= sent
+            if sent < len(data):
+                # All sockets were sent with the first byte.
+                self._waiting.appendleft((data[sent:], ()))
+
+    def _take_batch(self) -> list[_Waiting]:
+        """Return the next messages for one call; those whose sockets were closed are dropped."""
+        batch: list[_Waiting] = []
+        size = count = 0
         while self._waiting:
             frame, socks = self._waiting[0]
+            size += len(frame)
+            count += len(socks)
+            if batch and (size > _BATCH_BYTES or count > _MAX_SOCKETS):
+                break
+            self._waiting.popleft()
             if any(sock.fileno() < 0 for sock in socks):
-                self._waiting.popleft()
                 self.waiting_bytes -= len(frame)
-                continue
-            rights = array.array("i", [sock.fileno() for sock in socks])
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if socks else []
-            try:
-                sent = self._sock.sendmsg([frame], ancillary, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                self._loop.add_writer(self._sock.fileno(), self._flush)
-                return
-            except OSError:
-                self._lose()
-                return
-            self.waiting_bytes -= sent
-            if sent < len(frame):
-                # The sockets were sent with the first byte.
-                self._waiting[0] = memoryview(frame)[sent:], ()
             else:
-                self._waiting.popleft()
-        self._loop.remove_writer(self._sock.fileno())
+                batch.append((frame, socks))
+        return batch
 
     def read(self) -> None:
         """Deliver all that has arrived, such as the last messages of a process that has ended."""

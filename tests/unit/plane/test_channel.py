@@ -212,6 +212,7 @@ def test_sockets_arrive_in_order_with_their_messages(ends):
         sender.channel.send(Report(2))
         sender.channel.send(OpenListener(2, 0, Protocol.TCP, AT), second)
         expected = [[], inodes([first.fileno()]), [], inodes([second.fileno()])]
+        sender.loop.turn()
         turn_until(receiver, 4)
         assert [inodes(descriptors) for _, descriptors in receiver.got] == expected
         assert not any(os.get_inheritable(d) for _, (d, *_) in receiver.got[1::2])
@@ -337,7 +338,31 @@ def test_a_send_to_a_side_that_has_ended_is_a_loss_not_an_error(make):
     theirs.close()
     end.channel.send(Report(1))
     end.channel.send(Report(2))
+    end.loop.turn()
     assert end.losses == 1
+
+
+def test_what_waits_when_a_channel_is_closed_is_sent(make):
+    end, theirs = make()
+    end.channel.send(Report(1))
+    end.channel.send(Report(2))
+    end.channel.close()
+    assert take_all_until_eof(theirs) == frames(Report(1), Report(2))
+
+
+def test_messages_of_one_iteration_are_sent_by_one_call_as_far_as_sockets_fit(make):
+    end, theirs = make()
+    with socket.socket() as sock:
+        for number in range(300):
+            end.channel.send(Report(number))
+            end.channel.send(OpenListener(number, 0, Protocol.TCP, AT), sock)
+        end.loop.turn()
+    for expected in (253, 47):
+        # A call that receives ends where another call that sent sockets begins.
+        _, descriptors, _, _ = socket.recv_fds(theirs, 1 << 20, 300)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        assert len(descriptors) == expected
 
 
 def test_what_came_before_the_end_is_handed_on(make):

@@ -62,7 +62,7 @@ class Parent:
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch):
+async def start(tmp_path, monkeypatch):
     before, parents = open_sockets(), []
 
     def start(module=None):
