@@ -120,10 +120,11 @@ soak: build-nodes ## mixed load beside kube-proxy while everything changes, for 
 fuzz: $(VENV)/installed-dev $(VENV)/installed-fuzz ## fuzz all parsers for FUZZ_S=600 seconds in all: TARGETS="yaml http", … (x86-64)
 	$(BIN)/python -m tests.fuzz $(if $(FUZZ_S),--seconds=$(FUZZ_S)) $(TARGETS)
 
-docs: $(VENV)/installed-dev ## regenerate the tables in docs/, and the page that is made from docs/
+docs: $(VENV)/installed-dev ## regenerate what is made from code: tables in docs/, the page made from docs/, the blocking API
 	$(BIN)/python -m tests.tools.settings_pages
 	$(BIN)/python -m tests.tools.api_pages
 	$(BIN)/python -m tests.tools.guide_page
+	$(BIN)/python -m tests.tools.blocking_api
 
 lock: $(VENV)/installed-dev ## regenerate the requirements files
 	$(BIN)/uv pip compile -q --universal --python-version=3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --extra=build pyproject.toml -o requirements.lock

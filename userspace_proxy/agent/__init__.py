@@ -8,7 +8,8 @@
 The only package that depends on all shells.
 """
 
-from .embedding import AddedService, Proxy
+from .embedding import AddedService
 from .options import Options
+from .proxy import Proxy
 
 __all__ = ["AddedService", "Options", "Proxy"]

@@ -1,13 +1,4 @@
-"""The proxy as one object for programs that embed it: they add Services by calls.
-
-::
-
-    async with Proxy(steering="none") as proxy:
-        web = await proxy.add_service("web", port=8080, endpoints=["127.0.0.1:8081"])
-        reader, writer = await asyncio.open_connection(*web.address)
-
-With steering ``none`` it needs no privileges and starts no thread or process.
-"""
+"""Services that a program adds to its own proxy by calls: the base of ``Proxy``."""
 
 from __future__ import annotations
 
@@ -18,21 +9,16 @@ from collections.abc import Collection, Iterable
 
 from ..errors import ListenError
 from ..model import (
-    Endpoint,
     EndpointSlice,
-    IPFamily,
-    Protocol,
     Service,
     ServiceKey,
-    ServicePort,
-    SliceKey,
-    SlicePort,
     SocketAddress,
     parse_ip,
 )
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
 from .agent import Agent
+from .arguments import EndpointAddress, make_slices, read_affinity, read_key, read_port
 from .options import Options
 from .served_ports import ServedPort
 
@@ -42,8 +28,8 @@ _FIRST = (127 << 24) | (64 << 16)
 _SIZE = 1 << 22
 
 
-class Proxy(Agent):
-    """A running Service proxy.
+class EmbeddedProxy(Agent):
+    """A proxy whose Services are added by calls.
 
     Args:
         steering: ``none`` (no privileges: frontends are loopback addresses), ``local``,
@@ -59,6 +45,8 @@ class Proxy(Agent):
         source: Source | None = None,
         options: Options | None = None,
     ) -> None:
+        if steering is None:
+            raise TypeError("steering: expected a name such as 'none', or a Steering, got None")
         memory = MemorySource()
         self._memory = memory if source is None else None
         self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
@@ -72,7 +60,7 @@ class Proxy(Agent):
         name: str,
         *,
         port: int,
-        endpoints: Iterable[str] = (),
+        endpoints: Iterable[EndpointAddress] = (),
         namespace: str = "default",
         protocol: str = "TCP",
         cluster_ip: str | None = None,
@@ -85,7 +73,8 @@ class Proxy(Agent):
         Args:
             name: Its name.
             port: The port that clients dial.
-            endpoints: ``ip:port`` or ``[ip6]:port``; none: clients are refused.
+            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; none: clients
+                are refused.
             namespace: Its namespace.
             protocol: ``TCP`` or ``UDP``.
             cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
@@ -97,20 +86,16 @@ class Proxy(Agent):
 
         Raises:
             ValueError: The proxy reads its Services elsewhere, or an argument is invalid.
-            TypeError: The endpoints are one text.
+            TypeError: An argument has another type.
             ListenError: It can't be served, for the reason that ``status()`` shows; the Service
                 that had its name before is served again.
         """
-        if not 1 <= port <= 65535:
-            raise ValueError(f"port: {port} is not in 1–65535")
-        if protocol not in Protocol.__members__:
-            raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
-        key = ServiceKey(namespace, name)
+        key = read_key(namespace, name)
         service = Service(
             key,
-            (ServicePort("", port, protocol),),
+            (read_port(port, protocol),),
             cluster_ips=(parse_ip(cluster_ip) if cluster_ip else self._free_address(key),),
-            affinity_timeout_s=affinity_timeout_s,
+            affinity_timeout_s=read_affinity(affinity_timeout_s),
         )
         before = self._services.get(key)
         try:
@@ -211,11 +196,23 @@ class Proxy(Agent):
 
 
 class AddedService:
-    """A Service that :meth:`Proxy.add_service` serves."""
+    """A Service that :meth:`EmbeddedProxy.add_service` serves."""
 
-    def __init__(self, proxy: Proxy, service: Service) -> None:
+    def __init__(self, proxy: EmbeddedProxy, service: Service) -> None:
         self._proxy = proxy
         self._service = service
+
+    def __repr__(self) -> str:
+        address = self._proxy.address_of(self.key)
+        ports = (p for p in self._proxy.status().ports if p.plan.key.name.service == self.key)
+        port = next(ports, None)
+        if address is None or port is None:
+            return f"<Service {self.key}, not served>"
+        usable = sum(endpoint.verdict.is_usable for endpoint in port.endpoints)
+        ejected = sum(endpoint.ejected_for_s is not None for endpoint in port.endpoints)
+        words = [f"{usable} endpoint" if usable == 1 else f"{usable} endpoints"]
+        words += [f"{ejected} ejected"] if ejected else []
+        return f"<Service {self.key} at {address}, {', '.join(words)}>"
 
     @property
     def key(self) -> ServiceKey:
@@ -234,15 +231,15 @@ class AddedService:
             raise LookupError(f"{self.key} is not served")
         return address
 
-    async def set_endpoints(self, endpoints: Iterable[str]) -> None:
+    async def set_endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
         """Replace its endpoints; in force on return.
 
         Args:
-            endpoints: ``ip:port`` or ``[ip6]:port``; none: clients are refused.
+            endpoints: As for :meth:`EmbeddedProxy.add_service`.
 
         Raises:
             ValueError: One of them isn't an address.
-            TypeError: They are one text.
+            TypeError: They have another type.
             LookupError: The Service was removed, or replaced by another of its name.
             ListenError: It can't be served now: clients are refused, and it is retried each
                 second, with these endpoints.
@@ -258,41 +255,6 @@ class AddedService:
         """
         if self._proxy.has_put(self._service):
             await self._proxy.delete(self.key)
-
-
-def make_slices(service: Service, endpoints: Iterable[str]) -> list[EndpointSlice]:
-    """Return the slices of a Service with one port: one for each family and port of endpoints.
-
-    Raises:
-        ValueError: An endpoint is neither ``ip:port`` nor ``[ip6]:port``.
-        TypeError: The endpoints are one text.
-    """
-    if isinstance(endpoints, str):
-        raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
-    protocol = service.ports[0].protocol
-    groups: dict[tuple[IPFamily, int], list[Endpoint]] = {}
-    for text in endpoints:
-        address = parse_address(text)
-        groups.setdefault((address.family, address.port), []).append(Endpoint(address.ip))
-    return [
-        EndpointSlice(
-            SliceKey(service.key.namespace, f"{service.key.name}-{family.value}-{port}"),
-            service.key,
-            family,
-            (SlicePort("", port, protocol),),
-            tuple(ips),
-        )
-        for (family, port), ips in groups.items()
-    ]
-
-
-def parse_address(text: str) -> SocketAddress:
-    """Read ``ip:port`` or ``[ip6]:port``, or raise ValueError."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError(f"endpoint {text!r}: expected ip:port, with a port in 1–65535")
-    return SocketAddress(parse_ip(host), int(port))
 
 
 def free_loopback(key: ServiceKey, taken: Collection[str], seed: str) -> str:

@@ -6,14 +6,13 @@ import socket
 import pytest
 
 from userspace_proxy import Options, Proxy
-from userspace_proxy.agent.embedding import free_loopback, make_slices, parse_address
+from userspace_proxy.agent.embedding import free_loopback
 from userspace_proxy.dataplane import Tuning
 from userspace_proxy.errors import ListenError
-from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.model import ServiceKey
 
 from ..dataplane.rig import no_descriptors
 from .backends import answers, ask, backend, free_address
-from .samples import service
 
 
 def test_connections_go_round_robin_over_the_endpoints(run):
@@ -226,9 +225,9 @@ def test_endpoints_of_a_service_that_lost_its_address_raise_the_problem_in_the_s
     [
         pytest.param({"port": 0}, "port: 0 is not in 1–65535", id="port-zero"),
         pytest.param({"port": 80, "protocol": "SCTP"}, "'SCTP' is not TCP or UDP", id="protocol"),
-        pytest.param({"port": 80, "endpoints": ["web"]}, "expected ip:port", id="no-port"),
+        pytest.param({"port": 80, "endpoints": ["web"]}, "expected ip:port", id="endpoint"),
         pytest.param(
-            {"port": 80, "endpoints": ["192.0.2.01:80"]}, "is not an IP address", id="leading-zero"
+            {"port": 80, "affinity_timeout_s": 0}, "affinity_timeout_s: 0 is not", id="affinity"
         ),
         pytest.param({"port": 80, "cluster_ip": "x"}, "'x' is not an IP address", id="cluster-ip"),
     ],
@@ -284,25 +283,6 @@ def test_a_silent_endpoint_is_left_after_the_connect_timeout(run):
 WEB = ServiceKey("shop", "web")
 
 
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        pytest.param("192.0.2.1:80", SocketAddress("192.0.2.1", 80), id="ipv4"),
-        pytest.param("[2001:db8::1]:80", SocketAddress("2001:db8::1", 80), id="ipv6"),
-    ],
-)
-def test_an_address_is_parsed(text, address):
-    assert parse_address(text) == address
-
-
-@pytest.mark.parametrize(
-    "text", ["192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:65536", ":80", "web:80", "1:²"]
-)
-def test_invalid_addresses_are_errors(text):
-    with pytest.raises(ValueError):  # noqa: PT011 - test_an_error_names_the_invalid_argument compares messages
-        parse_address(text)
-
-
 def test_the_loopback_address_is_stable_and_avoids_taken_ones():
     first = free_loopback(WEB, (), "a")
     assert free_loopback(WEB, (), "a") == first
@@ -315,13 +295,26 @@ def test_two_proxies_choose_different_addresses_for_services_of_one_name():
     assert free_loopback(WEB, (), "a") != free_loopback(WEB, (), "b")
 
 
-def test_endpoints_are_grouped_into_slices_by_family_and_port():
-    addresses = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.1:81", "[2001:db8::1]:80"]
-    slices = make_slices(service("web", "127.99.0.1"), addresses)
-    assert [s.key.name for s in slices] == ["web-4-80", "web-4-81", "web-6-80"]
-    assert [[e.ip for e in s.endpoints] for s in slices] == [
-        ["192.0.2.1", "192.0.2.2"],
-        ["192.0.2.1"],
-        ["2001:db8::1"],
-    ]
-    assert all(s.service == WEB for s in slices)
+def test_a_handle_says_where_its_service_is_and_how_many_endpoints_it_has(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            web = await proxy.add_service("web", port=8080, endpoints=[one, free_address()])
+            assert repr(web) == f"<Service default/web at {web.address}, 2 endpoints>"
+            await answers(web.address, 2)
+            assert repr(web) == f"<Service default/web at {web.address}, 2 endpoints, 1 ejected>"
+            await web.set_endpoints([one])
+            assert repr(web) == f"<Service default/web at {web.address}, 1 endpoint>"
+            await web.remove()
+            assert repr(web) == "<Service default/web, not served>"
+
+    run(main())
+
+
+def test_endpoints_may_be_addresses_as_sockets_return_them(run):
+    async def main():
+        async with backend(b"one") as one, Proxy() as proxy:
+            host, port = one.split(":")
+            web = await proxy.add_service("web", port=8080, endpoints=[(host, int(port))])
+            assert await ask(web.address) == b"one"
+
+    run(main())

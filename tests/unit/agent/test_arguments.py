@@ -1,0 +1,128 @@
+"""Arguments of an embedded proxy: what is accepted, and how errors name what isn't."""
+
+import re
+
+import pytest
+
+from userspace_proxy.agent.arguments import (
+    make_slices,
+    read_affinity,
+    read_endpoint,
+    read_key,
+    read_port,
+)
+from userspace_proxy.model import ServiceKey, ServicePort, SocketAddress
+
+from .samples import service
+
+WEB = ServiceKey("shop", "web")
+
+
+def test_a_name_is_read():
+    assert read_key("shop", "web") == WEB
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name", "error", "words"),
+    [
+        pytest.param(
+            "shop", "My_Service", ValueError, "name: 'My_Service' is not a DNS", id="name"
+        ),
+        pytest.param("Shop", "web", ValueError, "namespace: 'Shop' is not a DNS", id="namespace"),
+        pytest.param("shop", "", ValueError, "name: '' is not a DNS label", id="empty"),
+        pytest.param("shop", 7, TypeError, "name: expected a str, got 7", id="number"),
+    ],
+)
+def test_a_name_that_kubernetes_would_refuse_is_an_error(namespace, name, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_key(namespace, name)
+
+
+def test_a_port_is_read():
+    assert read_port(80, "UDP") == ServicePort("", 80, "UDP")
+
+
+@pytest.mark.parametrize(
+    ("port", "protocol", "error", "words"),
+    [
+        pytest.param("80", "TCP", TypeError, "port: expected an int, got '80'", id="text"),
+        pytest.param(True, "TCP", TypeError, "port: expected an int, got True", id="bool"),
+        pytest.param(0, "TCP", ValueError, "port: 0 is not in 1–65535", id="zero"),
+        pytest.param(65536, "TCP", ValueError, "port: 65536 is not in 1–65535", id="too-large"),
+        pytest.param(80, "tcp", ValueError, "protocol: 'tcp' is not TCP or UDP", id="protocol"),
+    ],
+)
+def test_an_invalid_port_is_an_error(port, protocol, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_port(port, protocol)
+
+
+def test_affinity_is_read():
+    assert [read_affinity(seconds) for seconds in (None, 1, 86400)] == [None, 1, 86400]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error", "words"),
+    [
+        pytest.param(0, ValueError, "affinity_timeout_s: 0 is not in 1–86400", id="zero"),
+        pytest.param(86401, ValueError, "86401 is not in 1–86400", id="more-than-a-day"),
+        pytest.param(1.5, TypeError, "expected an int or None, got 1.5", id="float"),
+    ],
+)
+def test_invalid_affinity_is_an_error(seconds, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_affinity(seconds)
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        pytest.param("192.0.2.1:80", SocketAddress("192.0.2.1", 80), id="ipv4"),
+        pytest.param("[2001:db8::1]:80", SocketAddress("2001:db8::1", 80), id="ipv6"),
+        pytest.param(("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="socket-name"),
+        pytest.param(("2001:db8::1", 80, 0, 0), SocketAddress("2001:db8::1", 80), id="of-ipv6"),
+        pytest.param(SocketAddress("192.0.2.1", 80), SocketAddress("192.0.2.1", 80), id="address"),
+    ],
+)
+def test_an_endpoint_is_read(given, address):
+    assert read_endpoint(given) == address
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "words"),
+    [
+        pytest.param("192.0.2.1", ValueError, "expected ip:port", id="no-port"),
+        pytest.param("192.0.2.1:", ValueError, "expected ip:port", id="empty-port"),
+        pytest.param("192.0.2.1:0", ValueError, "with a port in 1–65535", id="port-zero"),
+        pytest.param("192.0.2.1:65536", ValueError, "with a port in 1–65535", id="large-port"),
+        pytest.param("192.0.2.1:²", ValueError, "expected ip:port", id="odd-digit"),
+        pytest.param(":80", ValueError, "expected an IP address", id="no-address"),
+        pytest.param("192.0.2.01:80", ValueError, "expected an IP address", id="leading-zero"),
+        pytest.param("web:80", ValueError, "not a name or a URL", id="name"),
+        pytest.param("http://web:80", ValueError, "not a name or a URL", id="url"),
+        pytest.param("localhost:80", ValueError, "write 127.0.0.1:80", id="localhost"),
+        pytest.param(8081, TypeError, "endpoint 8081: expected ip:port, or a tuple", id="number"),
+        pytest.param(("192.0.2.1", "80"), TypeError, "or a tuple of IP and port", id="text-port"),
+        pytest.param(("192.0.2.1",), TypeError, "expected ip:port, or a tuple", id="short-tuple"),
+    ],
+)
+def test_an_invalid_endpoint_is_an_error(given, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        read_endpoint(given)
+
+
+def test_endpoints_are_grouped_into_slices_by_family_and_port():
+    addresses = ["192.0.2.1:80", "192.0.2.2:80", "192.0.2.1:81", "[2001:db8::1]:80"]
+    slices = make_slices(service("web", "127.99.0.1"), addresses)
+    assert [s.key.name for s in slices] == ["web-4-80", "web-4-81", "web-6-80"]
+    assert [[e.ip for e in s.endpoints] for s in slices] == [
+        ["192.0.2.1", "192.0.2.2"],
+        ["192.0.2.1"],
+        ["2001:db8::1"],
+    ]
+    assert all(s.service == WEB for s in slices)
+
+
+def test_one_text_is_not_a_list_of_endpoints():
+    with pytest.raises(TypeError, match="endpoints: expected a list of ip:port, got"):
+        make_slices(service("web", "127.99.0.1"), "1.1.1.1:80")

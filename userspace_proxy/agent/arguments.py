@@ -1,0 +1,121 @@
+"""Reads what programs pass to an embedded proxy: names, ports, endpoints.
+
+Rule 1: what the API server would refuse is refused, and an error names the argument, what was given
+and what is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model import (
+    Endpoint,
+    EndpointSlice,
+    IPFamily,
+    Protocol,
+    Service,
+    ServiceKey,
+    ServicePort,
+    SliceKey,
+    SlicePort,
+    SocketAddress,
+    parse_ip,
+)
+from ..model.notation import check_label
+from ..model.service_reading import AFFINITY_TIMEOUT_MAX_S
+from ..model.wire import FieldError
+
+EndpointAddress = str | tuple[str, int]
+"""``ip:port`` or ``[ip6]:port``, or IP address and port as ``getsockname()`` returns them."""
+
+
+def read_key(namespace: str, name: str) -> ServiceKey:
+    """Return the identity of a Service, or raise ValueError or TypeError."""
+    for argument, text in (("namespace", namespace), ("name", name)):
+        if not isinstance(text, str):
+            raise TypeError(f"{argument}: expected a str, got {text!r}")
+        try:
+            check_label(text, argument)
+        except FieldError as exc:
+            raise ValueError(f"{exc.path}: {exc.problem}") from None
+    return ServiceKey(namespace, name)
+
+
+def read_port(port: int, protocol: str) -> ServicePort:
+    """Return a Service's only port, or raise ValueError or TypeError."""
+    if not _is_int(port):
+        raise TypeError(f"port: expected an int, got {port!r}")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"port: {port} is not in 1–65535")
+    if protocol not in Protocol.__members__:
+        raise ValueError(f"protocol: {protocol!r} is not TCP or UDP")
+    return ServicePort("", port, protocol)
+
+
+def read_affinity(seconds: int | None) -> int | None:
+    """Return the timeout of ClientIP affinity, or raise ValueError or TypeError."""
+    if seconds is None:
+        return None
+    if not _is_int(seconds):
+        raise TypeError(f"affinity_timeout_s: expected an int or None, got {seconds!r}")
+    if not 1 <= seconds <= AFFINITY_TIMEOUT_MAX_S:
+        raise ValueError(f"affinity_timeout_s: {seconds} is not in 1–{AFFINITY_TIMEOUT_MAX_S}")
+    return seconds
+
+
+def read_endpoint(endpoint: EndpointAddress) -> SocketAddress:
+    """Return the address of an endpoint, or raise ValueError or TypeError."""
+    if isinstance(endpoint, str):
+        host, colon, port_text = endpoint.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        port = int(port_text) if colon and port_text.isdecimal() else 0
+    elif _is_address(endpoint):
+        host, port = endpoint[:2]
+    else:
+        raise TypeError(f"endpoint {endpoint!r}: expected ip:port, or a tuple of IP and port")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"endpoint {endpoint!r}: expected ip:port, with a port in 1–65535")
+    try:
+        return SocketAddress(parse_ip(host), port)
+    except ValueError:
+        hint = f": write 127.0.0.1:{port}" if host == "localhost" else ", not a name or a URL"
+        raise ValueError(f"endpoint {endpoint!r}: expected an IP address{hint}") from None
+
+
+def make_slices(service: Service, endpoints: Iterable[EndpointAddress]) -> list[EndpointSlice]:
+    """Return the slices of a Service with one port: one for each family and port of endpoints.
+
+    Raises:
+        ValueError: An endpoint isn't an address.
+        TypeError: An endpoint has another type, or all of them are one text.
+    """
+    if isinstance(endpoints, str):
+        raise TypeError(f"endpoints: expected a list of ip:port, got {endpoints!r}")
+    protocol = service.ports[0].protocol
+    groups: dict[tuple[IPFamily, int], list[Endpoint]] = {}
+    for endpoint in endpoints:
+        address = read_endpoint(endpoint)
+        groups.setdefault((address.family, address.port), []).append(Endpoint(address.ip))
+    return [
+        EndpointSlice(
+            SliceKey(service.key.namespace, f"{service.key.name}-{family.value}-{port}"),
+            service.key,
+            family,
+            (SlicePort("", port, protocol),),
+            tuple(ips),
+        )
+        for (family, port), ips in groups.items()
+    ]
+
+
+def _is_address(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) >= 2
+        and isinstance(value[0], str)
+        and _is_int(value[1])
+    )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,224 @@
+"""The embedded proxy for programs without an event loop.
+
+Generated from ``embedding`` and ``agent`` by `make docs`: don't edit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import UserspaceProxyError
+from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
+from ..status.view import StatusView
+from .arguments import EndpointAddress
+from .embedding import AddedService, EmbeddedProxy
+from .loop_thread import LoopThread
+
+
+class BlockingProxy:
+    """A Service proxy in a thread of its own, with the calls of ``Proxy`` without ``await``.
+
+    ``with Proxy.in_thread() as proxy`` creates, starts and stops it. Its calls may come from any
+    thread but the proxy's own.
+
+    Args:
+        arguments: Those of ``Proxy``.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        self._arguments = arguments
+        self._thread: LoopThread
+        self._proxy: EmbeddedProxy
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the thread, and the proxy in it; :meth:`close` undoes it.
+
+        Raises what ``Proxy.start`` raises.
+        """
+        self._thread = LoopThread()
+        try:
+            # Its events belong to the loop in which it is created.
+            self._proxy = self._thread.do(lambda: EmbeddedProxy(**self._arguments))
+            self._thread.call(self._proxy.start())
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the proxy and end its thread. Idempotent."""
+        if self._thread.is_running:
+            try:
+                self._thread.call(self._proxy.stop())
+            finally:
+                self._thread.close()
+
+    def add_service(
+        self,
+        name: str,
+        *,
+        port: int,
+        endpoints: Iterable[EndpointAddress] = (),
+        namespace: str = "default",
+        protocol: str = "TCP",
+        cluster_ip: str | None = None,
+        affinity_timeout_s: int | None = None,
+    ) -> BlockingService:
+        """Serve a Service, or replace the one of the same name; in force on return.
+
+        The handle of a Service that was replaced changes nothing any more.
+
+        Args:
+            name: Its name.
+            port: The port that clients dial.
+            endpoints: ``ip:port``, ``[ip6]:port``, or tuples of IP address and port; none: clients
+                are refused.
+            namespace: Its namespace.
+            protocol: ``TCP`` or ``UDP``.
+            cluster_ip: The address that clients dial; None: one of 127.64.0.0/10.
+            affinity_timeout_s: Seconds of ClientIP affinity; None: no affinity.
+
+        Returns:
+            A handle with the ``address`` to dial: with steering ``none`` it has another port if
+            the one that was asked for isn't available.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere, or an argument is invalid.
+            TypeError: An argument has another type.
+            ListenError: It can't be served, for the reason that ``status()`` shows; the Service
+                that had its name before is served again.
+        """
+        return BlockingService(
+            self._thread,
+            self._thread.call(
+                self._proxy.add_service(
+                    name,
+                    port=port,
+                    endpoints=endpoints,
+                    namespace=namespace,
+                    protocol=protocol,
+                    cluster_ip=cluster_ip,
+                    affinity_timeout_s=affinity_timeout_s,
+                )
+            ),
+        )
+
+    def put(self, service: Service, slices: Iterable[EndpointSlice]) -> None:
+        """Serve a Service made of model values, or replace the one of its name; in force on return.
+
+        Args:
+            service: The Service.
+            slices: All its slices; those of an earlier call are deleted.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+            ListenError: It can't be served, for the reason that ``status()`` shows: clients are
+                refused, and it is retried each second.
+        """
+        self._thread.call(self._proxy.put(service, slices))
+
+    def delete(self, key: ServiceKey) -> None:
+        """Stop serving a Service that was put here; in force on return. Idempotent.
+
+        Raises:
+            ValueError: The proxy reads its Services elsewhere.
+        """
+        self._thread.call(self._proxy.delete(key))
+
+    def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
+        """Return the address that clients of a Service port dial; None if it isn't served.
+
+        Args:
+            key: The Service.
+            port: The port's name, which may be empty.
+        """
+        return self._thread.do(lambda: self._proxy.address_of(key, port))
+
+    def settled(self) -> None:
+        """Wait until everything that the source has published is in force.
+
+        Raises:
+            UserspaceProxyError: The source can't be read at all.
+            RuntimeError: The proxy was stopped meanwhile.
+        """
+        self._thread.call(self._proxy.settled())
+
+    def status(self) -> StatusView:
+        """Return everything about this proxy at this moment.
+
+        Counters of worker processes are some seconds old; those of the page are not.
+        """
+        return self._thread.do(self._proxy.status)
+
+    def failed(self) -> UserspaceProxyError:
+        """Wait until the source or the steering can't go on, and return why."""
+        return self._thread.call(self._proxy.failed())
+
+    def stop(self, *, drain_s: float = 0.0) -> None:
+        """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.
+
+        Args:
+            drain_s: Seconds that open connections may go on; then they are reset. New ones are
+                served meanwhile, too.
+        """
+        self._thread.call(self._proxy.stop(drain_s=drain_s))
+
+
+class BlockingService:
+    """A Service that :meth:`BlockingProxy.add_service` serves."""
+
+    def __init__(self, thread: LoopThread, service: AddedService) -> None:
+        self._thread = thread
+        self._service = service
+
+    def __repr__(self) -> str:
+        return self._thread.do(lambda: repr(self._service))
+
+    @property
+    def key(self) -> ServiceKey:
+        """Its namespace and name."""
+        return self._thread.do(lambda: self._service.key)
+
+    @property
+    def address(self) -> SocketAddress:
+        """The address to dial: unpacks into host and port.
+
+        Raises:
+            LookupError: It isn't served (any more).
+        """
+        return self._thread.do(lambda: self._service.address)
+
+    def set_endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
+        """Replace its endpoints; in force on return.
+
+        Args:
+            endpoints: As for :meth:`EmbeddedProxy.add_service`.
+
+        Raises:
+            ValueError: One of them isn't an address.
+            TypeError: They have another type.
+            LookupError: The Service was removed, or replaced by another of its name.
+            ListenError: It can't be served now: clients are refused, and it is retried each
+                second, with these endpoints.
+        """
+        self._thread.call(self._service.set_endpoints(endpoints))
+
+    def remove(self) -> None:
+        """Stop serving it; open connections go on. Idempotent.
+
+        A Service that has replaced it is still served.
+        """
+        self._thread.call(self._service.remove())
