@@ -41,6 +41,12 @@ def _status(given: Given) -> int:
     return status(given)
 
 
+def _explain(given: Given) -> int:
+    from .explain import explain
+
+    return explain(given)
+
+
 def _check(given: Given) -> int:
     from .check import check
 
@@ -122,6 +128,35 @@ _ROWS = (
         examples=("status", "status shop/web -o wide", "status --watch"),
         exits=(
             (DONE, "all served"),
+            (FAILED, "no proxy answered, or there is no such Service"),
+            (NEEDS_ATTENTION, "something needs attention"),
+        ),
+    ),
+    Command(
+        "explain",
+        "follow the path of connections to one Service, and state where they fail",
+        _explain,
+        arguments="NAMESPACE/NAME[:PORT]",
+        details=(
+            (
+                "It asks the running proxy, or plans the Services of --manifests without one. It "
+                "ends with one sentence and the next command."
+            ),
+        ),
+        flags=(
+            CommandFlag("from", "a client's address: is it admitted?", "IP"),
+            CommandFlag("probe", "dial the Service and each endpoint now, and show the times"),
+            _OUTPUT,
+            _SERVER,
+        ),
+        takes_settings=True,
+        examples=(
+            "explain shop/web --probe",
+            "explain shop/web:http --from=10.244.0.8",
+            "explain shop/web --manifests=services/",
+        ),
+        exits=(
+            (DONE, "clients are served"),
             (FAILED, "no proxy answered, or there is no such Service"),
             (NEEDS_ATTENTION, "something needs attention"),
         ),

@@ -95,7 +95,7 @@ def say_missing(view: StatusView, service: str) -> str:
     names |= {str(item.service) for item in view.ignored}
     near = difflib.get_close_matches(service, sorted(names), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return _printable(f"there is no Service {service}{hint}")
+    return printable(f"there is no Service {service}{hint}")
 
 
 def _key(port: ServicePortView) -> PortKey:
@@ -113,7 +113,7 @@ def _header(view: StatusView, lines: Sequence[_Entry], now: float) -> str:
 
 
 def _age(then: float, now: float) -> str:
-    return f"{seconds_in_words(max(0, round(now - then)))} old" if then else "not in force yet"
+    return f"{seconds_in_words(max(1, round(now - then)))} old" if then else "not in force yet"
 
 
 def _workers(view: StatusView) -> list[str]:
@@ -224,9 +224,9 @@ def _format(lines: Sequence[_Entry]) -> Iterator[str]:
 
 def _encode(lines: Iterable[str]) -> bytes:
     # Names from a manifest may contain surrogates.
-    return ("\n".join(map(_printable, lines)) + "\n").encode("utf-8", "replace")
+    return ("\n".join(map(printable, lines)) + "\n").encode("utf-8", "replace")
 
 
-def _printable(text: str) -> str:
-    """Replace control characters, which a terminal would execute."""
+def printable(text: str) -> str:
+    """Return a line without control characters, which a terminal would execute."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -1,0 +1,29 @@
+"""Services to explain, as a proxy's JSON describes them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+
+from tests.unit.status.views import NOW, make_address, make_endpoint, make_port, make_view
+from userspace_proxy.explain import read_subject
+from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.api import render_status
+
+
+def make_subject(*ports, service="shop/web", is_live=True, **changes):
+    """Return the facts about a Service of a view; without ports it has one that is served."""
+    view = make_view(*(ports or (make_port(),)), **changes)
+    status = json.loads(render_status(view, now=NOW))
+    return read_subject(status, service, "the proxy at 127.0.0.1:10249", is_live=is_live)
+
+
+def make_dead_endpoint(address, **changes):
+    """Return an endpoint that refused two dials, the last of them three seconds ago."""
+    number = errno.ECONNREFUSED
+    cause = dial_failed(
+        make_address(address), number, os.strerror(number), count=2, last_at=NOW - 3
+    )
+    return replace(make_endpoint(address, ejected_for_s=4.0, **changes), cause=cause)

@@ -1,0 +1,55 @@
+import pytest
+
+from userspace_proxy.agent.options import Options
+from userspace_proxy.explain import explain, read_subject
+from userspace_proxy.explain.planned import plan_status
+from userspace_proxy.sources.manifests import load_manifests
+
+SHOP = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {type: NodePort, clusterIP: 10.96.0.10, ports: [{port: 80, nodePort: 30080}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 8080}]
+endpoints: [{addresses: [127.0.0.1]}, {addresses: [10.244.0.3], conditions: {ready: false}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: None, ports: [{port: 80}]}
+"""
+
+
+def explain_manifest(tmp_path, service, **options):
+    path = tmp_path / "shop.yaml"
+    path.write_text(SHOP)
+    snapshot, problems = load_manifests(path)
+    assert problems == ()
+    status = plan_status(snapshot, Options(), now=1.0, **options)
+    return explain(read_subject(status, service, "shop.yaml", is_live=False))
+
+
+def test_manifests_are_planned_as_a_proxy_would(tmp_path):
+    explanation = explain_manifest(tmp_path, "shop/web", is_node=False)
+    assert explanation.sentence == "Clients would be served by 1 endpoint"
+    (part,) = explanation.parts
+    assert [step.what for step in part.steps] == [
+        "10.96.0.10:80/TCP, ClusterIP",
+        "127.0.0.1:30080/TCP, NodePort",
+        "1 of 2 used",
+    ]
+
+
+def test_on_nodes_endpoints_are_not_on_loopback(tmp_path):
+    explanation = explain_manifest(tmp_path, "shop/web")
+    assert "none of its 2 endpoints is usable" in explanation.sentence
+
+
+@pytest.mark.parametrize("service", ["shop/db"])
+def test_what_is_ignored_has_the_reason(tmp_path, service):
+    assert "headless" in explain_manifest(tmp_path, service).sentence

@@ -1,0 +1,40 @@
+import json
+
+from tests.unit.status.views import make_port
+from userspace_proxy.explain import explain, render_json, render_text
+
+from .subjects import make_dead_endpoint, make_subject
+
+DEAD = make_port(endpoints=(make_dead_endpoint("10.244.1.8:80"),))
+REFUSES = "10.244.1.8:80 refuses connections: nothing listens on port 80 there"
+
+
+def test_text_ends_with_one_sentence_and_the_next_command():
+    assert render_text(explain(make_subject(DEAD))).splitlines() == [
+        "shop/web, from the proxy at 127.0.0.1:10249",
+        "node",
+        "  ✓ source     Services are current, from https://10.0.0.1:6443",
+        "  ✓ rules      nftables: the kernel is as planned, compared every second",
+        "  ✓ firewall   No chain of another program drops packets to Services",
+        "shop/web:http (IPv4)",
+        "  ✓ address    10.96.7.118:80/TCP, ClusterIP: proxy port 20118",
+        f"  ✕ endpoints  Clients fail: {REFUSES}",
+        f"               ✕ 10.244.1.8:80: {REFUSES} (2 times, last 3 s ago)",
+        "               -> Compare targetPort with the port on which the container listens, and on "
+        "which address",
+        "",
+        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there.",
+        "next: kubectl get pods -A -o wide --field-selector status.podIP=10.244.1.8",
+    ]
+
+
+def test_control_characters_are_not_written():
+    text = render_text(explain(make_subject(make_port(problem="\x1b[2J"))))
+    assert "\x1b" not in text
+
+
+def test_json_has_the_same():
+    explanation = explain(make_subject(DEAD))
+    read = json.loads(render_json(explanation))
+    assert (read["level"], read["sentence"]) == ("trouble", explanation.sentence)
+    assert read["parts"][1]["steps"][1]["details"][0][0] == "trouble"

@@ -1,0 +1,282 @@
+import errno
+import os
+
+import pytest
+
+from tests.unit.status.views import (
+    make_address,
+    make_endpoint,
+    make_frontend,
+    make_ignored,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+)
+from userspace_proxy.explain import explain
+from userspace_proxy.explain.probe import ProbeResult
+from userspace_proxy.explain.steps import PathStep
+from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView
+
+from .subjects import make_dead_endpoint, make_subject
+
+
+def steps_of(explanation, topic):
+    return [step for part in explanation.parts for step in part.steps if step.topic == topic]
+
+
+def test_the_steps_are_in_the_order_of_a_connections_path():
+    explanation = explain(make_subject(), client="10.0.0.1")
+    assert [(part.title, [step.topic for step in part.steps]) for part in explanation.parts] == [
+        ("node", ["source", "rules", "firewall"]),
+        ("shop/web:http (IPv4)", ["address", "client", "endpoints"]),
+    ]
+    assert explanation.level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_live", "sentence"),
+    [
+        pytest.param({}, True, "Clients are served by 2 endpoints", id="served"),
+        pytest.param(
+            {"connections": 0},
+            True,
+            "Clients are served by 2 endpoints; none has connected since the proxy started",
+            id="unused",
+        ),
+        pytest.param({}, False, "Clients would be served by 2 endpoints", id="planned"),
+    ],
+)
+def test_the_sentence_about_a_service_that_is_served(changes, is_live, sentence):
+    assert explain(make_subject(make_port(**changes), is_live=is_live)).sentence == sentence
+
+
+def test_the_worst_step_is_the_sentence():
+    dead = make_dead_endpoint("10.244.1.8:80", connections=20)
+    explanation = explain(make_subject(make_port(endpoints=(dead,))))
+    assert explanation.level is Level.TROUBLE
+    assert explanation.sentence == (
+        "Clients fail: 10.244.1.8:80 refuses connections: nothing listens on port 80 there"
+    )
+    assert explanation.next.endswith("status.podIP=10.244.1.8")
+
+
+def test_an_endpoint_has_its_cause_how_often_and_when_and_what_it_served():
+    dead = make_dead_endpoint("10.244.1.8:80", connections=20, node="node-b")
+    subject = make_subject(make_port(endpoints=(make_endpoint("10.244.1.7:80"), dead)))
+    (step,) = steps_of(explain(subject), "endpoints")
+    assert step.level is Level.ATTENTION
+    assert step.details == (
+        (
+            Level.TROUBLE,
+            "10.244.1.8:80 on node-b: 10.244.1.8:80 refuses connections: nothing listens on port "
+            "80 there (2 times, last 3 s ago); it served 20 connections before",
+        ),
+        (Level.OK, "10.244.1.7:80: ready"),
+    )
+
+
+def test_endpoints_that_are_not_used_have_the_reason():
+    endpoints = (
+        make_endpoint("10.244.1.7:80", connections=1),
+        make_endpoint("10.244.1.8:80", "not ready", False),
+        make_endpoint("10.244.1.9:80", "not on this node", False, "node-b"),
+        make_endpoint("10.244.1.10:80", ejected_for_s=5.0),
+    )
+    (step,) = steps_of(explain(make_subject(make_port(endpoints=endpoints))), "endpoints")
+    assert [(level.value, text) for level, text in step.details] == [
+        ("attention", "10.244.1.8:80: not ready"),
+        ("ok", "10.244.1.9:80 on node-b: not on this node"),
+        ("ok", "10.244.1.7:80: ready, 1 connection"),
+        ("trouble", "10.244.1.10:80: ejected for 5 s"),
+    ]
+
+
+def test_of_many_endpoints_the_rest_is_counted():
+    endpoints = tuple(make_endpoint(f"10.244.1.{n}:80") for n in range(1, 31))
+    (step,) = steps_of(explain(make_subject(make_port(endpoints=endpoints))), "endpoints")
+    assert step.what == "30 of 30 used"
+    assert (len(step.details), step.details[-1]) == (21, (Level.OK, "and 10 more"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "topic", "level", "text"),
+    [
+        pytest.param(
+            {"steering": SteeringView("nftables", repairs=2)},
+            "rules",
+            Level.OK,
+            "nftables: the kernel is as planned, compared every second, 2 repairs so far",
+            id="repaired",
+        ),
+        pytest.param(
+            {"steering": SteeringView("nftables", problem="table vanished")},
+            "rules",
+            Level.TROUBLE,
+            "The kernel isn't as planned: table vanished",
+            id="drift",
+        ),
+        pytest.param(
+            {"steering": SteeringView("none")},
+            "rules",
+            Level.OK,
+            "None: clients dial the proxy's own listeners",
+            id="without-rules",
+        ),
+        pytest.param(
+            {"firewalls": (FirewallView("ip filter INPUT", "its policy is drop", "nft x"),)},
+            "firewall",
+            Level.TROUBLE,
+            "Chain ip filter INPUT of another program may drop packets to Services: "
+            "its policy is drop",
+            id="firewall",
+        ),
+        pytest.param(
+            {"source": make_troubled_view().source},
+            "source",
+            Level.TROUBLE,
+            "cannot watch Services at https://10.0.0.1:6443: Connection refused",
+            id="source",
+        ),
+        pytest.param(
+            {"last_state": LastStateView("f", served_at=1_763_600_000.0 - 90)},
+            "source",
+            Level.TROUBLE,
+            "Services haven't been read yet from https://10.0.0.1:6443: the last state is 1 min "
+            "old",
+            id="last-state",
+        ),
+        pytest.param(
+            {"sync": make_troubled_view().sync},
+            "rules",
+            Level.TROUBLE,
+            "The kernel isn't as planned: cannot steer 10.96.7.1:80/TCP: Operation not permitted",
+            id="pending",
+        ),
+    ],
+)
+def test_the_node_is_part_of_the_path(changes, topic, level, text):
+    (step,) = steps_of(explain(make_subject(**changes)), topic)
+    assert (step.level, step.what) == (level, text)
+
+
+def test_an_address_that_is_not_reached_is_trouble():
+    lost = make_frontend("192.0.2.1:30080", "NodePort", "held by another program", is_reached=False)
+    (step,) = steps_of(
+        explain(make_subject(make_port(frontends=(lost,), problem="nginx has it"))), "address"
+    )
+    assert step.level is Level.TROUBLE
+    assert step.what == (
+        "192.0.2.1:30080/TCP, NodePort: held by another program; Not served: nginx has it"
+    )
+
+
+def test_a_service_that_is_ignored_has_the_reason():
+    ignored = (make_ignored("shop/db", "", "it is headless"),)
+    explanation = explain(make_subject(service="shop/db", ignored=ignored))
+    assert explanation.sentence == "It is not served: it is headless"
+    assert explanation.level is Level.ATTENTION
+
+
+def test_a_port_whose_address_is_taken_is_trouble():
+    ignored = (make_ignored("shop/web", "http", "held by shop/a", is_conflict=True),)
+    explanation = explain(make_subject(ignored=ignored))
+    assert explanation.sentence == "Port http is not served: held by shop/a"
+
+
+def test_a_client_selects_its_family():
+    assert explain(make_subject(), client="fd00::1").sentence == "shop/web has no IPv6 address"
+
+
+def test_a_client_that_is_dropped_is_the_sentence():
+    subject = make_subject(*make_two_sides(), service="shop/front")
+    explanation = explain(subject, client="198.51.100.1")
+    assert explanation.sentence.startswith("Packets from 198.51.100.1 are dropped: Clients from")
+    assert explain(subject).level is Level.OK
+
+
+def probes(**results):
+    number = errno.ECONNREFUSED
+    return {
+        address: ProbeResult(0.0004)
+        if answers
+        else ProbeResult(
+            0.0001,
+            dial_failed(make_address(address), number, os.strerror(number)),
+            os.strerror(number),
+        )
+        for address, answers in results.items()
+    }
+
+
+ENDPOINTS = (make_endpoint("10.244.1.7:80"), make_endpoint("10.244.1.8:80", "not ready", False))
+
+
+@pytest.mark.parametrize(
+    ("results", "level", "what"),
+    [
+        pytest.param(
+            {"10.244.1.7:80": True, "10.244.1.8:80": False},
+            Level.OK,
+            "1 used endpoint dialled from this machine, without a failure",
+            id="used-one-answers",
+        ),
+        pytest.param(
+            {"10.244.1.7:80": False, "10.244.1.8:80": True},
+            Level.TROUBLE,
+            "1 of 1 used endpoint failed: 10.244.1.7:80 refuses connections: nothing listens on "
+            "port 80 there",
+            id="used-one-refuses",
+        ),
+    ],
+)
+def test_dials_are_judged_by_the_endpoints_that_are_used(results, level, what):
+    explanation = explain(make_subject(make_port(endpoints=ENDPOINTS)), probes=probes(**results))
+    (step,) = steps_of(explanation, "dial")
+    assert (step.level, step.what) == (level, what)
+    assert [text for _, text in step.details] == [
+        f"10.244.1.7:80: {_said(results['10.244.1.7:80'])}",
+        f"10.244.1.8:80 (not ready): {_said(results['10.244.1.8:80'])}",
+    ]
+
+
+def _said(answers):
+    return "answers after 0.4 ms" if answers else "Connection refused after 0.1 ms"
+
+
+def test_an_address_that_cannot_be_dialled_from_here_is_not_yet_trouble():
+    for answers, level, what in (
+        (True, Level.OK, "10.96.7.118:80 answers after 0.4 ms"),
+        (False, Level.ATTENTION, "10.96.7.118:80, from this machine: Connection refused"),
+    ):
+        explanation = explain(make_subject(), probes=probes(**{"10.96.7.118:80": answers}))
+        (step,) = steps_of(explanation, "dial")
+        assert (step.level, step.what) == (level, what)
+
+
+def test_a_slow_answer_is_in_seconds():
+    results = {"10.96.7.118:80": ProbeResult(1.2)}
+    (step,) = steps_of(explain(make_subject(), probes=results), "dial")
+    assert step.what == "10.96.7.118:80 answers after 1 s"
+
+
+def test_a_failed_dial_decides_the_next_command():
+    explanation = explain(
+        make_subject(make_port(endpoints=ENDPOINTS)), probes=probes(**{"10.244.1.7:80": False})
+    )
+    assert explanation.next.endswith("status.podIP=10.244.1.7")
+
+
+def test_what_was_found_out_about_pods_comes_first():
+    step = PathStep(Level.TROUBLE, "pods", "no pod has these labels")
+    explanation = explain(make_subject(), pods=[step])
+    assert explanation.parts[0].steps == (step,)
+    assert explanation.sentence == "no pod has these labels"
+
+
+def test_saved_connections_and_policies_are_mentioned():
+    subject = make_subject(*make_two_sides(), service="shop/front")
+    what = [step.what for step in steps_of(explain(subject), "endpoints")]
+    assert what[0] == "2 of 2 used"
+    assert what[1].startswith("Clients from outside are dropped here")

@@ -1,0 +1,62 @@
+from tests.unit.status.views import (
+    make_calm_view,
+    make_ignored,
+    make_port,
+    make_troubled_view,
+    make_two_sides,
+)
+from userspace_proxy.plan import Side
+from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.view import FirewallView, LastStateView
+
+from .subjects import make_dead_endpoint, make_subject
+
+
+def test_a_port_has_its_addresses_endpoints_and_state():
+    dead = make_dead_endpoint("10.244.1.8:80", connections=20, failures=2)
+    (port,) = make_subject(make_port(endpoints=(dead,))).ports
+    assert (port.name, port.family, port.protocol, port.level) == (
+        "shop/web:http", "IPv4", "TCP", Level.TROUBLE,
+    )  # fmt: skip
+    assert [(f.address, f.kind) for f in port.frontends] == [("10.96.7.118:80", "ClusterIP")]
+    (endpoint,) = port.endpoints
+    assert endpoint.cause is not None
+    assert (endpoint.cause.code, endpoint.cause.count) == ("endpoint-refuses", 2)
+    assert (endpoint.connections, endpoint.failures) == (20, 2)
+
+
+def test_other_services_are_left_out():
+    ports = make_calm_view().ports
+    assert {port.name for port in make_subject(*ports, service="shop/web").ports} == {
+        "shop/web:http"
+    }
+    assert make_subject(*ports, service="shop/web:other").ports == ()
+
+
+def test_a_title_tells_families_and_sides_apart():
+    titles = [port.title for port in make_subject(*make_two_sides(), service="shop/front").ports]
+    assert titles == ["shop/front:http (IPv4)", f"shop/front:http (IPv4, {Side.EXTERNAL})"]
+
+
+def test_an_ignored_service_has_its_cause():
+    ignored = (make_ignored("shop/db", "", "headless"), make_ignored("shop/x", "", "other"))
+    (item,) = make_subject(service="shop/db", ignored=ignored).ignored
+    assert (item.port, item.cause.sentence, item.is_conflict) == ("", "headless", False)
+
+
+def test_only_a_running_proxy_has_facts_about_its_node():
+    assert make_subject(is_live=False).node is None
+    view = make_troubled_view()
+    node = make_subject(
+        steering=view.steering,
+        sync=view.sync,
+        source=view.source,
+        firewalls=(FirewallView("ip filter INPUT", "policy drop", "nft …"),),
+        last_state=LastStateView("f", served_at=1.0),
+    ).node
+    assert node is not None
+    assert (node.name, node.steering, node.repairs) == ("node-a", "nftables", 3)
+    assert node.firewalls == (("ip filter INPUT", "policy drop", "nft …"),)
+    assert node.source_problems == view.source.problems
+    assert node.pending == view.sync.problem
+    assert node.last_state_age_s is not None

@@ -1,0 +1,20 @@
+"""Follows the path of connections to one Service, and states at which step they fail.
+
+    running proxy, manifests or API server ──▶ Subject ──▶ steps ──▶ sentence, next command
+
+It changes nothing. Dials and requests for pods are made only if they are asked for.
+"""
+
+from .render import render_json, render_text
+from .steps import Explanation, PathStep, explain
+from .subject import Subject, read_subject
+
+__all__ = [
+    "Explanation",
+    "PathStep",
+    "Subject",
+    "explain",
+    "read_subject",
+    "render_json",
+    "render_text",
+]

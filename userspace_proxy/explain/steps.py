@@ -1,0 +1,285 @@
+"""Turns the facts about a Service into the steps of a connection, one sentence and a next command.
+
+    Service ─▶ node: source, rules, firewalls ─▶ each port: addresses, client, endpoints, dials
+
+Rule 1: causes are shown in their own words; this module orders them.
+Rule 2: the worst step decides the sentence; of equally bad ones the first on the path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..model import Cause
+from ..status.port_state import Level
+from ..status.units import plural, seconds_in_words
+from .clients import say_client
+from .commands import next_command
+from .probe import ProbeResult
+from .subject import CauseFacts, EndpointFacts, PortFacts, ProxyFacts, Subject
+
+_ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
+# A Service may have a thousand endpoints; those that don't serve are shown first.
+ENDPOINTS_SHOWN = 20
+
+Probes = Mapping[str, ProbeResult]
+"""The results of dials, by address."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathStep:
+    """One step, and whether connections get past it."""
+
+    level: Level
+    topic: str
+    """One word: ``endpoints``."""
+    what: str
+    hint: str = ""
+    details: tuple[tuple[Level, str], ...] = ()
+    """Lines below it, each with a level."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathPart:
+    """The steps of one part of the path."""
+
+    title: str
+    """Empty for what concerns the whole Service."""
+    steps: tuple[PathStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is right and wrong with one Service."""
+
+    service: str
+    origin: str
+    level: Level
+    sentence: str
+    """One sentence without a full stop."""
+    next: str
+    """The command that shows more, or that repairs it."""
+    parts: tuple[PathPart, ...]
+
+
+def explain(
+    subject: Subject,
+    *,
+    client: str = "",
+    probes: Probes | None = None,
+    pods: Sequence[PathStep] | None = None,
+    asked: Sequence[str] = (),
+) -> Explanation:
+    """Return the steps of connections to a Service.
+
+    Args:
+        client: The address of a client; empty: any.
+        probes: Results of dials; None: nothing was dialled.
+        pods: What was found out about the pods of the Service; None: they weren't looked at.
+        asked: The flags of the source, which the next command needs again.
+    """
+    family = "IPv6" if ":" in client else "IPv4"
+    ports = [port for port in subject.ports if not client or port.family == family]
+    whole = [*_ignored(subject), *(pods or ())]
+    if client and subject.ports and not ports:
+        whole.append(
+            PathStep(Level.TROUBLE, "client", f"{subject.service} has no {family} address")
+        )
+    parts = [PathPart("", tuple(whole))] if whole else []
+    if subject.node is not None:
+        parts.append(PathPart("node", tuple(_node(subject.node))))
+    parts += [PathPart(port.title, tuple(_port(port, subject, client, probes))) for port in ports]
+    steps = [step for part in parts for step in part.steps]
+    level = next((one for one in _ORDER if any(step.level is one for step in steps)), Level.OK)
+    worst = next((step for step in steps if step.level is level), None)
+    cause = _first_cause(ports, subject, probes or {})
+    return Explanation(
+        service=subject.service,
+        origin=subject.origin,
+        level=level,
+        sentence=_sentence(level, worst, ports, subject),
+        next=next_command(
+            cause,
+            subject,
+            asked=asked,
+            probed=probes is not None,
+            has_pods=pods is not None,
+        ),
+        parts=tuple(parts),
+    )
+
+
+def _first_cause(
+    ports: Sequence[PortFacts], subject: Subject, probes: Probes
+) -> Cause | CauseFacts | None:
+    """Return the cause that the next command should be about, or None if all is well."""
+    ill = [port for port in ports if port.level is not Level.OK]
+    for port in sorted(ill, key=lambda port: _ORDER.index(port.level)):
+        if port.causes:
+            return port.causes[0]
+    for port in ports:
+        for endpoint in port.endpoints:
+            result = probes.get(endpoint.address)
+            if endpoint.is_usable and result is not None and result.cause is not None:
+                return result.cause
+    return subject.ignored[0].cause if subject.ignored else None
+
+
+def _sentence(
+    level: Level, worst: PathStep | None, ports: Sequence[PortFacts], subject: Subject
+) -> str:
+    if level is not Level.OK and worst is not None:
+        return worst.what
+    if not ports:
+        return worst.what if worst is not None else f"{subject.service} has no ports"
+    usable = sum(endpoint.is_usable for endpoint in ports[0].endpoints)
+    if subject.node is None:
+        return f"Clients would be served by {plural(usable, 'endpoint')}"
+    sentence = f"Clients are served by {plural(usable, 'endpoint')}"
+    if not any(port.connections for port in ports):
+        return f"{sentence}; none has connected since the proxy started"
+    return sentence
+
+
+def _ignored(subject: Subject) -> Iterator[PathStep]:
+    for item in subject.ignored:
+        which = f"Port {item.port} is" if item.port else "It is"
+        level = Level.TROUBLE if item.is_conflict else Level.ATTENTION
+        yield PathStep(
+            level, "service", f"{which} not served: {item.cause.sentence}", item.cause.hint
+        )
+
+
+def _node(node: ProxyFacts) -> Iterator[PathStep]:
+    if node.last_state_age_s is not None:
+        age = seconds_in_words(node.last_state_age_s)
+        what = f"Services haven't been read yet from {node.source}: the last state is {age} old"
+        yield PathStep(Level.TROUBLE, "source", what)
+    for problem in node.source_problems:
+        yield PathStep(Level.TROUBLE, "source", problem)
+    if not node.source_problems and node.last_state_age_s is None:
+        yield PathStep(Level.OK, "source", f"Services are current, from {node.source}")
+    if node.pending or node.steering_problem:
+        problem = node.pending or node.steering_problem
+        yield PathStep(Level.TROUBLE, "rules", f"The kernel isn't as planned: {problem}")
+    elif node.steering == "none":
+        yield PathStep(Level.OK, "rules", "None: clients dial the proxy's own listeners")
+    else:
+        repairs = f", {plural(node.repairs, 'repair')} so far" if node.repairs else ""
+        what = f"{node.steering}: the kernel is as planned, compared every second{repairs}"
+        yield PathStep(Level.OK, "rules", what)
+    for chain, why, way_out in node.firewalls:
+        what = f"Chain {chain} of another program may drop packets to Services: {why}"
+        yield PathStep(Level.TROUBLE, "firewall", what, way_out)
+    if not node.firewalls and node.steering != "none":
+        yield PathStep(
+            Level.OK, "firewall", "No chain of another program drops packets to Services"
+        )
+
+
+def _port(
+    port: PortFacts, subject: Subject, client: str, probes: Probes | None
+) -> Iterator[PathStep]:
+    for frontend in port.frontends:
+        what = f"{frontend.address}/{port.protocol}, {frontend.kind}"
+        if not frontend.is_reached and subject.node is not None:
+            yield PathStep(Level.TROUBLE, "address", f"{what}: {frontend.target}; {port.sentence}")
+        else:
+            yield PathStep(
+                Level.OK, "address", f"{what}: {frontend.target}" if frontend.target else what
+            )
+        if probes is not None and frontend.address in probes:
+            yield _dial_address(frontend.address, probes[frontend.address])
+    if client:
+        level, said = say_client(port, client)
+        yield PathStep(level, "client", said)
+    yield _endpoints(port, subject.now)
+    others = [cause for cause in port.causes if cause.sentence not in port.sentence]
+    for cause in others:
+        yield PathStep(Level.OK, "note", _told(cause, subject.now), cause.hint)
+    if probes is not None:
+        yield from _dials(port, probes)
+
+
+def _endpoints(port: PortFacts, now: float) -> PathStep:
+    total = len(port.endpoints)
+    usable = sum(endpoint.is_usable for endpoint in port.endpoints)
+    shown = sorted(port.endpoints, key=lambda endpoint: endpoint.is_usable and not endpoint.cause)
+    details = [_endpoint(endpoint, now) for endpoint in shown[:ENDPOINTS_SHOWN]]
+    if total > len(details):
+        details.append((Level.OK, f"and {total - len(details):,} more"))
+    hint = port.causes[0].hint if port.causes else ""
+    if port.level is not Level.OK:
+        return PathStep(port.level, "endpoints", port.sentence, hint, tuple(details))
+    if port.is_dropping:
+        return PathStep(Level.OK, "endpoints", port.sentence, hint, tuple(details))
+    saved = f"; {plural(port.saved, 'connection')} saved" if port.saved else ""
+    policy = f"; {port.policy}" if port.policy else ""
+    what = f"{usable:,} of {total:,} used{policy}{saved}"
+    return PathStep(Level.OK, "endpoints", what, details=tuple(details))
+
+
+def _endpoint(endpoint: EndpointFacts, now: float) -> tuple[Level, str]:
+    where = f"{endpoint.address} on {endpoint.node}" if endpoint.node else endpoint.address
+    if endpoint.cause is not None:
+        served = f"; it served {plural(endpoint.connections, 'connection')} before"
+        told = _told(endpoint.cause, now)
+        return Level.TROUBLE, f"{where}: {told}{served if endpoint.connections else ''}"
+    if endpoint.ejected_for_s is not None:
+        return Level.TROUBLE, f"{where}: ejected for {seconds_in_words(endpoint.ejected_for_s)}"
+    if endpoint.is_usable:
+        count = f", {plural(endpoint.connections, 'connection')}" if endpoint.connections else ""
+        return Level.OK, f"{where}: {endpoint.state}{count}"
+    is_ready = endpoint.state not in ("not ready", "terminating") and not (
+        endpoint.state.startswith("refused")
+    )
+    return Level.OK if is_ready else Level.ATTENTION, f"{where}: {endpoint.state}"
+
+
+def _told(cause: CauseFacts, now: float) -> str:
+    if not cause.count:
+        return cause.sentence
+    times = "once" if cause.count == 1 else f"{cause.count:,} times"
+    last = f", last {seconds_in_words(max(0.0, now - cause.last_at))} ago" if cause.last_at else ""
+    return f"{cause.sentence} ({times}{last})"
+
+
+def _dial_address(address: str, result: ProbeResult) -> PathStep:
+    if result.cause is None:
+        return PathStep(Level.OK, "dial", f"{address} answers {_after(result)}")
+    # Many addresses of Services can be dialled only from nodes and pods.
+    return PathStep(Level.ATTENTION, "dial", f"{address}, from this machine: {result.error}")
+
+
+def _dials(port: PortFacts, probes: Probes) -> Iterator[PathStep]:
+    """Yield one step about the endpoints that were dialled."""
+    dialled = [(e, probes[e.address]) for e in port.endpoints if e.address in probes]
+    if not dialled:
+        return
+    used = [result for endpoint, result in dialled if endpoint.is_usable]
+    failed = [result.cause for result in used if result.cause is not None]
+    details = tuple(_dial(endpoint, result) for endpoint, result in dialled)
+    if failed:
+        what = f"{len(failed):,} of {plural(len(used), 'used endpoint')} failed: {failed[0]}"
+        yield PathStep(Level.TROUBLE, "dial", what, failed[0].hint, details)
+    else:
+        what = f"{plural(len(used), 'used endpoint')} dialled from this machine, without a failure"
+        yield PathStep(Level.OK, "dial", what, details=details)
+
+
+def _dial(endpoint: EndpointFacts, result: ProbeResult) -> tuple[Level, str]:
+    used = "" if endpoint.is_usable else f" ({endpoint.state})"
+    if result.cause is None:
+        return Level.OK, f"{endpoint.address}{used}: answers {_after(result)}"
+    level = Level.TROUBLE if endpoint.is_usable else Level.ATTENTION
+    return level, f"{endpoint.address}{used}: {result.error} {_after(result)}"
+
+
+def _after(result: ProbeResult) -> str:
+    # Most answers take less than a millisecond.
+    return (
+        f"after {result.seconds * 1000:.1f} ms"
+        if result.seconds < 0.1
+        else (f"after {seconds_in_words(result.seconds)}")
+    )
