@@ -30,6 +30,7 @@ from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane.messages import (
     Counted,
     Drained,
+    DurationReport,
     Ejected,
     EndpointReport,
     FromWorker,
@@ -204,11 +205,12 @@ MESSAGES: tuple[FromWorker, ...] = (
                 [
                     EndpointReport(
                         SocketAddress("10.244.1.2", 8080),
-                        (1, 2, 3, 4, 5, 6, 7, 8, 9),
+                        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11),
                         StreakReport(1.5, 2, 2.5, 3.5, 111),
                     )
                 ],
                 [(SocketAddress("fd00::2", 53), 1.5)],
+                DurationReport([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.5),
             )
         ],
         Status(3, 4, 50, 1024, True, [9, 8, 7], 0.25),

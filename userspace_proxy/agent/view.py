@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from ..dataplane import ITERATION_BOUNDS_S, EndpointCounters
+from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters
 from ..errors import ListenError
 from ..model import Cause, Frontend, FrontendKind, ServiceKey
 from ..plan import Plan
@@ -25,6 +25,7 @@ from ..status.view import (
     StatusView,
     SteeringView,
     SyncView,
+    Times,
     TotalsView,
     TrackingView,
     Traffic,
@@ -43,6 +44,9 @@ from .wall_clock import WallClock
 
 # A closed connection keeps its source port in TIME_WAIT for a minute, so a shortage lasts as long.
 _RECENT_S = 60.0
+
+# Of connections in a row that an endpoint ends without a byte: a few are no news.
+_MANY_ENDS = 3
 
 # A node port has many addresses, so the Service's own addresses are listed first.
 _KINDS = (
@@ -137,12 +141,18 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
         traffic._replace(active=sum(port.traffic.active for port in ports)),
         failures_by_cause=totals.endpoints.failures_by_cause(),
         saved=counters.saved,
+        connect_times=_times(totals.connect_times),
+        first_byte_times=_times(totals.first_byte_times),
         refused=counters.refused,
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
         shortages=counters.shortages,
     )
+
+
+def _times(durations: Durations) -> Times:
+    return Times(durations.bounds, tuple(durations.counts()), durations.seconds)
 
 
 def _view_source(source: Source) -> SourceView:
@@ -245,6 +255,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         traffic=_traffic(totals),
         failures_by_cause=totals.failures_by_cause(),
         saved=counters.saved,
+        connect_times=_times(group.connect_times),
+        first_byte_times=_times(group.first_byte_times),
         problem=served.problem,
         way_out=served.way_out,
         refused=counters.refused,
@@ -274,18 +286,15 @@ def _view_endpoint(
 
 
 def _cause(verdict: EndpointVerdict, counters: EndpointCounters, clock: WallClock) -> Cause | None:
-    dials = counters.dials
-    if not dials.is_on:
-        return None
-    first_at, last_at = clock.unix(dials.first_at), clock.unix(dials.last_at)
-    return causes.dial_failed(
-        verdict.address,
-        dials.number,
-        os.strerror(dials.number),
-        count=dials.failures,
-        first_at=first_at,
-        last_at=last_at,
-    )
+    dials, ends, address = counters.dials, counters.ends, verdict.address
+    failing = dials if dials.is_on else ends
+    when = {"first_at": clock.unix(failing.first_at), "last_at": clock.unix(failing.last_at)}
+    if dials.is_on:
+        error = os.strerror(dials.number)
+        return causes.dial_failed(address, dials.number, error, count=dials.failures, **when)
+    if ends.is_on and ends.failures >= _MANY_ENDS:
+        return causes.resets(address, count=ends.failures, **when)
+    return None
 
 
 def _traffic(counters: EndpointCounters) -> Traffic:
@@ -297,6 +306,8 @@ def _traffic(counters: EndpointCounters) -> Traffic:
         preserved=counters.preserved,
         received_bytes=counters.received_bytes,
         sent_bytes=counters.sent_bytes,
+        resets=counters.resets,
+        empty=counters.empty,
     )
 
 

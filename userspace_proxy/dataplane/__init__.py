@@ -11,8 +11,8 @@ event loop the caller runs, and raw non-blocking sockets.
 from .counters import CounterTable, EndpointCounters, GroupCounters
 from .dataplane import AnyListener, DataPlane
 from .descriptors import raise_descriptor_limit
+from .durations import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, DurationCounts, Durations
 from .endpoint_group import EndpointGroup
-from .iterations import ITERATION_BOUNDS_S
 from .memory import MemoryState
 from .port_hold import get_nothing
 from .serving import Serving
@@ -23,9 +23,12 @@ from .udp import UdpListener
 
 __all__ = [
     "ITERATION_BOUNDS_S",
+    "TIMES_BOUNDS_S",
     "AnyListener",
     "CounterTable",
     "DataPlane",
+    "DurationCounts",
+    "Durations",
     "EndpointCounters",
     "EndpointGroup",
     "GroupCounters",

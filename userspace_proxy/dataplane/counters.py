@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from ..model import CauseCode, SocketAddress
+from .durations import TIMES_BOUNDS_S, Durations
 from .streak import Streak
 
 
@@ -37,19 +38,24 @@ class EndpointCounters(Counters):
     names = (
         "active",
         "connections",
+        "empty",
         "other_failures",
         "preserved",
         "received_bytes",
         "refusals",
+        "resets",
         "sent_bytes",
         "silences",
         "unreachables",
     )
-    __slots__ = (*names, "dials")
+    __slots__ = (*names, "dials", "ends")
 
     def __init__(self) -> None:
         self.dials = Streak()
         """Failed dials; those that failed because of this node don't count."""
+        self.ends = Streak()
+        """Connections that the endpoint ended, as in ``resets`` and ``empty``; its first byte on
+        another one is a success."""
         self.active = 0
         """Open connections, or live flows."""
         self.connections = 0
@@ -68,6 +74,11 @@ class EndpointCounters(Counters):
         """Dials that failed because there was no route to it."""
         self.other_failures = 0
         """Dials that failed for another cause."""
+        self.resets = 0
+        """Connections that it reset before it had sent a byte, and before their clients left."""
+        self.empty = 0
+        """Connections that it closed without having sent a byte, although their clients had sent
+        something and hadn't closed them."""
 
     @property
     def failures(self) -> int:
@@ -138,6 +149,11 @@ class CounterTable:
         """Monotonic seconds at which ``out_of_ports`` last grew."""
         self.out_of_client_ports_at = -math.inf
         """Monotonic seconds at which ``out_of_client_ports`` last grew."""
+        self.connect_times = Durations(TIMES_BOUNDS_S)
+        """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+        self.first_byte_times = Durations(TIMES_BOUNDS_S)
+        """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
+        endpoint's first byte."""
         self._per_endpoint: dict[SocketAddress, EndpointCounters] = {}
         self._gone = EndpointCounters()
 

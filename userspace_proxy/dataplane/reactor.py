@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from .iterations import LoopIterations
+from .durations import ITERATION_BOUNDS_S, Durations
 from .tuning import BUFFER_BYTES
 
 
@@ -62,7 +62,7 @@ class Reactor:
         """Time of the current dispatch; a timer's callback calls :meth:`tick` first."""
         self.turn = 0
         """Number of the current dispatch."""
-        self.iterations = LoopIterations()
+        self.iterations = Durations(ITERATION_BOUNDS_S)
         """How long dispatches took."""
         self.buffer = memoryview(bytearray(BUFFER_BYTES))
         """Where handlers read to."""

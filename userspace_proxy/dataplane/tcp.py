@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from .counters import EndpointCounters
 from .endpoint_group import EndpointGroup
 from .pipes import PipePool
 from .relay import Direction
-from .sockets import buffered_bytes, reset
+from .sockets import buffered_bytes, is_connected, reset
 from .tcp_dial import READ_EVENTS, DialOwner, TcpDial
 
 _access = logging.getLogger("userspace_proxy.access")
@@ -52,7 +53,9 @@ class TcpConnection(TcpDial):
     """One client's connection. It dials first; the arguments are those of ``TcpDial``."""
 
     __slots__ = (
+        "_asked_at",
         "_counters",
+        "_has_ended_badly",
         "_has_nodelay",
         "_wants_client_out",
         "down",
@@ -82,6 +85,10 @@ class TcpConnection(TcpDial):
         """The first of the latest looks, all of which found the client without an answer."""
         self._counters: EndpointCounters | None = None
         """The endpoint's, while the two are joined."""
+        self._asked_at = 0.0
+        """When the endpoint answered, or the client first sent something after that."""
+        self._has_ended_badly = False
+        """The endpoint has ended it without a byte."""
         self._wants_client_out = False
         self._has_nodelay = False
         """The endpoint's socket has TCP_NODELAY."""
@@ -98,7 +105,9 @@ class TcpConnection(TcpDial):
             self.refuse()
             return
         self.owner.client_deadlines.stop(self)
-        counters = self._counters = self.group.answered(endpoint, self.reactor.now)
+        now = self._asked_at = self.reactor.now
+        self.group.connect_times.add(now - self.started)
+        counters = self._counters = self.group.answered(endpoint, now)
         counters.connections += 1
         counters.active += 1
         counters.preserved += self.is_preserved
@@ -108,24 +117,39 @@ class TcpConnection(TcpDial):
             self.group.counters.saved += 1
             self._tried = None
         self.up = up
-        down = self.down = Direction(self, sock, self.client)
-        self.reactor.replace_handler(sock, down.pump)
+        self.down = Direction(self, sock, self.client)
+        self.reactor.replace_handler(sock, self._on_endpoint)
         up.pump()
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
-        if events & _READABLE and self.down is not None:
-            down.pump(events)
+        if events & _READABLE:
+            self._on_endpoint(events)
 
     def _on_client(self, events: int) -> None:
         """Handle the client's first events; TCP_NODELAY is for a client that sends again."""
         up = self.up
         if up is None:
             return
-        if up.bytes_moved and not events & epoll.RDHUP:
+        if not up.bytes_moved:
+            self._asked_at = self.reactor.now
+        elif not events & epoll.RDHUP:
             self._set_nodelay()
         up.pump(events)
         if up.bytes_moved > _ONE_PACKET_BYTES:
             self._set_nodelay()
+
+    def _on_endpoint(self, events: int) -> None:
+        """Handle the endpoint's events until its first byte."""
+        down, counters = self.down, self._counters
+        if down is None or counters is None:
+            return
+        down.pump(events)
+        if down.bytes_moved or down.waiting_bytes:
+            now = self.reactor.now
+            self.group.first_byte_times.add(now - self._asked_at)
+            counters.ends.succeeded_at = now
+            if self.down is not None and not self.is_aborting:
+                self.reactor.replace_handler(down.source, down.pump)
 
     def _set_nodelay(self) -> None:
         """Send the endpoint what the kernel holds back, and delay nothing from now on."""
@@ -172,8 +196,15 @@ class TcpConnection(TcpDial):
 
     def direction_ended(self) -> None:
         """Close both sockets when both directions have ended."""
-        if self.is_ended:
-            self.finish("complete", as_reset=False)
+        up, down = self.up, self.down
+        if up is None or down is None:
+            return
+        if up.is_ended:
+            if down.is_ended:
+                self.finish("complete", as_reset=False)
+        elif up.bytes_moved and not down.bytes_moved and self._counters is not None:
+            self._counters.empty += 1
+            self._note_bad_end(0)
 
     def abort(self) -> None:
         """Reset both sides once what was sent before the error has arrived. Idempotent."""
@@ -183,10 +214,27 @@ class TcpConnection(TcpDial):
         for direction in (self.up, self.down):
             if direction is not None:
                 direction.pump_last()
+        self._count_reset()
         # A reset drops what Nagle's algorithm holds back.
         self._set_nodelay()
         if not self.owner.reset_late(self):
             self.finish("reset", as_reset=True)
+
+    def _count_reset(self) -> None:
+        """Count a reset of the endpoint that nothing explains: no byte before, no client gone."""
+        up, down, sock = self.up, self.down, self._endpoint_socket
+        if up is None or down is None or sock is None or self._has_ended_badly:
+            return
+        if down.bytes_moved or down.waiting_bytes or up.is_ended or is_connected(sock):
+            return
+        if is_connected(self.client) and self._counters is not None:
+            self._counters.resets += 1
+            self._note_bad_end(errno.ECONNRESET)
+
+    def _note_bad_end(self, number: int) -> None:
+        self._has_ended_badly = True
+        if self._counters is not None:
+            self._counters.ends.failed(self.reactor.now, number)
 
     # -- for ageing and shedding ---------------------------------------------
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from ..dataplane import EndpointCounters, EndpointGroup, GroupCounters, Streak, StreakPart
+from ..dataplane import (
+    Durations,
+    EndpointCounters,
+    EndpointGroup,
+    GroupCounters,
+    Streak,
+    StreakPart,
+)
 from ..model import SocketAddress
-from .messages import EndpointReport, GroupReport, StreakReport
+from .messages import DurationReport, EndpointReport, GroupReport, StreakReport
 
 C = TypeVar("C", EndpointCounters, GroupCounters)
 
@@ -49,13 +56,15 @@ class _New:
     def __init__(self) -> None:
         self.counters = EndpointCounters()
         self.has_dials = False
+        self.has_ends = False
 
     def report(self, endpoint: SocketAddress) -> EndpointReport:
         """Return the report."""
         # Any: the reader of the message checks the fixed lengths.
         figures: Any = self.counters.figures()
         dials = StreakReport(*self.counters.dials.whole()) if self.has_dials else None
-        return EndpointReport(endpoint, figures, dials)
+        ends = StreakReport(*self.counters.ends.whole()) if self.has_ends else None
+        return EndpointReport(endpoint, figures, dials, ends)
 
 
 class _SeenEndpoint(_Seen[EndpointCounters]):
@@ -64,11 +73,12 @@ class _SeenEndpoint(_Seen[EndpointCounters]):
     def __init__(self, counters: EndpointCounters) -> None:
         super().__init__(counters)
         self._dials = _SeenStreak(counters.dials)
+        self._ends = _SeenStreak(counters.ends)
 
     def look_for(self, endpoint: SocketAddress, reported: dict[SocketAddress, _New]) -> None:
         """Add what is new since the last look to what is yet to be reported."""
-        figures, dials = self.look(), self._dials.look()
-        if figures is None and dials is None:
+        figures, dials, ends = self.look(), self._dials.look(), self._ends.look()
+        if figures is None and dials is None and ends is None:
             return
         new = reported.setdefault(endpoint, _New())
         if figures is not None:
@@ -76,6 +86,26 @@ class _SeenEndpoint(_Seen[EndpointCounters]):
         if dials is not None:
             new.has_dials = True
             new.counters.dials.add(dials)
+        if ends is not None:
+            new.has_ends = True
+            new.counters.ends.add(ends)
+
+
+class _SeenDurations:
+    """Durations, and what was reported of them."""
+
+    def __init__(self, durations: Durations) -> None:
+        self._durations = durations
+        self._count = 0
+        self._seen = Durations(durations.bounds).whole()
+
+    def report(self) -> DurationReport | None:
+        """Return what is new since the last report, or None if nothing is."""
+        if self._durations.count == self._count:
+            return None
+        new = self._durations.since(self._seen)
+        self._count, self._seen = self._durations.count, self._durations.whole()
+        return DurationReport(*new)
 
 
 class Differences:
@@ -91,6 +121,8 @@ class Differences:
         self._seen: dict[SocketAddress, _SeenEndpoint] = {}
         self._new: dict[SocketAddress, _New] = {}
         self._had_ejected = False
+        self._connect_times = _SeenDurations(group.connect_times)
+        self._first_byte_times = _SeenDurations(group.first_byte_times)
 
     def take(self) -> None:
         """Note what has been counted until now; call before counters may leave the group."""
@@ -120,11 +152,13 @@ class Differences:
         ejected = list(self._group.ejected(now).items())
         # Any: the reader of the message checks the fixed lengths.
         figures: Any = self._new_group.figures()
-        if not (self._new or any(figures) or ejected or self._had_ejected):
+        times = self._connect_times.report(), self._first_byte_times.report()
+        is_new = self._new or any(figures) or any(times)
+        if not (is_new or ejected or self._had_ejected):
             return None
         self._had_ejected = bool(ejected)
         endpoints = [new.report(endpoint) for endpoint, new in self._new.items()]
-        report = GroupReport(number, figures, endpoints, ejected)
+        report = GroupReport(number, figures, endpoints, ejected, *times)
         self._new_group = GroupCounters()
         self._new = {}
         return report

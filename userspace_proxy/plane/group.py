@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from msgspec.structs import astuple, replace
 
-from ..dataplane import CounterTable, Serving, Streak, StreakPart
+from ..dataplane import CounterTable, Durations, Serving, Streak, StreakPart
 from ..model import SocketAddress
-from .messages import ChangeGroup, GroupReport, OpenGroup, StreakReport
+from .messages import ChangeGroup, DurationReport, GroupReport, OpenGroup, StreakReport
 
 # Endpoints of one group; what a worker reports of others isn't believed, nor kept.
 KNOWN_MAX = 10_000
@@ -62,6 +62,8 @@ class Group(CounterTable):
             self.out_of_ports_at = now
         if self.counters.out_of_client_ports > before[1]:
             self.out_of_client_ports_at = now
+        add_durations(self.connect_times, report.connect_times)
+        add_durations(self.first_byte_times, report.first_byte_times)
         active_of = self._active.setdefault(worker, {})
         for each in report.endpoints:
             endpoint = each.endpoint
@@ -71,6 +73,7 @@ class Group(CounterTable):
             before_active = counters.active
             counters.add(each.figures)
             _add_streak(counters.dials, each.dials, now)
+            _add_streak(counters.ends, each.ends, now)
             active_of[endpoint] = active_of.get(endpoint, 0) + counters.active - before_active
             if not active_of[endpoint]:
                 del active_of[endpoint]
@@ -91,6 +94,12 @@ class Group(CounterTable):
                 if endpoint in current:
                     left[endpoint] = max(left.get(endpoint, 0.0), until - now)
         return left
+
+
+def add_durations(durations: Durations, report: DurationReport | None) -> None:
+    """Add what a worker reports of durations."""
+    if report is not None:
+        durations.merge(report.counts, report.seconds)
 
 
 def _add_streak(streak: Streak, report: StreakReport | None, now: float) -> None:

@@ -16,12 +16,15 @@ from typing import Annotated, Any
 import msgspec
 
 from ..balance import Pin
-from ..dataplane import Serving, Tuning
+from ..dataplane import TIMES_BOUNDS_S, Serving, Tuning
 from ..model import Protocol, SocketAddress
 from ..policy.locality import Networks
 
 Count = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
 """Bounded to what every reader of JSON can represent, whatever a worker sends."""
+
+
+_BOUNDS = len(TIMES_BOUNDS_S)
 
 
 class _Message(msgspec.Struct, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -199,10 +202,18 @@ class EndpointReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     """What was counted for one endpoint of a group since the last report."""
 
     endpoint: SocketAddress
-    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count]
+    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count, Count, Count]
     """In the order of :class:`EndpointCounters`."""
     dials: StreakReport | None = None
     """None if nothing is new."""
+    ends: StreakReport | None = None
+
+
+class DurationReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is new of :class:`Durations`; its fields are those of :class:`DurationCounts`."""
+
+    counts: Annotated[list[Count], msgspec.Meta(min_length=_BOUNDS + 1, max_length=_BOUNDS + 1)]
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
 class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -214,6 +225,9 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []
     """All that are ejected now, each with the seconds until its probe is due."""
+    connect_times: DurationReport | None = None
+    """None if nothing is new."""
+    first_byte_times: DurationReport | None = None
 
 
 class Counted(_Message):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..dataplane import EndpointCounters, GroupCounters
+from ..dataplane import TIMES_BOUNDS_S, Durations, EndpointCounters, GroupCounters
+from .group import add_durations
 from .messages import GroupReport
 
 
@@ -14,9 +15,13 @@ class Totals:
         self.endpoints = EndpointCounters()
         """Over all endpoints; ``active`` isn't meaningful, as it isn't corrected when a worker
         ends."""
+        self.connect_times = Durations(TIMES_BOUNDS_S)
+        self.first_byte_times = Durations(TIMES_BOUNDS_S)
 
     def add(self, report: GroupReport) -> None:
         """Add what a worker has counted for one group."""
         self.counters.add(report.figures)
+        add_durations(self.connect_times, report.connect_times)
+        add_durations(self.first_byte_times, report.first_byte_times)
         for each in report.endpoints:
             self.endpoints.add(each.figures)

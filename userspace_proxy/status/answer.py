@@ -19,6 +19,7 @@ from .view import (
     SourceView,
     SteeringView,
     SyncView,
+    Times,
     TrackingView,
     WorkerView,
 )
@@ -64,6 +65,10 @@ class EndpointAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """From clients."""
     sent_bytes: int
     """To clients."""
+    resets: int
+    """Connections that the endpoint reset before it had sent a byte."""
+    empty: int
+    """Connections that it closed without having sent a byte, although the client had."""
     failures_by_cause: Mapping[CauseCode, int]
     """Dials that failed since the start, without causes of which there were none."""
     answered_at: float
@@ -139,11 +144,20 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """From clients."""
     sent_bytes: int
     """To clients."""
+    resets: int
+    """Connections that the endpoint reset before it had sent a byte."""
+    empty: int
+    """Connections that it closed without having sent a byte, although the client had."""
     failures_by_cause: Mapping[CauseCode, int]
     """Dials that failed, of former endpoints, too, without causes of which there were none."""
     saved: int
     """Connections whose first dial failed and that another endpoint answered: their clients noticed
     nothing. Also UDP flows."""
+    connect_times: Times
+    """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+    first_byte_times: Times
+    """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
+    endpoint's first byte."""
     refused: int
     """Connections that no endpoint answered, and datagrams without an endpoint."""
     dropped_datagrams: int
@@ -174,8 +188,12 @@ class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     preserved: int
     received_bytes: int
     sent_bytes: int
+    resets: int
+    empty: int
     failures_by_cause: Mapping[CauseCode, int]
     saved: int
+    connect_times: Times
+    first_byte_times: Times
     refused: int
     dropped_datagrams: int
     evicted: int

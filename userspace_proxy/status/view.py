@@ -38,9 +38,29 @@ class Traffic(NamedTuple):
     """From clients."""
     sent_bytes: int = 0
     """To clients."""
+    resets: int = 0
+    """Connections that the endpoint reset before it had sent a byte."""
+    empty: int = 0
+    """Connections that it closed without having sent a byte, although the client had."""
 
 
 _NO_TRAFFIC = Traffic()
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long clients waited for something, since the start."""
+
+    bounds: tuple[float, ...] = ()
+    """Seconds, ascending."""
+    counts: tuple[int, ...] = ()
+    """How many waited at most so long, and longer than the bound before; the last number is of
+    those beyond all bounds."""
+    seconds: float = 0.0
+    """Sum of their waits."""
+
+
+_NO_TIMES = Times()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,11 @@ class ServicePortView:
     nothing. Also UDP flows."""
     failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
     """Dials that failed, former endpoints included, without causes of which there were none."""
+    connect_times: Times = _NO_TIMES
+    """Of TCP: how long clients waited until an endpoint answered, failed dials included."""
+    first_byte_times: Times = _NO_TIMES
+    """Of TCP: from the endpoint's answer, or the client's first byte if that came later, to the
+    endpoint's first byte."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
     dropped_datagrams: int = 0
@@ -132,6 +157,8 @@ class TotalsView:
     traffic: Traffic = _NO_TRAFFIC
     failures_by_cause: Mapping[CauseCode, int] = field(default_factory=dict)
     saved: int = 0
+    connect_times: Times = _NO_TIMES
+    first_byte_times: Times = _NO_TIMES
     refused: int = 0
     dropped_datagrams: int = 0
     evicted: int = 0

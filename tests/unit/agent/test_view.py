@@ -18,7 +18,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
 from userspace_proxy.policy import NodeFacts
-from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.policy.causes import dial_failed, resets
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
@@ -137,6 +137,41 @@ async def test_an_endpoint_shows_why_dials_have_failed_since_it_last_answered(pl
     assert serving.cause is None
     assert refusing.failures_by_cause == view.failures_by_cause == {"endpoint-refuses": 2}
     assert view.saved == 2
+
+
+async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_such(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    (pod,) = port.plan.usable
+    counters = port.group.counters_of(pod)
+    counters.resets, counters.empty = 1, 2
+
+    def cause():
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
+        (endpoint,) = view.endpoints
+        assert (endpoint.traffic.resets, endpoint.traffic.empty) == (1, 2)
+        return endpoint.cause
+
+    for now in (1.0, 2.0):
+        counters.ends.failed(now)
+    assert cause() is None
+    counters.ends.failed(3.0)
+    assert cause() == resets(pod, count=3, first_at=1001.0, last_at=1003.0)
+    counters.dials.failed(4.0, errno.ECONNREFUSED)
+    assert cause().code is CauseCode.ENDPOINT_REFUSES
+    counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0
+    assert cause() is None
+
+
+async def test_waits_of_clients_are_shown(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    port.group.connect_times.add(0.5)
+    port.group.first_byte_times.add(99.0)
+    (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+    bounds = view.connect_times.bounds
+    assert view.connect_times.counts[bounds.index(1.0)] == 1
+    assert (view.first_byte_times.counts[-1], view.first_byte_times.seconds) == (1, 99.0)
 
 
 async def test_a_port_without_usable_endpoints_is_refused_with_a_reason(plane):

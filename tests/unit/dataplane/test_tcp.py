@@ -252,3 +252,149 @@ async def test_what_is_buffered_waits_in_the_process_and_in_both_sockets(rig):
     in_sockets = connection.buffered_bytes(counts_sockets=True) - in_process
     assert in_sockets == buffered_bytes(connection.up.source) + buffered_bytes(connection.up.sink)
     assert min(map(buffered_bytes, (connection.up.source, connection.up.sink))) > 64 * 1024
+
+
+# -- how an endpoint ends connections, and how soon it answers ----------------------
+
+
+async def closes_it(client, server):
+    await client.send(b"question")
+    await server.read()
+    server.close()
+    assert await client.read() == b""
+
+
+async def resets_it(client, server):
+    server.reset()
+    assert await client.was_reset()
+
+
+async def resets_it_after_the_question(client, server):
+    await client.send(b"question")
+    await server.read()
+    server.reset()
+    assert await client.was_reset()
+
+
+async def closes_it_unasked(client, server):
+    server.close()
+    assert await client.read() == b""
+
+
+async def closes_it_after_the_client(client, server):
+    await client.send(b"a log line, to which there is no answer")
+    client.finish()
+    await server.read_all()
+    server.close()
+
+
+async def resets_it_after_the_client(client, server):
+    await client.send(b"a log line, to which there is no answer")
+    client.finish()
+    await server.read_all()
+    server.reset()
+
+
+async def is_left_by_the_client(client, server):
+    client.reset()
+
+
+async def resets_it_after_a_byte(client, server):
+    await server.send(b"2")
+    await client.read_exactly(1)
+    server.reset()
+    assert await client.was_reset()
+
+
+@pytest.mark.parametrize(
+    ("ending", "resets", "empty"),
+    [
+        (closes_it, 0, 1),
+        (resets_it, 1, 0),
+        (resets_it_after_the_question, 1, 0),
+        (closes_it_unasked, 0, 0),
+        (closes_it_after_the_client, 0, 0),
+        (resets_it_after_the_client, 0, 0),
+        (is_left_by_the_client, 0, 0),
+        (resets_it_after_a_byte, 0, 0),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_only_an_endpoint_that_ends_a_connection_without_need_is_to_blame(
+    rig, ending, resets, empty
+):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
+    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    await ending(client, server)
+    client.close()
+    await until(lambda: not rig.connections.open)
+    counters = web.group.counters_of(pod.address)
+    assert (counters.resets, counters.empty) == (resets, empty)
+    assert counters.ends.is_on == bool(resets or empty)
+    assert web.group.balancer.ejected(rig.engine.reactor.now) == {}
+
+
+async def test_an_endpoint_that_closes_and_then_resets_a_connection_is_blamed_once(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
+    await client.send(b"question")
+    await server.read()
+    server.close()
+    assert await client.read() == b""
+    await client.send(b"another one")
+    await until(lambda: not rig.connections.open)
+    counters = web.group.counters_of(pod.address)
+    assert (counters.resets, counters.empty, counters.ends.failures) == (0, 1, 1)
+
+
+async def test_a_byte_of_the_endpoint_ends_the_row(build):
+    clock = Clock()
+    rig = build(clock=clock)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    ends = web.group.counters_of(pod.address).ends
+    for _ in range(3):
+        clock.now += 1.0
+        client, server = await rig.pair(web, pod)
+        await closes_it(client, server)
+        client.close()
+    assert ends.is_on
+    assert ends.failures == 3
+    clock.now += 1.0
+    _, server = await rig.pair(web, pod)
+    await server.send(b"hello")
+    await until(lambda: not ends.is_on)
+
+
+async def test_waits_for_an_endpoint_and_for_its_first_byte_are_counted(build):
+    clock = Clock()
+    rig = build(clock=clock)
+    pod = rig.endpoint()
+    web = rig.service(pod.address)
+    client, server = await rig.pair(web, pod)
+    await until(lambda: all(c.up for c in rig.connections.open), "the dial is answered")
+    clock.now += 100.0
+    await client.send(b"a question after some thought")
+    await server.read()
+    clock.now += 2.0
+    for _ in range(2):
+        await server.send(b"answer")
+        await client.read()
+    assert (web.group.connect_times.count, web.group.connect_times.seconds) == (1, 0.0)
+    assert (web.group.first_byte_times.count, web.group.first_byte_times.seconds) == (1, 2.0)
+
+
+async def test_a_failed_dial_is_a_part_of_the_wait_for_an_endpoint(build):
+    clock = Clock()
+    rig = build(Tuning(connect_timeout_s=0.02), clock=clock)
+    pod = rig.endpoint()
+    web = rig.service(rig.silent(), pod.address)
+    await rig.client(web)
+    await until(lambda: rig.connections.open)
+    clock.now += 1.0
+    await pod.accept()
+    await until(lambda: web.group.connect_times.count)
+    assert web.group.connect_times.seconds == 1.0

@@ -15,9 +15,10 @@ def endpoint_report(endpoint, dials=None, **counted):
     return EndpointReport(endpoint, figures(EndpointCounters, **counted), dials)
 
 
-def group_report(*endpoints, ejected=(), **counted):
+def group_report(*endpoints, ejected=(), connect_times=None, **counted):
     """Return what a worker reports of group 7."""
-    return GroupReport(7, figures(GroupCounters, **counted), list(endpoints), list(ejected))
+    counted = figures(GroupCounters, **counted)
+    return GroupReport(7, counted, list(endpoints), list(ejected), connect_times)
 
 
 def counted(report):

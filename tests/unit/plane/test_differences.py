@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from userspace_proxy.dataplane import EndpointCounters, EndpointGroup, GroupCounters, Serving
+from userspace_proxy.dataplane.durations import TIMES_BOUNDS_S
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.plane.differences import Differences
 from userspace_proxy.plane.group import Group
-from userspace_proxy.plane.messages import EndpointReport, StreakReport
+from userspace_proxy.plane.messages import DurationReport, EndpointReport, StreakReport
 
 from .reports import endpoint_report, group_report
 
@@ -25,9 +26,13 @@ def values(counters):
 
 
 def streaks(group, endpoints):
-    """Return the failures in a row of those endpoints whose last dial failed."""
-    dials = {endpoint: group.counters_of(endpoint).dials for endpoint in endpoints}
-    return {endpoint: streak.whole() for endpoint, streak in dials.items() if streak.is_on}
+    """Return the failures in a row of those endpoints whose last attempt failed."""
+    found = {
+        (endpoint, name): getattr(group.counters_of(endpoint), name)
+        for endpoint in endpoints
+        for name in ("dials", "ends")
+    }
+    return {key: streak.whole() for key, streak in found.items() if streak.is_on}
 
 
 @pytest.fixture
@@ -161,6 +166,16 @@ class Sums(RuleBasedStateMachine):
     def the_group_counts(self, name):
         setattr(self.group.counters, name, getattr(self.group.counters, name) + 1)
 
+    @rule(endpoint=pods)
+    def an_endpoint_ends_a_connection(self, endpoint):
+        self.now += 1.0
+        self.group.counters_of(endpoint).ends.failed(self.now)
+
+    @rule(seconds=st.sampled_from((0.0, 0.5, 99.0)))
+    def a_client_waited(self, seconds):
+        self.group.connect_times.add(seconds)
+        self.group.first_byte_times.add(2 * seconds)
+
     @rule(endpoints=st.lists(pods, unique=True))
     def endpoints_change(self, endpoints):
         self.stayed &= set(endpoints)
@@ -178,6 +193,8 @@ class Sums(RuleBasedStateMachine):
         self.a_report_is_asked_for()
         assert values(self.shared.totals()) == values(self.group.totals())
         assert values(self.shared.counters) == values(self.group.counters)
+        for name in ("connect_times", "first_byte_times"):
+            assert getattr(self.shared, name).whole() == getattr(self.group, name).whole()
 
     @invariant()
     def failures_in_a_row_are_those_of_the_worker(self):
@@ -210,6 +227,14 @@ def test_every_counter_is_reported(group, differences):
     figures = tuple(range(1, len(EndpointCounters.names) + 1))
     group.counters_of(A).add(figures)
     assert report(differences).endpoints == [EndpointReport(A, figures)]
+
+
+def test_durations_are_reported_as_far_as_they_are_new(group, differences):
+    for seconds in (0.0, 99.0):
+        group.connect_times.add(seconds)
+    counts = [1, *[0] * (len(TIMES_BOUNDS_S) - 1), 1]
+    assert report(differences) == group_report(connect_times=DurationReport(counts, 99.0))
+    assert report(differences) is None
 
 
 def test_failures_in_a_row_are_reported_as_far_as_they_are_new(group, differences):

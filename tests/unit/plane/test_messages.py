@@ -2,12 +2,14 @@ import msgspec
 import pytest
 
 from userspace_proxy.dataplane import EndpointCounters, GroupCounters, Serving, StreakPart, Tuning
+from userspace_proxy.dataplane.durations import TIMES_BOUNDS_S
 from userspace_proxy.model import Balance, Protocol, SocketAddress
 from userspace_proxy.plane.messages import (
     ChangeGroup,
     Counted,
     Drain,
     Drained,
+    DurationReport,
     Ejected,
     EndpointReport,
     FromWorker,
@@ -67,7 +69,14 @@ def in_a_report(dials):
     """Return a message that is right but for these failures in a row."""
     report = GroupReport(3, NO_FIGURES, [EndpointReport(POD_A, EndpointCounters().figures())])
     data = encode(Counted(9, [report], Status()))
-    return data.replace(b",null]", b"," + dials + b"]", 1)
+    return data.replace(b",null,null]", b"," + dials + b",null]", 1)
+
+
+@pytest.mark.parametrize("count", [len(TIMES_BOUNDS_S), len(TIMES_BOUNDS_S) + 2])
+def test_durations_have_a_count_for_each_bound_and_one_beyond(count):
+    report = GroupReport(3, NO_FIGURES, [], [], DurationReport([0] * count, 0.0))
+    with pytest.raises(ValueError):  # noqa: PT011 - any is expected
+        msgspec.json.decode(encode(Counted(9, [report], Status())), type=FromWorker)
 
 
 def test_failures_in_a_row_are_understood():

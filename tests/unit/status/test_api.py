@@ -13,7 +13,7 @@ from userspace_proxy.policy.causes import dial_failed
 from userspace_proxy.status.answer import StatusAnswer
 from userspace_proxy.status.api import render_configz, render_status
 from userspace_proxy.status.selection import Selection
-from userspace_proxy.status.view import ClientAddressView, FirewallView, LastStateView
+from userspace_proxy.status.view import ClientAddressView, FirewallView, LastStateView, Times
 
 from .views import (
     NOW,
@@ -83,6 +83,7 @@ def shown():
             problem="in use (stop it)",
             way_out="stop it",
             saved=3,
+            connect_times=Times((0.1, 1.0), (3, 1, 0), 0.5),
             failures_by_cause=REFUSED,
             evicted=4,
             evicted_for_memory=1,
@@ -116,8 +117,12 @@ def test_a_service_port_has_these_fields(shown):
         "preserved": 0,
         "received_bytes": 96_400_000,
         "sent_bytes": 2_400_000_000,
+        "resets": 0,
+        "empty": 0,
         "failures_by_cause": {"endpoint-refuses": 1},
         "saved": 3,
+        "connect_times": {"bounds": [0.1, 1.0], "counts": [3, 1, 0], "seconds": 0.5},
+        "first_byte_times": {"bounds": [], "counts": [], "seconds": 0.0},
         "refused": 0,
         "dropped_datagrams": 0,
         "evicted": 4,
@@ -169,6 +174,8 @@ def test_an_endpoint_has_these_fields(shown):
             "preserved": 0,
             "received_bytes": 0,
             "sent_bytes": 0,
+            "resets": 0,
+            "empty": 0,
             "failures_by_cause": {"endpoint-refuses": 1},
             "answered_at": 1500.0,
         }

@@ -1,0 +1,40 @@
+import pytest
+
+from userspace_proxy.dataplane.durations import ITERATION_BOUNDS_S, TIMES_BOUNDS_S, Durations
+
+
+@pytest.mark.parametrize(
+    ("seconds", "place"),
+    [
+        pytest.param(0.0001, 0, id="quick"),
+        pytest.param(0.001, 0, id="on-the-first-bound"),
+        pytest.param(0.0011, 1, id="above-it"),
+        pytest.param(0.02, ITERATION_BOUNDS_S.index(0.02), id="on-another-bound"),
+        pytest.param(9.0, len(ITERATION_BOUNDS_S), id="beyond-all"),
+    ],
+)
+def test_a_duration_is_counted_by_the_first_bound_that_it_keeps(seconds, place):
+    durations = Durations(ITERATION_BOUNDS_S)
+    durations.add(seconds)
+    assert [index for index, count in enumerate(durations.counts()) if count] == [place]
+
+
+def test_counts_and_seconds_are_of_all():
+    durations = Durations(ITERATION_BOUNDS_S)
+    for seconds in (0.0005, 0.25, 0.0005, 3.0):
+        durations.add(seconds)
+    assert (sum(durations.counts()), durations.counts()[0]) == (4, 2)
+    assert durations.seconds == pytest.approx(3.251)
+
+
+def test_what_is_new_since_a_look_makes_the_whole_where_it_is_merged():
+    durations, copy = Durations(TIMES_BOUNDS_S), Durations(TIMES_BOUNDS_S)
+    seen = durations.whole()
+    for part in [(0.0005, 0.25), (), (0.002, 99.0, 0.0005)]:
+        for seconds in part:
+            durations.add(seconds)
+        copy.merge(*durations.since(seen))
+        seen = durations.whole()
+        assert copy.counts() == durations.counts()
+        assert copy.seconds == pytest.approx(durations.seconds)
+    assert sum(copy.counts()) == copy.count == 5

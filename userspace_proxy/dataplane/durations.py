@@ -1,0 +1,73 @@
+"""Counts durations by bounds: those of loop iterations, of dials, of waits for a first byte.
+
+Counting is on the traffic path: it creates no objects, and a quick one costs two sums. An iteration
+is one callback of this package: a dispatch of events, or of control messages.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import NamedTuple
+
+ITERATION_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""A loop iteration is counted under the first of these that it doesn't exceed."""
+
+# 1 s and 3 s are the limits of dials by default.
+TIMES_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 10.0)
+"""The same for what clients wait for. A wait of less than one loop iteration is 0."""
+
+
+class DurationCounts(NamedTuple):
+    """How many durations there were by bound, or how many are new."""
+
+    counts: list[int]
+    """The last one is of those beyond all bounds."""
+    seconds: float
+    """Sum of the durations."""
+
+
+class Durations:
+    """Durations since the start.
+
+    Args:
+        bounds: Seconds, ascending.
+    """
+
+    __slots__ = ("bounds", "count", "seconds", "slow")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.count = 0
+        self.seconds = 0.0
+        """Sum of all."""
+        self.slow = [0] * (len(bounds) + 1)
+        """How many by bound, but 0 for the first: it has the rest of :attr:`count`."""
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.count += 1
+        self.seconds += seconds
+        if seconds > self.bounds[0]:
+            self.slow[bisect_left(self.bounds, seconds)] += 1
+
+    def counts(self) -> list[int]:
+        """Return how many there were by bound; the last number is of longer ones."""
+        return [self.count - sum(self.slow), *self.slow[1:]]
+
+    def since(self, before: DurationCounts) -> DurationCounts:
+        """Return what is new since :meth:`whole` returned this."""
+        new = [count - known for count, known in zip(self.counts(), before.counts, strict=True)]
+        return DurationCounts(new, self.seconds - before.seconds)
+
+    def whole(self) -> DurationCounts:
+        """Return all of them."""
+        return DurationCounts(self.counts(), self.seconds)
+
+    def merge(self, counts: Iterable[int], seconds: float) -> None:
+        """Add what another process has counted, with the same bounds."""
+        for index, count in enumerate(counts):
+            self.count += count
+            if index:
+                self.slow[index] += count
+        self.seconds += seconds
