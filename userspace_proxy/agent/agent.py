@@ -154,9 +154,8 @@ class Agent:
             self._client_addresses = await start_client_addresses(options, self._stack, owners)
         if self._client_addresses is not None:
             self._client_addresses.follow(plane)
-        # A table is written in a thread.
-        loop = asyncio.get_running_loop()
-        owners.follow(lambda name, sock: loop.call_soon_threadsafe(plane.keep, name, sock))
+        in_loop = asyncio.get_running_loop().call_soon_threadsafe  # A table is written in a thread.
+        owners.follow(lambda name, sock: in_loop(plane.keep, name, sock))
         served_ports = self._served_ports = ServedPorts(
             plane, steering.bind, pool, transparent=steering.needs_transparent
         )
@@ -174,7 +173,7 @@ class Agent:
         )
         if steering.name != "none":
             self._follow_addresses(sync)
-        if (last := self._predecessors) is not None:
+        if last := self._predecessors:
             self._supervisor.start("hand-over", lambda: relieve(last, sync, plane, options))
         self._supervisor.start("sync", sync.run)
         last_state = self._last_state = LastState(sync, self._source, options)
@@ -185,17 +184,18 @@ class Agent:
             self._watch_node(steering)
         self._supervisor.start("last state", last_state.run)
         self._supervisor.start("source", lambda: self._source.run(last_state.publish))
-        _log.info(
-            "started",
-            extra={
-                "version": __version__,
-                "steering": steering.name,
-                "source": self._source.kind,
-                "location": self._source.location,
-                "recovered": len(recovered),
-                "page": str(SocketAddress(*self.admin_address)) if self.admin_address else "none",
-            },
-        )
+        self._log_start(steering, len(recovered))
+
+    def _log_start(self, steering: Steering, recovered: int) -> None:
+        fields = {
+            "version": __version__,
+            "steering": steering.name,
+            "source": self._source.kind,
+            "location": self._source.location,
+            "recovered": recovered,
+            "page": SocketAddress(*self.admin_address) if self.admin_address else "none",
+        }
+        _log.info("started", extra=fields)
 
     def _open_steering(self, pool: PortPool) -> Steering:
         wanted = self._wanted_steering
@@ -244,8 +244,8 @@ class Agent:
             options = replace(options, allow_loopback_endpoints=True)
         facts = make_facts(options, snapshot, self._addresses())
         before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)
-        if self._no_node_ports not in ("", before):
-            _log.warning("node ports are not served", extra={"cause": self._no_node_ports})
+        if (cause := self._no_node_ports) not in ("", before):
+            _log.warning("node ports are not served", extra={"cause": cause})
         return facts
 
     async def _check_health(self, plan: Plan) -> None:

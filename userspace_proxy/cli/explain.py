@@ -91,7 +91,7 @@ def _of_manifests(settings: Settings, service: str) -> dict[str, Any]:
 
 
 def _missing(service: str, names: list[str]) -> UserspaceProxyError:
-    from ..config.words import did_you_mean
+    from ..model.similar import did_you_mean
 
     key = service.partition(":")[0]
     return UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))

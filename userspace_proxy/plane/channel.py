@@ -4,8 +4,8 @@
 
 Rule 1: no call waits: what the other side doesn't read is queued, up to a bound; beyond that bound
 the other side counts as dead, and ``lost`` is called.
-Rule 2: messages are sent in the next loop iteration, together. Each call wakes the other side, which
-takes longer than anything else about a message.
+Rule 2: messages are sent in the next loop iteration, together. Each call wakes the other side,
+which takes longer than anything else about a message.
 Rule 3: sockets arrive in the order of their messages: the kernel never merges what one call sent
 with sockets and what another call sent (unix(7)).
 Rule 4: a queued message whose socket was closed is dropped: another message reports the closing,
