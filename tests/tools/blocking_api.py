@@ -102,7 +102,9 @@ PROXY = (
     ("embedding.py", "EmbeddedProxy", ("add_service", "put", "delete", "address_of")),
     ("agent.py", "Agent", ("settled", "status", "failed", "stop")),
 )
-HANDLE = (("embedding.py", "AddedService", ("key", "address", "set_endpoints", "remove")),)
+HANDLE = (
+    ("embedding.py", "AddedService", ("service", "key", "address", "set_endpoints", "remove")),
+)
 _BLOCKING = {"AddedService": "BlockingService"}
 
 

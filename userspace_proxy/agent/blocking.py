@@ -188,6 +188,11 @@ class BlockingService:
         return self._thread.do(lambda: repr(self._service))
 
     @property
+    def service(self) -> Service:
+        """The Service as it was put."""
+        return self._thread.do(lambda: self._service.service)
+
+    @property
     def key(self) -> ServiceKey:
         """Its namespace and name."""
         return self._thread.do(lambda: self._service.key)

@@ -215,6 +215,11 @@ class AddedService:
         return f"<Service {self.key} at {address}, {', '.join(words)}>"
 
     @property
+    def service(self) -> Service:
+        """The Service as it was put."""
+        return self._service
+
+    @property
     def key(self) -> ServiceKey:
         """Its namespace and name."""
         return self._service.key

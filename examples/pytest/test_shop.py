@@ -1,0 +1,67 @@
+"""Tests of a program that talks to a Service: run them by ``pytest examples/pytest``.
+
+Nothing is configured: the fixture ``service_proxy`` comes with the package.
+"""
+
+import socket
+from urllib.request import urlopen
+
+import pytest
+
+from userspace_proxy.testing.backends import HttpRequest, echo, http
+from userspace_proxy.testing.service_proxy import ProxiedService, ServiceProxy
+
+
+def fetch(service: ProxiedService, path: str = "/") -> str:
+    """Fetch a page of a Service; stands for the program under test."""
+    with urlopen(service.url + path, timeout=5) as answer:
+        return answer.read().decode().strip()
+
+
+def test_backends_take_turns(service_proxy: ServiceProxy) -> None:
+    """Two backends answer with their names."""
+    web = service_proxy.service("web", backends=2)
+    assert [fetch(web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
+
+
+def test_a_dead_backend_costs_no_request(service_proxy: ServiceProxy) -> None:
+    """The proxy dials the next one, and counts what it saved."""
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    assert [fetch(web) for _ in range(3)] == ["web-2"] * 3
+    assert web.stats.saved == 1
+
+
+def test_a_backend_returns(service_proxy: ServiceProxy) -> None:
+    """All backends are dead, and the client sees it; then one is back."""
+    web = service_proxy.service("web", backends=1)
+    web.backends[0].stop()
+    with pytest.raises(ConnectionResetError):
+        fetch(web)
+    web.backends[0].start()
+    web.eventually(lambda web: fetch(web) == "web-1")
+
+
+def test_a_rolling_update(service_proxy: ServiceProxy) -> None:
+    """A terminating backend keeps its connections; new ones go to the other."""
+    web = service_proxy.service("web", backends=[echo, echo])
+    with socket.create_connection(web.address, timeout=5) as session:
+        session.sendall(b"before")
+        assert session.recv(100) == b"before"
+        web.drain(web.backends[0])
+        session.sendall(b"after")
+        assert session.recv(100) == b"after"
+        with socket.create_connection(web.address, timeout=5) as another:
+            another.sendall(b"new")
+            assert another.recv(100) == b"new"
+    assert web.stats["web-2"].connections == 1
+
+
+def test_a_backend_of_its_own(service_proxy: ServiceProxy) -> None:
+    """A function answers HTTP requests."""
+
+    def price(request: HttpRequest) -> str:
+        return f"price of {request.path.removeprefix('/')}: 7"
+
+    shop = service_proxy.service("shop", backends=[price, http((503, "closed"))])
+    assert fetch(shop, "/tea") == "price of tea: 7"

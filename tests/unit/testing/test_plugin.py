@@ -1,0 +1,165 @@
+"""The pytest plugin, in runs of pytest of its own."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PLUGIN = ("-p", "userspace_proxy.testing.plugin", "-p", "no:asyncio", "-p", "no:cacheprovider")
+
+GET = """
+from urllib.request import urlopen
+
+def get(service):
+    with urlopen(service.url, timeout=5) as answer:
+        return answer.read().decode().strip()
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    """Run a test file with the plugin, in a process of its own."""
+
+    def run(text, *arguments):
+        pytester.makepyfile(GET + text)
+        return pytester.runpytest_subprocess(*PLUGIN, *arguments)
+
+    return run
+
+
+def test_a_test_gets_a_proxy_without_configuration(run):
+    result = run(
+        """
+def test_a_dead_backend_costs_no_request(service_proxy):
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    assert get(web) == "web-2"
+    assert web.stats.saved == 1
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+SCOPE = """
+seen = []
+
+def test_first(service_proxy):
+    seen.append(service_proxy)
+
+def test_second(service_proxy):
+    assert (service_proxy is seen[0]) is {shared}
+"""
+
+
+def test_each_test_has_a_proxy_of_its_own(run):
+    run(SCOPE.format(shared=False)).assert_outcomes(passed=2)
+
+
+def test_an_option_makes_all_tests_share_one(run):
+    result = run(SCOPE.format(shared=True), "--service-proxy-scope=session")
+    result.assert_outcomes(passed=2)
+
+
+def test_runs_in_several_processes_do_not_collide(run):
+    result = run(
+        """
+import pytest
+
+@pytest.mark.parametrize("number", range(20))
+def test_it_answers(service_proxy, number):
+    assert get(service_proxy.service("web")) == "web-1"
+""",
+        "-p",
+        "xdist",
+        "-n",
+        "3",
+    )
+    result.assert_outcomes(passed=20)
+
+
+def test_what_is_left_behind_fails_the_test(run):
+    result = run(
+        """
+import socket
+
+def test_it_passes(service_proxy):
+    web = service_proxy.service("web")
+    # As if another program took the address: it answers after the end.
+    web.backends[0].stop()
+    global listener
+    listener = socket.create_server(web.backends[0].address)
+"""
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*still served after the end of the proxy: 127.0.0.2:*"])
+
+
+def test_unittest_and_async_tests_can_use_it(run):
+    result = run(
+        """
+import asyncio
+import unittest
+
+import pytest
+
+class TestWeb(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _proxy(self, service_proxy):
+        self.web = service_proxy.service("web")
+
+    def test_it_answers(self):
+        self.assertEqual(get(self.web), "web-1")
+
+def test_in_a_loop(service_proxy):
+    async def main():
+        web = service_proxy.service("web")
+        reader, writer = await asyncio.open_connection(*web.address)
+        writer.write(b"GET / HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n")
+        answer = await reader.read()
+        writer.close()
+        assert answer.endswith(b"web-1\\n")
+    asyncio.run(main())
+"""
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_the_report_of_a_failing_test_shows_the_services(run):
+    result = run(
+        """
+def test_it_fails(service_proxy):
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].stop()
+    get(web)
+    assert web.stats.saved == 7
+"""
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*assert 1 == 7*",
+            "*service proxy*",
+            "*default/web*refuses connections*",
+            "default/web: backends web-1 at 127.0.0.2:* (stopped), web-2 at 127.0.0.3:*",
+        ]
+    )
+
+
+def test_a_run_without_the_fixture_does_not_import_the_proxy(run):
+    result = run(
+        """
+import sys
+
+def test_nothing_is_imported():
+    assert "userspace_proxy.agent" not in sys.modules
+    assert "asyncio" not in sys.modules or "userspace_proxy.dataplane" not in sys.modules
+"""
+    )
+    result.assert_outcomes(passed=1)
+
+
+def test_the_example_passes(pytester):
+    example = Path(__file__).parents[3] / "examples/pytest/test_shop.py"
+    pytester.makepyfile(test_shop=example.read_text())
+    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=5)

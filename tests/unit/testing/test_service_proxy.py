@@ -1,0 +1,164 @@
+"""Services for tests, as a test author uses them."""
+
+import errno
+import socket
+import threading
+from urllib.request import urlopen
+
+import pytest
+
+from userspace_proxy.testing.backends import echo
+from userspace_proxy.testing.service_proxy import ServiceProxy
+
+
+@pytest.fixture
+def proxy():
+    with ServiceProxy() as proxy:
+        yield proxy
+
+
+def get(service):
+    with urlopen(service.url, timeout=5) as answer:
+        return answer.read().decode().strip()
+
+
+def refuses(address):
+    with socket.socket() as client:
+        return client.connect_ex(address) == errno.ECONNREFUSED
+
+
+def test_its_backends_answer_in_turn(proxy):
+    web = proxy.service("web", backends=2)
+    assert [get(web) for _ in range(4)] == ["web-1", "web-2", "web-1", "web-2"]
+    assert (web.host, web.port) == web.address
+    assert web.url == f"http://{web.address}"
+    assert proxy.services == (web,)
+
+
+def test_a_dead_backend_costs_no_request_and_is_counted_as_saved(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].stop()
+    assert [get(web) for _ in range(3)] == ["web-2"] * 3
+    assert web.stats.saved == 1
+    assert web.stats["web-1"].failures == 1
+    assert web.stats["web-2"].connections == 3
+    assert "refuses connections" in web.stats.state
+
+
+def test_stats_are_readable(proxy):
+    web = proxy.service("web")
+    get(web)
+    web.eventually(lambda web: web.stats.active == 0)
+    lines = repr(web.stats).splitlines()
+    assert lines == [
+        "<default/web: 1 connections (0 open), 0 saved, 0 failed dials, 0 refused; Served by 1 "
+        "endpoint",
+        "  web-1: 1 connections, 0 failed dials>",
+    ]
+
+
+def test_a_backend_that_drains_keeps_its_connections_and_gets_no_new_ones(proxy):
+    web = proxy.service("web", backends=[echo, echo])
+    with socket.create_connection(web.address, timeout=5) as open_one:
+        open_one.sendall(b"a")
+        assert open_one.recv(1) == b"a"
+        web.drain(web.backends[0])
+        for _ in range(3):
+            with socket.create_connection(web.address, timeout=5) as client:
+                client.sendall(b"b")
+                assert client.recv(1) == b"b"
+        assert web.stats["web-1"].connections == 1
+        open_one.sendall(b"c")
+        assert open_one.recv(1) == b"c"
+    web.undrain(web.backends[0])
+    with socket.create_connection(web.address, timeout=5), socket.create_connection(web.address):
+        web.eventually(lambda web: web.stats["web-1"].connections == 2)
+
+
+def test_its_endpoints_may_be_set(proxy):
+    web = proxy.service("web", backends=2)
+    web.endpoints = [web.backends[1].address]
+    assert [get(web) for _ in range(2)] == ["web-2"] * 2
+    assert web.endpoints == [web.backends[1].address]
+    web.endpoints = []
+    assert refuses(web.address)
+
+
+def test_eventually_waits_for_a_condition(proxy):
+    web = proxy.service("web")
+    threading.Timer(0.05, get, [web]).start()
+    web.eventually(lambda web: web.stats.connections == 1)
+
+
+def test_eventually_fails_with_the_counters(proxy):
+    web = proxy.service("web")
+    with pytest.raises(AssertionError, match=r"not so after 0\.02 s: <default/web: 0 connections"):
+        web.eventually(lambda web: web.stats.connections, timeout_s=0.02)
+
+
+def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
+    def three(web):
+        assert web.stats.connections == 3
+
+    with pytest.raises(AssertionError, match="not so after") as caught:
+        proxy.service("web").eventually(three, timeout_s=0.02)
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_a_udp_service(proxy):
+    dns = proxy.service("dns", port=53, protocol="UDP", backends=2)
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(dns.address)
+        client.send(b"hello")
+        assert client.recv(100) in (b"dns-1: hello", b"dns-2: hello")
+
+
+def test_its_last_connections_are_known(proxy):
+    web = proxy.service("web", backends=1)
+    get(web)
+    web.eventually(lambda web: web.decisions)
+    (decision,) = web.decisions
+    assert decision.endpoint == str(web.backends[0].address)
+    assert (decision.outcome, decision.sent_bytes > 0) == ("complete", True)
+    assert str(decision).startswith(f"{decision.client} → {decision.endpoint}: complete, ")
+
+
+def test_a_service_of_the_same_name_replaces_the_earlier_one(proxy):
+    first = proxy.service("web", backends=1)
+    second = proxy.service("web", backends=2)
+    assert refuses(first.backends[0].address)
+    assert get(second) == "web-1"
+    assert proxy.services == (second,)
+
+
+def test_removing_a_service_ends_its_backends(proxy):
+    web = proxy.service("web")
+    address = web.address
+    web.remove()
+    web.remove()
+    assert refuses(address)
+    assert refuses(web.backends[0].address)
+    assert proxy.services == ()
+
+
+def test_the_end_leaves_no_port_and_no_thread():
+    before = threading.active_count()
+    with ServiceProxy() as proxy:
+        web = proxy.service("web")
+        addresses = [web.address, web.backends[0].address]
+        assert repr(proxy) == "<ServiceProxy, 1 Services>"
+    assert [refuses(address) for address in addresses] == [True, True]
+    assert threading.active_count() == before
+
+
+def test_a_service_that_cannot_be_served_leaves_no_backend(proxy):
+    with pytest.raises(ValueError, match="name: 'Web' is not a DNS label"):
+        proxy.service("Web", backends=1)
+    assert proxy.services == ()
+
+
+def test_fifty_services_come_and_go(proxy):
+    for number in range(50):
+        proxy.service(f"web-{number}", backends=1).remove()
+    assert proxy.status().ports == ()

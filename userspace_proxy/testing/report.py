@@ -1,0 +1,27 @@
+"""What the report of a failing test shows of its Services."""
+
+from __future__ import annotations
+
+import time
+
+from ..status.text import render_text
+from .service_proxy import ServiceProxy
+
+
+def describe(proxy: ServiceProxy) -> str:
+    """Return the Services with causes, their backends, and their last connections as text."""
+    status = render_text(proxy.status(), now=time.time(), has_node=False).body.decode()
+    parts = [status.rstrip()]
+    for service in proxy.services:
+        backends = ", ".join(f"{b.name} at {b.address}{_state(b)}" for b in service.backends)
+        parts.append(f"{service.key}: backends {backends or 'none'}")
+        decisions = service.decisions
+        parts += [f"  {decision}" for decision in decisions]
+        if not decisions:
+            parts.append("  no connection has ended")
+    return "\n".join(parts)
+
+
+def _state(backend: object) -> str:
+    text = repr(backend)
+    return " (stopped)" if "stopped" in text else " (draining)" if "draining" in text else ""
