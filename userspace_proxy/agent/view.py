@@ -62,6 +62,8 @@ def view_ports(
 ) -> tuple[ServicePortView, ...]:
     """Return the Service ports that are served, by name.
 
+    The view of a Service port is the same object as last time while nothing of it changes.
+
     Args:
         plane: Its byte counters are updated, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
@@ -70,7 +72,7 @@ def view_ports(
     plane.settle()
     clock.tick()
     served = sorted(served_ports, key=lambda s: s.plan.key)
-    return tuple(_view_port(port, bind, clock) for port in served)
+    return tuple(_reuse_view(port, bind, clock) for port in served)
 
 
 def view_proxy(
@@ -238,6 +240,31 @@ def view_health_checks(
         HealthCheckView(check, problems.get(key, ""))
         for key, check in sorted(plan.health_checks.items())
     )
+
+
+def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
+    """Return the last view of a Service port, or a new one if anything of it has changed.
+
+    A new one takes 30 µs, and of thousands of Service ports few change in a second.
+    """
+    group, now = served.group, clock.now
+    made_from = (
+        group.revision,
+        now - group.out_of_ports_at < _RECENT_S,
+        now - group.out_of_client_ports_at < _RECENT_S,
+        served.not_listening,
+        served.unsteered,
+        frozenset(served.held_by_others),
+        [(each.address, each.is_serving) for each in served.listeners.values()],
+    )
+    # How long an endpoint stays ejected changes with time.
+    if served.shown is not None and not group.has_ejected:
+        view, before = served.shown
+        if view.plan is served.plan and before == made_from:
+            return view
+    view = _view_port(served, bind, clock)
+    served.shown = view, made_from
+    return view
 
 
 def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:

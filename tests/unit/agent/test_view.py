@@ -147,6 +147,8 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     counters.resets, counters.empty = 1, 2
 
     def cause():
+        # As with each report of a worker.
+        port.group.revision += 1
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
         (endpoint,) = view.endpoints
         assert (endpoint.traffic.resets, endpoint.traffic.empty) == (1, 2)
@@ -291,3 +293,48 @@ def test_health_checks_are_shown_with_their_endpoints_and_problems():
     assert view.check == plan.health_checks[key]
     assert (view.check.port, view.check.local_endpoints) == (31000, 1)
     assert view.problem == "in use"
+
+
+async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
+    snapshot = Cluster().serve("web", "10.96.0.1", POD_A)
+    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
+    (port,) = served_ports
+    group, (frontend,) = port.group, port.plan.frontends
+
+    def view():
+        return view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)[0]
+
+    def count():
+        figures = GroupCounters().figures()
+        group.add(0, GroupReport(group.number, figures, [], []), 0.0)
+
+    def refuse():
+        port.listeners[frontend].is_serving = False
+
+    def unsteer():
+        served_ports.note_unsteered({frontend: "no route"})
+
+    def plan_again():
+        port.plan = replace(port.plan)
+
+    first = view()
+    assert view() is first
+    for change in (count, refuse, unsteer, plan_again):
+        before = view()
+        change()
+        after = view()
+        assert after is not before, change
+        assert view() is after
+
+
+async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    figures = GroupCounters().figures()
+    ejected = [(port.plan.usable[0], 5.0)]
+    port.group.add(0, GroupReport(port.group.number, figures, [], ejected), 10.0)
+    left = [
+        view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))[0].endpoints[0].ejected_for_s
+        for now in (11.0, 12.0)
+    ]
+    assert left == [4.0, 3.0]
