@@ -81,7 +81,7 @@ def make_answer(
         tracking=view.tracking,
         firewalls=view.firewalls,
         unserved=[UnservedAnswer(problem=e.message, way_out=e.hint) for e in view.unserved],
-        ports=[_port(port) for port in chosen.ports],
+        ports=[_port(one.port) for one in chosen.ports],
         totals=_totals(view.totals),
         ignored=[_ignored(item) for item in chosen.ignored],
         health_checks=[_health_check(item) for item in chosen.health_checks],

@@ -41,6 +41,13 @@ def count_in_words(count: float) -> str:
     return f"{count:,.0f}" if math.isfinite(count) else "unknown"
 
 
+def rate_in_words(rate: float) -> str:
+    """Return a rate per second, with one decimal below ten."""
+    if not math.isfinite(rate):
+        return "unknown"
+    return f"{rate:.1f}" if 0.05 <= rate < 9.95 else f"{rate:,.0f}"
+
+
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """Return ``1 endpoint``, ``2 endpoints``; ``nouns`` is for plurals without an s."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
