@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters
 from ..errors import ListenError
 from ..model import Cause, Frontend, FrontendKind, ServiceKey
-from ..plan import Plan
-from ..plane import Plane, PlaneState, Totals, WorkerState
+from ..plan import Plan, PortPlan
+from ..plane import Group, Plane, PlaneState, Totals, WorkerState
 from ..policy import EndpointVerdict, causes
 from ..sources import Source
 from ..status.view import (
@@ -146,6 +147,7 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
         connect_times=_times(totals.connect_times),
         first_byte_times=_times(totals.first_byte_times),
         refused=counters.refused,
+        denied=counters.denied,
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
@@ -287,6 +289,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         problem=served.problem,
         way_out=served.way_out,
         refused=counters.refused,
+        denied=counters.denied,
+        turned_away=_turned_away(plan, group, clock),
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
@@ -294,6 +298,15 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
     )
+
+
+def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
+    if plan.admits is None or group.denied_at is None:
+        return ()
+    first_at, last_at = map(clock.unix, group.denied_at)
+    why = plan.cause if plan.is_dropping else None
+    cause = why or causes.source_denied(plan.admits)
+    return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
 
 
 def _view_endpoint(

@@ -29,6 +29,8 @@ class Group(CounterTable):
         """The last one of :meth:`change`."""
         self.revision = 0
         """Grows whenever a figure, a failure or an ejection may have changed."""
+        self.denied_at: tuple[float, float] | None = None
+        """Monotonic seconds of the first and the last report of packets that were denied."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -60,8 +62,11 @@ class Group(CounterTable):
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""
         self.revision += 1
+        denied = self.counters.denied
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
+        if self.counters.denied > denied:
+            self.denied_at = (self.denied_at or (now, now))[0], now
         if self.counters.out_of_ports > before[0]:
             self.out_of_ports_at = now
         if self.counters.out_of_client_ports > before[1]:

@@ -18,7 +18,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
 from userspace_proxy.policy import NodeFacts
-from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
@@ -163,6 +163,28 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     assert cause().code is CauseCode.ENDPOINT_REFUSES
     counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0
     assert cause() is None
+
+
+async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    port.plan = replace(port.plan, admits=("198.51.100.0/24",))
+
+    def turned_away():
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+        return view.denied, view.turned_away
+
+    assert turned_away() == (0, ())
+    for now, count in ((5.0, 1), (7.0, 2)):
+        counted = GroupCounters()
+        counted.denied = count
+        port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
+    denied = source_denied(port.plan.admits, count=3, first_at=1005.0, last_at=1007.0)
+    assert turned_away() == (3, (denied,))
+    port.plan = replace(port.plan, admits=(), usable=(), cause=not_ours("elsewhere"))
+    assert [(cause.sentence, cause.count) for cause in turned_away()[1]] == [("elsewhere", 3)]
+    port.plan = replace(port.plan, admits=None)
+    assert turned_away() == (3, ())
 
 
 async def test_waits_of_clients_are_shown(plane):
