@@ -113,7 +113,7 @@ async def test_thirty_services_fit_on_a_screen(screen):
         pytest.param("shop/payments:http", "ejected for 12 s", id="ejected"),
         pytest.param("shop/payments:http", "terminating", id="terminating"),
         pytest.param("shop/payments:http", "node port 30443 is not served", id="note"),
-        pytest.param("shop/cart:http", "1,294 refused", id="refused"),
+        pytest.param("shop/cart:http", "1,294 failed", id="refused"),
         pytest.param("shop/batch:http", "it has no endpoints", id="no-endpoints"),
     ],
 )

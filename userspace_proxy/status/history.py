@@ -4,7 +4,7 @@
 
 Rule 1: only differences of counters count. A counter that falls begins again from zero.
 Rule 2: memory is bounded: a Service port that carries nothing takes one small object, any other
-one 60 values for each of four figures.
+one 60 values for each of five figures.
 Rule 3: a sample covers all the time since the last one. If that was a minute ago, the history
 begins again.
 """
@@ -29,8 +29,10 @@ class Figures(NamedTuple):
     connections: float = 0
     received_bytes: float = 0
     sent_bytes: float = 0
-    failures: float = 0
-    """Failed dials, and clients that were refused."""
+    saved: float = 0
+    """Connections whose first dial failed and that another endpoint answered."""
+    failed: float = 0
+    """Clients that no endpoint answered."""
 
 
 class Minute(NamedTuple):
@@ -39,7 +41,8 @@ class Minute(NamedTuple):
     connections: Sequence[float]
     received_bytes: Sequence[float]
     sent_bytes: Sequence[float]
-    failures: Sequence[float]
+    saved: Sequence[float]
+    failed: Sequence[float]
 
 
 _NOTHING = Figures()
@@ -158,7 +161,8 @@ def _counters(port: ServicePortView) -> Figures:
         traffic.connections,
         traffic.received_bytes,
         traffic.sent_bytes,
-        traffic.failures + port.refused,
+        port.saved,
+        port.refused,
     )
 
 

@@ -126,7 +126,7 @@ def build_page(view: StatusView, *, now: float, selection: Selection, history: H
             is_alone and bool(selection.q)
         )
         rows.append(make_row(one, history, is_open=is_open, is_alone=is_alone))
-    checks = chosen.health_checks
+    checks, minute = chosen.health_checks, history.minute()
     return Page(
         view=view,
         level=summary.level,
@@ -144,16 +144,8 @@ def build_page(view: StatusView, *, now: float, selection: Selection, history: H
         now=now,
         rates=history.rates(),
         has_rates=history.has_rates,
-        sparkline=_draw(history),
+        sparkline=None if minute is None else draw(minute),
     )
-
-
-def _draw(history: History) -> Sparkline | None:
-    minute = history.minute()
-    if minute is None:
-        return None
-    octets = [a + b for a, b in zip(minute.received_bytes, minute.sent_bytes, strict=True)]
-    return draw(minute.connections, octets, minute.failures)
 
 
 def _encodable(text: str) -> str:

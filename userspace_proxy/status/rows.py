@@ -15,7 +15,7 @@ from .history import Figures, History
 from .port_state import Level, PortState
 from .selection import Selected, row_id
 from .sparkline import Sparkline, draw
-from .units import plural, seconds_in_words
+from .units import plural, seconds_in_words, waits_in_words
 from .view import EndpointView, FrontendView, ServicePortView
 
 # A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
@@ -48,6 +48,10 @@ class Expanded:
     more_frontends: int
     admits: str
     """The networks that are admitted, in words; empty where all or none are."""
+    connect: str
+    """How long clients waited for an endpoint to answer, in words; or empty."""
+    first_byte: str
+    """How long the endpoint took for its first byte, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,6 @@ class Row:
         """The address that most clients dial; empty if there is none."""
         return str(self.port.frontends[0].frontend.address) if self.port.frontends else ""
 
-    @property
-    def failed(self) -> int:
-        """Failed dials, and clients that were refused."""
-        return self.port.traffic.failures + self.port.refused
-
 
 def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool) -> Row:
     """Return the row of a Service port.
@@ -85,10 +84,6 @@ def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool) 
     """
     port, key = one.port, one.port.plan.key
     minute = history.minute(key)
-    sparkline = None
-    if minute is not None:
-        octets = [a + b for a, b in zip(minute.received_bytes, minute.sent_bytes, strict=True)]
-        sparkline = draw(minute.connections, octets, minute.failures)
     limit = ENDPOINTS_SHOWN_ALONE if is_alone else ENDPOINTS_SHOWN
     return Row(
         id=row_id(key),
@@ -97,7 +92,7 @@ def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool) 
         dots=tuple(_dot(endpoint) for endpoint in port.endpoints[:DOTS_SHOWN]),
         usable=sum(endpoint.verdict.is_usable for endpoint in port.endpoints),
         rates=history.rates(key),
-        sparkline=sparkline,
+        sparkline=None if minute is None else draw(minute),
         detail=_detail(port, limit) if is_open else None,
     )
 
@@ -119,6 +114,8 @@ def _detail(port: ServicePortView, limit: int) -> Expanded:
         frontends=port.frontends[:FRONTENDS_SHOWN],
         more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
         admits=_admits(port.plan.admits or ()),
+        connect=waits_in_words(port.connect_times),
+        first_byte=waits_in_words(port.first_byte_times),
     )
 
 

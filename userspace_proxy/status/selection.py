@@ -39,7 +39,8 @@ SORTS: dict[str, _Order] = {
     "open": lambda one, _: one.port.traffic.active,
     "in": lambda one, history: history.rates(one.port.plan.key).received_bytes,
     "out": lambda one, history: history.rates(one.port.plan.key).sent_bytes,
-    "failed": lambda one, _: one.port.traffic.failures + one.port.refused,
+    "saved": lambda one, _: one.port.saved,
+    "failed": lambda one, _: one.port.refused,
 }
 """What the page can be sorted by; equal ones are in the order of their names."""
 

@@ -1,13 +1,16 @@
-"""Draws the last minute of a Service port as the path of a small SVG picture.
+"""Draws the last minute of a Service port as the paths of a small SVG picture.
 
 The shaded area is bytes a second, the line is connections a second, each scaled to its own
-maximum; a mark at the bottom is a second in which dials failed or clients were refused.
+maximum. A mark at the bottom is a second in which connections were saved, or in which clients
+failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from .history import Minute
 
 WIDTH = 118
 HEIGHT = 18
@@ -19,26 +22,29 @@ _TOP = 2
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """The three paths; an empty path draws nothing."""
+    """The paths; an empty one draws nothing."""
 
     area: str
     line: str
-    marks: str
+    saved: str
+    failed: str
 
 
-def draw(
-    connections: Sequence[float], octets: Sequence[float], failures: Sequence[float]
-) -> Sparkline:
-    """Return the picture of equally many values of each figure, the oldest first."""
-    area = _outline(octets)
+def draw(minute: Minute) -> Sparkline:
+    """Return the picture of a minute."""
+    octets = [a + b for a, b in zip(minute.received_bytes, minute.sent_bytes, strict=True)]
+    area, line = _outline(octets), _outline(minute.connections)
     end = (len(octets) - 1) * _STEP
     return Sparkline(
         area=f"M0 {HEIGHT}L{area}L{end} {HEIGHT}z" if area else "",
-        line=f"M{line}" if (line := _outline(connections)) else "",
-        marks="".join(
-            f"M{n * _STEP} {_LOW - 4}v5" for n, value in enumerate(failures) if value > 0
-        ),
+        line=f"M{line}" if line else "",
+        saved=_marks(minute.saved),
+        failed=_marks(minute.failed),
     )
+
+
+def _marks(values: Iterable[float]) -> str:
+    return "".join(f"M{n * _STEP} {_LOW - 4}v5" for n, value in enumerate(values) if value > 0)
 
 
 def _outline(values: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ from userspace_proxy.status.history import History
 from userspace_proxy.status.port_state import Level, judge
 from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
 from userspace_proxy.status.selection import Selected
+from userspace_proxy.status.view import Times
 
 from .views import make_endpoint, make_frontend, make_port
 
@@ -117,8 +118,11 @@ def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
     assert row.sparkline.line.endswith("118 2")
 
 
-def test_failed_counts_dials_and_refused_clients():
-    assert row_of(make_port(failures=3, refused=4)).failed == 7
+def test_times_are_shown_if_there_are_any():
+    times = Times((0.001, 0.01), (90, 9, 1), 0.2)
+    detail = row_of(make_port("web", connect_times=times)).detail
+    assert detail.connect == "≤ 1 ms (median), ≤ 10 ms (99 %)"
+    assert detail.first_byte == ""
 
 
 def test_a_row_has_the_first_address():

@@ -22,7 +22,10 @@ CART = make_port(
     active=0,
 )
 WEB = make_port(
-    "web", frontends=(make_frontend("10.96.7.114:80", "ClusterIP", "proxy port 20001"),), active=1
+    "web",
+    frontends=(make_frontend("10.96.7.114:80", "ClusterIP", "proxy port 20001"),),
+    active=1,
+    saved=4,
 )
 DNS = make_port(
     "kube-dns",
@@ -53,6 +56,7 @@ def test_problems_come_first_and_then_names():
         pytest.param("-open", ["kube-dns", "web", "cart"], id="open"),
         pytest.param("open", ["cart", "web", "kube-dns"], id="ascending"),
         pytest.param("-failed", ["cart", "kube-dns", "web"], id="failed"),
+        pytest.param("-saved", ["web", "kube-dns", "cart"], id="saved"),
         pytest.param("address", ["cart", "kube-dns", "web"], id="numbers-of-an-address"),
     ],
 )
