@@ -44,6 +44,8 @@ class ManifestState:
         """By file."""
         self._kept: dict[str, tuple[Found, ...]] = {}
         """By file, from earlier texts."""
+        self._first: dict[Identity, Found] = {}
+        """Of the objects with one name, the one that counts."""
         self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         self._broken: dict[str, tuple[str, ...]] = {}
         self._ignored: dict[str, tuple[str, ...]] = {}
@@ -67,6 +69,10 @@ class ManifestState:
     def ignored(self) -> tuple[str, ...]:
         """Kinds that aren't supported, one line for each file and kind."""
         return tuple(line for name in sorted(self._ignored) for line in self._ignored[name])
+
+    def place_of(self, service: ServiceKey) -> str:
+        """Return file and line of a Service in the snapshot."""
+        return self._first["Service", str(service)].place
 
     def take(self, look: Look) -> None:
         """Update ``snapshot`` and ``problems`` with what a look at the files found."""
@@ -97,6 +103,7 @@ class ManifestState:
         """Build one state from all files."""
         conflicts: list[str] = []
         first: dict[Identity, Found] = {}
+        self._first = first
         for name in sorted(self._objects):
             for found in self._objects[name]:
                 earlier = first.setdefault(found.identity, found)
