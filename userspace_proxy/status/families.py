@@ -3,8 +3,8 @@
     detail      series                                                   how many
     node        node_…, the sums over all; service_port_problem          some hundred
     service     and Service ports that have had a client                 six for each
-    endpoint    and endpoints that have been dialled; endpoints of all;  six for each endpoint,
-                how long clients of each Service port waited             28 for each Service port
+                service_ignored                                          one for each
+    endpoint    and endpoints that have been dialled; endpoints of all   six for each endpoint
 
 Rule 1: a series never appears twice, whatever the view contains, because Prometheus would discard
 the whole scrape.
@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from ..model import CauseCode
-from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
+from ..plan import IgnoredService
+from .exposition import Family, counter, gauge, labels_text
 from .node_families import PREFIX, node_families
 from .port_state import judge
-from .view import EndpointView, ServicePortView, StatusView, Times, TotalsView, Traffic
+from .view import EndpointView, ServicePortView, StatusView, TotalsView, Traffic
 
 Detail = Literal["node", "service", "endpoint"]
 
@@ -62,20 +63,6 @@ _TRAFFIC: tuple[_Series[Traffic], ...] = (
         is_rare=True,
     ),
     _Series(gauge, "connections_active", "Open connections (UDP: live flows)", lambda t: t.active),
-    _Series(
-        counter,
-        "connections_reset",
-        "Connections that the endpoint reset before it had sent a byte",
-        lambda t: t.resets,
-        is_rare=True,
-    ),
-    _Series(
-        counter,
-        "connections_empty",
-        "Connections that the endpoint closed without having sent a byte, although the client had",
-        lambda t: t.empty,
-        is_rare=True,
-    ),
     _Series(counter, "received_bytes", "Bytes from clients", lambda t: t.received_bytes),
     _Series(counter, "sent_bytes", "Bytes to clients", lambda t: t.sent_bytes),
 )
@@ -151,16 +138,15 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
     known = view.totals.failures_by_cause
     failures = {"": {cause: known.get(cause, 0) for cause in _DIAL_CAUSES}}
     yield _by_cause("node_dial_failures", _FAILURES, failures)
-    yield from _waits("node_", {"": view.totals})
-    yield _problems(view.ports)
+    yield _problems(view)
     if detail == "node":
         return
+    yield _ignored(view.ignored)
     used = _by_labels(filter(_has_had_clients, view.ports))
     yield from _port_families(used)
     if detail == "endpoint":
         yield _endpoint_states(_by_labels(view.ports))
         yield from _endpoint_families(used)
-        yield from _waits("", used)
 
 
 def state_label(endpoint: EndpointView) -> str:
@@ -225,35 +211,11 @@ def _families(
 ) -> Iterator[Family]:
     """Return the families of a table, each with a value per row; rare ones without zeros."""
     for series in table:
-        # A list, as a generator would read the value of a later series if it is read late.
-        samples = [(labels, series.value(row)) for labels, row in rows.items()]
+        value = series.value
+        samples = ((labels, value(row)) for labels, row in rows.items())
         if series.is_rare and prefix != "node_":
-            samples = [sample for sample in samples if sample[1]]
+            samples = ((labels, figure) for labels, figure in samples if figure)
         yield series.make(f"{PREFIX}{prefix}{series.name}", series.help, samples)
-
-
-def _waits(prefix: str, rows: Mapping[str, ServicePortView | TotalsView]) -> Iterator[Family]:
-    """Return how long TCP clients waited, as histograms."""
-    yield _times(
-        f"{prefix}connect_duration_seconds",
-        "How long clients waited until an endpoint answered, failed dials included",
-        {labels: row.connect_times for labels, row in rows.items()},
-    )
-    yield _times(
-        f"{prefix}first_byte_duration_seconds",
-        "How long clients waited for an endpoint's first byte, from its answer or their own first "
-        "byte, whichever came later",
-        {labels: row.first_byte_times for labels, row in rows.items()},
-    )
-
-
-def _times(name: str, text: str, rows: Mapping[str, Times]) -> Family:
-    series = [
-        Buckets(labels, times.bounds, times.counts, times.seconds)
-        for labels, times in rows.items()
-        if times.counts
-    ]
-    return histogram(PREFIX + name, text, series)
 
 
 def _by_cause(name: str, text: str, rows: Mapping[str, Mapping[CauseCode, int]]) -> Family:
@@ -266,18 +228,35 @@ def _by_cause(name: str, text: str, rows: Mapping[str, Mapping[CauseCode, int]])
     return counter(PREFIX + name, text, samples)
 
 
-def _problems(ports: Iterable[ServicePortView]) -> Family:
+def _problems(view: StatusView) -> Family:
     samples: dict[str, float] = {}
-    for port in ports:
+    for item in view.ignored:
+        if item.is_conflict:
+            names = (*item.service, item.port, "", "", "", item.cause.code)
+            samples[labels_text((*PORT_LABELS, "reason"), names)] = 1
+    for port in view.ports:
         state = judge(port)
         if state.is_problem:
             labels = (*_port_labels(port), state.code or state.word.replace(" ", "-"))
             samples[labels_text((*PORT_LABELS, "reason"), labels)] = 1
     return gauge(
         f"{PREFIX}service_port_problem",
-        "1 where clients of a Service port are refused, dropped or not answered, with the code of "
-        "the first cause; "
+        "1 where clients of a Service port are refused, dropped or not answered, or another "
+        "Service has its address, with the code of the first cause; "
         "not where externalTrafficPolicy: Local drops those from outside",
+        samples.items(),
+    )
+
+
+def _ignored(items: Iterable[IgnoredService]) -> Family:
+    samples: dict[str, float] = {}
+    for item in items:
+        if not item.is_conflict:
+            names = (*item.service, item.port, item.cause.code)
+            samples[labels_text(("namespace", "service", "port", "reason"), names)] = 1
+    return gauge(
+        f"{PREFIX}service_ignored",
+        "1 for a Service, or a port of it, that this proxy doesn't serve by design",
         samples.items(),
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ..model import CauseCode
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
+from .problems import codes_of_node
 from .view import LastStateView, StatusView, SyncView
 
 PREFIX = "userspace_proxy_"
@@ -18,6 +20,7 @@ def node_families(view: StatusView) -> Iterator[Family]:
     """
     build = {"version": view.version, "node": view.node}
     yield info(f"{PREFIX}build", "Version and node of this proxy", build)
+    yield _problems(view)
     source, steering, sync, tracking = view.source, view.steering, view.sync, view.tracking
     gauges = {
         "ready": ("1 while the first plan is in force and nothing drains", view.is_ready),
@@ -137,6 +140,16 @@ def _health_check_families(view: StatusView) -> Iterator[Family]:
         f"{PREFIX}health_check_problem",
         "1 where a health check node port does not answer, or not everywhere",
         [(labels, bool(health.problem)) for labels, health in checks.items()],
+    )
+
+
+def _problems(view: StatusView) -> Family:
+    present = codes_of_node(view)
+    codes = (CauseCode.FIREWALL_DROPS, CauseCode.SOURCE_AWAY)
+    return gauge(
+        f"{PREFIX}node_problem",
+        "1 while this cause concerns the whole node",
+        [(labels_text(("reason",), (code,)), code in present) for code in codes],
     )
 
 

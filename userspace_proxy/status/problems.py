@@ -95,6 +95,12 @@ def summarise(view: StatusView, now: float) -> Summary:
     )
 
 
+def codes_of_node(view: StatusView) -> frozenset[CauseCode]:
+    """Return the causes that concern the whole node."""
+    found = (*_source(view), *_last_state(view, view.last_state.served_at), *_firewalls(view))
+    return frozenset(problem.code for problem in found if problem.code)
+
+
 def _verdict(view: StatusView, *, on_node: int, on_ports: int) -> str:
     all_ports = plural(len(view.ports), "Service port")
     parts = []

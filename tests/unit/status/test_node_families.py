@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.status.node_families import node_families
-from userspace_proxy.status.view import LastStateView
+from userspace_proxy.status.view import FirewallView, LastStateView
 
 from .readings import read_samples
 from .views import NOW, make_health_check, make_troubled_view, make_view
@@ -39,6 +41,15 @@ def value(view, name, **labels):
 )
 def test_a_node_has(name, expected):
     assert value(make_troubled_view(), name) == expected
+
+
+@pytest.mark.parametrize("reason", ["firewall-drops", "source-away"])
+def test_a_cause_that_concerns_the_whole_node_is_1_while_it_does(reason):
+    name = "userspace_proxy_node_problem"
+    firewall = FirewallView("table ip filter, chain INPUT", "its policy is drop", "")
+    view = replace(make_troubled_view(), firewalls=(firewall,))
+    assert value(view, name, reason=reason) == 1
+    assert value(make_view(), name, reason=reason) == 0
 
 
 def test_the_last_state_has_its_time_and_its_failures():
