@@ -1,5 +1,7 @@
 """Firewalls in the way are shown and logged, once each."""
 
+import pytest
+
 from userspace_proxy.agent.firewalls import FirewallWatch
 from userspace_proxy.errors import SteeringError
 from userspace_proxy.steering.others import Firewall
@@ -37,3 +39,44 @@ async def test_an_unreadable_firewall_keeps_the_last_result():
         await watch.look()
     assert watch.found == (DROP,)
     watch.close()
+
+
+class Looks:
+    """Counts how often the firewalls are read, and has the number of changes."""
+
+    def __init__(self):
+        self.count = self.changes = 0
+
+    def read(self):
+        self.count += 1
+        return []
+
+
+@pytest.fixture
+def looks():
+    return Looks()
+
+
+@pytest.fixture
+def watch(looks):
+    watch = FirewallWatch(
+        "nftables", (17000, 29999), read=looks.read, generation=lambda: looks.changes
+    )
+    yield watch
+    watch.close()
+
+
+async def test_firewalls_are_read_after_a_change_and_each_minute(watch, looks):
+    seen = []
+    for now, changes in ((100.0, 1), (101.0, 1), (115.0, 2), (116.0, 2), (174.0, 2), (175.0, 2)):
+        looks.changes = changes
+        await watch.look_if_due(now)
+        seen.append(looks.count)
+    assert seen == [1, 1, 2, 2, 2, 3]
+
+
+async def test_while_everything_changes_firewalls_are_read_only_now_and_then(watch, looks):
+    for turn in range(1000):
+        looks.changes += 1
+        await watch.look_if_due(100.0 + turn * 1e-6)
+    assert looks.count < 100

@@ -17,6 +17,7 @@ from .nft import (
     nft_lacks_for_guard,
     nft_lacks_for_replies,
     nft_offers,
+    read_generation,
     read_input_chains,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "nft_lacks_for_guard",
     "nft_lacks_for_replies",
     "nft_offers",
+    "read_generation",
     "read_input_chains",
     "read_legacy",
 ]

@@ -88,6 +88,15 @@ def read_input_chains() -> Tables:
         reader.close()
 
 
+def read_generation() -> int:
+    """Return a number that grows with each change of nftables; 0 if it can't be read."""
+    try:
+        with Ruleset() as ruleset:
+            return ruleset.generation()
+    except SteeringError:
+        return 0
+
+
 def nft_offers() -> str:
     """Return what the kernel's nftables lacks for steering; empty where it lacks nothing.
 
