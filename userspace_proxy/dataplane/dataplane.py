@@ -93,7 +93,8 @@ class DataPlane:
                 connection.settle()
             yield
         for listener in self._listeners:
-            listener.settle()
+            if isinstance(listener, UdpListener):
+                listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
         """Wait until the open connections have ended, but not for longer, then reset the rest.

@@ -5,6 +5,7 @@
     --sum PORT       after the client's FIN: the SHA-256 and the number of the received bytes
     --source PORT    for each line ``N``: N bytes, of which number i is i % 251
     --reset PORT     resets the connection after its first byte
+    --close PORT     closes the connection after its first byte
     --silent PORT    answers no SYN, so that dials time out
     --udp PORT       answers ``name: `` and the datagram, cut to the maximum size
     --udp-echo PORT  returns the datagram
@@ -127,12 +128,18 @@ def serve_reset(connection: socket.socket, _name: str) -> None:
     connection.close()
 
 
+def serve_close(connection: socket.socket, _name: str) -> None:
+    """Close the connection after its first byte, with a FIN."""
+    connection.recv(CHUNK_BYTES)
+
+
 TCP: dict[str, Server] = {
     "tcp": serve_http,
     "echo": serve_echo,
     "sum": serve_sum,
     "source": serve_source,
     "reset": serve_reset,
+    "close": serve_close,
 }
 
 

@@ -15,12 +15,7 @@ from typing import Any
 
 from ..errors import UserspaceProxyError
 
-KINDS = {
-    "Service": "services",
-    "EndpointSlice": "endpointslices",
-    "Node": "nodes",
-    "Pod": "pods",
-}
+KINDS = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
 FIRST_REVISION = 1000
 
 Object = Mapping[str, Any]
@@ -53,20 +48,10 @@ class ObjectFilter:
     resource: str
     name: str = ""
     """The only object, by ``fieldSelector``; empty: all."""
-    namespace: str = ""
-    """The only namespace, by the path; empty: all."""
-    labels: tuple[tuple[str, str], ...] = ()
-    """Labels that all of them have, by ``labelSelector``."""
 
     def matches(self, resource: str, item: Object) -> bool:
         """Return whether an object is among them."""
-        metadata = item["metadata"]
-        return (
-            resource == self.resource
-            and self.name in ("", metadata["name"])
-            and self.namespace in ("", metadata.get("namespace", ""))
-            and {*self.labels} <= {*metadata.get("labels", {}).items()}
-        )
+        return resource == self.resource and self.name in ("", item["metadata"]["name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +65,7 @@ class ListPage:
 
 
 class FakeObjects:
-    """Services, EndpointSlices, Nodes and Pods, with resourceVersions."""
+    """Services, EndpointSlices and Nodes, with resourceVersions."""
 
     def __init__(self) -> None:
         self.revision = FIRST_REVISION

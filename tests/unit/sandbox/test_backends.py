@@ -13,6 +13,7 @@ from userspace_proxy.sandbox.backends import (
     parse,
     pattern,
     reply_from,
+    serve_close,
     serve_echo,
     serve_http,
     serve_one,
@@ -74,6 +75,10 @@ def test_keep_alive_is_the_default_since_http_1_1(version, connection, expected)
 
 def test_an_echo_ends_after_the_clients_fin():
     assert answer(serve_echo, b"question") == b"question"
+
+
+def test_a_connection_is_closed_without_an_answer():
+    assert answer(serve_close, b"question") == b""
 
 
 def test_a_sum_is_that_of_all_that_was_sent():

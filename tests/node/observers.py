@@ -1,0 +1,113 @@
+"""What a user sees of a cause: the page, the JSON, ``explain`` and the metric.
+
+Each observer returns whether it names the code or, where it has no codes, the sentence.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from tests.node.agents import Agent
+from tests.node.broken_services import NAMESPACE, Shown
+from userspace_proxy.model import CauseCode
+
+_PREFIX = "userspace_proxy_"
+_MARKUP = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL)
+EXPLAIN = (sys.executable, "-m", "userspace_proxy", "explain")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What should be named."""
+
+    service: str
+    """Of the namespace ``broken``."""
+    code: CauseCode
+    sentence: str
+    shown: Shown
+    is_problem: bool = True
+
+
+def in_json(agent: Agent, expected: Expected) -> bool:
+    """Return whether the JSON has the cause where it belongs, with its sentence."""
+    status = agent.status()
+    match expected.shown:
+        case Shown.PORT:
+            found = [
+                cause
+                for port in status["ports"]
+                if (port["namespace"], port["service"]) == (NAMESPACE, expected.service)
+                for cause in port["state"]["causes"]
+            ]
+        case Shown.IGNORED:
+            name = f"{NAMESPACE}/{expected.service}"
+            found = [item["cause"] for item in status["ignored"] if item["service"] == name]
+        case Shown.NODE:
+            found = [{"code": p["code"], "sentence": p["what"]} for p in status["problems"]]
+    return any(
+        cause["code"] == expected.code and expected.sentence in cause["sentence"] for cause in found
+    )
+
+
+def on_page(agent: Agent, expected: Expected) -> bool:
+    """Return whether the page, searched for the Service, has the sentence."""
+    search = "" if expected.shown is Shown.NODE else f"?q={quote(expected.service)}"
+    return expected.sentence in _plain(agent.read(f"/{search}")[1])
+
+
+def in_explain(agent: Agent, expected: Expected) -> bool:
+    """Return whether ``explain`` prints the sentence."""
+    done = agent.run(command=[*EXPLAIN, f"{NAMESPACE}/{expected.service}"])
+    return expected.sentence in " ".join(done.stdout.split())
+
+
+def in_metric(agent: Agent, expected: Expected) -> bool:
+    """Return whether a metric has the Service, or the node, with the code."""
+    wanted = {"reason": str(expected.code)}
+    match expected.shown, expected.is_problem:
+        case Shown.NODE, _:
+            name = "node_problem"
+        case _, True:
+            name = "service_port_problem"
+            wanted |= {"namespace": NAMESPACE, "service": expected.service}
+        case _:
+            name = "service_ignored"
+            wanted |= {"namespace": NAMESPACE, "service": expected.service}
+    return any(
+        wanted.items() <= labels.items() and value == "1"
+        for labels, value in _samples(agent.read("/metrics")[1], _PREFIX + name)
+    )
+
+
+OBSERVERS: Mapping[str, Callable[[Agent, Expected], bool]] = {
+    "JSON": in_json,
+    "page": on_page,
+    "explain": in_explain,
+    "metric": in_metric,
+}
+
+
+def _plain(page: str) -> str:
+    """Return the text of a page."""
+    return " ".join(html.unescape(_MARKUP.sub(" ", page)).split())
+
+
+def _samples(page: str, name: str) -> list[tuple[dict[str, Any], str]]:
+    """Return the samples of one metric, as labels and value."""
+    lines = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", page, re.MULTILINE)
+    return [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), value) for labels, value in lines]
+
+
+def dump(agent: Agent, expected: Expected) -> str:
+    """Return what the JSON has about it, for a failed test."""
+    status = agent.status()
+    ports = [p["state"] for p in status["ports"] if p["service"] == expected.service]
+    ignored = [i for i in status["ignored"] if i["service"].endswith(f"/{expected.service}")]
+    return json.dumps([ports, ignored, status["problems"]], indent=1)
