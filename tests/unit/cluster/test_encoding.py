@@ -1,5 +1,6 @@
 """The format of the state on disk: what goes in comes out, and nothing else is accepted."""
 
+import re
 import zlib
 from dataclasses import replace
 
@@ -77,7 +78,10 @@ def every_field():
             created="2026-01-01T00:00:00Z",
         )
     )
-    store.put_slice(replace(slice_of(WEB, "web-v6"), family=IPFamily.IPV6))
+    slice_v6 = replace(
+        slice_of(WEB, "web-v6"), family=IPFamily.IPV6, endpoints=(Endpoint("fd00::5"),)
+    )
+    store.put_slice(slice_v6)
     return store.snapshot()
 
 
@@ -172,6 +176,29 @@ def test_a_service_with_a_wrong_type_is_not_accepted():
     text = zlib.decompress(encode_state(snapshot(), OWNER), wbits=31)
     with pytest.raises(InputError, match="it is corrupt: Expected `int`, got `str`"):
         decode_state(compressed(text.replace(b":8080", b':"http"')), OWNER)
+
+
+@pytest.mark.parametrize(
+    ("valid", "invalid", "cause"),
+    [
+        ("10.96.0.1", "10.96.0.256", "'10.96.0.256' is not an IP address"),
+        ('"192.0.2.1"', '"192.0.2.01"', "'192.0.2.01' is not an IP address"),
+        ('"192.0.2.2"', '"192.0.2"', "'192.0.2' is not an IP address"),
+        ("10.244.2.5", r"10.244.2.5\n", r"'10.244.2.5\n' is not an IP address"),
+        ("10.96.0.1", "FD00::1", "'FD00::1' is not in canonical form"),
+        ("10.244.1.5", "fd00::1", "'fd00::1' is not an IPv4 address"),
+        ("10.244.1.0/24", "10.244.1.0/255.255.255.0", "is not in canonical form"),
+        ("10.244.1.0/24", "10.244.1.1/24", "has host bits set"),
+        ("30080", "-1", "-1 is not a port"),
+        ("8080", "65536", "65536 is not a port"),
+    ],
+)
+def test_an_invalid_value_is_not_accepted_though_the_checksum_is_right(valid, invalid, cause):
+    text = zlib.decompress(encode_state(snapshot(), OWNER), wbits=31)
+    assert valid.encode() in text
+    with pytest.raises(InputError, match=re.escape(cause)) as raised:
+        decode_state(compressed(text.replace(valid.encode(), invalid.encode())), OWNER)
+    assert str(raised.value).startswith("it is corrupt: ")
 
 
 @given(st.binary())
