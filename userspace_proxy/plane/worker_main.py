@@ -152,8 +152,7 @@ class WorkerMain:
             self._end(1)
         elif self._rendezvous is not None:
             self._loop.add_reader(self._rendezvous.fileno(), self._on_successor)
-            if self._orphan_timer is None:
-                self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
+            self._orphan_timer = self._loop.call_later(ORPHAN_S, self._end, 1)
         elif not self._is_draining:
             self._end(1)
 
@@ -167,7 +166,7 @@ class WorkerMain:
             sock.close()
             return
         # One that dies before it has adopted the sockets has a successor, too.
-        self._loop.remove_reader(self._rendezvous.fileno())
+        self._stop_waiting()
         self._channel = self._open_channel(sock)
 
     def _stop_waiting(self) -> None:

@@ -100,6 +100,17 @@ async def test_a_drain_ends_an_orphan_with_its_last_connection(orphan):
     assert await orphan.main.ended == 0
 
 
+async def test_an_orphan_ends_by_itself_unless_a_successor_is_connected(orphan, monkeypatch):
+    monkeypatch.setattr(worker_main, "ORPHAN_S", 0.05)
+    predecessors, _ = await adopt(orphan)
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + 0.1
+    await until(lambda: loop.time() > until_s, "twice that time")
+    assert not orphan.main.ended.done()
+    predecessors.close()
+    assert await orphan.main.ended == 1
+
+
 async def test_udp_replies_still_arrive_while_an_orphan_drains(orphan):
     server = orphan.keep(UdpPeer())
     at = orphan.serve(server.address, protocol=UDP)

@@ -32,6 +32,7 @@ from .responses import (
     Failure,
     Response,
     TransportError,
+    cut_off,
     invalid,
     is_expired,
     read_status,
@@ -103,10 +104,11 @@ class Reflector:
         self._is_invalid = False
         """The last watch began and then failed, which is no outage: the next one may, too."""
         self._watched_s = 0.0
+        self._cuts = 0
+        """How many watches in a row broke off soon, without an event."""
         self._end_log_limit = LogLimit()
         self.is_listed = False
         """Everything was read at least once."""
-        self.is_watching = False
         self.is_forbidden = False
         """The server doesn't permit reading this resource (403)."""
         self.problem = ""
@@ -217,20 +219,18 @@ class Reflector:
                     return None
                 return self._rejected("watch", response)
             begun = self._clock()
-            self.is_watching = True
             self._note_success()
             try:
                 return await self._follow(stream, requested_s)
             except (TimeoutError, TransportError) as exc:
-                # Not a problem yet: the next watch shows whether there is one.
-                self._log_end(str(exc) or "no data from the server in time")
-                return None
+                reason = str(exc) or "no data from the server in time"
+                self._log_end(reason)
+                return self._cut_off(reason, self._clock() - begun)
             except (FieldError, LineTooLong) as exc:
                 # The next watch would contain the same line again; a list doesn't.
                 self._position.watch_expired()
                 return self._invalid(f"in a watch, {exc}")
             finally:
-                self.is_watching = False
                 self._watched_s = self._clock() - begun
 
     async def _follow(self, stream: Stream, requested_s: float) -> Failure | None:
@@ -275,6 +275,14 @@ class Reflector:
             return None
         cause = " ".join((status.message or status.reason or f"code {code}").split())
         return Failure(f"the API server at {self._client.url} ended a watch: {cause}")
+
+    def _cut_off(self, reason: str, after_s: float) -> Failure | None:
+        """Handle a watch that broke off; once is no problem, unless the next one does, too."""
+        if self._has_events or after_s >= self._timing.healthy_s:
+            self._cuts = 0
+            return None
+        self._cuts += 1
+        return cut_off(self._client.url, self._resource.name, reason) if self._cuts > 1 else None
 
     def _expire(self) -> None:
         self._log_end("it expired; listing again")

@@ -97,3 +97,11 @@ def unreachable(url: str, error: TransportError) -> Failure:
 def invalid(url: str, resource: str, problem: str) -> Failure:
     """Describe a response that the API doesn't allow."""
     return Failure(f"invalid response from {url} for {resource}: {problem}")
+
+
+def cut_off(url: str, resource: str, cause: str) -> Failure:
+    """Describe watches that break off again and again before their first event."""
+    return Failure(
+        f"watches of {resource} from {url} break off at once: {cause} "
+        "(check proxies and load balancers in front of it)"
+    )

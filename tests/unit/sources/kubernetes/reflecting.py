@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from userspace_proxy.cluster import Store
 from userspace_proxy.sources.base import pause
-from userspace_proxy.sources.kubernetes.client import ApiClient
+from userspace_proxy.sources.kubernetes.client import ApiClient, Stream
 from userspace_proxy.sources.kubernetes.credentials import Credentials
 from userspace_proxy.sources.kubernetes.reflector import Reflector, Timing
 from userspace_proxy.sources.kubernetes.resources import SERVICES, ResourceCache
@@ -26,11 +26,28 @@ class Lucky(random.Random):
         return 0.0
 
 
+class CountingClient(ApiClient):
+    """A client that counts the streams that have begun and not ended."""
+
+    streams = 0
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
+        """Part of ApiClient."""
+        async with super().stream(path, query) as stream:
+            self.streams += 1
+            try:
+                yield stream
+            finally:
+                self.streams -= 1
+
+
 @dataclass
 class Reflection:
     """A reflector that runs, and what it did."""
 
     api: FakeApiServer
+    client: CountingClient
     store: Store = field(default_factory=Store)
     now_s: float = 0.0
     waits: list[float] = field(default_factory=list)
@@ -78,7 +95,7 @@ class Reflection:
             await self.api.until(
                 lambda a: len(a.requests) >= requests and a.watch_count("services") == 1
             )
-        await self.until(lambda: self.reflector.is_watching)
+        await self.until(lambda: self.client.streams == 1)
 
 
 @asynccontextmanager
@@ -87,9 +104,9 @@ async def reflecting(
     timing: Timing | None = None,
     recovered: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Reflection]:
-    client = ApiClient(Credentials(master=api.url))
+    client = CountingClient(Credentials(master=api.url))
     await client.open()
-    reflection = Reflection(api)
+    reflection = Reflection(api, client)
     reflection.release()
     reflection.reflector = Reflector(
         ResourceCache(SERVICES, reflection.store),

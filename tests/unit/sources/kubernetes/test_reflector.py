@@ -287,6 +287,23 @@ async def test_a_watch_that_breaks_off_is_no_problem_if_the_next_one_succeeds(ap
         assert reflection.waits == []
 
 
+async def test_watches_that_are_cut_in_their_first_event_are_a_problem_until_one_is_not(api):
+    async with reflecting(api) as reflection:
+        for count in (2, 3):
+            await reflection.watching(requests=count)
+            api.send("services", b'{"type": "ADDED", "obj')
+            api.break_watches()
+        await reflection.watching(requests=4)
+        api.put(service("web"))
+        await reflection.until(lambda: reflection.names == ["web"])
+        api.break_watches()
+        await reflection.watching(requests=5)
+        problem, *later = reflection.problems
+        assert problem.startswith("watches of services from URL break off at once: ")
+        assert later == [""]
+        assert reflection.waits == [0.8, 1.6, 0.8]
+
+
 async def test_an_error_event_is_a_problem_until_the_next_watch_succeeds(api):
     error = b'{"type": "ERROR", "object": {"code": 500, "message": "etcd\\nis gone"}}\n'
     async with reflecting(api) as reflection:
