@@ -24,7 +24,7 @@ RUN python3 -m venv /hatch \
       --wheel-dir=/wheels . \
  && python3 -m venv --without-pip /opt/userspace-proxy \
  && python3 -m pip --python=/opt/userspace-proxy/bin/python install --no-cache-dir \
-      --no-index --find-links=/wheels 'userspace-proxy[iptables]'
+      --no-index --find-links=/wheels 'userspace-proxy[dns,iptables]'
 
 FROM debian:bookworm-slim
 ARG VERSION=0.1.0

@@ -26,6 +26,8 @@ class Endpoint:
     """``hints.forZones``: the zones whose clients should use it; may be empty."""
     hinted_nodes: tuple[str, ...] = ()
     """``hints.forNodes``, likewise."""
+    hostname: str = ""
+    """Its first label in DNS, below the name of a headless Service; empty: made of its address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from .addresses import IPFamily
 from .endpoints import Endpoint, EndpointSlice, SlicePort
 from .fields import FieldErrors
 from .names import ServiceKey, SliceKey
-from .notation import check_address
+from .notation import check_address, check_label
 from .slice_admission import check_slice_ports
 from .wire import WireEndpoints, WireSubset
 
@@ -71,5 +71,10 @@ def _endpoints(subset: WireSubset, path: str, errors: FieldErrors) -> list[Endpo
             with errors:
                 ip = check_address(item.ip, f"{path}.{name}[{i}].ip")
                 node = item.node_name or ""
-                endpoints.append(Endpoint(ip, ready=ready, serving=ready, node=node))
+                hostname = item.hostname or ""
+                if hostname:
+                    check_label(hostname, f"{path}.{name}[{i}].hostname")
+                endpoints.append(
+                    Endpoint(ip, ready=ready, serving=ready, node=node, hostname=hostname)
+                )
     return endpoints

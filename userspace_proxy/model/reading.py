@@ -37,20 +37,25 @@ TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 _NO_CONDITIONS = WireConditions()
 
 
-def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
+def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> EndpointSlice | None:
     """Convert an EndpointSlice.
+
+    Args:
+        with_headless: Read slices of headless Services, too (label
+            ``service.kubernetes.io/headless``, whatever its value): only DNS uses them.
 
     Returns:
         None for a slice without a Service (label ``kubernetes.io/service-name``), of a headless
-        Service (label ``service.kubernetes.io/headless``, whatever its value), or of names
-        (addressType FQDN).
+        Service unless they are wanted, or of names (addressType FQDN).
 
     Raises:
         FieldError: A name is missing, or the address type is invalid.
     """
     labels = wire.metadata.labels or {}
     service = labels.get(LABEL_SERVICE_NAME)
-    if not service or LABEL_HEADLESS in labels or wire.address_type == "FQDN":
+    if LABEL_HEADLESS in labels and not with_headless:
+        return None
+    if not service or wire.address_type == "FQDN":
         return None
     if not wire.address_type:
         raise FieldError("addressType", "is missing")
@@ -75,6 +80,7 @@ def read_slice(wire: WireEndpointSlice) -> EndpointSlice | None:
                     node=intern(item.node_name or ""),
                     hinted_zones=_hinted(hints.for_zones) if hints else (),
                     hinted_nodes=_hinted(hints.for_nodes) if hints else (),
+                    hostname=item.hostname or "",
                 )
             )
     return EndpointSlice(

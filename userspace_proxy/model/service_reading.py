@@ -57,6 +57,9 @@ def read_service(wire: WireService) -> Service:
         notes=range_notes + balance_notes + client_notes,
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
+        external_name=(spec.external_name or "").removesuffix(".")
+        if spec.type == ServiceType.EXTERNAL_NAME
+        else "",
         created=wire.metadata.creation_timestamp or "",
     )
 

@@ -73,5 +73,7 @@ class Service:
     """The label ``service.kubernetes.io/service-proxy-name``; None: it has none."""
     has_headless_label: bool = False
     """It has the label ``service.kubernetes.io/headless``, whatever its value."""
+    external_name: str = ""
+    """Of type ExternalName: the name that DNS returns; without a dot at its end."""
     created: str = ""
     """``creationTimestamp``: RFC 3339 in UTC, so the text's order is that of time."""

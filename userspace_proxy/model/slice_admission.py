@@ -17,6 +17,7 @@ from .fields import FieldErrors
 from .notation import (
     check_address,
     check_family,
+    check_label,
     check_label_value,
     check_number,
     check_port_name,
@@ -100,6 +101,9 @@ def _check_endpoint(endpoint: WireEndpoint, family: str, path: str) -> None:
     with errors:
         if endpoint.node_name is not None:
             check_subdomain(endpoint.node_name, f"{path}.nodeName")
+    with errors:
+        if endpoint.hostname is not None:
+            check_label(endpoint.hostname, f"{path}.hostname")
     with errors:
         if endpoint.hints:
             hints = f"{path}.hints"

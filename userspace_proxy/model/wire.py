@@ -143,10 +143,11 @@ class WireHints(_Wire, frozen=True):
 class WireEndpoint(_Wire, frozen=True):
     """An item of ``endpoints`` of a slice."""
 
-    IGNORED = frozenset({"deprecatedTopology", "hostname", "targetRef", "zone"})
+    IGNORED = frozenset({"deprecatedTopology", "targetRef", "zone"})
 
     addresses: list[str] | None = None
     conditions: WireConditions | None = None
+    hostname: str | None = None
     node_name: str | None = None
     hints: WireHints | None = None
 
@@ -202,9 +203,10 @@ class WireNode(_Wire, frozen=True):
 class WireEndpointAddress(_Wire, frozen=True):
     """An item of ``subsets[].addresses`` of an Endpoints object."""
 
-    IGNORED = frozenset({"hostname", "targetRef"})
+    IGNORED = frozenset({"targetRef"})
 
     ip: str | None = None
+    hostname: str | None = None
     node_name: str | None = None
 
 

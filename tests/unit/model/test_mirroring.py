@@ -27,7 +27,10 @@ def endpoints(*subsets: dict[str, object], **metadata: object) -> WireEndpoints:
 def test_each_subset_gives_a_slice_for_each_family():
     wire = endpoints(
         {
-            "addresses": [{"ip": "10.244.1.7", "nodeName": "alice"}, {"ip": "fd00::7"}],
+            "addresses": [
+                {"ip": "10.244.1.7", "nodeName": "alice", "hostname": "web-0"},
+                {"ip": "fd00::7"},
+            ],
             "notReadyAddresses": [{"ip": "10.244.1.8"}],
             "ports": [HTTP, {"name": "dns", "port": 53, "protocol": "UDP"}],
         },
@@ -41,7 +44,7 @@ def test_each_subset_gives_a_slice_for_each_family():
             IPFamily.IPV4,
             ports,
             (
-                Endpoint("10.244.1.7", node="alice"),
+                Endpoint("10.244.1.7", node="alice", hostname="web-0"),
                 Endpoint("10.244.1.8", ready=False, serving=False),
             ),
         ),

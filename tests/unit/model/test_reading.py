@@ -11,7 +11,7 @@ from .samples import CART
 LABEL = "kubernetes.io/service-name"
 
 
-def a_slice(**fields):
+def a_slice(with_headless=False, **fields):
     metadata = {"name": "cart-x7", "namespace": "shop", "labels": {LABEL: "cart"}}
     wire = {
         "metadata": metadata,
@@ -20,7 +20,7 @@ def a_slice(**fields):
         "ports": [{"name": "http", "port": 8080}],
         **fields,
     }
-    return read_slice(convert(wire, WireEndpointSlice))
+    return read_slice(convert(wire, WireEndpointSlice), with_headless=with_headless)
 
 
 def the_endpoint(**fields):
@@ -157,6 +157,15 @@ class TestSlice:
     )
     def test_a_slice_without_a_service_to_serve_is_none(self, fields):
         assert a_slice(**fields) is None
+
+    def test_slices_of_headless_services_are_read_for_dns(self):
+        labels = {LABEL: "web", "service.kubernetes.io/headless": ""}
+        item = a_slice(with_headless=True, metadata={"name": "x", "labels": labels})
+        assert item.endpoints == (Endpoint("192.0.2.1"),)
+
+    def test_an_endpoint_may_have_a_hostname(self):
+        assert the_endpoint(hostname="web-0").hostname == "web-0"
+        assert the_endpoint(hostname=None).hostname == ""
 
     @pytest.mark.parametrize(
         ("fields", "problem"),

@@ -40,6 +40,19 @@ def test_one_without_a_spec_has_neither_ports_nor_addresses():
 
 
 @pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        pytest.param({"type": "ExternalName", "externalName": "db.example.com."}, "db.example.com",
+            id="with-a-dot-at-its-end"),
+        pytest.param({"type": "ExternalName"}, "", id="missing"),
+        pytest.param({"externalName": "db.example.com"}, "", id="of-another-type"),
+    ],
+)  # fmt: skip
+def test_only_type_external_name_has_an_external_name(spec, expected):
+    assert a_service(**spec).external_name == expected
+
+
+@pytest.mark.parametrize(
     ("spec", "cluster_ips", "is_headless"),
     [
         pytest.param(

@@ -42,6 +42,7 @@ def hinted(**hints: object) -> dict[str, object]:
                 endpoints=[
                     {
                         "addresses": ["10.244.1.7"],
+                        "hostname": "web-0",
                         "nodeName": "node-1.example",
                         "hints": {"forZones": [{"name": "Zone_a"}], "forNodes": [{"name": "b"}]},
                     },

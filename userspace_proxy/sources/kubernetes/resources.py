@@ -8,6 +8,7 @@ doesn't contain is deleted, at its end.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -52,8 +53,8 @@ class Resource:
     """Restricts lists and watches."""
 
 
-def _put_slice(store: Store, wire: WireEndpointSlice) -> None:
-    item = read_slice(wire)
+def _put_slice(store: Store, wire: WireEndpointSlice, *, with_headless: bool) -> None:
+    item = read_slice(wire, with_headless=with_headless)
     if item is not None:
         store.put_slice(item)
     else:
@@ -75,14 +76,22 @@ SERVICES = Resource(
     put=lambda store, wire: store.put_service(read_service(wire)),
     delete=lambda store, key: store.delete_service(ServiceKey(*key)),
 )
-SLICES = Resource(
-    kind="EndpointSlice",
-    name="endpointslices",
-    path="/apis/discovery.k8s.io/v1/endpointslices",
-    wire=WireEndpointSlice,
-    put=_put_slice,
-    delete=_delete_slice,
-)
+
+
+def _slices(*, with_headless: bool) -> Resource:
+    return Resource(
+        kind="EndpointSlice",
+        name="endpointslices",
+        path="/apis/discovery.k8s.io/v1/endpointslices",
+        wire=WireEndpointSlice,
+        put=functools.partial(_put_slice, with_headless=with_headless),
+        delete=_delete_slice,
+    )
+
+
+SLICES = _slices(with_headless=False)
+SLICES_WITH_HEADLESS = _slices(with_headless=True)
+"""Also those of headless Services, which only DNS uses."""
 
 
 def this_node(name: str) -> Resource:

@@ -21,7 +21,7 @@ from .credentials import SERVICE_ACCOUNT, Credentials
 from .node_addresses import NodeAddressLister
 from .recorder import Recorder
 from .reflector import Reflector, Timing
-from .resources import SERVICES, SLICES, ResourceCache, this_node
+from .resources import SERVICES, SLICES, SLICES_WITH_HEADLESS, ResourceCache, this_node
 
 _log = logging.getLogger("userspace_proxy.sources")
 
@@ -39,6 +39,7 @@ class KubernetesSource(Source):
         master: The server's URL, instead of the kubeconfig's. Both empty: the server of this pod,
             with its service account.
         node_name: This node's name; empty: no Node is watched.
+        with_headless: Read EndpointSlices of headless Services, too, which only DNS uses.
         service_account: The folder of a pod's token and of the server's certificate.
     """
 
@@ -50,6 +51,7 @@ class KubernetesSource(Source):
         kubeconfig: str = "",
         master: str = "",
         node_name: str = "",
+        with_headless: bool = False,
         service_account: Path = SERVICE_ACCOUNT,
         timing: Timing | None = None,
         rng: random.Random | None = None,
@@ -63,7 +65,9 @@ class KubernetesSource(Source):
         self._credentials = credentials
         self._client = ApiClient(credentials, clock=clock)
         self._store = Store()
-        resources = [SERVICES, SLICES, *([this_node(node_name)] if node_name else [])]
+        resources = [SERVICES, SLICES_WITH_HEADLESS if with_headless else SLICES]
+        if node_name:
+            resources.append(this_node(node_name))
         self._caches = [ResourceCache(resource, self._store) for resource in resources]
         self._reflectors = [
             Reflector(

@@ -277,7 +277,7 @@ def _read_service(value: Any) -> list[tuple[str, ManifestObject]]:
 
 
 def _read_slice(value: Any) -> list[tuple[str, ManifestObject]]:
-    item = read_slice(convert_strictly(value, WireEndpointSlice, check_slice))
+    item = read_slice(convert_strictly(value, WireEndpointSlice, check_slice), with_headless=True)
     return [] if item is None else [(str(item.key), item)]
 
 

@@ -9,7 +9,13 @@ import pytest
 
 from userspace_proxy.cluster import Store
 from userspace_proxy.model import Node
-from userspace_proxy.sources.kubernetes.resources import SERVICES, SLICES, ResourceCache, this_node
+from userspace_proxy.sources.kubernetes.resources import (
+    SERVICES,
+    SLICES,
+    SLICES_WITH_HEADLESS,
+    ResourceCache,
+    this_node,
+)
 
 from .objects import WEB, endpoint_slice, node, service
 
@@ -101,6 +107,18 @@ def test_a_slice_that_serves_no_service_any_more_is_gone(store):
     del unlabelled["metadata"]["labels"]
     slices.put(raw(unlabelled))
     assert store.snapshot().services[WEB].slices == ()
+
+
+@pytest.mark.parametrize(
+    ("resource", "count"),
+    [pytest.param(SLICES, 0, id="without"), pytest.param(SLICES_WITH_HEADLESS, 1, id="with")],
+)
+def test_slices_of_headless_services_are_read_if_wanted(store, resource, count):
+    ResourceCache(SERVICES, store).put(raw(service()))
+    item = endpoint_slice("10.244.1.7")
+    item["metadata"]["labels"]["service.kubernetes.io/headless"] = ""
+    ResourceCache(resource, store).put(raw(item))
+    assert len(store.snapshot().services[WEB].slices) == count
 
 
 def test_the_node_is_one_object(store):

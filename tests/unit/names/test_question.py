@@ -1,0 +1,64 @@
+"""The parts of a name below the cluster's domain."""
+
+import pytest
+
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.names.question import (
+    Question,
+    hostname_of,
+    parse_question,
+    pod_address,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("", Question(), id="the-domain"),
+        pytest.param("svc", Question(), id="all-services"),
+        pytest.param("pod", Question(), id="all-pods"),
+        pytest.param("shop.svc", Question("svc", "shop"), id="a-namespace"),
+        pytest.param("web.shop.svc", Question("svc", "shop", "web"), id="a-service"),
+        pytest.param("web-0.web.shop.svc", Question("svc", "shop", "web", "web-0"),
+            id="an-endpoint"),
+        pytest.param("_http._tcp.web.shop.svc",
+            Question("svc", "shop", "web", port="http", protocol="tcp"), id="a-port"),
+        pytest.param("10-0-0-1.shop.pod", Question("pod", "shop", "10-0-0-1"), id="a-pod"),
+    ],
+)  # fmt: skip
+def test_the_parts_of_a_name(name, expected):
+    assert parse_question(name) == expected
+
+
+def test_a_name_of_a_service_has_its_key():
+    assert parse_question("web.shop.svc").key == ServiceKey("shop", "web")
+
+
+@pytest.mark.parametrize("name", ["com", "web.shop", "a.b.c.d.shop.svc", "web..svc"])
+def test_other_names_do_not_exist(name):
+    assert parse_question(name) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("10-244-0-3", "10.244.0.3", id="ipv4"),
+        pytest.param("fd00--3", "fd00::3", id="ipv6"),
+        pytest.param("web-0", None, id="a-name"),
+    ],
+)
+def test_the_address_in_the_name_of_a_pod(text, expected):
+    assert pod_address(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("ip", "hostname", "expected"),
+    [
+        pytest.param("10.244.0.3", "", "10-244-0-3", id="ipv4"),
+        pytest.param("fd00::3", "", "fd00--3", id="ipv6"),
+        pytest.param("fd00::", "", "fd00--0", id="ipv6-with-zeros-at-its-end"),
+        pytest.param("10.244.0.3", "web-0", "web-0", id="with-a-hostname"),
+    ],
+)
+def test_the_first_label_of_an_endpoint(ip, hostname, expected):
+    assert hostname_of(ip, hostname) == expected

@@ -1,0 +1,223 @@
+"""Answers for the names of Services; tests/cluster compares them with CoreDNS'."""
+
+import pytest
+
+from tests.unit.model.samples import service, slice_of
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import (
+    Endpoint,
+    IPFamily,
+    ServiceKey,
+    ServicePort,
+    ServiceType,
+    SlicePort,
+    SocketAddress,
+)
+from userspace_proxy.names import Code, ServiceNames
+
+HTTP = ServicePort("http", 80, "TCP")
+DNS = ServicePort("dns", 53, "UDP")
+TARGETS = (SlicePort("http", 8080, "TCP"), SlicePort("dns", 5353, "UDP"))
+
+
+def key(name):
+    return ServiceKey("shop", name)
+
+
+def external(name, target):
+    return service(key(name), (), (), type=ServiceType.EXTERNAL_NAME, external_name=target)
+
+
+def shop():
+    store = Store()
+    store.put_service(service(key("web"), (HTTP, DNS), ("10.96.0.10", "fd00:96::10")))
+    store.put_slice(slice_of("10.244.0.3", key="web-1", of=key("web"), ports=TARGETS))
+    store.put_service(service(key("db"), (HTTP,), (), is_headless=True))
+    store.put_slice(
+        slice_of(
+            Endpoint("10.244.0.4", hostname="db-0"),
+            "10.244.0.5",
+            Endpoint("10.244.0.6", ready=False),
+            key="db-1",
+            of=key("db"),
+            ports=TARGETS,
+        )
+    )
+    store.put_slice(
+        slice_of("fd00:244::4", key="db-2", of=key("db"), ports=TARGETS, family=IPFamily.IPV6)
+    )
+    store.put_service(service(key("empty"), (HTTP,), (), is_headless=True))
+    store.put_service(service(key("portless"), (), (), is_headless=True))
+    store.put_slice(slice_of("10.244.0.7", key="portless-1", of=key("portless"), ports=()))
+    store.put_service(external("search", "search.example.com"))
+    store.put_service(external("alias", "web.shop.svc.cluster.local"))
+    store.put_service(external("second", "search.shop.svc.cluster.local"))
+    store.put_service(external("dangling", "none.shop.svc.cluster.local"))
+    store.put_service(external("misspelt", "web.shop.svc.svc.cluster.local"))
+    store.put_service(external("loop", "loop.shop.svc.cluster.local"))
+    store.put_service(external("number", "192.0.2.1"))
+    return store.snapshot()
+
+
+def ask(name, type_="A", **options):
+    if not name.endswith("."):
+        name = f"{name}.cluster.local."
+    return ServiceNames(shop(), **options).answer(name, type_)
+
+
+def data(name, type_="A", **options):
+    answer = ask(name, type_, **options)
+    assert answer.code is Code.NOERROR
+    return [record.data for record in answer.records]
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "expected"),
+    [
+        pytest.param("web.shop.svc", "A", ["10.96.0.10"], id="cluster-ip"),
+        pytest.param("WEB.shop.svc", "A", ["10.96.0.10"], id="in-any-case"),
+        pytest.param("web.shop.svc", "AAAA", ["fd00:96::10"], id="cluster-ip-of-ipv6"),
+        pytest.param("_http._tcp.web.shop.svc", "A", ["10.96.0.10"], id="address-of-a-port"),
+        pytest.param("10-244-0-3.web.shop.svc", "A", ["10.244.0.3"], id="endpoint"),
+        pytest.param("db.shop.svc", "A", ["10.244.0.4", "10.244.0.5"], id="headless"),
+        pytest.param("db.shop.svc", "AAAA", ["fd00:244::4"], id="headless-of-ipv6"),
+        pytest.param("db-0.db.shop.svc", "A", ["10.244.0.4"], id="hostname"),
+        pytest.param("10-244-0-5.db.shop.svc", "A", ["10.244.0.5"], id="name-made-of-an-address"),
+        pytest.param("portless.shop.svc", "A", ["10.244.0.7"], id="headless-without-ports"),
+        pytest.param("10-9-8-7.shop.pod", "A", ["10.9.8.7"], id="pod"),
+        pytest.param("search.shop.svc", "CNAME", ["search.example.com."], id="external-name"),
+        pytest.param("alias.shop.svc", "A", ["web.shop.svc.cluster.local.", "10.96.0.10"],
+            id="external-name-in-the-cluster"),
+        pytest.param("dns-version", "TXT", ['"1.1.0"'], id="version"),
+        pytest.param("10.0.96.10.in-addr.arpa.", "PTR", ["web.shop.svc.cluster.local."],
+            id="reverse-of-a-cluster-ip"),
+        pytest.param("4.0.244.10.in-addr.arpa.", "PTR", ["db-0.db.shop.svc.cluster.local."],
+            id="reverse-of-an-endpoint"),
+        pytest.param("_dns._udp.web.shop.svc", "SRV", ["0 50 53 web.shop.svc.cluster.local."],
+            id="port"),
+        pytest.param("_http._tcp.db.shop.svc", "SRV",
+            ["0 33 8080 db-0.db.shop.svc.cluster.local.",
+             "0 33 8080 10-244-0-5.db.shop.svc.cluster.local.",
+             "0 33 8080 fd00-244--4.db.shop.svc.cluster.local."], id="port-of-headless"),
+        pytest.param("search.shop.svc", "SRV", ["0 100 0 search.example.com."],
+            id="port-of-an-external-name"),
+    ],
+)  # fmt: skip
+def test_records(name, type_, expected):
+    assert data(name, type_) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        pytest.param("cluster.local.", "A", id="the-domain"),
+        pytest.param("svc", "A", id="all-services"),
+        pytest.param("shop.svc", "A", id="a-namespace"),
+        pytest.param("shop.pod", "A", id="a-namespace-of-pods"),
+        pytest.param("web.shop.svc", "MX", id="another-type"),
+        pytest.param("web.shop.svc", "TXT", id="text-of-a-service"),
+        pytest.param("web.shop.svc", "CNAME", id="no-external-name"),
+        pytest.param("web.shop.svc", "PTR", id="not-a-reverse-name"),
+        pytest.param("portless.shop.svc", "SRV", id="no-port-to-name"),
+        pytest.param("dangling.shop.svc", "A", id="external-name-of-a-missing-service"),
+        pytest.param("misspelt.shop.svc", "A", id="external-name-of-an-impossible-service"),
+        pytest.param("loop.shop.svc", "A", id="external-name-of-itself"),
+        pytest.param("none.shop.svc", "SOA", id="coredns-ignores-the-name"),
+        pytest.param("ns.dns", "A", id="the-servers-name"),
+        pytest.param("in-addr.arpa.", "A", id="the-reverse-zone"),
+    ],
+)
+def test_a_name_without_records_of_the_type_has_the_domains_soa(name, type_):
+    answer = ask(name, type_)
+    assert (answer.code, answer.records) == (Code.NOERROR, ())
+    assert [str(record.type) for record in answer.authority] == ["SOA"]
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        pytest.param("none.shop.svc", "A", id="no-service"),
+        pytest.param("web.none.svc", "A", id="no-namespace"),
+        pytest.param("none.svc", "A", id="no-namespace-alone"),
+        pytest.param("web.shop", "A", id="too-short"),
+        pytest.param("_ftp._tcp.web.shop.svc", "SRV", id="no-port"),
+        pytest.param("_http._udp.web.shop.svc", "SRV", id="another-protocol"),
+        pytest.param("empty.shop.svc", "A", id="headless-without-endpoints"),
+        pytest.param("_http._tcp.portless.shop.svc", "SRV", id="headless-without-ports"),
+        pytest.param("10-244-0-6.db.shop.svc", "A", id="endpoint-that-is-not-ready"),
+        pytest.param("x.search.shop.svc", "A", id="endpoint-of-an-external-name"),
+        pytest.param("number.shop.svc", "A", id="external-name-that-is-an-address"),
+        pytest.param("web.shop.pod", "A", id="not-the-address-of-a-pod"),
+        pytest.param("svc", "TXT", id="text-of-a-domain"),
+        pytest.param("1.1.1.1.in-addr.arpa.", "PTR", id="an-address-of-nothing"),
+        pytest.param("1.1.in-addr.arpa.", "PTR", id="not-an-address"),
+        pytest.param("web.shop.svc.in-addr.arpa.", "A", id="not-a-reverse-name"),
+    ],
+)
+def test_a_name_that_does_not_exist(name, type_):
+    answer = ask(name, type_)
+    assert (answer.code, answer.records) == (Code.NXDOMAIN, ())
+    assert [str(record.type) for record in answer.authority] == ["SOA"]
+
+
+def test_names_elsewhere_are_refused():
+    answer = ask("www.example.com.")
+    assert (answer.code, answer.is_authoritative) == (Code.REFUSED, False)
+
+
+def test_a_record_repeats_the_name_as_it_was_asked():
+    (record,) = ask("Web.Shop.svc").records
+    assert str(record) == "Web.Shop.svc.cluster.local. 5 IN A 10.96.0.10"
+
+
+def test_the_soa_has_the_revision_as_its_serial_number():
+    revision = shop().revision
+    assert data("cluster.local.", "SOA") == [
+        f"ns.dns.cluster.local. hostmaster.cluster.local. {revision} 7200 1800 86400 5"
+    ]
+
+
+def test_addresses_of_a_port_are_added_to_its_record():
+    answer = ask("_http._tcp.web.shop.svc", "SRV")
+    assert [str(record) for record in answer.additional] == [
+        "web.shop.svc.cluster.local. 5 IN A 10.96.0.10",
+        "web.shop.svc.cluster.local. 5 IN AAAA fd00:96::10",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("search.shop.svc", ["search.example.com."], id="at-once"),
+        pytest.param("second.shop.svc", ["search.shop.svc.cluster.local.", "search.example.com."],
+            id="after-another-one"),
+    ],
+)  # fmt: skip
+def test_an_external_name_elsewhere_is_left_to_the_caller(name, expected):
+    answer = ask(name)
+    assert [record.data for record in answer.records] == expected
+    assert answer.elsewhere == "search.example.com."
+
+
+def test_the_domain_can_be_chosen():
+    assert data("web.shop.svc.test.", domain="test") == ["10.96.0.10"]
+    assert ask("web.shop.svc", domain="test").code is Code.REFUSED
+
+
+def test_addresses_and_ports_are_those_at_which_cluster_ips_answer():
+    def reach(frontend):
+        return SocketAddress("127.0.0.1" if frontend.port == 80 else frontend.ip, 17001)
+
+    assert data("_http._tcp.web.shop.svc", "A", reach=reach) == ["127.0.0.1"]
+    assert data("_http._tcp.web.shop.svc", "SRV", reach=reach) == [
+        "0 50 17001 web.shop.svc.cluster.local."
+    ]
+
+
+def test_a_port_of_an_unknown_protocol_has_its_own_number():
+    store = Store()
+    sctp = ServicePort("sctp", 9000, "SCTP")
+    store.put_service(service(key("web"), (sctp,), ("10.96.0.10",)))
+    names = ServiceNames(store.snapshot(), reach=lambda _: SocketAddress("127.0.0.1", 1))
+    (record,) = names.answer("_sctp._sctp.web.shop.svc.cluster.local.", "SRV").records
+    assert record.data == "0 100 9000 web.shop.svc.cluster.local."

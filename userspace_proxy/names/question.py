@@ -1,0 +1,82 @@
+"""What a name below the cluster's domain asks for.
+
+    web.shop.svc                    a Service
+    web-0.web.shop.svc              an endpoint of it
+    _http._tcp.web.shop.svc         a port of it
+    10-244-0-3.shop.pod             the address of a pod
+
+Source: Kubernetes' DNS specification 1.1.0, and CoreDNS' plugin kubernetes (parse.go of 1.15).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from ..model import ServiceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A name without the domain, in parts; an empty part isn't in the name."""
+
+    kind: str = ""
+    """``svc`` or ``pod``; empty: the domain itself, ``svc`` or ``pod``."""
+    namespace: str = ""
+    name: str = ""
+    """Of the Service; for a pod its address with dashes."""
+    endpoint: str = ""
+    port: str = ""
+    protocol: str = ""
+
+    @property
+    def key(self) -> ServiceKey:
+        """The Service."""
+        return ServiceKey(self.namespace, self.name)
+
+
+def parse_question(name: str) -> Question | None:
+    """Return the parts of a name; None if it isn't of a form above, so it can't exist.
+
+    Args:
+        name: In lower case, without the cluster's domain; may be empty.
+    """
+    labels = name.split(".")[::-1] if name else [""]
+    kind = labels[0]
+    if len(labels) == 1 and kind in ("", "svc", "pod"):
+        return Question()
+    if kind not in ("svc", "pod") or "" in labels:
+        return None
+    match labels[1:]:
+        case [namespace]:
+            return Question(kind, namespace)
+        case [namespace, service]:
+            return Question(kind, namespace, service)
+        case [namespace, service, endpoint]:
+            return Question(kind, namespace, service, endpoint)
+        case [namespace, service, protocol, port]:
+            return Question(
+                kind,
+                namespace,
+                service,
+                port=port.removeprefix("_"),
+                protocol=protocol.removeprefix("_"),
+            )
+    return None
+
+
+def pod_address(text: str) -> str | None:
+    """Return the address in a pod's name, ``10-244-0-3`` or ``fd00--3``; None if it is none."""
+    is_v4 = text.count("-") == 3 and "--" not in text
+    try:
+        return str(ipaddress.ip_address(text.replace("-", "." if is_v4 else ":")))
+    except ValueError:
+        return None
+
+
+def hostname_of(ip: str, hostname: str) -> str:
+    """Return the first label of an endpoint's name: its hostname, or one made of its address."""
+    if hostname:
+        return hostname
+    label = ip.replace(".", "-").replace(":", "-")
+    return f"{label}0" if label.endswith("-") else label
