@@ -160,6 +160,11 @@ class PortAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     endpoint's first byte."""
     refused: int
     """Connections that no endpoint answered, and datagrams without an endpoint."""
+    denied: int
+    """Packets from clients that aren't admitted, which were dropped; a client that isn't answered
+    sends its SYN several times."""
+    turned_away: Sequence[Cause]
+    """Clients that the kernel turned away, by cause; counts are of their packets."""
     dropped_datagrams: int
     """Datagrams lost at sockets of this proxy."""
     evicted: int
@@ -195,6 +200,7 @@ class TotalsAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     connect_times: Times
     first_byte_times: Times
     refused: int
+    denied: int
     dropped_datagrams: int
     evicted: int
     evicted_for_memory: int

@@ -210,9 +210,8 @@ class LimitedServer:
 @contextlib.contextmanager
 def answering(request: web.Request) -> Iterator[None]:
     """Notify a request's connection of the request, and of its answer at the end."""
-    transport = request.transport
-    connection = transport.get_protocol() if transport is not None else None
-    if not isinstance(connection, StatusConnection):
+    connection = _connection_of(request)
+    if connection is None:
         yield
         return
     connection.note_request()
@@ -220,6 +219,23 @@ def answering(request: web.Request) -> Iterator[None]:
         yield
     finally:
         connection.note_answer()
+
+
+def keep_open(request: web.Request) -> None:
+    """Restart the deadline of a connection whose answer goes on, because its client reads it.
+
+    At a limit it ends before connections that wait for an answer.
+    """
+    connection = _connection_of(request)
+    if connection is not None:
+        connection.note_request()
+        connection.note_answer()
+
+
+def _connection_of(request: web.Request) -> StatusConnection | None:
+    transport = request.transport
+    connection = transport.get_protocol() if transport is not None else None
+    return connection if isinstance(connection, StatusConnection) else None
 
 
 def _end_one(counted: dict[StatusConnection, float], now: float) -> bool:

@@ -4,7 +4,8 @@
     node        node_…, the sums over all; service_port_problem          some hundred
     service     and Service ports that have had a client                 six for each
                 service_ignored                                          one for each
-    endpoint    and endpoints that have been dialled; endpoints of all   six for each endpoint
+    endpoint    and endpoints that have been dialled; endpoints of all;  six for each endpoint,
+                how long clients of each Service port waited             28 for each Service port
 
 Rule 1: a series never appears twice, whatever the view contains, because Prometheus would discard
 the whole scrape.
@@ -23,10 +24,10 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from ..model import CauseCode
 from ..plan import IgnoredService
-from .exposition import Family, counter, gauge, labels_text
+from .exposition import Buckets, Family, counter, gauge, histogram, labels_text
 from .node_families import PREFIX, node_families
 from .port_state import judge
-from .view import EndpointView, ServicePortView, StatusView, TotalsView, Traffic
+from .view import EndpointView, ServicePortView, StatusView, Times, TotalsView, Traffic
 
 Detail = Literal["node", "service", "endpoint"]
 
@@ -63,6 +64,20 @@ _TRAFFIC: tuple[_Series[Traffic], ...] = (
         is_rare=True,
     ),
     _Series(gauge, "connections_active", "Open connections (UDP: live flows)", lambda t: t.active),
+    _Series(
+        counter,
+        "connections_reset",
+        "Connections that the endpoint reset before it had sent a byte",
+        lambda t: t.resets,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
+        "connections_empty",
+        "Connections that the endpoint closed without having sent a byte, although the client had",
+        lambda t: t.empty,
+        is_rare=True,
+    ),
     _Series(counter, "received_bytes", "Bytes from clients", lambda t: t.received_bytes),
     _Series(counter, "sent_bytes", "Bytes to clients", lambda t: t.sent_bytes),
 )
@@ -138,6 +153,7 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
     known = view.totals.failures_by_cause
     failures = {"": {cause: known.get(cause, 0) for cause in _DIAL_CAUSES}}
     yield _by_cause("node_dial_failures", _FAILURES, failures)
+    yield from _waits("node_", {"": view.totals})
     yield _problems(view)
     if detail == "node":
         return
@@ -147,6 +163,7 @@ def families_of(view: StatusView, detail: Detail) -> Iterator[Family]:
     if detail == "endpoint":
         yield _endpoint_states(_by_labels(view.ports))
         yield from _endpoint_families(used)
+        yield from _waits("", used)
 
 
 def state_label(endpoint: EndpointView) -> str:
@@ -211,11 +228,35 @@ def _families(
 ) -> Iterator[Family]:
     """Return the families of a table, each with a value per row; rare ones without zeros."""
     for series in table:
-        value = series.value
-        samples = ((labels, value(row)) for labels, row in rows.items())
+        # A list, as a generator would read the value of a later series if it is read late.
+        samples = [(labels, series.value(row)) for labels, row in rows.items()]
         if series.is_rare and prefix != "node_":
-            samples = ((labels, figure) for labels, figure in samples if figure)
+            samples = [sample for sample in samples if sample[1]]
         yield series.make(f"{PREFIX}{prefix}{series.name}", series.help, samples)
+
+
+def _waits(prefix: str, rows: Mapping[str, ServicePortView | TotalsView]) -> Iterator[Family]:
+    """Return how long TCP clients waited, as histograms."""
+    yield _times(
+        f"{prefix}connect_duration_seconds",
+        "How long clients waited until an endpoint answered, failed dials included",
+        {labels: row.connect_times for labels, row in rows.items()},
+    )
+    yield _times(
+        f"{prefix}first_byte_duration_seconds",
+        "How long clients waited for an endpoint's first byte, from its answer or their own first "
+        "byte, whichever came later",
+        {labels: row.first_byte_times for labels, row in rows.items()},
+    )
+
+
+def _times(name: str, text: str, rows: Mapping[str, Times]) -> Family:
+    series = [
+        Buckets(labels, times.bounds, times.counts, times.seconds)
+        for labels, times in rows.items()
+        if times.counts
+    ]
+    return histogram(PREFIX + name, text, series)
 
 
 def _by_cause(name: str, text: str, rows: Mapping[str, Mapping[CauseCode, int]]) -> Family:

@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder, gzip_accepted
@@ -97,7 +98,7 @@ def render_metrics(
     PlatformCollector(registry=registry)
     encode, content_type = choose_encoder(accept)
     open_metrics = content_type.startswith("application/openmetrics-text")
-    own = write_families((*taken, *families_of(view, detail)), open_metrics=open_metrics)
+    own = write_families(chain(taken, families_of(view, detail)), open_metrics=open_metrics)
     # The library's are last, because it ends OpenMetrics.
     body, headers = own + encode(registry), {"Content-Type": content_type}
     if gzip_accepted(accept_encoding):

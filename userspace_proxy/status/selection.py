@@ -1,18 +1,48 @@
-"""The Service ports that a request selects: a filter, a page, a state."""
+"""The Service ports that a request selects: a search, an order, a page, and what is expanded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 from urllib.parse import urlencode
 
-from ..plan import IgnoredService
-from .port_state import Level, judge
+from ..model import pack_ip
+from ..plan import IgnoredService, PortKey
+from .history import IDLE, History
+from .port_state import Level, PortState, judge
+from .search import MAX_LENGTH, Search
 from .view import HealthCheckView, ServicePortView, StatusView
 
-# Longer filters are cut: all names and addresses are shorter.
-_MAX_FILTER = 200
-SHOWN = ("all", "trouble")
+# More can't be expanded at a time; a page has as many rows.
+_MAX_OPEN = 100
+_LEVELS = {Level.TROUBLE: 0, Level.ATTENTION: 1, Level.OK: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """One Service port that was selected, with what the search has found out about it."""
+
+    port: ServicePortView
+    state: PortState
+
+
+_Order = Callable[[Selected, History], Any]
+
+SORTS: dict[str, _Order] = {
+    "state": lambda one, _: _LEVELS[one.state.level],
+    "name": lambda _one, _: 0,
+    "address": lambda one, _: _address(one.port),
+    "endpoints": lambda one, _: len(one.port.plan.usable),
+    "rate": lambda one, history: history.rates(one.port.plan.key).connections,
+    "open": lambda one, _: one.port.traffic.active,
+    "in": lambda one, history: history.rates(one.port.plan.key).received_bytes,
+    "out": lambda one, history: history.rates(one.port.plan.key).sent_bytes,
+    "saved": lambda one, _: one.port.saved,
+    "failed": lambda one, _: one.port.refused,
+}
+"""What the page can be sorted by; equal ones are in the order of their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +50,27 @@ class Selection:
     """The query of a request; the fields are named as in the query string."""
 
     q: str = ""
-    """Words that must all occur in a name or an address, in any case; empty for all."""
-    show: str = "all"
-    """``all``, or ``trouble`` for Service ports with a problem."""
+    """What is searched for, as for :class:`~.search.Search`; empty for all."""
+    sort: str = "state"
+    """A key of ``SORTS``; with ``-`` before it in descending order."""
     page: int = 1
     """From 1; past the end means the last."""
+    open: tuple[str, ...] = ()
+    """The ids of the rows that are expanded, or folded where rows are expanded by default."""
     refresh: bool = True
-    """Whether the page reloads itself."""
+    """Whether the page reloads itself where scripts are off."""
 
     @classmethod
     def parse(cls, query: Mapping[str, str]) -> Selection:
         """Read a query string; invalid values mean the default."""
         page = query.get("page", "")
-        show = query.get("show", "")
+        sort = query.get("sort", "")
+        opened = dict.fromkeys(part for part in query.get("open", "").split(",") if part)
         return cls(
-            q=query.get("q", "").strip()[:_MAX_FILTER],
-            show=show if show in SHOWN else "all",
+            q=query.get("q", "").strip()[:MAX_LENGTH],
+            sort=sort if sort.removeprefix("-") in SORTS else "state",
             page=max(int(page), 1) if page.isascii() and page.isdigit() and len(page) < 10 else 1,
+            open=tuple(part for part in opened if part.isalnum())[:_MAX_OPEN],
             refresh=query.get("refresh") != "off",
         )
 
@@ -47,54 +81,70 @@ class Selection:
         """
         wanted = {**asdict(self), **changes}
         defaults = asdict(Selection())
-        query = {
-            name: "off" if name == "refresh" else str(value)
-            for name, value in wanted.items()
-            if value != defaults[name]
-        }
+        query = {name: _text(value) for name, value in wanted.items() if value != defaults[name]}
         # Surrogates can't be written in an address, and no name contains one.
-        return f"./?{urlencode(query, errors='replace')}" if query else "./"
+        return f"./?{urlencode(query, safe=',:/', errors='replace')}" if query else "./"
+
+    def toggled(self, row: str) -> str:
+        """Return the address of the page with one row expanded, or folded if it was."""
+        others = tuple(one for one in self.open if one != row)
+        return self.link(open=others if row in self.open else (*others, row))
+
+    def sorted_by(self, column: str) -> str:
+        """Return the address of the page sorted by a column, or in the other direction."""
+        # Figures are of interest where they are large.
+        first = column if column in ("state", "name", "address") else f"-{column}"
+        second = first[1:] if first.startswith("-") else f"-{first}"
+        return self.link(sort=second if self.sort == first else first, page=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """The selected part of a view."""
 
-    ports: tuple[ServicePortView, ...]
-    """By key; of all pages."""
+    ports: tuple[Selected, ...]
+    """In the order of the selection; of all pages."""
     ignored: tuple[IgnoredService, ...]
     health_checks: tuple[HealthCheckView, ...]
     """Those with a problem first, then by Service."""
 
 
-def select(view: StatusView, selection: Selection) -> Chosen:
+def select(view: StatusView, selection: Selection, history: History = IDLE) -> Chosen:
     """Return the part of a view that a request selects."""
-    words = selection.q.lower().split()
+    search = Search.parse(selection.q)
     ports = [
-        port
-        for port in view.ports
-        if _has_all(words, _text_of(port))
-        and (selection.show == "all" or judge(port).level is not Level.OK)
+        Selected(port, state)
+        for port, state in ((port, judge(port)) for port in view.ports)
+        if search.matches_port(port, state, is_busy=history.is_busy(port.plan.key))
     ]
-    ignored = [item for item in view.ignored if _has_all(words, f"{item.service}:{item.port}")]
-    health = [
-        view
-        for view in view.health_checks
-        if _has_all(words, f"{view.check.service}:{view.check.port}")
-    ]
+    order = SORTS[selection.sort.removeprefix("-")]
+    ports.sort(key=lambda one: one.port.plan.key)
+    ports.sort(key=lambda one: order(one, history), reverse=selection.sort.startswith("-"))
+    ignored = filter(search.matches_ignored, view.ignored)
+    health = filter(search.matches_health_check, view.health_checks)
     return Chosen(
-        tuple(sorted(ports, key=lambda port: port.plan.key)),
+        tuple(ports),
         tuple(sorted(ignored, key=lambda item: (item.service, item.port, str(item.cause)))),
         tuple(sorted(health, key=lambda view: (not view.problem, view.check.service))),
     )
 
 
-def _has_all(words: list[str], text: str) -> bool:
-    folded = text.lower() if words else ""
-    return all(word in folded for word in words)
+def row_id(key: PortKey) -> str:
+    """Return the id of a Service port's row on the page; equal keys give equal ids."""
+    name = "\n".join((*key.name, str(key.family), key.side)).encode("utf-8", "surrogatepass")
+    return "p" + hashlib.blake2s(name, digest_size=6).hexdigest()
 
 
-def _text_of(port: ServicePortView) -> str:
-    frontends = (str(frontend.address) for frontend in port.plan.frontends)
-    endpoints = (str(verdict.address) for verdict in port.plan.endpoints)
-    return "\n".join((str(port.plan.key.name), *frontends, *endpoints))
+def _address(port: ServicePortView) -> list[tuple[int, bytes, int]]:
+    """Return the address that the row shows, in the order of numbers, and empty ones first."""
+    addresses = [(pack_ip(one.frontend.ip), one.frontend.port) for one in port.frontends[:1]]
+    return [(len(packed), packed, number) for packed, number in addresses]
+
+
+def _text(value: object) -> str:
+    match value:
+        case bool():
+            return "off"
+        case tuple():
+            return ",".join(map(str, value))
+    return str(value)

@@ -1,7 +1,7 @@
 """The two HTTP servers of a proxy: one for load balancers, one for operators and scrapers.
 
     0.0.0.0:10256    /healthz /livez                      for clients that reach the node
-    127.0.0.1:10249  / /metrics /configz /api/v1/status   for clients on the node
+    127.0.0.1:10249  / /stream /metrics /configz /api/v1/status   for clients on the node
 
 Rule 1: the view is built in the event loop, and rendered in a thread: ten thousand
 Services take about a second, and connections are carried meanwhile.
@@ -11,12 +11,10 @@ Rule 3: on loopback only requests to a loopback name are answered (DNS rebinding
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
-from typing import TypeVar
 
 from aiohttp import web
 
@@ -30,17 +28,17 @@ from .listening import ListenAt, address_of, open_socket
 from .metrics import ProbeCounts, SyncMetrics, render_metrics
 from .middleware import Middleware, make_runner
 from .page import render_page
+from .sampling import Sampler
 from .selection import Selection
+from .stream import Streams
 from .text import LEVEL_HEADER, prefers_text, render_text, say_missing
 from .view import StatusView
-
-_T = TypeVar("_T")
 
 _STATIC = {
     "troubleshooting.html": "text/html",
     "guide.css": "text/css",
     "style.css": "text/css",
-    "focus.js": "text/javascript",
+    "page.js": "text/javascript",
     "icon-ok.svg": "image/svg+xml",
     "icon-attention.svg": "image/svg+xml",
     "icon-trouble.svg": "image/svg+xml",
@@ -76,9 +74,8 @@ class StatusServer:
         self._metrics_detail = metrics_detail
         self._clock = clock
         self._probes = ProbeCounts()
-        # One page is rendered at a time: each holds the interpreter for a part of a
-        # second, and a flood of requests must not start a flood of threads.
-        self._rendering = asyncio.Lock()
+        self._sampler = Sampler(self._fresh)
+        self._streams = Streams(self._sampler, clock)
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
 
@@ -110,6 +107,7 @@ class StatusServer:
         routes = [
             *self._probe_routes(),
             web.get("/", self._page),
+            web.get("/stream", self._streams.answer, allow_head=False),
             web.get("/metrics", self._metrics),
             web.get("/proxyMode", self._proxy_mode),
             web.get("/configz", self._configz),
@@ -120,6 +118,7 @@ class StatusServer:
 
     async def close(self) -> None:
         """Close every port and connection; idempotent."""
+        self._streams.close()
         while self._open:
             server, runner = self._open.pop()
             server.close()
@@ -155,8 +154,11 @@ class StatusServer:
     async def _page(self, request: web.Request) -> web.Response:
         if prefers_text(request.headers.get("Accept", ""), request.headers.get("User-Agent", "")):
             return await self._text(request)
-        view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
-        body = await self._render(lambda: render_page(view, now=now, selection=selection))
+        view, history = await self._sampler.look(), self._sampler.history
+        now, selection = self._clock(), Selection.parse(request.query)
+        body = await self._sampler.work(
+            lambda: render_page(view, now=now, selection=selection, history=history)
+        )
         return web.Response(body=body, content_type="text/html", charset="utf-8")
 
     async def _text(self, request: web.Request) -> web.Response:
@@ -164,7 +166,7 @@ class StatusServer:
         service = query.get("service", "")
         part = _part(view, service)
         is_wide = "wide" in query or bool(service)
-        text = await self._render(
+        text = await self._sampler.work(
             lambda: render_text(part, now=now, is_wide=is_wide, has_node=not service)
         )
         return web.Response(
@@ -177,7 +179,7 @@ class StatusServer:
     async def _metrics(self, request: web.Request) -> web.Response:
         view, headers = await self._fresh(), request.headers
         taken = [self.sync.family(), *self._probes.families()]
-        page = await self._render(
+        page = await self._sampler.work(
             lambda: render_metrics(
                 view,
                 taken,
@@ -191,7 +193,7 @@ class StatusServer:
     async def _status(self, request: web.Request) -> web.Response:
         view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
         view = _part(view, request.query.get("service", ""))
-        body = await self._render(lambda: render_status(view, now=now, selection=selection))
+        body = await self._sampler.work(lambda: render_status(view, now=now, selection=selection))
         return web.Response(body=body, content_type="application/json")
 
     async def _configz(self, _request: web.Request) -> web.Response:
@@ -212,10 +214,6 @@ class StatusServer:
         if self._refresh is not None:
             await self._refresh()
         return self._view()
-
-    async def _render(self, render: Callable[[], _T]) -> _T:
-        async with self._rendering:
-            return await asyncio.to_thread(render)
 
 
 def _part(view: StatusView, service: str) -> StatusView:

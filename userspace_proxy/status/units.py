@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .view import Times
 
 _BYTE_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -39,6 +43,34 @@ def seconds_in_words(seconds: float) -> str:
 def count_in_words(count: float) -> str:
     """Return a number with thousands separated by commas."""
     return f"{count:,.0f}" if math.isfinite(count) else "unknown"
+
+
+def waits_in_words(times: Times) -> str:
+    """Return the median and the 99th percentile of waits; empty if there were none.
+
+    Each is an upper bound, as only numbers between bounds are known.
+    """
+    total = sum(times.counts)
+    if not total:
+        return ""
+    half, most = (_bound(times, share * total) for share in (0.5, 0.99))
+    return f"{half} (median), {most} (99 %)"
+
+
+def _bound(times: Times, number: float) -> str:
+    waited = 0
+    for bound, count in zip(times.bounds, times.counts, strict=False):
+        waited += count
+        if waited >= number:
+            return f"≤ {seconds_in_words(bound)}"
+    return f"> {seconds_in_words(times.bounds[-1])}" if times.bounds else "unknown"
+
+
+def rate_in_words(rate: float) -> str:
+    """Return a rate per second, with one decimal below ten."""
+    if not math.isfinite(rate):
+        return "unknown"
+    return f"{rate:.1f}" if 0.05 <= rate < 9.95 else f"{rate:,.0f}"
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -122,9 +122,14 @@ class ServicePortView:
     endpoint's first byte."""
     refused: int = 0
     """Connections that no endpoint answered, and datagrams without an endpoint."""
+    denied: int = 0
+    """Packets from clients that aren't admitted, which were dropped; a client that isn't answered
+    sends its SYN several times."""
+    turned_away: tuple[Cause, ...] = ()
+    """Clients that the kernel turned away, by cause; counts are of their packets."""
     dropped_datagrams: int = 0
-    """Datagrams lost at sockets of this proxy, mostly because a buffer was full; where
-    the plan's ``admits`` isn't None, also those that it doesn't admit."""
+    """Datagrams lost at sockets of this proxy, mostly because a buffer was full; but where not all
+    clients are admitted, they are in ``denied``."""
     evicted: int = 0
     """Connections and flows that ended early to make room for others, or to free memory."""
     evicted_for_memory: int = 0
@@ -160,6 +165,7 @@ class TotalsView:
     connect_times: Times = _NO_TIMES
     first_byte_times: Times = _NO_TIMES
     refused: int = 0
+    denied: int = 0
     dropped_datagrams: int = 0
     evicted: int = 0
     evicted_for_memory: int = 0

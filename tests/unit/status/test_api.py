@@ -124,6 +124,8 @@ def test_a_service_port_has_these_fields(shown):
         "connect_times": {"bounds": [0.1, 1.0], "counts": [3, 1, 0], "seconds": 0.5},
         "first_byte_times": {"bounds": [], "counts": [], "seconds": 0.0},
         "refused": 0,
+        "denied": 0,
+        "turned_away": [],
         "dropped_datagrams": 0,
         "evicted": 4,
         "evicted_for_memory": 1,

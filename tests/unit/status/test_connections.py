@@ -10,6 +10,7 @@ from userspace_proxy.status.connections import (
     ConnectionLimit,
     LimitedServer,
     answering,
+    keep_open,
 )
 
 WAIT_S = 10.0
@@ -32,9 +33,21 @@ class Limited:
     async def _answer(self, request):
         with answering(request):
             self.asked.set()
+            if request.path == "/stream":
+                return await self._stream(request)
             if request.path == "/held":
                 await self.release.wait()
             return web.Response(text="hello")
+
+    async def _stream(self, request):
+        """Write a line for each time that ``release`` is set."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"hello\n")
+            keep_open(request)
+            await self.release.wait()
+            self.release.clear()
 
     async def __aenter__(self):
         await self.listen(*self._limits)
@@ -254,3 +267,34 @@ async def test_a_connection_closed_by_its_client_is_no_longer_counted():
         await has(limit, 1)
         writer.close()
         await has(limit, 0)
+
+
+async def test_a_stream_outlives_the_deadline_of_an_answer_while_it_is_kept_open():
+    async with Limited(ConnectionLimit(8), request_s=0.5) as limited:
+        streams = await limited.connect()
+        send_request(streams[1], "/stream")
+        began = asyncio.get_running_loop().time()
+        assert await is_kept_open(streams)
+        while asyncio.get_running_loop().time() - began < 1.2:
+            limited.release.set()
+            assert await is_kept_open(streams)
+        assert await is_reset(streams)
+
+
+async def is_kept_open(streams):
+    async with asyncio.timeout(WAIT_S):
+        return b"hello" in await streams[0].readuntil(b"hello\n\r\n")
+
+
+async def test_at_the_limit_a_stream_ends_before_a_request_that_waits():
+    async with Limited(ConnectionLimit(2)) as limited:
+        held, stream = await limited.connect(), await limited.connect()
+        send_request(held[1], "/held")
+        await limited.asked.wait()
+        send_request(stream[1], "/stream")
+        assert await is_kept_open(stream)
+        probe = await limited.connect()
+        assert await is_reset(stream)
+        assert await ask(probe)
+        limited.release.set()
+        assert await is_answered(held[0])

@@ -4,7 +4,7 @@ import pytest
 
 from userspace_proxy.model import CauseCode
 from userspace_proxy.status.families import families_of, state_label
-from userspace_proxy.status.view import TotalsView, Traffic
+from userspace_proxy.status.view import Times, TotalsView, Traffic
 
 from .readings import read_samples
 from .views import (
@@ -27,7 +27,8 @@ WEB = {
 
 
 def samples(view, detail="endpoint"):
-    return read_samples(families_of(view, detail))
+    # A list, so that all families exist before the first one is read.
+    return read_samples(list(families_of(view, detail)))
 
 
 def value(view, name, *, detail="endpoint", **labels):
@@ -174,6 +175,33 @@ def test_saved_connections_are_counted_for_the_node_and_for_service_ports():
     view = make_view(replace(make_port(), saved=5), totals=TotalsView(saved=8))
     assert value(view, "userspace_proxy_node_connections_saved_total", detail="node") == 8
     assert value(view, "userspace_proxy_connections_saved_total", detail="service", **WEB) == 5
+
+
+def test_connections_that_endpoints_end_without_an_answer_are_counted():
+    endpoint = make_endpoint("10.244.1.7:8080", resets=2, empty=3)
+    view = make_view(
+        make_port(endpoints=(endpoint,), resets=2, empty=3),
+        totals=TotalsView(Traffic(resets=4, empty=5)),
+    )
+    labels = {**WEB, "endpoint": "10.244.1.7:8080"}
+    prefix = "userspace_proxy"
+    assert value(view, f"{prefix}_node_connections_reset_total") == 4
+    assert value(view, f"{prefix}_node_connections_empty_total") == 5
+    assert value(view, f"{prefix}_connections_reset_total", **WEB) == 2
+    assert value(view, f"{prefix}_endpoint_connections_empty_total", **labels) == 3
+
+
+def test_how_long_clients_waited_is_a_histogram_per_service_port_only_in_full_detail():
+    times = Times((0.01, 1.0), (5, 2, 1), 3.5)
+    port = replace(make_port(), connect_times=times, first_byte_times=times)
+    view = make_view(port, totals=TotalsView(connect_times=times, first_byte_times=times))
+    for name in ("connect_duration_seconds", "first_byte_duration_seconds"):
+        full = f"userspace_proxy_{name}"
+        assert value(view, f"{full}_bucket", le="1.0", **WEB) == 7
+        assert value(view, f"{full}_sum", **WEB) == 3.5
+        assert value(view, f"{full}_count", detail="service", **WEB) is None
+        node = f"userspace_proxy_node_{name}"
+        assert value(view, f"{node}_bucket", detail="node", le="+Inf") == 8
 
 
 IDLE = dict.fromkeys(("active", "connections", "received_bytes", "sent_bytes"), 0)

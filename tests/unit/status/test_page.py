@@ -2,21 +2,23 @@ import re
 
 import pytest
 
+from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.history import History
 from userspace_proxy.status.page import (
-    ENDPOINTS_SHOWN,
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
+    PARTS,
     PORTS_A_PAGE,
-    TROUBLE_SHOWN,
     build_page,
     render_page,
+    render_parts,
 )
-from userspace_proxy.status.problems import Level
-from userspace_proxy.status.selection import Selection
+from userspace_proxy.status.selection import Selection, row_id
 from userspace_proxy.status.view import SourceView
 
 from .views import (
     NOW,
+    make_address,
     make_calm_view,
     make_endpoint,
     make_frontend,
@@ -30,11 +32,11 @@ from .views import (
 
 
 def build(view, **selection):
-    return build_page(view, now=NOW, selection=Selection(**selection))
+    return build_page(view, now=NOW, selection=Selection(**selection), history=History())
 
 
 def render(view, **selection):
-    return render_page(view, now=NOW, selection=Selection(**selection)).decode()
+    return render_page(view, now=NOW, selection=Selection(**selection), history=History()).decode()
 
 
 def endpoints(count, state="ready"):
@@ -47,49 +49,10 @@ def test_the_title_begins_with_the_state():
     assert build(make_view(node="")).title == "OK: this node, userspace-proxy"
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "level", "words"),
-    [
-        pytest.param(make_endpoint("a", "ready", True), Level.OK, "ready", id="ready"),
-        pytest.param(make_endpoint("a", "ready", False), Level.OK, "ready, not used", id="policy"),
-        pytest.param(
-            make_endpoint("a", "not on this node", False),
-            Level.OK,
-            "not on this node",
-            id="elsewhere",
-        ),
-        pytest.param(
-            make_endpoint("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
-        ),
-        pytest.param(
-            make_endpoint("a", "terminating", True),
-            Level.ATTENTION,
-            "terminating, still serving",
-            id="terminating-but-serving",
-        ),
-        pytest.param(
-            make_endpoint("a", "ready", True, ejected_for_s=12.4),
-            Level.TROUBLE,
-            "ejected for 12 s",
-            id="ejected",
-        ),
-        pytest.param(
-            make_endpoint("a", "not ready", False, ejected_for_s=12.4),
-            Level.ATTENTION,
-            "not ready",
-            id="gone-while-ejected",
-        ),
-    ],
-)
-def test_an_endpoint_shows_its_state(endpoint, level, words):
-    (block,) = build(make_view(make_port(endpoints=(endpoint,)))).blocks
-    assert [(row.level, row.state) for row in block.endpoints] == [(level, words)]
-
-
 def test_a_hundred_service_ports_a_page():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(250)))
-    assert [len(build(view, page=n).blocks) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
-    assert build(view, page=2).blocks[0].port.plan.key.name.name == "web-100"
+    assert [len(build(view, page=n).rows) for n in (1, 2, 3)] == [PORTS_A_PAGE, PORTS_A_PAGE, 50]
+    assert build(view, page=2).rows[0].port.plan.key.name.name == "web-100"
     assert build(view).pages == 3
 
 
@@ -97,50 +60,21 @@ def test_a_page_past_the_end_is_the_last_one():
     view = make_view(*(make_port(f"web-{n:03}") for n in range(150)))
     page = build(view, page=999_999)
     assert page.page == 2
-    assert len(page.blocks) == 50
+    assert len(page.rows) == 50
 
 
 def test_a_cluster_of_ten_thousand_services_makes_a_small_page():
     many = endpoints(100)
     view = make_view(*(make_port(f"web-{n:05}", endpoints=many) for n in range(10_000)))
-    assert len(render_page(view, now=NOW, selection=Selection())) < 3_000_000
-
-
-def test_hidden_endpoints_are_counted_and_failing_ones_are_first():
-    many = (*endpoints(30), *endpoints(1, "not ready"))
-    block = build(make_view(make_port("web", endpoints=many), make_port("cart"))).blocks[1]
-    assert len(block.endpoints) == ENDPOINTS_SHOWN
-    assert block.endpoints[0].state == "not ready"
-    assert block.more_endpoints == "11 more endpoints, all ready"
-
-
-def test_a_single_service_port_shows_all_its_endpoints():
-    (block,) = build(make_view(make_port(endpoints=endpoints(300)))).blocks
-    assert len(block.endpoints) == 300
-    assert block.more_endpoints == ""
-
-
-def test_many_frontends_are_cut_and_counted():
-    frontends = tuple(make_frontend(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
-    (block,) = build(make_view(make_port(frontends=frontends))).blocks
-    assert (len(block.frontends), block.more_frontends) == (20, 30)
-
-
-def test_many_failing_services_are_cut_with_a_link_to_all():
-    view = make_view(*(make_port(f"w{n}", endpoints=(), reason="none") for n in range(40)))
-    assert len(build(view).problems) == TROUBLE_SHOWN
-    assert "Show all 40 Service ports that need attention" in render(view)
+    assert len(render(view)) < 500_000
+    expanded = tuple(row_id(port.plan.key) for port in view.ports[:PORTS_A_PAGE])
+    assert len(render(view, open=expanded)) < 3_000_000
 
 
 def test_many_ignored_services_are_cut_and_counted():
     view = make_view(ignored=tuple(make_ignored(f"a/b{n:03}", "", "why") for n in range(150)))
     assert len(build(view).ignored) == IGNORED_SHOWN
     assert "And 50 more" in render(view)
-
-
-def test_the_sums_include_service_ports_of_other_pages():
-    page = build(make_view(make_port("a"), make_port("b")), q="a")
-    assert (page.traffic.active, page.traffic.connections) == (24, 72_814)
 
 
 @pytest.mark.parametrize(
@@ -165,11 +99,11 @@ def test_the_sums_include_service_ports_of_other_pages():
             "Services have not been read yet from https://k",
             id="not-synced",
         ),
-        pytest.param(make_view(make_port()), {"q": "x"}, "No Service port matches", id="filter"),
+        pytest.param(make_view(make_port()), {"q": "x"}, "No Service port matches", id="search"),
         pytest.param(
             make_view(make_port(endpoints=(), reason="it has no endpoints")),
             {},
-            "does its selector match a pod?",
+            "Clients are refused: it has no endpoints",
             id="no-endpoints",
         ),
     ],
@@ -203,6 +137,7 @@ def test_names_and_reasons_are_never_markup():
     )
     assert "<script>" not in render(view)
     assert "<script>" not in render(view, q=f'"{evil}')
+    assert "<script>" not in render(view, open=(row_id(port.plan.key),))
 
 
 def test_names_that_utf8_cannot_hold_do_not_stop_the_page():
@@ -212,8 +147,8 @@ def test_names_that_utf8_cannot_hold_do_not_stop_the_page():
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -1])
 def test_impossible_numbers_do_not_stop_the_page(number):
     odd = make_endpoint("a", "ready", True, ejected_for_s=number, connections=number)
-    port = make_port(endpoints=(odd,), active=number, received_bytes=number)
-    assert "unknown" in render(make_view(port, started=number))
+    port = make_port("web", endpoints=(odd,), active=number, received_bytes=number)
+    assert "unknown" in render(make_view(port, started=number), q="web")
 
 
 def test_workers_are_shown_with_their_process_and_restarts():
@@ -228,35 +163,18 @@ def test_without_worker_processes_there_is_no_table_of_workers():
     assert "Workers" not in render(make_view(make_port()))
 
 
-def test_refreshing_can_be_paused():
-    assert 'http-equiv="refresh" content="5"' in render(make_view())
-    assert 'http-equiv="refresh"' not in render(make_view(), refresh=False)
-    assert "<script" not in render(make_view(), refresh=False)
-
-
-@pytest.mark.parametrize("q", ["", "shop"])
-def test_only_a_page_without_refresh_has_an_input_field(q):
-    assert "<input" not in render(make_view(), q=q)
-    assert '<input id="q"' in render(make_view(), q=q, refresh=False)
-
-
 def text_of(html):
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())
 
 
 def test_a_port_that_drops_shows_which_clients_and_which_are_admitted():
-    text = text_of(render(make_view(*make_two_sides())))
+    view = make_view(*make_two_sides())
+    text = text_of(render(view, open=tuple(row_id(port.plan.key) for port in view.ports)))
     assert "Clients from outside are dropped here: 2 endpoints: 2 not on this node" in text
     assert "Traffic policy: from outside: only this node&#39;s endpoints" in text
     assert "Admits: 10.244.0.0/16, 127.0.0.0/8; others are dropped" in text
     assert "external addresses" in text
     assert "least-connections" in text
-
-
-def test_many_networks_are_cut_and_counted():
-    many = tuple(f"192.0.2.{n}/32" for n in range(20))
-    (block,) = build(make_view(make_port(admits=many))).blocks
-    assert block.admits.endswith("192.0.2.7/32 and 12 more networks")
 
 
 def test_health_check_node_ports_are_shown_with_their_response():
@@ -280,3 +198,56 @@ def test_many_health_checks_are_cut_and_counted():
 
 def test_without_health_checks_there_is_no_table_of_them():
     assert "Health check" not in render(make_view(make_port()))
+
+
+def test_a_single_result_is_expanded_until_it_is_folded():
+    view = make_view(make_port("cart"), make_port("web"))
+    key = row_id(view.ports[1].plan.key)
+    assert [row.detail is not None for row in build(view).rows] == [False, False]
+    assert [row.detail is not None for row in build(view, open=(key,)).rows] == [False, True]
+    assert [row.detail is not None for row in build(view, q="web").rows] == [True]
+    assert [row.detail is not None for row in build(view, q="web", open=(key,)).rows] == [False]
+
+
+def test_causes_are_shown_with_code_remedy_and_how_often():
+    cause = dial_failed(
+        make_address("10.244.0.3:8080"), 111, "", count=9, first_at=NOW - 60, last_at=NOW - 2
+    )
+    dead = make_endpoint("10.244.0.3:8080", ejected_for_s=4.0, cause=cause)
+    text = text_of(render(make_view(make_port("web", endpoints=(dead,))), q="web"))
+    assert "nothing listens on port 8080 there (9 times, last 2 s ago) endpoint-refuses" in text
+    assert "Compare targetPort" in text
+
+
+def test_problems_of_the_node_are_apart_from_those_of_service_ports():
+    page = build(make_troubled_view())
+    assert len(page.problems) == 4
+    assert all(not problem.port for problem in page.problems)
+
+
+def test_the_page_is_made_of_its_parts():
+    view = make_troubled_view()
+    parts = render_parts(build(view, q="cart"))
+    whole = render(view, q="cart")
+    assert parts.html.keys() == {*PARTS, *parts.rows}
+    for name, html in parts.html.items():
+        assert html in whole
+        assert html.lstrip().split(">")[0].count(f'id="{name}"') == 1
+
+
+def test_without_scripts_the_page_reloads_and_has_no_field():
+    text = render(make_view())
+    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in text
+    assert re.search(r'<form id="search"[^>]* hidden>', text)
+
+
+def test_without_scripts_a_page_that_stands_still_has_a_field():
+    text = render(make_view(), refresh=False, q="web")
+    assert "http-equiv" not in text
+    assert re.search(r'<form id="search"[^>]*[^n]>', text)
+    assert 'value="web"' in text
+
+
+def test_results_come_before_the_overview():
+    assert re.search(r'<section id="overview"[^>]* hidden>', render(make_calm_view(), q="web"))
+    assert not re.search(r'<section id="overview"[^>]* hidden>', render(make_calm_view()))

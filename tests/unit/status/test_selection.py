@@ -1,49 +1,82 @@
+from dataclasses import replace
+
 import pytest
 
-from userspace_proxy.status.selection import Selection, select
+from userspace_proxy.plan import PortKey
+from userspace_proxy.status.history import History
+from userspace_proxy.status.selection import SORTS, Selection, row_id, select
 
 from .views import (
+    make_frontend,
     make_ignored,
     make_port,
     make_view,
 )
 
-CART = make_port("cart", endpoints=(), reason="it has no endpoints")
-WEB = make_port("web")
-DNS = make_port("kube-dns", namespace="kube-system", port="dns")
+CART = make_port(
+    "cart",
+    endpoints=(),
+    reason="it has no endpoints",
+    frontends=(make_frontend("10.96.7.9:80", "ClusterIP", "refused"),),
+    refused=9,
+    active=0,
+)
+WEB = make_port(
+    "web",
+    frontends=(make_frontend("10.96.7.114:80", "ClusterIP", "proxy port 20001"),),
+    active=1,
+    saved=4,
+)
+DNS = make_port(
+    "kube-dns",
+    namespace="kube-system",
+    port="dns",
+    frontends=(make_frontend("10.96.7.10:53", "ClusterIP", "proxy port 20002"),),
+    active=5,
+)
 DB = make_ignored("shop/db", "", "it is headless")
 MEDIA = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
 VIEW = make_view(WEB, CART, DNS, ignored=(MEDIA, DB))
 
 
-def names(**selection):
-    return [str(port.plan.key.name) for port in select(VIEW, Selection(**selection)).ports]
+def names(history=None, **selection):
+    chosen = select(VIEW, Selection(**selection), history or History())
+    return [one.port.plan.key.name.name for one in chosen.ports]
 
 
-def test_everything_is_shown_by_namespace_and_name():
-    assert names() == ["kube-system/kube-dns:dns", "shop/cart:http", "shop/web:http"]
+def test_problems_come_first_and_then_names():
+    assert names() == ["cart", "kube-dns", "web"]
 
 
 @pytest.mark.parametrize(
-    ("q", "expected"),
+    ("sort", "expected"),
     [
-        pytest.param("CART", ["shop/cart:http"], id="any-case"),
-        pytest.param("shop/web:http", ["shop/web:http"], id="whole-name"),
-        pytest.param("http web", ["shop/web:http"], id="all-words"),
-        pytest.param(str(WEB.plan.endpoints[1].address), ["shop/web:http"], id="endpoint"),
-        pytest.param(str(CART.plan.frontends[0].address), ["shop/cart:http"], id="frontend"),
-        pytest.param("nowhere", [], id="none"),
+        pytest.param("name", ["kube-dns", "cart", "web"], id="name"),
+        pytest.param("-endpoints", ["kube-dns", "web", "cart"], id="endpoints"),
+        pytest.param("-open", ["kube-dns", "web", "cart"], id="open"),
+        pytest.param("open", ["cart", "web", "kube-dns"], id="ascending"),
+        pytest.param("-failed", ["cart", "kube-dns", "web"], id="failed"),
+        pytest.param("-saved", ["web", "kube-dns", "cart"], id="saved"),
+        pytest.param("address", ["cart", "kube-dns", "web"], id="numbers-of-an-address"),
     ],
 )
-def test_the_filter_matches_names_and_addresses(q, expected):
-    assert names(q=q) == expected
+def test_any_column_sorts(sort, expected):
+    assert names(sort=sort) == expected
 
 
-def test_only_service_ports_with_problems():
-    assert names(show="trouble") == ["shop/cart:http"]
+@pytest.mark.parametrize(
+    ("sort", "field"), [("-rate", "connections"), ("-in", "received_bytes"), ("-out", "sent_bytes")]
+)
+def test_rates_sort(sort, field):
+    history = History()
+    history.note((WEB, CART, DNS), 100.0)
+    more = WEB.traffic._replace(**{field: getattr(WEB.traffic, field) + 100})
+    history.note((replace(WEB, traffic=more), CART, DNS), 101.0)
+    assert names(history, sort=sort)[0] == "web"
 
 
-def test_the_filter_applies_to_ignored_services():
+def test_the_search_applies_to_ports_and_ignored_services():
+    assert names(q="web") == ["web"]
     assert select(VIEW, Selection()).ignored == (DB, MEDIA)
     assert select(VIEW, Selection(q="media:rtp")).ignored == (MEDIA,)
 
@@ -53,24 +86,61 @@ def test_the_filter_applies_to_ignored_services():
     [
         pytest.param({}, Selection(), id="nothing"),
         pytest.param(
-            {"q": " web ", "show": "trouble", "page": "3", "refresh": "off"},
-            Selection("web", "trouble", 3, refresh=False),
+            {"q": " web ", "sort": "-rate", "page": "3", "refresh": "off", "open": "pa,pb,pa"},
+            Selection("web", "-rate", 3, ("pa", "pb"), refresh=False),
             id="all-of-it",
         ),
-        pytest.param({"page": "-1", "show": "x", "refresh": "x"}, Selection(), id="nonsense"),
+        pytest.param({"page": "-1", "sort": "x", "refresh": "x"}, Selection(), id="nonsense"),
         pytest.param({"page": "٣"}, Selection(), id="other-digits"),
         pytest.param({"page": "9" * 5000}, Selection(), id="huge-page"),
         pytest.param({"page": "0"}, Selection(), id="page-zero"),
-        pytest.param({"q": "a" * 5000}, Selection("a" * 200), id="huge-filter"),
+        pytest.param({"q": "a" * 5000}, Selection("a" * 200), id="huge-search"),
+        pytest.param({"open": '"><script>'}, Selection(), id="no-id"),
     ],
 )
 def test_invalid_queries_are_tolerated(query, expected):
     assert Selection.parse(query) == expected
 
 
+def test_at_most_a_page_of_rows_is_expanded():
+    many = ",".join(f"p{n}" for n in range(5000))
+    assert len(Selection.parse({"open": many}).open) == 100
+
+
 def test_links_keep_the_other_parts_of_the_selection():
-    selection = Selection("a&b", "trouble", 3, refresh=False)
-    assert selection.link() == "./?q=a%26b&show=trouble&page=3&refresh=off"
-    assert selection.link(page=4) == "./?q=a%26b&show=trouble&page=4&refresh=off"
+    selection = Selection("a&b", "-rate", 3, ("pa",), refresh=False)
+    assert selection.link() == "./?q=a%26b&sort=-rate&page=3&open=pa&refresh=off"
+    assert selection.link(page=4) == "./?q=a%26b&sort=-rate&page=4&open=pa&refresh=off"
     assert Selection().link() == "./"
     assert Selection().link(q="\ud800") == "./?q=%3F"
+
+
+def test_a_row_is_expanded_and_folded():
+    assert Selection().toggled("pa") == "./?open=pa"
+    assert Selection(open=("pa", "pb")).toggled("pa") == "./?open=pb"
+
+
+@pytest.mark.parametrize(
+    ("sort", "column", "expected"),
+    [
+        pytest.param("state", "rate", "./?sort=-rate", id="figures-from-the-largest"),
+        pytest.param("-rate", "rate", "./?sort=rate", id="the-other-direction"),
+        pytest.param("rate", "rate", "./?sort=-rate", id="and-back"),
+        pytest.param("-rate", "name", "./?sort=name", id="names-from-the-first"),
+        pytest.param("name", "name", "./?sort=-name", id="names-from-the-last"),
+    ],
+)
+def test_a_column_sorts_in_both_directions(sort, column, expected):
+    assert Selection(sort=sort, page=3).sorted_by(column) == expected
+
+
+def test_every_column_can_be_sorted_in_both_directions():
+    for column in SORTS:
+        assert sorted(names(sort=column)) == sorted(names(sort=f"-{column}"))
+
+
+def test_rows_have_ids_of_their_own_that_stay():
+    keys = [port.plan.key for port in VIEW.ports]
+    assert len({row_id(key) for key in keys}) == 3
+    assert row_id(WEB.plan.key) == row_id(PortKey(*WEB.plan.key))
+    assert row_id(make_port("\ud800").plan.key).isalnum()

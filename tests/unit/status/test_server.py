@@ -68,7 +68,7 @@ async def test_the_page_shows_services_and_its_parts_are_served():
         assert "Clients are refused: 3 endpoints: 3 not ready" in text
         style, _ = await client.ask("/static/style.css")
         icon, _ = await client.ask("/static/icon-trouble.svg")
-        script, _ = await client.ask("/static/focus.js")
+        script, _ = await client.ask("/static/page.js")
         types = [part.content_type for part in (style, icon, script)]
         assert types == ["text/css", "image/svg+xml", "text/javascript"]
 

@@ -1,6 +1,14 @@
 import pytest
 
-from userspace_proxy.status.units import bytes_in_words, count_in_words, plural, seconds_in_words
+from userspace_proxy.status.units import (
+    bytes_in_words,
+    count_in_words,
+    plural,
+    rate_in_words,
+    seconds_in_words,
+    waits_in_words,
+)
+from userspace_proxy.status.view import Times
 
 
 @pytest.mark.parametrize(
@@ -54,3 +62,33 @@ def test_only_one_is_singular():
         "2,000 endpoints",
     ]
     assert plural(2, "more address", "more addresses") == "2 more addresses"
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [(0, "0"), (0.04, "0"), (0.33, "0.3"), (9.94, "9.9"), (9.95, "10"), (12_345.6, "12,346")],
+)
+def test_rates(rate, expected):
+    assert rate_in_words(rate) == expected
+
+
+def test_an_impossible_rate():
+    assert rate_in_words(float("inf")) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        pytest.param(Times(), "", id="none"),
+        pytest.param(Times((0.001, 0.01), (0, 0, 0)), "", id="nobody-has-waited"),
+        pytest.param(
+            Times((0.001, 0.01), (98, 2, 0)), "≤ 1 ms (median), ≤ 10 ms (99 %)", id="both-bounds"
+        ),
+        pytest.param(
+            Times((0.001, 2.0), (1, 1, 2)), "≤ 2 s (median), > 2 s (99 %)", id="beyond-all-bounds"
+        ),
+        pytest.param(Times((), (3,)), "unknown (median), unknown (99 %)", id="no-bounds"),
+    ],
+)
+def test_waits(times, expected):
+    assert waits_in_words(times) == expected

@@ -1,0 +1,51 @@
+from userspace_proxy.status.history import History
+from userspace_proxy.status.overview import make_overview
+from userspace_proxy.status.port_state import Level, judge
+
+from .views import make_endpoint, make_port
+
+
+def overview_of(*ports):
+    return make_overview([(port, judge(port)) for port in ports], History())
+
+
+def cells(area):
+    return "".join(run.cells for run in area.runs)
+
+
+CART = make_port("cart", endpoints=(), reason="it has no endpoints")
+DEAD = make_port("dead", endpoints=(make_endpoint("10.244.1.1:80", ejected_for_s=4.0),))
+
+
+def test_cells_are_grouped_by_namespace_in_the_order_of_names():
+    overview = overview_of(
+        make_port("web"), make_port("dns", namespace="kube-system", active=0), DEAD, CART
+    )
+    assert [area.namespace for area in overview.areas] == ["kube-system", "shop"]
+    assert [cells(area) for area in overview.areas] == ["▫", "▲✖■"]
+    assert [(area.count, area.ill) for area in overview.areas] == [(1, 0), (3, 2)]
+
+
+def test_equal_cells_are_one_run_and_problems_have_names():
+    (area,) = overview_of(CART, *(make_port(f"web-{n}") for n in range(50))).areas
+    first, second = area.runs
+    assert (first.port, first.word, first.cells) == ("shop/cart:http", "refused", "▲")
+    assert (second.port, second.cells) == ("", "■" * 50)
+
+
+def test_states_are_counted_the_worst_first():
+    counts = overview_of(make_port("a"), make_port("b"), CART, DEAD).counts
+    assert counts == (
+        ("not answering", Level.TROUBLE, 1),
+        ("refused", Level.ATTENTION, 1),
+        ("served", Level.OK, 2),
+    )
+
+
+def test_a_large_cluster_is_dense_and_its_size_stays_small():
+    ports = [make_port(f"web-{n:05}", endpoints=(), reason="none") for n in range(2000)]
+    overview = overview_of(*ports)
+    assert overview.is_dense
+    (area,) = overview.areas
+    assert [run.cells for run in area.runs] == ["▲" * 2000]
+    assert not overview_of(make_port("a")).is_dense

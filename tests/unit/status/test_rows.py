@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.status.history import History
+from userspace_proxy.status.port_state import Level, judge
+from userspace_proxy.status.rows import DOTS_SHOWN, ENDPOINTS_SHOWN, make_row
+from userspace_proxy.status.selection import Selected
+from userspace_proxy.status.view import Times
+
+from .views import make_endpoint, make_frontend, make_port
+
+
+def row_of(port, history=None, *, is_open=True, is_alone=False):
+    selected = Selected(port, judge(port))
+    return make_row(selected, history or History(), is_open=is_open, is_alone=is_alone)
+
+
+def endpoints(count, state="ready"):
+    return tuple(make_endpoint(f"10.1.0.{n}:80", state, state == "ready") for n in range(count))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "level", "words"),
+    [
+        pytest.param(make_endpoint("a", "ready", True), Level.OK, "ready", id="ready"),
+        pytest.param(make_endpoint("a", "ready", False), Level.OK, "ready, not used", id="policy"),
+        pytest.param(
+            make_endpoint("a", "not on this node", False),
+            Level.OK,
+            "not on this node",
+            id="elsewhere",
+        ),
+        pytest.param(
+            make_endpoint("a", "not ready", False), Level.ATTENTION, "not ready", id="not-ready"
+        ),
+        pytest.param(
+            make_endpoint("a", "terminating", True),
+            Level.ATTENTION,
+            "terminating, still serving",
+            id="terminating-but-serving",
+        ),
+        pytest.param(
+            make_endpoint("a", "ready", True, ejected_for_s=12.4),
+            Level.TROUBLE,
+            "ejected for 12 s",
+            id="ejected",
+        ),
+        pytest.param(
+            make_endpoint("a", "ready", True, ejected_for_s=-1.0),
+            Level.TROUBLE,
+            "ejected; the next client tries it",
+            id="ejected-until-tried",
+        ),
+        pytest.param(
+            make_endpoint("a", "not ready", False, ejected_for_s=12.4),
+            Level.ATTENTION,
+            "not ready",
+            id="gone-while-ejected",
+        ),
+    ],
+)
+def test_an_endpoint_shows_its_state(endpoint, level, words):
+    detail = row_of(make_port(endpoints=(endpoint,))).detail
+    assert [(row.level, row.state) for row in detail.endpoints] == [(level, words)]
+
+
+def test_a_folded_row_has_no_detail_and_its_endpoints_are_dots():
+    ejected = make_endpoint("10.1.1.1:80", ejected_for_s=3.0)
+    row = row_of(
+        make_port(endpoints=(ejected, *endpoints(1), *endpoints(9, "not ready"))), is_open=False
+    )
+    assert row.detail is None
+    assert row.dots[:3] == (Level.TROUBLE, Level.OK, Level.ATTENTION)
+    assert (len(row.dots), row.usable) == (DOTS_SHOWN, 2)
+
+
+def test_hidden_endpoints_are_counted_and_failing_ones_are_first():
+    many = (*endpoints(30), *endpoints(1, "not ready"))
+    detail = row_of(make_port(endpoints=many)).detail
+    assert len(detail.endpoints) == ENDPOINTS_SHOWN
+    assert detail.endpoints[0].state == "not ready"
+    assert detail.more_endpoints == "11 more endpoints, all ready"
+
+
+def test_a_single_service_port_shows_all_its_endpoints():
+    detail = row_of(make_port(endpoints=endpoints(300)), is_alone=True).detail
+    assert len(detail.endpoints) == 300
+    assert detail.more_endpoints == ""
+
+
+def test_many_frontends_are_cut_and_counted():
+    frontends = tuple(make_frontend(f"192.0.2.{n}:80", "NodePort", "there") for n in range(50))
+    detail = row_of(make_port(frontends=frontends)).detail
+    assert (len(detail.frontends), detail.more_frontends) == (20, 30)
+
+
+def test_many_networks_are_cut_and_counted():
+    many = tuple(f"192.0.2.{n}/32" for n in range(20))
+    detail = row_of(make_port(admits=many)).detail
+    assert detail.admits.endswith("192.0.2.7/32 and 12 more networks")
+
+
+def test_each_endpoint_has_its_share_of_the_connections():
+    three = [make_endpoint(f"10.1.0.{n}:80", connections=n * 100) for n in range(3)]
+    detail = row_of(make_port(endpoints=tuple(three))).detail
+    assert [row.share for row in detail.endpoints] == [0, 33, 67]
+
+
+def test_a_row_has_the_rates_and_the_picture_of_the_last_minute():
+    port, history = make_port("web"), History()
+    assert row_of(port, history).sparkline is None
+    history.note((port,), 100.0)
+    more = port.traffic._replace(connections=port.traffic.connections + 6)
+    history.note((replace(port, traffic=more),), 101.0)
+    row = row_of(port, history)
+    assert row.rates.connections == 6
+    assert row.sparkline.line.endswith("118 2")
+
+
+def test_times_are_shown_if_there_are_any():
+    times = Times((0.001, 0.01), (90, 9, 1), 0.2)
+    detail = row_of(make_port("web", connect_times=times)).detail
+    assert detail.connect == "≤ 1 ms (median), ≤ 10 ms (99 %)"
+    assert detail.first_byte == ""
+
+
+def test_a_row_has_the_first_address():
+    assert row_of(make_port("web")).address.startswith("10.96.7.")
+    assert row_of(make_port("web", frontends=())).address == ""

@@ -1,0 +1,81 @@
+import asyncio
+import threading
+
+from userspace_proxy.status.sampling import Sampler
+
+from .views import make_port, make_view
+
+
+class Proxy:
+    """A proxy whose samples cost time, and a clock that pauses advance."""
+
+    def __init__(self, cost_s=0.0):
+        self.now = 1000.0
+        self.taken_at = []
+        self._cost_s = cost_s
+        self.sampler = Sampler(self.take, clock=lambda: self.now, pause=self.pause)
+
+    async def take(self):
+        self.taken_at.append(self.now)
+        self.now += self._cost_s
+        return make_view(make_port("web", connections=len(self.taken_at)))
+
+    async def pause(self, seconds):
+        before = self.now
+        await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0)
+        # Another stream may have paused meanwhile.
+        self.now = max(self.now, before + seconds)
+
+
+async def test_a_request_gets_a_sample_of_its_own():
+    proxy = Proxy()
+    await proxy.sampler.look()
+    view = await proxy.sampler.look()
+    assert view.ports[0].traffic.connections == 2
+
+
+async def test_a_stream_gets_one_at_once_and_then_one_a_second():
+    proxy, count = Proxy(), 0
+    for _ in range(4):
+        count, _ = await proxy.sampler.after(count)
+    assert proxy.taken_at == [1000.0, 1001.0, 1002.0, 1003.0]
+    assert proxy.sampler.history.has_rates
+
+
+async def test_streams_share_their_samples():
+    proxy = Proxy()
+    count, _ = await proxy.sampler.after(0)
+    taken = await asyncio.gather(*(proxy.sampler.after(count) for _ in range(10)))
+    assert {number for number, _ in taken} == {count + 1}
+    assert len(proxy.taken_at) == 2
+
+
+async def test_samples_that_take_long_are_taken_less_often():
+    proxy = Proxy(cost_s=0.5)
+    count, _ = await proxy.sampler.after(0)
+    await proxy.sampler.after(count)
+    assert proxy.taken_at == [1000.0, 1002.0]
+
+
+async def test_a_stream_that_ends_leaves_the_samples_to_the_others():
+    proxy = Proxy()
+    count, _ = await proxy.sampler.after(0)
+    first = asyncio.ensure_future(proxy.sampler.after(count))
+    second = asyncio.ensure_future(proxy.sampler.after(count))
+    await asyncio.wait([first], timeout=0)
+    first.cancel()
+    assert (await second)[0] == count + 1
+
+
+async def test_work_runs_in_a_thread_one_at_a_time():
+    sampler, running, most = Proxy().sampler, [], []
+
+    def work():
+        running.append(threading.current_thread())
+        most.append(len(running))
+        running.remove(threading.current_thread())
+        return threading.current_thread()
+
+    threads = await asyncio.gather(*(sampler.work(work) for _ in range(20)))
+    assert threading.main_thread() not in threads
+    assert max(most) == 1

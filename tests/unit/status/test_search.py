@@ -1,0 +1,84 @@
+import pytest
+
+from userspace_proxy.model import Protocol
+from userspace_proxy.policy.causes import external_ip_off
+from userspace_proxy.status.port_state import judge
+from userspace_proxy.status.search import MAX_LENGTH, Search, Term
+
+from .views import make_endpoint, make_frontend, make_health_check, make_ignored, make_port
+
+WEB = make_port(
+    "web",
+    frontends=(make_frontend("10.96.0.1:80", "ClusterIP", "proxy port 20001"),),
+    endpoints=(
+        make_endpoint("10.244.1.7:8080", node="node-1"),
+        make_endpoint("10.244.2.7:8080", node="node-2", ejected_for_s=4.0),
+    ),
+    notes=(external_ip_off("203.0.113.7", "external IPs are off"),),
+)
+CART = make_port("cart", endpoints=(), reason="no EndpointSlice belongs to shop/cart")
+DNS = make_port("dns", namespace="kube-system", protocol=Protocol.UDP)
+PORTS = {"web": WEB, "cart": CART, "dns": DNS}
+
+
+def found(text):
+    search = Search.parse(text)
+    return [
+        name
+        for name, port in PORTS.items()
+        if search.matches_port(port, judge(port), is_busy=name == "dns")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", ["web", "cart", "dns"], id="nothing"),
+        pytest.param("WEB", ["web"], id="name-in-any-case"),
+        pytest.param("shop/cart:http", ["cart"], id="whole-name"),
+        pytest.param("10.96.0.1", ["web"], id="frontend"),
+        pytest.param("10.244.2.7", ["web"], id="endpoint"),
+        pytest.param("node-2", ["web"], id="node"),
+        pytest.param("refused", ["cart"], id="state"),
+        pytest.param("endpointslice", ["cart"], id="cause"),
+        pytest.param("203.0.113.7", ["web"], id="external-ip-that-is-not-served"),
+        pytest.param("shop http", ["web", "cart"], id="all-words"),
+        pytest.param("shop -cart", ["web"], id="excluded"),
+        pytest.param("-", ["web", "cart", "dns"], id="excluded-nothing-yet"),
+        pytest.param("is:refused", ["cart"], id="is-state"),
+        pytest.param("is:partly-answering", ["web"], id="is-state-of-two-words"),
+        pytest.param("is:ejected", ["web"], id="is-ejected"),
+        pytest.param("is:problem", ["web", "cart"], id="is-problem"),
+        pytest.param("is:busy", ["dns"], id="is-busy"),
+        pytest.param("is:udp", ["dns"], id="is-protocol"),
+        pytest.param("ns:kube", ["dns"], id="namespace"),
+        pytest.param("name:web", ["web"], id="name"),
+        pytest.param("name:10.96", [], id="name-is-no-address"),
+        pytest.param("ip:10.96.0.1", ["web"], id="ip"),
+        pytest.param("endpoint:10.244.2.7", ["web"], id="endpoint-alone"),
+        pytest.param("is:partly node:node-1", ["web"], id="two-qualifiers"),
+        pytest.param("-node:node-1", ["cart", "dns"], id="excluded-qualifier"),
+        pytest.param("cause:external-ip-off", ["web"], id="code-of-a-cause"),
+        pytest.param("is:", ["web", "cart", "dns"], id="unfinished-qualifier"),
+        pytest.param("cart:http", ["cart"], id="unknown-qualifier"),
+    ],
+)
+def test_a_search_finds(text, expected):
+    assert found(text) == expected
+
+
+def test_ignored_services_are_found_by_name_state_and_cause():
+    item = make_ignored("voice/media", "rtp", "protocol SCTP is not supported")
+    texts = ("media:rtp", "is:ignored", "sctp", "ns:voice", "cause:not-ours")
+    assert all(Search.parse(text).matches_ignored(item) for text in texts)
+    assert not Search.parse("node:a").matches_ignored(item)
+
+
+def test_health_checks_are_found_by_name():
+    item = make_health_check("shop/front", 31_044, 1)
+    assert Search.parse("front:31044").matches_health_check(item)
+    assert not Search.parse("is:refused").matches_health_check(item)
+
+
+def test_long_searches_are_cut():
+    assert Search.parse("a" * 5000) == Search((Term("", "a" * MAX_LENGTH),))

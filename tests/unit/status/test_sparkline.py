@@ -1,0 +1,34 @@
+from userspace_proxy.status.history import Minute
+from userspace_proxy.status.sparkline import HEIGHT, draw
+
+
+def drawn(count=4, **figures):
+    nothing = dict.fromkeys(Minute._fields, [0.0] * count)
+    return draw(Minute(**{**nothing, **figures}))
+
+
+def test_each_figure_is_scaled_to_its_maximum():
+    picture = drawn(
+        connections=[0, 1, 2, 0], received_bytes=[0, 0, 0, 4e9], sent_bytes=[0, 0, 0, 5]
+    )
+    assert picture.line == "M0 17L2 10L4 2L6 17"
+    assert picture.area == f"M0 {HEIGHT}L0 17L4 17L6 2L6 {HEIGHT}z"
+
+
+def test_points_on_a_flat_line_are_left_out():
+    assert drawn(60, connections=[1.0] * 60).line == "M0 2L118 2"
+
+
+def test_nothing_is_drawn_of_nothing():
+    picture = drawn()
+    assert (picture.line, picture.area, picture.saved, picture.failed) == ("", "", "", "")
+
+
+def test_seconds_in_which_clients_were_saved_or_failed_are_marked():
+    picture = drawn(saved=[0, 3, 0, 0.1], failed=[0, 0, 1, 0])
+    assert picture.saved == "M2 13v5M6 13v5"
+    assert picture.failed == "M4 13v5"
+
+
+def test_figures_that_are_no_numbers_draw_nothing():
+    assert drawn(connections=[float("nan")] * 4).line == ""

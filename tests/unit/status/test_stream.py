@@ -1,0 +1,132 @@
+import asyncio
+import contextlib
+import json
+
+import aiohttp
+import pytest
+
+from userspace_proxy.status.page import Parts
+from userspace_proxy.status.server import StatusServer
+from userspace_proxy.status.stream import MAX_STREAMS, Sent
+
+from .views import NOW, make_port, make_troubled_view, make_view
+
+WAIT_S = 20.0
+
+
+def message(sent, **changes):
+    parts = {"title": "OK", "level": "ok", "html": {"a": "1", "b": "2"}, "rows": ("a",)}
+    event = sent.message(Parts(**{**parts, **changes}))
+    return json.loads(event.removeprefix(b"data: ")) if event.startswith(b"data: ") else None
+
+
+def test_the_first_message_contains_everything():
+    assert message(Sent()) == (
+        {"title": "OK", "level": "ok", "html": {"a": "1", "b": "2"}, "rows": ["a"]}
+    )
+    assert message(Sent(), rows=())["rows"] == []
+
+
+def test_later_ones_contain_only_what_changed():
+    sent = Sent()
+    message(sent)
+    assert message(sent) is None
+    assert message(sent, html={"a": "1", "b": "3"}) == {"html": {"b": "3"}}
+    assert message(sent, html={"a": "1", "b": "3"}, rows=("b", "a")) == {"rows": ["b", "a"]}
+
+
+def test_a_row_that_was_gone_is_sent_again():
+    sent = Sent()
+    message(sent)
+    message(sent, html={"b": "2"}, rows=())
+    assert message(sent) == {"html": {"a": "1"}, "rows": ["a"]}
+
+
+class Watcher:
+    """Reads streams of a status server whose view can be changed."""
+
+    def __init__(self, session, url, shown):
+        self._session = session
+        self._url = url
+        self._shown = shown
+
+    def show(self, view):
+        self._shown[:] = [view]
+
+    def open(self, query=""):
+        return self._session.get(f"{self._url}/stream{query}")
+
+    async def ask(self, path, method="GET"):
+        async with self._session.request(method, self._url + path) as response:
+            return response
+
+    @staticmethod
+    async def next(response):
+        """Return the next message that isn't a comment."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                line = await response.content.readuntil(b"\n\n")
+                if line.startswith(b"data: "):
+                    return json.loads(line.removeprefix(b"data: "))
+
+
+@contextlib.asynccontextmanager
+async def watching(view):
+    shown = [view]
+    server = StatusServer(lambda: shown[0], clock=lambda: NOW)
+    try:
+        host, port = await server.serve_admin(("127.0.0.1", 0))
+        async with aiohttp.ClientSession(read_bufsize=2**24) as session:
+            yield Watcher(session, f"http://{host}:{port}", shown)
+    finally:
+        await server.close()
+
+
+async def test_a_change_arrives_within_a_second_and_alone():
+    async with watching(make_view(make_port("cart"), make_port("web"))) as watcher:
+        async with watcher.open() as response:
+            assert response.content_type == "text/event-stream"
+            first = await watcher.next(response)
+            # Rates are known from the second sample on.
+            await watcher.next(response)
+            watcher.show(make_view(make_port("cart"), make_port("web", refused=3)))
+            began = asyncio.get_running_loop().time()
+            second = await watcher.next(response)
+            assert asyncio.get_running_loop().time() - began < 2.0
+        row = first["rows"][1]
+        assert ">3<" in second["html"][row]
+        assert first["rows"][0] not in second["html"]
+        assert "ignored" not in second["html"]
+
+
+async def test_a_stream_follows_its_selection():
+    async with watching(make_troubled_view()) as watcher, watcher.open("?q=cart") as response:
+        first = await watcher.next(response)
+    assert len(first["rows"]) == 1
+    assert "shop/</span>cart" in first["html"][first["rows"][0]]
+
+
+async def test_names_that_utf8_cannot_hold_do_not_end_a_stream():
+    view = make_view(make_port("\ud800"), node="\udfff")
+    async with watching(view) as watcher, watcher.open() as response:
+        first = await watcher.next(response)
+    assert first["title"] == "OK: ?, userspace-proxy"
+
+
+async def test_the_number_of_streams_is_limited_and_others_are_answered():
+    async with watching(make_view(make_port())) as watcher, contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(watcher.open()) for _ in range(MAX_STREAMS)]
+        await asyncio.gather(*(watcher.next(stream) for stream in streams))
+        refused = await stack.enter_async_context(watcher.open())
+        assert refused.status == 503
+        assert (await watcher.ask("/healthz")).status == 200
+        streams[0].close()
+        async with asyncio.timeout(WAIT_S):
+            while (await stack.enter_async_context(watcher.open())).status == 503:
+                pass
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST"])
+async def test_only_get_opens_a_stream(method):
+    async with watching(make_view()) as watcher:
+        assert (await watcher.ask("/stream", method)).status == 405

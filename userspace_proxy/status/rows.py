@@ -1,0 +1,152 @@
+"""One line of the page for each Service port, and what is shown when it is expanded.
+
+Rule 1: words and figures are made here and in ``units``; templates only place them.
+Rule 2: an expanded row has at most ``ENDPOINTS_SHOWN`` endpoints, and states how many it leaves
+out; on its own it shows more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .history import Figures, History
+from .port_state import Level, PortState
+from .selection import Selected, row_id
+from .sparkline import Sparkline, draw
+from .units import plural, seconds_in_words, waits_in_words
+from .view import EndpointView, FrontendView, ServicePortView
+
+# A full page of such rows, all expanded, is about 1 MB of HTML; a single port shows more.
+ENDPOINTS_SHOWN = 20
+ENDPOINTS_SHOWN_ALONE = 1000
+FRONTENDS_SHOWN = 20
+NETWORKS_SHOWN = 8
+DOTS_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRow:
+    """One endpoint as the page shows it."""
+
+    endpoint: EndpointView
+    level: Level
+    state: str
+    share: int
+    """Its percentage of the Service port's connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expanded:
+    """What an expanded row shows."""
+
+    endpoints: tuple[EndpointRow, ...]
+    more_endpoints: str
+    """How many are left out, in words; or empty."""
+    frontends: tuple[FrontendView, ...]
+    more_frontends: int
+    admits: str
+    """The networks that are admitted, in words; empty where all or none are."""
+    connect: str
+    """How long clients waited for an endpoint to answer, in words; or empty."""
+    first_byte: str
+    """How long the endpoint took for its first byte, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One Service port as the page shows it."""
+
+    id: str
+    port: ServicePortView
+    state: PortState
+    dots: tuple[Level, ...]
+    """The first endpoints, one each; those that aren't usable are at least ``attention``."""
+    usable: int
+    rates: Figures
+    sparkline: Sparkline | None
+    detail: Expanded | None
+    """None while the row is folded."""
+
+    @property
+    def address(self) -> str:
+        """The address that most clients dial; empty if there is none."""
+        return str(self.port.frontends[0].frontend.address) if self.port.frontends else ""
+
+
+def make_row(one: Selected, history: History, *, is_open: bool, is_alone: bool) -> Row:
+    """Return the row of a Service port.
+
+    Args:
+        is_open: It is expanded.
+        is_alone: It is the only one on the page, so it may be long.
+    """
+    port, key = one.port, one.port.plan.key
+    minute = history.minute(key)
+    limit = ENDPOINTS_SHOWN_ALONE if is_alone else ENDPOINTS_SHOWN
+    return Row(
+        id=row_id(key),
+        port=port,
+        state=one.state,
+        dots=tuple(_dot(endpoint) for endpoint in port.endpoints[:DOTS_SHOWN]),
+        usable=sum(endpoint.verdict.is_usable for endpoint in port.endpoints),
+        rates=history.rates(key),
+        sparkline=None if minute is None else draw(minute),
+        detail=_detail(port, limit) if is_open else None,
+    )
+
+
+def _detail(port: ServicePortView, limit: int) -> Expanded:
+    total = sum(endpoint.traffic.connections for endpoint in port.endpoints)
+    rows = [_endpoint(endpoint, total) for endpoint in port.endpoints]
+    more = ""
+    if len(rows) > limit:
+        # Problems are shown first; sorting is stable.
+        rows.sort(key=lambda row: row.level is Level.OK)
+        hidden = rows[limit:]
+        ready = sum(row.level is Level.OK for row in hidden)
+        how_many = "all" if ready == len(hidden) else f"{ready:,} of them"
+        more = f"{plural(len(hidden), 'more endpoint')}, {how_many} ready"
+    return Expanded(
+        endpoints=tuple(rows[:limit]),
+        more_endpoints=more,
+        frontends=port.frontends[:FRONTENDS_SHOWN],
+        more_frontends=max(0, len(port.frontends) - FRONTENDS_SHOWN),
+        admits=_admits(port.plan.admits or ()),
+        connect=waits_in_words(port.connect_times),
+        first_byte=waits_in_words(port.first_byte_times),
+    )
+
+
+def _admits(networks: Sequence[str]) -> str:
+    shown = ", ".join(networks[:NETWORKS_SHOWN])
+    more = len(networks) - NETWORKS_SHOWN
+    return f"{shown} and {plural(more, 'more network')}" if more > 0 else shown
+
+
+def _dot(endpoint: EndpointView) -> Level:
+    if endpoint.ejected_for_s is not None:
+        return Level.TROUBLE
+    return Level.OK if endpoint.verdict.is_usable else Level.ATTENTION
+
+
+def _endpoint(endpoint: EndpointView, total: float) -> EndpointRow:
+    connections = endpoint.traffic.connections
+    share = round(100 * connections / total) if 0 < connections <= total < math.inf else 0
+    return EndpointRow(endpoint, *_state(endpoint), share)
+
+
+def _state(endpoint: EndpointView) -> tuple[Level, str]:
+    state, is_usable = endpoint.verdict.reason, endpoint.verdict.is_usable
+    if is_usable and endpoint.ejected_for_s is not None:
+        if endpoint.ejected_for_s <= 0:
+            return Level.TROUBLE, "ejected; the next client tries it"
+        left = seconds_in_words(endpoint.ejected_for_s)
+        return Level.TROUBLE, f"ejected for {left}"
+    if state == "ready":
+        # Traffic policy or hints send this node's clients to other endpoints.
+        return Level.OK, state if is_usable else "ready, not used"
+    if endpoint.is_left_out:
+        return Level.OK, state
+    return Level.ATTENTION, f"{state}, still serving" if is_usable else state

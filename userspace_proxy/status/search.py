@@ -1,0 +1,129 @@
+"""The search of the page and of the JSON: words and qualifiers, all of which must match.
+
+    web node:node-1 is:refused -cause:not-ready
+
+Rule 1: a word matches anything that a row is about: its name, an address, an endpoint, a node, its
+state, a cause or a note. A qualifier matches one of these.
+Rule 2: text is compared in any case, and a part of it is enough.
+Rule 3: an unknown qualifier is a word, because names of Service ports contain colons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..plan import IgnoredService
+from .port_state import Level, PortState
+from .view import HealthCheckView, ServicePortView
+
+# Longer searches are cut: all names and addresses are shorter.
+MAX_LENGTH = 200
+
+QUALIFIERS = {
+    "is": "its state: is:refused, is:served, is:problem, is:busy, is:udp, is:ipv6",
+    "ns": "its namespace",
+    "name": "its name",
+    "ip": "an address that clients dial",
+    "endpoint": "the address of an endpoint",
+    "node": "the node of an endpoint",
+    "cause": "why clients aren't served",
+}
+"""Each with what it matches, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One word of a search; ``key`` is empty for all that a row is about."""
+
+    key: str
+    text: str
+    """In lower case; never empty."""
+    is_excluded: bool = False
+    """Rows that match are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search; without terms it matches everything."""
+
+    terms: tuple[Term, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Search:
+        """Read what a user has typed; every text is valid."""
+        return cls(tuple(filter(None, map(_term, text[:MAX_LENGTH].lower().split()))))
+
+    def matches_port(self, port: ServicePortView, state: PortState, *, is_busy: bool) -> bool:
+        """Return whether a Service port is found.
+
+        Args:
+            is_busy: It carries traffic at this moment.
+        """
+        return self._matches(lambda key: _texts_of_port(port, state, key, is_busy=is_busy))
+
+    def matches_ignored(self, item: IgnoredService) -> bool:
+        """Return whether an ignored Service, or port of a Service, is found."""
+        texts = {
+            "is": ("ignored",),
+            "ns": (item.service.namespace,),
+            "name": (f"{item.service}:{item.port}",),
+            "cause": (item.cause.code, str(item.cause)),
+        }
+        return self._matches(lambda key: texts.get(key, ()))
+
+    def matches_health_check(self, item: HealthCheckView) -> bool:
+        """Return whether a health check node port is found."""
+        service = item.check.service
+        texts = {"ns": (service.namespace,), "name": (f"{service}:{item.check.port}",)}
+        return self._matches(lambda key: texts.get(key, ()))
+
+    def _matches(self, texts: Callable[[str], Iterable[str]]) -> bool:
+        for term in self.terms:
+            keys = (term.key,) if term.key else QUALIFIERS
+            is_found = any(term.text in text.lower() for key in keys for text in texts(key))
+            if is_found is term.is_excluded:
+                return False
+        return True
+
+
+def _term(word: str) -> Term | None:
+    is_excluded = len(word) > 1 and word.startswith("-")
+    word = word[is_excluded:]
+    key, colon, text = word.partition(":")
+    if colon and key in QUALIFIERS:
+        # While a qualifier is typed, nothing is excluded yet.
+        return Term(key, text, is_excluded) if text else None
+    return Term("", word, is_excluded)
+
+
+def _texts_of_port(
+    port: ServicePortView, state: PortState, key: str, *, is_busy: bool
+) -> Iterable[str]:
+    plan = port.plan
+    match key:
+        case "is":
+            problem = () if state.level is Level.OK else ("problem",)
+            words = (
+                state.word.replace(" ", "-"),
+                state.level,
+                str(plan.protocol),
+                str(plan.key.family),
+            )
+            ejected = (
+                ("ejected",) if any(e.ejected_for_s is not None for e in port.endpoints) else ()
+            )
+            return (*words, plan.key.side, "busy" if is_busy else "idle", *problem, *ejected)
+        case "ns":
+            return (plan.key.name.namespace,)
+        case "name":
+            return (str(plan.key.name),)
+        case "ip":
+            return [str(frontend.address) for frontend in plan.frontends]
+        case "endpoint":
+            return [str(verdict.address) for verdict in plan.endpoints]
+        case "node":
+            return [verdict.node for verdict in plan.endpoints]
+        case _:
+            causes = (text for cause in state.causes for text in (cause.code, cause.sentence))
+            return (state.sentence, *causes)

@@ -1,0 +1,61 @@
+"""Draws the last minute of a Service port as the paths of a small SVG picture.
+
+The shaded area is bytes a second, the line is connections a second, each scaled to its own
+maximum. A mark at the bottom is a second in which connections were saved, or in which clients
+failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .history import Minute
+
+WIDTH = 118
+HEIGHT = 18
+_STEP = 2
+_LOW = HEIGHT - 1
+# Room for the stroke at the top.
+_TOP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Sparkline:
+    """The paths; an empty one draws nothing."""
+
+    area: str
+    line: str
+    saved: str
+    failed: str
+
+
+def draw(minute: Minute) -> Sparkline:
+    """Return the picture of a minute."""
+    octets = [a + b for a, b in zip(minute.received_bytes, minute.sent_bytes, strict=True)]
+    area, line = _outline(octets), _outline(minute.connections)
+    end = (len(octets) - 1) * _STEP
+    return Sparkline(
+        area=f"M0 {HEIGHT}L{area}L{end} {HEIGHT}z" if area else "",
+        line=f"M{line}" if line else "",
+        saved=_marks(minute.saved),
+        failed=_marks(minute.failed),
+    )
+
+
+def _marks(values: Iterable[float]) -> str:
+    return "".join(f"M{n * _STEP} {_LOW - 4}v5" for n, value in enumerate(values) if value > 0)
+
+
+def _outline(values: Sequence[float]) -> str:
+    """Return the points of a curve, without those on a straight line between their neighbours."""
+    highest = max(values)
+    if not highest > 0:
+        return ""
+    heights = [round(_LOW - value / highest * (_LOW - _TOP)) for value in values]
+    last = len(heights) - 1
+    return "L".join(
+        f"{n * _STEP} {height}"
+        for n, height in enumerate(heights)
+        if n in (0, last) or not heights[n - 1] == height == heights[n + 1]
+    )

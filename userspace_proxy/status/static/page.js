@@ -1,0 +1,198 @@
+// Keeps the page up to date by server-sent events, and follows keys and typing.
+// The server renders all markup; this script only replaces what differs.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const table = byId("ports");
+const search = byId("search");
+const field = byId("q");
+const help = byId("help");
+const live = byId("live");
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+// A search follows the last key after so many milliseconds.
+const TYPING_MS = 60;
+const RETRY_MS = 3000;
+
+// -- what changed ------------------------------------------------------------
+
+// Makes one node like another, and touches only what differs: focus, selected text and
+// tooltips of everything else stay.
+function morph(old, wanted) {
+  if (old.isEqualNode(wanted)) return;
+  if (old.nodeName !== wanted.nodeName) return old.replaceWith(wanted);
+  if (old.nodeType === Node.TEXT_NODE) {
+    old.data = wanted.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!wanted.hasAttribute(name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of wanted.attributes) {
+    if (old.getAttribute(name) === value) continue;
+    old.setAttribute(name, value);
+    if (name === "class" && old.tagName === "TBODY") flash(old);
+  }
+  const had = [...old.childNodes];
+  const have = [...wanted.childNodes];
+  have.forEach((node, n) => (had[n] ? morph(had[n], node) : old.append(node)));
+  had.slice(have.length).forEach((node) => node.remove());
+}
+
+// Draws the eye to a row whose state has changed.
+function flash(row) {
+  if (!calm.matches) row.animate([{ opacity: 0.25 }, { opacity: 1 }], 600);
+}
+
+function parse(markup) {
+  const template = document.createElement("template");
+  template.innerHTML = markup;
+  return template.content.firstElementChild;
+}
+
+// Puts the rows in order; those that are new are in `arrived`.
+function arrange(ids, arrived) {
+  const focused = document.activeElement;
+  const wanted = new Set(ids);
+  for (const row of [...table.tBodies]) {
+    if (!wanted.has(row.id)) row.remove();
+  }
+  let last = table.tHead;
+  for (const id of ids) {
+    const row = byId(id) ?? arrived.get(id);
+    if (last.nextElementSibling !== row) last.after(row);
+    last = row;
+  }
+  // A row that was moved has lost the focus.
+  if (focused.isConnected && focused !== document.activeElement) {
+    focused.focus({ preventScroll: true });
+  }
+}
+
+function update({ title, level, html = {}, rows }) {
+  const arrived = new Map();
+  for (const [id, markup] of Object.entries(html)) {
+    const old = byId(id);
+    const wanted = parse(markup);
+    if (old) morph(old, wanted);
+    else arrived.set(id, wanted);
+  }
+  if (rows) arrange(rows, arrived);
+  if (title) document.title = title;
+  if (level) document.querySelector("link[rel=icon]").href = `static/icon-${level}.svg`;
+}
+
+// -- the stream --------------------------------------------------------------
+
+let stream;
+let retry;
+
+function say(word) {
+  live.hidden = false;
+  live.classList.toggle("connected", word === "live");
+  if (live.textContent !== word) live.textContent = word;
+}
+
+// Follows the selection in the address bar. A page that isn't visible has no stream: browsers
+// allow six to one server.
+function follow() {
+  clearTimeout(retry);
+  stream?.close();
+  if (document.hidden) return;
+  stream = new EventSource(`stream${location.search}`);
+  stream.onmessage = ({ data }) => {
+    say("live");
+    update(JSON.parse(data));
+  };
+  stream.onerror = () => {
+    say("reconnecting");
+    if (stream.readyState === EventSource.CLOSED) retry = setTimeout(follow, RETRY_MS);
+  };
+}
+
+// Shows another selection; `address` is that of the page without scripts.
+function show(address, { replace = false } = {}) {
+  if (replace) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
+  follow();
+}
+
+function selected() {
+  return new URLSearchParams(location.search);
+}
+
+function showTyped() {
+  clearTimeout(typing);
+  const query = selected();
+  if ((query.get("q") ?? "") === field.value.trim()) return;
+  query.delete("page");
+  query.set("q", field.value.trim());
+  if (!field.value.trim()) query.delete("q");
+  show(query.size ? `./?${query}` : "./", { replace: true });
+}
+
+let typing;
+field.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(showTyped, TYPING_MS);
+});
+search.addEventListener("submit", (event) => {
+  event.preventDefault();
+  showTyped();
+  step(1);
+});
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href]");
+  if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (link.pathname !== location.pathname || link.hash) return;
+  event.preventDefault();
+  show(link.href);
+  field.value = selected().get("q") ?? "";
+  if (link.rel) table.scrollIntoView();
+});
+
+addEventListener("popstate", () => {
+  field.value = selected().get("q") ?? "";
+  follow();
+});
+document.addEventListener("visibilitychange", follow);
+
+// -- keys --------------------------------------------------------------------
+
+function step(by) {
+  const links = [...table.querySelectorAll(".name a")];
+  const row = document.activeElement.closest?.("tbody");
+  const now = links.findIndex((link) => link.closest("tbody") === row);
+  const next = links[now < 0 ? (by > 0 ? 0 : links.length - 1) : now + by];
+  next?.focus({ preventScroll: true });
+  next?.closest("tr").scrollIntoView({ block: "nearest" });
+}
+
+const keys = {
+  j: () => step(1),
+  k: () => step(-1),
+  n: () => document.querySelector("#pages [rel=next]")?.click(),
+  p: () => document.querySelector("#pages [rel=prev]")?.click(),
+  "/": () => field.select(),
+  "?": () => help.showModal(),
+  Escape: () => {
+    field.value = "";
+    showTyped();
+  },
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  const isTyping = event.target === field;
+  if (isTyping && event.key === "ArrowDown") step(1);
+  else if (isTyping && event.key === "Escape" && !field.value) field.blur();
+  else if (keys[event.key] && (!isTyping || event.key === "Escape")) keys[event.key]();
+  else return;
+  event.preventDefault();
+});
+
+byId("help-button").addEventListener("click", () => help.showModal());
+byId("help-button").hidden = false;
+search.hidden = false;
+follow();
