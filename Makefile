@@ -66,7 +66,7 @@ corpus: $(VENV)/installed-dev ## replay the corpus of the fuzzer
 node: $(VENV)/installed-dev ## tests with a real kernel: rules, routes and sockets in namespaces
 	$(PYTEST) node tests/node tests/faults tests/soak tests/reliability --ignore=tests/reliability/test_matrix.py -n 6
 
-api: build-control-plane build-promtool $(if $(filter 0,$(shell id -u)),build-image) ## tests with a real kube-apiserver and etcd
+api: build-control-plane build-promtool $(if $(filter 0,$(shell id -u)),build-image build-nodes) ## tests with a real kube-apiserver and etcd
 	$(PYTEST) api tests/cluster --ignore=tests/cluster/upstream --ignore=tests/cluster/nodes -n 4
 
 page: $(VENV)/installed-dev ## tests with a real Chromium

@@ -8,11 +8,16 @@ there is no control plane, `slices_of` writes what it would write.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.clients import Client
+from tests.node.testbed import Testbed
 from userspace_proxy.model import CauseCode
 
 NAMESPACE, ELSEWHERE = "broken", "brokn"
@@ -70,10 +75,17 @@ class Case:
     client: str = "pod"
     needs: str = ""
     """The case that must exist before this one."""
-    with_controllers: str = ""
-    """The sentence where the control plane has made the slice, if another one."""
     is_problem: bool = True
     """Whether it is counted as a problem."""
+
+    @property
+    def has_endpoints(self) -> bool:
+        """Whether its Service port has endpoints, usable or not."""
+        return (
+            self.pod is not None
+            and self.pod.labels is None
+            and self.pod.port_name == self.port.get("name", "")
+        )
 
 
 _RANGES = {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.128/25"]}
@@ -282,6 +294,40 @@ def pod_of(case: Case, ip: str) -> Object | None:
             "conditions": [ready],
         },
     }
+
+
+def ask(agent: Agent, client: Client, case: Case) -> None:
+    """Let a client dial once the Service is in force; return when it has noticed the mistake."""
+    if case.dialled == "none":
+        return
+
+    def is_in_force() -> bool:
+        ports = [p for p in agent.status()["ports"] if p["service"] == case.name]
+        return any(bool(port["endpoints"]) == case.has_endpoints for port in ports)
+
+    wait_for("the Service", is_in_force)
+    for _ in range(case.dials):
+        with client.tcp() as sock, contextlib.suppress(OSError):
+            # A client that is dropped would wait for minutes.
+            sock.settimeout(5.0)
+            sock.connect((case.dialled or cluster_ip(case), 80))
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while sock.recv(4096):
+                pass
+
+
+@contextlib.contextmanager
+def firewall(testbed: Testbed) -> Iterator[None]:
+    """Drop what comes in on the node, as a careless firewall does, until the end of the block."""
+    chain = "{ type filter hook input priority 0; policy drop; }"
+    testbed.shell(
+        f"nft add table ip filter; nft add chain ip filter INPUT '{chain}'; "
+        "nft add rule ip filter INPUT iifname lo accept"
+    )
+    try:
+        yield
+    finally:
+        testbed.shell("nft delete table ip filter")
 
 
 def slices_of(case: Case, ip: str, *, has_controllers: bool = False) -> Iterator[Object]:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from tests.cluster.waiting import wait_for
 from tests.node.agents import Agent
-from tests.node.broken_services import NAMESPACE, Shown
+from tests.node.broken_services import NAMESPACE, Case, Shown
 from userspace_proxy.model import CauseCode
 
+WITHIN_S = 1.0
 _PREFIX = "userspace_proxy_"
 _MARKUP = re.compile(r"<(script|style).*?</\1>|<[^>]*>", re.DOTALL)
 EXPLAIN = (sys.executable, "-m", "userspace_proxy", "explain")
@@ -33,6 +35,9 @@ class Expected:
     sentence: str
     shown: Shown
     is_problem: bool = True
+
+
+FIREWALL = Expected("labels", CauseCode.FIREWALL_DROPS, "may drop packets", Shown.NODE)
 
 
 def in_json(agent: Agent, expected: Expected) -> bool:
@@ -92,6 +97,24 @@ OBSERVERS: Mapping[str, Callable[[Agent, Expected], bool]] = {
     "explain": in_explain,
     "metric": in_metric,
 }
+
+
+def check(agent: Agent, expected: Expected, *, within_s: float = WITHIN_S) -> None:
+    """Check that the JSON has it in time, and then that each observer names it."""
+    wait_for(
+        f"{expected.code} in the JSON",
+        lambda: in_json(agent, expected),
+        deadline_s=within_s,
+        hint=lambda: dump(agent, expected),
+    )
+    silent = [name for name, names in OBSERVERS.items() if not names(agent, expected)]
+    assert silent == [], f"{expected}: not named by {silent}"
+
+
+def expected_of(case: Case, ip: str) -> Expected:
+    """Return what a case should be named, where its endpoint has this address."""
+    sentence = case.sentence.format(ip=ip)
+    return Expected(case.name, case.code, sentence, case.shown, case.is_problem)
 
 
 def _plain(page: str) -> str:
