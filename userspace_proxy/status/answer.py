@@ -325,7 +325,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unserved: Sequence[UnservedAnswer]
     """Status addresses that can't be served."""
     ports: Sequence[PortAnswer]
-    """Those that were selected, by name, family and side."""
+    """Those that were selected, those with problems first, or in the order of ``sort``."""
     totals: TotalsAnswer
     """Sums over all Service ports, former ones included."""
     ignored: Sequence[IgnoredAnswer]

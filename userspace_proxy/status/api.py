@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -23,16 +24,15 @@ from .answer import (
     TotalsAnswer,
     UnservedAnswer,
 )
-from .port_state import PortState, judge
+from .port_state import PortState
 from .problems import summarise
-from .selection import Selection, select
+from .selection import Selected, Selection, select
 from .view import (
     ClientAddressView,
     EndpointView,
     FrontendView,
     HealthCheckView,
     LastStateView,
-    ServicePortView,
     StatusView,
     TotalsView,
 )
@@ -50,7 +50,11 @@ def render_status(view: StatusView, *, now: float, selection: Selection | None =
         selection: Which Service ports, ignored Services and health checks; None for all. The page
             number is ignored, and ``problems`` covers all of them.
     """
-    answer = make_answer(view, now=now, selection=selection)
+    return encode_answer(make_answer(view, now=now, selection=selection or Selection()))
+
+
+def encode_answer(answer: object) -> bytes:
+    """Return an answer, or a part of one, as a line of JSON."""
     try:
         return _encoder.encode(answer) + b"\n"
     except UnicodeEncodeError:
@@ -58,57 +62,9 @@ def render_status(view: StatusView, *, now: float, selection: Selection | None =
         return json.dumps(msgspec.to_builtins(answer)).encode() + b"\n"
 
 
-def make_answer(
-    view: StatusView, *, now: float, selection: Selection | None = None
-) -> StatusAnswer:
-    """Return the answer that :func:`render_status` writes."""
-    chosen = select(view, selection or Selection())
-    summary = summarise(view, now)
-    return StatusAnswer(
-        now=now,
-        level=summary.level,
-        verdict=summary.verdict,
-        problems=summary.problems,
-        version=view.version,
-        node=view.node,
-        started=view.started,
-        revision=view.revision,
-        source=view.source,
-        steering=view.steering,
-        sync=view.sync,
-        last_state=_last_state(view.last_state, now),
-        client_address=_client_address(view.client_address),
-        tracking=view.tracking,
-        firewalls=view.firewalls,
-        unserved=[UnservedAnswer(problem=e.message, way_out=e.hint) for e in view.unserved],
-        ports=[_port(one.port) for one in chosen.ports],
-        totals=_totals(view.totals),
-        ignored=[_ignored(item) for item in chosen.ignored],
-        health_checks=[_health_check(item) for item in chosen.health_checks],
-        descriptors=view.descriptors,
-        descriptor_limit=view.descriptor_limit,
-        is_accepting=view.is_accepting,
-        memory=view.memory,
-        is_ready=view.is_ready,
-        is_draining=view.is_draining,
-        workers=view.workers,
-        worker_problems=view.worker_problems,
-        dropped_log_lines=view.dropped_log_lines,
-        node_is_eligible=view.node_is_eligible,
-    )
-
-
-def render_configz(view: StatusView) -> bytes:
-    """Return the settings in force as JSON, each with its value and origin."""
-    settings = {
-        name: {"value": _plain(value), "origin": origin}
-        for name, value, origin in sorted(view.config)
-    }
-    return json.dumps({"settings": settings}, indent=2).encode() + b"\n"
-
-
-def _port(port: ServicePortView) -> PortAnswer:
-    plan, traffic = port.plan, port.traffic
+def make_port(one: Selected) -> PortAnswer:
+    """Return the part of the answer about one Service port."""
+    port, plan, traffic = one.port, one.port.plan, one.port.traffic
     namespace, service, name = plan.key.name
     return PortAnswer(
         namespace=namespace,
@@ -149,8 +105,65 @@ def _port(port: ServicePortView) -> PortAnswer:
         shortages=port.shortages,
         is_out_of_ports=port.is_out_of_ports,
         is_out_of_client_ports=port.is_out_of_client_ports,
-        state=_state(judge(port)),
+        state=_state(one.state),
     )
+
+
+def make_answer(
+    view: StatusView,
+    *,
+    now: float,
+    selection: Selection,
+    port: Callable[[Selected], PortAnswer] = make_port,
+) -> StatusAnswer:
+    """Return the answer that :func:`render_status` writes.
+
+    Args:
+        port: Makes the part about one Service port.
+    """
+    chosen = select(view, selection)
+    summary = summarise(view, now)
+    return StatusAnswer(
+        now=now,
+        level=summary.level,
+        verdict=summary.verdict,
+        problems=summary.problems,
+        version=view.version,
+        node=view.node,
+        started=view.started,
+        revision=view.revision,
+        source=view.source,
+        steering=view.steering,
+        sync=view.sync,
+        last_state=_last_state(view.last_state, now),
+        client_address=_client_address(view.client_address),
+        tracking=view.tracking,
+        firewalls=view.firewalls,
+        unserved=[UnservedAnswer(problem=e.message, way_out=e.hint) for e in view.unserved],
+        ports=[port(one) for one in chosen.ports],
+        totals=_totals(view.totals),
+        ignored=[_ignored(item) for item in chosen.ignored],
+        health_checks=[_health_check(item) for item in chosen.health_checks],
+        descriptors=view.descriptors,
+        descriptor_limit=view.descriptor_limit,
+        is_accepting=view.is_accepting,
+        memory=view.memory,
+        is_ready=view.is_ready,
+        is_draining=view.is_draining,
+        workers=view.workers,
+        worker_problems=view.worker_problems,
+        dropped_log_lines=view.dropped_log_lines,
+        node_is_eligible=view.node_is_eligible,
+    )
+
+
+def render_configz(view: StatusView) -> bytes:
+    """Return the settings in force as JSON, each with its value and origin."""
+    settings = {
+        name: {"value": _plain(value), "origin": origin}
+        for name, value, origin in sorted(view.config)
+    }
+    return json.dumps({"settings": settings}, indent=2).encode() + b"\n"
 
 
 def _state(state: PortState) -> StateAnswer:

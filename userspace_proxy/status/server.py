@@ -107,7 +107,7 @@ class StatusServer:
         routes = [
             *self._probe_routes(),
             web.get("/", self._page),
-            web.get("/stream", self._streams.answer, allow_head=False),
+            web.get("/stream", self._streams.page, allow_head=False),
             web.get("/metrics", self._metrics),
             web.get("/proxyMode", self._proxy_mode),
             web.get("/configz", self._configz),
@@ -190,9 +190,12 @@ class StatusServer:
         )
         return web.Response(body=page.body, headers=page.headers)
 
-    async def _status(self, request: web.Request) -> web.Response:
+    async def _status(self, request: web.Request) -> web.StreamResponse:
         view, now, selection = await self._fresh(), self._clock(), Selection.parse(request.query)
-        view = _part(view, request.query.get("service", ""))
+        service = request.query.get("service", "")
+        view = _part(view, service)
+        if "watch" in request.query and request.method == "GET":
+            return await self._streams.json(request, service)
         body = await self._sampler.work(lambda: render_status(view, now=now, selection=selection))
         return web.Response(body=body, content_type="application/json")
 

@@ -1,6 +1,7 @@
-"""The stream of updates of a page: server-sent events that contain only what changed.
+"""Streams of updates that contain only what changed: of a page, and of its JSON.
 
-    sample ──▶ parts of the page for one selection ──▶ those that the client doesn't have
+    sample ─┬▶ parts of the page for one selection ─▶ those that the client lacks ─▶ events
+            └▶ answer of the JSON for one selection ─▶ its changes ─▶ lines
 
 Rule 1: the first message contains everything, so a client that reconnects is up to date.
 Rule 2: a client that reads slowly gets fewer updates; nothing is queued for it but one message.
@@ -12,16 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
 
 from aiohttp import web
 
+from .answer import StatusAnswer
 from .connections import keep_open
-from .history import History
 from .page import Parts, build_page, render_parts
 from .sampling import Sampler
 from .selection import Selection
 from .view import StatusView
+from .watch import Answers, Changes
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Made = TypeVar("_Made")
 
 # Each may take some 30 ms of a second; a browser has a stream only for a page that is visible.
 MAX_STREAMS = 16
@@ -61,50 +67,91 @@ class Streams:
         self._sampler = sampler
         self._clock = clock
         self._open: set[asyncio.Task[object]] = set()
-        self._rendering = asyncio.Lock()
-        self._rendered: dict[Selection, tuple[int, Parts]] = {}
-        """The last sample that was rendered for each selection: many clients have the same."""
+        self._parts: _Shared[Selection, Parts] = _Shared(sampler)
+        self._answers: _Shared[tuple[Selection, str], StatusAnswer] = _Shared(sampler)
+        self._maker = Answers()
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Send updates until the client disconnects."""
-        task = asyncio.current_task()
-        if task is None or len(self._open) >= MAX_STREAMS:
-            text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
-            return web.Response(status=503, text=text)
-        self._open.add(task)
-        try:
-            return await self._stream(request)
-        finally:
-            self._open.discard(task)
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """Send updates of the page until the client disconnects."""
+        selection, sent = Selection.parse(request.query), Sent()
+
+        def render(view: StatusView) -> Parts:
+            now, history = self._clock(), self._sampler.history
+            return render_parts(build_page(view, now=now, selection=selection, history=history))
+
+        async def event(count: int, view: StatusView) -> bytes:
+            return sent.message(await self._parts.get(selection, count, lambda: render(view)))
+
+        first = b"retry: %d\n\n" % _RETRY_MS
+        return await self._stream(request, "text/event-stream", first, event)
+
+    async def json(self, request: web.Request, service: str) -> web.StreamResponse:
+        """Send updates of the JSON until the client disconnects.
+
+        Args:
+            service: As of :meth:`.StatusView.only`; empty for all.
+        """
+        selection, changes = Selection.parse(request.query), Changes()
+
+        def make(view: StatusView) -> StatusAnswer:
+            return self._maker.make(view, now=self._clock(), selection=selection, service=service)
+
+        async def line(count: int, view: StatusView) -> bytes:
+            answer = await self._answers.get((selection, service), count, lambda: make(view))
+            return await self._sampler.work(lambda: changes.line(answer))
+
+        return await self._stream(request, "application/x-ndjson", b"", line)
 
     def close(self) -> None:
         """End all streams."""
         for task in self._open:
             task.cancel()
 
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        selection, sent, count = Selection.parse(request.query), Sent(), 0
+    async def _stream(
+        self,
+        request: web.Request,
+        content_type: str,
+        first: bytes,
+        message: Callable[[int, StatusView], Awaitable[bytes]],
+    ) -> web.StreamResponse:
+        """Send a message for each sample, given its number and the view."""
+        task = asyncio.current_task()
+        if task is None or len(self._open) >= MAX_STREAMS:
+            text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
+            return web.Response(status=503, text=text)
+        self._open.add(task)
+        response, count = web.StreamResponse(headers={"Content-Type": content_type}), 0
         try:
-            await response.write(b"retry: %d\n\n" % _RETRY_MS)
+            await response.prepare(request)
+            await response.write(first)
             while True:
                 count, view = await self._sampler.after(count)
-                await response.write(sent.message(await self._parts(count, view, selection)))
+                await response.write(await message(count, view))
                 keep_open(request)
         except ConnectionResetError:
             return response
-
-    async def _parts(self, count: int, view: StatusView, selection: Selection) -> Parts:
-        async with self._rendering:
-            number, parts = self._rendered.get(selection, (0, None))
-            if parts is None or number < count:
-                now, history = self._clock(), self._sampler.history
-                parts = await self._sampler.work(lambda: _render(view, now, selection, history))
-                recent = {s: r for s, r in self._rendered.items() if r[0] >= count}
-                self._rendered = {**recent, selection: (count, parts)}
-            return parts
+        finally:
+            self._open.discard(task)
 
 
-def _render(view: StatusView, now: float, selection: Selection, history: History) -> Parts:
-    return render_parts(build_page(view, now=now, selection=selection, history=history))
+class _Shared(Generic[_Key, _Made]):
+    """The last that was made of a sample for each key: many clients have the same."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._turn = asyncio.Lock()
+        self._made: dict[_Key, tuple[int, _Made]] = {}
+
+    async def get(self, key: _Key, count: int, make: Callable[[], _Made]) -> _Made:
+        """Return what was made for a key of the sample of this number, or of a later one.
+
+        Args:
+            make: Called in a thread.
+        """
+        async with self._turn:
+            last = self._made.get(key)
+            if last is None or last[0] < count:
+                last = count, await self._sampler.work(make)
+                recent = {k: made for k, made in self._made.items() if made[0] >= count}
+                self._made = {**recent, key: last}
+            return last[1]

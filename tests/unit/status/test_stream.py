@@ -56,6 +56,9 @@ class Watcher:
     def open(self, query=""):
         return self._session.get(f"{self._url}/stream{query}")
 
+    def get(self, path, method="GET"):
+        return self._session.request(method, self._url + path)
+
     async def ask(self, path, method="GET"):
         async with self._session.request(method, self._url + path) as response:
             return response
@@ -130,3 +133,32 @@ async def test_the_number_of_streams_is_limited_and_others_are_answered():
 async def test_only_get_opens_a_stream(method):
     async with watching(make_view()) as watcher:
         assert (await watcher.ask("/stream", method)).status == 405
+
+
+async def next_line(response):
+    """Return the next line of JSON that isn't empty."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            if text := (await response.content.readline()).strip():
+                return json.loads(text)
+
+
+async def test_the_json_can_be_watched():
+    async with (
+        watching(make_view(make_port("web"), make_port("cart"))) as watcher,
+        watcher.get("/api/v1/status?watch&service=shop/web") as response,
+    ):
+        assert response.content_type == "application/x-ndjson"
+        first = await next_line(response)
+        watcher.show(make_view(make_port("web", refused=7), make_port("cart")))
+        later = await next_line(response)
+    assert [port["service"] for port in first["ports"]] == ["web"]
+    assert later == {"now": NOW, "ports": [{**first["ports"][0], "refused": 7}]}
+
+
+async def test_watching_a_service_that_does_not_exist_is_refused():
+    async with watching(make_view(make_port("web"))) as watcher:
+        async with watcher.get("/api/v1/status?watch&service=shop/wbe") as response:
+            assert response.status == 404
+        async with watcher.get("/api/v1/status?watch", method="HEAD") as response:
+            assert response.content_type == "application/json"
