@@ -12,6 +12,7 @@ Rule 3: without inotify, or with too few watches, ``problem`` is set, and the so
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
@@ -21,6 +22,10 @@ from pathlib import Path
 from ...kernel.inotify import CONTENTS, NAMES, FileEvent, Inotify, What
 from .files import is_manifest
 
+_HINTS = {
+    errno.ENOSPC: "raise the sysctl fs.inotify.max_user_watches",
+    errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances, or the limit of open files",
+}
 _LINKS_MAX = 40
 """On one path, as in the kernel."""
 
@@ -67,7 +72,7 @@ class FileEvents:
         try:
             self._inotify = self._inotify or Inotify()
         except OSError as exc:
-            self.problem = f"inotify: {exc.strerror}"
+            self.problem = _problem("inotify", exc)
             return False
         before = self._folders.keys()
         self._folders = dict(self._watch(self._inotify, self._wanted(links)))
@@ -104,7 +109,7 @@ class FileEvents:
             except OSError as exc:
                 # A parent that may only be entered matters only when the path itself is replaced.
                 if not isinstance(exc, PermissionError) or CONTENTS in folder.what:
-                    self.problem = f"inotify: {path}: {exc.strerror}"
+                    self.problem = _problem(f"inotify: {path}", exc)
 
     def take(self) -> bool:
         """Read the events since the last call; return whether one is about a manifest."""
@@ -158,6 +163,11 @@ class FileEvents:
         """End all watches."""
         if self._inotify is not None:
             self._inotify.close()
+
+
+def _problem(what: str, exc: OSError) -> str:
+    hint = _HINTS.get(exc.errno or 0)
+    return f"{what}: {exc.strerror}{f' ({hint})' if hint else ''}"
 
 
 async def _ended(timer: Awaitable[None]) -> None:

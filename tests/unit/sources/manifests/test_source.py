@@ -156,8 +156,15 @@ asyncio.run(main(pathlib.Path(sys.argv[1])))
 @pytest.mark.parametrize(
     ("limit", "problem"),
     [
-        ("max_inotify_watches", "inotify: {}: No space left on device"),
-        ("max_inotify_instances", "inotify: Too many open files"),
+        (
+            "max_inotify_watches",
+            "inotify: {}: No space left on device (raise the sysctl fs.inotify.max_user_watches)",
+        ),
+        (
+            "max_inotify_instances",
+            "inotify: Too many open files (raise the sysctl fs.inotify.max_user_instances, or the "
+            "limit of open files)",
+        ),
     ],
 )
 def test_without_a_watch_left_manifests_are_polled_which_is_logged_once(web, limit, problem):
