@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from ..errors import UserspaceProxyError
 from ..kernel.addresses import NodeAddresses
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.port_holders import who_holds
+from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol, SocketAddress
 from ..plan import Plan, Planner
 from ..plane import Plane, PlaneState, PortPool
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ..status.health_checks import HealthCheckPorts
     from ..status.server import StatusServer
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 
 class Agent:
@@ -245,7 +245,7 @@ class Agent:
         facts = make_facts(options, snapshot, self._addresses())
         before, self._no_node_ports = self._no_node_ports, why_no_node_ports(facts)
         if (cause := self._no_node_ports) not in ("", before):
-            _log.warning("node ports are not served", extra={"cause": cause})
+            _log.warning("node ports are not served: %(cause)s", extra={"cause": cause})
         return facts
 
     async def _check_health(self, plan: Plan) -> None:

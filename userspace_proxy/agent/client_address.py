@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterable
 
 from ..errors import SteeringError
 from ..kernel.nf_tables.owned import OwnerSockets
 from ..kernel.routes import NodeRoutes
+from ..log_fields import FieldLogger
 from ..plane import Plane
 from ..policy.bridges import BridgeObstacle
 from ..policy.locality import Networks, NodeLink
@@ -29,7 +29,7 @@ from ..steering import ReplyRouting
 from .client_bridges import ClientBridges
 from .tasks import pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 # As often as the steering: routes that another program flushes are back within two seconds.
 REPAIR_S = 1.0
@@ -182,12 +182,13 @@ class ClientAddresses:
     def _log_changes(self, cause: str, without_ipv6: str) -> None:
         before, self._logged = self._logged, (cause, without_ipv6)
         if cause and cause != before[0]:
-            _log.warning("endpoints see this node's address", extra={"cause": cause})
+            _log.warning("endpoints see this node's address: %(cause)s", extra={"cause": cause})
         elif before[0] and not cause:
             _log.info("endpoints see client addresses again")
         if without_ipv6 and without_ipv6 != before[1]:
             _log.info(
-                "endpoints don't see the addresses of IPv6 clients", extra={"cause": without_ipv6}
+                "endpoints don't see the addresses of IPv6 clients: %(cause)s",
+                extra={"cause": without_ipv6},
             )
 
 

@@ -9,9 +9,9 @@ Rule 2: an obstacle is logged once, and again if it returns.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 
+from ..log_fields import FieldLogger
 from ..policy.bridges import (
     BridgeFamily,
     BridgeFilter,
@@ -22,7 +22,7 @@ from ..policy.bridges import (
 )
 from ..policy.locality import Networks, NodeLink
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 
 class ClientBridges:
@@ -76,7 +76,8 @@ class ClientBridges:
         now = frozenset(self.obstacles)
         for obstacle in sorted(now - self._logged):
             _log.warning(
-                "endpoints see this node's address where client and endpoint share a bridge",
+                "endpoints see this node's address where client and endpoint share bridge "
+                "%(bridge)s: %(cause)s",
                 extra={
                     "bridge": obstacle.bridge,
                     "family": f"IPv{obstacle.version}",

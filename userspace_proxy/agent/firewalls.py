@@ -6,11 +6,11 @@ prevent that. So the chain is reported, with a rule that solves it, as by ``chec
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
 from ..errors import SteeringError
+from ..log_fields import FieldLogger
 from ..steering import OneThread
 from ..steering.others import (
     Firewall,
@@ -21,7 +21,7 @@ from ..steering.others import (
 )
 from .tasks import pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 LOOK_EVERY_S = 60.0
 # Nftables has a number that grows with each change, and reading it costs 30 µs.
@@ -81,13 +81,13 @@ class FirewallWatch:
         try:
             found = tuple(await self._thread.run(self._read))
         except (SteeringError, OSError) as exc:
-            _log.debug("cannot look for firewalls", extra={"cause": str(exc)})
+            _log.debug("cannot look for firewalls: %(cause)s", extra={"cause": str(exc)})
             return
         before, self.found = self.found, found
         for firewall in found:
             if firewall not in before:
                 _log.warning(
-                    "a firewall may drop packets to Services",
+                    "a firewall may drop packets to Services: %(chain)s: %(cause)s",
                     extra={
                         "chain": firewall.chain,
                         "cause": firewall.why,
@@ -113,6 +113,8 @@ def read_firewalls(steering: str, proxy_ports: tuple[int, int]) -> list[Firewall
         legacy = read_legacy("filter")
     except SteeringError as exc:
         # Most likely a node with only nftables lacks the program that prints legacy tables.
-        _log.debug("cannot look for firewalls in legacy tables", extra={"cause": str(exc)})
+        _log.debug(
+            "cannot look for firewalls in legacy tables: %(cause)s", extra={"cause": str(exc)}
+        )
         legacy = {}
     return find_firewalls(nft, legacy, steering, proxy_ports)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +22,7 @@ from pathlib import Path
 from ..cluster import Snapshot
 from ..cluster.encoding import StateOwner, decode_state, encode_state
 from ..errors import InputError, UserspaceProxyError
+from ..log_fields import FieldLogger
 from ..sources import Source
 from ..status.units import seconds_in_words
 from ..status.view import LastStateView
@@ -32,7 +32,7 @@ from .state_file import StateBytes, StateFile, StateFileError
 from .sync import SyncLoop
 from .tasks import pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 CONFIRM_S = 60.0
 """Seconds between two notes that an unchanged state is current."""
@@ -127,7 +127,7 @@ class LastState:
         try:
             found = await asyncio.to_thread(self._read, file)
         except UserspaceProxyError as exc:
-            _log.warning("last state ignored", extra={"cause": str(exc)})
+            _log.warning("last state ignored: %(cause)s", extra={"cause": str(exc)})
             return False
         if found is None:
             return False
@@ -211,7 +211,7 @@ class LastState:
         self._failing_since = self._failing_since or self._clock()
         if cause != self._problem:
             self._problem = cause
-            _log.warning("the last state is not kept on disk", extra={"cause": cause})
+            _log.warning("the last state is not kept on disk: %(cause)s", extra={"cause": cause})
 
     def _note_success(self) -> None:
         if self._problem:

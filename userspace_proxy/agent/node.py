@@ -6,12 +6,12 @@ Each step registers its removal with the exit stack that it is given.
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from ..errors import UserspaceProxyError
 from ..kernel.nf_tables.owned import OwnerSockets
+from ..log_fields import FieldLogger
 from ..plane import PortPool
 from ..steering import (
     Bind,
@@ -28,7 +28,7 @@ from .lock import NodeLock
 from .options import Options
 from .refuse import RefusePort
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 # Each attempt waits some seconds for a lock that another program holds; a pod gets 30 s in all.
 _CLEAN_UP_TRIES = 3
@@ -92,7 +92,8 @@ async def steer_nothing(steering: Steering) -> None:
         await steering.apply({})
     except UserspaceProxyError as exc:
         _log.error(
-            "cannot stop steering, clients are still sent to this proxy", extra={"cause": str(exc)}
+            "cannot stop steering, clients are still sent to this proxy: %(cause)s",
+            extra={"cause": str(exc)},
         )
 
 
@@ -102,7 +103,7 @@ async def remove_steering(steering: Steering) -> bool:
         try:
             await steering.clean_up()
         except UserspaceProxyError as exc:
-            _log.warning("cannot clean up steering", extra={"cause": str(exc)})
+            _log.warning("cannot clean up steering: %(cause)s", extra={"cause": str(exc)})
         else:
             return True
     _log.error("steering rules were left behind, run userspace-proxy cleanup")
@@ -115,7 +116,7 @@ async def remove_client_addresses(client_addresses: ClientAddresses) -> bool:
         await client_addresses.clean_up()
     except UserspaceProxyError as exc:
         _log.error(
-            "cannot remove client address routing, run userspace-proxy cleanup",
+            "cannot remove client address routing, run userspace-proxy cleanup: %(cause)s",
             extra={"cause": str(exc)},
         )
         return False
@@ -133,7 +134,9 @@ def _take_lock(options: Options, stack: AsyncExitStack) -> None:
 async def _remove_leftovers(steering: str, options: Options) -> None:
     found = await remove_leftovers(steering, options.proxy_name or "")
     for cause in found.unseen:
-        _log.warning("cannot look for leftovers of other steerings", extra={"cause": cause})
+        _log.warning(
+            "cannot look for leftovers of other steerings: %(cause)s", extra={"cause": cause}
+        )
     for name in found.removed:
         _log.info("removed leftovers of another steering", extra={"steering": name})
 
@@ -144,7 +147,8 @@ async def _hold_conntrack(options: Options, stack: AsyncExitStack, owners: Owner
     stack.push_async_callback(hold.let_go)
     if cause := await hold.hold():
         _log.info(
-            "open connections will not survive a flush of the node's rules", extra={"cause": cause}
+            "open connections will not survive a flush of the node's rules: %(cause)s",
+            extra={"cause": cause},
         )
 
 

@@ -21,7 +21,6 @@ Source: net/ipv4/inet_connection_sock.c, inet_bind_conflict().
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Set
@@ -29,9 +28,10 @@ from typing import NamedTuple
 
 from ..dataplane import get_nothing
 from ..kernel.port_holders import HeldPort, held_ports, owners_of
+from ..log_fields import FieldLogger
 from ..model import Frontend, FrontendKind, IPFamily, Protocol
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 _KINDS = {Protocol.TCP: socket.SOCK_STREAM, Protocol.UDP: socket.SOCK_DGRAM}
 # Searching the descriptors of all processes takes up to 0.25 s on a busy node, and the result is
@@ -83,8 +83,8 @@ class NodePortHolds:
             if holder and port in self._claimed:
                 if port not in self._held:
                     _log.warning(
-                        "another process took a node port while no proxy was running, clients are "
-                        "still served",
+                        "another process took node port %(port)s while no proxy was running, "
+                        "clients are still served: %(holder)s",
                         extra={"port": f"{port.port}/{port.protocol}", "holder": holder},
                     )
             elif holder:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from ..config import InheritedSocket, ListenAddress, Settings
 from ..dataplane import Tuning, is_wildcard, raise_descriptor_limit
 from ..errors import ConfigError, UserspaceProxyError
 from ..kernel.own_namespace import is_own_namespace
+from ..log_fields import FieldLogger
 from ..plane import default_workers
 from ..sources import Source
 from ..status.listening import ListenAt
@@ -34,7 +34,7 @@ from .options import Options
 from .signals import stop_on_signal
 from .tasks import Supervisor, first_of
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 
 def run_agent(
@@ -137,7 +137,7 @@ async def _check(check: Callable[[Settings, str], None], settings: Settings, ste
     try:
         await asyncio.to_thread(check, settings, steering)
     except (UserspaceProxyError, OSError, ValueError) as exc:
-        _log.warning("cannot check this node", extra={"cause": str(exc)})
+        _log.warning("cannot check this node: %(cause)s", extra={"cause": str(exc)})
 
 
 def make_source(settings: Settings) -> Source:

@@ -11,7 +11,6 @@ Rule 4: the cost of a round depends on the Service ports that change, not on how
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 from ..dataplane import Serving
 from ..errors import ListenError
+from ..log_fields import FieldLogger
 from ..model import Frontend, FrontendKind, IPFamily, Protocol
 from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
@@ -27,7 +27,7 @@ from .listen_addresses import HELD_HINT, ListenAddresses
 from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 _NOTHING: Mapping[Frontend, Target] = {}
 
@@ -204,7 +204,7 @@ class ServedPorts:
         news = sorted(unsteered.keys() - before.keys(), key=str)
         if news:
             extra = {"frontends": len(news), "cause": unsteered[news[0]]}
-            _log.warning("frontends cannot be steered", extra=extra)
+            _log.warning("frontends cannot be steered: %(cause)s", extra=extra)
         elif before and not unsteered:
             _log.info("all frontends are steered again")
 
@@ -277,7 +277,8 @@ class ServedPorts:
         if error is None:
             was_short = self._shortages.end(served.plan.key, is_served=True)
             if before is not None and not was_short:
-                _log.info("Service port is served again", extra={"service": served.group.label})
+                fields = {"service": served.group.label}
+                _log.info("%(service)s: Service port is served again", extra=fields)
             served.not_listening = None
             self._incomplete.pop(served.plan.key, None)
             return
@@ -285,7 +286,7 @@ class ServedPorts:
             self._shortages.note(served.plan.key, error, now=self._clock())
         elif before is None or str(error) != str(before):
             _log.warning(
-                "cannot serve a Service port",
+                "%(service)s: cannot serve a Service port: %(cause)s",
                 extra={"service": served.group.label, "cause": str(error)},
             )
         # A copy: the traceback of an error that was raised keeps what its frames refer to.

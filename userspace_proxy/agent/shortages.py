@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 
 from ..errors import ListenError, ShortageError
+from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..plan import PortKey
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 
 class Shortages:
@@ -25,7 +25,8 @@ class Shortages:
         """Remember a Service port, and log one line a minute for all of them."""
         self._keys.add(key)
         if self._log_limit.take(now):
-            _log.warning("cannot open listeners", extra={"service": str(key), "cause": str(error)})
+            fields = {"service": str(key), "cause": str(error)}
+            _log.warning("%(service)s: cannot open listeners: %(cause)s", extra=fields)
 
     def end(self, key: PortKey, *, is_served: bool) -> bool:
         """Note that a Service port lacks nothing; return whether it did.

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from ..errors import ListenError
 from ..kernel.port_holders import who_holds
+from ..log_fields import FieldLogger
 from ..model import IPFamily, Protocol
 from ..status.listening import ListenAt
 from .tasks import pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 _RETRY_S = 5.0
 
@@ -62,7 +62,8 @@ class StatusAddresses:
             else:
                 self._missing.remove(address)
                 if address.problem is not None:
-                    _log.info("status address is served", extra={"address": _text(address.bind)})
+                    fields = {"address": _text(address.bind)}
+                    _log.info("status address is served: %(address)s", extra=fields)
 
     async def run(self) -> None:
         """Retry until all are open."""
@@ -83,7 +84,9 @@ class StatusAddresses:
             message += f" by {holder}" if holder else ""
         # A copy: the traceback of an error that was raised keeps what its frames refer to.
         address.problem = ListenError(message, hint=error.hint)
-        _log.warning("cannot serve a status address", extra={"cause": str(address.problem)})
+        _log.warning(
+            "cannot serve a status address: %(cause)s", extra={"cause": str(address.problem)}
+        )
 
 
 def _text(bind: ListenAt) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..cluster import Snapshot
 from ..errors import SteeringError
+from ..log_fields import FieldLogger
 from ..model import Frontend
 from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
@@ -26,7 +27,7 @@ from .changes import NO_CHANGES, ChangeCounts, count_changes
 from .served_ports import ServedPorts
 from .tasks import Pace, pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 # Legacy tables send no event when another program changes them: often enough that a flush is
 # repaired within two seconds.
@@ -270,7 +271,7 @@ class SyncLoop:
             if item.is_conflict:
                 cause = str(item.cause)
                 fields = {"service": str(item.service), "port": item.port, "cause": cause}
-                _log.warning("Service is not served", extra=fields)
+                _log.warning("%(service)s: Service is not served: %(cause)s", extra=fields)
                 port = f"port {item.port}: " if item.port else ""
                 note = f"{port}{cause}"
                 self._report(Happening("ServiceNotServed", "Serve", note, service=item.service))
@@ -319,7 +320,9 @@ class SyncLoop:
         self.counters.failures += 1
         if str(exc) != self.steering_problem:
             self.steering_problem = str(exc)
-            _log.error("steering failed, the old state is in force", extra={"cause": str(exc)})
+            _log.error(
+                "steering failed, the old state is in force: %(cause)s", extra={"cause": str(exc)}
+            )
 
     def _note_recovery(self) -> None:
         self.has_drifted = False

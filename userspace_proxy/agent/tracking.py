@@ -10,19 +10,19 @@ Source: net/netfilter/nf_conntrack_core.c, __nf_conntrack_alloc() and resolve_no
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..sources import Happening
 from ..steering import Untracked
 from .tasks import pause
 
-_log = logging.getLogger("userspace_proxy.agent")
+_log = FieldLogger("userspace_proxy.agent")
 
 PROC = Path("/proc")
 LOOK_EVERY_S = 1.0
@@ -115,7 +115,7 @@ class TrackingWatch:
             await self._untracked.let_go()
         elif lack := await self._untracked.hold():
             _log.warning(
-                "health probes and the page fail while connection tracking is full",
+                "health probes and the page fail while connection tracking is full: %(cause)s",
                 extra={"cause": lack},
             )
 

@@ -3,8 +3,9 @@
     2026-11-20T09:18:03.123Z INFO connection complete service=shop/web client=10.0.0.1:4242
     {"time":"2026-11-20T09:18:03.123Z","level":"INFO","logger":…,"message":…,"service":…}
 
-A log call has a fixed text, and values as ``extra``; both forms show the same. A traceback
-stays on its record's line, because container runtimes treat every line as a record.
+A log call has a fixed text, and values as ``extra``; both forms show the same, but text doesn't
+repeat a value that is in the message (``log_fields``). A traceback stays on its record's line,
+because container runtimes treat every line as a record.
 
     --v=0…2    INFO
     --v=3      and a line per connection (logger ``userspace_proxy.access``, level INFO)
@@ -118,13 +119,17 @@ class _Handler(logging.Handler):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, then the fields as ``key=value``."""
+    """Time, level, message, then as ``key=value`` the fields whose text isn't in the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
-        fields = _fields(record)
-        pairs = "".join(f" {key}={_logfmt(value)}" for key, value in fields.items())
-        return f"{_time(record)} {record.levelname} {_escaped(record.getMessage())}{pairs}"
+        message = record.getMessage()
+        pairs = "".join(
+            f" {key}={_logfmt(value)}"
+            for key, value in _fields(record).items()
+            if not (isinstance(value, str) and value and value in message)
+        )
+        return f"{_time(record)} {record.levelname} {_escaped(message)}{pairs}"
 
 
 class JSONFormatter(logging.Formatter):

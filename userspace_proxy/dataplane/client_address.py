@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
 from typing import Any, Protocol
 
 from ..errors import UserspaceProxyError
+from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from ..policy.locality import Locality
 from .client_ports import ClientPorts
@@ -35,7 +35,7 @@ from .endpoint_group import EndpointGroup
 from .pairs import PairCounts, Pairs
 from .sockets import family_of, set_transparent
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 # Ports to bind, 4 µs each. The first is usually free; the others are random, so with 90 % in use
 # 97 % of dials find a free one.
@@ -170,7 +170,7 @@ class ClientAddressDialer:
             if not self._has_failed:
                 self._has_failed = True
                 cause = exc.strerror or str(exc)
-                _log.warning("endpoints see this node's address", extra={"cause": cause})
+                _log.warning("endpoints see this node's address: %(cause)s", extra={"cause": cause})
             raise NoClientAddress(f"cannot dial from {client}: {exc.strerror}") from exc
 
     def _connect_datagrams(self, sock: _socket.socket, client: str, endpoint: SocketAddress) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from ..balance import (
     SplitBalancer,
     Strategy,
 )
+from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import Balance, SocketAddress
 from ..policy import causes
@@ -23,7 +23,7 @@ from .counters import CounterTable, EndpointCounters
 from .serving import Serving
 from .sockets import SHORTAGES
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 
 class EndpointGroup(CounterTable):
@@ -146,9 +146,10 @@ class EndpointGroup(CounterTable):
         ``is_client_specific`` means that the endpoint answers other clients, and
         ``may_be_client_specific`` that it may well do so.
         """
-        counters, error = self.counters_of(endpoint), os.strerror(number)
-        counters.count_failure(causes.dial_failed(endpoint, number, error).code)
-        fields = {"service": self.label, "endpoint": str(endpoint), "cause": error}
+        counters = self.counters_of(endpoint)
+        cause = causes.dial_failed(endpoint, number, os.strerror(number))
+        counters.count_failure(cause.code)
+        fields = {"service": self.label, "endpoint": str(endpoint), "cause": str(cause)}
         if number in SHORTAGES:
             self.counters.shortages += 1
             if number == errno.EADDRNOTAVAIL and client:
@@ -157,7 +158,10 @@ class EndpointGroup(CounterTable):
                 self.counters.out_of_ports += 1
                 self.out_of_ports_at = now
             if self._shortage_log_limit.take(now):
-                _log.warning("cannot dial: out of local ports, descriptors or memory", extra=fields)
+                _log.warning(
+                    "%(service)s: out of local ports, descriptors or memory: %(cause)s",
+                    extra=fields,
+                )
             return
         if is_client_specific:
             return
@@ -166,7 +170,7 @@ class EndpointGroup(CounterTable):
         if may_be_client_specific:
             return
         if self.balancer.failed(endpoint, now, is_silent=is_silent):
-            _log.warning("endpoint ejected", extra=fields)
+            _log.warning("%(service)s: endpoint ejected: %(cause)s", extra=fields)
             if self.on_ejected is not None:
                 self.on_ejected(endpoint, is_silent)
 
@@ -181,7 +185,11 @@ class EndpointGroup(CounterTable):
             "hint": "set net.ipv4.tcp_timestamps=1 on this node and in the endpoint",
         }
         if self._shortage_log_limit.take(now):
-            _log.warning("endpoint sees this node's address", extra=fields)
+            _log.warning(
+                "%(service)s: endpoint %(endpoint)s sees this node's address, not that of "
+                "%(client)s: %(cause)s",
+                extra=fields,
+            )
 
     def _count_client_ports(self, now: float) -> None:
         self.counters.out_of_client_ports += 1
@@ -193,7 +201,8 @@ class EndpointGroup(CounterTable):
         counters.dials.succeeded_at = now
         if self.balancer.answered(endpoint):
             self._returned_at[endpoint] = now
-            _log.info("endpoint is back", extra={"service": self.label, "endpoint": str(endpoint)})
+            fields = {"service": self.label, "endpoint": str(endpoint)}
+            _log.info("%(service)s: endpoint is back: %(endpoint)s", extra=fields)
             if self.on_returned is not None:
                 self.on_returned(endpoint)
         return counters

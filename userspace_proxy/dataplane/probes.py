@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import _socket
 import errno
-import logging
 
+from ..log_fields import FieldLogger
 from ..model import SocketAddress
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
@@ -27,7 +27,7 @@ from .pairs import MAX_PAIRS, Pairs
 from .sockets import family_of
 from .timeouts import Timeouts
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 _MAX_UNDER_WAY = 64
 _STREAM = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
@@ -97,7 +97,7 @@ class Probes:
             self._pairs.note(client, probe.endpoint, now)
         for group, client in probe.groups.items():
             _log.info(
-                "endpoint answers this node, but not this client",
+                "%(service)s: endpoint %(endpoint)s answers this node, but not %(client)s",
                 extra={"service": group.label, "client": client, "endpoint": str(probe.endpoint)},
             )
             group.answered(probe.endpoint, now)

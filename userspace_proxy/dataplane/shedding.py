@@ -11,10 +11,10 @@ Rule 2: while memory is short, there are no more connections than when it became
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Collection, Hashable
 
+from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from .descriptors import Descriptors
 from .endpoint_group import EndpointGroup
@@ -22,7 +22,7 @@ from .memory import Memory
 from .shares import CONNECTION_BYTES, Choice, choose, choose_to_free
 from .tcp import DESCRIPTORS, TcpConnection
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 # As long as it takes to reset a chain of thousands of links.
 _PRESSING_S = 1.0
@@ -102,12 +102,14 @@ class Shedding:
         if not self._log_limit.take(now):
             return
         limit = "memory limit nearly" if self._memory.is_short else "descriptor limit"
+        service = choice.victims[0].group.label if choice.group is not None else ""
+        holder = "%(client)s at %(service)s" if service else "%(client)s"
+        text = f"{limit} reached, resetting idle connections of the largest holder: {holder}"
         _log.warning(
-            "%s reached, resetting idle connections of the largest holder",
-            limit,
+            text,
             extra={
                 "client": choice.client,
-                "service": choice.victims[0].group.label if choice.group is not None else "",
+                "service": service,
                 "connections": choice.held,
                 "share": choice.share,
                 "limit": self._descriptors.limit,

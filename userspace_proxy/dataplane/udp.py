@@ -25,6 +25,7 @@ import logging
 from collections.abc import Hashable
 from typing import Any
 
+from ..log_fields import FieldLogger
 from ..log_limit import LogLimit
 from ..model import SocketAddress
 from . import reactor as epoll
@@ -40,7 +41,7 @@ from .udp_flows import UdpFlows
 
 _DATAGRAM = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 _access = logging.getLogger("userspace_proxy.access")
 
 # A flow's first datagrams are kept until the endpoint has answered, to be sent to another one if it
@@ -166,7 +167,7 @@ class UdpListener:
         self.group.counters.dropped_datagrams += 1
         if self._hop_log_limit.take(self.engine.reactor.now):
             _log.warning(
-                "dropped a datagram whose hop limit is used up",
+                "%(service)s: dropped a datagram of %(client)s whose hop limit is used up",
                 extra={
                     "service": self.group.label,
                     "client": str(SocketAddress(address[0], address[1])),

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import struct
 from collections.abc import Iterable
 
+from ..log_fields import FieldLogger
 from ..model import Protocol, SocketAddress
 from .channel import Channel
 from .messages import Drain, End, FromWorker, HandedOver, HandOver, Pins, ToWorker
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 # Ten thousand sockets take 0.1 s; a worker may be busy.
 ANSWER_S = 2.0
@@ -157,7 +157,8 @@ class _Predecessor:
     def _on_lost(self, malformed: str) -> None:
         if malformed:
             _log.error(
-                "a worker of the last run sent a malformed message", extra={"cause": malformed}
+                "a worker of the last run sent a malformed message: %(cause)s",
+                extra={"cause": malformed},
             )
         if not self.handed_over.done():
             self.handed_over.set_result(None)

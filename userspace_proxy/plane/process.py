@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections.abc import Callable
 
 from ..child import end_child, start_child
+from ..log_fields import FieldLogger
 from .channel import Channel
 from .messages import Beat, End, FromWorker, ToWorker
 from .out_of_memory import OUT_OF_MEMORY
 from .watchdog import Watchdog
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 _ENTRY = "userspace_proxy.plane.worker_main:run_worker"
 
@@ -86,7 +86,7 @@ class WorkerProcess:
     def _on_lost(self, malformed: str) -> None:
         if malformed:
             _log.error(
-                "worker sent a malformed message, killing it",
+                "worker sent a malformed message, killing it: %(cause)s",
                 extra={"pid": self.pid, "cause": malformed},
             )
         self.kill()

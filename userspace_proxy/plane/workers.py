@@ -9,7 +9,6 @@ Rule 3: a worker in the caller's loop isn't watched: it needs no timer.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable
@@ -18,13 +17,14 @@ from typing import Protocol
 
 from ..child import pause_before_start
 from ..dataplane import MemoryState, Tuning
+from ..log_fields import FieldLogger
 from .forwarding import current_levels
 from .link import Link
 from .messages import Counted, Drain, Drained, FromWorker, Report, Running, Start, Status, ToWorker
 from .totals import Totals
 from .watchdog import HUNG_IN_START_S, HUNG_S
 
-_log = logging.getLogger("userspace_proxy.dataplane")
+_log = FieldLogger("userspace_proxy.dataplane")
 
 # Counters that are lost with a dying worker are no older than this.
 REPORT_S = 5.0
@@ -271,7 +271,7 @@ class WorkerSlot:
 
     def _note_failure(self, problem: str) -> None:
         self.problem = problem
-        _log.error("a worker is missing", extra={"worker": self.index, "cause": problem})
+        _log.error("a worker is missing: %(cause)s", extra={"worker": self.index, "cause": problem})
 
     def _note_drained(self, reset: int) -> None:
         if self.drained is not None and not self.drained.done():

@@ -21,7 +21,7 @@ def test_a_shortage_of_many_service_ports_is_one_line_a_minute(lines):
     for now in (0.0, 1.0, 59.0, 60.0):
         for key in (CART, WEB):
             shortages.note(key, ERROR, now=now)
-    assert lines() == ["cannot open listeners"] * 2
+    assert lines() == ["shop/cart:http: cannot open listeners: no descriptor"] * 2
 
 
 def test_its_end_is_one_line_when_the_last_one_is_served(lines, caplog):

@@ -170,7 +170,7 @@ async def test_a_repair_is_reported_and_so_is_drift_that_cant_be_repaired(start,
     ]
     assert messages == [
         "steering had drifted and was repaired",
-        "steering failed, the old state is in force",
+        "steering failed, the old state is in force: cannot commit: Operation not permitted",
     ]
 
 

@@ -72,6 +72,15 @@ def test_text_is_time_level_message_and_fields(logged):
     )
 
 
+def test_text_does_not_repeat_a_value_of_the_message(logged):
+    fields = {"service": "shop/web", "endpoint": "10.0.0.1:80", "count": 3, "client": ""}
+    line = logged("text", "shop/web: 3 of 10.0.0.1 left", **fields)
+    assert line.removeprefix("2026-11-20T09:18:03.123Z INFO ") == (
+        'shop/web: 3 of 10.0.0.1 left endpoint=10.0.0.1:80 count=3 client=""\n'
+    )
+    assert json.loads(logged("json", "shop/web: left", **fields))["service"] == "shop/web"
+
+
 def test_json_has_the_same_fields(logged):
     line = logged("json", "connection complete", service="shop/web", sent_bytes=7)
     assert line.count("\n") == 1

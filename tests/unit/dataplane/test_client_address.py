@@ -232,7 +232,7 @@ from userspace_proxy.dataplane.client_address import ClientAddressDialer
 from userspace_proxy.model import SocketAddress
 from userspace_proxy.policy.locality import Locality
 
-logging.basicConfig(format="%(message)s: %(cause)s")
+logging.basicConfig(format="%(message)s")
 dialer, at = ClientAddressDialer(), SocketAddress({version!r}, 80)
 dialer.is_on, dialer.locality = True, Locality({{"10.1.0.0/24": 1, "fd00:1::/64": 1}})
 client = "10.9.9.9" if "." in at.ip else "fd00:9::9"

@@ -239,7 +239,9 @@ async def test_a_datagram_at_its_last_hop_is_dropped(rig, caplog, is_first):
     assert dns.group.counters.dropped_datagrams == 2
     (line,) = [r for r in caplog.records if "hop limit" in r.getMessage()]
     # Any client can send such a datagram: it is no sign of a circle.
-    assert line.getMessage() == "dropped a datagram whose hop limit is used up"
+    assert line.getMessage() == (
+        f"shop/web:http: dropped a datagram of {line.client} whose hop limit is used up"
+    )
     assert (line.service, line.client) == ("shop/web:http", str(client.address))
 
 

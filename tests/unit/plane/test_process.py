@@ -149,10 +149,9 @@ async def test_a_worker_that_sends_malformed_messages_is_ended_alone(start, capl
     parent = start(CHILD % send)
     assert await parent.end() == ["signal 9"]
     (record,) = caplog.records
-    assert (record.getMessage(), record.pid, record.cause) == (
-        "worker sent a malformed message, killing it",
+    assert (record.getMessage(), record.pid) == (
+        "worker sent a malformed message, killing it: Expected `int`, got `str` - at `$[1]`",
         parent.process.pid,
-        "Expected `int`, got `str` - at `$[1]`",
     )
     assert parent.messages == []
 
