@@ -1,16 +1,17 @@
-"""``userspace-proxy status``: one line per Service port, problems first.
+"""The commands ``status``, one line per Service port, problems first, and ``top``, rates.
 
     admin address ──▶ text of the status page ──▶ terminal
 
-The proxy writes the text; this command asks for it, adds colours, and returns an exit status.
+The proxy writes the text; these commands ask for it, add colours, and return an exit status.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 
-from .admin import AdminAddress, AdminAnswer, NotAnswered, find_admin
+from .admin import AdminAnswer, NotAnswered, find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
 from .terminal import watch, write
 
@@ -27,14 +28,42 @@ def status(given: Given) -> int:
     admin = find_admin(given)
     service = service_name(given.arguments[0]) if given.arguments else ""
     form = given.values.get("output", "text")
+    query = {"service": service, "q": given.values.get("search", "")}
+    if form == "wide":
+        query["wide"] = "yes"
+
+    def ask() -> AdminAnswer:
+        if form == "json":
+            return admin.get("/api/v1/status", accept=JSON, **query)
+        return admin.get("/", accept=TEXT, **query)
+
+    answer = ask()
     if given.is_on("watch"):
-        watch(lambda: show_now(admin, service, form), sys.stdout)
-    answer = _ask(admin, service, form)
+        watch(lambda: show_now(ask), sys.stdout)
     if form == "json":
         sys.stdout.write(answer.body.decode())
-        return _exit_status(_level_of(answer.body, service))
+        return _exit_status(_level_of(answer.body, is_part=any(query.values())))
     write(sys.stdout, answer.body.decode())
     return _exit_status(answer.level)
+
+
+def top(given: Given) -> int:
+    """Show rates every second until Ctrl-C.
+
+    Raises:
+        UserspaceProxyError: No proxy answers at first; later ones are waited for.
+    """
+    admin = find_admin(given)
+    sort = given.values.get("sort", "rate")
+    query = {"top": "yes", "sort": sort if sort == "name" else f"-{sort}"}
+    query["q"] = given.values.get("search", "")
+
+    def ask() -> AdminAnswer:
+        return admin.get("/", accept=TEXT, **query)
+
+    ask()
+    watch(lambda: show_now(ask), sys.stdout)
+    return DONE
 
 
 def service_name(text: str) -> str:
@@ -42,24 +71,18 @@ def service_name(text: str) -> str:
     return text if "/" in text else f"default/{text}"
 
 
-def _ask(admin: AdminAddress, service: str, form: str) -> AdminAnswer:
-    if form == "json":
-        return admin.get("/api/v1/status", accept=JSON, service=service)
-    wide = "yes" if form == "wide" else ""
-    return admin.get("/", accept=TEXT, service=service, wide=wide)
-
-
-def show_now(admin: AdminAddress, service: str, form: str) -> str:
+def show_now(ask: Callable[[], AdminAnswer]) -> str:
     """Return what is shown at the moment: while a proxy restarts, that none answers."""
     try:
-        return _ask(admin, service, form).body.decode()
+        return ask().body.decode()
     except NotAnswered as exc:
         return f"{exc}\n"
 
 
-def _level_of(body: bytes, service: str) -> str:
+def _level_of(body: bytes, *, is_part: bool) -> str:
+    """Return the worst level of an answer; of its Services only if it is about a part of them."""
     state = json.loads(body)
-    if not service:
+    if not is_part:
         return str(state["level"])
     levels = {port["state"]["level"] for port in state["ports"]}
     levels |= {"trouble" for item in state["ignored"] if item["is_conflict"]}

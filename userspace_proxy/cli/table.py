@@ -24,6 +24,12 @@ _SERVER = CommandFlag(
     "ADDRESS",
     short="s",
 )
+_SEARCH = CommandFlag(
+    "search",
+    "only what the search of the page finds: 'is:refused node:node-1'",
+    "TEXT",
+    short="q",
+)
 _CONFIG = CommandFlag("config", "the file that the proxy runs with: its address is used", "PATH")
 _SHELLS = ("bash", "zsh", "fish")
 _WATCH = CommandFlag("watch", "show it again every second until Ctrl-C", short="w")
@@ -39,6 +45,12 @@ def _status(given: Given) -> int:
     from .status import status
 
     return status(given)
+
+
+def _top(given: Given) -> int:
+    from .status import top
+
+    return top(given)
 
 
 def _explain(given: Given) -> int:
@@ -121,16 +133,34 @@ _ROWS = (
                 "text|wide|json",
                 short="o",
             ),
+            _SEARCH,
             _WATCH,
             _SERVER,
             _CONFIG,
         ),
-        examples=("status", "status shop/web -o wide", "status --watch"),
+        examples=(
+            "status",
+            "status shop/web -o wide",
+            "status --search=is:problem",
+            "status --watch",
+        ),
         exits=(
             (DONE, "all served"),
             (FAILED, "no proxy answered, or there is no such Service"),
             (NEEDS_ATTENTION, "something needs attention"),
         ),
+    ),
+    Command(
+        "top",
+        "show the rates of the busiest Service ports, every second until Ctrl-C",
+        _top,
+        flags=(
+            CommandFlag("sort", "the column to sort by", "rate|in|out|open|saved|failed|name"),
+            _SEARCH,
+            _SERVER,
+            _CONFIG,
+        ),
+        examples=("top", "top --sort=out --search=ns:shop"),
     ),
     Command(
         "explain",

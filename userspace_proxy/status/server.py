@@ -31,7 +31,7 @@ from .page import render_page
 from .sampling import Sampler
 from .selection import Selection
 from .stream import Streams
-from .text import LEVEL_HEADER, prefers_text, render_text, say_missing
+from .text import LEVEL_HEADER, StatusText, prefers_text, render_text, render_top, say_missing
 from .view import StatusView
 
 _STATIC = {
@@ -162,13 +162,24 @@ class StatusServer:
         return web.Response(body=body, content_type="text/html", charset="utf-8")
 
     async def _text(self, request: web.Request) -> web.Response:
-        view, now, query = await self._fresh(), self._clock(), request.query
-        service = query.get("service", "")
+        query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
+        view, history = await self._sampler.look(), self._sampler.history
+        now, selection, service = self._clock(), Selection.parse(query), query.get("service", "")
         part = _part(view, service)
-        is_wide = "wide" in query or bool(service)
-        text = await self._sampler.work(
-            lambda: render_text(part, now=now, is_wide=is_wide, has_node=not service)
-        )
+
+        def render() -> StatusText:
+            if "top" in query:
+                return render_top(part, selection=selection, history=history)
+            return render_text(
+                part,
+                now=now,
+                selection=selection,
+                history=history,
+                is_wide="wide" in query or bool(service),
+                has_node=not service and not selection.q,
+            )
+
+        text = await self._sampler.work(render)
         return web.Response(
             body=text.body,
             content_type="text/plain",

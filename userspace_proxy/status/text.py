@@ -1,8 +1,10 @@
 """Renders a view as text, one line per Service port, for terminals and ``curl``.
 
-    node-1  nftables  4 Service ports, 1 needs attention  plan 2 s old, 1 worker, 13 open
+    node-1  nftables  4 Service ports, 1 needs attention  plan 2 s old, 1 worker, 13 open, 70 conn/s
       ✕ shop/flaky  10.96.0.30:80  0 of 1  Clients fail: no route to 10.244.0.9: that address does …
-      ✓ shop/web    10.96.0.10:80  3 of 3  13 open, 4,711 connections, 1.2 MB
+      ✓ shop/web    10.96.0.10:80  3 of 3  13 open, 70 conn/s, 1.2 MB/s
+
+and the rates of the busiest Service ports, for the command ``top``.
 
 Rule 1: a line about something begins with two blanks and a mark: ✕ trouble, ! attention, ✓ served,
 · not served by design. Programs that add colours use only these.
@@ -17,10 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..model import Cause, CauseCode
-from ..plan import IgnoredService, PortKey
-from .port_state import Level, PortState, judge
+from ..plan import IgnoredService
+from .history import IDLE, History
+from .port_state import Level, PortState
 from .problems import summarise
-from .units import bytes_in_words, count_in_words, plural, seconds_in_words
+from .selection import Selected, Selection, select
+from .units import bytes_in_words, count_in_words, plural, rate_in_words, seconds_in_words
 from .view import EndpointView, ServicePortView, StatusView
 
 LEVEL_HEADER = "X-Userspace-Proxy-Level"
@@ -32,6 +36,12 @@ _ORDER = (Level.TROUBLE, Level.ATTENTION, Level.OK)
 _WIDEST = 44
 
 
+_ALL = Selection()
+_TOP_HEADINGS = (
+    "SERVICE PORT", "ENDPOINTS", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
+)  # fmt: skip
+# No screen has more lines.
+_TOP_SHOWN = 200
 # Terminal programs, which accept everything.
 _TERMINAL_PROGRAMS = ("curl/", "Wget/", "HTTPie/")
 
@@ -65,28 +75,74 @@ def prefers_text(accept: str, user_agent: str) -> bool:
 
 
 def render_text(
-    view: StatusView, *, now: float, is_wide: bool = False, has_node: bool = True
+    view: StatusView,
+    *,
+    now: float,
+    selection: Selection = _ALL,
+    history: History = IDLE,
+    is_wide: bool = False,
+    has_node: bool = True,
 ) -> StatusText:
     """Return a view as text in UTF-8.
 
     10,000 Service ports take about 0.2 s: call this in a thread.
 
     Args:
+        selection: Which Service ports and ignored Services, and in which order; the page is
+            ignored.
         is_wide: Show the addresses and endpoints of each Service port, and ignored Services.
         has_node: Show the problems of the node.
     """
+    chosen = select(view, selection, history)
     node = list(_node_lines(view, now)) if has_node else []
-    ports = [_port_line(port, now, is_wide) for port in sorted(view.ports, key=_key)]
-    ports.sort(key=lambda line: _ORDER.index(line.level))
-    taken = [_ignored_line(item) for item in view.ignored if item.is_conflict]
-    left = [_ignored_line(item) for item in view.ignored if not item.is_conflict]
+    ports = [_port_line(one, now, history, is_wide) for one in chosen.ports]
+    taken = [_ignored_line(item) for item in chosen.ignored if item.is_conflict]
+    left = [_ignored_line(item) for item in chosen.ignored if not item.is_conflict]
     shown = [*taken, *ports, *(left if is_wide else ())]
-    lines = [_header(view, ports, now), *_format(node), *_format(shown)]
+    header = _header(view, chosen.ports, [f"plan {_age(view.sync.last_done, now)}"], history)
+    lines = [header, *_format(node), *_format(shown)]
     if left and not is_wide:
         lines.append(_ignored_count(len(left)))
-    levels = {line.level for line in (*node, *taken, *ports)}
-    level = next((level for level in _ORDER if level in levels), Level.OK)
-    return StatusText(_encode(lines), level)
+    return StatusText(_encode(lines), _worst(line.level for line in (*node, *taken, *ports)))
+
+
+def render_top(view: StatusView, *, selection: Selection, history: History) -> StatusText:
+    """Return the rates of the selected Service ports, of the first ones in its order."""
+    chosen = select(view, selection, history).ports
+    rows = [_TOP_HEADINGS, *(_top_cells(one, history) for one in chosen[:_TOP_SHOWN])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    marks = [" ", *(MARKS[one.state.level] for one in chosen)]
+    lines = [_header(view, chosen, [], history)]
+    for mark, (name, *cells) in zip(marks, rows, strict=False):
+        padded = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append(f"  {mark} {'  '.join([name.ljust(widths[0]), *padded])}")
+    if len(chosen) > _TOP_SHOWN:
+        lines.append(f"    and {len(chosen) - _TOP_SHOWN:,} more")
+    return StatusText(_encode(lines), _worst(one.state.level for one in chosen))
+
+
+def _top_cells(one: Selected, history: History) -> tuple[str, ...]:
+    port = one.port
+    rates = history.rates(port.plan.key)
+    shown = (
+        rate_in_words(rates.connections),
+        bytes_in_words(rates.received_bytes),
+        bytes_in_words(rates.sent_bytes),
+        rate_in_words(rates.saved),
+        rate_in_words(rates.failed),
+    )
+    return (
+        str(port.plan.key),
+        _usable(port),
+        count_in_words(port.traffic.active),
+        # Before the second sample there are no rates.
+        *(shown if history.has_rates else ("-",) * len(shown)),
+    )
+
+
+def _worst(levels: Iterable[Level]) -> Level:
+    known = set(levels)
+    return next((level for level in _ORDER if level in known), Level.OK)
 
 
 def say_missing(view: StatusView, service: str) -> str:
@@ -98,18 +154,23 @@ def say_missing(view: StatusView, service: str) -> str:
     return printable(f"there is no Service {service}{hint}")
 
 
-def _key(port: ServicePortView) -> PortKey:
-    return port.plan.key
-
-
-def _header(view: StatusView, lines: Sequence[_Entry], now: float) -> str:
-    ill = sum(line.level is not Level.OK for line in lines)
-    count = plural(len(lines), "Service port")
+def _header(
+    view: StatusView, ports: Sequence[Selected], facts: Sequence[str], history: History
+) -> str:
+    ill = sum(one.state.level is not Level.OK for one in ports)
+    count = plural(len(ports), "Service port")
     needs = "needs" if ill == 1 else "need"
     words = f"{count}, {ill:,} {needs} attention" if ill else count
-    facts = [f"plan {_age(view.sync.last_done, now)}", *_workers(view)]
-    facts.append(f"{count_in_words(sum(port.traffic.active for port in view.ports))} open")
-    return "  ".join([view.node or "this node", view.steering.name, words, ", ".join(facts)])
+    open_ = sum(one.port.traffic.active for one in ports)
+    parts = [*facts, *_workers(view), f"{count_in_words(open_)} open"]
+    if history.has_rates:
+        rates = [history.rates(one.port.plan.key) for one in ports]
+        volume = sum(rate.received_bytes + rate.sent_bytes for rate in rates)
+        parts.append(f"{rate_in_words(sum(rate.connections for rate in rates))} conn/s")
+        parts.append(f"{bytes_in_words(volume)}/s")
+    if saved := sum(one.port.saved for one in ports):
+        parts.append(f"{plural(saved, 'connection')} saved")
+    return "  ".join([view.node or "this node", view.steering.name, words, ", ".join(parts)])
 
 
 def _age(then: float, now: float) -> str:
@@ -128,9 +189,9 @@ def _node_lines(view: StatusView, now: float) -> Iterator[_Entry]:
             yield _Entry(problem.level, ("node", f"{problem.what}{way_out}"))
 
 
-def _port_line(port: ServicePortView, now: float, is_full: bool) -> _Entry:
-    state = judge(port)
-    cells = (str(port.plan.key), _address(port), _usable(port), _words(port, state, now))
+def _port_line(one: Selected, now: float, history: History, is_full: bool) -> _Entry:
+    port, state = one.port, one.state
+    cells = (str(port.plan.key), _address(port), _usable(port), _words(one, now, history))
     below = tuple(_details(port, state, now)) if is_full else ()
     return _Entry(state.level, cells, below)
 
@@ -147,14 +208,19 @@ def _usable(port: ServicePortView) -> str:
     return f"{serving:,} of {len(port.endpoints):,}"
 
 
-def _words(port: ServicePortView, state: PortState, now: float) -> str:
+def _words(one: Selected, now: float, history: History) -> str:
+    port, state = one.port, one.state
     if state.level is not Level.OK or port.plan.is_dropping:
         return state.sentence + _figures(state.causes[0], now) if state.causes else state.sentence
     traffic = port.traffic
+    open_ = f"{count_in_words(traffic.active)} open"
+    if history.has_rates:
+        rates = history.rates(port.plan.key)
+        volume = bytes_in_words(rates.received_bytes + rates.sent_bytes)
+        return f"{open_}, {rate_in_words(rates.connections)} conn/s, {volume}/s"
     noun = "flow" if port.plan.protocol == "UDP" else "connection"
-    volume = traffic.received_bytes + traffic.sent_bytes
-    parts = [f"{count_in_words(traffic.active)} open", plural(traffic.connections, noun)]
-    return ", ".join([*parts, bytes_in_words(volume)])
+    volume = bytes_in_words(traffic.received_bytes + traffic.sent_bytes)
+    return f"{open_}, {plural(traffic.connections, noun)}, {volume}"
 
 
 def _details(port: ServicePortView, state: PortState, now: float) -> Iterator[str]:

@@ -1,3 +1,4 @@
+import _thread
 import json
 
 import pytest
@@ -11,6 +12,8 @@ from tests.unit.status.views import (
     make_view,
 )
 from userspace_proxy.cli import main
+from userspace_proxy.cli.admin import AdminAddress
+from userspace_proxy.cli.status import show_now
 
 
 @pytest.mark.parametrize(
@@ -75,27 +78,51 @@ def test_without_a_proxy_it_is_one_line_and_status_1(capsys):
     assert capsys.readouterr().err.startswith("error: no userspace-proxy answers at 127.0.0.1:")
 
 
-def test_watching_shows_changes_until_ctrl_c(serve_view, capsys):
-    """The third request is Ctrl-C: it reaches the command as one does."""
-    import _thread
+class Changing:
+    """A view that changes; at the fourth request, Ctrl-C reaches the command as it does."""
 
-    asked = []
+    def __init__(self):
+        self.asked = 0
 
-    def view():
-        asked.append(None)
-        if len(asked) == 3:
+    def __call__(self):
+        self.asked += 1
+        if self.asked == 4:
             _thread.interrupt_main()
-        return make_calm_view() if len(asked) == 1 else make_troubled_view()
+        return make_calm_view() if self.asked < 3 else make_troubled_view()
 
-    assert main(["status", "--watch", serve_view(view)]) == 0
+
+def test_watching_shows_changes_until_ctrl_c(serve_view, capsys):
+    assert main(["status", "--watch", serve_view(Changing())]) == 0
     out = capsys.readouterr().out
     assert out.index("4 Service ports  plan") < out.index("10 Service ports, 6 need attention")
 
 
-def test_watching_goes_on_while_no_proxy_answers(capsys):
-    from userspace_proxy.cli.admin import AdminAddress
-    from userspace_proxy.cli.status import show_now
+def test_top_shows_rates_until_ctrl_c(serve_view, capsys):
+    assert main(["top", "--sort=name", serve_view(Changing())]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == [
+        "SERVICE", "PORT", "ENDPOINTS", "OPEN", "CONN/S", "IN/S", "OUT/S", "SAVED/S", "FAILED/S",
+    ]  # fmt: skip
+    assert [line.split()[1] for line in lines[2:5]] == [
+        "kube-system/kube-dns:dns", "shop/shop-front:http", "shop/web:http",
+    ]  # fmt: skip
 
-    assert show_now(AdminAddress("127.0.0.1", free_port()), "", "text").startswith(
-        "no userspace-proxy answers"
-    )
+
+@pytest.mark.parametrize("command", ["top", "status"])
+def test_watching_begins_only_if_a_proxy_answers(command, capsys):
+    words = [command, f"--server=:{free_port()}", *(["-w"] if command == "status" else [])]
+    assert main(words) == 1
+    assert "no userspace-proxy answers" in capsys.readouterr().err
+
+
+def test_watching_goes_on_while_no_proxy_answers():
+    admin = AdminAddress("127.0.0.1", free_port())
+    shown = show_now(lambda: admin.get("/", accept="text/plain"))
+    assert shown.startswith("no userspace-proxy answers")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_search_selects_what_the_exit_status_is_about(form, serve_view):
+    server = serve_view(make_troubled_view())
+    assert main(["status", "-o", form, "-q", "is:served name:web", server]) == 0
+    assert main(["status", "-o", form, "--search=is:refused", server]) == 3

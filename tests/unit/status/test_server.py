@@ -104,6 +104,15 @@ async def test_a_terminal_gets_the_status_as_text():
         assert "endpoint  10.244.1.193:8080" in wide
 
 
+async def test_a_terminal_can_search_and_gets_rates():
+    async with serving(make_troubled_view()) as client:
+        _, text = await client.ask("/?q=is:refused", Accept="text/plain")
+        assert text.startswith("node-a  nftables  3 Service ports, 3 need attention")
+        _, text = await client.ask("/?top&q=web", Accept="text/plain")
+        assert text.splitlines()[1].split()[-1] == "FAILED/S"
+        assert [line.split()[1] for line in text.splitlines()[2:]] == ["shop/web:http"] * 2
+
+
 @pytest.mark.parametrize("path", ["/", "/api/v1/status"])
 async def test_one_service_can_be_asked_for(path):
     async with serving(make_troubled_view()) as client:

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from userspace_proxy.policy.causes import dial_failed
+from userspace_proxy.status.history import History
 from userspace_proxy.status.port_state import Level
-from userspace_proxy.status.text import prefers_text, render_text, say_missing
+from userspace_proxy.status.selection import Selection
+from userspace_proxy.status.text import prefers_text, render_text, render_top, say_missing
 from userspace_proxy.status.view import SteeringView
 
 from .views import (
@@ -166,6 +168,67 @@ def test_before_the_first_plan_it_is_not_in_force():
     assert (
         lines_of(view)[0] == "this node  nftables  0 Service ports  plan not in force yet, 0 open"
     )
+
+
+def busy_history(*ports):
+    """Return the history of ports, in which the first carried 20 connections in two seconds."""
+    history = History()
+    history.note(ports, 10.0)
+    first = ports[0]
+    traffic = first.traffic._replace(
+        connections=first.traffic.connections + 20,
+        received_bytes=first.traffic.received_bytes + 4_000,
+        sent_bytes=first.traffic.sent_bytes + 1_000_000,
+    )
+    history.note([replace(first, traffic=traffic), *ports[1:]], 12.0)
+    return history
+
+
+def test_with_a_history_lines_have_rates():
+    ports = make_port("web"), make_port("api")
+    lines = lines_of(make_view(*ports), history=busy_history(*ports))
+    assert lines[0] == (
+        "node-a  nftables  2 Service ports  plan 12 s old, 24 open, 10 conn/s, 502 kB/s"
+    )
+    assert lines[1].endswith("12 open, 0 conn/s, 0 B/s")
+    assert lines[2].endswith("12 open, 10 conn/s, 502 kB/s")
+
+
+def test_saved_connections_are_in_the_header():
+    lines = lines_of(make_view(make_port(saved=3), make_port("api", saved=9)))
+    assert lines[0].endswith("24 open, 12 connections saved")
+
+
+def test_a_search_selects_lines():
+    lines = lines_of(make_troubled_view(), selection=Selection(q="is:refused"), has_node=False)
+    assert [line.split()[1] for line in lines[1:]] == [
+        "shop/batch:http", "shop/cart:http", "shop/trick:http",
+    ]  # fmt: skip
+
+
+def test_top_has_the_busiest_first_and_its_figures_in_columns():
+    ports = make_port("api"), make_port("web", endpoints=())
+    history = busy_history(*reversed(ports))
+    top = render_top(make_view(*ports), selection=Selection(sort="-rate"), history=history)
+    assert top.level is Level.ATTENTION
+    assert top.body.decode().splitlines() == [
+        "node-a  nftables  2 Service ports, 1 needs attention  24 open, 10 conn/s, 502 kB/s",
+        "    SERVICE PORT   ENDPOINTS  OPEN  CONN/S    IN/S   OUT/S  SAVED/S  FAILED/S",
+        "  ! shop/web:http     0 of 0    12      10  2.0 kB  500 kB        0         0",
+        "  ✓ shop/api:http     2 of 2    12       0     0 B     0 B        0         0",
+    ]
+
+
+def test_top_has_no_rates_before_the_second_sample():
+    top = render_top(make_view(make_port()), selection=Selection(), history=History())
+    assert top.body.decode().splitlines()[2].split()[5:] == ["12", "-", "-", "-", "-", "-"]
+
+
+def test_top_shows_as_many_as_a_screen_may_have():
+    ports = [make_port(f"s{n}") for n in range(203)]
+    top = render_top(make_view(*ports), selection=Selection(), history=History())
+    lines = top.body.decode().splitlines()
+    assert (len(lines), lines[-1]) == (203, "    and 3 more")
 
 
 def test_a_missing_service_is_named_with_its_nearest_name():
