@@ -30,7 +30,7 @@ from ..kernel.own_namespace import own_namespace_environment
 from ..sandbox import Pod, Sandbox, SandboxError
 from .command import DONE, Given
 from .demo_broken import RESETTING, SILENT, broken_manifests_for, broken_traffic
-from .demo_commands import FOLDER_PREFIX, Commands, Faults, send_command
+from .demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
 from .demo_manifests import DNS_PODS, WEB_PODS, manifests_for, sample_traffic
 
 PAGE_PORT = 10249
@@ -84,16 +84,17 @@ def _show(
 ) -> None:
     """Set everything up, print what to try, and wait for the signal to end it."""
     sandbox = stack.enter_context(Sandbox())
-    faults = Faults()
-    pods = _add_pods(sandbox, faults)
+    tour = Tour()
+    pods = _add_pods(sandbox, tour)
     client = sandbox.add_pod("client")
     manifests = _write_manifests(folder, {name: str(pod.ip) for name, pod in pods.items()})
     _write_scripts(folder, sandbox, client)
     _start_traffic(client)
     proxy = stack.enter_context(_proxy(sandbox, page, manifests, folder / "proxy.log"))
     port = page.getsockname()[1]
+    tour.server = f"127.0.0.1:{port}"
     _wait_until_ready(port, proxy, folder / "proxy.log", stop)
-    commands = stack.enter_context(contextlib.closing(Commands(folder, faults.run)))
+    commands = stack.enter_context(contextlib.closing(Commands(folder, tour.run)))
     if not stop.is_set:
         print(_text(folder, port, time.monotonic() - began), flush=True)
         commands.show_prompt()
@@ -158,12 +159,12 @@ def _page_socket(port: int | None) -> socket.socket:
     return sock
 
 
-def _add_pods(sandbox: Sandbox, faults: Faults) -> dict[str, Pod]:
+def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
     pods = {name: sandbox.add_pod(name) for name in (*WEB_PODS, *DNS_PODS, "broken")}
     for name in WEB_PODS:
-        faults.serve(pods[name], tcp=8080)
+        tour.serve(pods[name], tcp=8080)
     for name in DNS_PODS:
-        faults.serve(pods[name], udp=5353)
+        tour.serve(pods[name], udp=5353)
     # A port without a server refuses connections, like a crashed container.
     pods["broken"].serve(reset=RESETTING, silent=SILENT)
     return pods
@@ -267,6 +268,7 @@ def _last_line(folder: Path) -> str:
 
 
 def _text(folder: Path, port: int, seconds: float) -> str:
+    server = "" if port == PAGE_PORT else f" --server=127.0.0.1:{port}"
     return f"""
 userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves nothing behind.
 
@@ -276,8 +278,9 @@ userspace-proxy demo: ready after {seconds:.1f} s; Ctrl-C ends it and leaves not
   UDP                 {folder}/ask udp 10.96.0.53:53 hello --count 4    (one socket, one pod)
   a dead endpoint     {folder}/ask http http://10.96.0.30/ --count 6    (no request fails)
 
-  break a pod         {folder}/userspace-proxy demo break web-2    (or here: break web-2; help)
-  Services to fix     {folder}/manifests/broken.yaml: the page states what is wrong with each
+  break a pod         {folder}/userspace-proxy demo break web-2    (or here: break web-2)
+  find the reason     {folder}/userspace-proxy explain broken/port-name{server}    (or here)
+  Services to fix     {folder}/manifests/broken.yaml: twelve with one mistake each
   change something    edit {folder}/manifests/shop.yaml: the proxy follows at once
   shell in the pod    {folder}/pod sh
   shell on the node   {folder}/node sh

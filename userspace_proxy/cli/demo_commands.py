@@ -3,7 +3,7 @@
     its terminal ──a line──▶ Commands ◀──a connection── userspace-proxy demo break web-2
                                 │
                                 ▼
-                             Faults: stop, delay, silence and heal backends
+                              Tour: stop, delay, silence and heal backends; ask the proxy
 
 Rule 1: without a terminal, standard input isn't read.
 Rule 2: every demo of this user and machine has a Unix socket in its folder; the newest demo that
@@ -16,6 +16,7 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,9 +41,12 @@ _COMMANDS = {
     "break": "POD: nothing listens there any more",
     "silence": "POD: no packet leaves it any more",
     "slow": "POD: each answer takes 0.7 s",
-    "heal": "[POD]: undo all that was done to one pod, or to all pods",
-    "help": ": list the commands",
+    "heal": "[POD]: undo what was done to one pod, or to all pods",
+    "status": "one line per Service port",
+    "explain": "NAMESPACE/NAME: follow the path of connections to a Service",
+    "help": "list the commands",
 }
+_QUESTIONS = ("status", "explain")
 
 
 @dataclass
@@ -53,10 +57,12 @@ class _Backend:
     is_stopped: bool = False
 
 
-class Faults:
-    """Breaks and heals the demo's pods, in the sandbox only."""
+class Tour:
+    """Breaks and heals the demo's pods, in the sandbox only, and asks the proxy about it."""
 
     def __init__(self) -> None:
+        self.server = ""
+        """The address of the page."""
         self._backends: dict[str, _Backend] = {}
 
     def serve(self, pod: Pod, **ports: int) -> None:
@@ -74,7 +80,9 @@ class Faults:
             hint = did_you_mean(name, _COMMANDS) or f"commands: {', '.join(_COMMANDS)}"
             raise UserspaceProxyError(f"unknown command {name!r}", hint=hint)
         if name == "help":
-            return "\n".join(f"  {name} {text}" for name, text in _COMMANDS.items())
+            return "\n".join(f"  {name:8} {text}" for name, text in _COMMANDS.items())
+        if name in _QUESTIONS:
+            return self._ask(name, *arguments)
         if name == "heal" and not arguments:
             for backend in self._backends.values():
                 _heal(backend)
@@ -86,6 +94,17 @@ class Faults:
             hint = did_you_mean(pod, self._backends) or self._pods()
             raise UserspaceProxyError(f"there is no pod {pod!r}", hint=hint)
         return _ACTIONS[name](self._backends[pod])
+
+    def _ask(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "userspace_proxy", *words, f"--server={self.server}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.stdout.rstrip()
 
     def _pods(self) -> str:
         return f"pods: {', '.join(self._backends)}"

@@ -214,7 +214,7 @@ _ROWS = (
             ),
             (
                 "With a command, the running demo stops, silences or slows a pod, or heals one "
-                "pod or all. It takes the same commands at its own terminal."
+                "pod or all. At its own terminal it takes the same commands, status and explain."
             ),
         ),
         flags=(

@@ -77,8 +77,8 @@ class Demo:
         """Run a printed command as the user who started the demo; return its output."""
         return self.run_command(f"{self.printed[label]} {more}", **options)
 
-    def run_command(self, command, **options):
-        """Run a command as that user; return its output."""
+    def run_command(self, command, *, ok=0, **options):
+        """Run a command as that user, with this exit status; return its output."""
         done = subprocess.run(
             [*self._enter, "sh", "-c", command],
             capture_output=True,
@@ -87,7 +87,7 @@ class Demo:
             env=os.environ | self._env | {"TMPDIR": str(self.folder)},
             **options,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == ok, done.stderr
         return done.stdout
 
     def first_line(self, label):
@@ -193,6 +193,7 @@ def test_each_printed_line_has_a_test_here(demo):
         "UDP",
         "a dead endpoint",
         "break a pod",
+        "find the reason",
         "Services to fix",
         "change something",
         "shell in the pod",
@@ -205,7 +206,7 @@ def test_the_page_is_served_on_loopback_and_shows_the_services(demo):
     url = demo.printed["status page"]
     assert url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
-        page = answer.read().decode()
+        page = re.sub(r"<[^>]*>", "", answer.read().decode())
     assert all(name in page for name in ("shop/web", "shop/cart", "shop/flaky", "shop/dns"))
 
 
@@ -289,6 +290,11 @@ def test_a_silent_pod_fails_no_request(demo):
     assert "web-2 is silent" in demo.run_command(silence)
     assert len(demo.lines("round robin")) == 6
     assert demo.run_command(silence.replace("silence", "heal")) == "web-2 serves again\n"
+
+
+def test_a_broken_service_is_explained(demo):
+    said = demo.run("find the reason", ok=3)
+    assert 'its endpoints have no port named "http"; they have "web"' in " ".join(said.split())
 
 
 def test_each_broken_service_is_shown(demo):

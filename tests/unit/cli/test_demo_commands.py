@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from userspace_proxy.cli.demo_commands import FOLDER_PREFIX, Commands, Faults, send_command
+from userspace_proxy.cli.demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
 from userspace_proxy.cli.table import COMMANDS
 from userspace_proxy.errors import UserspaceProxyError
 
@@ -138,18 +138,21 @@ def test_lines_of_the_terminal_are_commands(folder):
     ("line", "message"),
     [
         ("brake web-2", "unknown command 'brake' (did you mean break?)"),
-        ("xyzzy", "unknown command 'xyzzy' (commands: break, silence, slow, heal, help)"),
+        (
+            "xyzzy",
+            "unknown command 'xyzzy' (commands: break, silence, slow, heal, status, explain, help)",
+        ),
         ("break", "break takes the name of one pod (pods: )"),
         ("break web-2", "there is no pod 'web-2' (pods: )"),
     ],
 )
 def test_a_wrong_command_is_answered_with_the_right_ones(line, message):
     with pytest.raises(UserspaceProxyError) as caught:
-        Faults().run(line)
+        Tour().run(line)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("line", ["help", ""])
-def test_help_lists_the_commands_that_the_program_takes_and_itself(line):
-    listed = [text.split()[0] for text in Faults().run(line).splitlines()]
-    assert listed == [*COMMANDS["demo"].choices, "help"]
+def test_help_lists_the_commands_that_the_program_takes_too(line):
+    listed = [text.split()[0] for text in Tour().run(line).splitlines()]
+    assert listed == [*COMMANDS["demo"].choices, "status", "explain", "help"]
