@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.waiting import wait_for
+from tests.node.agents import HEALTH
 from tests.node.clients import ask, read_all
 from tests.node.manifests import CLIENT_IP, Service, with_endpoints
 from tests.node.testbed import Testbed
@@ -201,6 +202,18 @@ def test_a_worker_that_hangs_is_replaced_and_costs_its_own_connections_only(test
     assert testbed.agent.log().count("worker 0 hung and is started again") == 1
     metrics = testbed.agent.read("/metrics")[1]
     assert 'userspace_proxy_worker_restarts_total{worker="0",cause="hung"} 1' in metrics
+
+
+def test_healthz_fails_while_the_only_worker_that_hung_is_replaced(small_house):
+    agent = small_house.agent
+    (before,) = workers(small_house)
+    os.kill(before["pid"], signal.SIGSTOP)
+    wait_for("503", lambda: agent.read("/healthz", port=HEALTH)[0] == 503)
+    assert agent.read("/livez", port=HEALTH)[0] == 200
+    wait_for("a healthy agent", agent.is_healthy)
+    (after,) = workers(small_house)
+    assert after["hung"] - before["hung"] == 1
+    assert small_house["pod"].get(WEB.address) in PODS
 
 
 def both_run(testbed):
