@@ -51,6 +51,10 @@ def _dispatch(words: Sequence[str]) -> int:
     called = "" if not words or words[0].startswith("-") else words[0]
     command = _find(called or "run")
     if command.is_daemon:
+        if os.getpid() == 1:
+            from .first_process import run_as_first
+
+            return run_as_first([sys.executable, *sys.orig_argv[1:]])
         _ignore_signals()
     given = command.read_words(words[1:] if called else words, called=called)
     if given.is_on("help"):

@@ -1,0 +1,75 @@
+"""The agent as the first process of a PID namespace, as in a container."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.cluster.waiting import wait_for
+from tests.node.agents import Agent
+from tests.node.load import Load
+from tests.node.manifests import Service, with_endpoints
+from tests.node.processes import child_pids, is_alive
+from tests.node.testbed import Testbed
+
+pytestmark = pytest.mark.netns
+
+WEB = Service("web", "10.96.0.10")
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+RELIEVED = "workers of the last process accept no more connections"
+
+
+class ContainedAgent(Agent):
+    """An agent in a PID namespace of its own."""
+
+    @property
+    def command(self) -> list[str]:
+        """Part of Agent."""
+        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        return [*unshare, *super().command]
+
+    @property
+    def first(self) -> int:
+        """The first process of the namespace."""
+        (pid,) = child_pids(self.pid)
+        return pid
+
+    @property
+    def control(self) -> int:
+        """The control process: the only one with children."""
+        (pid,) = (pid for pid in child_pids(self.first) if child_pids(pid))
+        return pid
+
+
+@pytest.fixture
+def testbed(tmp_path):
+    with Testbed(tmp_path, "nftables", clients=["pod"], agent=ContainedAgent) as testbed:
+        testbed.serve(with_endpoints(WEB, testbed.add_pods("one", tcp=8080)))
+        yield testbed
+
+
+def test_a_killed_control_process_costs_no_connection(testbed):
+    agent = testbed.agent
+    load = Load(testbed["pod"].host, WEB.address, rate=30.0)
+    open_before = testbed["pod"].dial(WEB.address)
+    killed = agent.control
+    workers = child_pids(killed)
+    os.kill(killed, signal.SIGKILL)
+    wait_for("the next control process", lambda: RELIEVED in agent.log(), hint=agent.log)
+    assert agent.control != killed
+    open_before.sendall(REQUEST)
+    assert b"200" in open_before.recv(99)
+    open_before.close()
+    report = load.stop()
+    assert not report.lost, f"{report}\n{agent.log()}"
+    wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
+    assert "the control process ended by signal 9 and is started again" in agent.log()
+    assert agent.is_healthy()
+
+
+def test_sigterm_stops_it_and_removes_the_rules(testbed):
+    os.kill(testbed.agent.first, signal.SIGTERM)
+    assert testbed.agent.wait() == 0
+    assert "userspace-proxy" not in testbed.rules()

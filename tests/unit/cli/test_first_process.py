@@ -1,0 +1,103 @@
+"""The first process of a container, as a process of its own with scripts as its control process."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys
+from userspace_proxy.cli import first_process
+first_process._FIRST_PAUSE_S = float(sys.argv[1])
+sys.exit(first_process.run_as_first([sys.executable, "-c", *sys.argv[2:]]))
+"""
+# A file counts the starts, so that a script may end in another way the second time.
+STARTS = "import os, signal, sys; os.write(os.open(sys.argv[1], 1 | 64 | 1024), b'.')\n"
+AGAIN = "error: the control process ended by signal 9 and is started again\n"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Returns a first process that has started a script."""
+    processes = []
+
+    def start(script, *, pause_s="0", stderr=subprocess.PIPE):
+        words = [sys.executable, "-c", PROGRAM, pause_s, STARTS + script, str(tmp_path / "starts")]
+        processes.append(subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def starts(tmp_path):
+    """Returns how often the script was started."""
+    return lambda: len((tmp_path / "starts").read_bytes())
+
+
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_an_exit_status_is_returned_and_nothing_is_started_again(start, starts, status):
+    first = start(f"sys.exit({status})")
+    assert first.wait(30) == status
+    assert starts() == 1
+
+
+def test_what_was_killed_is_started_again(start, starts):
+    first = start(
+        "if os.stat(sys.argv[1]).st_size < 4: os.kill(os.getpid(), signal.SIGKILL)\nsys.exit(7)"
+    )
+    assert first.wait(30) == 7
+    assert starts() == 4
+    assert first.stderr.read().decode() == 3 * AGAIN
+
+
+def test_after_two_early_ends_it_pauses_and_a_stop_ends_the_pause(start, starts):
+    first = start("os.kill(os.getpid(), signal.SIGKILL)", pause_s="1000")
+    assert [first.stderr.readline().decode() for _ in range(2)] == [AGAIN, AGAIN]
+    first.terminate()
+    assert first.wait(30) == 128 + signal.SIGTERM
+    assert starts() == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_forwarded(start, starts, number):
+    first = start(
+        f"signal.signal({int(number)}, lambda *_: sys.exit(5)); print('ready', flush=True)\n"
+        "signal.pause()"
+    )
+    assert first.stdout.readline() == b"ready\n"
+    first.send_signal(number)
+    assert first.wait(30) == 5
+    assert starts() == 1
+
+
+def test_what_a_stop_has_killed_is_not_started_again(start, starts):
+    first = start("print('ready', flush=True)\nsignal.pause()")
+    assert first.stdout.readline() == b"ready\n"
+    first.terminate()
+    assert first.wait(30) == 128 + signal.SIGTERM
+    assert starts() == 1
+
+
+def test_the_child_has_no_blocked_signals(start):
+    first = start("print(signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)")
+    assert first.stdout.readline() == b"set()\n"
+
+
+def test_a_reader_of_the_log_that_stalls_does_not_stop_it(start, starts):
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "wb", buffering=0) as pipe:
+        os.set_blocking(writer, False)
+        while pipe.write(b"x" * 4096):
+            pass
+        os.set_blocking(writer, True)
+        first = start(
+            "if os.stat(sys.argv[1]).st_size < 3: os.kill(os.getpid(), 9)\nsys.exit(7)", stderr=pipe
+        )
+        assert first.wait(30) == 7
+    assert starts() == 3
