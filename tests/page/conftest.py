@@ -108,4 +108,5 @@ async def screen(context: BrowserContext) -> AsyncIterator[Screen]:
         yield screen
         assert screen.errors == []
     finally:
+        await page.close()
         await server.close()

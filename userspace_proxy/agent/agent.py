@@ -47,6 +47,7 @@ from .served_ports import ServedPorts
 from .status_addresses import StatusAddresses
 from .sync import SyncLoop
 from .tasks import Supervisor, first_of
+from .timeline import Timeline
 from .tracking import TrackingWatch, exempt_ports
 from .view import view_health_checks, view_ports, view_proxy
 from .wall_clock import WallClock
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from ..cluster import Snapshot
     from ..plane.adoption import Predecessors
     from ..status.health_checks import HealthCheckPorts
-    from ..status.server import StatusServer
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -103,7 +103,6 @@ class Agent:
         """Returns this node's addresses for node ports; loopback is all that ``none`` reaches."""
         self._no_node_ports = ""
         """Why no address answers at node ports, as far as it was logged."""
-        self._status_server: StatusServer | None = None
         self._started = 0.0
         self._clock = WallClock()
 
@@ -165,7 +164,6 @@ class Agent:
             steering,
             recovered=recovered,
             min_period_s=options.min_sync_period_s,
-            observe=self._observe,
             facts=self._facts,
             check_health=self._check_health,
             report=self._source.record,
@@ -179,7 +177,7 @@ class Agent:
         last_state = self._last_state = LastState(sync, self._source, options)
         # First, because what follows imports half of the program.
         await last_state.serve()
-        await self._open_status()
+        await self._open_status(plane, sync)
         if steering.name != "none":
             self._watch_node(steering)
         self._supervisor.start("last state", last_state.run)
@@ -269,7 +267,7 @@ class Agent:
             else [ip for family in IPFamily for ip in facts.node_port_addresses(family)],
         )
 
-    async def _open_status(self) -> None:
+    async def _open_status(self, plane: Plane, sync: SyncLoop) -> None:
         options = self._options
         if options.admin is None and options.health is None:
             return
@@ -277,7 +275,13 @@ class Agent:
         from ..status.server import StatusServer
 
         health, detail = lambda: self._view(()), options.metrics_detail
-        server = StatusServer(self.status, detail, health=health, refresh=self._refresh)
+        timeline = Timeline(plane, health)
+        sync.on_plan = timeline.note_plan
+        self._supervisor.start("timeline", timeline.run)
+        server = StatusServer(
+            self.status, detail, health=health, refresh=plane.refresh, events=timeline.events
+        )
+        sync.on_round = server.sync.observe
         self._stack.push_async_callback(server.close)
 
         async def serve_admin(bind: ListenAt) -> None:
@@ -286,17 +290,11 @@ class Agent:
         async def serve_health(bind: ListenAt) -> None:
             self.health_address = await server.serve_health(bind)
 
-        wanted = ((options.admin, serve_admin), (options.health, serve_health))
         self._status_addresses = StatusAddresses(
-            (bind, serve) for bind, serve in wanted if bind is not None
+            ((options.admin, serve_admin), (options.health, serve_health))
         )
         await self._status_addresses.open()
         self._supervisor.start("status addresses", self._status_addresses.run)
-        self._status_server = server
-
-    def _observe(self, duration_s: float) -> None:
-        if self._status_server is not None:
-            self._status_server.sync.observe(duration_s)
 
     async def stop(self, *, drain_s: float = 0.0) -> None:
         """Undo :meth:`start`; nothing of this proxy stays in the kernel. Idempotent.
@@ -374,10 +372,6 @@ class Agent:
         problems = self._health_checks.problems if self._health_checks is not None else {}
         plan = self._sync.plan if self._sync is not None else Plan.empty()
         return self._view(ports, view_health_checks(plan, problems))
-
-    async def _refresh(self) -> None:
-        if self._plane is not None:
-            await self._plane.refresh()
 
     def _view(
         self, ports: tuple[ServicePortView, ...], checks: tuple[HealthCheckView, ...] = ()

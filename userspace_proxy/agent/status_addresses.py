@@ -39,13 +39,14 @@ class StatusAddresses:
     """The addresses of one proxy's status servers.
 
     Args:
-        wanted: Each address, and the function that serves there, which may raise ListenError.
+        wanted: Each address, or None, and the function that serves there, which may raise
+            ListenError.
     """
 
     def __init__(
-        self, wanted: Iterable[tuple[ListenAt, Callable[[ListenAt], Awaitable[object]]]] = ()
+        self, wanted: Iterable[tuple[ListenAt | None, Callable[[ListenAt], Awaitable[object]]]] = ()
     ) -> None:
-        self._missing = [_Address(bind, serve) for bind, serve in wanted]
+        self._missing = [_Address(bind, serve) for bind, serve in wanted if bind is not None]
 
     @property
     def problems(self) -> tuple[ListenError, ...]:

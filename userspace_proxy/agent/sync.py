@@ -62,7 +62,6 @@ class SyncLoop:
         recovered: Proxy ports that rules of an earlier run still point to.
         min_period_s: Seconds between the beginnings of two rounds, so that frequent changes
             take one round and not hundreds.
-        observe: Called with the duration of each round, in seconds.
         facts: Returns the current node facts for a plan; None: the planner's are used.
         check_health: Serves the health check node ports of a plan; also called each second, to
             retry what failed.
@@ -78,7 +77,6 @@ class SyncLoop:
         *,
         recovered: Mapping[Frontend, int],
         min_period_s: float = 0.0,
-        observe: Callable[[float], None] = lambda _seconds: None,
         facts: Callable[[Snapshot], NodeFacts] | None = None,
         check_health: Callable[[Plan], Awaitable[None]] | None = None,
         report: Callable[[Happening], None] = lambda _happening: None,
@@ -91,6 +89,10 @@ class SyncLoop:
         """Why the kernel's rules are behind the plan; empty if they aren't."""
         self.has_drifted = False
         """Another program has changed the rules, and they can't be repaired."""
+        self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
+        """Called with the plan in force and what will change in it."""
+        self.on_round: Callable[[float], None] = lambda _seconds: None
+        """Called with the duration of each round, in seconds."""
         self._planner = planner
         self._served_ports = served_ports
         self._steering = steering
@@ -99,7 +101,6 @@ class SyncLoop:
         # Services that are gone: another Service on such a port would get their clients.
         served_ports.pool.spare(self._recovered.values())
         self._min_period_s = min_period_s
-        self._observe = observe
         self._facts = facts
         self._check_health = check_health or _no_health_checks
         self._report = report
@@ -218,6 +219,7 @@ class SyncLoop:
         changes = diff_plans(self.plan, plan)
         await self._change_listeners(changes)
         self._report_conflicts(plan)
+        self.on_plan(self.plan, changes)
         self.plan = plan
         if not await self._steer():
             return
@@ -234,7 +236,7 @@ class SyncLoop:
         counters.last_done = time.time()
         counters.waiting_since = self._arrived
         counters.in_force = arrived
-        self._observe(counters.last_s)
+        self.on_round(counters.last_s)
         async with self._done:
             self._done.notify_all()
         if changes:

@@ -48,6 +48,7 @@ from .watchdog import LOOK_S
 from .workers import PlaneState, WorkerSlot, WorkerState
 
 if TYPE_CHECKING:
+    from ..model import SocketAddress
     from .adoption import Predecessors
 
 # A reader of counters doesn't wait for a busy worker for longer than this.
@@ -60,6 +61,14 @@ _DRAINED_S = 2.0
 _CLOSE_S = 1.0
 # So many listeners in the caller's loop are never too many.
 _FEW_LISTENERS = 32
+
+
+OnEjection = Callable[[Group, "SocketAddress", bool], None]
+"""Called with an endpoint that a worker has ejected, or, with False, that has answered since."""
+
+
+def _ignore_ejection(_group: Group, _endpoint: SocketAddress, _is_ejected: bool) -> None:
+    """Do nothing."""
 
 
 class Plane:
@@ -83,6 +92,7 @@ class Plane:
         label: str | None = None,
         predecessors: Predecessors | None = None,
     ) -> None:
+        self.on_ejection: OnEjection = _ignore_ejection
         self._loop = loop
         self._clock = clock
         self._totals = Totals()
@@ -290,6 +300,8 @@ class Plane:
                     group.add(worker, report, self._clock())
         elif isinstance(message, Ejected | Returned):
             self._send_all(message, but=worker)
+            if (group := self._groups.get(message.group)) is not None:
+                self.on_ejection(group, message.endpoint, isinstance(message, Ejected))
         elif isinstance(message, Logged):
             write_record(message)
         elif isinstance(message, ListenerClosed):

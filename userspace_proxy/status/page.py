@@ -11,6 +11,8 @@ Rule 3: without scripts a page that reloads itself has no input field, as its co
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,14 +20,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..plan import IgnoredService
-from .history import SECONDS, Figures, History
+from .history import SECONDS, Figures
 from .overview import SHAPES, Overview, make_overview
 from .port_state import Level, judge
 from .problems import Problem, summarise
 from .rows import Row, make_row
+from .sampling import Sample
 from .search import QUALIFIERS
 from .selection import Chosen, Selection, row_id, select
 from .sparkline import HEIGHT, WIDTH, Sparkline, draw
+from .timeline import Event
 from .units import bytes_in_words, count_in_words, plural, rate_in_words, seconds_in_words
 from .view import HealthCheckView, StatusView
 
@@ -33,9 +37,10 @@ REFRESH_S = 5
 PORTS_A_PAGE = 100
 IGNORED_SHOWN = 100
 HEALTH_CHECKS_SHOWN = 100
+EVENTS_SHOWN = 50
 PARTS = (
-    "state", "figures", "problems", "states", "count", "overview", "columns", "pages", "ignored",
-    "checks", "workers", "facts", "age",
+    "state", "figures", "problems", "states", "count", "overview", "events", "columns", "pages",
+    "ignored", "checks", "workers", "facts", "age",
 )  # fmt: skip
 """The ids of the parts other than rows, each with a template of its name."""
 
@@ -63,6 +68,8 @@ class Page:
     rates: Figures
     has_rates: bool
     sparkline: Sparkline | None
+    events: Sequence[Event]
+    """The newest first."""
 
     @property
     def title(self) -> str:
@@ -83,16 +90,18 @@ class Parts:
     """The ids of the rows, in order."""
 
 
-def render_page(view: StatusView, *, now: float, selection: Selection, history: History) -> bytes:
+def render_page(sample: Sample, selection: Selection) -> bytes:
     """Return the page as HTML in UTF-8.
 
     A page of 100 Service ports takes some 20 ms, and judging 10,000 some 50: call this
     in a thread.
     """
-    page = build_page(view, now=now, selection=selection, history=history)
+    page = build_page(sample, selection)
     parts = render_parts(page)
     html = {name: Markup(text) for name, text in parts.html.items()}
-    text = _template("status").render(page=page, view=view, selection=page.selection, html=html)
+    text = _template("status").render(
+        page=page, view=page.view, selection=page.selection, html=html
+    )
     # Names from a manifest may contain surrogates.
     return text.encode("utf-8", "replace")
 
@@ -111,8 +120,9 @@ def render_parts(page: Page) -> Parts:
     )
 
 
-def build_page(view: StatusView, *, now: float, selection: Selection, history: History) -> Page:
+def build_page(sample: Sample, selection: Selection) -> Page:
     """Return what the page shows, without its markup."""
+    view, now, history = sample.view, sample.now, sample.history
     summary = summarise(view, now)
     chosen = select(view, selection, history)
     pages = max(1, -(-len(chosen.ports) // PORTS_A_PAGE))
@@ -145,7 +155,13 @@ def build_page(view: StatusView, *, now: float, selection: Selection, history: H
         rates=history.rates(),
         has_rates=history.has_rates,
         sparkline=None if minute is None else draw(minute),
+        events=sample.events[:EVENTS_SHOWN],
     )
+
+
+def _time_of_day(at: float) -> str:
+    """Return a Unix time as the time of day on this node."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def _encodable(text: str) -> str:
@@ -163,6 +179,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         bytes=bytes_in_words,
+        clock=_time_of_day,
         count=count_in_words,
         plural=plural,
         rate=rate_in_words,

@@ -1,7 +1,7 @@
 """Takes samples of the proxy for those that watch it, and keeps the last minute.
 
     request ──▶ Sampler.look ───┐
-                                ├──▶ view ──▶ History
+                                ├──▶ view ──▶ History ──▶ Sample
     streams ──▶ Sampler.after ──┘ once a second
 
 Rule 1: all streams share the samples: their number doesn't change what sampling costs.
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .history import History
+from .timeline import Event
 from .view import StatusView
 
 _T = TypeVar("_T")
@@ -25,11 +27,25 @@ PERIOD_S = 1.0
 _SHARE = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a page is made of."""
+
+    view: StatusView
+    now: float
+    """Unix time."""
+    history: History = field(default_factory=History)
+    events: Sequence[Event] = ()
+    """The newest first."""
+
+
 class Sampler:
     """The samples of one proxy.
 
     Args:
         take: Returns the view at this moment.
+        events: Returns what has happened, the newest first.
+        unix: Returns the Unix time.
         clock: Monotonic seconds.
         pause: Waits for so many seconds.
     """
@@ -38,14 +54,18 @@ class Sampler:
         self,
         take: Callable[[], Awaitable[StatusView]],
         *,
+        events: Callable[[], Sequence[Event]] = tuple,
+        unix: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,  # noqa: TID251 - the period
     ) -> None:
-        self.history = History()
+        self._history = History()
         self._take = take
+        self._events = events
+        self._unix = unix
         self._clock = clock
         self._pause = pause
-        self._latest: StatusView | None = None
+        self._latest: Sample | None = None
         self._count = 0
         self._due = 0.0
         """The time of the next sample for streams."""
@@ -54,18 +74,18 @@ class Sampler:
         # second, and a flood of requests must not start a flood of threads.
         self._working = asyncio.Lock()
 
-    async def look(self) -> StatusView:
+    async def look(self) -> Sample:
         """Take a sample now, and return it."""
         began = self._clock()
         view = await self._take()
         at = self._clock()
-        await self.work(lambda: self.history.note(view.ports, at))
+        await self.work(lambda: self._history.note(view.ports, at))
         self._due = began + max(PERIOD_S, (self._clock() - began) / _SHARE)
-        self._latest = view
         self._count += 1
-        return view
+        self._latest = Sample(view, self._unix(), self._history, self._events())
+        return self._latest
 
-    async def after(self, count: int) -> tuple[int, StatusView]:
+    async def after(self, count: int) -> tuple[int, Sample]:
         """Wait until the next sample is due; return its number and the sample.
 
         Args:
@@ -73,8 +93,8 @@ class Sampler:
                 is taken now.
         """
         if not count:
-            view = await self.look()
-            return self._count, view
+            sample = await self.look()
+            return self._count, sample
         # One of the streams takes the sample, and the others wait for it.
         async with self._turn:
             while self._count <= count and (wait_s := self._due - self._clock()) > 0:
@@ -84,7 +104,15 @@ class Sampler:
             assert self._latest is not None
             return self._count, self._latest
 
+    def close(self) -> None:
+        """Take no more samples, and refer to nothing."""
+        self._take, self._events, self._latest = _is_closed, tuple, None
+
     async def work(self, render: Callable[[], _T]) -> _T:
-        """Call a function that uses a view or the history, in a thread, one at a time."""
+        """Call a function that uses a view or a sample, in a thread, one at a time."""
         async with self._working:
             return await asyncio.to_thread(render)
+
+
+async def _is_closed() -> StatusView:
+    raise RuntimeError("this status server is closed")

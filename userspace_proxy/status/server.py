@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import resources
 
 from aiohttp import web
@@ -32,6 +32,7 @@ from .sampling import Sampler
 from .selection import Selection
 from .stream import Streams
 from .text import LEVEL_HEADER, StatusText, prefers_text, render_text, render_top, say_missing
+from .timeline import Event
 from .view import StatusView
 
 _STATIC = {
@@ -54,6 +55,7 @@ class StatusServer:
         health: As ``view``, but called for probes, which are more frequent; it
             may leave out the Service ports. None: ``view``.
         refresh: Awaited before ``view``, to fetch counters from workers.
+        events: Returns what has happened, the newest first; called as ``view``.
         clock: Returns the Unix time.
     """
 
@@ -64,6 +66,7 @@ class StatusServer:
         *,
         health: Callable[[], StatusView] | None = None,
         refresh: Callable[[], Awaitable[None]] | None = None,
+        events: Callable[[], Sequence[Event]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.sync = SyncMetrics()
@@ -74,8 +77,8 @@ class StatusServer:
         self._metrics_detail = metrics_detail
         self._clock = clock
         self._probes = ProbeCounts()
-        self._sampler = Sampler(self._fresh)
-        self._streams = Streams(self._sampler, clock)
+        self._sampler = Sampler(self._fresh, events=events, unix=clock)
+        self._streams = Streams(self._sampler)
         self._open: list[tuple[Accepting, web.AppRunner]] = []
         self._reserve = Reserve()
 
@@ -125,6 +128,7 @@ class StatusServer:
             await runner.cleanup()
         self._reserve.close()
         # aiohttp keeps the last thousand handlers (lru_cache in web_app), and what they refer to.
+        self._sampler.close()
         self._view = self._health = _is_closed
         self._refresh = None
 
@@ -154,25 +158,22 @@ class StatusServer:
     async def _page(self, request: web.Request) -> web.Response:
         if prefers_text(request.headers.get("Accept", ""), request.headers.get("User-Agent", "")):
             return await self._text(request)
-        view, history = await self._sampler.look(), self._sampler.history
-        now, selection = self._clock(), Selection.parse(request.query)
-        body = await self._sampler.work(
-            lambda: render_page(view, now=now, selection=selection, history=history)
-        )
+        sample, selection = await self._sampler.look(), Selection.parse(request.query)
+        body = await self._sampler.work(lambda: render_page(sample, selection))
         return web.Response(body=body, content_type="text/html", charset="utf-8")
 
     async def _text(self, request: web.Request) -> web.Response:
         query = {"sort": "-rate", **request.query} if "top" in request.query else request.query
-        view, history = await self._sampler.look(), self._sampler.history
-        now, selection, service = self._clock(), Selection.parse(query), query.get("service", "")
-        part = _part(view, service)
+        sample, selection = await self._sampler.look(), Selection.parse(query)
+        service, history = query.get("service", ""), sample.history
+        part = _part(sample.view, service)
 
         def render() -> StatusText:
             if "top" in query:
                 return render_top(part, selection=selection, history=history)
             return render_text(
                 part,
-                now=now,
+                now=sample.now,
                 selection=selection,
                 history=history,
                 is_wide="wide" in query or bool(service),

@@ -21,9 +21,8 @@ from aiohttp import web
 from .answer import StatusAnswer
 from .connections import keep_open
 from .page import Parts, build_page, render_parts
-from .sampling import Sampler
+from .sampling import Sample, Sampler
 from .selection import Selection
-from .view import StatusView
 from .watch import Answers, Changes
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -57,15 +56,10 @@ class Sent:
 
 
 class Streams:
-    """The streams of one status server.
+    """The streams of one status server."""
 
-    Args:
-        clock: Returns the Unix time.
-    """
-
-    def __init__(self, sampler: Sampler, clock: Callable[[], float]) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._clock = clock
         self._open: set[asyncio.Task[object]] = set()
         self._parts: _Shared[Selection, Parts] = _Shared(sampler)
         self._answers: _Shared[tuple[Selection, str], StatusAnswer] = _Shared(sampler)
@@ -75,12 +69,11 @@ class Streams:
         """Send updates of the page until the client disconnects."""
         selection, sent = Selection.parse(request.query), Sent()
 
-        def render(view: StatusView) -> Parts:
-            now, history = self._clock(), self._sampler.history
-            return render_parts(build_page(view, now=now, selection=selection, history=history))
-
-        async def event(count: int, view: StatusView) -> bytes:
-            return sent.message(await self._parts.get(selection, count, lambda: render(view)))
+        async def event(count: int, sample: Sample) -> bytes:
+            parts = await self._parts.get(
+                selection, count, lambda: render_parts(build_page(sample, selection))
+            )
+            return sent.message(parts)
 
         first = b"retry: %d\n\n" % _RETRY_MS
         return await self._stream(request, "text/event-stream", first, event)
@@ -93,11 +86,13 @@ class Streams:
         """
         selection, changes = Selection.parse(request.query), Changes()
 
-        def make(view: StatusView) -> StatusAnswer:
-            return self._maker.make(view, now=self._clock(), selection=selection, service=service)
+        def make(sample: Sample) -> StatusAnswer:
+            return self._maker.make(
+                sample.view, now=sample.now, selection=selection, service=service
+            )
 
-        async def line(count: int, view: StatusView) -> bytes:
-            answer = await self._answers.get((selection, service), count, lambda: make(view))
+        async def line(count: int, sample: Sample) -> bytes:
+            answer = await self._answers.get((selection, service), count, lambda: make(sample))
             return await self._sampler.work(lambda: changes.line(answer))
 
         return await self._stream(request, "application/x-ndjson", b"", line)
@@ -112,9 +107,9 @@ class Streams:
         request: web.Request,
         content_type: str,
         first: bytes,
-        message: Callable[[int, StatusView], Awaitable[bytes]],
+        message: Callable[[int, Sample], Awaitable[bytes]],
     ) -> web.StreamResponse:
-        """Send a message for each sample, given its number and the view."""
+        """Send a message for each sample, given its number."""
         task = asyncio.current_task()
         if task is None or len(self._open) >= MAX_STREAMS:
             text = f"{MAX_STREAMS} pages are open already; close one of them.\n"
@@ -125,8 +120,8 @@ class Streams:
             await response.prepare(request)
             await response.write(first)
             while True:
-                count, view = await self._sampler.after(count)
-                await response.write(await message(count, view))
+                count, sample = await self._sampler.after(count)
+                await response.write(await message(count, sample))
                 keep_open(request)
         except ConnectionResetError:
             return response

@@ -1,9 +1,9 @@
 import re
+import time
 
 import pytest
 
 from userspace_proxy.policy.causes import dial_failed
-from userspace_proxy.status.history import History
 from userspace_proxy.status.page import (
     HEALTH_CHECKS_SHOWN,
     IGNORED_SHOWN,
@@ -13,7 +13,10 @@ from userspace_proxy.status.page import (
     render_page,
     render_parts,
 )
+from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.sampling import Sample
 from userspace_proxy.status.selection import Selection, row_id
+from userspace_proxy.status.timeline import Event
 from userspace_proxy.status.view import SourceView
 
 from .views import (
@@ -32,11 +35,11 @@ from .views import (
 
 
 def build(view, **selection):
-    return build_page(view, now=NOW, selection=Selection(**selection), history=History())
+    return build_page(Sample(view, NOW), Selection(**selection))
 
 
 def render(view, **selection):
-    return render_page(view, now=NOW, selection=Selection(**selection), history=History()).decode()
+    return render_page(Sample(view, NOW), Selection(**selection)).decode()
 
 
 def endpoints(count, state="ready"):
@@ -251,3 +254,19 @@ def test_without_scripts_a_page_that_stands_still_has_a_field():
 def test_results_come_before_the_overview():
     assert re.search(r'<section id="overview"[^>]* hidden>', render(make_calm_view(), q="web"))
     assert not re.search(r'<section id="overview"[^>]* hidden>', render(make_calm_view()))
+
+
+def test_events_are_shown_with_their_time_and_what_they_saved():
+    events = (
+        Event(NOW - 12, Level.TROUBLE, "10.244.0.3:80 refuses", "shop/web:http (IPv6)", 12, True),
+        Event(NOW - 60, Level.OK, "Resolved: all"),
+    )
+    page = build_page(Sample(make_view(), NOW, events=events), Selection())
+    text = text_of(render_parts(page).html["events"])
+    at = time.strftime("%H:%M:%S", time.localtime(NOW - 12))
+    assert f"{at} shop/web:http (IPv6) 10.244.0.3:80 refuses; 12 connections saved for 12 s" in text
+    assert "Resolved: all" in text
+
+
+def test_without_events_the_timeline_says_so():
+    assert "Nothing has happened since the start." in render(make_view())

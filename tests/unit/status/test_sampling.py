@@ -30,16 +30,16 @@ class Proxy:
 async def test_a_request_gets_a_sample_of_its_own():
     proxy = Proxy()
     await proxy.sampler.look()
-    view = await proxy.sampler.look()
-    assert view.ports[0].traffic.connections == 2
+    sample = await proxy.sampler.look()
+    assert sample.view.ports[0].traffic.connections == 2
 
 
 async def test_a_stream_gets_one_at_once_and_then_one_a_second():
     proxy, count = Proxy(), 0
     for _ in range(4):
-        count, _ = await proxy.sampler.after(count)
+        count, sample = await proxy.sampler.after(count)
     assert proxy.taken_at == [1000.0, 1001.0, 1002.0, 1003.0]
-    assert proxy.sampler.history.has_rates
+    assert sample.history.has_rates
 
 
 async def test_streams_share_their_samples():

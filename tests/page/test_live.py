@@ -1,0 +1,188 @@
+"""The page follows the node, keys and typing, in a real browser."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.unit.status.views import make_port, make_troubled_view, make_view
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+def row(page, name):
+    return page.locator("tbody.port").filter(has=page.get_by_role("link", name=name))
+
+
+async def shows(page, *names, timeout_s=5.0):
+    """Wait until exactly these Service ports of namespace shop are shown, in this order."""
+    expected = [f"shop/{name}:http" for name in names]
+    found = page.locator("tbody.port .name a")
+    await expect(found).to_have_text(expected, timeout=timeout_s * 1000)
+
+
+async def open_live(screen, view, path="/"):
+    page = await screen.open(view, path)
+    await page.get_by_text("live", exact=True).wait_for()
+    return page
+
+
+async def test_a_change_is_shown_within_a_second_or_two(screen):
+    page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
+    await page.evaluate("document.title = 'not reloaded'")
+    screen.show(make_view(make_port("web", refused=7), make_port("new")))
+    await shows(page, "new", "web", timeout_s=2.0)
+    assert await row(page, "shop/web:http").get_by_role("cell", name="7", exact=True).is_visible()
+    assert await page.title() == "not reloaded"
+
+
+async def test_only_what_changed_is_touched(screen):
+    page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
+    await page.get_by_role("cell", name="0 B").first.wait_for()
+    await page.evaluate(
+        """() => {
+          window.touched = [];
+          new MutationObserver((records) => touched.push(...records.map((record) => {
+            const element = record.target.parentElement ?? record.target;
+            return element.closest("[id]").id;
+          }))).observe(document.getElementById("ports"),
+            {subtree: true, childList: true, attributes: true, characterData: true});
+        }"""
+    )
+    screen.show(make_view(make_port("cart"), make_port("web", refused=7)))
+    await row(page, "shop/web:http").get_by_role("cell", name="7", exact=True).wait_for()
+    touched = await page.evaluate("[...new Set(touched)]")
+    assert touched == [await row(page, "shop/web:http").get_attribute("id")]
+
+
+async def test_a_lost_connection_is_shown_and_comes_back(screen):
+    page = await open_live(screen, make_view(make_port("web")))
+    await page.context.set_offline(True)
+    await page.evaluate("follow()")
+    await page.get_by_text("reconnecting").wait_for()
+    await page.context.set_offline(False)
+    await page.get_by_text("live", exact=True).wait_for()
+    screen.errors.clear()
+
+
+async def test_search_as_you_type(screen):
+    page = await open_live(screen, make_troubled_view())
+    await page.keyboard.press("/")
+    await page.keyboard.type("is:refused node:node-c", delay=20)
+    await shows(page, "cart")
+    await page.wait_for_url("**/?q=is%3Arefused+node%3Anode-c")
+    assert await page.locator("input:focus").input_value() == "is:refused node:node-c"
+    await page.keyboard.press("Escape")
+    await page.wait_for_url("**/")
+    await page.get_by_text("10 Service ports", exact=True).wait_for()
+
+
+async def test_what_is_typed_survives_updates(screen):
+    page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
+    await page.keyboard.press("/")
+    await page.keyboard.type("we")
+    await shows(page, "web")
+    screen.show(make_view(make_port("web", refused=5)))
+    await page.get_by_role("cell", name="5", exact=True).wait_for()
+    await page.keyboard.type("b")
+    assert await page.locator("input:focus").input_value() == "web"
+
+
+async def test_results_of_a_search_are_at_the_top(screen):
+    page = await open_live(screen, make_view(*(make_port(f"web-{n:03}") for n in range(200))))
+    await page.keyboard.press("/")
+    await page.keyboard.type("web-150")
+    await shows(page, "web-150")
+    assert (await row(page, "web-150").bounding_box())["y"] < 250
+
+
+async def test_the_keyboard_alone_leads_to_a_service(screen):
+    page = await open_live(screen, make_view(make_port("cart"), make_port("web"), make_port("x")))
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("k")
+    assert await page.locator("a:focus").inner_text() == "shop/web:http"
+    await page.keyboard.press("Enter")
+    await row(page, "shop/web:http").get_by_text("Clients dial").wait_for()
+    assert await page.locator("a:focus").get_attribute("aria-expanded") == "true"
+    await page.keyboard.press("Enter")
+    await page.locator("a:focus[aria-expanded=false]").wait_for()
+    assert await page.locator("tr.detail").count() == 0
+
+
+async def test_the_focus_stays_on_a_row_that_moves(screen):
+    page = await open_live(screen, make_view(make_port("cart"), make_port("web")))
+    await page.keyboard.press("j")
+    screen.show(make_view(make_port("cart"), make_port("web", endpoints=(), reason="none")))
+    await shows(page, "web", "cart")
+    assert await page.locator("a:focus").inner_text() == "shop/cart:http"
+
+
+async def test_pages_are_turned_by_keys(screen):
+    page = await open_live(screen, make_view(*(make_port(f"web-{n:03}") for n in range(250))))
+    await page.keyboard.press("n")
+    await page.get_by_text("page 2 of 3").wait_for()
+    await page.keyboard.press("p")
+    await page.get_by_text("page 1 of 3").wait_for()
+
+
+async def test_help_lists_the_keys_and_closes(screen):
+    page = await open_live(screen, make_view(make_port("web")))
+    await page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys and search")
+    assert await dialog.get_by_text("next and previous Service").is_visible()
+    assert await dialog.get_by_text("is:refused").first.is_visible()
+    await page.keyboard.press("Escape")
+    await dialog.wait_for(state="hidden")
+
+
+async def test_the_back_button_returns_to_the_last_search(screen):
+    page = await open_live(screen, make_troubled_view())
+    await page.get_by_role("link", name="3 refused").click()
+    await shows(page, "batch", "cart", "trick")
+    await page.go_back()
+    await page.get_by_text("10 Service ports", exact=True).wait_for()
+    assert await page.get_by_role("searchbox").input_value() == ""
+
+
+async def test_a_page_that_is_hidden_has_no_stream(screen):
+    page = await open_live(screen, make_view(make_port("web")))
+    await page.evaluate(
+        """() => {
+          Object.defineProperty(document, "hidden", {configurable: true, get: () => true});
+          document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+    )
+    assert await page.evaluate("stream.readyState === EventSource.CLOSED")
+    screen.show(make_view(make_port("cart")))
+    await page.evaluate(
+        "() => { delete document.hidden; document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    await shows(page, "cart")
+
+
+async def test_without_scripts_the_page_reloads_and_the_search_does_not(browser, screen):
+    await screen.open(make_view(make_port("cart"), make_port("web")))
+    async with await browser.new_context(java_script_enabled=False) as plain:
+        page = await plain.new_page()
+        await page.goto(screen.url)
+        assert await page.get_by_role("searchbox").count() == 0
+        screen.show(make_view(make_port("web"), make_port("new")))
+        await page.get_by_role("link", name="shop/new:http").wait_for(timeout=30_000)
+        await page.get_by_role("link", name="Search").click()
+        await page.wait_for_url("**/?refresh=off#q")
+        assert await page.locator("meta[http-equiv=refresh]").count() == 0
+        await page.get_by_role("searchbox").fill("new")
+        await page.get_by_role("button", name="Search").click()
+        await page.wait_for_url("**/?q=new&refresh=off")
+        assert await page.locator("tbody.port").count() == 1
+        await page.get_by_role("link", name="Resume refreshing").click()
+        assert await page.get_by_role("link", name="new", exact=True).is_visible()
+
+
+async def test_without_scripts_a_service_is_expanded_by_its_link(browser, screen):
+    await screen.open(make_troubled_view())
+    async with await browser.new_context(java_script_enabled=False) as plain:
+        page = await plain.new_page()
+        await page.goto(f"{screen.url}/?refresh=off")
+        await page.get_by_role("link", name="shop/payments:http", exact=True).click()
+        assert await page.get_by_text("ejected for 12 s").is_visible()

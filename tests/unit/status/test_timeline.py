@@ -1,0 +1,68 @@
+from dataclasses import replace
+
+import pytest
+
+from userspace_proxy.status.port_state import Level
+from userspace_proxy.status.timeline import Event, compare_views
+from userspace_proxy.status.view import SourceView, SteeringView, WorkerView
+
+from .views import NOW, make_port, make_view
+
+CALM = make_view(workers=(WorkerView(0, 11, 0, 3, 0), WorkerView(1, 12, 0, 3, 0)))
+
+
+def events(before, after):
+    return list(compare_views(before, after, NOW))
+
+
+def source(*problems):
+    return SourceView("kubernetes", "https://k", is_synced=True, problems=problems)
+
+
+def test_nothing_happens_between_equal_views():
+    assert events(CALM, CALM) == []
+
+
+def test_a_problem_begins_and_ends():
+    away = replace(CALM, source=source("cannot watch Services: Connection refused"))
+    what = "Source: cannot watch Services: Connection refused"
+    assert events(CALM, away) == [Event(NOW, Level.TROUBLE, what)]
+    assert events(away, CALM) == [Event(NOW, Level.OK, f"Resolved: {what}")]
+
+
+def test_a_problem_whose_figures_change_is_the_same():
+    assert events(replace(CALM, descriptors=19_000), replace(CALM, descriptors=19_999)) == []
+
+
+def test_problems_of_service_ports_are_left_out():
+    refused = make_port("cart", endpoints=(), reason="it has no endpoints")
+    assert events(make_view(), make_view(refused)) == []
+
+
+@pytest.mark.parametrize(
+    ("worker", "words"),
+    [
+        pytest.param(WorkerView(1, 99, 1, 0, 0), "Worker 1 died and was replaced", id="died"),
+        pytest.param(
+            WorkerView(1, 99, 1, 0, 0, hung=1), "Worker 1 hung and was replaced", id="hung"
+        ),
+    ],
+)
+def test_a_worker_is_replaced(worker, words):
+    (event,) = events(CALM, replace(CALM, workers=(CALM.workers[0], worker)))
+    assert event.level is Level.TROUBLE
+    assert event.what == f"{words}: its open connections were reset"
+
+
+def test_rules_are_repaired():
+    (event,) = events(CALM, replace(CALM, steering=SteeringView("nftables", repairs=3)))
+    assert event.what == (
+        "3 rules and frontends of nftables steering had been changed by another program, and "
+        "repaired"
+    )
+
+
+def test_saved_connections_are_part_of_the_text():
+    assert Event(NOW, Level.OK, "a").text == "a"
+    assert Event(NOW, Level.OK, "a", saved=1).text == "a; 1 connection saved"
+    assert Event(NOW, Level.OK, "a", saved=12).text == "a; 12 connections saved"

@@ -1,0 +1,152 @@
+"""Records what happens: endpoints fail and return, Services lose their endpoints, problems.
+
+    plane ──ejected, returned──┐
+    sync loop ──plan changes───┼──▶ Timeline ──▶ the newest events, for the page
+    view, once a second ───────┘
+
+Rule 1: nothing here depends on the number of Services: only what changed is looked at.
+Rule 2: the number of events is bounded, and many changes of one round are one event.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..model import SocketAddress
+from ..plan import Plan, PlanChanges, PortPlan
+from ..plane import Group, Plane
+from ..policy.causes import dial_failed
+from ..status.port_state import Level
+from ..status.timeline import Event, compare_views
+from ..status.units import plural, seconds_in_words
+from ..status.view import StatusView
+from .tasks import pause
+
+# As many as are shown.
+KEPT = 100
+# More changes of one kind in a round are one event.
+_EACH = 5
+_PERIOD_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Outage:
+    """An endpoint from its ejection to its next answer."""
+
+    at: float
+    group: Group
+    endpoint: SocketAddress
+    saved_before: int
+    what: str = ""
+    """Why it fails; empty until that was reported."""
+    returned_at: float = 0.0
+    saved: int | None = None
+    """Connections saved until its end; None while it lasts."""
+
+    def event(self) -> Event:
+        """Return the outage as it is now."""
+        lasts = self.saved is None
+        saved = self.group.counters.saved - self.saved_before if self.saved is None else self.saved
+        level = Level.TROUBLE if lasts else Level.ATTENTION
+        what = self.what or f"{self.endpoint} fails"
+        return Event(self.at, level, f"{what}; ejected", self.group.label, saved, lasts)
+
+
+class Timeline:
+    """The newest events of one proxy.
+
+    Args:
+        plane: Tells it of endpoints.
+        view: Returns the state of the node, without its Service ports.
+        clock: Returns the Unix time.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        view: Callable[[], StatusView],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._plane = plane
+        self._view = view
+        self._clock = clock
+        self._events: deque[Event | _Outage] = deque(maxlen=KEPT)
+        self._outages: dict[tuple[int, SocketAddress], _Outage] = {}
+        """Those that last."""
+        self._last = view()
+        plane.on_ejection = self._note_ejection
+
+    def events(self) -> Sequence[Event]:
+        """Return the events, the newest first."""
+        made = [one.event() if isinstance(one, _Outage) else one for one in self._events]
+        return sorted(made, key=lambda event: event.at, reverse=True)
+
+    def note_plan(self, before: Plan, changes: PlanChanges) -> None:
+        """Record which Service ports lose their endpoints, or have some again."""
+        lost: list[PortPlan] = []
+        regained: list[PortPlan] = []
+        for port in changes.update:
+            old = before.ports.get(port.key)
+            if old is not None and (old.cause is None) is not (port.cause is None):
+                (regained if port.cause is None else lost).append(port)
+        self._note_ports(Level.ATTENTION, lost, "lost their last usable endpoint")
+        self._note_ports(Level.OK, regained, "have usable endpoints again")
+
+    async def run(self) -> None:
+        """Look once a second at the node, and at outages."""
+        while True:
+            await pause(_PERIOD_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Record what has happened to the node, and bring outages up to date."""
+        view = self._view()
+        self._events.extend(compare_views(self._last, view, self._clock()))
+        self._last = view
+        if any(not one.what or one.returned_at for one in self._outages.values()):
+            # Workers report by themselves every few seconds only.
+            await self._plane.refresh()
+        for key, outage in list(self._outages.items()):
+            dials = outage.group.counters_of(outage.endpoint).dials
+            if dials.is_on:
+                error = os.strerror(dials.number)
+                outage.what = dial_failed(outage.endpoint, dials.number, error).sentence
+            is_gone = outage.endpoint not in outage.group.serving.all_endpoints
+            if outage.returned_at or is_gone:
+                self._end(outage)
+                del self._outages[key]
+
+    def _note_ejection(self, group: Group, endpoint: SocketAddress, is_ejected: bool) -> None:
+        key = group.number, endpoint
+        outage = self._outages.get(key)
+        if not is_ejected:
+            if outage is not None:
+                outage.returned_at = self._clock()
+        elif outage is not None:
+            outage.returned_at = 0.0
+        else:
+            outage = _Outage(self._clock(), group, endpoint, group.counters.saved)
+            self._outages[key] = outage
+            self._events.append(outage)
+
+    def _end(self, outage: _Outage) -> None:
+        outage.saved = outage.group.counters.saved - outage.saved_before
+        if outage.returned_at:
+            took = seconds_in_words(outage.returned_at - outage.at)
+            what = f"{outage.endpoint} answers again, after {took}"
+            label = outage.group.label
+            self._events.append(Event(outage.returned_at, Level.OK, what, label, outage.saved))
+
+    def _note_ports(self, level: Level, ports: Sequence[PortPlan], what: str) -> None:
+        now = self._clock()
+        if len(ports) > _EACH:
+            self._events.append(Event(now, level, f"{plural(len(ports), 'Service port')} {what}"))
+            return
+        for port in ports:
+            usable = plural(len(port.usable), "usable endpoint")
+            why = f"No endpoint is usable: {port.cause}" if port.cause else f"{usable} again"
+            self._events.append(Event(now, level, why, str(port.key)))
