@@ -4,6 +4,7 @@ Nothing is configured: the fixture ``service_proxy`` comes with the package.
 """
 
 import socket
+import time
 from urllib.request import urlopen
 
 import pytest
@@ -65,3 +66,15 @@ def test_a_backend_of_its_own(service_proxy: ServiceProxy) -> None:
 
     shop = service_proxy.service("shop", backends=[price, http((503, "closed"))])
     assert fetch(shop, "/tea") == "price of tea: 7"
+
+
+def test_one_backend_is_slow(service_proxy: ServiceProxy) -> None:
+    """A latency on one of two backends, with toxiproxy's name and attributes."""
+    web = service_proxy.service("web", backends=2)
+    web.backends[0].fault("latency", latency=100)
+    times = []
+    for _ in range(2):
+        began = time.monotonic()
+        fetch(web)
+        times.append(time.monotonic() - began)
+    assert max(times) >= 0.1 > min(times)

@@ -22,7 +22,7 @@ Generated from ``embedding`` and ``agent`` by `make docs`: don't edit it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -99,7 +99,11 @@ class BlockingService:
 
 # The order of the methods, by class and module.
 PROXY = (
-    ("embedding.py", "EmbeddedProxy", ("add_service", "put", "delete", "address_of")),
+    (
+        "embedding.py",
+        "EmbeddedProxy",
+        ("add_service", "put", "delete", "add_fault", "remove_faults", "faults_of", "address_of"),
+    ),
     ("agent.py", "Agent", ("settled", "status", "failed", "stop")),
 )
 HANDLE = (
@@ -156,6 +160,8 @@ def _passed(arguments: ast.arguments) -> Iterator[str]:
         yield argument.arg
     for argument in arguments.kwonlyargs:
         yield f"{argument.arg}={argument.arg}"
+    if arguments.kwarg is not None:
+        yield f"**{arguments.kwarg.arg}"
 
 
 def _docstring(text: str) -> str:

@@ -9,7 +9,8 @@ cases in a decorator counts for its file only, like a table in a constant.
 Rule 2: modules of the package don't import each other in a cycle; imports for types and imports
 inside functions count. The package's own ``__init__`` is exempt: it imports on first use.
 Rule 3: background tasks are started in agent/tasks.py, which reports their failures, in
-status/accepting.py, whose tasks only pass a socket to the event loop, or by a TaskGroup, which
+status/accepting.py, whose tasks only pass a socket to the event loop, in faults/server.py, whose
+tasks end with a connection of a test, or by a TaskGroup, which
 raises them.
 Rule 4: every exception class of the package derives from UserspaceProxyError.
 Rule 5: a class name occurs once in the package.
@@ -31,7 +32,9 @@ PACKAGE = "userspace_proxy"
 FOLDERS = (PACKAGE, "tests", "benchmarks", "examples")
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-TASKS = (f"{PACKAGE}/agent/tasks.py", f"{PACKAGE}/status/accepting.py")
+TASKS = tuple(
+    f"{PACKAGE}/{path}" for path in ("agent/tasks.py", "status/accepting.py", "faults/server.py")
+)
 ROOT_EXCEPTION = "UserspaceProxyError"
 _STARTERS = ("create_task", "ensure_future")
 

@@ -5,7 +5,7 @@ Generated from ``embedding`` and ``agent`` by `make docs`: don't edit it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -137,6 +137,64 @@ class BlockingProxy:
             ValueError: The proxy reads its Services elsewhere.
         """
         self._thread.call(self._proxy.delete(key))
+
+    def add_fault(
+        self,
+        service: ServiceKey,
+        type_: str,
+        *,
+        endpoint: EndpointAddress | None = None,
+        stream: str = "downstream",
+        toxicity: float = 1.0,
+        name: str = "",
+        **attributes: int,
+    ) -> None:
+        """Make connections to endpoints of a Service suffer a fault; in force on return.
+
+        Toxics affect open connections, too, if they were opened while the endpoint had a fault.
+
+        Args:
+            service: A Service that was added here.
+            type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
+                ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
+                ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and
+                ``reorder``, the last two with ``percent``.
+            endpoint: One of its endpoints; None: all of them.
+            stream: ``downstream``, from the endpoint to the client, or ``upstream``.
+            toxicity: The share of connections that are affected.
+            name: A fault of the same name is replaced; empty: ``type_stream``.
+            attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
+
+        Raises:
+            ConfigError: There is no such fault, or an attribute is invalid.
+            LookupError: The Service has no such endpoint.
+        """
+        self._thread.do(
+            lambda: self._proxy.add_fault(
+                service,
+                type_,
+                endpoint=endpoint,
+                stream=stream,
+                toxicity=toxicity,
+                name=name,
+                **attributes,
+            )
+        )
+
+    def remove_faults(
+        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
+    ) -> None:
+        """Remove all faults of an endpoint, or of a Service; open connections there are reset.
+
+        Args:
+            service: The Service; it may have been removed.
+            endpoint: None: all its endpoints.
+        """
+        self._thread.do(lambda: self._proxy.remove_faults(service, endpoint=endpoint))
+
+    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
+        """Return the faults in force in words, by endpoint."""
+        return self._thread.do(lambda: self._proxy.faults_of(service))
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
         """Return the address that clients of a Service port dial; None if it isn't served.

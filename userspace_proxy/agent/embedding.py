@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import ListenError
 from ..model import (
     EndpointSlice,
+    Protocol,
     Service,
     ServiceKey,
     SocketAddress,
@@ -18,9 +20,19 @@ from ..model import (
 from ..sources import MemorySource, Source
 from ..steering import Bind, Steering
 from .agent import Agent
-from .arguments import EndpointAddress, make_slices, read_affinity, read_key, read_port
+from .arguments import (
+    EndpointAddress,
+    make_slices,
+    read_affinity,
+    read_endpoint,
+    read_key,
+    read_port,
+)
 from .options import Options
 from .served_ports import ServedPort
+
+if TYPE_CHECKING:
+    from .faults import EndpointFaults
 
 # 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
 # address of its own and keeps the port that was asked for.
@@ -51,6 +63,7 @@ class EmbeddedProxy(Agent):
         self._memory = memory if source is None else None
         self._services: dict[ServiceKey, tuple[Service, tuple[EndpointSlice, ...]]] = {}
         """Each Service that was put here, with its slices."""
+        self._faults: EndpointFaults | None = None
         self._seed = secrets.token_hex(8)
         """Makes its Services' addresses differ from those of other proxies."""
         super().__init__(steering, source or memory, options or Options())
@@ -145,10 +158,93 @@ class EmbeddedProxy(Agent):
         """
         memory = self._embedded()
         memory.delete_service(key)
+        self.remove_faults(key)
         _, slices = self._services.pop(key, (None, ()))
         for item in slices:
             memory.delete_slice(item.key)
         await self.settled()
+
+    def add_fault(
+        self,
+        service: ServiceKey,
+        type_: str,
+        *,
+        endpoint: EndpointAddress | None = None,
+        stream: str = "downstream",
+        toxicity: float = 1.0,
+        name: str = "",
+        **attributes: int,
+    ) -> None:
+        """Make connections to endpoints of a Service suffer a fault; in force on return.
+
+        Toxics affect open connections, too, if they were opened while the endpoint had a fault.
+
+        Args:
+            service: A Service that was added here.
+            type_: As in toxiproxy: ``latency``, ``bandwidth``, ``slow_close``, ``timeout``,
+                ``reset_peer``, ``slicer``, ``limit_data``. Also ``refuse``, ``silent``,
+                ``half_open``, and ``fail_first`` with ``count``. UDP has ``latency``, ``loss`` and
+                ``reorder``, the last two with ``percent``.
+            endpoint: One of its endpoints; None: all of them.
+            stream: ``downstream``, from the endpoint to the client, or ``upstream``.
+            toxicity: The share of connections that are affected.
+            name: A fault of the same name is replaced; empty: ``type_stream``.
+            attributes: As in toxiproxy, such as ``latency`` and ``jitter`` in milliseconds.
+
+        Raises:
+            ConfigError: There is no such fault, or an attribute is invalid.
+            LookupError: The Service has no such endpoint.
+        """
+        for each in self._endpoints_of(service, endpoint):
+            self._fault_manager().add(
+                service,
+                each,
+                Protocol(self._services[service][0].ports[0].protocol),
+                type_,
+                attributes,
+                stream=stream,
+                toxicity=toxicity,
+                name=name,
+            )
+
+    def remove_faults(
+        self, service: ServiceKey, *, endpoint: EndpointAddress | None = None
+    ) -> None:
+        """Remove all faults of an endpoint, or of a Service; open connections there are reset.
+
+        Args:
+            service: The Service; it may have been removed.
+            endpoint: None: all its endpoints.
+        """
+        if self._faults is not None:
+            self._faults.remove(service, None if endpoint is None else read_endpoint(endpoint))
+
+    def faults_of(self, service: ServiceKey) -> Mapping[SocketAddress, Sequence[str]]:
+        """Return the faults in force in words, by endpoint."""
+        return {} if self._faults is None else self._faults.of(service)
+
+    def _endpoints_of(
+        self, service: ServiceKey, endpoint: EndpointAddress | None
+    ) -> list[SocketAddress]:
+        _, slices = self._services.get(service, (None, ()))
+        have = [SocketAddress(e.ip, s.ports[0].port) for s in slices for e in s.endpoints]
+        if endpoint is None:
+            return have
+        wanted = read_endpoint(endpoint)
+        if wanted not in have:
+            raise LookupError(f"{service} has no endpoint {wanted}")
+        return [wanted]
+
+    def _fault_manager(self) -> EndpointFaults:
+        self._running()
+        if self._faults is None:
+            assert self._served_ports is not None, "it is running"
+            # Few programs use it.
+            from .faults import EndpointFaults
+
+            self._faults = EndpointFaults(self._served_ports.detour)
+            self._stack.callback(self._faults.close)
+        return self._faults
 
     def address_of(self, key: ServiceKey, port: str = "") -> SocketAddress | None:
         """Return the address that clients of a Service port dial; None if it isn't served.

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..dataplane import Serving
 from ..errors import ListenError
 from ..log_fields import FieldLogger
-from ..model import Frontend, FrontendKind, IPFamily, Protocol
+from ..model import Frontend, FrontendKind, IPFamily, Protocol, ServiceKey, SocketAddress
 from ..plan import PortKey, PortPlan
 from ..plane import Group, Listener, Plane, PortPool
 from ..steering import REFUSE, Bind, Target
@@ -106,6 +106,7 @@ class ServedPorts:
         """Those with listeners or node ports that aren't available."""
         self._shortages = Shortages()
         self._unsteered: Mapping[Frontend, str] = {}
+        self._detours: dict[ServiceKey, Mapping[SocketAddress, SocketAddress]] = {}
 
     def __iter__(self) -> Iterator[ServedPort]:
         return iter(self._served.values())
@@ -131,6 +132,19 @@ class ServedPorts:
         self._touch(served, served.plan.frontends, plan.frontends)
         served.plan = plan
         self._serve(served, {})
+
+    def detour(self, service: ServiceKey, detours: Mapping[SocketAddress, SocketAddress]) -> None:
+        """Dial endpoints of a Service at other addresses; in force on return.
+
+        Args:
+            detours: By endpoint; those of an earlier call that are missing end.
+        """
+        self._detours[service] = detours
+        if not detours:
+            del self._detours[service]
+        for served in self._served.values():
+            if served.plan.key.name.service == service:
+                self.update(served.plan)
 
     def retire(self, key: PortKey) -> None:
         """Have :meth:`close_retired` close a Service port; idempotent."""
@@ -225,7 +239,8 @@ class ServedPorts:
         plan, before = served.plan, set(served.listeners.values())
         is_left_to_others = not before and served.held_by_others.issuperset(plan.frontends)
         wanted = {} if is_left_to_others else self._addresses.wanted(plan, preferred)
-        answer = self._plane.serve(served.group, _serving(plan), wanted)
+        serving = _serving(plan, self._detours.get(plan.key.name.service, {}))
+        answer = self._plane.serve(served.group, serving, wanted)
         served.listeners = self._addresses.by_frontend(plan, answer)
         self._addresses.take(set(served.listeners.values()) - before)
         for key, why in answer.errors.items():
@@ -294,7 +309,7 @@ class ServedPorts:
         self._incomplete[served.plan.key] = served
 
 
-def _serving(plan: PortPlan) -> Serving:
+def _serving(plan: PortPlan, detours: Mapping[SocketAddress, SocketAddress]) -> Serving:
     return Serving(
         endpoints=plan.usable,
         affinity_timeout_s=plan.affinity_timeout_s,
@@ -303,4 +318,5 @@ def _serving(plan: PortPlan) -> Serving:
         admits=plan.admits,
         balance=plan.balance,
         keeps_clients=plan.keeps_clients,
+        detours=tuple(detours.items()),
     )

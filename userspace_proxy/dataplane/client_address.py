@@ -91,6 +91,7 @@ class ClientAddressDialer:
         dialling.is_preserved = (
             self.is_on
             and may_preserve
+            and not dialling.group.detours
             and self.locality.keeps_client(client, endpoint.ip)
             and (is_flow or not self._out_of_ports.has(client, endpoint, now))
         )
@@ -115,8 +116,11 @@ class ClientAddressDialer:
                 if not is_flow:
                     self._out_of_ports.note(client, endpoint, now)
                 dialling.group.left_client_address(endpoint, client, now)
-        sock = _socket.socket(family_of(endpoint.ip), kind)
-        return sock, sock.connect_ex(endpoint)
+        at = endpoint
+        if dialling.group.detours:
+            at = dialling.group.detours.get(endpoint, endpoint)
+        sock = _socket.socket(family_of(at.ip), kind)
+        return sock, sock.connect_ex(at)
 
     def dial(self, kind: int, client: str, endpoint: SocketAddress) -> tuple[_socket.socket, int]:
         """Dial an endpoint from a client's address with a non-blocking stream or datagram socket.

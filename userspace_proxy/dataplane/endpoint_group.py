@@ -40,6 +40,8 @@ class EndpointGroup(CounterTable):
         self.label = label
         self.serving = serving or Serving()
         """The last one of :meth:`update`."""
+        self.detours: dict[SocketAddress, SocketAddress] = {}
+        """Where endpoints are dialled instead; nearly always empty."""
         self.tracks_load = False
         """Whether dials must be counted: some strategies choose by load."""
         self._start = start
@@ -56,6 +58,7 @@ class EndpointGroup(CounterTable):
         """When the last ejection of an endpoint ended."""
         self._shortage_log_limit = LogLimit()
         self._change_balancer(self.serving)
+        self.detours = dict(self.serving.detours)
 
     def update(self, serving: Serving) -> None:
         """Change how clients are served; TCP connections to removed endpoints continue, flows end.
@@ -63,6 +66,7 @@ class EndpointGroup(CounterTable):
         The turn, and the pins and ejections of endpoints that stay, are kept.
         """
         old, self.serving = self.serving, serving
+        self.detours = dict(serving.detours)
         current = frozenset(serving.all_endpoints)
         self._change_balancer(old)
         removed = frozenset(old.all_endpoints) - current

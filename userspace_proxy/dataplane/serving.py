@@ -24,6 +24,9 @@ class Serving(msgspec.Struct, frozen=True, omit_defaults=True):
     keeps_clients: bool = True
     """Endpoints may see client addresses where replies return through this node."""
 
+    detours: tuple[tuple[SocketAddress, SocketAddress], ...] = ()
+    """Endpoints that are dialled at another address, which passes connections on: for faults."""
+
     @property
     def is_refusing(self) -> bool:
         """Whether clients are refused: there is no endpoint, and none is dropped."""

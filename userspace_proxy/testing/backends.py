@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..agent.arguments import EndpointAddress, read_endpoint
 from ..agent.loop_thread import LoopThread
@@ -51,6 +51,13 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
+class FaultControl(NamedTuple):
+    """Sets and removes the faults of one Service."""
+
+    add: Callable[..., None]
+    remove: Callable[..., None]
+
+
 class Backend:
     """One backend of a Service; :meth:`stop` and :meth:`start` make it die and return.
 
@@ -64,6 +71,7 @@ class Backend:
         self.name = name
         self.address = address
         self.is_draining = False
+        self._control: FaultControl | None = None
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} at {self.address}{self._state()}>"
@@ -75,6 +83,26 @@ class Backend:
     def stop(self) -> None:
         """Refuse connections from now on, and reset the open ones. Idempotent."""
         raise TypeError(f"{self!r} is served by somebody else: it can't be stopped here")
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to it suffer a fault: see :meth:`.EmbeddedProxy.add_fault`."""
+        self._controlled().add(
+            type_, endpoint=self.address, stream=stream, toxicity=toxicity, **attributes
+        )
+
+    def heal(self) -> None:
+        """Remove its faults. Idempotent."""
+        self._controlled().remove(endpoint=self.address)
+
+    def attach(self, control: FaultControl) -> None:
+        """Say who sets faults of the Service to which it belongs."""
+        self._control = control
+
+    def _controlled(self) -> FaultControl:
+        assert self._control is not None, "it belongs to a Service"
+        return self._control
 
     def close(self) -> None:
         """End everything that belongs to it. Idempotent."""

@@ -15,6 +15,7 @@ def describe(proxy: ServiceProxy) -> str:
     for service in proxy.services:
         backends = ", ".join(f"{b.name} at {b.address}{_state(b)}" for b in service.backends)
         parts.append(f"{service.key}: backends {backends or 'none'}")
+        parts += [f"  fault: {name}: {', '.join(words)}" for name, words in service.faults.items()]
         decisions = service.decisions
         parts += [f"  {decision}" for decision in decisions]
         if not decisions:

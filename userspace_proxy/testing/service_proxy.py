@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..agent.arguments import EndpointAddress, make_slices, read_endpoint
 from ..agent.blocking import BlockingProxy, BlockingService
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
-from .backends import Backend, BackendLike, make_backend
+from .backends import Backend, BackendLike, FaultControl, make_backend
 from .decisions import Decision, Decisions
 from .stats import ServiceStats, stats_of
 
@@ -140,6 +141,10 @@ class ProxiedService:
         self._proxy = proxy
         self._handle = handle
         self._endpoints = [backend.address for backend in backends]
+        add, remove = partial(proxy.add_fault, self.key), partial(proxy.remove_faults, self.key)
+        self._control = FaultControl(add, remove)
+        for backend in backends:
+            backend.attach(self._control)
 
     def __repr__(self) -> str:
         return repr(self._handle)
@@ -185,6 +190,23 @@ class ProxiedService:
     def endpoints(self, endpoints: Iterable[EndpointAddress]) -> None:
         self._endpoints = [read_endpoint(endpoint) for endpoint in endpoints]
         self._put()
+
+    def fault(
+        self, type_: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: int
+    ) -> None:
+        """Make connections to all its endpoints suffer a fault, as ``Proxy.add_fault`` does."""
+        self._control.add(type_, stream=stream, toxicity=toxicity, **attributes)
+
+    def heal(self) -> None:
+        """Remove all its faults. Idempotent."""
+        self._control.remove()
+
+    @property
+    def faults(self) -> dict[str, Sequence[str]]:
+        """The faults in force in words, by the backend's name or the endpoint's address."""
+        names = {backend.address: backend.name for backend in self.backends}
+        found = self._proxy.faults_of(self.key)
+        return {names.get(address, str(address)): words for address, words in found.items()}
 
     def drain(self, backend: Backend) -> None:
         """Make a backend terminate: its connections go on, and new ones go to the others.

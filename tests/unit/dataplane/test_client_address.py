@@ -26,6 +26,7 @@ class Group:
 
     def __init__(self):
         self.left = []
+        self.detours = {}
 
     def left_client_address(self, endpoint, client, now):
         self.left.append((client, endpoint, now))
@@ -237,7 +238,8 @@ dialer, at = ClientAddressDialer(), SocketAddress({version!r}, 80)
 dialer.is_on, dialer.locality = True, Locality({{"10.1.0.0/24": 1, "fd00:1::/64": 1}})
 client = "10.9.9.9" if "." in at.ip else "fd00:9::9"
 for _ in range(2):
-    dialling = SimpleNamespace(address=(client, 1), group=None, is_preserved=True)
+    group = SimpleNamespace(detours={{}})
+    dialling = SimpleNamespace(address=(client, 1), group=group, is_preserved=True)
     dialer.dial_for(dialling, socket.SOCK_STREAM, at, 0.0, may_preserve=True)[0].close()
     print(dialling.is_preserved)
 """
@@ -248,3 +250,15 @@ for _ in range(2):
     )
     assert done.stdout == "False\nFalse\n"
     assert done.stderr == "endpoints see this node's address: Operation not permitted\n"
+
+
+def test_an_endpoint_with_a_detour_is_dialled_there_and_from_this_node():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there = SocketAddress(*server.getsockname())
+        dialling, at = Dialling(), SocketAddress("10.1.0.1", 80)
+        dialling.group.detours = {at: there}
+        dialer = ClientAddressDialer()
+        sock, number = dialer.dial_for(dialling, socket.SOCK_STREAM, at, 0.0, may_preserve=True)
+        assert (number, sock.getpeername()) == (0, there)
+        sock.close()
+        assert dialling.is_preserved is False

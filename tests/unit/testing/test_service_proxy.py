@@ -3,6 +3,7 @@
 import errno
 import socket
 import threading
+import time
 from urllib.request import urlopen
 
 import pytest
@@ -103,6 +104,59 @@ def test_an_assertion_inside_eventually_is_the_cause_of_the_failure(proxy):
     with pytest.raises(AssertionError, match="not so after") as caught:
         proxy.service("web").eventually(three, timeout_s=0.02)
     assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_one_backend_refuses_and_the_other_answers(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].fault("refuse")
+    assert [get(web) for _ in range(3)] == ["web-2"] * 3
+    assert web.stats.saved == 1
+    assert web.faults == {"web-1": ["refuse"]}
+    web.backends[0].heal()
+    assert web.faults == {}
+
+
+def test_all_backends_reset(proxy):
+    web = proxy.service("web", backends=2)
+    web.fault("reset_peer")
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            get(web)
+    web.heal()
+    assert get(web) == "web-1"
+
+
+def test_a_slow_backend(proxy):
+    web = proxy.service("web", backends=1)
+    web.fault("latency", latency=80)
+    began = time.monotonic()
+    assert get(web) == "web-1"
+    assert time.monotonic() - began >= 0.08
+
+
+def test_a_silent_backend_is_left(proxy):
+    web = proxy.service("web", backends=2)
+    web.backends[0].fault("silent")
+    assert get(web) == "web-2"
+    assert web.stats.saved == 1
+    assert "does not answer" in web.stats.state
+
+
+def test_an_endpoint_that_the_service_does_not_have_cannot_have_a_fault(proxy):
+    web = proxy.service("web", backends=1)
+    with pytest.raises(LookupError, match="default/web has no endpoint 127"):
+        proxy.add_fault(web.key, "refuse", endpoint="127.0.0.1:1")
+
+
+def test_lost_datagrams(proxy):
+    dns = proxy.service("dns", port=53, protocol="UDP", backends=1)
+    dns.fault("loss", percent=100)
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        client.settimeout(0.1)
+        client.connect(dns.address)
+        client.send(b"hello")
+        with pytest.raises(TimeoutError):
+            client.recv(100)
 
 
 def test_a_udp_service(proxy):

@@ -1,0 +1,166 @@
+"""What toxics do to the bytes of a connection."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from .rig import PATIENCE_S, ask, connect, echo, faulty, toxic
+
+
+def clock():
+    return asyncio.get_running_loop().time()
+
+
+async def test_without_toxics_bytes_and_the_end_are_passed_on():
+    async with faulty() as faults:
+        reader, writer = await connect(faults)
+        sent = bytes(range(256)) * 4096
+        writer.write(sent)
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(-1) == sent
+        writer.close()
+
+
+@pytest.mark.parametrize("stream", ["upstream", "downstream"])
+async def test_latency_delays_one_direction(stream):
+    given = {"type_": "latency", "latency": 80, "stream": stream}
+    async with faulty(echo, given) as faults:
+        began = clock()
+        assert await ask(faults) == b"hello"
+        assert 0.08 <= clock() - began < 1
+
+
+async def test_latencies_add_up_and_do_not_lower_the_rate():
+    given = [{"type_": "latency", "latency": 40}, {"type_": "latency", "latency": 40, "jitter": 5}]
+    async with faulty(echo, *given) as faults:
+        began = clock()
+        sent = b"x" * 1_000_000
+        assert await ask(faults, sent) == sent
+        assert 0.07 <= clock() - began < 1.5
+
+
+async def test_bandwidth_limits_the_rate():
+    async with faulty(echo, {"type_": "bandwidth", "rate": 500}) as faults:
+        began = clock()
+        sent = b"x" * 100_000
+        assert await ask(faults, sent) == sent
+        assert clock() - began >= 0.15
+
+
+async def test_a_timeout_drops_bytes_and_closes():
+    async with faulty(echo, {"type_": "timeout", "timeout": 50}) as faults:
+        began = clock()
+        with pytest.raises(asyncio.IncompleteReadError):
+            await ask(faults)
+        assert clock() - began >= 0.05
+
+
+async def test_a_timeout_of_0_drops_bytes_until_it_is_removed():
+    async with faulty(echo, {"type_": "timeout"}) as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"lost")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await reader.read(100)
+        faults.set_toxics([])
+        writer.write(b"kept")
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(100) == b"kept"
+        writer.close()
+
+
+async def test_reset_peer_resets_after_its_timeout():
+    async with faulty(echo, {"type_": "reset_peer", "timeout": 30}) as faults:
+        began = clock()
+        with pytest.raises(ConnectionResetError):
+            await ask(faults)
+        assert clock() - began >= 0.03
+
+
+async def test_a_toxic_that_is_added_affects_an_open_connection_without_traffic():
+    async with faulty() as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"a")
+        assert await reader.readexactly(1) == b"a"
+        faults.set_toxics([toxic("reset_peer")])
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.read(1)
+        writer.close()
+
+
+async def test_a_slicer_cuts_into_pieces():
+    sizes = []
+
+    async def count(reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                sizes.append(len(data))
+            writer.write(b"done")
+        writer.close()
+
+    given = {"type_": "slicer", "average_size": 100, "size_variation": 20, "delay": 2000}
+    async with faulty(count, {**given, "stream": "upstream"}, seed=7) as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"x" * 1000)
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(100) == b"done"
+        writer.close()
+    assert sum(sizes) == 1000
+    assert len(sizes) > 4
+
+
+async def test_limit_data_closes_after_so_many_bytes():
+    async with faulty(echo, {"type_": "limit_data", "bytes": 3}) as faults:
+        reader, writer = await connect(faults)
+        writer.write(b"hello")
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(-1) == b"hel"
+        writer.close()
+
+
+async def test_slow_close_delays_the_end():
+    async def close(_reader, writer):
+        writer.close()
+
+    async with faulty(close, {"type_": "slow_close", "delay": 60}) as faults:
+        began = clock()
+        reader, writer = await connect(faults)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read(-1) == b""
+        assert clock() - began >= 0.06
+        writer.close()
+
+
+async def test_toxicity_is_the_share_of_connections_and_is_repeatable():
+    async def outcomes():
+        given = {"type_": "limit_data", "bytes": 0, "toxicity": 0.5}
+        async with faulty(echo, given, seed=3) as faults:
+            seen = []
+            for _ in range(12):
+                try:
+                    seen.append(await ask(faults) == b"hello")
+                except asyncio.IncompleteReadError:
+                    seen.append(False)
+            return seen
+
+    first = await outcomes()
+    assert 0 < sum(first) < 12
+    assert await outcomes() == first
+
+
+async def test_an_endpoint_that_resets_resets_the_client():
+    async def abort(_reader, writer):
+        import socket
+        import struct
+
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with faulty(abort) as faults:
+        with pytest.raises(ConnectionResetError):
+            await ask(faults)
