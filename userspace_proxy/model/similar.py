@@ -5,10 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_SIMILARITY = 0.6
+ALIKE = 0.6
+"""A similarity, as ``selectr`` and ``selector``."""
+NEARLY_EQUAL = 0.85
+"""A similarity: one letter of a word of seven is missing or wrong."""
 
 
-def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+def did_you_mean(
+    word: str, known: Iterable[str], *, prefix: str = "", similarity: float = ALIKE
+) -> str:
     """Return ``did you mean --kubeconfig?``; empty if nothing is similar."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=_SIMILARITY)
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=similarity)
     return f"did you mean {prefix}{near[0]}?" if near else ""

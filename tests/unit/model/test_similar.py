@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from userspace_proxy.model.similar import did_you_mean
+from userspace_proxy.model.similar import NEARLY_EQUAL, did_you_mean
 
 FIELDS = ("selector", "sessionAffinity", "ports")
 
@@ -23,3 +23,18 @@ def test_the_nearest_name_is_suggested(word, meant):
 
 def test_a_prefix_is_part_of_the_suggestion():
     assert did_you_mean("selectr", FIELDS, prefix="--") == "did you mean --selector?"
+
+
+@pytest.mark.parametrize(
+    ("word", "is_meant"),
+    [
+        ("Servce", True),
+        ("service", True),
+        ("Services", True),
+        ("ServiceAccount", False),
+        ("Secret", False),
+    ],
+)
+def test_of_a_nearly_equal_name_a_letter_may_differ(word, is_meant):
+    suggestion = did_you_mean(word, ["Service"], similarity=NEARLY_EQUAL)
+    assert bool(suggestion) is is_meant

@@ -21,6 +21,7 @@ from ...model.document import Document, parse_documents, split_documents
 from ...model.fields import convert_strictly
 from ...model.mirroring import is_mirrored, mirror_endpoints
 from ...model.reading import read_node, read_slice
+from ...model.similar import NEARLY_EQUAL, did_you_mean
 from ...model.slice_admission import check_slice
 from ...model.wire import (
     FieldError,
@@ -247,7 +248,7 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     """Return the kind of an object, and how to read it; None for an unsupported kind.
 
     Raises:
-        FieldError: It has no kind, or another version of a supported kind.
+        FieldError: It has no kind, a misspelt one, or another version of a supported kind.
     """
     if not isinstance(item.value, dict):
         raise FieldError("", "an object must be a mapping with apiVersion, kind and metadata")
@@ -264,6 +265,16 @@ def _reader_of(item: _WrittenObject) -> tuple[str, _Reader | None]:
     for supported, name in _READERS:
         if name == kind and _group(supported) == _group(version):
             raise FieldError("apiVersion", f"{version} of {kind} is not read: write {supported}")
+    # Other programs' kinds are many, but none is called nearly as one of these.
+    for supported, name in _READERS:
+        hint = ""
+        if supported == version:
+            hint = did_you_mean(kind, [name], similarity=NEARLY_EQUAL)
+        elif name == kind:
+            hint = did_you_mean(version, [supported], similarity=NEARLY_EQUAL)
+        if hint:
+            field = "kind" if supported == version else "apiVersion"
+            raise FieldError(field, f"there is no kind {kind} of {version} ({hint})")
     return f"{version} {kind}", None
 
 

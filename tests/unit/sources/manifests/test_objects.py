@@ -125,11 +125,14 @@ def test_other_kinds_are_ignored_and_named_once():
         {apiVersion: apps/v1, kind: Deployment, metadata: {name: cart}}
         ---
         {apiVersion: serving.knative.dev/v1, kind: Service}
+        ---
+        {apiVersion: v1, kind: ServiceAccount}
         """
     assert read(text) == FileObjects(
         ignored=(
             "web.yaml:1: kind apps/v1 Deployment is not supported",
             "web.yaml:5: kind serving.knative.dev/v1 Service is not supported",
+            "web.yaml:7: kind v1 ServiceAccount is not supported",
         )
     )
 
@@ -184,6 +187,17 @@ def test_other_kinds_are_ignored_and_named_once():
             "web.yaml:1: apiVersion: discovery.k8s.io/v1beta1 of EndpointSlice is not read: "
             "write discovery.k8s.io/v1",
             id="old-version",
+        ),
+        pytest.param(
+            "apiVersion: v1\nkind: Servce",
+            "web.yaml:2: kind: there is no kind Servce of v1 (did you mean Service?)",
+            id="misspelt-kind",
+        ),
+        pytest.param(
+            "apiVersion: discovry.k8s.io/v1\nkind: EndpointSlice",
+            "web.yaml:1: apiVersion: there is no kind EndpointSlice of discovry.k8s.io/v1 "
+            "(did you mean discovery.k8s.io/v1?)",
+            id="misspelt-version",
         ),
         pytest.param(
             "apiVersion: v1\nkind: List\nitems:\n- a\n",
