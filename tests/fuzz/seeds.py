@@ -201,7 +201,7 @@ MESSAGES: tuple[FromWorker, ...] = (
         [
             GroupReport(
                 7,
-                (1, 2, 3, 4, 5, 6, 7, 8, 9),
+                (1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
                 [
                     EndpointReport(
                         SocketAddress("10.244.1.2", 8080),

@@ -180,6 +180,8 @@ class Agent:
     def kill(self) -> None:
         """Kill it and its workers with SIGKILL, and wait for their end; idempotent."""
         if self.process is not None:
+            # It mustn't start another one meanwhile.
+            self.process.send_signal(signal.SIGSTOP)
             children = child_pids(self.process.pid)
             self.kill_control()
             for child in filter(is_alive, children):

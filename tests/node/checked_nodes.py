@@ -19,6 +19,15 @@ kind: Service
 metadata: {name: web, namespace: shop}
 spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
 """
+SLICE = """\
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.0.7]}]
+ports: [{port: 8080}]
+"""
 
 
 class CheckedNode(nodes.Net):
@@ -28,7 +37,7 @@ class CheckedNode(nodes.Net):
         super().__init__("node")
         self.folder = folder
         self.manifests = folder / "web.yaml"
-        self.manifests.write_text(WEB)
+        self.manifests.write_text(WEB + SLICE)
         self.environment = {**os.environ, "XTABLES_LOCKFILE": str(folder / "xtables.lock")}
         self.run("ip route add default dev lo")
 

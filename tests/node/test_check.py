@@ -63,7 +63,9 @@ def test_services_that_conflict_are_errors_and_headless_ones_are_not(node):
     assert node.about("manifests") == [
         f"ok: 3 Services read [{node.manifests}]",
         "error: Service shop/web would not be served: 10.96.0.10:80/TCP is already held by "
-        "shop/shop",
+        f"shop/shop [{node.manifests}:1]",
+        "warning: shop/shop would refuse clients: no EndpointSlice belongs to shop/shop, and it "
+        f"has no selector [{node.manifests}:6]",
         "ok: no listener by design for shop/db (it is headless (clusterIP: None): clients reach "
         "its endpoints directly)",
     ]

@@ -29,17 +29,25 @@ def metrics(tmp_path_factory) -> Mapping[str, Set[str]]:
     """The labels of each metric of a proxy with clients, and with one of each kind of failure."""
     folder = tmp_path_factory.mktemp("monitoring")
     with Testbed(folder, "nftables", "--workers=1", clients=["pod"]) as testbed:
-        ips = testbed.add_pods("one", tcp=8080)
+        ips = testbed.add_pods("one", tcp=8080, reset=8082, source=8083)
         web = Service("web", "10.96.0.10", endpoints=ips, more=LOCAL)
         dead = Service("dead", "10.96.0.11", endpoints=ips, target=8081)
         empty = Service("empty", "10.96.0.12")
-        objects = [o for service in (web, dead, empty) for o in service.objects()]
+        resets = Service("resets", "10.96.0.13", endpoints=ips, target=8082)
+        closes = Service("closes", "10.96.0.14", endpoints=ips, target=8083)
+        objects = [o for service in (web, dead, empty, resets, closes) for o in service.objects()]
         for item in objects:
             (item.get("spec") or item)["ports"][0]["name"] = "http"
         testbed.agent.manifests.write_objects(objects)
         testbed.agent.start_until_ready()
         wait_for("an answer", lambda: testbed["pod"].get(web.address))
         testbed["pod"].tcp_refusal(dead.address)
+        for service in (resets, closes):
+            # The server of `closes` expects a number.
+            testbed["pod"].dial(service.address).send(b"x\n")
+        for name in ("failures", "connections_reset", "connections_empty"):
+            series = f"userspace_proxy_endpoint_{name}_total{{"
+            wait_for(name, lambda wanted=series: wanted in testbed.agent.read("/metrics")[1])
         found: dict[str, set[str]] = {}
         for family in text_string_to_metric_families(testbed.agent.read("/metrics")[1]):
             name = f"{family.name}_total" if family.type == "counter" else family.name

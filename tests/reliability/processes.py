@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+
+from tests.cluster.waiting import wait_for
 
 from .evidence import LogLine, Metric, NoLiveness
 from .load import pass_time
@@ -18,6 +21,8 @@ KILLED = LogLine("ended by signal 9 and is started again")
 STARTED = LogLine("plan in force")
 KILLS = 4
 DRAINED_S = 30.0
+# From each start to the next kill; None: until it serves.
+LIVES_S = (None, 0.1, 0.2, 0.3, 0.4, None, 0.5, None)
 REPLACED = Limits(same_processes=False, log_lines=20)
 
 
@@ -145,14 +150,31 @@ def restart_plain(rig: Rig) -> Iterator[None]:
 
 @GROUP.row(
     "all-killed",
-    "all processes are killed at once, and the proxy is started again",
-    Limits(failed=1.0, other_failed=1000, fault_s=0.0, same_processes=False),
+    f"all processes are killed at once {len(LIVES_S)} times, most of them while they start; "
+    "the proxy is started again at once",
+    Limits(failed=1.0, other_failed=1000, fault_s=0.0, log_lines=30, same_processes=False),
     [STARTED],
     not_promised="service while nothing runs; rules stay, so clients are refused at once",
 )
 def all_killed(rig: Rig) -> Iterator[None]:
-    rig.agent.kill()
-    rig.agent.start_until_ready()
+    client = rig.testbed["pod"]
+
+    def is_served() -> bool:
+        return client.tcp_refusal(rig.web.address) == "accepted"
+
+    took_s = []
+    for life_s in LIVES_S:
+        rig.agent.kill()
+        began = time.monotonic()
+        rig.agent.start()
+        if life_s is None:
+            wait_for("service", is_served)
+            took_s.append(time.monotonic() - began)
+        else:
+            pass_time(life_s)
+    shown = ", ".join(f"{seconds:.2f}" for seconds in took_s)
+    rig.figures.append(f"served {shown} s after the start")
+    wait_for("a healthy agent", rig.agent.is_healthy)
     yield
 
 

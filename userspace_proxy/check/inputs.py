@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..agent.facts import make_facts
 from ..agent.options import Options
 from ..cluster import Snapshot
 from ..errors import ConfigError, UserspaceProxyError
+from ..model import ServiceKey
 from ..plan import Plan, Planner
-from ..sources.manifests import load_manifests
+from ..sources.manifests import load_state
 from ..status.units import plural
 from .finding import Finding, error, ok, reason, warning
 
 # Others are only counted: a cluster may have hundreds of headless Services.
 _NAMED_MAX = 5
+_WARNINGS_MAX = 20
+"""Of one kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +51,75 @@ def look_at_manifests(
 ) -> tuple[list[Finding], Inputs]:
     """Read manifests as ``run`` would, and plan them."""
     try:
-        snapshot, problems = load_manifests(
-            path, node_name=options.node_name, service_cidrs=service_cidrs
-        )
+        state = load_state(path, node_name=options.node_name, service_cidrs=service_cidrs)
     except UserspaceProxyError as exc:
         return [error("manifests", reason(exc))], Inputs()
-    found = [error("manifests", line) for line in problems]
+    found = [error("manifests", line) for line in state.problems]
+    snapshot = state.snapshot
     facts = make_facts(replace(options, allow_loopback_endpoints=True), snapshot, ())
     plan = Planner(facts).plan(snapshot)
-    found += judge_plan(plan)
-    if not problems:
+    found += judge_plan(plan, state.place_of)
+    if not state.problems:
         found.insert(0, ok("manifests", f"{plural(len(snapshot.services), 'Service')} read", path))
     return found, Inputs(len(plan.ports), some_ips(snapshot))
 
 
-def judge_plan(plan: Plan) -> list[Finding]:
-    """Report Services that would get no listener."""
+def judge_plan(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
+    """Report Services that would get no listener, would refuse clients, or aren't followed."""
     found = [
         error(
             "manifests",
             f"Service {item.service} would not be served: {item.cause}",
-            way_out="give one of them another address",
+            place_of(item.service),
+            item.cause.hint,
         )
         for item in plan.ignored
         if item.is_conflict
     ]
+    found += _limit(_refusing(plan, place_of), "Service ports would refuse clients")
+    found += _limit(_notes(plan, place_of), "fields and annotations have no effect")
     skipped = [f"{item.service} ({item.cause})" for item in plan.ignored if not item.is_conflict]
     if skipped:
         more = f" and {len(skipped) - _NAMED_MAX} more" if len(skipped) > _NAMED_MAX else ""
         names = ", ".join(skipped[:_NAMED_MAX])
         found.append(ok("manifests", f"no listener by design for {names}{more}"))
     return found
+
+
+def _refusing(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
+    """Return a warning for each Service port and cause; two families may have the same one."""
+    causes = {
+        (port.key.name, port.cause): None
+        for port in plan.ports.values()
+        if port.cause is not None and port.is_refusing
+    }
+    return [
+        warning(
+            "manifests",
+            f"{name} would refuse clients: {cause}",
+            place_of(name.service),
+            cause.hint,
+        )
+        for name, cause in causes
+    ]
+
+
+def _notes(plan: Plan, place_of: Callable[[ServiceKey], str]) -> list[Finding]:
+    """Return a warning for each field or annotation of a Service that has no effect."""
+    notes = {
+        (port.key.name.service, note): None for port in plan.ports.values() for note in port.notes
+    }
+    return [
+        warning("manifests", f"Service {service}: {note}", place_of(service), note.hint)
+        for service, note in notes
+    ]
+
+
+def _limit(found: list[Finding], what: str) -> list[Finding]:
+    if len(found) <= _WARNINGS_MAX:
+        return found
+    more = warning("manifests", f"{len(found) - _WARNINGS_MAX} more {what}")
+    return [*found[:_WARNINGS_MAX], more]
 
 
 def some_ips(snapshot: Snapshot) -> tuple[str, ...]:

@@ -8,24 +8,42 @@ admin address ──────────────┘
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import UserspaceProxyError
-from ..model import SocketAddress
+from ..errors import ConfigError, UserspaceProxyError
+from ..model import ServiceKey, SocketAddress
+from ..model.similar import did_you_mean
 from .admin import find_admin
 from .command import DONE, NEEDS_ATTENTION, Given
 from .status import JSON, service_name
 from .terminal import write
 
 if TYPE_CHECKING:
+    from ..cluster import ServiceState, Snapshot
     from ..config import Settings
-    from ..explain import Subject
+    from ..explain import PathStep, Subject
     from ..explain.probe import ProbeResult
 
 # More take longer than anyone waits.
 _DIALLED_MAX = 64
+# A healthy API server answers the three or four requests in a tenth of a second.
+_SERVER_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is known about the Service."""
+
+    subject: Subject
+    asked: tuple[str, ...] = ()
+    """The flags that named the source."""
+    pods: tuple[PathStep, ...] | None = None
 
 
 def explain(given: Given) -> int:
@@ -38,9 +56,14 @@ def explain(given: Given) -> int:
 
     service = service_name(given.arguments[0])
     client = _client(given.values.get("from", ""))
-    subject, asked = _subject(given, service)
-    probes = _probe(subject) if given.is_on("probe") else None
-    explanation = explaining.explain(subject, client=client, probes=probes, asked=asked)
+    found = _find(given, service)
+    explanation = explaining.explain(
+        found.subject,
+        client=client,
+        probes=_probe(found.subject) if given.is_on("probe") else None,
+        pods=found.pods,
+        asked=found.asked,
+    )
     if given.values.get("output") == "json":
         sys.stdout.write(explaining.render_json(explanation))
     else:
@@ -55,24 +78,29 @@ def _client(text: str) -> str:
     return str(parsed("from", text, parse_address)) if text else ""
 
 
-def _subject(given: Given, service: str) -> tuple[Subject, tuple[str, ...]]:
-    """Return the facts, and the flags that named their source."""
+def _find(given: Given, service: str) -> _Found:
+    """Read the Service from what the flags name: a proxy, manifests or an API server."""
     from ..config.load import load_settings
     from ..explain import read_subject
 
     settings = load_settings(given.settings).settings
-    if settings.origins.get("manifests") == "flag" and "server" not in given.values:
-        status = _of_manifests(settings, service)
-        subject = read_subject(status, service, settings.manifests, is_live=False)
-        return subject, (f"--manifests={settings.manifests}",)
+    flags = {name for name, origin in settings.origins.items() if origin == "flag"}
+    if "server" not in given.values:
+        if "manifests" in flags and not given.is_on("pods"):
+            return _in_manifests(settings, service)
+        if flags & {"kubeconfig", "master"} or is_plugin():
+            return _in_cluster(settings, service, with_pods=given.is_on("pods"))
+    if given.is_on("pods"):
+        raise ConfigError("--pods needs --kubeconfig, and no --server")
     admin = find_admin(given)
     body = admin.get("/api/v1/status", accept=JSON, service=service).body
     subject = read_subject(json.loads(body), service, f"the proxy at {admin}", is_live=True)
-    return subject, (f"--server={admin}",) if "server" in given.values else ()
+    return _Found(subject, (f"--server={admin}",) if "server" in given.values else ())
 
 
-def _of_manifests(settings: Settings, service: str) -> dict[str, Any]:
+def _in_manifests(settings: Settings, service: str) -> _Found:
     from ..agent.run import make_options
+    from ..explain import read_subject
     from ..explain.planned import plan_status
     from ..sources.manifests import load_manifests
 
@@ -84,17 +112,68 @@ def _of_manifests(settings: Settings, service: str) -> dict[str, Any]:
     )
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
-    names = [str(key) for key in snapshot.services]
-    if service.partition(":")[0] not in names:
-        raise _missing(service, names)
-    return plan_status(snapshot, options, now=time.time(), is_node=False)
+    _state_of(snapshot, service)
+    status = plan_status(snapshot, options, now=time.time(), is_node=False)
+    subject = read_subject(status, service, settings.manifests, is_live=False)
+    return _Found(subject, (f"--manifests={settings.manifests}",))
 
 
-def _missing(service: str, names: list[str]) -> UserspaceProxyError:
-    from ..model.similar import did_you_mean
+def _in_cluster(settings: Settings, service: str, *, with_pods: bool) -> _Found:
+    import asyncio
 
+    from ..agent.run import make_options
+    from ..explain import read_subject
+    from ..explain.planned import plan_status
+    from ..explain.pods import judge_pods
+    from ..sources.kubernetes.one_service import OneServiceReader
+
+    kubeconfig = settings.kubeconfig or ("" if settings.master else find_kubeconfig())
+    # This machine need not be a node.
+    node = settings.hostname_override
+    reader = OneServiceReader(kubeconfig=kubeconfig, master=settings.master, node_name=node)
+    key = ServiceKey(*service.partition(":")[0].split("/", 1))
+    one = asyncio.run(reader.read(key, with_pods=with_pods, within_s=_SERVER_S))
+    state = _state_of(one.snapshot, service)
+    options = replace(make_options(settings), node_name=node)
+    status = plan_status(one.snapshot, options, now=time.time())
+    pods = None
+    if with_pods:
+        has_endpoints = any(item.endpoints for item in state.slices)
+        steps = judge_pods(state.service, one.target_names, one.pods, has_endpoints=has_endpoints)
+        pods = tuple(steps)
+    flags = {"kubeconfig": kubeconfig, "master": settings.master, "hostname-override": node}
+    asked = tuple(f"--{name}={text}" for name, text in flags.items() if text)
+    return _Found(read_subject(status, service, one.url, is_live=False), asked, pods)
+
+
+def find_kubeconfig(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the kubeconfig that kubectl uses; empty if there is none.
+
+    Source: kubectl; of several files in the variable, only the first is used here.
+    """
+    if paths := environment.get("KUBECONFIG"):
+        return next(filter(None, paths.split(os.pathsep)), "")
+    default = Path(environment.get("HOME", "/")) / ".kube" / "config"
+    return str(default) if default.is_file() else ""
+
+
+def is_plugin(program: str = "") -> bool:
+    """Return whether kubectl runs this program; its users expect that it reads the cluster."""
+    return Path(program or sys.argv[0]).name.startswith("kubectl-")
+
+
+def _state_of(snapshot: Snapshot, service: str) -> ServiceState:
+    """Return a Service and its slices.
+
+    Raises:
+        UserspaceProxyError: There is none of that name.
+    """
     key = service.partition(":")[0]
-    return UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
+    for known, state in snapshot.services.items():
+        if str(known) == key:
+            return state
+    names = [str(known) for known in snapshot.services]
+    raise UserspaceProxyError(f"there is no Service {key}", hint=did_you_mean(key, names))
 
 
 def _probe(subject: Subject) -> dict[str, ProbeResult]:

@@ -169,12 +169,16 @@ _ROWS = (
         arguments="NAMESPACE/NAME[:PORT]",
         details=(
             (
-                "It asks the running proxy, or plans the Services of --manifests without one. It "
-                "ends with one sentence and the next command."
+                "It asks the running proxy. Without one, it reads --manifests or the cluster of "
+                "--kubeconfig (of kubectl, as its plugin), and plans as a proxy would. It ends "
+                "with one sentence and the next command."
             ),
         ),
         flags=(
             CommandFlag("from", "a client's address: is it admitted?", "IP"),
+            CommandFlag(
+                "pods", "with --kubeconfig: read the pods, too, to explain labels and readiness"
+            ),
             CommandFlag("probe", "dial the Service and each endpoint now, and show the times"),
             _OUTPUT,
             _SERVER,
@@ -184,6 +188,7 @@ _ROWS = (
             "explain shop/web --probe",
             "explain shop/web:http --from=10.244.0.8",
             "explain shop/web --manifests=services/",
+            "explain shop/web --kubeconfig=$HOME/.kube/config --pods",
         ),
         exits=(
             (DONE, "clients are served"),

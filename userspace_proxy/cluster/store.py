@@ -49,7 +49,8 @@ class Store:
 
     def put_service(self, service: Service) -> None:
         """Add a Service, or replace the one of the same name."""
-        if self._services.get(service.key) != service:
+        old = self._services.get(service.key)
+        if old is not service and old != service:
             self._services[service.key] = service
             self._touched.add(service.key)
 
@@ -69,7 +70,7 @@ class Store:
     def put_slice(self, item: EndpointSlice) -> None:
         """Add a slice, or replace the one of the same name, even if its Service changed."""
         old = self._slices.get(item.key)
-        if old == item:
+        if old is item or old == item:
             return
         if old is not None and old.service != item.service:
             self.delete_slice(item.key)

@@ -108,6 +108,7 @@ class GroupCounters(Counters):
     """What is counted per Service port, beside the sums over its endpoints."""
 
     __slots__ = names = (
+        "denied",
         "dropped_datagrams",
         "evicted_connections",
         "evicted_flows",
@@ -130,8 +131,12 @@ class GroupCounters(Counters):
         """Of these, those for which this node's address had no free port towards the endpoint."""
         self.out_of_client_ports = 0
         """Dials for which a client's address had none: they failed, or used this node's address."""
+        self.denied = 0
+        """Packets from clients that aren't admitted, which were dropped; a client that isn't
+        answered sends its SYN several times."""
         self.dropped_datagrams = 0
-        """Datagrams that were dropped at a socket, mostly because its buffer was full."""
+        """Datagrams that were dropped at a socket, mostly because its buffer was full; but if not
+        all clients are admitted, these are in ``denied``."""
         self.evicted_flows = 0
         """Flows that ended early because the table was full."""
         self.evicted_connections = 0

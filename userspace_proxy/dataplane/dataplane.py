@@ -93,8 +93,7 @@ class DataPlane:
                 connection.settle()
             yield
         for listener in self._listeners:
-            if isinstance(listener, UdpListener):
-                listener.settle()
+            listener.settle()
 
     def drain(self, seconds: float, drained: Callable[[int], None]) -> None:
         """Wait until the open connections have ended, but not for longer, then reset the rest.

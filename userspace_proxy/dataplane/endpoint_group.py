@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import random
@@ -21,7 +22,7 @@ from ..model import Balance, SocketAddress
 from ..policy import causes
 from .counters import CounterTable, EndpointCounters
 from .serving import Serving
-from .sockets import SHORTAGES
+from .sockets import SHORTAGES, packets_lost
 
 _log = FieldLogger("userspace_proxy.dataplane")
 
@@ -78,6 +79,19 @@ class EndpointGroup(CounterTable):
             for endpoint in removed:
                 self._returned_at.pop(endpoint, None)
             self.fold(current)
+
+    def count_lost(self, sock: _socket.socket, before: int) -> int:
+        """Count what the kernel has dropped at a listening socket; returns its number now.
+
+        Where not all clients are admitted, these are nearly all drops.
+        """
+        lost = packets_lost(sock)
+        new = (lost - before) & 0xFFFFFFFF
+        if self.serving.admits is None:
+            self.counters.dropped_datagrams += new
+        else:
+            self.counters.denied += new
+        return lost
 
     def load_of(self, endpoint: SocketAddress) -> int:
         """Return how many connections an endpoint has, including those that are being dialled."""

@@ -195,11 +195,14 @@ def is_connected(sock: _socket.socket) -> bool:
     return True
 
 
-def datagrams_lost(sock: _socket.socket) -> int:
-    """Return how many datagrams the kernel has dropped at a socket since it was created.
+def packets_lost(sock: _socket.socket) -> int:
+    """Return how many packets the kernel has dropped at a socket since it was created.
 
-    Mostly because its buffer was full; also those that its source filter dropped, and corrupt ones.
-    The number has 32 bits. Source: sock_diag(7), SK_MEMINFO_DROPS.
+    Those that its source filter dropped, datagrams for which its buffer was full, SYNs for which
+    its queue was full, and corrupt ones. The number has 32 bits; this takes less than 1 µs.
+
+    Source: sock_diag(7), SK_MEMINFO_DROPS; tcp_v4_rcv() in net/ipv4/tcp_ipv4.c for filters of
+        listening sockets.
     """
     raw = sock.getsockopt(_socket.SOL_SOCKET, SO_MEMINFO, _MEMINFO.size)
     return int(_MEMINFO.unpack(raw)[_DROPS])

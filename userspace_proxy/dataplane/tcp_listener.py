@@ -12,7 +12,7 @@ import _socket
 from ..model import SocketAddress
 from . import reactor as epoll
 from .endpoint_group import EndpointGroup
-from .sockets import EXHAUSTED, family_of
+from .sockets import EXHAUSTED, family_of, packets_lost
 from .tcp import DESCRIPTORS, TcpConnection
 from .tcp_connections import TcpConnections
 from .tuning import BATCH
@@ -35,16 +35,25 @@ class TcpListener:
         self._at = at
         self._family = family_of(at.ip)
         self._is_closed = False
+        # A successor gets its predecessor's socket, with the kernel's count.
+        self._lost = packets_lost(sock)
         self._resume()
 
     def hand_over(self, group: EndpointGroup) -> None:
         """Accept for another group; accepted connections stay with theirs."""
+        self.settle()
         self.group = group
 
     def close(self) -> None:
         """Accept nothing more; accepted connections continue. Idempotent."""
+        self.settle()
         self._is_closed = True
         self._engine.reactor.unregister(self.sock)
+
+    def settle(self) -> None:
+        """Count the packets of clients that aren't admitted."""
+        if self.group.serving.admits is not None:
+            self._lost = self.group.count_lost(self.sock, self._lost)
 
     def _resume(self) -> None:
         if not self._is_closed:

@@ -34,7 +34,7 @@ from .engine import Engine
 from .ephemeral import EPHEMERAL
 from .flow_table import GRAIN_S
 from .pktinfo import ANCILLARY_BYTES, Ancillary, AncillaryItem, Destinations, hops_left
-from .sockets import EXHAUSTED, datagrams_lost, is_self_connected, set_hop_limit
+from .sockets import EXHAUSTED, is_self_connected, packets_lost, set_hop_limit
 from .tuning import BATCH, DIALS
 from .udp_flow import REFUSALS, UdpFlow
 from .udp_flows import UdpFlows
@@ -75,7 +75,7 @@ class UdpListener:
         """The reactor's, when the socket was last read."""
         self._had_more = False
         # A successor gets its predecessor's socket, with the kernel's count.
-        self._lost = datagrams_lost(sock)
+        self._lost = packets_lost(sock)
         self._hop_log_limit = LogLimit()
         # Level-triggered: what is left after a batch is reported again.
         engine.reactor.register(sock, epoll.IN, self._on_readable)
@@ -318,9 +318,7 @@ class UdpListener:
 
     def settle(self) -> None:
         """Bring the counters of endpoints and of the Service port up to date."""
-        lost = datagrams_lost(self.sock)
-        self.group.counters.dropped_datagrams += (lost - self._lost) & 0xFFFFFFFF
-        self._lost = lost
+        self._lost = self.group.count_lost(self.sock, self._lost)
         for flow in self._flows.values():
             self._settle(flow)
 

@@ -63,6 +63,12 @@ def next_command(
     is_api = any(flag.startswith(("--kubeconfig", "--master")) for flag in asked)
     if cause is not None and is_api and not has_pods and cause.code in _ABOUT_PODS:
         return f"{again} --pods"
+    if cause is not None and is_api and cause.code == CauseCode.NOT_LOCAL:
+        nodes = [e.node for port in subject.ports for e in port.endpoints if e.node]
+        node = nodes[0] if nodes else "NODE"
+        others = [flag for flag in asked if not flag.startswith("--hostname-override")]
+        flags = [*others, f"--hostname-override={node}"]
+        return shlex.join([PROGRAM, "explain", subject.service, *flags])
     has_kubectl = is_api or (subject.node is not None and subject.node.is_cluster)
     if cause is not None and has_kubectl and (command := _COMMANDS.get(cause.code, "")):
         namespace, _, name = subject.service.partition("/")

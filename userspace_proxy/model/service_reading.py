@@ -8,6 +8,7 @@ from .addresses import parse_ip
 from .names import ServiceKey
 from .reading import LABEL_HEADLESS, name_of, namespace_of, valid_addresses
 from .services import Balance, Service, ServicePort, ServiceType
+from .similar import did_you_mean
 from .source_ranges import read_source_ranges
 from .wire import FieldError, WireIngress, WireService, WireServicePort, WireServiceSpec
 
@@ -19,6 +20,12 @@ AFFINITY_TIMEOUT_MAX_S = 86400
 LABEL_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 ANNOTATION_BALANCE = "userspace-proxy.io/balance"
 ANNOTATION_CLIENT_ADDRESS = "userspace-proxy.io/preserve-client-address"
+_ANNOTATIONS = (ANNOTATION_BALANCE, ANNOTATION_CLIENT_ADDRESS)
+_DOMAIN = "userspace-proxy.io/"
+# Its end may be misspelt, too.
+_PREFIX = "userspace-proxy"
+_UNKNOWN_NAMED_MAX = 5
+_SHOWN_MAX = 100
 
 
 def read_service(wire: WireService) -> Service:
@@ -54,7 +61,7 @@ def read_service(wire: WireService) -> Service:
         is_external_local=spec.external_traffic_policy == "Local",
         balance=balance,
         keeps_clients=keeps_clients,
-        notes=range_notes + balance_notes + client_notes,
+        notes=range_notes + balance_notes + client_notes + _unknown(annotations),
         proxy_name=labels.get(LABEL_PROXY_NAME),
         has_headless_label=LABEL_HEADLESS in labels,
         external_name=(spec.external_name or "").removesuffix(".")
@@ -121,6 +128,22 @@ def _keeps_clients(annotations: Mapping[str, str | None]) -> tuple[bool, tuple[s
         return text == "auto", ()
     note = f"annotation {ANNOTATION_CLIENT_ADDRESS}: {text!r} is not one of auto, never"
     return True, (f"{note}: auto is used",)
+
+
+def _unknown(annotations: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Return a note for each annotation that was probably meant for this proxy."""
+    notes: list[str] = []
+    names = [annotation.removeprefix(_DOMAIN) for annotation in _ANNOTATIONS]
+    known = f"known: {', '.join(_ANNOTATIONS)}"
+    for key in annotations:
+        if not key.startswith(_PREFIX) or key in _ANNOTATIONS:
+            continue
+        if len(notes) == _UNKNOWN_NAMED_MAX:
+            break
+        shown = key if key.isprintable() else repr(key)
+        hint = did_you_mean(key.rpartition("/")[2], names, prefix=_DOMAIN)
+        notes.append(f"annotation {shown[:_SHOWN_MAX]} is unknown ({hint or known})")
+    return tuple(notes)
 
 
 def _cluster_ips(texts: list[str]) -> tuple[str, ...]:

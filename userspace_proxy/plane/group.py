@@ -27,6 +27,10 @@ class Group(CounterTable):
         self.label = label
         self.serving = Serving()
         """The last one of :meth:`change`."""
+        self.revision = 0
+        """Grows whenever a figure, a failure or an ejection may have changed."""
+        self.denied_at: tuple[float, float] | None = None
+        """Monotonic seconds of the first and the last report of packets that were denied."""
         self._known: dict[SocketAddress, None] = {}
         """Present and former endpoints, the latest last: connections outlive their endpoint."""
         self._active: dict[int, dict[SocketAddress, int]] = {}
@@ -46,6 +50,7 @@ class Group(CounterTable):
         have_others_changed = others != replace(old, endpoints=())
         if not (changes.removed or changes.added or have_others_changed):
             return None
+        self.revision += 1
         current = frozenset(serving.all_endpoints)
         self.fold(current)
         self._known.update(dict.fromkeys(current))
@@ -56,8 +61,12 @@ class Group(CounterTable):
 
     def add(self, worker: int, report: GroupReport, now: float) -> None:
         """Add what a worker has counted for this group."""
+        self.revision += 1
+        denied = self.counters.denied
         before = self.counters.out_of_ports, self.counters.out_of_client_ports
         self.counters.add(report.figures)
+        if self.counters.denied > denied:
+            self.denied_at = (self.denied_at or (now, now))[0], now
         if self.counters.out_of_ports > before[0]:
             self.out_of_ports_at = now
         if self.counters.out_of_client_ports > before[1]:
@@ -81,9 +90,15 @@ class Group(CounterTable):
 
     def worker_ended(self, worker: int) -> None:
         """Subtract a worker's open connections; the rest of what it counted stays."""
+        self.revision += 1
         for endpoint, active in self._active.pop(worker, {}).items():
             self.counters_of(endpoint).active -= active
         self._ejected.pop(worker, None)
+
+    @property
+    def has_ejected(self) -> bool:
+        """Whether a worker has ejected an endpoint."""
+        return any(self._ejected.values())
 
     def ejected(self, now: float) -> Mapping[SocketAddress, float]:
         """Return what any worker has ejected, each with the longest time until its probe."""

@@ -220,7 +220,7 @@ class GroupReport(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """What was counted for one group since the last report."""
 
     group: int
-    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count]
+    figures: tuple[Count, Count, Count, Count, Count, Count, Count, Count, Count, Count]
     """For the group itself, in the order of :class:`GroupCounters`."""
     endpoints: list[EndpointReport] = []
     ejected: list[tuple[SocketAddress, Annotated[float, msgspec.Meta(ge=0, le=1e9)]]] = []

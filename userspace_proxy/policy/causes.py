@@ -178,6 +178,22 @@ def none_usable(code: CauseCode, counts: Iterable[tuple[int, str]], total: int) 
     return Cause(code, f"none of its {total} endpoints is usable: {parts}")
 
 
+def source_denied(
+    networks: Sequence[str], *, count: int = 0, first_at: float = 0.0, last_at: float = 0.0
+) -> Cause:
+    """Return that clients outside these networks are dropped, with the count of their packets."""
+    shown = ", ".join(networks[:_NAMES_SHOWN]) + (", …" if len(networks) > _NAMES_SHOWN else "")
+    return Cause(
+        CauseCode.SOURCE_DENIED,
+        f"clients outside {shown} are dropped" if networks else "all clients are dropped",
+        shown,
+        "spec.loadBalancerSourceRanges must contain the client's network",
+        count,
+        first_at,
+        last_at,
+    )
+
+
 def external_ip_off(ip: str, why: str) -> Cause:
     """Return that an external IP isn't served."""
     sentence = f"external IP {ip} is not served: {why}"

@@ -15,7 +15,12 @@ from typing import Any
 
 from ..errors import UserspaceProxyError
 
-KINDS = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
+KINDS = {
+    "Service": "services",
+    "EndpointSlice": "endpointslices",
+    "Node": "nodes",
+    "Pod": "pods",
+}
 FIRST_REVISION = 1000
 
 Object = Mapping[str, Any]
@@ -48,10 +53,20 @@ class ObjectFilter:
     resource: str
     name: str = ""
     """The only object, by ``fieldSelector``; empty: all."""
+    namespace: str = ""
+    """The only namespace, by the path; empty: all."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels that all of them have, by ``labelSelector``."""
 
     def matches(self, resource: str, item: Object) -> bool:
         """Return whether an object is among them."""
-        return resource == self.resource and self.name in ("", item["metadata"]["name"])
+        metadata = item["metadata"]
+        return (
+            resource == self.resource
+            and self.name in ("", metadata["name"])
+            and self.namespace in ("", metadata.get("namespace", ""))
+            and {*self.labels} <= {*metadata.get("labels", {}).items()}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class ListPage:
 
 
 class FakeObjects:
-    """Services, EndpointSlices and Nodes, with resourceVersions."""
+    """Services, EndpointSlices, Nodes and Pods, with resourceVersions."""
 
     def __init__(self) -> None:
         self.revision = FIRST_REVISION

@@ -1,4 +1,4 @@
-"""A Kubernetes API server in memory: Services, EndpointSlices and Nodes, listed and watched.
+"""A Kubernetes API server in memory: Services, EndpointSlices, Nodes, Pods, listed and watched.
 
     test ──put, delete──▶ objects ──HTTP──▶ lists, watches ──▶ client
          ──refuse, forget, break …──────────┘
@@ -28,6 +28,7 @@ PATHS = {
     "services": "/api/v1/services",
     "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
     "nodes": "/api/v1/nodes",
+    "pods": "/api/v1/pods",
 }
 _EVENTS = "/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
@@ -48,6 +49,7 @@ class _Refusal:
     message: str
     retry_after_s: int
     times: int
+    after: int
 
 
 class FakeApiServer:
@@ -93,8 +95,9 @@ class FakeApiServer:
         app = web.Application()
         for resource, path in PATHS.items():
             app.router.add_get(path, self._handler(resource))
-        # Clients that read one object by its name use the path of its namespace.
-        app.router.add_get("/api/v1/namespaces/{namespace}/services", self._handler("services"))
+            start, _, name = path.rpartition("/")
+            inside = f"{start}/namespaces/{{namespace}}/{name}"
+            app.router.add_get(inside, self._handler(resource))
         app.router.add_post(_EVENTS, self._take)
         app.router.add_patch(f"{_EVENTS}/{{name}}", self._take)
         app.router.add_get("/version", self._version)
@@ -143,9 +146,12 @@ class FakeApiServer:
         message: str = "",
         retry_after_s: int = 0,
         times: int = 1,
+        after: int = 0,
     ) -> None:
-        """Answer the next requests for a resource with an error."""
-        self._refusals.append(_Refusal(resource, code, reason, message, retry_after_s, times))
+        """Answer requests for a resource with an error: the next ones, or those after some."""
+        self._refusals.append(
+            _Refusal(resource, code, reason, message, retry_after_s, times, after)
+        )
 
     def bookmark(self) -> None:
         """Send each watch a bookmark with the current resourceVersion."""
@@ -202,7 +208,7 @@ class FakeApiServer:
                 return refusal
             if request.query.get("watch") in ("1", "true"):
                 return await self._watch(resource, request)
-            return self._list(resource, request.query)
+            return self._list(_filter(resource, request), request.query)
 
         return handle
 
@@ -222,7 +228,9 @@ class FakeApiServer:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return _status(401, "Unauthorized", "Unauthorized")
         for refusal in self._refusals:
-            if refusal.resource == resource and refusal.times:
+            if refusal.resource == resource and refusal.after:
+                refusal.after -= 1
+            elif refusal.resource == resource and refusal.times:
                 refusal.times -= 1
                 return _status(refusal.code, refusal.reason, refusal.message, refusal.retry_after_s)
         version = request.query.get("resourceVersion", "")
@@ -233,7 +241,7 @@ class FakeApiServer:
             return _status(504, "Timeout", message, 1)
         return None
 
-    def _list(self, resource: str, query: Mapping[str, str]) -> web.Response:
+    def _list(self, wanted: ObjectFilter, query: Mapping[str, str]) -> web.Response:
         limit = int(query.get("limit", 0))
         if self.has_watch_cache and query.get("resourceVersion"):
             limit = 0
@@ -241,7 +249,7 @@ class FakeApiServer:
             if token := query.get("continue"):
                 page = self._objects.list_on(token, limit)
             else:
-                page = self._objects.list(_filter(resource, query), limit)
+                page = self._objects.list(wanted, limit)
         except Expired as exc:
             return _status(410, "Expired", str(exc))
         revision = str(page.revision)
@@ -257,7 +265,7 @@ class FakeApiServer:
     async def _watch(self, resource: str, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        watch = _Watch(_filter(resource, request.query), request.transport)
+        watch = _Watch(_filter(resource, request), request.transport)
         since = int(request.query.get("resourceVersion", 0))
         try:
             for event in self._objects.since(since, watch.wanted):
@@ -291,8 +299,14 @@ class FakeApiServer:
             self._changed.notify_all()
 
 
-def _filter(resource: str, query: Mapping[str, str]) -> ObjectFilter:
-    return ObjectFilter(resource, query.get("fieldSelector", "").removeprefix("metadata.name="))
+def _filter(resource: str, request: web.Request) -> ObjectFilter:
+    labels = [pair.partition("=") for pair in request.query.get("labelSelector", "").split(",")]
+    return ObjectFilter(
+        resource,
+        request.query.get("fieldSelector", "").removeprefix("metadata.name="),
+        request.match_info.get("namespace", ""),
+        tuple((name, value) for name, _, value in labels if name),
+    )
 
 
 def _status(code: int, reason: str, message: str, retry_after_s: int = 0) -> web.Response:

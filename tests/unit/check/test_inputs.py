@@ -35,7 +35,7 @@ def test_the_number_of_service_ports_is_read_from_manifests(tmp_path):
     path = tmp_path / "web.yaml"
     path.write_text(SERVICE.replace("{port: 80}", "{name: web, port: 80}"))
     findings, inputs = look(path)
-    assert [str(f) for f in findings] == [f"ok       manifests: 1 Service read [{path}]"]
+    assert str(findings[0]) == f"ok       manifests: 1 Service read [{path}]"
     assert (inputs.service_ports, inputs.service_ips) == (2, ("10.96.0.10",))
 
 
@@ -52,3 +52,87 @@ def test_a_missing_path_is_an_error(tmp_path):
     ((found,), inputs) = look(tmp_path / "nothing")
     assert found.what.startswith(f"cannot read manifests from {tmp_path}/nothing: No such file")
     assert inputs.service_ports is None
+
+
+SLICE = """\
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.1.7]}]
+ports: [{name: http, port: 8080}]
+"""
+WEB = """\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.10, ports: [{name: http, port: 80}]}
+"""
+
+
+def findings_of(tmp_path, text):
+    path = tmp_path / "web.yaml"
+    path.write_text(text)
+    return [str(f).replace(f"{path}", "web.yaml") for f in look(path)[0]]
+
+
+def test_a_service_with_endpoints_is_no_finding(tmp_path):
+    assert findings_of(tmp_path, WEB + SLICE) == ["ok       manifests: 1 Service read [web.yaml]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        pytest.param(
+            SERVICE.replace("80}, {name: more, port: 81}", "80}"),
+            "shop/web would refuse clients: no EndpointSlice belongs to shop/web, and it has no "
+            "selector [web.yaml:1] -> Create an EndpointSlice with the label "
+            "kubernetes.io/service-name: web",
+            id="no-slice",
+        ),
+        pytest.param(
+            WEB + SLICE.replace("http", "web"),
+            'shop/web:http would refuse clients: its endpoints have no port named "http"; they '
+            'have "web" [web.yaml:1] -> The port\'s name in the EndpointSlice must be that in the '
+            "Service",
+            id="port-name",
+        ),
+        pytest.param(
+            WEB.replace("shop}", "shop, annotations: {userspace-proxy.io/balanc: x}}") + SLICE,
+            "Service shop/web: annotation userspace-proxy.io/balanc is unknown (did you mean "
+            "userspace-proxy.io/balance?) [web.yaml:1]",
+            id="annotation",
+        ),
+    ],
+)
+def test_what_would_refuse_or_has_no_effect_is_a_warning(tmp_path, text, finding):
+    assert findings_of(tmp_path, text)[1:] == [f"warning  manifests: {finding}"]
+
+
+def test_of_very_many_services_that_would_refuse_only_some_are_named(tmp_path):
+    text = "---\n".join(
+        WEB.replace("web", f"web-{n}").replace("0.10", f"0.{n + 1}") for n in range(23)
+    )
+    found = findings_of(tmp_path, text)
+    assert len(found) == 22
+    assert found[-1] == "warning  manifests: 3 more Service ports would refuse clients"
+
+
+def test_two_services_with_one_address_are_an_error_with_the_place(tmp_path):
+    found = findings_of(tmp_path, WEB + SLICE + "---\n" + WEB.replace("web", "cart"))
+    [problem] = [line for line in found if line.startswith("error")]
+    assert "[web.yaml:" in problem
+    assert problem.endswith(" -> Give one of them another address")
+
+
+def test_all_problems_of_a_file_are_errors_and_the_rest_is_judged(tmp_path):
+    text = WEB.replace("port: 80", "port: 0, protocl: UDP") + SLICE + "---\n"
+    assert findings_of(tmp_path, text + WEB.replace("web", "cart"))[:3] == [
+        "error    manifests: web.yaml:4: spec.ports[0].port: 0 is not in 1–65535",
+        "error    manifests: web.yaml:4: spec.ports[0].protocl: unknown field (did you mean "
+        "protocol?)",
+        "warning  manifests: shop/cart:http would refuse clients: no EndpointSlice belongs to "
+        "shop/cart, and it has no selector [web.yaml:13] -> Create an EndpointSlice with the label "
+        "kubernetes.io/service-name: cart",
+    ]

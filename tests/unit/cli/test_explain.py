@@ -1,8 +1,10 @@
+import asyncio
 import json
 
 import pytest
 
 from tests.unit.port_numbers import free_port
+from tests.unit.sources.kubernetes.objects import endpoint_slice, service
 from tests.unit.status.views import (
     make_calm_view,
     make_endpoint,
@@ -11,6 +13,8 @@ from tests.unit.status.views import (
     make_view,
 )
 from userspace_proxy.cli import main
+from userspace_proxy.cli.explain import find_kubeconfig, is_plugin
+from userspace_proxy.testing.fake_api_server import FakeApiServer
 
 WEB = """\
 apiVersion: v1
@@ -105,3 +109,105 @@ def test_a_problem_of_another_file_is_a_warning(manifests, tmp_path, capsys):
 def test_a_client_is_judged(serve_view, capsys):
     assert main(["explain", "shop/web", "--from=10.0.0.1", serve_view(make_calm_view())]) == 0
     assert "10.0.0.1 is admitted: every client is" in capsys.readouterr().out
+
+
+async def run(*words):
+    return await asyncio.to_thread(main, ["explain", *words])
+
+
+@pytest.fixture
+async def api(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "*")
+    async with FakeApiServer() as api:
+        yield api
+
+
+async def test_a_cluster_is_explained_without_a_proxy(api, capsys):
+    api.put(service(selector={"app": "web"}))
+    api.put(endpoint_slice("10.244.0.1"))
+    assert await run("web", f"--master={api.url}") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"default/web, from {api.url}",
+        "default/web (IPv4)",
+        "  ✓ address    10.96.7.1:80/TCP, ClusterIP",
+        "  ✓ endpoints  1 of 1 used",
+        "               ✓ 10.244.0.1:8080: ready",
+        "",
+        "Clients would be served by 1 endpoint.",
+        f"next: userspace-proxy explain default/web --master={api.url} --probe",
+    ]
+
+
+async def test_pods_are_read_only_if_they_are_asked_for(api, capsys):
+    api.put(service(selector={"app": "web"}))
+    api.put({"kind": "Pod", "metadata": {"name": "a", "labels": {"app": "wbe"}}})
+    master = f"--master={api.url}"
+    assert await run("web", master) == 3
+    assert not [request for request in api.requests if "/pods" in request]
+    assert f"next: userspace-proxy explain default/web {master} --pods\n" in capsys.readouterr().out
+    assert await run("web", master, "--pods") == 3
+    assert "No pod in default has the labels app=web; pod a has app=wbe." in capsys.readouterr().out
+
+
+async def test_a_policy_of_local_is_explained_for_a_node(api, capsys):
+    api.put(service(internalTrafficPolicy="Local"))
+    item = endpoint_slice("10.244.0.1")
+    item["endpoints"][0]["nodeName"] = "bob"
+    api.put(item)
+    master = f"--master={api.url}"
+    assert await run("web", master) == 3
+    assert f"next: userspace-proxy explain default/web {master} --hostname-override=bob\n" in (
+        capsys.readouterr().out
+    )
+    assert await run("web", master, "--hostname-override=bob") == 0
+
+
+async def test_a_missing_service_of_a_cluster_has_its_nearest_name(api, capsys):
+    api.put(service())
+    assert await run("wbe", f"--master={api.url}") == 1
+    assert capsys.readouterr().err == (
+        "error: there is no Service default/wbe (did you mean default/web?)\n"
+    )
+
+
+def test_pods_need_an_api_server(manifests, capsys):
+    assert main(["explain", "shop/web", "--pods", "--server=:1"]) == 2
+    assert main(["explain", "shop/web", "--pods"]) == 2
+    assert main(["explain", "shop/web", "--pods", manifests()]) == 2
+    assert capsys.readouterr().err.count("--pods needs --kubeconfig") == 3
+
+
+def test_the_kubeconfig_is_the_one_of_kubectl(tmp_path):
+    home = {"HOME": str(tmp_path)}
+    assert find_kubeconfig(home) == ""
+    (tmp_path / ".kube").mkdir()
+    default = tmp_path / ".kube" / "config"
+    default.touch()
+    assert find_kubeconfig(home) == str(default)
+    assert find_kubeconfig({**home, "KUBECONFIG": ":/a:/b"}) == "/a"
+
+
+async def test_a_plugin_of_kubectl_reads_the_cluster_of_kubectl(api, monkeypatch, tmp_path, capsys):
+    api.put(service())
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": {"server": api.url}}],
+                "users": [{"name": "u", "user": {}}],
+            }
+        )
+    )
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setattr("sys.argv", ["/usr/bin/kubectl-userspace_proxy"])
+    assert await run("web") == 3
+    assert "no EndpointSlice belongs to default/web" in capsys.readouterr().out
+
+
+def test_only_the_plugin_is_a_plugin():
+    assert is_plugin("/usr/local/bin/kubectl-userspace_proxy")
+    assert not is_plugin("/usr/local/bin/userspace-proxy")

@@ -241,6 +241,44 @@ def test_an_unknown_balance_is_round_robin_with_a_note():
     )
 
 
+KNOWN = "userspace-proxy.io/balance, userspace-proxy.io/preserve-client-address"
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        (
+            "userspace-proxy.io/balanc",
+            "userspace-proxy.io/balanc is unknown (did you mean userspace-proxy.io/balance?)",
+        ),
+        (
+            "userspace-proxy/balance",
+            "userspace-proxy/balance is unknown (did you mean userspace-proxy.io/balance?)",
+        ),
+        (
+            "userspace-proxy.io/xyzzy",
+            f"userspace-proxy.io/xyzzy is unknown (known: {KNOWN})",
+        ),
+        (
+            "userspace-proxy-xyzzy",
+            f"userspace-proxy-xyzzy is unknown (known: {KNOWN})",
+        ),
+        ("userspace-proxy\n", f"'userspace-proxy\\n' is unknown (known: {KNOWN})"),
+    ],
+)
+def test_an_annotation_that_was_probably_meant_for_this_proxy_is_a_note(key, note):
+    assert a_service(annotations={key: "x"}).notes == (f"annotation {note}",)
+
+
+def test_annotations_for_other_programs_are_no_notes():
+    assert a_service(annotations={"example.io/balance": "x", "balance": "y"}).notes == ()
+
+
+def test_of_very_many_unknown_annotations_some_are_noted():
+    annotations = {f"userspace-proxy.io/{n}": "x" for n in range(9)}
+    assert len(a_service(annotations=annotations).notes) == 5
+
+
 @pytest.mark.parametrize(
     ("value", "is_kept"), [(None, True), ("", True), ("auto", True), ("never", False)]
 )

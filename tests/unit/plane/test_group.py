@@ -147,6 +147,15 @@ def test_the_last_shortage_of_source_ports_is_known_by_its_time(group):
     assert group.counters.evicted_connections == 3
 
 
+def test_the_first_and_the_last_report_of_denied_clients_are_known(group):
+    group.add(0, group_report(refused=1), 4.0)
+    assert group.denied_at is None
+    group.add(0, group_report(denied=2), 5.0)
+    group.add(1, group_report(denied=1), 7.0)
+    group.add(1, group_report(refused=1), 9.0)
+    assert (group.counters.denied, group.denied_at) == (3, (5.0, 7.0))
+
+
 # -- differences between endpoints ---------------------------------------------
 
 PODS = [SocketAddress(f"10.0.0.{number}", 80) for number in range(10)]

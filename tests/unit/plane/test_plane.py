@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from userspace_proxy.dataplane import Tuning
+from userspace_proxy.dataplane import Serving, Tuning
 from userspace_proxy.errors import ShortageError
 from userspace_proxy.model import Balance, Protocol, SocketAddress
 from userspace_proxy.plane import Plane
@@ -36,6 +36,36 @@ async def test_clients_that_are_not_admitted_are_dropped_from_the_start(rig, pro
     assert web.listener.is_serving
     assert await is_dropped(rig, web, BOB)
     assert await place_of(rig, web, pods, ALICE) == 0
+
+
+@BOTH
+async def test_packets_of_clients_that_are_not_admitted_are_counted(rig, protocol):
+    pods = pods_of(rig, protocol, 1)
+    web = rig.service(pods[0].address, protocol=protocol, at="0.0.0.0", admits=ALICE_ALONE)
+    await all_serve(rig)
+    assert await is_dropped(rig, web, BOB)
+    await rig.plane.refresh()
+    assert web.served.counters.denied >= 1
+    assert web.served.counters.dropped_datagrams == 0
+    assert web.served.denied_at is not None
+
+
+async def all_serve(rig):
+    """Wait until all workers have what they were sent."""
+    await until(lambda: rig.plane.has_all_workers)
+    await rig.plane.refresh()
+
+
+async def test_what_was_dropped_for_a_former_group_is_counted_there(rig):
+    pod = rig.endpoint()
+    web = rig.service(pod.address, at="0.0.0.0", admits=ALICE_ALONE)
+    await all_serve(rig)
+    assert await is_dropped(rig, web, BOB)
+    other = rig.plane.open_group("shop/other")
+    rig.plane.serve(other, Serving((pod.address,)), web.wanted)
+    await rig.plane.refresh()
+    assert web.served.counters.denied >= 1
+    assert (other.counters.denied, other.denied_at) == (0, None)
 
 
 @BOTH

@@ -13,6 +13,7 @@ from userspace_proxy.policy.causes import (
     out_of_client_ports,
     out_of_ports,
     resets,
+    source_denied,
 )
 
 POD = SocketAddress("10.244.0.3", 8080)
@@ -90,3 +91,22 @@ def test_causes_of_this_node_have_a_remedy():
         CauseCode.OUT_OF_CLIENT_PORTS,
     ]
     assert all(cause.hint for cause in causes)
+
+
+@pytest.mark.parametrize(
+    ("networks", "sentence"),
+    [
+        pytest.param((), "all clients are dropped", id="none"),
+        pytest.param(("198.51.100.0/24",), "clients outside 198.51.100.0/24 are dropped", id="one"),
+        pytest.param(
+            [f"10.{n}.0.0/16" for n in range(6)],
+            "clients outside 10.0.0.0/16, 10.1.0.0/16, 10.2.0.0/16, 10.3.0.0/16, 10.4.0.0/16, … "
+            "are dropped",
+            id="many",
+        ),
+    ],
+)
+def test_clients_that_are_not_admitted_are_outside_some_networks(networks, sentence):
+    cause = source_denied(networks, count=3, first_at=1.0, last_at=2.0)
+    assert (cause.code, cause.sentence) == (CauseCode.SOURCE_DENIED, sentence)
+    assert (cause.count, cause.first_at, cause.last_at) == (3, 1.0, 2.0)

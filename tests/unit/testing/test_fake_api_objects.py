@@ -62,6 +62,18 @@ def test_a_selection_takes_one_kind_and_one_name(objects):
     assert names(e.object for e in objects.since(1000, ObjectFilter("nodes"))) == ["alice", "bob"]
 
 
+def test_a_selection_takes_one_namespace_and_some_labels(objects):
+    for name, namespace, labels in (
+        ("a", "shop", {"app": "web", "tier": "x"}),
+        ("b", "shop", {"app": "cart"}),
+        ("c", "other", {"app": "web"}),
+    ):
+        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        objects.put({"kind": "Pod", "metadata": metadata})
+    wanted = ObjectFilter("pods", namespace="shop", labels=(("app", "web"),))
+    assert names(objects.list(wanted, 0).items) == ["a"]
+
+
 def test_forgotten_versions_are_expired(objects):
     objects.put(service("cart"))
     objects.put(service("web"))
@@ -75,7 +87,7 @@ def test_forgotten_versions_are_expired(objects):
 
 
 def test_unknown_paths_are_an_error(objects):
-    with pytest.raises(KeyError, match="Pod"):
-        objects.put({"kind": "Pod", "metadata": {"name": "web"}})
+    with pytest.raises(KeyError, match="Deployment"):
+        objects.put({"kind": "Deployment", "metadata": {"name": "web"}})
     with pytest.raises(KeyError):
         objects.delete("Service", "web", "default")

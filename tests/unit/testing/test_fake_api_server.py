@@ -105,6 +105,26 @@ async def test_refusals_are_as_many_as_requested(api, client):
     assert codes == [429, 429, 200]
 
 
+async def test_refusals_may_begin_later(api, client):
+    api.refuse("services", 403, after=1)
+    codes = [(await get(client, SERVICES))[0] for _ in range(3)]
+    assert codes == [200, 403, 200]
+
+
+async def test_lists_are_also_of_one_namespace_and_by_labels(api, client):
+    for name, namespace in (("a", "shop"), ("b", "other")):
+        labels = {"app": name}
+        metadata = {"name": name, "namespace": namespace, "labels": labels}
+        api.put({"kind": "Pod", "metadata": metadata})
+    for path, found in (
+        ("/api/v1/namespaces/shop/pods", ["a"]),
+        ("/api/v1/pods?labelSelector=app=b", ["b"]),
+        ("/api/v1/namespaces/shop/pods?labelSelector=app=b", []),
+    ):
+        _, page = await get(client, path)
+        assert [item["metadata"]["name"] for item in page["items"]] == found
+
+
 async def test_requests_without_the_token_are_rejected(api, client):
     api.token = "secret"
     assert (await get(client, SERVICES))[0] == 401

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from ...errors import ConfigError
 from ...model import IPFamily, ServiceKey
-from .pool import Pool, low_band
+from .pool import NAMES_MAX, Pool, low_band
 from .written import Problem, WrittenService
 
 Ranges = Mapping[IPFamily, "ClusterIPRange"]
@@ -35,7 +35,12 @@ class ClusterIPRange:
         first = min(1, network.num_addresses - 1)
         count = max(1, network.num_addresses - (2 if network.version == 4 else 1))
         low = low_band(count, share=16, most=256)
-        self.pool: Pool[str] = Pool(count, low, lambda n: str(network[first + n]))
+
+        @functools.lru_cache(maxsize=NAMES_MAX)
+        def address_at(number: int) -> str:
+            return str(network[first + number])
+
+        self.pool: Pool[str] = Pool(count, low, address_at)
 
 
 def open_ranges(cidrs: Sequence[str]) -> Ranges:
@@ -60,46 +65,48 @@ def open_ranges(cidrs: Sequence[str]) -> Ranges:
 
 def allocate_cluster_ips(
     services: Iterable[WrittenService], ranges: Ranges
-) -> tuple[list[WrittenService], list[Problem]]:
-    """Return all Services in their order, with an address of each family that they ask for."""
-    wanted = [(item, item.wanted_families(ranges.keys())) for item in services]
-    problems: list[Problem] = []
-    ips = {family: _of_family(family, wanted, ranges, problems) for family in IPFamily}
-    allocated = []
-    for item, families in wanted:
-        service = item.service
-        found = (ips[family].get(service.key) for family in families)
-        cluster_ips = tuple(ip for ip in found if ip)
-        if cluster_ips != service.cluster_ips:
-            item = replace(item, service=replace(service, cluster_ips=cluster_ips))
-        allocated.append(item)
-    return allocated, problems
-
-
-def _of_family(
-    family: IPFamily,
-    wanted: Iterable[tuple[WrittenService, Sequence[IPFamily]]],
-    ranges: Ranges,
-    problems: list[Problem],
-) -> Mapping[ServiceKey, str]:
-    """Return the addresses of one family, those that manifests name and allocated ones."""
-    ips: dict[ServiceKey, str] = {}
-    wanting: dict[str, ServiceKey] = {}
-    for item, families in wanted:
+) -> tuple[dict[ServiceKey, tuple[str, ...]], list[Problem]]:
+    """Return the addresses of each Service, one of each family that it asks for."""
+    configured = tuple(ranges)
+    wanted: list[tuple[ServiceKey, Sequence[IPFamily]]] = []
+    ips: dict[IPFamily, dict[ServiceKey, str]] = {family: {} for family in IPFamily}
+    wanting: dict[IPFamily, dict[str, ServiceKey]] = {family: {} for family in IPFamily}
+    for item in services:
         key = item.service.key
-        named = [ip for ip in item.service.cluster_ips if IPFamily.of(ip) is family]
-        if named:
-            ips[key] = named[-1]
-        elif family in families:
-            wanting[str(key)] = key
+        for ip in item.service.cluster_ips:
+            ips[IPFamily.of(ip)][key] = ip
+        families = item.wanted_families(configured)
+        wanted.append((key, families))
+        for family in families:
+            if key not in ips[family]:
+                wanting[family][str(key)] = key
+    problems = [
+        problem
+        for family in IPFamily
+        for problem in _allocate(family, wanting[family], ranges, ips[family])
+    ]
+    addresses = {
+        key: tuple([ips[family][key] for family in families if key in ips[family]])
+        for key, families in wanted
+    }
+    return addresses, problems
+
+
+def _allocate(
+    family: IPFamily,
+    wanting: Mapping[str, ServiceKey],
+    ranges: Ranges,
+    ips: dict[ServiceKey, str],
+) -> list[Problem]:
+    """Add addresses of one family to those that manifests name."""
     if family in ranges:
         problem = f"spec.clusterIP: no address is left in {ranges[family].cidr}"
         allocated = ranges[family].pool.allocate(wanting, taken=set(ips.values()))
-        ips |= {wanting[name]: ip for name, ip in allocated.items()}
+        for name, ip in allocated.items():
+            ips[wanting[name]] = ip
     else:
         problem = f"spec.ipFamilies: --service-cluster-ip-range has no {family} addresses"
-    problems.extend((key, problem) for key in wanting.values() if key not in ips)
-    return ips
+    return [(key, problem) for key in wanting.values() if key not in ips]
 
 
 def _network(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from ...model import Service, ServiceKey, ServicePort
+from ...model import Service, ServiceKey, ServicePort, ServiceType
 from ...model.admission import NODE_PORTS
 from .pool import Pool, low_band
 from .written import Problem, WrittenService
@@ -41,15 +41,29 @@ class _Field(NamedTuple):
     is_wanted: bool
 
 
+class NodePorts(NamedTuple):
+    """The node ports of one Service, named and allocated ones."""
+
+    ports: tuple[int, ...]
+    """One for each port; 0: none."""
+    health_check: int
+    notes: tuple[str, ...]
+    """What couldn't be given to it."""
+
+
 def allocate_node_ports(
     written: Iterable[WrittenService],
-) -> tuple[list[Service], list[Problem]]:
-    """Return all Services in their order, with a node port for each port that is to have one.
+) -> tuple[dict[ServiceKey, NodePorts], list[Problem]]:
+    """Return the node ports of each Service of a type that may have some.
 
     A problem, such as ``spec.ports[0].nodePort: 30080/TCP is already used by shop/web``, is also
     among its Service's notes.
     """
-    items = [(item.service, tuple(_fields(item))) for item in written]
+    items = [
+        (item.service, tuple(_fields(item)))
+        for item in written
+        if item.service.type in (ServiceType.NODE_PORT, ServiceType.LOAD_BALANCER)
+    ]
     owners: dict[tuple[int, str], ServiceKey] = {}
     wanting: list[str] = []
     for service, fields in items:
@@ -59,14 +73,14 @@ def allocate_node_ports(
             elif field.is_wanted:
                 wanting.append(field.name)
     allocated = _POOL.allocate(wanting, taken={number for number, _ in owners})
-    services: list[Service] = []
+    node_ports: dict[ServiceKey, NodePorts] = {}
     problems: list[Problem] = []
     for service, fields in items:
         notes: list[str] = []
-        numbers = [_number(service, field, owners, allocated, notes) for field in fields]
-        services.append(_with_numbers(service, numbers, notes))
+        *ports, health = [_number(service, field, owners, allocated, notes) for field in fields]
+        node_ports[service.key] = NodePorts(tuple(ports), health, tuple(notes))
         problems.extend((service.key, note) for note in notes)
-    return services, problems
+    return node_ports, problems
 
 
 def _fields(written: WrittenService) -> Iterator[_Field]:
@@ -111,14 +125,14 @@ def _number(
     return 0
 
 
-def _with_numbers(service: Service, numbers: list[int], notes: list[str]) -> Service:
-    """Return a Service with its numbers; the same object if nothing changed."""
-    *node_ports, health = numbers
+def with_node_ports(service: Service, given: NodePorts) -> Service:
+    """Return a Service with its node ports; the same object if nothing changed."""
     ports = tuple(
         port if port.node_port == number else replace(port, node_port=number)
-        for port, number in zip(service.ports, node_ports, strict=True)
+        for port, number in zip(service.ports, given.ports, strict=True)
     )
-    if ports == service.ports and health == service.health_check_node_port and not notes:
+    health = given.health_check
+    if ports == service.ports and health == service.health_check_node_port and not given.notes:
         return service
-    notes = [*service.notes, *notes]
-    return replace(service, ports=ports, health_check_node_port=health, notes=tuple(notes))
+    notes = (*service.notes, *given.notes)
+    return replace(service, ports=ports, health_check_node_port=health, notes=notes)

@@ -80,10 +80,6 @@ class FileObjects:
     problems: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     """Kinds that aren't supported, each once, as ``web.yaml:20: kind Deployment …``."""
-    refused: frozenset[Identity] = frozenset()
-    """Objects with a problem."""
-    has_unnamed: bool = False
-    """There is a problem that can't be attributed to an object, as a text that isn't YAML."""
 
 
 @dataclass(slots=True)
@@ -96,8 +92,6 @@ class _Read:
     """With the line in the file."""
     ignored: dict[str, int] = field(default_factory=dict)
     """The line of each kind, counted from the first one of the part."""
-    refused: list[Identity | None] = field(default_factory=list)
-    """None: the object has no name that can be read."""
     aliased_nodes: int = 0
 
 
@@ -119,7 +113,6 @@ class ManifestReader:
         objects: list[Found] = []
         problems: list[tuple[int, str]] = []
         ignored: dict[str, int] = {}
-        refused: list[Identity | None] = []
         aliased_nodes = 0
         file = self._place
         for part, before in split_documents(text):
@@ -134,14 +127,11 @@ class ManifestReader:
             problems += read.problems
             for kind, line in read.ignored.items():
                 ignored.setdefault(kind, before + line)
-            refused += read.refused
         self._parts = parts
         return FileObjects(
             tuple(objects),
             _problem_lines(file, sorted(problems)),
             tuple(f"{file}:{at}: kind {kind} is not supported" for kind, at in ignored.items()),
-            frozenset(identity for identity in refused if identity is not None),
-            None in refused,
         )
 
 
@@ -168,7 +158,6 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
         result.problems.append(
             (exc.line, f"{exc.problem} ({exc.hint})" if exc.hint else exc.problem)
         )
-        result.refused.append(None)
         return result
     if documents:
         result.aliased_nodes = documents[-1].aliased_nodes
@@ -180,7 +169,6 @@ def _read_part(text: str, before: int, place: str, aliased_nodes_max: int) -> _R
                 continue
             found = read(item.value)
         except FieldError as exc:
-            result.refused.append(item.identity())
             for error in (exc, *exc.others):
                 path = ".".join(part for part in (item.path, error.path) if part)
                 problem = f"{path}: {error.problem}" if path else error.problem
@@ -205,16 +193,6 @@ class _WrittenObject:
     def line_of(self, path: str = "") -> int:
         """Return the line of a field, or of the object."""
         return self.document.line_of(".".join(part for part in (self.path, path) if part))
-
-    def identity(self) -> Identity | None:
-        """Return what the object is, as far as it can be read; None if it can't."""
-        kind = self.text("kind") or self.default_kind
-        metadata = self.value.get("metadata") if isinstance(self.value, dict) else None
-        name = metadata.get("name") if isinstance(metadata, dict) else None
-        if not kind or not isinstance(metadata, dict) or not isinstance(name, str):
-            return None
-        namespace = metadata.get("namespace") or "default"
-        return kind, name if kind == "Node" else f"{namespace}/{name}"
 
     def text(self, name: str) -> str:
         """Return the text of ``kind`` or ``apiVersion``; empty if there is none."""

@@ -9,12 +9,16 @@ counts. A new name moves an older one only if their hashes meet and it sorts bef
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value", bound=Hashable)
+
+NAMES_MAX = 65536
+"""Whose hashes and values are cached, because each edit allocates to all names anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,16 @@ class Pool(Generic[Value]):
     def _candidates(self, name: str, most: int) -> Iterator[Value]:
         """Yield the upper band from the name's hash on, then the lower one."""
         high = self.count - self.low
-        start = int.from_bytes(hashlib.sha256(name.encode()).digest()) % high
+        start = _number_of(name) % high
         for step in range(min(high, most)):
             yield self.value_at(self.low + (start + step) % high)
         for number in range(min(self.low, most)):
             yield self.value_at(number)
+
+
+@functools.lru_cache(maxsize=NAMES_MAX)
+def _number_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest())
 
 
 def low_band(count: int, *, share: int, most: int) -> int:

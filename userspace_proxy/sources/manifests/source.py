@@ -171,6 +171,17 @@ def load_manifests(
         SourceError: The path doesn't exist.
         ConfigError: ``service_cidrs`` aren't ranges as :class:`ManifestSource` takes.
     """
+    state = load_state(path, node_name=node_name, service_cidrs=service_cidrs)
+    return state.snapshot, state.problems
+
+
+def load_state(
+    path: str | os.PathLike[str],
+    *,
+    node_name: str = "",
+    service_cidrs: Sequence[str] = SERVICE_CIDRS,
+) -> ManifestState:
+    """Read manifests once, as :func:`load_manifests`, and return also where objects are."""
     state = ManifestState(node_name=node_name, service_cidrs=service_cidrs)
     state.take(FileWatch(Path(path)).first_look())
-    return state.snapshot, state.problems
+    return state

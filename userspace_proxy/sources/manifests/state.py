@@ -2,8 +2,8 @@
 
     texts ──▶ objects of each file ──▶ one object of each name ──▶ allocation ──▶ Snapshot
 
-Rule 1: an object with a problem keeps its last valid form. While a file has a problem that isn't
-that of an object (it isn't YAML), none of its objects is removed.
+Rule 1: while a file has a problem, none of its objects is removed: an object that an edit breaks,
+even its name, keeps its last valid form.
 Rule 2: of two objects with one name the first counts, by file name and place in the file.
 Rule 3: endpoints in slices take precedence over an Endpoints object of the same Service.
 Rule 4: addresses and node ports are allocated as the API server's allocators would, but they
@@ -13,12 +13,13 @@ depend on the manifests alone, not on earlier ones (ADR 0025).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from ...cluster import Snapshot, Store
-from ...model import EndpointSlice, Node, Service
+from ...model import EndpointSlice, Node, Service, ServiceKey
 from .cluster_ips import allocate_cluster_ips, open_ranges
 from .files import Look
-from .node_ports import allocate_node_ports
+from .node_ports import NodePorts, allocate_node_ports, with_node_ports
 from .objects import FileObjects, Found, Identity, ManifestReader, MirroredEndpoints
 from .written import WrittenService
 
@@ -43,6 +44,9 @@ class ManifestState:
         """By file."""
         self._kept: dict[str, tuple[Found, ...]] = {}
         """By file, from earlier texts."""
+        self._first: dict[Identity, Found] = {}
+        """Of the objects with one name, the one that counts."""
+        self._served: dict[ServiceKey, tuple[_Parts, Service]] = {}
         self._broken: dict[str, tuple[str, ...]] = {}
         self._ignored: dict[str, tuple[str, ...]] = {}
         self.unread: tuple[str, ...] = ()
@@ -66,6 +70,10 @@ class ManifestState:
         """Kinds that aren't supported, one line for each file and kind."""
         return tuple(line for name in sorted(self._ignored) for line in self._ignored[name])
 
+    def place_of(self, service: ServiceKey) -> str:
+        """Return file and line of a Service in the snapshot."""
+        return self._first["Service", str(service)].place
+
     def take(self, look: Look) -> None:
         """Update ``snapshot`` and ``problems`` with what a look at the files found."""
         self.unread = tuple(line for _, line in sorted(look.problems.items()))
@@ -85,9 +93,7 @@ class ManifestState:
         there = {found.identity for found in read.objects}
         earlier = (*self._objects.get(name, ()), *self._kept.get(name, ()))
         self._kept[name] = tuple(
-            found
-            for found in (earlier if read.problems else ())
-            if found.identity not in there and (read.has_unnamed or found.identity in read.refused)
+            found for found in (earlier if read.problems else ()) if found.identity not in there
         )
         self._objects[name] = read.objects
         self._broken[name] = read.problems
@@ -97,6 +103,7 @@ class ManifestState:
         """Build one state from all files."""
         conflicts: list[str] = []
         first: dict[Identity, Found] = {}
+        self._first = first
         for name in sorted(self._objects):
             for found in self._objects[name]:
                 earlier = first.setdefault(found.identity, found)
@@ -119,12 +126,37 @@ class ManifestState:
 
     def _allocate(self, objects: Iterable[Found], conflicts: list[str]) -> list[Service]:
         """Return all Services with what their manifests leave out; add what isn't possible."""
-        found = [(f.value, f.place) for f in objects if isinstance(f.value, WrittenService)]
-        places = {item.service.key: place for item, place in found}
-        with_ips, without_ip = allocate_cluster_ips((item for item, _ in found), self._ranges)
-        services, without_port = allocate_node_ports(with_ips)
-        conflicts.extend(f"{places[key]}: {line}" for key, line in (*without_ip, *without_port))
-        return services
+        found = [f for f in objects if f.kind == "Service"]
+        written = [f.value for f in found if isinstance(f.value, WrittenService)]
+        cluster_ips, without_ip = allocate_cluster_ips(written, self._ranges)
+        node_ports, without_port = allocate_node_ports(written)
+        if without_ip or without_port:
+            places = {f.key: f.place for f in found}
+            conflicts.extend(
+                f"{places[str(key)]}: {line}" for key, line in (*without_ip, *without_port)
+            )
+        served: dict[ServiceKey, tuple[_Parts, Service]] = {}
+        for item in written:
+            key = item.service.key
+            parts = (item, cluster_ips[key], node_ports.get(key))
+            old = self._served.get(key)
+            # Most are as they were before an edit.
+            served[key] = old if old is not None and old[0] == parts else (parts, _join(*parts))
+        self._served = served
+        return [service for _, service in served.values()]
+
+
+_Parts = tuple[WrittenService, tuple[str, ...], NodePorts | None]
+"""A Service and what it was given."""
+
+
+def _join(
+    written: WrittenService, cluster_ips: tuple[str, ...], node_ports: NodePorts | None
+) -> Service:
+    service = written.service
+    if cluster_ips != service.cluster_ips:
+        service = replace(service, cluster_ips=cluster_ips)
+    return service if node_ports is None else with_node_ports(service, node_ports)
 
 
 def _slices(objects: Iterable[Found]) -> list[EndpointSlice]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from userspace_proxy.model import Service, ServiceKey, ServicePort, ServiceType
-from userspace_proxy.sources.manifests.node_ports import allocate_node_ports
-from userspace_proxy.sources.manifests.written import WrittenService
+from userspace_proxy.sources.manifests.node_ports import allocate_node_ports, with_node_ports
+from userspace_proxy.sources.manifests.written import Problem, WrittenService
 
 HTTP = ServicePort("http", 80, "TCP")
 DNS = (ServicePort("dns", 53, "UDP"), ServicePort("dns-tcp", 53, "TCP"))
@@ -25,44 +27,50 @@ def health(name: str, number: int = 0) -> WrittenService:
     return node_port(name, at(31000), health_check_node_port=number, **kind)
 
 
+def allocate(written: list[WrittenService]) -> tuple[list[Service], list[Problem]]:
+    node_ports, problems = allocate_node_ports(written)
+    services = [with_node_ports(w.service, node_ports[w.service.key]) for w in written]
+    return services, problems
+
+
 def numbers(services: list[Service]) -> list[list[int]]:
     return [[port.node_port for port in service.ports] for service in services]
 
 
 def test_each_port_gets_one_that_is_the_same_after_a_restart():
     web = node_port("web")
-    [[before]] = numbers(allocate_node_ports([web])[0])
-    [_, [after]] = numbers(allocate_node_ports([node_port("cart"), web])[0])
+    [[before]] = numbers(allocate([web])[0])
+    [_, [after]] = numbers(allocate([node_port("cart"), web])[0])
     assert before == after
     assert before in range(30086, 32768)
 
 
 def test_a_service_that_wants_none_gets_none_and_stays_the_same_object():
     plain = Service(ServiceKey("shop", "web"), (HTTP,))
-    [service], conflicts = allocate_node_ports([WrittenService(plain)])
-    assert service is plain
-    assert conflicts == []
+    assert allocate_node_ports([WrittenService(plain)]) == ({}, [])
+    without = dataclasses.replace(plain, type=ServiceType.LOAD_BALANCER)
+    [service], problems = allocate([WrittenService(without)])
+    assert service is without
+    assert problems == []
 
 
 def test_ports_of_one_number_share_a_node_port_with_what_one_of_them_names():
-    [[udp, tcp]] = numbers(allocate_node_ports([node_port("dns", *DNS)])[0])
+    [[udp, tcp]] = numbers(allocate([node_port("dns", *DNS)])[0])
     assert udp == tcp
     named = ServicePort("dns-tcp", 53, "TCP", 30053)
-    assert numbers(allocate_node_ports([node_port("dns", DNS[0], named)])[0]) == [[30053, 30053]]
+    assert numbers(allocate([node_port("dns", DNS[0], named)])[0]) == [[30053, 30053]]
 
 
 def test_a_named_one_is_given_to_no_other_service_and_moves_the_one_that_had_it():
-    [[first]] = numbers(allocate_node_ports([node_port("web")])[0])
-    services, conflicts = allocate_node_ports([node_port("web"), node_port("cart", at(first))])
+    [[first]] = numbers(allocate([node_port("web")])[0])
+    services, conflicts = allocate([node_port("web"), node_port("cart", at(first))])
     [[moved], [named]] = numbers(services)
     assert (named, conflicts) == (first, [])
     assert moved not in (0, first)
 
 
 def test_of_two_that_name_one_number_the_second_has_none_and_a_note_names_the_first():
-    services, [conflict] = allocate_node_ports(
-        [node_port("web", at(30080)), node_port("cart", at(30080))]
-    )
+    services, [conflict] = allocate([node_port("web", at(30080)), node_port("cart", at(30080))])
     assert numbers(services) == [[30080], [0]]
     problem = "spec.ports[0].nodePort: 30080/TCP is already used by shop/web"
     assert conflict == (ServiceKey("shop", "cart"), problem)
@@ -70,27 +78,27 @@ def test_of_two_that_name_one_number_the_second_has_none_and_a_note_names_the_fi
 
 
 def test_tcp_and_udp_of_two_services_may_name_one_number():
-    services, conflicts = allocate_node_ports(
+    services, conflicts = allocate(
         [node_port("web", at(30080)), node_port("dns", at(30080, "UDP"))]
     )
     assert (numbers(services), conflicts) == ([[30080], [30080]], [])
 
 
 def test_a_health_check_node_port_is_given_kept_and_counts_as_tcp():
-    [service], _ = allocate_node_ports([health("web")])
+    [service], _ = allocate([health("web")])
     given = service.health_check_node_port
     assert given in range(30086, 32768)
-    services, [(_, problem)] = allocate_node_ports([health("web"), node_port("cart", at(31000))])
+    services, [(_, problem)] = allocate([health("web"), node_port("cart", at(31000))])
     assert services[0].health_check_node_port == given
     assert problem == "spec.ports[0].nodePort: 31000/TCP is already used by shop/web"
-    services, [_, (_, problem)] = allocate_node_ports([health("web", 31001), health("cart", 31001)])
+    services, [_, (_, problem)] = allocate([health("web", 31001), health("cart", 31001)])
     assert services[1].health_check_node_port == 0
     assert problem == "spec.healthCheckNodePort: 31001/TCP is already used by shop/web"
 
 
 def test_without_a_number_left_the_port_has_none_and_the_service_a_note():
     many = [node_port(f"web-{n}") for n in range(2769)]
-    services, [(_, problem)] = allocate_node_ports(many)
+    services, [(_, problem)] = allocate(many)
     assert len({n for [n] in numbers(services)}) == 2769
     assert problem == "spec.ports[0].nodePort: no node port is left in 30000–32767"
     assert [s.notes for s in services if s.notes] == [(problem,)]

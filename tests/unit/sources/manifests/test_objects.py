@@ -241,23 +241,6 @@ def test_all_problems_are_found_at_once_and_the_other_objects_are_used():
         "web.yaml:24: not YAML: while parsing a flow node, did not find expected node content",
         "web.yaml:26: apiVersion: is missing",
     )
-    assert content.refused == {("Service", "shop/web"), ("Node", "bob")}
-    assert content.has_unnamed
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param("kind: [", id="no-yaml"),
-        pytest.param("apiVersion: v1\nkind: Service\nmetadata: web", id="no-metadata"),
-        pytest.param("apiVersion: v1\nkind: Service\nmetadata: {name: 1}", id="no-text"),
-        pytest.param("- a", id="no-object"),
-        pytest.param("metadata: {name: web}", id="no-kind"),
-    ],
-)
-def test_a_problem_may_be_that_of_no_object_whose_name_is_known(text):
-    content = read(text)
-    assert (content.refused, content.has_unnamed) == (frozenset(), True)
 
 
 def test_of_very_many_problems_only_some_are_named():

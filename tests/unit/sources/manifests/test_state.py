@@ -93,23 +93,25 @@ def test_an_object_that_was_never_valid_is_left_out_and_the_others_of_its_file_a
     assert state.problems == ("a.yaml:9: spec.clusterIP: 'x' is not an IP address",)
 
 
-def test_an_object_that_an_edit_breaks_keeps_its_last_valid_form(state):
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(service(clusterIP="10.96.7.x"), id="field"),
+        pytest.param(service("Web_1"), id="name"),
+        pytest.param("kind: [\n---\n", id="no-yaml"),
+        pytest.param(service("web", selectr="{}"), id="unknown-field"),
+    ],
+)
+def test_while_a_file_has_a_problem_none_of_its_objects_is_removed(state, broken):
     state.take(Look({"a.yaml": service(clusterIP="10.96.7.1") + service("cart") + service("db")}))
-    state.take(Look({"a.yaml": service(clusterIP="10.96.7.x") + service("cart", type="NodePort")}))
-    assert names(state) == ["cart", "web"]
-    assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.1",)
-    assert state.snapshot.services[ServiceKey("shop", "cart")].service.ports[0].node_port
+    for _ in range(2):
+        state.take(Look({"a.yaml": broken + service("cart", type="NodePort")}))
+        assert names(state) == ["cart", "db", "web"]
+        assert state.snapshot.services[WEB].service.cluster_ips == ("10.96.7.1",)
+        cart = state.snapshot.services[ServiceKey("shop", "cart")].service
+        assert cart.ports[0].node_port
     state.take(Look({"a.yaml": service("cart")}))
     assert names(state) == ["cart"]
-
-
-def test_while_a_document_cannot_be_read_no_object_of_its_file_is_removed(state):
-    state.take(Look({"a.yaml": service() + service("cart")}))
-    for _ in range(2):
-        state.take(Look({"a.yaml": "kind: [\n---\n" + service("db")}))
-        assert names(state) == ["cart", "db", "web"]
-    state.take(Look({"a.yaml": service("db")}))
-    assert names(state) == ["db"]
 
 
 def test_what_a_broken_file_keeps_yields_to_what_is_written_elsewhere(state):

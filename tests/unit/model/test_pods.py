@@ -1,0 +1,122 @@
+import json
+
+import pytest
+
+from userspace_proxy.model.pods import read_pods, read_target_names
+from userspace_proxy.model.wire import FieldError
+
+READY = [{"type": "Ready", "status": "True"}]
+UNREADY = [{"type": "Ready", "status": "False", "message": "containers with unready status: [web]"}]
+
+
+def read(status=None, *, name="web-1", **fields):
+    pod = {"metadata": {"name": name, **fields.pop("metadata", {})}, "status": status, **fields}
+    return read_pods(json.dumps({"items": [pod]}).encode())[0]
+
+
+def test_a_ready_pod_has_its_labels_and_the_names_of_its_ports():
+    containers = [{"ports": [{"name": "http"}, {"containerPort": 1}]}, {}]
+    pod = read(
+        {"phase": "Running", "conditions": READY},
+        metadata={"labels": {"tier": "front", "app": "web", "empty": None}},
+        spec={"containers": containers},
+    )
+    assert pod.labels == (("app", "web"), ("empty", ""), ("tier", "front"))
+    assert (pod.is_ready, pod.why_not, pod.port_names) == (True, "", ("http",))
+
+
+@pytest.mark.parametrize(
+    ("status", "why_not"),
+    [
+        pytest.param(None, "its phase is unknown", id="no-status"),
+        pytest.param({"phase": "Succeeded"}, "its phase is Succeeded", id="ended"),
+        pytest.param(
+            {
+                "phase": "Pending",
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "message": "0/3 nodes\nfit"}
+                ],
+            },
+            "it is not scheduled: 0/3 nodes fit",
+            id="not-scheduled",
+        ),
+        pytest.param(
+            {
+                "phase": "Pending",
+                "containerStatuses": [
+                    {"name": "web", "state": {"waiting": {"reason": "ImagePullBackOff"}}}
+                ],
+            },
+            "container web waits: ImagePullBackOff",
+            id="waiting",
+        ),
+        pytest.param(
+            {
+                "phase": "Running",
+                "containerStatuses": [
+                    {"name": "log", "ready": True},
+                    {
+                        "name": "web",
+                        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
+                        "lastState": {"terminated": {"exitCode": 1}},
+                    },
+                ],
+            },
+            "container web waits: CrashLoopBackOff: back-off; it ended with status 1",
+            id="crashing",
+        ),
+        pytest.param(
+            {
+                "phase": "Running",
+                "containerStatuses": [{"name": "web", "state": {"terminated": {"exitCode": 137}}}],
+            },
+            "container web ended with status 137",
+            id="terminated",
+        ),
+        pytest.param(
+            {
+                "phase": "Running",
+                "conditions": UNREADY,
+                "containerStatuses": [{"name": "web", "state": {"running": {}}}],
+            },
+            "container web runs, and its readiness probe hasn't succeeded",
+            id="probe",
+        ),
+        pytest.param(
+            {"phase": "Running", "conditions": UNREADY},
+            "its phase is Running: containers with unready status: [web]",
+            id="condition",
+        ),
+    ],
+)
+def test_a_pod_that_is_not_ready_has_the_reason(status, why_not):
+    pod = read(status)
+    assert (pod.is_ready, pod.why_not) == (False, why_not)
+
+
+def test_a_pod_that_is_being_deleted_is_not_ready():
+    pod = read({"conditions": READY}, metadata={"deletionTimestamp": "2026-11-21T09:00:00Z"})
+    assert (pod.is_ready, pod.why_not) == (False, "it is being deleted")
+
+
+def test_pods_are_in_the_order_of_their_names():
+    page = json.dumps({"items": [{"metadata": {"name": "b"}}, {"metadata": {"name": "a"}}]})
+    assert [pod.name for pod in read_pods(page.encode())] == ["a", "b"]
+    assert read_pods(b"{}") == ()
+
+
+def test_what_is_no_list_is_an_error():
+    with pytest.raises(FieldError):
+        read_pods(b"[]")
+
+
+@pytest.mark.parametrize(
+    ("service", "names"),
+    [
+        ({"spec": {"ports": [{"targetPort": "http"}, {"targetPort": 80}, {}]}}, ("http",)),
+        ({"spec": {}}, ()),
+        ({}, ()),
+    ],
+)
+def test_target_ports_that_are_names_are_read(service, names):
+    assert read_target_names(json.dumps(service).encode()) == names

@@ -1,0 +1,132 @@
+"""Reading one Service and its pods, with the fake."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from userspace_proxy.errors import SourceError
+from userspace_proxy.model import ServiceKey
+from userspace_proxy.sources.kubernetes.one_service import OneServiceReader
+
+from .objects import WEB, endpoint_slice, node, service
+
+
+def pod(name, *, namespace="default", **labels):
+    return {
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
+def elsewhere(item, namespace="other"):
+    return {**item, "metadata": {**item["metadata"], "namespace": namespace}}
+
+
+async def read(api, key=WEB, *, node_name="", with_pods=False, within_s=10.0, master=""):
+    reader = OneServiceReader(kubeconfig="", master=master or api.url, node_name=node_name)
+    return await reader.read(key, with_pods=with_pods, within_s=within_s)
+
+
+async def test_a_service_is_read_with_its_slices_from_its_namespace_only(api):
+    api.put(service())
+    api.put(elsewhere(service("other")))
+    api.put(endpoint_slice("10.244.0.1"))
+    api.put(endpoint_slice("10.244.0.2", name="b", of="cart"))
+    one = await read(api)
+    assert list(one.snapshot.services) == [WEB]
+    assert [item.key.name for item in one.snapshot.services[WEB].slices] == ["web-1"]
+    assert api.requests == [
+        "GET /api/v1/namespaces/default/services",
+        "GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+        "?labelSelector=kubernetes.io/service-name%3Dweb",
+    ]
+    assert (one.url, one.pods) == (api.url, ())
+
+
+async def test_a_service_without_slices_is_read_with_those_that_may_be_meant_for_it(api):
+    api.put(service())
+    api.put(endpoint_slice("10.244.0.1", of="wbe"))
+    api.put(elsewhere(endpoint_slice("10.244.0.2")))
+    orphans = (await read(api)).snapshot.orphans
+    assert {str(key) for key in orphans} == {"default/wbe", "other/web"}
+
+
+async def test_a_slice_of_a_service_of_the_same_name_elsewhere_is_not_meant_for_it(api):
+    api.put(service())
+    api.put(elsewhere(service()))
+    api.put(elsewhere(endpoint_slice("10.244.0.2")))
+    assert not (await read(api)).snapshot.orphans
+
+
+async def test_what_is_elsewhere_may_be_forbidden(api):
+    api.put(service())
+    api.put(elsewhere(endpoint_slice("10.244.0.2")))
+    # Two lists of the namespace, one of all.
+    api.refuse("endpointslices", 403, times=1, after=2)
+    one = await read(api)
+    assert WEB in one.snapshot.services
+    assert not one.snapshot.orphans
+
+
+async def test_a_forbidden_namespace_is_an_error_with_a_remedy(api):
+    api.refuse("services", 403, message="services is forbidden")
+    with pytest.raises(SourceError, match="refuses to list services: services is forbidden"):
+        await read(api)
+
+
+async def test_the_node_is_read_if_it_is_named(api):
+    api.put(service())
+    api.put(node("alice"))
+    found = (await read(api, node_name="alice")).snapshot.node
+    assert found is not None
+    assert found.name == "alice"
+    assert (await read(api, node_name="bob")).snapshot.node is None
+
+
+async def test_pods_are_those_of_the_selector(api):
+    api.put(service(selector={"app": "web"}))
+    api.put(pod("web-1", app="web", tier="x"))
+    api.put(pod("cart-1", app="cart"))
+    assert [one.name for one in (await read(api, with_pods=True)).pods] == ["web-1"]
+
+
+async def test_without_such_pods_all_of_the_namespace_are_read(api):
+    api.put(service(selector={"app": "web"}))
+    api.put(pod("cart-1", app="cart"))
+    api.put(pod("far", namespace="other", app="cart"))
+    assert [one.name for one in (await read(api, with_pods=True)).pods] == ["cart-1"]
+    assert (await read(api)).pods == ()
+
+
+async def test_pods_may_be_forbidden(api):
+    api.put(service(selector={"app": "web"}))
+    api.refuse("pods", 403, message="pods is forbidden")
+    with pytest.raises(SourceError, match="refuses to list pods: pods is forbidden"):
+        await read(api, with_pods=True)
+
+
+async def test_names_of_target_ports_are_read(api):
+    api.put(service(ports=[{"port": 80, "targetPort": "http"}]))
+    assert (await read(api)).target_names == ("http",)
+
+
+async def test_a_missing_service_has_the_others_of_its_namespace(api):
+    api.put(service())
+    one = await read(api, ServiceKey("default", "wbe"))
+    assert list(one.snapshot.services) == [WEB]
+
+
+async def test_a_server_that_does_not_listen_is_an_error(api):
+    await api.stop()
+    with pytest.raises(SourceError, match=r"cannot reach the API server at .*: Connection refused"):
+        await read(api)
+
+
+async def test_a_server_that_is_silent_has_a_deadline():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(SourceError, match=r"no answer within 0\.2 s"):
+            await read(None, master=url, within_s=0.2)

@@ -1,0 +1,90 @@
+"""Explains from its pods why a Service has no endpoint: labels, readiness, names of ports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..model import Service
+from ..model.pods import PodState
+from ..model.similar import did_you_mean
+from ..policy.causes import selector_text
+from ..status.port_state import Level
+from ..status.units import plural
+from .steps import PathStep
+
+_TOPIC = "pods"
+_SHOWN = 10
+
+
+def judge_pods(
+    service: Service, target_names: Sequence[str], pods: Sequence[PodState], *, has_endpoints: bool
+) -> list[PathStep]:
+    """Return what the pods of a Service explain.
+
+    Args:
+        target_names: The values of ``targetPort`` that are names.
+        pods: Those of the Service, or if there are none, all of its namespace.
+        has_endpoints: The Service's slices contain endpoints.
+    """
+    if not service.selector:
+        what = "It has no selector: no pod belongs to it, and its slices are written by others"
+        return [PathStep(Level.OK, _TOPIC, what)]
+    own = [pod for pod in pods if set(service.selector) <= set(pod.labels)]
+    if not own:
+        return [_no_pod(service, pods)]
+    ready = [pod for pod in own if pod.is_ready]
+    details = tuple(
+        (Level.ATTENTION, f"{pod.name}: {pod.why_not}") for pod in own if not pod.is_ready
+    )[:_SHOWN]
+    labels = selector_text(service)
+    if not ready:
+        what = f"The only pod with the labels {labels} is not ready"
+        if len(own) > 1:
+            what = f"None of the {len(own)} pods with the labels {labels} is ready"
+        return [PathStep(Level.TROUBLE, _TOPIC, what, details=details)]
+    steps = [
+        PathStep(
+            Level.OK, _TOPIC, f"{len(ready)} of {plural(len(own), 'pod')} ready", details=details
+        )
+    ]
+    steps += _missing_ports(target_names, own)
+    if not has_endpoints and len(steps) == 1:
+        which = "1 pod is" if len(ready) == 1 else f"{len(ready)} pods are"
+        what = f"{which} ready, and no EndpointSlice contains them"
+        hint = "The EndpointSlice controller of kube-controller-manager creates slices: is it up?"
+        steps.append(PathStep(Level.TROUBLE, _TOPIC, what, hint))
+    return steps
+
+
+def _no_pod(service: Service, others: Sequence[PodState]) -> PathStep:
+    """Return that no pod has the labels, and which pod nearly has."""
+    wanted = dict(service.selector)
+    labels, namespace = selector_text(service), service.key.namespace
+    what = f"No pod in {namespace} has the labels {labels}"
+    if not others:
+        return PathStep(Level.TROUBLE, _TOPIC, f"{what}; there are no pods in {namespace}")
+    pairs = {f"{key}={value}": pod for pod in others for key, value in pod.labels}
+    for key, value in wanted.items():
+        # The same label with a similar value, before other labels.
+        same_key = [pair for pair in pairs if pair.startswith(f"{key}=")]
+        for known in (same_key, list(pairs)):
+            hint = did_you_mean(f"{key}={value}", [p for p in known if p != f"{key}={value}"])
+            if hint:
+                near = hint.removeprefix("did you mean ").removesuffix("?")
+                has = f"pod {pairs[near].name} has {near}"
+                return PathStep(Level.TROUBLE, _TOPIC, f"{what}; {has}", hint.capitalize())
+    there = ", ".join(sorted(pairs)[:_SHOWN]) or "none"
+    return PathStep(Level.TROUBLE, _TOPIC, f"{what}; the labels there are {there}")
+
+
+def _missing_ports(target_names: Sequence[str], pods: Sequence[PodState]) -> list[PathStep]:
+    names = sorted({name for pod in pods for name in pod.port_names})
+    steps = []
+    for wanted in target_names:
+        if wanted not in names:
+            have = ", ".join(f'"{name}"' for name in names) or "no named port"
+            what = f'targetPort "{wanted}" is no port of the pods\' containers; they have {have}'
+            steps.append(
+                PathStep(Level.TROUBLE, _TOPIC, what, "Name the port so, or use its number")
+            )
+    return steps

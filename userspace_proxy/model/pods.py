@@ -1,0 +1,152 @@
+"""Pods, as far as they tell why a Service has no endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from .wire import Metadata, WirePage, decode
+
+
+@dataclass(frozen=True, slots=True)
+class PodState:
+    """One pod."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    """Sorted."""
+    is_ready: bool
+    why_not: str
+    """Why it isn't ready, in the cluster's words; empty if it is."""
+    port_names: tuple[str, ...]
+    """Of its containers, without unnamed ones."""
+
+
+class _Port(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    name: str | None = None
+
+
+class _Container(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    ports: list[_Port] | None = None
+
+
+class _Spec(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    containers: list[_Container] | None = None
+
+
+class _Reason(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    reason: str | None = None
+    message: str | None = None
+    exit_code: int | None = None
+
+
+class _State(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    waiting: _Reason | None = None
+    terminated: _Reason | None = None
+
+
+class _ContainerStatus(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    name: str | None = None
+    ready: bool | None = None
+    state: _State | None = None
+    last_state: _State | None = None
+
+
+class _PodCondition(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    type: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    message: str | None = None
+
+
+class _Status(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    phase: str | None = None
+    conditions: list[_PodCondition] | None = None
+    container_statuses: list[_ContainerStatus] | None = None
+
+
+class _WirePod(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    metadata: Metadata = Metadata()
+    spec: _Spec | None = None
+    status: _Status | None = None
+
+
+class _ServicePort(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    target_port: int | str | None = None
+
+
+class _ServiceSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    ports: list[_ServicePort] | None = None
+
+
+class _WireService(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    spec: _ServiceSpec | None = None
+
+
+def read_target_names(service: bytes | memoryview | msgspec.Raw) -> tuple[str, ...]:
+    """Return the values of a Service's ``targetPort`` that are names of container ports.
+
+    Raises:
+        FieldError: It isn't a Service.
+    """
+    ports = (decode(service, _WireService).spec or _ServiceSpec()).ports or ()
+    return tuple(port.target_port for port in ports if isinstance(port.target_port, str))
+
+
+def read_pods(page: bytes) -> tuple[PodState, ...]:
+    """Return the pods in a list of the API, by name.
+
+    Raises:
+        FieldError: It isn't such a list.
+    """
+    items = decode(page, WirePage).items or []
+    pods = [_read(decode(item, _WirePod)) for item in items]
+    return tuple(sorted(pods, key=lambda pod: pod.name))
+
+
+def _read(wire: _WirePod) -> PodState:
+    labels = {key: value or "" for key, value in (wire.metadata.labels or {}).items()}
+    status = wire.status or _Status()
+    conditions = {condition.type: condition for condition in status.conditions or ()}
+    ready = conditions.get("Ready", _PodCondition())
+    is_ready = ready.status == "True" and not wire.metadata.deletion_timestamp
+    containers = (wire.spec or _Spec()).containers or []
+    names = [port.name for container in containers for port in container.ports or ()]
+    return PodState(
+        name=wire.metadata.name or "",
+        labels=tuple(sorted(labels.items())),
+        is_ready=is_ready,
+        why_not="" if is_ready else _why_not(wire, status, conditions),
+        port_names=tuple(name for name in names if name),
+    )
+
+
+def _why_not(wire: _WirePod, status: _Status, conditions: dict[str | None, _PodCondition]) -> str:
+    if wire.metadata.deletion_timestamp:
+        return "it is being deleted"
+    if status.phase in ("Succeeded", "Failed"):
+        return f"its phase is {status.phase}"
+    scheduled = conditions.get("PodScheduled", _PodCondition())
+    if scheduled.status == "False":
+        return _joined("it is not scheduled", scheduled.message)
+    for container in status.container_statuses or ():
+        if not container.ready:
+            return f"container {container.name} {_container(container)}"
+    ready = conditions.get("Ready", _PodCondition())
+    return _joined(f"its phase is {status.phase or 'unknown'}", ready.message)
+
+
+def _container(status: _ContainerStatus) -> str:
+    state, last = status.state or _State(), status.last_state or _State()
+    if state.waiting is not None:
+        text = _joined(f"waits: {state.waiting.reason}", state.waiting.message)
+        ended = last.terminated
+        return f"{text}; it ended with status {ended.exit_code}" if ended else text
+    if state.terminated is not None:
+        return f"ended with status {state.terminated.exit_code}"
+    return "runs, and its readiness probe hasn't succeeded"
+
+
+def _joined(text: str, message: str | None) -> str:
+    return f"{text}: {' '.join(message.split())}" if message else text
