@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..dataplane import Serving
 from ..errors import ListenError
@@ -26,6 +26,9 @@ from ..steering import REFUSE, Bind, Target
 from .listen_addresses import HELD_HINT, ListenAddresses
 from .node_ports import NodePort, NodePortHolds, node_ports
 from .shortages import Shortages, is_shortage
+
+if TYPE_CHECKING:
+    from ..status.view import ServicePortView
 
 _log = FieldLogger("userspace_proxy.agent")
 
@@ -48,6 +51,8 @@ class ServedPort:
     """Node ports that a daemon of the node uses, and keeps."""
     steered: Mapping[Frontend, Target] = field(default_factory=lambda: _NOTHING)
     """Where its frontends are steered."""
+    shown: tuple[ServicePortView, object] | None = None
+    """The last view of it, and what that was made from beside the plan."""
     is_retired: bool = False
     """It closes once nothing is steered to it."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from ..dataplane import ITERATION_BOUNDS_S, Durations, EndpointCounters
 from ..errors import ListenError
 from ..model import Cause, Frontend, FrontendKind, ServiceKey
-from ..plan import Plan
-from ..plane import Plane, PlaneState, Totals, WorkerState
+from ..plan import Plan, PortPlan
+from ..plane import Group, Plane, PlaneState, Totals, WorkerState
 from ..policy import EndpointVerdict, causes
 from ..sources import Source
 from ..status.view import (
@@ -62,6 +63,8 @@ def view_ports(
 ) -> tuple[ServicePortView, ...]:
     """Return the Service ports that are served, by name.
 
+    The view of a Service port is the same object as last time while nothing of it changes.
+
     Args:
         plane: Its byte counters are updated, where that needs no waiting.
         bind: Decides how a frontend's target is worded.
@@ -70,7 +73,7 @@ def view_ports(
     plane.settle()
     clock.tick()
     served = sorted(served_ports, key=lambda s: s.plan.key)
-    return tuple(_view_port(port, bind, clock) for port in served)
+    return tuple(_reuse_view(port, bind, clock) for port in served)
 
 
 def view_proxy(
@@ -144,6 +147,7 @@ def _view_totals(totals: Totals, ports: Iterable[ServicePortView]) -> TotalsView
         connect_times=_times(totals.connect_times),
         first_byte_times=_times(totals.first_byte_times),
         refused=counters.refused,
+        denied=counters.denied,
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
@@ -240,6 +244,31 @@ def view_health_checks(
     )
 
 
+def _reuse_view(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
+    """Return the last view of a Service port, or a new one if anything of it has changed.
+
+    A new one takes 30 µs, and of thousands of Service ports few change in a second.
+    """
+    group, now = served.group, clock.now
+    made_from = (
+        group.revision,
+        now - group.out_of_ports_at < _RECENT_S,
+        now - group.out_of_client_ports_at < _RECENT_S,
+        served.not_listening,
+        served.unsteered,
+        frozenset(served.held_by_others),
+        [(each.address, each.is_serving) for each in served.listeners.values()],
+    )
+    # How long an endpoint stays ejected changes with time.
+    if served.shown is not None and not group.has_ejected:
+        view, before = served.shown
+        if view.plan is served.plan and before == made_from:
+            return view
+    view = _view_port(served, bind, clock)
+    served.shown = view, made_from
+    return view
+
+
 def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortView:
     plan, group, now = served.plan, served.group, clock.now
     ejected = group.ejected(now)
@@ -260,6 +289,8 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         problem=served.problem,
         way_out=served.way_out,
         refused=counters.refused,
+        denied=counters.denied,
+        turned_away=_turned_away(plan, group, clock),
         dropped_datagrams=counters.dropped_datagrams,
         evicted=counters.evicted_connections + counters.evicted_flows,
         evicted_for_memory=counters.evicted_for_memory,
@@ -267,6 +298,15 @@ def _view_port(served: ServedPort, bind: Bind, clock: WallClock) -> ServicePortV
         is_out_of_ports=now - group.out_of_ports_at < _RECENT_S,
         is_out_of_client_ports=now - group.out_of_client_ports_at < _RECENT_S,
     )
+
+
+def _turned_away(plan: PortPlan, group: Group, clock: WallClock) -> tuple[Cause, ...]:
+    if plan.admits is None or group.denied_at is None:
+        return ()
+    first_at, last_at = map(clock.unix, group.denied_at)
+    why = plan.cause if plan.is_dropping else None
+    cause = why or causes.source_denied(plan.admits)
+    return (replace(cause, count=group.counters.denied, first_at=first_at, last_at=last_at),)
 
 
 def _view_endpoint(

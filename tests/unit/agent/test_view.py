@@ -18,7 +18,7 @@ from userspace_proxy.plan import Planner
 from userspace_proxy.plane import Plane, PlaneState, PortPool
 from userspace_proxy.plane.messages import GroupReport
 from userspace_proxy.policy import NodeFacts
-from userspace_proxy.policy.causes import dial_failed, resets
+from userspace_proxy.policy.causes import dial_failed, not_ours, resets, source_denied
 from userspace_proxy.sources import MemorySource
 from userspace_proxy.steering import Bind
 from userspace_proxy.testing.fake_steering import FakeSteering
@@ -147,6 +147,8 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     counters.resets, counters.empty = 1, 2
 
     def cause():
+        # As with each report of a worker.
+        port.group.revision += 1
         (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, at(11.0))
         (endpoint,) = view.endpoints
         assert (endpoint.traffic.resets, endpoint.traffic.empty) == (1, 2)
@@ -161,6 +163,28 @@ async def test_an_endpoint_that_ends_each_connection_without_a_byte_is_shown_as_
     assert cause().code is CauseCode.ENDPOINT_REFUSES
     counters.dials.succeeded_at = counters.ends.succeeded_at = 5.0
     assert cause() is None
+
+
+async def test_clients_that_are_not_admitted_are_a_cause_with_their_count(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    port.plan = replace(port.plan, admits=("198.51.100.0/24",))
+
+    def turned_away():
+        (view,) = view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)
+        return view.denied, view.turned_away
+
+    assert turned_away() == (0, ())
+    for now, count in ((5.0, 1), (7.0, 2)):
+        counted = GroupCounters()
+        counted.denied = count
+        port.group.add(0, GroupReport(port.group.number, counted.figures()), now)
+    denied = source_denied(port.plan.admits, count=3, first_at=1005.0, last_at=1007.0)
+    assert turned_away() == (3, (denied,))
+    port.plan = replace(port.plan, admits=(), usable=(), cause=not_ours("elsewhere"))
+    assert [(cause.sentence, cause.count) for cause in turned_away()[1]] == [("elsewhere", 3)]
+    port.plan = replace(port.plan, admits=None)
+    assert turned_away() == (3, ())
 
 
 async def test_waits_of_clients_are_shown(plane):
@@ -291,3 +315,48 @@ def test_health_checks_are_shown_with_their_endpoints_and_problems():
     assert view.check == plan.health_checks[key]
     assert (view.check.port, view.check.local_endpoints) == (31000, 1)
     assert view.problem == "in use"
+
+
+async def test_a_view_is_made_anew_only_if_something_of_it_has_changed(plane):
+    snapshot = Cluster().serve("web", "10.96.0.1", POD_A)
+    served_ports = served(plane, Bind.PROXY_PORT, snapshot)
+    (port,) = served_ports
+    group, (frontend,) = port.group, port.plan.frontends
+
+    def view():
+        return view_ports(served_ports, plane, Bind.PROXY_PORT, CLOCK)[0]
+
+    def count():
+        figures = GroupCounters().figures()
+        group.add(0, GroupReport(group.number, figures, [], []), 0.0)
+
+    def refuse():
+        port.listeners[frontend].is_serving = False
+
+    def unsteer():
+        served_ports.note_unsteered({frontend: "no route"})
+
+    def plan_again():
+        port.plan = replace(port.plan)
+
+    first = view()
+    assert view() is first
+    for change in (count, refuse, unsteer, plan_again):
+        before = view()
+        change()
+        after = view()
+        assert after is not before, change
+        assert view() is after
+
+
+async def test_a_view_with_an_ejected_endpoint_follows_time(plane):
+    served_ports = served(plane, Bind.PROXY_PORT, Cluster().serve("web", "10.96.0.1", POD_A))
+    (port,) = served_ports
+    figures = GroupCounters().figures()
+    ejected = [(port.plan.usable[0], 5.0)]
+    port.group.add(0, GroupReport(port.group.number, figures, [], ejected), 10.0)
+    left = [
+        view_ports(served_ports, plane, Bind.PROXY_PORT, at(now))[0].endpoints[0].ejected_for_s
+        for now in (11.0, 12.0)
+    ]
+    assert left == [4.0, 3.0]
