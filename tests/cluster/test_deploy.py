@@ -317,13 +317,23 @@ def test_a_rolling_update_costs_no_request(
     config = "userspace-proxy", {"userspace-proxy": data}
     old, log = node.start(pod, *config, tmp_path / "old")
     wait_for("the Service", node.answers)
-    loads = [Load(node.client, ("10.96.1.1", port), p, rate=30) for port, p in PORTS]
+    loads = [
+        Load(
+            node.client,
+            tmp_path / f"{port}-{protocol}.log",
+            ("10.96.1.1", port),
+            30,
+            protocol=protocol,
+            timeout_s=30,
+        )
+        for port, protocol in PORTS
+    ]
     new, new_log = node.start(pod, *config, tmp_path / "new")
     # It is the container's first process, so its end would be its workers'.
     assert old.wait(30) == 0, log.read_text()
     wait_for("the Service", node.answers)
-    reports = [load.stop() for load in loads]
-    assert [report.lost for report in reports] == [{}, {}], new_log.read_text()
+    failed = [load.stop().failed for load in loads]
+    assert failed == [{}, {}], new_log.read_text()
     assert "handed over the node" in log.read_text()
     new.send_signal(signal.SIGTERM)
     assert new.wait(30) == 0, new_log.read_text()

@@ -1,118 +1,133 @@
-"""A steady load of new connections, or of datagrams, from a namespace of the sandbox.
+"""Steady new connections to a Service, or datagrams, and what became of them.
 
-client process ── every 1/rate s: connect, one request, read until FIN ──▶ Service
-               ── or: one datagram from a new port, one answer ──▶
+The client is the prober of the cluster's tests, in a namespace instead of a pod.
 """
 
 from __future__ import annotations
 
-import json
+import signal
+import statistics
 import subprocess
 import sys
-from typing import NamedTuple
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from tests.cluster.nodes.clients import LATE_S, PROBER, Attempt, read_attempts, toll_of
 from tests.cluster.waiting import wait_for
-from userspace_proxy.sandbox import Host
+from userspace_proxy.sandbox import Namespace
 
-_GENERATOR = """\
-import asyncio, collections, json, socket, sys, time
-
-protocol, ip, port, rate, patience = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])
-loop = asyncio.new_event_loop()
-outcomes, slowest, open_tasks = collections.Counter(), 0.0, set()
-kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
-family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-
-async def exchange(sock):
-    await loop.sock_connect(sock, (ip, int(port)))
-    if protocol == "UDP":
-        await loop.sock_sendall(sock, b"hello")
-        return bool(await loop.sock_recv(sock, 999))
-    await loop.sock_sendall(sock, b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
-    answer = b""
-    while chunk := await loop.sock_recv(sock, 65536):
-        answer += chunk
-    return answer.startswith(b"HTTP/1.1 200")
-
-async def one():
-    global slowest
-    began = time.monotonic()
-    try:
-        with socket.socket(family, kind | socket.SOCK_NONBLOCK) as sock:
-            async with asyncio.timeout(patience):
-                outcome = "answered" if await exchange(sock) else "cut short"
-    except TimeoutError:
-        outcome = "timed out"
-    except OSError as exc:
-        outcome = type(exc).__name__
-    outcomes[outcome] += 1
-    slowest = max(slowest, time.monotonic() - began)
-
-async def main():
-    stop = asyncio.Event()
-    loop.add_reader(0, stop.set)
-    began, sent = time.monotonic(), 0
-    while not stop.is_set():
-        while sent < (time.monotonic() - began) * rate:
-            task = loop.create_task(one())
-            open_tasks.add(task)
-            task.add_done_callback(open_tasks.discard)
-            sent += 1
-            if sent == 1:
-                print("begun", flush=True)
-        await asyncio.sleep(0.5 / rate)
-    await asyncio.gather(*open_tasks)
-    print(json.dumps([outcomes, slowest, time.monotonic() - began]), flush=True)
-
-loop.run_until_complete(main())
-"""
+TIMEOUT_S = 5.0
+"""The prober waits so long for an answer."""
+_END_S = 30.0
+"""For its end, beyond that; also for its start, on a busy machine."""
 
 
-class Report(NamedTuple):
-    """What became of the requests."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of connections, in the order in which they began."""
 
-    outcomes: dict[str, int]
-    """``answered``, ``timed out``, ``cut short``, or the name of an error: how many."""
-    slowest_s: float
-    seconds: float
+    attempts: Sequence[Attempt]
+
+    def since(self, start: float) -> Outcome:
+        """Return those that began at this moment (Unix time) or later."""
+        return Outcome([attempt for attempt in self.attempts if attempt.start >= start])
+
+    def until(self, end: float) -> Outcome:
+        """Return those that began before this moment (Unix time)."""
+        return Outcome([attempt for attempt in self.attempts if attempt.start < end])
 
     @property
-    def lost(self) -> dict[str, int]:
-        """Those that weren't answered."""
-        return {name: count for name, count in self.outcomes.items() if name != "answered"}
+    def made(self) -> int:
+        """How many there were."""
+        return len(self.attempts)
+
+    @property
+    def failed(self) -> Counter[str]:
+        """Those that failed, by what went wrong."""
+        return Counter(attempt.outcome for attempt in self.attempts if attempt.outcome != "ok")
+
+    @property
+    def outage_s(self) -> float:
+        """The longest time without a successful connection, where one failed; otherwise 0."""
+        if not self.failed:
+            return 0.0
+        start, end = self.attempts[0].start, max(attempt.end for attempt in self.attempts)
+        return toll_of([self.attempts], start, end).outage_s
+
+    @property
+    def slowest_s(self) -> float:
+        """How long the slowest successful one took; 0 without any."""
+        return max((a.seconds for a in self.attempts if a.outcome == "ok"), default=0.0)
+
+    @property
+    def p99_ms(self) -> float:
+        """The 99th percentile of all, failed ones included."""
+        if len(self.attempts) < 2:
+            return 0.0
+        return 1e3 * statistics.quantiles([a.seconds for a in self.attempts], n=100)[98]
+
+    def back_after(self, repaired: float) -> float:
+        """Return the seconds from a repair to the end of the last connection that failed or waited.
+
+        Args:
+            repaired: Unix time; connections that began earlier don't count.
+        """
+        bad = [
+            attempt.end - repaired
+            for attempt in self.attempts
+            if attempt.start >= repaired and (attempt.outcome != "ok" or attempt.seconds >= LATE_S)
+        ]
+        return max(bad, default=0.0)
 
 
 class Load:
-    """Begins at once; :meth:`stop` returns the report.
+    """A client that connects at a steady rate until it is stopped.
 
     Args:
-        host: Where the client is.
-        address: The Service's.
+        client: The namespace from which it connects.
+        log: The file for its attempts; replaced.
+        address: What it dials.
+        rate: Connections a second.
         protocol: ``TCP`` or ``UDP``.
-        rate: Requests a second.
-        patience_s: A request takes no longer.
+        timeout_s: How long each waits for its answer.
     """
 
     def __init__(
         self,
-        host: Host,
+        client: Namespace,
+        log: Path,
         address: tuple[str, int],
-        protocol: str = "TCP",
+        rate: float,
         *,
-        rate: float = 200.0,
-        patience_s: float = 30.0,
+        protocol: str = "TCP",
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        words = [protocol, address[0], address[1], rate, patience_s]
-        self._process = host.popen(
-            [sys.executable, "-IS", "-c", _GENERATOR, *map(str, words)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        stdout = self._process.stdout
-        assert stdout is not None
-        wait_for("the first request", lambda: stdout.readline() == "begun\n")
+        self._log = log
+        self._end_s = timeout_s + _END_S
+        words = (*address, rate, protocol, timeout_s)
+        with log.open("w") as stream:
+            self._process = client.popen(
+                [sys.executable, "-IS", str(PROBER), *map(str, words)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+            )
+        wait_for("the first connection", lambda: self.outcome().attempts, deadline_s=self._end_s)
 
-    def stop(self) -> Report:
-        """End it, and wait for requests that are on their way."""
-        out, _ = self._process.communicate("\n")
-        return Report(*json.loads(out))
+    def outcome(self) -> Outcome:
+        """Return the attempts that are over."""
+        lines = self._log.read_text().rpartition("\n")[0]
+        return Outcome(sorted(read_attempts(lines), key=lambda attempt: attempt.start))
+
+    def stop(self) -> Outcome:
+        """Start no more connections, wait for the open ones, and return all."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(self._end_s)
+        return self.outcome()
+
+
+def pass_time(seconds: float) -> None:
+    """Let a load run for some time: the one pause here that waits for nothing else."""
+    time.sleep(seconds)  # noqa: TID251 - the length of a measurement

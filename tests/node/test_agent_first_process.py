@@ -52,7 +52,8 @@ def testbed(tmp_path):
 
 def test_a_killed_control_process_costs_no_connection(testbed):
     agent = testbed.agent
-    load = Load(testbed["pod"].host, WEB.address, rate=30.0)
+    log = agent.log_path.with_name("load.log")
+    load = Load(testbed["pod"].host, log, WEB.address, 30.0, timeout_s=30.0)
     open_before = testbed["pod"].dial(WEB.address)
     killed = agent.control
     workers = child_pids(killed)
@@ -62,8 +63,8 @@ def test_a_killed_control_process_costs_no_connection(testbed):
     open_before.sendall(REQUEST)
     assert b"200" in open_before.recv(99)
     open_before.close()
-    report = load.stop()
-    assert not report.lost, f"{report}\n{agent.log()}"
+    outcome = load.stop()
+    assert not outcome.failed, f"{outcome.failed}\n{agent.log()}"
     wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
     assert "the control process ended by signal 9 and is started again" in agent.log()
     assert agent.is_healthy()

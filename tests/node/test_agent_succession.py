@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.load import Load, Report
+from tests.node.load import Load, Outcome
 from tests.node.manifests import Service, with_endpoints
 from tests.node.processes import child_pids, is_alive
 from tests.node.testbed import Testbed
@@ -21,6 +21,8 @@ DNS = Service("dns", "10.96.0.53", 53, "UDP", target=53)
 STEERINGS = ("nftables", "iptables", "local")
 # Low, as tests run in parallel: what is lost is lost at any rate.
 RATE = 30.0
+# On a busy machine.
+TIMEOUT_S = 30.0
 
 
 @pytest.fixture(params=STEERINGS)
@@ -33,24 +35,32 @@ def testbed(request, tmp_path):
 
 
 @contextlib.contextmanager
-def load(testbed: Testbed) -> Iterator[list[Report]]:
-    """Dial from a pod and from outside; the reports are in the list at the end."""
-    reports: list[Report] = []
+def load(testbed: Testbed) -> Iterator[list[Outcome]]:
+    """Dial from a pod and from outside; the outcomes are in the list at the end."""
+    outcomes: list[Outcome] = []
+    folder = testbed.agent.log_path.parent
     loads = [
-        Load(testbed[name].host, address, protocol, rate=RATE)
+        Load(
+            testbed[name].host,
+            folder / f"{name}-{service.name}.log",
+            service.address,
+            RATE,
+            protocol=service.protocol,
+            timeout_s=TIMEOUT_S,
+        )
         for name in ("pod", "laptop")
-        for address, protocol in ((WEB.address, "TCP"), (DNS.address, "UDP"))
+        for service in (WEB, DNS)
     ]
     try:
-        yield reports
+        yield outcomes
     finally:
-        reports += [one.stop() for one in loads]
+        outcomes += [one.stop() for one in loads]
 
 
-def assert_nothing_lost(reports: list[Report], testbed: Testbed) -> None:
-    for report in reports:
-        assert not report.lost, f"{reports}\n{testbed.agent.log()}"
-        assert report.outcomes["answered"]
+def assert_nothing_lost(outcomes: list[Outcome], testbed: Testbed) -> None:
+    for outcome in outcomes:
+        assert not outcome.failed, f"{outcome.failed}\n{testbed.agent.log()}"
+        assert outcome.made
 
 
 def wait_until_relieved(testbed: Testbed, count: int = 1) -> None:
@@ -63,7 +73,7 @@ def test_a_new_process_takes_over_without_a_lost_request(testbed, workers):
     testbed.agent.stop()
     testbed.agent.flags = (f"--workers={workers}", "--take-over", "--drain-timeout=30s")
     testbed.agent.start_until_ready()
-    with load(testbed) as reports:
+    with load(testbed) as outcomes:
         open_before = testbed["pod"].dial(WEB.address)
         old = testbed.agent.process
         testbed.agent.process = None
@@ -73,14 +83,14 @@ def test_a_new_process_takes_over_without_a_lost_request(testbed, workers):
         open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"200" in open_before.recv(99)
     open_before.close()
-    assert_nothing_lost(reports, testbed)
+    assert_nothing_lost(outcomes, testbed)
     assert old.wait(30) == 0
     assert testbed.agent.stop() == 0
     assert "userspace-proxy" not in testbed.rules()
 
 
 def test_workers_serve_while_the_control_process_is_dead(testbed):
-    with load(testbed) as reports:
+    with load(testbed) as outcomes:
         workers = child_pids(testbed.agent.pid)
         open_before = testbed["pod"].dial(WEB.address)
         testbed.agent.kill_control()
@@ -90,7 +100,7 @@ def test_workers_serve_while_the_control_process_is_dead(testbed):
         open_before.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"200" in open_before.recv(99)
     open_before.close()
-    assert_nothing_lost(reports, testbed)
+    assert_nothing_lost(outcomes, testbed)
     wait_for("the end of the last workers", lambda: not any(map(is_alive, workers)))
 
 
@@ -113,9 +123,9 @@ def test_clients_stay_with_their_endpoint(testbed):
 
 
 def test_sigusr1_leaves_the_node_to_the_next_process(testbed):
-    with load(testbed) as reports:
+    with load(testbed) as outcomes:
         testbed.agent.send(signal.SIGUSR1)
         assert testbed.agent.wait() == 0
         testbed.agent.start_until_ready()
         wait_until_relieved(testbed)
-    assert_nothing_lost(reports, testbed)
+    assert_nothing_lost(outcomes, testbed)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.node.load import pass_time
+
 from .evidence import LogLine, Metric, Problem
-from .load import pass_time
 from .rig import Rig
 from .row import Group, Limits
 

@@ -118,9 +118,11 @@ class NoLiveness:
 def read_metric(agent: Agent, name: str, labels: dict[str, str]) -> float:
     """Return the sum of a metric over all series with these labels; 0 without any."""
     wanted = name if name.startswith("process_") else f"userspace_proxy_{name}"
-    return sum(
+    samples = [
         sample.value
         for family in text_string_to_metric_families(agent.read("/metrics")[1])
         for sample in family.samples
         if sample.name in (wanted, f"{wanted}_total") and labels.items() <= sample.labels.items()
-    )
+    ]
+    # The parser returns integers, too.
+    return float(sum(samples))

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from tests.cluster.nodes.clients import now
 from tests.cluster.waiting import DeadlineExceededError, wait_for
+from tests.node.load import Load, Outcome, pass_time
 
 from .evidence import Evidence
 from .footprint import Footprint, take_footprint
-from .load import Load, Outcome, pass_time
 from .rig import Rig, opened
 from .row import Row
 

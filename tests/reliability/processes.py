@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 
 from tests.cluster.waiting import wait_for
+from tests.node.load import pass_time
 
 from .evidence import LogLine, Metric, NoLiveness
-from .load import pass_time
 from .rig import Rig
 from .row import Group, Limits
 

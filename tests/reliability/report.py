@@ -8,9 +8,9 @@ from pathlib import Path
 from string import Template
 
 from benchmarks.report import table
+from tests.node.load import Outcome
 from userspace_proxy.status.units import plural
 
-from .load import Outcome
 from .measuring import Measured
 from .rig import CART_RATE, WEB_RATE
 from .row import Limits

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from tests.cluster.nodes.clients import Attempt
+from tests.node.load import Outcome
 
 from .evidence import LogLine
 from .footprint import Footprint
-from .load import Outcome
 from .measuring import Measured
 from .report import line_of, page_of, verdict_of
 from .rig import Rig
