@@ -34,6 +34,14 @@ def node_programs(cluster_binaries: build.Binaries) -> Programs:
 
 
 @pytest.fixture(scope="session")
+def coredns_program() -> Path:
+    """The built CoreDNS."""
+    targets = tuple(target for target in ALL_TARGETS if target.binary == "coredns")
+    _need(build.missing_targets(targets, programs_folder()))
+    return programs_folder() / "coredns"
+
+
+@pytest.fixture(scope="session")
 def image() -> Image:
     """The image of our Dockerfile."""
     if not _is_root():

@@ -24,14 +24,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import UserspaceProxyError
+from ..lookup.in_process import ProcessNames
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
 from ..status.view import StatusView
 from .arguments import EndpointAddress
 from .embedding import AddedService, EmbeddedProxy
 from .loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from ..lookup.aiohttp_resolver import ServiceResolver
 
 
 class BlockingProxy:
@@ -82,6 +86,11 @@ class BlockingProxy:
                 self._thread.call(self._proxy.stop())
             finally:
                 self._thread.close()
+
+    @property
+    def dns_address(self) -> SocketAddress | None:
+        """Where names of Services are answered by DNS; None: nowhere."""
+        return self._thread.do(lambda: self._proxy.dns_address)
 '''
 
 SERVICE = '''
@@ -103,6 +112,11 @@ PROXY = (
         "embedding.py",
         "EmbeddedProxy",
         ("add_service", "put", "delete", "add_fault", "remove_faults", "faults_of", "address_of"),
+    ),
+    (
+        "embedding.py",
+        "EmbeddedProxy",
+        ("names", "resolver"),
     ),
     ("agent.py", "Agent", ("settled", "status", "failed", "stop")),
 )

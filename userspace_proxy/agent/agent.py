@@ -34,6 +34,7 @@ from .facts import make_facts, why_no_node_ports
 from .firewalls import FirewallWatch
 from .hand_over import adopt, relieve, worker_label
 from .last_state import LastState
+from .names import ProxyNames, serve_dns
 from .node import (
     open_steering,
     prepare_node,
@@ -80,6 +81,8 @@ class Agent:
         """Where the page answers; None while it doesn't."""
         self.health_address: tuple[str, int] | None = None
         """Where ``/healthz`` answers; None while it doesn't."""
+        self.dns_address: SocketAddress | None = None
+        """Where names of Services are answered by DNS; None: nowhere."""
         self._wanted_steering = steering
         self._source = source
         self._options = options
@@ -123,7 +126,7 @@ class Agent:
             SourceError: There is nothing to read Services from.
             LockHeld: Another proxy steers this node.
             SteeringError: The steering can't work here; the message says what would.
-            ListenError: No port of this node is free.
+            ListenError: No port of this node is free, or the address for DNS isn't.
         """
         try:
             await self._start()
@@ -170,7 +173,9 @@ class Agent:
             want_nodes=self._source.want_nodes,
         )
         if steering.name != "none":
-            self._follow_addresses(sync)
+            addresses = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
+            self._stack.callback(addresses.close)
+            self._addresses = lambda: addresses.current
         if last := self._predecessors:
             self._supervisor.start("hand-over", lambda: relieve(last, sync, plane, options))
         self._supervisor.start("sync", sync.run)
@@ -178,6 +183,8 @@ class Agent:
         # First, because what follows imports half of the program.
         await last_state.serve()
         await self._open_status(plane, sync)
+        names = ProxyNames(sync, served_ports, steering.bind, options)
+        self.dns_address = await serve_dns(names, options, self._supervisor, self._stack)
         if steering.name != "none":
             self._watch_node(steering)
         self._supervisor.start("last state", last_state.run)
@@ -192,6 +199,7 @@ class Agent:
             "location": self._source.location,
             "recovered": recovered,
             "page": SocketAddress(*self.admin_address) if self.admin_address else "none",
+            "dns": self.dns_address or "none",
         }
         _log.info("started", extra=fields)
 
@@ -214,11 +222,6 @@ class Agent:
         plane.start()
         self._stack.callback(plane.close)
         return plane
-
-    def _follow_addresses(self, sync: SyncLoop) -> None:
-        addresses = NodeAddresses(asyncio.get_running_loop(), sync.look_again)
-        self._stack.callback(addresses.close)
-        self._addresses = lambda: addresses.current
 
     def _watch_node(self, steering: Steering) -> None:
         """Follow what other programs change on a node whose kernel steers packets."""
@@ -315,12 +318,8 @@ class Agent:
             await steer_nothing(self._steering)
         if self._served_ports is not None:
             self._served_ports.close()
-        if self._plane is not None:
-            reset = await self._plane.drain(0)
-            if reset:
-                _log.warning(
-                    "connections were reset at the end of the drain", extra={"count": reset}
-                )
+        if self._plane is not None and (reset := await self._plane.drain(0)):
+            _log.warning("connections were reset at the end of the drain", extra={"count": reset})
         steering, self._steering = self._steering, None
         if steering is not None and not await remove_steering(steering):
             self.left_behind = True

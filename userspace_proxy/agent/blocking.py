@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ..errors import UserspaceProxyError
+from ..lookup.in_process import ProcessNames
 from ..model import EndpointSlice, Service, ServiceKey, SocketAddress
 from ..status.view import StatusView
 from .arguments import EndpointAddress
 from .embedding import AddedService, EmbeddedProxy
 from .loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from ..lookup.aiohttp_resolver import ServiceResolver
 
 
 class BlockingProxy:
@@ -65,6 +69,11 @@ class BlockingProxy:
                 self._thread.call(self._proxy.stop())
             finally:
                 self._thread.close()
+
+    @property
+    def dns_address(self) -> SocketAddress | None:
+        """Where names of Services are answered by DNS; None: nowhere."""
+        return self._thread.do(lambda: self._proxy.dns_address)
 
     def add_service(
         self,
@@ -126,7 +135,7 @@ class BlockingProxy:
         Raises:
             ValueError: The proxy reads its Services elsewhere.
             ListenError: It can't be served, for the reason that ``status()`` shows: clients are
-                refused, and it is retried each second.
+                refused, and it is retried each second. Only DNS serves those without a cluster IP.
         """
         self._thread.call(self._proxy.put(service, slices))
 
@@ -204,6 +213,19 @@ class BlockingProxy:
             port: The port's name, which may be empty.
         """
         return self._thread.do(lambda: self._proxy.address_of(key, port))
+
+    def names(self, namespace: str = "default") -> ProcessNames:
+        """Have this process find the names of Services, in a `with` block.
+
+        In it, ``socket.getaddrinfo`` finds them as in a pod of that namespace, and so do requests,
+        httpx and asyncio; not uvloop and libraries in C. With steering ``none`` it returns the
+        address and port at which a Service port answers.
+        """
+        return self._thread.do(lambda: self._proxy.names(namespace))
+
+    def resolver(self, namespace: str = "default") -> ServiceResolver:
+        """Return a resolver for aiohttp: ``TCPConnector(resolver=proxy.resolver())``."""
+        return self._thread.do(lambda: self._proxy.resolver(namespace))
 
     def settled(self) -> None:
         """Wait until everything that the source has published is in force.

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ListenError
+from ..lookup.in_process import ProcessNames
 from ..model import (
     EndpointSlice,
     Protocol,
@@ -28,10 +29,12 @@ from .arguments import (
     read_key,
     read_port,
 )
+from .names import NamesInNamespace, ProxyNames
 from .options import Options
 from .served_ports import ServedPort
 
 if TYPE_CHECKING:
+    from ..lookup.aiohttp_resolver import ServiceResolver
     from .faults import EndpointFaults
 
 # 127.64.0.0/10: loopback addresses that no program configures, so that every Service gets an
@@ -132,7 +135,7 @@ class EmbeddedProxy(Agent):
         Raises:
             ValueError: The proxy reads its Services elsewhere.
             ListenError: It can't be served, for the reason that ``status()`` shows: clients are
-                refused, and it is retried each second.
+                refused, and it is retried each second. Only DNS serves those without a cluster IP.
         """
         memory = self._embedded()
         _, before = self._services.get(service.key, (service, ()))
@@ -264,6 +267,27 @@ class EmbeddedProxy(Agent):
                 return frontend.address if is_steered else listener.address
         return None
 
+    def names(self, namespace: str = "default") -> ProcessNames:
+        """Have this process find the names of Services, in a `with` block.
+
+        In it, ``socket.getaddrinfo`` finds them as in a pod of that namespace, and so do requests,
+        httpx and asyncio; not uvloop and libraries in C. With steering ``none`` it returns the
+        address and port at which a Service port answers.
+        """
+        return ProcessNames(self._lookups(namespace))
+
+    def resolver(self, namespace: str = "default") -> ServiceResolver:
+        """Return a resolver for aiohttp: ``TCPConnector(resolver=proxy.resolver())``."""
+        # aiohttp takes half a second to import.
+        from ..lookup.aiohttp_resolver import ServiceResolver
+
+        return ServiceResolver(self._lookups(namespace))
+
+    def _lookups(self, namespace: str) -> NamesInNamespace:
+        bind = self._steering.bind if self._steering is not None else Bind.LOOPBACK
+        names = ProxyNames(self._running(), self._served_ports or (), bind, self._options)
+        return names.search(namespace)
+
     def _ports_of(self, key: ServiceKey) -> list[ServedPort]:
         return [p for p in self._served_ports or () if p.plan.key.name.service == key]
 
@@ -286,7 +310,7 @@ class EmbeddedProxy(Agent):
                 error = served.not_listening or ListenError(served.problem)
                 # A copy: the traceback of an error that is raised keeps what its frames refer to.
                 raise ListenError(error.message, hint=error.hint)
-        if not served_ports:
+        if not served_ports and self._services[key][0].cluster_ips:
             reasons = [str(i.cause) for i in self._running().plan.ignored if i.service == key]
             raise ListenError(": ".join([f"cannot serve {key}", *reasons[:1]]))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..dataplane import Tuning
+from ..model import SocketAddress
+from ..names import CLUSTER_DOMAIN
 from ..status.listening import ListenAt
 
 
@@ -51,6 +53,13 @@ class Options:
     """The address of the page, ``/metrics`` and the rest; None: they aren't served."""
     metrics_detail: Literal["node", "service", "endpoint"] = "service"
     """What ``/metrics`` has beside the sums of the node."""
+    dns: tuple[str, int] | None = None
+    """The address at which names of Services are answered by DNS (port 0: any free one); None:
+    nowhere. It needs dnspython, the extra ``dns``."""
+    dns_upstream: SocketAddress | None = None
+    """The DNS server that is asked for other names; None: they are refused."""
+    cluster_domain: str = CLUSTER_DOMAIN
+    """The domain of Services' names."""
     state_dir: str = ""
     """The folder in which the last state is kept; empty: it isn't kept."""
     state_max_age_s: float = 86400.0

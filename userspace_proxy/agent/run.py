@@ -153,7 +153,10 @@ def make_source(settings: Settings) -> Source:
     from ..sources.kubernetes import KubernetesSource
 
     return KubernetesSource(
-        kubeconfig=settings.kubeconfig, master=settings.master, node_name=node_name(settings)
+        kubeconfig=settings.kubeconfig,
+        master=settings.master,
+        node_name=node_name(settings),
+        with_headless=settings.dns_bind_address is not None,
     )
 
 
@@ -182,6 +185,9 @@ def make_options(settings: Settings) -> Options:
         health=_bind(settings.healthz_bind_address, "--healthz-bind-address"),
         admin=_bind(settings.metrics_bind_address, "--metrics-bind-address"),
         metrics_detail=settings.metrics_detail,
+        dns=settings.dns_bind_address,
+        dns_upstream=settings.dns_upstream,
+        cluster_domain=settings.cluster_domain,
         state_dir=default_state_dir() if settings.state_dir == "auto" else settings.state_dir,
         state_max_age_s=settings.state_max_age_s,
         config=settings.as_rows(),

@@ -142,6 +142,11 @@ class SyncLoop:
         return self._in_force is not None
 
     @property
+    def latest(self) -> Snapshot | None:
+        """The newest snapshot, perhaps not in force yet; None before the first one."""
+        return self._latest
+
+    @property
     def in_force(self) -> Snapshot | None:
         """The snapshot that is in force; None before the first one."""
         return self._in_force

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..model import SocketAddress
 from .kinds import TEXT, Kind, integer, texts, wrong_type
-from .values import parse_address, parse_cidr, parse_listen_address
+from .values import InheritedSocket, parse_address, parse_cidr, parse_listen_address
 
 # Allowed among CIDRs. Source: KEP-6032, kube-proxy's NodePortAddresses of 1.37.
 _NODEPORT_WORDS = ("primary", "localhost", "all")
@@ -36,6 +37,16 @@ def listen_address(default_port: int) -> Kind:
     )
 
 
+def dns_address() -> Kind:
+    """Return a kind of addresses of DNS servers, by default with port 53."""
+    return Kind(
+        "IP[:PORT]",
+        _parse_dns_address,
+        lambda address: "disabled" if address is None else str(address),
+        expected="text such as 127.0.0.1:53",
+    )
+
+
 def folder() -> Kind:
     """Return a kind of folders; ``disabled``, or an empty text in a flag, is none."""
     return Kind(
@@ -51,6 +62,20 @@ def _parse_node_name(text: str) -> str:
     if name and not _NODE_NAME.fullmatch(name):
         raise ConfigError(f"{text!r} is not a node's name", hint="letters, digits, '-' and '.'")
     return name
+
+
+def _parse_dns_address(text: str) -> SocketAddress | None:
+    address = parse_listen_address("" if text == "disabled" else text, 53)
+    if isinstance(address, InheritedSocket):
+        raise ConfigError(f"{text!r} is one socket, and DNS needs two", hint="write 127.0.0.1:53")
+    return address
+
+
+def _parse_domain(text: str) -> str:
+    domain = text.strip().lower().removesuffix(".")
+    if not _NODE_NAME.fullmatch(domain):
+        raise ConfigError(f"{text!r} is not a domain", hint="write cluster.local")
+    return domain
 
 
 def _parse_server(text: str) -> str:
@@ -108,6 +133,7 @@ def _plain_workers(value: object) -> int:
 
 
 NODE_ADDRESS = Kind("IP", lambda text: parse_address(text.strip()))
+DOMAIN = Kind("DOMAIN", _parse_domain)
 NODE_NAME = Kind("NAME", _parse_node_name)
 SERVER = Kind("URL", _parse_server)
 # One text in kube-proxy's file, not a list; a comma separates two families.

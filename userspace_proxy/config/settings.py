@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..model import SocketAddress
+from ..names import CLUSTER_DOMAIN
 from .forms import (
+    DOMAIN,
     EXTERNAL_CIDRS,
     JOINED_CIDRS,
     NODE_ADDRESS,
@@ -21,6 +23,7 @@ from .forms import (
     SERVER,
     SERVICE_CIDRS,
     WORKERS,
+    dns_address,
     folder,
     listen_address,
 )
@@ -245,6 +248,24 @@ class Settings:
         help="how much /metrics has beside the sums of the node: nothing, the Service ports that "
         "have had a client, or their endpoints, too",
         why="as many series as Services that are used from this node",
+    )
+    dns_bind_address: SocketAddress | None = setting(
+        None, kind=dns_address(), topic=Topic.SERVERS, flag="dns-bind-address",
+        own_field="dnsBindAddress",
+        help="where names of Services are answered by DNS, as by a cluster's DNS; UDP and TCP",
+        why="clusters have CoreDNS; it needs dnspython, the extra dns",
+    )
+    dns_upstream: SocketAddress | None = setting(
+        None, kind=dns_address(), topic=Topic.SERVERS, flag="dns-upstream",
+        own_field="dnsUpstream",
+        help="the DNS server that is asked for other names; disabled: they are refused",
+        why="a test depends on no other machine unless it has to",
+    )
+    cluster_domain: str = setting(
+        CLUSTER_DOMAIN, kind=DOMAIN, topic=Topic.SERVERS, flag="cluster-domain",
+        own_field="clusterDomain",
+        help="the domain of the names of Services",
+        why="kubelet's and kubeadm's",
     )
     log_format: Literal["text", "json"] = setting(
         "text", kind=choice("text", "json"), topic=Topic.SERVERS, flag="log-format",

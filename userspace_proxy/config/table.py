@@ -24,7 +24,7 @@ class Topic(enum.StrEnum):
     NODE = "This node"
     CONNECTIONS = "Connections and flows"
     STEERING = "Steering"
-    SERVERS = "Health, metrics and logs"
+    SERVERS = "Health, metrics, DNS and logs"
     ONCE = "Do one thing and exit"
 
 

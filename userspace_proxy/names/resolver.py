@@ -99,7 +99,7 @@ class ServiceNames:
             case RecordType.A | RecordType.AAAA:
                 return self._addresses(name, RecordType(type_), targets)
             case RecordType.SRV:
-                return self._srv(name, targets)
+                return self._srv(name, [t for t in targets if not t.is_name])
             case RecordType.CNAME:
                 names = [t for t in targets[:1] if t.is_name]
                 return DnsAnswer(Code.NOERROR, tuple(_cname(name, t) for t in names))
@@ -202,11 +202,9 @@ class ServiceNames:
         for target in targets:
             if target.port is None:
                 continue
-            to = target.host if target.is_name else target.owner
+            to = target.owner
             data = f"0 {weight} {target.port} {to}"
             records.setdefault((to, target.port), Record(name, RecordType.SRV, data, TTL_S))
-            if target.is_name:
-                continue
             type_ = RecordType.AAAA if ":" in target.host else RecordType.A
             additional.setdefault((to, target.host), Record(to, type_, target.host, TTL_S))
         return DnsAnswer(

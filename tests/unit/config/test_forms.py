@@ -1,6 +1,7 @@
 import pytest
 
 from userspace_proxy.config.forms import (
+    DOMAIN,
     JOINED_CIDRS,
     NODE_ADDRESS,
     NODE_NAME,
@@ -8,6 +9,7 @@ from userspace_proxy.config.forms import (
     SERVER,
     SERVICE_CIDRS,
     WORKERS,
+    dns_address,
     listen_address,
 )
 from userspace_proxy.errors import ConfigError
@@ -21,6 +23,9 @@ HEALTH = listen_address(10256)
     [
         pytest.param(HEALTH, "10.0.0.1", SocketAddress("10.0.0.1", 10256), id="default-port"),
         pytest.param(HEALTH, "disabled", None, id="disabled"),
+        pytest.param(dns_address(), "10.0.0.1", SocketAddress("10.0.0.1", 53), id="dns"),
+        pytest.param(dns_address(), "disabled", None, id="no-dns"),
+        pytest.param(DOMAIN, "Cluster.Local.", "cluster.local", id="domain"),
         pytest.param(NODE_ADDRESS, "[FD00::1]", "fd00::1", id="node-address"),
         pytest.param(NODE_NAME, " Node-1.Example ", "node-1.example", id="name-as-kube-proxy"),
         pytest.param(SERVER, "https://10.0.0.1:6443", "https://10.0.0.1:6443", id="url"),

@@ -1,0 +1,36 @@
+"""Names of two Services, for lookups."""
+
+from tests.unit.model.samples import service
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import ServiceKey, ServiceType
+from userspace_proxy.names import ServiceNames, find_name, search_list
+
+
+def shop():
+    """Return the names of the Services web, v4 and db of the namespace shop."""
+    store = Store()
+    store.put_service(service(ServiceKey("shop", "web"), cluster_ips=("127.64.0.10", "::1")))
+    store.put_service(service(ServiceKey("shop", "v4"), cluster_ips=("127.64.0.11",)))
+    store.put_service(
+        service(
+            ServiceKey("shop", "db"),
+            (),
+            (),
+            type=ServiceType.EXTERNAL_NAME,
+            external_name="localhost",
+        )
+    )
+    return ServiceNames(store.snapshot())
+
+
+class ShopNames:
+    """Names as a program in the namespace shop looks them up; port 80 answers at port 8000."""
+
+    def __init__(self, names=None):
+        self._names = names or shop()
+
+    def find(self, host):
+        return find_name(self._names, host, search_list("shop", "cluster.local"))
+
+    def reached(self, ip, port, *, is_udp):
+        return (ip, 8000 if port == 80 and not is_udp else port)

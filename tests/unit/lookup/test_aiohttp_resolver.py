@@ -1,0 +1,50 @@
+"""aiohttp finds names of Services, and the ports at which they answer."""
+
+import socket
+
+import pytest
+
+from userspace_proxy.lookup.aiohttp_resolver import ServiceResolver
+from userspace_proxy.lookup.in_process import ProcessNames
+from userspace_proxy.names import FoundName
+
+from .names import ShopNames
+
+
+class Localhost:
+    def find(self, host):
+        return FoundName("localhost.", ("127.0.0.1",)) if host == "localhost" else None
+
+    def reached(self, ip, port, *, is_udp):
+        return ip, port
+
+
+@pytest.fixture
+async def resolver():
+    resolver = ServiceResolver(ShopNames())
+    yield resolver
+    await resolver.close()
+
+
+async def test_a_service_has_its_address_and_the_port_at_which_it_answers(resolver):
+    (found,) = await resolver.resolve("v4.shop", 80)
+    assert (found["hostname"], found["host"], found["port"]) == ("v4.shop", "127.64.0.11", 8000)
+    assert found["family"] == socket.AF_INET
+
+
+async def test_both_families_are_found(resolver):
+    found = await resolver.resolve("web", 8080, socket.AF_UNSPEC)
+    assert [item["host"] for item in found] == ["127.64.0.10", "::1"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "db"])
+async def test_names_elsewhere_are_left_to_the_default_resolver(resolver, host):
+    # A namespace with nothing but loopback has no names of its own for aiohttp's flags.
+    with ProcessNames(Localhost()):
+        found = await resolver.resolve(host, 5432)
+    assert [(item["host"], item["port"]) for item in found] == [("127.0.0.1", 5432)]
+
+
+async def test_a_service_that_does_not_exist_is_an_error(resolver):
+    with pytest.raises(OSError, match=r"none\.shop"):
+        await resolver.resolve("none.shop.svc.cluster.local", 80)

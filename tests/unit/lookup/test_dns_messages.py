@@ -1,0 +1,155 @@
+"""Answers to DNS messages, as bytes."""
+
+import asyncio
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import dns.rrset
+import pytest
+
+from tests.unit.model.samples import service, slice_of
+from userspace_proxy.cluster import Store
+from userspace_proxy.lookup.dns_messages import Responder
+from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.model import ServiceKey, SocketAddress
+from userspace_proxy.names import ServiceNames
+
+from .names import shop
+
+NAME = "web.shop.svc.cluster.local."
+
+
+async def answer(query, *, names=shop, upstream=None, is_udp=True):
+    wire = query if isinstance(query, bytes) else query.to_wire()
+    found = await Responder(names, upstream).respond(wire, is_udp=is_udp)
+    return None if found is None else dns.message.from_wire(found)
+
+
+async def code(query, **options):
+    return dns.rcode.to_text((await answer(query, **options)).rcode())
+
+
+async def test_a_name_has_its_records():
+    query = dns.message.make_query(NAME, "A")
+    found = await answer(query)
+    assert query.is_response(found)
+    assert [str(rrset) for rrset in found.answer] == [f"{NAME} 5 IN A 127.64.0.10"]
+    assert found.flags == dns.flags.QR | dns.flags.AA | dns.flags.RD
+
+
+async def test_a_name_that_does_not_exist_has_the_soa():
+    found = await answer(dns.message.make_query("none.shop.svc.cluster.local", "A"))
+    assert found.rcode() == dns.rcode.NXDOMAIN
+    assert [rrset.name.to_text() for rrset in found.authority] == ["cluster.local."]
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "class_", "expected"),
+    [
+        pytest.param("www.example.com", "A", "IN", "REFUSED", id="elsewhere"),
+        pytest.param(NAME, "A", "CH", "REFUSED", id="another-class"),
+        pytest.param("cluster.local", "AXFR", "IN", "REFUSED", id="transfer"),
+        pytest.param(NAME, "TYPE65280", "IN", "NOERROR", id="unknown-type"),
+    ],
+)
+async def test_codes(name, type_, class_, expected):
+    assert await code(dns.message.make_query(name, type_, class_)) == expected
+
+
+async def test_before_the_first_services_it_is_a_failure():
+    assert await code(dns.message.make_query(NAME, "A"), names=lambda: None) == "SERVFAIL"
+
+
+async def test_another_operation_is_not_implemented():
+    query = dns.message.make_query(NAME, "A")
+    query.set_opcode(dns.opcode.STATUS)
+    assert await code(query) == "NOTIMP"
+
+
+async def test_two_questions_are_an_error():
+    query = dns.message.make_query(NAME, "A")
+    query.question *= 2
+    query.question[1] = dns.rrset.RRset(query.question[0].name, 1, 28)
+    assert await code(query) == "FORMERR"
+
+
+async def test_a_malformed_message_is_an_error_with_its_number():
+    wire = dns.message.make_query(NAME, "A").to_wire()[:-3]
+    found = await Responder(shop).respond(wire, is_udp=True)
+    assert (found[:2], found[3] & 15) == (wire[:2], dns.rcode.FORMERR)
+
+
+@pytest.mark.parametrize("wire", [b"short", dns.message.make_response(
+    dns.message.make_query(NAME, "A")).to_wire()], ids=["short", "a-response"])  # fmt: skip
+async def test_what_is_not_a_query_is_not_answered(wire):
+    assert await answer(wire) is None
+
+
+def many():
+    """Return the names of a headless Service with 100 endpoints."""
+    key, store = ServiceKey("shop", "web"), Store()
+    store.put_service(service(key, cluster_ips=(), is_headless=True))
+    store.put_slice(slice_of(*(f"10.0.0.{i}" for i in range(100)), of=key))
+    return ServiceNames(store.snapshot())
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_udp", "is_truncated"),
+    [
+        pytest.param(None, True, True, id="without-edns"),
+        pytest.param(4096, True, True, id="more-than-is-sent"),
+        pytest.param(100, True, True, id="less-than-the-least"),
+        pytest.param(None, False, False, id="tcp"),
+    ],
+)
+async def test_what_does_not_fit_into_a_datagram_is_truncated(payload, is_udp, is_truncated):
+    query = dns.message.make_query(NAME, "A", use_edns=payload is not None, payload=payload or 0)
+    found = await answer(query, names=many, is_udp=is_udp)
+    assert bool(found.flags & dns.flags.TC) is is_truncated
+    assert is_truncated or len(found.answer[0]) == 100
+
+
+@pytest.fixture
+async def upstream():
+    """The address of a server whose only name is elsewhere.example."""
+
+    async def respond(wire, *, is_udp):
+        query = dns.message.from_wire(wire)
+        response = dns.message.make_response(query)
+        name = query.question[0].name
+        if name.to_text() == "silent.example.":
+            return None
+        if name.to_text() in ("localhost.", "9.9.9.9.in-addr.arpa."):
+            response.answer = [dns.rrset.from_text(name, 60, "IN", "TXT", "from-upstream")]
+        return response.to_wire()
+
+    server = DnsServer(respond)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    running = asyncio.ensure_future(server.run())
+    yield address
+    running.cancel()
+    await server.close()
+
+
+@pytest.mark.parametrize("name", ["localhost", "9.9.9.9.in-addr.arpa"])
+async def test_names_elsewhere_are_asked_upstream(upstream, name):
+    found = await answer(dns.message.make_query(name, "PTR"), upstream=upstream)
+    assert "from-upstream" in str(found.answer[0])
+
+
+async def test_the_target_of_an_external_name_is_asked_upstream(upstream):
+    query = dns.message.make_query("db.shop.svc.cluster.local", "A")
+    found = await answer(query, upstream=upstream)
+    assert [rrset.name.to_text() for rrset in found.answer] == [
+        "db.shop.svc.cluster.local.",
+        "localhost.",
+    ]
+    assert found.flags & dns.flags.RA
+
+
+async def test_an_upstream_server_that_is_not_there_is_a_failure(upstream):
+    nobody = SocketAddress("127.0.0.1", 1)
+    assert await code(dns.message.make_query("example.com", "A"), upstream=nobody) == "SERVFAIL"

@@ -1,0 +1,96 @@
+"""A DNS server on a loopback port, by UDP and TCP."""
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from userspace_proxy.errors import ListenError
+from userspace_proxy.lookup.dns_server import DnsServer
+from userspace_proxy.model import SocketAddress
+
+
+async def echo(data, *, is_udp):
+    """Answer with the data and the protocol; not to an empty message."""
+    return data + (b" udp" if is_udp else b" tcp") if data else None
+
+
+@pytest.fixture
+async def address():
+    server = DnsServer(echo)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    running = asyncio.ensure_future(server.run())
+    yield address
+    running.cancel()
+    await server.close()
+
+
+async def ask_udp(address, data):
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setblocking(False)
+        client.connect(tuple(address))
+        await loop.sock_sendall(client, data)
+        async with asyncio.timeout(5):
+            return await loop.sock_recv(client, 512)
+
+
+async def ask_tcp(reader, writer, data):
+    writer.write(struct.pack(">H", len(data)) + data)
+    async with asyncio.timeout(5):
+        (length,) = struct.unpack(">H", await reader.readexactly(2))
+        return await reader.readexactly(length)
+
+
+async def test_datagrams_are_answered(address):
+    assert await ask_udp(address, b"one") == b"one udp"
+
+
+async def test_a_connection_may_ask_several_times(address):
+    reader, writer = await asyncio.open_connection(*address)
+    assert await ask_tcp(reader, writer, b"one") == b"one tcp"
+    assert await ask_tcp(reader, writer, b"two") == b"two tcp"
+    writer.close()
+
+
+async def test_a_connection_that_sends_what_is_not_answered_is_closed(address):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"\0\0")
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_datagram_that_is_not_answered_is_dropped(address):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"", tuple(address))
+    assert await ask_udp(address, b"next") == b"next udp"
+
+
+async def test_an_open_connection_does_not_keep_it_from_closing():
+    server = DnsServer(echo)
+    address = await server.open(SocketAddress("127.0.0.1", 0))
+    reader, writer = await asyncio.open_connection(*address)
+    assert await ask_tcp(reader, writer, b"one") == b"one tcp"
+    await server.close()
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+    await server.close()
+
+
+async def test_an_address_in_use_is_an_error_with_a_remedy(address):
+    with pytest.raises(ListenError) as caught:
+        await DnsServer(echo).open(address)
+    assert str(caught.value) == (
+        f"cannot serve DNS on {address}: Address already in use "
+        "(choose another address with --dns-bind-address)"
+    )
+
+
+async def test_ipv6():
+    server = DnsServer(echo)
+    address = await server.open(SocketAddress("::1", 0))
+    assert address.ip == "::1"
+    await server.close()

@@ -1,0 +1,115 @@
+"""Names of Services in this process, by socket.getaddrinfo."""
+
+import asyncio
+import socket
+import threading
+
+import pytest
+
+from userspace_proxy.cluster import Snapshot
+from userspace_proxy.lookup.in_process import ProcessNames
+from userspace_proxy.names import ServiceNames
+
+from .names import ShopNames
+
+ORIGINAL = socket.getaddrinfo
+
+
+def addresses(*arguments, **options):
+    return [info[4] for info in socket.getaddrinfo(*arguments, **options)]
+
+
+@pytest.mark.parametrize("host", ["v4", "v4.shop", b"v4.shop.svc", "v4.shop.svc.cluster.local"])
+def test_names_are_found_in_the_block_and_not_after_it(host):
+    with ProcessNames(ShopNames()):
+        assert addresses(host, 8080, type=socket.SOCK_STREAM) == [("127.64.0.11", 8080)]
+    assert socket.getaddrinfo is ORIGINAL
+
+
+def test_the_port_is_the_one_at_which_the_service_port_answers():
+    with ProcessNames(ShopNames()):
+        assert addresses("v4", "http", type=socket.SOCK_STREAM) == [("127.64.0.11", 8000)]
+        assert addresses("v4", 80, type=socket.SOCK_DGRAM) == [("127.64.0.11", 80)]
+
+
+def test_addresses_are_those_of_the_family():
+    with ProcessNames(ShopNames()):
+        assert [a[0] for a in addresses("web", 1, type=socket.SOCK_STREAM)] == [
+            "127.64.0.10",
+            "::1",
+        ]
+        assert addresses("web", 1, socket.AF_INET6, socket.SOCK_STREAM) == [("::1", 1, 0, 0)]
+        with pytest.raises(socket.gaierror, match="v4"):
+            socket.getaddrinfo("v4", 1, socket.AF_INET6)
+
+
+def test_the_canonical_name_is_the_absolute_one():
+    with ProcessNames(ShopNames()):
+        (info,) = socket.getaddrinfo("v4", 1, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+    assert info[3] == "v4.shop.svc.cluster.local"
+
+
+def test_flags_for_configured_addresses_do_not_exclude_loopback():
+    with ProcessNames(ShopNames()):
+        found = addresses("v4", 80, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    assert found == [("127.64.0.11", 8000)]
+
+
+def test_an_external_name_has_the_addresses_of_its_target():
+    with ProcessNames(ShopNames()):
+        found = socket.getaddrinfo("db", 5432, socket.AF_INET, socket.SOCK_STREAM)
+    assert found == ORIGINAL("localhost", 5432, socket.AF_INET, socket.SOCK_STREAM)
+
+
+def test_a_service_that_does_not_exist_is_not_looked_up_elsewhere():
+    with ProcessNames(ShopNames()), pytest.raises(socket.gaierror) as caught:
+        socket.getaddrinfo("none.shop.svc.cluster.local", 80)
+    assert caught.value.errno == socket.EAI_NONAME
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "::1", "fe80::1%lo", "localhost"])
+def test_addresses_and_other_names_are_left_to_the_original(host):
+    with ProcessNames(ShopNames()):
+        found = addresses(host, 80, type=socket.SOCK_STREAM)
+    assert found == [info[4] for info in ORIGINAL(host, 80, type=socket.SOCK_STREAM)]
+
+
+def test_a_numeric_host_is_left_to_the_original():
+    with ProcessNames(ShopNames()), pytest.raises(socket.gaierror):
+        socket.getaddrinfo("v4", 80, flags=socket.AI_NUMERICHOST)
+
+
+def test_blocks_nest_and_may_end_in_any_order():
+    empty = ShopNames(ServiceNames(Snapshot({})))
+    outer, inner = ProcessNames(ShopNames()), ProcessNames(empty)
+    outer.__enter__()
+    inner.__enter__()
+    assert addresses("v4", 1, type=socket.SOCK_STREAM) == [("127.64.0.11", 1)]
+    outer.__exit__()
+    assert socket.getaddrinfo is not ORIGINAL
+    inner.__exit__()
+    assert socket.getaddrinfo is ORIGINAL
+
+
+def test_what_another_library_put_in_its_place_stays(monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", ORIGINAL)
+    with ProcessNames(ShopNames()):
+        ours = socket.getaddrinfo
+
+        def theirs(*arguments, **options):
+            return ours(*arguments, **options)
+
+        socket.getaddrinfo = theirs
+    assert socket.getaddrinfo is theirs
+    assert theirs("127.0.0.1", 80) == ORIGINAL("127.0.0.1", 80)
+
+
+async def test_asyncio_and_other_threads_find_names():
+    loop = asyncio.get_running_loop()
+    with ProcessNames(ShopNames()):
+        found = await loop.getaddrinfo("v4", 8080, type=socket.SOCK_STREAM)
+        in_thread = []
+        thread = threading.Thread(target=lambda: in_thread.extend(addresses("v4", 8080)))
+        thread.start()
+        thread.join()
+    assert found[0][4] == in_thread[0] == ("127.64.0.11", 8080)

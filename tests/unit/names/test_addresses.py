@@ -1,0 +1,53 @@
+"""Host names as programs in a pod look them up."""
+
+import pytest
+
+from tests.unit.model.samples import service
+from userspace_proxy.cluster import Store
+from userspace_proxy.model import ServiceKey, ServiceType
+from userspace_proxy.names import FoundName, ServiceNames, find_name, search_list
+
+SEARCH = search_list("shop", "cluster.local")
+
+
+def find(host):
+    store = Store()
+    store.put_service(service(ServiceKey("shop", "web"), cluster_ips=("10.96.0.10", "fd00::10")))
+    store.put_service(service(ServiceKey("shop", "pending"), cluster_ips=()))
+    fields = {"type": ServiceType.EXTERNAL_NAME}
+    for name, target in (("db", "db.example.com"), ("alias", "web.shop.svc.cluster.local")):
+        key = ServiceKey("shop", name)
+        store.put_service(service(key, (), (), external_name=target, **fields))
+    return find_name(ServiceNames(store.snapshot()), host, SEARCH)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "web",
+        "web.shop",
+        "web.shop.svc",
+        "web.shop.svc.cluster.local",
+        "web.shop.svc.cluster.local.",
+    ],
+)
+def test_each_form_of_a_name_has_the_addresses_of_the_service(host):
+    assert find(host) == FoundName("web.shop.svc.cluster.local.", ("10.96.0.10", "fd00::10"))
+
+
+def test_an_external_name_is_looked_up_elsewhere():
+    assert find("db") == FoundName("db.shop.svc.cluster.local.", elsewhere="db.example.com")
+
+
+def test_an_external_name_in_the_cluster_has_the_addresses_of_its_target():
+    assert find("alias").ips == ("10.96.0.10", "fd00::10")
+
+
+@pytest.mark.parametrize("host", ["none.shop.svc.cluster.local", "pending.shop.svc.cluster.local."])
+def test_a_name_below_the_domain_without_an_address_is_not_looked_up_elsewhere(host):
+    assert find(host) == FoundName(f"{host.removesuffix('.')}.")
+
+
+@pytest.mark.parametrize("host", ["localhost", "www.example.com", "pending"])
+def test_other_names_are_not_names_of_the_cluster(host):
+    assert find(host) is None

@@ -1,0 +1,124 @@
+"""The names of one proxy's Services: for this process, for aiohttp, and by DNS."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+
+from ..cluster import Snapshot
+from ..errors import ConfigError
+from ..model import Frontend, Protocol, SocketAddress
+from ..names import FoundName, ServiceNames, find_name, search_list
+from ..steering import Bind
+from .options import Options
+from .served_ports import ServedPort
+from .sync import SyncLoop
+from .tasks import Supervisor
+
+
+class ProxyNames:
+    """The names of one proxy's Services; may be used by any thread.
+
+    Args:
+        sync: Has the Services.
+        served: Where they answer, if not at their cluster IPs.
+        options: Have the cluster's domain.
+    """
+
+    def __init__(
+        self, sync: SyncLoop, served: Iterable[ServedPort], bind: Bind, options: Options
+    ) -> None:
+        self._sync = sync
+        self._served = served if bind is Bind.LOOPBACK else None
+        self._domain = options.cluster_domain
+        self._last: tuple[Snapshot, ServiceNames] | None = None
+
+    def reach(self, frontend: Frontend) -> SocketAddress:
+        """Return the address at which a frontend answers."""
+        for served in list(self._served or ()):
+            listener = served.listeners.get(frontend)
+            if listener is not None:
+                return listener.address
+        return frontend.address
+
+    def current(self) -> ServiceNames | None:
+        """Return the names of the newest Services; None before the first ones."""
+        snapshot = self._sync.latest
+        if snapshot is None:
+            return None
+        last = self._last
+        if last is None or last[0] is not snapshot:
+            last = self._last = snapshot, ServiceNames(snapshot, self._domain)
+        return last[1]
+
+    def none(self) -> ServiceNames:
+        """Return the names of no Services."""
+        return ServiceNames(Snapshot({}), self._domain)
+
+    def as_reached(self) -> ServiceNames | None:
+        """Return the same names, with the addresses and ports at which cluster IPs answer."""
+        snapshot = self._sync.latest
+        if self._served is None or snapshot is None:
+            return self.current()
+        return ServiceNames(snapshot, self._domain, self.reach)
+
+    def search(self, namespace: str) -> NamesInNamespace:
+        """Return the names as programs in a namespace look them up."""
+        return NamesInNamespace(self, search_list(namespace, self._domain))
+
+
+class NamesInNamespace:
+    """Names as a program in a namespace looks them up; may be used by any thread.
+
+    Args:
+        search: Domains for short names.
+    """
+
+    def __init__(self, names: ProxyNames, search: Sequence[str]) -> None:
+        self._names = names
+        self._search = search
+
+    def find(self, host: str) -> FoundName | None:
+        """Return what a host name is; None: not a name of the cluster."""
+        # Before the first Services, too, names below the domain aren't looked up elsewhere.
+        names = self._names.current() or self._names.none()
+        return find_name(names, host, self._search)
+
+    def reached(self, ip: str, port: int, *, is_udp: bool) -> tuple[str, int]:
+        """Return where an address and port of a Service answer."""
+        protocol = Protocol.UDP if is_udp else Protocol.TCP
+        return self._names.reach(Frontend(ip, port, protocol))
+
+
+async def serve_dns(
+    names: ProxyNames,
+    options: Options,
+    supervisor: Supervisor,
+    stack: contextlib.AsyncExitStack,
+) -> SocketAddress | None:
+    """Answer DNS queries where the options ask for it, until the stack closes.
+
+    Returns:
+        The address; None: it isn't asked for.
+
+    Raises:
+        ConfigError: dnspython isn't installed.
+        ListenError: The address isn't available.
+    """
+    if options.dns is None:
+        return None
+    try:
+        # It takes 0.1 s to import, and only a DNS server needs it.
+        from ..lookup.dns_messages import Responder
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            "cannot serve DNS: dnspython is not installed",
+            hint="pip install .[dns] in the checkout",
+        ) from exc
+    from ..lookup.dns_server import DnsServer
+
+    server = DnsServer(Responder(names.as_reached, options.dns_upstream).respond)
+    stack.push_async_callback(server.close)
+    address = await server.open(SocketAddress(*options.dns))
+    supervisor.start("dns", server.run)
+    return address

@@ -1,0 +1,145 @@
+"""Answers DNS messages: bytes in, bytes out.
+
+    query ──▶ ServiceNames ──▶ answer
+                  └── a name elsewhere: the upstream server, or REFUSED
+
+Rule 1: a message that isn't a query is never answered, so two servers can't answer each other.
+Rule 2: what the upstream server doesn't answer in time is SERVFAIL.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+
+from ..model import SocketAddress
+from ..names import Code, DnsAnswer, Record, RecordType, ServiceNames
+
+UPSTREAM_TIMEOUT_S = 2.0
+"""CoreDNS' plugin forward reads from an upstream server for as long."""
+UDP_BYTES_MAX = 1232
+"""What is sent without fragments. Source: DNS flag day 2020."""
+UDP_BYTES_PLAIN = 512
+"""For a client without EDNS. Source: RFC 1035, section 4.2.1."""
+TCP_BYTES_MAX = 65535
+
+_HEAD = struct.Struct(">HHHHHH")
+_RESPONSE = 0x8000
+
+
+class Responder:
+    """Answers messages for the Services of one proxy.
+
+    Args:
+        names: Returns the current names; None before the first Services were read.
+        upstream: The server for names elsewhere; None: they are refused.
+    """
+
+    def __init__(
+        self, names: Callable[[], ServiceNames | None], upstream: SocketAddress | None = None
+    ) -> None:
+        self._names = names
+        self._upstream = upstream
+
+    async def respond(self, wire: bytes, *, is_udp: bool) -> bytes | None:
+        """Return the answer to a message; None: it isn't answered."""
+        if len(wire) < _HEAD.size or _HEAD.unpack_from(wire)[1] & _RESPONSE:
+            return None
+        try:
+            query = dns.message.from_wire(wire)
+        except (dns.exception.DNSException, ValueError):
+            return _format_error(wire)
+        response = await self._respond(query)
+        size = TCP_BYTES_MAX
+        if is_udp:
+            wanted = query.payload if query.edns >= 0 else UDP_BYTES_PLAIN
+            size = min(max(wanted, UDP_BYTES_PLAIN), UDP_BYTES_MAX)
+        answer: bytes = response.to_wire(max_size=size, prefer_truncation=True)
+        return answer
+
+    async def _respond(self, query: dns.message.Message) -> dns.message.Message:
+        if query.opcode() != dns.opcode.QUERY:
+            return _failed(query, dns.rcode.NOTIMP)
+        if len(query.question) != 1:
+            return _failed(query, dns.rcode.FORMERR)
+        question = query.question[0]
+        transfers = (dns.rdatatype.AXFR, dns.rdatatype.IXFR)
+        if question.rdclass != dns.rdataclass.IN or question.rdtype in transfers:
+            return _failed(query, dns.rcode.REFUSED)
+        names = self._names()
+        if names is None:
+            return _failed(query, dns.rcode.SERVFAIL)
+        type_ = dns.rdatatype.to_text(question.rdtype)
+        answer = names.answer(question.name.to_text(), type_)
+        if self._upstream is None:
+            return _response(query, answer)
+        if answer.code is Code.REFUSED or (answer.code is Code.NXDOMAIN and _is_reverse(question)):
+            return await self._ask(query, self._upstream)
+        response = _response(query, answer)
+        response.flags |= dns.flags.RA
+        if answer.elsewhere and type_ in (RecordType.A, RecordType.AAAA):
+            found = await self._ask(
+                dns.message.make_query(answer.elsewhere, question.rdtype), self._upstream
+            )
+            response.answer.extend(found.answer)
+        return response
+
+    async def _ask(
+        self, query: dns.message.Message, upstream: SocketAddress
+    ) -> dns.message.Message:
+        try:
+            found, _ = await dns.asyncquery.udp_with_fallback(
+                query, upstream.ip, timeout=UPSTREAM_TIMEOUT_S, port=upstream.port
+            )
+        except (dns.exception.DNSException, OSError, EOFError):
+            return _failed(query, dns.rcode.SERVFAIL)
+        return found
+
+
+def _is_reverse(question: dns.rrset.RRset) -> bool:
+    return bool(question.name.is_subdomain(dns.name.from_text("arpa.")))
+
+
+def _response(query: dns.message.Message, answer: DnsAnswer) -> dns.message.Message:
+    response = dns.message.make_response(query)
+    response.set_rcode(dns.rcode.from_text(answer.code))
+    if answer.is_authoritative:
+        response.flags |= dns.flags.AA
+    _add(response, response.answer, answer.records)
+    _add(response, response.authority, answer.authority)
+    _add(response, response.additional, answer.additional)
+    return response
+
+
+def _add(
+    response: dns.message.Message, section: list[dns.rrset.RRset], records: tuple[Record, ...]
+) -> None:
+    for record in records:
+        type_ = dns.rdatatype.from_text(record.type)
+        name = dns.name.from_text(record.name)
+        # Records of a set are sent in random order, so clients that use the first are balanced.
+        rrset = response.find_rrset(section, name, dns.rdataclass.IN, type_, create=True)
+        rrset.add(dns.rdata.from_text(dns.rdataclass.IN, type_, record.data), record.ttl_s)
+
+
+def _failed(query: dns.message.Message, code: dns.rcode.Rcode) -> dns.message.Message:
+    response = dns.message.make_response(query)
+    response.set_rcode(code)
+    return response
+
+
+def _format_error(wire: bytes) -> bytes:
+    number, flags, *_ = _HEAD.unpack_from(wire)
+    kept = flags & 0x7900  # The opcode, and whether recursion is desired.
+    return _HEAD.pack(number, _RESPONSE | kept | dns.rcode.FORMERR, 0, 0, 0, 0)

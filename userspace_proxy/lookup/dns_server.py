@@ -1,0 +1,154 @@
+"""A small DNS server on one address, by UDP and TCP.
+
+Rule 1: what is answered at the same time is bounded: further datagrams are dropped, and further
+connections are closed.
+Rule 2: a connection that sends nothing for a while is closed.
+
+Source: RFC 7766 for TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..errors import ListenError
+from ..model import SocketAddress
+
+Respond = Callable[..., Awaitable[bytes | None]]
+"""Of a ``Responder``."""
+
+_Sender = tuple[str | Any, int]
+_Datagram = tuple[bytes, _Sender]
+
+_BUSY_MAX = 512
+_WAITING_MAX = 512
+_CONNECTIONS_MAX = 128
+_IDLE_S = 10.0
+_BACKLOG = 128
+# Another program may have the TCP port that the kernel chose for UDP.
+_TRIES = 16
+_LENGTH = struct.Struct(">H")
+
+_FLAG = "--dns-bind-address"
+
+
+class DnsServer:
+    """A DNS server, from :meth:`open` to :meth:`close`; meanwhile :meth:`run` has to run."""
+
+    def __init__(self, respond: Respond) -> None:
+        self._respond = respond
+        self._stack = contextlib.AsyncExitStack()
+        self._datagrams: asyncio.Queue[_Datagram] = asyncio.Queue(_WAITING_MAX)
+        self._transport: asyncio.DatagramTransport
+        self._connections: set[asyncio.Task[Any]] = set()
+
+    async def open(self, address: SocketAddress) -> SocketAddress:
+        """Begin to listen, and return the address; port 0 is any that is free.
+
+        Raises:
+            ListenError: It isn't available.
+        """
+        udp, tcp = _bind(address)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: _Receiver(self._datagrams), sock=udp
+        )
+        self._transport = transport
+        self._stack.callback(transport.close)
+        server = await asyncio.start_server(self._serve, sock=tcp, backlog=_BACKLOG)
+        self._stack.callback(server.close)
+        ip, port = udp.getsockname()[:2]
+        return SocketAddress(ip, port)
+
+    async def run(self) -> None:
+        """Answer datagrams until cancelled."""
+        free = asyncio.Semaphore(_BUSY_MAX)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await free.acquire()
+                datagram = await self._datagrams.get()
+                task = group.create_task(self._answer(*datagram))
+                task.add_done_callback(lambda _: free.release())
+
+    async def close(self) -> None:
+        """Stop answering. Idempotent."""
+        await self._stack.aclose()
+        connections = tuple(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _answer(self, data: bytes, sender: _Sender) -> None:
+        answer = await self._respond(data, is_udp=True)
+        if answer is not None:
+            self._transport.sendto(answer, sender)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the messages of one connection, one after the other."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            if len(self._connections) < _CONNECTIONS_MAX:
+                self._connections.add(task)
+                with contextlib.suppress(OSError, EOFError, TimeoutError):
+                    while await self._serve_one(reader, writer):
+                        pass
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        async with asyncio.timeout(_IDLE_S):
+            (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+            data = await reader.readexactly(length)
+            answer = await self._respond(data, is_udp=False)
+            if answer is None:
+                return False
+            writer.write(_LENGTH.pack(len(answer)) + answer)
+            await writer.drain()
+        return True
+
+
+class _Receiver(asyncio.DatagramProtocol):
+    def __init__(self, datagrams: asyncio.Queue[_Datagram]) -> None:
+        self._datagrams = datagrams
+
+    def datagram_received(self, data: bytes, addr: _Sender) -> None:
+        """Part of DatagramProtocol."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._datagrams.put_nowait((data, addr))
+
+
+def _bind(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
+    """Return a UDP and a listening TCP socket of the same port."""
+    tries = 1 if address.port else _TRIES
+    for left in reversed(range(tries)):
+        try:
+            return _bind_both(address)
+        except OSError as exc:
+            if left == 0:
+                raise ListenError(
+                    f"cannot serve DNS on {address}: {exc.strerror}",
+                    hint=f"choose another address with {_FLAG}",
+                ) from exc
+    raise AssertionError("unreachable")
+
+
+def _bind_both(address: SocketAddress) -> tuple[socket.socket, socket.socket]:
+    family = socket.AF_INET6 if ":" in address.ip else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        udp = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        tcp = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        udp.bind(tuple(address))
+        tcp.bind((address.ip, udp.getsockname()[1]))
+        tcp.listen(_BACKLOG)
+        udp.setblocking(False)
+        tcp.setblocking(False)
+        stack.pop_all()
+    return udp, tcp
