@@ -98,9 +98,16 @@ _COUNTED: tuple[_Series[ServicePortView | TotalsView], ...] = (
     ),
     _Series(
         counter,
+        "packets_denied",
+        "Packets dropped because their clients aren't admitted (source ranges, traffic policy "
+        "Local); a client that isn't answered sends its SYN several times",
+        lambda port: port.denied,
+        is_rare=True,
+    ),
+    _Series(
+        counter,
         "datagrams_dropped",
-        "UDP datagrams lost at this proxy's sockets, mostly because a buffer was full; with "
-        "source ranges also those from other sources",
+        "UDP datagrams lost at this proxy's sockets, mostly because a buffer was full",
         lambda port: port.dropped_datagrams,
         is_rare=True,
     ),

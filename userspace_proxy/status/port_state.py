@@ -64,7 +64,8 @@ class PortState:
 def judge(port: ServicePortView) -> PortState:
     """Return how one Service port is served, and why not."""
     level, word, sentence, first = _judge(port)
-    others = (port.plan.cause, *(e.cause for e in port.endpoints), *port.plan.notes)
+    endpoints = (endpoint.cause for endpoint in port.endpoints)
+    others = (port.plan.cause, *endpoints, *_denied(port), *port.plan.notes)
     known = (*first, *(cause for cause in others if cause is not None))
     return PortState(level, word, sentence, tuple(dict.fromkeys(known)))
 
@@ -114,7 +115,13 @@ def _served(port: ServicePortView, usable: int) -> _Judgement:
         return Level.ATTENTION, "partly served", f"Partly served: {unserved[0]}", tuple(unserved)
     if port.plan.notes:
         return Level.ATTENTION, "served", f"{sentence}; {port.plan.notes[0]}", ()
-    return Level.OK, "served", sentence, ()
+    # As intended: at an address for the internet, scanners are dropped all day.
+    return Level.OK, "served", "; ".join((sentence, *map(str, _denied(port)))), ()
+
+
+def _denied(port: ServicePortView) -> Sequence[Cause]:
+    """Return the cause of clients that aren't admitted; other drops have the plan's cause."""
+    return [cause for cause in port.turned_away if cause.code is CauseCode.SOURCE_DENIED]
 
 
 def _all_fail(failing: Sequence[EndpointView]) -> str:

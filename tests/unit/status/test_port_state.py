@@ -3,7 +3,13 @@
 import pytest
 
 from userspace_proxy.model import SocketAddress
-from userspace_proxy.policy.causes import dial_failed, external_ip_off, resets
+from userspace_proxy.policy.causes import (
+    dial_failed,
+    external_ip_off,
+    none_local,
+    resets,
+    source_denied,
+)
 from userspace_proxy.status.port_state import Level, judge
 
 from .views import make_endpoint, make_frontend, make_port
@@ -153,6 +159,14 @@ def test_an_external_ip_that_is_not_served_is_a_problem_of_its_port():
     assert (state.level, state.word) == (Level.ATTENTION, "partly served")
     assert state.sentence == f"Partly served: {note}"
     assert (state.code, state.way_out, state.is_problem) == (note.code, note.hint, True)
+
+
+def test_clients_outside_the_source_ranges_are_a_cause_and_no_problem():
+    denied = source_denied(("198.51.100.0/24",), count=3)
+    elsewhere = none_local({"node-b"}, 1, "internalTrafficPolicy")
+    state = judge(make_port(endpoints=(READY,), turned_away=(denied, elsewhere)))
+    assert (state.level, state.causes, state.is_problem) == (Level.OK, (denied,), False)
+    assert state.sentence == f"Served by 1 endpoint; {denied}"
 
 
 def test_all_causes_are_listed_once_and_the_deciding_one_first():
