@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..cluster import Snapshot
@@ -23,7 +23,7 @@ from ..plan import Plan, PlanChanges, Planner, diff_plans
 from ..policy import NodeFacts
 from ..sources import Happening
 from ..steering import Steering
-from .changes import NO_CHANGES, ChangeCounts, count_changes
+from .changes import NO_CHANGES, ChangeCounts, Triggers, count_changes
 from .served_ports import ServedPorts
 from .tasks import Pace, pause
 
@@ -42,6 +42,8 @@ class SyncCounters:
 
     rounds: int = 0
     failures: int = 0
+    partial_failures: int = 0
+    """Of these, those in which only what changed was to be written."""
     repairs: int = 0
     last_s: float = 0.0
     last_queued: float = 0.0
@@ -91,8 +93,9 @@ class SyncLoop:
         """Another program has changed the rules, and they can't be repaired."""
         self.on_plan: Callable[[Plan, PlanChanges], None] = lambda _before, _changes: None
         """Called with the plan in force and what will change in it."""
-        self.on_round: Callable[[float], None] = lambda _seconds: None
-        """Called with the duration of each round, in seconds."""
+        self.on_round: Callable[[float, bool, Sequence[float]], None] = lambda *_: None
+        """Called after each round that succeeds: with its duration in seconds, whether everything
+        was compared, and for each slice how long it took to come into force."""
         self._planner = planner
         self._served_ports = served_ports
         self._steering = steering
@@ -115,6 +118,7 @@ class SyncLoop:
         """The node has changed since the last round that succeeded."""
         self._arrived = 0.0
         """Unix time of the first snapshot since the present round began; 0: none."""
+        self._triggers = Triggers(time.time())
         self._turned = time.monotonic()
         self._wake = asyncio.Event()
         self._done = asyncio.Condition()
@@ -125,6 +129,7 @@ class SyncLoop:
             return
         counters = self.counters
         counters.changes = counters.changes.plus(count_changes(self._latest, snapshot))
+        self._triggers.note(self._latest, snapshot)
         counters.last_queued = time.time()
         counters.waiting_since = counters.waiting_since or counters.last_queued
         self._arrived = self._arrived or counters.last_queued
@@ -218,6 +223,7 @@ class SyncLoop:
         began = time.perf_counter()
         self._arrived = 0.0
         arrived = self.counters.changes
+        triggers, is_full = len(self._triggers), not self._is_steered
         facts = self._facts(snapshot) if self._facts is not None else None
         plan = self._planner.plan(snapshot, facts)
         self._want_nodes(self._planner.needs_node_addresses)
@@ -241,7 +247,8 @@ class SyncLoop:
         counters.last_done = time.time()
         counters.waiting_since = self._arrived
         counters.in_force = arrived
-        self.on_round(counters.last_s)
+        programmed_s = self._triggers.take(triggers, counters.last_done)
+        self.on_round(counters.last_s, is_full, programmed_s)
         async with self._done:
             self._done.notify_all()
         if changes:
@@ -292,6 +299,7 @@ class SyncLoop:
                 else:
                     await self._steering.apply(self._served_ports.targets())
             except SteeringError as exc:
+                self.counters.partial_failures += self._is_steered
                 self._is_steered = False
                 self._note_failure(exc)
                 return False

@@ -185,6 +185,7 @@ def _view_sync(sync: SyncLoop | None, *, is_stopped: bool) -> SyncView:
     return SyncView(
         rounds=counters.rounds,
         failures=counters.failures,
+        partial_failures=counters.partial_failures,
         last_s=counters.last_s,
         last_queued=counters.last_queued,
         last_done=counters.last_done,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .addresses import IPFamily, Protocol, SocketAddress
 from .names import ServiceKey, SliceKey
@@ -49,6 +49,8 @@ class EndpointSlice:
     family: IPFamily
     ports: tuple[SlicePort, ...]
     endpoints: tuple[Endpoint, ...]
+    triggered_at: float = field(default=0.0, compare=False)
+    """Unix time of the change of a pod or Service that led to this content; 0 if unknown."""
 
     def addresses(self, name: str, protocol: Protocol) -> list[tuple[SocketAddress, Endpoint]]:
         """Return the addresses for a Service port, in the slice's order."""

@@ -10,6 +10,7 @@ there is a note in ``Service.notes``.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import ipaddress
 from collections.abc import Iterable
@@ -31,6 +32,7 @@ from .wire import (
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_HEADLESS = "service.kubernetes.io/headless"
 LABEL_ZONE = "topology.kubernetes.io/zone"
+ANNOTATION_TRIGGERED = "endpoints.kubernetes.io/last-change-trigger-time"
 TAINT_TO_BE_DELETED = "ToBeDeletedByClusterAutoscaler"
 
 
@@ -94,7 +96,21 @@ def read_slice(wire: WireEndpointSlice, *, with_headless: bool = False) -> Endpo
             if port.port and 1 <= port.port <= 65535
         ),
         endpoints=tuple(endpoints),
+        triggered_at=_trigger_time(wire.metadata),
     )
+
+
+def _trigger_time(metadata: Metadata) -> float:
+    """Return when what a slice reflects has changed; 0 if the controller doesn't say.
+
+    Source: k8s.io/api/core/v1, EndpointsLastChangeTriggerTime; RFC 3339.
+    """
+    text = (metadata.annotations or {}).get(ANNOTATION_TRIGGERED) or ""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return 0.0
+    return moment.timestamp() if moment.tzinfo is not None else 0.0
 
 
 def read_node(wire: WireNode) -> Node:

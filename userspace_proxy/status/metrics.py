@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -23,27 +23,68 @@ from .view import StatusView
 
 # kube-proxy's buckets: ExponentialBuckets(0.001, 2, 15), 1 ms to 16 s.
 SYNC_BUCKETS_S = tuple(0.001 * 2**step for step in range(15))
+# kube-proxy's, too: 0.25 s to 5 min.
+PROGRAMMING_BUCKETS_S = (
+    *(0.25, 0.5),
+    *map(float, range(1, 60)),
+    *map(float, range(60, 120, 5)),
+    *map(float, range(120, 301, 30)),
+)
+
+
+class _Histogram:
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._text = text
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def family(self) -> Family:
+        """Return a copy."""
+        series = Buckets("", self._bounds, tuple(self._counts), self._sum)
+        return histogram(f"kubeproxy_{self._name}_duration_seconds", self._text, [series])
 
 
 class SyncMetrics:
-    """The durations of the sync rounds of this process, as a histogram."""
+    """How long sync rounds took, and changes until they were in force, as histograms."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (len(SYNC_BUCKETS_S) + 1)
-        self._sum_s = 0.0
-
-    def observe(self, duration_s: float) -> None:
-        """Count one sync round."""
-        self._counts[bisect_left(SYNC_BUCKETS_S, duration_s)] += 1
-        self._sum_s += duration_s
-
-    def family(self) -> Family:
-        """Return a copy of the histogram."""
-        return histogram(
-            "kubeproxy_sync_proxy_rules_duration_seconds",
-            "Time that one round of plan, diff and apply took",
-            [Buckets("", SYNC_BUCKETS_S, tuple(self._counts), self._sum_s)],
+        text = "Time that one round of plan, diff and apply took"
+        self._all = _Histogram("sync_proxy_rules", text, SYNC_BUCKETS_S)
+        self._full = _Histogram(
+            "sync_full_proxy_rules", f"{text} that compared everything", SYNC_BUCKETS_S
         )
+        self._partial = _Histogram(
+            "sync_partial_proxy_rules", f"{text} that wrote only what changed", SYNC_BUCKETS_S
+        )
+        self._programming = _Histogram(
+            "network_programming",
+            "Time from the change of a pod or Service, which the EndpointSlice's annotation "
+            "contains, until it was in force here",
+            PROGRAMMING_BUCKETS_S,
+        )
+
+    def observe(self, duration_s: float, is_full: bool, programmed_s: Iterable[float] = ()) -> None:
+        """Count one sync round.
+
+        Args:
+            is_full: It compared everything, not only what changed.
+            programmed_s: Of each slice that came into force, how long that took.
+        """
+        self._all.observe(duration_s)
+        (self._full if is_full else self._partial).observe(duration_s)
+        for seconds in programmed_s:
+            self._programming.observe(seconds)
+
+    def families(self) -> list[Family]:
+        """Return a copy of each histogram."""
+        kinds = (self._all, self._full, self._partial, self._programming)
+        return [kind.family() for kind in kinds]
 
 
 class ProbeCounts:

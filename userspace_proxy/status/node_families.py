@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from ..model import CauseCode
+from ..policy import Scope
 from .exposition import Buckets, Family, counter, gauge, histogram, info, labels_text
 from .problems import codes_of_node
-from .view import LastStateView, StatusView, SyncView
+from .view import LastStateView, StatusView
 
 PREFIX = "userspace_proxy_"
 _KUBE_PROXY = "kubeproxy_sync_proxy_rules_"
+_FAILURES = {
+    "iptables": "iptables_restore_failures",
+    "nftables": "nftables_sync_failures",
+}
+_POLICIES = {
+    Scope.CLUSTER: "",
+    Scope.LOCAL: "internal",
+    Scope.LOCAL_FROM_OUTSIDE: "external",
+}
 
 
 def node_families(view: StatusView) -> Iterator[Family]:
@@ -66,7 +77,7 @@ def node_families(view: StatusView) -> Iterator[Family]:
     }
     yield from _plain_families(PREFIX, gauges, counters)
     yield from _last_state_families(view.last_state)
-    yield from _kube_proxy_families(sync)
+    yield from _kube_proxy_families(view)
     yield from _health_check_families(view)
     yield from _worker_families(view)
 
@@ -99,7 +110,7 @@ def _last_state_families(state: LastStateView) -> Iterator[Family]:
     yield from _plain_families(PREFIX, gauges, counters)
 
 
-def _kube_proxy_families(sync: SyncView) -> Iterator[Family]:
+def _kube_proxy_families(view: StatusView) -> Iterator[Family]:
     """Return the metrics that kube-proxy has, too, so that its alerts and dashboards keep working.
 
     It labels them by IP family since 1.34, because it has one loop per family. A round of this
@@ -107,6 +118,7 @@ def _kube_proxy_families(sync: SyncView) -> Iterator[Family]:
 
     Source: kubernetes/kubernetes pkg/proxy/metrics/metrics.go.
     """
+    sync = view.sync
     gauges = {
         "last_timestamp_seconds": ("When everything was last in force", sync.last_done),
         "last_queued_timestamp_seconds": ("When the last change was received", sync.last_queued),
@@ -123,7 +135,25 @@ def _kube_proxy_families(sync: SyncView) -> Iterator[Family]:
         "service_changes": ("Changes of Services that were received", sync.service_changes),
         "endpoint_changes": ("Changes of endpoints that were received", sync.endpoint_changes),
     }
+    if failed := _FAILURES.get(view.steering.name):
+        counters[failed] = ("Times that the kernel refused what was to be steered", sync.failures)
+    if view.steering.name == "iptables":
+        text = "Of these, times that only what had changed was to be written"
+        counters["iptables_partial_restore_failures"] = (text, sync.partial_failures)
     yield from _plain_families(_KUBE_PROXY, gauges, counters)
+    without = Counter(
+        _POLICIES[port.plan.scope]
+        for port in view.ports
+        if port.plan.cause is not None and port.plan.cause.code is CauseCode.NOT_LOCAL
+    )
+    yield gauge(
+        f"{_KUBE_PROXY}no_local_endpoints_total",
+        "Service ports with the traffic policy Local that only other nodes have endpoints for",
+        [
+            (f'{{traffic_policy="{policy}"}}', without[policy])
+            for policy in ("internal", "external")
+        ],
+    )
 
 
 def _health_check_families(view: StatusView) -> Iterator[Family]:

@@ -190,7 +190,7 @@ class StatusServer:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         view, headers = await self._fresh(), request.headers
-        taken = [self.sync.family(), *self._probes.families()]
+        taken = [*self.sync.families(), *self._probes.families()]
         page = await self._sampler.work(
             lambda: render_metrics(
                 view,

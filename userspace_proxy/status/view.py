@@ -274,6 +274,8 @@ class SyncView:
 
     rounds: int = 0
     failures: int = 0
+    partial_failures: int = 0
+    """Of these, those in which only what changed was to be written."""
     last_s: float = 0.0
     """How long the last round took, in seconds."""
     last_queued: float = 0.0

@@ -1,6 +1,9 @@
 """What changed from one snapshot to the next, counted."""
 
-from userspace_proxy.agent.changes import ChangeCounts, count_changes
+from dataclasses import replace
+
+from userspace_proxy.agent import changes
+from userspace_proxy.agent.changes import ChangeCounts, Triggers, count_changes
 from userspace_proxy.model import EndpointSlice, IPFamily, ServiceKey, SliceKey
 
 from .samples import Cluster, endpoints, service
@@ -53,3 +56,35 @@ def test_a_relist_with_the_same_content_counts_nothing():
 
 def test_changes_add_up():
     assert ChangeCounts(1, 2).plus(ChangeCounts(3, 4)) == ChangeCounts(4, 6)
+
+
+def with_slices(cluster, *times):
+    """Return a snapshot in which slices are behind changes at these times."""
+    for number, at in enumerate(times, start=2):
+        key = SliceKey("shop", f"web-{number}")
+        item = EndpointSlice(key, ServiceKey("shop", "web"), IPFamily.IPV4, (), ())
+        cluster.store.put_slice(replace(item, triggered_at=at))
+    return cluster.store.snapshot()
+
+
+def test_the_changes_behind_new_slices_are_noted_and_taken_once():
+    cluster, triggers = Cluster(), Triggers(started=900.0)
+    before = cluster.serve("web", "10.96.0.1", POD)
+    after = with_slices(cluster, 1000.0, 0.0, 899.0, 1002.0)
+    triggers.note(before, after)
+    triggers.note(after, after)
+    triggers.note(after, before)
+    assert len(triggers) == 2
+    assert triggers.take(1, now=1001.5) == [1.5]
+    assert triggers.take(5, now=1001.5) == [0.0], "the other machine's clock is ahead"
+    assert len(triggers) == 0
+
+
+def test_the_number_of_changes_that_wait_has_a_bound(monkeypatch):
+    monkeypatch.setattr(changes, "_TRIGGERS_MAX", 3)
+    cluster, triggers = Cluster(), Triggers(started=900.0)
+    triggers.note(None, with_slices(cluster, *(1000.0 + n for n in range(9))))
+    assert len(triggers) == 0, "a slice without its Service isn't in the snapshot"
+    cluster.serve("web", "10.96.0.1", POD)
+    triggers.note(None, cluster.store.snapshot())
+    assert len(triggers) == 3

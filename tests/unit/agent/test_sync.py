@@ -83,8 +83,9 @@ async def test_only_differences_are_steered(start):
 
 
 async def test_after_a_failure_everything_is_steered_again(start):
-    steering = WatchedSteering()
+    rounds, steering = [], WatchedSteering()
     loop, cluster = await start(steering), Cluster()
+    loop.on_round = lambda *done: rounds.append(done)
     await settle(loop, cluster.serve("web", WEB.ip, POD))
     steering.fails_with = SteeringError("cannot commit: Device or resource busy")
     loop.publish(cluster.serve("cart", CART.ip, POD))
@@ -94,7 +95,8 @@ async def test_after_a_failure_everything_is_steered_again(start):
     assert steering.calls == ["apply", "apply"]
     await settle(loop, cluster.remove("web"))
     assert steering.calls == ["apply", "apply", "change"]
-    assert steering.kernel.keys() == {CART}
+    assert [is_full for _, is_full, _ in rounds] == [True, True, False]
+    assert (steering.kernel.keys(), loop.counters.partial_failures) == ({CART}, 1)
 
 
 async def test_a_frontend_that_cannot_be_steered_does_not_hold_up_the_round(start):

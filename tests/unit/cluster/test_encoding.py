@@ -125,7 +125,7 @@ def test_the_format():
         '"endpoints":[{"ip":"10.244.1.5","ready":true,"serving":true,"terminating":false,'
         '"node":"node-1","hinted_zones":["zone-a"],"hinted_nodes":[],"hostname":""},'
         '{"ip":"10.244.2.5","ready":false,"serving":true,"terminating":true,"node":"",'
-        '"hinted_zones":[],"hinted_nodes":[],"hostname":""}]}]}\n'
+        '"hinted_zones":[],"hinted_nodes":[],"hostname":""}],"triggered_at":0.0}]}\n'
     )
 
 

@@ -158,6 +158,24 @@ class TestSlice:
     def test_a_slice_without_a_service_to_serve_is_none(self, fields):
         assert a_slice(**fields) is None
 
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            pytest.param("1970-01-01T00:16:40Z", 1000.0, id="seconds"),
+            pytest.param("1970-01-01T00:16:40.25Z", 1000.25, id="fraction"),
+            pytest.param("1970-01-01T01:16:40+01:00", 1000.0, id="zone"),
+            pytest.param("1970-01-01T00:16:40", 0.0, id="without-zone"),
+            pytest.param("yesterday", 0.0, id="invalid"),
+            pytest.param(None, 0.0, id="null"),
+        ],
+    )
+    def test_the_time_of_the_change_behind_it_is_in_an_annotation(self, text, expected):
+        name = "endpoints.kubernetes.io/last-change-trigger-time"
+        metadata = {"name": "cart-x7", "namespace": "shop", "labels": {LABEL: "cart"}}
+        item = a_slice(metadata={**metadata, "annotations": {name: text}})
+        assert item.triggered_at == expected
+        assert item == a_slice(metadata=metadata)
+
     def test_slices_of_headless_services_are_read_for_dns(self):
         labels = {LABEL: "web", "service.kubernetes.io/headless": ""}
         item = a_slice(with_headless=True, metadata={"name": "x", "labels": labels})

@@ -12,7 +12,7 @@ from .views import make_port, make_troubled_view, make_view
 
 
 def render(view, *, sync=None, probes=None, **request):
-    taken = [(sync or SyncMetrics()).family(), *(probes or ProbeCounts()).families()]
+    taken = [*(sync or SyncMetrics()).families(), *(probes or ProbeCounts()).families()]
     return render_metrics(view, taken, **request)
 
 
@@ -61,7 +61,7 @@ def test_every_family_has_help_and_type():
 def test_rounds_are_counted_in_kube_proxys_buckets():
     sync = SyncMetrics()
     for duration_s in (0.0005, 0.001, 0.0011, 20.0):
-        sync.observe(duration_s)
+        sync.observe(duration_s, is_full=False)
     name = "kubeproxy_sync_proxy_rules_duration_seconds"
     found = values(render(make_view(), sync=sync))
     assert found[f"{name}_bucket", "0.001"] == 2
@@ -71,10 +71,34 @@ def test_rounds_are_counted_in_kube_proxys_buckets():
     assert found[f"{name}_sum",] == pytest.approx(20.0026)
 
 
+def test_full_and_partial_rounds_are_counted_apart():
+    sync = SyncMetrics()
+    sync.observe(0.5, is_full=True)
+    sync.observe(0.01, is_full=False)
+    sync.observe(0.02, is_full=False)
+    found = values(render(make_view(), sync=sync))
+    assert found["kubeproxy_sync_full_proxy_rules_duration_seconds_count",] == 1
+    assert found["kubeproxy_sync_partial_proxy_rules_duration_seconds_count",] == 2
+    assert found["kubeproxy_sync_proxy_rules_duration_seconds_count",] == 3
+
+
+def test_the_time_until_a_change_is_in_force_has_kube_proxys_buckets():
+    sync = SyncMetrics()
+    sync.observe(0.1, is_full=False, programmed_s=(0.2, 42.5, 400.0))
+    found = values(render(make_view(), sync=sync))
+    name = "kubeproxy_network_programming_duration_seconds"
+    bounds = {labels[0] for found_name, *labels in found if found_name == f"{name}_bucket"}
+    assert len(bounds) == 2 + 59 + 12 + 7 + 1
+    assert found[f"{name}_bucket", "42.0"] == 1
+    assert found[f"{name}_bucket", "43.0"] == 2
+    assert found[f"{name}_bucket", "300.0"] == 2
+    assert found[f"{name}_count",] == 3
+
+
 def test_a_scrape_does_not_change_while_it_is_rendered():
     sync = SyncMetrics()
-    taken = [sync.family()]
-    sync.observe(1.0)
+    taken = sync.families()
+    sync.observe(1.0, is_full=True)
     found = values(render_metrics(make_view(), taken))
     assert found["kubeproxy_sync_proxy_rules_duration_seconds_count",] == 0
 

@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import pytest
 
+from userspace_proxy.model import Cause, CauseCode
+from userspace_proxy.policy import Scope
 from userspace_proxy.status.node_families import node_families
-from userspace_proxy.status.view import FirewallView, LastStateView
+from userspace_proxy.status.view import FirewallView, LastStateView, SteeringView, SyncView
 
 from .readings import read_samples
-from .views import NOW, make_health_check, make_troubled_view, make_view
+from .views import NOW, make_health_check, make_port, make_troubled_view, make_view
 
 
 def value(view, name, **labels):
@@ -95,3 +97,35 @@ def test_a_health_check_node_port_has_its_endpoints_and_its_problem():
     labels = {"namespace": "shop", "service": "web"}
     assert value(view, "userspace_proxy_health_check_local_endpoints", **labels) == 3
     assert value(view, "userspace_proxy_health_check_problem", **labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("steering", "failures"),
+    [
+        ("iptables", {"iptables_restore": 5, "iptables_partial_restore": 2}),
+        ("nftables", {"nftables_sync": 5}),
+        ("local", {}),
+    ],
+)
+def test_failures_have_kube_proxys_name_for_the_steering(steering, failures):
+    view = make_view(steering=SteeringView(steering), sync=SyncView(failures=5, partial_failures=2))
+    prefix = "kubeproxy_sync_proxy_rules_"
+    found = {
+        name.removeprefix(prefix).removesuffix("_failures_total"): count
+        for (name, _), count in read_samples(node_families(view)).items()
+        if name.startswith(prefix) and name.endswith("_failures_total")
+    }
+    assert found == failures
+
+
+def test_service_ports_without_a_local_endpoint_are_counted_by_policy():
+    elsewhere = Cause(CauseCode.NOT_LOCAL, "its only endpoint is on another node")
+    view = make_view(
+        make_port("web", scope=Scope.LOCAL, cause=elsewhere),
+        make_port("cart", scope=Scope.LOCAL),
+        make_port("front", scope=Scope.LOCAL_FROM_OUTSIDE, cause=elsewhere, admits=("10.0.0.0/8",)),
+    )
+    name = "kubeproxy_sync_proxy_rules_no_local_endpoints_total"
+    assert value(view, name, traffic_policy="internal") == 1
+    assert value(view, name, traffic_policy="external") == 1
+    assert value(make_view(), name, traffic_policy="internal") == 0
