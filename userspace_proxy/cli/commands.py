@@ -7,6 +7,8 @@ traceback is shown.
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -15,6 +17,9 @@ from collections.abc import Sequence
 from ..errors import ConfigError, UserspaceProxyError
 from .command import DONE, FAILED, WRONG_USAGE, Command
 from .table import COMMANDS, SUMMARY
+
+_SIMILAR = "userspace-proxy-similar"
+_SIMILAR_SIGNS = {"✓": "+", "✕": "x", "·": "-", "…": "...", "–": "-", "─": "-", "▶": ">", "µ": "u"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done (also after Ctrl-C), 1 failed, 2 wrong usage, 3 something needs attention.
     """
     _open_standard_streams()
+    _tolerate_encodings()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(words)
@@ -105,6 +111,20 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _tolerate_encodings() -> None:
+    """Write ``?`` or a similar sign where the terminal's encoding lacks a character."""
+    codecs.register_error(_SIMILAR, _write_similar)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_SIMILAR)
+
+
+def _write_similar(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_SIMILAR_SIGNS.get(sign, "?") for sign in lacking), error.end
 
 
 def _one_line(exc: UserspaceProxyError) -> str:

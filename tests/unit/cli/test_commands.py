@@ -130,6 +130,21 @@ def test_a_reader_that_closes_the_pipe_is_no_error():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_terminal_without_unicode_gets_similar_signs():
+    code = (
+        "import sys; from userspace_proxy.cli import main; status = main(['--version']); "
+        "print('✕ ✓ · … ☃'); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        timeout=30,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.stdout.splitlines()[1:] == [b"x + \xb7 ... ?"]
+    assert done.returncode == 0
+
+
 def test_closed_standard_streams_become_dev_null(tmp_path):
     """Else the next socket would get the number, and every line that is printed."""
     script = (
