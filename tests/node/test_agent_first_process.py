@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.cluster.waiting import wait_for
-from tests.node.agents import Agent
+from tests.node.contained import ContainedAgent
 from tests.node.load import Load
 from tests.node.manifests import Service, with_endpoints
 from tests.node.processes import child_pids, is_alive
@@ -19,28 +19,6 @@ pytestmark = pytest.mark.netns
 WEB = Service("web", "10.96.0.10")
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 RELIEVED = "workers of the last process accept no more connections"
-
-
-class ContainedAgent(Agent):
-    """An agent in a PID namespace of its own."""
-
-    @property
-    def command(self) -> list[str]:
-        """Part of Agent."""
-        unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        return [*unshare, *super().command]
-
-    @property
-    def first(self) -> int:
-        """The first process of the namespace."""
-        (pid,) = child_pids(self.pid)
-        return pid
-
-    @property
-    def control(self) -> int:
-        """The control process: the only one with children."""
-        (pid,) = (pid for pid in child_pids(self.first) if child_pids(pid))
-        return pid
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from tests.cluster.waiting import wait_for
+from tests.node.contained import ContainedAgent
 from tests.node.load import pass_time
 
 from .evidence import LogLine, Metric, NoLiveness
@@ -19,6 +20,7 @@ GROUP = Group("Processes")
 RESTARTS = Metric("worker_restarts")
 KILLED = LogLine("ended by signal 9 and is started again")
 STARTED = LogLine("plan in force")
+RESTARTED = LogLine("the control process ended by signal 9 and is started again")
 KILLS = 4
 DRAINED_S = 30.0
 # From each start to the next kill; None: until it serves.
@@ -105,6 +107,27 @@ def control_process_killed(rig: Rig) -> Iterator[None]:
     rig.agent.kill_control()
     yield
     rig.agent.start_until_ready()
+
+
+class ContainedRig(Rig):
+    """A node whose proxy is in a container, as far as processes are concerned."""
+
+    agent_type = ContainedAgent
+    agent: ContainedAgent
+
+
+@GROUP.row(
+    "control-process-killed-in-container",
+    "in a container (a PID namespace) the control process is killed",
+    Limits(same_processes=False, log_lines=20),
+    [RESTARTED],
+    rig=ContainedRig,
+    not_promised="the same if the control process is the container's first process, as with "
+    "`shareProcessNamespace` or another init",
+)
+def control_process_killed_in_container(rig: ContainedRig) -> Iterator[None]:
+    os.kill(rig.agent.control, signal.SIGKILL)
+    yield
 
 
 @GROUP.row(
