@@ -49,6 +49,8 @@ class Given:
     """Flags of ``run``, each as one word."""
     command: str = ""
     """The name of the command; empty if none was written."""
+    rest: tuple[str, ...] = ()
+    """The words after ``--``, if the command takes another program's."""
 
     def is_on(self, switch: str) -> bool:
         """Return whether a switch was given and not set to ``false``.
@@ -85,6 +87,8 @@ class Command:
     """Without the program's name."""
     exits: tuple[tuple[int, str], ...] = ((DONE, "done"), (FAILED, "failed"))
     """The exit statuses; 2 is wrong usage for all."""
+    takes_program: bool = False
+    """Whether ``--`` and the words of another program follow."""
     is_daemon: bool = False
     """Whether signals without a meaning are ignored from its start."""
 
@@ -92,7 +96,8 @@ class Command:
     def usage(self) -> str:
         """The command with its arguments."""
         flags = "[flags]" if self.flags or self.takes_settings else ""
-        return " ".join(word for word in (self.name, self.arguments, flags) if word)
+        program = "-- COMMAND [ARGS]" if self.takes_program else ""
+        return " ".join(word for word in (self.name, self.arguments, flags, program) if word)
 
     def read_words(self, words: Sequence[str], *, called: str | None = None) -> Given:
         """Read the words after the command.
@@ -107,6 +112,10 @@ class Command:
         from ..config.flags import KNOWN
         from ..config.words import dashed, split_words
 
+        rest: Sequence[str] = ()
+        if self.takes_program and "--" in words:
+            at = list(words).index("--")
+            words, rest = words[:at], words[at + 1 :]
         own = {flag.name: flag for flag in self.flags}
         own |= {flag.short: flag for flag in self.flags if flag.short}
         known = {
@@ -125,7 +134,7 @@ class Command:
             else:
                 settings.append(f"{dashed(name)}={value}")
         name = self.name if called is None else called
-        given = Given(values, tuple(arguments), tuple(settings), name)
+        given = Given(values, tuple(arguments), tuple(settings), name, tuple(rest))
         if "help" not in values:
             self._check_arguments(arguments)
         return given

@@ -10,7 +10,6 @@ Everything but the page's socket lives in namespaces that end with this process.
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import socket
@@ -18,25 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..config.flags import parsed
 from ..config.kinds import integer
-from ..errors import ListenError, UserspaceProxyError
-from ..kernel.own_namespace import own_namespace_environment
+from ..errors import UserspaceProxyError
 from ..sandbox import Pod, Sandbox, SandboxError
 from .command import DONE, Given
 from .demo_broken import RESETTING, SILENT, broken_manifests_for, broken_traffic
 from .demo_commands import FOLDER_PREFIX, Commands, Tour, send_command
 from .demo_manifests import DNS_PODS, WEB_PODS, manifests_for, sample_traffic
+from .sandbox_proxy import PAGE_PORT, last_line, page_socket, running_proxy, wait_until_ready
 
-PAGE_PORT = 10249
-_READY_S = 20.0
-_POLL_S = 0.02
-_STOP_S = 10.0
 _TRAFFIC = "userspace_proxy.sandbox.traffic"
 
 
@@ -62,7 +55,7 @@ def demo(given: Given) -> int:
     began = time.monotonic()
     text = given.values.get("port")
     port = None if text is None else parsed("port", text, integer(0, 65535).parse)
-    with _page_socket(port) as page, contextlib.ExitStack() as stack:
+    with page_socket(port) as page, contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX)))
         stop = _StopOnSignal()
         try:
@@ -90,10 +83,10 @@ def _show(
     manifests = _write_manifests(folder, {name: str(pod.ip) for name, pod in pods.items()})
     _write_scripts(folder, sandbox, client)
     _start_traffic(client)
-    proxy = stack.enter_context(_proxy(sandbox, page, manifests, folder / "proxy.log"))
+    proxy = stack.enter_context(running_proxy(sandbox, page, manifests, folder / "proxy.log"))
     port = page.getsockname()[1]
     tour.server = f"127.0.0.1:{port}"
-    _wait_until_ready(port, proxy, folder / "proxy.log", stop)
+    wait_until_ready(port, proxy, folder / "proxy.log", lambda: stop.is_set)
     commands = stack.enter_context(contextlib.closing(Commands(folder, tour.run)))
     if not stop.is_set:
         print(_text(folder, port, time.monotonic() - began), flush=True)
@@ -107,7 +100,9 @@ def _show(
             if proxy.returncode < 0
             else f"exited with status {proxy.returncode}"
         )
-        raise UserspaceProxyError(f"the proxy {how}; its last log line: {_last_line(folder)}")
+        raise UserspaceProxyError(
+            f"the proxy {how}; its last log line: {last_line(folder / 'proxy.log')}"
+        )
 
 
 class _StopOnSignal:
@@ -137,26 +132,6 @@ class _StopOnSignal:
 
     def _set(self, *_: object) -> None:
         self.is_set = True
-
-
-def _page_socket(port: int | None) -> socket.socket:
-    """Open the page's socket outside: it belongs to the namespace in which it is created."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for candidate in (PAGE_PORT, 0) if port is None else (port,):
-        try:
-            sock.bind(("127.0.0.1", candidate))
-            sock.listen(128)
-        except OSError as exc:
-            if port is not None:
-                sock.close()
-                raise ListenError(
-                    f"cannot listen on 127.0.0.1:{port}: {exc.strerror}",
-                    hint="choose another with --port=N, or --port=0 for any free one",
-                ) from exc
-            continue
-        break
-    return sock
 
 
 def _add_pods(sandbox: Sandbox, tour: Tour) -> dict[str, Pod]:
@@ -204,67 +179,6 @@ def _start_traffic(client: Pod) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-@contextlib.contextmanager
-def _proxy(
-    sandbox: Sandbox, page: socket.socket, manifests: Path, log: Path
-) -> Iterator[subprocess.Popen[str]]:
-    page.set_inheritable(True)
-    with log.open("w") as stream:
-        proxy = sandbox.node.popen(
-            [
-                sys.executable,
-                "-m",
-                "userspace_proxy",
-                "run",
-                f"--manifests={manifests}",
-                "--steering=local",
-                "--hostname-override=node-1",
-                "--state-dir=",
-                f"--bind-address={sandbox.node.ip}",
-                f"--metrics-bind-address=fd://{page.fileno()}",
-                "--v=3",
-                # With one worker, round robin is visible.
-                "--workers=1",
-            ],
-            stdin=subprocess.DEVNULL,
-            stderr=stream,
-            env={**os.environ, **own_namespace_environment(sandbox.node.pid)},
-            pass_fds=[page.fileno()],
-            # Ctrl-C doesn't reach the proxy, which is stopped by SIGTERM.
-            start_new_session=True,
-        )
-        try:
-            yield proxy
-        finally:
-            proxy.terminate()
-            try:
-                proxy.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                proxy.kill()
-                proxy.wait()
-
-
-def _wait_until_ready(
-    port: int, proxy: subprocess.Popen[str], log: Path, stop: _StopOnSignal
-) -> None:
-    deadline = time.monotonic() + _READY_S
-    while not stop.is_set:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1.0):
-                return
-        except (urllib.error.URLError, OSError):
-            pass
-        if proxy.poll() is not None or time.monotonic() > deadline:
-            raise SandboxError(f"cannot start the proxy: {_last_line(log.parent)}")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            proxy.wait(_POLL_S)
-
-
-def _last_line(folder: Path) -> str:
-    lines = (folder / "proxy.log").read_text().strip().splitlines()
-    return lines[-1] if lines else "the log is empty"
 
 
 def _text(folder: Path, port: int, seconds: float) -> str:

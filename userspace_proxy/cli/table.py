@@ -71,6 +71,12 @@ def _demo(given: Given) -> int:
     return demo(given)
 
 
+def _sandbox(given: Given) -> int:
+    from .sandbox import sandbox
+
+    return sandbox(given)
+
+
 def _completion(given: Given) -> int:
     from .completion import completion_script
 
@@ -226,6 +232,37 @@ _ROWS = (
             CommandFlag("port", "port of the status page (10249 if it is free, else any)", "N"),
         ),
         examples=("demo", "demo --port=8080", "demo break web-2", "demo heal"),
+    ),
+    Command(
+        "sandbox",
+        "run a command where the Services of manifests answer at their ClusterIPs and names",
+        _sandbox,
+        details=(
+            (
+                "It needs no cluster, and no root where user namespaces are allowed. Each ready "
+                "endpoint of the manifests is a pod whose TCP ports answer HTTP requests with its "
+                "name and whose UDP ports return what arrives."
+            ),
+            (
+                "The command runs in a network of its own and reaches nothing else. "
+                "/etc/resolv.conf leads to a DNS server for the Services, which needs dnspython."
+            ),
+        ),
+        flags=(
+            CommandFlag("manifests", "file or folder with Services and EndpointSlices", "PATH"),
+            CommandFlag(
+                "namespace",
+                "namespace in which short names are looked up first (default)",
+                "NAME",
+                short="n",
+            ),
+        ),
+        examples=(
+            "sandbox --manifests=services.yaml -- curl http://web.shop/",
+            "sandbox --manifests=deploy/ -n shop -- pytest tests",
+        ),
+        exits=((DONE, "the command's own exit status"), (FAILED, "it could not be started")),
+        takes_program=True,
     ),
     Command(
         "cleanup",

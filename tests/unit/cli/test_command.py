@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from userspace_proxy.cli.command import Command, CommandFlag, Given
@@ -31,6 +33,15 @@ PICK = Command("pick", "pick one", lambda given: 0, arguments="bash|zsh", choice
 def test_own_flags_and_arguments_are_read(words, values, arguments):
     given = SHOW.read_words(words)
     assert (given.values, given.arguments, given.command) == (values, arguments, "show")
+
+
+def test_words_after_two_dashes_are_another_programs():
+    show = replace(SHOW, takes_program=True)
+    given = show.read_words(["-w", "web", "--", "ls", "--", "-o"])
+    assert (given.values, given.arguments) == ({"watch": "true"}, ("web",))
+    assert given.rest == ("ls", "--", "-o")
+    assert show.read_words(["web"]).rest == ()
+    assert show.usage == "show [THING] [flags] -- COMMAND [ARGS]"
 
 
 def test_flags_of_run_are_kept_as_one_word_each_in_their_order():

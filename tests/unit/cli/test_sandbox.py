@@ -1,0 +1,123 @@
+"""A command in a sandbox reaches the Services of manifests by address and by name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.node.processes import readable_runtime
+from userspace_proxy.cli import main
+
+MANIFESTS = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.10, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: shop, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}, {name: sctp, port: 9, protocol: SCTP}]
+endpoints:
+- {addresses: [10.244.0.3]}
+- {addresses: [10.244.0.9], conditions: {ready: false}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec: {clusterIP: None, ports: [{name: sql, port: 5432}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}
+addressType: IPv4
+ports: [{name: sql, port: 5432, protocol: TCP}]
+endpoints: [{addresses: [10.244.0.5], hostname: db-0}]
+"""
+# What the command does; it ends with status 7.
+SCRIPT = """
+import socket, urllib.request
+for host in ("10.96.0.10", "web", "web.shop.svc.cluster.local", "db-0.db:5432"):
+    print(urllib.request.urlopen(f"http://{host}/").read().decode().strip())
+print(socket.gethostbyname_ex("db.shop")[2])
+raise SystemExit(7)
+"""
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    path = tmp_path / "shop.yaml"
+    path.write_text(MANIFESTS)
+    return path
+
+
+@pytest.mark.parametrize(
+    "as_ourselves", [pytest.param(True, id="as-this-user"), pytest.param(False, id="unprivileged")]
+)
+def test_a_command_reaches_services_by_address_and_by_name(as_ourselves):
+    with readable_runtime() as (prefix, python, env), open_to_all(MANIFESTS) as path:
+        if as_ourselves:
+            prefix, python, env = [], sys.executable, {}
+        run = ("-m", "userspace_proxy", "sandbox", f"--manifests={path}", "-n", "shop", "--")
+        done = subprocess.run(
+            [*prefix, python, *run, python, "-c", SCRIPT],
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+    web = ["web-10-244-0-3"] * 3
+    assert (done.stdout.splitlines(), done.returncode) == ([*web, "db-0", "['10.244.0.5']"], 7), (
+        done.stderr
+    )
+
+
+class open_to_all:  # noqa: N801 - used like a function
+    """A file that every user may read."""
+
+    def __init__(self, text):
+        self._text = text
+
+    def __enter__(self):
+        import tempfile
+
+        self._folder = tempfile.TemporaryDirectory(dir="/tmp")
+        Path(self._folder.name).chmod(0o755)
+        path = Path(self._folder.name) / "shop.yaml"
+        path.write_text(self._text)
+        path.chmod(0o644)
+        return path
+
+    def __exit__(self, *_):
+        self._folder.cleanup()
+
+
+def test_a_signal_that_ends_the_command_is_its_exit_status(manifests):
+    words = ["sandbox", f"--manifests={manifests}", "--", "sh", "-c", "kill -KILL $$"]
+    done = subprocess.run([sys.executable, "-m", "userspace_proxy", *words], timeout=100)
+    assert done.returncode == 128 + 9
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        pytest.param([], "sandbox needs --manifests", id="nothing"),
+        pytest.param(["--manifests=x.yaml"], "sandbox needs a command", id="no-command"),
+        pytest.param(["--manifests=x.yaml", "--"], "sandbox needs a command", id="empty-command"),
+    ],
+)
+def test_what_is_missing_is_named(words, error, capsys):
+    assert main(["sandbox", *words]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {error} (userspace-proxy sandbox --manifests=PATH -- COMMAND)\n"
+    )
+
+
+def test_an_error_in_the_manifests_is_reported_before_anything_starts(tmp_path, capsys):
+    path = tmp_path / "web.yaml"
+    path.write_text("kind: Service\napiVersion: v1\nmetadata: {name: web}\nspec: {}\n")
+    assert main(["sandbox", f"--manifests={path}", "--", "true"]) == 1
+    assert "web.yaml:" in capsys.readouterr().err
